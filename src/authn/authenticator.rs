@@ -1,0 +1,183 @@
+use std::{fmt, sync::Arc};
+
+use async_trait::async_trait;
+use http::{HeaderName, header};
+
+use crate::{
+    challenge::Challenge,
+    clock::Instants,
+    head::RequestHead,
+    now::Now,
+    principal::{Principal, Slot},
+    rejection::Rejection,
+};
+
+/// Who was verified: who acts, and optionally what acts for them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    subject: Principal,
+    client: Option<Principal>,
+}
+
+impl Identity {
+    /// A subject that an application with an identity of its own acts for.
+    #[must_use]
+    pub const fn with_client(subject: Principal, client: Principal) -> Self {
+        Self { subject, client: Some(client) }
+    }
+
+    /// The identity in a slot.
+    #[must_use]
+    pub const fn in_slot(&self, slot: Slot) -> Option<&Principal> {
+        match slot {
+            Slot::Subject => Some(&self.subject),
+            Slot::Client => self.client.as_ref(),
+        }
+    }
+
+    pub(crate) fn into_parts(self) -> (Principal, Option<Principal>) {
+        (self.subject, self.client)
+    }
+}
+
+impl From<Principal> for Identity {
+    fn from(subject: Principal) -> Self {
+        Self { subject, client: None }
+    }
+}
+
+/// What an [`Authenticator`] found.
+#[derive(Clone, Debug)]
+#[must_use]
+#[expect(clippy::exhaustive_enums, reason = "complete by definition: nothing, somebody, or a refusal")]
+pub enum Outcome {
+    /// No credential of this authenticator's kind was presented. Not a failure.
+    Absent,
+    /// The credential is good.
+    Verified(Identity),
+    /// A credential was presented and is not accepted, or could not be checked. The request is refused; no other
+    /// authenticator is asked.
+    Refused(Rejection),
+}
+
+impl Outcome {
+    /// The credential is good, and this is its owner.
+    pub fn verified(principal: Principal) -> Self {
+        Self::Verified(principal.into())
+    }
+}
+
+impl From<Rejection> for Outcome {
+    fn from(rejection: Rejection) -> Self {
+        Self::Refused(rejection)
+    }
+}
+
+/// Finds out who sent a request.
+///
+/// # Contract
+/// - A credential that is not of this kind is [`Absent`](Outcome::Absent); one that is, and is bad, is
+///   [`Refused`](Outcome::Refused) with [`InvalidCredential`](crate::RejectionKind::InvalidCredential).
+/// - A backend that fails is [`Unavailable`](crate::RejectionKind::Unavailable), never "bad credential".
+/// - [`authenticate_now`](Self::authenticate_now) and [`authenticate`](Self::authenticate) agree. The conformance suite
+///   (feature `conformance`) checks it.
+/// - Time is `at`; an authenticator reads no clock.
+#[async_trait]
+pub trait Authenticator: fmt::Debug + Send + Sync + 'static {
+    /// What a `401` offers the client, at least one (RFC 9110 §15.5.2). Asked once, when the layer is made.
+    fn challenges(&self) -> Vec<Challenge>;
+
+    /// The header fields that may carry this kind of credential; they are marked sensitive once read. Asked once.
+    fn credential_headers(&self) -> Vec<HeaderName> {
+        vec![header::AUTHORIZATION]
+    }
+
+    /// Answers without waiting, if it can.
+    fn authenticate_now(&self, head: &RequestHead<'_>, at: Instants) -> Now<Outcome> {
+        let _ = (head, at);
+        Now::Wait
+    }
+
+    /// Answers.
+    async fn authenticate(&self, head: &RequestHead<'_>, at: Instants) -> Outcome;
+}
+
+macro_rules! forward {
+    ($($pointer:ident),*) => {$(
+        #[async_trait]
+        #[deny(clippy::missing_trait_methods)]
+        impl<A: Authenticator + ?Sized> Authenticator for $pointer<A> {
+            fn challenges(&self) -> Vec<Challenge> {
+                (**self).challenges()
+            }
+
+            fn credential_headers(&self) -> Vec<HeaderName> {
+                (**self).credential_headers()
+            }
+
+            fn authenticate_now(&self, head: &RequestHead<'_>, at: Instants) -> Now<Outcome> {
+                (**self).authenticate_now(head, at)
+            }
+
+            async fn authenticate(&self, head: &RequestHead<'_>, at: Instants) -> Outcome {
+                (**self).authenticate(head, at).await
+            }
+        }
+    )*};
+}
+
+forward!(Arc, Box);
+
+/// Makes an [`Authenticator`] of a function that answers at once.
+///
+/// ```
+/// use portcullis::{Challenge, Principal, PrincipalKind, authn::{Outcome, authenticate_fn}};
+///
+/// let challenge = Challenge::new("Device", "factory")?;
+/// let devices = authenticate_fn(challenge, |head, _at| match head.authorization() {
+///     Ok(Some(credential)) if credential.is_scheme("Device") => {
+///         Outcome::verified(Principal::builder(PrincipalKind::Service, "factory", credential.token(), "device").build())
+///     }
+///     Ok(_) => Outcome::Absent,
+///     Err(rejection) => Outcome::Refused(rejection),
+/// });
+/// # let _ = devices;
+/// # Ok::<(), portcullis::ConfigError>(())
+/// ```
+pub fn authenticate_fn<F>(challenge: Challenge, answer: F) -> FnAuthenticator<F>
+where
+    F: Fn(&RequestHead<'_>, Instants) -> Outcome + Send + Sync + 'static,
+{
+    FnAuthenticator { challenge, answer }
+}
+
+/// Made by [`authenticate_fn`].
+#[derive(Clone)]
+pub struct FnAuthenticator<F> {
+    challenge: Challenge,
+    answer: F,
+}
+
+impl<F> fmt::Debug for FnAuthenticator<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FnAuthenticator").field("challenge", &self.challenge).finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl<F> Authenticator for FnAuthenticator<F>
+where
+    F: Fn(&RequestHead<'_>, Instants) -> Outcome + Send + Sync + 'static,
+{
+    fn challenges(&self) -> Vec<Challenge> {
+        vec![self.challenge.clone()]
+    }
+
+    fn authenticate_now(&self, head: &RequestHead<'_>, at: Instants) -> Now<Outcome> {
+        Now::Known((self.answer)(head, at))
+    }
+
+    async fn authenticate(&self, head: &RequestHead<'_>, at: Instants) -> Outcome {
+        (self.answer)(head, at)
+    }
+}

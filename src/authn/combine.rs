@@ -1,0 +1,195 @@
+use std::{fmt, sync::Arc};
+
+use async_trait::async_trait;
+use http::HeaderName;
+
+use crate::{
+    authn::{Authenticator, Identity, Outcome},
+    challenge::{Challenge, Challenges},
+    clock::Instants,
+    head::RequestHead,
+    now::Now,
+    rejection::{Rejection, RejectionKind},
+};
+
+/// Takes exactly one credential, of any of these kinds: a tuple of two to four authenticators.
+///
+/// They are asked in order. A bad credential refuses at once; two good ones refuse with `400` (RFC 6750 §2).
+///
+/// ```
+/// use portcullis::{Challenge, authn::{Outcome, authenticate_fn, one_of}};
+///
+/// let first = authenticate_fn(Challenge::new("Device", "factory")?, |_, _| Outcome::Absent);
+/// let second = authenticate_fn(Challenge::new("Operator", "factory")?, |_, _| Outcome::Absent);
+/// let either = one_of((first, second));
+/// # let _ = either;
+/// # Ok::<(), portcullis::ConfigError>(())
+/// ```
+pub fn one_of(choice: impl Choice) -> OneOf {
+    OneOf { authenticators: choice.into_authenticators().into() }
+}
+
+/// Two to four authenticators to choose from: a tuple, or a vector.
+pub trait Choice {
+    /// Boxes them, in order.
+    fn into_authenticators(self) -> Vec<Box<dyn Authenticator>>;
+}
+
+impl Choice for Vec<Box<dyn Authenticator>> {
+    fn into_authenticators(self) -> Self {
+        self
+    }
+}
+
+macro_rules! choice {
+    ($($type:ident $field:tt),*) => {
+        impl<$($type: Authenticator),*> Choice for ($($type,)*) {
+            fn into_authenticators(self) -> Vec<Box<dyn Authenticator>> {
+                vec![$(Box::new(self.$field)),*]
+            }
+        }
+    };
+}
+
+choice!(A 0, B 1);
+choice!(A 0, B 1, C 2);
+choice!(A 0, B 1, C 2, D 3);
+
+/// Made by [`one_of`].
+#[derive(Clone, Debug)]
+pub struct OneOf {
+    authenticators: Arc<[Box<dyn Authenticator>]>,
+}
+
+/// What was found so far, among several authenticators.
+struct Found(Outcome);
+
+impl Found {
+    /// Takes the next outcome in; `Break` once the request is refused.
+    fn add(&mut self, outcome: Outcome) -> Result<(), Rejection> {
+        match (&self.0, outcome) {
+            (_, Outcome::Refused(rejection)) => Err(rejection),
+            (Outcome::Verified(_), Outcome::Verified(_)) => {
+                Err(Rejection::new(RejectionKind::InvalidRequest, "two credentials where one is taken"))
+            }
+            (_, verified @ Outcome::Verified(_)) => {
+                self.0 = verified;
+                Ok(())
+            }
+            (_, Outcome::Absent) => Ok(()),
+        }
+    }
+}
+
+#[async_trait]
+impl Authenticator for OneOf {
+    fn challenges(&self) -> Vec<Challenge> {
+        self.authenticators.iter().flat_map(|authenticator| authenticator.challenges()).collect()
+    }
+
+    fn credential_headers(&self) -> Vec<HeaderName> {
+        union(self.authenticators.iter().map(|authenticator| authenticator.credential_headers()))
+    }
+
+    fn authenticate_now(&self, head: &RequestHead<'_>, at: Instants) -> Now<Outcome> {
+        let mut found = Found(Outcome::Absent);
+        for authenticator in self.authenticators.iter() {
+            match authenticator.authenticate_now(head, at) {
+                Now::Known(outcome) => {
+                    if let Err(rejection) = found.add(outcome) {
+                        return Now::Known(rejection.into());
+                    }
+                }
+                Now::Wait => return Now::Wait,
+            }
+        }
+        Now::Known(found.0)
+    }
+
+    async fn authenticate(&self, head: &RequestHead<'_>, at: Instants) -> Outcome {
+        let mut found = Found(Outcome::Absent);
+        for authenticator in self.authenticators.iter() {
+            if let Err(rejection) = found.add(authenticator.authenticate(head, at).await) {
+                return rejection.into();
+            }
+        }
+        found.0
+    }
+}
+
+/// Takes two credentials: one of the application that acts, one of the subject that it acts for.
+///
+/// Both or none: one without the other is refused with `401`.
+pub fn both<C: Authenticator, S: Authenticator>(client: C, subject: S) -> Both<C, S> {
+    let challenges = client.challenges().into_iter().chain(subject.challenges()).collect();
+    Both { client, subject, challenges }
+}
+
+/// Made by [`both`].
+#[derive(Clone)]
+pub struct Both<C, S> {
+    client: C,
+    subject: S,
+    challenges: Challenges,
+}
+
+impl<C: fmt::Debug, S: fmt::Debug> fmt::Debug for Both<C, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Both").field("client", &self.client).field("subject", &self.subject).finish_non_exhaustive()
+    }
+}
+
+impl<C, S> Both<C, S> {
+    fn join(&self, client: Outcome, subject: Outcome) -> Outcome {
+        match (client, subject) {
+            (Outcome::Refused(rejection), _) | (_, Outcome::Refused(rejection)) => rejection.into(),
+            (Outcome::Absent, Outcome::Absent) => Outcome::Absent,
+            (Outcome::Verified(client), Outcome::Verified(subject)) => {
+                match (client.into_parts(), subject.into_parts()) {
+                    ((client, None), (subject, None)) => Outcome::Verified(Identity::with_client(subject, client)),
+                    _ => Rejection::new(RejectionKind::Misconfigured, "`both` inside `both`: two clients for one slot")
+                        .into(),
+                }
+            }
+            (Outcome::Absent, Outcome::Verified(_)) | (Outcome::Verified(_), Outcome::Absent) => {
+                Rejection::new(RejectionKind::Unauthenticated, "one of the two credentials is missing")
+                    .with_challenges(self.challenges.clone())
+                    .into()
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl<C: Authenticator, S: Authenticator> Authenticator for Both<C, S> {
+    fn challenges(&self) -> Vec<Challenge> {
+        self.client.challenges().into_iter().chain(self.subject.challenges()).collect()
+    }
+
+    fn credential_headers(&self) -> Vec<HeaderName> {
+        union([self.client.credential_headers(), self.subject.credential_headers()])
+    }
+
+    fn authenticate_now(&self, head: &RequestHead<'_>, at: Instants) -> Now<Outcome> {
+        match (self.client.authenticate_now(head, at), self.subject.authenticate_now(head, at)) {
+            (Now::Known(client), Now::Known(subject)) => Now::Known(self.join(client, subject)),
+            (Now::Wait, _) | (_, Now::Wait) => Now::Wait,
+        }
+    }
+
+    async fn authenticate(&self, head: &RequestHead<'_>, at: Instants) -> Outcome {
+        let client = self.client.authenticate(head, at).await;
+        let subject = self.subject.authenticate(head, at).await;
+        self.join(client, subject)
+    }
+}
+
+fn union(lists: impl IntoIterator<Item = Vec<HeaderName>>) -> Vec<HeaderName> {
+    let mut all: Vec<HeaderName> = Vec::new();
+    for name in lists.into_iter().flatten() {
+        if !all.contains(&name) {
+            all.push(name);
+        }
+    }
+    all
+}

@@ -1,0 +1,166 @@
+use std::sync::Arc;
+
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+use tower::Layer;
+
+use crate::{
+    authn::{Authenticator, Outcome},
+    challenge::Challenges,
+    context::{Envelope, Stage, misordered},
+    gate::{Amend, Gate, Step},
+    head::RequestHead,
+    now::Now,
+    rejection::{Rejection, RejectionKind},
+};
+
+/// Applies an [`Authenticator`]. See the [module docs](crate::authn).
+///
+/// Anonymous requests are refused with `401` unless [`allow_anonymous`](Self::allow_anonymous) is said. Responses to
+/// authenticated requests get `Cache-Control: private` unless the handler set one (RFC 9111 §3.5 protects only
+/// `Authorization`).
+///
+/// ```
+/// use portcullis::{Challenge, authn::{AuthnLayer, Outcome, authenticate_fn}};
+///
+/// let nobody = authenticate_fn(Challenge::new("Device", "factory")?, |_, _| Outcome::Absent);
+/// let layer = AuthnLayer::new(nobody).allow_anonymous();
+/// # let _ = layer;
+/// # Ok::<(), portcullis::ConfigError>(())
+/// ```
+#[must_use]
+#[derive(Clone, Debug)]
+pub struct AuthnLayer {
+    shared: Arc<Shared>,
+}
+
+#[derive(Clone, Debug)]
+struct Shared {
+    authenticator: Arc<dyn Authenticator>,
+    challenges: Challenges,
+    headers: Box<[HeaderName]>,
+    allow_anonymous: bool,
+    plain_http: bool,
+}
+
+impl AuthnLayer {
+    /// Asks this authenticator.
+    pub fn new(authenticator: impl Authenticator) -> Self {
+        let shared = Shared {
+            challenges: authenticator.challenges().into_iter().collect(),
+            headers: authenticator.credential_headers().into(),
+            authenticator: Arc::new(authenticator),
+            allow_anonymous: false,
+            plain_http: false,
+        };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// Passes requests without any credential; a guard further inside decides about them. A bad credential is refused
+    /// all the same.
+    pub fn allow_anonymous(mut self) -> Self {
+        Arc::make_mut(&mut self.shared).allow_anonymous = true;
+        self
+    }
+
+    /// Reads credentials although nothing outside enforces HTTPS. Whoever can read the wire then has them.
+    pub fn dangerous_plain_http(mut self) -> Self {
+        Arc::make_mut(&mut self.shared).plain_http = true;
+        self
+    }
+
+    fn conclude(
+        &self,
+        outcome: Outcome,
+        head: &RequestHead<'_>,
+        envelope: &mut Envelope,
+    ) -> Result<CachePrivate, Rejection> {
+        let shared = &*self.shared;
+        envelope.challenges = shared.challenges.clone();
+        match outcome {
+            Outcome::Verified(identity) => {
+                let (subject, client) = identity.into_parts();
+                envelope.subject = Some(subject);
+                envelope.client_identity = client;
+                Ok(CachePrivate(true))
+            }
+            Outcome::Refused(rejection) => Err(self.with_challenges(rejection)),
+            Outcome::Absent if head.headers().contains_key(header::AUTHORIZATION) => {
+                let rejection =
+                    Rejection::new(RejectionKind::InvalidCredential, "no authenticator claims this Authorization");
+                Err(self.with_challenges(rejection))
+            }
+            Outcome::Absent if shared.allow_anonymous => Ok(CachePrivate(false)),
+            Outcome::Absent => {
+                Err(self.with_challenges(Rejection::new(RejectionKind::Unauthenticated, "no credential")))
+            }
+        }
+    }
+
+    /// Every `401` carries a challenge (RFC 9110 §15.5.2): the authenticator's own, or else those of this layer.
+    fn with_challenges(&self, rejection: Rejection) -> Rejection {
+        if rejection.status() == http::StatusCode::UNAUTHORIZED && rejection.challenges().values().is_empty() {
+            return rejection.with_challenges(self.shared.challenges.clone());
+        }
+        rejection
+    }
+
+    fn must_run_inside_tls(&self, envelope: &Envelope) -> Result<(), Rejection> {
+        if self.shared.plain_http || envelope.has_run(Stage::Tls) {
+            return Ok(());
+        }
+        Err(misordered("no TLS enforcement outside authentication: add a TlsLayer, or say dangerous_plain_http()"))
+    }
+}
+
+impl<S> Layer<S> for AuthnLayer {
+    type Service = Gate<S, Self>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        Gate::new(inner, self.clone())
+    }
+}
+
+impl Step for AuthnLayer {
+    type Memo = CachePrivate;
+
+    fn stage(&self) -> Stage {
+        Stage::Authentication
+    }
+
+    fn decide_now(&self, head: &RequestHead<'_>, envelope: &mut Envelope) -> Now<Result<CachePrivate, Rejection>> {
+        if let Err(rejection) = self.must_run_inside_tls(envelope) {
+            return Now::Known(Err(rejection));
+        }
+        let answer =
+            self.shared.authenticator.authenticate_now(&head.with_client(envelope.client.as_ref()), envelope.at);
+        answer.map(|outcome| self.conclude(outcome, head, envelope))
+    }
+
+    async fn decide(&self, head: RequestHead<'_>, envelope: &mut Envelope) -> Result<CachePrivate, Rejection> {
+        let outcome = {
+            let head = head.with_client(envelope.client.as_ref());
+            self.shared.authenticator.authenticate(&head, envelope.at).await
+        };
+        self.conclude(outcome, &head, envelope)
+    }
+
+    fn amend_request(&self, _: &CachePrivate, headers: &mut HeaderMap) {
+        for name in &self.shared.headers {
+            if let Some(value) = headers.get_mut(name) {
+                value.set_sensitive(true);
+            }
+        }
+    }
+}
+
+/// Whether a response is for one identity alone.
+#[derive(Debug)]
+pub(crate) struct CachePrivate(bool);
+
+impl Amend for CachePrivate {
+    fn amend(self, headers: &mut HeaderMap) {
+        if self.0 {
+            headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("private"));
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! One suite for each public trait: what every implementation must do, yours included.
+//!
+//! A suite panics with a sentence that says which rule of the trait's contract is broken.

@@ -1,0 +1,375 @@
+//! The one request extension: what the layers tell each other, the handler and the record.
+
+use std::{
+    fmt,
+    ops::{Deref, DerefMut},
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use http::Extensions;
+
+use crate::{
+    challenge::Challenges,
+    client::ClientInfo,
+    clock::{Clock, Instants},
+    head::RequestHead,
+    policy::PolicyBackend,
+    principal::{Principal, Slot},
+    rejection::{Rejection, RejectionKind},
+    trail::{DecisionFact, Trail},
+};
+
+/// What the layers found out about a request. It travels in the request extensions and is shared by its clones.
+///
+/// Only this crate's layers can make or change one, so what a handler reads here was decided by a layer. A handler may
+/// add notes for the audit record.
+///
+/// ```
+/// use portcullis::SecurityContext;
+///
+/// async fn handler(request: http::Request<String>) -> String {
+///     match SecurityContext::of(request.extensions()) {
+///         Some(context) => {
+///             context.note("report", "monthly");
+///             context.principal().map_or("nobody".into(), |principal| principal.subject().to_owned())
+///         }
+///         None => "no layer ran".into(),
+///     }
+/// }
+/// ```
+#[derive(Clone)]
+pub struct SecurityContext {
+    envelope: Arc<Mutex<Envelope>>,
+}
+
+impl SecurityContext {
+    /// Finds the context of a request. None means that no layer of this crate ran outside.
+    #[must_use]
+    pub fn of(extensions: &Extensions) -> Option<&Self> {
+        extensions.get()
+    }
+
+    /// Who acts; the [`Slot::Subject`].
+    #[must_use]
+    pub fn principal(&self) -> Option<Principal> {
+        self.identity(Slot::Subject)
+    }
+
+    /// The identity in a slot.
+    #[must_use]
+    pub fn identity(&self, slot: Slot) -> Option<Principal> {
+        self.lock().identity(slot).cloned()
+    }
+
+    /// Who is calling, from where and over what.
+    #[must_use]
+    pub fn client(&self) -> Option<ClientInfo> {
+        self.lock().client.clone()
+    }
+
+    /// The id that this crate gave the request; records show it.
+    #[must_use]
+    pub fn request_id(&self) -> RequestId {
+        self.lock().request_id
+    }
+
+    /// When the request came.
+    #[must_use]
+    pub fn at(&self) -> Instants {
+        self.lock().at
+    }
+
+    /// Adds a fact to the audit record. At most [`MAX_NOTES`](crate::trail::MAX_NOTES) are kept, each name and value cut to
+    /// [`MAX_NOTE_LEN`](crate::trail::MAX_NOTE_LEN) bytes. Never note a secret.
+    pub fn note(&self, name: &str, value: &str) {
+        self.lock().trail.note(name, value);
+    }
+
+    pub(crate) fn new(envelope: Envelope) -> Self {
+        Self { envelope: Arc::new(Mutex::new(envelope)) }
+    }
+
+    /// The request's context, or a new one that this call puts there.
+    pub(crate) fn of_or_open(extensions: &mut Extensions, clock: &dyn Clock) -> Self {
+        if let Some(context) = extensions.get::<Self>() {
+            return context.clone();
+        }
+        let context = Self::new(Envelope::new(clock.now()));
+        extensions.insert(context.clone());
+        context
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Envelope> {
+        self.envelope.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes the envelope out for a decision that waits. It goes back on drop, also when the request is given up.
+    pub(crate) fn check_out(&self) -> CheckedOut {
+        let mut kept = self.lock();
+        let absent = Envelope { request_id: kept.request_id, marks: kept.marks, ..Envelope::new(kept.at) };
+        CheckedOut { envelope: std::mem::replace(&mut kept, absent), context: self.clone() }
+    }
+}
+
+impl fmt::Debug for SecurityContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let envelope = self.lock();
+        f.debug_struct("SecurityContext")
+            .field("request_id", &envelope.request_id)
+            .field("client", &envelope.client)
+            .field("subject", &envelope.subject)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The envelope of a request whose decision waits.
+#[derive(Debug)]
+pub(crate) struct CheckedOut {
+    envelope: Envelope,
+    context: SecurityContext,
+}
+
+impl Deref for CheckedOut {
+    type Target = Envelope;
+
+    fn deref(&self) -> &Envelope {
+        &self.envelope
+    }
+}
+
+impl DerefMut for CheckedOut {
+    fn deref_mut(&mut self) -> &mut Envelope {
+        &mut self.envelope
+    }
+}
+
+impl Drop for CheckedOut {
+    fn drop(&mut self) {
+        std::mem::swap(&mut *self.context.lock(), &mut self.envelope);
+    }
+}
+
+/// What is in the context. Filled by one stage after the other, in the order of [`Stage`].
+#[derive(Debug)]
+pub(crate) struct Envelope {
+    pub(crate) at: Instants,
+    pub(crate) request_id: RequestId,
+    pub(crate) client: Option<ClientInfo>,
+    pub(crate) subject: Option<Principal>,
+    pub(crate) client_identity: Option<Principal>,
+    /// What a `401` from further inside offers.
+    pub(crate) challenges: Challenges,
+    pub(crate) route: Option<Arc<str>>,
+    pub(crate) policy: Option<Arc<dyn PolicyBackend>>,
+    pub(crate) trail: Trail,
+    /// The refusal, once there is one.
+    pub(crate) refused: Option<Rejection>,
+    marks: Marks,
+}
+
+impl Envelope {
+    pub(crate) fn new(at: Instants) -> Self {
+        Self {
+            at,
+            request_id: RequestId::next(),
+            client: None,
+            subject: None,
+            client_identity: None,
+            challenges: Challenges::none(),
+            route: None,
+            policy: None,
+            trail: Trail::default(),
+            refused: None,
+            marks: Marks(0),
+        }
+    }
+
+    /// Marks a stage as run; refuses if one that belongs inside it ran before it, or one that it needs did not.
+    pub(crate) fn enter(&mut self, stage: Stage) -> Result<(), Rejection> {
+        if self.marks.any_inside(stage) || (stage.stands_once() && self.marks.has(stage)) {
+            return Err(misordered(stage.misordered()));
+        }
+        self.marks.set(stage);
+        Ok(())
+    }
+
+    pub(crate) fn has_run(&self, stage: Stage) -> bool {
+        self.marks.has(stage)
+    }
+
+    pub(crate) fn identity(&self, slot: Slot) -> Option<&Principal> {
+        match slot {
+            Slot::Subject => self.subject.as_ref(),
+            Slot::Client => self.client_identity.as_ref(),
+        }
+    }
+
+    /// Who is calling: what the evidence layer found, else what the connection tells, kept from here on.
+    ///
+    /// Without a peer address there is no answer, and a rule that needs one refuses.
+    pub(crate) fn client_or_connection(&mut self, head: &RequestHead<'_>) -> Result<&ClientInfo, Rejection> {
+        if self.client.is_none() {
+            self.client = head.connection().map(ClientInfo::from_connection);
+        }
+        self.client.as_ref().ok_or_else(|| misordered(NO_PEER))
+    }
+
+    /// The identity that a rule needs, or the `401` that asks for one.
+    #[cfg_attr(not(feature = "guard"), expect(dead_code, reason = "the guard is its only caller"))]
+    pub(crate) fn authenticated(&self) -> Result<&Principal, Rejection> {
+        self.subject.as_ref().ok_or_else(|| {
+            Rejection::new(RejectionKind::Unauthenticated, "no credential").with_challenges(self.challenges.clone())
+        })
+    }
+
+    pub(crate) fn decided(&mut self, fact: DecisionFact) {
+        self.trail.decided(fact);
+    }
+}
+
+/// The peer address is missing; the text says how to mend it.
+pub(crate) const NO_PEER: &str = "no peer address in the request: serve the application with portcullis::axum::serve, or insert a \
+     portcullis::Connection into the request extensions";
+
+/// Refuses because the layers are put together wrongly. Whoever answers with it logs it.
+pub(crate) fn misordered(fix: &'static str) -> Rejection {
+    Rejection::new(RejectionKind::Misconfigured, fix)
+}
+
+/// The stages, from the outside in. A stage that finds a later one already run stands in the wrong place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Stage {
+    Audit,
+    Problem,
+    Evidence,
+    Tls,
+    ClientLimit,
+    Authentication,
+    PrincipalLimit,
+    Guard,
+}
+
+impl Stage {
+    const fn stands_once(self) -> bool {
+        match self {
+            Self::Audit | Self::Problem | Self::Evidence | Self::Tls | Self::Authentication => true,
+            Self::ClientLimit | Self::PrincipalLimit | Self::Guard => false,
+        }
+    }
+
+    const fn misordered(self) -> &'static str {
+        match self {
+            Self::Audit => "the audit layer stands inside another layer, or twice: put it outermost, once",
+            Self::Problem => "the problem layer stands inside a layer whose refusals it should render, or twice",
+            Self::Evidence => "the evidence layer stands inside a layer that needs the client's address, or twice",
+            Self::Tls => "TLS enforcement stands inside authentication or a limit, or twice: put it outside",
+            Self::ClientLimit => "the limit per client stands inside authentication: put it outside",
+            Self::Authentication => {
+                "authentication stands inside a limit or a guard that needs it, or twice: put it outside"
+            }
+            Self::PrincipalLimit => {
+                "the limit per principal stands inside a guard: put it between authentication and guard"
+            }
+            Self::Guard => "the guard stands outside a layer that it needs",
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Marks(u8);
+
+impl Marks {
+    const fn has(self, stage: Stage) -> bool {
+        self.0 & (1 << stage as u8) != 0
+    }
+
+    const fn set(&mut self, stage: Stage) {
+        self.0 |= 1 << stage as u8;
+    }
+
+    /// Whether a stage ran that belongs inside this one.
+    const fn any_inside(self, stage: Stage) -> bool {
+        // Two shifts: one by eight would overflow for the innermost stage.
+        (self.0 >> stage as u8) >> 1 != 0
+    }
+}
+
+/// The id that this crate gives each request: unique in this process, and across processes with the odds of 64 random bits.
+///
+/// It is written as 32 lower-case hexadecimal digits.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct RequestId(u64);
+
+impl RequestId {
+    fn next() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        Self(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// The half that all ids of this process share. Identification only: nothing trusts that it cannot be guessed.
+    fn process() -> u64 {
+        use std::hash::BuildHasher;
+
+        static PROCESS: OnceLock<u64> = OnceLock::new();
+        *PROCESS.get_or_init(|| std::hash::RandomState::new().hash_one("portcullis"))
+    }
+}
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}{:016x}", Self::process(), self.0)
+    }
+}
+
+impl fmt::Debug for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn envelope() -> Envelope {
+        Envelope::new(Instants::new(0, 0))
+    }
+
+    #[test]
+    fn a_stage_outside_its_place_is_refused() {
+        let mut right = envelope();
+        for stage in [Stage::Audit, Stage::Evidence, Stage::Tls, Stage::Authentication, Stage::Guard, Stage::Guard] {
+            assert!(right.enter(stage).is_ok(), "{stage:?}");
+        }
+        for (outer, inner) in
+            [(Stage::Authentication, Stage::Tls), (Stage::Guard, Stage::Authentication), (Stage::Tls, Stage::Tls)]
+        {
+            let mut wrong = envelope();
+            assert!(wrong.enter(outer).is_ok());
+            assert_eq!(
+                wrong.enter(inner).unwrap_err().kind(),
+                RejectionKind::Misconfigured,
+                "{outer:?} outside {inner:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_envelope_comes_back_when_a_waiting_decision_is_dropped() {
+        let context = SecurityContext::new(envelope());
+        let mut out = context.check_out();
+        out.trail.note("found", "while waiting");
+        drop(out);
+        assert_eq!(context.lock().trail.notes.len(), 1);
+    }
+
+    #[test]
+    fn ids_differ() {
+        assert_ne!(RequestId::next().to_string(), RequestId::next().to_string());
+        assert_eq!(RequestId::next().to_string().len(), 32);
+    }
+}

@@ -1,0 +1,159 @@
+//! Strict reading of the header fields that carry credentials.
+
+use std::fmt;
+
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+
+use crate::rejection::{Rejection, RejectionKind};
+
+/// The largest credential that is looked at, in bytes. A longer one refuses the request with `400`.
+pub const MAX_CREDENTIAL_LEN: usize = 16 * 1024;
+
+/// A scheme and its token, read from `Authorization`. `Debug` hides the token.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Credential<'a> {
+    scheme: &'a str,
+    token: &'a str,
+}
+
+impl<'a> Credential<'a> {
+    /// The scheme as it was sent; compare with [`is_scheme`](Self::is_scheme).
+    #[must_use]
+    pub const fn scheme(&self) -> &'a str {
+        self.scheme
+    }
+
+    /// Whether the scheme is this one, whatever its case (RFC 9110 §11.1).
+    #[must_use]
+    pub const fn is_scheme(&self, scheme: &str) -> bool {
+        self.scheme.eq_ignore_ascii_case(scheme)
+    }
+
+    /// The token68 after the scheme.
+    #[must_use]
+    pub const fn token(&self) -> &'a str {
+        self.token
+    }
+}
+
+impl fmt::Debug for Credential<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Credential").field("scheme", &self.scheme).finish_non_exhaustive()
+    }
+}
+
+pub(crate) fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>, Rejection> {
+    let Some(value) = only(headers, name)? else { return Ok(None) };
+    match value.to_str() {
+        Ok(text) if !text.is_empty() && text.len() <= MAX_CREDENTIAL_LEN => Ok(Some(text)),
+        Ok(_) | Err(_) => Err(malformed("a credential header is empty, too long or not visible ASCII")),
+    }
+}
+
+pub(crate) fn authorization(headers: &HeaderMap) -> Result<Option<Credential<'_>>, Rejection> {
+    let Some(value) = single(headers, &header::AUTHORIZATION)? else { return Ok(None) };
+    let Some((scheme, rest)) = value.split_once(' ') else {
+        return Err(malformed("Authorization has no space after its scheme"));
+    };
+    let token = rest.trim_start_matches(' ');
+    if scheme.is_empty()
+        || !scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+        || !is_token68(token)
+    {
+        return Err(malformed("Authorization is not a scheme and a token68"));
+    }
+    Ok(Some(Credential { scheme, token }))
+}
+
+/// `1*( ALPHA / DIGIT / "-" / "." / "_" / "~" / "+" / "/" ) *"="` (RFC 9110 §11.2).
+fn is_token68(token: &str) -> bool {
+    let body = token.trim_end_matches('=');
+    !body.is_empty()
+        && body.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~' | b'+' | b'/'))
+}
+
+/// Reads all values, not the first: two credentials for one request are never a choice for the server (RFC 9110 §5.3).
+fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a HeaderValue>, Rejection> {
+    let mut values = headers.get_all(name).iter();
+    let first = values.next();
+    if values.next().is_some() {
+        return Err(malformed("a credential header stands twice"));
+    }
+    Ok(first)
+}
+
+fn malformed(reason: &'static str) -> Rejection {
+    Rejection::new(RejectionKind::InvalidRequest, reason)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn headers(values: &[&[u8]]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for value in values {
+            headers.append(header::AUTHORIZATION, HeaderValue::from_bytes(value).unwrap());
+        }
+        headers
+    }
+
+    #[test]
+    fn authorization_is_read_strictly() {
+        let good: [(&str, &[u8], &str); 4] = [
+            ("plain", b"Bearer abc", "abc"),
+            ("lower case scheme", b"bearer abc", "abc"),
+            ("several spaces", b"BEARER   abc", "abc"),
+            ("padding", b"Bearer abc==", "abc=="),
+        ];
+        for (name, value, token) in good {
+            let headers = headers(&[value]);
+            let credential = authorization(&headers).unwrap().unwrap();
+            assert!(credential.is_scheme("Bearer"), "{name}");
+            assert_eq!(credential.token(), token, "{name}");
+        }
+        let bad: [(&str, &[&[u8]]); 10] = [
+            ("empty", &[b""]),
+            ("scheme alone", &[b"Bearer"]),
+            ("no token", &[b"Bearer "]),
+            ("no scheme", &[b" abc"]),
+            ("tab", &[b"Bearer\tabc"]),
+            ("two tokens", &[b"Bearer abc def"]),
+            ("auth-params", &[b"Bearer token=\"abc\""]),
+            ("padding inside", &[b"Bearer a=b"]),
+            ("obs-text", &[b"Bearer \xff"]),
+            ("two lines", &[b"Bearer abc", b"Bearer abc"]),
+        ];
+        for (name, values) in bad {
+            let rejection = authorization(&headers(values)).unwrap_err();
+            assert_eq!(rejection.kind(), RejectionKind::InvalidRequest, "{name}");
+        }
+    }
+
+    #[test]
+    fn length_is_bounded() {
+        let value = format!("Bearer {}", "a".repeat(MAX_CREDENTIAL_LEN));
+        assert!(authorization(&headers(&[value.as_bytes()])).is_err());
+    }
+
+    #[test]
+    fn debug_hides_the_token() {
+        let headers = headers(&[b"Bearer hunter2"]);
+        assert!(!format!("{:?}", authorization(&headers)).contains("hunter2"));
+    }
+
+    proptest! {
+        #[test]
+        fn no_header_value_panics(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            if let Ok(value) = HeaderValue::from_bytes(&bytes) {
+                let mut headers = HeaderMap::new();
+                headers.append(header::AUTHORIZATION, value);
+                if let Ok(Some(credential)) = authorization(&headers) {
+                    prop_assert!(is_token68(credential.token()));
+                }
+            }
+        }
+    }
+}

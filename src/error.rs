@@ -1,0 +1,129 @@
+//! The errors of configuration and of stores.
+
+use std::{error::Error as StdError, fmt};
+
+type BoxError = Box<dyn StdError + Send + Sync>;
+
+/// A configuration that is not accepted. Every constructor of this crate returns it; none of them panics.
+///
+/// It names the setting and the offending value. Values that may be secret are described, never shown.
+///
+/// ```
+/// use portcullis::ConfigError;
+///
+/// let error = ConfigError::new("audience", "\"\"", "must not be empty");
+/// assert_eq!(error.to_string(), "audience: \"\" must not be empty");
+/// ```
+#[derive(Debug)]
+pub struct ConfigError {
+    setting: String,
+    value: String,
+    problem: String,
+    source: Option<BoxError>,
+}
+
+impl ConfigError {
+    /// Says that `setting` cannot be `value`, because `problem`.
+    pub fn new(setting: impl Into<String>, value: impl Into<String>, problem: impl Into<String>) -> Self {
+        Self { setting: setting.into(), value: value.into(), problem: problem.into(), source: None }
+    }
+
+    /// Adds the error that led to this one.
+    #[must_use]
+    pub fn caused_by(mut self, source: impl Into<BoxError>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
+    /// The setting that is wrong, such as `audience`.
+    #[must_use]
+    pub fn setting(&self) -> &str {
+        &self.setting
+    }
+
+    /// The offending value, or a description of it where it may be secret.
+    #[must_use]
+    pub fn value(&self) -> &str {
+        &self.value
+    }
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {} {}", self.setting, self.value, self.problem)
+    }
+}
+
+impl StdError for ConfigError {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.source.as_ref().map(|source| &**source as &(dyn StdError + 'static))
+    }
+}
+
+/// What kind of failure a [`StoreError`] is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum StoreErrorKind {
+    /// The backend did not answer, or not in time. Asking again may help.
+    Unavailable,
+    /// The backend answered something that makes no sense.
+    Corrupt,
+    /// The backend refused to write: the record exists already, or contradicts another.
+    Conflict,
+}
+
+/// A store or another backend failed. To a client this is always `503`, never `401` and never `403`.
+#[derive(Debug, thiserror::Error)]
+#[error("{backend}: {}", self.describe())]
+pub struct StoreError {
+    kind: StoreErrorKind,
+    backend: &'static str,
+    source: Option<BoxError>,
+}
+
+impl StoreError {
+    /// Says that the backend called `backend` failed in the way of `kind`.
+    #[must_use]
+    pub fn new(kind: StoreErrorKind, backend: &'static str) -> Self {
+        Self { kind, backend, source: None }
+    }
+
+    /// Adds the error that led to this one.
+    #[must_use]
+    pub fn caused_by(mut self, source: impl Into<BoxError>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
+    /// What kind of failure it is.
+    #[must_use]
+    pub const fn kind(&self) -> StoreErrorKind {
+        self.kind
+    }
+
+    /// The backend's name.
+    #[must_use]
+    pub const fn backend(&self) -> &'static str {
+        self.backend
+    }
+
+    fn describe(&self) -> &'static str {
+        match self.kind {
+            StoreErrorKind::Unavailable => "backend unavailable",
+            StoreErrorKind::Corrupt => "backend answered nonsense",
+            StoreErrorKind::Conflict => "backend refused a conflicting write",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_error_keeps_its_source_out_of_its_text() {
+        let error = StoreError::new(StoreErrorKind::Unavailable, "sqlite").caused_by("disk on fire");
+        assert_eq!(error.to_string(), "sqlite: backend unavailable");
+        assert_eq!(error.source().map(ToString::to_string).as_deref(), Some("disk on fire"));
+    }
+}

@@ -1,0 +1,228 @@
+//! The one service and the one future that every single layer is.
+//!
+//! A layer brings a decision over the request head; the gate asks it, passes the request on or refuses, and amends the
+//! response. A decision that is there at once costs no box and no clone of the inner service. One that waits takes the
+//! head into a boxed future, while the body and the inner service that was found ready stay here.
+
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    sync::atomic::{AtomicU64, Ordering},
+    task::{Context, Poll, ready},
+};
+
+use http::{HeaderMap, Request, Response, request::Parts};
+use pin_project_lite::pin_project;
+use tower::Service;
+
+use crate::{
+    clock::{Clock, SystemClock},
+    context::{Envelope, SecurityContext, Stage},
+    head::RequestHead,
+    log,
+    now::Now,
+    rejection::{Rejection, RejectionKind},
+};
+
+/// What a stage decides. [`Gate`] and the fused stack call the same two functions.
+pub(crate) trait Step: fmt::Debug + Clone + Send + Sync + 'static {
+    /// What the response needs to know of the decision.
+    type Memo: Amend;
+
+    /// Where the stage stands.
+    fn stage(&self) -> Stage;
+
+    /// The clock that is read if this stage opens the context.
+    fn clock(&self) -> &dyn Clock {
+        &SystemClock
+    }
+
+    /// Decides, if the answer is in memory. The envelope is the caller's own until then.
+    fn decide_now(&self, head: &RequestHead<'_>, envelope: &mut Envelope) -> Now<Result<Self::Memo, Rejection>>;
+
+    /// Decides what [`decide_now`](Self::decide_now) could not.
+    fn decide(
+        &self,
+        head: RequestHead<'_>,
+        envelope: &mut Envelope,
+    ) -> impl Future<Output = Result<Self::Memo, Rejection>> + Send;
+
+    /// Changes the header fields of a request that passes.
+    fn amend_request(&self, memo: &Self::Memo, headers: &mut HeaderMap) {
+        let _ = (memo, headers);
+    }
+}
+
+/// What a stage adds to a response that passes it, refusals from further inside included.
+pub(crate) trait Amend: fmt::Debug + Send + 'static {
+    fn amend(self, headers: &mut HeaderMap);
+}
+
+impl Amend for () {
+    fn amend(self, _: &mut HeaderMap) {}
+}
+
+/// Marks the stage and asks it.
+pub(crate) fn ask_now<T: Step>(
+    step: &T,
+    head: &RequestHead<'_>,
+    envelope: &mut Envelope,
+) -> Now<Result<T::Memo, Rejection>> {
+    match envelope.enter(step.stage()) {
+        Ok(()) => step.decide_now(head, envelope),
+        Err(rejection) => Now::Known(Err(rejection)),
+    }
+}
+
+/// Says what the operator must mend, at most once a minute for each stage.
+pub(crate) fn report(stage: Stage, rejection: &Rejection, at: u64) {
+    static LAST: [AtomicU64; 8] = [const { AtomicU64::new(0) }; 8];
+    if rejection.kind() == RejectionKind::Misconfigured
+        && let Some(last) = LAST.get(stage as usize)
+    {
+        let minute = at / 60 + 1;
+        if last.swap(minute, Ordering::Relaxed) != minute {
+            log::error(rejection.reason());
+        }
+    }
+}
+
+/// Middleware that a single layer applies: [`TlsLayer`](crate::tls::TlsLayer), [`AuthnLayer`](crate::authn::AuthnLayer)
+/// and so on. `T` is that layer.
+#[derive(Clone, Debug)]
+pub struct Gate<S, T> {
+    inner: S,
+    step: T,
+}
+
+impl<S, T> Gate<S, T> {
+    pub(crate) const fn new(inner: S, step: T) -> Self {
+        Self { inner, step }
+    }
+}
+
+#[expect(private_bounds, reason = "sealed: only this crate's layers are gates")]
+impl<S, T, B, R> Service<Request<B>> for Gate<S, T>
+where
+    S: Service<Request<B>, Response = Response<R>> + Clone,
+    T: Step,
+    R: Default,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = ResponseFuture<S, T, B, S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        let context = SecurityContext::of_or_open(request.extensions_mut(), self.step.clock());
+        let answer = ask_now(&self.step, &RequestHead::of(&request), &mut context.lock());
+        let state = match answer {
+            Now::Known(Ok(memo)) => {
+                self.step.amend_request(&memo, request.headers_mut());
+                State::Forward { inner: self.inner.call(request), memo: Some(memo) }
+            }
+            Now::Known(Err(rejection)) => State::Refuse { rejection: refuse(&self.step, &context, rejection) },
+            Now::Wait => {
+                let (parts, body) = request.into_parts();
+                let unready = self.inner.clone();
+                let ready = std::mem::replace(&mut self.inner, unready);
+                let decision = Box::pin(wait(self.step.clone(), context, parts));
+                State::Wait { decision, held: Some((ready, body)) }
+            }
+        };
+        ResponseFuture { state }
+    }
+}
+
+fn refuse<T: Step>(step: &T, context: &SecurityContext, rejection: Rejection) -> Rejection {
+    let mut envelope = context.lock();
+    report(step.stage(), &rejection, envelope.at.unix_seconds());
+    envelope.refused = Some(rejection.clone());
+    rejection
+}
+
+async fn wait<T: Step>(step: T, context: SecurityContext, mut parts: Parts) -> (Parts, Result<T::Memo, Rejection>) {
+    let answer = {
+        let mut envelope = context.check_out();
+        step.decide(RequestHead::of_parts(&parts), &mut envelope).await
+    };
+    match answer {
+        Ok(memo) => {
+            step.amend_request(&memo, &mut parts.headers);
+            (parts, Ok(memo))
+        }
+        Err(rejection) => (parts, Err(refuse(&step, &context, rejection))),
+    }
+}
+
+type Decision<M> = Pin<Box<dyn Future<Output = (Parts, Result<M, Rejection>)> + Send>>;
+
+pin_project! {
+    /// Response future of [`Gate`].
+    #[expect(private_bounds, reason = "sealed: only this crate's layers are gates")]
+    pub struct ResponseFuture<S, T, B, F>
+    where
+        T: Step,
+    {
+        #[pin]
+        state: State<S, T::Memo, B, F>,
+    }
+}
+
+pin_project! {
+    #[project = StateProj]
+    enum State<S, M, B, F> {
+        Forward { #[pin] inner: F, memo: Option<M> },
+        Refuse { rejection: Rejection },
+        Wait { decision: Decision<M>, held: Option<(S, B)> },
+    }
+}
+
+impl<S, T: Step, B, F> fmt::Debug for ResponseFuture<S, T, B, F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResponseFuture").finish_non_exhaustive()
+    }
+}
+
+impl<S, T, B, R> Future for ResponseFuture<S, T, B, S::Future>
+where
+    S: Service<Request<B>, Response = Response<R>>,
+    T: Step,
+    R: Default,
+{
+    type Output = Result<Response<R>, S::Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut state = self.project().state;
+        loop {
+            match state.as_mut().project() {
+                StateProj::Forward { inner, memo } => {
+                    let mut response = ready!(inner.poll(cx))?;
+                    if let Some(memo) = memo.take() {
+                        memo.amend(response.headers_mut());
+                    }
+                    return Poll::Ready(Ok(response));
+                }
+                StateProj::Refuse { rejection } => return Poll::Ready(Ok(rejection.to_response())),
+                StateProj::Wait { decision, held } => {
+                    let (parts, answer) = ready!(decision.as_mut().poll(cx));
+                    let next = match (answer, held.take()) {
+                        (Ok(memo), Some((mut ready, body))) => {
+                            let inner = ready.call(Request::from_parts(parts, body));
+                            State::Forward { inner, memo: Some(memo) }
+                        }
+                        (Err(rejection), _) => State::Refuse { rejection },
+                        (Ok(_), None) => State::Refuse {
+                            rejection: Rejection::new(RejectionKind::Misconfigured, "polled after it was finished"),
+                        },
+                    };
+                    state.set(next);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! A borrowed view of a request without its body.
+
+use http::{Extensions, HeaderMap, HeaderName, Method, Request, Uri, Version, request::Parts};
+
+use crate::{
+    client::{ClientInfo, Connection},
+    credential::{self, Credential},
+    rejection::Rejection,
+};
+
+/// A request without its body, borrowed: what every decision is made from.
+///
+/// ```
+/// use portcullis::RequestHead;
+///
+/// let request = http::Request::get("/orders").header("authorization", "Bearer abc").body(()).unwrap();
+/// let head = RequestHead::of(&request);
+/// let credential = head.authorization().unwrap().unwrap();
+/// assert!(credential.is_scheme("bearer"));
+/// assert_eq!(credential.token(), "abc");
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct RequestHead<'a> {
+    method: &'a Method,
+    uri: &'a Uri,
+    version: Version,
+    headers: &'a HeaderMap,
+    extensions: &'a Extensions,
+    client: Option<&'a ClientInfo>,
+}
+
+impl<'a> RequestHead<'a> {
+    /// Borrows a request's head.
+    #[must_use]
+    pub fn of<B>(request: &'a Request<B>) -> Self {
+        Self {
+            method: request.method(),
+            uri: request.uri(),
+            version: request.version(),
+            headers: request.headers(),
+            extensions: request.extensions(),
+            client: None,
+        }
+    }
+
+    /// Borrows a head that was taken off its body.
+    #[must_use]
+    pub fn of_parts(parts: &'a Parts) -> Self {
+        Self {
+            method: &parts.method,
+            uri: &parts.uri,
+            version: parts.version,
+            headers: &parts.headers,
+            extensions: &parts.extensions,
+            client: None,
+        }
+    }
+
+    /// Adds what is known of the caller.
+    #[must_use]
+    pub const fn with_client(mut self, client: Option<&'a ClientInfo>) -> Self {
+        self.client = client;
+        self
+    }
+
+    /// The method.
+    #[must_use]
+    pub const fn method(&self) -> &'a Method {
+        self.method
+    }
+
+    /// The request target.
+    #[must_use]
+    pub const fn uri(&self) -> &'a Uri {
+        self.uri
+    }
+
+    /// The path as it was sent: not decoded, not normalised.
+    #[must_use]
+    pub fn path(&self) -> &'a str {
+        self.uri.path()
+    }
+
+    /// The HTTP version.
+    #[must_use]
+    pub const fn version(&self) -> Version {
+        self.version
+    }
+
+    /// The header fields. For a field that may stand once only, use [`single_header`](Self::single_header).
+    #[must_use]
+    pub const fn headers(&self) -> &'a HeaderMap {
+        self.headers
+    }
+
+    /// Something that the server put into the request extensions.
+    #[must_use]
+    pub fn extension<T: Send + Sync + 'static>(&self) -> Option<&'a T> {
+        self.extensions.get()
+    }
+
+    /// Who is calling, as the evidence layer found it; `None` where no layer has looked yet.
+    #[must_use]
+    pub const fn client(&self) -> Option<&'a ClientInfo> {
+        self.client
+    }
+
+    /// What the server knows of the connection: [`Connection`], or axum's `ConnectInfo`.
+    #[must_use]
+    pub fn connection(&self) -> Option<Connection> {
+        if let Some(connection) = self.extensions.get::<Connection>() {
+            return Some(*connection);
+        }
+        #[cfg(feature = "axum")]
+        {
+            use std::net::SocketAddr;
+
+            use axum::extract::ConnectInfo;
+
+            if let Some(ConnectInfo(connection)) = self.extensions.get::<ConnectInfo<Connection>>() {
+                return Some(*connection);
+            }
+            if let Some(ConnectInfo(peer)) = self.extensions.get::<ConnectInfo<SocketAddr>>() {
+                return Some(Connection::plain(*peer));
+            }
+        }
+        None
+    }
+
+    /// Reads `Authorization` strictly: it stands once, and is a scheme, spaces, and a token68 (RFC 9110 §11.4).
+    ///
+    /// # Errors
+    /// [`InvalidRequest`](crate::RejectionKind::InvalidRequest) (`400`) if it stands twice or is not of that form.
+    pub fn authorization(&self) -> Result<Option<Credential<'a>>, Rejection> {
+        credential::authorization(self.headers)
+    }
+
+    /// Reads a field that may stand once only.
+    ///
+    /// # Errors
+    /// [`InvalidRequest`](crate::RejectionKind::InvalidRequest) (`400`) if it stands twice, is empty or is not visible
+    /// ASCII.
+    pub fn single_header(&self, name: &HeaderName) -> Result<Option<&'a str>, Rejection> {
+        credential::single(self.headers, name)
+    }
+}

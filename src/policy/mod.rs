@@ -1,0 +1,12 @@
+//! Policies: one question, one verdict, many backends.
+//!
+//! A [`PolicyBackend`] is asked whether a principal may do an action on a resource; the [`Verdict`] is allow, deny, or
+//! cannot decide. The guard (requirements on routes) and the authorizer (questions from a handler) both ask it.
+
+mod backend;
+mod query;
+mod verdict;
+
+pub use backend::PolicyBackend;
+pub use query::{AccessQuery, Resource};
+pub use verdict::{Decision, Verdict};

@@ -1,0 +1,180 @@
+use std::{borrow::Cow, net::IpAddr};
+
+use serde_json::Value;
+
+use crate::{clock::Instants, principal::Principal};
+
+/// The question: who wants to do what to which thing, and under which circumstances.
+#[derive(Clone, Debug)]
+pub struct AccessQuery<'a> {
+    subject: &'a Principal,
+    client: Option<&'a Principal>,
+    action: &'a str,
+    resource: Option<&'a Resource>,
+    method: Option<&'a str>,
+    route: Option<&'a str>,
+    address: Option<IpAddr>,
+    at: Instants,
+}
+
+impl<'a> AccessQuery<'a> {
+    /// Asks whether `subject` may do `action`, at the time `at`.
+    #[must_use]
+    pub const fn new(subject: &'a Principal, action: &'a str, at: Instants) -> Self {
+        Self { subject, client: None, action, resource: None, method: None, route: None, address: None, at }
+    }
+
+    /// Names what acts for the subject.
+    #[must_use]
+    pub const fn with_client(mut self, client: Option<&'a Principal>) -> Self {
+        self.client = client;
+        self
+    }
+
+    /// Names the thing.
+    #[must_use]
+    pub const fn on(mut self, resource: &'a Resource) -> Self {
+        self.resource = Some(resource);
+        self
+    }
+
+    /// Adds the request's method and route template.
+    #[must_use]
+    pub const fn with_route(mut self, method: &'a str, route: Option<&'a str>) -> Self {
+        self.method = Some(method);
+        self.route = route;
+        self
+    }
+
+    /// Adds the client's address.
+    #[must_use]
+    pub const fn with_address(mut self, address: Option<IpAddr>) -> Self {
+        self.address = address;
+        self
+    }
+
+    /// Who acts.
+    #[must_use]
+    pub const fn subject(&self) -> &'a Principal {
+        self.subject
+    }
+
+    /// What acts for them, if anything does.
+    #[must_use]
+    pub const fn client(&self) -> Option<&'a Principal> {
+        self.client
+    }
+
+    /// What is to be done, such as `orders:cancel`.
+    #[must_use]
+    pub const fn action(&self) -> &'a str {
+        self.action
+    }
+
+    /// The thing it is to be done to, where the question names one.
+    #[must_use]
+    pub const fn resource(&self) -> Option<&'a Resource> {
+        self.resource
+    }
+
+    /// The request's method.
+    #[must_use]
+    pub const fn method(&self) -> Option<&'a str> {
+        self.method
+    }
+
+    /// The route template, such as `/orders/{id}`.
+    #[must_use]
+    pub const fn route(&self) -> Option<&'a str> {
+        self.route
+    }
+
+    /// The client's address.
+    #[must_use]
+    pub const fn address(&self) -> Option<IpAddr> {
+        self.address
+    }
+
+    /// When the request came.
+    #[must_use]
+    pub const fn at(&self) -> Instants {
+        self.at
+    }
+}
+
+/// The thing that a question is about: its type, its id, and what a policy may want to know of it.
+///
+/// ```
+/// use portcullis::policy::Resource;
+///
+/// let order = Resource::new("order", "42").owned_by("https://id.example.com", "alice").with("status", "open");
+/// assert_eq!(order.attribute("status"), Some(&"open".into()));
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+pub struct Resource {
+    kind: Cow<'static, str>,
+    id: String,
+    owner: Option<(String, String)>,
+    tenant: Option<String>,
+    attributes: Vec<(Cow<'static, str>, Value)>,
+}
+
+impl Resource {
+    /// Names a thing.
+    pub fn new(kind: impl Into<Cow<'static, str>>, id: impl ToString) -> Self {
+        Self { kind: kind.into(), id: id.to_string(), owner: None, tenant: None, attributes: Vec::new() }
+    }
+
+    /// Says whose it is: a principal is known by issuer and subject together (RFC 8725 §3.8).
+    #[must_use]
+    pub fn owned_by(mut self, issuer: impl Into<String>, subject: impl Into<String>) -> Self {
+        self.owner = Some((issuer.into(), subject.into()));
+        self
+    }
+
+    /// Says to which tenant it belongs.
+    #[must_use]
+    pub fn in_tenant(mut self, tenant: impl Into<String>) -> Self {
+        self.tenant = Some(tenant.into());
+        self
+    }
+
+    /// Adds an attribute.
+    #[must_use]
+    pub fn with(mut self, name: impl Into<Cow<'static, str>>, value: impl Into<Value>) -> Self {
+        self.attributes.push((name.into(), value.into()));
+        self
+    }
+
+    /// The type, such as `order`.
+    #[must_use]
+    pub fn kind(&self) -> &str {
+        &self.kind
+    }
+
+    /// The id.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Whether it belongs to this principal. A thing without an owner belongs to nobody.
+    #[must_use]
+    pub fn is_owned_by(&self, principal: &Principal) -> bool {
+        self.owner
+            .as_ref()
+            .is_some_and(|(issuer, subject)| issuer == principal.issuer() && subject == principal.subject())
+    }
+
+    /// The tenant.
+    #[must_use]
+    pub fn tenant(&self) -> Option<&str> {
+        self.tenant.as_deref()
+    }
+
+    /// An attribute.
+    #[must_use]
+    pub fn attribute(&self, name: &str) -> Option<&Value> {
+        self.attributes.iter().find(|(held, _)| held == name).map(|(_, value)| value)
+    }
+}

@@ -1,0 +1,234 @@
+//! Why a request was refused, and what the client may learn of it.
+
+use std::{borrow::Cow, fmt};
+
+use http::{HeaderName, HeaderValue, Response, StatusCode, header};
+
+use crate::challenge::Challenges;
+
+/// The kinds of refusal. Each has one status and one text for the client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum RejectionKind {
+    /// `400`: the request is malformed, or two credentials contradict each other (RFC 6750 §3.1 `invalid_request`).
+    InvalidRequest,
+    /// `401`: no credential where one is needed (RFC 9110 §15.5.2).
+    Unauthenticated,
+    /// `401`: a credential that is malformed, unknown, expired, revoked or for somebody else (RFC 6750 §3.1).
+    InvalidCredential,
+    /// `403`: the identity is known and may not do this (RFC 9110 §15.5.4).
+    Forbidden,
+    /// `403`: the credential's scopes do not reach (RFC 6750 §3.1 `insufficient_scope`).
+    InsufficientScope,
+    /// `403`: the request came over plain HTTP (OWASP ASVS 5.0, 4.1.2).
+    PlainHttp,
+    /// `308`: plain HTTP is sent on to HTTPS; the reply carries `Location` (RFC 9110 §15.4.9).
+    Redirect,
+    /// `421`: this server does not answer for that host (RFC 9110 §15.5.20).
+    Misdirected,
+    /// `429`: too many requests (RFC 6585 §4).
+    RateLimited,
+    /// `500`: the layers are put together wrongly. The log says how to mend it; until then nothing passes.
+    Misconfigured,
+    /// `503`: a backend that must be asked does not answer (RFC 9110 §15.6.4).
+    Unavailable,
+}
+
+impl RejectionKind {
+    /// The status that the client sees.
+    #[must_use]
+    pub const fn status(self) -> StatusCode {
+        match self {
+            Self::InvalidRequest => StatusCode::BAD_REQUEST,
+            Self::Unauthenticated | Self::InvalidCredential => StatusCode::UNAUTHORIZED,
+            Self::Forbidden | Self::InsufficientScope | Self::PlainHttp => StatusCode::FORBIDDEN,
+            Self::Redirect => StatusCode::PERMANENT_REDIRECT,
+            Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
+            Self::RateLimited => StatusCode::TOO_MANY_REQUESTS,
+            Self::Misconfigured => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+
+    /// A stable word for programs: the `code` member of the problem document, and the label of records and metrics.
+    #[must_use]
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::InvalidRequest => "invalid_request",
+            Self::Unauthenticated => "unauthenticated",
+            Self::InvalidCredential => "invalid_credential",
+            Self::Forbidden => "forbidden",
+            Self::InsufficientScope => "insufficient_scope",
+            Self::PlainHttp => "plain_http",
+            Self::Redirect => "https_required",
+            Self::Misdirected => "misdirected",
+            Self::RateLimited => "rate_limited",
+            Self::Misconfigured => "misconfigured",
+            Self::Unavailable => "unavailable",
+        }
+    }
+
+    /// A sentence for the client, from a fixed table: it never depends on the request.
+    #[must_use]
+    pub const fn detail(self) -> &'static str {
+        match self {
+            Self::InvalidRequest => "The request is malformed or carries contradicting credentials.",
+            Self::Unauthenticated => "This resource needs a credential.",
+            Self::InvalidCredential => "The credential is not accepted.",
+            Self::Forbidden => "The credential does not allow this.",
+            Self::InsufficientScope => "The credential's scopes do not allow this.",
+            Self::PlainHttp => "This service answers over HTTPS only.",
+            Self::Redirect => "This service answers over HTTPS only.",
+            Self::Misdirected => "This server does not answer for that host.",
+            Self::RateLimited => "Too many requests; try again later.",
+            Self::Misconfigured => "The service is not set up correctly.",
+            Self::Unavailable => "The service cannot decide right now; try again later.",
+        }
+    }
+}
+
+/// A refusal: a kind, what the client needs to react (challenges, `Retry-After`, `Location`), and a reason that only the
+/// operator sees.
+///
+/// Layers turn it into a response with [`to_response`](Self::to_response): status and headers, an empty body, and the
+/// rejection itself in the response extensions, where [`ProblemLayer`](crate::problem::ProblemLayer) finds it.
+///
+/// ```
+/// use portcullis::{Rejection, RejectionKind};
+///
+/// let rejection = Rejection::new(RejectionKind::Forbidden, "order belongs to somebody else");
+/// let response = rejection.to_response::<String>();
+/// assert_eq!(response.status(), 403);
+/// assert!(response.body().is_empty());
+/// ```
+#[derive(Clone)]
+pub struct Rejection {
+    kind: RejectionKind,
+    reason: Cow<'static, str>,
+    challenges: Challenges,
+    retry_after: Option<u32>,
+    headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+impl Rejection {
+    /// Refuses, for a reason that the log and the audit record show and the client does not. It must not hold a secret.
+    pub fn new(kind: RejectionKind, reason: impl Into<Cow<'static, str>>) -> Self {
+        Self { kind, reason: reason.into(), challenges: Challenges::none(), retry_after: None, headers: Vec::new() }
+    }
+
+    /// Sends these challenges along.
+    #[must_use]
+    pub fn with_challenges(mut self, challenges: Challenges) -> Self {
+        self.challenges = challenges;
+        self
+    }
+
+    /// Says when to come back, in whole seconds; `0` is sent as `1` (RFC 9110 §10.2.3).
+    #[must_use]
+    pub fn with_retry_after(mut self, seconds: u32) -> Self {
+        self.retry_after = Some(seconds.max(1));
+        self
+    }
+
+    /// Sends a header along, such as `Location` with [`RejectionKind::Redirect`] or `RateLimit` with
+    /// [`RejectionKind::RateLimited`].
+    #[must_use]
+    pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.push((name, value));
+        self
+    }
+
+    /// What kind of refusal it is.
+    #[must_use]
+    pub const fn kind(&self) -> RejectionKind {
+        self.kind
+    }
+
+    /// The status that the client sees.
+    #[must_use]
+    pub const fn status(&self) -> StatusCode {
+        self.kind.status()
+    }
+
+    /// The operator's reason.
+    #[must_use]
+    pub fn reason(&self) -> &str {
+        &self.reason
+    }
+
+    /// The challenges that go along.
+    #[must_use]
+    pub const fn challenges(&self) -> &Challenges {
+        &self.challenges
+    }
+
+    /// Makes the response: status, headers, an empty body, and the rejection in the extensions.
+    #[must_use]
+    pub fn to_response<B: Default>(&self) -> Response<B> {
+        let mut response = self.head();
+        response.extensions_mut().insert(self.clone());
+        response
+    }
+
+    /// The response without the extension, for who renders the body on the spot.
+    pub(crate) fn head<B: Default>(&self) -> Response<B> {
+        let mut response = Response::new(B::default());
+        *response.status_mut() = self.status();
+        let headers = response.headers_mut();
+        for challenge in self.challenges.values() {
+            headers.append(header::WWW_AUTHENTICATE, challenge.clone());
+        }
+        if let Some(seconds) = self.retry_after {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        for (name, value) in &self.headers {
+            headers.append(name.clone(), value.clone());
+        }
+        if matches!(self.kind, RejectionKind::RateLimited | RejectionKind::Misconfigured | RejectionKind::Unavailable) {
+            headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        }
+        response
+    }
+}
+
+impl fmt::Debug for Rejection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Rejection").field("kind", &self.kind).field("reason", &self.reason).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Display for Rejection {
+    /// What the client may read.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.kind.detail())
+    }
+}
+
+impl std::error::Error for Rejection {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::challenge::Challenge;
+
+    #[test]
+    fn what_the_client_sees_never_holds_the_reason() {
+        let rejection = Rejection::new(RejectionKind::InvalidCredential, "kid 4711 unknown");
+        assert!(!rejection.to_string().contains("4711"));
+        assert!(!format!("{:?}", rejection.to_response::<String>().headers()).contains("4711"));
+    }
+
+    #[test]
+    fn retry_after_is_never_zero() {
+        let response = Rejection::new(RejectionKind::RateLimited, "").with_retry_after(0).to_response::<()>();
+        assert_eq!(response.headers()[header::RETRY_AFTER], "1");
+    }
+
+    #[test]
+    fn one_line_for_each_challenge() {
+        let challenges =
+            ["Bearer", "ApiKey"].into_iter().map(|scheme| Challenge::new(scheme, "api").unwrap()).collect();
+        let rejection = Rejection::new(RejectionKind::Unauthenticated, "").with_challenges(challenges);
+        assert_eq!(rejection.to_response::<()>().headers().get_all(header::WWW_AUTHENTICATE).iter().count(), 2);
+    }
+}

@@ -1,0 +1,59 @@
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use crate::clock::{Clock, Instants};
+
+/// A clock that stands still until told otherwise. Clones share the same hands.
+///
+/// ```
+/// use std::time::Duration;
+/// use portcullis::{Clock, testing::TestClock};
+///
+/// let clock = TestClock::at_unix(1_800_000_000);
+/// let before = clock.now();
+/// clock.advance(Duration::from_secs(90));
+/// assert_eq!(clock.now().unix_seconds(), 1_800_000_090);
+/// assert_eq!(clock.now().since(before), Duration::from_secs(90));
+/// ```
+#[derive(Clone, Debug)]
+pub struct TestClock {
+    hands: Arc<Hands>,
+}
+
+#[derive(Debug)]
+struct Hands {
+    unix: AtomicU64,
+    monotonic: AtomicU64,
+}
+
+impl TestClock {
+    /// Starts the clock at `seconds` after the Unix epoch.
+    #[must_use]
+    pub fn at_unix(seconds: u64) -> Self {
+        let hands = Hands { unix: AtomicU64::new(seconds.saturating_mul(1_000_000_000)), monotonic: AtomicU64::new(0) };
+        Self { hands: Arc::new(hands) }
+    }
+
+    /// Moves both hands forward.
+    pub fn advance(&self, by: Duration) {
+        let by = u64::try_from(by.as_nanos()).unwrap_or(u64::MAX);
+        self.hands.unix.fetch_add(by, Ordering::SeqCst);
+        self.hands.monotonic.fetch_add(by, Ordering::SeqCst);
+    }
+
+    /// Sets the wall clock to `seconds` after the Unix epoch, also backwards; the monotonic clock stays.
+    pub fn set_unix(&self, seconds: u64) {
+        self.hands.unix.store(seconds.saturating_mul(1_000_000_000), Ordering::SeqCst);
+    }
+}
+
+impl Clock for TestClock {
+    fn now(&self) -> Instants {
+        Instants::new(self.hands.unix.load(Ordering::SeqCst), self.hands.monotonic.load(Ordering::SeqCst))
+    }
+}

@@ -1,0 +1,120 @@
+//! What the tests share: a probe service, a clock, and short ways to send a request and read the answer.
+#![allow(dead_code, reason = "each test binary uses a part of it")]
+
+use std::{
+    convert::Infallible,
+    future::{Ready, ready},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::{BodyExt, Full};
+use portcullis::{Clock, Connection, Instants, SecurityContext, TlsVersion};
+use tower::{Service, ServiceExt};
+
+/// A fixed time for tests: 2027-01-15 08:00:00 UTC.
+pub const NOW: u64 = 1_800_000_000;
+
+/// A clock that stands still at [`NOW`].
+#[derive(Clone, Debug)]
+pub struct Still;
+
+impl Clock for Still {
+    fn now(&self) -> Instants {
+        Instants::new(NOW * 1_000_000_000, 0)
+    }
+}
+
+/// What a [`Probe`] saw.
+#[derive(Debug, Default)]
+pub struct Seen {
+    pub calls: AtomicUsize,
+    pub clones: AtomicUsize,
+}
+
+impl Seen {
+    pub fn calls(&self) -> usize {
+        self.calls.load(Ordering::SeqCst)
+    }
+
+    pub fn clones(&self) -> usize {
+        self.clones.load(Ordering::SeqCst)
+    }
+}
+
+/// An inner service that answers `200` with the caller's subject (or `-`), counts calls and clones, and panics if it is
+/// called without having been found ready.
+#[derive(Debug, Default)]
+pub struct Probe {
+    pub seen: Arc<Seen>,
+    ready: bool,
+}
+
+impl Clone for Probe {
+    fn clone(&self) -> Self {
+        self.seen.clones.fetch_add(1, Ordering::SeqCst);
+        Self { seen: Arc::clone(&self.seen), ready: false }
+    }
+}
+
+impl<B> Service<Request<B>> for Probe {
+    type Response = Response<Full<Bytes>>;
+    type Error = Infallible;
+    type Future = Ready<Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.ready = true;
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        assert!(std::mem::take(&mut self.ready), "called without being ready");
+        self.seen.calls.fetch_add(1, Ordering::SeqCst);
+        let principal = SecurityContext::of(request.extensions()).and_then(SecurityContext::principal);
+        let body = principal.map_or_else(|| "-".to_owned(), |principal| principal.subject().to_owned());
+        ready(Ok(Response::new(Full::from(body))))
+    }
+}
+
+/// A GET over TLS 1.3 from 198.51.100.7.
+pub fn get(path: &str) -> Request<()> {
+    let mut request = Request::get(path).body(()).unwrap();
+    request.extensions_mut().insert(Connection::tls("198.51.100.7:52100".parse().unwrap(), TlsVersion::Tls13));
+    request
+}
+
+/// The same over plain HTTP.
+pub fn get_plain(path: &str) -> Request<()> {
+    let mut request = Request::get(path).body(()).unwrap();
+    request.extensions_mut().insert(Connection::plain("198.51.100.7:52100".parse().unwrap()));
+    request
+}
+
+/// Adds a header field.
+pub fn with(mut request: Request<()>, name: &'static str, value: &str) -> Request<()> {
+    request.headers_mut().append(name, value.parse().unwrap());
+    request
+}
+
+/// Sends one request through a clone of the service.
+pub async fn send<S, R>(service: &S, request: Request<()>) -> Response<R>
+where
+    S: Service<Request<()>, Response = Response<R>, Error = Infallible> + Clone,
+{
+    service.clone().oneshot(request).await.unwrap()
+}
+
+/// Reads a body as text.
+pub async fn text<R>(response: Response<R>) -> String
+where
+    R: http_body::Body,
+    R::Error: std::fmt::Debug,
+{
+    let bytes = response.into_body().collect().await.unwrap().to_bytes();
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
