@@ -3,6 +3,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod authn;
+pub mod body;
 mod challenge;
 mod client;
 mod clock;
@@ -15,6 +16,7 @@ mod log;
 mod now;
 pub mod policy;
 mod principal;
+pub mod problem;
 mod rejection;
 mod secret;
 pub mod trail;

@@ -1,0 +1,246 @@
+use std::{borrow::Cow, fmt, sync::Arc};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, header};
+use serde::Serialize;
+
+use crate::{
+    context::RequestId,
+    error::ConfigError,
+    rejection::{Rejection, RejectionKind},
+};
+
+/// What a renderer may know of the request.
+#[derive(Clone, Copy, Debug)]
+pub struct Request {
+    has_body: bool,
+    json: bool,
+    id: Option<RequestId>,
+}
+
+impl Request {
+    pub(crate) fn new(method: &Method, headers: &HeaderMap, id: Option<RequestId>) -> Self {
+        Self { has_body: method != Method::HEAD, json: accepts_json(headers), id }
+    }
+
+    #[cfg(feature = "stack")]
+    pub(crate) const fn with_id(mut self, id: Option<RequestId>) -> Self {
+        self.id = id;
+        self
+    }
+
+    /// Whether the client takes JSON: it said so, or said nothing.
+    #[must_use]
+    pub const fn accepts_json(&self) -> bool {
+        self.json
+    }
+
+    /// The request's id, for support staff to find the audit record by.
+    #[must_use]
+    pub const fn id(&self) -> Option<RequestId> {
+        self.id
+    }
+}
+
+/// A client that names what it takes, and names neither JSON nor a wildcard, gets plain text.
+fn accepts_json(headers: &HeaderMap) -> bool {
+    let mut named = false;
+    for value in headers.get_all(header::ACCEPT) {
+        named = true;
+        let text = value.as_bytes().to_ascii_lowercase();
+        let has = |word: &[u8]| text.windows(word.len()).any(|part| part == word);
+        if has(b"json") || has(b"*/*") || has(b"application/*") {
+            return true;
+        }
+    }
+    !named
+}
+
+/// A body and its media type.
+#[derive(Clone, Debug)]
+pub struct Rendered {
+    content_type: HeaderValue,
+    body: Bytes,
+}
+
+impl Rendered {
+    /// A body of this media type.
+    pub fn new(content_type: HeaderValue, body: impl Into<Bytes>) -> Self {
+        Self { content_type, body: body.into() }
+    }
+
+    /// The media type.
+    #[must_use]
+    pub const fn content_type(&self) -> &HeaderValue {
+        &self.content_type
+    }
+
+    /// The body.
+    #[must_use]
+    pub const fn body(&self) -> &Bytes {
+        &self.body
+    }
+}
+
+/// Writes the bodies of refusals.
+///
+/// # Contract
+/// A renderer shows [`RejectionKind`], never [`Rejection::reason`]: that is for the operator. It must not panic.
+pub trait RejectionRenderer: fmt::Debug + Send + Sync + 'static {
+    /// Writes a body, or none.
+    fn render(&self, rejection: &Rejection, request: &Request) -> Option<Rendered>;
+}
+
+impl<R: RejectionRenderer + ?Sized> RejectionRenderer for Arc<R> {
+    fn render(&self, rejection: &Rejection, request: &Request) -> Option<Rendered> {
+        (**self).render(rejection, request)
+    }
+}
+
+/// Writes problem details (RFC 9457), or one line of text for a client that does not take JSON.
+///
+/// Members: `type`, `title` (the status phrase, §4.2.1), `status`, `detail` (from a fixed table), `code`
+/// ([`RejectionKind::code`]) and `request_id`. `type` is `about:blank` unless [`with_type_base`](Self::with_type_base) gives
+/// documents of your own; for `429` it is the registered `quota-exceeded`
+/// (draft-ietf-httpapi-ratelimit-headers-10 §5).
+#[derive(Clone, Debug, Default)]
+pub struct ProblemDetails {
+    type_base: Option<Arc<str>>,
+}
+
+impl ProblemDetails {
+    /// Problem details without types of your own.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets `type` to this absolute URI followed by the kind's code, for example
+    /// `https://errors.example.com/` and `forbidden`.
+    ///
+    /// # Errors
+    /// If `base` is not an absolute URI in `https` that ends in `/` or `#`.
+    pub fn with_type_base(base: &str) -> Result<Self, ConfigError> {
+        let absolute = base.starts_with("https://") && base.ends_with(['/', '#']);
+        if !absolute || !base.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(ConfigError::new(
+                "problem type base",
+                format!("{base:?}"),
+                "must be an https URI ending in / or #",
+            ));
+        }
+        Ok(Self { type_base: Some(base.into()) })
+    }
+
+    fn type_of(&self, kind: RejectionKind) -> Cow<'static, str> {
+        match (&self.type_base, kind) {
+            (Some(base), _) => format!("{base}{}", kind.code()).into(),
+            (None, RejectionKind::RateLimited) => {
+                "https://iana.org/assignments/http-problem-types#quota-exceeded".into()
+            }
+            (None, _) => "about:blank".into(),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Document<'a> {
+    r#type: &'a str,
+    title: &'a str,
+    status: u16,
+    detail: &'a str,
+    code: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    request_id: Option<String>,
+}
+
+impl RejectionRenderer for ProblemDetails {
+    fn render(&self, rejection: &Rejection, request: &Request) -> Option<Rendered> {
+        let kind = rejection.kind();
+        if !request.json {
+            return Some(Rendered::new(HeaderValue::from_static("text/plain; charset=utf-8"), kind.detail()));
+        }
+        let document = Document {
+            r#type: &self.type_of(kind),
+            title: kind.status().canonical_reason().unwrap_or("Error"),
+            status: kind.status().as_u16(),
+            detail: kind.detail(),
+            code: kind.code(),
+            request_id: request.id.map(|id| id.to_string()),
+        };
+        let body = serde_json::to_vec(&document).ok()?;
+        Some(Rendered::new(HeaderValue::from_static("application/problem+json"), body))
+    }
+}
+
+/// Renders into a body, where the request takes one.
+pub(crate) fn render_into<B: crate::body::ResponseBody>(
+    renderer: &dyn RejectionRenderer,
+    rejection: &Rejection,
+    request: &Request,
+    response: &mut http::Response<B>,
+) {
+    if !request.has_body {
+        return;
+    }
+    if let Some(rendered) = renderer.render(rejection, request) {
+        response.headers_mut().insert(header::CONTENT_TYPE, rendered.content_type);
+        *response.body_mut() = B::full(rendered.body);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(accept: Option<&'static str>) -> Request {
+        let mut headers = HeaderMap::new();
+        if let Some(accept) = accept {
+            headers.insert(header::ACCEPT, HeaderValue::from_static(accept));
+        }
+        Request::new(&Method::GET, &headers, None)
+    }
+
+    fn rendered(renderer: &ProblemDetails, accept: Option<&'static str>) -> Rendered {
+        let rejection = Rejection::new(RejectionKind::InvalidCredential, "kid 4711 unknown");
+        renderer.render(&rejection, &request(accept)).unwrap()
+    }
+
+    #[test]
+    fn a_problem_document_has_the_members_and_not_the_reason() {
+        let rendered = rendered(&ProblemDetails::new(), None);
+        let document: serde_json::Value = serde_json::from_slice(rendered.body()).unwrap();
+        assert_eq!(document["type"], "about:blank");
+        assert_eq!(document["title"], "Unauthorized");
+        assert_eq!(document["status"], 401);
+        assert_eq!(document["code"], "invalid_credential");
+        assert!(!String::from_utf8_lossy(rendered.body()).contains("4711"));
+    }
+
+    #[test]
+    fn media_types_are_negotiated() {
+        for (name, accept, media_type) in [
+            ("nothing said", None, "application/problem+json"),
+            ("anything", Some("*/*"), "application/problem+json"),
+            ("problem", Some("Application/Problem+JSON"), "application/problem+json"),
+            ("a browser's", Some("text/html,application/xhtml+xml,*/*;q=0.8"), "application/problem+json"),
+            ("html alone", Some("text/html"), "text/plain; charset=utf-8"),
+        ] {
+            assert_eq!(rendered(&ProblemDetails::new(), accept).content_type(), media_type, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_type_base_is_absolute() {
+        let renderer = ProblemDetails::with_type_base("https://errors.example.com/").unwrap();
+        assert!(
+            String::from_utf8_lossy(rendered(&renderer, None).body())
+                .contains("https://errors.example.com/invalid_credential")
+        );
+        for (name, base) in
+            [("relative", "errors/"), ("http", "http://a/"), ("no end", "https://a"), ("space", "https://a b/")]
+        {
+            assert!(ProblemDetails::with_type_base(base).is_err(), "{name}");
+        }
+    }
+}
