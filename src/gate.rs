@@ -102,7 +102,6 @@ impl<S, T> Gate<S, T> {
     }
 }
 
-#[expect(private_bounds, reason = "sealed: only this crate's layers are gates")]
 impl<S, T, B, R> Service<Request<B>> for Gate<S, T>
 where
     S: Service<Request<B>, Response = Response<R>> + Clone,

@@ -1,6 +1,77 @@
-//! Authentication and authorization for tower services, as layers.
+//! Authentication and authorization for tower, axum and hyper services: composable layers that are closed unless opened.
+//!
+//! [`Stack`](stack::Stack) (feature `stack`) puts HTTPS enforcement, authentication by token or API key, limits, a closed
+//! route table and an audit trail around a finished router, in the one order that is safe, and checks the whole at build.
+//! Each layer also works alone, and each backend is a small trait to implement.
+//!
+//! ```
+//! # #[cfg(all(feature = "stack", feature = "rbac", feature = "axum", feature = "api-key"))]
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use axum::{Router, routing::get};
+//! use portcullis::{
+//!     Principal,
+//!     api_key::{ApiKeyAuthenticator, MemoryKeyStore},
+//!     guard::{public, require},
+//!     policy::Rbac,
+//!     rate_limit::Quota,
+//!     stack::Stack,
+//!     tls::TlsLayer,
+//! };
+//!
+//! let policy = Rbac::from_toml(r#"
+//!     version = "2026-11-01"
+//!     permissions = ["orders:list"]
+//!     [roles.clerk]
+//!     grants = ["orders:list"]
+//! "#)?;
+//! let list = policy.permission("orders:list")?; // a typo fails here, at start
+//!
+//! let app = Router::new()
+//!     .route("/health", get(async || "ok"))
+//!     .route("/orders", get(async |principal: Principal| format!("orders for {}", principal.subject())));
+//!
+//! let app = Stack::builder()
+//!     .tls(TlsLayer::require())
+//!     .limit_clients(Quota::per_second(1_000))
+//!     .authenticate(ApiKeyAuthenticator::new(MemoryKeyStore::new())?)
+//!     .limit_principals(Quota::per_minute(600).burst(60))
+//!     .policy(policy)
+//!     .route("GET /health", public())
+//!     .route("GET /orders", require(list))
+//!     .build()?
+//!     .protect(app); // wraps the finished router: what the table does not name is refused
+//! # let _ = app;
+//! # Ok(())
+//! # }
+//! # #[cfg(not(all(feature = "stack", feature = "rbac", feature = "axum", feature = "api-key")))]
+//! # fn main() {}
+//! ```
+//!
+//! The [`manual`] explains the stack and its order, each layer, the threat model, and how to write your own backends.
+//!
+//! # Features
+//!
+//! | feature | default | gives |
+//! |---|---|---|
+//! | `stack` | yes | [`stack`]; implies `tls`, `guard`, `rate-limit`, `audit` |
+//! | `tls` | yes | [`tls`]: HTTPS enforcement; [`evidence`]: who is calling, trusted proxies |
+//! | `tls-listener` | | `tls::TlsListener`: a rustls listener for `axum::serve` |
+//! | `tls-self-signed` | | a certificate for development; implies `tls-listener` |
+//! | `jwt` | yes | [`jwt`]: tokens with static keys |
+//! | `api-key` | yes | [`api_key`]: keys, hashed records, stores |
+//! | `guard` | yes | [`guard`]: requirements on routes, the authorizer |
+//! | `rbac` | yes | `policy::Rbac`: roles to permissions from TOML |
+//! | `rate-limit` | yes | [`rate_limit`]: quotas per client and per principal |
+//! | `audit` | yes | [`audit`]: one record for each request |
+//! | `audit-json-lines`, `audit-tracing` | yes | where records go |
+//! | `axum` | yes | [`axum`](crate::axum): extractors, `serve` |
+//! | `tracing` | yes | the crate's own notices to operators |
+//! | `full` | | all of the above |
+//! | `testing` | | [`testing`]: for test code only |
+//! | `conformance` | | [`conformance`]: one suite for each public trait; implies `testing` |
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
+#![cfg_attr(not(feature = "full"), allow(rustdoc::broken_intra_doc_links, reason = "links lead to features that are off"))]
 
 pub mod authn;
 pub mod body;
@@ -36,15 +107,26 @@ pub mod rate_limit;
 #[cfg(feature = "tls")]
 pub mod tls;
 
+#[cfg(feature = "axum")]
+pub mod axum;
+mod cors;
+#[cfg(feature = "stack")]
+pub mod stack;
+
 #[cfg(feature = "conformance")]
 pub mod conformance;
 #[cfg(feature = "testing")]
 pub mod testing;
 
+// Its examples use several features together.
+#[cfg(all(any(doc, doctest), feature = "full"))]
+pub mod manual;
+
 pub use challenge::{Challenge, Challenges};
 pub use client::{AddressSource, ClientInfo, Connection, TlsVersion};
 pub use clock::{Clock, Instants, SystemClock};
 pub use context::{RequestId, SecurityContext};
+pub use cors::EXPOSED_HEADERS;
 pub use credential::{Credential, MAX_CREDENTIAL_LEN};
 pub use error::{ConfigError, StoreError, StoreErrorKind};
 pub use head::RequestHead;

@@ -1,5 +1,5 @@
 //! What the tests share: a probe service, a clock, and short ways to send a request and read the answer.
-#![allow(dead_code, reason = "each test binary uses a part of it")]
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses a part of it")]
 
 use std::{
     convert::Infallible,
@@ -14,7 +14,11 @@ use std::{
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
-use portcullis::{Clock, Connection, Instants, SecurityContext, TlsVersion};
+use portcullis::{
+    Challenge, Clock, Connection, Instants, Principal, PrincipalKind, Rejection, RejectionKind, RequestHead,
+    SecurityContext, TlsVersion,
+    authn::{Authenticator, Outcome, authenticate_fn},
+};
 use tower::{Service, ServiceExt};
 
 /// A fixed time for tests: 2027-01-15 08:00:00 UTC.
@@ -117,4 +121,43 @@ where
 {
     let bytes = response.into_body().collect().await.unwrap().to_bytes();
     String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+/// Takes `Authorization: Test <subject>`; the subject `boss` has the role `manager`, `bad` is refused, and everybody else has
+/// the role `clerk` and the scope `orders:read`.
+pub fn test_scheme() -> impl Authenticator {
+    let challenge = Challenge::new("Test", "tests").unwrap();
+    authenticate_fn(challenge, |head, _| match head.authorization() {
+        Ok(Some(credential)) if credential.is_scheme("Test") => match credential.token() {
+            "bad" => Rejection::new(RejectionKind::InvalidCredential, "bad test credential").into(),
+            subject => Outcome::verified(person(subject)),
+        },
+        Ok(_) => Outcome::Absent,
+        Err(rejection) => rejection.into(),
+    })
+}
+
+/// The principal that [`test_scheme`] makes.
+pub fn person(subject: &str) -> Principal {
+    let role = if subject == "boss" { "manager" } else { "clerk" };
+    Principal::builder(PrincipalKind::User, "https://id.test", subject, "test")
+        .roles([role])
+        .scopes(["orders:read"])
+        .build()
+}
+
+/// The same as [`test_scheme`], for one that has to wait: it is not ready at the first poll.
+#[derive(Debug)]
+pub struct Waiting<A>(pub A);
+
+#[async_trait::async_trait]
+impl<A: Authenticator> Authenticator for Waiting<A> {
+    fn challenges(&self) -> Vec<Challenge> {
+        self.0.challenges()
+    }
+
+    async fn authenticate(&self, head: &RequestHead<'_>, at: Instants) -> Outcome {
+        tokio::task::yield_now().await;
+        self.0.authenticate(head, at).await
+    }
 }

@@ -1,0 +1,156 @@
+//! An orders API over HTTPS on loopback that tells allowed from refused for every reason the library knows.
+//!
+//! `cargo run --example quickstart --features tls-self-signed` serves it and prints `curl` lines to paste; with
+//! `-- --self-test` it sends all of those to itself, prints what was expected and what came, and exits non-zero on a
+//! difference.
+
+mod api;
+mod cases;
+mod identity;
+mod self_test;
+
+use std::{error::Error, net::SocketAddr, path::PathBuf, sync::Arc};
+
+use portcullis::{
+    Clock, EXPOSED_HEADERS, SystemClock,
+    api_key::{ApiKeyAuthenticator, MemoryKeyStore, NewApiKey},
+    audit::{AuditLayer, AuditSink, JsonLines},
+    authn::one_of,
+    guard::{authenticated, public, require},
+    jwt::{Algorithm, Issuer, JwtAuthenticator, Key, KeySet},
+    policy::Rbac,
+    rate_limit::Quota,
+    stack::Stack,
+    tls::{ServerCertificate, TlsLayer, TlsListener},
+};
+use tokio::net::TcpListener;
+use tower::Layer;
+use tower_http::cors::CorsLayer;
+
+use crate::identity::{AUDIENCE, ISSUER, Provider};
+
+type BoxError = Box<dyn Error + Send + Sync>;
+
+#[tokio::main]
+async fn main() -> Result<(), BoxError> {
+    let options = Options::from_args()?;
+    let folder = std::env::temp_dir().join(format!("portcullis-quickstart-{}", std::process::id()));
+    std::fs::create_dir_all(&folder)?;
+
+    // Who: tokens of one issuer, or API keys.
+    let now = SystemClock::new().now();
+    let provider = Provider::new()?;
+    let tokens = JwtAuthenticator::builder()
+        .issuer(
+            Issuer::fixed(ISSUER, KeySet::new([Key::from_pem(Algorithm::ES256, provider.public_pem().as_bytes())?])?)
+                .access_tokens(AUDIENCE)
+                .algorithms([Algorithm::ES256])
+                .roles_claim("roles"),
+        )
+        .build()?;
+    let key_store = Arc::new(MemoryKeyStore::new());
+    let (key, _) = NewApiKey::for_subject("billing-job").name("quickstart").role("clerk").issue(&key_store, now).await?;
+    let keys = ApiKeyAuthenticator::new(key_store)?;
+
+    // What they may do. A permission that the policy does not know fails here, at start.
+    let policy = Rbac::from_toml(include_str!("policy.toml"))?;
+    let (list, cancel) = (policy.permission("orders:list")?, policy.permission("orders:cancel")?);
+
+    // The stack. The route table is the page that a reviewer reads; what it does not name is refused.
+    let audit_file = folder.join("audit.jsonl");
+    let audit = Arc::new(JsonLines::open(&audit_file)?);
+    let stack = Stack::builder()
+        .tls(TlsLayer::require())
+        .audit(AuditLayer::new(Arc::clone(&audit)))
+        .limit_clients(Quota::per_second(200))
+        .authenticate(one_of((tokens, keys)))
+        .limit_principals(Quota::per_minute(60).burst(20))
+        .policy(policy)
+        .route("GET /health", public())
+        .route("GET /me", require(authenticated()))
+        .route("GET /orders", require(list))
+        .route("GET /orders/{id}", require(authenticated()))
+        .route("DELETE /orders/{id}", require(cancel))
+        .build()?;
+    let cors = CorsLayer::new().expose_headers(EXPOSED_HEADERS);
+    let app = cors.layer(stack.protect(api::router()));
+
+    // HTTPS on loopback; and a plain port, only to show that it is refused.
+    let certificate = ServerCertificate::self_signed(["localhost", "127.0.0.1"])?;
+    let certificate_file = folder.join("certificate.pem");
+    let certificate_pem = certificate.certificate_pem().to_owned();
+    std::fs::write(&certificate_file, &certificate_pem)?;
+    let secure = TlsListener::new(TcpListener::bind(options.address(0)).await?, certificate)?;
+    let plain = TcpListener::bind(options.address(1)).await?;
+    let origins = cases::Origins { secure: port_of(&secure)?, plain: plain.local_addr()?.port() };
+
+    let (stop, _) = tokio::sync::broadcast::channel::<()>(1);
+    let server = tokio::spawn({
+        let (secure, plain) = (portcullis::axum::serve(secure, app.clone()), portcullis::axum::serve(plain, app));
+        let (first, second) = (stop.subscribe(), stop.subscribe());
+        async move { tokio::try_join!(secure.with_graceful_shutdown(told(first)), plain.with_graceful_shutdown(told(second))) }
+    });
+
+    let cases = cases::all(&provider, &key, now.unix_seconds())?;
+    let passed = if options.self_test {
+        Some(self_test::run(&cases, origins, &certificate_pem).await?)
+    } else {
+        print_guide(&cases, origins, &certificate_file, &audit_file);
+        tokio::signal::ctrl_c().await?;
+        println!("\nfinishing open requests");
+        None
+    };
+
+    let _ = stop.send(());
+    server.await??;
+    audit.flush().await?;
+    match passed {
+        Some(passed) => self_test::conclude(passed, &cases, &audit_file),
+        None => Ok(println!("audit records: {}", audit_file.display())),
+    }
+}
+
+struct Options {
+    self_test: bool,
+    port: u16,
+}
+
+impl Options {
+    fn from_args() -> Result<Self, BoxError> {
+        let mut options = Self { self_test: false, port: 8443 };
+        let mut arguments = std::env::args().skip(1);
+        while let Some(argument) = arguments.next() {
+            match argument.as_str() {
+                "--self-test" => (options.self_test, options.port) = (true, 0),
+                "--port" => options.port = arguments.next().unwrap_or_default().parse()?,
+                other => return Err(format!("unknown argument {other:?}; known are --self-test and --port N").into()),
+            }
+        }
+        Ok(options)
+    }
+
+    /// The HTTPS port, or one above it; any free port if 0 was asked for.
+    fn address(&self, above: u16) -> SocketAddr {
+        let port = if self.port == 0 { 0 } else { self.port.saturating_add(above) };
+        SocketAddr::from(([127, 0, 0, 1], port))
+    }
+}
+
+fn port_of(listener: &TlsListener) -> Result<u16, BoxError> {
+    let local = axum::serve::Listener::local_addr(listener)?;
+    Ok(local.peer().ok_or("the listener has no address")?.port())
+}
+
+async fn told(mut stop: tokio::sync::broadcast::Receiver<()>) {
+    let _ = stop.recv().await;
+}
+
+fn print_guide(cases: &[cases::Case], origins: cases::Origins, certificate: &PathBuf, audit: &PathBuf) {
+    println!("orders API: https://localhost:{} (Ctrl-C ends it)", origins.secure);
+    println!("certificate: {}", certificate.display());
+    println!("audit records: {}\n", audit.display());
+    println!("The key and the tokens are shown here once; the service keeps a hash and a public key.\n");
+    for case in cases {
+        println!("# {} -> {}\n{}\n", case.name, case.expected, case.curl(origins, certificate));
+    }
+}

@@ -1,0 +1,21 @@
+//! What a browser application from another origin must be able to read.
+
+use http::{HeaderName, header};
+
+/// The response header fields that a cross-origin client needs in order to react to a refusal: `WWW-Authenticate`,
+/// `Retry-After`, `RateLimit`, `RateLimit-Policy`.
+///
+/// Give them to the `CorsLayer` that stands outside the stack:
+///
+/// ```
+/// use tower_http::cors::CorsLayer;
+///
+/// let cors = CorsLayer::new().expose_headers(portcullis::EXPOSED_HEADERS);
+/// # let _ = cors;
+/// ```
+pub const EXPOSED_HEADERS: [HeaderName; 4] = [
+    header::WWW_AUTHENTICATE,
+    header::RETRY_AFTER,
+    HeaderName::from_static("ratelimit"),
+    HeaderName::from_static("ratelimit-policy"),
+];

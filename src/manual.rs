@@ -1,0 +1,23 @@
+//! The manual: what the layers do and why, page by page. The same pages are in `docs/`.
+
+macro_rules! pages {
+    ($($name:ident $file:literal)*) => {$(
+        #[doc = include_str!(concat!("../docs/", $file))]
+        pub mod $name {}
+    )*};
+}
+
+pages! {
+    stack "stack.md"
+    evidence "evidence.md"
+    tls "tls.md"
+    jwt "jwt.md"
+    api_keys "api-keys.md"
+    rate_limit "rate-limit.md"
+    guard "guard.md"
+    policy "policy.md"
+    audit "audit.md"
+    extending "extending.md"
+    threat_model "threat-model.md"
+    performance "performance.md"
+}

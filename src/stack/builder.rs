@@ -1,0 +1,201 @@
+use std::sync::Arc;
+
+use crate::{
+    audit::{AuditLayer, AuditSink},
+    authn::{Authenticator, AuthnLayer},
+    clock::{Clock, SystemClock},
+    error::ConfigError,
+    evidence::{EvidenceLayer, TrustedProxies},
+    guard::Rule,
+    policy::PolicyBackend,
+    problem::{ProblemDetails, RejectionRenderer},
+    rate_limit::{Quota, RateLimitLayer},
+    stack::{
+        Stack,
+        service::Stages,
+        table::RouteTable,
+    },
+    tls::TlsLayer,
+};
+
+/// Puts a [`Stack`] together. The calls may come in any order; [`build`](Self::build) checks the whole.
+#[must_use]
+#[derive(Debug, Default)]
+pub struct StackBuilder {
+    clock: Vec<Arc<dyn Clock>>,
+    renderer: Vec<Arc<dyn RejectionRenderer>>,
+    audit: Vec<Arc<dyn AuditSink>>,
+    proxies: Vec<TrustedProxies>,
+    tls: Vec<TlsLayer>,
+    plain_http: bool,
+    client_limit: Vec<Result<RateLimitLayer, ConfigError>>,
+    authn: Vec<AuthnLayer>,
+    principal_limit: Vec<Result<RateLimitLayer, ConfigError>>,
+    policy: Vec<Arc<dyn PolicyBackend>>,
+    lines: Vec<(String, Rule)>,
+    fallback: Vec<Rule>,
+}
+
+impl Stack {
+    /// Starts a stack.
+    pub fn builder() -> StackBuilder {
+        StackBuilder::default()
+    }
+}
+
+impl StackBuilder {
+    /// Believes these proxies about who is calling. Without it, the connection alone counts.
+    pub fn proxies(mut self, proxies: TrustedProxies) -> Self {
+        self.proxies.push(proxies);
+        self
+    }
+
+    /// Enforces HTTPS.
+    pub fn tls(mut self, tls: TlsLayer) -> Self {
+        self.tls.push(tls);
+        self
+    }
+
+    /// Leaves HTTPS unenforced. Whoever can read the wire then has every credential.
+    pub fn dangerous_plain_http(mut self) -> Self {
+        self.plain_http = true;
+        self
+    }
+
+    /// Records every request, once.
+    pub fn audit(mut self, audit: AuditLayer) -> Self {
+        self.audit.push(audit.into_sink());
+        self
+    }
+
+    /// Limits each client address, before any credential is looked at: a ceiling against floods, not a quota.
+    pub fn limit_clients(mut self, quota: Quota) -> Self {
+        self.client_limit.push(RateLimitLayer::per_client(quota));
+        self
+    }
+
+    /// Limits each authenticated principal.
+    pub fn limit_principals(mut self, quota: Quota) -> Self {
+        self.principal_limit.push(RateLimitLayer::per_principal(quota));
+        self
+    }
+
+    /// Adds a limit with a store or options of its own; it goes where it belongs.
+    pub fn limit(mut self, limit: RateLimitLayer) -> Self {
+        if limit.is_per_client() {
+            self.client_limit.push(Ok(limit));
+        } else {
+            self.principal_limit.push(Ok(limit));
+        }
+        self
+    }
+
+    /// Authenticates. Several kinds of credential are combined with [`one_of`](crate::authn::one_of) or
+    /// [`both`](crate::authn::both).
+    pub fn authenticate(mut self, authenticator: impl Authenticator) -> Self {
+        self.authn.push(AuthnLayer::new(authenticator).allow_anonymous());
+        self
+    }
+
+    /// Asks this policy: for the rules that name one, and for the handler's [`Authorizer`](crate::guard::Authorizer).
+    pub fn policy(mut self, policy: impl PolicyBackend) -> Self {
+        self.policy.push(Arc::new(policy));
+        self
+    }
+
+    /// Adds a line to the route table: a method and a path template, as in `DELETE /orders/{id}`, and the rule that
+    /// holds there.
+    ///
+    /// The method `ANY` stands for all of them except TRACE and CONNECT, which are always refused. HEAD is decided as GET.
+    /// Templates are matched as axum matches them, on the raw path; `{*rest}` takes the rest of the path.
+    pub fn route(mut self, line: impl Into<String>, rule: impl Into<Rule>) -> Self {
+        self.lines.push((line.into(), rule.into()));
+        self
+    }
+
+    /// Sets the rule for every path that the table does not name. Without it they are refused: `401` to the anonymous,
+    /// `403` to others.
+    pub fn fallback(mut self, rule: impl Into<Rule>) -> Self {
+        self.fallback.push(rule.into());
+        self
+    }
+
+    /// Writes the bodies of refusals; [`ProblemDetails`] by default.
+    pub fn renderer(mut self, renderer: impl RejectionRenderer) -> Self {
+        self.renderer.push(Arc::new(renderer));
+        self
+    }
+
+    /// Tells the time; [`SystemClock`] by default.
+    pub fn clock(mut self, clock: impl Clock) -> Self {
+        self.clock.push(Arc::new(clock));
+        self
+    }
+
+    /// Checks the whole and builds the stack.
+    ///
+    /// # Errors
+    /// A [`ConfigError`] that names the setting, if
+    /// - a stage stands twice,
+    /// - there is authentication without TLS enforcement, and nobody said
+    ///   [`dangerous_plain_http`](Self::dangerous_plain_http), or both were said,
+    /// - a rule, the policy or a limit per principal needs an identity and there is no authentication,
+    /// - a rule asks a policy and there is none, or holds a permission of another policy,
+    /// - a line of the table does not parse, stands twice or contradicts another,
+    /// - a quota is not accepted.
+    pub fn build(self) -> Result<Stack, ConfigError> {
+        let table = RouteTable::new(self.lines, once("fallback", self.fallback)?)?;
+        let tls = once("tls", self.tls)?;
+        let client_limit = once("limit_clients", self.client_limit)?.transpose()?;
+        let principal_limit = once("limit_principals", self.principal_limit)?.transpose()?;
+        let authn = once("authenticate", self.authn)?;
+        let policy = once("policy", self.policy)?;
+        let proxies = once("proxies", self.proxies)?.unwrap_or_else(TrustedProxies::none);
+
+        let authn = match (authn, &tls, self.plain_http) {
+            (_, Some(_), true) => {
+                return Err(ConfigError::new("dangerous_plain_http", "true", "contradicts tls, which is set as well"));
+            }
+            (Some(_), None, false) => {
+                let problem = "is set without tls: add .tls(TlsLayer::require()), or say .dangerous_plain_http()";
+                return Err(ConfigError::new("authenticate", "an authenticator", problem));
+            }
+            (Some(authn), None, true) => Some(authn.dangerous_plain_http()),
+            (authn, _, _) => authn,
+        };
+        if authn.is_none() {
+            let needy = [
+                ("policy", policy.is_some()),
+                ("limit_principals", principal_limit.is_some()),
+                ("route", table.rules().any(Rule::needs_identity)),
+            ];
+            if let Some((setting, _)) = needy.into_iter().find(|(_, needs)| *needs) {
+                let problem = "needs an identity, and there is no authentication: add .authenticate(..)";
+                return Err(ConfigError::new(setting, "a rule", problem));
+            }
+        }
+        for rule in table.rules() {
+            rule.check_against(policy.as_ref())?;
+        }
+
+        let clock = once("clock", self.clock)?.unwrap_or_else(|| Arc::new(SystemClock::new()));
+        Ok(Stack::new(Stages {
+            renderer: once("renderer", self.renderer)?.unwrap_or_else(|| Arc::new(ProblemDetails::new())),
+            audit: once("audit", self.audit)?,
+            evidence: EvidenceLayer::new(proxies),
+            clock,
+            tls,
+            client_limit,
+            authn,
+            principal_limit,
+            policy,
+            table,
+        }))
+    }
+}
+
+/// The one value of a stage that may stand once.
+fn once<T>(setting: &'static str, mut values: Vec<T>) -> Result<Option<T>, ConfigError> {
+    let value = values.pop();
+    if values.is_empty() { Ok(value) } else { Err(ConfigError::new(setting, format!("{} of them", values.len() + 1), "may stand once")) }
+}

@@ -1,0 +1,221 @@
+//! What nobody thought of is refused: routes without a rule, later additions, fallbacks, methods, nested and merged routers.
+
+mod support;
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use axum::{
+    Router,
+    body::Body,
+    routing::{any, get, post},
+};
+use http::{Method, Request, Response};
+use portcullis::{
+    Connection, TlsVersion,
+    guard::{authenticated, public, require, role_named},
+    stack::{Protected, Stack, StackBuilder},
+    tls::TlsLayer,
+};
+use support::test_scheme;
+use tower::ServiceExt;
+
+/// Counts how often any handler ran.
+#[derive(Clone, Default)]
+struct Reached(Arc<AtomicUsize>);
+
+impl Reached {
+    fn handler(&self) -> axum::routing::MethodRouter {
+        let reached = Arc::clone(&self.0);
+        any(async move || {
+            reached.fetch_add(1, Ordering::SeqCst);
+            "reached"
+        })
+    }
+
+    fn count(&self) -> usize {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
+fn builder() -> StackBuilder {
+    Stack::builder()
+        .tls(TlsLayer::require())
+        .authenticate(test_scheme())
+        .route("GET /open", public())
+        .route("GET /guarded", require(authenticated()))
+}
+
+fn stack() -> Stack {
+    builder().build().unwrap()
+}
+
+fn request(method: Method, path: &str, credential: Option<&str>) -> Request<Body> {
+    let mut request = Request::builder().method(method).uri(path).body(Body::empty()).unwrap();
+    request.extensions_mut().insert(Connection::tls("198.51.100.7:52100".parse().unwrap(), TlsVersion::Tls13));
+    if let Some(credential) = credential {
+        request.headers_mut().insert("authorization", format!("Test {credential}").parse().unwrap());
+    }
+    request
+}
+
+async fn status(app: &Protected<Router>, method: Method, path: &str, credential: Option<&str>) -> u16 {
+    let response: Response<Body> = app.clone().oneshot(request(method, path, credential)).await.unwrap();
+    response.status().as_u16()
+}
+
+async fn anonymous(app: &Protected<Router>, path: &str) -> u16 {
+    status(app, Method::GET, path, None).await
+}
+
+#[tokio::test]
+async fn a_route_without_a_rule() {
+    let reached = Reached::default();
+    let app = stack().protect(Router::new().route("/open", reached.handler()).route("/forgotten", reached.handler()));
+    assert_eq!(anonymous(&app, "/forgotten").await, 401);
+    assert_eq!(status(&app, Method::GET, "/forgotten", Some("alice")).await, 403, "nor for somebody known");
+    assert_eq!(reached.count(), 0);
+    assert_eq!(anonymous(&app, "/open").await, 200, "the test reaches what is open");
+}
+
+#[tokio::test]
+async fn a_route_added_after_a_guard() {
+    let reached = Reached::default();
+    let router = Router::new().route("/guarded", reached.handler()).route_layer(require(authenticated()));
+    let app = stack().protect(router.route("/later", reached.handler()));
+    assert_eq!(anonymous(&app, "/later").await, 401);
+    assert_eq!(anonymous(&app, "/guarded").await, 401);
+    assert_eq!(reached.count(), 0);
+    assert_eq!(status(&app, Method::GET, "/guarded", Some("alice")).await, 200);
+}
+
+#[tokio::test]
+async fn the_fallback_of_the_router() {
+    let reached = Reached::default();
+    let app = stack().protect(Router::new().fallback_service(reached.handler()));
+    assert_eq!(anonymous(&app, "/nowhere").await, 401);
+    assert_eq!(reached.count(), 0);
+}
+
+#[tokio::test]
+async fn a_method_that_no_rule_names() {
+    let reached = Reached::default();
+    let app = stack().protect(Router::new().route("/open", reached.handler()));
+    for method in [Method::POST, Method::DELETE, Method::OPTIONS, Method::TRACE, Method::CONNECT, Method::from_bytes(b"PURGE").unwrap()] {
+        assert_eq!(status(&app, method.clone(), "/open", None).await, 401, "{method}");
+    }
+    assert_eq!(reached.count(), 0);
+}
+
+#[tokio::test]
+async fn a_method_override_is_not_heard() {
+    let app = stack().protect(Router::new().route("/open", post(async || "reached")));
+    let mut post = request(Method::POST, "/open", None);
+    post.headers_mut().insert("x-http-method-override", "GET".parse().unwrap());
+    assert_eq!(app.oneshot(post).await.unwrap().status(), 401);
+}
+
+#[tokio::test]
+async fn head_is_decided_as_get() {
+    let app = stack().protect(Router::new().route("/open", get(async || "x")).route("/guarded", get(async || "x")));
+    assert_eq!(status(&app, Method::HEAD, "/open", None).await, 200);
+    assert_eq!(status(&app, Method::HEAD, "/guarded", None).await, 401);
+    assert_eq!(status(&app, Method::HEAD, "/guarded", Some("alice")).await, 200);
+}
+
+#[tokio::test]
+async fn merged_and_nested_routers() {
+    let reached = Reached::default();
+    let inner = || Router::new().route("/guarded", reached.handler()).route("/other", reached.handler());
+    let merged = Router::new().route("/open", reached.handler()).merge(inner());
+    let nested = Router::new().nest("/api", inner());
+    let nested_service = Router::new().nest_service("/api", inner());
+    for (name, router, paths) in [
+        ("merge", merged, ["/guarded", "/other"]),
+        ("nest", nested, ["/api/guarded", "/api/other"]),
+        ("nest_service", nested_service, ["/api/guarded", "/api/other"]),
+    ] {
+        let app = stack().protect(router);
+        for path in paths {
+            assert_eq!(anonymous(&app, path).await, 401, "{name} {path}");
+        }
+    }
+    assert_eq!(reached.count(), 0);
+}
+
+#[tokio::test]
+async fn a_rule_for_a_nested_path_is_written_in_full() {
+    let router = Router::new().nest("/api", Router::new().route("/orders", get(async || "orders")));
+    let app = builder().route("GET /api/orders", require(authenticated())).build().unwrap().protect(router);
+    assert_eq!(anonymous(&app, "/api/orders").await, 401);
+    assert_eq!(status(&app, Method::GET, "/api/orders", Some("alice")).await, 200);
+}
+
+#[tokio::test]
+async fn sibling_stacks() {
+    let reached = Reached::default();
+    let first = Router::new().route("/guarded", reached.handler()).layer(stack());
+    let second = Router::new().route("/admin", reached.handler()).layer(
+        Stack::builder()
+            .tls(TlsLayer::require())
+            .authenticate(test_scheme())
+            .route("GET /admin", require(role_named("manager")))
+            .build()
+            .unwrap(),
+    );
+    let app = first.merge(second);
+    let send = async |path: &str, credential| app.clone().oneshot(request(Method::GET, path, credential)).await.unwrap().status().as_u16();
+    for path in ["/guarded", "/admin"] {
+        assert_eq!(send(path, None).await, 401, "{path}");
+    }
+    assert_eq!(reached.count(), 0);
+    assert_eq!(send("/guarded", Some("alice")).await, 200);
+    assert_eq!(send("/admin", Some("alice")).await, 403);
+    assert_eq!(send("/admin", Some("boss")).await, 200);
+}
+
+#[tokio::test]
+async fn a_stack_inside_a_stack_refuses() {
+    let reached = Reached::default();
+    let inner = Router::new().route("/guarded", reached.handler()).layer(stack());
+    let app = stack().protect(inner);
+    assert_eq!(status(&app, Method::GET, "/guarded", Some("alice")).await, 500);
+    assert_eq!(reached.count(), 0);
+}
+
+#[tokio::test]
+async fn as_a_layer_of_the_router() {
+    let reached = Reached::default();
+    let app = Router::new().route("/guarded", reached.handler()).route("/forgotten", reached.handler()).layer(stack());
+    for path in ["/guarded", "/forgotten", "/nowhere"] {
+        let response = app.clone().oneshot(request(Method::GET, path, None)).await.unwrap();
+        assert_eq!(response.status(), 401, "{path}");
+    }
+    assert_eq!(reached.count(), 0);
+}
+
+#[tokio::test]
+async fn a_path_that_could_mean_another_one() {
+    let reached = Reached::default();
+    let app = builder()
+        .route("ANY /files/{*path}", public())
+        .build()
+        .unwrap()
+        .protect(Router::new().fallback_service(reached.handler()));
+    for path in ["/files/../guarded", "/files/%2e%2e/guarded", "/files//guarded", "/files/a;x=1", "/files/%2fguarded", "/files/a%00"] {
+        assert_eq!(anonymous(&app, path).await, 400, "{path}");
+    }
+    assert_eq!(reached.count(), 0);
+    assert_eq!(anonymous(&app, "/files/a.txt").await, 200);
+}
+
+#[tokio::test]
+async fn a_bad_credential_is_refused_even_where_none_is_needed() {
+    let app = stack().protect(Router::new().route("/open", get(async || "open")));
+    assert_eq!(status(&app, Method::GET, "/open", Some("bad")).await, 401);
+    let mut unclaimed = request(Method::GET, "/open", None);
+    unclaimed.headers_mut().insert("authorization", "Unknown abc".parse().unwrap());
+    assert_eq!(app.oneshot(unclaimed).await.unwrap().status(), 401, "an Authorization that nobody claims");
+}
