@@ -267,3 +267,40 @@ impl Amend for Report {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{clock::Instants, error::StoreErrorKind};
+
+    fn conclude(choice: OnStoreError) -> (Result<Report, Rejection>, Vec<&'static str>) {
+        let layer = RateLimitLayer::per_client(Quota::per_second(1)).unwrap().on_store_error(choice);
+        let mut envelope = Envelope::new(Instants::new(0, 0));
+        let failed = Err(StoreError::new(StoreErrorKind::Unavailable, "elsewhere"));
+        let answer = layer.conclude(failed, &mut envelope.trail);
+        (answer, envelope.trail.flags)
+    }
+
+    #[test]
+    fn opening_on_failure_leaves_a_trace() {
+        let (answer, flags) = conclude(OnStoreError::Admit);
+        assert!(answer.is_ok());
+        assert_eq!(flags, ["limit_failed_open"]);
+        let (answer, flags) = conclude(OnStoreError::Refuse);
+        assert_eq!(answer.unwrap_err().reason(), "rate limit store: elsewhere: backend unavailable");
+        assert!(flags.is_empty());
+    }
+
+    #[test]
+    fn what_is_refused_says_by_which_limit() {
+        let client = RateLimitLayer::per_client(Quota::per_second(1)).unwrap();
+        let principal = RateLimitLayer::per_principal(Quota::per_second(1)).unwrap();
+        for (layer, taken, reason) in [
+            (&client, Taken::refused(0, 1), "over the quota per client"),
+            (&principal, Taken::refused(0, 1), "over the quota per principal"),
+            (&principal, Taken::too_costly(0), "costs more than the whole quota"),
+        ] {
+            assert_eq!(layer.shared.refuse(&taken).reason(), reason);
+        }
+    }
+}
