@@ -1,1 +1,68 @@
-//! To come.
+//! Rate limits: how often may one client, or one principal, ask?
+//!
+//! [`RateLimitLayer::per_client`] is a ceiling for each client network, before credentials are looked at.
+//! [`RateLimitLayer::per_principal`] is the quota of each identity, after. Both count by a [`Quota`], in a
+//! [`RateLimitStore`]; [`MemoryLimits`] is the one that they use unless you say another.
+//!
+//! A request passes the layer when
+//! 1. it is known whose it is: the limit per client has an address; the limit per principal stands inside authentication
+//!    (a request without an identity passes it uncounted),
+//! 2. every quota of the layer has room for it, and then it takes one from each. A refused request takes nothing.
+//!
+//! | status | when |
+//! |---|---|
+//! | `429` | over the quota (RFC 6585 §4), with `Retry-After`, `RateLimit` and `RateLimit-Policy`, and `no-store` |
+//! | `500` | no peer address; the limit per principal without authentication outside; the limit per client inside it |
+//! | `503` | the store failed, unless [`OnStoreError::Admit`] was said |
+//!
+//! Responses that pass carry `RateLimit-Policy: "default";q=600;w=60` and `RateLimit: "default";r=50;t=30`
+//! (draft-ietf-httpapi-ratelimit-headers-10): 50 more at once, and the quota is whole again in 30 s. Those of the limit per
+//! principal go only to that principal: who sends no credential, or a bad one, learns nothing of anybody's quota.
+//!
+//! Stack the limit per client inside TLS enforcement and outside authentication, the limit per principal between
+//! authentication and the guard. Behind a proxy the client's address is the proxy's until an evidence layer outside is told to
+//! trust it: `X-Forwarded-For` alone changes nothing.
+//!
+//! ```
+//! use http::{Request, Response, StatusCode, header};
+//! use portcullis::{Connection, rate_limit::{Quota, RateLimitLayer}};
+//! use tower::{Layer, ServiceExt, service_fn};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let limit = RateLimitLayer::per_client(Quota::per_minute(1))?;
+//! let service = limit.layer(service_fn(async |_: Request<()>| Ok::<_, std::convert::Infallible>(Response::new(String::new()))));
+//!
+//! let request = || {
+//!     let mut request = Request::new(());
+//!     request.extensions_mut().insert(Connection::plain("198.51.100.7:52100".parse().unwrap()));
+//!     request
+//! };
+//! let first = service.clone().oneshot(request()).await?;
+//! assert_eq!(first.status(), StatusCode::OK);
+//! assert_eq!(first.headers()["ratelimit"], r#""client";r=0;t=60"#);
+//!
+//! let second = service.clone().oneshot(request()).await?;
+//! assert_eq!(second.status(), StatusCode::TOO_MANY_REQUESTS);
+//! assert!(second.headers().contains_key(header::RETRY_AFTER));
+//! # Ok(())
+//! # }
+//! ```
+
+#[cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
+mod gcra;
+#[cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
+mod headers;
+mod key;
+mod layer;
+#[cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
+mod memory;
+#[cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
+mod quota;
+mod store;
+
+pub use key::{LimitKey, LimitSource, MAX_SCOPE_LEN};
+pub use layer::{OnStoreError, RateLimitLayer};
+pub use memory::MemoryLimits;
+pub use quota::{MAX_POLICY_NAME_LEN, MAX_QUOTAS, Quota, Quotas};
+pub use store::{RateLimitStore, Taken};

@@ -4,7 +4,9 @@ use crate::{
     audit::{AuditLayer, AuditSink},
     authn::{Authenticator, AuthnLayer},
     clock::{Clock, SystemClock},
+    context::Stage,
     error::ConfigError,
+    gate::Step,
     evidence::{EvidenceLayer, TrustedProxies},
     guard::Rule,
     policy::PolicyBackend,
@@ -82,7 +84,7 @@ impl StackBuilder {
 
     /// Adds a limit with a store or options of its own; it goes where it belongs.
     pub fn limit(mut self, limit: RateLimitLayer) -> Self {
-        if limit.is_per_client() {
+        if limit.stage() == Stage::ClientLimit {
             self.client_limit.push(Ok(limit));
         } else {
             self.principal_limit.push(Ok(limit));

@@ -1,0 +1,299 @@
+use std::{borrow::Cow, num::NonZeroU32, ops::Deref, time::Duration};
+
+use crate::{
+    error::ConfigError,
+    rate_limit::{Taken, gcra},
+};
+
+/// The most quotas that one limiter holds.
+pub const MAX_QUOTAS: usize = 4;
+/// The longest policy name, in bytes.
+pub const MAX_POLICY_NAME_LEN: usize = 64;
+
+const NANOS: u64 = 1_000_000_000;
+/// A burst that takes longer to come back (about 146 years) is a mistake, and would come near the end of a `u64` clock.
+const LONGEST_CAPACITY: u64 = 1 << 62;
+
+/// How many requests, in how long, and how many at once.
+///
+/// `Quota::per_minute(600).burst(60)` lets 60 requests through at once; what was used comes back evenly, one every 100 ms,
+/// never beyond 60. So in any stretch of time at most `burst` plus `count / period` times its length pass (GCRA, the
+/// "generic cell rate algorithm" of ITU-T I.371; a leaky bucket read as a meter).
+///
+/// | setting | default | bounds |
+/// |---|---|---|
+/// | count | none | 1 to 2³²-1, and at most one a nanosecond |
+/// | burst | the count | 1 to 2³²-1, and it comes back within 146 years |
+/// | name | `client` or `default`, as [`RateLimitLayer`](super::RateLimitLayer) says | 1 to [`MAX_POLICY_NAME_LEN`] printable ASCII characters |
+///
+/// The time between two requests is rounded up to whole nanoseconds, so a quota never passes more than it says.
+/// A quota out of bounds is refused when a limiter is made of it; see [`validate`](Self::validate).
+///
+/// ```
+/// use portcullis::rate_limit::Quota;
+///
+/// let quota = Quota::per_minute(600).burst(60).named("search");
+/// assert!(quota.validate().is_ok());
+/// assert_eq!(Quota::per_hour(0).validate().unwrap_err().to_string(), "per_hour: 0 must be at least 1");
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use]
+pub struct Quota {
+    count: u32,
+    period: Period,
+    burst: u32,
+    interval: u64,
+    capacity: u64,
+    name: Option<Cow<'static, str>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Period {
+    Second,
+    Minute,
+    Hour,
+    Day,
+}
+
+impl Period {
+    const fn seconds(self) -> u64 {
+        match self {
+            Self::Second => 1,
+            Self::Minute => 60,
+            Self::Hour => 3_600,
+            Self::Day => 86_400,
+        }
+    }
+
+    const fn nanos(self) -> u64 {
+        self.seconds().saturating_mul(NANOS)
+    }
+
+    const fn setting(self) -> &'static str {
+        match self {
+            Self::Second => "per_second",
+            Self::Minute => "per_minute",
+            Self::Hour => "per_hour",
+            Self::Day => "per_day",
+        }
+    }
+}
+
+impl Quota {
+    /// `count` requests a second: `per_second(50)` is fifty a second, not one in fifty seconds.
+    pub const fn per_second(count: u32) -> Self {
+        Self::new(count, Period::Second)
+    }
+
+    /// `count` requests a minute.
+    pub const fn per_minute(count: u32) -> Self {
+        Self::new(count, Period::Minute)
+    }
+
+    /// `count` requests an hour.
+    pub const fn per_hour(count: u32) -> Self {
+        Self::new(count, Period::Hour)
+    }
+
+    /// `count` requests a day: any 24 hours, whatever the calendar says.
+    pub const fn per_day(count: u32) -> Self {
+        Self::new(count, Period::Day)
+    }
+
+    const fn new(count: u32, period: Period) -> Self {
+        // A count of zero never gets as far as a limiter; if it did, its capacity of zero would let nothing pass.
+        let interval = if count == 0 { u64::MAX } else { period.nanos().div_ceil(count as u64) };
+        Self { count, period, burst: 0, interval, capacity: 0, name: None }.burst(count)
+    }
+
+    /// Sets how many requests may come at once after a pause. Default: the count.
+    pub const fn burst(mut self, burst: u32) -> Self {
+        self.burst = burst;
+        self.capacity = if self.count == 0 { 0 } else { self.interval.saturating_mul(burst as u64) };
+        self
+    }
+
+    /// Names the policy in the `RateLimit` and `RateLimit-Policy` fields.
+    pub fn named(mut self, name: impl Into<Cow<'static, str>>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// Checks the bounds. Limiters do so when they are made.
+    ///
+    /// # Errors
+    /// [`ConfigError`] that names the setting and its value.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let setting = self.period.setting();
+        if self.count == 0 {
+            return Err(ConfigError::new(setting, "0", "must be at least 1"));
+        }
+        if u64::from(self.count) > self.period.nanos() {
+            return Err(ConfigError::new(setting, self.count.to_string(), "is more than one request a nanosecond"));
+        }
+        if self.burst == 0 {
+            return Err(ConfigError::new("burst", "0", "must be at least 1"));
+        }
+        if self.capacity > LONGEST_CAPACITY {
+            return Err(ConfigError::new("burst", self.burst.to_string(), "takes more than 146 years to come back"));
+        }
+        match &self.name {
+            Some(name) => valid_name(name),
+            None => Ok(()),
+        }
+    }
+
+    /// How many requests in each [`period`](Self::period).
+    #[must_use]
+    pub const fn count(&self) -> u32 {
+        self.count
+    }
+
+    /// A second, a minute, an hour or a day.
+    #[must_use]
+    pub const fn period(&self) -> Duration {
+        Duration::from_secs(self.period.seconds())
+    }
+
+    /// How many requests at once.
+    #[must_use]
+    pub const fn burst_size(&self) -> u32 {
+        self.burst
+    }
+
+    /// The nanoseconds in which one request comes back, rounded up.
+    #[must_use]
+    pub const fn interval_nanos(&self) -> u64 {
+        self.interval
+    }
+
+    /// The nanoseconds in which a whole burst comes back.
+    #[must_use]
+    pub const fn capacity_nanos(&self) -> u64 {
+        self.capacity
+    }
+
+    /// The policy's name; `default` if none was given.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.name.as_deref().unwrap_or("default")
+    }
+
+    pub(super) fn named_if_not(mut self, name: &'static str) -> Self {
+        self.name.get_or_insert(Cow::Borrowed(name));
+        self
+    }
+}
+
+/// What an RFC 9651 String may hold, and not too much of it.
+fn valid_name(name: &str) -> Result<(), ConfigError> {
+    let problem = if name.is_empty() {
+        "must not be empty"
+    } else if name.len() > MAX_POLICY_NAME_LEN {
+        "is longer than 64 bytes"
+    } else if !name.bytes().all(|byte| (0x20..=0x7e).contains(&byte)) {
+        "must be printable ASCII"
+    } else {
+        return Ok(());
+    };
+    Err(ConfigError::new("policy name", format!("{name:?}"), problem))
+}
+
+/// One to [`MAX_QUOTAS`] quotas that were checked: each within its bounds, no two of one name.
+///
+/// Only [`new`](Self::new) makes them, so a store never meets a quota of zero.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Quotas {
+    quotas: Box<[Quota]>,
+}
+
+impl Quotas {
+    /// Checks the quotas and keeps them, in this order.
+    ///
+    /// # Errors
+    /// [`ConfigError`] if there is none or there are more than [`MAX_QUOTAS`], if two have one name, or if one is out of
+    /// its bounds.
+    pub fn new(quotas: impl IntoIterator<Item = Quota>) -> Result<Self, ConfigError> {
+        let quotas: Box<[Quota]> = quotas.into_iter().collect();
+        if quotas.is_empty() || quotas.len() > MAX_QUOTAS {
+            return Err(ConfigError::new("quotas", quotas.len().to_string(), "is not one to four of them"));
+        }
+        let mut names: Vec<&str> = Vec::new();
+        for quota in &quotas {
+            quota.validate()?;
+            if names.contains(&quota.name()) {
+                let name = format!("{:?}", quota.name());
+                return Err(ConfigError::new("policy name", name, "is the name of two quotas of one limiter"));
+            }
+            names.push(quota.name());
+        }
+        Ok(Self { quotas })
+    }
+
+    /// Takes `cost` from every quota, or from none: the arithmetic that a [`RateLimitStore`](super::RateLimitStore) needs.
+    ///
+    /// `tats` is what the store keeps for a key, one number for each quota: the moment at which that quota will be whole
+    /// again (GCRA's "theoretical arrival time"), in nanoseconds of the clock that `now` is read from. A key that the
+    /// store does not know has zeros. The numbers change only if the request is granted.
+    pub fn take(&self, tats: &mut [u64; MAX_QUOTAS], now: u64, cost: NonZeroU32) -> Taken {
+        gcra::take(&self.quotas, tats, now, cost)
+    }
+}
+
+impl Deref for Quotas {
+    type Target = [Quota];
+
+    fn deref(&self) -> &[Quota] {
+        &self.quotas
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_count_is_for_the_whole_period() {
+        for (name, quota, interval, capacity) in [
+            ("fifty a second", Quota::per_second(50), 20_000_000, 1_000_000_000),
+            ("with a burst", Quota::per_minute(600).burst(60), 100_000_000, 6_000_000_000),
+            ("one an hour", Quota::per_hour(1), 3_600_000_000_000, 3_600_000_000_000),
+            ("one a day", Quota::per_day(1), 86_400_000_000_000, 86_400_000_000_000),
+            ("rounded up", Quota::per_second(7).burst(1), 142_857_143, 142_857_143),
+            ("one a nanosecond", Quota::per_second(1_000_000_000).burst(5), 1, 5),
+        ] {
+            assert!(quota.validate().is_ok(), "{name}");
+            assert_eq!((quota.interval_nanos(), quota.capacity_nanos()), (interval, capacity), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_is_out_of_bounds_is_named() {
+        for (quota, error) in [
+            (Quota::per_second(0), "per_second: 0 must be at least 1"),
+            (Quota::per_minute(0).burst(5), "per_minute: 0 must be at least 1"),
+            (Quota::per_day(5).burst(0), "burst: 0 must be at least 1"),
+            (Quota::per_second(1_000_000_001), "per_second: 1000000001 is more than one request a nanosecond"),
+            (Quota::per_day(1).burst(u32::MAX), "burst: 4294967295 takes more than 146 years to come back"),
+            (Quota::per_day(1).named(""), "policy name: \"\" must not be empty"),
+            (Quota::per_day(1).named("a\r\nb"), r#"policy name: "a\r\nb" must be printable ASCII"#),
+            (Quota::per_day(1).named("täglich"), "policy name: \"täglich\" must be printable ASCII"),
+        ] {
+            assert_eq!(quota.validate().unwrap_err().to_string(), error);
+            assert!(Quotas::new([quota]).is_err());
+        }
+        let long = Quota::per_day(1).named("x".repeat(65)).validate().unwrap_err();
+        assert_eq!(long.setting(), "policy name");
+        assert!(Quota::per_day(u32::MAX).validate().is_ok());
+    }
+
+    #[test]
+    fn one_to_four_quotas_of_different_names() {
+        let numbered = |n: usize| (0..n).map(|i| Quota::per_day(1).named(i.to_string()));
+        assert!(Quotas::new(numbered(0)).is_err());
+        assert_eq!(Quotas::new(numbered(4)).unwrap().len(), 4);
+        assert!(Quotas::new(numbered(5)).is_err());
+        let twice = Quotas::new([Quota::per_second(1), Quota::per_day(9)]).unwrap_err();
+        assert_eq!(twice.to_string(), "policy name: \"default\" is the name of two quotas of one limiter");
+    }
+}
