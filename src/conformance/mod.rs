@@ -1,3 +1,11 @@
 //! One suite for each public trait: what every implementation must do, yours included.
 //!
 //! A suite panics with a sentence that says which rule of the trait's contract is broken.
+
+#[cfg(feature = "api-key")]
+mod api_key_store;
+mod authenticator;
+
+#[cfg(feature = "api-key")]
+pub use api_key_store::api_key_store;
+pub use authenticator::{AuthenticatorFixture, authenticator};
