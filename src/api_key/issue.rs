@@ -34,7 +34,7 @@ impl Default for KeyLife {
 /// let (key, record) = NewApiKey::for_subject("billing")
 ///     .name("nightly export")
 ///     .scope("orders:read")
-///     .issue(&store, SystemClock.now())
+///     .issue(&store, SystemClock::new().now())
 ///     .await?;
 /// println!("shown once, kept nowhere: {}", key.expose());
 /// println!("to revoke it later: {}", record.id());
@@ -253,7 +253,7 @@ mod tests {
         assert_eq!(record.scopes(), ["orders:read".into(), "orders:write".into()]);
         assert_eq!(record.roles(), ["clerk".into()]);
         assert_eq!((record.not_before(), record.revocation()), (Some(2_000), None));
-        let secret = &key.expose()[key.expose().len() - 48..];
+        let secret = key.expose().rsplit_once('_').unwrap().1;
         assert!(!format!("{record:?}").contains(secret));
     }
 }

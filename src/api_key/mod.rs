@@ -34,7 +34,7 @@
 //! use tower::{ServiceBuilder, ServiceExt, service_fn};
 //!
 //! let store = Arc::new(MemoryKeyStore::new());
-//! let (key, _) = NewApiKey::for_subject("billing").issue(&*store, SystemClock.now()).await?;
+//! let (key, _) = NewApiKey::for_subject("billing").issue(&*store, SystemClock::new().now()).await?;
 //!
 //! let service = ServiceBuilder::new()
 //!     .layer(AuthnLayer::new(ApiKeyAuthenticator::new(store)).dangerous_plain_http()) // an example has no TlsLayer

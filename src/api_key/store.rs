@@ -26,7 +26,20 @@ pub type Found = Result<Option<Arc<ApiKeyRecord>>, StoreError>;
 /// - A store sees ids and hashes, never a secret. Ids that come from clients are unbounded in number: remember no misses
 ///   without a bound.
 ///
-/// The [manual](crate::api_key) has an example.
+/// ```
+/// use std::{collections::HashMap, sync::Arc};
+/// use portcullis::api_key::{ApiKeyRecord, ApiKeyStore, Found, KeyId};
+///
+/// #[derive(Debug)]
+/// struct FromConfig(HashMap<KeyId, Arc<ApiKeyRecord>>);
+///
+/// #[async_trait::async_trait]
+/// impl ApiKeyStore for FromConfig {
+///     async fn find(&self, id: &KeyId) -> Found {
+///         Ok(self.0.get(id).cloned())
+///     }
+/// }
+/// ```
 #[async_trait]
 pub trait ApiKeyStore: Debug + Send + Sync + 'static {
     /// Answers without waiting, if it can.
