@@ -15,8 +15,8 @@ use portcullis::{
     Challenge, Instants, Now, Principal, PrincipalKind, Rejection, RejectionKind, RequestHead, StoreError,
     StoreErrorKind,
     api_key::{
-        ApiKey, ApiKeyAdmin, ApiKeyAuthenticator, ApiKeyRecord, ApiKeyStore, Found, KeyId, MAX_PAGE, MemoryKeyStore,
-        NewApiKey, Revocation,
+        ApiKey, ApiKeyAdmin, ApiKeyAuthenticator, ApiKeyRecord, ApiKeyStore, Found, KeyHash, KeyId, MAX_PAGE,
+        MemoryKeyStore, NewApiKey, Revocation,
     },
     authn::{Authenticator, FnAuthenticator, Outcome, authenticate_fn, both, one_of},
     conformance::{self, AuthenticatorFixture},
@@ -73,7 +73,7 @@ impl Row {
     fn record(self) -> ApiKeyRecord {
         let ([subject, name], [tenant, plan], [scopes, roles]) = (self.text, self.optional, self.lists);
         let [created, not_before, expires] = self.times;
-        let (id, hash) = (KeyId::from_bytes(self.id), portcullis::api_key::KeyHash::from_bytes(self.hash));
+        let (id, hash) = (KeyId::from_bytes(self.id), KeyHash::from_bytes(self.hash));
         let mut record = ApiKeyRecord::new(id, hash, subject, created.unwrap(), expires)
             .with_name(name)
             .with_scopes(scopes)
@@ -106,7 +106,7 @@ impl Table {
     fn select(&self, id: &KeyId) -> Option<Arc<ApiKeyRecord>> {
         let row = self.rows.lock().unwrap().get(&id.to_string()).cloned();
         if self.has(Fault::KnowsEverybody) && row.is_none() {
-            let hash = portcullis::api_key::KeyHash::from_bytes([0; 32]);
+            let hash = KeyHash::from_bytes([0; 32]);
             return Some(Arc::new(ApiKeyRecord::new(*id, hash, "anybody", 0, None)));
         }
         row.filter(|row| !self.has(Fault::HidesRevoked) || row.revoked.is_none()).map(|row| Arc::new(row.record()))
