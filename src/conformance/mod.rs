@@ -2,8 +2,14 @@
 //!
 //! A suite panics with a sentence that says which rule of the trait's contract is broken.
 
+#[cfg(feature = "api-key")]
+mod api_key_store;
+mod authenticator;
 #[cfg(feature = "rate-limit")]
 mod rate_limit_store;
 
+#[cfg(feature = "api-key")]
+pub use api_key_store::api_key_store;
+pub use authenticator::{AuthenticatorFixture, authenticator};
 #[cfg(feature = "rate-limit")]
 pub use rate_limit_store::rate_limit_store;

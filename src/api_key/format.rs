@@ -1,0 +1,325 @@
+use std::{fmt, sync::Arc};
+
+use aws_lc_rs::{
+    digest::{SHA256, digest},
+    error::Unspecified,
+    rand::{SecureRandom, SystemRandom},
+};
+use zeroize::Zeroizing;
+
+use crate::{
+    api_key::{KeyHash, KeyId, encoding},
+    error::ConfigError,
+    secret::Secret,
+};
+
+const VERSION: u8 = 1;
+const MARKER: &str = "_v1_";
+const ID_TEXT: usize = 16;
+const SECRET: usize = 25;
+const SECRET_TEXT: usize = 40;
+const CHECKSUM: usize = 5;
+const CHECKSUM_TEXT: usize = 8;
+/// Everything after the prefix.
+const TAIL_TEXT: usize = MARKER.len() + ID_TEXT + 1 + SECRET_TEXT + CHECKSUM_TEXT;
+/// The longest key: a prefix of 16 characters.
+pub(super) const MAX_TEXT: usize = 16 + TAIL_TEXT;
+
+/// How keys are written: `<prefix>_v1_<id>_<secret><checksum>`.
+///
+/// - `prefix`: `[a-z][a-z0-9]{1,15}`, `pc` by default. It names your product and, if you like, the environment:
+///   `acmelive`, `acmetest`. It has no `_`, so it ends at the first one and no prefix can be mistaken for another.
+/// - `v1`: the version of this grammar.
+/// - `id`: 16 characters, 80 random bits; public.
+/// - `secret`: 40 characters, 200 bits from the operating system's generator.
+/// - `checksum`: 8 characters, the first 40 bits of SHA-256 over version, id and secret. It defends nothing; it drops typos
+///   and noise before a store is asked.
+///
+/// Id, secret and checksum are lower-case Crockford base32, of whole five-byte blocks: no padding, no spare bits, one
+/// spelling for each key. Nothing needs escaping in a URL, and a double click selects the whole key.
+///
+/// ```
+/// use portcullis::api_key::ApiKeyFormat;
+///
+/// let format = ApiKeyFormat::new("acme")?;
+/// assert_eq!(format.pattern(), "acme_v1_[0-9a-hjkmnp-tv-z]{16}_[0-9a-hjkmnp-tv-z]{48}");
+/// assert!(ApiKeyFormat::new("Acme_live").is_err());
+/// # Ok::<(), portcullis::ConfigError>(())
+/// ```
+#[derive(Clone, PartialEq, Eq)]
+pub struct ApiKeyFormat {
+    prefix: Arc<str>,
+}
+
+impl ApiKeyFormat {
+    /// Keys that begin with `prefix`.
+    ///
+    /// # Errors
+    /// If the prefix is not `[a-z][a-z0-9]{1,15}`.
+    pub fn new(prefix: &str) -> Result<Self, ConfigError> {
+        let starts = prefix.starts_with(|first: char| first.is_ascii_lowercase());
+        if !starts
+            || !(2..=16).contains(&prefix.len())
+            || !prefix.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
+        {
+            return Err(ConfigError::new("API key prefix", format!("{prefix:?}"), "must be [a-z][a-z0-9]{1,15}"));
+        }
+        Ok(Self { prefix: prefix.into() })
+    }
+
+    /// The prefix, without the `_` that ends it.
+    #[must_use]
+    pub fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    /// The regular expression of these keys, for a secret scanner. It has no anchors; put `\b` around it where the
+    /// scanner wants them.
+    #[must_use]
+    pub fn pattern(&self) -> String {
+        let prefix = &*self.prefix;
+        let rest = SECRET_TEXT + CHECKSUM_TEXT;
+        format!("{prefix}{MARKER}[0-9a-hjkmnp-tv-z]{{{ID_TEXT}}}_[0-9a-hjkmnp-tv-z]{{{rest}}}")
+    }
+
+    /// Reads a key, for a tool of yours: revoking one that was found in a log, for example. None if it is not a key of
+    /// this format or its checksum is wrong. At most 85 bytes are looked at.
+    #[must_use]
+    pub fn parse(&self, text: &str) -> Option<ApiKey> {
+        let Presented { id, hash } = self.read(text)?;
+        Some(ApiKey { id, hash, text: Secret::from(text.to_owned()) })
+    }
+
+    /// Whether somebody meant this to be a key of this format.
+    pub(super) fn claims(&self, text: &str) -> bool {
+        text.strip_prefix(&*self.prefix).is_some_and(|rest| rest.starts_with('_'))
+    }
+
+    /// Reads a key without keeping it.
+    pub(super) fn read(&self, text: &str) -> Option<Presented> {
+        let tail = text.as_bytes().strip_prefix(self.prefix.as_bytes())?;
+        if tail.len() != TAIL_TEXT {
+            return None;
+        }
+        let (id_text, rest) = tail.strip_prefix(MARKER.as_bytes())?.split_first_chunk::<ID_TEXT>()?;
+        let (secret_text, checksum_text) = rest.strip_prefix(b"_")?.split_first_chunk::<SECRET_TEXT>()?;
+
+        let mut material = Material::new();
+        encoding::decode(id_text, material.id())?;
+        encoding::decode(secret_text, material.secret())?;
+        let mut checksum = [0; CHECKSUM];
+        encoding::decode(checksum_text, &mut checksum)?;
+
+        let presented = material.present()?;
+        (presented.checksum()? == checksum).then_some(presented)
+    }
+
+    /// Makes a new key.
+    pub(super) fn generate(&self) -> Result<ApiKey, Unspecified> {
+        let random = SystemRandom::new();
+        let mut material = Material::new();
+        random.fill(material.id())?;
+        random.fill(material.secret())?;
+        let presented = material.present().ok_or(Unspecified)?;
+        let checksum = presented.checksum().ok_or(Unspecified)?;
+
+        // Never grows, so no copy of the secret is left behind.
+        let mut text = String::with_capacity(MAX_TEXT);
+        text.push_str(&self.prefix);
+        text.push_str(MARKER);
+        text.extend(encoding::encode(material.id()));
+        text.push('_');
+        text.extend(encoding::encode(material.secret()));
+        text.extend(encoding::encode(&checksum));
+        Ok(ApiKey { id: presented.id, hash: presented.hash, text: Secret::from(text) })
+    }
+}
+
+impl Default for ApiKeyFormat {
+    /// The prefix `pc`.
+    fn default() -> Self {
+        Self { prefix: "pc".into() }
+    }
+}
+
+impl fmt::Debug for ApiKeyFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("ApiKeyFormat").field(&self.prefix).finish()
+    }
+}
+
+/// What a request's key comes down to.
+pub(super) struct Presented {
+    pub(super) id: KeyId,
+    pub(super) hash: KeyHash,
+}
+
+impl Presented {
+    fn checksum(&self) -> Option<[u8; CHECKSUM]> {
+        self.hash.as_bytes().first_chunk().copied()
+    }
+}
+
+/// What is hashed: version, id, secret. Wiped on drop.
+struct Material(Zeroizing<[u8; 1 + KeyId::LEN + SECRET]>);
+
+impl Material {
+    fn new() -> Self {
+        let mut bytes = Zeroizing::new([0; 1 + KeyId::LEN + SECRET]);
+        let [version, ..] = &mut *bytes;
+        *version = VERSION;
+        Self(bytes)
+    }
+
+    fn id(&mut self) -> &mut [u8] {
+        let [_, rest @ ..] = &mut *self.0;
+        rest.split_at_mut(KeyId::LEN).0
+    }
+
+    fn secret(&mut self) -> &mut [u8] {
+        let [_, rest @ ..] = &mut *self.0;
+        rest.split_at_mut(KeyId::LEN).1
+    }
+
+    fn present(&self) -> Option<Presented> {
+        let [_, rest @ ..] = &*self.0;
+        let id = KeyId::from_bytes(*rest.first_chunk()?);
+        let hash = KeyHash::from_bytes(digest(&SHA256, &*self.0).as_ref().try_into().ok()?);
+        Some(Presented { id, hash })
+    }
+}
+
+/// A whole key, secret included. It exists when it is made and is shown once; a store keeps an
+/// [`ApiKeyRecord`](crate::api_key::ApiKeyRecord).
+///
+/// There is no `Display`, no `Clone` and no `Serialize`; `Debug` shows the id; the memory is wiped on drop.
+pub struct ApiKey {
+    id: KeyId,
+    hash: KeyHash,
+    text: Secret,
+}
+
+impl ApiKey {
+    /// The key in clear, to hand to its owner once.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        self.text.expose_str().unwrap_or_default()
+    }
+
+    /// The public part.
+    #[must_use]
+    pub const fn id(&self) -> KeyId {
+        self.id
+    }
+
+    /// What a store keeps of it.
+    #[must_use]
+    pub const fn hash(&self) -> KeyHash {
+        self.hash
+    }
+}
+
+impl fmt::Debug for ApiKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ApiKey").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Version 1, id bytes 0 to 9, secret bytes 100 to 124; the digest was computed outside this crate.
+    const VECTOR: &str = "pc_v1_000g40r40m30e209_chjpcsv8d5n6pv3ddsqq0wbjedt7axkqf1wqmyvw6n4tv14m";
+
+    #[test]
+    fn a_prefix_is_checked() {
+        for good in ["pc", "acme", "a1", "abcdefghijklmnop"] {
+            assert!(ApiKeyFormat::new(good).is_ok(), "{good}");
+        }
+        for (name, bad) in [
+            ("empty", ""),
+            ("one character", "a"),
+            ("17 characters", "abcdefghijklmnopq"),
+            ("digit first", "1a"),
+            ("upper case", "Acme"),
+            ("underscore", "acme_live"),
+            ("dash", "ac-me"),
+            ("not ASCII", "äcme"),
+        ] {
+            let error = ApiKeyFormat::new(bad).unwrap_err();
+            assert!(error.to_string().contains(&format!("{bad:?}")), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_key_of_another_implementation_is_read() {
+        let key = ApiKeyFormat::default().parse(VECTOR).unwrap();
+        assert_eq!(key.id().as_bytes(), &[0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
+        assert_eq!(key.hash().as_bytes()[..4], [0x35, 0x49, 0xad, 0x84]);
+    }
+
+    #[test]
+    fn two_keys_differ_and_debug_shows_neither_secret() {
+        let format = ApiKeyFormat::default();
+        let (one, other) = (format.generate().unwrap(), format.generate().unwrap());
+        assert_ne!(one.id(), other.id());
+        assert_ne!(one.expose(), other.expose());
+        assert_eq!(one.expose().len(), 2 + TAIL_TEXT);
+        let shown = format!("{one:?}");
+        assert!(shown.contains(&one.id().to_string()));
+        assert!(!shown.contains(one.expose().rsplit_once('_').unwrap().1));
+    }
+
+    #[test]
+    fn a_longer_or_shorter_prefix_is_another_format() {
+        let key = ApiKeyFormat::new("acme").unwrap().generate().unwrap();
+        for prefix in ["acm", "acme1", "pc"] {
+            let other = ApiKeyFormat::new(prefix).unwrap();
+            assert!(other.parse(key.expose()).is_none(), "{prefix}");
+            assert!(!other.claims(key.expose()), "{prefix}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_panics(text in any::<String>(), tail in "[0-9a-z_]{60,75}") {
+            let format = ApiKeyFormat::default();
+            let _ = format.parse(&text);
+            let _ = format.parse(&format!("pc_{text}"));
+            let _ = format.parse(&format!("pc_{tail}"));
+        }
+
+        #[test]
+        fn what_matches_the_pattern_has_the_shape(text in "pc_v1_[0-9a-hjkmnp-tv-z]{16}_[0-9a-hjkmnp-tv-z]{48}") {
+            let format = ApiKeyFormat::default();
+            prop_assert!(format.claims(&text));
+            prop_assert_eq!(text.len(), 2 + TAIL_TEXT);
+            // Random text has the right checksum once in 2^40.
+            prop_assert!(format.parse(&text).is_none());
+        }
+
+        #[test]
+        fn any_change_of_one_character_is_refused(place in 0..2 + TAIL_TEXT, put in any::<char>()) {
+            let format = ApiKeyFormat::default();
+            let key = format.generate().unwrap();
+            let mut characters: Vec<char> = key.expose().chars().collect();
+            prop_assume!(characters[place] != put);
+            characters[place] = put;
+            prop_assert!(format.parse(&characters.into_iter().collect::<String>()).is_none());
+        }
+
+        #[test]
+        fn round_trip(prefix in "[a-z][a-z0-9]{1,15}") {
+            let format = ApiKeyFormat::new(&prefix).unwrap();
+            let key = format.generate().unwrap();
+            let read = format.parse(key.expose()).unwrap();
+            prop_assert_eq!(read.id(), key.id());
+            prop_assert_eq!(read.hash(), key.hash());
+            prop_assert!(key.expose().len() <= MAX_TEXT);
+            prop_assert!(key.expose().bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_'));
+        }
+    }
+}

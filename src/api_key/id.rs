@@ -1,0 +1,139 @@
+use std::{fmt, str::FromStr};
+
+use subtle::ConstantTimeEq;
+
+use crate::{api_key::encoding, error::ConfigError};
+
+/// The public id of a key: 80 random bits, written as 16 characters. Not a secret: it is logged and shown.
+///
+/// Ids are ordered as their texts are, so a database that sorts the text by its bytes agrees with [`Ord`].
+///
+/// ```
+/// use portcullis::api_key::KeyId;
+///
+/// let id: KeyId = "0123456789abcdef".parse()?;
+/// assert_eq!(id.to_string(), "0123456789abcdef");
+/// assert_eq!(KeyId::from_bytes(*id.as_bytes()), id);
+/// # Ok::<(), portcullis::ConfigError>(())
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct KeyId([u8; Self::LEN]);
+
+impl KeyId {
+    /// The length in bytes.
+    pub const LEN: usize = 10;
+
+    /// The id that these bytes are, from a store's column.
+    #[must_use]
+    pub const fn from_bytes(bytes: [u8; Self::LEN]) -> Self {
+        Self(bytes)
+    }
+
+    /// The bytes, for a store's column.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8; Self::LEN] {
+        &self.0
+    }
+}
+
+impl fmt::Display for KeyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        encoding::encode(&self.0).try_for_each(|character| fmt::Write::write_char(f, character))
+    }
+}
+
+impl fmt::Debug for KeyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl FromStr for KeyId {
+    type Err = ConfigError;
+
+    /// Reads the 16 characters.
+    ///
+    /// # Errors
+    /// If there are more or fewer, or one is not of `[0-9a-hjkmnp-tv-z]`. The error does not show the text, which may be
+    /// a whole key.
+    fn from_str(text: &str) -> Result<Self, ConfigError> {
+        let mut bytes = [0; Self::LEN];
+        encoding::decode(text.as_bytes(), &mut bytes).map(|()| Self(bytes)).ok_or_else(|| {
+            let value = format!("a text of {} bytes", text.len());
+            ConfigError::new("key id", value, "is not 16 characters of [0-9a-hjkmnp-tv-z]")
+        })
+    }
+}
+
+/// What a store keeps of a key: SHA-256 over version, id and secret.
+///
+/// `==` takes the same time wherever two hashes differ; `Debug` shows nothing. The secret has 200 random bits, so a fast
+/// hash is enough: there is nothing to guess that a slow one would protect.
+///
+/// ```
+/// use portcullis::api_key::KeyHash;
+///
+/// assert_eq!(format!("{:?}", KeyHash::from_bytes([7; 32])), "KeyHash(..)");
+/// ```
+#[derive(Clone, Copy)]
+pub struct KeyHash([u8; Self::LEN]);
+
+impl KeyHash {
+    /// The length in bytes.
+    pub const LEN: usize = 32;
+
+    /// The hash that these bytes are, from a store's column.
+    #[must_use]
+    pub const fn from_bytes(bytes: [u8; Self::LEN]) -> Self {
+        Self(bytes)
+    }
+
+    /// The bytes, for a store's column.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8; Self::LEN] {
+        &self.0
+    }
+}
+
+impl PartialEq for KeyHash {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.ct_eq(&other.0).into()
+    }
+}
+
+impl Eq for KeyHash {}
+
+impl fmt::Debug for KeyHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("KeyHash(..)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_read_strictly_and_its_error_shows_nothing() {
+        for (name, text) in [
+            ("empty", ""),
+            ("short", "0123456789abcde"),
+            ("long", "0123456789abcdef0"),
+            ("upper case", "0123456789ABCDEF"),
+            ("alias", "o123456789abcdef"),
+            ("multi-byte", "0123456789abcdé"),
+        ] {
+            let error = text.parse::<KeyId>().unwrap_err();
+            assert!(text.is_empty() || !error.to_string().contains(text), "{name}");
+        }
+    }
+
+    #[test]
+    fn hashes_are_equal_only_to_themselves() {
+        let hash = KeyHash::from_bytes([7; 32]);
+        let mut other = [7; 32];
+        assert_eq!(hash, KeyHash::from_bytes(other));
+        other[31] ^= 1;
+        assert_ne!(hash, KeyHash::from_bytes(other));
+    }
+}

@@ -1,0 +1,156 @@
+use http::{HeaderMap, Request, StatusCode, header};
+
+use crate::{
+    authn::{Authenticator, Outcome},
+    clock::Instants,
+    head::RequestHead,
+    now::Now,
+    rejection::{Rejection, RejectionKind},
+};
+
+/// Requests that the [`authenticator`] suite sends, and what each of them should come to.
+///
+/// ```
+/// use portcullis::{Instants, conformance::AuthenticatorFixture};
+///
+/// let get = || http::Request::get("/");
+/// let fixture = AuthenticatorFixture::new(Instants::new(1_800_000_000_000_000_000, 0))
+///     .good(get().header("authorization", "Device 4711").body(())?)
+///     .bad(get().header("authorization", "Device 0").body(())?)
+///     .absent(get().body(())?);
+/// # let _ = fixture;
+/// # Ok::<(), http::Error>(())
+/// ```
+#[must_use]
+#[derive(Debug)]
+pub struct AuthenticatorFixture {
+    at: Instants,
+    good: Vec<Request<()>>,
+    bad: Vec<Request<()>>,
+    absent: Vec<Request<()>>,
+}
+
+impl AuthenticatorFixture {
+    /// No requests yet; all of them will be sent at this time.
+    pub const fn new(at: Instants) -> Self {
+        Self { at, good: Vec::new(), bad: Vec::new(), absent: Vec::new() }
+    }
+
+    /// Adds a request with a good credential. One at least.
+    pub fn good(mut self, request: Request<()>) -> Self {
+        self.good.push(request);
+        self
+    }
+
+    /// Adds a request with a credential of the right kind that is not accepted. One at least.
+    pub fn bad(mut self, request: Request<()>) -> Self {
+        self.bad.push(request);
+        self
+    }
+
+    /// Adds a request without a credential of this kind. One at least.
+    pub fn absent(mut self, request: Request<()>) -> Self {
+        self.absent.push(request);
+        self
+    }
+}
+
+/// Checks an [`Authenticator`].
+///
+/// # Panics
+/// If the authenticator breaks the contract of its trait, a request of the fixture does not come to what it should, or the
+/// fixture lacks one of the three kinds.
+pub async fn authenticator(authenticator: &dyn Authenticator, fixture: &AuthenticatorFixture) {
+    let AuthenticatorFixture { at, good, bad, absent } = fixture;
+    for (kind, requests) in [("good", good), ("bad", bad), ("absent", absent)] {
+        assert!(!requests.is_empty(), "the fixture needs a {kind} request");
+    }
+    assert!(!authenticator.challenges().is_empty(), "a 401 needs a challenge (RFC 9110 §15.5.2)");
+    assert!(!authenticator.credential_headers().is_empty(), "a credential comes in some header field");
+
+    for request in good {
+        let outcome = ask(authenticator, request, *at).await;
+        assert!(matches!(outcome, Outcome::Verified(_)), "a good credential is verified, not {outcome:?}");
+        nothing_twice(authenticator, request, *at).await;
+    }
+    for request in bad {
+        let outcome = ask(authenticator, request, *at).await;
+        let refused = matches!(&outcome, Outcome::Refused(rejection)
+            if matches!(rejection.status(), StatusCode::UNAUTHORIZED | StatusCode::BAD_REQUEST));
+        assert!(refused, "a bad credential is refused with 401 or 400, not {outcome:?}");
+    }
+    for request in absent {
+        let outcome = ask(authenticator, request, *at).await;
+        assert!(matches!(outcome, Outcome::Absent), "without a credential the answer is Absent, not {outcome:?}");
+    }
+    strange_schemes(authenticator, *at).await;
+}
+
+/// Whatever field the credential came in, it may not come in two of them (RFC 9110 §5.3).
+async fn nothing_twice(authenticator: &dyn Authenticator, request: &Request<()>, at: Instants) {
+    let mut carried = false;
+    for name in authenticator.credential_headers() {
+        let Some(value) = request.headers().get(&name) else { continue };
+        carried = true;
+        let mut doubled = request.clone();
+        doubled.headers_mut().append(&name, value.clone());
+        refused_as_malformed(&ask(authenticator, &doubled, at).await, name.as_str());
+    }
+    assert!(carried, "credential_headers names the field that the credential came in");
+}
+
+async fn strange_schemes(authenticator: &dyn Authenticator, at: Instants) {
+    if !authenticator.credential_headers().contains(&header::AUTHORIZATION) {
+        return;
+    }
+    let strange = |values: &[&'static str]| {
+        let mut request = Request::new(());
+        for value in values {
+            request.headers_mut().append(header::AUTHORIZATION, header::HeaderValue::from_static(value));
+        }
+        request
+    };
+    let outcome = ask(authenticator, &strange(&["Conformance-Suite abc"]), at).await;
+    assert!(matches!(outcome, Outcome::Absent), "a scheme that nobody knows is Absent, not {outcome:?}");
+    let outcome = ask(authenticator, &strange(&["Conformance-Suite abc", "Conformance-Suite def"]), at).await;
+    refused_as_malformed(&outcome, "authorization");
+}
+
+fn refused_as_malformed(outcome: &Outcome, name: &str) {
+    let malformed = matches!(outcome, Outcome::Refused(rejection) if rejection.kind() == RejectionKind::InvalidRequest);
+    assert!(malformed, "two lines of {name} are refused with 400, not {outcome:?}");
+}
+
+/// Asks both twins, and looks for the credential in what they say.
+async fn ask(authenticator: &dyn Authenticator, request: &Request<()>, at: Instants) -> Outcome {
+    let head = RequestHead::of(request);
+    let waited = authenticator.authenticate(&head, at).await;
+    match authenticator.authenticate_now(&head, at) {
+        Now::Known(at_once) => {
+            assert!(same(&at_once, &waited), "authenticate_now and authenticate agree: {at_once:?}, {waited:?}");
+        }
+        Now::Wait => {}
+    }
+    let shown = format!("{waited:?} {authenticator:?}");
+    for secret in credentials(authenticator, request.headers()) {
+        assert!(!shown.contains(&secret), "no Debug shows a credential");
+    }
+    waited
+}
+
+/// The credentials themselves: the last word of each field that may carry one.
+fn credentials(authenticator: &dyn Authenticator, headers: &HeaderMap) -> Vec<String> {
+    let values = authenticator.credential_headers().into_iter().flat_map(|name| headers.get_all(name));
+    let words = values.filter_map(|value| value.to_str().ok()?.split(' ').next_back().map(str::to_owned));
+    words.filter(|word| !word.is_empty()).collect()
+}
+
+fn same(one: &Outcome, other: &Outcome) -> bool {
+    let client_sees = |rejection: &Rejection| (rejection.kind(), rejection.challenges().clone());
+    match (one, other) {
+        (Outcome::Absent, Outcome::Absent) => true,
+        (Outcome::Verified(one), Outcome::Verified(other)) => one == other,
+        (Outcome::Refused(one), Outcome::Refused(other)) => client_sees(one) == client_sees(other),
+        (Outcome::Absent | Outcome::Verified(_) | Outcome::Refused(_), _) => false,
+    }
+}

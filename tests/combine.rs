@@ -1,0 +1,232 @@
+//! `one_of` takes exactly one credential, `both` needs two: with keys in one place and tokens in another.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "test code")]
+
+mod support;
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use async_trait::async_trait;
+use http::{HeaderMap, HeaderName, HeaderValue, Request, header};
+use portcullis::{
+    Challenge, Challenges, Instants, Now, Principal, PrincipalKind, Rejection, RejectionKind, RequestHead,
+    SecurityContext, Slot,
+    authn::{Authenticator, AuthnLayer, Both, Outcome, authenticate_fn, both, one_of},
+};
+use support::{NOW, Probe, get, send, text, with};
+use tower::{Layer, service_fn};
+
+const AT: Instants = Instants::new(NOW * 1_000_000_000, 0);
+
+/// Takes `<header>: good-<scheme>` as the user `<scheme>`, and refuses every other value of that field.
+#[derive(Clone, Debug)]
+struct ByHeader {
+    name: &'static str,
+    scheme: &'static str,
+    /// Answers in `authenticate` only.
+    waits: bool,
+    asked: Arc<AtomicUsize>,
+}
+
+impl ByHeader {
+    fn new(name: &'static str, scheme: &'static str) -> Self {
+        Self { name, scheme, waits: false, asked: Arc::default() }
+    }
+
+    fn waiting(self) -> Self {
+        Self { waits: true, ..self }
+    }
+
+    fn answer(&self, head: &RequestHead<'_>) -> Outcome {
+        self.asked.fetch_add(1, Ordering::SeqCst);
+        match head.single_header(&HeaderName::from_static(self.name)) {
+            Ok(None) => Outcome::Absent,
+            Ok(Some(value)) if value.strip_prefix("good-") == Some(self.scheme) => {
+                Outcome::verified(Principal::builder(PrincipalKind::User, "test", self.scheme, "test").build())
+            }
+            Ok(Some(_)) => Rejection::new(RejectionKind::InvalidCredential, "bad").into(),
+            Err(rejection) => rejection.into(),
+        }
+    }
+}
+
+#[async_trait]
+impl Authenticator for ByHeader {
+    fn challenges(&self) -> Vec<Challenge> {
+        vec![Challenge::new(self.scheme, "test").unwrap()]
+    }
+
+    fn credential_headers(&self) -> Vec<HeaderName> {
+        vec![HeaderName::from_static(self.name)]
+    }
+
+    fn authenticate_now(&self, head: &RequestHead<'_>, _: Instants) -> Now<Outcome> {
+        if self.waits { Now::Wait } else { Now::Known(self.answer(head)) }
+    }
+
+    async fn authenticate(&self, head: &RequestHead<'_>, _: Instants) -> Outcome {
+        tokio::task::yield_now().await;
+        self.answer(head)
+    }
+}
+
+fn key() -> ByHeader {
+    ByHeader::new("x-key", "Key")
+}
+
+fn token() -> ByHeader {
+    ByHeader::new("x-token", "Token")
+}
+
+/// Every way in which the two can answer: at once, one of them later, both later.
+fn pairs() -> [(&'static str, ByHeader, ByHeader); 4] {
+    [
+        ("both at once", key(), token()),
+        ("the first waits", key().waiting(), token()),
+        ("the second waits", key(), token().waiting()),
+        ("both wait", key().waiting(), token().waiting()),
+    ]
+}
+
+async fn status_and_body(authenticator: impl Authenticator, request: Request<()>) -> (u16, String) {
+    let service = AuthnLayer::new(authenticator).dangerous_plain_http().layer(Probe::default());
+    let response = send(&service, request).await;
+    (response.status().as_u16(), text(response).await)
+}
+
+fn keyed(value: &str) -> Request<()> {
+    with(get("/"), "x-key", value)
+}
+
+fn tokened(request: Request<()>, value: &str) -> Request<()> {
+    with(request, "x-token", value)
+}
+
+#[tokio::test]
+async fn one_of_takes_exactly_one() {
+    for (how, key, token) in pairs() {
+        for (name, request, expected) in [
+            ("none", get("/"), (401, "")),
+            ("the first", keyed("good-Key"), (200, "Key")),
+            ("the second", tokened(get("/"), "good-Token"), (200, "Token")),
+            ("two good ones", tokened(keyed("good-Key"), "good-Token"), (400, "")),
+            ("the first bad", keyed("bad"), (401, "")),
+            ("the second bad", tokened(get("/"), "bad"), (401, "")),
+            ("the first bad, the second good", tokened(keyed("bad"), "good-Token"), (401, "")),
+            ("the first good, the second bad", tokened(keyed("good-Key"), "bad"), (401, "")),
+            ("the first twice", with(keyed("good-Key"), "x-key", "good-Key"), (400, "")),
+        ] {
+            let answer = status_and_body(one_of((key.clone(), token.clone())), request).await;
+            assert_eq!((answer.0, answer.1.as_str()), expected, "{name}, {how}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_bad_first_credential_ends_the_matter() {
+    let (key, token) = (key(), token());
+    let either = one_of((key.clone(), token.clone()));
+    let request = tokened(keyed("bad"), "good-Token");
+    let head = RequestHead::of(&request);
+    for outcome in [either.authenticate(&head, AT).await, known(either.authenticate_now(&head, AT))] {
+        assert!(matches!(outcome, Outcome::Refused(refused) if refused.kind() == RejectionKind::InvalidCredential));
+    }
+    assert_eq!(key.asked.load(Ordering::SeqCst), 2);
+    assert_eq!(token.asked.load(Ordering::SeqCst), 0, "nobody is asked after a refusal");
+}
+
+#[tokio::test]
+async fn one_of_keeps_its_order_and_offers_all() {
+    let third = authenticate_fn(Challenge::new("Third", "test").unwrap(), |_, _| Outcome::Absent);
+    let either = one_of((key(), token(), third));
+    let offered: Vec<String> = either.challenges().iter().map(|challenge| challenge.scheme().to_owned()).collect();
+    assert_eq!(offered, ["Key", "Token", "Third"]);
+    let headers = either.credential_headers();
+    assert_eq!(headers, [HeaderName::from_static("x-key"), HeaderName::from_static("x-token"), header::AUTHORIZATION]);
+
+    let service = AuthnLayer::new(either).dangerous_plain_http().layer(Probe::default());
+    let response = send(&service, get("/")).await;
+    let lines: Vec<&HeaderValue> = response.headers().get_all(header::WWW_AUTHENTICATE).iter().collect();
+    assert_eq!(lines, [r#"Key realm="test""#, r#"Token realm="test""#, r#"Third realm="test""#]);
+
+    let boxed: Vec<Box<dyn Authenticator>> = vec![Box::new(key()), Box::new(token())];
+    assert_eq!(status_and_body(one_of(boxed), tokened(get("/"), "good-Token")).await, (200, "Token".to_owned()));
+}
+
+#[tokio::test]
+async fn both_needs_two() {
+    for (how, key, token) in pairs() {
+        for (name, request, expected) in [
+            ("none", get("/"), (401, "")),
+            ("the application alone", keyed("good-Key"), (401, "")),
+            ("the subject alone", tokened(get("/"), "good-Token"), (401, "")),
+            ("two good ones: the subject acts", tokened(keyed("good-Key"), "good-Token"), (200, "Token")),
+            ("a bad application", tokened(keyed("bad"), "good-Token"), (401, "")),
+            ("a bad subject", tokened(keyed("good-Key"), "bad"), (401, "")),
+            ("two bad ones", tokened(keyed("bad"), "bad"), (401, "")),
+            ("the application twice", with(tokened(keyed("good-Key"), "good-Token"), "x-key", "good-Key"), (400, "")),
+        ] {
+            let answer = status_and_body(both(key.clone(), token.clone()), request).await;
+            assert_eq!((answer.0, answer.1.as_str()), expected, "{name}, {how}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn both_fills_the_two_slots() {
+    let handler = service_fn(|request: Request<()>| async move {
+        let context = SecurityContext::of(request.extensions()).unwrap();
+        let name = |slot| context.identity(slot).map_or("-".to_owned(), |principal| principal.subject().to_owned());
+        let body = format!("{} for {}", name(Slot::Client), name(Slot::Subject));
+        let shown = |headers: &HeaderMap, name: &str| headers[name].is_sensitive();
+        assert!(shown(request.headers(), "x-key") && shown(request.headers(), "x-token"), "both are marked");
+        Ok::<_, std::convert::Infallible>(http::Response::new(body))
+    });
+    for (how, key, token) in pairs() {
+        let service = AuthnLayer::new(both(key, token)).dangerous_plain_http().layer(handler);
+        let response = send(&service, tokened(keyed("good-Key"), "good-Token")).await;
+        assert_eq!(response.into_body(), "Key for Token", "{how}");
+    }
+}
+
+#[tokio::test]
+async fn both_is_optional_only_as_a_whole() {
+    let pair: Both<ByHeader, ByHeader> = both(key(), token());
+    let service = AuthnLayer::new(pair).allow_anonymous().dangerous_plain_http().layer(Probe::default());
+    for (name, request, status) in [
+        ("none", get("/"), 200),
+        ("one", keyed("good-Key"), 401),
+        ("the other", tokened(get("/"), "good-Token"), 401),
+        ("one, bad", keyed("bad"), 401),
+    ] {
+        assert_eq!(send(&service, request).await.status(), status, "{name}");
+    }
+}
+
+#[test]
+fn both_inside_both_is_refused() {
+    let nested = both(key(), both(ByHeader::new("x-app", "App"), token()));
+    let request = with(tokened(keyed("good-Key"), "good-Token"), "x-app", "good-App");
+    let outcome = known(nested.authenticate_now(&RequestHead::of(&request), AT));
+    assert!(matches!(outcome, Outcome::Refused(refused) if refused.kind() == RejectionKind::Misconfigured));
+}
+
+#[test]
+fn a_missing_half_is_offered_both_schemes() {
+    let request = keyed("good-Key");
+    let outcome = known(both(key(), token()).authenticate_now(&RequestHead::of(&request), AT));
+    let Outcome::Refused(rejection) = outcome else { panic!("not refused") };
+    let expected: Challenges = [key(), token()].iter().flat_map(ByHeader::challenges).collect();
+    assert_eq!(rejection.challenges(), &expected);
+}
+
+#[track_caller]
+fn known(answer: Now<Outcome>) -> Outcome {
+    match answer {
+        Now::Known(outcome) => outcome,
+        Now::Wait => panic!("the answer should be known"),
+    }
+}
