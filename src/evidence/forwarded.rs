@@ -73,8 +73,11 @@ fn element(mut input: &[u8]) -> Result<(Option<Element<'_>>, Rest<'_>), Malforme
     }
 }
 
+/// Name, value, and what follows.
+type Pair<'a> = (&'a [u8], Cow<'a, [u8]>, &'a [u8]);
+
 /// `token "=" value`
-fn pair(input: &[u8]) -> Result<(&[u8], Cow<'_, [u8]>, &[u8]), Malformed> {
+fn pair(input: &[u8]) -> Result<Pair<'_>, Malformed> {
     let (name, rest) = token(input)?;
     let rest = rest.strip_prefix(b"=").ok_or(Malformed)?;
     if let Some(inside) = rest.strip_prefix(b"\"") {

@@ -149,15 +149,14 @@ mod tests {
     #[test]
     fn what_is_wrong_shows_in_the_record() {
         let (proxy, stranger) = ("10.0.12.7:1", "198.51.100.7:1");
-        let cases: [(&str, &str, &[(&str, &str)], &[&str]); 6] = [
-            ("nothing", proxy, &[], &[]),
+        for (name, peer, fields, flags) in [
+            ("nothing", proxy, &[][..], &[][..]),
             ("in order", proxy, &[("x-forwarded-for", "192.0.2.1")], &[]),
             ("garbage", proxy, &[("x-forwarded-for", "?")], &[MALFORMED]),
             ("the other family", proxy, &[("forwarded", "for=192.0.2.1")], &[REMOVED]),
             ("a stranger", stranger, &[("x-forwarded-for", "192.0.2.1")], &[REMOVED]),
             ("a stranger's garbage", stranger, &[("x-forwarded-for", "?")], &[REMOVED]),
-        ];
-        for (name, peer, fields, flags) in cases {
+        ] {
             assert_eq!(observe(peer, fields).trail.flags, flags, "{name}");
         }
     }

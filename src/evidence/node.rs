@@ -72,7 +72,7 @@ const fn is_hidden_char(byte: u8) -> bool {
 }
 
 /// Whether the scheme is one that runs over TLS. `wss` is what some proxies say of a WebSocket.
-pub(super) const fn is_secure_scheme(scheme: &str) -> bool {
+pub(super) fn is_secure_scheme(scheme: &str) -> bool {
     scheme.eq_ignore_ascii_case("https") || scheme.eq_ignore_ascii_case("wss")
 }
 

@@ -54,7 +54,7 @@ pub(super) fn walk(headers: &HeaderMap, peer: IpAddr, family: Family, proxies: &
 fn x_forwarded(headers: &HeaderMap, peer: IpAddr, proxies: &TrustedProxies) -> Found {
     let Some(chain) = List::read(headers, &X_FORWARDED_FOR) else { return Found::malformed(peer) };
     let (mut address, mut position) = (peer, 0);
-    for (index, element) in chain.from_the_right().enumerate() {
+    for (index, element) in chain.rightmost_first().enumerate() {
         position = index;
         match element.map_or(Node::Invalid, Node::lenient) {
             Node::Address(next) => {
@@ -103,7 +103,7 @@ impl<'a> List<'a> {
     }
 
     /// The elements from the last to the first, without white space around them; None in place of one that is not UTF-8.
-    fn from_the_right(&self) -> impl Iterator<Item = Option<&'a str>> {
+    fn rightmost_first(&self) -> impl Iterator<Item = Option<&'a str>> {
         let elements = self.lines.iter().rev().flat_map(|line| line.as_bytes().rsplit(|byte| *byte == b','));
         elements.map(|element| std::str::from_utf8(element.trim_ascii()).ok())
     }
@@ -114,7 +114,7 @@ impl<'a> List<'a> {
     /// each hop; one that is too short for this hop says nothing.
     fn at(&self, position: usize) -> Option<&'a str> {
         let position = if self.len == 1 { 0 } else { position };
-        self.from_the_right().nth(position).flatten()
+        self.rightmost_first().nth(position).flatten()
     }
 }
 
