@@ -64,6 +64,14 @@ impl Connection {
     }
 }
 
+/// For `into_make_service_with_connect_info::<Connection>()` over plain TCP.
+#[cfg(feature = "axum")]
+impl axum::extract::connect_info::Connected<axum::serve::IncomingStream<'_, tokio::net::TcpListener>> for Connection {
+    fn connect_info(stream: axum::serve::IncomingStream<'_, tokio::net::TcpListener>) -> Self {
+        Self::plain(*stream.remote_addr())
+    }
+}
+
 /// How the client's address was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]

@@ -1,0 +1,172 @@
+use std::sync::Arc;
+
+use http::HeaderMap;
+use tower::Layer;
+
+use super::{
+    strip::Strip,
+    trust::{Family, TrustedProxies},
+    walk,
+};
+use crate::{
+    client::{AddressSource, ClientInfo, Connection},
+    clock::{Clock, SystemClock},
+    context::{Envelope, Stage},
+    gate::{Amend, Gate, Step},
+    head::RequestHead,
+    now::Now,
+    rejection::Rejection,
+};
+
+/// The record's word for a forwarding header that does not parse where it matters.
+const MALFORMED: &str = "malformed_forwarding_header";
+/// The record's word for forwarding headers that nobody vouches for.
+pub(crate) const REMOVED: &str = "forwarding_headers_removed";
+
+/// Finds out who is calling, and over what. See the [module docs](crate::evidence).
+///
+/// It refuses nothing by itself.
+///
+/// ```
+/// use portcullis::evidence::{EvidenceLayer, TrustedProxies};
+///
+/// let layer = EvidenceLayer::new(TrustedProxies::x_forwarded(["10.0.12.7"])?);
+/// # let _ = layer;
+/// # Ok::<(), portcullis::ConfigError>(())
+/// ```
+#[must_use]
+#[derive(Clone, Debug)]
+pub struct EvidenceLayer {
+    shared: Arc<Shared>,
+}
+
+#[derive(Clone, Debug)]
+struct Shared {
+    proxies: TrustedProxies,
+    clock: Arc<dyn Clock>,
+}
+
+impl EvidenceLayer {
+    /// Believes these proxies, and nobody else.
+    pub fn new(proxies: TrustedProxies) -> Self {
+        Self { shared: Arc::new(Shared { proxies, clock: Arc::new(SystemClock::new()) }) }
+    }
+
+    /// Reads the time from this clock if this is the outermost layer; otherwise the layer outside has read it already.
+    /// Default: [`SystemClock`].
+    pub fn with_clock(mut self, clock: impl Clock) -> Self {
+        Arc::make_mut(&mut self.shared).clock = Arc::new(clock);
+        self
+    }
+
+    /// The family that this connection's peer is believed in.
+    fn believed(&self, connection: Option<Connection>) -> Option<(std::net::IpAddr, Family)> {
+        let peer = connection?.peer()?.ip().to_canonical();
+        let family = self.shared.proxies.family()?;
+        self.shared.proxies.contains(peer).then_some((peer, family))
+    }
+
+    fn observe(&self, head: &RequestHead<'_>, envelope: &mut Envelope) -> Strip {
+        let connection = head.connection();
+        let believed = self.believed(connection);
+        envelope.client = match believed {
+            Some((peer, family)) => {
+                let found = walk::walk(head.headers(), peer, family, &self.shared.proxies);
+                let source = if found.malformed {
+                    envelope.trail.flag(MALFORMED);
+                    AddressSource::MalformedProxyHeader
+                } else {
+                    AddressSource::Proxy
+                };
+                Some(ClientInfo::from_proxy(found.address, source, found.secure, found.host))
+            }
+            None => connection.map(ClientInfo::from_connection),
+        };
+        let strip = Strip::needed(head.headers(), believed.map(|(_, family)| family));
+        if strip != Strip::Nothing {
+            envelope.trail.flag(REMOVED);
+        }
+        strip
+    }
+}
+
+impl<S> Layer<S> for EvidenceLayer {
+    type Service = Gate<S, Self>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        Gate::new(inner, self.clone())
+    }
+}
+
+impl Step for EvidenceLayer {
+    type Memo = Strip;
+
+    fn stage(&self) -> Stage {
+        Stage::Evidence
+    }
+
+    fn clock(&self) -> &dyn Clock {
+        &*self.shared.clock
+    }
+
+    fn decide_now(&self, head: &RequestHead<'_>, envelope: &mut Envelope) -> Now<Result<Strip, Rejection>> {
+        Now::Known(Ok(self.observe(head, envelope)))
+    }
+
+    async fn decide(&self, head: RequestHead<'_>, envelope: &mut Envelope) -> Result<Strip, Rejection> {
+        Ok(self.observe(&head, envelope))
+    }
+
+    fn amend_request(&self, memo: &Strip, headers: &mut HeaderMap) {
+        memo.apply(headers);
+    }
+}
+
+impl Amend for Strip {
+    fn amend(self, _: &mut HeaderMap) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Request;
+
+    use super::*;
+    use crate::{TlsVersion, clock::Instants};
+
+    fn observe(peer: &str, fields: &[(&str, &str)]) -> Envelope {
+        let mut request = Request::builder();
+        for (name, value) in fields {
+            request = request.header(*name, *value);
+        }
+        let mut request = request.body(()).unwrap();
+        request.extensions_mut().insert(Connection::tls(peer.parse().unwrap(), TlsVersion::Tls13));
+        let layer = EvidenceLayer::new(TrustedProxies::x_forwarded(["10.0.12.7"]).unwrap());
+        let mut envelope = Envelope::new(Instants::new(0, 0));
+        layer.observe(&RequestHead::of(&request), &mut envelope);
+        envelope
+    }
+
+    #[test]
+    fn what_is_wrong_shows_in_the_record() {
+        let (proxy, stranger) = ("10.0.12.7:1", "198.51.100.7:1");
+        for (name, peer, fields, flags) in [
+            ("nothing", proxy, &[][..], &[][..]),
+            ("in order", proxy, &[("x-forwarded-for", "192.0.2.1")], &[]),
+            ("garbage", proxy, &[("x-forwarded-for", "?")], &[MALFORMED]),
+            ("the other family", proxy, &[("forwarded", "for=192.0.2.1")], &[REMOVED]),
+            ("a stranger", stranger, &[("x-forwarded-for", "192.0.2.1")], &[REMOVED]),
+            ("a stranger's garbage", stranger, &[("x-forwarded-for", "?")], &[REMOVED]),
+        ] {
+            assert_eq!(observe(peer, fields).trail.flags, flags, "{name}");
+        }
+    }
+
+    #[test]
+    fn the_proxy_s_tls_is_not_the_client_s() {
+        let secure = |peer, fields| observe(peer, fields).client.unwrap().is_secure();
+        assert!(!secure("10.0.12.7:1", &[("x-forwarded-for", "192.0.2.1")]));
+        assert!(!secure("10.0.12.7:1", &[("x-forwarded-proto", "http")]));
+        assert!(secure("10.0.12.7:1", &[("x-forwarded-proto", "https")]));
+        assert!(secure("198.51.100.7:1", &[("x-forwarded-proto", "http")]), "a stranger's own TLS");
+    }
+}

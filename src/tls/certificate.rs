@@ -1,0 +1,186 @@
+use std::{fmt, path::Path, sync::Arc};
+
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+use tokio_rustls::rustls::{
+    ServerConfig,
+    crypto::aws_lc_rs,
+    sign::{CertifiedKey, SingleCertAndKey},
+    version::{TLS12, TLS13},
+};
+use zeroize::Zeroizing;
+
+use crate::error::ConfigError;
+
+/// A server's certificate, the chain up to its issuer, and its private key. `Debug` shows none of them.
+///
+/// The key is checked to belong to the certificate; whether the certificate is expired or for the right name is not.
+#[must_use]
+#[derive(Clone)]
+pub struct ServerCertificate {
+    #[cfg(feature = "tls-self-signed")]
+    certificate: CertificateDer<'static>,
+    pub(super) config: ServerConfig,
+}
+
+impl ServerCertificate {
+    /// Reads the chain (the server's own certificate first) and the key from PEM files. Blocks; call it at start.
+    ///
+    /// # Errors
+    /// If a file cannot be read, or as [`from_pem`](Self::from_pem).
+    pub fn from_pem_files(chain: impl AsRef<Path>, key: impl AsRef<Path>) -> Result<Self, ConfigError> {
+        let (chain, key) = (chain.as_ref(), key.as_ref());
+        let (chain_name, key_name) = (chain.display().to_string(), key.display().to_string());
+        let read = |path: &Path, setting, name: &str| {
+            std::fs::read(path).map_err(|source| ConfigError::new(setting, name, "cannot be read").caused_by(source))
+        };
+        let chain = read(chain, CHAIN, &chain_name)?;
+        let key = Zeroizing::new(read(key, KEY, &key_name)?);
+        Self::read(&chain, &chain_name, &key, &key_name)
+    }
+
+    /// Reads the chain (the server's own certificate first) and the key (PKCS #8, PKCS #1 or SEC 1) from PEM.
+    ///
+    /// # Errors
+    /// If the PEM does not parse, there is no certificate or no key in it, the key is of a kind that is not supported, or
+    /// it does not belong to the certificate.
+    pub fn from_pem(chain: &[u8], key: &[u8]) -> Result<Self, ConfigError> {
+        Self::read(chain, "(PEM)", key, "(PEM)")
+    }
+
+    /// Makes a key and a certificate for these names and addresses, signed by itself. For development and tests: no
+    /// client trusts it until it is told to. The key stays in memory.
+    ///
+    /// # Errors
+    /// If a name is neither a DNS name nor an address.
+    #[cfg(feature = "tls-self-signed")]
+    pub fn self_signed<I: IntoIterator<Item: AsRef<str>>>(names: I) -> Result<Self, ConfigError> {
+        let names: Vec<String> = names.into_iter().map(|name| name.as_ref().to_owned()).collect();
+        let shown = format!("{names:?}");
+        if names.is_empty() {
+            return Err(ConfigError::new("self-signed certificate", shown, "must name a host"));
+        }
+        let made = rcgen::generate_simple_self_signed(names).map_err(|source| {
+            ConfigError::new("self-signed certificate", &*shown, "cannot be made").caused_by(source)
+        })?;
+        let key = PrivateKeyDer::Pkcs8(made.signing_key.serialize_der().into());
+        Self::certify(vec![made.cert.der().clone()], key, &shown)
+    }
+
+    /// The server's own certificate as PEM, for a client to trust. Not the key.
+    #[cfg(feature = "tls-self-signed")]
+    #[must_use]
+    pub fn certificate_pem(&self) -> String {
+        use base64::{Engine, engine::general_purpose::STANDARD};
+
+        let mut pem = String::from("-----BEGIN CERTIFICATE-----\n");
+        let text = STANDARD.encode(&self.certificate);
+        for (index, char) in text.chars().enumerate() {
+            if index > 0 && index % 64 == 0 {
+                pem.push('\n');
+            }
+            pem.push(char);
+        }
+        pem.push_str("\n-----END CERTIFICATE-----\n");
+        pem
+    }
+
+    fn read(chain: &[u8], chain_name: &str, key: &[u8], key_name: &str) -> Result<Self, ConfigError> {
+        let chain = CertificateDer::pem_slice_iter(chain)
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|source| ConfigError::new(CHAIN, chain_name, "is not PEM").caused_by(source))?;
+        if chain.is_empty() {
+            return Err(ConfigError::new(CHAIN, chain_name, "has no certificate"));
+        }
+        let key = PrivateKeyDer::from_pem_slice(key)
+            .map_err(|source| ConfigError::new(KEY, key_name, "has no private key in PEM").caused_by(source))?;
+        Self::certify(chain, key, key_name)
+    }
+
+    fn certify(
+        chain: Vec<CertificateDer<'static>>,
+        key: PrivateKeyDer<'static>,
+        name: &str,
+    ) -> Result<Self, ConfigError> {
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        #[cfg(feature = "tls-self-signed")]
+        let certificate = chain.first().cloned().ok_or_else(|| ConfigError::new(CHAIN, name, "has no certificate"))?;
+        let key = CertifiedKey::from_der(chain, key, &provider).map_err(|source| {
+            ConfigError::new(KEY, name, "does not belong to the certificate, or is not supported").caused_by(source)
+        })?;
+        // The provider is named: what the process chose for others, or failed to choose, does not matter here.
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&TLS13, &TLS12])
+            .map_err(|source| ConfigError::new(CHAIN, name, "cannot be served").caused_by(source))?
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::new(SingleCertAndKey::from(key)));
+        Ok(Self {
+            #[cfg(feature = "tls-self-signed")]
+            certificate,
+            config,
+        })
+    }
+}
+
+const CHAIN: &str = "certificate chain";
+const KEY: &str = "private key";
+
+impl fmt::Debug for ServerCertificate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServerCertificate").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+#[cfg(feature = "tls-self-signed")]
+mod tests {
+    use super::*;
+
+    fn pem(names: &[&str]) -> (String, String) {
+        let made =
+            rcgen::generate_simple_self_signed(names.iter().map(ToString::to_string).collect::<Vec<_>>()).unwrap();
+        (made.cert.pem(), made.signing_key.serialize_pem())
+    }
+
+    #[test]
+    fn a_pair_is_checked_at_start() {
+        let ((chain, key), (_, other)) = (pem(&["localhost"]), pem(&["localhost"]));
+        assert!(ServerCertificate::from_pem(chain.as_bytes(), key.as_bytes()).is_ok());
+        for (name, chain, key, setting) in [
+            ("another's key", &*chain, &*other, KEY),
+            ("no key", &chain, "", KEY),
+            ("a certificate for a key", &chain, &chain, KEY),
+            ("no certificate", "", &key, CHAIN),
+            ("a key for a certificate", &key, &key, CHAIN),
+            ("broken base64", "-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n", &key, CHAIN),
+        ] {
+            let error = ServerCertificate::from_pem(chain.as_bytes(), key.as_bytes()).unwrap_err();
+            assert_eq!(error.setting(), setting, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_missing_file_is_named() {
+        let error = ServerCertificate::from_pem_files("/nowhere/server.crt", "/nowhere/server.key").unwrap_err();
+        assert_eq!((error.setting(), error.value()), (CHAIN, "/nowhere/server.crt"));
+    }
+
+    #[test]
+    fn the_certificate_comes_back_as_pem() {
+        let (chain, key) = pem(&["localhost", "127.0.0.1"]);
+        let certificate = ServerCertificate::from_pem(chain.as_bytes(), key.as_bytes()).unwrap();
+        let lines = |pem: &str| pem.lines().map(str::to_owned).collect::<Vec<_>>();
+        assert_eq!(lines(&certificate.certificate_pem()), lines(&chain));
+    }
+
+    #[test]
+    fn self_signed_needs_a_name() {
+        assert!(ServerCertificate::self_signed(["localhost", "127.0.0.1"]).is_ok());
+        assert!(ServerCertificate::self_signed([""; 0]).is_err());
+        assert_eq!(ServerCertificate::self_signed(["h\u{f6}st"]).unwrap_err().value(), "[\"h\u{f6}st\"]");
+    }
+
+    #[test]
+    fn debug_shows_no_key() {
+        assert_eq!(format!("{:?}", ServerCertificate::self_signed(["localhost"]).unwrap()), "ServerCertificate { .. }");
+    }
+}

@@ -1,0 +1,325 @@
+use std::{net::IpAddr, sync::Arc};
+
+use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
+use tower::Layer;
+
+use super::{hsts::Hsts, redirect::Targets};
+use crate::{
+    client::{AddressSource, ClientInfo, TlsVersion},
+    clock::{Clock, SystemClock},
+    context::{Envelope, Stage},
+    error::ConfigError,
+    evidence::{Host, REMOVED, any_forwarding},
+    gate::{Amend, Gate, Step},
+    head::RequestHead,
+    now::Now,
+    rejection::{Rejection, RejectionKind},
+};
+
+/// The record's word for a credential that anybody on the way could read; the request was refused.
+const EXPOSED: &str = "credential_over_plain_http";
+/// The record's word for a credential that was removed from an exempt request.
+const IGNORED: &str = "credential_ignored_over_plain_http";
+
+/// Refuses plain HTTP. See the [module docs](crate::tls).
+///
+/// ```
+/// use http::Method;
+/// use portcullis::tls::{Hsts, TlsLayer};
+///
+/// let layer = TlsLayer::require()
+///     .hsts(Hsts::one_year().include_subdomains())
+///     .redirect_to(["www.example.com"])?
+///     .exempt(Method::GET, "/health")?;
+/// # let _ = layer;
+/// # Ok::<(), portcullis::ConfigError>(())
+/// ```
+#[must_use]
+#[derive(Clone, Debug)]
+pub struct TlsLayer {
+    shared: Arc<Shared>,
+}
+
+#[derive(Clone, Debug)]
+struct Shared {
+    minimum: Option<TlsVersion>,
+    hsts: Option<HeaderValue>,
+    redirect: Option<Targets>,
+    exempt: Vec<(Method, Box<str>)>,
+    credentials: Vec<HeaderName>,
+    plain_on_loopback: bool,
+    clock: Arc<dyn Clock>,
+}
+
+impl TlsLayer {
+    /// Refuses plain HTTP with `403`, sends no `Strict-Transport-Security`, and takes any TLS version.
+    pub fn require() -> Self {
+        let shared = Shared {
+            minimum: None,
+            hsts: None,
+            redirect: None,
+            exempt: Vec::new(),
+            credentials: vec![
+                header::AUTHORIZATION,
+                header::PROXY_AUTHORIZATION,
+                header::COOKIE,
+                HeaderName::from_static("x-api-key"),
+            ],
+            plain_on_loopback: false,
+            clock: Arc::new(SystemClock::new()),
+        };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// Sends `GET` and `HEAD` for one of these hosts on to HTTPS, with `308`, path and query kept. Everything else is
+    /// refused as before. Default: no redirect, because a client that is redirected never learns that its credential
+    /// crossed the wire in the clear (OWASP ASVS 5.0, 4.1.2).
+    ///
+    /// An item is a host, or `host:port` for another port than 443. The request's host picks the item: `Host` or the
+    /// authority (RFC 9110 §7.2), or what a trusted proxy says it was.
+    ///
+    /// # Errors
+    /// If the list is empty, or an item is not a host.
+    pub fn redirect_to<I: IntoIterator<Item: AsRef<str>>>(mut self, hosts: I) -> Result<Self, ConfigError> {
+        self.set().redirect = Some(Targets::read(hosts)?);
+        Ok(self)
+    }
+
+    /// Sends `Strict-Transport-Security` with responses to requests over HTTPS, in place of what the handler set. Never
+    /// for `localhost` and address literals (RFC 6797 §8.1.1). Default: not sent.
+    pub fn hsts(mut self, hsts: Hsts) -> Self {
+        self.set().hsts = hsts.value();
+        self
+    }
+
+    /// Passes this method and path over plain HTTP, for a health check. Both are compared exactly: `/health` is neither
+    /// `/health/` nor `/Health`, and `GET` is not `HEAD`. The query may be anything.
+    ///
+    /// Credentials are removed from such a request: `Authorization`, `Proxy-Authorization`, `Cookie`, `X-API-Key`, and
+    /// what [`credential_header`](Self::credential_header) names.
+    ///
+    /// # Errors
+    /// If the path does not begin with `/`, or has a `?` or `#`.
+    pub fn exempt(mut self, method: Method, path: impl Into<String>) -> Result<Self, ConfigError> {
+        let path = path.into();
+        if !path.starts_with('/') || path.contains(['?', '#']) {
+            return Err(ConfigError::new("exempt path", format!("{path:?}"), "must begin with / and have no query"));
+        }
+        self.set().exempt.push((method, path.into()));
+        Ok(self)
+    }
+
+    /// Treats this header as a credential, too, when it comes over plain HTTP.
+    pub fn credential_header(mut self, name: HeaderName) -> Self {
+        self.set().credentials.push(name);
+        self
+    }
+
+    /// Refuses older versions with `403`, where this process terminated TLS. Behind a proxy the version is not known, and
+    /// the proxy has to see to it. Default: none, because rustls speaks nothing below TLS 1.2 (RFC 9325 §3.1.1).
+    pub fn minimum_version(mut self, version: TlsVersion) -> Self {
+        self.set().minimum = Some(version);
+        self
+    }
+
+    /// Passes plain HTTP, credentials and all, if the connection's other end is a loopback address and nothing hints at a
+    /// proxy: neither a trusted one, nor any forwarding header. For development.
+    ///
+    /// A proxy on the same machine that writes no forwarding header looks like a local client.
+    pub fn dangerous_plain_http_on_loopback(mut self) -> Self {
+        self.set().plain_on_loopback = true;
+        self
+    }
+
+    /// Reads the time from this clock if this is the outermost layer; otherwise the layer outside has read it already.
+    /// Default: [`SystemClock`].
+    pub fn with_clock(mut self, clock: impl Clock) -> Self {
+        self.set().clock = Arc::new(clock);
+        self
+    }
+
+    fn set(&mut self) -> &mut Shared {
+        Arc::make_mut(&mut self.shared)
+    }
+
+    fn verify(&self, head: &RequestHead<'_>, envelope: &mut Envelope) -> Result<Passed, Rejection> {
+        let proxied = self.shared.plain_on_loopback
+            && (envelope.trail.flags.contains(&REMOVED) || any_forwarding(head.headers()));
+        let client = envelope.client_or_connection(head)?;
+        if client.is_secure() {
+            return self.over_tls(head, client);
+        }
+        if self.shared.plain_on_loopback && !proxied && is_local(client) {
+            return Ok(Passed::plain(false));
+        }
+        let refusal = (!self.is_exempt(head)).then(|| self.refusal(head, client));
+        let credential = self.shared.credentials.iter().any(|name| head.headers().contains_key(name));
+        if credential {
+            envelope.trail.flag(if refusal.is_some() { EXPOSED } else { IGNORED });
+        }
+        refusal.map_or(Ok(Passed::plain(credential)), Err)
+    }
+
+    fn refusal(&self, head: &RequestHead<'_>, client: &ClientInfo) -> Rejection {
+        let redirect = self.shared.redirect.as_ref();
+        match redirect.map(|targets| targets.answer(head.method(), head.uri(), host(head, client))) {
+            Some(Ok(redirect)) => redirect,
+            Some(Err(reason)) => Rejection::new(RejectionKind::PlainHttp, reason),
+            None => Rejection::new(RejectionKind::PlainHttp, "plain HTTP"),
+        }
+    }
+
+    fn over_tls(&self, head: &RequestHead<'_>, client: &ClientInfo) -> Result<Passed, Rejection> {
+        let sts = match &self.shared.hsts {
+            None => Sts::AsIs,
+            Some(_) if host(head, client).and_then(Host::parse).is_some_and(|host| host.is_local_or_literal()) => {
+                Sts::Remove
+            }
+            Some(value) => Sts::Set(value.clone()),
+        };
+        let below = self.shared.minimum.is_some_and(|minimum| client.tls_version().is_some_and(|it| it < minimum));
+        if !below {
+            return Ok(Passed { sts, drop_credentials: false });
+        }
+        let rejection = Rejection::new(RejectionKind::PlainHttp, "the TLS version is below the minimum");
+        Err(match sts {
+            Sts::Set(value) => rejection.with_header(header::STRICT_TRANSPORT_SECURITY, value),
+            Sts::AsIs | Sts::Remove => rejection,
+        })
+    }
+
+    fn is_exempt(&self, head: &RequestHead<'_>) -> bool {
+        self.shared.exempt.iter().any(|(method, path)| method == head.method() && **path == *head.path())
+    }
+}
+
+/// Whether the client sits on this machine and talks to us directly.
+fn is_local(client: &ClientInfo) -> bool {
+    client.source() == AddressSource::Connection
+        && client.address().is_some_and(|address| IpAddr::is_loopback(&address))
+}
+
+/// The host that the client asked for. A second `Host` makes it unknown.
+fn host<'a>(head: &RequestHead<'a>, client: &'a ClientInfo) -> Option<&'a str> {
+    client
+        .forwarded_host()
+        .or_else(|| head.uri().authority().map(http::uri::Authority::as_str))
+        .or_else(|| head.single_header(&header::HOST).ok().flatten())
+}
+
+impl<S> Layer<S> for TlsLayer {
+    type Service = Gate<S, Self>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        Gate::new(inner, self.clone())
+    }
+}
+
+impl Step for TlsLayer {
+    type Memo = Passed;
+
+    fn stage(&self) -> Stage {
+        Stage::Tls
+    }
+
+    fn clock(&self) -> &dyn Clock {
+        &*self.shared.clock
+    }
+
+    fn decide_now(&self, head: &RequestHead<'_>, envelope: &mut Envelope) -> Now<Result<Passed, Rejection>> {
+        Now::Known(self.verify(head, envelope))
+    }
+
+    async fn decide(&self, head: RequestHead<'_>, envelope: &mut Envelope) -> Result<Passed, Rejection> {
+        self.verify(&head, envelope)
+    }
+
+    fn amend_request(&self, memo: &Passed, headers: &mut HeaderMap) {
+        if memo.drop_credentials {
+            for name in &self.shared.credentials {
+                headers.remove(name);
+            }
+        }
+    }
+}
+
+/// A request that passed.
+#[derive(Debug)]
+pub(crate) struct Passed {
+    sts: Sts,
+    drop_credentials: bool,
+}
+
+/// What becomes of the response's `Strict-Transport-Security`.
+#[derive(Debug)]
+enum Sts {
+    AsIs,
+    Remove,
+    Set(HeaderValue),
+}
+
+impl Passed {
+    /// Over plain HTTP, where the header must not be sent (RFC 6797 §7.2).
+    const fn plain(drop_credentials: bool) -> Self {
+        Self { sts: Sts::Remove, drop_credentials }
+    }
+}
+
+impl Amend for Passed {
+    fn amend(self, headers: &mut HeaderMap) {
+        match self.sts {
+            Sts::AsIs => {}
+            Sts::Remove => {
+                headers.remove(header::STRICT_TRANSPORT_SECURITY);
+            }
+            Sts::Set(value) => {
+                headers.insert(header::STRICT_TRANSPORT_SECURITY, value);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Request;
+
+    use super::*;
+    use crate::{Connection, clock::Instants};
+
+    fn flags(layer: &TlsLayer, path: &str, fields: &[(&str, &str)]) -> Vec<&'static str> {
+        let mut request = Request::get(path);
+        for (name, value) in fields {
+            request = request.header(*name, *value);
+        }
+        let mut request = request.body(()).unwrap();
+        request.extensions_mut().insert(Connection::plain("198.51.100.7:1".parse().unwrap()));
+        let mut envelope = Envelope::new(Instants::new(0, 0));
+        let _ = layer.verify(&RequestHead::of(&request), &mut envelope);
+        envelope.trail.flags
+    }
+
+    #[test]
+    fn an_exposed_credential_shows_in_the_record() {
+        let layer = TlsLayer::require()
+            .exempt(Method::GET, "/health")
+            .unwrap()
+            .redirect_to(["a.example"])
+            .unwrap()
+            .credential_header(HeaderName::from_static("x-device-key"));
+        let names = ["authorization", "proxy-authorization", "cookie", "x-api-key", "x-device-key"];
+        for name in names {
+            assert_eq!(flags(&layer, "/", &[(name, "secret")]), [EXPOSED], "{name}");
+            assert_eq!(flags(&layer, "/", &[(name, "secret"), ("host", "a.example")]), [EXPOSED], "{name}, redirected");
+            assert_eq!(flags(&layer, "/health", &[(name, "secret")]), [IGNORED], "{name}, exempt");
+        }
+        assert!(flags(&layer, "/", &[("host", "a.example")]).is_empty());
+        assert!(flags(&layer, "/health", &[]).is_empty());
+    }
+
+    #[test]
+    fn an_exempt_path_is_a_path() {
+        for path in ["", "health", "*", "/health?x", "/health#x", "http://a/health"] {
+            assert_eq!(TlsLayer::require().exempt(Method::GET, path).unwrap_err().value(), format!("{path:?}"));
+        }
+    }
+}

@@ -1,0 +1,248 @@
+//! What the evidence layer finds out, and what it keeps from the handler.
+
+#![allow(clippy::unwrap_used, unreachable_pub, reason = "helpers of tests, in a crate of their own")]
+
+mod support;
+
+use std::{
+    convert::Infallible,
+    sync::{Arc, Mutex},
+};
+
+use http::{HeaderMap, Request, Response, StatusCode};
+use portcullis::{
+    AddressSource, ClientInfo, Connection, SecurityContext, TlsVersion,
+    evidence::{EvidenceLayer, TrustedProxies},
+    tls::TlsLayer,
+};
+use support::{NOW, Probe, Still, get, get_plain, send, with};
+use tower::{Layer, Service, service_fn};
+
+const PROXY: &str = "10.0.12.7:40100";
+
+fn x_forwarded() -> EvidenceLayer {
+    EvidenceLayer::new(TrustedProxies::x_forwarded(["10.0.12.0/24"]).unwrap()).with_clock(Still)
+}
+
+fn forwarded() -> EvidenceLayer {
+    EvidenceLayer::new(TrustedProxies::forwarded(["10.0.12.0/24"]).unwrap()).with_clock(Still)
+}
+
+fn nobody() -> EvidenceLayer {
+    EvidenceLayer::new(TrustedProxies::none()).with_clock(Still)
+}
+
+/// What a handler sees.
+struct View {
+    headers: HeaderMap,
+    client: Option<ClientInfo>,
+    at: u64,
+}
+
+impl View {
+    fn names(&self) -> Vec<&str> {
+        let mut names: Vec<_> = self.headers.keys().map(http::HeaderName::as_str).collect();
+        names.sort_unstable();
+        names
+    }
+
+    fn address(&self) -> String {
+        self.client.as_ref().unwrap().address().unwrap().to_string()
+    }
+
+    fn is_secure(&self) -> bool {
+        self.client.as_ref().unwrap().is_secure()
+    }
+}
+
+async fn see(layer: &EvidenceLayer, request: Request<()>) -> View {
+    let seen = Arc::new(Mutex::new(None));
+    let handler = {
+        let seen = Arc::clone(&seen);
+        service_fn(move |request: Request<()>| {
+            let context = SecurityContext::of(request.extensions()).unwrap();
+            let view =
+                View { headers: request.headers().clone(), client: context.client(), at: context.at().unix_seconds() };
+            *seen.lock().unwrap() = Some(view);
+            async { Ok::<_, Infallible>(Response::new(String::new())) }
+        })
+    };
+    assert_eq!(send(&layer.layer(handler), request).await.status(), StatusCode::OK);
+    let view = seen.lock().unwrap().take();
+    view.unwrap()
+}
+
+fn from(peer: &str, fields: &[(&'static str, &str)]) -> Request<()> {
+    let mut request = Request::get("/").body(()).unwrap();
+    request.extensions_mut().insert(Connection::plain(peer.parse().unwrap()));
+    fields.iter().fold(request, |request, (name, value)| with(request, name, value))
+}
+
+const EVERYTHING: [(&str, &str); 12] = [
+    ("forwarded", "for=203.0.113.1;proto=https;host=evil.example"),
+    ("x-forwarded-for", "203.0.113.1"),
+    ("x-forwarded-for", "203.0.113.2"),
+    ("x-forwarded-proto", "https"),
+    ("x-forwarded-host", "evil.example"),
+    ("x-forwarded-port", "443"),
+    ("x-forwarded-prefix", "/admin"),
+    ("x-forwarded-server", "evil"),
+    ("x-real-ip", "203.0.113.1"),
+    ("X_Forwarded_For", "203.0.113.1"),
+    ("host", "api.example.com"),
+    ("x-request-id", "1"),
+];
+
+#[tokio::test]
+async fn a_stranger_s_forwarding_headers_are_neither_believed_nor_passed_on() {
+    for (name, layer) in [("none", nobody()), ("x-forwarded", x_forwarded()), ("forwarded", forwarded())] {
+        let view = see(&layer, from("198.51.100.7:1", &EVERYTHING)).await;
+        assert_eq!(view.names(), ["host", "x-request-id"], "{name}");
+        assert_eq!(view.address(), "198.51.100.7", "{name}");
+        assert!(!view.is_secure(), "{name}");
+        let client = view.client.unwrap();
+        assert_eq!((client.source(), client.forwarded_host()), (AddressSource::Connection, None), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn only_the_configured_family_is_read_and_passed_on() {
+    let view = see(&x_forwarded(), from(PROXY, &EVERYTHING)).await;
+    assert_eq!((view.address().as_str(), view.is_secure()), ("203.0.113.2", true));
+    assert_eq!(
+        view.names(),
+        [
+            "host",
+            "x-forwarded-for",
+            "x-forwarded-host",
+            "x-forwarded-port",
+            "x-forwarded-prefix",
+            "x-forwarded-proto",
+            "x-forwarded-server",
+            "x-request-id"
+        ]
+    );
+    assert_eq!(view.headers.get_all("x-forwarded-for").iter().count(), 2);
+
+    let view = see(&forwarded(), from(PROXY, &EVERYTHING)).await;
+    assert_eq!((view.address().as_str(), view.is_secure()), ("203.0.113.1", true));
+    assert_eq!(view.names(), ["forwarded", "host", "x-request-id"]);
+
+    let other =
+        see(&forwarded(), from(PROXY, &[("x-forwarded-for", "203.0.113.1"), ("x-forwarded-proto", "https")])).await;
+    assert_eq!((other.address().as_str(), other.is_secure()), ("10.0.12.7", false));
+}
+
+#[tokio::test]
+async fn a_client_cannot_choose_its_address_through_a_proxy() {
+    let cases: [(&str, &str, &str); 4] = [
+        ("leftmost", "127.0.0.1, 198.51.100.7", "198.51.100.7"),
+        ("as a proxy", "203.0.113.1, 10.0.12.9, 198.51.100.7", "198.51.100.7"),
+        ("through two proxies", "203.0.113.1, 198.51.100.7, 10.0.12.8", "198.51.100.7"),
+        ("mapped", "::ffff:127.0.0.1, ::ffff:198.51.100.7", "198.51.100.7"),
+    ];
+    for (name, chain, address) in cases {
+        for peer in [PROXY, "[::ffff:10.0.12.7]:40100"] {
+            let view = see(&x_forwarded(), from(peer, &[("x-forwarded-for", chain)])).await;
+            assert_eq!(view.address(), address, "{name} from {peer}");
+            assert_eq!(view.client.unwrap().source(), AddressSource::Proxy, "{name}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn garbage_gives_the_proxy_s_own_address_and_no_https() {
+    let flood = vec!["203.0.113.1"; 65].join(", ");
+    for chain in ["nonsense", "", "203.0.113.1,", &flood] {
+        let fields = [("x-forwarded-for", chain), ("x-forwarded-proto", "https")];
+        let view = see(&x_forwarded(), from(PROXY, &fields)).await;
+        assert_eq!((view.address().as_str(), view.is_secure()), ("10.0.12.7", false), "{chain:.20}");
+        assert_eq!(view.client.unwrap().source(), AddressSource::MalformedProxyHeader, "{chain:.20}");
+    }
+}
+
+#[tokio::test]
+async fn https_is_the_client_s_hop() {
+    let tls = |peer: &str, fields: &[(&'static str, &str)]| {
+        let mut request = from(peer, fields);
+        request.extensions_mut().insert(Connection::tls(peer.parse().unwrap(), TlsVersion::Tls13));
+        request
+    };
+    let secure = |fields: &'static [(&'static str, &'static str)]| async move {
+        see(&x_forwarded(), tls(PROXY, fields)).await.is_secure()
+    };
+    assert!(!secure(&[("x-forwarded-for", "198.51.100.7")]).await, "the proxy's TLS is not the client's");
+    assert!(!secure(&[("x-forwarded-for", "198.51.100.7"), ("x-forwarded-proto", "http")]).await);
+    assert!(secure(&[("x-forwarded-for", "198.51.100.7"), ("x-forwarded-proto", "https")]).await);
+
+    let direct = see(&x_forwarded(), tls("198.51.100.7:1", &[("x-forwarded-proto", "http")])).await.client.unwrap();
+    assert!(direct.is_secure());
+    assert_eq!(direct.tls_version(), Some(TlsVersion::Tls13));
+}
+
+#[tokio::test]
+async fn without_a_connection_the_request_passes_unknown_and_stripped() {
+    let mut request = from(PROXY, &EVERYTHING);
+    request.extensions_mut().clear();
+    let view = see(&x_forwarded(), request).await;
+    assert_eq!(view.client, None);
+    assert_eq!(view.names(), ["host", "x-request-id"]);
+}
+
+#[tokio::test]
+async fn a_unix_socket_is_never_a_trusted_proxy() {
+    let mut request = from(PROXY, &EVERYTHING);
+    request.extensions_mut().insert(Connection::unaddressed());
+    let view = see(&x_forwarded(), request).await;
+    assert_eq!(view.names(), ["host", "x-request-id"]);
+    let client = view.client.unwrap();
+    assert_eq!((client.address(), client.is_secure()), (None, false));
+}
+
+#[tokio::test]
+async fn the_clock_is_read_where_the_context_opens() {
+    assert_eq!(see(&nobody(), get("/")).await.at, NOW);
+}
+
+#[tokio::test]
+async fn https_that_a_stranger_claims_is_refused() {
+    let stack = |layer: EvidenceLayer| layer.layer(TlsLayer::require().layer(Probe::default()));
+    for fields in [
+        &[("x-forwarded-proto", "https"), ("x-forwarded-for", "203.0.113.1")][..],
+        &[("forwarded", "for=203.0.113.1;proto=https")],
+    ] {
+        for layer in [nobody(), x_forwarded(), forwarded()] {
+            let answer = send(&stack(layer), from("198.51.100.7:1", fields)).await;
+            assert_eq!(answer.status(), StatusCode::FORBIDDEN);
+        }
+    }
+    let good = [("x-forwarded-proto", "https"), ("x-forwarded-for", "198.51.100.7")];
+    assert_eq!(send(&stack(x_forwarded()), from(PROXY, &good)).await.status(), StatusCode::OK);
+    assert_eq!(send(&stack(forwarded()), from(PROXY, &good)).await.status(), StatusCode::FORBIDDEN, "other family");
+}
+
+#[tokio::test]
+async fn the_order_is_checked() {
+    let probe = Probe::default();
+    let right = nobody().layer(TlsLayer::require().layer(probe.clone()));
+    assert_eq!(send(&right, get("/")).await.status(), StatusCode::OK);
+    let wrong = TlsLayer::require().layer(nobody().layer(probe.clone()));
+    assert_eq!(send(&wrong, get("/")).await.status(), StatusCode::INTERNAL_SERVER_ERROR);
+    assert_eq!(send(&wrong, get_plain("/")).await.status(), StatusCode::FORBIDDEN, "shut before that");
+    let twice = nobody().layer(nobody().layer(probe.clone()));
+    assert_eq!(send(&twice, get("/")).await.status(), StatusCode::INTERNAL_SERVER_ERROR);
+    assert_eq!(probe.seen.calls(), 1);
+}
+
+#[tokio::test]
+async fn the_service_can_be_shared_and_is_not_cloned() {
+    fn shared<S: Service<Request<()>> + Clone + Send + Sync>(_: &S) {}
+
+    let probe = Probe::default();
+    let mut service = x_forwarded().layer(probe.clone());
+    shared(&service);
+    let clones = probe.seen.clones();
+    std::future::poll_fn(|cx| Service::<Request<()>>::poll_ready(&mut service, cx)).await.unwrap();
+    service.call(from(PROXY, &EVERYTHING)).await.unwrap();
+    assert_eq!(probe.seen.clones(), clones);
+}
