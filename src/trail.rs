@@ -1,6 +1,6 @@
 //! What a request's stages, policies and handler leave for the audit record.
 
-use std::{borrow::Cow, sync::Arc};
+use std::{borrow::Cow, ops::Deref, sync::Arc};
 
 use crate::policy::{Decision, Verdict};
 
@@ -14,27 +14,83 @@ pub const MAX_NOTE_LEN: usize = 256;
 pub(crate) struct DecisionFact {
     pub(crate) backend: &'static str,
     pub(crate) decision: Decision,
-    pub(crate) action: Option<Box<str>>,
+    pub(crate) action: Option<Arc<str>>,
     pub(crate) rule: Option<Arc<str>>,
     pub(crate) reasons: Vec<Cow<'static, str>>,
 }
 
 impl DecisionFact {
-    pub(crate) fn of(backend: &'static str, action: Option<&str>, verdict: &Verdict) -> Self {
-        Self {
-            backend,
-            decision: verdict.decision(),
-            action: action.map(Into::into),
-            rule: verdict.rule().cloned(),
-            reasons: verdict.reasons().to_vec(),
+    #[cfg_attr(not(feature = "guard"), expect(dead_code, reason = "the guard is its only user"))]
+    pub(crate) fn new(backend: &'static str, action: Option<Arc<str>>, verdict: Verdict) -> Self {
+        let decision = verdict.decision();
+        let (rule, reasons) = verdict.into_parts();
+        Self { backend, decision, action, rule, reasons }
+    }
+}
+
+/// Decisions in order. The first one, mostly the only one, costs no allocation.
+#[derive(Debug, Default)]
+pub(crate) enum Decisions {
+    #[default]
+    None,
+    One(DecisionFact),
+    Several(Vec<DecisionFact>),
+}
+
+impl Decisions {
+    fn push(&mut self, fact: DecisionFact) {
+        *self = match std::mem::take(self) {
+            Self::None => Self::One(fact),
+            Self::One(first) => Self::Several(vec![first, fact]),
+            Self::Several(mut facts) => {
+                facts.push(fact);
+                Self::Several(facts)
+            }
         }
     }
+
+    fn truncate(&mut self, len: usize) {
+        match self {
+            Self::Several(facts) => facts.truncate(len),
+            Self::One(_) if len == 0 => *self = Self::None,
+            Self::None | Self::One(_) => {}
+        }
+    }
+}
+
+impl Deref for Decisions {
+    type Target = [DecisionFact];
+
+    fn deref(&self) -> &[DecisionFact] {
+        match self {
+            Self::None => &[],
+            Self::One(fact) => std::slice::from_ref(fact),
+            Self::Several(facts) => facts,
+        }
+    }
+}
+
+impl<'a> IntoIterator for &'a Decisions {
+    type Item = &'a DecisionFact;
+    type IntoIter = std::slice::Iter<'a, DecisionFact>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}
+
+/// How far the decisions had come, for [`Trail::rewind`].
+#[derive(Clone, Copy, Debug)]
+#[cfg_attr(not(feature = "guard"), expect(dead_code, reason = "the guard is its only user"))]
+pub(crate) struct Mark {
+    kept: usize,
+    lost: u32,
 }
 
 /// Facts for the record that no stage needs again.
 #[derive(Debug, Default)]
 pub(crate) struct Trail {
-    pub(crate) decisions: Vec<DecisionFact>,
+    pub(crate) decisions: Decisions,
     pub(crate) decisions_lost: u32,
     pub(crate) notes: Vec<(Box<str>, Box<str>)>,
     pub(crate) notes_lost: u32,
@@ -51,6 +107,18 @@ impl Trail {
         } else {
             self.decisions_lost = self.decisions_lost.saturating_add(1);
         }
+    }
+
+    #[cfg_attr(not(feature = "guard"), expect(dead_code, reason = "the guard is its only user"))]
+    pub(crate) fn mark(&self) -> Mark {
+        Mark { kept: self.decisions.len(), lost: self.decisions_lost }
+    }
+
+    /// Forgets the decisions since the mark: those that an attempt found before it had to wait are made again.
+    #[cfg_attr(not(feature = "guard"), expect(dead_code, reason = "the guard is its only user"))]
+    pub(crate) fn rewind(&mut self, to: Mark) {
+        self.decisions.truncate(to.kept);
+        self.decisions_lost = to.lost;
     }
 
     pub(crate) fn note(&mut self, name: &str, value: &str) {
@@ -85,5 +153,29 @@ mod tests {
         }
         assert_eq!((trail.notes.len(), trail.notes_lost), (MAX_NOTES, 1));
         assert!(trail.notes.iter().all(|(_, value)| value.len() <= MAX_NOTE_LEN));
+    }
+
+    #[test]
+    fn decisions_keep_their_order_are_bounded_and_rewind() {
+        let mut trail = Trail::default();
+        let fact = |n: usize| DecisionFact::new("test", Some(n.to_string().into()), Verdict::allow());
+        let actions = |trail: &Trail| {
+            trail.decisions.iter().map(|fact| fact.action.as_deref().unwrap().into()).collect::<Vec<String>>()
+        };
+        let empty = trail.mark();
+        trail.decided(fact(0));
+        let one = trail.mark();
+        for n in 1..MAX_DECISIONS + 3 {
+            trail.decided(fact(n));
+        }
+        assert_eq!(actions(&trail), (0..MAX_DECISIONS).map(|n| n.to_string()).collect::<Vec<_>>());
+        assert_eq!(trail.decisions_lost, 3);
+        trail.rewind(one);
+        assert_eq!((actions(&trail), trail.decisions_lost), (vec!["0".to_owned()], 0));
+        trail.rewind(empty);
+        assert!(trail.decisions.is_empty());
+        trail.decided(fact(7));
+        trail.rewind(empty);
+        assert!(trail.decisions.is_empty());
     }
 }

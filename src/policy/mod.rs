@@ -5,8 +5,12 @@
 
 mod backend;
 mod query;
+#[cfg(feature = "rbac")]
+mod rbac;
 mod verdict;
 
 pub use backend::PolicyBackend;
 pub use query::{AccessQuery, Resource};
+#[cfg(feature = "rbac")]
+pub use rbac::{Permission, Rbac, Role};
 pub use verdict::{Decision, Verdict};

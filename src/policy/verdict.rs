@@ -82,7 +82,7 @@ impl Verdict {
         Self::of(Decision::CannotDecide).because(reason)
     }
 
-    const fn of(decision: Decision) -> Self {
+    pub(crate) const fn of(decision: Decision) -> Self {
         Self { decision, rule: None, reasons: Vec::new(), obligations: Vec::new() }
     }
 
@@ -123,6 +123,11 @@ impl Verdict {
     #[must_use]
     pub fn reasons(&self) -> &[Cow<'static, str>] {
         &self.reasons
+    }
+
+    /// Rule and reasons, for the record.
+    pub(crate) fn into_parts(self) -> (Option<Arc<str>>, Vec<Cow<'static, str>>) {
+        (self.rule, self.reasons)
     }
 
     /// What the application must do for the allow to count.

@@ -1,0 +1,241 @@
+//! From a requirement to a decision: three-valued, at once where everything is in memory.
+
+use std::{future::Future, net::IpAddr, pin::Pin, sync::Arc};
+
+use crate::{
+    clock::Instants,
+    context::misordered,
+    guard::requirement::Node,
+    head::RequestHead,
+    now::Now,
+    policy::{AccessQuery, Decision, PolicyBackend, Verdict},
+    principal::Principal,
+    rejection::Rejection,
+    trail::{DecisionFact, Trail},
+};
+
+/// No policy backend where one is needed; the text says how to mend it.
+pub(super) const NO_POLICY: &str =
+    "no policy where one must be asked: set it on the stack, or with GuardLayer::with_policy outside";
+
+/// What a requirement is asked about.
+#[derive(Clone, Copy)]
+pub(super) struct Ask<'a> {
+    pub(super) head: RequestHead<'a>,
+    pub(super) subject: &'a Principal,
+    pub(super) client: Option<&'a Principal>,
+    pub(super) policy: Option<&'a dyn PolicyBackend>,
+    pub(super) route: Option<&'a str>,
+    pub(super) address: Option<IpAddr>,
+    pub(super) at: Instants,
+    pub(super) fulfilled: &'a [Box<str>],
+}
+
+/// The decision, and what it would be if the credential carried every scope that is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Answer {
+    pub(super) decision: Decision,
+    pub(super) with_scopes: Decision,
+}
+
+impl Answer {
+    const fn of(decision: Decision) -> Self {
+        Self { decision, with_scopes: decision }
+    }
+
+    const fn negate(self) -> Self {
+        Self { decision: self.decision.negate(), with_scopes: self.with_scopes.negate() }
+    }
+}
+
+/// How the parts of a combination join.
+#[derive(Clone, Copy)]
+enum Join {
+    All,
+    Any,
+}
+
+impl Join {
+    const fn start(self) -> Answer {
+        match self {
+            Self::All => Answer::of(Decision::Allow),
+            Self::Any => Answer::of(Decision::Deny),
+        }
+    }
+
+    const fn add(self, so_far: Answer, next: Answer) -> Answer {
+        match self {
+            Self::All => Answer {
+                decision: so_far.decision.and(next.decision),
+                with_scopes: so_far.with_scopes.and(next.with_scopes),
+            },
+            Self::Any => Answer {
+                decision: so_far.decision.or(next.decision),
+                with_scopes: so_far.with_scopes.or(next.with_scopes),
+            },
+        }
+    }
+
+    /// Whether no further part can change it.
+    fn is_settled(self, so_far: Answer) -> bool {
+        so_far
+            == match self {
+                Self::All => Answer::of(Decision::Deny),
+                Self::Any => Answer::of(Decision::Allow),
+            }
+    }
+}
+
+/// Decides without waiting, if the parts that can answer at once settle it. `positive` tells that no odd number of `not`
+/// stands outside: only there more scopes could help.
+pub(super) fn decide_now(
+    node: &Node,
+    ask: &Ask<'_>,
+    trail: &mut Trail,
+    positive: bool,
+) -> Now<Result<Answer, Rejection>> {
+    match node {
+        Node::All(nodes) => join_now(Join::All, nodes, ask, trail, positive),
+        Node::Any(nodes) => join_now(Join::Any, nodes, ask, trail, positive),
+        Node::Not(node) => decide_now(node, ask, trail, !positive).map(|answer| answer.map(Answer::negate)),
+        Node::Authenticated => settle(trail, "authenticated", None, Verdict::allow()),
+        #[cfg(feature = "rbac")]
+        Node::Permission(permission) => {
+            settle(trail, "rbac", Some(permission.shared_name()), permission.verdict(ask.subject))
+        }
+        #[cfg(feature = "rbac")]
+        Node::Role(role) => {
+            let verdict = match role.held_by(ask.subject) {
+                Some(rule) => Verdict::allow().by(Arc::clone(rule)),
+                None => Verdict::deny("no role of the principal is or inherits it"),
+            };
+            settle(trail, "role", Some(role.shared_name()), verdict)
+        }
+        Node::RoleNamed(name) => settle(trail, "role", Some(name), allow_if(ask.subject.has_role(name))),
+        Node::Scope(scope) => {
+            let held = ask.subject.has_scope(scope);
+            settle(trail, "scope", Some(scope), allow_if(held)).map(|answer| {
+                answer.map(|answer| if positive { Answer { with_scopes: Decision::Allow, ..answer } } else { answer })
+            })
+        }
+        Node::Check(name, test) => settle(trail, "check", Some(name), allow_if(test(ask.subject, &ask.head))),
+        Node::Policy(action) => match ask.policy {
+            Some(policy) => match policy.decide_now(&query(ask, action)) {
+                Now::Known(verdict) => Now::Known(conclude(policy, action, verdict, ask, trail)),
+                Now::Wait => Now::Wait,
+            },
+            None => Now::Known(Err(misordered(NO_POLICY))),
+        },
+    }
+}
+
+fn join_now(
+    join: Join,
+    nodes: &[Node],
+    ask: &Ask<'_>,
+    trail: &mut Trail,
+    positive: bool,
+) -> Now<Result<Answer, Rejection>> {
+    let mut so_far = join.start();
+    let mut waits = false;
+    for node in nodes {
+        match decide_now(node, ask, trail, positive) {
+            Now::Known(Ok(answer)) => so_far = join.add(so_far, answer),
+            Now::Known(Err(rejection)) => return Now::Known(Err(rejection)),
+            Now::Wait => waits = true,
+        }
+        if join.is_settled(so_far) {
+            return Now::Known(Ok(so_far));
+        }
+    }
+    if waits { Now::Wait } else { Now::Known(Ok(so_far)) }
+}
+
+/// Decides what [`decide_now`] could not.
+pub(super) fn decide<'a>(
+    node: &'a Node,
+    ask: &'a Ask<'a>,
+    trail: &'a mut Trail,
+    positive: bool,
+) -> Pin<Box<dyn Future<Output = Result<Answer, Rejection>> + Send + 'a>> {
+    Box::pin(async move {
+        let (join, nodes) = match node {
+            Node::All(nodes) => (Join::All, nodes),
+            Node::Any(nodes) => (Join::Any, nodes),
+            Node::Not(node) => return decide(node, ask, trail, !positive).await.map(Answer::negate),
+            Node::Policy(action) => return ask_policy(action, ask, trail).await,
+            leaf => {
+                return match decide_now(leaf, ask, trail, positive) {
+                    Now::Known(answer) => answer,
+                    Now::Wait => Ok(Answer::of(Decision::CannotDecide)),
+                };
+            }
+        };
+        let mut so_far = join.start();
+        for node in nodes {
+            so_far = join.add(so_far, decide(node, ask, &mut *trail, positive).await?);
+            if join.is_settled(so_far) {
+                break;
+            }
+        }
+        Ok(so_far)
+    })
+}
+
+async fn ask_policy(action: &Arc<str>, ask: &Ask<'_>, trail: &mut Trail) -> Result<Answer, Rejection> {
+    let policy = ask.policy.ok_or_else(|| misordered(NO_POLICY))?;
+    let verdict = policy.decide(&query(ask, action)).await;
+    conclude(policy, action, verdict, ask, trail)
+}
+
+fn query<'a>(ask: &Ask<'a>, action: &'a str) -> AccessQuery<'a> {
+    AccessQuery::new(ask.subject, action, ask.at)
+        .with_client(ask.client)
+        .with_route(ask.head.method().as_str(), ask.route)
+        .with_address(ask.address)
+}
+
+fn conclude(
+    policy: &dyn PolicyBackend,
+    action: &Arc<str>,
+    verdict: Verdict,
+    ask: &Ask<'_>,
+    trail: &mut Trail,
+) -> Result<Answer, Rejection> {
+    let (verdict, unfulfilled) = hold_to_obligations(verdict, ask.fulfilled);
+    let decision = verdict.decision();
+    trail.decided(DecisionFact::new(policy.name(), Some(Arc::clone(action)), verdict));
+    unfulfilled.map_or(Ok(Answer::of(decision)), Err)
+}
+
+/// Turns an allow into a denial and a refusal if it obliges to something that nobody declared to fulfil.
+pub(super) fn hold_to_obligations(verdict: Verdict, fulfilled: &[Box<str>]) -> (Verdict, Option<Rejection>) {
+    let missing = verdict.obligations().iter().find(|obligation| !fulfilled.iter().any(|held| **held == ***obligation));
+    match missing {
+        Some(obligation) if verdict.decision() == Decision::Allow => {
+            let reason = format!("obligation {obligation:?} is not declared as fulfilled");
+            let mut denied = Verdict::deny(reason.clone());
+            if let Some(rule) = verdict.rule() {
+                denied = denied.by(Arc::clone(rule));
+            }
+            let rejection = Rejection::new(crate::rejection::RejectionKind::Misconfigured, reason);
+            (denied, Some(rejection))
+        }
+        Some(_) | None => (verdict, None),
+    }
+}
+
+fn allow_if(held: bool) -> Verdict {
+    if held { Verdict::allow() } else { Verdict::deny("not held") }
+}
+
+fn settle(
+    trail: &mut Trail,
+    backend: &'static str,
+    action: Option<&Arc<str>>,
+    verdict: Verdict,
+) -> Now<Result<Answer, Rejection>> {
+    let answer = Answer::of(verdict.decision());
+    trail.decided(DecisionFact::new(backend, action.cloned(), verdict));
+    Now::Known(Ok(answer))
+}
