@@ -13,3 +13,8 @@ pub use api_key_store::api_key_store;
 pub use authenticator::{AuthenticatorFixture, authenticator};
 #[cfg(feature = "rate-limit")]
 pub use rate_limit_store::rate_limit_store;
+#[cfg(feature = "audit")]
+mod audit_sink;
+
+#[cfg(feature = "audit")]
+pub use audit_sink::audit_sink;

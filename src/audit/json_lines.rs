@@ -1,0 +1,445 @@
+use std::{
+    fmt,
+    fs::{File, OpenOptions},
+    future::poll_fn,
+    io::{self, Read, Seek, SeekFrom, Write},
+    num::NonZeroUsize,
+    path::Path,
+    sync::Arc,
+    task::Poll,
+    thread::JoinHandle,
+};
+
+use async_trait::async_trait;
+
+use crate::{
+    audit::{
+        AuditRecord, AuditSink, Lost,
+        queue::{Batch, Queue},
+    },
+    error::{ConfigError, StoreError, StoreErrorKind},
+    log,
+};
+
+const BACKEND: &str = "json_lines";
+
+/// What happens to a record while the queue is full.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[expect(clippy::exhaustive_enums, reason = "complete by definition: wait or do not")]
+pub enum WhenFull {
+    /// The thread that serves the request waits for the writer. Nothing is lost, and a disk that stands still stops the
+    /// service.
+    #[default]
+    Wait,
+    /// The record is discarded and counted.
+    Discard,
+}
+
+/// Writes one JSON object a line to a file, from a thread of its own.
+///
+/// At most 10 000 records wait for the writer ([`with_capacity`](Self::with_capacity)); when that many do, the next request
+/// waits ([`when_full`](Self::when_full)). A record that cannot be written is counted as lost and said once in the log.
+/// Records are handed to the operating system as soon as they come, in batches under load; nothing calls `fsync`.
+///
+/// Dropping it writes what is queued, and waits for that; so does [`flush`](AuditSink::flush) without dropping it.
+///
+/// ```no_run
+/// use std::sync::Arc;
+/// use portcullis::audit::{AuditLayer, AuditSink, JsonLines};
+///
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let sink = Arc::new(JsonLines::open("audit.jsonl")?);
+/// let audit = AuditLayer::new(Arc::clone(&sink));
+/// // serve ..
+/// sink.flush().await?;
+/// # let _ = audit;
+/// # Ok(())
+/// # }
+/// ```
+pub struct JsonLines {
+    queue: Arc<Queue>,
+    capacity: NonZeroUsize,
+    when_full: WhenFull,
+    writer: Option<JoinHandle<()>>,
+}
+
+impl JsonLines {
+    /// The most records that wait for the writer, unless said otherwise.
+    pub const CAPACITY: NonZeroUsize = match NonZeroUsize::new(10_000) {
+        Some(records) => records,
+        None => NonZeroUsize::MIN,
+    };
+
+    /// Appends to this file. It is made if it is missing, on Unix for its owner alone (mode `0600`).
+    ///
+    /// If the file ends in the middle of a line, because somebody died while writing, a new line is begun.
+    ///
+    /// # Errors
+    /// If the file cannot be opened for appending, or the thread cannot be started.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, ConfigError> {
+        let path = path.as_ref();
+        let mut options = OpenOptions::new();
+        options.append(true).create(true);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        let file = options.open(path).map_err(|error| {
+            ConfigError::new("audit file", path.display().to_string(), "cannot be opened for appending")
+                .caused_by(error)
+        })?;
+        Self::start(file, ends_within_a_line(path))
+    }
+
+    /// Writes to this instead of a file: a pipe, memory. It is flushed after each batch.
+    ///
+    /// # Errors
+    /// If the thread cannot be started.
+    pub fn to_writer(writer: impl Write + Send + 'static) -> Result<Self, ConfigError> {
+        Self::start(writer, false)
+    }
+
+    /// Sets what happens while the queue is full. Default: [`WhenFull::Wait`].
+    #[must_use]
+    pub fn when_full(mut self, when_full: WhenFull) -> Self {
+        self.when_full = when_full;
+        self
+    }
+
+    /// Sets how many records may wait for the writer. Default: [`CAPACITY`](Self::CAPACITY). A record takes about a
+    /// kilobyte, and a few dozen at most.
+    #[must_use]
+    pub fn with_capacity(mut self, records: NonZeroUsize) -> Self {
+        self.capacity = records;
+        self
+    }
+
+    fn start(writer: impl Write + Send + 'static, torn: bool) -> Result<Self, ConfigError> {
+        let queue = Arc::new(Queue::new());
+        let lines = Lines { writer, torn, text: Vec::new(), ends: Vec::new() };
+        let thread = std::thread::Builder::new()
+            .name("portcullis-audit".into())
+            .spawn({
+                let queue = Arc::clone(&queue);
+                move || write_all(&queue, lines)
+            })
+            .map_err(|error| ConfigError::new("audit writer", "its thread", "cannot be started").caused_by(error))?;
+        Ok(Self { queue, capacity: Self::CAPACITY, when_full: WhenFull::default(), writer: Some(thread) })
+    }
+}
+
+#[async_trait]
+impl AuditSink for JsonLines {
+    fn accept(&self, record: AuditRecord) -> Result<(), Lost> {
+        self.queue.push(record, self.capacity, self.when_full == WhenFull::Wait)
+    }
+
+    fn lost(&self) -> u64 {
+        self.queue.lost()
+    }
+
+    async fn flush(&self) -> Result<(), StoreError> {
+        let mark = self.queue.mark();
+        let failure = poll_fn(|cx| match self.queue.settled(mark, cx.waker()) {
+            Some(failure) => Poll::Ready(failure),
+            None => Poll::Pending,
+        });
+        match failure.await {
+            None => Ok(()),
+            Some(kind) => Err(StoreError::new(StoreErrorKind::Unavailable, BACKEND).caused_by(io::Error::from(kind))),
+        }
+    }
+}
+
+impl Drop for JsonLines {
+    fn drop(&mut self) {
+        self.queue.close();
+        if let Some(writer) = self.writer.take() {
+            // If it panicked, what it had is counted as lost, and the panic was reported where it happened.
+            let _ = writer.join();
+        }
+    }
+}
+
+impl fmt::Debug for JsonLines {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("JsonLines")
+            .field("capacity", &self.capacity)
+            .field("when_full", &self.when_full)
+            .field("lost", &self.lost())
+            .finish_non_exhaustive()
+    }
+}
+
+fn write_all(queue: &Queue, mut lines: Lines<impl Write>) {
+    let failed = log::Once::new();
+    let mut batch = Batch::of(queue);
+    while batch.fill() {
+        let (lost, failure) = lines.write(batch.records());
+        if let Some(error) = &failure {
+            failed.error(&format!("cannot write an audit record: {error}; it is said once, the sink has the count"));
+        }
+        batch.settle(lost, failure.map(|error| error.kind()));
+    }
+}
+
+/// Whether the last byte of a file is something other than a line feed. What cannot be read, a pipe for example, is not.
+fn ends_within_a_line(path: &Path) -> bool {
+    let last = || -> io::Result<Option<u8>> {
+        if !path.metadata()?.is_file() {
+            return Ok(None);
+        }
+        let mut file = File::open(path)?;
+        if file.metadata()?.len() == 0 {
+            return Ok(None);
+        }
+        file.seek(SeekFrom::End(-1))?;
+        let mut byte = [0];
+        file.read_exact(&mut byte)?;
+        Ok(Some(u8::from_ne_bytes(byte)))
+    };
+    !matches!(last(), Ok(Some(b'\n') | None) | Err(_))
+}
+
+struct Lines<W> {
+    writer: W,
+    /// Whether the last line lacks its end.
+    torn: bool,
+    text: Vec<u8>,
+    /// Where each record's line ends in `text`.
+    ends: Vec<usize>,
+}
+
+impl<W: Write> Lines<W> {
+    /// Writes a line for each record; tells how many were not written, and why.
+    fn write(&mut self, records: &[AuditRecord]) -> (u64, Option<io::Error>) {
+        self.text.clear();
+        self.ends.clear();
+        if self.torn {
+            self.text.push(b'\n');
+        }
+        let mut failure = None;
+        for record in records {
+            let begin = self.text.len();
+            match serde_json::to_writer(&mut self.text, record) {
+                Ok(()) => {
+                    self.text.push(b'\n');
+                    self.ends.push(self.text.len());
+                }
+                Err(error) => {
+                    self.text.truncate(begin);
+                    failure = Some(error.into());
+                }
+            }
+        }
+        let (written, stopped) = self.write_text();
+        match written.checked_sub(1).and_then(|last| self.text.get(last)) {
+            Some(byte) => self.torn = *byte != b'\n',
+            None => {}
+        }
+        let mut delivered = self.ends.iter().filter(|end| **end <= written).count();
+        let stopped = stopped.or_else(|| {
+            let error = self.writer.flush().err()?;
+            // Some of it may be there; who must know the number cannot count on it.
+            delivered = 0;
+            Some(error)
+        });
+        let lost = records.len().saturating_sub(delivered);
+        (u64::try_from(lost).unwrap_or(u64::MAX), stopped.or(failure))
+    }
+
+    fn write_text(&mut self) -> (usize, Option<io::Error>) {
+        let mut written: usize = 0;
+        while let Some(rest) = self.text.get(written..).filter(|rest| !rest.is_empty()) {
+            match self.writer.write(rest) {
+                Ok(0) => return (written, Some(io::ErrorKind::WriteZero.into())),
+                Ok(count) => written = written.saturating_add(count),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return (written, Some(error)),
+            }
+        }
+        (written, None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Mutex, PoisonError, mpsc};
+
+    use super::*;
+    use crate::audit::record::sample;
+
+    /// Says how each call of `write` goes: so many bytes, or an error. Then all goes well.
+    #[derive(Debug, Default)]
+    struct Disk {
+        plan: Vec<io::Result<usize>>,
+        bytes: Arc<Mutex<Vec<u8>>>,
+    }
+
+    impl Disk {
+        fn planned(mut plan: Vec<io::Result<usize>>) -> (Self, Arc<Mutex<Vec<u8>>>) {
+            plan.reverse();
+            let disk = Self { plan, bytes: Arc::default() };
+            let bytes = Arc::clone(&disk.bytes);
+            (disk, bytes)
+        }
+    }
+
+    impl Write for Disk {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let count = self.plan.pop().unwrap_or(Ok(bytes.len()))?.min(bytes.len());
+            self.bytes.lock().unwrap_or_else(PoisonError::into_inner).extend(&bytes[..count]);
+            Ok(count)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn full() -> io::Error {
+        io::ErrorKind::StorageFull.into()
+    }
+
+    fn lines_of(disk: Disk) -> Lines<Disk> {
+        Lines { writer: disk, torn: false, text: Vec::new(), ends: Vec::new() }
+    }
+
+    fn paths(bytes: &Mutex<Vec<u8>>) -> Vec<Option<String>> {
+        let text = String::from_utf8(bytes.lock().unwrap().clone()).unwrap();
+        let path = |line| Some(serde_json::from_str::<serde_json::Value>(line).ok()?["path"].as_str()?.to_owned());
+        text.lines().map(path).collect()
+    }
+
+    #[test]
+    fn what_is_written_in_part_is_counted_to_the_record() {
+        let line = serde_json::to_vec(&sample("/0")).unwrap().len() + 1;
+        for (name, plan, lost, left) in [
+            ("all at once", vec![], 0, vec![Some("/0"), Some("/1"), Some("/later")]),
+            ("in pieces", vec![Ok(7), Ok(900)], 0, vec![Some("/0"), Some("/1"), Some("/later")]),
+            (
+                "interrupted",
+                vec![Err(io::ErrorKind::Interrupted.into())],
+                0,
+                vec![Some("/0"), Some("/1"), Some("/later")],
+            ),
+            ("nothing", vec![Err(full())], 2, vec![Some("/later")]),
+            ("one line", vec![Ok(line), Err(full())], 1, vec![Some("/0"), Some("/later")]),
+            ("a line and a half", vec![Ok(line + 9), Err(full())], 1, vec![Some("/0"), None, Some("/later")]),
+            ("half a line", vec![Ok(9), Ok(0)], 2, vec![None, Some("/later")]),
+        ] {
+            let (disk, bytes) = Disk::planned(plan);
+            let mut lines = lines_of(disk);
+            let (counted, failure) = lines.write(&[sample("/0"), sample("/1")]);
+            assert_eq!(counted, lost, "{name}");
+            assert_eq!(failure.is_some(), lost > 0, "{name}");
+            assert_eq!(lines.write(&[sample("/later")]).0, 0, "{name}");
+            let left: Vec<_> = left.into_iter().map(|path| path.map(str::to_owned)).collect();
+            assert_eq!(paths(&bytes), left, "{name}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_failed_write_is_told_by_one_flush_and_counted_for_good() {
+        let (disk, bytes) = Disk::planned(vec![Err(full())]);
+        let sink = JsonLines::to_writer(disk).unwrap();
+        assert_eq!(sink.accept(sample("/lost")), Ok(()));
+        assert_eq!(sink.flush().await.unwrap_err().kind(), StoreErrorKind::Unavailable);
+        assert_eq!(sink.lost(), 1);
+        assert_eq!(sink.accept(sample("/kept")), Ok(()));
+        assert!(sink.flush().await.is_ok());
+        assert_eq!(sink.lost(), 1);
+        assert_eq!(paths(&bytes), [Some("/kept".to_owned())]);
+    }
+
+    /// Writes when told to.
+    #[derive(Debug)]
+    struct Gated {
+        begun: mpsc::Sender<()>,
+        gate: mpsc::Receiver<()>,
+        bytes: Arc<Mutex<Vec<u8>>>,
+    }
+
+    impl Write for Gated {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let _ = self.begun.send(());
+            let _ = self.gate.recv();
+            self.bytes.lock().unwrap().extend(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// A sink for two records whose writer has taken the first and stands still.
+    fn standing_still(when_full: WhenFull) -> (JsonLines, mpsc::Sender<()>, Arc<Mutex<Vec<u8>>>) {
+        let ((begun, has_begun), (open, gate)) = (mpsc::channel(), mpsc::channel());
+        let bytes = Arc::default();
+        let writer = Gated { begun, gate, bytes: Arc::clone(&bytes) };
+        let two = NonZeroUsize::new(2).unwrap();
+        let sink = JsonLines::to_writer(writer).unwrap().with_capacity(two).when_full(when_full);
+        assert_eq!(sink.accept(sample("/0")), Ok(()));
+        has_begun.recv().unwrap();
+        (sink, open, bytes)
+    }
+
+    #[test]
+    fn a_full_queue_discards_and_counts() {
+        let (sink, open, bytes) = standing_still(WhenFull::Discard);
+        assert_eq!(sink.accept(sample("/1")), Ok(()));
+        assert_eq!(sink.accept(sample("/2")), Err(Lost));
+        assert_eq!(sink.lost(), 1);
+        drop(open);
+        drop(sink);
+        assert_eq!(paths(&bytes), [Some("/0".to_owned()), Some("/1".to_owned())]);
+    }
+
+    #[test]
+    fn a_full_queue_waits_and_loses_nothing() {
+        let (sink, open, bytes) = standing_still(WhenFull::Wait);
+        let sink = Arc::new(sink);
+        std::thread::scope(|scope| {
+            let waits = scope.spawn(|| (1..100).map(|n| sink.accept(sample(&format!("/{n}")))).collect::<Vec<_>>());
+            drop(open);
+            assert!(waits.join().unwrap().iter().all(Result::is_ok));
+        });
+        assert_eq!(sink.lost(), 0);
+        drop(sink);
+        assert_eq!(paths(&bytes).len(), 100);
+    }
+
+    #[derive(Debug)]
+    struct Broken;
+
+    impl Write for Broken {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            panic!("broken")
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn a_writer_that_panics_loses_what_it_counts() {
+        let sink = JsonLines::to_writer(Broken).unwrap();
+        assert_eq!(sink.accept(sample("/0")), Ok(()));
+        assert!(sink.flush().await.is_err());
+        assert_eq!(sink.accept(sample("/1")), Err(Lost));
+        assert_eq!(sink.lost(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_torn_last_line_is_left_alone() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "{\"path\":").unwrap();
+        let sink = JsonLines::open(file.path()).unwrap();
+        assert_eq!(sink.accept(sample("/0")), Ok(()));
+        sink.flush().await.unwrap();
+        let bytes = Mutex::new(std::fs::read(file.path()).unwrap());
+        assert_eq!(paths(&bytes), [None, Some("/0".to_owned())]);
+        drop(sink);
+        assert!(!ends_within_a_line(file.path()));
+    }
+}

@@ -1,0 +1,158 @@
+//! Text that may stand in a record: bounded, and without characters that could forge a line or turn one around.
+
+use std::{
+    borrow::Cow,
+    fmt::{Display, Write},
+};
+
+/// Cuts and escapes. Text that needs neither is borrowed.
+///
+/// Control characters, line separators, bidirectional controls and invisible format characters become `\u{…}` in lower-case
+/// hexadecimal, and so does the backslash of a `\u{` that was there before: different texts stay different. The result has
+/// at most `max` bytes and ends with `…` if it was cut.
+pub(crate) fn clean(text: &str, max: usize) -> Cow<'_, str> {
+    let plain = text.bytes().all(|byte| matches!(byte, b' '..=b'~') && byte != b'\\');
+    if text.len() <= max && (plain || !text.char_indices().any(|(at, c)| must_escape(text, at, c))) {
+        return Cow::Borrowed(text);
+    }
+    let mut out = Bounded::new(max);
+    for (at, c) in text.char_indices() {
+        let taken = if must_escape(text, at, c) { out.push(c.escape_unicode()) } else { out.push(c) };
+        if !taken {
+            break;
+        }
+    }
+    Cow::Owned(out.text)
+}
+
+/// The path of a request: as it was sent, but every byte that is not visible ASCII percent-encoded (RFC 3986 §2.1).
+pub(crate) fn path(sent: &str, max: usize) -> Box<str> {
+    if sent.len() <= max && sent.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return sent.into();
+    }
+    let mut out = Bounded::new(max);
+    for byte in sent.bytes() {
+        let taken =
+            if byte.is_ascii_graphic() { out.push(char::from(byte)) } else { out.push(format_args!("%{byte:02X}")) };
+        if !taken {
+            break;
+        }
+    }
+    out.text.into()
+}
+
+fn must_escape(text: &str, at: usize, c: char) -> bool {
+    match c {
+        '\\' => text.get(at..).is_some_and(|rest| rest.starts_with("\\u{")),
+        '\u{ad}'
+        | '\u{61c}'
+        | '\u{180e}'
+        | '\u{200b}'..='\u{200f}'
+        | '\u{2028}'..='\u{202e}'
+        | '\u{2060}'..='\u{206f}'
+        | '\u{feff}'
+        | '\u{fff9}'..='\u{fffb}'
+        | '\u{e0000}'..='\u{e007f}' => true,
+        _ => c.is_control(),
+    }
+}
+
+const CUT: char = '…';
+
+struct Bounded {
+    text: String,
+    max: usize,
+    /// How much of it leaves room for the mark.
+    fits: usize,
+}
+
+impl Bounded {
+    const fn new(max: usize) -> Self {
+        Self { text: String::new(), max, fits: 0 }
+    }
+
+    /// Adds a piece; false once the text is cut.
+    fn push(&mut self, piece: impl Display) -> bool {
+        if write!(self.text, "{piece}").is_err() || self.text.len() > self.max {
+            self.text.truncate(self.fits);
+            self.text.push(CUT);
+            return false;
+        }
+        if self.text.len().saturating_add(CUT.len_utf8()) <= self.max {
+            self.fits = self.text.len();
+        }
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn what_could_forge_a_line_is_escaped() {
+        for (name, text, expected) in [
+            ("plain", "alice", "alice"),
+            ("letters of all scripts", "Zoë 花子", "Zoë 花子"),
+            ("a domain's backslash", r"CORP\alice", r"CORP\alice"),
+            ("line feed", "a\nb", r"a\u{a}b"),
+            ("carriage return", "a\r\nb", r"a\u{d}\u{a}b"),
+            ("escape sequence", "\u{1b}[31mred", r"\u{1b}[31mred"),
+            ("c1 control", "\u{9b}31m", r"\u{9b}31m"),
+            ("delete", "a\u{7f}", r"a\u{7f}"),
+            ("right-to-left override", "a\u{202e}b", r"a\u{202e}b"),
+            ("isolate", "\u{2066}", r"\u{2066}"),
+            ("line separator", "a\u{2028}b", r"a\u{2028}b"),
+            ("zero width", "a\u{200b}b", r"a\u{200b}b"),
+            ("an escape that was there before", r"a\u{a}b", r"a\u{5c}u{a}b"),
+        ] {
+            assert_eq!(clean(text, 256), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn what_needs_no_change_is_borrowed() {
+        assert!(matches!(clean("Zoë", 256), Cow::Borrowed(_)));
+    }
+
+    #[test]
+    fn cut_text_says_so() {
+        assert_eq!(clean("abcdefgh", 8), "abcdefgh");
+        assert_eq!(clean("abcdefghi", 8), "abcde…");
+        assert_eq!(clean("äöüäöü", 8), "äö…");
+        assert_eq!(&*path(&"/a".repeat(600), 1024), format!("{}/…", "/a".repeat(510)));
+    }
+
+    #[test]
+    fn a_path_is_visible_ascii() {
+        for (name, sent, expected) in [
+            ("plain", "/orders/42", "/orders/42"),
+            ("encoded by the client", "/a%0d%0ab", "/a%0d%0ab"),
+            ("raw text", "/ü", "/%C3%BC"),
+            ("right-to-left override", "/a\u{202e}b", "/a%E2%80%AEb"),
+            ("line feed", "/a\nb", "/a%0Ab"),
+            ("delete", "/\u{7f}", "/%7F"),
+        ] {
+            assert_eq!(&*path(sent, 1024), expected, "{name}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_gets_through_and_nothing_is_longer(text in any::<String>(), max in 3..64_usize) {
+            let cleaned = clean(&text, max);
+            prop_assert!(cleaned.len() <= max);
+            prop_assert!(!cleaned.char_indices().any(|(_, c)| c != '\\' && must_escape("", 0, c)));
+            let path = path(&text, max);
+            prop_assert!(path.len() <= max);
+            prop_assert!(path.chars().all(|c| c.is_ascii_graphic() || c == CUT));
+        }
+
+        #[test]
+        fn different_texts_stay_different(a in r"[ab\\u{}\n\u{202e}5c]{0,8}", b in r"[ab\\u{}\n\u{202e}5c]{0,8}") {
+            prop_assert_eq!(a == b, clean(&a, 1024) == clean(&b, 1024));
+        }
+    }
+}

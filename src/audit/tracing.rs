@@ -1,0 +1,102 @@
+use async_trait::async_trait;
+use serde::Serialize;
+
+use crate::{
+    audit::{AuditIdentity, AuditOutcome, AuditRecord, AuditSink, Lost, record::SCHEMA_VERSION, schema::tls_version},
+    client::AddressSource,
+    error::StoreError,
+    rejection::RejectionKind,
+};
+
+/// Emits one `tracing` event for each record, target `portcullis::audit`: `INFO` if it was allowed, `WARN` for the rest.
+///
+/// The fields are those of the JSON schema, flattened (`client_address`, `subject_issuer`, ..); lists are JSON texts. Fields
+/// without a value are left out. What the subscriber does with the event is its own affair: this sink counts nothing as
+/// lost, and its flush flushes nothing.
+///
+/// ```
+/// use portcullis::audit::{AuditLayer, TracingSink};
+///
+/// let audit = AuditLayer::new(TracingSink::new());
+/// # let _ = audit;
+/// ```
+#[derive(Clone, Copy, Debug, Default)]
+#[non_exhaustive]
+pub struct TracingSink;
+
+impl TracingSink {
+    /// Creates the sink.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self
+    }
+}
+
+macro_rules! emit {
+    ($level:expr, $record:expr) => {{
+        let record: &AuditRecord = $record;
+        let (subject, client) = (record.subject(), record.client_identity());
+        ::tracing::event!(
+            target: "portcullis::audit",
+            $level,
+            schema = SCHEMA_VERSION,
+            time = record.time(),
+            request_id = %record.request_id(),
+            outcome = record.outcome().as_str(),
+            status = record.status(),
+            latency_ns = u64::try_from(record.latency().as_nanos()).unwrap_or(u64::MAX),
+            method = &*record.method(),
+            path = record.path(),
+            route = record.route().as_deref(),
+            http_version = record.http_version(),
+            client_address = record.address().map(::tracing::field::display),
+            client_source = record.address_source().map(AddressSource::as_str),
+            client_secure = record.is_secure(),
+            client_tls = record.tls_version().map(tls_version),
+            subject_issuer = subject.map(AuditIdentity::issuer).as_deref(),
+            subject = subject.map(AuditIdentity::subject).as_deref(),
+            subject_kind = subject.map(|subject| subject.kind().as_str()),
+            subject_credential = subject.map(AuditIdentity::credential),
+            subject_credential_id = subject.and_then(AuditIdentity::credential_id).as_deref(),
+            subject_tenant = subject.and_then(AuditIdentity::tenant).as_deref(),
+            client_identity_issuer = client.map(AuditIdentity::issuer).as_deref(),
+            client_identity = client.map(AuditIdentity::subject).as_deref(),
+            client_identity_credential_id = client.and_then(AuditIdentity::credential_id).as_deref(),
+            rejection = record.rejection().map(RejectionKind::code),
+            rejection_reason = record.rejection_reason(),
+            decisions = json(record.decisions().collect()),
+            decisions_lost = record.decisions_lost(),
+            notes = json(record.notes().collect()),
+            notes_lost = record.notes_lost(),
+            flags = json(record.flags().to_vec()),
+        );
+    }};
+}
+
+fn json<T: Serialize>(list: Vec<T>) -> Option<String> {
+    if list.is_empty() { None } else { serde_json::to_string(&list).ok() }
+}
+
+#[async_trait]
+impl AuditSink for TracingSink {
+    fn accept(&self, record: AuditRecord) -> Result<(), Lost> {
+        match record.outcome() {
+            AuditOutcome::Allowed => emit!(::tracing::Level::INFO, &record),
+            AuditOutcome::Denied
+            | AuditOutcome::Unauthenticated
+            | AuditOutcome::Limited
+            | AuditOutcome::Failed
+            | AuditOutcome::Aborted
+            | AuditOutcome::Panicked => emit!(::tracing::Level::WARN, &record),
+        }
+        Ok(())
+    }
+
+    fn lost(&self) -> u64 {
+        0
+    }
+
+    async fn flush(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+}
