@@ -1,1 +1,78 @@
-//! To come.
+//! JSON Web Tokens: who is this, by the word of an issuer?
+//!
+//! [`JwtAuthenticator`] verifies tokens in `Authorization: Bearer` with keys that the service was started with. Put it into
+//! an [`AuthnLayer`](crate::authn::AuthnLayer), inside TLS enforcement.
+//!
+//! A token passes when
+//! 1. it is a compact JWS (RFC 7515 §7.1) of at most 16 KiB, its header at most 4 KiB, in unpadded base64url without spare
+//!    bits; header and claims are one JSON object each, no member twice, at most 16 levels deep,
+//! 2. the header asks for nothing beyond a signature: no `crit`, `b64`, `zip`, `enc`, nested `cty`, and no key of its own
+//!    (`jwk`); `jku`, `x5u` and `x5c` are ignored, keys come from the configuration alone,
+//! 3. `iss` is a configured issuer, byte for byte,
+//! 4. `typ` is that of the token kind that the issuer's profile takes (RFC 9068 §4, RFC 8725 §3.12),
+//! 5. `alg` is on the profile's list and is the algorithm of the key; `kid`, if there, selects among the issuer's keys,
+//! 6. `aud` holds the profile's audience; an ID token's `azp` is the client,
+//! 7. `sub` and `exp` are there; now is before `exp` and not before `nbf` and `iat`, give or take the leeway,
+//! 8. it has no `cnf`: a token that is bound to a key is not a bearer token (RFC 7800), and the binding is not checked yet,
+//! 9. the signature is good.
+//!
+//! | status | when |
+//! |---|---|
+//! | `400` | `Authorization` stands twice or is malformed (RFC 6750 §3.1 `invalid_request`) |
+//! | `401` | a Bearer token with a dot in it that fails any of the above: `error="invalid_token"` (RFC 6750 §3.1) |
+//!
+//! Other credentials, a Bearer token without a dot among them, are [`Absent`](crate::authn::Outcome::Absent) here; the layer
+//! refuses them unless another authenticator claims them. The client never learns which check failed; the reason in the
+//! [`Rejection`](crate::Rejection) says it to the operator, and holds nothing of the token.
+//!
+//! The [`Principal`](crate::Principal) is a [`User`](crate::PrincipalKind::User), or a
+//! [`Service`](crate::PrincipalKind::Service) if `sub` is the token's `client_id`. It carries `jti`, `amr`, scopes, roles and
+//! tenant as the profile maps them, `exp`, and all claims for [`Principal::claims`](crate::Principal::claims).
+//!
+//! There is no revocation yet: until it expires, a token is good. Let tokens live for minutes.
+//!
+//! # Example
+//! ```
+//! use portcullis::{
+//!     Secret,
+//!     authn::AuthnLayer,
+//!     jwt::{Algorithm, Issuer, JwtAuthenticator, Key, KeySet},
+//! };
+//!
+//! // In production a public key: Key::from_pem, or KeySet::from_jwks_file.
+//! let keys = KeySet::new([Key::hmac(Algorithm::HS256, Secret::new(vec![7; 32]))?])?;
+//! let jwt = JwtAuthenticator::builder()
+//!     .issuer(
+//!         Issuer::fixed("https://id.example.com", keys)
+//!             .access_tokens("orders-api")
+//!             .algorithms([Algorithm::HS256])
+//!             .roles_claim("roles"),
+//!     )
+//!     .realm("orders")
+//!     .build()?;
+//! let layer = AuthnLayer::new(jwt);
+//! # let _ = layer;
+//! # Ok::<(), portcullis::ConfigError>(())
+//! ```
+
+mod algorithm;
+mod authenticator;
+mod claims;
+mod der;
+mod issuer;
+mod json;
+mod jwk;
+mod key;
+mod key_set;
+mod profile;
+mod token;
+
+pub use algorithm::Algorithm;
+pub use authenticator::{JwtAuthenticator, JwtAuthenticatorBuilder};
+pub use issuer::{Issuer, IssuerProfile, IssuerTokens};
+pub use key::Key;
+pub use key_set::KeySet;
+
+/// Why a token is refused, for the operator. A fixed text, never a part of the token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Refusal(&'static str);

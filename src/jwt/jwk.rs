@@ -1,0 +1,155 @@
+//! Reads JWKs (RFC 7517). `jsonwebtoken` knows the key types; the members that all of them share are read here, because its
+//! own type takes `Ed25519` for an unknown algorithm and does not tell that a private part is there.
+
+use base64::Engine;
+use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve};
+use serde::{
+    Deserialize,
+    de::{IgnoredAny, MapAccess},
+};
+use serde_json::value::RawValue;
+
+use crate::{
+    error::ConfigError,
+    jwt::{
+        Algorithm, Key, Refusal,
+        json::{self, Members, Value},
+        token::BASE64,
+    },
+};
+
+#[derive(Deserialize)]
+struct JwkSet<'a> {
+    #[serde(borrow)]
+    keys: Vec<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct Jwk {
+    alg: Option<String>,
+    kid: Option<String>,
+    r#use: Option<String>,
+    key_ops: Option<Vec<String>>,
+    /// The private part of RSA, EC and OKP keys.
+    d: Option<IgnoredAny>,
+    #[serde(flatten)]
+    material: AlgorithmParameters,
+}
+
+/// The usable keys of a set, and why the others are not.
+pub(super) fn read_set(json: &str) -> Result<(Vec<Key>, Vec<ConfigError>), ConfigError> {
+    let set: JwkSet<'_> = serde_json::from_str(json).map_err(|error| {
+        ConfigError::new("JWK Set", "the text", "is not a JSON object with an array `keys`").caused_by(error)
+    })?;
+    let (mut keys, mut skipped) = (Vec::new(), Vec::new());
+    for (place, json) in set.keys.into_iter().enumerate() {
+        match read(&format!("key {place} of the JWK Set"), None, json.get()) {
+            Ok(key) => keys.push(key),
+            Err(error) => skipped.push(error),
+        }
+    }
+    Ok((keys, skipped))
+}
+
+impl Key {
+    /// Reads a public JWK (RFC 7517 §4). Its `kid` becomes the id.
+    ///
+    /// The algorithm is the one that is given, else the JWK's `alg`, else that of its curve, and for RSA RS256.
+    ///
+    /// ```
+    /// use portcullis::jwt::{Algorithm, Key};
+    ///
+    /// let jwk = r#"{"kty":"OKP","crv":"Ed25519","kid":"a","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}"#;
+    /// assert_eq!(Key::from_jwk(None, jwk)?.algorithm(), Algorithm::EdDSA);
+    /// assert!(Key::from_jwk(Some(Algorithm::ES256), jwk).is_err());
+    /// # Ok::<(), portcullis::ConfigError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// If the text is not a JWK or has a member twice; if it is private or symmetric (use [`hmac`](Self::hmac)); if its
+    /// `use`, `key_ops` or `alg` forbid it; and as [`from_der`](Self::from_der).
+    pub fn from_jwk(algorithm: Option<Algorithm>, json: &str) -> Result<Self, ConfigError> {
+        read("JWK", algorithm, json)
+    }
+}
+
+fn read(setting: &str, algorithm: Option<Algorithm>, json: &str) -> Result<Key, ConfigError> {
+    let refuse = |value: &str, problem: &str| Err(ConfigError::new(setting, value, problem));
+    if let Err(Refusal(problem)) = json::read(json, &mut Skip, Refusal("is not a JSON object")) {
+        return refuse("the text", problem);
+    }
+    let jwk: Jwk = match serde_json::from_str(json) {
+        Ok(jwk) => jwk,
+        Err(error) => return Err(ConfigError::new(setting, "the text", "is not a JWK").caused_by(error)),
+    };
+    if jwk.d.is_some() {
+        return refuse("a private key", "does not belong here: tokens are verified with the public half");
+    }
+    if let Some(purpose) = jwk.r#use.filter(|purpose| purpose != "sig") {
+        return refuse(&format!("use {purpose:?}"), "is not for signatures (RFC 7517 §4.2)");
+    }
+    if jwk.key_ops.is_some_and(|operations| operations.iter().all(|operation| operation != "verify")) {
+        return refuse("key_ops", "has no \"verify\" (RFC 7517 §4.3)");
+    }
+    let named = match jwk.alg.as_deref().map(|name| (name, Algorithm::from_name(name))) {
+        None => None,
+        Some((name, None)) => return refuse(&format!("alg {name:?}"), "is not known"),
+        Some((name, Some(named))) if algorithm.is_some_and(|algorithm| algorithm != named) => {
+            return refuse(&format!("alg {name:?}"), "is not the algorithm that is asked for");
+        }
+        Some((_, named)) => named,
+    };
+    let key = from_material(algorithm.or(named), &jwk.material).map_err(|error| {
+        ConfigError::new(setting, jwk.kid.as_deref().unwrap_or("without kid"), "is not usable").caused_by(error)
+    })?;
+    Ok(match jwk.kid {
+        Some(id) => key.with_id(id),
+        None => key,
+    })
+}
+
+fn from_material(algorithm: Option<Algorithm>, material: &AlgorithmParameters) -> Result<Key, ConfigError> {
+    let unknown = |problem: &str| Err(ConfigError::new("JWT key", "its key type", problem));
+    match material {
+        AlgorithmParameters::RSA(key) => {
+            let (n, e) = (number(&key.n)?, number(&key.e)?);
+            // OpenID Connect Discovery §3: every provider signs with RS256, and the largest leave `alg` out.
+            Key::from_rsa_numbers(algorithm.unwrap_or(Algorithm::RS256), without_zeros(&n), without_zeros(&e))
+        }
+        AlgorithmParameters::EllipticCurve(key) => {
+            let of_curve = match key.curve {
+                EllipticCurve::P256 => Algorithm::ES256,
+                EllipticCurve::P384 => Algorithm::ES384,
+                _ => return unknown("is on a curve that is not supported"),
+            };
+            Key::from_ec_point(algorithm.unwrap_or(of_curve), &number(&key.x)?, &number(&key.y)?)
+        }
+        AlgorithmParameters::OctetKeyPair(key) if key.curve == EllipticCurve::Ed25519 => {
+            Key::from_ed25519_point(algorithm.unwrap_or(Algorithm::EdDSA), &number(&key.x)?)
+        }
+        AlgorithmParameters::OctetKey(_) => unknown("is symmetric: use Key::hmac"),
+        _ => unknown("is not supported, or lacks a member (RFC 7518 §6)"),
+    }
+}
+
+fn number(text: &str) -> Result<Vec<u8>, ConfigError> {
+    BASE64
+        .decode(text)
+        .map_err(|error| ConfigError::new("JWT key", "a member", "is not base64url without padding").caused_by(error))
+}
+
+/// RFC 7518 §6.3.1.1 forbids the zeros, and warns of libraries that write one.
+fn without_zeros(mut number: &[u8]) -> &[u8] {
+    while let [0, rest @ ..] = number {
+        number = rest;
+    }
+    number
+}
+
+struct Skip;
+
+impl<'de> Members<'de> for Skip {
+    fn member<A: MapAccess<'de>>(&mut self, _: &str, value: Value<'_, 'de, A>) -> Result<(), A::Error> {
+        value.skip()
+    }
+}

@@ -1,0 +1,279 @@
+use std::fmt;
+
+use aws_lc_rs::{
+    hmac,
+    signature::{self, ParsedPublicKey, RsaParameters, RsaPublicKeyComponents, VerificationAlgorithm},
+};
+
+use crate::{
+    error::ConfigError,
+    jwt::{Algorithm, der},
+    secret::Secret,
+};
+
+/// A key that verifies signatures of exactly one [`Algorithm`] (RFC 8725 §3.1). Parsed once; a clone shares nothing with
+/// a token.
+///
+/// The algorithm belongs to the key: a token whose header says another one is never checked with it, so the text of a
+/// public key can never serve as an HMAC secret. `Debug` shows the algorithm and the id.
+///
+/// ```
+/// use portcullis::{Secret, jwt::{Algorithm, Key}};
+///
+/// let key = Key::hmac(Algorithm::HS256, Secret::new(vec![7; 32]))?.with_id("2026-01");
+/// assert_eq!(key.id(), Some("2026-01"));
+/// assert!(Key::hmac(Algorithm::HS512, Secret::new(vec![7; 32])).is_err(), "shorter than the hash");
+/// # Ok::<(), portcullis::ConfigError>(())
+/// ```
+#[derive(Clone)]
+pub struct Key {
+    algorithm: Algorithm,
+    id: Option<Box<str>>,
+    verifier: Verifier,
+}
+
+#[derive(Clone)]
+enum Verifier {
+    Hmac(hmac::Key),
+    Public(ParsedPublicKey),
+}
+
+impl Key {
+    /// Reads a public key in PEM: `PUBLIC KEY` (SPKI, RFC 7468 §13) or `RSA PUBLIC KEY` (PKCS#1).
+    ///
+    /// # Errors
+    /// If the text is not one PEM block; if the block is a private key (a verifier must not hold one) or a certificate; and
+    /// as [`from_der`](Self::from_der).
+    pub fn from_pem(algorithm: Algorithm, pem: impl AsRef<[u8]>) -> Result<Self, ConfigError> {
+        let refuse = |what: &str, problem: &str| Err(ConfigError::new("JWT key", what, problem));
+        let blocks = match pem::parse_many(pem) {
+            Ok(blocks) => blocks,
+            Err(error) => return Err(ConfigError::new("JWT key", "PEM text", "cannot be read").caused_by(error)),
+        };
+        let [block] = blocks.as_slice() else {
+            return refuse("PEM text", "must hold exactly one block");
+        };
+        match block.tag() {
+            "PUBLIC KEY" | "RSA PUBLIC KEY" => Self::from_der(algorithm, block.contents()),
+            "CERTIFICATE" => refuse("a certificate", "is not a public key: take the key out of it"),
+            tag if tag.ends_with("PRIVATE KEY") => refuse(PRIVATE, PRIVATE_PROBLEM),
+            tag => refuse(tag, "is not the label of a public key in PEM"),
+        }
+    }
+
+    /// Reads a public key in DER: SubjectPublicKeyInfo (RFC 5280 §4.1), for RSA also PKCS#1 (RFC 8017 §A.1.1).
+    ///
+    /// # Errors
+    /// If it is a private key; if it is not a key of the algorithm's type and curve; if an RSA modulus has less than
+    /// 2048 or more than 8192 bits (RFC 7518 §3.3) or the exponent is even or less than 65537; if an Ed25519 point has a
+    /// small order; if the algorithm is symmetric.
+    pub fn from_der(algorithm: Algorithm, spki_der: impl AsRef<[u8]>) -> Result<Self, ConfigError> {
+        let der = spki_der.as_ref();
+        if der::is_private_key(der) {
+            return Err(ConfigError::new("JWT key", PRIVATE, PRIVATE_PROBLEM));
+        }
+        match scheme(algorithm)? {
+            Scheme::Rsa(parameters) => match der::rsa_public_key(der) {
+                Some((n, e)) => Self::rsa(algorithm, parameters, n, e),
+                None => Err(mismatch(algorithm)),
+            },
+            // Raw points, which aws-lc-rs takes as well, do not say what they are.
+            Scheme::Ec(..) | Scheme::Ed25519 if !der::is_spki(der) => Err(mismatch(algorithm)),
+            Scheme::Ec(parameters, _) => Self::public(algorithm, parameters, der),
+            Scheme::Ed25519 => match der.last_chunk() {
+                Some(point) if has_small_order(point) => Err(small_order()),
+                _ => Self::public(algorithm, &signature::ED25519, der),
+            },
+        }
+    }
+
+    /// Takes a shared secret for HS256, HS384 or HS512: at least 32, 48 or 64 random bytes (RFC 7518 §3.2), never a
+    /// password (RFC 8725 §3.5).
+    ///
+    /// # Errors
+    /// If the secret is too short or is a key in PEM, or the algorithm is not symmetric.
+    pub fn hmac(algorithm: Algorithm, secret: Secret) -> Result<Self, ConfigError> {
+        let (hash, needed) = match algorithm {
+            Algorithm::HS256 => (hmac::HMAC_SHA256, 32),
+            Algorithm::HS384 => (hmac::HMAC_SHA384, 48),
+            Algorithm::HS512 => (hmac::HMAC_SHA512, 64),
+            Algorithm::RS256
+            | Algorithm::RS384
+            | Algorithm::RS512
+            | Algorithm::PS256
+            | Algorithm::PS384
+            | Algorithm::PS512
+            | Algorithm::ES256
+            | Algorithm::ES384
+            | Algorithm::EdDSA => {
+                return Err(ConfigError::new("JWT key", algorithm.name(), "takes a public key, not a secret"));
+            }
+        };
+        let bytes = secret.expose();
+        if bytes.len() < needed {
+            let value = format!("a secret of {} bytes", bytes.len());
+            let problem = format!("is too short for {algorithm}: at least {needed} bytes (RFC 7518 §3.2)");
+            return Err(ConfigError::new("JWT key", value, problem));
+        }
+        if bytes.trim_ascii_start().starts_with(b"-----BEGIN") {
+            return Err(ConfigError::new("JWT key", "a key in PEM", "is not an HMAC secret"));
+        }
+        Ok(Self { algorithm, id: None, verifier: Verifier::Hmac(hmac::Key::new(hash, bytes)) })
+    }
+
+    /// Sets the key id. A token that names a `kid` is checked with keys of that id, and with keys that have none.
+    #[must_use]
+    pub fn with_id(mut self, id: impl Into<Box<str>>) -> Self {
+        self.id = Some(id.into());
+        self
+    }
+
+    /// The key id.
+    #[must_use]
+    pub fn id(&self) -> Option<&str> {
+        self.id.as_deref()
+    }
+
+    /// The one algorithm that the key is for.
+    #[must_use]
+    pub const fn algorithm(&self) -> Algorithm {
+        self.algorithm
+    }
+
+    /// Big-endian numbers without leading zeros.
+    pub(super) fn from_rsa_numbers(algorithm: Algorithm, n: &[u8], e: &[u8]) -> Result<Self, ConfigError> {
+        match scheme(algorithm)? {
+            Scheme::Rsa(parameters) => Self::rsa(algorithm, parameters, n, e),
+            Scheme::Ec(..) | Scheme::Ed25519 => Err(mismatch(algorithm)),
+        }
+    }
+
+    /// The coordinates of a point, each as long as the field (RFC 7518 §6.2.1.2).
+    pub(super) fn from_ec_point(algorithm: Algorithm, x: &[u8], y: &[u8]) -> Result<Self, ConfigError> {
+        match scheme(algorithm)? {
+            Scheme::Ec(parameters, length) if x.len() == length && y.len() == length => {
+                Self::public(algorithm, parameters, &[&[4], x, y].concat())
+            }
+            Scheme::Ec(..) | Scheme::Rsa(_) | Scheme::Ed25519 => Err(mismatch(algorithm)),
+        }
+    }
+
+    pub(super) fn from_ed25519_point(algorithm: Algorithm, x: &[u8]) -> Result<Self, ConfigError> {
+        match (scheme(algorithm)?, x.try_into()) {
+            (Scheme::Ed25519, Ok(point)) if has_small_order(&point) => Err(small_order()),
+            (Scheme::Ed25519, Ok(_)) => Self::public(algorithm, &signature::ED25519, x),
+            (Scheme::Ed25519 | Scheme::Ec(..) | Scheme::Rsa(_), _) => Err(mismatch(algorithm)),
+        }
+    }
+
+    fn rsa(algorithm: Algorithm, parameters: &'static RsaParameters, n: &[u8], e: &[u8]) -> Result<Self, ConfigError> {
+        let bits = n.first().map_or(0, |first| n.len() * 8 - first.leading_zeros() as usize);
+        if !(2048..=8192).contains(&bits) {
+            let problem = "is out of bounds: 2048 to 8192 (RFC 7518 §3.3)";
+            return Err(ConfigError::new("JWT key", format!("an RSA modulus of {bits} bits"), problem));
+        }
+        let odd = e.last().is_some_and(|last| last % 2 == 1);
+        if !odd || (e.len() < 3 || e.first() == Some(&0)) {
+            return Err(ConfigError::new("JWT key", "its RSA exponent", "must be odd and at least 65537"));
+        }
+        match (RsaPublicKeyComponents { n, e }).to_parsed_public_key(parameters) {
+            Ok(key) => Ok(Self { algorithm, id: None, verifier: Verifier::Public(key) }),
+            Err(error) => Err(mismatch(algorithm).caused_by(error)),
+        }
+    }
+
+    fn public(
+        algorithm: Algorithm,
+        parameters: &'static dyn VerificationAlgorithm,
+        key: &[u8],
+    ) -> Result<Self, ConfigError> {
+        match ParsedPublicKey::new(parameters, key) {
+            Ok(key) => Ok(Self { algorithm, id: None, verifier: Verifier::Public(key) }),
+            Err(error) => Err(mismatch(algorithm).caused_by(error)),
+        }
+    }
+
+    /// Whether the signature is this key's over the message. HMACs are compared in constant time.
+    pub(super) fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
+        match &self.verifier {
+            Verifier::Hmac(key) => hmac::verify(key, message, signature).is_ok(),
+            Verifier::Public(key) => key.verify_sig(message, signature).is_ok(),
+        }
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Key").field("algorithm", &self.algorithm).field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+const PRIVATE: &str = "a private key";
+const PRIVATE_PROBLEM: &str = "does not belong here: tokens are verified with the public half";
+
+/// What verifies signatures of an asymmetric algorithm.
+enum Scheme {
+    Rsa(&'static RsaParameters),
+    /// ECDSA over R and S side by side (RFC 7518 §3.4), with the bytes of a coordinate.
+    Ec(&'static dyn VerificationAlgorithm, usize),
+    Ed25519,
+}
+
+fn scheme(algorithm: Algorithm) -> Result<Scheme, ConfigError> {
+    Ok(match algorithm {
+        Algorithm::RS256 => Scheme::Rsa(&signature::RSA_PKCS1_2048_8192_SHA256),
+        Algorithm::RS384 => Scheme::Rsa(&signature::RSA_PKCS1_2048_8192_SHA384),
+        Algorithm::RS512 => Scheme::Rsa(&signature::RSA_PKCS1_2048_8192_SHA512),
+        Algorithm::PS256 => Scheme::Rsa(&signature::RSA_PSS_2048_8192_SHA256),
+        Algorithm::PS384 => Scheme::Rsa(&signature::RSA_PSS_2048_8192_SHA384),
+        Algorithm::PS512 => Scheme::Rsa(&signature::RSA_PSS_2048_8192_SHA512),
+        Algorithm::ES256 => Scheme::Ec(&signature::ECDSA_P256_SHA256_FIXED, 32),
+        Algorithm::ES384 => Scheme::Ec(&signature::ECDSA_P384_SHA384_FIXED, 48),
+        Algorithm::EdDSA => Scheme::Ed25519,
+        Algorithm::HS256 | Algorithm::HS384 | Algorithm::HS512 => {
+            return Err(ConfigError::new("JWT key", algorithm.name(), "takes a secret: use Key::hmac"));
+        }
+    })
+}
+
+fn mismatch(algorithm: Algorithm) -> ConfigError {
+    ConfigError::new(
+        "JWT key",
+        algorithm.name(),
+        "takes a public key of another type, curve or length, or it is damaged",
+    )
+}
+
+fn small_order() -> ConfigError {
+    ConfigError::new("JWT key", "an Ed25519 point of small order", "would verify forged signatures")
+}
+
+/// Whether a point, its sign aside, is one of the eight whose order divides 8, in any encoding (RFC 8032 §5.1.7).
+fn has_small_order(point: &[u8; 32]) -> bool {
+    const fn near_prime(lowest: u8) -> [u8; 32] {
+        let mut y = [0xff; 32];
+        y[0] = lowest;
+        y[31] = 0x7f;
+        y
+    }
+    const fn small(y: u8) -> [u8; 32] {
+        let mut bytes = [0; 32];
+        bytes[0] = y;
+        bytes
+    }
+    const ORDER_EIGHT: [u8; 32] = [
+        0x26, 0xe8, 0x95, 0x8f, 0xc2, 0xb2, 0x27, 0xb0, 0x45, 0xc3, 0xf4, 0x89, 0xf2, 0xef, 0x98, 0xf0, 0xd5, 0xdf,
+        0xac, 0x05, 0xd3, 0xc6, 0x33, 0x39, 0xb1, 0x38, 0x02, 0x88, 0x6d, 0x53, 0xfc, 0x05,
+    ];
+    const ORDER_EIGHT_NEGATED: [u8; 32] = [
+        0xc7, 0x17, 0x6a, 0x70, 0x3d, 0x4d, 0xd8, 0x4f, 0xba, 0x3c, 0x0b, 0x76, 0x0d, 0x10, 0x67, 0x0f, 0x2a, 0x20,
+        0x53, 0xfa, 0x2c, 0x39, 0xcc, 0xc6, 0x4e, 0xc7, 0xfd, 0x77, 0x92, 0xac, 0x03, 0x7a,
+    ];
+    const SMALL_ORDER: [[u8; 32]; 7] =
+        [small(0), small(1), ORDER_EIGHT, ORDER_EIGHT_NEGATED, near_prime(0xec), near_prime(0xed), near_prime(0xee)];
+    let mut y = *point;
+    if let Some(last) = y.last_mut() {
+        *last &= 0x7f;
+    }
+    SMALL_ORDER.contains(&y)
+}

@@ -1,0 +1,113 @@
+use std::{fmt, path::Path, sync::Arc};
+
+use crate::{
+    error::ConfigError,
+    jwt::{Algorithm, Key, jwk},
+};
+
+/// The keys of one issuer. A clone costs one reference count.
+///
+/// A token that names a `kid` is checked with the keys of that id, and with those that were given no id; one without a
+/// `kid` with every key of its algorithm. In both cases at most four are tried.
+///
+/// ```
+/// use portcullis::{Secret, jwt::{Algorithm, Key, KeySet}};
+///
+/// let keys = KeySet::new([
+///     Key::hmac(Algorithm::HS256, Secret::new(vec![1; 32]))?.with_id("old"),
+///     Key::hmac(Algorithm::HS256, Secret::new(vec![2; 32]))?.with_id("new"),
+/// ])?;
+/// assert_eq!(keys.keys().len(), 2);
+/// # Ok::<(), portcullis::ConfigError>(())
+/// ```
+#[derive(Clone)]
+pub struct KeySet {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    keys: Box<[Key]>,
+    skipped: Box<[ConfigError]>,
+}
+
+impl KeySet {
+    /// Takes these keys.
+    ///
+    /// # Errors
+    /// If there are none.
+    pub fn new(keys: impl IntoIterator<Item = Key>) -> Result<Self, ConfigError> {
+        Self::with_skipped(keys.into_iter().collect(), Vec::new())
+    }
+
+    /// Reads a JWK Set (RFC 7517 §5).
+    ///
+    /// A key that cannot verify is left out and told by [`skipped`](Self::skipped); the rest stays usable: unknown `kty`,
+    /// `crv` or `alg`; missing, bad or duplicate members; `use` other than `sig`; `key_ops` without `verify`; `oct` keys,
+    /// which do not belong into a published set; keys with their private part in them. A key without `alg` gets the one
+    /// of its curve, an RSA key RS256.
+    ///
+    /// # Errors
+    /// If the text is not a JSON object with an array `keys`, or no key is usable.
+    pub fn from_jwks(json: &str) -> Result<Self, ConfigError> {
+        let (keys, skipped) = jwk::read_set(json)?;
+        Self::with_skipped(keys, skipped)
+    }
+
+    /// Reads a JWK Set from a file, as [`from_jwks`](Self::from_jwks). Blocks; it is meant for the start of the service.
+    ///
+    /// # Errors
+    /// If the file cannot be read, and as [`from_jwks`](Self::from_jwks).
+    pub fn from_jwks_file(path: impl AsRef<Path>) -> Result<Self, ConfigError> {
+        let path = path.as_ref();
+        match std::fs::read_to_string(path) {
+            Ok(json) => Self::from_jwks(&json),
+            Err(error) => {
+                Err(ConfigError::new("JWK Set file", path.display().to_string(), "cannot be read").caused_by(error))
+            }
+        }
+    }
+
+    /// The usable keys.
+    #[must_use]
+    pub fn keys(&self) -> &[Key] {
+        &self.inner.keys
+    }
+
+    /// Why keys of a JWK Set are not usable, one error for each.
+    #[must_use]
+    pub fn skipped(&self) -> &[ConfigError] {
+        &self.inner.skipped
+    }
+
+    fn with_skipped(keys: Vec<Key>, skipped: Vec<ConfigError>) -> Result<Self, ConfigError> {
+        if keys.is_empty() {
+            let value =
+                if skipped.is_empty() { "no key".to_owned() } else { format!("{} unusable keys", skipped.len()) };
+            let error = ConfigError::new("JWT key set", value, "cannot verify anything");
+            return Err(match skipped.into_iter().next() {
+                Some(first) => error.caused_by(first),
+                None => error,
+            });
+        }
+        Ok(Self { inner: Arc::new(Inner { keys: keys.into(), skipped: skipped.into() }) })
+    }
+
+    /// The keys that may have signed a token with this header.
+    pub(super) fn candidates<'a>(
+        &'a self,
+        algorithm: Algorithm,
+        key_id: Option<&'a str>,
+    ) -> impl Iterator<Item = &'a Key> + 'a {
+        let fits = move |key: &&Key| match (key_id, key.id()) {
+            (Some(wanted), Some(id)) => wanted == id,
+            (None, _) | (_, None) => true,
+        };
+        self.inner.keys.iter().filter(move |key| key.algorithm() == algorithm).filter(fits)
+    }
+}
+
+impl fmt::Debug for KeySet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeySet").field("keys", &self.inner.keys).field("skipped", &self.inner.skipped.len()).finish()
+    }
+}

@@ -1,0 +1,155 @@
+//! Takes a compact JWS (RFC 7515 §7.1) apart and reads its header.
+
+use std::borrow::Cow;
+
+use base64::{
+    Engine, alphabet,
+    engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
+};
+use serde::de::MapAccess;
+
+use crate::{
+    credential::MAX_CREDENTIAL_LEN,
+    jwt::{
+        Algorithm, Refusal,
+        json::{self, Members, Value},
+    },
+};
+
+/// The largest header, in characters of base64url.
+const MAX_HEADER_LEN: usize = 4 * 1024;
+
+/// One text for each sequence of bytes (RFC 4648 §3.5): no padding, no bits left over.
+pub(super) const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::URL_SAFE,
+    GeneralPurposeConfig::new()
+        .with_decode_padding_mode(DecodePaddingMode::RequireNone)
+        .with_decode_allow_trailing_bits(false),
+);
+
+/// The three parts of a token, still encoded.
+pub(super) struct Parts<'a> {
+    /// What the signature is over, as it was received.
+    pub(super) signed: &'a str,
+    pub(super) header: &'a str,
+    pub(super) claims: &'a str,
+    pub(super) signature: &'a str,
+}
+
+pub(super) fn split(token: &str) -> Result<Parts<'_>, Refusal> {
+    if token.len() > MAX_CREDENTIAL_LEN {
+        return Err(Refusal("token too long"));
+    }
+    let parts = token.rsplit_once('.').and_then(|(signed, signature)| {
+        let (header, claims) = signed.split_once('.')?;
+        Some(Parts { signed, header, claims, signature })
+    });
+    match parts {
+        Some(parts) if parts.header.len() > MAX_HEADER_LEN => Err(Refusal("token header too long")),
+        Some(parts) if parts.claims.contains('.') => Err(Refusal("token has more than three parts")),
+        Some(parts) if parts.header.is_empty() || parts.claims.is_empty() => Err(Refusal("token has an empty part")),
+        Some(parts) if parts.signature.is_empty() => Err(Refusal("token has no signature")),
+        Some(parts) => Ok(parts),
+        None => Err(Refusal("token has less than three parts")),
+    }
+}
+
+/// The decoded bytes of a token, in one allocation.
+pub(super) struct Buffer(Vec<u8>);
+
+impl Buffer {
+    pub(super) fn for_token(token: &str) -> Self {
+        // Each part may take three bytes more than its share while it is decoded.
+        Self(vec![0; token.len() + 9])
+    }
+
+    pub(super) fn rest(&mut self) -> &mut [u8] {
+        &mut self.0
+    }
+}
+
+/// Decodes a part into the front of what is left of the buffer.
+pub(super) fn decode<'b>(part: &str, rest: &mut &'b mut [u8]) -> Result<&'b [u8], Refusal> {
+    const MALFORMED: Refusal = Refusal("token is not base64url");
+    let length = BASE64.decode_slice(part, rest).map_err(|_| MALFORMED)?;
+    let (decoded, left) = std::mem::take(rest).split_at_mut_checked(length).ok_or(MALFORMED)?;
+    *rest = left;
+    Ok(decoded)
+}
+
+pub(super) fn text(bytes: &[u8]) -> Result<&str, Refusal> {
+    std::str::from_utf8(bytes).map_err(|_| Refusal("token is not UTF-8"))
+}
+
+/// What is read of a JOSE header (RFC 7515 §4).
+#[derive(Debug)]
+pub(super) struct Header<'a> {
+    pub(super) algorithm: Algorithm,
+    pub(super) key_id: Option<Cow<'a, str>>,
+    pub(super) typ: Typ,
+}
+
+/// The media type of a token (RFC 7515 §4.1.9).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Typ {
+    Absent,
+    Jwt,
+    /// RFC 9068 §2.1.
+    AccessToken,
+    Other,
+}
+
+impl Typ {
+    /// Without regard to case and to `application/` in front.
+    fn of(typ: &str) -> Self {
+        const PREFIX: &str = "application/";
+        let kind = match typ.split_at_checked(PREFIX.len()) {
+            Some((prefix, kind)) if prefix.eq_ignore_ascii_case(PREFIX) => kind,
+            Some(_) | None => typ,
+        };
+        if kind.eq_ignore_ascii_case("at+jwt") {
+            Self::AccessToken
+        } else if kind.eq_ignore_ascii_case("jwt") {
+            Self::Jwt
+        } else {
+            Self::Other
+        }
+    }
+}
+
+pub(super) fn read_header(text: &str) -> Result<Header<'_>, Refusal> {
+    let mut fields = Fields { algorithm: None, key_id: None, typ: Typ::Absent };
+    json::read(text, &mut fields, Refusal("token header is not a JSON object"))?;
+    let Some(name) = fields.algorithm else { return Err(Refusal("alg is missing")) };
+    let algorithm = Algorithm::from_name(&name).ok_or(Refusal("alg is not known"))?;
+    Ok(Header { algorithm, key_id: fields.key_id, typ: fields.typ })
+}
+
+struct Fields<'a> {
+    algorithm: Option<Cow<'a, str>>,
+    key_id: Option<Cow<'a, str>>,
+    typ: Typ,
+}
+
+impl<'de> Members<'de> for Fields<'de> {
+    fn member<A: MapAccess<'de>>(&mut self, name: &str, mut value: Value<'_, 'de, A>) -> Result<(), A::Error> {
+        match name {
+            "alg" => self.algorithm = Some(value.text(Refusal("alg is not a string"))?),
+            "kid" => self.key_id = Some(value.text(Refusal("kid is not a string"))?),
+            "typ" => self.typ = Typ::of(&value.text(Refusal("typ is not a string"))?),
+            "crit" => return Err(value.refuse(Refusal("crit names an extension: none is understood"))),
+            "b64" => return Err(value.refuse(Refusal("b64 in the header: payload encodings are not taken"))),
+            "zip" | "enc" => return Err(value.refuse(Refusal("zip or enc in the header: not a signed token"))),
+            "jwk" => return Err(value.refuse(Refusal("the header brings its own key"))),
+            "cty" => {
+                let cty = value.text(Refusal("cty is not a string"))?;
+                if Typ::of(&cty) == Typ::Jwt {
+                    return Err(value.refuse(Refusal("cty says that a token is nested inside")));
+                }
+            }
+            // `jku`, `x5u`, `x5c` among them: they never lead to a key.
+            _ => return value.skip(),
+        }
+        Ok(())
+    }
+}

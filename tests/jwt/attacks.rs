@@ -1,0 +1,358 @@
+//! Tokens that must not pass: each is `401` with the challenge, does not reach the inner service, and leaves no trace of
+//! itself in the answer.
+
+use base64::{Engine, prelude::BASE64_STANDARD};
+use http::{Request, StatusCode};
+use jsonwebtoken::EncodingKey;
+use portcullis::{
+    Rejection,
+    jwt::{Algorithm, Issuer, JwtAuthenticator, Key, KeySet},
+};
+use proptest::prelude::*;
+use rcgen::PublicKeyData;
+
+use crate::{
+    access, at, bearing, challenges,
+    mint::{self, AUDIENCE, CLAIMS, HEADER, ISSUER, claims_but, encode, signed, with_claims, with_header},
+    protected,
+    support::{NOW, get, send, with},
+    trusting,
+};
+
+async fn refused(name: &str, jwt: &JwtAuthenticator, token: &str) {
+    answers(name, jwt, bearing(token), token, StatusCode::UNAUTHORIZED).await;
+}
+
+async fn answers(name: &str, jwt: &JwtAuthenticator, request: Request<()>, token: &str, status: StatusCode) {
+    let (service, probe) = protected(jwt.clone());
+    let response = send(&service, request).await;
+    assert_eq!(response.status(), status, "{name}");
+    assert_eq!(probe.seen.calls(), 0, "{name} reached the service");
+    if status == StatusCode::UNAUTHORIZED {
+        assert_eq!(challenges(&response), [r#"Bearer realm="orders", error="invalid_token""#], "{name}");
+    }
+    let rejection = response.extensions().get::<Rejection>().unwrap();
+    let shown = format!("{response:?} {rejection:?} {rejection} {}", rejection.reason());
+    for part in token.split('.').filter(|part| part.len() > 8) {
+        assert!(!shown.contains(part), "{name} shows the token");
+    }
+    assert!(!shown.contains("alice") && !shown.contains("mallory"), "{name} shows a claim");
+}
+
+#[tokio::test]
+async fn algorithms_are_not_the_tokens_choice() {
+    let jwt = access();
+    let header = |algorithm: &str| format!(r#"{{"alg":"{algorithm}","typ":"at+jwt"}}"#);
+    for none in ["none", "None", "NONE", "nOnE", "NoNe", "", " none", "none\\u0000"] {
+        let message = format!("{}.{}", encode(header(none)), encode(CLAIMS));
+        for signature in ["", "AA", &encode([0; 64])] {
+            refused(none, &jwt, &format!("{message}.{signature}")).await;
+        }
+        refused(none, &jwt, &mint::token(Algorithm::ES256, &header(none), CLAIMS)).await;
+    }
+    for name in ["es256", "ES256 ", "ES512", "ES256K", "HS256", "RS256", "ES384", "EdDSA", "dir", "ML-DSA-44"] {
+        refused(name, &jwt, &with_header(&header(name))).await;
+    }
+    refused("no alg", &jwt, &with_header(r#"{"typ":"at+jwt"}"#)).await;
+    refused("alg a number", &jwt, &with_header(r#"{"alg":256,"typ":"at+jwt"}"#)).await;
+    refused("alg an array", &jwt, &with_header(r#"{"alg":["ES256"],"typ":"at+jwt"}"#)).await;
+}
+
+#[tokio::test]
+async fn a_public_key_is_not_an_hmac_secret() {
+    let pairs = [(Algorithm::ES256, &*mint::P256), (Algorithm::RS256, &*mint::RSA)];
+    for (algorithm, pair) in pairs {
+        let issuer = Issuer::fixed(ISSUER, KeySet::new([mint::key(algorithm)]).unwrap());
+        let jwt = trusting(issuer.access_tokens(AUDIENCE).algorithms([algorithm]));
+        let pem = pair.public_key_pem();
+        let spki = pair.subject_public_key_info();
+        let secrets = [pem.as_bytes(), pem.trim_end().as_bytes(), &spki, pair.public_key_raw()];
+        for secret in secrets {
+            let header = r#"{"alg":"HS256","typ":"at+jwt"}"#;
+            let forged = signed(Algorithm::HS256, &EncodingKey::from_secret(secret), header, CLAIMS);
+            refused("HS256 with the public key", &jwt, &forged).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_key_is_for_one_algorithm() {
+    // The key set has keys for both; each token is signed with a key that is bound to the other algorithm.
+    let keys =
+        KeySet::new([mint::key(Algorithm::RS256).with_id("a"), mint::key(Algorithm::ES256).with_id("b")]).unwrap();
+    let profile = Issuer::fixed(ISSUER, keys).access_tokens(AUDIENCE).algorithms([Algorithm::RS256, Algorithm::ES256]);
+    let jwt = trusting(profile);
+    let good = mint::token(Algorithm::RS256, r#"{"alg":"RS256","typ":"at+jwt","kid":"a"}"#, CLAIMS);
+    assert!(jwt.verify(&good, at(NOW)).is_ok());
+    let rows = [
+        ("PS256 with the key of RS256", Algorithm::PS256, r#"{"alg":"PS256","typ":"at+jwt","kid":"a"}"#),
+        ("RS512 with the key of RS256", Algorithm::RS512, r#"{"alg":"RS512","typ":"at+jwt","kid":"a"}"#),
+        ("PS256 that says RS256", Algorithm::PS256, r#"{"alg":"RS256","typ":"at+jwt","kid":"a"}"#),
+        ("RS256 that says ES256", Algorithm::RS256, r#"{"alg":"ES256","typ":"at+jwt","kid":"a"}"#),
+        ("kid of the other key", Algorithm::RS256, r#"{"alg":"RS256","typ":"at+jwt","kid":"b"}"#),
+        ("unknown kid", Algorithm::RS256, r#"{"alg":"RS256","typ":"at+jwt","kid":"c"}"#),
+        ("empty kid", Algorithm::RS256, r#"{"alg":"RS256","typ":"at+jwt","kid":""}"#),
+        ("kid a path", Algorithm::RS256, r#"{"alg":"RS256","typ":"at+jwt","kid":"../../a"}"#),
+        ("kid in capitals", Algorithm::RS256, r#"{"alg":"RS256","typ":"at+jwt","kid":"A"}"#),
+        ("kid a number", Algorithm::RS256, r#"{"alg":"RS256","typ":"at+jwt","kid":1}"#),
+    ];
+    for (name, algorithm, header) in rows {
+        refused(name, &jwt, &mint::token(algorithm, header, CLAIMS)).await;
+    }
+}
+
+#[tokio::test]
+async fn keys_are_not_pooled_across_issuers() {
+    let other = "https://other.example.com";
+    let ours = KeySet::new([mint::key(Algorithm::ES256).with_id("ours")]).unwrap();
+    let key = Key::from_der(Algorithm::ES256, mint::P256_OF_ANOTHER.subject_public_key_info()).unwrap();
+    let theirs = KeySet::new([key.with_id("theirs")]).unwrap();
+    let jwt = JwtAuthenticator::builder()
+        .issuer(Issuer::fixed(ISSUER, ours).access_tokens(AUDIENCE).algorithms([Algorithm::ES256]))
+        .issuer(Issuer::fixed(other, theirs).access_tokens("other-api").algorithms([Algorithm::ES256]))
+        .realm("orders")
+        .build()
+        .unwrap();
+    let key = EncodingKey::from_ec_pem(mint::P256_OF_ANOTHER.serialize_pem().as_bytes()).unwrap();
+    let header = |kid: &str| format!(r#"{{"alg":"ES256","typ":"at+jwt"{kid}}}"#);
+    for kid in ["", r#","kid":"theirs""#, r#","kid":"ours""#] {
+        let forged = signed(Algorithm::ES256, &key, &header(kid), CLAIMS);
+        refused("signed by another issuer we trust", &jwt, &forged).await;
+    }
+    let theirs = CLAIMS.replace(ISSUER, other);
+    refused("their token for us", &jwt, &signed(Algorithm::ES256, &key, &header(""), &theirs)).await;
+    let good = signed(Algorithm::ES256, &key, &header(r#","kid":"theirs""#), &theirs.replace(AUDIENCE, "other-api"));
+    assert!(jwt.verify(&good, at(NOW)).is_ok());
+}
+
+#[tokio::test]
+async fn tampered_and_misshapen() {
+    let jwt = access();
+    let good = with_claims(CLAIMS);
+    let parts: Vec<&str> = good.split('.').collect();
+    let [header, claims, signature] = parts[..] else { panic!("{good}") };
+    let join = |parts: &[&str]| parts.join(".");
+    let evil = encode(CLAIMS.replace("alice", "mallory"));
+    let other_header = encode(r#"{"alg":"ES256","typ":"at+jwt","kid":"x"}"#);
+    let mut last = signature.to_owned();
+    // 64 bytes leave four spare bits in the last character; the next one in the alphabet sets one of them.
+    let spare = match last.pop().unwrap() {
+        'A' => 'B',
+        'Q' => 'R',
+        'g' => 'h',
+        'w' => 'x',
+        other => panic!("{other} has spare bits set"),
+    };
+    last.push(spare);
+    let rows = [
+        ("other claims", join(&[header, &evil, signature])),
+        ("other header", join(&[&other_header, claims, signature])),
+        ("other signature", join(&[header, claims, &encode([7; 64])])),
+        ("a signature of zeros", join(&[header, claims, &encode([0; 64])])),
+        ("no signature", join(&[header, claims, ""])),
+        ("two parts", join(&[header, claims])),
+        ("four parts", join(&[header, claims, signature, signature])),
+        ("five parts", join(&[header, claims, signature, claims, signature])),
+        ("an empty header", join(&["", claims, signature])),
+        ("empty claims, detached", join(&[header, "", signature])),
+        ("dots alone", "..".to_owned()),
+        ("one dot", ".".to_owned()),
+        ("padded signature", join(&[header, claims, &format!("{signature}==")])),
+        ("spare bits", join(&[header, claims, &last])),
+        ("a cut signature", join(&[header, claims, &signature[..signature.len() - 2]])),
+        ("a longer signature", join(&[header, claims, &format!("{signature}AA")])),
+        ("standard alphabet", join(&[header, claims, &BASE64_STANDARD.encode([0xfb; 64])])),
+        ("three junk parts", "a.b.c".to_owned()),
+        ("claims not UTF-8", join(&[header, &encode([b'{', 0xff, b'}']), signature])),
+        ("claims an array", with_claims("[]")),
+        ("claims a string", with_claims("\"a\"")),
+        ("claims with more behind", with_claims(&format!("{CLAIMS}{{}}"))),
+        ("claims with a line break behind", with_claims(&format!("{CLAIMS}\n"))),
+        ("claims with a byte order mark", with_claims(&format!("\u{feff}{CLAIMS}"))),
+        ("header with more behind", with_header(&format!("{HEADER} {HEADER}"))),
+        ("header an array", with_header(&format!("[{HEADER}]"))),
+    ];
+    for (name, token) in rows {
+        refused(name, &jwt, &token).await;
+    }
+    let broken = [
+        ("white space inside", format!("Bearer {header}. {claims}.{signature}")),
+        ("a tab inside", format!("Bearer {header}.{claims}\t.{signature}")),
+        ("padding inside", format!("Bearer {header}=.{claims}.{signature}")),
+        ("JSON serialisation", r#"Bearer {"payload":"a.b"}"#.to_owned()),
+        ("longer than 16 KiB", format!("Bearer {header}.{}.{signature}", "A".repeat(17_000))),
+    ];
+    for (name, value) in broken {
+        let request = with(get("/"), "authorization", &value);
+        answers(name, &jwt, request, &good, StatusCode::BAD_REQUEST).await;
+    }
+    let twice = with(bearing(&good), "authorization", &format!("Bearer {good}"));
+    answers("two Authorization headers", &jwt, twice, &good, StatusCode::BAD_REQUEST).await;
+    let long = with_header(&format!(r#"{{"alg":"ES256","typ":"at+jwt","x":"{}"}}"#, "a".repeat(4_000)));
+    refused("a header longer than 4 KiB", &jwt, &long).await;
+    assert!(jwt.verify(&format!("{header}.{}.{signature}", "A".repeat(17_000)), at(NOW)).is_err());
+}
+
+#[tokio::test]
+async fn der_signatures_are_not_jose_signatures() {
+    let jwt = access();
+    let good = with_claims(CLAIMS);
+    let (message, _) = good.rsplit_once('.').unwrap();
+    let random = aws_lc_rs::rand::SystemRandom::new();
+    let der = &aws_lc_rs::signature::ECDSA_P256_SHA256_ASN1_SIGNING;
+    let pair = aws_lc_rs::signature::EcdsaKeyPair::from_pkcs8(der, &mint::P256.serialize_der()).unwrap();
+    let signature = pair.sign(&random, message.as_bytes()).unwrap();
+    refused("DER", &jwt, &format!("{message}.{}", encode(signature))).await;
+}
+
+#[tokio::test]
+async fn headers_that_ask_for_more() {
+    let jwt = access();
+    let jwk = r#"{"kty":"EC","crv":"P-256","x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU","y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"}"#;
+    let rows = [
+        ("crit", r#""crit":["exp"]"#.to_owned()),
+        ("empty crit", r#""crit":[]"#.to_owned()),
+        ("crit of no type", r#""crit":null"#.to_owned()),
+        ("crit with b64", r#""crit":["b64"],"b64":true"#.to_owned()),
+        ("b64", r#""b64":false"#.to_owned()),
+        ("zip", r#""zip":"DEF""#.to_owned()),
+        ("enc", r#""enc":"A128GCM""#.to_owned()),
+        ("nested", r#""cty":"JWT""#.to_owned()),
+        ("nested, long", r#""cty":"application/jwt""#.to_owned()),
+        ("its own key", format!(r#""jwk":{jwk}"#)),
+        ("alg twice", r#""alg":"ES256""#.to_owned()),
+        ("twice by escape", r#""\u0061lg":"none""#.to_owned()),
+        ("unknown twice", r#""x":1,"x":2"#.to_owned()),
+        ("twice further in", r#""x":{"y":1,"y":2}"#.to_owned()),
+        ("too deep", format!(r#""x":{}{}"#, "[".repeat(20), "]".repeat(20))),
+    ];
+    for (name, more) in rows {
+        refused(name, &jwt, &with_header(&format!(r#"{{"alg":"ES256","typ":"at+jwt",{more}}}"#))).await;
+    }
+    // Keys that the token points to, with a signature that they would verify.
+    let key = EncodingKey::from_ec_pem(mint::P256_OF_ANOTHER.serialize_pem().as_bytes()).unwrap();
+    let point = mint::P256_OF_ANOTHER.public_key_raw();
+    let (x, y) = (encode(&point[1..33]), encode(&point[33..]));
+    let certificate = BASE64_STANDARD.encode(mint::P256_OF_ANOTHER.subject_public_key_info());
+    for (name, more) in [
+        ("jwk", format!(r#""jwk":{{"kty":"EC","crv":"P-256","x":"{x}","y":"{y}"}}"#)),
+        ("jku", r#""jku":"https://mallory.example/jwks""#.to_owned()),
+        ("x5u", r#""x5u":"https://mallory.example/cert""#.to_owned()),
+        ("x5c", format!(r#""x5c":["{certificate}"]"#)),
+    ] {
+        let header = format!(r#"{{"alg":"ES256","typ":"at+jwt",{more}}}"#);
+        refused(name, &jwt, &signed(Algorithm::ES256, &key, &header, CLAIMS)).await;
+    }
+    for typ in
+        [r#""JWT""#, r#""jwt""#, r#""application/jwt""#, r#""logout+jwt""#, r#""dpop+jwt""#, r#""at""#, r#""""#, "1"]
+    {
+        refused(typ, &jwt, &with_header(&format!(r#"{{"alg":"ES256","typ":{typ}}}"#))).await;
+    }
+    refused("no typ", &jwt, &with_header(r#"{"alg":"ES256"}"#)).await;
+}
+
+#[tokio::test]
+async fn claims_that_do_not_hold() {
+    let jwt = access();
+    let deep = format!("{}1{}", "[".repeat(4_000), "]".repeat(4_000));
+    let rows = [
+        ("iss", r#""https://id.example.com/""#),
+        ("iss", r#""https://ID.example.com""#),
+        ("iss", r#""http://id.example.com""#),
+        ("iss", r#"["https://id.example.com"]"#),
+        ("iss", r#""""#),
+        ("iss", ""),
+        ("aud", ""),
+        ("aud", "5"),
+        ("aud", "null"),
+        ("aud", "[]"),
+        ("aud", r#""billing-api""#),
+        ("aud", r#""ORDERS-API""#),
+        ("aud", r#""orders-api/""#),
+        ("aud", r#""orders-api billing-api""#),
+        ("aud", r#"["billing-api","orders"]"#),
+        ("aud", r#"["orders-api",5]"#),
+        ("aud", r#"[["orders-api"]]"#),
+        ("aud", r#"{"orders-api":true}"#),
+        ("sub", ""),
+        ("sub", r#""""#),
+        ("sub", "1"),
+        ("sub", "null"),
+        ("exp", ""),
+        ("exp", "1000000000"),
+        ("exp", r#""9000000000""#),
+        ("exp", "-1"),
+        ("exp", "1e999"),
+        ("exp", "1e300"),
+        ("exp", "9000000000000"),
+        ("exp", "18446744073709551615"),
+        ("exp", "null"),
+        ("exp", "true"),
+        ("nbf", "8000000000"),
+        ("nbf", r#""0""#),
+        ("iat", "8000000000"),
+        ("iat", "-5"),
+        ("jti", "1"),
+        ("cnf", r#"{"jkt":"abc"}"#),
+        ("cnf", r#"{"x5t#S256":"abc"}"#),
+        ("cnf", "null"),
+        ("events", "{}"),
+        ("scope", r#"["orders:read"]"#),
+        ("x", &deep),
+        ("x", r#"{"a":{"b":1,"b":1}}"#),
+        ("x", r#""\ud800""#),
+    ];
+    for (name, value) in rows {
+        refused(&format!("{name} {value:.40}"), &jwt, &with_claims(&claims_but(name, value))).await;
+    }
+    let twice = CLAIMS.replace('{', r#"{"sub":"mallory","#);
+    refused("sub twice", &jwt, &with_claims(&twice)).await;
+    let twice = CLAIMS.replace('{', r#"{"aud":"orders-api","#);
+    refused("aud twice", &jwt, &with_claims(&twice)).await;
+}
+
+#[tokio::test]
+async fn id_tokens_and_access_tokens_never_stand_for_each_other() {
+    let issuer = || Issuer::fixed(ISSUER, KeySet::new([mint::key(Algorithm::ES256)]).unwrap());
+    let access = trusting(issuer().access_tokens("same").algorithms([Algorithm::ES256]));
+    let id = trusting(issuer().id_tokens("same").algorithms([Algorithm::ES256]));
+    let claims = CLAIMS.replace(AUDIENCE, "same");
+    let access_token = mint::token(Algorithm::ES256, HEADER, &claims);
+    let id_token = mint::token(Algorithm::ES256, r#"{"alg":"ES256","typ":"JWT"}"#, &claims);
+    assert!(access.verify(&access_token, at(NOW)).is_ok());
+    assert!(id.verify(&id_token, at(NOW)).is_ok());
+    refused("ID token as access token", &access, &id_token).await;
+    refused("access token as ID token", &id, &access_token).await;
+}
+
+proptest! {
+    #[test]
+    fn random_text_never_passes(token in "[A-Za-z0-9_.=-]{0,300}") {
+        prop_assert!(access().verify(&token, at(NOW)).is_err());
+    }
+
+    #[test]
+    fn random_json_never_passes(header in ".{0,60}", claims in "[{}\\[\\]\":,a-z0-9]{0,200}") {
+        let token = format!("{}.{}.{}", encode(header), encode(claims), encode([1; 64]));
+        prop_assert!(access().verify(&token, at(NOW)).is_err());
+    }
+
+    #[test]
+    fn random_claims_of_a_trusted_signer_never_panic(claims in "\\{(\"(iss|aud|exp|sub|x)\":[\\[\\]{}0-9e.\"a-]{1,9},?){0,5}\\}") {
+        prop_assert!(access().verify(&with_claims(&claims), at(NOW)).is_err());
+    }
+
+    #[test]
+    fn mutated_tokens_never_pass(place in any::<prop::sample::Index>(), byte in "[A-Za-z0-9_.=-]", how in 0..4_u8) {
+        let good = with_claims(CLAIMS);
+        let place = place.index(good.len());
+        let mut bad = good.clone();
+        match how {
+            0 => bad.replace_range(place..=place, &byte),
+            1 => bad.insert_str(place, &byte),
+            2 => drop(bad.remove(place)),
+            _ => bad.truncate(place),
+        }
+        prop_assert_eq!(access().verify(&bad, at(NOW)).is_ok(), bad == good);
+    }
+}
