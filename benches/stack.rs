@@ -119,7 +119,9 @@ fn router() -> Router {
 
 fn base() -> Request<()> {
     let mut request = Request::get("/orders").header("host", "api.example.com").body(()).expect("a request");
-    request.extensions_mut().insert(Connection::tls("198.51.100.7:52100".parse().expect("an address"), TlsVersion::Tls13));
+    request
+        .extensions_mut()
+        .insert(Connection::tls("198.51.100.7:52100".parse().expect("an address"), TlsVersion::Tls13));
     request
 }
 
@@ -168,7 +170,8 @@ impl Provider {
     }
 
     fn authenticator(&self) -> JwtAuthenticator {
-        let algorithm = if self.algorithm == jsonwebtoken::Algorithm::ES256 { Algorithm::ES256 } else { Algorithm::HS256 };
+        let algorithm =
+            if self.algorithm == jsonwebtoken::Algorithm::ES256 { Algorithm::ES256 } else { Algorithm::HS256 };
         let keys = KeySet::new([self.verifying.clone()]).expect("keys");
         let issuer = Issuer::fixed("https://id.example.com", keys)
             .access_tokens("orders-api")
@@ -179,7 +182,8 @@ impl Provider {
 }
 
 fn fixed_principal() -> AuthnLayer {
-    let alice = Principal::builder(PrincipalKind::User, "https://id.example.com", "alice", "test").roles(["clerk"]).build();
+    let alice =
+        Principal::builder(PrincipalKind::User, "https://id.example.com", "alice", "test").roles(["clerk"]).build();
     let challenge = Challenge::new("Test", "bench").expect("a challenge");
     AuthnLayer::new(authenticate_fn(challenge, move |_, _| Outcome::verified(alice.clone()))).dangerous_plain_http()
 }
@@ -242,7 +246,11 @@ fn contenders() -> Vec<Contender> {
         Contender::new("six no-op layers by Router::layer", no_op_router, &base()),
         Contender::new("evidence alone", EvidenceLayer::new(TrustedProxies::none()).layer(router()), &base()),
         Contender::new("TLS enforcement alone", TlsLayer::require().layer(router()), &base()),
-        Contender::new("limit per client alone", RateLimitLayer::per_client(quota()).expect("a quota").layer(router()), &base()),
+        Contender::new(
+            "limit per client alone",
+            RateLimitLayer::per_client(quota()).expect("a quota").layer(router()),
+            &base(),
+        ),
         Contender::new("problem details alone", ProblemLayer::new().layer(router()), &base()),
         Contender::new("audit alone", AuditLayer::new(Discard).layer(router()), &base()),
         Contender::new("authentication alone, fixed principal", fixed_principal().layer(router()), &base()),
@@ -260,7 +268,8 @@ fn contenders() -> Vec<Contender> {
         Contender::new("JWT alone, HS256", jwt(&hs256).layer(router()), &bearer(&hs256.token(3600))),
         Contender::new("JWT alone, ES256", jwt(&es256).layer(router()), &bearer(&by_token)),
         Contender::new("JWT refused: garbage", jwt(&es256).layer(router()), &bearer("a.b.c")).refused(401),
-        Contender::new("JWT refused: expired, ES256", jwt(&es256).layer(router()), &bearer(&es256.token(-3600))).refused(401),
+        Contender::new("JWT refused: expired, ES256", jwt(&es256).layer(router()), &bearer(&es256.token(-3600)))
+            .refused(401),
         Contender::new("all stages by protect, API key", table().protect(router()), &with("x-api-key", &key)),
         Contender::new(
             "all stages by protect, JWT ES256",
@@ -298,7 +307,8 @@ fn median(values: &mut [f64]) -> f64 {
 
 fn ratios(contenders: &[Contender]) {
     const ROUNDS: usize = 31;
-    let counts: Vec<usize> = contenders.iter().map(|contender| (2e6 / slice(contender, 50)).max(20.0) as usize).collect();
+    let counts: Vec<usize> =
+        contenders.iter().map(|contender| (2e6 / slice(contender, 50)).max(20.0) as usize).collect();
     let mut rounds: Vec<Vec<f64>> = vec![Vec::new(); contenders.len()];
     for round in 0..ROUNDS {
         // Every round starts at another contender, so that none profits from its neighbours.
@@ -340,7 +350,11 @@ fn main() {
     let mut group = criterion.benchmark_group("stack");
     for contender in &contenders {
         group.bench_function(contender.name, |bencher| {
-            bencher.iter_batched(|| copy(&contender.request), |request| send(&contender.app, request), BatchSize::SmallInput);
+            bencher.iter_batched(
+                || copy(&contender.request),
+                |request| send(&contender.app, request),
+                BatchSize::SmallInput,
+            );
         });
     }
     group.finish();

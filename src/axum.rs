@@ -12,12 +12,15 @@
 use std::convert::Infallible;
 
 use ::axum::{
+    ServiceExt,
     body::Body,
-    extract::{ConnectInfo, OptionalFromRequestParts, FromRequestParts, connect_info::{Connected, IntoMakeServiceWithConnectInfo}},
+    extract::{
+        ConnectInfo, FromRequestParts, OptionalFromRequestParts,
+        connect_info::{Connected, IntoMakeServiceWithConnectInfo},
+    },
     middleware::AddExtension,
     response::{IntoResponse, Response},
     serve::{IncomingStream, Listener, Serve},
-    ServiceExt,
 };
 use http::{Request, request::Parts};
 use serde::de::DeserializeOwned;
@@ -66,8 +69,7 @@ impl IntoResponse for Rejection {
 
 /// The context of a request that went through authentication.
 fn authenticated_context(parts: &Parts) -> Result<&SecurityContext, Rejection> {
-    const NO_AUTHENTICATION: &str =
-        "a handler asks for the principal, and no authentication ran outside it: wrap the router with a Stack or an AuthnLayer";
+    const NO_AUTHENTICATION: &str = "a handler asks for the principal, and no authentication ran outside it: wrap the router with a Stack or an AuthnLayer";
     match SecurityContext::of(&parts.extensions) {
         Some(context) if context.lock().has_run(Stage::Authentication) => Ok(context),
         context => {
@@ -128,7 +130,9 @@ impl<T: DeserializeOwned, S: Sync> FromRequestParts<S> for Claims<T> {
         let principal = authenticated_context(parts)?.lock().authenticated().cloned()?;
         match principal.claims() {
             Ok(claims) => Ok(Self(claims)),
-            Err(_) => Err(Rejection::new(RejectionKind::Forbidden, "the claims do not fit the type that the handler reads")),
+            Err(_) => {
+                Err(Rejection::new(RejectionKind::Forbidden, "the claims do not fit the type that the handler reads"))
+            }
         }
     }
 }

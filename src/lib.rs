@@ -71,7 +71,10 @@
 //! | `conformance` | | [`conformance`]: one suite for each public trait; implies `testing` |
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
-#![cfg_attr(not(feature = "full"), allow(rustdoc::broken_intra_doc_links, reason = "links lead to features that are off"))]
+#![cfg_attr(
+    not(feature = "full"),
+    allow(rustdoc::broken_intra_doc_links, reason = "links lead to features that are off")
+)]
 
 pub mod authn;
 pub mod body;

@@ -15,7 +15,7 @@ use axum::{
 use http::{Method, Request, Response};
 use portcullis::{
     Connection, TlsVersion,
-    guard::{authenticated, public, require, role_named},
+    guard::{authenticated, public, require, role},
     stack::{Protected, Stack, StackBuilder},
     tls::TlsLayer,
 };
@@ -103,7 +103,14 @@ async fn the_fallback_of_the_router() {
 async fn a_method_that_no_rule_names() {
     let reached = Reached::default();
     let app = stack().protect(Router::new().route("/open", reached.handler()));
-    for method in [Method::POST, Method::DELETE, Method::OPTIONS, Method::TRACE, Method::CONNECT, Method::from_bytes(b"PURGE").unwrap()] {
+    for method in [
+        Method::POST,
+        Method::DELETE,
+        Method::OPTIONS,
+        Method::TRACE,
+        Method::CONNECT,
+        Method::from_bytes(b"PURGE").unwrap(),
+    ] {
         assert_eq!(status(&app, method.clone(), "/open", None).await, 401, "{method}");
     }
     assert_eq!(reached.count(), 0);
@@ -161,12 +168,14 @@ async fn sibling_stacks() {
         Stack::builder()
             .tls(TlsLayer::require())
             .authenticate(test_scheme())
-            .route("GET /admin", require(role_named("manager")))
+            .route("GET /admin", require(role("manager").unwrap()))
             .build()
             .unwrap(),
     );
     let app = first.merge(second);
-    let send = async |path: &str, credential| app.clone().oneshot(request(Method::GET, path, credential)).await.unwrap().status().as_u16();
+    let send = async |path: &str, credential| {
+        app.clone().oneshot(request(Method::GET, path, credential)).await.unwrap().status().as_u16()
+    };
     for path in ["/guarded", "/admin"] {
         assert_eq!(send(path, None).await, 401, "{path}");
     }
@@ -204,7 +213,14 @@ async fn a_path_that_could_mean_another_one() {
         .build()
         .unwrap()
         .protect(Router::new().fallback_service(reached.handler()));
-    for path in ["/files/../guarded", "/files/%2e%2e/guarded", "/files//guarded", "/files/a;x=1", "/files/%2fguarded", "/files/a%00"] {
+    for path in [
+        "/files/../guarded",
+        "/files/%2e%2e/guarded",
+        "/files//guarded",
+        "/files/a;x=1",
+        "/files/%2fguarded",
+        "/files/a%00",
+    ] {
         assert_eq!(anonymous(&app, path).await, 400, "{path}");
     }
     assert_eq!(reached.count(), 0);

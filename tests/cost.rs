@@ -114,7 +114,11 @@ fn a_layer_allocates_the_context_and_nothing_else() {
         ("guard", added(authn().layer(require(authenticated()).layer(probe.clone())), || get("/"), &probe)),
         (
             "limit without headers",
-            added(RateLimitLayer::per_client(quota()).unwrap().without_headers().layer(probe.clone()), || get("/"), &probe),
+            added(
+                RateLimitLayer::per_client(quota()).unwrap().without_headers().layer(probe.clone()),
+                || get("/"),
+                &probe,
+            ),
         ),
     ];
     for (name, allocations) in seen {
@@ -124,7 +128,8 @@ fn a_layer_allocates_the_context_and_nothing_else() {
 
 #[test]
 fn the_whole_stack_allocates_little() {
-    let policy = Rbac::from_toml("version = \"1\"\npermissions = [\"a:b\"]\n[roles.clerk]\ngrants = [\"a:b\"]\n").unwrap();
+    let policy =
+        Rbac::from_toml("version = \"1\"\npermissions = [\"a:b\"]\n[roles.clerk]\ngrants = [\"a:b\"]\n").unwrap();
     let permission = policy.permission("a:b").unwrap();
     let stack = Stack::builder()
         .tls(TlsLayer::require())

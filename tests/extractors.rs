@@ -34,7 +34,10 @@ struct Profile {
 fn router() -> Router {
     Router::new()
         .route("/me", route(async |principal: Principal| principal.subject().to_owned()))
-        .route("/maybe", route(async |principal: Option<Principal>| principal.map_or("-".to_owned(), |p| p.subject().to_owned())))
+        .route(
+            "/maybe",
+            route(async |principal: Option<Principal>| principal.map_or("-".to_owned(), |p| p.subject().to_owned())),
+        )
         .route("/mail", route(async |Claims(profile): Claims<Profile>| profile.email))
         .route(
             "/orders/alices",
@@ -43,7 +46,10 @@ fn router() -> Router {
                 authz.check("orders:read", &order).await.map(|()| "order 1")
             }),
         )
-        .route("/rejects", route(async || Err::<(), _>(Rejection::new(portcullis::RejectionKind::Forbidden, "secret reason"))))
+        .route(
+            "/rejects",
+            route(async || Err::<(), _>(Rejection::new(portcullis::RejectionKind::Forbidden, "secret reason"))),
+        )
 }
 
 fn stack() -> Stack {
@@ -101,7 +107,9 @@ async fn the_authorizer_decides_next_to_the_data() {
 async fn claims_are_read_into_a_type() {
     let with_claims = |claims: &'static str| {
         authenticate_fn(portcullis::Challenge::new("Test", "tests").unwrap(), move |_, _| {
-            Outcome::verified(Principal::builder(PrincipalKind::User, "https://id.test", "alice", "test").claims(claims).build())
+            Outcome::verified(
+                Principal::builder(PrincipalKind::User, "https://id.test", "alice", "test").claims(claims).build(),
+            )
         })
     };
     let app = |claims| AuthnLayer::new(with_claims(claims)).dangerous_plain_http().layer(router());

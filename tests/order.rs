@@ -110,7 +110,12 @@ async fn every_pair_in_both_orders() {
             let (first, second) = (place(a), place(b));
             kinds.swap(first, second);
             let (app, seen) = stacked(&kinds);
-            for request in [with(get("/"), "authorization", "Test alice"), get("/"), get_plain("/"), with(get("/"), "authorization", "Test bad")] {
+            for request in [
+                with(get("/"), "authorization", "Test alice"),
+                get("/"),
+                get_plain("/"),
+                with(get("/"), "authorization", "Test bad"),
+            ] {
                 let status = status(&app, request).await;
                 assert!(matches!(status, 400..600), "{kinds:?} answered {status}");
             }

@@ -64,10 +64,8 @@ async fn around_a_function_of_any_body() {
 
 #[tokio::test]
 async fn around_an_axum_router() {
-    let router = axum::Router::new().route(
-        "/guarded",
-        axum::routing::get(async |request: axum::extract::Request| subject(&request)),
-    );
+    let router = axum::Router::new()
+        .route("/guarded", axum::routing::get(async |request: axum::extract::Request| subject(&request)));
     let app = stack().protect(router);
     let request = with(get("/guarded"), "authorization", "Test alice").map(|()| axum::body::Body::empty());
     let response = app.clone().oneshot(request).await.unwrap();
@@ -94,7 +92,9 @@ async fn behind_a_hyper_server() {
                 app.clone().oneshot(request)
             });
             let server = auto::Builder::new(TokioExecutor::new());
-            tokio::spawn(async move { server.serve_connection(TokioIo::new(stream), TowerToHyperService::new(app)).await });
+            tokio::spawn(
+                async move { server.serve_connection(TokioIo::new(stream), TowerToHyperService::new(app)).await },
+            );
         }
     });
 

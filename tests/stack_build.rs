@@ -48,7 +48,11 @@ fn wrong_combinations_are_refused() {
         ("authentication twice", closed().authenticate(test_scheme()), "authenticate"),
         ("policy twice", closed().policy(policy()).policy(policy()), "policy"),
         ("fallback twice", closed().fallback(public()).fallback(public()), "fallback"),
-        ("limit twice", closed().limit_clients(Quota::per_second(1)).limit_clients(Quota::per_second(2)), "limit_clients"),
+        (
+            "limit twice",
+            closed().limit_clients(Quota::per_second(1)).limit_clients(Quota::per_second(2)),
+            "limit_clients",
+        ),
         ("renderer twice", closed().renderer(ProblemDetails::new()).renderer(ProblemDetails::new()), "renderer"),
     ] {
         assert_eq!(error(builder).setting(), setting, "{name}");
@@ -57,7 +61,9 @@ fn wrong_combinations_are_refused() {
 
 #[test]
 fn zero_quotas_are_refused() {
-    for builder in [closed().limit_clients(Quota::per_second(0)), closed().limit_principals(Quota::per_minute(10).burst(0))] {
+    for builder in
+        [closed().limit_clients(Quota::per_second(0)), closed().limit_principals(Quota::per_minute(10).burst(0))]
+    {
         let error = error(builder);
         assert!(error.to_string().contains('0'), "{error}");
     }

@@ -21,8 +21,10 @@ struct Order {
     item: &'static str,
 }
 
-const ORDERS: [Order; 2] =
-    [Order { id: 1, owner: "alice", item: "portcullis winch" }, Order { id: 2, owner: "bob", item: "drawbridge chain" }];
+const ORDERS: [Order; 2] = [
+    Order { id: 1, owner: "alice", item: "portcullis winch" },
+    Order { id: 2, owner: "bob", item: "drawbridge chain" },
+];
 
 pub fn router() -> Router {
     Router::new()

@@ -24,7 +24,13 @@ impl Provider {
     }
 
     /// An access token (RFC 9068) that ends `seconds` after `now`; a negative number makes one that has ended.
-    pub fn token(&self, subject: &str, role: &str, now: u64, seconds: i64) -> Result<String, jsonwebtoken::errors::Error> {
+    pub fn token(
+        &self,
+        subject: &str,
+        role: &str,
+        now: u64,
+        seconds: i64,
+    ) -> Result<String, jsonwebtoken::errors::Error> {
         let mut header = Header::new(Algorithm::ES256);
         header.typ = Some("at+jwt".to_owned());
         let claims = json!({

@@ -49,7 +49,8 @@ async fn main() -> Result<(), BoxError> {
         )
         .build()?;
     let key_store = Arc::new(MemoryKeyStore::new());
-    let (key, _) = NewApiKey::for_subject("billing-job").name("quickstart").role("clerk").issue(&key_store, now).await?;
+    let (key, _) =
+        NewApiKey::for_subject("billing-job").name("quickstart").role("clerk").issue(&key_store, now).await?;
     let keys = ApiKeyAuthenticator::new(key_store)?;
 
     // What they may do. A permission that the policy does not know fails here, at start.
@@ -88,7 +89,9 @@ async fn main() -> Result<(), BoxError> {
     let server = tokio::spawn({
         let (secure, plain) = (portcullis::axum::serve(secure, app.clone()), portcullis::axum::serve(plain, app));
         let (first, second) = (stop.subscribe(), stop.subscribe());
-        async move { tokio::try_join!(secure.with_graceful_shutdown(told(first)), plain.with_graceful_shutdown(told(second))) }
+        async move {
+            tokio::try_join!(secure.with_graceful_shutdown(told(first)), plain.with_graceful_shutdown(told(second)))
+        }
     });
 
     let cases = cases::all(&provider, &key, now.unix_seconds())?;

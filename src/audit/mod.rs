@@ -12,6 +12,8 @@ mod text;
 #[cfg(feature = "audit-tracing")]
 mod tracing;
 
+#[cfg(feature = "stack")]
+pub(crate) use guard::Entry;
 #[cfg(feature = "audit-json-lines")]
 pub use json_lines::{JsonLines, WhenFull};
 pub use layer::{Audit, AuditLayer, ResponseFuture};

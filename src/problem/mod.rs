@@ -24,5 +24,9 @@
 mod layer;
 mod render;
 
+#[cfg(feature = "stack")]
+pub(crate) use layer::render_rejection;
 pub use layer::{Problem, ProblemLayer, ResponseFuture};
+#[cfg(feature = "stack")]
+pub(crate) use render::render_into;
 pub use render::{ProblemDetails, RejectionRenderer, Rendered, Request as RenderRequest};

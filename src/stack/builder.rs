@@ -1,22 +1,22 @@
+#[cfg(feature = "rbac")]
+use std::any::Any;
 use std::sync::Arc;
 
+#[cfg(feature = "rbac")]
+use crate::policy::Rbac;
 use crate::{
-    audit::{AuditLayer, AuditSink},
+    audit::AuditLayer,
     authn::{Authenticator, AuthnLayer},
     clock::{Clock, SystemClock},
     context::Stage,
     error::ConfigError,
-    gate::Step,
     evidence::{EvidenceLayer, TrustedProxies},
+    gate::Step,
     guard::Rule,
     policy::PolicyBackend,
     problem::{ProblemDetails, RejectionRenderer},
     rate_limit::{Quota, RateLimitLayer},
-    stack::{
-        Stack,
-        service::Stages,
-        table::RouteTable,
-    },
+    stack::{Stack, service::Stages, table::RouteTable},
     tls::TlsLayer,
 };
 
@@ -26,7 +26,7 @@ use crate::{
 pub struct StackBuilder {
     clock: Vec<Arc<dyn Clock>>,
     renderer: Vec<Arc<dyn RejectionRenderer>>,
-    audit: Vec<Arc<dyn AuditSink>>,
+    audit: Vec<AuditLayer>,
     proxies: Vec<TrustedProxies>,
     tls: Vec<TlsLayer>,
     plain_http: bool,
@@ -34,6 +34,8 @@ pub struct StackBuilder {
     authn: Vec<AuthnLayer>,
     principal_limit: Vec<Result<RateLimitLayer, ConfigError>>,
     policy: Vec<Arc<dyn PolicyBackend>>,
+    #[cfg(feature = "rbac")]
+    rbac: Option<Rbac>,
     lines: Vec<(String, Rule)>,
     fallback: Vec<Rule>,
 }
@@ -66,7 +68,7 @@ impl StackBuilder {
 
     /// Records every request, once.
     pub fn audit(mut self, audit: AuditLayer) -> Self {
-        self.audit.push(audit.into_sink());
+        self.audit.push(audit);
         self
     }
 
@@ -101,6 +103,12 @@ impl StackBuilder {
 
     /// Asks this policy: for the rules that name one, and for the handler's [`Authorizer`](crate::guard::Authorizer).
     pub fn policy(mut self, policy: impl PolicyBackend) -> Self {
+        #[cfg(feature = "rbac")]
+        {
+            let any: &dyn Any = &policy;
+            self.rbac =
+                any.downcast_ref::<Rbac>().or_else(|| any.downcast_ref::<Arc<Rbac>>().map(|rbac| &**rbac)).cloned();
+        }
         self.policy.push(Arc::new(policy));
         self
     }
@@ -176,14 +184,17 @@ impl StackBuilder {
                 return Err(ConfigError::new(setting, "a rule", problem));
             }
         }
-        for rule in table.rules() {
-            rule.check_against(policy.as_ref())?;
+        if policy.is_none() && table.rules().any(Rule::needs_policy) {
+            return Err(ConfigError::new("policy", "none", "is needed by a rule: add .policy(..)"));
         }
+        #[cfg(feature = "rbac")]
+        check_handles(&table, policy.is_some(), self.rbac.as_ref())?;
 
         let clock = once("clock", self.clock)?.unwrap_or_else(|| Arc::new(SystemClock::new()));
         Ok(Stack::new(Stages {
             renderer: once("renderer", self.renderer)?.unwrap_or_else(|| Arc::new(ProblemDetails::new())),
-            audit: once("audit", self.audit)?,
+            // One reading of one clock for a request: the stack's.
+            audit: once("audit", self.audit)?.map(|audit| audit.with_clock(Arc::clone(&clock))),
             evidence: EvidenceLayer::new(proxies),
             clock,
             tls,
@@ -199,5 +210,37 @@ impl StackBuilder {
 /// The one value of a stage that may stand once.
 fn once<T>(setting: &'static str, mut values: Vec<T>) -> Result<Option<T>, ConfigError> {
     let value = values.pop();
-    if values.is_empty() { Ok(value) } else { Err(ConfigError::new(setting, format!("{} of them", values.len() + 1), "may stand once")) }
+    if values.is_empty() {
+        Ok(value)
+    } else {
+        Err(ConfigError::new(setting, format!("{} of them", values.len() + 1), "may stand once"))
+    }
+}
+
+/// Handles must come from the policy that the stack asks, or the route and the handler would follow two policies.
+///
+/// A policy of another kind may wrap the one that the handles are from; that cannot be seen here.
+#[cfg(feature = "rbac")]
+fn check_handles(table: &RouteTable, has_policy: bool, rbac: Option<&Rbac>) -> Result<(), ConfigError> {
+    for rule in table.rules() {
+        let foreign_permission =
+            rule.permissions().into_iter().find(|held| rbac.is_some_and(|rbac| !held.belongs_to(rbac)));
+        let foreign_role = rule.roles().into_iter().find(|held| rbac.is_some_and(|rbac| !held.belongs_to(rbac)));
+        let (name, foreign) = match (foreign_permission, foreign_role) {
+            (Some(permission), _) => (Some(permission.name()), true),
+            (None, Some(role)) => (Some(role.name()), true),
+            (None, None) => {
+                let permission = rule.permissions().first().map(|permission| permission.name());
+                (permission.or_else(|| rule.roles().first().map(|role| role.name())), false)
+            }
+        };
+        let Some(name) = name else { continue };
+        if foreign {
+            return Err(ConfigError::new("policy", name, "is of another policy than the one that the stack asks"));
+        }
+        if !has_policy {
+            return Err(ConfigError::new("policy", name, "is asked for by a rule, and the stack has no policy"));
+        }
+    }
+    Ok(())
 }

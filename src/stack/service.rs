@@ -10,7 +10,7 @@ use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
 use crate::{
-    audit::AuditGuard,
+    audit::{AuditLayer, Entry},
     authn::AuthnLayer,
     body::ResponseBody,
     clock::Clock,
@@ -50,7 +50,7 @@ impl fmt::Debug for Stack {
 pub(super) struct Stages {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) renderer: Arc<dyn RejectionRenderer>,
-    pub(super) audit: Option<Arc<dyn crate::audit::AuditSink>>,
+    pub(super) audit: Option<AuditLayer>,
     pub(super) evidence: EvidenceLayer,
     pub(super) tls: Option<TlsLayer>,
     pub(super) client_limit: Option<RateLimitLayer>,
@@ -94,7 +94,13 @@ enum Progress {
 
 impl Stages {
     /// Asks the stages from `stage` on, until one refuses or has to wait.
-    fn advance(&self, mut stage: Stage, head: &RequestHead<'_>, envelope: &mut Envelope, memos: &mut Memos) -> Progress {
+    fn advance(
+        &self,
+        mut stage: Stage,
+        head: &RequestHead<'_>,
+        envelope: &mut Envelope,
+        memos: &mut Memos,
+    ) -> Progress {
         loop {
             match self.ask_now(stage, head, envelope, memos) {
                 Now::Known(Ok(())) => {}
@@ -183,7 +189,9 @@ impl Stages {
             Stage::Tls => step(self.tls.as_ref(), head, envelope, &mut memos.tls).await,
             Stage::ClientLimit => step(self.client_limit.as_ref(), head, envelope, &mut memos.client_limit).await,
             Stage::Authentication => step(self.authn.as_ref(), head, envelope, &mut memos.authn).await,
-            Stage::PrincipalLimit => step(self.principal_limit.as_ref(), head, envelope, &mut memos.principal_limit).await,
+            Stage::PrincipalLimit => {
+                step(self.principal_limit.as_ref(), head, envelope, &mut memos.principal_limit).await
+            }
             Stage::Guard => self.rule(&head, envelope)?.decide(head, envelope).await,
         }
     }
@@ -285,9 +293,9 @@ where
         let envelope = Envelope::new(stages.clock.now());
         let rendering = RenderRequest::new(request.method(), request.headers(), Some(envelope.request_id));
         let context = SecurityContext::new(envelope);
-        let mut audit = (stages.audit.as_ref())
-            .filter(|_| !nested)
-            .map(|sink| AuditGuard::open(&context, Arc::clone(sink), Arc::clone(&stages.clock), &request));
+        let head = RequestHead::of(&request);
+        // The record of a nested stack's request is the outer one's.
+        let mut audit = stages.audit.as_ref().filter(|_| !nested).map(|audit| audit.open(context.clone(), &head));
         let mut memos = Memos::default();
 
         entering(audit.as_mut());
@@ -295,8 +303,8 @@ where
             Progress::Refused(misordered("a stack or another layer of this crate stands outside this stack"))
         } else {
             let mut envelope = context.lock();
-            envelope.route = stages.table.find(request.method(), request.uri().path()).template.cloned();
-            stages.advance(Stage::Evidence, &RequestHead::of(&request), &mut envelope, &mut memos)
+            envelope.route = stages.table.find(head.method(), head.path()).template.cloned();
+            stages.advance(Stage::Evidence, &head, &mut envelope, &mut memos)
         };
         let state = match progress {
             Progress::Passed => {
@@ -325,7 +333,13 @@ fn refuse(context: &SecurityContext, rejection: Rejection) -> Rejection {
     rejection
 }
 
-async fn wait(stages: Arc<Stages>, stage: Stage, context: SecurityContext, mut parts: Parts, mut memos: Memos) -> Waited {
+async fn wait(
+    stages: Arc<Stages>,
+    stage: Stage,
+    context: SecurityContext,
+    mut parts: Parts,
+    mut memos: Memos,
+) -> Waited {
     let answer = {
         let mut envelope = context.check_out();
         stages.advance_waiting(stage, RequestHead::of_parts(&parts), &mut envelope, &mut memos).await
@@ -347,13 +361,13 @@ struct Waited {
 }
 
 /// A panic from here on is the request's, wherever it is caught.
-fn entering(audit: Option<&mut AuditGuard>) {
+fn entering(audit: Option<&mut Entry>) {
     if let Some(audit) = audit {
         audit.entering();
     }
 }
 
-fn left(audit: Option<&mut AuditGuard>) {
+fn left(audit: Option<&mut Entry>) {
     if let Some(audit) = audit {
         audit.left();
     }
@@ -388,7 +402,7 @@ struct Finish {
     stages: Arc<Stages>,
     memos: Memos,
     rendering: RenderRequest,
-    audit: Option<AuditGuard>,
+    audit: Option<Entry>,
 }
 
 impl Finish {

@@ -43,11 +43,14 @@ impl RouteTable {
     fn add(&mut self, line: &str, rule: Rule) -> Result<(), ConfigError> {
         let refuse = |problem: &str| ConfigError::new("route", format!("{line:?}"), problem);
         let (method, path) = line.split_once(' ').ok_or_else(|| refuse("must be a method, one space and a path"))?;
-        if !path.starts_with('/') || path.len() > MAX_TEMPLATE_LEN || !path.bytes().all(|byte| byte.is_ascii_graphic()) {
+        if !path.starts_with('/') || path.len() > MAX_TEMPLATE_LEN || !path.bytes().all(|byte| byte.is_ascii_graphic())
+        {
             return Err(refuse("must have a path of visible ASCII that starts with / and has at most 1024 bytes"));
         }
         if path.contains('?') || is_ambiguous(path) {
-            return Err(refuse("must have a path without query, dot segments, empty segments, ;, \\ or encoded delimiters"));
+            return Err(refuse(
+                "must have a path without query, dot segments, empty segments, ;, \\ or encoded delimiters",
+            ));
         }
         let index = self.entry(path).map_err(|source| refuse("is not a path that can be matched").caused_by(source))?;
         let Some(entry) = self.entries.get_mut(index) else { return Err(refuse("is not a path that can be matched")) };
@@ -61,7 +64,8 @@ impl RouteTable {
             "HEAD" => return Err(refuse("must not name HEAD: it is decided as GET")),
             "TRACE" | "CONNECT" => return Err(refuse("names a method that is never allowed")),
             name if name.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'-') => {
-                Method::from_bytes(name.as_bytes()).map_err(|source| refuse("must start with a method").caused_by(source))?
+                Method::from_bytes(name.as_bytes())
+                    .map_err(|source| refuse("must start with a method").caused_by(source))?
             }
             _ => return Err(refuse("must start with a method in upper case, or ANY")),
         };
@@ -97,7 +101,8 @@ impl RouteTable {
     }
 
     pub(super) fn rules(&self) -> impl Iterator<Item = &Rule> {
-        let entries = self.entries.iter().flat_map(|entry| entry.methods.iter().map(|(_, rule)| rule).chain(&entry.any));
+        let entries =
+            self.entries.iter().flat_map(|entry| entry.methods.iter().map(|(_, rule)| rule).chain(&entry.any));
         entries.chain(&self.fallback)
     }
 }
@@ -106,7 +111,9 @@ impl RouteTable {
 /// encoded forms of these, of `/` and of NUL, also encoded twice.
 pub(super) fn is_ambiguous(path: &str) -> bool {
     let bytes = path.as_bytes();
-    if !bytes.iter().any(|byte| matches!(byte, b'%' | b';' | b'\\' | b'.')) && !bytes.windows(2).any(|pair| pair == b"//") {
+    if !bytes.iter().any(|byte| matches!(byte, b'%' | b';' | b'\\' | b'.'))
+        && !bytes.windows(2).any(|pair| pair == b"//")
+    {
         return false;
     }
     let path = path.to_ascii_lowercase().replace("%25", "%");
@@ -185,7 +192,9 @@ mod tests {
 
     #[test]
     fn ambiguous_paths_are_found() {
-        for path in ["//a", "/a//b", "/./a", "/a/..", "/a;x=1", "/a\\b", "/%2e%2e/a", "/a%2Fb", "/a%252fb", "/a%00", "/a%5Cb"] {
+        for path in
+            ["//a", "/a//b", "/./a", "/a/..", "/a;x=1", "/a\\b", "/%2e%2e/a", "/a%2Fb", "/a%252fb", "/a%00", "/a%5Cb"]
+        {
             assert!(is_ambiguous(path), "{path}");
         }
         for path in ["/", "/a", "/a/", "/a.json", "/a..b", "/.well-known/x", "/caf%C3%A9", "/100%25"] {
