@@ -226,7 +226,7 @@ fn contenders() -> Vec<Contender> {
     let (es256, hs256) = (Provider::es256(), Provider::hs256());
     let bearer = |token: &str| with("authorization", &format!("Bearer {token}"));
     let (store, key) = key_store(10_000);
-    let keys = || ApiKeyAuthenticator::new(Arc::clone(&store)).expect("an authenticator");
+    let keys = || ApiKeyAuthenticator::new(Arc::clone(&store));
     let jwt = |provider: &Provider| AuthnLayer::new(provider.authenticator()).dangerous_plain_http();
     let by_token = es256.token(3600);
     let six = ServiceBuilder::new()

@@ -162,7 +162,6 @@ type Decision<M> = Pin<Box<dyn Future<Output = (Parts, Result<M, Rejection>)> + 
 
 pin_project! {
     /// Response future of [`Gate`].
-    #[expect(private_bounds, reason = "sealed: only this crate's layers are gates")]
     pub struct ResponseFuture<S, T, B, F>
     where
         T: Step,

@@ -33,7 +33,7 @@
 //! let app = Stack::builder()
 //!     .tls(TlsLayer::require())
 //!     .limit_clients(Quota::per_second(1_000))
-//!     .authenticate(ApiKeyAuthenticator::new(MemoryKeyStore::new())?)
+//!     .authenticate(ApiKeyAuthenticator::new(MemoryKeyStore::new()))
 //!     .limit_principals(Quota::per_minute(600).burst(60))
 //!     .policy(policy)
 //!     .route("GET /health", public())

@@ -230,3 +230,24 @@ fn known(answer: Now<Outcome>) -> Outcome {
         Now::Wait => panic!("the answer should be known"),
     }
 }
+
+/// A good credential in a field of its own does not excuse an `Authorization` that nobody claims.
+#[tokio::test]
+async fn a_second_credential_that_nobody_claims_is_refused() {
+    let own_field = authenticate_fn(Challenge::new("Own", "test").unwrap(), |head, _| {
+        match head.single_header(&HeaderName::from_static("x-own")) {
+            Ok(Some(_)) => {
+                let alice = Principal::builder(PrincipalKind::User, "test", "alice", "test").build();
+                Outcome::Verified(portcullis::authn::Identity::from(alice).leaving_authorization())
+            }
+            Ok(None) => Outcome::Absent,
+            Err(rejection) => rejection.into(),
+        }
+    });
+    let probe = Probe::default();
+    let app = AuthnLayer::new(own_field).dangerous_plain_http().layer(probe.clone());
+    assert_eq!(send(&app, with(get("/"), "x-own", "good")).await.status(), 200);
+    let request = with(with(get("/"), "x-own", "good"), "authorization", "Bearer somebody.elses.token");
+    assert_eq!(send(&app, request).await.status(), 400);
+    assert_eq!(probe.seen.calls(), 1);
+}

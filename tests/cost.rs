@@ -11,8 +11,7 @@ use std::{
 
 use http::Request;
 use portcullis::{
-    StoreError,
-    audit::{AuditLayer, AuditRecord, AuditSink, Lost},
+    audit::AuditLayer,
     authn::AuthnLayer,
     evidence::{EvidenceLayer, TrustedProxies},
     guard::{authenticated, require},
@@ -21,27 +20,8 @@ use portcullis::{
     stack::Stack,
     tls::TlsLayer,
 };
-use support::{Probe, get, person, with};
+use support::{Discard, Probe, get, person, with};
 use tower::{Layer, Service};
-
-/// A sink that keeps nothing.
-#[derive(Debug)]
-struct Discard;
-
-#[async_trait::async_trait]
-impl AuditSink for Discard {
-    fn accept(&self, _: AuditRecord) -> Result<(), Lost> {
-        Ok(())
-    }
-
-    fn lost(&self) -> u64 {
-        0
-    }
-
-    async fn flush(&self) -> Result<(), StoreError> {
-        Ok(())
-    }
-}
 
 fn quota() -> Quota {
     Quota::per_second(1_000_000)

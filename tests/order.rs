@@ -8,8 +8,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::Full;
 use portcullis::{
-    StoreError,
-    audit::{AuditLayer, AuditRecord, AuditSink},
+    audit::AuditLayer,
     authn::AuthnLayer,
     evidence::{EvidenceLayer, TrustedProxies},
     guard::{authenticated, require},
@@ -17,7 +16,7 @@ use portcullis::{
     rate_limit::{Quota, RateLimitLayer},
     tls::TlsLayer,
 };
-use support::{Probe, Seen, get, get_plain, test_scheme, with};
+use support::{Discard, Probe, Seen, get, get_plain, test_scheme, with};
 use tower::{Layer, ServiceExt, util::BoxCloneSyncService};
 
 type App = BoxCloneSyncService<Request<()>, Response<Full<Bytes>>, Infallible>;
@@ -45,21 +44,9 @@ const ALL: [Kind; 8] = [
     Kind::Guard,
 ];
 
-#[derive(Debug)]
-struct Nowhere;
-
-#[async_trait::async_trait]
-impl AuditSink for Nowhere {
-    fn accept(&self, _: AuditRecord) {}
-
-    async fn flush(&self) -> Result<(), StoreError> {
-        Ok(())
-    }
-}
-
 fn apply(kind: Kind, inner: App) -> App {
     match kind {
-        Kind::Audit => BoxCloneSyncService::new(AuditLayer::new(Nowhere).layer(inner)),
+        Kind::Audit => BoxCloneSyncService::new(AuditLayer::new(Discard).layer(inner)),
         Kind::Problem => BoxCloneSyncService::new(ProblemLayer::new().layer(inner)),
         Kind::Evidence => BoxCloneSyncService::new(EvidenceLayer::new(TrustedProxies::none()).layer(inner)),
         Kind::Tls => BoxCloneSyncService::new(TlsLayer::require().layer(inner)),

@@ -51,7 +51,7 @@ async fn main() -> Result<(), BoxError> {
     let key_store = Arc::new(MemoryKeyStore::new());
     let (key, _) =
         NewApiKey::for_subject("billing-job").name("quickstart").role("clerk").issue(&key_store, now).await?;
-    let keys = ApiKeyAuthenticator::new(key_store)?;
+    let keys = ApiKeyAuthenticator::new(key_store);
 
     // What they may do. A permission that the policy does not know fails here, at start.
     let policy = Rbac::from_toml(include_str!("policy.toml"))?;

@@ -7,10 +7,10 @@ use zeroize::Zeroizing;
 
 use crate::{
     api_key::{
-        ApiKeyFormat, ApiKeyStore, Found, KeyHash,
+        ApiKeyFormat, ApiKeyRecord, ApiKeyStore, Found, KeyHash,
         format::{MAX_TEXT, Presented},
     },
-    authn::{Authenticator, Outcome},
+    authn::{Authenticator, Identity, Outcome},
     challenge::{Challenge, Challenges},
     clock::Instants,
     error::ConfigError,
@@ -125,7 +125,13 @@ impl ApiKeyAuthenticator {
         })
     }
 
-    fn conclude(&self, presented: &Presented, found: Found, at: Instants) -> Outcome {
+    /// The key's owner. What stood in `X-API-Key` leaves an `Authorization` unread.
+    fn identity(&self, head: &RequestHead<'_>, record: &ApiKeyRecord) -> Identity {
+        let identity = Identity::from(record.principal(&self.shared.store_name));
+        if head.headers().contains_key(&X_API_KEY) { identity.leaving_authorization() } else { identity }
+    }
+
+    fn conclude(&self, head: &RequestHead<'_>, presented: &Presented, found: Found, at: Instants) -> Outcome {
         let record = match found {
             Ok(record) => record,
             Err(error) => return Rejection::new(RejectionKind::Unavailable, format!("API key: {error}")).into(),
@@ -135,7 +141,7 @@ impl ApiKeyAuthenticator {
             None => "API key: unknown id",
             Some(_) if !same => "API key: wrong secret",
             Some(record) => match record.refusal(at) {
-                None => return Outcome::verified(record.principal(&self.shared.store_name)),
+                None => return Outcome::Verified(self.identity(head, &record)),
                 Some(reason) => reason,
             },
         };
@@ -160,7 +166,7 @@ impl Authenticator for ApiKeyAuthenticator {
 
     fn authenticate_now(&self, head: &RequestHead<'_>, at: Instants) -> Now<Outcome> {
         match self.presented(head) {
-            Ok(Some(key)) => self.shared.store.find_now(&key.id).map(|found| self.conclude(&key, found, at)),
+            Ok(Some(key)) => self.shared.store.find_now(&key.id).map(|found| self.conclude(head, &key, found, at)),
             Ok(None) => Now::Known(Outcome::Absent),
             Err(rejection) => Now::Known(rejection.into()),
         }
@@ -168,7 +174,7 @@ impl Authenticator for ApiKeyAuthenticator {
 
     async fn authenticate(&self, head: &RequestHead<'_>, at: Instants) -> Outcome {
         match self.presented(head) {
-            Ok(Some(key)) => self.conclude(&key, self.shared.store.find(&key.id).await, at),
+            Ok(Some(key)) => self.conclude(head, &key, self.shared.store.find(&key.id).await, at),
             Ok(None) => Outcome::Absent,
             Err(rejection) => rejection.into(),
         }

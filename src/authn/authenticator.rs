@@ -17,13 +17,14 @@ use crate::{
 pub struct Identity {
     subject: Principal,
     client: Option<Principal>,
+    left_authorization: bool,
 }
 
 impl Identity {
     /// A subject that an application with an identity of its own acts for.
     #[must_use]
     pub const fn with_client(subject: Principal, client: Principal) -> Self {
-        Self { subject, client: Some(client) }
+        Self { subject, client: Some(client), left_authorization: false }
     }
 
     /// The identity in a slot.
@@ -35,6 +36,18 @@ impl Identity {
         }
     }
 
+    /// Says that the credential came from another header field than `Authorization`. A request that carries an
+    /// `Authorization` besides has a second credential, which nobody claims, and is refused with `400`.
+    #[must_use]
+    pub const fn leaving_authorization(mut self) -> Self {
+        self.left_authorization = true;
+        self
+    }
+
+    pub(crate) const fn has_left_authorization(&self) -> bool {
+        self.left_authorization
+    }
+
     pub(crate) fn into_parts(self) -> (Principal, Option<Principal>) {
         (self.subject, self.client)
     }
@@ -42,7 +55,7 @@ impl Identity {
 
 impl From<Principal> for Identity {
     fn from(subject: Principal) -> Self {
-        Self { subject, client: None }
+        Self { subject, client: None, left_authorization: false }
     }
 }
 

@@ -77,6 +77,14 @@ impl AuthnLayer {
         let shared = &*self.shared;
         envelope.challenges = shared.challenges.clone();
         match outcome {
+            Outcome::Verified(identity)
+                if identity.has_left_authorization() && head.headers().contains_key(header::AUTHORIZATION) =>
+            {
+                Err(Rejection::new(
+                    RejectionKind::InvalidRequest,
+                    "a second credential, in Authorization, that nobody claims",
+                ))
+            }
             Outcome::Verified(identity) => {
                 let (subject, client) = identity.into_parts();
                 envelope.subject = Some(subject);

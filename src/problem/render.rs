@@ -23,12 +23,6 @@ impl Request {
         Self { has_body: method != Method::HEAD, json: accepts_json(headers), id }
     }
 
-    #[cfg(feature = "stack")]
-    pub(crate) const fn with_id(mut self, id: Option<RequestId>) -> Self {
-        self.id = id;
-        self
-    }
-
     /// Whether the client takes JSON: it said so, or said nothing.
     #[must_use]
     pub const fn accepts_json(&self) -> bool {

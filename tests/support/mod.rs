@@ -1,5 +1,6 @@
 //! What the tests share: a probe service, a clock, and short ways to send a request and read the answer.
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses a part of it")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
 
 use std::{
     convert::Infallible,
@@ -16,7 +17,8 @@ use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
 use portcullis::{
     Challenge, Clock, Connection, Instants, Principal, PrincipalKind, Rejection, RejectionKind, RequestHead,
-    SecurityContext, TlsVersion,
+    SecurityContext, StoreError, TlsVersion,
+    audit::{AuditRecord, AuditSink, Lost},
     authn::{Authenticator, Outcome, authenticate_fn},
 };
 use tower::{Service, ServiceExt};
@@ -159,5 +161,24 @@ impl<A: Authenticator> Authenticator for Waiting<A> {
     async fn authenticate(&self, head: &RequestHead<'_>, at: Instants) -> Outcome {
         tokio::task::yield_now().await;
         self.0.authenticate(head, at).await
+    }
+}
+
+/// An audit sink that keeps nothing.
+#[derive(Debug)]
+pub struct Discard;
+
+#[async_trait::async_trait]
+impl AuditSink for Discard {
+    fn accept(&self, _: AuditRecord) -> Result<(), Lost> {
+        Ok(())
+    }
+
+    fn lost(&self) -> u64 {
+        0
+    }
+
+    async fn flush(&self) -> Result<(), StoreError> {
+        Ok(())
     }
 }
