@@ -1,4 +1,5 @@
 //! The suite for policy backends, on what the crate has and on a backend that is written with public API alone.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
 
 use std::sync::Arc;
 
@@ -39,6 +40,8 @@ async fn rbac_conforms_alone_and_behind_pointers() {
     policy_backend(&Arc::new(rbac()), fixture()).await;
     let erased: Arc<dyn PolicyBackend> = Arc::new(rbac());
     policy_backend(&erased, fixture()).await;
+    let boxed: Box<dyn PolicyBackend> = Box::new(rbac());
+    policy_backend(&boxed, fixture()).await;
 }
 
 #[tokio::test]

@@ -1,4 +1,10 @@
 //! Role-based access control: what a policy grants, to whom, on what.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking, in its helpers too"
+)]
 
 use std::{collections::BTreeSet, fmt::Write as _, io::Write as _};
 

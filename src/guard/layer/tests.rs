@@ -58,12 +58,14 @@ async fn trail_of(rule: impl Into<Rule>, subject: Option<&str>) -> (Result<(), R
     (answer.map_err(|rejection| rejection.kind()), told.collect())
 }
 
+type Row<'a> = (&'a str, Rule, Result<(), RejectionKind>, &'a [&'a str]);
+
 #[tokio::test]
 async fn each_decision_is_recorded_once() {
     let clerk = || role("clerk").unwrap();
     let slow = |action: &str| require(policy(action).unwrap()).with_policy(Slow);
     let mixed = all((clerk(), policy("x").unwrap(), not(scope("s").unwrap())));
-    let rows: Vec<(&str, Rule, Result<(), RejectionKind>, &[&str])> = vec![
+    let rows: Vec<Row<'_>> = vec![
         ("public", public(), Ok(()), &["public - allow"]),
         ("deny", deny(), Err(RejectionKind::Forbidden), &["deny - deny"]),
         ("identity", require(authenticated()).into(), Ok(()), &["authenticated - allow"]),
