@@ -1,9 +1,12 @@
 //! A borrowed view of a request without its body.
 
+use std::any::TypeId;
+
 use http::{Extensions, HeaderMap, HeaderName, Method, Request, Uri, Version, request::Parts};
 
 use crate::{
     client::{ClientInfo, Connection},
+    context::SecurityContext,
     credential::{self, Credential},
     rejection::Rejection,
 };
@@ -94,8 +97,14 @@ impl<'a> RequestHead<'a> {
     }
 
     /// Something that the server put into the request extensions.
+    ///
+    /// The [`SecurityContext`] is not shown: while a layer decides, it is that layer's own, and whoever reached for it in
+    /// here would wait for themselves.
     #[must_use]
     pub fn extension<T: Send + Sync + 'static>(&self) -> Option<&'a T> {
+        if TypeId::of::<T>() == TypeId::of::<SecurityContext>() {
+            return None;
+        }
         self.extensions.get()
     }
 

@@ -4,17 +4,18 @@
 
 #[cfg(feature = "api-key")]
 mod api_key_store;
+#[cfg(feature = "audit")]
+mod audit_sink;
 mod authenticator;
+mod policy_backend;
 #[cfg(feature = "rate-limit")]
 mod rate_limit_store;
 
 #[cfg(feature = "api-key")]
 pub use api_key_store::api_key_store;
-pub use authenticator::{AuthenticatorFixture, authenticator};
-#[cfg(feature = "rate-limit")]
-pub use rate_limit_store::rate_limit_store;
-#[cfg(feature = "audit")]
-mod audit_sink;
-
 #[cfg(feature = "audit")]
 pub use audit_sink::audit_sink;
+pub use authenticator::{AuthenticatorFixture, authenticator};
+pub use policy_backend::{PolicyFixture, PolicyQuestion, policy_backend};
+#[cfg(feature = "rate-limit")]
+pub use rate_limit_store::rate_limit_store;

@@ -86,18 +86,13 @@ impl Join {
     }
 }
 
-/// Decides without waiting, if the parts that can answer at once settle it. `positive` tells that no odd number of `not`
-/// stands outside: only there more scopes could help.
-pub(super) fn decide_now(
-    node: &Node,
-    ask: &Ask<'_>,
-    trail: &mut Trail,
-    positive: bool,
-) -> Now<Result<Answer, Rejection>> {
+/// Decides without waiting, if the parts that can answer at once settle it. `helps` tells that no `not` stands outside:
+/// only there more scopes could help.
+pub(super) fn decide_now(node: &Node, ask: &Ask<'_>, trail: &mut Trail, helps: bool) -> Now<Result<Answer, Rejection>> {
     match node {
-        Node::All(nodes) => join_now(Join::All, nodes, ask, trail, positive),
-        Node::Any(nodes) => join_now(Join::Any, nodes, ask, trail, positive),
-        Node::Not(node) => decide_now(node, ask, trail, !positive).map(|answer| answer.map(Answer::negate)),
+        Node::All(nodes) => join_now(Join::All, nodes, ask, trail, helps),
+        Node::Any(nodes) => join_now(Join::Any, nodes, ask, trail, helps),
+        Node::Not(node) => decide_now(node, ask, trail, false).map(|answer| answer.map(Answer::negate)),
         Node::Authenticated => settle(trail, "authenticated", None, Verdict::allow()),
         #[cfg(feature = "rbac")]
         Node::Permission(permission) => {
@@ -115,7 +110,7 @@ pub(super) fn decide_now(
         Node::Scope(scope) => {
             let held = ask.subject.has_scope(scope);
             settle(trail, "scope", Some(scope), allow_if(held)).map(|answer| {
-                answer.map(|answer| if positive { Answer { with_scopes: Decision::Allow, ..answer } } else { answer })
+                answer.map(|answer| if helps { Answer { with_scopes: Decision::Allow, ..answer } } else { answer })
             })
         }
         Node::Check(name, test) => settle(trail, "check", Some(name), allow_if(test(ask.subject, &ask.head))),
@@ -134,12 +129,12 @@ fn join_now(
     nodes: &[Node],
     ask: &Ask<'_>,
     trail: &mut Trail,
-    positive: bool,
+    helps: bool,
 ) -> Now<Result<Answer, Rejection>> {
     let mut so_far = join.start();
     let mut waits = false;
     for node in nodes {
-        match decide_now(node, ask, trail, positive) {
+        match decide_now(node, ask, trail, helps) {
             Now::Known(Ok(answer)) => so_far = join.add(so_far, answer),
             Now::Known(Err(rejection)) => return Now::Known(Err(rejection)),
             Now::Wait => waits = true,
@@ -156,16 +151,16 @@ pub(super) fn decide<'a>(
     node: &'a Node,
     ask: &'a Ask<'a>,
     trail: &'a mut Trail,
-    positive: bool,
+    helps: bool,
 ) -> Pin<Box<dyn Future<Output = Result<Answer, Rejection>> + Send + 'a>> {
     Box::pin(async move {
         let (join, nodes) = match node {
             Node::All(nodes) => (Join::All, nodes),
             Node::Any(nodes) => (Join::Any, nodes),
-            Node::Not(node) => return decide(node, ask, trail, !positive).await.map(Answer::negate),
+            Node::Not(node) => return decide(node, ask, trail, false).await.map(Answer::negate),
             Node::Policy(action) => return ask_policy(action, ask, trail).await,
             leaf => {
-                return match decide_now(leaf, ask, trail, positive) {
+                return match decide_now(leaf, ask, trail, helps) {
                     Now::Known(answer) => answer,
                     Now::Wait => Ok(Answer::of(Decision::CannotDecide)),
                 };
@@ -173,7 +168,7 @@ pub(super) fn decide<'a>(
         };
         let mut so_far = join.start();
         for node in nodes {
-            so_far = join.add(so_far, decide(node, ask, &mut *trail, positive).await?);
+            so_far = join.add(so_far, decide(node, ask, &mut *trail, helps).await?);
             if join.is_settled(so_far) {
                 break;
             }

@@ -17,7 +17,6 @@ use crate::{
     head::RequestHead,
     now::Now,
     policy::{Decision, PolicyBackend, Verdict},
-    principal::Principal,
     rejection::{Rejection, RejectionKind},
     trail::{DecisionFact, Trail},
 };
@@ -235,3 +234,6 @@ impl fmt::Debug for GuardLayer {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

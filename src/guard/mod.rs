@@ -1,4 +1,76 @@
-//! Guard.
+//! Guard: may this principal do that?
+//!
+//! [`require`] makes a layer, and a rule of a stack's route table, from a [`Requirement`]. An [`Authorizer`] asks the
+//! policy from within a handler.
+//!
+//! A request passes the guard when
+//! 1. authentication ran outside it,
+//! 2. it found an identity,
+//! 3. the requirement is allowed: not denied, and not undecided,
+//! 4. every obligation of the policy's answer is one that the application declared to fulfil.
+//!
+//! | status | when |
+//! |---|---|
+//! | `401` | nobody is authenticated, whatever the requirement says, with the challenges of the authentication layer (RFC 9110 §15.5.2) |
+//! | `403` | the requirement is denied (RFC 9110 §15.5.4) |
+//! | `403` | only scopes are missing; `WWW-Authenticate: Bearer realm="..", error="insufficient_scope", scope=".."` (RFC 6750 §3.1) |
+//! | `500` | no authentication outside, no policy where one is asked, or an obligation that nobody declared; the log says which |
+//! | `503` | the policy cannot decide |
+//!
+//! Stack it inside authentication and the limits, around a router or around one route. Guards nest; each decides.
+//!
+//! # Requirements
+//! | write | passes |
+//! |---|---|
+//! | [`Permission`](crate::policy::Permission) handle | who holds it by a role of its policy |
+//! | [`Role`](crate::policy::Role) handle | who has the role, or one that inherits it |
+//! | [`role`] | whose credential asserts a role of exactly this name |
+//! | [`scope`] | whose credential carries the scope |
+//! | [`policy`] | whom the policy backend allows the action; may wait |
+//! | [`check`] | who passes a test of your own |
+//! | [`authenticated`] | anybody with an identity |
+//! | [`all`], [`any`], [`not`] | three-valued: cannot decide is neither allow nor deny, and `not` leaves it so |
+//!
+//! What is in memory is asked at once, without a box; a policy that must wait is asked only if the rest does not settle the
+//! answer. Each condition that is asked is a decision in the audit record, and so is the outcome of a combination.
+//!
+//! # Example
+//! ```
+//! use http::{Request, Response};
+//! use portcullis::{
+//!     Challenge, Principal, PrincipalKind,
+//!     authn::{AuthnLayer, Outcome, authenticate_fn},
+//!     guard::{all, not, require, role, scope},
+//! };
+//! use tower::{ServiceBuilder, ServiceExt, service_fn};
+//!
+//! # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
+//! let devices = authenticate_fn(Challenge::new("Device", "factory")?, |head, _| match head.authorization() {
+//!     Ok(Some(credential)) if credential.is_scheme("Device") => Outcome::verified(
+//!         Principal::builder(PrincipalKind::Service, "factory", credential.token(), "device").scopes(["press"]).build(),
+//!     ),
+//!     Ok(_) => Outcome::Absent,
+//!     Err(rejection) => Outcome::Refused(rejection),
+//! });
+//! let press = |scope_name| Ok::<_, portcullis::ConfigError>(require(all((scope(scope_name)?, not(role("retired")?)))));
+//! let service = |guard| {
+//!     ServiceBuilder::new()
+//!         .layer(AuthnLayer::new(devices.clone()).dangerous_plain_http()) // no TLS in this example
+//!         .layer(guard)
+//!         .service(service_fn(async |_: Request<()>| Ok::<_, std::convert::Infallible>(Response::new(String::new()))))
+//! };
+//!
+//! let request = || Request::get("/press").header("authorization", "Device d1").body(()).unwrap();
+//! assert_eq!(service(press("press")?).oneshot(request()).await?.status(), 200);
+//!
+//! let refused = service(press("drill")?).oneshot(request()).await?;
+//! assert_eq!(refused.status(), 403);
+//! let challenge = r#"Bearer realm="api", error="insufficient_scope", scope="drill""#;
+//! assert_eq!(refused.headers()["www-authenticate"], challenge);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! # })?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 mod authorizer;
 mod evaluate;
@@ -8,5 +80,7 @@ mod rule;
 
 pub use authorizer::Authorizer;
 pub use layer::{GuardLayer, require};
-pub use requirement::{Nodes, Requirement, Requirements, all, any, authenticated, check, not, policy, role, scope};
+#[doc(hidden)]
+pub use requirement::Nodes;
+pub use requirement::{Requirement, Requirements, all, any, authenticated, check, not, policy, role, scope};
 pub use rule::{Rule, deny, public};

@@ -85,24 +85,36 @@ impl Node {
         }
     }
 
-    /// The scopes that would have to be added: of an `any`, those of the first alternative that has some.
+    /// The scopes to ask for. Of an `any`, those of the first alternative that is nothing but scopes, or else of the first
+    /// that has some.
     pub(super) fn scopes<'a>(&'a self, into: &mut Vec<&'a str>) {
         match self {
-            Self::Scope(scope) if !into.contains(&&**scope) => into.push(scope),
+            Self::Scope(scope) if into.contains(&&**scope) => {}
+            Self::Scope(scope) => into.push(scope),
             Self::All(nodes) => nodes.iter().for_each(|node| node.scopes(into)),
             Self::Any(nodes) => {
-                let mut alternatives = nodes.iter().map(|node| {
-                    let mut scopes = Vec::new();
-                    node.scopes(&mut scopes);
-                    scopes
-                });
-                let first = alternatives.find(|scopes| !scopes.is_empty()).unwrap_or_default();
-                into.extend(first.into_iter().filter(|scope| !into.contains(scope)).collect::<Vec<_>>());
+                let sure = nodes.iter().find(|node| node.is_scopes_only());
+                if let Some(node) = sure.or_else(|| nodes.iter().find(|node| node.has_scopes())) {
+                    node.scopes(into);
+                }
             }
-            Self::Scope(_) | Self::Not(_) => {}
-            Self::Authenticated | Self::RoleNamed(_) | Self::Policy(_) | Self::Check(..) => {}
+            Self::Not(_) | Self::Authenticated | Self::RoleNamed(_) | Self::Policy(_) | Self::Check(..) => {}
             #[cfg(feature = "rbac")]
             Self::Permission(_) | Self::Role(_) => {}
+        }
+    }
+
+    fn is_scopes_only(&self) -> bool {
+        match self {
+            Self::All(nodes) | Self::Any(nodes) => nodes.iter().all(Self::is_scopes_only),
+            other => matches!(other, Self::Scope(_)),
+        }
+    }
+
+    fn has_scopes(&self) -> bool {
+        match self {
+            Self::All(nodes) | Self::Any(nodes) => nodes.iter().any(Self::has_scopes),
+            other => matches!(other, Self::Scope(_)),
         }
     }
 }
@@ -329,6 +341,8 @@ mod tests {
             ("one", named("a"), "a"),
             ("all", all((named("a"), named("b"), named("a"))), "a b"),
             ("the first alternative", any((authenticated(), named("a"), named("b"))), "a"),
+            ("an alternative that suffices", any((all((named("a"), authenticated())), named("b"))), "b"),
+            ("none that suffices", any((authenticated(), all((named("a"), authenticated())))), "a"),
             ("alternatives inside", all((named("a"), any((all((named("b"), named("a"))), named("c"))))), "a b"),
             ("not one that is forbidden", all((named("a"), not(named("b")))), "a"),
             ("none", authenticated(), ""),

@@ -30,18 +30,24 @@ pub trait PolicyBackend: Debug + Send + Sync + 'static {
     async fn decide(&self, query: &AccessQuery<'_>) -> Verdict;
 }
 
-#[async_trait]
-#[deny(clippy::missing_trait_methods)]
-impl<P: PolicyBackend + ?Sized> PolicyBackend for Arc<P> {
-    fn name(&self) -> &'static str {
-        (**self).name()
-    }
+macro_rules! forward {
+    ($($pointer:ident),*) => {$(
+        #[async_trait]
+        #[deny(clippy::missing_trait_methods)]
+        impl<P: PolicyBackend + ?Sized> PolicyBackend for $pointer<P> {
+            fn name(&self) -> &'static str {
+                (**self).name()
+            }
 
-    fn decide_now(&self, query: &AccessQuery<'_>) -> Now<Verdict> {
-        (**self).decide_now(query)
-    }
+            fn decide_now(&self, query: &AccessQuery<'_>) -> Now<Verdict> {
+                (**self).decide_now(query)
+            }
 
-    async fn decide(&self, query: &AccessQuery<'_>) -> Verdict {
-        (**self).decide(query).await
-    }
+            async fn decide(&self, query: &AccessQuery<'_>) -> Verdict {
+                (**self).decide(query).await
+            }
+        }
+    )*};
 }
+
+forward!(Arc, Box);

@@ -2,6 +2,7 @@
 //!
 //! A [`PolicyBackend`] is asked whether a principal may do an action on a resource; the [`Verdict`] is allow, deny, or
 //! cannot decide. The guard (requirements on routes) and the authorizer (questions from a handler) both ask it.
+#![cfg_attr(feature = "rbac", doc = "\n[`Rbac`] is one: roles and permissions from a TOML document.")]
 
 mod backend;
 mod query;

@@ -248,16 +248,16 @@ struct Unknown(Mutex<Vec<Box<str>>>);
 
 impl Unknown {
     const MAX: usize = 32;
-    const MAX_LEN: usize = 256;
+    const MAX_CHARS: usize = 128;
 
     fn report(&self, action: &str, version: &str) {
-        let action = action.get(..action.floor_char_boundary(Self::MAX_LEN)).unwrap_or(action);
+        let action: Box<str> = action.chars().take(Self::MAX_CHARS).collect();
         {
             let mut said = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            if said.len() >= Self::MAX || said.iter().any(|known| **known == *action) {
+            if said.len() >= Self::MAX || said.contains(&action) {
                 return;
             }
-            said.push(action.into());
+            said.push(action.clone());
         }
         log::error(&format!("a question names the action {action:?}, which policy {version:?} does not list: denied"));
     }

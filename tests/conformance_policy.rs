@@ -1,0 +1,145 @@
+//! The suite for policy backends, on what the crate has and on a backend that is written with public API alone.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use portcullis::{
+    Now, Principal, PrincipalKind,
+    conformance::{PolicyFixture, PolicyQuestion, policy_backend},
+    policy::{AccessQuery, PolicyBackend, Rbac, Resource, Verdict},
+};
+
+fn principal(subject: &str, roles: &[&str]) -> Principal {
+    Principal::builder(PrincipalKind::User, "https://id.example.com", subject, "jwt")
+        .roles(roles.iter().copied())
+        .build()
+}
+
+fn rbac() -> Rbac {
+    Rbac::from_toml(
+        r#"
+        version = "1"
+        permissions = ["orders:read", "orders:cancel"]
+        [roles.clerk]
+        grants = ["orders:read"]
+        grants_own = ["orders:cancel"]
+        "#,
+    )
+    .unwrap()
+}
+
+fn fixture() -> PolicyFixture {
+    let clerk = principal("alice", &["clerk"]);
+    PolicyFixture::new(PolicyQuestion::new(clerk.clone(), "orders:read"), PolicyQuestion::new(clerk, "orders:cancel"))
+}
+
+#[tokio::test]
+async fn rbac_conforms_alone_and_behind_pointers() {
+    policy_backend(&rbac(), fixture()).await;
+    policy_backend(&Arc::new(rbac()), fixture()).await;
+    let erased: Arc<dyn PolicyBackend> = Arc::new(rbac());
+    policy_backend(&erased, fixture()).await;
+    let boxed: Box<dyn PolicyBackend> = Box::new(rbac());
+    policy_backend(&boxed, fixture()).await;
+}
+
+#[tokio::test]
+async fn rbac_conforms_on_owned_things() {
+    let own = Resource::new("order", 1).owned_by("https://id.example.com", "alice");
+    let cancel = |subject: &str| PolicyQuestion::new(principal(subject, &["clerk"]), "orders:cancel").on(own.clone());
+    policy_backend(&rbac(), PolicyFixture::new(cancel("alice"), cancel("bob"))).await;
+}
+
+/// Office hours, asked of somebody far away: it only answers after waiting.
+#[derive(Debug)]
+struct Remote {
+    up: bool,
+}
+
+#[async_trait]
+impl PolicyBackend for Remote {
+    fn name(&self) -> &'static str {
+        "remote"
+    }
+
+    async fn decide(&self, query: &AccessQuery<'_>) -> Verdict {
+        tokio::task::yield_now().await;
+        if !self.up || query.subject().subject() == "the one it cannot look up" {
+            return Verdict::cannot_decide("no answer");
+        }
+        match query.action() {
+            "office:enter" if query.subject().has_role("employee") => Verdict::allow(),
+            _ => Verdict::deny("not for you"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_backend_of_ones_own_that_waits_conforms() {
+    let question = |subject, roles: &[&str]| PolicyQuestion::new(principal(subject, roles), "office:enter");
+    let fixture = PolicyFixture::new(question("alice", &["employee"]), question("mallory", &["guest"]))
+        .undecidable(question("the one it cannot look up", &["employee"]));
+    policy_backend(&Remote { up: true }, fixture).await;
+}
+
+/// Each breaks one rule; the suite must tell.
+#[derive(Debug)]
+enum Broken {
+    AllowsWhatItDoesNotKnow,
+    AllowsStrangers,
+    Disagrees,
+    OpensOnFailure,
+    Nameless,
+}
+
+impl Broken {
+    fn verdict(&self, query: &AccessQuery<'_>) -> Verdict {
+        let clerk = query.subject().has_role("clerk");
+        match (self, query.action()) {
+            (_, "orders:cancel") => Verdict::deny("no"),
+            (Self::AllowsStrangers, "orders:read") => Verdict::allow(),
+            (_, "orders:read") if clerk => Verdict::allow(),
+            (Self::OpensOnFailure, "backend:down") => Verdict::allow(),
+            (_, "backend:down") => Verdict::cannot_decide("down"),
+            (Self::AllowsWhatItDoesNotKnow, _) if clerk => Verdict::allow(),
+            _ => Verdict::deny("no"),
+        }
+    }
+}
+
+#[async_trait]
+impl PolicyBackend for Broken {
+    fn name(&self) -> &'static str {
+        if matches!(self, Self::Nameless) { "" } else { "broken" }
+    }
+
+    fn decide_now(&self, query: &AccessQuery<'_>) -> Now<Verdict> {
+        match self {
+            Self::Disagrees => Now::Known(Verdict::allow()),
+            _ => Now::Known(self.verdict(query)),
+        }
+    }
+
+    async fn decide(&self, query: &AccessQuery<'_>) -> Verdict {
+        self.verdict(query)
+    }
+}
+
+#[tokio::test]
+async fn the_suite_finds_each_broken_rule() {
+    for (broken, sentence) in [
+        (Broken::AllowsWhatItDoesNotKnow, "an action that the policy does not know must be deny"),
+        (Broken::AllowsStrangers, "a principal without roles, scopes and permissions must be deny"),
+        (Broken::Disagrees, "`decide_now` and `decide` must give the same verdict"),
+        (Broken::OpensOnFailure, "the fixture's undecidable question must be cannot_decide"),
+        (Broken::Nameless, "a backend must have a name"),
+    ] {
+        let name = format!("{broken:?}");
+        let fixture = fixture().undecidable(PolicyQuestion::new(principal("alice", &["clerk"]), "backend:down"));
+        let suite = tokio::spawn(async move { policy_backend(&broken, fixture).await });
+        let panic = suite.await.expect_err(&name).into_panic();
+        let said = panic.downcast_ref::<String>().cloned().or(panic.downcast_ref::<&str>().map(ToString::to_string));
+        assert!(said.as_deref().unwrap_or_default().contains(sentence), "{name}: {said:?}");
+    }
+}
