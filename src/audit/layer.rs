@@ -169,3 +169,96 @@ where
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{convert::Infallible, future::pending, pin::pin, sync::Mutex, task::Waker};
+
+    use async_trait::async_trait;
+    use tower::service_fn;
+
+    use super::*;
+    use crate::{
+        audit::{AuditOutcome, AuditRecord, Lost},
+        client::Connection,
+        context::Envelope,
+        error::StoreError,
+        gate::{Gate, Step},
+        now::Now,
+        policy::Decision,
+        principal::{Principal, PrincipalKind},
+        trail::DecisionFact,
+    };
+
+    #[derive(Clone, Debug, Default)]
+    struct Kept(Arc<Mutex<Vec<AuditRecord>>>);
+
+    #[async_trait]
+    impl AuditSink for Kept {
+        fn accept(&self, record: AuditRecord) -> Result<(), Lost> {
+            self.0.lock().unwrap().push(record);
+            Ok(())
+        }
+
+        fn lost(&self) -> u64 {
+            0
+        }
+
+        async fn flush(&self) -> Result<(), StoreError> {
+            Ok(())
+        }
+    }
+
+    /// Knows somebody, has decided something, and waits for ever.
+    #[derive(Clone, Debug)]
+    struct Waits;
+
+    impl Step for Waits {
+        type Memo = ();
+
+        fn stage(&self) -> Stage {
+            Stage::Guard
+        }
+
+        fn decide_now(&self, _: &RequestHead<'_>, envelope: &mut Envelope) -> Now<Result<(), Rejection>> {
+            let alice = Principal::builder(PrincipalKind::User, "https://id.example.com", "alice", "jwt");
+            envelope.subject = Some(alice.build());
+            Now::Wait
+        }
+
+        async fn decide(&self, head: RequestHead<'_>, envelope: &mut Envelope) -> Result<(), Rejection> {
+            envelope.client_or_connection(&head)?;
+            envelope.route = Some("/orders/{id}".into());
+            envelope.decided(DecisionFact {
+                backend: "first",
+                decision: Decision::Allow,
+                action: None,
+                rule: None,
+                reasons: Vec::new(),
+            });
+            pending().await
+        }
+    }
+
+    #[test]
+    fn what_a_waiting_decision_holds_is_in_the_record_when_it_is_dropped() {
+        let kept = Kept::default();
+        let inner = service_fn(|_: Request<()>| pending::<Result<Response<String>, Infallible>>());
+        let mut service = AuditLayer::new(kept.clone()).layer(Gate::new(inner, Waits));
+        let mut request = Request::get("/orders/42").body(()).unwrap();
+        request.extensions_mut().insert(Connection::plain("198.51.100.7:52100".parse().unwrap()));
+        {
+            let mut future = pin!(service.call(request));
+            assert!(future.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+            assert!(kept.0.lock().unwrap().is_empty());
+        }
+        let records = kept.0.lock().unwrap();
+        assert_eq!(records.len(), 1);
+        let record = &records[0];
+        assert_eq!(record.outcome(), AuditOutcome::Aborted);
+        assert_eq!(record.subject().unwrap().subject(), "alice");
+        assert_eq!(record.route().as_deref(), Some("/orders/{id}"));
+        assert_eq!(record.address(), Some("198.51.100.7".parse().unwrap()));
+        assert_eq!(record.decisions().map(|decision| decision.backend()).collect::<Vec<_>>(), ["first"]);
+    }
+}

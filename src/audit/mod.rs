@@ -4,6 +4,9 @@ mod guard;
 mod json_lines;
 mod layer;
 #[cfg(feature = "audit-json-lines")]
+mod lines;
+mod outcome;
+#[cfg(feature = "audit-json-lines")]
 mod queue;
 mod record;
 mod schema;
@@ -15,9 +18,10 @@ mod tracing;
 #[cfg(feature = "audit-json-lines")]
 pub use json_lines::{JsonLines, WhenFull};
 pub use layer::{Audit, AuditLayer, ResponseFuture};
+pub use outcome::AuditOutcome;
 #[cfg(feature = "testing")]
 pub(crate) use record::sample;
-pub use record::{AuditDecision, AuditIdentity, AuditOutcome, AuditRecord, MAX_PATH_LEN, MAX_TEXT_LEN, SCHEMA_VERSION};
+pub use record::{AuditDecision, AuditIdentity, AuditRecord, MAX_PATH_LEN, MAX_TEXT_LEN, SCHEMA_VERSION};
 pub use sink::{AuditSink, Lost};
 
 #[cfg(feature = "audit-tracing")]
