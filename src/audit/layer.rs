@@ -45,7 +45,18 @@ impl AuditLayer {
         self
     }
 
-    /// Begins the record of a request. How to go on is in the docs of `guard`.
+    /// Marks the stage and begins the record. There is no entry where an audit layer outside writes it already; a service
+    /// that is refused here answers with the refusal. How to go on is in the docs of `guard`.
+    pub(crate) fn begin(
+        &self,
+        context: SecurityContext,
+        head: &RequestHead<'_>,
+    ) -> (Option<Entry>, Result<(), Rejection>) {
+        let (audited_outside, entered) = enter(&context);
+        ((!audited_outside).then(|| self.open(context, head)), entered)
+    }
+
+    /// Begins the record of a request whose stage is marked.
     pub(crate) fn open(&self, context: SecurityContext, head: &RequestHead<'_>) -> Entry {
         Entry::open(Arc::clone(&self.shared), context, head)
     }
@@ -81,9 +92,7 @@ where
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let context = SecurityContext::of_or_open(request.extensions_mut(), &*self.audit.shared.clock);
-        let (audited_outside, entered) = enter(&context);
-        // A second audit layer refuses, and leaves the record to the first.
-        let mut entry = (!audited_outside).then(|| self.audit.open(context, &RequestHead::of(&request)));
+        let (mut entry, entered) = self.audit.begin(context, &RequestHead::of(&request));
         let state = match entered {
             Ok(()) => {
                 if let Some(entry) = &mut entry {
@@ -101,7 +110,7 @@ where
     }
 }
 
-/// Marks the stage. True if an audit layer outside of this one writes the record.
+/// Marks the stage. True if an audit layer outside of this one writes the record: a second one refuses and leaves it to it.
 fn enter(context: &SecurityContext) -> (bool, Result<(), Rejection>) {
     let mut envelope = context.lock();
     let audited_outside = envelope.has_run(Stage::Audit);
