@@ -1,9 +1,9 @@
 //! The entry of a request: opened when it begins, and written exactly once, whatever becomes of it.
 //!
 //! For a service that fuses the stages:
-//! 1. `audit.open(context, &head)` at the very beginning, before the context's stages run. The entry belongs into the
-//!    response future, declared **after** the inner future: what that one holds of the context goes back before the entry
-//!    is dropped.
+//! 1. `audit.begin(context, &head)` at the very beginning, before another stage runs (or `open`, if the caller marks
+//!    `Stage::Audit` itself). The entry belongs into the response future, declared **after** the inner future: what that
+//!    one holds of the context goes back before the entry is dropped.
 //! 2. `entry.entering()` before each call into code that is not ours (`inner.call`, every poll of the inner future or of a
 //!    waiting decision) and `entry.left()` after it. An entry dropped in between tells of a panic: `thread::panicking()`
 //!    would miss one that is caught outside, and blame one that has nothing to do with the request.

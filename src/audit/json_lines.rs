@@ -15,6 +15,7 @@ use async_trait::async_trait;
 use crate::{
     audit::{
         AuditRecord, AuditSink, Lost,
+        lines::Lines,
         queue::{Batch, Queue},
     },
     error::{ConfigError, StoreError, StoreErrorKind},
@@ -114,7 +115,7 @@ impl JsonLines {
 
     fn start(writer: impl Write + Send + 'static, torn: bool) -> Result<Self, ConfigError> {
         let queue = Arc::new(Queue::new());
-        let lines = Lines { writer, torn, text: Vec::new(), ends: Vec::new() };
+        let lines = Lines::to(writer, torn);
         let thread = std::thread::Builder::new()
             .name("portcullis-audit".into())
             .spawn({
@@ -199,143 +200,15 @@ fn ends_within_a_line(path: &Path) -> bool {
     !matches!(last(), Ok(Some(b'\n') | None) | Err(_))
 }
 
-struct Lines<W> {
-    writer: W,
-    /// Whether the last line lacks its end.
-    torn: bool,
-    text: Vec<u8>,
-    /// Where each record's line ends in `text`.
-    ends: Vec<usize>,
-}
-
-impl<W: Write> Lines<W> {
-    /// Writes a line for each record; tells how many were not written, and why.
-    fn write(&mut self, records: &[AuditRecord]) -> (u64, Option<io::Error>) {
-        self.text.clear();
-        self.ends.clear();
-        if self.torn {
-            self.text.push(b'\n');
-        }
-        let mut failure = None;
-        for record in records {
-            let begin = self.text.len();
-            match serde_json::to_writer(&mut self.text, record) {
-                Ok(()) => {
-                    self.text.push(b'\n');
-                    self.ends.push(self.text.len());
-                }
-                Err(error) => {
-                    self.text.truncate(begin);
-                    failure = Some(error.into());
-                }
-            }
-        }
-        let (written, stopped) = self.write_text();
-        match written.checked_sub(1).and_then(|last| self.text.get(last)) {
-            Some(byte) => self.torn = *byte != b'\n',
-            None => {}
-        }
-        let mut delivered = self.ends.iter().filter(|end| **end <= written).count();
-        let stopped = stopped.or_else(|| {
-            let error = self.writer.flush().err()?;
-            // Some of it may be there; who must know the number cannot count on it.
-            delivered = 0;
-            Some(error)
-        });
-        let lost = records.len().saturating_sub(delivered);
-        (u64::try_from(lost).unwrap_or(u64::MAX), stopped.or(failure))
-    }
-
-    fn write_text(&mut self) -> (usize, Option<io::Error>) {
-        let mut written: usize = 0;
-        while let Some(rest) = self.text.get(written..).filter(|rest| !rest.is_empty()) {
-            match self.writer.write(rest) {
-                Ok(0) => return (written, Some(io::ErrorKind::WriteZero.into())),
-                Ok(count) => written = written.saturating_add(count),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return (written, Some(error)),
-            }
-        }
-        (written, None)
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::sync::{Mutex, PoisonError, mpsc};
+    use std::sync::{Mutex, mpsc};
 
     use super::*;
-    use crate::audit::record::sample;
-
-    /// Says how each call of `write` goes: so many bytes, or an error. Then all goes well.
-    #[derive(Debug, Default)]
-    struct Disk {
-        plan: Vec<io::Result<usize>>,
-        bytes: Arc<Mutex<Vec<u8>>>,
-    }
-
-    impl Disk {
-        fn planned(mut plan: Vec<io::Result<usize>>) -> (Self, Arc<Mutex<Vec<u8>>>) {
-            plan.reverse();
-            let disk = Self { plan, bytes: Arc::default() };
-            let bytes = Arc::clone(&disk.bytes);
-            (disk, bytes)
-        }
-    }
-
-    impl Write for Disk {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            let count = self.plan.pop().unwrap_or(Ok(bytes.len()))?.min(bytes.len());
-            self.bytes.lock().unwrap_or_else(PoisonError::into_inner).extend(&bytes[..count]);
-            Ok(count)
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
-    fn full() -> io::Error {
-        io::ErrorKind::StorageFull.into()
-    }
-
-    fn lines_of(disk: Disk) -> Lines<Disk> {
-        Lines { writer: disk, torn: false, text: Vec::new(), ends: Vec::new() }
-    }
-
-    fn paths(bytes: &Mutex<Vec<u8>>) -> Vec<Option<String>> {
-        let text = String::from_utf8(bytes.lock().unwrap().clone()).unwrap();
-        let path = |line| Some(serde_json::from_str::<serde_json::Value>(line).ok()?["path"].as_str()?.to_owned());
-        text.lines().map(path).collect()
-    }
-
-    #[test]
-    fn what_is_written_in_part_is_counted_to_the_record() {
-        let line = serde_json::to_vec(&sample("/0")).unwrap().len() + 1;
-        for (name, plan, lost, left) in [
-            ("all at once", vec![], 0, vec![Some("/0"), Some("/1"), Some("/later")]),
-            ("in pieces", vec![Ok(7), Ok(900)], 0, vec![Some("/0"), Some("/1"), Some("/later")]),
-            (
-                "interrupted",
-                vec![Err(io::ErrorKind::Interrupted.into())],
-                0,
-                vec![Some("/0"), Some("/1"), Some("/later")],
-            ),
-            ("nothing", vec![Err(full())], 2, vec![Some("/later")]),
-            ("one line", vec![Ok(line), Err(full())], 1, vec![Some("/0"), Some("/later")]),
-            ("a line and a half", vec![Ok(line + 9), Err(full())], 1, vec![Some("/0"), None, Some("/later")]),
-            ("half a line", vec![Ok(9), Ok(0)], 2, vec![None, Some("/later")]),
-        ] {
-            let (disk, bytes) = Disk::planned(plan);
-            let mut lines = lines_of(disk);
-            let (counted, failure) = lines.write(&[sample("/0"), sample("/1")]);
-            assert_eq!(counted, lost, "{name}");
-            assert_eq!(failure.is_some(), lost > 0, "{name}");
-            assert_eq!(lines.write(&[sample("/later")]).0, 0, "{name}");
-            let left: Vec<_> = left.into_iter().map(|path| path.map(str::to_owned)).collect();
-            assert_eq!(paths(&bytes), left, "{name}");
-        }
-    }
+    use crate::audit::{
+        lines::test_disk::{Disk, full, paths},
+        record::sample,
+    };
 
     #[tokio::test]
     async fn a_failed_write_is_told_by_one_flush_and_counted_for_good() {

@@ -45,7 +45,18 @@ impl AuditLayer {
         self
     }
 
-    /// Begins the record of a request. How to go on is in the docs of `guard`.
+    /// Marks the stage and begins the record. There is no entry where an audit layer outside writes it already; a service
+    /// that is refused here answers with the refusal. How to go on is in the docs of `guard`.
+    pub(crate) fn begin(
+        &self,
+        context: SecurityContext,
+        head: &RequestHead<'_>,
+    ) -> (Option<Entry>, Result<(), Rejection>) {
+        let (audited_outside, entered) = enter(&context);
+        ((!audited_outside).then(|| self.open(context, head)), entered)
+    }
+
+    /// Begins the record of a request whose stage is marked.
     pub(crate) fn open(&self, context: SecurityContext, head: &RequestHead<'_>) -> Entry {
         Entry::open(Arc::clone(&self.shared), context, head)
     }
@@ -81,9 +92,7 @@ where
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let context = SecurityContext::of_or_open(request.extensions_mut(), &*self.audit.shared.clock);
-        let (audited_outside, entered) = enter(&context);
-        // A second audit layer refuses, and leaves the record to the first.
-        let mut entry = (!audited_outside).then(|| self.audit.open(context, &RequestHead::of(&request)));
+        let (mut entry, entered) = self.audit.begin(context, &RequestHead::of(&request));
         let state = match entered {
             Ok(()) => {
                 if let Some(entry) = &mut entry {
@@ -101,7 +110,7 @@ where
     }
 }
 
-/// Marks the stage. True if an audit layer outside of this one writes the record.
+/// Marks the stage. True if an audit layer outside of this one writes the record: a second one refuses and leaves it to it.
 fn enter(context: &SecurityContext) -> (bool, Result<(), Rejection>) {
     let mut envelope = context.lock();
     let audited_outside = envelope.has_run(Stage::Audit);
@@ -167,5 +176,98 @@ where
             }
             (answer, None) => answer,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{convert::Infallible, future::pending, pin::pin, sync::Mutex, task::Waker};
+
+    use async_trait::async_trait;
+    use tower::service_fn;
+
+    use super::*;
+    use crate::{
+        audit::{AuditOutcome, AuditRecord, Lost},
+        client::Connection,
+        context::Envelope,
+        error::StoreError,
+        gate::{Gate, Step},
+        now::Now,
+        policy::Decision,
+        principal::{Principal, PrincipalKind},
+        trail::DecisionFact,
+    };
+
+    #[derive(Clone, Debug, Default)]
+    struct Kept(Arc<Mutex<Vec<AuditRecord>>>);
+
+    #[async_trait]
+    impl AuditSink for Kept {
+        fn accept(&self, record: AuditRecord) -> Result<(), Lost> {
+            self.0.lock().unwrap().push(record);
+            Ok(())
+        }
+
+        fn lost(&self) -> u64 {
+            0
+        }
+
+        async fn flush(&self) -> Result<(), StoreError> {
+            Ok(())
+        }
+    }
+
+    /// Knows somebody, has decided something, and waits for ever.
+    #[derive(Clone, Debug)]
+    struct Waits;
+
+    impl Step for Waits {
+        type Memo = ();
+
+        fn stage(&self) -> Stage {
+            Stage::Guard
+        }
+
+        fn decide_now(&self, _: &RequestHead<'_>, envelope: &mut Envelope) -> Now<Result<(), Rejection>> {
+            let alice = Principal::builder(PrincipalKind::User, "https://id.example.com", "alice", "jwt");
+            envelope.subject = Some(alice.build());
+            Now::Wait
+        }
+
+        async fn decide(&self, head: RequestHead<'_>, envelope: &mut Envelope) -> Result<(), Rejection> {
+            envelope.client_or_connection(&head)?;
+            envelope.route = Some("/orders/{id}".into());
+            envelope.decided(DecisionFact {
+                backend: "first",
+                decision: Decision::Allow,
+                action: None,
+                rule: None,
+                reasons: Vec::new(),
+            });
+            pending().await
+        }
+    }
+
+    #[test]
+    fn what_a_waiting_decision_holds_is_in_the_record_when_it_is_dropped() {
+        let kept = Kept::default();
+        let inner = service_fn(|_: Request<()>| pending::<Result<Response<String>, Infallible>>());
+        let mut service = AuditLayer::new(kept.clone()).layer(Gate::new(inner, Waits));
+        let mut request = Request::get("/orders/42").body(()).unwrap();
+        request.extensions_mut().insert(Connection::plain("198.51.100.7:52100".parse().unwrap()));
+        {
+            let mut future = pin!(service.call(request));
+            assert!(future.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+            assert!(kept.0.lock().unwrap().is_empty());
+        }
+        let records = kept.0.lock().unwrap();
+        assert_eq!(records.len(), 1);
+        let record = &records[0];
+        assert_eq!(record.outcome(), AuditOutcome::Aborted);
+        assert_eq!(record.subject().unwrap().subject(), "alice");
+        assert_eq!(record.route().as_deref(), Some("/orders/{id}"));
+        assert_eq!(record.address(), Some("198.51.100.7".parse().unwrap()));
+        assert_eq!(record.decisions().map(|decision| decision.backend()).collect::<Vec<_>>(), ["first"]);
     }
 }

@@ -1,8 +1,53 @@
 //! Audit: one record for each request, whatever becomes of it.
+//!
+//! [`AuditLayer`] hands an [`AuditRecord`] to an [`AuditSink`]: who asked for what, from where, what was decided and why,
+//! what was answered, and how long it took. It refuses nothing that is not misordered, and changes no response.
+//!
+//! The record is written once,
+//! 1. at the head of the response if its body is in memory (its length is known), or there is none (HEAD, `204`, `304`);
+//! 2. else at the end of the body: its last frame, its failure, or its drop;
+//! 3. when the inner service returns an error or panics, or the request is given up before there is a response.
+//!
+//! | status | when |
+//! |---|---|
+//! | `500` | the layer stands inside another layer of this crate, or twice; the log says so |
+//!
+//! Stack it outermost: what stands outside of it is not recorded. A panic is recorded as one whether it is caught outside or
+//! not; a layer that catches panics inside turns it into an ordinary response before this one sees it. Refusals count as
+//! such if a layer of this crate spoke them, or if the response carries a [`Rejection`](crate::Rejection) in its extensions.
+//!
+//! A request costs the record, its path, and what the sink does. Only a body that is watched costs two boxes more.
+//! `JsonLines` writes from a thread of its own; the manual's page on audit has the schema and how to write a sink.
+//!
+//! ```
+//! use bytes::Bytes;
+//! use http_body_util::Full;
+//! use portcullis::audit::{AuditLayer, JsonLines};
+//! use tower::{Layer, ServiceExt, service_fn};
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let handler = service_fn(async |_: http::Request<()>| {
+//!     Ok::<_, std::convert::Infallible>(http::Response::new(Full::<Bytes>::from("hello")))
+//! });
+//! let file = tempfile::NamedTempFile::new()?;
+//! let audit = AuditLayer::new(JsonLines::open(file.path())?);
+//! audit.layer(handler).oneshot(http::Request::get("/hello?name=alice").body(())?).await?;
+//!
+//! drop(audit); // writes what is queued
+//! let line = std::fs::read_to_string(file.path())?;
+//! assert!(line.contains(r#""outcome":"allowed","status":200"#) && line.contains(r#""path":"/hello""#));
+//! # Ok(())
+//! # }
+//! # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(example()).unwrap();
+//! ```
+
 mod guard;
 #[cfg(feature = "audit-json-lines")]
 mod json_lines;
 mod layer;
+#[cfg(feature = "audit-json-lines")]
+mod lines;
+mod outcome;
 #[cfg(feature = "audit-json-lines")]
 mod queue;
 mod record;
@@ -17,10 +62,16 @@ pub(crate) use guard::Entry;
 #[cfg(feature = "audit-json-lines")]
 pub use json_lines::{JsonLines, WhenFull};
 pub use layer::{Audit, AuditLayer, ResponseFuture};
+pub use outcome::AuditOutcome;
 #[cfg(feature = "testing")]
 pub(crate) use record::sample;
-pub use record::{AuditDecision, AuditIdentity, AuditOutcome, AuditRecord, MAX_PATH_LEN, MAX_TEXT_LEN, SCHEMA_VERSION};
+pub use record::{AuditDecision, AuditIdentity, AuditRecord, MAX_PATH_LEN, MAX_TEXT_LEN, SCHEMA_VERSION};
 pub use sink::{AuditSink, Lost};
 
 #[cfg(feature = "audit-tracing")]
 pub use self::tracing::TracingSink;
+
+/// Compiles what the manual's page on audit shows.
+#[cfg(all(doctest, feature = "audit-json-lines"))]
+#[doc = include_str!("../../docs/audit.md")]
+struct Manual;

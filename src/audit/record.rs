@@ -3,7 +3,7 @@ use std::{borrow::Cow, fmt, net::IpAddr, sync::Arc, time::Duration};
 use http::{Method, Version};
 
 use crate::{
-    audit::text::clean,
+    audit::{AuditOutcome, text::clean},
     client::{AddressSource, ClientInfo, TlsVersion},
     context::RequestId,
     policy::Decision,
@@ -20,57 +20,6 @@ pub const MAX_PATH_LEN: usize = 1024;
 pub const MAX_TEXT_LEN: usize = 256;
 /// The most reasons that are shown of one decision.
 const MAX_REASONS: usize = 8;
-
-/// What became of a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum AuditOutcome {
-    /// No layer refused, and the service answered, with whatever status.
-    Allowed,
-    /// Refused: the request may not do this (`403`, and `308` or `421` for the wrong transport or host).
-    Denied,
-    /// Refused: no credential, a bad one, or a malformed one (`400`, `401`).
-    Unauthenticated,
-    /// Refused: too many requests (`429`).
-    Limited,
-    /// The layers could not decide (`500`, `503`), the service returned an error, or the body failed on its way.
-    Failed,
-    /// The request was given up before the answer was complete: the client hung up, or a timeout struck.
-    Aborted,
-    /// The handler, or a layer further inside, panicked.
-    Panicked,
-}
-
-impl AuditOutcome {
-    /// The word that records show.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Allowed => "allowed",
-            Self::Denied => "denied",
-            Self::Unauthenticated => "unauthenticated",
-            Self::Limited => "limited",
-            Self::Failed => "failed",
-            Self::Aborted => "aborted",
-            Self::Panicked => "panicked",
-        }
-    }
-
-    pub(crate) const fn of_rejection(kind: RejectionKind) -> Self {
-        match kind {
-            RejectionKind::InvalidRequest | RejectionKind::Unauthenticated | RejectionKind::InvalidCredential => {
-                Self::Unauthenticated
-            }
-            RejectionKind::Forbidden
-            | RejectionKind::InsufficientScope
-            | RejectionKind::PlainHttp
-            | RejectionKind::Redirect
-            | RejectionKind::Misdirected => Self::Denied,
-            RejectionKind::RateLimited => Self::Limited,
-            RejectionKind::Misconfigured | RejectionKind::Unavailable => Self::Failed,
-        }
-    }
-}
 
 /// What happened to one request. A clone costs one reference count.
 ///
@@ -223,6 +172,7 @@ impl AuditRecord {
     }
 
     /// What policies were asked, in order, and what they said.
+    #[must_use]
     pub fn decisions(&self) -> impl ExactSizeIterator<Item = AuditDecision<'_>> {
         self.facts.trail.decisions.iter().map(AuditDecision)
     }
@@ -234,6 +184,7 @@ impl AuditRecord {
     }
 
     /// What the handler noted, in order: names and values.
+    #[must_use]
     pub fn notes(&self) -> impl ExactSizeIterator<Item = (Cow<'_, str>, Cow<'_, str>)> {
         self.facts.trail.notes.iter().map(|(name, value)| (text(name), text(value)))
     }
@@ -463,25 +414,5 @@ mod tests {
         });
         assert_eq!(value, expected);
         assert!(!format!("{record:?} {:?}", record.subject()).contains("4711"));
-    }
-
-    #[test]
-    fn each_rejection_has_a_class() {
-        use RejectionKind as Kind;
-        for (kind, outcome) in [
-            (Kind::InvalidRequest, "unauthenticated"),
-            (Kind::Unauthenticated, "unauthenticated"),
-            (Kind::InvalidCredential, "unauthenticated"),
-            (Kind::Forbidden, "denied"),
-            (Kind::InsufficientScope, "denied"),
-            (Kind::PlainHttp, "denied"),
-            (Kind::Redirect, "denied"),
-            (Kind::Misdirected, "denied"),
-            (Kind::RateLimited, "limited"),
-            (Kind::Misconfigured, "failed"),
-            (Kind::Unavailable, "failed"),
-        ] {
-            assert_eq!(AuditOutcome::of_rejection(kind).as_str(), outcome, "{kind:?}");
-        }
     }
 }

@@ -1,0 +1,77 @@
+use crate::rejection::RejectionKind;
+
+/// What became of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum AuditOutcome {
+    /// No layer refused, and the service answered, with whatever status.
+    Allowed,
+    /// Refused: the request may not do this (`403`, and `308` or `421` for the wrong transport or host).
+    Denied,
+    /// Refused: no credential, a bad one, or a malformed one (`400`, `401`).
+    Unauthenticated,
+    /// Refused: too many requests (`429`).
+    Limited,
+    /// The layers could not decide (`500`, `503`), the service returned an error, or the body failed on its way.
+    Failed,
+    /// The request was given up before the answer was complete: the client hung up, or a timeout struck.
+    Aborted,
+    /// The handler, or a layer further inside, panicked.
+    Panicked,
+}
+
+impl AuditOutcome {
+    /// The word that records show.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Allowed => "allowed",
+            Self::Denied => "denied",
+            Self::Unauthenticated => "unauthenticated",
+            Self::Limited => "limited",
+            Self::Failed => "failed",
+            Self::Aborted => "aborted",
+            Self::Panicked => "panicked",
+        }
+    }
+
+    pub(crate) const fn of_rejection(kind: RejectionKind) -> Self {
+        match kind {
+            RejectionKind::InvalidRequest | RejectionKind::Unauthenticated | RejectionKind::InvalidCredential => {
+                Self::Unauthenticated
+            }
+            RejectionKind::Forbidden
+            | RejectionKind::InsufficientScope
+            | RejectionKind::PlainHttp
+            | RejectionKind::Redirect
+            | RejectionKind::Misdirected => Self::Denied,
+            RejectionKind::RateLimited => Self::Limited,
+            RejectionKind::Misconfigured | RejectionKind::Unavailable => Self::Failed,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_rejection_has_a_class() {
+        use RejectionKind as Kind;
+        for (kind, outcome) in [
+            (Kind::InvalidRequest, "unauthenticated"),
+            (Kind::Unauthenticated, "unauthenticated"),
+            (Kind::InvalidCredential, "unauthenticated"),
+            (Kind::Forbidden, "denied"),
+            (Kind::InsufficientScope, "denied"),
+            (Kind::PlainHttp, "denied"),
+            (Kind::Redirect, "denied"),
+            (Kind::Misdirected, "denied"),
+            (Kind::RateLimited, "limited"),
+            (Kind::Misconfigured, "failed"),
+            (Kind::Unavailable, "failed"),
+        ] {
+            assert_eq!(AuditOutcome::of_rejection(kind).as_str(), outcome, "{kind:?}");
+        }
+    }
+}

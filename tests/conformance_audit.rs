@@ -1,0 +1,113 @@
+//! The conformance suite of audit sinks, run on every sink that keeps what it is given.
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "test code, helpers included")]
+
+use std::{
+    path::Path,
+    sync::{Arc, Mutex},
+};
+
+use async_trait::async_trait;
+use portcullis::{
+    StoreError,
+    audit::{AuditRecord, AuditSink, JsonLines, Lost},
+    conformance::audit_sink,
+    testing::Captured,
+};
+use tempfile::NamedTempFile;
+
+fn captured(sink: &Captured) -> Vec<String> {
+    sink.records().iter().map(|record| record.request_id().to_string()).collect()
+}
+
+fn written(path: &Path) -> Vec<String> {
+    let text = std::fs::read_to_string(path).unwrap();
+    let id = |line| serde_json::from_str::<serde_json::Value>(line).unwrap()["request_id"].as_str().unwrap().to_owned();
+    text.lines().map(id).collect()
+}
+
+#[tokio::test]
+async fn captured_conforms() {
+    let sink = Captured::new();
+    audit_sink(&sink, || captured(&sink)).await;
+}
+
+#[tokio::test]
+async fn json_lines_conforms() {
+    let file = NamedTempFile::new().unwrap();
+    let sink = JsonLines::open(file.path()).unwrap();
+    audit_sink(&sink, || written(file.path())).await;
+}
+
+#[tokio::test]
+async fn pointers_conform() {
+    let sink = Captured::new();
+    let shared: Arc<dyn AuditSink> = Arc::new(sink.clone());
+    audit_sink(&shared, || captured(&sink)).await;
+    let sink = Captured::new();
+    let boxed: Box<dyn AuditSink> = Box::new(sink.clone());
+    audit_sink(&boxed, || captured(&sink)).await;
+}
+
+#[tokio::test]
+async fn a_pair_conforms_on_both_sides() {
+    for second in [false, true] {
+        let (file, first) = (NamedTempFile::new().unwrap(), Captured::new());
+        let pair = (first.clone(), JsonLines::open(file.path()).unwrap());
+        audit_sink(&pair, || if second { written(file.path()) } else { captured(&first) }).await;
+    }
+}
+
+/// A sink with a fault, to see that the suite finds it.
+#[derive(Debug)]
+struct Faulty {
+    fault: Fault,
+    arrived: Captured,
+    held: Mutex<Vec<AuditRecord>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Fault {
+    None,
+    LosesOne,
+    DeliversTwice,
+    TurnsAround,
+    FlushesNothing,
+}
+
+#[async_trait]
+impl AuditSink for Faulty {
+    fn accept(&self, record: AuditRecord) -> Result<(), Lost> {
+        self.held.lock().unwrap().push(record);
+        Ok(())
+    }
+
+    fn lost(&self) -> u64 {
+        0
+    }
+
+    async fn flush(&self) -> Result<(), StoreError> {
+        let mut records = std::mem::take(&mut *self.held.lock().unwrap());
+        match self.fault {
+            Fault::None => {}
+            Fault::LosesOne => drop(records.pop()),
+            Fault::DeliversTwice => records.extend(records.last().cloned()),
+            Fault::TurnsAround => records.reverse(),
+            Fault::FlushesNothing => return Ok(()),
+        }
+        records.into_iter().try_for_each(|record| self.arrived.accept(record)).unwrap();
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn the_suite_finds_faults() {
+    for fault in [Fault::None, Fault::LosesOne, Fault::DeliversTwice, Fault::TurnsAround, Fault::FlushesNothing] {
+        let suite = tokio::spawn(async move {
+            let arrived = Captured::new();
+            let sink = Faulty { fault, arrived: arrived.clone(), held: Mutex::default() };
+            let delivered = || captured(&arrived);
+            audit_sink(&sink, &delivered).await;
+        });
+        assert_eq!(suite.await.is_err(), fault != Fault::None, "{fault:?}");
+    }
+}
