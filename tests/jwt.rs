@@ -1,5 +1,14 @@
 //! JWTs through the authentication layer: what is accepted, and what it becomes. The attacks stand in `jwt/attacks.rs`.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    unreachable_pub,
+    reason = "helpers of tests are shared and panic as tests do"
+)]
+
 mod support;
 
 #[path = "jwt/attacks.rs"]

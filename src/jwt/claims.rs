@@ -6,7 +6,8 @@ use serde::de::MapAccess;
 
 use crate::jwt::{
     Refusal,
-    json::{self, Date, Members, Shape, Value},
+    date::Date,
+    json::{self, Members, Shape, Value},
 };
 
 /// What is read of the claims. A registered claim of the wrong JSON type refuses the token, used or not.

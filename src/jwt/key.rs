@@ -34,7 +34,7 @@ pub struct Key {
 
 #[derive(Clone)]
 enum Verifier {
-    Hmac(hmac::Key),
+    Hmac(Box<hmac::Key>),
     Public(ParsedPublicKey),
 }
 
@@ -118,7 +118,7 @@ impl Key {
         if bytes.trim_ascii_start().starts_with(b"-----BEGIN") {
             return Err(ConfigError::new("JWT key", "a key in PEM", "is not an HMAC secret"));
         }
-        Ok(Self { algorithm, id: None, verifier: Verifier::Hmac(hmac::Key::new(hash, bytes)) })
+        Ok(Self { algorithm, id: None, verifier: Verifier::Hmac(Box::new(hmac::Key::new(hash, bytes))) })
     }
 
     /// Sets the key id. A token that names a `kid` is checked with keys of that id, and with keys that have none.
@@ -276,4 +276,68 @@ fn has_small_order(point: &[u8; 32]) -> bool {
         *last &= 0x7f;
     }
     SMALL_ORDER.contains(&y)
+}
+
+#[cfg(test)]
+mod tests {
+    use base64::Engine;
+
+    use super::*;
+    use crate::jwt::token::BASE64;
+
+    fn verifies(key: &Key, token: &str) -> bool {
+        let (message, signature) = token.rsplit_once('.').unwrap();
+        key.verifies(message.as_bytes(), &BASE64.decode(signature).unwrap())
+    }
+
+    #[test]
+    fn examples_of_the_rfcs() {
+        let secret = "AyM1SysPpbyDfgZld3umj1qzKObwVMkoqQ-EstJQLr_T-1qS0gZH75aKtMN3Yj0iPS4hcgUuTwjAzZr1Z9CAow";
+        let claims = "eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0cnVlfQ";
+        let p256 = r#"{"kty":"EC","crv":"P-256","x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU",
+            "y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"}"#;
+        let ed25519 = r#"{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}"#;
+        let rows = [
+            (
+                "RFC 7515 A.1",
+                Key::hmac(Algorithm::HS256, Secret::new(BASE64.decode(secret).unwrap())),
+                format!(
+                    "eyJ0eXAiOiJKV1QiLA0KICJhbGciOiJIUzI1NiJ9.{claims}.dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"
+                ),
+            ),
+            (
+                "RFC 7515 A.3",
+                Key::from_jwk(None, p256),
+                format!(
+                    "eyJhbGciOiJFUzI1NiJ9.{claims}.DtEhU3ljbEg8L38VWAfUAqOyKAM6-Xx-F4GawxaepmXFCgfTjDxw5djxLa8ISlSApmWQxfKT\
+                     UJqPP3-Kg6NU1Q"
+                ),
+            ),
+            (
+                "RFC 8037 A.4",
+                Key::from_jwk(None, ed25519),
+                "eyJhbGciOiJFZERTQSJ9.RXhhbXBsZSBvZiBFZDI1NTE5IHNpZ25pbmc.hgyY0il_MGCjP0JzlnLWG1PPOt7-09PGcvMg3AIbQR6d\
+                 Wbhijc NR4ki4iylGjg5BhVsPt9g7sVvpAr_MuM0KAg"
+                    .replace(' ', ""),
+            ),
+        ];
+        for (name, key, token) in rows {
+            let key = key.unwrap();
+            assert!(verifies(&key, &token), "{name}");
+            assert!(!verifies(&key, &token.replacen("eyJ", "eyK", 1)), "{name}, changed");
+        }
+    }
+
+    #[test]
+    fn points_of_small_order_in_any_encoding() {
+        let mut negated_identity = [0; 32];
+        negated_identity[0] = 1;
+        negated_identity[31] = 0x80;
+        let mut beyond_the_prime = [0xff; 32];
+        beyond_the_prime[0] = 0xee;
+        for point in [[0; 32], negated_identity, beyond_the_prime] {
+            assert!(has_small_order(&point), "{point:?}");
+        }
+        assert!(!has_small_order(&[9; 32]));
+    }
 }

@@ -58,6 +58,7 @@
 mod algorithm;
 mod authenticator;
 mod claims;
+mod date;
 mod der;
 mod issuer;
 mod json;

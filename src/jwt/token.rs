@@ -153,3 +153,58 @@ impl<'de> Members<'de> for Fields<'de> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn three_parts_and_no_other_number() {
+        let parts = split("aa.bb.cc").unwrap_or_else(|refusal| panic!("{refusal:?}"));
+        assert_eq!((parts.signed, parts.header, parts.claims, parts.signature), ("aa.bb", "aa", "bb", "cc"));
+        let long_header = format!("{}.a.a", "a".repeat(MAX_HEADER_LEN + 1));
+        let long_token = format!("a.{}.a", "a".repeat(MAX_CREDENTIAL_LEN));
+        for token in ["", "a", "a.b", "a.b.", ".b.c", "a..c", "..", "...", "a.b.c.d", "a.b.c.", ".a.b.c", "a.b.c.d.e"] {
+            assert!(split(token).is_err(), "{token}");
+        }
+        assert!(split(&long_header).is_err() && split(&long_token).is_err());
+    }
+
+    #[test]
+    fn one_text_for_one_value() {
+        for (part, good) in [("AA", true), ("AB", false), ("AA=", false), ("AA==", false), ("A", false), ("AAA", true)]
+        {
+            assert_eq!(decode(part, &mut Buffer::for_token(part).rest()).is_ok(), good, "{part}");
+        }
+        for part in ["A A", "AA\n", "A+A/", "é"] {
+            assert!(decode(part, &mut Buffer::for_token(part).rest()).is_err(), "{part}");
+        }
+        assert!(decode("A-_A", &mut Buffer::for_token("A-_A").rest()).is_ok());
+    }
+
+    #[test]
+    fn types_are_media_types() {
+        let rows = [
+            ("at+jwt", Typ::AccessToken),
+            ("AT+JWT", Typ::AccessToken),
+            ("application/at+jwt", Typ::AccessToken),
+            ("Application/AT+jwt", Typ::AccessToken),
+            ("JWT", Typ::Jwt),
+            ("application/jwt", Typ::Jwt),
+            ("application/application/jwt", Typ::Other),
+            ("text/jwt", Typ::Other),
+            ("at+jwt ", Typ::Other),
+            ("application/", Typ::Other),
+            ("", Typ::Other),
+        ];
+        for (typ, expected) in rows {
+            assert_eq!(Typ::of(typ), expected, "{typ}");
+        }
+    }
+
+    #[test]
+    fn the_header_of_rfc_7515_a_1() {
+        let header = read_header("{\"typ\":\"JWT\",\r\n \"alg\":\"HS256\"}").unwrap();
+        assert_eq!((header.algorithm, header.typ, header.key_id), (Algorithm::HS256, Typ::Jwt, None));
+    }
+}

@@ -8,7 +8,7 @@ use portcullis::{
     Rejection,
     jwt::{Algorithm, Issuer, JwtAuthenticator, Key, KeySet},
 };
-use proptest::prelude::*;
+use proptest::{prelude::*, test_runner::FileFailurePersistence};
 use rcgen::PublicKeyData;
 
 use crate::{
@@ -326,6 +326,8 @@ async fn id_tokens_and_access_tokens_never_stand_for_each_other() {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_failure_persistence(FileFailurePersistence::WithSource("regressions")))]
+
     #[test]
     fn random_text_never_passes(token in "[A-Za-z0-9_.=-]{0,300}") {
         prop_assert!(access().verify(&token, at(NOW)).is_err());
