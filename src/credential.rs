@@ -25,7 +25,7 @@ impl<'a> Credential<'a> {
 
     /// Whether the scheme is this one, whatever its case (RFC 9110 §11.1).
     #[must_use]
-    pub const fn is_scheme(&self, scheme: &str) -> bool {
+    pub fn is_scheme(&self, scheme: &str) -> bool {
         self.scheme.eq_ignore_ascii_case(scheme)
     }
 

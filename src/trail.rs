@@ -138,7 +138,8 @@ impl Trail {
 }
 
 fn cut(text: &str) -> &str {
-    text.get(..text.floor_char_boundary(MAX_NOTE_LEN)).unwrap_or(text)
+    let end = (0..=MAX_NOTE_LEN.min(text.len())).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+    text.get(..end).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -81,7 +81,7 @@ async fn main() -> Result<(), BoxError> {
     let certificate_file = folder.join("certificate.pem");
     let certificate_pem = certificate.certificate_pem().to_owned();
     std::fs::write(&certificate_file, &certificate_pem)?;
-    let secure = TlsListener::new(TcpListener::bind(options.address(0)).await?, certificate)?;
+    let secure = TlsListener::new(TcpListener::bind(options.address(0)).await?, certificate);
     let plain = TcpListener::bind(options.address(1)).await?;
     let origins = cases::Origins { secure: port_of(&secure)?, plain: plain.local_addr()?.port() };
 
