@@ -225,6 +225,7 @@ impl Envelope {
         })
     }
 
+    #[cfg_attr(not(feature = "guard"), expect(dead_code, reason = "the guard is its only caller"))]
     pub(crate) fn decided(&mut self, fact: DecisionFact) {
         self.trail.decided(fact);
     }

@@ -81,7 +81,6 @@ impl<'a> IntoIterator for &'a Decisions {
 
 /// How far the decisions had come, for [`Trail::rewind`].
 #[derive(Clone, Copy, Debug)]
-#[cfg_attr(not(feature = "guard"), expect(dead_code, reason = "the guard is its only user"))]
 pub(crate) struct Mark {
     kept: usize,
     lost: u32,

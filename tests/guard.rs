@@ -460,3 +460,21 @@ async fn the_authorizer_tells_and_fulfils() {
         .service_fn(handler);
     assert_eq!(send(&stack, by("clerk")).await.status(), 200);
 }
+
+#[tokio::test]
+async fn a_route_of_an_axum_router_carries_its_own_guard() {
+    use axum::{Router, body::Body, routing};
+
+    let shop = shop();
+    let [list, cancel] = ["orders:list", "orders:cancel"].map(|name| require(shop.permission(name).unwrap()));
+    let router = Router::new()
+        .route("/orders", routing::get(async || "orders").layer(list).delete(async || "gone").layer(cancel))
+        .layer(authn());
+    let ask = async |method: &str, who: &str| {
+        let request = Request::builder().method(method).uri("/orders").header("authorization", format!("Device {who}"));
+        router.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap().status().as_u16()
+    };
+    // A method router's layer covers what was added before it: GET has both.
+    assert_eq!((ask("GET", "manager").await, ask("DELETE", "manager").await), (200, 200));
+    assert_eq!((ask("GET", "clerk").await, ask("DELETE", "clerk").await), (403, 403));
+}

@@ -1,0 +1,140 @@
+//! Whatever a requirement is put together from, it means what three-valued logic says, at once and after waiting.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
+
+mod support;
+
+use async_trait::async_trait;
+use portcullis::{
+    Challenge, Now, Principal, PrincipalKind,
+    authn::{AuthnLayer, Outcome, authenticate_fn},
+    guard::{Requirement, check, not, policy, require, role, scope},
+    policy::{AccessQuery, Decision, PolicyBackend, Verdict},
+};
+use proptest::prelude::*;
+use support::{Probe, get, send};
+use tower::Layer;
+
+/// A requirement as data, so that it can be worked out in a second way.
+#[derive(Clone, Debug)]
+enum Expr {
+    /// A policy's answer.
+    Policy(Decision),
+    Role(bool),
+    Check(bool),
+    Scope(bool),
+    All(Vec<Self>),
+    Any(Vec<Self>),
+    Not(Box<Self>),
+}
+
+const fn known(held: bool) -> Decision {
+    if held { Decision::Allow } else { Decision::Deny }
+}
+
+impl Expr {
+    fn requirement(&self) -> Requirement {
+        match self {
+            Self::Policy(decision) => policy(decision.as_str()).unwrap(),
+            Self::Role(held) => role(if *held { "held" } else { "missing" }).unwrap(),
+            Self::Scope(held) => scope(if *held { "held" } else { "missing" }).unwrap(),
+            Self::Check(held) => {
+                let held = *held;
+                check("constant", move |_, _| held)
+            }
+            Self::All(parts) => Requirement::all_of(parts.iter().map(Self::requirement)).unwrap(),
+            Self::Any(parts) => Requirement::any_of(parts.iter().map(Self::requirement)).unwrap(),
+            Self::Not(part) => not(part.requirement()),
+        }
+    }
+
+    fn decision(&self) -> Decision {
+        match self {
+            Self::Policy(decision) => *decision,
+            Self::Role(held) | Self::Check(held) | Self::Scope(held) => known(*held),
+            Self::All(parts) => parts.iter().map(Self::decision).fold(Decision::Allow, Decision::and),
+            Self::Any(parts) => parts.iter().map(Self::decision).fold(Decision::Deny, Decision::or),
+            Self::Not(part) => part.decision().negate(),
+        }
+    }
+}
+
+fn expressions() -> impl Strategy<Value = Expr> {
+    let leaf = prop_oneof![
+        prop_oneof![Just(Decision::Allow), Just(Decision::Deny), Just(Decision::CannotDecide)].prop_map(Expr::Policy),
+        any::<bool>().prop_map(Expr::Role),
+        any::<bool>().prop_map(Expr::Check),
+        any::<bool>().prop_map(Expr::Scope),
+    ];
+    leaf.prop_recursive(4, 24, 4, |inner| {
+        let parts = proptest::collection::vec(inner.clone(), 1..4);
+        prop_oneof![
+            parts.clone().prop_map(Expr::All),
+            parts.prop_map(Expr::Any),
+            inner.prop_map(|part| Expr::Not(Box::new(part))),
+        ]
+    })
+}
+
+/// Decides what its action is called.
+#[derive(Debug)]
+struct Named {
+    waits: bool,
+}
+
+impl Named {
+    fn answer(query: &AccessQuery<'_>) -> Verdict {
+        match query.action() {
+            "allow" => Verdict::allow(),
+            "deny" => Verdict::deny("so named"),
+            _ => Verdict::cannot_decide("so named"),
+        }
+    }
+}
+
+#[async_trait]
+impl PolicyBackend for Named {
+    fn name(&self) -> &'static str {
+        "named"
+    }
+
+    fn decide_now(&self, query: &AccessQuery<'_>) -> Now<Verdict> {
+        if self.waits { Now::Wait } else { Now::Known(Self::answer(query)) }
+    }
+
+    async fn decide(&self, query: &AccessQuery<'_>) -> Verdict {
+        tokio::task::yield_now().await;
+        Self::answer(query)
+    }
+}
+
+/// The status, and whether scopes are asked for.
+async fn outcome(requirement: Requirement, waits: bool, anonymous: bool) -> (u16, bool) {
+    let authenticator = authenticate_fn(Challenge::new("Device", "factory").unwrap(), move |_, _| {
+        let somebody = Principal::builder(PrincipalKind::User, "factory", "d1", "device");
+        if anonymous { Outcome::Absent } else { Outcome::verified(somebody.roles(["held"]).scopes(["held"]).build()) }
+    });
+    let guard = require(requirement).with_policy(Named { waits });
+    let layers = AuthnLayer::new(authenticator).allow_anonymous().dangerous_plain_http();
+    let response = send(&layers.layer(guard.layer(Probe::default())), get("/")).await;
+    let challenge = response.headers().get("www-authenticate").map(|value| value.to_str().unwrap().to_owned());
+    (response.status().as_u16(), challenge.is_some_and(|challenge| challenge.contains(r#"scope="missing""#)))
+}
+
+proptest! {
+    #[test]
+    fn it_means_what_three_valued_logic_says(expr in expressions()) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let expected = match expr.decision() {
+            Decision::Allow => 200,
+            Decision::Deny => 403,
+            Decision::CannotDecide => 503,
+        };
+        let at_once = runtime.block_on(outcome(expr.requirement(), false, false));
+        prop_assert_eq!(at_once.0, expected);
+        prop_assert_eq!(runtime.block_on(outcome(expr.requirement(), true, false)), at_once);
+        prop_assert!(!at_once.1 || expected == 403, "scopes are asked for only with 403");
+        for waits in [false, true] {
+            prop_assert_eq!(runtime.block_on(outcome(expr.requirement(), waits, true)).0, 401);
+        }
+    }
+}
