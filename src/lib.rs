@@ -26,7 +26,7 @@
 //! "#)?;
 //! let list = policy.permission("orders:list")?; // a typo fails here, at start
 //!
-//! let app = Router::new()
+//! let app: Router = Router::new()
 //!     .route("/health", get(async || "ok"))
 //!     .route("/orders", get(async |principal: Principal| format!("orders for {}", principal.subject())));
 //!

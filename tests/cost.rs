@@ -63,7 +63,7 @@ where
     with_layers - bare
 }
 
-/// What the probe itself allocates: its body.
+/// What the probe itself allocates: its body and its header map.
 struct Bare;
 
 impl Service<Request<()>> for Bare {
@@ -76,7 +76,9 @@ impl Service<Request<()>> for Bare {
     }
 
     fn call(&mut self, _: Request<()>) -> Self::Future {
-        std::future::ready(Ok(http::Response::new(http_body_util::Full::from("alice".to_owned()))))
+        let mut response = http::Response::new(http_body_util::Full::from("alice".to_owned()));
+        response.headers_mut().insert("content-type", http::HeaderValue::from_static("text/plain"));
+        std::future::ready(Ok(response))
     }
 }
 

@@ -26,7 +26,7 @@ const ORDERS: [Order; 2] = [
     Order { id: 2, owner: "bob", item: "drawbridge chain" },
 ];
 
-pub fn router() -> Router {
+pub(crate) fn router() -> Router {
     Router::new()
         .route("/health", get(async || "ok\n"))
         .route("/me", get(me))

@@ -11,20 +11,20 @@ use crate::{
 
 /// The ports of the service.
 #[derive(Clone, Copy)]
-pub struct Origins {
-    pub secure: u16,
-    pub plain: u16,
+pub(crate) struct Origins {
+    pub(crate) secure: u16,
+    pub(crate) plain: u16,
 }
 
-pub struct Case {
-    pub name: &'static str,
-    pub method: &'static str,
-    pub path: &'static str,
-    pub header: Option<(&'static str, String)>,
-    pub over_tls: bool,
+pub(crate) struct Case {
+    pub(crate) name: &'static str,
+    pub(crate) method: &'static str,
+    pub(crate) path: &'static str,
+    pub(crate) header: Option<(&'static str, String)>,
+    pub(crate) over_tls: bool,
     /// How often it is sent; the last answer counts.
-    pub times: u32,
-    pub expected: u16,
+    pub(crate) times: u32,
+    pub(crate) expected: u16,
 }
 
 impl Case {
@@ -33,7 +33,7 @@ impl Case {
         Self { name, method, path, header, over_tls: true, times: 1, expected }
     }
 
-    pub fn url(&self, origins: Origins) -> String {
+    pub(crate) fn url(&self, origins: Origins) -> String {
         if self.over_tls {
             format!("https://localhost:{}{}", origins.secure, self.path)
         } else {
@@ -41,7 +41,7 @@ impl Case {
         }
     }
 
-    pub fn curl(&self, origins: Origins, certificate: &Path) -> String {
+    pub(crate) fn curl(&self, origins: Origins, certificate: &Path) -> String {
         let mut line = "curl -si".to_owned();
         if self.over_tls {
             line += &format!(" --cacert {}", certificate.display());
@@ -57,7 +57,7 @@ impl Case {
     }
 }
 
-pub fn all(provider: &Provider, key: &ApiKey, now: u64) -> Result<Vec<Case>, BoxError> {
+pub(crate) fn all(provider: &Provider, key: &ApiKey, now: u64) -> Result<Vec<Case>, BoxError> {
     let hour = 3600;
     let bearer = |token: &str| Some(("Authorization", format!("Bearer {token}")));
     let token = |subject: &str, role: &str, seconds: i64| provider.token(subject, role, now, seconds);
@@ -77,7 +77,7 @@ pub fn all(provider: &Provider, key: &ApiKey, now: u64) -> Result<Vec<Case>, Box
         Case::new("wrong role", "DELETE /orders/1", bearer(&alice), 403),
         Case::new("somebody else's order", "GET /orders/2", bearer(&alice), 403),
         Case::new("a path that the table does not name", "GET /admin", bearer(&boss), 403),
-        Case::new("a path that could mean another", "GET /orders/%2e%2e/admin", bearer(&boss), 400),
+        Case::new("a path that could mean another", "GET /orders//1", bearer(&boss), 400),
     ];
     let mut flood = Case::new("too many requests", "GET /me", bearer(&token("mallory", "customer", hour)?), 429);
     flood.times = 25;

@@ -4,27 +4,27 @@
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::json;
 
-pub const ISSUER: &str = "https://id.quickstart.invalid";
-pub const AUDIENCE: &str = "orders-api";
+pub(crate) const ISSUER: &str = "https://id.quickstart.invalid";
+pub(crate) const AUDIENCE: &str = "orders-api";
 
 /// A provider in miniature: one key pair, made anew at each start.
-pub struct Provider {
+pub(crate) struct Provider {
     private_pem: String,
     public_pem: String,
 }
 
 impl Provider {
-    pub fn new() -> Result<Self, rcgen::Error> {
+    pub(crate) fn new() -> Result<Self, rcgen::Error> {
         let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?;
         Ok(Self { private_pem: pair.serialize_pem(), public_pem: pair.public_key_pem() })
     }
 
-    pub fn public_pem(&self) -> &str {
+    pub(crate) fn public_pem(&self) -> &str {
         &self.public_pem
     }
 
     /// An access token (RFC 9068) that ends `seconds` after `now`; a negative number makes one that has ended.
-    pub fn token(
+    pub(crate) fn token(
         &self,
         subject: &str,
         role: &str,
@@ -48,7 +48,7 @@ impl Provider {
 }
 
 /// The token with one character of its signature changed.
-pub fn tampered(token: &str) -> String {
+pub(crate) fn tampered(token: &str) -> String {
     let (signed, signature) = token.rsplit_once('.').unwrap_or((token, ""));
     let first = if signature.starts_with('A') { 'B' } else { 'A' };
     format!("{signed}.{first}{}", signature.get(1..).unwrap_or_default())

@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// Sends the cases; true if every answer was the expected one.
-pub async fn run(cases: &[Case], origins: Origins, certificate_pem: &str) -> Result<bool, BoxError> {
+pub(crate) async fn run(cases: &[Case], origins: Origins, certificate_pem: &str) -> Result<bool, BoxError> {
     // Whoever installed a provider before us is as good.
     let _ = aws_lc_rs::default_provider().install_default();
     let client = reqwest::Client::builder()
@@ -44,7 +44,7 @@ async fn send(client: &reqwest::Client, case: &Case, origins: Origins) -> Result
 }
 
 /// Compares the audit file with what was sent: one record a request.
-pub fn conclude(passed: bool, cases: &[Case], audit_file: &Path) -> Result<(), BoxError> {
+pub(crate) fn conclude(passed: bool, cases: &[Case], audit_file: &Path) -> Result<(), BoxError> {
     let sent: u32 = cases.iter().map(|case| case.times).sum();
     let written = std::fs::read_to_string(audit_file)?.lines().count();
     println!("{:<36} {sent:>8} {written:>5}", "audit records");

@@ -11,22 +11,30 @@ use crate::{
 };
 
 /// What a renderer may know of the request.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Request {
     has_body: bool,
-    json: bool,
+    /// What the client named, if it named something in one line. Looked at only once there is a refusal.
+    accept: Option<HeaderValue>,
     id: Option<RequestId>,
 }
 
 impl Request {
     pub(crate) fn new(method: &Method, headers: &HeaderMap, id: Option<RequestId>) -> Self {
-        Self { has_body: method != Method::HEAD, json: accepts_json(headers), id }
+        let mut accept = headers.get_all(header::ACCEPT).iter();
+        let first = accept.next().filter(|_| accept.next().is_none()).cloned();
+        Self { has_body: method != Method::HEAD, accept: first, id }
     }
 
-    /// Whether the client takes JSON: it said so, or said nothing.
+    /// Whether the client takes JSON: it said so, or named nothing. Only one that names neither JSON nor a wildcard does
+    /// not.
     #[must_use]
-    pub const fn accepts_json(&self) -> bool {
-        self.json
+    pub fn accepts_json(&self) -> bool {
+        let Some(accept) = &self.accept else { return true };
+        let named = accept.as_bytes();
+        ["json", "*/*", "application/*"].iter().any(|media_type| {
+            named.windows(media_type.len()).any(|part| part.eq_ignore_ascii_case(media_type.as_bytes()))
+        })
     }
 
     /// The request's id, for support staff to find the audit record by.
@@ -34,20 +42,6 @@ impl Request {
     pub const fn id(&self) -> Option<RequestId> {
         self.id
     }
-}
-
-/// A client that names what it takes, and names neither JSON nor a wildcard, gets plain text.
-fn accepts_json(headers: &HeaderMap) -> bool {
-    let mut named = false;
-    for value in headers.get_all(header::ACCEPT) {
-        named = true;
-        let text = value.as_bytes().to_ascii_lowercase();
-        let has = |word: &[u8]| text.windows(word.len()).any(|part| part == word);
-        if has(b"json") || has(b"*/*") || has(b"application/*") {
-            return true;
-        }
-    }
-    !named
 }
 
 /// A body and its media type.
@@ -151,7 +145,7 @@ struct Document<'a> {
 impl RejectionRenderer for ProblemDetails {
     fn render(&self, rejection: &Rejection, request: &Request) -> Option<Rendered> {
         let kind = rejection.kind();
-        if !request.json {
+        if !request.accepts_json() {
             return Some(Rendered::new(HeaderValue::from_static("text/plain; charset=utf-8"), kind.detail()));
         }
         let document = Document {
@@ -178,7 +172,10 @@ pub(crate) fn render_into<B: crate::body::ResponseBody>(
         return;
     }
     if let Some(rendered) = renderer.render(rejection, request) {
-        response.headers_mut().insert(header::CONTENT_TYPE, rendered.content_type);
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, rendered.content_type);
+        // The one of the empty body: a router may have written it already.
+        headers.remove(header::CONTENT_LENGTH);
         *response.body_mut() = B::full(rendered.body);
     }
 }

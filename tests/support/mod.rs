@@ -83,7 +83,9 @@ impl<B> Service<Request<B>> for Probe {
         self.seen.calls.fetch_add(1, Ordering::SeqCst);
         let principal = SecurityContext::of(request.extensions()).and_then(SecurityContext::principal);
         let body = principal.map_or_else(|| "-".to_owned(), |principal| principal.subject().to_owned());
-        ready(Ok(Response::new(Full::from(body))))
+        let mut response = Response::new(Full::from(body));
+        response.headers_mut().insert("content-type", http::HeaderValue::from_static("text/plain"));
+        ready(Ok(response))
     }
 }
 
