@@ -4,6 +4,8 @@
 //! them comes first: contenders take turns in short slices, and a ratio is the median over the rounds of (contender /
 //! bare router in the same round). `cargo bench --bench stack -- ratios` prints the table alone.
 
+#![allow(clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a bench stops where it cannot go on")]
+
 use std::{
     convert::Infallible,
     future::Future,

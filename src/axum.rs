@@ -96,6 +96,7 @@ impl<S: Sync> OptionalFromRequestParts<S> for Principal {
     }
 }
 
+#[cfg(feature = "guard")]
 impl<S: Sync> FromRequestParts<S> for crate::guard::Authorizer {
     type Rejection = Rejection;
 

@@ -120,7 +120,6 @@ impl ClientInfo {
     }
 
     /// What a trusted proxy tells; the TLS version stays unknown.
-    #[cfg_attr(not(feature = "tls"), expect(dead_code, reason = "the evidence layer is its only caller"))]
     pub(crate) fn from_proxy(address: IpAddr, source: AddressSource, secure: bool, host: Option<Box<str>>) -> Self {
         Self { address: Some(address.to_canonical()), source, secure, tls: None, host }
     }

@@ -218,14 +218,12 @@ impl Envelope {
     }
 
     /// The identity that a rule needs, or the `401` that asks for one.
-    #[cfg_attr(not(feature = "guard"), expect(dead_code, reason = "the guard is its only caller"))]
     pub(crate) fn authenticated(&self) -> Result<&Principal, Rejection> {
         self.subject.as_ref().ok_or_else(|| {
             Rejection::new(RejectionKind::Unauthenticated, "no credential").with_challenges(self.challenges.clone())
         })
     }
 
-    #[cfg_attr(not(feature = "guard"), expect(dead_code, reason = "the guard is its only caller"))]
     pub(crate) fn decided(&mut self, fact: DecisionFact) {
         self.trail.decided(fact);
     }

@@ -64,13 +64,14 @@
 //! | `rate-limit` | yes | [`rate_limit`]: quotas per client and per principal |
 //! | `audit` | yes | [`audit`]: one record for each request |
 //! | `audit-json-lines`, `audit-tracing` | yes | where records go |
-//! | `axum` | yes | [`axum`](crate::axum): extractors, `serve` |
+//! | `axum` | yes | [`axum`]: extractors, `serve` |
 //! | `tracing` | yes | the crate's own notices to operators |
 //! | `full` | | all of the above |
 //! | `testing` | | [`testing`]: for test code only |
 //! | `conformance` | | [`conformance`]: one suite for each public trait; implies `testing` |
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
+#![cfg_attr(not(feature = "full"), allow(dead_code, reason = "the core serves layers that may be off"))]
 #![cfg_attr(
     not(feature = "full"),
     allow(rustdoc::broken_intra_doc_links, reason = "links lead to features that are off")

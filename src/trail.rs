@@ -20,7 +20,6 @@ pub(crate) struct DecisionFact {
 }
 
 impl DecisionFact {
-    #[cfg_attr(not(feature = "guard"), expect(dead_code, reason = "the guard is its only user"))]
     pub(crate) fn new(backend: &'static str, action: Option<Arc<str>>, verdict: Verdict) -> Self {
         let decision = verdict.decision();
         let (rule, reasons) = verdict.into_parts();
@@ -108,13 +107,11 @@ impl Trail {
         }
     }
 
-    #[cfg_attr(not(feature = "guard"), expect(dead_code, reason = "the guard is its only user"))]
     pub(crate) fn mark(&self) -> Mark {
         Mark { kept: self.decisions.len(), lost: self.decisions_lost }
     }
 
     /// Forgets the decisions since the mark: those that an attempt found before it had to wait are made again.
-    #[cfg_attr(not(feature = "guard"), expect(dead_code, reason = "the guard is its only user"))]
     pub(crate) fn rewind(&mut self, to: Mark) {
         self.decisions.truncate(to.kept);
         self.decisions_lost = to.lost;

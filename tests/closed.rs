@@ -1,5 +1,7 @@
 //! What nobody thought of is refused: routes without a rule, later additions, fallbacks, methods, nested and merged routers.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "test code")]
+
 mod support;
 
 use std::sync::{

@@ -1,5 +1,7 @@
 //! The suite for rate limit stores, on the store of this crate, its pointers, and stores written with public API alone.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "test code")]
+
 use std::{
     collections::HashMap,
     num::NonZeroU32,

@@ -1,5 +1,7 @@
 //! tower-http's `CorsLayer` stands outside the stack: it answers preflights, and refusals carry its headers.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "test code")]
+
 mod support;
 
 use http::{Method, Request, Response, header};

@@ -1,5 +1,7 @@
 //! What a decision costs whose answer is in memory: counted allocations and clones, no times.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "test code")]
+
 mod support;
 
 use std::{

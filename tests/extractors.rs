@@ -1,5 +1,7 @@
 //! axum's extractors: what handlers get, and that they refuse where no layer ran.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "test code")]
+
 mod support;
 
 use axum::{Router, body::Body, routing::get as route};

@@ -1,5 +1,7 @@
 //! Every pair of layers in both orders: the sensible one works, the other refuses with `500` and reaches nothing.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "test code")]
+
 mod support;
 
 use std::{convert::Infallible, sync::Arc};

@@ -1,5 +1,7 @@
 //! Rate limits over the public API: each layer alone, in the wrong place, over stores that wait and stores that fail.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "test code")]
+
 mod support;
 
 use std::{

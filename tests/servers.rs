@@ -1,5 +1,7 @@
 //! The same stack around an axum router, a bare function and a hyper server.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "test code")]
+
 mod support;
 
 use std::{convert::Infallible, sync::Arc};

@@ -1,5 +1,7 @@
 //! Mistakes that a stack refuses to be built with, each naming the setting and the value.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "test code")]
+
 mod support;
 
 use portcullis::{

@@ -9,7 +9,7 @@ mod cases;
 mod identity;
 mod self_test;
 
-use std::{error::Error, net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{error::Error, net::SocketAddr, path::Path, sync::Arc};
 
 use portcullis::{
     Clock, EXPOSED_HEADERS, SystemClock,
@@ -109,7 +109,10 @@ async fn main() -> Result<(), BoxError> {
     audit.flush().await?;
     match passed {
         Some(passed) => self_test::conclude(passed, &cases, &audit_file),
-        None => Ok(println!("audit records: {}", audit_file.display())),
+        None => {
+            println!("audit records: {}", audit_file.display());
+            Ok(())
+        }
     }
 }
 
@@ -148,7 +151,7 @@ async fn told(mut stop: tokio::sync::broadcast::Receiver<()>) {
     let _ = stop.recv().await;
 }
 
-fn print_guide(cases: &[cases::Case], origins: cases::Origins, certificate: &PathBuf, audit: &PathBuf) {
+fn print_guide(cases: &[cases::Case], origins: cases::Origins, certificate: &Path, audit: &Path) {
     println!("orders API: https://localhost:{} (Ctrl-C ends it)", origins.secure);
     println!("certificate: {}", certificate.display());
     println!("audit records: {}\n", audit.display());

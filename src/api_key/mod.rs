@@ -64,8 +64,3 @@ pub use issue::{IssueError, KeyLife, NewApiKey};
 pub use memory::MemoryKeyStore;
 pub use record::{ApiKeyRecord, Revocation};
 pub use store::{ApiKeyAdmin, ApiKeyStore, Found, MAX_PAGE};
-
-/// Compiles the examples of the manual page.
-#[cfg(doctest)]
-#[doc = include_str!("../../docs/api-keys.md")]
-struct Manual;

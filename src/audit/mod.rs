@@ -70,8 +70,3 @@ pub use sink::{AuditSink, Lost};
 
 #[cfg(feature = "audit-tracing")]
 pub use self::tracing::TracingSink;
-
-/// Compiles what the manual's page on audit shows.
-#[cfg(all(doctest, feature = "audit-json-lines"))]
-#[doc = include_str!("../../docs/audit.md")]
-struct Manual;

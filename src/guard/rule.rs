@@ -56,7 +56,6 @@ impl fmt::Display for Rule {
     }
 }
 
-#[allow(dead_code, reason = "for the stack: a build without it has no caller")]
 impl Rule {
     /// Decides, if the answer is in memory. The stack must have marked [`Stage::Authentication`] before.
     pub(crate) fn decide_now(&self, head: &RequestHead<'_>, envelope: &mut Envelope) -> Now<Result<(), Rejection>> {
@@ -110,7 +109,6 @@ impl Rule {
     }
 }
 
-#[allow(dead_code, reason = "for the stack: a build without it has no caller")]
 fn refuse(envelope: &mut Envelope) -> Rejection {
     if envelope.has_run(Stage::Authentication)
         && let Err(rejection) = envelope.authenticated()

@@ -139,7 +139,7 @@ mod tests {
     use crate::guard::{deny, public};
 
     fn table(lines: &[&str]) -> Result<RouteTable, ConfigError> {
-        RouteTable::new(lines.iter().map(|line| ((*line).to_owned(), public().into())).collect(), None)
+        RouteTable::new(lines.iter().map(|line| ((*line).to_owned(), public())).collect(), None)
     }
 
     #[test]
@@ -185,7 +185,7 @@ mod tests {
 
     #[test]
     fn the_fallback_holds_for_paths_that_are_not_named() {
-        let table = RouteTable::new(vec![("GET /orders".to_owned(), deny().into())], Some(public().into())).unwrap();
+        let table = RouteTable::new(vec![("GET /orders".to_owned(), deny())], Some(public())).unwrap();
         assert!(table.find(&Method::GET, "/else").rule.is_some());
         assert!(table.find(&Method::POST, "/orders").rule.is_none(), "a method that no rule names is refused");
     }
