@@ -11,30 +11,25 @@ use crate::{
 };
 
 /// What a renderer may know of the request.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Request {
     has_body: bool,
-    /// What the client named, if it named something in one line. Looked at only once there is a refusal.
-    accept: Option<HeaderValue>,
+    json: bool,
     id: Option<RequestId>,
 }
 
 impl Request {
     pub(crate) fn new(method: &Method, headers: &HeaderMap, id: Option<RequestId>) -> Self {
-        let mut accept = headers.get_all(header::ACCEPT).iter();
-        let first = accept.next().filter(|_| accept.next().is_none()).cloned();
-        Self { has_body: method != Method::HEAD, accept: first, id }
+        let named = headers.get_all(header::ACCEPT);
+        let json = named.iter().next().is_none() || named.iter().any(|value| names_json(value.as_bytes()));
+        Self { has_body: method != Method::HEAD, json, id }
     }
 
     /// Whether the client takes JSON: it said so, or named nothing. Only one that names neither JSON nor a wildcard does
     /// not.
     #[must_use]
-    pub fn accepts_json(&self) -> bool {
-        let Some(accept) = &self.accept else { return true };
-        let named = accept.as_bytes();
-        ["json", "*/*", "application/*"].iter().any(|media_type| {
-            named.windows(media_type.len()).any(|part| part.eq_ignore_ascii_case(media_type.as_bytes()))
-        })
+    pub const fn accepts_json(&self) -> bool {
+        self.json
     }
 
     /// The request's id, for support staff to find the audit record by.
@@ -42,6 +37,18 @@ impl Request {
     pub const fn id(&self) -> Option<RequestId> {
         self.id
     }
+}
+
+/// Whether `Accept` names JSON, `*/*` or `application/*`. One pass, since it runs for every request.
+fn names_json(accept: &[u8]) -> bool {
+    let starts = |at: usize, word: &[u8]| {
+        accept.get(at..at.saturating_add(word.len())).is_some_and(|part| part.eq_ignore_ascii_case(word))
+    };
+    accept.iter().enumerate().any(|(at, byte)| match byte {
+        b'j' | b'J' => starts(at, b"json"),
+        b'*' => starts(at, b"*/*") || at.checked_sub(12).is_some_and(|start| starts(start, b"application/*")),
+        _ => false,
+    })
 }
 
 /// A body and its media type.
@@ -215,6 +222,8 @@ mod tests {
             ("anything", Some("*/*"), "application/problem+json"),
             ("problem", Some("Application/Problem+JSON"), "application/problem+json"),
             ("a browser's", Some("text/html,application/xhtml+xml,*/*;q=0.8"), "application/problem+json"),
+            ("any application", Some("application/*"), "application/problem+json"),
+            ("any text", Some("text/*"), "text/plain; charset=utf-8"),
             ("html alone", Some("text/html"), "text/plain; charset=utf-8"),
         ] {
             assert_eq!(rendered(&ProblemDetails::new(), accept).content_type(), media_type, "{name}");
