@@ -13,9 +13,8 @@ use http::Extensions;
 
 use crate::{
     challenge::Challenges,
-    client::ClientInfo,
+    client::{ClientInfo, Connection},
     clock::{Clock, Instants},
-    head::RequestHead,
     policy::PolicyBackend,
     principal::{Principal, Slot},
     rejection::{Rejection, RejectionKind},
@@ -210,9 +209,12 @@ impl Envelope {
     /// Who is calling: what the evidence layer found, else what the connection tells, kept from here on.
     ///
     /// Without a peer address there is no answer, and a rule that needs one refuses.
-    pub(crate) fn client_or_connection(&mut self, head: &RequestHead<'_>) -> Result<&ClientInfo, Rejection> {
+    pub(crate) fn client_or_connection(
+        &mut self,
+        connection: impl FnOnce() -> Option<Connection>,
+    ) -> Result<&ClientInfo, Rejection> {
         if self.client.is_none() {
-            self.client = head.connection().map(ClientInfo::from_connection);
+            self.client = connection().map(ClientInfo::from_connection);
         }
         self.client.as_ref().ok_or_else(|| misordered(NO_PEER))
     }

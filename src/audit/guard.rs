@@ -19,24 +19,31 @@ use http::{Method, Response, StatusCode, Version, uri::PathAndQuery};
 
 use crate::{
     audit::{
-        AuditIdentity, AuditOutcome, AuditRecord,
-        layer::Shared,
+        AuditIdentity, AuditOutcome, AuditRecord, AuditSink,
         record::{Facts, MAX_PATH_LEN, MAX_TEXT_LEN},
         sink::accept_quietly,
         text,
     },
     body::{BodyEnd, BodyWatch, ResponseBody, is_in_memory},
     client::{ClientInfo, Connection},
+    clock::Clock,
     context::SecurityContext,
     head::RequestHead,
     log,
     rejection::{Rejection, RejectionKind},
 };
 
+/// Where records go, and the clock that dates them.
+#[derive(Clone, Debug)]
+pub(crate) struct Recorder {
+    pub(crate) sink: Arc<dyn AuditSink>,
+    pub(crate) clock: Arc<dyn Clock>,
+}
+
 /// See the [module docs](self).
 #[derive(Debug)]
 pub(crate) struct Entry {
-    shared: Arc<Shared>,
+    recorder: Arc<Recorder>,
     context: SecurityContext,
     method: Method,
     target: Option<PathAndQuery>,
@@ -57,9 +64,9 @@ enum Ending {
 }
 
 impl Entry {
-    pub(crate) fn open(shared: Arc<Shared>, context: SecurityContext, head: &RequestHead<'_>) -> Self {
+    pub(crate) fn open(recorder: Arc<Recorder>, context: SecurityContext, head: &RequestHead<'_>) -> Self {
         Self {
-            shared,
+            recorder,
             context,
             method: head.method().clone(),
             target: head.uri().path_and_query().cloned(),
@@ -117,7 +124,7 @@ impl Entry {
         // The clock, the sink and the log are not all ours, and this may be a destructor.
         let _ = accept_quietly(|| {
             let record = self.record(ending);
-            let handed_over = self.shared.sink.accept(record);
+            let handed_over = self.recorder.sink.accept(record);
             if handed_over.is_err() {
                 LOST.error("the audit sink lost a record; it is said once, the sink has the count");
             }
@@ -126,7 +133,7 @@ impl Entry {
     }
 
     fn record(&mut self, ending: Ending) -> AuditRecord {
-        let now = self.shared.clock.now();
+        let now = self.recorder.clock.now();
         let mut envelope = self.context.lock();
         let rejection = self.rejection.take().or_else(|| envelope.refused.as_ref().map(facts_of));
         let outcome = match (ending, &rejection) {

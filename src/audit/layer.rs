@@ -11,7 +11,10 @@ use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
 use crate::{
-    audit::{AuditSink, guard::Entry},
+    audit::{
+        AuditSink,
+        guard::{Entry, Recorder},
+    },
     body::ResponseBody,
     clock::{Clock, SystemClock},
     context::{SecurityContext, Stage},
@@ -24,24 +27,18 @@ use crate::{
 #[must_use]
 #[derive(Clone, Debug)]
 pub struct AuditLayer {
-    shared: Arc<Shared>,
-}
-
-#[derive(Clone, Debug)]
-pub(crate) struct Shared {
-    pub(crate) sink: Arc<dyn AuditSink>,
-    pub(crate) clock: Arc<dyn Clock>,
+    recorder: Arc<Recorder>,
 }
 
 impl AuditLayer {
     /// Hands each record to this sink. To keep a hand on it, for a flush before the process ends, pass an `Arc` of it.
     pub fn new(sink: impl AuditSink) -> Self {
-        Self { shared: Arc::new(Shared { sink: Arc::new(sink), clock: Arc::new(SystemClock::new()) }) }
+        Self { recorder: Arc::new(Recorder { sink: Arc::new(sink), clock: Arc::new(SystemClock::new()) }) }
     }
 
     /// Reads the time from this clock: when a request comes, and when its record is written.
     pub fn with_clock(mut self, clock: impl Clock) -> Self {
-        Arc::make_mut(&mut self.shared).clock = Arc::new(clock);
+        Arc::make_mut(&mut self.recorder).clock = Arc::new(clock);
         self
     }
 
@@ -58,7 +55,7 @@ impl AuditLayer {
 
     /// Begins the record of a request whose stage is marked.
     pub(crate) fn open(&self, context: SecurityContext, head: &RequestHead<'_>) -> Entry {
-        Entry::open(Arc::clone(&self.shared), context, head)
+        Entry::open(Arc::clone(&self.recorder), context, head)
     }
 }
 
@@ -91,7 +88,7 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        let context = SecurityContext::of_or_open(request.extensions_mut(), &*self.audit.shared.clock);
+        let context = SecurityContext::of_or_open(request.extensions_mut(), &*self.audit.recorder.clock);
         let (mut entry, entered) = self.audit.begin(context, &RequestHead::of(&request));
         let state = match entered {
             Ok(()) => {
@@ -236,7 +233,7 @@ mod tests {
         }
 
         async fn decide(&self, head: RequestHead<'_>, envelope: &mut Envelope) -> Result<(), Rejection> {
-            envelope.client_or_connection(&head)?;
+            envelope.client_or_connection(|| head.connection())?;
             envelope.route = Some("/orders/{id}".into());
             envelope.decided(DecisionFact {
                 backend: "first",

@@ -160,7 +160,7 @@ impl Shared {
     ) -> Result<Option<LimitKey<'a>>, Rejection> {
         match self.counted {
             Counted::Client => {
-                let client = envelope.client_or_connection(head)?;
+                let client = envelope.client_or_connection(|| head.connection())?;
                 let address = client.address().ok_or_else(|| misordered(NO_PEER))?;
                 Ok(Some(LimitKey::client(&self.scope, address)))
             }

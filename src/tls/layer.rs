@@ -145,7 +145,7 @@ impl TlsLayer {
     fn verify(&self, head: &RequestHead<'_>, envelope: &mut Envelope) -> Result<Passed, Rejection> {
         let proxied = self.shared.plain_on_loopback
             && (envelope.trail.flags.contains(&REMOVED) || any_forwarding(head.headers()));
-        let client = envelope.client_or_connection(head)?;
+        let client = envelope.client_or_connection(|| head.connection())?;
         if client.is_secure() {
             return self.over_tls(head, client);
         }
