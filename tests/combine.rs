@@ -223,6 +223,52 @@ fn a_missing_half_is_offered_both_schemes() {
     assert_eq!(rejection.challenges(), &expected);
 }
 
+/// One that names its field, and says that it looked at no other.
+fn leaving(field: &'static str) -> impl Authenticator {
+    authenticate_fn(Challenge::new("Own", "test").unwrap(), move |head, _| {
+        match head.single_header(&HeaderName::from_static(field)) {
+            Ok(Some(_)) => {
+                let owner = Principal::builder(PrincipalKind::User, "test", field, "test").build();
+                Outcome::Verified(portcullis::authn::Identity::from(owner).leaving_authorization())
+            }
+            Ok(None) => Outcome::Absent,
+            Err(rejection) => rejection.into(),
+        }
+    })
+}
+
+#[tokio::test]
+async fn two_credentials_do_not_excuse_a_third_that_nobody_claims() {
+    let bearing = |request| with(request, "authorization", "Bearer somebody.elses.token");
+    let two = || with(with(get("/"), "x-app", "good"), "x-own", "good");
+    let neither_reads_it = || both(leaving("x-app"), leaving("x-own"));
+    assert_eq!(status_and_body(neither_reads_it(), two()).await, (200, "x-own".to_owned()));
+    assert_eq!(status_and_body(neither_reads_it(), bearing(two())).await.0, 400);
+
+    let bearer = || {
+        authenticate_fn(Challenge::new("Bearer", "test").unwrap(), |head, _| match head.authorization() {
+            Ok(Some(_)) => Outcome::verified(Principal::builder(PrincipalKind::User, "test", "bearer", "test").build()),
+            Ok(None) => Outcome::Absent,
+            Err(rejection) => rejection.into(),
+        })
+    };
+    for (name, expected) in [
+        ("the subject reads it", status_and_body(both(leaving("x-app"), bearer()), bearing(two())).await),
+        ("the application reads it", status_and_body(both(bearer(), leaving("x-own")), bearing(two())).await),
+    ] {
+        assert_eq!(expected.0, 200, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn one_credential_does_not_fill_both_slots() {
+    for (how, key, token) in pairs() {
+        let overlapping = || both(one_of((key.clone(), token.clone())), token.clone());
+        let answer = status_and_body(overlapping(), tokened(get("/"), "good-Token")).await;
+        assert_eq!(answer.0, 401, "the token alone, {how}");
+    }
+}
+
 #[track_caller]
 fn known(answer: Now<Outcome>) -> Outcome {
     match answer {
