@@ -269,6 +269,38 @@ async fn one_credential_does_not_fill_both_slots() {
     }
 }
 
+#[tokio::test]
+async fn every_line_of_a_credential_field_is_marked() {
+    // HTTP/2 clients send one Cookie line for each cookie (RFC 9113 §8.2.3).
+    struct Cookie;
+    impl std::fmt::Debug for Cookie {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("Cookie")
+        }
+    }
+    #[async_trait]
+    impl Authenticator for Cookie {
+        fn challenges(&self) -> Vec<Challenge> {
+            vec![Challenge::new("Cookie", "test").unwrap()]
+        }
+
+        fn credential_headers(&self) -> Vec<HeaderName> {
+            vec![header::COOKIE]
+        }
+
+        async fn authenticate(&self, _: &RequestHead<'_>, _: Instants) -> Outcome {
+            Outcome::verified(Principal::builder(PrincipalKind::User, "test", "alice", "cookie").build())
+        }
+    }
+    let handler = service_fn(|request: Request<()>| async move {
+        Ok::<_, std::convert::Infallible>(http::Response::new(format!("{request:?}")))
+    });
+    let service = AuthnLayer::new(Cookie).dangerous_plain_http().layer(handler);
+    let request = with(with(get("/"), "cookie", "theme=dark"), "cookie", "session=hunter2");
+    let shown = send(&service, request).await.into_body();
+    assert!(shown.contains("cookie") && !shown.contains("hunter2"), "{shown}");
+}
+
 #[track_caller]
 fn known(answer: Now<Outcome>) -> Outcome {
     match answer {

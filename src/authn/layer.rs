@@ -154,8 +154,11 @@ impl Step for AuthnLayer {
 
     fn amend_request(&self, _: &CachePrivate, headers: &mut HeaderMap) {
         for name in &self.shared.headers {
-            if let Some(value) = headers.get_mut(name) {
-                value.set_sensitive(true);
+            // All lines: one that stands twice is refused where it is read, but Cookie may (RFC 9113 §8.2.3).
+            if headers.contains_key(name)
+                && let header::Entry::Occupied(mut values) = headers.entry(name)
+            {
+                values.iter_mut().for_each(|value| value.set_sensitive(true));
             }
         }
     }
