@@ -301,6 +301,15 @@ async fn every_line_of_a_credential_field_is_marked() {
     assert!(shown.contains("cookie") && !shown.contains("hunter2"), "{shown}");
 }
 
+#[tokio::test]
+async fn an_authenticator_that_offers_nothing_is_a_mistake() {
+    let nobody: Vec<Box<dyn Authenticator>> = Vec::new();
+    let probe = Probe::default();
+    let app = AuthnLayer::new(one_of(nobody)).allow_anonymous().dangerous_plain_http().layer(probe.clone());
+    let response = send(&app, get("/")).await;
+    assert_eq!((response.status().as_u16(), probe.seen.calls()), (500, 0));
+}
+
 #[track_caller]
 fn known(answer: Now<Outcome>) -> Outcome {
     match answer {
