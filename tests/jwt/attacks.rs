@@ -267,6 +267,21 @@ async fn signature_numbers_out_of_range() {
     }
 }
 
+/// The salt of PSS is as long as the hash (RFC 7518 §3.5). Both signatures are good to a verifier that finds the length out;
+/// `openssl dgst -sha256 -sigopt rsa_padding_mode:pss` made them.
+#[tokio::test]
+async fn a_salt_of_another_length() {
+    let key = Key::from_pem(Algorithm::PS256, include_str!("pss.pem")).unwrap();
+    let issuer = Issuer::fixed(ISSUER, KeySet::new([key]).unwrap());
+    let jwt = trusting(issuer.access_tokens(AUDIENCE).algorithms([Algorithm::PS256]));
+    let message = format!("{}.{}", encode(r#"{"alg":"PS256","typ":"at+jwt"}"#), encode(CLAIMS));
+    let [twenty, thirty_two, none] = include_str!("pss.signatures").lines().collect::<Vec<_>>()[..] else { panic!() };
+    assert!(jwt.verify(&format!("{message}.{thirty_two}"), at(NOW)).is_ok());
+    for (name, signature) in [("20 bytes", twenty), ("no salt", none)] {
+        refused(name, &jwt, &format!("{message}.{signature}")).await;
+    }
+}
+
 #[tokio::test]
 async fn headers_that_ask_for_more() {
     let jwt = access();
@@ -359,6 +374,7 @@ async fn claims_that_do_not_hold() {
         ("cnf", r#"{"x5t#S256":"abc"}"#),
         ("cnf", "null"),
         ("events", "{}"),
+        ("token_introspection", r#"{"active":true}"#),
         ("scope", r#"["orders:read"]"#),
         ("x", &deep),
         ("x", r#"{"a":{"b":1,"b":1}}"#),
