@@ -48,7 +48,9 @@ impl Challenge {
     /// # Errors
     /// As [`new`](Self::new), or if the parameter stands already (RFC 9110 §11.2).
     pub fn with(self, name: &str, value: &str) -> Result<Self, ConfigError> {
-        if self.text.contains(&format!(" {name}=\"")) {
+        // Values have no quotes in them, so these are the texts between values: `Bearer realm=`, `, scope=`.
+        let stands = |text: &str| text.trim_end_matches('=').rsplit(' ').next().unwrap_or_default().to_owned();
+        if self.text.split('"').step_by(2).any(|text| stands(text).eq_ignore_ascii_case(name)) {
             return Err(ConfigError::new("challenge parameter", name, "stands twice"));
         }
         let mut text = self;
@@ -139,6 +141,8 @@ mod tests {
     fn a_parameter_stands_once() {
         let challenge = Challenge::new("Bearer", "api").unwrap();
         assert!(challenge.clone().with("realm", "other").is_err());
+        assert!(challenge.clone().with("Realm", "other").is_err(), "names have no case (RFC 9110 §11.2)");
+        assert!(challenge.clone().with("hint", "a scope=").unwrap().with("scope", "a").is_ok(), "a value is no name");
         assert!(challenge.with("scope", "a").unwrap().with("scope", "b").is_err());
     }
 

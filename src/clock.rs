@@ -65,7 +65,8 @@ impl<C: Clock + ?Sized> Clock for Arc<C> {
 
 /// The operating system's clocks.
 ///
-/// A wall clock that stands before 1970 reads as the end of time, so that every credential counts as expired.
+/// A wall clock that stands before 1970 reads as the end of time, so that every credential that ends has
+/// ended.
 #[derive(Clone, Copy, Debug, Default)]
 #[non_exhaustive]
 pub struct SystemClock;

@@ -1,6 +1,6 @@
 //! A borrowed view of a request without its body.
 
-use std::any::TypeId;
+use std::{any::TypeId, fmt};
 
 use http::{Extensions, HeaderMap, HeaderName, Method, Request, Uri, Version, request::Parts};
 
@@ -11,7 +11,8 @@ use crate::{
     rejection::Rejection,
 };
 
-/// A request without its body, borrowed: what every decision is made from.
+/// A request without its body, borrowed: what every decision is made from. `Debug` shows the names of the header fields and
+/// no value, and no query: credentials stand there, and are not marked sensitive yet while a layer decides.
 ///
 /// ```
 /// use portcullis::RequestHead;
@@ -22,7 +23,7 @@ use crate::{
 /// assert!(credential.is_scheme("bearer"));
 /// assert_eq!(credential.token(), "abc");
 /// ```
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct RequestHead<'a> {
     method: &'a Method,
     uri: &'a Uri,
@@ -151,5 +152,35 @@ impl<'a> RequestHead<'a> {
     /// ASCII.
     pub fn single_header(&self, name: &HeaderName) -> Result<Option<&'a str>, Rejection> {
         credential::single(self.headers, name)
+    }
+}
+
+impl fmt::Debug for RequestHead<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<&str> = self.headers.keys().map(HeaderName::as_str).collect();
+        f.debug_struct("RequestHead")
+            .field("method", &self.method)
+            .field("path", &self.path())
+            .field("version", &self.version)
+            .field("headers", &names)
+            .field("client", &self.client)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn debug_shows_no_credential() {
+        let request = Request::get("/orders?access_token=hunter2")
+            .header("authorization", "Bearer hunter2")
+            .header("cookie", "session=hunter2")
+            .body(())
+            .unwrap();
+        let shown = format!("{:?}", RequestHead::of(&request));
+        assert!(shown.contains("GET") && shown.contains("/orders") && shown.contains("authorization"), "{shown}");
+        assert!(!shown.contains("hunter2"), "{shown}");
     }
 }

@@ -193,7 +193,10 @@ impl Principal {
     /// # Errors
     /// If there are no claims, or they do not fit `T`.
     pub fn claims<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
-        serde_json::from_str(self.facts.claims.as_deref().unwrap_or("null"))
+        match &self.facts.claims {
+            Some(claims) => serde_json::from_str(claims),
+            None => Err(serde::de::Error::custom("the principal has no claims")),
+        }
     }
 
     /// Whether issuer and subject are the same.
@@ -317,5 +320,6 @@ mod tests {
     fn claims_that_are_missing_are_an_error() {
         let key = Principal::builder(PrincipalKind::Key, "keys", "billing", "api_key").build();
         assert!(key.claims::<std::collections::HashMap<String, String>>().is_err());
+        assert!(key.claims::<Option<String>>().is_err(), "also for a type that null fits");
     }
 }

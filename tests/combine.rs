@@ -223,6 +223,93 @@ fn a_missing_half_is_offered_both_schemes() {
     assert_eq!(rejection.challenges(), &expected);
 }
 
+/// One that names its field, and says that it looked at no other.
+fn leaving(field: &'static str) -> impl Authenticator {
+    authenticate_fn(Challenge::new("Own", "test").unwrap(), move |head, _| {
+        match head.single_header(&HeaderName::from_static(field)) {
+            Ok(Some(_)) => {
+                let owner = Principal::builder(PrincipalKind::User, "test", field, "test").build();
+                Outcome::Verified(portcullis::authn::Identity::from(owner).leaving_authorization())
+            }
+            Ok(None) => Outcome::Absent,
+            Err(rejection) => rejection.into(),
+        }
+    })
+}
+
+#[tokio::test]
+async fn two_credentials_do_not_excuse_a_third_that_nobody_claims() {
+    let bearing = |request| with(request, "authorization", "Bearer somebody.elses.token");
+    let two = || with(with(get("/"), "x-app", "good"), "x-own", "good");
+    let neither_reads_it = || both(leaving("x-app"), leaving("x-own"));
+    assert_eq!(status_and_body(neither_reads_it(), two()).await, (200, "x-own".to_owned()));
+    assert_eq!(status_and_body(neither_reads_it(), bearing(two())).await.0, 400);
+
+    let bearer = || {
+        authenticate_fn(Challenge::new("Bearer", "test").unwrap(), |head, _| match head.authorization() {
+            Ok(Some(_)) => Outcome::verified(Principal::builder(PrincipalKind::User, "test", "bearer", "test").build()),
+            Ok(None) => Outcome::Absent,
+            Err(rejection) => rejection.into(),
+        })
+    };
+    for (name, expected) in [
+        ("the subject reads it", status_and_body(both(leaving("x-app"), bearer()), bearing(two())).await),
+        ("the application reads it", status_and_body(both(bearer(), leaving("x-own")), bearing(two())).await),
+    ] {
+        assert_eq!(expected.0, 200, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn one_credential_does_not_fill_both_slots() {
+    for (how, key, token) in pairs() {
+        let overlapping = || both(one_of((key.clone(), token.clone())), token.clone());
+        let answer = status_and_body(overlapping(), tokened(get("/"), "good-Token")).await;
+        assert_eq!(answer.0, 401, "the token alone, {how}");
+    }
+}
+
+#[tokio::test]
+async fn every_line_of_a_credential_field_is_marked() {
+    // HTTP/2 clients send one Cookie line for each cookie (RFC 9113 §8.2.3).
+    struct Cookie;
+    impl std::fmt::Debug for Cookie {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("Cookie")
+        }
+    }
+    #[async_trait]
+    impl Authenticator for Cookie {
+        fn challenges(&self) -> Vec<Challenge> {
+            vec![Challenge::new("Cookie", "test").unwrap()]
+        }
+
+        fn credential_headers(&self) -> Vec<HeaderName> {
+            vec![header::COOKIE]
+        }
+
+        async fn authenticate(&self, _: &RequestHead<'_>, _: Instants) -> Outcome {
+            Outcome::verified(Principal::builder(PrincipalKind::User, "test", "alice", "cookie").build())
+        }
+    }
+    let handler = service_fn(|request: Request<()>| async move {
+        Ok::<_, std::convert::Infallible>(http::Response::new(format!("{request:?}")))
+    });
+    let service = AuthnLayer::new(Cookie).dangerous_plain_http().layer(handler);
+    let request = with(with(get("/"), "cookie", "theme=dark"), "cookie", "session=hunter2");
+    let shown = send(&service, request).await.into_body();
+    assert!(shown.contains("cookie") && !shown.contains("hunter2"), "{shown}");
+}
+
+#[tokio::test]
+async fn an_authenticator_that_offers_nothing_is_a_mistake() {
+    let nobody: Vec<Box<dyn Authenticator>> = Vec::new();
+    let probe = Probe::default();
+    let app = AuthnLayer::new(one_of(nobody)).allow_anonymous().dangerous_plain_http().layer(probe.clone());
+    let response = send(&app, get("/")).await;
+    assert_eq!((response.status().as_u16(), probe.seen.calls()), (500, 0));
+}
+
 #[track_caller]
 fn known(answer: Now<Outcome>) -> Outcome {
     match answer {

@@ -18,7 +18,7 @@ use portcullis::{
         ApiKey, ApiKeyAdmin, ApiKeyAuthenticator, ApiKeyRecord, ApiKeyStore, Found, KeyHash, KeyId, MAX_PAGE,
         MemoryKeyStore, NewApiKey, Revocation,
     },
-    authn::{Authenticator, FnAuthenticator, Outcome, authenticate_fn, both, one_of},
+    authn::{Authenticator, FnAuthenticator, Identity, Outcome, authenticate_fn, both, one_of},
     conformance::{self, AuthenticatorFixture},
 };
 use support::{NOW, get, with};
@@ -388,4 +388,49 @@ async fn a_careless_authenticator_is_found_out() {
         });
         assert_broken(suite.await, expected);
     }
+}
+
+/// A cookie, read by whoever forgets that there is an `Authorization` too.
+#[derive(Debug)]
+struct Cookie {
+    leaves_authorization: bool,
+}
+
+#[async_trait]
+impl Authenticator for Cookie {
+    fn challenges(&self) -> Vec<Challenge> {
+        devices().challenges()
+    }
+
+    fn credential_headers(&self) -> Vec<HeaderName> {
+        vec![HeaderName::from_static("cookie")]
+    }
+
+    async fn authenticate(&self, head: &RequestHead<'_>, _: Instants) -> Outcome {
+        match head.single_header(&HeaderName::from_static("cookie")) {
+            Ok(Some("4711-secret")) if self.leaves_authorization => {
+                Outcome::Verified(Identity::from(device()).leaving_authorization())
+            }
+            Ok(Some("4711-secret")) => Outcome::verified(device()),
+            Ok(Some(_)) => Rejection::new(RejectionKind::InvalidCredential, "bad").into(),
+            Ok(None) => Outcome::Absent,
+            Err(rejection) => rejection.into(),
+        }
+    }
+}
+
+async fn cookies(leaves_authorization: bool) {
+    let fixture = fixture().good(with(get("/"), "cookie", "4711-secret")).bad(with(get("/"), "cookie", "0000-secret"));
+    conformance::authenticator(&Cookie { leaves_authorization }, &fixture).await;
+}
+
+#[tokio::test]
+async fn a_cookie_keeps_the_contract() {
+    cookies(true).await;
+}
+
+#[tokio::test]
+#[should_panic(expected = "an unread Authorization beside the credential")]
+async fn a_forgotten_authorization_is_found_out() {
+    cookies(false).await;
 }

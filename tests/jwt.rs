@@ -285,6 +285,10 @@ fn untyped_access_tokens_are_a_choice() {
         ("typed JWT", r#"{"alg":"ES256","typ":"JWT"}"#, CLAIMS.to_owned(), true),
         ("ID token by nonce", r#"{"alg":"ES256","typ":"JWT"}"#, claims_but("nonce", r#""n""#), false),
         ("ID token by at_hash", r#"{"alg":"ES256"}"#, claims_but("at_hash", r#""h""#), false),
+        ("ID token by c_hash", r#"{"alg":"ES256"}"#, claims_but("c_hash", r#""h""#), false),
+        ("logout token, untyped", r#"{"alg":"ES256"}"#, claims_but("events", "{}"), false),
+        ("introspection, untyped", r#"{"alg":"ES256"}"#, claims_but("token_introspection", "{}"), false),
+        ("client assertion", r#"{"alg":"ES256"}"#, claims_but("iss", r#""alice""#), false),
         ("logout token", r#"{"alg":"ES256","typ":"logout+jwt"}"#, CLAIMS.to_owned(), false),
         ("proof of possession", r#"{"alg":"ES256","typ":"dpop+jwt"}"#, CLAIMS.to_owned(), false),
     ];

@@ -91,6 +91,8 @@ impl From<Rejection> for Outcome {
 /// # Contract
 /// - A credential that is not of this kind is [`Absent`](Outcome::Absent); one that is, and is bad, is
 ///   [`Refused`](Outcome::Refused) with [`InvalidCredential`](crate::RejectionKind::InvalidCredential).
+/// - An identity whose credential did not come in `Authorization` says so:
+///   [`Identity::leaving_authorization`]. Else a second credential there, which nobody read, would pass.
 /// - A backend that fails is [`Unavailable`](crate::RejectionKind::Unavailable), never "bad credential".
 /// - [`authenticate_now`](Self::authenticate_now) and [`authenticate`](Self::authenticate) agree. The conformance suite
 ///   (feature `conformance`) checks it.

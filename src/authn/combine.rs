@@ -119,7 +119,7 @@ impl Authenticator for OneOf {
 
 /// Takes two credentials: one of the application that acts, one of the subject that it acts for.
 ///
-/// Both or none: one without the other is refused with `401`.
+/// Both or none: one without the other is refused with `401`, and so is one credential that both of them take.
 pub fn both<C: Authenticator, S: Authenticator>(client: C, subject: S) -> Both<C, S> {
     let challenges = client.challenges().into_iter().chain(subject.challenges()).collect();
     Both { client, subject, challenges }
@@ -144,19 +144,27 @@ impl<C, S> Both<C, S> {
         match (client, subject) {
             (Outcome::Refused(rejection), _) | (_, Outcome::Refused(rejection)) => rejection.into(),
             (Outcome::Absent, Outcome::Absent) => Outcome::Absent,
+            // The two overlap, and both read the same credential.
+            (Outcome::Verified(client), Outcome::Verified(subject)) if client == subject => self.half_is_missing(),
             (Outcome::Verified(client), Outcome::Verified(subject)) => {
+                let left_authorization = client.has_left_authorization() && subject.has_left_authorization();
                 match (client.into_parts(), subject.into_parts()) {
-                    ((client, None), (subject, None)) => Outcome::Verified(Identity::with_client(subject, client)),
+                    ((client, None), (subject, None)) => {
+                        let pair = Identity::with_client(subject, client);
+                        Outcome::Verified(if left_authorization { pair.leaving_authorization() } else { pair })
+                    }
                     _ => Rejection::new(RejectionKind::Misconfigured, "`both` inside `both`: two clients for one slot")
                         .into(),
                 }
             }
-            (Outcome::Absent, Outcome::Verified(_)) | (Outcome::Verified(_), Outcome::Absent) => {
-                Rejection::new(RejectionKind::Unauthenticated, "one of the two credentials is missing")
-                    .with_challenges(self.challenges.clone())
-                    .into()
-            }
+            (Outcome::Absent, Outcome::Verified(_)) | (Outcome::Verified(_), Outcome::Absent) => self.half_is_missing(),
         }
+    }
+
+    fn half_is_missing(&self) -> Outcome {
+        Rejection::new(RejectionKind::Unauthenticated, "one of the two credentials is missing")
+            .with_challenges(self.challenges.clone())
+            .into()
     }
 }
 

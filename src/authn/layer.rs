@@ -112,7 +112,11 @@ impl AuthnLayer {
         rejection
     }
 
-    fn must_run_inside_tls(&self, envelope: &Envelope) -> Result<(), Rejection> {
+    /// Whether the layer is put together so that it may look at credentials.
+    fn must_be_set_up(&self, envelope: &Envelope) -> Result<(), Rejection> {
+        if self.shared.challenges.values().is_empty() {
+            return Err(misordered("the authenticator offers no challenge, which every 401 needs (RFC 9110 §15.5.2)"));
+        }
         if self.shared.plain_http || envelope.has_run(Stage::Tls) {
             return Ok(());
         }
@@ -136,7 +140,7 @@ impl Step for AuthnLayer {
     }
 
     fn decide_now(&self, head: &RequestHead<'_>, envelope: &mut Envelope) -> Now<Result<CachePrivate, Rejection>> {
-        if let Err(rejection) = self.must_run_inside_tls(envelope) {
+        if let Err(rejection) = self.must_be_set_up(envelope) {
             return Now::Known(Err(rejection));
         }
         let answer =
@@ -154,8 +158,11 @@ impl Step for AuthnLayer {
 
     fn amend_request(&self, _: &CachePrivate, headers: &mut HeaderMap) {
         for name in &self.shared.headers {
-            if let Some(value) = headers.get_mut(name) {
-                value.set_sensitive(true);
+            // All lines: one that stands twice is refused where it is read, but Cookie may (RFC 9113 §8.2.3).
+            if headers.contains_key(name)
+                && let header::Entry::Occupied(mut values) = headers.entry(name)
+            {
+                values.iter_mut().for_each(|value| value.set_sensitive(true));
             }
         }
     }

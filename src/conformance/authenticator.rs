@@ -10,13 +10,15 @@ use crate::{
 
 /// Requests that the [`authenticator`] suite sends, and what each of them should come to.
 ///
+/// The suite looks for the credentials in what is shown: make them long enough not to stand there by chance.
+///
 /// ```
 /// use portcullis::{Instants, conformance::AuthenticatorFixture};
 ///
 /// let get = || http::Request::get("/");
 /// let fixture = AuthenticatorFixture::new(Instants::new(1_800_000_000_000_000_000, 0))
-///     .good(get().header("authorization", "Device 4711").body(())?)
-///     .bad(get().header("authorization", "Device 0").body(())?)
+///     .good(get().header("authorization", "Device secret-of-4711").body(())?)
+///     .bad(get().header("authorization", "Device secret-of-nobody").body(())?)
 ///     .absent(get().body(())?);
 /// # let _ = fixture;
 /// # Ok::<(), http::Error>(())
@@ -72,6 +74,7 @@ pub async fn authenticator(authenticator: &dyn Authenticator, fixture: &Authenti
         let outcome = ask(authenticator, request, *at).await;
         assert!(matches!(outcome, Outcome::Verified(_)), "a good credential is verified, not {outcome:?}");
         nothing_twice(authenticator, request, *at).await;
+        nothing_unclaimed_beside(authenticator, request, *at).await;
     }
     for request in bad {
         let outcome = ask(authenticator, request, *at).await;
@@ -97,6 +100,22 @@ async fn nothing_twice(authenticator: &dyn Authenticator, request: &Request<()>,
         refused_as_malformed(&ask(authenticator, &doubled, at).await, name.as_str());
     }
     assert!(carried, "credential_headers names the field that the credential came in");
+}
+
+/// A credential in a field of its own does not excuse an `Authorization` that nobody reads.
+async fn nothing_unclaimed_beside(authenticator: &dyn Authenticator, request: &Request<()>, at: Instants) {
+    if request.headers().contains_key(header::AUTHORIZATION) {
+        return;
+    }
+    let mut beside = request.clone();
+    beside.headers_mut().insert(header::AUTHORIZATION, header::HeaderValue::from_static("Conformance-Suite abc"));
+    let outcome = ask(authenticator, &beside, at).await;
+    let noticed = match &outcome {
+        Outcome::Verified(identity) => identity.has_left_authorization(),
+        Outcome::Refused(_) => true,
+        Outcome::Absent => false,
+    };
+    assert!(noticed, "an unread Authorization beside the credential is told, with Identity::leaving_authorization");
 }
 
 async fn strange_schemes(authenticator: &dyn Authenticator, at: Instants) {

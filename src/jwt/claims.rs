@@ -10,7 +10,7 @@ use crate::jwt::{
     json::{self, Members, Shape, Value},
 };
 
-/// What is read of the claims. A registered claim of the wrong JSON type refuses the token, used or not.
+/// What is read of the claims. A claim that is kept here and is of the wrong JSON type refuses the token, used or not.
 #[derive(Debug, Default)]
 pub(super) struct Claims<'a> {
     pub(super) iss: Option<Cow<'a, str>>,

@@ -7,7 +7,7 @@ use crate::{
 
 /// The keys of one issuer. A clone costs one reference count.
 ///
-/// A token that names a `kid` is checked with the keys of that id, and with those that were given no id; one without a
+/// A token that names a `kid` is checked with the keys of that id, then with those that were given no id; one without a
 /// `kid` with every key of its algorithm. In both cases at most four are tried.
 ///
 /// ```
@@ -92,17 +92,15 @@ impl KeySet {
         Ok(Self { inner: Arc::new(Inner { keys: keys.into(), skipped: skipped.into() }) })
     }
 
-    /// The keys that may have signed a token with this header.
+    /// The keys that may have signed a token with this header, those of its `kid` first.
     pub(super) fn candidates<'a>(
         &'a self,
         algorithm: Algorithm,
         key_id: Option<&'a str>,
     ) -> impl Iterator<Item = &'a Key> + 'a {
-        let fits = move |key: &&Key| match (key_id, key.id()) {
-            (Some(wanted), Some(id)) => wanted == id,
-            (None, _) | (_, None) => true,
-        };
-        self.inner.keys.iter().filter(move |key| key.algorithm() == algorithm).filter(fits)
+        let of_algorithm = self.inner.keys.iter().filter(move |key| key.algorithm() == algorithm);
+        let named = of_algorithm.clone().filter(move |key| key_id.is_none() || key.id() == key_id);
+        named.chain(of_algorithm.filter(move |key| key_id.is_some() && key.id().is_none()))
     }
 }
 

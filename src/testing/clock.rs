@@ -39,11 +39,12 @@ impl TestClock {
         Self { hands: Arc::new(hands) }
     }
 
-    /// Moves both hands forward.
+    /// Moves both hands forward, to the end of `u64` nanoseconds at most (in the year 2554): never round to the beginning.
     pub fn advance(&self, by: Duration) {
         let by = u64::try_from(by.as_nanos()).unwrap_or(u64::MAX);
-        self.hands.unix.fetch_add(by, Ordering::SeqCst);
-        self.hands.monotonic.fetch_add(by, Ordering::SeqCst);
+        for hand in [&self.hands.unix, &self.hands.monotonic] {
+            let _ = hand.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |at| Some(at.saturating_add(by)));
+        }
     }
 
     /// Sets the wall clock to `seconds` after the Unix epoch, also backwards; the monotonic clock stays.
@@ -55,5 +56,21 @@ impl TestClock {
 impl Clock for TestClock {
     fn now(&self) -> Instants {
         Instants::new(self.hands.unix.load(Ordering::SeqCst), self.hands.monotonic.load(Ordering::SeqCst))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hands_stop_at_the_end() {
+        let clock = TestClock::at_unix(u64::MAX);
+        clock.advance(Duration::from_secs(1));
+        assert_eq!(clock.now().unix_nanos(), u64::MAX);
+        clock.advance(Duration::MAX);
+        assert_eq!(clock.now(), Instants::new(u64::MAX, u64::MAX));
+        clock.set_unix(0);
+        assert_eq!(clock.now(), Instants::new(0, u64::MAX));
     }
 }

@@ -1,7 +1,10 @@
 //! Tokens that must not pass: each is `401` with the challenge, does not reach the inner service, and leaves no trace of
 //! itself in the answer.
 
-use base64::{Engine, prelude::BASE64_STANDARD};
+use base64::{
+    Engine,
+    prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD},
+};
 use http::{Request, StatusCode};
 use jsonwebtoken::EncodingKey;
 use portcullis::{
@@ -98,6 +101,31 @@ async fn a_key_is_for_one_algorithm() {
     ];
     for (name, algorithm, header) in rows {
         refused(name, &jwt, &mint::token(algorithm, header, CLAIMS)).await;
+    }
+}
+
+#[tokio::test]
+async fn at_most_four_keys_are_tried_and_the_one_that_is_named_comes_first() {
+    let right = || mint::key(Algorithm::ES256);
+    let wrong = || Key::from_der(Algorithm::ES256, mint::P256_OF_ANOTHER.subject_public_key_info()).unwrap();
+    let trust = |keys: Vec<Key>| {
+        let issuer = Issuer::fixed(ISSUER, KeySet::new(keys).unwrap());
+        trusting(issuer.access_tokens(AUDIENCE).algorithms([Algorithm::ES256]))
+    };
+    let (nameless, named) = (with_header(HEADER), with_header(r#"{"alg":"ES256","typ":"at+jwt","kid":"a"}"#));
+    let wrongs = |count| -> Vec<Key> { (0..count).map(|_| wrong()).collect() };
+    let rows = [
+        ("the fourth", [wrongs(3), vec![right()]].concat(), &nameless, true),
+        ("the fifth", [wrongs(4), vec![right()]].concat(), &nameless, false),
+        ("the fifth, by name", [wrongs(4), vec![right().with_id("a")]].concat(), &named, true),
+        ("the second of one name", vec![wrong().with_id("a"), right().with_id("a")], &named, true),
+        ("a key without a name", vec![wrong().with_id("a"), right()], &named, true),
+        ("a key of another name", vec![wrong(), right().with_id("b")], &named, false),
+        ("an empty name is a name", vec![wrong(), right().with_id("")], &named, false),
+    ];
+    for (name, keys, token, accepted) in rows {
+        let jwt = trust(keys);
+        assert_eq!(jwt.verify(token, at(NOW)).is_ok(), accepted, "{name}");
     }
 }
 
@@ -205,6 +233,55 @@ async fn der_signatures_are_not_jose_signatures() {
     refused("DER", &jwt, &format!("{message}.{}", encode(signature))).await;
 }
 
+/// The same residues in other numbers: S + L of Ed25519 (RFC 8032 §5.1.7), R or S of ECDSA that is 0 or n.
+#[tokio::test]
+async fn signature_numbers_out_of_range() {
+    let hex = |text: &str| -> Vec<u8> {
+        (0..text.len()).step_by(2).map(|place| u8::from_str_radix(&text[place..place + 2], 16).unwrap()).collect()
+    };
+    let split = |token: &str| {
+        let (message, signature) = token.rsplit_once('.').unwrap();
+        (message.to_owned(), BASE64_URL_SAFE_NO_PAD.decode(signature).unwrap())
+    };
+    let order = hex("edd3f55c1a631258d69cf7a2def9de1400000000000000000000000000000010");
+    let issuer = Issuer::fixed(ISSUER, KeySet::new([mint::key(Algorithm::EdDSA)]).unwrap());
+    let jwt = trusting(issuer.access_tokens(AUDIENCE).algorithms([Algorithm::EdDSA]));
+    let good = mint::token(Algorithm::EdDSA, r#"{"alg":"EdDSA","typ":"at+jwt"}"#, CLAIMS);
+    assert!(jwt.verify(&good, at(NOW)).is_ok());
+    let (message, mut signature) = split(&good);
+    let mut carry = 0_u16;
+    for (byte, more) in signature[32..].iter_mut().zip(&order) {
+        let sum = u16::from(*byte) + u16::from(*more) + carry;
+        [*byte, _] = sum.to_le_bytes();
+        carry = sum >> 8;
+    }
+    assert_eq!(carry, 0, "S + L fits");
+    refused("S + L", &jwt, &format!("{message}.{}", encode(signature))).await;
+
+    let (message, signature) = split(&with_claims(CLAIMS));
+    let (r, s) = signature.split_at(32);
+    let n = hex("ffffffff00000000ffffffffffffffffbce6faada7179e84f3b9cac2fc632551");
+    let zero = [0; 32];
+    for (name, r, s) in [("R 0", &zero[..], s), ("S 0", r, &zero), ("R n", &n, s), ("S n", r, &n), ("n, n", &n, &n)] {
+        refused(name, &access(), &format!("{message}.{}", encode([r, s].concat()))).await;
+    }
+}
+
+/// The salt of PSS is as long as the hash (RFC 7518 §3.5). Both signatures are good to a verifier that finds the length out;
+/// `openssl dgst -sha256 -sigopt rsa_padding_mode:pss` made them.
+#[tokio::test]
+async fn a_salt_of_another_length() {
+    let key = Key::from_pem(Algorithm::PS256, include_str!("pss.pem")).unwrap();
+    let issuer = Issuer::fixed(ISSUER, KeySet::new([key]).unwrap());
+    let jwt = trusting(issuer.access_tokens(AUDIENCE).algorithms([Algorithm::PS256]));
+    let message = format!("{}.{}", encode(r#"{"alg":"PS256","typ":"at+jwt"}"#), encode(CLAIMS));
+    let [twenty, thirty_two, none] = include_str!("pss.signatures").lines().collect::<Vec<_>>()[..] else { panic!() };
+    assert!(jwt.verify(&format!("{message}.{thirty_two}"), at(NOW)).is_ok());
+    for (name, signature) in [("20 bytes", twenty), ("no salt", none)] {
+        refused(name, &jwt, &format!("{message}.{signature}")).await;
+    }
+}
+
 #[tokio::test]
 async fn headers_that_ask_for_more() {
     let jwt = access();
@@ -297,6 +374,7 @@ async fn claims_that_do_not_hold() {
         ("cnf", r#"{"x5t#S256":"abc"}"#),
         ("cnf", "null"),
         ("events", "{}"),
+        ("token_introspection", r#"{"active":true}"#),
         ("scope", r#"["orders:read"]"#),
         ("x", &deep),
         ("x", r#"{"a":{"b":1,"b":1}}"#),
