@@ -338,3 +338,18 @@ async fn a_second_credential_that_nobody_claims_is_refused() {
     assert_eq!(send(&app, request).await.status(), 400);
     assert_eq!(probe.seen.calls(), 1);
 }
+
+/// RFC 6750 §3.1: who sent a Bearer token that nobody takes learns that it is the token; who sent none is only asked.
+#[tokio::test]
+async fn an_unclaimed_token_is_an_invalid_one() {
+    let opaque = authenticate_fn(Challenge::new("Bearer", "test").unwrap(), |_, _| Outcome::Absent);
+    let app = AuthnLayer::new(opaque).dangerous_plain_http().layer(Probe::default());
+    for (request, challenge) in [
+        (get("/"), r#"Bearer realm="test""#),
+        (with(get("/"), "authorization", "Bearer abc"), r#"Bearer realm="test", error="invalid_token""#),
+    ] {
+        let response = send(&app, request).await;
+        assert_eq!(response.status(), 401);
+        assert_eq!(response.headers()["www-authenticate"], challenge);
+    }
+}

@@ -5,7 +5,7 @@ use tower::Layer;
 
 use crate::{
     authn::{Authenticator, Outcome},
-    challenge::Challenges,
+    challenge::{Challenge, Challenges},
     context::{Envelope, Stage, misordered},
     gate::{Amend, Gate, Step},
     head::RequestHead,
@@ -37,6 +37,8 @@ pub struct AuthnLayer {
 struct Shared {
     authenticator: Arc<dyn Authenticator>,
     challenges: Challenges,
+    /// The same, for an `Authorization` that nobody claims.
+    unclaimed: Challenges,
     headers: Box<[HeaderName]>,
     allow_anonymous: bool,
     plain_http: bool,
@@ -45,7 +47,9 @@ struct Shared {
 impl AuthnLayer {
     /// Asks this authenticator.
     pub fn new(authenticator: impl Authenticator) -> Self {
+        let unclaimed = authenticator.challenges().into_iter().map(with_invalid_token);
         let shared = Shared {
+            unclaimed: unclaimed.collect(),
             challenges: authenticator.challenges().into_iter().collect(),
             headers: authenticator.credential_headers().into(),
             authenticator: Arc::new(authenticator),
@@ -95,7 +99,7 @@ impl AuthnLayer {
             Outcome::Absent if head.headers().contains_key(header::AUTHORIZATION) => {
                 let rejection =
                     Rejection::new(RejectionKind::InvalidCredential, "no authenticator claims this Authorization");
-                Err(self.with_challenges(rejection))
+                Err(rejection.with_challenges(shared.unclaimed.clone()))
             }
             Outcome::Absent if shared.allow_anonymous => Ok(CachePrivate(false)),
             Outcome::Absent => {
@@ -122,6 +126,14 @@ impl AuthnLayer {
         }
         Err(misordered("no TLS enforcement outside authentication: add a TlsLayer, or say dangerous_plain_http()"))
     }
+}
+
+/// A Bearer challenge says what is wrong with the token that came (RFC 6750 §3.1); other schemes have no such parameter.
+fn with_invalid_token(challenge: Challenge) -> Challenge {
+    if !challenge.scheme().eq_ignore_ascii_case("Bearer") {
+        return challenge;
+    }
+    challenge.clone().with("error", "invalid_token").unwrap_or(challenge)
 }
 
 impl<S> Layer<S> for AuthnLayer {
