@@ -85,6 +85,32 @@ impl Memos {
     }
 }
 
+/// A request, with its body or without, as the stages see it and change it.
+trait Message {
+    fn head(&self) -> RequestHead<'_>;
+    fn headers_mut(&mut self) -> &mut HeaderMap;
+}
+
+impl<B> Message for Request<B> {
+    fn head(&self) -> RequestHead<'_> {
+        RequestHead::of(self)
+    }
+
+    fn headers_mut(&mut self) -> &mut HeaderMap {
+        self.headers_mut()
+    }
+}
+
+impl Message for Parts {
+    fn head(&self) -> RequestHead<'_> {
+        RequestHead::of_parts(self)
+    }
+
+    fn headers_mut(&mut self) -> &mut HeaderMap {
+        &mut self.headers
+    }
+}
+
 /// How far the stages came.
 enum Progress {
     Passed,
@@ -93,16 +119,17 @@ enum Progress {
 }
 
 impl Stages {
-    /// Asks the stages from `stage` on, until one refuses or has to wait.
+    /// Asks the stages from `stage` on, until one refuses or has to wait. What a stage takes off the request is gone before
+    /// the next one looks.
     fn advance(
         &self,
         mut stage: Stage,
-        head: &RequestHead<'_>,
+        request: &mut impl Message,
         envelope: &mut Envelope,
         memos: &mut Memos,
     ) -> Progress {
         loop {
-            match self.ask_now(stage, head, envelope, memos) {
+            match self.ask_now(stage, request, envelope, memos) {
                 Now::Known(Ok(())) => {}
                 Now::Known(Err(rejection)) => return Progress::Refused(rejection),
                 Now::Wait => return Progress::WaitsAt(stage),
@@ -118,14 +145,14 @@ impl Stages {
     async fn advance_waiting(
         &self,
         mut stage: Stage,
-        head: RequestHead<'_>,
+        request: &mut Parts,
         envelope: &mut Envelope,
         memos: &mut Memos,
     ) -> Result<(), Rejection> {
         loop {
-            self.ask(stage, head, envelope, memos).await?;
+            self.ask(stage, request, envelope, memos).await?;
             let Some(inner) = next(stage) else { return Ok(()) };
-            match self.advance(inner, &head, envelope, memos) {
+            match self.advance(inner, request, envelope, memos) {
                 Progress::Passed => return Ok(()),
                 Progress::Refused(rejection) => return Err(rejection),
                 Progress::WaitsAt(waiting) => stage = waiting,
@@ -136,63 +163,69 @@ impl Stages {
     fn ask_now(
         &self,
         stage: Stage,
-        head: &RequestHead<'_>,
+        request: &mut impl Message,
         envelope: &mut Envelope,
         memos: &mut Memos,
     ) -> Now<Result<(), Rejection>> {
         fn step<T: Step>(
             step: Option<&T>,
-            head: &RequestHead<'_>,
+            request: &mut impl Message,
             envelope: &mut Envelope,
             memo: &mut Option<T::Memo>,
         ) -> Now<Result<(), Rejection>> {
-            match step {
-                Some(step) => ask_now(step, head, envelope).map(|answer| answer.map(|found| *memo = Some(found))),
-                None => Now::Known(Ok(())),
-            }
+            let Some(step) = step else { return Now::Known(Ok(())) };
+            ask_now(step, &request.head(), envelope)
+                .map(|answer| answer.map(|found| step.amend_request(memo.insert(found), request.headers_mut())))
         }
         match stage {
             Stage::Audit | Stage::Problem => Now::Known(Ok(())),
-            Stage::Evidence => step(Some(&self.evidence), head, envelope, &mut memos.evidence),
-            Stage::Tls => step(self.tls.as_ref(), head, envelope, &mut memos.tls),
-            Stage::ClientLimit => step(self.client_limit.as_ref(), head, envelope, &mut memos.client_limit),
-            Stage::Authentication => step(self.authn.as_ref(), head, envelope, &mut memos.authn),
-            Stage::PrincipalLimit => step(self.principal_limit.as_ref(), head, envelope, &mut memos.principal_limit),
-            Stage::Guard => match envelope.enter(Stage::Guard).and_then(|()| self.rule(head, envelope)) {
-                Ok(rule) => rule.decide_now(head, envelope),
-                Err(rejection) => Now::Known(Err(rejection)),
-            },
+            Stage::Evidence => step(Some(&self.evidence), request, envelope, &mut memos.evidence),
+            Stage::Tls => step(self.tls.as_ref(), request, envelope, &mut memos.tls),
+            Stage::ClientLimit => step(self.client_limit.as_ref(), request, envelope, &mut memos.client_limit),
+            Stage::Authentication => step(self.authn.as_ref(), request, envelope, &mut memos.authn),
+            Stage::PrincipalLimit => step(self.principal_limit.as_ref(), request, envelope, &mut memos.principal_limit),
+            Stage::Guard => {
+                let head = request.head();
+                match envelope.enter(Stage::Guard).and_then(|()| self.rule(&head, envelope)) {
+                    Ok(rule) => rule.decide_now(&head, envelope),
+                    Err(rejection) => Now::Known(Err(rejection)),
+                }
+            }
         }
     }
 
     async fn ask(
         &self,
         stage: Stage,
-        head: RequestHead<'_>,
+        request: &mut Parts,
         envelope: &mut Envelope,
         memos: &mut Memos,
     ) -> Result<(), Rejection> {
         async fn step<T: Step>(
             step: Option<&T>,
-            head: RequestHead<'_>,
+            request: &mut Parts,
             envelope: &mut Envelope,
             memo: &mut Option<T::Memo>,
         ) -> Result<(), Rejection> {
             if let Some(step) = step {
-                *memo = Some(step.decide(head, envelope).await?);
+                let found = step.decide(request.head(), envelope).await?;
+                step.amend_request(memo.insert(found), request.headers_mut());
             }
             Ok(())
         }
         match stage {
             Stage::Audit | Stage::Problem => Ok(()),
-            Stage::Evidence => step(Some(&self.evidence), head, envelope, &mut memos.evidence).await,
-            Stage::Tls => step(self.tls.as_ref(), head, envelope, &mut memos.tls).await,
-            Stage::ClientLimit => step(self.client_limit.as_ref(), head, envelope, &mut memos.client_limit).await,
-            Stage::Authentication => step(self.authn.as_ref(), head, envelope, &mut memos.authn).await,
+            Stage::Evidence => step(Some(&self.evidence), request, envelope, &mut memos.evidence).await,
+            Stage::Tls => step(self.tls.as_ref(), request, envelope, &mut memos.tls).await,
+            Stage::ClientLimit => step(self.client_limit.as_ref(), request, envelope, &mut memos.client_limit).await,
+            Stage::Authentication => step(self.authn.as_ref(), request, envelope, &mut memos.authn).await,
             Stage::PrincipalLimit => {
-                step(self.principal_limit.as_ref(), head, envelope, &mut memos.principal_limit).await
+                step(self.principal_limit.as_ref(), request, envelope, &mut memos.principal_limit).await
             }
-            Stage::Guard => self.rule(&head, envelope)?.decide(head, envelope).await,
+            Stage::Guard => {
+                let head = request.head();
+                self.rule(&head, envelope)?.decide(head, envelope).await
+            }
         }
     }
 
@@ -214,19 +247,6 @@ impl Stages {
             envelope.authenticated()?;
         }
         Err(Rejection::new(RejectionKind::Forbidden, "no rule for this method and path"))
-    }
-
-    fn amend_request(&self, memos: &Memos, headers: &mut HeaderMap) {
-        fn amend<T: Step>(step: Option<&T>, memo: Option<&T::Memo>, headers: &mut HeaderMap) {
-            if let (Some(step), Some(memo)) = (step, memo) {
-                step.amend_request(memo, headers);
-            }
-        }
-        amend(Some(&self.evidence), memos.evidence.as_ref(), headers);
-        amend(self.tls.as_ref(), memos.tls.as_ref(), headers);
-        amend(self.client_limit.as_ref(), memos.client_limit.as_ref(), headers);
-        amend(self.authn.as_ref(), memos.authn.as_ref(), headers);
-        amend(self.principal_limit.as_ref(), memos.principal_limit.as_ref(), headers);
     }
 }
 
@@ -304,11 +324,10 @@ where
         } else {
             let mut envelope = context.lock();
             envelope.route = stages.table.find(head.method(), head.path()).template.cloned();
-            stages.advance(Stage::Evidence, &head, &mut envelope, &mut memos)
+            stages.advance(Stage::Evidence, &mut request, &mut envelope, &mut memos)
         };
         let state = match progress {
             Progress::Passed => {
-                stages.amend_request(&memos, request.headers_mut());
                 request.extensions_mut().insert(context);
                 State::Forward { inner: self.inner.call(request) }
             }
@@ -342,11 +361,10 @@ async fn wait(
 ) -> Waited {
     let answer = {
         let mut envelope = context.check_out();
-        stages.advance_waiting(stage, RequestHead::of_parts(&parts), &mut envelope, &mut memos).await
+        stages.advance_waiting(stage, &mut parts, &mut envelope, &mut memos).await
     };
     match answer {
         Ok(()) => {
-            stages.amend_request(&memos, &mut parts.headers);
             parts.extensions.insert(context);
             Waited { memos, answer: Ok(parts) }
         }
