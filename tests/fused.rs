@@ -32,7 +32,7 @@ use portcullis::{
     stack::Stack,
     tls::{Hsts, TlsLayer},
 };
-use support::{Probe, Still, Waiting, get, get_plain, test_scheme, with};
+use support::{Probe, Still, Waiting, get, get_plain, send, test_scheme, with};
 use tower::{Layer, Service, ServiceExt, util::BoxCloneSyncService};
 
 type App = BoxCloneSyncService<Request<Body>, Response<Body>, Infallible>;
@@ -434,4 +434,31 @@ fn a_request_dropped_at_any_point_is_recorded_and_takes_once() {
     }
     // Four backends wait once each; who acts is known from the second on.
     assert_eq!(subjects, [false, false, false, true, true, true]);
+}
+
+/// The record is the outer layer's, and it must not call the refusal of the inner stack an allowed request.
+#[tokio::test]
+async fn the_refusal_of_a_stack_inside_another_is_recorded_as_one() {
+    let stack = |kept: &Kept| {
+        Stack::builder()
+            .tls(tls())
+            .authenticate(test_scheme())
+            .audit(AuditLayer::new(kept.clone()))
+            .route("GET /me", require(authenticated()))
+            .build()
+            .unwrap()
+    };
+    let (outer, inner, probe) = (Kept::default(), Kept::default(), Probe::default());
+    let in_a_stack = BoxCloneSyncService::new(stack(&outer).protect(stack(&inner).protect(probe.clone())));
+    let in_a_layer =
+        BoxCloneSyncService::new(AuditLayer::new(outer.clone()).layer(stack(&inner).protect(probe.clone())));
+    for app in [in_a_stack, in_a_layer] {
+        assert_eq!(send(&app, with(get("/me"), "authorization", "Test alice")).await.status(), 500);
+        let records = outer.take();
+        assert_eq!(records.len(), 1);
+        assert_eq!(records[0].rejection(), Some(RejectionKind::Misconfigured));
+        assert_eq!(records[0].outcome(), AuditOutcome::Failed);
+    }
+    assert!(inner.take().is_empty());
+    assert_eq!(probe.seen.calls(), 0);
 }

@@ -309,12 +309,17 @@ where
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let stages = &self.stages;
-        let nested = SecurityContext::of(request.extensions()).is_some();
-        let envelope = Envelope::new(stages.clock.now());
-        let rendering = RenderRequest::new(request.method(), request.headers(), Some(envelope.request_id));
-        let context = SecurityContext::new(envelope);
+        let (context, request_id, nested) = match SecurityContext::of(request.extensions()) {
+            Some(outer) => (outer.clone(), outer.request_id(), true),
+            None => {
+                let envelope = Envelope::new(stages.clock.now());
+                let request_id = envelope.request_id;
+                (SecurityContext::new(envelope), request_id, false)
+            }
+        };
+        let rendering = RenderRequest::new(request.method(), request.headers(), Some(request_id));
         let head = RequestHead::of(&request);
-        // The record of a nested stack's request is the outer one's.
+        // The record of a nested stack's request is the outer one's, and its context is where the refusal is noted.
         let mut audit = stages.audit.as_ref().filter(|_| !nested).map(|audit| audit.open(context.clone(), &head));
         let mut memos = Memos::default();
 
