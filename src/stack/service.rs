@@ -111,10 +111,13 @@ impl Message for Parts {
     }
 }
 
+/// A refusal, and the stage that it comes from.
+type Refusal = (Stage, Rejection);
+
 /// How far the stages came.
 enum Progress {
     Passed,
-    Refused(Rejection),
+    Refused(Refusal),
     WaitsAt(Stage),
 }
 
@@ -131,7 +134,7 @@ impl Stages {
         loop {
             match self.ask_now(stage, request, envelope, memos) {
                 Now::Known(Ok(())) => {}
-                Now::Known(Err(rejection)) => return Progress::Refused(rejection),
+                Now::Known(Err(rejection)) => return Progress::Refused((stage, rejection)),
                 Now::Wait => return Progress::WaitsAt(stage),
             }
             match next(stage) {
@@ -148,13 +151,13 @@ impl Stages {
         request: &mut Parts,
         envelope: &mut Envelope,
         memos: &mut Memos,
-    ) -> Result<(), Rejection> {
+    ) -> Result<(), Refusal> {
         loop {
-            self.ask(stage, request, envelope, memos).await?;
+            self.ask(stage, request, envelope, memos).await.map_err(|rejection| (stage, rejection))?;
             let Some(inner) = next(stage) else { return Ok(()) };
             match self.advance(inner, request, envelope, memos) {
                 Progress::Passed => return Ok(()),
-                Progress::Refused(rejection) => return Err(rejection),
+                Progress::Refused(refusal) => return Err(refusal),
                 Progress::WaitsAt(waiting) => stage = waiting,
             }
         }
@@ -239,7 +242,7 @@ impl Stages {
             return Ok(rule);
         }
         if is_preflight(head) {
-            log::error(PREFLIGHT);
+            PREFLIGHTS.error(envelope.at, PREFLIGHT);
             return Err(Rejection::new(RejectionKind::Forbidden, PREFLIGHT));
         }
         // Without authentication there is no challenge to send, and a 401 must carry one (RFC 9110 §15.5.2).
@@ -252,6 +255,8 @@ impl Stages {
 
 const PREFLIGHT: &str = "a CORS preflight reached the stack, so no CorsLayer stands outside it: put tower-http's CorsLayer around \
      the protected service";
+
+static PREFLIGHTS: log::Seldom = log::Seldom::new();
 
 /// The stage inside this one.
 const fn next(stage: Stage) -> Option<Stage> {
@@ -325,7 +330,10 @@ where
 
         entering(audit.as_mut());
         let progress = if nested {
-            Progress::Refused(misordered("a stack or another layer of this crate stands outside this stack"))
+            Progress::Refused((
+                Stage::Audit,
+                misordered("a stack or another layer of this crate stands outside this stack"),
+            ))
         } else {
             let mut envelope = context.lock();
             envelope.route = stages.table.find(head.method(), head.path()).template.cloned();
@@ -336,7 +344,7 @@ where
                 request.extensions_mut().insert(context);
                 State::Forward { inner: self.inner.call(request) }
             }
-            Progress::Refused(rejection) => State::Refuse { rejection: refuse(&context, rejection) },
+            Progress::Refused(refusal) => State::Refuse { rejection: refuse(&context, refusal) },
             Progress::WaitsAt(stage) => {
                 let (parts, body) = request.into_parts();
                 let unready = self.inner.clone();
@@ -350,9 +358,9 @@ where
     }
 }
 
-fn refuse(context: &SecurityContext, rejection: Rejection) -> Rejection {
+fn refuse(context: &SecurityContext, (stage, rejection): Refusal) -> Rejection {
     let mut envelope = context.lock();
-    report(Stage::Guard, &rejection, envelope.at.unix_seconds());
+    report(stage, &rejection, envelope.at);
     envelope.refused = Some(rejection.clone());
     rejection
 }
@@ -373,7 +381,7 @@ async fn wait(
             parts.extensions.insert(context);
             Waited { memos, answer: Ok(parts) }
         }
-        Err(rejection) => Waited { memos, answer: Err(refuse(&context, rejection)) },
+        Err(refusal) => Waited { memos, answer: Err(refuse(&context, refusal)) },
     }
 }
 
