@@ -25,7 +25,7 @@ use crate::{
     problem::{RejectionRenderer, RenderRequest, render_into, render_rejection},
     rate_limit::RateLimitLayer,
     rejection::{Rejection, RejectionKind},
-    stack::table::{RouteTable, is_ambiguous, is_preflight},
+    stack::table::{RouteTable, is_preflight},
     tls::TlsLayer,
 };
 
@@ -235,7 +235,7 @@ impl Stages {
     /// The table's rule for a request, or the refusal of what it does not name.
     fn rule(&self, head: &RequestHead<'_>, envelope: &mut Envelope) -> Result<&Rule, Rejection> {
         envelope.policy.clone_from(&self.policy);
-        if is_ambiguous(head.path()) {
+        if self.table.is_ambiguous(head.path()) {
             return Err(Rejection::new(RejectionKind::InvalidRequest, "a path that could mean another one"));
         }
         if let Some(rule) = self.table.find(head.method(), head.path()).rule {
