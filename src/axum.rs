@@ -28,6 +28,7 @@ use tower::Service;
 
 use crate::{
     client::Connection,
+    clock::{Clock, SystemClock},
     context::{SecurityContext, Stage, misordered},
     gate::report,
     principal::Principal,
@@ -74,7 +75,7 @@ fn authenticated_context(parts: &Parts) -> Result<&SecurityContext, Rejection> {
         Some(context) if context.lock().has_run(Stage::Authentication) => Ok(context),
         context => {
             let rejection = misordered(NO_AUTHENTICATION);
-            report(Stage::Guard, &rejection, context.map_or(0, |context| context.at().unix_seconds()));
+            report(Stage::Guard, &rejection, context.map_or_else(|| SystemClock.now(), SecurityContext::at));
             Err(rejection)
         }
     }

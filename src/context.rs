@@ -147,7 +147,10 @@ impl DerefMut for CheckedOut {
 
 impl Drop for CheckedOut {
     fn drop(&mut self) {
-        std::mem::swap(&mut *self.context.lock(), &mut self.envelope);
+        let mut kept = self.context.lock();
+        std::mem::swap(&mut *kept, &mut self.envelope);
+        // What somebody outside noted in the meantime.
+        kept.trail.append(std::mem::take(&mut self.envelope.trail));
     }
 }
 
@@ -366,6 +369,21 @@ mod tests {
         out.trail.note("found", "while waiting");
         drop(out);
         assert_eq!(context.lock().trail.notes.len(), 1);
+    }
+
+    #[test]
+    fn what_others_add_while_a_decision_waits_is_kept() {
+        let context = SecurityContext::new(envelope());
+        context.note("before", "1");
+        let mut out = context.check_out();
+        assert!(context.principal().is_none(), "nobody sees an identity in the meantime");
+        context.note("meanwhile", "2");
+        context.lock().decided(DecisionFact::new("test", None, crate::policy::Verdict::allow()));
+        out.trail.note("inside", "3");
+        drop(out);
+        let envelope = context.lock();
+        let names: Vec<&str> = envelope.trail.notes.iter().map(|(name, _)| &**name).collect();
+        assert_eq!((names, envelope.trail.decisions.len()), (vec!["before", "inside", "meanwhile"], 1));
     }
 
     #[test]

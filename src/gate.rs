@@ -8,7 +8,6 @@ use std::{
     fmt,
     future::Future,
     pin::Pin,
-    sync::atomic::{AtomicU64, Ordering},
     task::{Context, Poll, ready},
 };
 
@@ -17,7 +16,7 @@ use pin_project_lite::pin_project;
 use tower::Service;
 
 use crate::{
-    clock::{Clock, SystemClock},
+    clock::{Clock, Instants, SystemClock},
     context::{Envelope, SecurityContext, Stage},
     head::RequestHead,
     log,
@@ -76,15 +75,12 @@ pub(crate) fn ask_now<T: Step>(
 }
 
 /// Says what the operator must mend, at most once a minute for each stage.
-pub(crate) fn report(stage: Stage, rejection: &Rejection, at: u64) {
-    static LAST: [AtomicU64; 8] = [const { AtomicU64::new(0) }; 8];
+pub(crate) fn report(stage: Stage, rejection: &Rejection, at: Instants) {
+    static SAID: [log::Seldom; 8] = [const { log::Seldom::new() }; 8];
     if rejection.kind() == RejectionKind::Misconfigured
-        && let Some(last) = LAST.get(stage as usize)
+        && let Some(said) = SAID.get(stage as usize)
     {
-        let minute = at / 60 + 1;
-        if last.swap(minute, Ordering::Relaxed) != minute {
-            log::error(rejection.reason());
-        }
+        said.error(at, rejection.reason());
     }
 }
 
@@ -139,7 +135,7 @@ where
 
 fn refuse<T: Step>(step: &T, context: &SecurityContext, rejection: Rejection) -> Rejection {
     let mut envelope = context.lock();
-    report(step.stage(), &rejection, envelope.at.unix_seconds());
+    report(step.stage(), &rejection, envelope.at);
     envelope.refused = Some(rejection.clone());
     rejection
 }

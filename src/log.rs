@@ -1,6 +1,8 @@
 //! The library's own notices, in one place, so that no call site carries a `cfg`.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use crate::clock::Instants;
 
 /// An operator's mistake that every request would repeat: said once, at `error`.
 #[derive(Debug)]
@@ -13,6 +15,29 @@ impl Once {
 
     pub(crate) fn error(&self, message: &str) {
         if !self.0.swap(true, Ordering::Relaxed) {
+            error(message);
+        }
+    }
+}
+
+/// An operator's mistake that clients meet as often as they like: said at most once a minute, at `error`.
+#[derive(Debug)]
+pub(crate) struct Seldom {
+    /// The last minute in which it was said, counted from one.
+    minute: AtomicU64,
+}
+
+impl Seldom {
+    const MINUTE: u64 = 60_000_000_000;
+
+    pub(crate) const fn new() -> Self {
+        Self { minute: AtomicU64::new(0) }
+    }
+
+    /// Goes by the monotonic clock. Requests of two minutes that end in turns do not make it speak again and again.
+    pub(crate) fn error(&self, at: Instants, message: &str) {
+        let minute = (at.monotonic_nanos() / Self::MINUTE).saturating_add(1);
+        if self.minute.fetch_max(minute, Ordering::Relaxed) < minute {
             error(message);
         }
     }

@@ -107,6 +107,19 @@ impl Trail {
         }
     }
 
+    /// Adds what another trail kept.
+    pub(crate) fn append(&mut self, other: Self) {
+        match other.decisions {
+            Decisions::None => {}
+            Decisions::One(fact) => self.decided(fact),
+            Decisions::Several(facts) => facts.into_iter().for_each(|fact| self.decided(fact)),
+        }
+        other.notes.iter().for_each(|(name, value)| self.note(name, value));
+        other.flags.into_iter().for_each(|flag| self.flag(flag));
+        self.decisions_lost = self.decisions_lost.saturating_add(other.decisions_lost);
+        self.notes_lost = self.notes_lost.saturating_add(other.notes_lost);
+    }
+
     pub(crate) fn mark(&self) -> Mark {
         Mark { kept: self.decisions.len(), lost: self.decisions_lost }
     }

@@ -229,6 +229,58 @@ async fn a_path_that_could_mean_another_one() {
     assert_eq!(anonymous(&app, "/files/a.txt").await, 200);
 }
 
+/// A service that serves files decodes the path, unlike a router: the strict rule of `/files/private/..` must hold for
+/// every spelling of it.
+#[tokio::test]
+async fn a_path_that_decodes_to_one_with_another_rule() {
+    let reached = Reached::default();
+    let app = builder()
+        .route("ANY /files/{*path}", public())
+        .route("ANY /files/private/{*path}", require(role("manager").unwrap()))
+        .route("ANY /files/caf%C3%A9", require(role("manager").unwrap()))
+        .build()
+        .unwrap()
+        .protect(Router::new().fallback_service(reached.handler()));
+    for path in ["/files/%70rivate/x", "/files/%70%72%69%76%61%74%65/x", "/files/%2570rivate/x", "/%66iles/private/x"] {
+        assert_eq!(anonymous(&app, path).await, 400, "{path}");
+    }
+    for (name, path) in [
+        ("no triplet", "/files/%"),
+        ("half a triplet", "/files/a%2"),
+        ("no digits", "/files/%u0070rivate/x"),
+        ("a line feed", "/files/a%0ab"),
+        ("delete", "/files/a%7f"),
+        ("overlong /", "/files/a%c0%afb"),
+        ("no UTF-8", "/files/caf%E9"),
+        ("encoded three times", "/files/%25252e%25252e/private/x"),
+        ("encoded many times", &format!("/files/%{}2f", "25".repeat(1000))),
+    ] {
+        assert_eq!(anonymous(&app, path).await, 400, "{name}: {path}");
+    }
+    assert_eq!(reached.count(), 0);
+    for path in [
+        "/files/%7Euser",
+        "/files/100%25",
+        "/files/a%20b",
+        "/files/What%3F",
+        "/files/caf%C3%A9s",
+        "/files/%F0%9F%A6%80",
+    ] {
+        assert_eq!(anonymous(&app, path).await, 200, "{path}");
+    }
+    assert_eq!(anonymous(&app, "/files/caf%C3%A9").await, 401, "a rule for an encoded path holds");
+    assert_eq!(anonymous(&app, "/files/caf%c3%a9").await, 400, "in every spelling");
+}
+
+#[tokio::test]
+async fn a_fallback_does_not_hold_for_another_spelling_of_a_named_path() {
+    let reached = Reached::default();
+    let app = builder().fallback(public()).build().unwrap().protect(Router::new().fallback_service(reached.handler()));
+    assert_eq!(anonymous(&app, "/%67uarded").await, 400);
+    assert_eq!(reached.count(), 0);
+    assert_eq!(anonymous(&app, "/else").await, 200);
+}
+
 #[tokio::test]
 async fn a_bad_credential_is_refused_even_where_none_is_needed() {
     let app = stack().protect(Router::new().route("/open", get(async || "open")));

@@ -144,3 +144,22 @@ async fn a_rejection_from_a_handler_is_rendered_without_its_reason() {
     let body = text(response).await;
     assert!(body.contains("\"forbidden\"") && !body.contains("secret reason"), "{body}");
 }
+
+/// The reply to HEAD must not tell another length than the one to GET would have (RFC 9110 §8.6).
+#[tokio::test]
+async fn the_reply_to_head_tells_no_length_of_a_body_that_get_would_not_get() {
+    let by_hand = portcullis::problem::ProblemLayer::new().layer(router());
+    for response in [
+        stack().protect(router()).oneshot(head_of("/rejects")).await.unwrap(),
+        by_hand.oneshot(head_of("/rejects")).await.unwrap(),
+    ] {
+        assert_eq!(response.status(), 403);
+        assert_eq!(response.headers().get("content-length"), None);
+    }
+}
+
+fn head_of(path: &str) -> Request<Body> {
+    let mut request = get(path).map(|()| Body::empty());
+    *request.method_mut() = http::Method::HEAD;
+    request
+}

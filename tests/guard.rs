@@ -9,7 +9,7 @@ use std::sync::{
 };
 
 use async_trait::async_trait;
-use http::{HeaderValue, Request, Response, StatusCode, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use portcullis::{
     Challenge, Now, Principal, PrincipalKind, Rejection, RejectionKind, SecurityContext,
     authn::{AuthnLayer, Outcome, authenticate_fn},
@@ -271,6 +271,19 @@ async fn the_policy_hears_of_the_request() {
     for backend in [Scripted::at_once(), Scripted::waiting()] {
         let guard = require(policy("get").unwrap()).with_policy(Arc::clone(&backend));
         assert_eq!(ask(&guard, "clerk").await.status(), 200);
+        // HEAD runs GET's handler, so what the policy says of GET holds for it, a denial too.
+        let forbidden = require(not(policy("get").unwrap())).with_policy(Arc::clone(&backend));
+        for (guard, method, status) in [
+            (&guard, Method::HEAD, 200),
+            (&forbidden, Method::GET, 403),
+            (&forbidden, Method::HEAD, 403),
+            (&guard, Method::POST, 403),
+        ] {
+            let mut request = by("clerk");
+            *request.method_mut() = method.clone();
+            let service = ServiceBuilder::new().layer(authn()).layer(guard.clone()).service(Probe::default());
+            assert_eq!(send(&service, request).await.status(), status, "{method}");
+        }
     }
 }
 

@@ -113,7 +113,7 @@ fn enter(context: &SecurityContext) -> (bool, Result<(), Rejection>) {
     let audited_outside = envelope.has_run(Stage::Audit);
     let entered = envelope.enter(Stage::Audit);
     if let Err(rejection) = &entered {
-        report(Stage::Audit, rejection, envelope.at.unix_seconds());
+        report(Stage::Audit, rejection, envelope.at);
         envelope.refused = Some(rejection.clone());
     }
     (audited_outside, entered)

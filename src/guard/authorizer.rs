@@ -4,7 +4,7 @@ use http::Extensions;
 
 use crate::{
     client::ClientInfo,
-    clock::Instants,
+    clock::{Clock, Instants, SystemClock},
     context::{SecurityContext, Stage, misordered},
     gate,
     guard::evaluate::{NO_POLICY, hold_to_obligations},
@@ -55,12 +55,12 @@ impl Authorizer {
         let Some(context) = SecurityContext::of(extensions) else {
             let rejection =
                 misordered("an Authorizer is asked for where no layer ran: add the layers outside the handler");
-            gate::report(Stage::Guard, &rejection, 0);
+            gate::report(Stage::Guard, &rejection, SystemClock.now());
             return Err(rejection);
         };
         let authorizer = Self::open(context);
         if let Err(rejection) = &authorizer {
-            gate::report(Stage::Guard, rejection, context.at().unix_seconds());
+            gate::report(Stage::Guard, rejection, context.at());
         }
         authorizer
     }
@@ -114,7 +114,7 @@ impl Authorizer {
     ) -> Result<(), Rejection> {
         let (decision, unfulfilled) = self.ask(action, resource.into()).await;
         if let Some(rejection) = unfulfilled {
-            gate::report(Stage::Guard, &rejection, self.at.unix_seconds());
+            gate::report(Stage::Guard, &rejection, self.at);
             return Err(rejection);
         }
         let backend = self.policy.name();

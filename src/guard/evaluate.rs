@@ -2,6 +2,8 @@
 
 use std::{future::Future, net::IpAddr, pin::Pin, sync::Arc};
 
+use http::Method;
+
 use crate::{
     clock::Instants,
     context::misordered,
@@ -183,10 +185,15 @@ async fn ask_policy(action: &Arc<str>, ask: &Ask<'_>, trail: &mut Trail) -> Resu
     conclude(policy, action, verdict, ask, trail)
 }
 
+/// HEAD is decided as GET: a handler of GET answers both.
 fn query<'a>(ask: &Ask<'a>, action: &'a str) -> AccessQuery<'a> {
+    let method = match *ask.head.method() {
+        Method::HEAD => "GET",
+        _ => ask.head.method().as_str(),
+    };
     AccessQuery::new(ask.subject, action, ask.at)
         .with_client(ask.client)
-        .with_route(ask.head.method().as_str(), ask.route)
+        .with_route(method, ask.route)
         .with_address(ask.address)
 }
 

@@ -77,7 +77,7 @@ impl<'a> AccessQuery<'a> {
         self.resource
     }
 
-    /// The request's method.
+    /// The request's method. The guard says `GET` for a HEAD request, which is decided as GET.
     #[must_use]
     pub const fn method(&self) -> Option<&'a str> {
         self.method

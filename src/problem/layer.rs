@@ -76,7 +76,7 @@ where
             let mut envelope = context.lock();
             let entered = envelope.enter(Stage::Problem);
             if let Err(rejection) = &entered {
-                report(Stage::Problem, rejection, envelope.at.unix_seconds());
+                report(Stage::Problem, rejection, envelope.at);
             }
             (entered, envelope.request_id)
         };

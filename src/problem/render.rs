@@ -176,6 +176,8 @@ pub(crate) fn render_into<B: crate::body::ResponseBody>(
     response: &mut http::Response<B>,
 ) {
     if !request.has_body {
+        // A router may have written that of the empty body, and the reply to GET has another (RFC 9110 §8.6).
+        response.headers_mut().remove(header::CONTENT_LENGTH);
         return;
     }
     if let Some(rendered) = renderer.render(rejection, request) {

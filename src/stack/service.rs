@@ -25,7 +25,7 @@ use crate::{
     problem::{RejectionRenderer, RenderRequest, render_into, render_rejection},
     rate_limit::RateLimitLayer,
     rejection::{Rejection, RejectionKind},
-    stack::table::{RouteTable, is_ambiguous, is_preflight},
+    stack::table::{RouteTable, is_preflight},
     tls::TlsLayer,
 };
 
@@ -85,26 +85,56 @@ impl Memos {
     }
 }
 
+/// A request, with its body or without, as the stages see it and change it.
+trait Message {
+    fn head(&self) -> RequestHead<'_>;
+    fn headers_mut(&mut self) -> &mut HeaderMap;
+}
+
+impl<B> Message for Request<B> {
+    fn head(&self) -> RequestHead<'_> {
+        RequestHead::of(self)
+    }
+
+    fn headers_mut(&mut self) -> &mut HeaderMap {
+        self.headers_mut()
+    }
+}
+
+impl Message for Parts {
+    fn head(&self) -> RequestHead<'_> {
+        RequestHead::of_parts(self)
+    }
+
+    fn headers_mut(&mut self) -> &mut HeaderMap {
+        &mut self.headers
+    }
+}
+
+/// A refusal, and the stage that it comes from.
+type Refusal = (Stage, Rejection);
+
 /// How far the stages came.
 enum Progress {
     Passed,
-    Refused(Rejection),
+    Refused(Refusal),
     WaitsAt(Stage),
 }
 
 impl Stages {
-    /// Asks the stages from `stage` on, until one refuses or has to wait.
+    /// Asks the stages from `stage` on, until one refuses or has to wait. What a stage takes off the request is gone before
+    /// the next one looks.
     fn advance(
         &self,
         mut stage: Stage,
-        head: &RequestHead<'_>,
+        request: &mut impl Message,
         envelope: &mut Envelope,
         memos: &mut Memos,
     ) -> Progress {
         loop {
-            match self.ask_now(stage, head, envelope, memos) {
+            match self.ask_now(stage, request, envelope, memos) {
                 Now::Known(Ok(())) => {}
-                Now::Known(Err(rejection)) => return Progress::Refused(rejection),
+                Now::Known(Err(rejection)) => return Progress::Refused((stage, rejection)),
                 Now::Wait => return Progress::WaitsAt(stage),
             }
             match next(stage) {
@@ -118,16 +148,16 @@ impl Stages {
     async fn advance_waiting(
         &self,
         mut stage: Stage,
-        head: RequestHead<'_>,
+        request: &mut Parts,
         envelope: &mut Envelope,
         memos: &mut Memos,
-    ) -> Result<(), Rejection> {
+    ) -> Result<(), Refusal> {
         loop {
-            self.ask(stage, head, envelope, memos).await?;
+            self.ask(stage, request, envelope, memos).await.map_err(|rejection| (stage, rejection))?;
             let Some(inner) = next(stage) else { return Ok(()) };
-            match self.advance(inner, &head, envelope, memos) {
+            match self.advance(inner, request, envelope, memos) {
                 Progress::Passed => return Ok(()),
-                Progress::Refused(rejection) => return Err(rejection),
+                Progress::Refused(refusal) => return Err(refusal),
                 Progress::WaitsAt(waiting) => stage = waiting,
             }
         }
@@ -136,77 +166,83 @@ impl Stages {
     fn ask_now(
         &self,
         stage: Stage,
-        head: &RequestHead<'_>,
+        request: &mut impl Message,
         envelope: &mut Envelope,
         memos: &mut Memos,
     ) -> Now<Result<(), Rejection>> {
         fn step<T: Step>(
             step: Option<&T>,
-            head: &RequestHead<'_>,
+            request: &mut impl Message,
             envelope: &mut Envelope,
             memo: &mut Option<T::Memo>,
         ) -> Now<Result<(), Rejection>> {
-            match step {
-                Some(step) => ask_now(step, head, envelope).map(|answer| answer.map(|found| *memo = Some(found))),
-                None => Now::Known(Ok(())),
-            }
+            let Some(step) = step else { return Now::Known(Ok(())) };
+            ask_now(step, &request.head(), envelope)
+                .map(|answer| answer.map(|found| step.amend_request(memo.insert(found), request.headers_mut())))
         }
         match stage {
             Stage::Audit | Stage::Problem => Now::Known(Ok(())),
-            Stage::Evidence => step(Some(&self.evidence), head, envelope, &mut memos.evidence),
-            Stage::Tls => step(self.tls.as_ref(), head, envelope, &mut memos.tls),
-            Stage::ClientLimit => step(self.client_limit.as_ref(), head, envelope, &mut memos.client_limit),
-            Stage::Authentication => step(self.authn.as_ref(), head, envelope, &mut memos.authn),
-            Stage::PrincipalLimit => step(self.principal_limit.as_ref(), head, envelope, &mut memos.principal_limit),
-            Stage::Guard => match envelope.enter(Stage::Guard).and_then(|()| self.rule(head, envelope)) {
-                Ok(rule) => rule.decide_now(head, envelope),
-                Err(rejection) => Now::Known(Err(rejection)),
-            },
+            Stage::Evidence => step(Some(&self.evidence), request, envelope, &mut memos.evidence),
+            Stage::Tls => step(self.tls.as_ref(), request, envelope, &mut memos.tls),
+            Stage::ClientLimit => step(self.client_limit.as_ref(), request, envelope, &mut memos.client_limit),
+            Stage::Authentication => step(self.authn.as_ref(), request, envelope, &mut memos.authn),
+            Stage::PrincipalLimit => step(self.principal_limit.as_ref(), request, envelope, &mut memos.principal_limit),
+            Stage::Guard => {
+                let head = request.head();
+                match envelope.enter(Stage::Guard).and_then(|()| self.rule(&head, envelope)) {
+                    Ok(rule) => rule.decide_now(&head, envelope),
+                    Err(rejection) => Now::Known(Err(rejection)),
+                }
+            }
         }
     }
 
     async fn ask(
         &self,
         stage: Stage,
-        head: RequestHead<'_>,
+        request: &mut Parts,
         envelope: &mut Envelope,
         memos: &mut Memos,
     ) -> Result<(), Rejection> {
         async fn step<T: Step>(
             step: Option<&T>,
-            head: RequestHead<'_>,
+            request: &mut Parts,
             envelope: &mut Envelope,
             memo: &mut Option<T::Memo>,
         ) -> Result<(), Rejection> {
             if let Some(step) = step {
-                *memo = Some(step.decide(head, envelope).await?);
+                let found = step.decide(request.head(), envelope).await?;
+                step.amend_request(memo.insert(found), request.headers_mut());
             }
             Ok(())
         }
         match stage {
             Stage::Audit | Stage::Problem => Ok(()),
-            Stage::Evidence => step(Some(&self.evidence), head, envelope, &mut memos.evidence).await,
-            Stage::Tls => step(self.tls.as_ref(), head, envelope, &mut memos.tls).await,
-            Stage::ClientLimit => step(self.client_limit.as_ref(), head, envelope, &mut memos.client_limit).await,
-            Stage::Authentication => step(self.authn.as_ref(), head, envelope, &mut memos.authn).await,
+            Stage::Evidence => step(Some(&self.evidence), request, envelope, &mut memos.evidence).await,
+            Stage::Tls => step(self.tls.as_ref(), request, envelope, &mut memos.tls).await,
+            Stage::ClientLimit => step(self.client_limit.as_ref(), request, envelope, &mut memos.client_limit).await,
+            Stage::Authentication => step(self.authn.as_ref(), request, envelope, &mut memos.authn).await,
             Stage::PrincipalLimit => {
-                step(self.principal_limit.as_ref(), head, envelope, &mut memos.principal_limit).await
+                step(self.principal_limit.as_ref(), request, envelope, &mut memos.principal_limit).await
             }
-            Stage::Guard => self.rule(&head, envelope)?.decide(head, envelope).await,
+            Stage::Guard => {
+                let head = request.head();
+                self.rule(&head, envelope)?.decide(head, envelope).await
+            }
         }
     }
 
     /// The table's rule for a request, or the refusal of what it does not name.
     fn rule(&self, head: &RequestHead<'_>, envelope: &mut Envelope) -> Result<&Rule, Rejection> {
         envelope.policy.clone_from(&self.policy);
-        if is_ambiguous(head.path()) {
+        if self.table.is_ambiguous(head.path()) {
             return Err(Rejection::new(RejectionKind::InvalidRequest, "a path that could mean another one"));
         }
         if let Some(rule) = self.table.find(head.method(), head.path()).rule {
             return Ok(rule);
         }
         if is_preflight(head) {
-            log::error(PREFLIGHT);
+            PREFLIGHTS.error(envelope.at, PREFLIGHT);
             return Err(Rejection::new(RejectionKind::Forbidden, PREFLIGHT));
         }
         // Without authentication there is no challenge to send, and a 401 must carry one (RFC 9110 §15.5.2).
@@ -215,23 +251,12 @@ impl Stages {
         }
         Err(Rejection::new(RejectionKind::Forbidden, "no rule for this method and path"))
     }
-
-    fn amend_request(&self, memos: &Memos, headers: &mut HeaderMap) {
-        fn amend<T: Step>(step: Option<&T>, memo: Option<&T::Memo>, headers: &mut HeaderMap) {
-            if let (Some(step), Some(memo)) = (step, memo) {
-                step.amend_request(memo, headers);
-            }
-        }
-        amend(Some(&self.evidence), memos.evidence.as_ref(), headers);
-        amend(self.tls.as_ref(), memos.tls.as_ref(), headers);
-        amend(self.client_limit.as_ref(), memos.client_limit.as_ref(), headers);
-        amend(self.authn.as_ref(), memos.authn.as_ref(), headers);
-        amend(self.principal_limit.as_ref(), memos.principal_limit.as_ref(), headers);
-    }
 }
 
 const PREFLIGHT: &str = "a CORS preflight reached the stack, so no CorsLayer stands outside it: put tower-http's CorsLayer around \
      the protected service";
+
+static PREFLIGHTS: log::Seldom = log::Seldom::new();
 
 /// The stage inside this one.
 const fn next(stage: Stage) -> Option<Stage> {
@@ -289,30 +314,37 @@ where
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let stages = &self.stages;
-        let nested = SecurityContext::of(request.extensions()).is_some();
-        let envelope = Envelope::new(stages.clock.now());
-        let rendering = RenderRequest::new(request.method(), request.headers(), Some(envelope.request_id));
-        let context = SecurityContext::new(envelope);
+        let (context, request_id, nested) = match SecurityContext::of(request.extensions()) {
+            Some(outer) => (outer.clone(), outer.request_id(), true),
+            None => {
+                let envelope = Envelope::new(stages.clock.now());
+                let request_id = envelope.request_id;
+                (SecurityContext::new(envelope), request_id, false)
+            }
+        };
+        let rendering = RenderRequest::new(request.method(), request.headers(), Some(request_id));
         let head = RequestHead::of(&request);
-        // The record of a nested stack's request is the outer one's.
+        // The record of a nested stack's request is the outer one's, and its context is where the refusal is noted.
         let mut audit = stages.audit.as_ref().filter(|_| !nested).map(|audit| audit.open(context.clone(), &head));
         let mut memos = Memos::default();
 
         entering(audit.as_mut());
         let progress = if nested {
-            Progress::Refused(misordered("a stack or another layer of this crate stands outside this stack"))
+            Progress::Refused((
+                Stage::Audit,
+                misordered("a stack or another layer of this crate stands outside this stack"),
+            ))
         } else {
             let mut envelope = context.lock();
             envelope.route = stages.table.find(head.method(), head.path()).template.cloned();
-            stages.advance(Stage::Evidence, &head, &mut envelope, &mut memos)
+            stages.advance(Stage::Evidence, &mut request, &mut envelope, &mut memos)
         };
         let state = match progress {
             Progress::Passed => {
-                stages.amend_request(&memos, request.headers_mut());
                 request.extensions_mut().insert(context);
                 State::Forward { inner: self.inner.call(request) }
             }
-            Progress::Refused(rejection) => State::Refuse { rejection: refuse(&context, rejection) },
+            Progress::Refused(refusal) => State::Refuse { rejection: refuse(&context, refusal) },
             Progress::WaitsAt(stage) => {
                 let (parts, body) = request.into_parts();
                 let unready = self.inner.clone();
@@ -326,9 +358,9 @@ where
     }
 }
 
-fn refuse(context: &SecurityContext, rejection: Rejection) -> Rejection {
+fn refuse(context: &SecurityContext, (stage, rejection): Refusal) -> Rejection {
     let mut envelope = context.lock();
-    report(Stage::Guard, &rejection, envelope.at.unix_seconds());
+    report(stage, &rejection, envelope.at);
     envelope.refused = Some(rejection.clone());
     rejection
 }
@@ -342,15 +374,14 @@ async fn wait(
 ) -> Waited {
     let answer = {
         let mut envelope = context.check_out();
-        stages.advance_waiting(stage, RequestHead::of_parts(&parts), &mut envelope, &mut memos).await
+        stages.advance_waiting(stage, &mut parts, &mut envelope, &mut memos).await
     };
     match answer {
         Ok(()) => {
-            stages.amend_request(&memos, &mut parts.headers);
             parts.extensions.insert(context);
             Waited { memos, answer: Ok(parts) }
         }
-        Err(rejection) => Waited { memos, answer: Err(refuse(&context, rejection)) },
+        Err(refusal) => Waited { memos, answer: Err(refuse(&context, refusal)) },
     }
 }
 

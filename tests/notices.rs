@@ -1,0 +1,232 @@
+//! What the log says of mistakes in the setup: one clear line, however many requests meet the mistake.
+//!
+//! One test, because the bound is the process's: its cases follow one another in time, each a minute of its own.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "test code")]
+
+mod support;
+
+use std::{
+    convert::Infallible,
+    fmt::Debug,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use async_trait::async_trait;
+use axum::{Router, body::Body, routing::get as route};
+use bytes::Bytes;
+use http::{Method, Request, Response};
+use http_body_util::Full;
+use portcullis::{
+    Clock, Instants, Principal,
+    audit::AuditLayer,
+    authn::AuthnLayer,
+    evidence::{EvidenceLayer, TrustedProxies},
+    guard::{authenticated, policy, public, require},
+    policy::{AccessQuery, PolicyBackend, Verdict},
+    problem::ProblemLayer,
+    rate_limit::{Quota, RateLimitLayer},
+    stack::Stack,
+    tls::TlsLayer,
+};
+use support::{Discard, NOW, Probe, get, test_scheme, with};
+use tower::{Layer, ServiceExt, util::BoxCloneSyncService};
+use tracing_subscriber::layer::SubscriberExt;
+
+type App = BoxCloneSyncService<Request<()>, Response<Full<Bytes>>, Infallible>;
+
+/// A clock that is set by hand, in seconds.
+#[derive(Clone, Debug, Default)]
+struct ByHand(Arc<AtomicU64>);
+
+impl ByHand {
+    fn set(&self, seconds: u64) {
+        self.0.store(seconds, Ordering::SeqCst);
+    }
+}
+
+impl Clock for ByHand {
+    fn now(&self) -> Instants {
+        let seconds = self.0.load(Ordering::SeqCst);
+        Instants::new((NOW + seconds) * 1_000_000_000, seconds * 1_000_000_000)
+    }
+}
+
+/// Keeps the text of every event.
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<String>>>);
+
+impl Lines {
+    fn take(&self) -> Vec<String> {
+        std::mem::take(&mut *self.0.lock().unwrap())
+    }
+}
+
+impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for Lines {
+    fn on_event(&self, event: &tracing::Event<'_>, _: tracing_subscriber::layer::Context<'_, S>) {
+        struct Text(String);
+
+        impl tracing::field::Visit for Text {
+            fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn Debug) {
+                if field.name() == "message" {
+                    self.0 = format!("{value:?}");
+                }
+            }
+        }
+
+        if event.metadata().target() == "portcullis" {
+            let mut text = Text(String::new());
+            event.record(&mut text);
+            self.0.lock().unwrap().push(format!("{} {}", event.metadata().level(), text.0));
+        }
+    }
+}
+
+/// Allows everything under an obligation that nobody declared.
+#[derive(Debug)]
+struct Obliging;
+
+#[async_trait]
+impl PolicyBackend for Obliging {
+    fn name(&self) -> &'static str {
+        "obliging"
+    }
+
+    async fn decide(&self, _: &AccessQuery<'_>) -> Verdict {
+        Verdict::allow().obliging("mask:email")
+    }
+}
+
+fn boxed<S>(service: S) -> App
+where
+    S: tower::Service<Request<()>, Response = Response<Full<Bytes>>, Error = Infallible>
+        + Clone
+        + Send
+        + Sync
+        + 'static,
+    S::Future: Send,
+{
+    BoxCloneSyncService::new(service)
+}
+
+fn alice(path: &str) -> Request<()> {
+    with(get(path), "authorization", "Test alice")
+}
+
+/// Two layers in the wrong order, or one without what it needs.
+fn misordered(clock: &ByHand) -> Vec<(&'static str, App)> {
+    let evidence = || EvidenceLayer::new(TrustedProxies::none()).with_clock(clock.clone());
+    let authn = || AuthnLayer::new(test_scheme()).dangerous_plain_http();
+    let tls = || TlsLayer::require().with_clock(clock.clone());
+    let guard = || require(authenticated());
+    let client = || RateLimitLayer::per_client(Quota::per_second(100_000)).unwrap().with_clock(clock.clone());
+    let principal = || RateLimitLayer::per_principal(Quota::per_second(100_000)).unwrap();
+    let probe = Probe::default;
+    vec![
+        ("the audit layer stands inside", boxed(evidence().layer(AuditLayer::new(Discard).layer(probe())))),
+        ("the problem layer stands inside", boxed(evidence().layer(ProblemLayer::new().layer(probe())))),
+        ("the evidence layer stands inside", boxed(tls().layer(evidence().layer(probe())))),
+        ("TLS enforcement stands inside", boxed(evidence().layer(authn().layer(tls().layer(probe()))))),
+        ("the limit per client stands inside", boxed(evidence().layer(authn().layer(client().layer(probe()))))),
+        ("no TLS enforcement outside", boxed(evidence().layer(AuthnLayer::new(test_scheme()).layer(probe())))),
+        ("no authentication outside it", boxed(evidence().layer(principal().layer(probe())))),
+        ("no authentication outside the guard", boxed(evidence().layer(guard().layer(probe())))),
+    ]
+}
+
+async fn status(app: &App, request: Request<()>) -> u16 {
+    app.clone().oneshot(request).await.unwrap().status().as_u16()
+}
+
+fn stack(clock: &ByHand) -> App {
+    let stack = Stack::builder()
+        .tls(TlsLayer::require())
+        .authenticate(test_scheme())
+        .policy(Obliging)
+        .route("GET /open", public())
+        .route("GET /obliged", require(policy("read").unwrap()))
+        .clock(clock.clone());
+    boxed(stack.build().unwrap().protect(Probe::default()))
+}
+
+#[tokio::test]
+async fn one_line_for_each_mistake_however_many_requests() {
+    let lines = Lines::default();
+    let _guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(lines.clone()));
+    let clock = ByHand::default();
+    let only = |text: &str| {
+        let said = lines.take();
+        assert_eq!(said.len(), 1, "{text}: {said:#?}");
+        assert!(said[0].starts_with("ERROR ") && said[0].contains(text), "{text}: {said:?}");
+    };
+    // A minute apart, so that no case is silent because of the one before.
+    let mut minute = 100;
+    let mut later = |clock: &ByHand| {
+        minute += 2;
+        clock.set(minute * 60);
+    };
+
+    // A handler without any layer outside has no request's time to go by, so it comes first.
+    let bare: Router = Router::new().route("/", route(async |_: Principal| ""));
+    for _ in 0..50 {
+        let response = bare.clone().oneshot(Request::new(Body::empty())).await.unwrap();
+        assert_eq!(response.status(), 500);
+    }
+    only("no authentication ran outside it");
+
+    for (text, app) in misordered(&clock) {
+        later(&clock);
+        for _ in 0..50 {
+            assert_eq!(status(&app, alice("/")).await, 500, "{text}");
+        }
+        only(text);
+    }
+
+    let app = stack(&clock);
+    later(&clock);
+    let without_peer = || Request::get("/open").body(()).unwrap();
+    for _ in 0..50 {
+        assert_eq!(status(&app, without_peer()).await, 500);
+    }
+    only("no peer address in the request: serve the application with portcullis::axum::serve");
+
+    later(&clock);
+    let preflight = |path: &str| {
+        let mut request = with(with(get(path), "origin", "https://a.example"), "access-control-request-method", "GET");
+        *request.method_mut() = Method::OPTIONS;
+        request
+    };
+    for number in 0..50 {
+        assert_eq!(status(&app, preflight(&format!("/{number}"))).await, 403);
+    }
+    only("no CorsLayer stands outside it");
+    later(&clock);
+    assert_eq!(status(&app, preflight("/open")).await, 403);
+    only("no CorsLayer stands outside it");
+
+    // Two mistakes at once: neither hides the other, and they do not take turns.
+    later(&clock);
+    for _ in 0..50 {
+        assert_eq!(status(&app, without_peer()).await, 500);
+        assert_eq!(status(&app, alice("/obliged")).await, 500);
+    }
+    let mut said = lines.take();
+    said.sort();
+    assert_eq!(said.len(), 2, "{said:#?}");
+    assert!(said[0].contains("no peer address") && said[1].contains("mask:email"), "{said:#?}");
+
+    // Requests of two minutes that end in turns.
+    later(&clock);
+    let minutes = [clock.now().monotonic_nanos() / 1_000_000_000, clock.now().monotonic_nanos() / 1_000_000_000 + 60];
+    for _ in 0..50 {
+        for seconds in minutes {
+            clock.set(seconds);
+            assert_eq!(status(&app, without_peer()).await, 500);
+        }
+    }
+    let said = lines.take();
+    assert_eq!(said.len(), 2, "one for each minute: {said:#?}");
+}
