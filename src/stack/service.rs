@@ -93,6 +93,21 @@ enum Progress {
 }
 
 impl Stages {
+    /// Asks the stages in turn, until one refuses or has to wait. What evidence and TLS enforcement take out of the request
+    /// is gone before a stage inside them reads it.
+    fn begin<B>(&self, request: &mut Request<B>, envelope: &mut Envelope, memos: &mut Memos) -> Progress {
+        for stage in [Stage::Evidence, Stage::Tls] {
+            match self.ask_now(stage, &RequestHead::of(request), envelope, memos) {
+                Now::Known(Ok(())) => {}
+                Now::Known(Err(rejection)) => return Progress::Refused(rejection),
+                Now::Wait => return Progress::Refused(misordered("a stage that never waits asks to wait")),
+            }
+        }
+        amend(Some(&self.evidence), memos.evidence.as_ref(), request.headers_mut());
+        amend(self.tls.as_ref(), memos.tls.as_ref(), request.headers_mut());
+        self.advance(Stage::ClientLimit, &RequestHead::of(request), envelope, memos)
+    }
+
     /// Asks the stages from `stage` on, until one refuses or has to wait.
     fn advance(
         &self,
@@ -216,17 +231,17 @@ impl Stages {
         Err(Rejection::new(RejectionKind::Forbidden, "no rule for this method and path"))
     }
 
+    /// Changes a request that passed all stages; see [`begin`](Self::begin) for the outer ones.
     fn amend_request(&self, memos: &Memos, headers: &mut HeaderMap) {
-        fn amend<T: Step>(step: Option<&T>, memo: Option<&T::Memo>, headers: &mut HeaderMap) {
-            if let (Some(step), Some(memo)) = (step, memo) {
-                step.amend_request(memo, headers);
-            }
-        }
-        amend(Some(&self.evidence), memos.evidence.as_ref(), headers);
-        amend(self.tls.as_ref(), memos.tls.as_ref(), headers);
         amend(self.client_limit.as_ref(), memos.client_limit.as_ref(), headers);
         amend(self.authn.as_ref(), memos.authn.as_ref(), headers);
         amend(self.principal_limit.as_ref(), memos.principal_limit.as_ref(), headers);
+    }
+}
+
+fn amend<T: Step>(step: Option<&T>, memo: Option<&T::Memo>, headers: &mut HeaderMap) {
+    if let (Some(step), Some(memo)) = (step, memo) {
+        step.amend_request(memo, headers);
     }
 }
 
@@ -303,8 +318,8 @@ where
             Progress::Refused(misordered("a stack or another layer of this crate stands outside this stack"))
         } else {
             let mut envelope = context.lock();
-            envelope.route = stages.table.find(head.method(), head.path()).template.cloned();
-            stages.advance(Stage::Evidence, &head, &mut envelope, &mut memos)
+            envelope.route = stages.table.find(request.method(), request.uri().path()).template.cloned();
+            stages.begin(&mut request, &mut envelope, &mut memos)
         };
         let state = match progress {
             Progress::Passed => {
