@@ -304,17 +304,18 @@ where
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let stages = &self.stages;
-        let nested = SecurityContext::of(request.extensions()).is_some();
+        let outer = SecurityContext::of(request.extensions()).cloned();
         let envelope = Envelope::new(stages.clock.now());
         let rendering = RenderRequest::new(request.method(), request.headers(), Some(envelope.request_id));
         let context = SecurityContext::new(envelope);
         let head = RequestHead::of(&request);
         // The record of a nested stack's request is the outer one's.
-        let mut audit = stages.audit.as_ref().filter(|_| !nested).map(|audit| audit.open(context.clone(), &head));
+        let mut audit =
+            stages.audit.as_ref().filter(|_| outer.is_none()).map(|audit| audit.open(context.clone(), &head));
         let mut memos = Memos::default();
 
         entering(audit.as_mut());
-        let progress = if nested {
+        let progress = if outer.is_some() {
             Progress::Refused(misordered("a stack or another layer of this crate stands outside this stack"))
         } else {
             let mut envelope = context.lock();
@@ -327,7 +328,9 @@ where
                 request.extensions_mut().insert(context);
                 State::Forward { inner: self.inner.call(request) }
             }
-            Progress::Refused(rejection) => State::Refuse { rejection: refuse(&context, rejection) },
+            Progress::Refused(rejection) => {
+                State::Refuse { rejection: refuse(outer.as_ref().unwrap_or(&context), rejection) }
+            }
             Progress::WaitsAt(stage) => {
                 let (parts, body) = request.into_parts();
                 let unready = self.inner.clone();
