@@ -221,7 +221,8 @@ impl Stages {
             return Ok(rule);
         }
         if is_preflight(head) {
-            log::error(PREFLIGHT);
+            static SEEN: log::Once = log::Once::new();
+            SEEN.error(PREFLIGHT);
             return Err(Rejection::new(RejectionKind::Forbidden, PREFLIGHT));
         }
         // Without authentication there is no challenge to send, and a 401 must carry one (RFC 9110 §15.5.2).
