@@ -1,6 +1,6 @@
 //! A borrowed view of a request without its body.
 
-use std::any::TypeId;
+use std::{any::TypeId, fmt};
 
 use http::{Extensions, HeaderMap, HeaderName, Method, Request, Uri, Version, request::Parts};
 
@@ -11,7 +11,8 @@ use crate::{
     rejection::Rejection,
 };
 
-/// A request without its body, borrowed: what every decision is made from.
+/// A request without its body, borrowed: what every decision is made from. `Debug` shows neither header fields nor the
+/// query: credentials are in there that nobody has read yet.
 ///
 /// ```
 /// use portcullis::RequestHead;
@@ -22,7 +23,7 @@ use crate::{
 /// assert!(credential.is_scheme("bearer"));
 /// assert_eq!(credential.token(), "abc");
 /// ```
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct RequestHead<'a> {
     method: &'a Method,
     uri: &'a Uri,
@@ -30,6 +31,17 @@ pub struct RequestHead<'a> {
     headers: &'a HeaderMap,
     extensions: &'a Extensions,
     client: Option<&'a ClientInfo>,
+}
+
+impl fmt::Debug for RequestHead<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RequestHead")
+            .field("method", &self.method)
+            .field("path", &self.path())
+            .field("version", &self.version)
+            .field("client", &self.client)
+            .finish_non_exhaustive()
+    }
 }
 
 impl<'a> RequestHead<'a> {
