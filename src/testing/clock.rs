@@ -39,11 +39,12 @@ impl TestClock {
         Self { hands: Arc::new(hands) }
     }
 
-    /// Moves both hands forward.
+    /// Moves both hands forward; they stop at the end of time (`u64::MAX` nanoseconds).
     pub fn advance(&self, by: Duration) {
         let by = u64::try_from(by.as_nanos()).unwrap_or(u64::MAX);
-        self.hands.unix.fetch_add(by, Ordering::SeqCst);
-        self.hands.monotonic.fetch_add(by, Ordering::SeqCst);
+        for hand in [&self.hands.unix, &self.hands.monotonic] {
+            let _ = hand.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |at| Some(at.saturating_add(by)));
+        }
     }
 
     /// Sets the wall clock to `seconds` after the Unix epoch, also backwards; the monotonic clock stays.
@@ -55,5 +56,26 @@ impl TestClock {
 impl Clock for TestClock {
     fn now(&self) -> Instants {
         Instants::new(self.hands.unix.load(Ordering::SeqCst), self.hands.monotonic.load(Ordering::SeqCst))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hands_stop_at_the_end_of_time() {
+        let clock = TestClock::at_unix(1_800_000_000);
+        clock.advance(Duration::MAX);
+        clock.advance(Duration::from_secs(1));
+        assert_eq!(clock.now(), Instants::new(u64::MAX, u64::MAX));
+    }
+
+    #[test]
+    fn the_wall_clock_can_be_set_back() {
+        let clock = TestClock::at_unix(1_800_000_000);
+        clock.advance(Duration::from_secs(5));
+        clock.set_unix(1_700_000_000);
+        assert_eq!(clock.now(), Instants::new(1_700_000_000_000_000_000, 5_000_000_000));
     }
 }
