@@ -130,6 +130,15 @@ impl ClientInfo {
         self.address
     }
 
+    /// The address that a rule may go by: none where it is the proxy's own because its header does not parse, which a client
+    /// can bring about to look like a neighbour.
+    pub(crate) const fn vouched_address(&self) -> Option<IpAddr> {
+        match self.source {
+            AddressSource::Connection | AddressSource::Proxy => self.address,
+            AddressSource::MalformedProxyHeader => None,
+        }
+    }
+
     /// How the address was found.
     #[must_use]
     pub const fn source(&self) -> AddressSource {

@@ -619,6 +619,67 @@ mod json_lines {
     }
 
     #[test]
+    fn several_writers_of_one_file_do_not_mix_their_lines() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("audit.jsonl");
+        let link = directory.path().join("link.jsonl");
+        #[cfg(unix)]
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        let link = if cfg!(unix) { &link } else { &path };
+        std::thread::scope(|scope| {
+            for path in [&path, &path, link] {
+                scope.spawn(move || {
+                    let audit = AuditLayer::new(JsonLines::open(path).unwrap());
+                    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+                    for _ in 0..300 {
+                        runtime.block_on(audit.layer(Probe::default()).oneshot(get("/"))).unwrap();
+                    }
+                });
+            }
+        });
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert_eq!(text.lines().filter(|line| serde_json::from_str::<Value>(line).is_ok()).count(), 900);
+        assert_eq!(text.lines().count(), 900);
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn flushes_while_records_arrive_wait_for_what_was_there() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("audit.jsonl");
+        let sink = Arc::new(JsonLines::open(&path).unwrap());
+        let tasks: Vec<_> = (0..4)
+            .map(|_| {
+                let (sink, path) = (Arc::clone(&sink), path.clone());
+                tokio::spawn(async move {
+                    let audit = AuditLayer::new(Arc::clone(&sink));
+                    for _ in 0..25 {
+                        let before = std::fs::read_to_string(&path).unwrap().lines().count();
+                        audit.layer(Probe::default()).oneshot(get("/")).await.unwrap();
+                        sink.flush().await.unwrap();
+                        assert!(std::fs::read_to_string(&path).unwrap().lines().count() > before);
+                    }
+                })
+            })
+            .collect();
+        for task in tasks {
+            task.await.unwrap();
+        }
+        assert_eq!((std::fs::read_to_string(&path).unwrap().lines().count(), sink.lost()), (100, 0));
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn a_full_disk_loses_records_and_says_so_and_refuses_nobody() {
+        let sink = Arc::new(JsonLines::open("/dev/full").unwrap());
+        let audit = AuditLayer::new(Arc::clone(&sink));
+        for _ in 0..10 {
+            assert_eq!(audit.layer(Probe::default()).oneshot(get("/")).await.unwrap().status(), 200);
+        }
+        assert!(sink.flush().await.is_err());
+        assert_eq!(sink.lost(), 10);
+    }
+
+    #[test]
     fn a_file_that_cannot_be_opened_is_named() {
         let error = JsonLines::open("/no/such/directory/audit.jsonl").unwrap_err();
         assert!(error.to_string().contains("/no/such/directory/audit.jsonl"), "{error}");

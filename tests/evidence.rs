@@ -6,6 +6,7 @@ mod support;
 
 use std::{
     convert::Infallible,
+    net::IpAddr,
     sync::{Arc, Mutex},
 };
 
@@ -13,9 +14,12 @@ use http::{HeaderMap, Request, Response, StatusCode};
 use portcullis::{
     AddressSource, ClientInfo, Connection, SecurityContext, TlsVersion,
     evidence::{EvidenceLayer, TrustedProxies},
+    guard::{Authorizer, authenticated, policy, require},
+    policy::{AccessQuery, PolicyBackend, Verdict},
+    stack::Stack,
     tls::TlsLayer,
 };
-use support::{NOW, Probe, Still, get, get_plain, send, with};
+use support::{NOW, Probe, Still, get, get_plain, send, test_scheme, text, with};
 use tower::{Layer, Service, service_fn};
 
 const PROXY: &str = "10.0.12.7:40100";
@@ -147,6 +151,97 @@ async fn a_client_cannot_choose_its_address_through_a_proxy() {
             assert_eq!(view.address(), address, "{name} from {peer}");
             assert_eq!(view.client.unwrap().source(), AddressSource::Proxy, "{name}");
         }
+    }
+}
+
+/// The proxy appends the address that it sees and the scheme `http`; the client sends what it likes before.
+#[tokio::test]
+async fn no_trick_makes_a_client_somebody_else_or_secure() {
+    let flood = vec!["10.0.12.9"; 70].join(",");
+    let long = "x".repeat(9 * 1024);
+    let tricks: [(&str, &str, &str); 17] = [
+        ("a line of its own", "x-forwarded-for", "127.0.0.1"),
+        ("a proxy's address", "x-forwarded-for", "10.0.12.9"),
+        ("comma at the end", "x-forwarded-for", "127.0.0.1,"),
+        ("commas alone", "x-forwarded-for", ",,,"),
+        ("white space", "x-forwarded-for", " \t127.0.0.1\t "),
+        ("mapped", "x-forwarded-for", "::ffff:10.0.12.9"),
+        ("zone id", "x-forwarded-for", "fe80::1%eth0"),
+        ("unknown", "x-forwarded-for", "unknown"),
+        ("hidden", "x-forwarded-for", "_proxy"),
+        ("very many", "x-forwarded-for", &flood),
+        ("very long", "x-forwarded-for", &long),
+        ("scheme", "x-forwarded-proto", "https"),
+        ("scheme, comma at the end", "x-forwarded-proto", "https,"),
+        ("scheme, very many", "x-forwarded-proto", &flood.replace("10.0.12.9", "https")),
+        ("underscores", "x_forwarded_proto", "https"),
+        ("underscores in part", "x-forwarded_for", "127.0.0.1"),
+        ("the other family", "forwarded", "for=127.0.0.1;proto=https"),
+    ];
+    for (name, field, value) in tricks {
+        let field = http::HeaderName::from_bytes(field.as_bytes()).unwrap();
+        let mut request = from(PROXY, &[]);
+        request.headers_mut().append(field, value.parse().unwrap());
+        let request = with(with(request, "X-Forwarded-For", "198.51.100.7"), "X-Forwarded-Proto", "http");
+        let client = see(&x_forwarded(), request).await.client.unwrap();
+        assert!(!client.is_secure(), "{name}");
+        if client.source() == AddressSource::MalformedProxyHeader {
+            assert!(name.contains("very"), "{name}");
+        } else {
+            let known = (client.address().unwrap().to_string(), client.source());
+            assert_eq!(known, ("198.51.100.7".to_owned(), AddressSource::Proxy), "{name}");
+        }
+    }
+}
+
+/// Admits the house's own network.
+#[derive(Debug)]
+struct Inside;
+
+#[async_trait::async_trait]
+impl PolicyBackend for Inside {
+    fn name(&self) -> &'static str {
+        "inside"
+    }
+
+    async fn decide(&self, query: &AccessQuery<'_>) -> Verdict {
+        match query.address() {
+            Some(IpAddr::V4(address)) if address.octets()[0] == 10 => Verdict::allow(),
+            _ => Verdict::deny("from outside"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_garbled_header_does_not_lend_the_proxy_s_address_to_a_policy() {
+    let handler = service_fn(async |request: Request<()>| {
+        let authorizer = Authorizer::of(request.extensions()).unwrap();
+        let may = authorizer.check("admin", None).await.is_ok();
+        Ok::<_, Infallible>(Response::new(http_body_util::Full::<bytes::Bytes>::from(may.to_string())))
+    });
+    let app = Stack::builder()
+        .proxies(TrustedProxies::x_forwarded(["10.0.12.7"]).unwrap())
+        .dangerous_plain_http()
+        .authenticate(test_scheme())
+        .policy(Inside)
+        .route("GET /rule", require(policy("admin").unwrap()))
+        .route("GET /handler", require(authenticated()))
+        .build()
+        .unwrap()
+        .protect(handler);
+    let flood = vec!["203.0.113.1"; 70].join(",");
+    for (name, chain, rule, asked) in [
+        ("from outside", "198.51.100.7", 403, "false"),
+        ("from inside", "10.0.50.1", 200, "true"),
+        ("from outside, garbled", &flood, 403, "false"),
+    ] {
+        let request = |path| {
+            let mut request = from(PROXY, &[("x-forwarded-for", chain), ("authorization", "Test alice")]);
+            *request.uri_mut() = http::Uri::from_static(path);
+            request
+        };
+        assert_eq!(send(&app, request("/rule")).await.status(), rule, "{name}");
+        assert_eq!(text(send(&app, request("/handler")).await).await, asked, "{name}");
     }
 }
 

@@ -13,7 +13,7 @@
 //!
 //! The facts are read from the context when the record is made. An entry allocates nothing until then.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use http::{Method, Response, StatusCode, Version, uri::PathAndQuery};
 
@@ -41,7 +41,6 @@ pub(crate) struct Recorder {
 }
 
 /// See the [module docs](self).
-#[derive(Debug)]
 pub(crate) struct Entry {
     recorder: Arc<Recorder>,
     context: SecurityContext,
@@ -159,6 +158,13 @@ impl Entry {
             outcome,
             trail: std::mem::take(&mut envelope.trail),
         })
+    }
+}
+
+/// Without the request target, whose query may hold a secret.
+impl fmt::Debug for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Entry").field("context", &self.context).field("status", &self.status).finish_non_exhaustive()
     }
 }
 

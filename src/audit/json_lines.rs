@@ -71,7 +71,8 @@ impl JsonLines {
         None => NonZeroUsize::MIN,
     };
 
-    /// Appends to this file. It is made if it is missing, on Unix for its owner alone (mode `0600`).
+    /// Appends to this file. It is made if it is missing, on Unix for its owner alone (mode `0600`); a file that is there
+    /// keeps its owner and mode, and a symbolic link is followed. So let nobody else write to the directory.
     ///
     /// If the file ends in the middle of a line, because somebody died while writing, a new line is begun.
     ///

@@ -44,15 +44,26 @@ pub(crate) fn path(sent: &str, max: usize) -> Box<str> {
 fn must_escape(text: &str, at: usize, c: char) -> bool {
     match c {
         '\\' => text.get(at..).is_some_and(|rest| rest.starts_with("\\u{")),
+        // Default_Ignorable_Code_Point (Unicode 16, DerivedCoreProperties), line separators, interlinear annotations, and a
+        // blank that counts as a symbol.
         '\u{ad}'
+        | '\u{34f}'
         | '\u{61c}'
-        | '\u{180e}'
+        | '\u{115f}'..='\u{1160}'
+        | '\u{17b4}'..='\u{17b5}'
+        | '\u{180b}'..='\u{180f}'
         | '\u{200b}'..='\u{200f}'
         | '\u{2028}'..='\u{202e}'
         | '\u{2060}'..='\u{206f}'
+        | '\u{2800}'
+        | '\u{3164}'
+        | '\u{fe00}'..='\u{fe0f}'
         | '\u{feff}'
-        | '\u{fff9}'..='\u{fffb}'
-        | '\u{e0000}'..='\u{e007f}' => true,
+        | '\u{ffa0}'
+        | '\u{fff0}'..='\u{fffb}'
+        | '\u{1bca0}'..='\u{1bca3}'
+        | '\u{1d173}'..='\u{1d17a}'
+        | '\u{e0000}'..='\u{e0fff}' => true,
         _ => c.is_control(),
     }
 }
@@ -106,6 +117,12 @@ mod tests {
             ("isolate", "\u{2066}", r"\u{2066}"),
             ("line separator", "a\u{2028}b", r"a\u{2028}b"),
             ("zero width", "a\u{200b}b", r"a\u{200b}b"),
+            ("filler that looks like nothing", "alice\u{3164}", r"alice\u{3164}"),
+            ("half-width filler", "alice\u{ffa0}", r"alice\u{ffa0}"),
+            ("joiner of graphemes", "al\u{34f}ice", r"al\u{34f}ice"),
+            ("variation selector", "alice\u{fe0f}", r"alice\u{fe0f}"),
+            ("variation selector beyond the first plane", "alice\u{e0100}", r"alice\u{e0100}"),
+            ("braille blank", "alice\u{2800}", r"alice\u{2800}"),
             ("an escape that was there before", r"a\u{a}b", r"a\u{5c}u{a}b"),
         ] {
             assert_eq!(clean(text, 256), expected, "{name}");

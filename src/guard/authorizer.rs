@@ -77,7 +77,7 @@ impl Authorizer {
             subject,
             client: envelope.client_identity.clone(),
             policy,
-            address: envelope.client.as_ref().and_then(ClientInfo::address),
+            address: envelope.client.as_ref().and_then(ClientInfo::vouched_address),
             at: envelope.at,
             fulfilled: Arc::default(),
         })

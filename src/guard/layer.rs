@@ -150,7 +150,7 @@ impl GuardLayer {
             client: client_identity.as_ref(),
             policy: policy.as_deref(),
             route: route.as_deref(),
-            address: client.as_ref().and_then(ClientInfo::address),
+            address: client.as_ref().and_then(ClientInfo::vouched_address),
             at: *at,
             fulfilled: &self.shared.fulfilled,
         };

@@ -89,7 +89,7 @@ impl<'a> AccessQuery<'a> {
         self.route
     }
 
-    /// The client's address.
+    /// The client's address; none where a trusted proxy sent a header that does not parse.
     #[must_use]
     pub const fn address(&self) -> Option<IpAddr> {
         self.address

@@ -464,7 +464,9 @@ where
                     left(finish.audit.as_mut());
                     return match ready!(answer) {
                         Ok(mut response) => {
+                            entering(finish.audit.as_mut());
                             render_rejection(&*finish.stages.renderer, &finish.rendering, &mut response);
+                            left(finish.audit.as_mut());
                             Poll::Ready(Ok(finish.response(response)))
                         }
                         Err(error) => {
@@ -477,7 +479,9 @@ where
                 }
                 StateProj::Refuse { rejection } => {
                     let mut response = rejection.head();
+                    entering(finish.audit.as_mut());
                     render_into(&*finish.stages.renderer, rejection, &finish.rendering, &mut response);
+                    left(finish.audit.as_mut());
                     return Poll::Ready(Ok(finish.response(response)));
                 }
                 StateProj::Wait { decision, held } => {

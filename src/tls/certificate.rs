@@ -1,6 +1,9 @@
 use std::{fmt, path::Path, sync::Arc};
 
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+use rustls_pki_types::{
+    CertificateDer, PrivateKeyDer,
+    pem::{self, PemObject},
+};
 use tokio_rustls::rustls::{
     ServerConfig,
     crypto::aws_lc_rs,
@@ -87,12 +90,13 @@ impl ServerCertificate {
     fn read(chain: &[u8], chain_name: &str, key: &[u8], key_name: &str) -> Result<Self, ConfigError> {
         let chain = CertificateDer::pem_slice_iter(chain)
             .collect::<Result<Vec<_>, _>>()
-            .map_err(|source| ConfigError::new(CHAIN, chain_name, "is not PEM").caused_by(source))?;
+            .map_err(|source| ConfigError::new(CHAIN, chain_name, "is not PEM").caused_by(without_text(source)))?;
         if chain.is_empty() {
             return Err(ConfigError::new(CHAIN, chain_name, "has no certificate"));
         }
-        let key = PrivateKeyDer::from_pem_slice(key)
-            .map_err(|source| ConfigError::new(KEY, key_name, "has no private key in PEM").caused_by(source))?;
+        let key = PrivateKeyDer::from_pem_slice(key).map_err(|source| {
+            ConfigError::new(KEY, key_name, "has no private key in PEM").caused_by(without_text(source))
+        })?;
         Self::certify(chain, key, key_name)
     }
 
@@ -118,6 +122,17 @@ impl ServerCertificate {
             certificate,
             config,
         })
+    }
+}
+
+/// What is wrong, without the text that the parser quotes: it may be the private key.
+fn without_text(error: pem::Error) -> &'static str {
+    match error {
+        pem::Error::MissingSectionEnd { .. } => "a section has no end: each marker needs a line of its own",
+        pem::Error::IllegalSectionStart { .. } => "a section begins with a broken marker",
+        pem::Error::Base64Decode(_) => "a section is not base64",
+        pem::Error::NoItemsFound => "there is no section of this kind",
+        _ => "it cannot be parsed",
     }
 }
 
@@ -177,6 +192,33 @@ mod tests {
         assert!(ServerCertificate::self_signed(["localhost", "127.0.0.1"]).is_ok());
         assert!(ServerCertificate::self_signed([""; 0]).is_err());
         assert_eq!(ServerCertificate::self_signed(["h\u{f6}st"]).unwrap_err().value(), "[\"h\u{f6}st\"]");
+    }
+
+    /// A key in an environment variable often lost its line breaks; the parser's error then quotes the text.
+    #[test]
+    fn an_error_shows_no_key() {
+        let (chain, key) = pem(&["localhost"]);
+        let body: String = key.lines().filter(|line| !line.starts_with('-')).collect();
+        let inside = body.get(20..40).unwrap();
+        let bytes = format!("{:?}", inside.as_bytes());
+        let bytes = bytes.trim_matches(['[', ']']);
+        let one_line = key.replace('\n', " ");
+        let cut = key.replacen("-----\n", "--", 1).replace('\n', "");
+        for (name, chain, key) in [
+            ("in one line", &*chain, &*one_line),
+            ("marker cut short", &chain, &cut),
+            ("in place of the chain", &one_line, &key),
+            ("in place of the chain, marker cut short", &cut, &key),
+        ] {
+            let error = ServerCertificate::from_pem(chain.as_bytes(), key.as_bytes()).unwrap_err();
+            let mut shown = format!("{error} {error:?}");
+            let mut source = std::error::Error::source(&error);
+            while let Some(error) = source {
+                shown.push_str(&format!(" {error} {error:?}"));
+                source = error.source();
+            }
+            assert!(!shown.contains(inside) && !shown.contains(bytes), "{name}: {shown}");
+        }
     }
 
     #[test]
