@@ -108,7 +108,7 @@ impl RouteTable {
 }
 
 /// Whether a path may mean another one to whoever decodes or normalises it: empty and dot segments, `;`, backslash, and the
-/// encoded forms of these, of `/` and of NUL, also encoded twice.
+/// encoded forms of these, of `/` and of NUL, also encoded twice, whichever of their characters are encoded.
 pub(super) fn is_ambiguous(path: &str) -> bool {
     let bytes = path.as_bytes();
     if !bytes.iter().any(|byte| matches!(byte, b'%' | b';' | b'\\' | b'.'))
@@ -116,11 +116,36 @@ pub(super) fn is_ambiguous(path: &str) -> bool {
     {
         return false;
     }
-    let path = path.to_ascii_lowercase().replace("%25", "%");
     path.contains("//")
         || path.contains([';', '\\'])
-        || ["%2f", "%5c", "%2e", "%3b", "%00"].iter().any(|encoded| path.contains(encoded))
         || path.split('/').any(|segment| segment == "." || segment == "..")
+        || decode(bytes).and_then(|once| decode(&once)).is_none()
+}
+
+/// Decodes percent signs once, as the lenient do: one without two digits after it stays. None if a delimiter comes of it.
+fn decode(path: &[u8]) -> Option<Vec<u8>> {
+    let mut decoded = Vec::with_capacity(path.len());
+    let mut rest = path;
+    while let [byte, after @ ..] = rest {
+        let escaped = match after {
+            [high, low, after @ ..] if *byte == b'%' => digit(*high).zip(digit(*low)).map(|digits| (digits, after)),
+            _ => None,
+        };
+        let (byte, after) = match escaped {
+            Some(((high, low), after)) => (high << 4 | low, after),
+            None => (*byte, after),
+        };
+        if escaped.is_some() && matches!(byte, b'/' | b'.' | b';' | b'\\' | 0) {
+            return None;
+        }
+        decoded.push(byte);
+        rest = after;
+    }
+    Some(decoded)
+}
+
+fn digit(byte: u8) -> Option<u8> {
+    char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok())
 }
 
 /// A CORS preflight (Fetch, "CORS-preflight request"): it never carries a credential.
@@ -197,7 +222,19 @@ mod tests {
         {
             assert!(is_ambiguous(path), "{path}");
         }
-        for path in ["/", "/a", "/a/", "/a.json", "/a..b", "/.well-known/x", "/caf%C3%A9", "/100%25"] {
+        for (name, path) in [
+            ("encoded sign and digits", "/a%25%32%66b"),
+            ("encoded first digit", "/a%%32fb"),
+            ("encoded last digit", "/a%2%66b"),
+            ("encoded dots", "/%%32e%2%65/b"),
+            ("encoded semicolon", "/a%3%42b"),
+            ("encoded sign and capital", "/a%25%35Cb"),
+        ] {
+            assert!(is_ambiguous(path), "{name}");
+        }
+        for path in
+            ["/", "/a", "/a/", "/a.json", "/a..b", "/.well-known/x", "/caf%C3%A9", "/100%25", "/%", "/a%2", "/%%"]
+        {
             assert!(!is_ambiguous(path), "{path}");
         }
     }
