@@ -53,7 +53,7 @@ impl Case {
             line += &format!(" -H '{name}: {value}'");
         }
         line += &format!(" {}", self.url(origins));
-        if self.times > 1 { format!("for i in $(seq {}); do {line}; done", self.times) } else { line }
+        if self.times > 1 { format!("for i in $(seq {}); do {line}; echo; done", self.times) } else { line }
     }
 }
 

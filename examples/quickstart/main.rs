@@ -65,7 +65,8 @@ async fn main() -> Result<(), BoxError> {
         .audit(AuditLayer::new(Arc::clone(&audit)))
         .limit_clients(Quota::per_second(200))
         .authenticate(one_of((tokens, keys)))
-        .limit_principals(Quota::per_minute(60).burst(20))
+        // Refilled slowly, so that a flood by hand is refused however slowly it comes.
+        .limit_principals(Quota::per_hour(60).burst(20))
         .policy(policy)
         .route("GET /health", public())
         .route("GET /me", require(authenticated()))
@@ -152,11 +153,12 @@ async fn told(mut stop: tokio::sync::broadcast::Receiver<()>) {
 }
 
 fn print_guide(cases: &[cases::Case], origins: cases::Origins, certificate: &Path, audit: &Path) {
-    println!("orders API: https://localhost:{} (Ctrl-C ends it)", origins.secure);
+    println!("orders API: https://localhost:{}", origins.secure);
     println!("certificate: {}", certificate.display());
     println!("audit records: {}\n", audit.display());
     println!("The key and the tokens are shown here once; the service keeps a hash and a public key.\n");
     for case in cases {
         println!("# {} -> {}\n{}\n", case.name, case.expected, case.curl(origins, certificate));
     }
+    println!("Ctrl-C ends the service.");
 }

@@ -48,7 +48,8 @@ impl Key {
         let refuse = |what: &str, problem: &str| Err(ConfigError::new("JWT key", what, problem));
         let blocks = match pem::parse_many(pem) {
             Ok(blocks) => blocks,
-            Err(error) => return Err(ConfigError::new("JWT key", "PEM text", "cannot be read").caused_by(error)),
+            // Without the parser's own error: it quotes the text, which may be a private key by mistake.
+            Err(_) => return refuse("PEM text", "cannot be read"),
         };
         let [block] = blocks.as_slice() else {
             return refuse("PEM text", "must hold exactly one block");

@@ -1,5 +1,7 @@
 //! Where plain HTTP is sent on to.
 
+use std::{borrow::Cow, fmt::Write};
+
 use http::{HeaderValue, Method, Uri, header};
 
 use crate::{
@@ -40,10 +42,27 @@ impl Targets {
         if !path.starts_with('/') {
             return Err("plain HTTP, and the request target is not a path");
         }
-        let location = HeaderValue::try_from(format!("https://{}{path}", target.authority))
+        let location = HeaderValue::try_from(format!("https://{}{}", target.authority, as_uri(path)))
             .map_err(|_| "plain HTTP, and the path does not fit into Location")?;
         Ok(Rejection::new(RejectionKind::Redirect, "plain HTTP").with_header(header::LOCATION, location))
     }
+}
+
+/// A request target may hold bytes beyond ASCII, a `Location` may not: they are percent-encoded (RFC 3987 §3.1).
+fn as_uri(path: &str) -> Cow<'_, str> {
+    if path.is_ascii() {
+        return Cow::Borrowed(path);
+    }
+    let mut uri = String::new();
+    for byte in path.bytes() {
+        if byte.is_ascii() {
+            uri.push(char::from(byte));
+        } else {
+            // Writing to a string does not fail.
+            let _ = write!(uri, "%{byte:02X}");
+        }
+    }
+    Cow::Owned(uri)
 }
 
 impl Target {
@@ -85,6 +104,12 @@ mod tests {
             ("plain", "api.example.com", "/a/b", "https://api.example.com/a/b"),
             ("query", "api.example.com", "/a?next=/b&c", "https://api.example.com/a?next=/b&c"),
             ("encoded", "api.example.com", "/%0d%0aX:%20y", "https://api.example.com/%0d%0aX:%20y"),
+            (
+                "beyond ASCII",
+                "api.example.com",
+                "/caf\u{e9}?q=\u{20ac}",
+                "https://api.example.com/caf%C3%A9?q=%E2%82%AC",
+            ),
             ("request's port", "api.example.com:80", "/", "https://api.example.com/"),
             ("list's port", "shop.example.com:80", "/", "https://shop.example.com:8443/"),
             ("capitals", "API.Example.COM", "/", "https://api.example.com/"),
