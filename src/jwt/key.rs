@@ -46,11 +46,8 @@ impl Key {
     /// as [`from_der`](Self::from_der).
     pub fn from_pem(algorithm: Algorithm, pem: impl AsRef<[u8]>) -> Result<Self, ConfigError> {
         let refuse = |what: &str, problem: &str| Err(ConfigError::new("JWT key", what, problem));
-        let blocks = match pem::parse_many(pem) {
-            Ok(blocks) => blocks,
-            // Without the parser's own error: it quotes the text, which may be a private key by mistake.
-            Err(_) => return refuse("PEM text", "cannot be read"),
-        };
+        // Without the parser's own error: it quotes the text, which may be a private key by mistake.
+        let Ok(blocks) = pem::parse_many(pem) else { return refuse("PEM text", "cannot be read") };
         let [block] = blocks.as_slice() else {
             return refuse("PEM text", "must hold exactly one block");
         };
