@@ -11,7 +11,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use http::{HeaderMap, Request, Response, request::Parts};
+use http::{HeaderMap, Request, Response, StatusCode, request::Parts};
 use pin_project_lite::pin_project;
 use tower::Service;
 
@@ -55,11 +55,11 @@ pub(crate) trait Step: fmt::Debug + Clone + Send + Sync + 'static {
 
 /// What a stage adds to a response that passes it, refusals from further inside included.
 pub(crate) trait Amend: fmt::Debug + Send + 'static {
-    fn amend(self, headers: &mut HeaderMap);
+    fn amend(self, status: StatusCode, headers: &mut HeaderMap);
 }
 
 impl Amend for () {
-    fn amend(self, _: &mut HeaderMap) {}
+    fn amend(self, _: StatusCode, _: &mut HeaderMap) {}
 }
 
 /// Marks the stage and asks it.
@@ -197,7 +197,8 @@ where
                 StateProj::Forward { inner, memo } => {
                     let mut response = ready!(inner.poll(cx))?;
                     if let Some(memo) = memo.take() {
-                        memo.amend(response.headers_mut());
+                        let status = response.status();
+                        memo.amend(status, response.headers_mut());
                     }
                     return Poll::Ready(Ok(response));
                 }

@@ -91,7 +91,8 @@ impl RejectionKind {
 /// operator sees.
 ///
 /// Layers turn it into a response with [`to_response`](Self::to_response): status and headers, an empty body, and the
-/// rejection itself in the response extensions, where [`ProblemLayer`](crate::problem::ProblemLayer) finds it.
+/// rejection itself in the response extensions, where [`ProblemLayer`](crate::problem::ProblemLayer) finds it. A
+/// `Stack` renders its own refusals on the spot and leaves no extension.
 ///
 /// ```
 /// use portcullis::{Rejection, RejectionKind};

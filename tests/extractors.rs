@@ -64,6 +64,8 @@ fn stack() -> Stack {
         .route("GET /mail", require(authenticated()))
         .route("GET /orders/alices", public())
         .route("GET /rejects", public())
+        .route("GET /unauthorized", public())
+        .route("GET /own-challenge", public())
         .build()
         .unwrap()
 }
@@ -162,4 +164,18 @@ fn head_of(path: &str) -> Request<Body> {
     let mut request = get(path).map(|()| Body::empty());
     *request.method_mut() = http::Method::HEAD;
     request
+}
+
+/// RFC 9110 §15.5.2 holds for what handlers answer, too; a challenge of their own is left alone.
+#[tokio::test]
+async fn a_handlers_own_401_carries_a_challenge() {
+    let stacked = stack().protect(router());
+    let by_hand = AuthnLayer::new(test_scheme()).allow_anonymous().dangerous_plain_http().layer(router());
+    for (path, challenge) in [("/unauthorized", "Test realm=\"tests\""), ("/own-challenge", "Own realm=\"x\"")] {
+        for response in [call(&stacked, path, None).await, call(&by_hand, path, None).await] {
+            assert_eq!(response.status(), 401, "{path}");
+            let challenges: Vec<_> = response.headers().get_all("www-authenticate").iter().collect();
+            assert_eq!(challenges, [challenge], "{path}");
+        }
+    }
 }

@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use http::{HeaderMap, HeaderName, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use tower::Layer;
 
 use crate::{
@@ -77,7 +77,7 @@ impl AuthnLayer {
         outcome: Outcome,
         head: &RequestHead<'_>,
         envelope: &mut Envelope,
-    ) -> Result<CachePrivate, Rejection> {
+    ) -> Result<Authenticated, Rejection> {
         let shared = &*self.shared;
         envelope.challenges = shared.challenges.clone();
         match outcome {
@@ -93,7 +93,7 @@ impl AuthnLayer {
                 let (subject, client) = identity.into_parts();
                 envelope.subject = Some(subject);
                 envelope.client_identity = client;
-                Ok(CachePrivate(true))
+                Ok(self.passed(true))
             }
             Outcome::Refused(rejection) => Err(self.with_challenges(rejection)),
             Outcome::Absent if head.headers().contains_key(header::AUTHORIZATION) => {
@@ -101,16 +101,20 @@ impl AuthnLayer {
                     Rejection::new(RejectionKind::InvalidCredential, "no authenticator claims this Authorization");
                 Err(rejection.with_challenges(shared.unclaimed.clone()))
             }
-            Outcome::Absent if shared.allow_anonymous => Ok(CachePrivate(false)),
+            Outcome::Absent if shared.allow_anonymous => Ok(self.passed(false)),
             Outcome::Absent => {
                 Err(self.with_challenges(Rejection::new(RejectionKind::Unauthenticated, "no credential")))
             }
         }
     }
 
+    fn passed(&self, private: bool) -> Authenticated {
+        Authenticated { private, challenges: self.shared.challenges.clone() }
+    }
+
     /// Every `401` carries a challenge (RFC 9110 §15.5.2): the authenticator's own, or else those of this layer.
     fn with_challenges(&self, rejection: Rejection) -> Rejection {
-        if rejection.status() == http::StatusCode::UNAUTHORIZED && rejection.challenges().values().is_empty() {
+        if rejection.status() == StatusCode::UNAUTHORIZED && rejection.challenges().values().is_empty() {
             return rejection.with_challenges(self.shared.challenges.clone());
         }
         rejection
@@ -145,13 +149,13 @@ impl<S> Layer<S> for AuthnLayer {
 }
 
 impl Step for AuthnLayer {
-    type Memo = CachePrivate;
+    type Memo = Authenticated;
 
     fn stage(&self) -> Stage {
         Stage::Authentication
     }
 
-    fn decide_now(&self, head: &RequestHead<'_>, envelope: &mut Envelope) -> Now<Result<CachePrivate, Rejection>> {
+    fn decide_now(&self, head: &RequestHead<'_>, envelope: &mut Envelope) -> Now<Result<Authenticated, Rejection>> {
         if let Err(rejection) = self.must_be_set_up(envelope) {
             return Now::Known(Err(rejection));
         }
@@ -160,7 +164,7 @@ impl Step for AuthnLayer {
         answer.map(|outcome| self.conclude(outcome, head, envelope))
     }
 
-    async fn decide(&self, head: RequestHead<'_>, envelope: &mut Envelope) -> Result<CachePrivate, Rejection> {
+    async fn decide(&self, head: RequestHead<'_>, envelope: &mut Envelope) -> Result<Authenticated, Rejection> {
         let outcome = {
             let head = head.with_client(envelope.client.as_ref());
             self.shared.authenticator.authenticate(&head, envelope.at).await
@@ -168,7 +172,7 @@ impl Step for AuthnLayer {
         self.conclude(outcome, &head, envelope)
     }
 
-    fn amend_request(&self, _: &CachePrivate, headers: &mut HeaderMap) {
+    fn amend_request(&self, _: &Authenticated, headers: &mut HeaderMap) {
         for name in &self.shared.headers {
             // All lines: one that stands twice is refused where it is read, but Cookie may (RFC 9113 §8.2.3).
             if headers.contains_key(name)
@@ -180,14 +184,24 @@ impl Step for AuthnLayer {
     }
 }
 
-/// Whether a response is for one identity alone.
+/// What a response from further inside must carry.
 #[derive(Debug)]
-pub(crate) struct CachePrivate(bool);
+pub(crate) struct Authenticated {
+    /// It is for one identity alone.
+    private: bool,
+    challenges: Challenges,
+}
 
-impl Amend for CachePrivate {
-    fn amend(self, headers: &mut HeaderMap) {
-        if self.0 {
+impl Amend for Authenticated {
+    fn amend(self, status: StatusCode, headers: &mut HeaderMap) {
+        if self.private {
             headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("private"));
+        }
+        // A handler's own 401 needs a challenge as well (RFC 9110 §15.5.2); the ones that it sent are left alone.
+        if status == StatusCode::UNAUTHORIZED && !headers.contains_key(header::WWW_AUTHENTICATE) {
+            for challenge in self.challenges.values() {
+                headers.append(header::WWW_AUTHENTICATE, challenge.clone());
+            }
         }
     }
 }

@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use http::HeaderMap;
+use http::{HeaderMap, StatusCode};
 use tower::Layer;
 
 use super::{
@@ -123,7 +123,7 @@ impl Step for EvidenceLayer {
 }
 
 impl Amend for Strip {
-    fn amend(self, _: &mut HeaderMap) {}
+    fn amend(self, _: StatusCode, _: &mut HeaderMap) {}
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 use std::{borrow::Cow, num::NonZeroU32, sync::Arc};
 
-use http::HeaderMap;
+use http::{HeaderMap, StatusCode};
 use tower::Layer;
 
 use crate::{
@@ -258,7 +258,7 @@ impl Step for RateLimitLayer {
 pub(crate) struct Report(Option<(Arc<Shared>, Taken)>);
 
 impl Amend for Report {
-    fn amend(self, headers: &mut HeaderMap) {
+    fn amend(self, _: StatusCode, headers: &mut HeaderMap) {
         if let Some((shared, taken)) = self.0 {
             headers.append(RATELIMIT_POLICY, shared.fields.policy());
             if let Some(limit) = shared.fields.limit(&taken) {

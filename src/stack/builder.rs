@@ -16,7 +16,7 @@ use crate::{
     policy::PolicyBackend,
     problem::{ProblemDetails, RejectionRenderer},
     rate_limit::{Quota, RateLimitLayer},
-    stack::{Stack, service::Stages, table::RouteTable},
+    stack::{Stack, stages::Stages, table::RouteTable},
     tls::TlsLayer,
 };
 
@@ -66,7 +66,7 @@ impl StackBuilder {
         self
     }
 
-    /// Records every request, once.
+    /// Records every request, once. The records are dated by the stack's [`clock`](Self::clock).
     pub fn audit(mut self, audit: AuditLayer) -> Self {
         self.audit.push(audit);
         self

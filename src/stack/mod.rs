@@ -58,6 +58,7 @@
 mod builder;
 mod path;
 mod service;
+mod stages;
 mod table;
 
 pub use builder::StackBuilder;

@@ -5,28 +5,19 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use http::{HeaderMap, Request, Response, request::Parts};
+use http::{Request, Response, request::Parts};
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
 use crate::{
-    audit::{AuditLayer, Entry},
-    authn::AuthnLayer,
+    audit::Entry,
     body::ResponseBody,
-    clock::Clock,
     context::{Envelope, SecurityContext, Stage, misordered},
-    evidence::EvidenceLayer,
-    gate::{Amend, Step, ask_now, report},
-    guard::Rule,
+    gate::report,
     head::RequestHead,
-    log,
-    now::Now,
-    policy::PolicyBackend,
-    problem::{RejectionRenderer, RenderRequest, render_into, render_rejection},
-    rate_limit::RateLimitLayer,
-    rejection::{Rejection, RejectionKind},
-    stack::table::{RouteTable, is_preflight},
-    tls::TlsLayer,
+    problem::{RenderRequest, render_into, render_rejection},
+    rejection::Rejection,
+    stack::stages::{Memos, Progress, Refusal, Stages},
 };
 
 /// The layers of one service, in their order, as one value. See the [module docs](super).
@@ -42,233 +33,6 @@ pub struct Stack {
 impl fmt::Debug for Stack {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Stack").field(&self.stages).finish()
-    }
-}
-
-/// One slot for each stage.
-#[derive(Debug)]
-pub(super) struct Stages {
-    pub(super) clock: Arc<dyn Clock>,
-    pub(super) renderer: Arc<dyn RejectionRenderer>,
-    pub(super) audit: Option<AuditLayer>,
-    pub(super) evidence: EvidenceLayer,
-    pub(super) tls: Option<TlsLayer>,
-    pub(super) client_limit: Option<RateLimitLayer>,
-    pub(super) authn: Option<AuthnLayer>,
-    pub(super) principal_limit: Option<RateLimitLayer>,
-    pub(super) policy: Option<Arc<dyn PolicyBackend>>,
-    pub(super) table: RouteTable,
-}
-
-/// What the stages that passed a request add to its response.
-#[derive(Debug, Default)]
-struct Memos {
-    evidence: Option<<EvidenceLayer as Step>::Memo>,
-    tls: Option<<TlsLayer as Step>::Memo>,
-    client_limit: Option<<RateLimitLayer as Step>::Memo>,
-    authn: Option<<AuthnLayer as Step>::Memo>,
-    principal_limit: Option<<RateLimitLayer as Step>::Memo>,
-}
-
-impl Memos {
-    fn amend(&mut self, headers: &mut HeaderMap) {
-        fn add(memo: Option<impl Amend>, headers: &mut HeaderMap) {
-            if let Some(memo) = memo {
-                memo.amend(headers);
-            }
-        }
-        // From the inside out, as nested layers would.
-        add(self.principal_limit.take(), headers);
-        add(self.authn.take(), headers);
-        add(self.client_limit.take(), headers);
-        add(self.tls.take(), headers);
-    }
-}
-
-/// A request, with its body or without, as the stages see it and change it.
-trait Message {
-    fn head(&self) -> RequestHead<'_>;
-    fn headers_mut(&mut self) -> &mut HeaderMap;
-}
-
-impl<B> Message for Request<B> {
-    fn head(&self) -> RequestHead<'_> {
-        RequestHead::of(self)
-    }
-
-    fn headers_mut(&mut self) -> &mut HeaderMap {
-        self.headers_mut()
-    }
-}
-
-impl Message for Parts {
-    fn head(&self) -> RequestHead<'_> {
-        RequestHead::of_parts(self)
-    }
-
-    fn headers_mut(&mut self) -> &mut HeaderMap {
-        &mut self.headers
-    }
-}
-
-/// A refusal, and the stage that it comes from.
-type Refusal = (Stage, Rejection);
-
-/// How far the stages came.
-enum Progress {
-    Passed,
-    Refused(Refusal),
-    WaitsAt(Stage),
-}
-
-impl Stages {
-    /// Asks the stages from `stage` on, until one refuses or has to wait. What a stage takes off the request is gone before
-    /// the next one looks.
-    fn advance(
-        &self,
-        mut stage: Stage,
-        request: &mut impl Message,
-        envelope: &mut Envelope,
-        memos: &mut Memos,
-    ) -> Progress {
-        loop {
-            match self.ask_now(stage, request, envelope, memos) {
-                Now::Known(Ok(())) => {}
-                Now::Known(Err(rejection)) => return Progress::Refused((stage, rejection)),
-                Now::Wait => return Progress::WaitsAt(stage),
-            }
-            match next(stage) {
-                Some(inner) => stage = inner,
-                None => return Progress::Passed,
-            }
-        }
-    }
-
-    /// Waits for `stage`, then goes on with the ones inside it.
-    async fn advance_waiting(
-        &self,
-        mut stage: Stage,
-        request: &mut Parts,
-        envelope: &mut Envelope,
-        memos: &mut Memos,
-    ) -> Result<(), Refusal> {
-        loop {
-            self.ask(stage, request, envelope, memos).await.map_err(|rejection| (stage, rejection))?;
-            let Some(inner) = next(stage) else { return Ok(()) };
-            match self.advance(inner, request, envelope, memos) {
-                Progress::Passed => return Ok(()),
-                Progress::Refused(refusal) => return Err(refusal),
-                Progress::WaitsAt(waiting) => stage = waiting,
-            }
-        }
-    }
-
-    fn ask_now(
-        &self,
-        stage: Stage,
-        request: &mut impl Message,
-        envelope: &mut Envelope,
-        memos: &mut Memos,
-    ) -> Now<Result<(), Rejection>> {
-        fn step<T: Step>(
-            step: Option<&T>,
-            request: &mut impl Message,
-            envelope: &mut Envelope,
-            memo: &mut Option<T::Memo>,
-        ) -> Now<Result<(), Rejection>> {
-            let Some(step) = step else { return Now::Known(Ok(())) };
-            ask_now(step, &request.head(), envelope)
-                .map(|answer| answer.map(|found| step.amend_request(memo.insert(found), request.headers_mut())))
-        }
-        match stage {
-            Stage::Audit | Stage::Problem => Now::Known(Ok(())),
-            Stage::Evidence => step(Some(&self.evidence), request, envelope, &mut memos.evidence),
-            Stage::Tls => step(self.tls.as_ref(), request, envelope, &mut memos.tls),
-            Stage::ClientLimit => step(self.client_limit.as_ref(), request, envelope, &mut memos.client_limit),
-            Stage::Authentication => step(self.authn.as_ref(), request, envelope, &mut memos.authn),
-            Stage::PrincipalLimit => step(self.principal_limit.as_ref(), request, envelope, &mut memos.principal_limit),
-            Stage::Guard => {
-                let head = request.head();
-                match envelope.enter(Stage::Guard).and_then(|()| self.rule(&head, envelope)) {
-                    Ok(rule) => rule.decide_now(&head, envelope),
-                    Err(rejection) => Now::Known(Err(rejection)),
-                }
-            }
-        }
-    }
-
-    async fn ask(
-        &self,
-        stage: Stage,
-        request: &mut Parts,
-        envelope: &mut Envelope,
-        memos: &mut Memos,
-    ) -> Result<(), Rejection> {
-        async fn step<T: Step>(
-            step: Option<&T>,
-            request: &mut Parts,
-            envelope: &mut Envelope,
-            memo: &mut Option<T::Memo>,
-        ) -> Result<(), Rejection> {
-            if let Some(step) = step {
-                let found = step.decide(request.head(), envelope).await?;
-                step.amend_request(memo.insert(found), request.headers_mut());
-            }
-            Ok(())
-        }
-        match stage {
-            Stage::Audit | Stage::Problem => Ok(()),
-            Stage::Evidence => step(Some(&self.evidence), request, envelope, &mut memos.evidence).await,
-            Stage::Tls => step(self.tls.as_ref(), request, envelope, &mut memos.tls).await,
-            Stage::ClientLimit => step(self.client_limit.as_ref(), request, envelope, &mut memos.client_limit).await,
-            Stage::Authentication => step(self.authn.as_ref(), request, envelope, &mut memos.authn).await,
-            Stage::PrincipalLimit => {
-                step(self.principal_limit.as_ref(), request, envelope, &mut memos.principal_limit).await
-            }
-            Stage::Guard => {
-                let head = request.head();
-                self.rule(&head, envelope)?.decide(head, envelope).await
-            }
-        }
-    }
-
-    /// The table's rule for a request, or the refusal of what it does not name.
-    fn rule(&self, head: &RequestHead<'_>, envelope: &mut Envelope) -> Result<&Rule, Rejection> {
-        envelope.policy.clone_from(&self.policy);
-        if self.table.is_ambiguous(head.path()) {
-            return Err(Rejection::new(RejectionKind::InvalidRequest, "a path that could mean another one"));
-        }
-        if let Some(rule) = self.table.find(head.method(), head.path()).rule {
-            return Ok(rule);
-        }
-        if is_preflight(head) {
-            PREFLIGHTS.error(envelope.at, PREFLIGHT);
-            return Err(Rejection::new(RejectionKind::Forbidden, PREFLIGHT));
-        }
-        // Without authentication there is no challenge to send, and a 401 must carry one (RFC 9110 §15.5.2).
-        if self.authn.is_some() {
-            envelope.authenticated()?;
-        }
-        Err(Rejection::new(RejectionKind::Forbidden, "no rule for this method and path"))
-    }
-}
-
-const PREFLIGHT: &str = "a CORS preflight reached the stack, so no CorsLayer stands outside it: put tower-http's CorsLayer around \
-     the protected service";
-
-static PREFLIGHTS: log::Seldom = log::Seldom::new();
-
-/// The stage inside this one.
-const fn next(stage: Stage) -> Option<Stage> {
-    match stage {
-        Stage::Audit => Some(Stage::Problem),
-        Stage::Problem => Some(Stage::Evidence),
-        Stage::Evidence => Some(Stage::Tls),
-        Stage::Tls => Some(Stage::ClientLimit),
-        Stage::ClientLimit => Some(Stage::Authentication),
-        Stage::Authentication => Some(Stage::PrincipalLimit),
-        Stage::PrincipalLimit => Some(Stage::Guard),
-        Stage::Guard => None,
     }
 }
 
@@ -438,7 +202,8 @@ struct Finish {
 
 impl Finish {
     fn response<R: ResponseBody>(&mut self, mut response: Response<R>) -> Response<R> {
-        self.memos.amend(response.headers_mut());
+        let status = response.status();
+        self.memos.amend(status, response.headers_mut());
         match self.audit.take() {
             Some(audit) => audit.finish_with(response),
             None => response,

@@ -1,6 +1,6 @@
 use std::{net::IpAddr, sync::Arc};
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use tower::Layer;
 
 use super::{hsts::Hsts, redirect::Targets};
@@ -266,7 +266,7 @@ impl Passed {
 }
 
 impl Amend for Passed {
-    fn amend(self, headers: &mut HeaderMap) {
+    fn amend(self, _: StatusCode, headers: &mut HeaderMap) {
         match self.sts {
             Sts::AsIs => {}
             Sts::Remove => {
