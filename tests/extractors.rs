@@ -35,6 +35,11 @@ struct Profile {
 
 fn router() -> Router {
     Router::new()
+        .route("/unauthorized", route(async || axum::http::StatusCode::UNAUTHORIZED))
+        .route(
+            "/own-challenge",
+            route(async || (axum::http::StatusCode::UNAUTHORIZED, [("www-authenticate", "Own realm=\"x\"")])),
+        )
         .route("/me", route(async |principal: Principal| principal.subject().to_owned()))
         .route(
             "/maybe",
