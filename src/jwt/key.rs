@@ -105,6 +105,7 @@ impl Key {
             | Algorithm::PS512
             | Algorithm::ES256
             | Algorithm::ES384
+            | Algorithm::ES512
             | Algorithm::EdDSA => {
                 return Err(ConfigError::new("JWT key", algorithm.name(), "takes a public key, not a secret"));
             }
@@ -229,6 +230,7 @@ fn scheme(algorithm: Algorithm) -> Result<Scheme, ConfigError> {
         Algorithm::PS512 => Scheme::Rsa(&signature::RSA_PSS_2048_8192_SHA512),
         Algorithm::ES256 => Scheme::Ec(&signature::ECDSA_P256_SHA256_FIXED, 32),
         Algorithm::ES384 => Scheme::Ec(&signature::ECDSA_P384_SHA384_FIXED, 48),
+        Algorithm::ES512 => Scheme::Ec(&signature::ECDSA_P521_SHA512_FIXED, 66),
         Algorithm::EdDSA => Scheme::Ed25519,
         Algorithm::HS256 | Algorithm::HS384 | Algorithm::HS512 => {
             return Err(ConfigError::new("JWT key", algorithm.name(), "takes a secret: use Key::hmac"));
