@@ -1,5 +1,7 @@
 //! Tokens made by libraries that are not ours, good and bad. `tests/run` installs the libraries.
 
+#![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests panic as tests do")]
+
 use std::{path::Path, process::Command};
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};

@@ -24,6 +24,13 @@ pub(super) fn is_private_key(der: &[u8]) -> bool {
     matches!(version, Some(([0 | 1], _)))
 }
 
+/// Whether it is a key of a kind that is read here, public or private.
+pub(super) fn is_key(der: &[u8]) -> bool {
+    is_private_key(der)
+        || rsa_public_key(der).is_some()
+        || [P256, P384, P521, ED25519].into_iter().any(|algorithm| public_key(der, algorithm).is_some())
+}
+
 /// Modulus and exponent, without leading zeros, of an RSA SubjectPublicKeyInfo or PKCS#1 RSAPublicKey.
 pub(super) fn rsa_public_key(der: &[u8]) -> Option<(&[u8], &[u8])> {
     let numbers = only(public_key(der, RSA).unwrap_or(der), SEQUENCE)?;

@@ -88,7 +88,7 @@ impl Key {
     /// password (RFC 8725 §3.5).
     ///
     /// # Errors
-    /// If the secret is too short or is a key in PEM, or the algorithm is not symmetric.
+    /// If the secret is too short or is a key in PEM, DER or JWK, or the algorithm is not symmetric.
     pub fn hmac(algorithm: Algorithm, secret: Secret) -> Result<Self, ConfigError> {
         let hash = match algorithm.family() {
             Family::Hmac(hash) => hash,
@@ -104,6 +104,12 @@ impl Key {
         }
         if bytes.trim_ascii_start().starts_with(b"-----BEGIN") {
             return Err(ConfigError::new("JWT key", "a key in PEM", "is not an HMAC secret"));
+        }
+        if der::is_key(bytes) {
+            return Err(ConfigError::new("JWT key", "a key in DER", "is not an HMAC secret"));
+        }
+        if serde_json::from_slice(bytes).is_ok_and(|json: serde_json::Value| json.is_object()) {
+            return Err(ConfigError::new("JWT key", "a JWK", "is not an HMAC secret: give the bytes in its k"));
         }
         Self::new(algorithm, Verifier::hmac(hash, bytes))
     }
