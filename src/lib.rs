@@ -57,7 +57,8 @@
 //! | `tls` | yes | [`tls`]: HTTPS enforcement; [`evidence`]: who is calling, trusted proxies |
 //! | `tls-listener` | | `tls::TlsListener`: a rustls listener for `axum::serve` |
 //! | `tls-self-signed` | | a certificate for development; implies `tls-listener` |
-//! | `jwt` | yes | [`jwt`]: tokens with static keys |
+//! | `jwt` | yes | [`jwt`]: tokens with static keys; cryptography by aws-lc-rs |
+//! | `jwt-pure-rust` | | [`jwt`] without C: cryptography by RustCrypto, unless `jwt` is on too |
 //! | `api-key` | yes | [`api_key`]: keys, hashed records, stores |
 //! | `guard` | yes | [`guard`]: requirements on routes, the authorizer |
 //! | `rbac` | yes | `policy::Rbac`: roles to permissions from TOML |
@@ -66,7 +67,7 @@
 //! | `audit-json-lines`, `audit-tracing` | yes | where records go |
 //! | `axum` | yes | [`axum`]: extractors, `serve` |
 //! | `tracing` | yes | the crate's own notices to operators |
-//! | `full` | | all of the above |
+//! | `full` | | all of the above but `jwt-pure-rust` |
 //! | `testing` | | [`testing`]: for test code only |
 //! | `conformance` | | [`conformance`]: one suite for each public trait; implies `testing` |
 
@@ -104,7 +105,7 @@ pub mod audit;
 pub mod evidence;
 #[cfg(feature = "guard")]
 pub mod guard;
-#[cfg(feature = "jwt")]
+#[cfg(any(feature = "jwt", feature = "jwt-pure-rust"))]
 pub mod jwt;
 #[cfg(feature = "rate-limit")]
 pub mod rate_limit;

@@ -15,6 +15,8 @@ mod support;
 mod attacks;
 #[path = "jwt/configuration.rs"]
 mod configuration;
+#[path = "jwt/json.rs"]
+mod json;
 #[path = "jwt/mint.rs"]
 mod mint;
 

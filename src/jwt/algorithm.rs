@@ -34,6 +34,8 @@ pub enum Algorithm {
     ES256,
     /// ECDSA on P-384 with SHA-384.
     ES384,
+    /// ECDSA on P-521 with SHA-512.
+    ES512,
     /// EdDSA on Ed25519; in a header also `Ed25519`, its name of RFC 9864.
     EdDSA,
 }
@@ -54,6 +56,7 @@ impl Algorithm {
             "PS512" => Self::PS512,
             "ES256" => Self::ES256,
             "ES384" => Self::ES384,
+            "ES512" => Self::ES512,
             "EdDSA" | "Ed25519" => Self::EdDSA,
             _ => return None,
         })
@@ -74,6 +77,7 @@ impl Algorithm {
             Self::PS512 => "PS512",
             Self::ES256 => "ES256",
             Self::ES384 => "ES384",
+            Self::ES512 => "ES512",
             Self::EdDSA => "EdDSA",
         }
     }
@@ -81,7 +85,78 @@ impl Algorithm {
     /// Whether issuer and service share one key.
     #[must_use]
     pub const fn is_symmetric(self) -> bool {
-        matches!(self, Self::HS256 | Self::HS384 | Self::HS512)
+        matches!(self.family(), Family::Hmac(_))
+    }
+
+    /// The one place that says what each name stands for.
+    pub(super) const fn family(self) -> Family {
+        match self {
+            Self::HS256 => Family::Hmac(Hash::Sha256),
+            Self::HS384 => Family::Hmac(Hash::Sha384),
+            Self::HS512 => Family::Hmac(Hash::Sha512),
+            Self::RS256 => Family::Rsa(Padding::Pkcs1, Hash::Sha256),
+            Self::RS384 => Family::Rsa(Padding::Pkcs1, Hash::Sha384),
+            Self::RS512 => Family::Rsa(Padding::Pkcs1, Hash::Sha512),
+            Self::PS256 => Family::Rsa(Padding::Pss, Hash::Sha256),
+            Self::PS384 => Family::Rsa(Padding::Pss, Hash::Sha384),
+            Self::PS512 => Family::Rsa(Padding::Pss, Hash::Sha512),
+            Self::ES256 => Family::Ec(Curve::P256),
+            Self::ES384 => Family::Ec(Curve::P384),
+            Self::ES512 => Family::Ec(Curve::P521),
+            Self::EdDSA => Family::Ed25519,
+        }
+    }
+}
+
+/// What an algorithm is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Family {
+    Hmac(Hash),
+    Rsa(Padding, Hash),
+    /// ECDSA over R and S side by side (RFC 7518 §3.4), with the hash of the curve's length.
+    Ec(Curve),
+    Ed25519,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Hash {
+    Sha256,
+    Sha384,
+    Sha512,
+}
+
+impl Hash {
+    pub(super) const fn bytes(self) -> usize {
+        match self {
+            Self::Sha256 => 32,
+            Self::Sha384 => 48,
+            Self::Sha512 => 64,
+        }
+    }
+}
+
+/// RFC 8017 §8.2 and §8.1; the salt of PSS is as long as the hash (RFC 7518 §3.5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Padding {
+    Pkcs1,
+    Pss,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Curve {
+    P256,
+    P384,
+    P521,
+}
+
+impl Curve {
+    /// The bytes of a coordinate, and of R and S each.
+    pub(super) const fn bytes(self) -> usize {
+        match self {
+            Self::P256 => 32,
+            Self::P384 => 48,
+            Self::P521 => 66,
+        }
     }
 }
 

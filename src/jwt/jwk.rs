@@ -120,6 +120,7 @@ fn from_material(algorithm: Option<Algorithm>, material: &AlgorithmParameters) -
             let of_curve = match key.curve {
                 EllipticCurve::P256 => Algorithm::ES256,
                 EllipticCurve::P384 => Algorithm::ES384,
+                EllipticCurve::P521 => Algorithm::ES512,
                 _ => return unknown("is on a curve that is not supported"),
             };
             Key::from_ec_point(algorithm.unwrap_or(of_curve), &number(&key.x)?, &number(&key.y)?)

@@ -1,13 +1,13 @@
 use std::fmt;
 
-use aws_lc_rs::{
-    hmac,
-    signature::{self, ParsedPublicKey, RsaParameters, RsaPublicKeyComponents, VerificationAlgorithm},
-};
-
 use crate::{
     error::ConfigError,
-    jwt::{Algorithm, der},
+    jwt::{
+        Algorithm,
+        algorithm::{Curve, Family, Hash, Padding},
+        der,
+        provider::{NotAKey, Verifier},
+    },
     secret::Secret,
 };
 
@@ -30,12 +30,6 @@ pub struct Key {
     algorithm: Algorithm,
     id: Option<Box<str>>,
     verifier: Verifier,
-}
-
-#[derive(Clone)]
-enum Verifier {
-    Hmac(Box<hmac::Key>),
-    Public(ParsedPublicKey),
 }
 
 impl Key {
@@ -63,25 +57,28 @@ impl Key {
     ///
     /// # Errors
     /// If it is a private key; if it is not a key of the algorithm's type and curve; if an RSA modulus has less than
-    /// 2048 or more than 8192 bits (RFC 7518 §3.3) or the exponent is even or less than 65537; if an Ed25519 point has a
-    /// small order; if the algorithm is symmetric.
+    /// 2048 or more than 8192 bits (RFC 7518 §3.3) or the exponent is even, below 65537 or not below 2^33; if an EC key
+    /// does not name its curve or its point is compressed; if an Ed25519 point has a small order; if the algorithm is
+    /// symmetric.
     pub fn from_der(algorithm: Algorithm, spki_der: impl AsRef<[u8]>) -> Result<Self, ConfigError> {
         let der = spki_der.as_ref();
         if der::is_private_key(der) {
             return Err(ConfigError::new("JWT key", PRIVATE, PRIVATE_PROBLEM));
         }
-        match scheme(algorithm)? {
-            Scheme::Rsa(parameters) => match der::rsa_public_key(der) {
-                Some((n, e)) => Self::rsa(algorithm, parameters, n, e),
+        match algorithm.family() {
+            Family::Rsa(padding, hash) => match der::rsa_public_key(der) {
+                Some((n, e)) => Self::rsa(algorithm, padding, hash, n, e),
                 None => Err(mismatch(algorithm)),
             },
-            // Raw points, which aws-lc-rs takes as well, do not say what they are.
-            Scheme::Ec(..) | Scheme::Ed25519 if !der::is_spki(der) => Err(mismatch(algorithm)),
-            Scheme::Ec(parameters, _) => Self::public(algorithm, parameters, der),
-            Scheme::Ed25519 => match der.last_chunk() {
-                Some(point) if has_small_order(point) => Err(small_order()),
-                _ => Self::public(algorithm, &signature::ED25519, der),
+            Family::Ec(curve) => match der::ec_public_key(der, curve) {
+                Some(point) => Self::ec(algorithm, curve, point),
+                None => Err(mismatch(algorithm)),
             },
+            Family::Ed25519 => match der::ed25519_public_key(der) {
+                Some(point) => Self::ed25519(algorithm, point),
+                None => Err(mismatch(algorithm)),
+            },
+            Family::Hmac(_) => Err(symmetric(algorithm)),
         }
     }
 
@@ -89,25 +86,15 @@ impl Key {
     /// password (RFC 8725 §3.5).
     ///
     /// # Errors
-    /// If the secret is too short or is a key in PEM, or the algorithm is not symmetric.
+    /// If the secret is too short or is a key in PEM, DER or JWK, or the algorithm is not symmetric.
     pub fn hmac(algorithm: Algorithm, secret: Secret) -> Result<Self, ConfigError> {
-        let (hash, needed) = match algorithm {
-            Algorithm::HS256 => (hmac::HMAC_SHA256, 32),
-            Algorithm::HS384 => (hmac::HMAC_SHA384, 48),
-            Algorithm::HS512 => (hmac::HMAC_SHA512, 64),
-            Algorithm::RS256
-            | Algorithm::RS384
-            | Algorithm::RS512
-            | Algorithm::PS256
-            | Algorithm::PS384
-            | Algorithm::PS512
-            | Algorithm::ES256
-            | Algorithm::ES384
-            | Algorithm::EdDSA => {
+        let hash = match algorithm.family() {
+            Family::Hmac(hash) => hash,
+            Family::Rsa(..) | Family::Ec(_) | Family::Ed25519 => {
                 return Err(ConfigError::new("JWT key", algorithm.name(), "takes a public key, not a secret"));
             }
         };
-        let bytes = secret.expose();
+        let (bytes, needed) = (secret.expose(), hash.bytes());
         if bytes.len() < needed {
             let value = format!("a secret of {} bytes", bytes.len());
             let problem = format!("is too short for {algorithm}: at least {needed} bytes (RFC 7518 §3.2)");
@@ -116,7 +103,13 @@ impl Key {
         if bytes.trim_ascii_start().starts_with(b"-----BEGIN") {
             return Err(ConfigError::new("JWT key", "a key in PEM", "is not an HMAC secret"));
         }
-        Ok(Self { algorithm, id: None, verifier: Verifier::Hmac(Box::new(hmac::Key::new(hash, bytes))) })
+        if der::is_key(bytes) {
+            return Err(ConfigError::new("JWT key", "a key in DER", "is not an HMAC secret"));
+        }
+        if serde_json::from_slice(bytes).is_ok_and(|json: serde_json::Value| json.is_object()) {
+            return Err(ConfigError::new("JWT key", "a JWK", "is not an HMAC secret: give the bytes in its k"));
+        }
+        Self::new(algorithm, Verifier::hmac(hash, bytes))
     }
 
     /// Sets the key id. A token that names a `kid` is checked with keys of that id, and with keys that have none.
@@ -140,63 +133,75 @@ impl Key {
 
     /// Big-endian numbers without leading zeros.
     pub(super) fn from_rsa_numbers(algorithm: Algorithm, n: &[u8], e: &[u8]) -> Result<Self, ConfigError> {
-        match scheme(algorithm)? {
-            Scheme::Rsa(parameters) => Self::rsa(algorithm, parameters, n, e),
-            Scheme::Ec(..) | Scheme::Ed25519 => Err(mismatch(algorithm)),
+        match algorithm.family() {
+            Family::Rsa(padding, hash) => Self::rsa(algorithm, padding, hash, n, e),
+            Family::Hmac(_) | Family::Ec(_) | Family::Ed25519 => Err(mismatch(algorithm)),
         }
     }
 
     /// The coordinates of a point, each as long as the field (RFC 7518 §6.2.1.2).
     pub(super) fn from_ec_point(algorithm: Algorithm, x: &[u8], y: &[u8]) -> Result<Self, ConfigError> {
-        match scheme(algorithm)? {
-            Scheme::Ec(parameters, length) if x.len() == length && y.len() == length => {
-                Self::public(algorithm, parameters, &[&[4], x, y].concat())
-            }
-            Scheme::Ec(..) | Scheme::Rsa(_) | Scheme::Ed25519 => Err(mismatch(algorithm)),
+        match algorithm.family() {
+            Family::Ec(curve) if x.len() == curve.bytes() => Self::ec(algorithm, curve, &[&[4], x, y].concat()),
+            Family::Ec(_) | Family::Hmac(_) | Family::Rsa(..) | Family::Ed25519 => Err(mismatch(algorithm)),
         }
     }
 
     pub(super) fn from_ed25519_point(algorithm: Algorithm, x: &[u8]) -> Result<Self, ConfigError> {
-        match (scheme(algorithm)?, x.try_into()) {
-            (Scheme::Ed25519, Ok(point)) if has_small_order(&point) => Err(small_order()),
-            (Scheme::Ed25519, Ok(_)) => Self::public(algorithm, &signature::ED25519, x),
-            (Scheme::Ed25519 | Scheme::Ec(..) | Scheme::Rsa(_), _) => Err(mismatch(algorithm)),
+        match (algorithm.family(), x.try_into()) {
+            (Family::Ed25519, Ok(point)) => Self::ed25519(algorithm, point),
+            (Family::Ed25519 | Family::Hmac(_) | Family::Rsa(..) | Family::Ec(_), _) => Err(mismatch(algorithm)),
         }
     }
 
-    fn rsa(algorithm: Algorithm, parameters: &'static RsaParameters, n: &[u8], e: &[u8]) -> Result<Self, ConfigError> {
-        let bits = n.first().map_or(0, |first| n.len() * 8 - first.leading_zeros() as usize);
+    /// The bounds are the providers' own, or tighter: what is taken does not depend on the provider.
+    fn rsa(algorithm: Algorithm, padding: Padding, hash: Hash, n: &[u8], e: &[u8]) -> Result<Self, ConfigError> {
+        let odd = |number: &[u8]| number.last().is_some_and(|last| last % 2 == 1);
+        let bits = bits(n);
         if !(2048..=8192).contains(&bits) {
             let problem = "is out of bounds: 2048 to 8192 (RFC 7518 §3.3)";
             return Err(ConfigError::new("JWT key", format!("an RSA modulus of {bits} bits"), problem));
         }
-        let odd = e.last().is_some_and(|last| last % 2 == 1);
-        if !odd || (e.len() < 3 || e.first() == Some(&0)) {
-            return Err(ConfigError::new("JWT key", "its RSA exponent", "must be odd and at least 65537"));
+        if !odd(n) {
+            return Err(ConfigError::new("JWT key", "its RSA modulus", "is even, so it is not one"));
         }
-        match (RsaPublicKeyComponents { n, e }).to_parsed_public_key(parameters) {
-            Ok(key) => Ok(Self { algorithm, id: None, verifier: Verifier::Public(key) }),
-            Err(error) => Err(mismatch(algorithm).caused_by(error)),
+        if !odd(e) || !(17..=33).contains(&self::bits(e)) {
+            return Err(ConfigError::new("JWT key", "its RSA exponent", "must be odd, at least 65537 and below 2^33"));
+        }
+        Self::new(algorithm, Verifier::rsa(padding, hash, n, e))
+    }
+
+    /// The one form of a point that every provider and RFC 7518 §6.2.1 have: both coordinates.
+    fn ec(algorithm: Algorithm, curve: Curve, point: &[u8]) -> Result<Self, ConfigError> {
+        match point {
+            [4, coordinates @ ..] if coordinates.len() == 2 * curve.bytes() => {
+                Self::new(algorithm, Verifier::ec(curve, point))
+            }
+            _ => Err(mismatch(algorithm)),
         }
     }
 
-    fn public(
-        algorithm: Algorithm,
-        parameters: &'static dyn VerificationAlgorithm,
-        key: &[u8],
-    ) -> Result<Self, ConfigError> {
-        match ParsedPublicKey::new(parameters, key) {
-            Ok(key) => Ok(Self { algorithm, id: None, verifier: Verifier::Public(key) }),
+    fn ed25519(algorithm: Algorithm, point: &[u8; 32]) -> Result<Self, ConfigError> {
+        if has_small_order(point) {
+            return Err(ConfigError::new(
+                "JWT key",
+                "an Ed25519 point of small order",
+                "would verify forged signatures",
+            ));
+        }
+        Self::new(algorithm, Verifier::ed25519(point))
+    }
+
+    fn new(algorithm: Algorithm, verifier: Result<Verifier, NotAKey>) -> Result<Self, ConfigError> {
+        match verifier {
+            Ok(verifier) => Ok(Self { algorithm, id: None, verifier }),
             Err(error) => Err(mismatch(algorithm).caused_by(error)),
         }
     }
 
     /// Whether the signature is this key's over the message. HMACs are compared in constant time.
     pub(super) fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
-        match &self.verifier {
-            Verifier::Hmac(key) => hmac::verify(key, message, signature).is_ok(),
-            Verifier::Public(key) => key.verify_sig(message, signature).is_ok(),
-        }
+        self.verifier.verifies(message, signature)
     }
 }
 
@@ -209,29 +214,16 @@ impl fmt::Debug for Key {
 const PRIVATE: &str = "a private key";
 const PRIVATE_PROBLEM: &str = "does not belong here: tokens are verified with the public half";
 
-/// What verifies signatures of an asymmetric algorithm.
-enum Scheme {
-    Rsa(&'static RsaParameters),
-    /// ECDSA over R and S side by side (RFC 7518 §3.4), with the bytes of a coordinate.
-    Ec(&'static dyn VerificationAlgorithm, usize),
-    Ed25519,
+/// The length of a big-endian number without leading zeros; none for one with them.
+fn bits(number: &[u8]) -> usize {
+    match number.first() {
+        None | Some(0) => 0,
+        Some(first) => number.len() * 8 - first.leading_zeros() as usize,
+    }
 }
 
-fn scheme(algorithm: Algorithm) -> Result<Scheme, ConfigError> {
-    Ok(match algorithm {
-        Algorithm::RS256 => Scheme::Rsa(&signature::RSA_PKCS1_2048_8192_SHA256),
-        Algorithm::RS384 => Scheme::Rsa(&signature::RSA_PKCS1_2048_8192_SHA384),
-        Algorithm::RS512 => Scheme::Rsa(&signature::RSA_PKCS1_2048_8192_SHA512),
-        Algorithm::PS256 => Scheme::Rsa(&signature::RSA_PSS_2048_8192_SHA256),
-        Algorithm::PS384 => Scheme::Rsa(&signature::RSA_PSS_2048_8192_SHA384),
-        Algorithm::PS512 => Scheme::Rsa(&signature::RSA_PSS_2048_8192_SHA512),
-        Algorithm::ES256 => Scheme::Ec(&signature::ECDSA_P256_SHA256_FIXED, 32),
-        Algorithm::ES384 => Scheme::Ec(&signature::ECDSA_P384_SHA384_FIXED, 48),
-        Algorithm::EdDSA => Scheme::Ed25519,
-        Algorithm::HS256 | Algorithm::HS384 | Algorithm::HS512 => {
-            return Err(ConfigError::new("JWT key", algorithm.name(), "takes a secret: use Key::hmac"));
-        }
-    })
+fn symmetric(algorithm: Algorithm) -> ConfigError {
+    ConfigError::new("JWT key", algorithm.name(), "takes a secret: use Key::hmac")
 }
 
 fn mismatch(algorithm: Algorithm) -> ConfigError {
@@ -240,10 +232,6 @@ fn mismatch(algorithm: Algorithm) -> ConfigError {
         algorithm.name(),
         "takes a public key of another type, curve or length, or it is damaged",
     )
-}
-
-fn small_order() -> ConfigError {
-    ConfigError::new("JWT key", "an Ed25519 point of small order", "would verify forged signatures")
 }
 
 /// Whether a point, its sign aside, is one of the eight whose order divides 8, in any encoding (RFC 8032 §5.1.7).
@@ -278,53 +266,7 @@ fn has_small_order(point: &[u8; 32]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use base64::Engine;
-
     use super::*;
-    use crate::jwt::token::BASE64;
-
-    fn verifies(key: &Key, token: &str) -> bool {
-        let (message, signature) = token.rsplit_once('.').unwrap();
-        key.verifies(message.as_bytes(), &BASE64.decode(signature).unwrap())
-    }
-
-    #[test]
-    fn examples_of_the_rfcs() {
-        let secret = "AyM1SysPpbyDfgZld3umj1qzKObwVMkoqQ-EstJQLr_T-1qS0gZH75aKtMN3Yj0iPS4hcgUuTwjAzZr1Z9CAow";
-        let claims = "eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0cnVlfQ";
-        let p256 = r#"{"kty":"EC","crv":"P-256","x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU",
-            "y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"}"#;
-        let ed25519 = r#"{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}"#;
-        let rows = [
-            (
-                "RFC 7515 A.1",
-                Key::hmac(Algorithm::HS256, Secret::new(BASE64.decode(secret).unwrap())),
-                format!(
-                    "eyJ0eXAiOiJKV1QiLA0KICJhbGciOiJIUzI1NiJ9.{claims}.dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"
-                ),
-            ),
-            (
-                "RFC 7515 A.3",
-                Key::from_jwk(None, p256),
-                format!(
-                    "eyJhbGciOiJFUzI1NiJ9.{claims}.DtEhU3ljbEg8L38VWAfUAqOyKAM6-Xx-F4GawxaepmXFCgfTjDxw5djxLa8ISlSApmWQxfKT\
-                     UJqPP3-Kg6NU1Q"
-                ),
-            ),
-            (
-                "RFC 8037 A.4",
-                Key::from_jwk(None, ed25519),
-                "eyJhbGciOiJFZERTQSJ9.RXhhbXBsZSBvZiBFZDI1NTE5IHNpZ25pbmc.hgyY0il_MGCjP0JzlnLWG1PPOt7-09PGcvMg3AIbQR6d\
-                 Wbhijc NR4ki4iylGjg5BhVsPt9g7sVvpAr_MuM0KAg"
-                    .replace(' ', ""),
-            ),
-        ];
-        for (name, key, token) in rows {
-            let key = key.unwrap();
-            assert!(verifies(&key, &token), "{name}");
-            assert!(!verifies(&key, &token.replacen("eyJ", "eyK", 1)), "{name}, changed");
-        }
-    }
 
     #[test]
     fn points_of_small_order_in_any_encoding() {

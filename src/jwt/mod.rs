@@ -66,6 +66,7 @@ mod jwk;
 mod key;
 mod key_set;
 mod profile;
+mod provider;
 mod token;
 
 pub use algorithm::Algorithm;

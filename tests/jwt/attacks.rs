@@ -22,11 +22,11 @@ use crate::{
     trusting,
 };
 
-async fn refused(name: &str, jwt: &JwtAuthenticator, token: &str) {
+pub async fn refused(name: &str, jwt: &JwtAuthenticator, token: &str) {
     answers(name, jwt, bearing(token), token, StatusCode::UNAUTHORIZED).await;
 }
 
-async fn answers(name: &str, jwt: &JwtAuthenticator, request: Request<()>, token: &str, status: StatusCode) {
+pub async fn answers(name: &str, jwt: &JwtAuthenticator, request: Request<()>, token: &str, status: StatusCode) {
     let (service, probe) = protected(jwt.clone());
     let response = send(&service, request).await;
     assert_eq!(response.status(), status, "{name}");

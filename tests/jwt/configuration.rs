@@ -71,6 +71,10 @@ fn bad_configuration_is_told() {
 fn rsa(bits: usize, exponent: &[u8]) -> String {
     let mut modulus = vec![0xff; bits / 8];
     modulus[0] = 0x80;
+    rsa_of(&modulus, exponent)
+}
+
+fn rsa_of(modulus: &[u8], exponent: &[u8]) -> String {
     format!(r#"{{"kty":"RSA","alg":"RS256","n":"{}","e":"{}"}}"#, encode(modulus), encode(exponent))
 }
 
@@ -84,6 +88,12 @@ fn keys_that_are_not_fit() {
     let jwk = |text: &str| Key::from_jwk(None, text);
     let (x, y) = (encode(&pair.public_key_raw()[1..33]), encode(&pair.public_key_raw()[33..]));
     let ec = |members: &str| jwk(&format!(r#"{{"kty":"EC","crv":"P-256","x":"{x}","y":"{y}"{members}}}"#));
+    // The last byte of y says which of the two points it is.
+    let point = pair.public_key_raw();
+    let compressed = [&spki[..26], &[2 + point[64] % 2], &point[1..33]].concat();
+    let compressed = [&[0x30, 57], &compressed[2..23], &[3, 34], &compressed[25..]].concat();
+    // Not the name of a curve, but an (empty) sequence of its parameters, as in CVE-2020-0601.
+    let explicit_curve = [&[0x30, 81, 0x30, 11][..], &spki[4..13], &[0x30, 0], &spki[23..]].concat();
     let okp = |x: &[u8]| jwk(&format!(r#"{{"kty":"OKP","crv":"Ed25519","x":"{}"}}"#, encode(x)));
     assert!(ec("").is_ok());
     assert!(ec(r#","use":"sig","key_ops":["verify"],"alg":"ES256","kid":"a","ext":true"#).is_ok());
@@ -101,6 +111,10 @@ fn keys_that_are_not_fit() {
         ("EC key for EdDSA", Key::from_pem(ed, &pem), "another type"),
         ("another curve", Key::from_pem(Algorithm::ES384, &pem), "another type"),
         ("RSA key for EC", Key::from_pem(es, mint::RSA.public_key_pem()), "another type"),
+        ("a shorter curve", Key::from_pem(Algorithm::ES512, &pem), "another type"),
+        ("a longer curve", Key::from_pem(es, mint::P521.public_key_pem()), "another type"),
+        ("a compressed point", Key::from_der(es, compressed), "another type"),
+        ("a curve by its numbers", Key::from_der(es, explicit_curve), "another type"),
         ("more behind", Key::from_der(es, [&spki[..], &[0]].concat()), "another type"),
         ("a raw point", Key::from_der(es, pair.public_key_raw()), "another type"),
         ("a raw Ed25519 point", Key::from_der(ed, mint::ED25519.public_key_raw()), "another type"),
@@ -110,9 +124,17 @@ fn keys_that_are_not_fit() {
         ("HS384 with 47 bytes", hmac(Algorithm::HS384, 47), "47 bytes"),
         ("HS512 with 63 bytes", hmac(Algorithm::HS512, 63), "63 bytes"),
         ("PEM as secret", Key::hmac(Algorithm::HS256, Secret::from(pem.clone())), "PEM"),
+        ("DER as secret", Key::hmac(Algorithm::HS256, Secret::new(spki.clone())), "DER"),
+        ("DER of RSA as secret", Key::hmac(Algorithm::HS256, Secret::new(mint::RSA.subject_public_key_info())), "DER"),
+        ("JWK as secret", Key::hmac(Algorithm::HS256, Secret::from(rsa(2048, &[1, 0, 1]))), "JWK"),
         ("RSA 1024", jwk(&rsa(1024, &[1, 0, 1])), "1024 bits"),
         ("RSA 2040", jwk(&rsa(2040, &[1, 0, 1])), "2040 bits"),
         ("RSA 16384", jwk(&rsa(16384, &[1, 0, 1])), "16384 bits"),
+        ("exponent 1", jwk(&rsa(2048, &[1])), "exponent"),
+        ("exponent 0", jwk(&rsa(2048, &[0])), "exponent"),
+        ("exponent 2^33 + 1", jwk(&rsa(2048, &[2, 0, 0, 0, 1])), "exponent"),
+        ("exponent the size of a modulus", jwk(&rsa(2048, &[0xff; 256])), "exponent"),
+        ("even modulus", jwk(&rsa_of(&[&[0x80][..], &[0xfe; 255]].concat(), &[1, 0, 1])), "modulus"),
         ("exponent 3", jwk(&rsa(2048, &[3])), "exponent"),
         ("exponent 65535", jwk(&rsa(2048, &[0xff, 0xff])), "exponent"),
         ("even exponent", jwk(&rsa(2048, &[1, 0, 2])), "exponent"),

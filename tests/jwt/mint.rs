@@ -2,13 +2,20 @@
 
 use std::sync::LazyLock;
 
+use aws_lc_rs::{
+    rand::SystemRandom,
+    signature::{ECDSA_P521_SHA512_FIXED_SIGNING, EcdsaKeyPair},
+};
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use jsonwebtoken::EncodingKey;
 use portcullis::{
     Secret,
     jwt::{Algorithm, Key},
 };
-use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_ED25519, PKCS_RSA_SHA256, RsaKeySize};
+use rcgen::{
+    KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_ECDSA_P521_SHA512, PKCS_ED25519, PKCS_RSA_SHA256,
+    RsaKeySize,
+};
 
 pub const ISSUER: &str = "https://id.example.com";
 pub const AUDIENCE: &str = "orders-api";
@@ -24,9 +31,10 @@ pub static P256: LazyLock<KeyPair> = LazyLock::new(|| KeyPair::generate_for(&PKC
 pub static P256_OF_ANOTHER: LazyLock<KeyPair> =
     LazyLock::new(|| KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap());
 pub static P384: LazyLock<KeyPair> = LazyLock::new(|| KeyPair::generate_for(&PKCS_ECDSA_P384_SHA384).unwrap());
+pub static P521: LazyLock<KeyPair> = LazyLock::new(|| KeyPair::generate_for(&PKCS_ECDSA_P521_SHA512).unwrap());
 pub static ED25519: LazyLock<KeyPair> = LazyLock::new(|| KeyPair::generate_for(&PKCS_ED25519).unwrap());
 
-pub const ALGORITHMS: [Algorithm; 12] = [
+pub const ALGORITHMS: [Algorithm; 13] = [
     Algorithm::HS256,
     Algorithm::HS384,
     Algorithm::HS512,
@@ -38,6 +46,7 @@ pub const ALGORITHMS: [Algorithm; 12] = [
     Algorithm::PS512,
     Algorithm::ES256,
     Algorithm::ES384,
+    Algorithm::ES512,
     Algorithm::EdDSA,
 ];
 
@@ -48,6 +57,7 @@ fn pair(algorithm: Algorithm) -> &'static KeyPair {
         ("RS" | "PS", _) => &RSA,
         ("ES", "256") => &P256,
         ("ES", "384") => &P384,
+        ("ES", "512") => &P521,
         ("Ed", _) => &ED25519,
         other => panic!("{other:?} has no key pair"),
     }
@@ -64,6 +74,9 @@ pub fn key(algorithm: Algorithm) -> Key {
 
 /// Signs with the key of the algorithm.
 pub fn token(algorithm: Algorithm, header: &str, claims: &str) -> String {
+    if algorithm == Algorithm::ES512 {
+        return es512(header, claims);
+    }
     let key = match algorithm.name().split_at(2).0 {
         "HS" => EncodingKey::from_secret(&SECRET),
         "RS" | "PS" => EncodingKey::from_rsa_pem(RSA.serialize_pem().as_bytes()).unwrap(),
@@ -71,6 +84,14 @@ pub fn token(algorithm: Algorithm, header: &str, claims: &str) -> String {
         _ => EncodingKey::from_ed_pem(ED25519.serialize_pem().as_bytes()).unwrap(),
     };
     signed(algorithm, &key, header, claims)
+}
+
+/// `jsonwebtoken` has no ES512; tokens of other makers stand in `tests/jwt_interop.rs`.
+fn es512(header: &str, claims: &str) -> String {
+    let message = format!("{}.{}", encode(header), encode(claims));
+    let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P521_SHA512_FIXED_SIGNING, &P521.serialize_der()).unwrap();
+    let signature = pair.sign(&SystemRandom::new(), message.as_bytes()).unwrap();
+    format!("{message}.{}", encode(signature))
 }
 
 /// Signs what is given, with the key that is given.
