@@ -11,7 +11,8 @@ use crate::{
     jwt::{
         IssuerProfile, Refusal,
         claims::Claims,
-        profile::Profile,
+        path::Mapped,
+        routes::Routes,
         token::{self, Buffer},
     },
     now::Now,
@@ -29,9 +30,9 @@ pub struct JwtAuthenticator {
 }
 
 struct Shared {
-    profiles: Box<[Profile]>,
+    routes: Routes,
     /// The claims that any profile maps.
-    names: Box<[Box<str>]>,
+    mapped: Mapped,
     leeway: Duration,
     challenge: Challenge,
     invalid_token: Challenges,
@@ -63,21 +64,21 @@ impl Shared {
         let mut rest = buffer.rest();
         let header = token::read_header(token::text(token::decode(parts.header, &mut rest)?)?)?;
         let claims_text = token::text(token::decode(parts.claims, &mut rest)?)?;
-        let claims = Claims::read(claims_text, &self.names)?;
+        let claims = Claims::read(claims_text, &self.mapped)?;
         // The issuer comes first, then its keys: keys are never pooled across issuers (RFC 8725 §3.8).
-        let profile = claims.iss.as_deref().and_then(|iss| self.profiles.iter().find(|known| *known.issuer == *iss));
-        let profile = profile.ok_or(Refusal("iss is missing or not known"))?;
-        profile.check(&header, &claims, Duration::from_nanos(at.unix_nanos()), self.leeway)?;
+        let known = claims.iss.as_deref().and_then(|iss| self.routes.find(iss));
+        let (profile, name) = known.ok_or(Refusal("iss is missing or not known"))?;
+        profile.check(name, &header, &claims, Duration::from_nanos(at.unix_nanos()), self.leeway)?;
         let signature = token::decode(parts.signature, &mut rest)?;
         profile.check_signature(&header, parts.signed.as_bytes(), signature)?;
-        profile.principal(&claims, claims_text)
+        profile.principal(name, &claims, claims_text)
     }
 }
 
 impl fmt::Debug for JwtAuthenticator {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("JwtAuthenticator")
-            .field("issuers", &self.shared.profiles)
+            .field("issuers", &self.shared.routes)
             .field("leeway", &self.shared.leeway)
             .field("challenge", &self.shared.challenge)
             .finish_non_exhaustive()
@@ -153,20 +154,17 @@ impl JwtAuthenticatorBuilder {
         if self.leeway > MAX_LEEWAY {
             return Err(ConfigError::new("JWT leeway", format!("{:?}", self.leeway), "must be at most 300 s"));
         }
-        let mut names: Vec<Box<str>> = vec!["scope".into()];
-        let mut profiles: Vec<Profile> = Vec::with_capacity(self.profiles.len());
+        let mut mapped = Mapped::new();
+        let mut routes = Routes::default();
         for profile in self.profiles {
-            if profiles.iter().any(|known| *known.issuer == *profile.name()) {
-                return Err(ConfigError::new("JWT issuer", format!("{:?}", profile.name()), "stands twice"));
-            }
-            profiles.push(profile.accept(&mut names)?);
+            routes.add(profile.accept(&mut mapped)?)?;
         }
         let challenge = Challenge::new("Bearer", &self.realm)?;
         let invalid_token = challenge.clone().with("error", "invalid_token")?;
         Ok(JwtAuthenticator {
             shared: Arc::new(Shared {
-                profiles: profiles.into(),
-                names: names.into(),
+                routes,
+                mapped,
                 leeway: self.leeway,
                 challenge,
                 invalid_token: [invalid_token].into_iter().collect(),

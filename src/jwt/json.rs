@@ -10,7 +10,7 @@ use serde::{
     de::{DeserializeSeed, Error as _, MapAccess, SeqAccess, Visitor},
 };
 
-use crate::jwt::Refusal;
+use crate::jwt::{Refusal, path::Branch};
 
 /// The object itself is the first level.
 pub(super) const MAX_DEPTH: u8 = 16;
@@ -127,9 +127,9 @@ impl<'de, A: MapAccess<'de>> Value<'_, 'de, A> {
         self.map.next_value_seed(Skip { state: self.state, depth: 1 })
     }
 
-    /// Reads a value of any type, and keeps it if it is a string or an array of strings.
-    pub(super) fn shape(self) -> Result<Shape<'de>, A::Error> {
-        self.map.next_value_seed(Keep { state: self.state, depth: 1 })
+    /// Reads a value of any type, and keeps what the branch leads to: strings and arrays of strings as they are.
+    pub(super) fn pick(self, branch: &Branch, found: &mut Vec<(usize, Shape<'de>)>) -> Result<(), A::Error> {
+        self.map.next_value_seed(Pick { state: self.state, depth: 1, branch, found })
     }
 }
 
@@ -180,28 +180,28 @@ impl<'de> Deserialize<'de> for Shape<'de> {
 }
 
 macro_rules! scalars {
-    ($value:ty, $other:expr) => {
+    ($this:ident, $value:ty, $other:expr) => {
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             f.write_str("a JSON value")
         }
 
-        fn visit_bool<E>(self, _: bool) -> Result<$value, E> {
+        fn visit_bool<E>($this, _: bool) -> Result<$value, E> {
             Ok($other)
         }
 
-        fn visit_i64<E>(self, _: i64) -> Result<$value, E> {
+        fn visit_i64<E>($this, _: i64) -> Result<$value, E> {
             Ok($other)
         }
 
-        fn visit_u64<E>(self, _: u64) -> Result<$value, E> {
+        fn visit_u64<E>($this, _: u64) -> Result<$value, E> {
             Ok($other)
         }
 
-        fn visit_f64<E>(self, _: f64) -> Result<$value, E> {
+        fn visit_f64<E>($this, _: f64) -> Result<$value, E> {
             Ok($other)
         }
 
-        fn visit_unit<E>(self) -> Result<$value, E> {
+        fn visit_unit<E>($this) -> Result<$value, E> {
             Ok($other)
         }
     };
@@ -224,7 +224,7 @@ impl<'de> DeserializeSeed<'de> for Skip<'_, 'de> {
 impl<'de> Visitor<'de> for Skip<'_, 'de> {
     type Value = ();
 
-    scalars!((), ());
+    scalars!(self, (), ());
 
     fn visit_str<E>(self, _: &str) -> Result<(), E> {
         Ok(())
@@ -264,7 +264,7 @@ impl<'de> DeserializeSeed<'de> for Keep<'_, 'de> {
 impl<'de> Visitor<'de> for Keep<'_, 'de> {
     type Value = Shape<'de>;
 
-    scalars!(Shape<'de>, Shape::Other);
+    scalars!(self, Shape<'de>, Shape::Other);
 
     fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Shape<'de>, E> {
         Ok(Shape::Text(Cow::Borrowed(text)))
@@ -288,6 +288,77 @@ impl<'de> Visitor<'de> for Keep<'_, 'de> {
 
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Shape<'de>, A::Error> {
         Skip { state: self.state, depth: self.depth }.visit_map(map).map(|()| Shape::Other)
+    }
+}
+
+/// Reads a value at this depth, strictly, and keeps what the branch leads to.
+struct Pick<'a, 'de> {
+    state: &'a mut State<'de>,
+    depth: u8,
+    branch: &'a Branch,
+    found: &'a mut Vec<(usize, Shape<'de>)>,
+}
+
+impl<'de> Pick<'_, 'de> {
+    /// Keeps a value that is not an object. What should stand inside it is of the wrong type then, not missing.
+    fn keep(self, shape: Shape<'de>) {
+        self.branch.for_each_below(&mut |place| self.found.push((place, Shape::Other)));
+        if let Some(place) = self.branch.place() {
+            self.found.push((place, shape));
+        }
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Pick<'_, 'de> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        if self.branch.is_leaf() {
+            let shape = Keep { state: &mut *self.state, depth: self.depth }.deserialize(deserializer)?;
+            self.keep(shape);
+            return Ok(());
+        }
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Pick<'_, 'de> {
+    type Value = ();
+
+    scalars!(self, (), self.keep(Shape::Other));
+
+    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<(), E> {
+        self.keep(Shape::Text(Cow::Borrowed(text)));
+        Ok(())
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<(), E> {
+        self.keep(Shape::Text(Cow::Owned(text.to_owned())));
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<(), A::Error> {
+        let shape = Keep { state: &mut *self.state, depth: self.depth }.visit_seq(seq)?;
+        self.keep(shape);
+        Ok(())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        let depth = self.state.deeper(self.depth)?;
+        let first = self.state.names.len();
+        if let Some(place) = self.branch.place() {
+            self.found.push((place, Shape::Other));
+        }
+        while let Some(Text(name)) = map.next_key()? {
+            match self.branch.below().find(&name) {
+                Some(branch) => {
+                    map.next_value_seed(Pick { state: &mut *self.state, depth, branch, found: &mut *self.found })?;
+                }
+                None => map.next_value_seed(Skip { state: &mut *self.state, depth })?,
+            }
+            self.state.add_name(name)?;
+        }
+        self.state.close(first)
     }
 }
 

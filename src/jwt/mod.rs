@@ -65,7 +65,10 @@ mod json;
 mod jwk;
 mod key;
 mod key_set;
+mod path;
 mod profile;
+mod routes;
+mod rules;
 mod token;
 
 pub use algorithm::Algorithm;
@@ -73,6 +76,7 @@ pub use authenticator::{JwtAuthenticator, JwtAuthenticatorBuilder};
 pub use issuer::{Issuer, IssuerProfile, IssuerTokens};
 pub use key::Key;
 pub use key_set::KeySet;
+pub use path::ClaimPath;
 
 /// Why a token is refused, for the operator. A fixed text, never a part of the token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
