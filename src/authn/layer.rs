@@ -56,7 +56,8 @@ impl AuthnLayer {
     }
 
     /// Passes requests without any credential; a guard further inside decides about them. A bad credential is refused
-    /// all the same.
+    /// all the same, but for a cookie: browsers send it by themselves, so with a bad one the request is anonymous, and a
+    /// guard that needs an identity refuses it for that cookie.
     pub fn allow_anonymous(mut self) -> Self {
         Arc::make_mut(&mut self.shared).allow_anonymous = true;
         self
@@ -92,11 +93,16 @@ impl AuthnLayer {
                 Ok(CachePrivate(true))
             }
             Outcome::Refused(rejection) => Err(self.with_challenges(rejection)),
-            Outcome::Absent if head.headers().contains_key(header::AUTHORIZATION) => {
+            Outcome::Absent | Outcome::RefusedIfNeeded(_) if head.headers().contains_key(header::AUTHORIZATION) => {
                 let rejection =
                     Rejection::new(RejectionKind::InvalidCredential, "no authenticator claims this Authorization");
                 Err(self.with_challenges(rejection))
             }
+            Outcome::RefusedIfNeeded(rejection) if shared.allow_anonymous => {
+                envelope.refused_if_needed = Some(Box::new(self.with_challenges(rejection)));
+                Ok(CachePrivate(false))
+            }
+            Outcome::RefusedIfNeeded(rejection) => Err(self.with_challenges(rejection)),
             Outcome::Absent if shared.allow_anonymous => Ok(CachePrivate(false)),
             Outcome::Absent => {
                 Err(self.with_challenges(Rejection::new(RejectionKind::Unauthenticated, "no credential")))
@@ -154,7 +160,12 @@ impl Step for AuthnLayer {
 
     fn amend_request(&self, _: &CachePrivate, headers: &mut HeaderMap) {
         for name in &self.shared.headers {
-            if let Some(value) = headers.get_mut(name) {
+            if *name == header::COOKIE {
+                // The one such field that may stand on several lines (RFC 9113 §8.2.3).
+                for (_, value) in headers.iter_mut().filter(|(name, _)| *name == header::COOKIE) {
+                    value.set_sensitive(true);
+                }
+            } else if let Some(value) = headers.get_mut(name) {
                 value.set_sensitive(true);
             }
         }

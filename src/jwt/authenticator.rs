@@ -1,6 +1,7 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
+use http::HeaderName;
 
 use crate::{
     authn::{Authenticator, Outcome},
@@ -9,9 +10,10 @@ use crate::{
     error::ConfigError,
     head::RequestHead,
     jwt::{
-        IssuerProfile, Refusal,
+        CookiePlace, IssuerProfile, Refusal,
         claims::Claims,
         path::Mapped,
+        place::Places,
         routes::Routes,
         token::{self, Buffer},
     },
@@ -20,10 +22,11 @@ use crate::{
     rejection::{Rejection, RejectionKind},
 };
 
-/// Authenticates requests by a JWT in `Authorization: Bearer`. See the [module docs](crate::jwt).
+/// Authenticates requests by a JWT in `Authorization: Bearer`, or where the builder says. See the
+/// [module docs](crate::jwt).
 ///
 /// It claims a Bearer token that has a dot in it; one without is somebody else's opaque token, and another scheme somebody
-/// else's credential. It always answers at once. A clone costs one reference count.
+/// else's credential. A header field or cookie that it was given is its own, whatever stands there. It always answers at once. A clone costs one reference count.
 #[derive(Clone)]
 pub struct JwtAuthenticator {
     shared: Arc<Shared>,
@@ -34,6 +37,7 @@ struct Shared {
     /// The claims that any profile maps.
     mapped: Mapped,
     leeway: Duration,
+    places: Places,
     challenge: Challenge,
     invalid_token: Challenges,
 }
@@ -41,7 +45,14 @@ struct Shared {
 impl JwtAuthenticator {
     /// Starts a configuration.
     pub fn builder() -> JwtAuthenticatorBuilder {
-        JwtAuthenticatorBuilder { profiles: Vec::new(), leeway: DEFAULT_LEEWAY, realm: "api".to_owned() }
+        JwtAuthenticatorBuilder {
+            profiles: Vec::new(),
+            leeway: DEFAULT_LEEWAY,
+            realm: "api".to_owned(),
+            authorization: true,
+            headers: Vec::new(),
+            cookies: Vec::new(),
+        }
     }
 
     /// Checks a token that came by another way than `Authorization`, in the first message of a WebSocket for example.
@@ -80,6 +91,7 @@ impl fmt::Debug for JwtAuthenticator {
         f.debug_struct("JwtAuthenticator")
             .field("issuers", &self.shared.routes)
             .field("leeway", &self.shared.leeway)
+            .field("places", &self.shared.places)
             .field("challenge", &self.shared.challenge)
             .finish_non_exhaustive()
     }
@@ -91,13 +103,15 @@ impl Authenticator for JwtAuthenticator {
         vec![self.shared.challenge.clone()]
     }
 
+    fn credential_headers(&self) -> Vec<HeaderName> {
+        self.shared.places.fields()
+    }
+
     fn authenticate_now(&self, head: &RequestHead<'_>, at: Instants) -> Now<Outcome> {
-        Now::Known(match head.authorization() {
-            Ok(Some(credential)) if credential.is_scheme("Bearer") && credential.token().contains('.') => {
-                self.verify(credential.token(), at).map_or_else(Outcome::from, Outcome::verified)
-            }
-            Ok(_) => Outcome::Absent,
-            Err(rejection) => rejection.into(),
+        Now::Known(match self.shared.places.find(head, &self.shared.invalid_token) {
+            Ok(Some(presented)) => presented.conclude(self.verify(presented.token, at)),
+            Ok(None) => Outcome::Absent,
+            Err(outcome) => outcome,
         })
     }
 
@@ -119,6 +133,9 @@ pub struct JwtAuthenticatorBuilder {
     profiles: Vec<IssuerProfile>,
     leeway: Duration,
     realm: String,
+    authorization: bool,
+    headers: Vec<String>,
+    cookies: Vec<CookiePlace>,
 }
 
 impl JwtAuthenticatorBuilder {
@@ -141,12 +158,40 @@ impl JwtAuthenticatorBuilder {
         self
     }
 
+    /// Takes tokens from this header field as well, for a proxy that authenticates people and hands on who they are:
+    /// `x-goog-iap-jwt-assertion`, for example. The value is the bare token, on one line.
+    ///
+    /// A request with tokens in two places is refused with `400`, and so is one with an `Authorization` besides, which nobody
+    /// would look at.
+    ///
+    /// # Security
+    /// The token is verified as any other, so a client that sends the field itself gains nothing. But a proxy that logs people
+    /// in by a cookie must guard against cross-site requests itself: nothing here can tell them.
+    pub fn header(mut self, name: impl Into<String>) -> Self {
+        self.headers.push(name.into());
+        self
+    }
+
+    /// Takes tokens from this cookie as well, where no `Authorization` and no header field of
+    /// [`header`](Self::header) came. A bad cookie makes a request anonymous, and refuses it only where an identity is needed.
+    pub fn cookie(mut self, place: CookiePlace) -> Self {
+        self.cookies.push(place);
+        self
+    }
+
+    /// Takes no tokens from `Authorization`, only from the header fields and cookies that are named.
+    pub fn without_authorization(mut self) -> Self {
+        self.authorization = false;
+        self
+    }
+
     /// Finishes the authenticator.
     ///
     /// # Errors
     /// If there is no issuer or one stands twice; an issuer or audience is empty; an issuer has no algorithm, lacks a key
     /// for one, or mixes symmetric with asymmetric keys; a mapped claim is empty or registered; an access-token option is
-    /// set for ID tokens; the leeway is above 300 s; the realm is not printable ASCII without quotes.
+    /// set for ID tokens; the leeway is above 300 s; there is no place for tokens, one stands twice, or a header field has another
+    /// meaning; the realm is not printable ASCII without quotes.
     pub fn build(self) -> Result<JwtAuthenticator, ConfigError> {
         if self.profiles.is_empty() {
             return Err(ConfigError::new("JWT issuers", "none", "must be at least one"));
@@ -159,13 +204,15 @@ impl JwtAuthenticatorBuilder {
         for profile in self.profiles {
             routes.add(profile.accept(&mut mapped)?)?;
         }
-        let challenge = Challenge::new("Bearer", &self.realm)?;
+        let places = Places::new(self.authorization, self.headers, self.cookies)?;
+        let challenge = Challenge::new(places.scheme(), &self.realm)?;
         let invalid_token = challenge.clone().with("error", "invalid_token")?;
         Ok(JwtAuthenticator {
             shared: Arc::new(Shared {
                 routes,
                 mapped,
                 leeway: self.leeway,
+                places,
                 challenge,
                 invalid_token: [invalid_token].into_iter().collect(),
             }),

@@ -13,7 +13,7 @@ use crate::{
 
 /// An issuer and its keys. It becomes a usable [`IssuerProfile`] only once the token kind, the audience and the algorithms
 /// are said: [`access_tokens`](Self::access_tokens) or [`id_tokens`](Self::id_tokens), then
-/// [`algorithms`](IssuerTokens::algorithms). For the providers that many services use, `Provider`
+/// [`algorithms`](IssuerTokens::algorithms). For the providers that many services use, [`Provider`](crate::jwt::Provider)
 /// says all three.
 ///
 /// ```

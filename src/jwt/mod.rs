@@ -58,6 +58,7 @@
 mod algorithm;
 mod authenticator;
 mod claims;
+mod csrf;
 mod date;
 mod der;
 mod issuer;
@@ -66,17 +67,22 @@ mod jwk;
 mod key;
 mod key_set;
 mod path;
+mod place;
 mod profile;
+mod provider;
 mod routes;
 mod rules;
 mod token;
 
 pub use algorithm::Algorithm;
 pub use authenticator::{JwtAuthenticator, JwtAuthenticatorBuilder};
+pub use csrf::CsrfRules;
 pub use issuer::{Issuer, IssuerProfile, IssuerTokens};
 pub use key::Key;
 pub use key_set::KeySet;
 pub use path::ClaimPath;
+pub use place::CookiePlace;
+pub use provider::Provider;
 
 /// Why a token is refused, for the operator. A fixed text, never a part of the token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
