@@ -3,8 +3,6 @@
 #![expect(
     clippy::unwrap_used,
     clippy::panic,
-    clippy::string_slice,
-    clippy::indexing_slicing,
     unreachable_pub,
     dead_code,
     reason = "helpers of tests are shared and panic as tests do"

@@ -4,7 +4,6 @@
 #![expect(
     clippy::unwrap_used,
     clippy::panic,
-    clippy::indexing_slicing,
     unreachable_pub,
     dead_code,
     reason = "helpers of tests are shared and panic as tests do"

@@ -163,35 +163,37 @@ mod tests {
     #[test]
     fn who_may_be_spoken_for() {
         let listed = CsrfRules::origins(["https://app.example.com", "https://b.example.com"]).unwrap();
-        let (site, origin) = ("sec-fetch-site", "origin");
-        let app = (origin, "https://app.example.com");
-        let rows: [(&str, &str, &[(&str, &str)], bool, bool); 26] = [
+        const SITE: &str = "sec-fetch-site";
+        const FROM: &str = "origin";
+        const APP: (&str, &str) = (FROM, "https://app.example.com");
+        type Fields = &'static [(&'static str, &'static str)];
+        let rows: [(&str, &str, Fields, bool, bool); 26] = [
             ("plain GET", "GET", &[], true, true),
-            ("cross-site GET", "GET", &[(site, "cross-site")], true, true),
-            ("HEAD", "HEAD", &[(site, "cross-site")], true, true),
+            ("cross-site GET", "GET", &[(SITE, "cross-site")], true, true),
+            ("HEAD", "HEAD", &[(SITE, "cross-site")], true, true),
             ("POST that says nothing", "POST", &[], false, false),
-            ("same origin", "POST", &[(site, "same-origin")], true, true),
-            ("by the user", "POST", &[(site, "none")], true, true),
-            ("same site", "POST", &[(site, "same-site")], false, false),
-            ("cross site", "POST", &[(site, "cross-site")], false, false),
-            ("unknown site", "POST", &[(site, "other")], false, false),
-            ("capitals", "POST", &[(site, "Same-Origin")], false, false),
-            ("cross site, listed", "POST", &[(site, "cross-site"), app], true, false),
-            ("listed", "DELETE", &[app], true, false),
-            ("the second listed", "PUT", &[(origin, "https://b.example.com")], true, false),
-            ("not listed", "POST", &[(origin, "https://evil.example")], false, false),
-            ("null", "POST", &[(origin, "null")], false, false),
-            ("listed, other scheme", "POST", &[(origin, "http://app.example.com")], false, false),
-            ("listed, with more", "POST", &[(origin, "https://app.example.com.evil.example")], false, false),
-            ("listed, in capitals", "POST", &[(origin, "https://APP.example.com")], false, false),
-            ("two origins", "POST", &[app, (origin, "https://evil.example")], false, false),
-            ("two sites", "POST", &[(site, "cross-site"), (site, "same-origin")], false, false),
-            ("listed, two sites", "POST", &[app, (site, "cross-site"), (site, "same-origin")], false, false),
+            ("same origin", "POST", &[(SITE, "same-origin")], true, true),
+            ("by the user", "POST", &[(SITE, "none")], true, true),
+            ("same site", "POST", &[(SITE, "same-site")], false, false),
+            ("cross site", "POST", &[(SITE, "cross-site")], false, false),
+            ("unknown site", "POST", &[(SITE, "other")], false, false),
+            ("capitals", "POST", &[(SITE, "Same-Origin")], false, false),
+            ("cross site, listed", "POST", &[(SITE, "cross-site"), APP], true, false),
+            ("listed", "DELETE", &[APP], true, false),
+            ("the second listed", "PUT", &[(FROM, "https://b.example.com")], true, false),
+            ("not listed", "POST", &[(FROM, "https://evil.example")], false, false),
+            ("null", "POST", &[(FROM, "null")], false, false),
+            ("listed, other scheme", "POST", &[(FROM, "http://app.example.com")], false, false),
+            ("listed, with more", "POST", &[(FROM, "https://app.example.com.evil.example")], false, false),
+            ("listed, in capitals", "POST", &[(FROM, "https://APP.example.com")], false, false),
+            ("two origins", "POST", &[APP, (FROM, "https://evil.example")], false, false),
+            ("two sites", "POST", &[(SITE, "cross-site"), (SITE, "same-origin")], false, false),
+            ("listed, two sites", "POST", &[APP, (SITE, "cross-site"), (SITE, "same-origin")], false, false),
             ("WebSocket", "GET", &[("upgrade", "websocket")], false, false),
-            ("WebSocket of a site", "GET", &[("upgrade", "websocket"), (site, "cross-site")], false, false),
-            ("WebSocket, listed", "GET", &[("upgrade", "websocket"), app], true, false),
+            ("WebSocket of a site", "GET", &[("upgrade", "websocket"), (SITE, "cross-site")], false, false),
+            ("WebSocket, listed", "GET", &[("upgrade", "websocket"), APP], true, false),
             ("WebSocket without upgrade", "GET", &[("sec-websocket-key", "x")], false, false),
-            ("WebSocket over HTTP/2", "CONNECT", &[(origin, "https://evil.example")], false, false),
+            ("WebSocket over HTTP/2", "CONNECT", &[(FROM, "https://evil.example")], false, false),
         ];
         for (name, method, fields, by_list, by_site) in rows {
             let mut request = Request::new(());
