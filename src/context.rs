@@ -164,6 +164,8 @@ pub(crate) struct Envelope {
     pub(crate) client_identity: Option<Principal>,
     /// What a `401` from further inside offers.
     pub(crate) challenges: Challenges,
+    /// The refusal of a credential that only counts where an identity is needed.
+    pub(crate) refused_if_needed: Option<Box<Rejection>>,
     pub(crate) route: Option<Arc<str>>,
     pub(crate) policy: Option<Arc<dyn PolicyBackend>>,
     pub(crate) trail: Trail,
@@ -181,6 +183,7 @@ impl Envelope {
             subject: None,
             client_identity: None,
             challenges: Challenges::none(),
+            refused_if_needed: None,
             route: None,
             policy: None,
             trail: Trail::default(),
@@ -224,8 +227,11 @@ impl Envelope {
 
     /// The identity that a rule needs, or the `401` that asks for one.
     pub(crate) fn authenticated(&self) -> Result<&Principal, Rejection> {
-        self.subject.as_ref().ok_or_else(|| {
-            Rejection::new(RejectionKind::Unauthenticated, "no credential").with_challenges(self.challenges.clone())
+        self.subject.as_ref().ok_or_else(|| match &self.refused_if_needed {
+            Some(rejection) => Rejection::clone(rejection),
+            None => {
+                Rejection::new(RejectionKind::Unauthenticated, "no credential").with_challenges(self.challenges.clone())
+            }
         })
     }
 

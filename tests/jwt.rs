@@ -111,7 +111,6 @@ fn what_may_vary() {
         ("audience in an array", claims_but("aud", r#"["billing","orders-api"]"#)),
         ("fraction of a second", claims_but("exp", "9000000000.5")),
         ("exponent", claims_but("exp", "9e9")),
-        ("no iat", claims_but("iat", "")),
         ("unknown claims", claims_but("address", r#"{"street":["a",{"b":null}]}"#)),
         ("escapes", claims_but("sub", r#""\u0061lice""#)),
     ];
@@ -171,6 +170,7 @@ fn the_principal_has_what_the_token_says() {
 fn a_client_that_acts_for_itself_is_a_service() {
     let principal = access().verify(&with_claims(&claims_but("client_id", r#""alice""#)), at(NOW)).unwrap();
     assert_eq!(principal.kind(), PrincipalKind::Service);
+    assert_eq!(access().verify(&with_claims(CLAIMS), at(NOW)).unwrap().kind(), PrincipalKind::User);
 }
 
 #[test]
@@ -199,10 +199,12 @@ fn mapped_claims_keep_their_types() {
 #[test]
 fn times_to_the_second() {
     let strict = |profile: IssuerProfile, leeway| {
+        let profile = profile.may_lack(["iat", "client_id", "jti"]);
         JwtAuthenticator::builder().issuer(profile).leeway(Duration::from_secs(leeway)).build().unwrap()
     };
     let plain = || es256(issuer().access_tokens(AUDIENCE));
     let short = || plain().max_lifetime(Duration::from_secs(600));
+    let young = || plain().max_age(Duration::from_secs(600));
     let times = |exp: &str, nbf: &str, iat: &str| {
         let claims = format!(r#"{{"iss":"{ISSUER}","sub":"a","aud":"{AUDIENCE}"{exp}{nbf}{iat}}}"#);
         with_claims(&claims)
@@ -223,6 +225,18 @@ fn times_to_the_second() {
         ("lives too long", strict(short(), 0), times(late, "", iat), NOW, Some("token lives longer than allowed")),
         ("lives long, iat unknown", strict(short(), 0), times(late, "", ""), NOW, Some("iat is missing")),
         ("lives long enough", strict(short(), 0), times(r#","exp":1800000600"#, "", iat), NOW, None),
+        ("as old as may be", strict(young(), 0), times(late, "", iat), NOW + 600, None),
+        ("too old", strict(young(), 0), times(late, "", iat), NOW + 601, Some("token is older than allowed")),
+        ("too old, within the leeway", strict(young(), 60), times(late, "", iat), NOW + 660, None),
+        ("too old, leeway spent", strict(young(), 60), times(late, "", iat), NOW + 661, Some("token is older")),
+        ("of unknown age", strict(young(), 0), times(late, "", ""), NOW, Some("iat is missing")),
+        (
+            "logged in later than now",
+            strict(plain(), 0),
+            times(late, r#","auth_time":1800000001"#, ""),
+            NOW,
+            Some("auth_time is in the future"),
+        ),
         (
             "clock at its end",
             strict(plain(), 300),
@@ -240,6 +254,22 @@ fn times_to_the_second() {
             }
         }
     }
+}
+
+#[test]
+fn what_rfc_9068_requires_is_required_unless_said_otherwise() {
+    let tolerant = |claims: &[&str]| trusting(es256(issuer().access_tokens(AUDIENCE)).may_lack(claims.iter().copied()));
+    for claim in ["client_id", "iat", "jti"] {
+        let token = with_claims(&claims_but(claim, ""));
+        let rejection = access().verify(&token, at(NOW)).unwrap_err();
+        assert_eq!(rejection.reason(), format!("{claim} is missing"));
+        assert!(tolerant(&[claim]).verify(&token, at(NOW)).is_ok(), "{claim}");
+        let others: Vec<&str> = ["client_id", "iat", "jti"].into_iter().filter(|other| *other != claim).collect();
+        assert!(tolerant(&others).verify(&token, at(NOW)).is_err(), "{claim}");
+    }
+    let sid = || trusting(es256(issuer().access_tokens(AUDIENCE)).required(["sid"]));
+    assert!(sid().verify(&with_claims(CLAIMS), at(NOW)).is_err());
+    assert!(sid().verify(&with_claims(&claims_but("sid", r#""s""#)), at(NOW)).is_ok());
 }
 
 #[test]

@@ -18,13 +18,14 @@ pub struct Identity {
     subject: Principal,
     client: Option<Principal>,
     left_authorization: bool,
+    ambient: bool,
 }
 
 impl Identity {
     /// A subject that an application with an identity of its own acts for.
     #[must_use]
     pub const fn with_client(subject: Principal, client: Principal) -> Self {
-        Self { subject, client: Some(client), left_authorization: false }
+        Self { subject, client: Some(client), left_authorization: false, ambient: false }
     }
 
     /// The identity in a slot.
@@ -44,6 +45,18 @@ impl Identity {
         self
     }
 
+    /// Says that the credential is one that the client's software sends by itself, a cookie or a client certificate. It
+    /// only counts where no other credential came: beside one, it is ignored.
+    #[must_use]
+    pub const fn ambient(mut self) -> Self {
+        self.ambient = true;
+        self
+    }
+
+    pub(crate) const fn is_ambient(&self) -> bool {
+        self.ambient
+    }
+
     pub(crate) const fn has_left_authorization(&self) -> bool {
         self.left_authorization
     }
@@ -55,14 +68,14 @@ impl Identity {
 
 impl From<Principal> for Identity {
     fn from(subject: Principal) -> Self {
-        Self { subject, client: None, left_authorization: false }
+        Self { subject, client: None, left_authorization: false, ambient: false }
     }
 }
 
 /// What an [`Authenticator`] found.
 #[derive(Clone, Debug)]
 #[must_use]
-#[expect(clippy::exhaustive_enums, reason = "complete by definition: nothing, somebody, or a refusal")]
+#[expect(clippy::exhaustive_enums, reason = "complete by definition: nothing, somebody, or a refusal of either kind")]
 pub enum Outcome {
     /// No credential of this authenticator's kind was presented. Not a failure.
     Absent,
@@ -71,6 +84,10 @@ pub enum Outcome {
     /// A credential was presented and is not accepted, or could not be checked. The request is refused; no other
     /// authenticator is asked.
     Refused(Rejection),
+    /// As [`Refused`](Self::Refused), for a credential that the client's software sends by itself: a cookie, for example,
+    /// that expired. Where anonymous requests pass it counts as absent; where an identity is needed the request is
+    /// refused with this. Beside another credential it is ignored.
+    RefusedIfNeeded(Rejection),
 }
 
 impl Outcome {
@@ -93,6 +110,8 @@ impl From<Rejection> for Outcome {
 ///   [`Refused`](Outcome::Refused) with [`InvalidCredential`](crate::RejectionKind::InvalidCredential).
 /// - An identity whose credential did not come in `Authorization` says so:
 ///   [`Identity::leaving_authorization`]. Else a second credential there, which nobody read, would pass.
+/// - A credential that clients send by themselves, such as a cookie, is [`RefusedIfNeeded`](Outcome::RefusedIfNeeded) or
+///   [`ambient`](Identity::ambient).
 /// - A backend that fails is [`Unavailable`](crate::RejectionKind::Unavailable), never "bad credential".
 /// - [`authenticate_now`](Self::authenticate_now) and [`authenticate`](Self::authenticate) agree. The conformance suite
 ///   (feature `conformance`) checks it.

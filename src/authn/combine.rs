@@ -14,7 +14,8 @@ use crate::{
 
 /// Takes exactly one credential, of any of these kinds: a tuple of two to four authenticators.
 ///
-/// They are asked in order. A bad credential refuses at once; two good ones refuse with `400` (RFC 6750 §2).
+/// They are asked in order. A bad credential refuses at once; two good ones refuse with `400` (RFC 6750 §2). A cookie,
+/// good or bad, does not count beside a credential that was sent on purpose.
 ///
 /// ```
 /// use portcullis::{Challenge, authn::{Outcome, authenticate_fn, one_of}};
@@ -67,17 +68,24 @@ struct Found(Outcome);
 impl Found {
     /// Takes the next outcome in; `Break` once the request is refused.
     fn add(&mut self, outcome: Outcome) -> Result<(), Rejection> {
-        match (&self.0, outcome) {
-            (_, Outcome::Refused(rejection)) => Err(rejection),
-            (Outcome::Verified(_), Outcome::Verified(_)) => {
-                Err(Rejection::new(RejectionKind::InvalidRequest, "two credentials where one is taken"))
+        let takes_over = match (&self.0, &outcome) {
+            (Outcome::Verified(one), Outcome::Verified(other)) if one.is_ambient() == other.is_ambient() => {
+                return Err(Rejection::new(RejectionKind::InvalidRequest, "two credentials where one is taken"));
             }
-            (_, verified @ Outcome::Verified(_)) => {
-                self.0 = verified;
-                Ok(())
-            }
-            (_, Outcome::Absent) => Ok(()),
+            (_, Outcome::Refused(_)) => true,
+            (_, Outcome::Absent) => false,
+            (Outcome::Absent, _) => true,
+            // What was sent on purpose counts; of what was not, the bad one.
+            (_, Outcome::Verified(identity)) => !identity.is_ambient(),
+            (Outcome::Verified(identity), Outcome::RefusedIfNeeded(_)) => identity.is_ambient(),
+            (Outcome::Refused(_) | Outcome::RefusedIfNeeded(_), Outcome::RefusedIfNeeded(_)) => false,
+        };
+        match outcome {
+            Outcome::Refused(rejection) => return Err(rejection),
+            outcome if takes_over => self.0 = outcome,
+            _ => {}
         }
+        Ok(())
     }
 }
 
@@ -144,14 +152,27 @@ impl<C, S> Both<C, S> {
         match (client, subject) {
             (Outcome::Refused(rejection), _) | (_, Outcome::Refused(rejection)) => rejection.into(),
             (Outcome::Absent, Outcome::Absent) => Outcome::Absent,
+            (Outcome::RefusedIfNeeded(rejection), Outcome::Verified(other))
+            | (Outcome::Verified(other), Outcome::RefusedIfNeeded(rejection))
+                if !other.is_ambient() =>
+            {
+                rejection.into()
+            }
+            (Outcome::RefusedIfNeeded(rejection), _) | (_, Outcome::RefusedIfNeeded(rejection)) => {
+                Outcome::RefusedIfNeeded(rejection)
+            }
             // The two overlap, and both read the same credential.
             (Outcome::Verified(client), Outcome::Verified(subject)) if client == subject => self.half_is_missing(),
             (Outcome::Verified(client), Outcome::Verified(subject)) => {
                 let left_authorization = client.has_left_authorization() && subject.has_left_authorization();
+                let ambient = client.is_ambient() && subject.is_ambient();
                 match (client.into_parts(), subject.into_parts()) {
                     ((client, None), (subject, None)) => {
-                        let pair = Identity::with_client(subject, client);
-                        Outcome::Verified(if left_authorization { pair.leaving_authorization() } else { pair })
+                        let mut pair = Identity::with_client(subject, client);
+                        if left_authorization {
+                            pair = pair.leaving_authorization();
+                        }
+                        Outcome::Verified(if ambient { pair.ambient() } else { pair })
                     }
                     _ => Rejection::new(RejectionKind::Misconfigured, "`both` inside `both`: two clients for one slot")
                         .into(),

@@ -60,7 +60,8 @@ impl AuthnLayer {
     }
 
     /// Passes requests without any credential; a guard further inside decides about them. A bad credential is refused
-    /// all the same.
+    /// all the same, but for a cookie: browsers send it by themselves, so with a bad one the request is anonymous, and a
+    /// guard that needs an identity refuses it for that cookie.
     pub fn allow_anonymous(mut self) -> Self {
         Arc::make_mut(&mut self.shared).allow_anonymous = true;
         self
@@ -96,11 +97,16 @@ impl AuthnLayer {
                 Ok(self.passed(true))
             }
             Outcome::Refused(rejection) => Err(self.with_challenges(rejection)),
-            Outcome::Absent if head.headers().contains_key(header::AUTHORIZATION) => {
+            Outcome::Absent | Outcome::RefusedIfNeeded(_) if head.headers().contains_key(header::AUTHORIZATION) => {
                 let rejection =
                     Rejection::new(RejectionKind::InvalidCredential, "no authenticator claims this Authorization");
                 Err(rejection.with_challenges(shared.unclaimed.clone()))
             }
+            Outcome::RefusedIfNeeded(rejection) if shared.allow_anonymous => {
+                envelope.refused_if_needed = Some(Box::new(self.with_challenges(rejection)));
+                Ok(self.passed(false))
+            }
+            Outcome::RefusedIfNeeded(rejection) => Err(self.with_challenges(rejection)),
             Outcome::Absent if shared.allow_anonymous => Ok(self.passed(false)),
             Outcome::Absent => {
                 Err(self.with_challenges(Rejection::new(RejectionKind::Unauthenticated, "no credential")))

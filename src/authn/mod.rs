@@ -1,11 +1,11 @@
 //! Authentication: who is this?
 //!
 //! An [`Authenticator`] looks at the request head and says [`Absent`](Outcome::Absent), [`Verified`](Outcome::Verified) or
-//! [`Refused`](Outcome::Refused). [`AuthnLayer`] puts the identity into the [`SecurityContext`](crate::SecurityContext).
+//! [`Refused`](Outcome::Refused), or for a bad cookie [`RefusedIfNeeded`](Outcome::RefusedIfNeeded). [`AuthnLayer`] puts the identity into the [`SecurityContext`](crate::SecurityContext).
 //!
 //! A request passes the layer when
 //! 1. TLS enforcement ran outside (or `dangerous_plain_http` was said),
-//! 2. exactly one identity was verified, or none was presented and `allow_anonymous` was said.
+//! 2. exactly one identity was verified, or none was presented, or a bad cookie alone, and `allow_anonymous` was said.
 //!
 //! | status | when |
 //! |---|---|

@@ -78,7 +78,7 @@ pub async fn authenticator(authenticator: &dyn Authenticator, fixture: &Authenti
     }
     for request in bad {
         let outcome = ask(authenticator, request, *at).await;
-        let refused = matches!(&outcome, Outcome::Refused(rejection)
+        let refused = matches!(&outcome, Outcome::Refused(rejection) | Outcome::RefusedIfNeeded(rejection)
             if matches!(rejection.status(), StatusCode::UNAUTHORIZED | StatusCode::BAD_REQUEST));
         assert!(refused, "a bad credential is refused with 401 or 400, not {outcome:?}");
     }
@@ -113,6 +113,8 @@ async fn nothing_unclaimed_beside(authenticator: &dyn Authenticator, request: &R
     let noticed = match &outcome {
         Outcome::Verified(identity) => identity.has_left_authorization(),
         Outcome::Refused(_) => true,
+        // The layer says of both that nobody claims the field.
+        Outcome::RefusedIfNeeded(_) => true,
         Outcome::Absent => false,
     };
     assert!(noticed, "an unread Authorization beside the credential is told, with Identity::leaving_authorization");
@@ -136,7 +138,8 @@ async fn strange_schemes(authenticator: &dyn Authenticator, at: Instants) {
 }
 
 fn refused_as_malformed(outcome: &Outcome, name: &str) {
-    let malformed = matches!(outcome, Outcome::Refused(rejection) if rejection.kind() == RejectionKind::InvalidRequest);
+    let malformed = matches!(outcome, Outcome::Refused(rejection) | Outcome::RefusedIfNeeded(rejection)
+        if rejection.kind() == RejectionKind::InvalidRequest);
     assert!(malformed, "two lines of {name} are refused with 400, not {outcome:?}");
 }
 
@@ -169,7 +172,8 @@ fn same(one: &Outcome, other: &Outcome) -> bool {
     match (one, other) {
         (Outcome::Absent, Outcome::Absent) => true,
         (Outcome::Verified(one), Outcome::Verified(other)) => one == other,
-        (Outcome::Refused(one), Outcome::Refused(other)) => client_sees(one) == client_sees(other),
-        (Outcome::Absent | Outcome::Verified(_) | Outcome::Refused(_), _) => false,
+        (Outcome::Refused(one), Outcome::Refused(other))
+        | (Outcome::RefusedIfNeeded(one), Outcome::RefusedIfNeeded(other)) => client_sees(one) == client_sees(other),
+        (Outcome::Absent | Outcome::Verified(_) | Outcome::Refused(_) | Outcome::RefusedIfNeeded(_), _) => false,
     }
 }

@@ -1,6 +1,7 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
+use http::HeaderName;
 
 use crate::{
     authn::{Authenticator, Outcome},
@@ -9,9 +10,11 @@ use crate::{
     error::ConfigError,
     head::RequestHead,
     jwt::{
-        IssuerProfile, Refusal,
+        CookiePlace, IssuerProfile, Refusal,
         claims::Claims,
-        profile::Profile,
+        path::Mapped,
+        place::Places,
+        routes::Routes,
         token::{self, Buffer},
     },
     now::Now,
@@ -19,20 +22,22 @@ use crate::{
     rejection::{Rejection, RejectionKind},
 };
 
-/// Authenticates requests by a JWT in `Authorization: Bearer`. See the [module docs](crate::jwt).
+/// Authenticates requests by a JWT in `Authorization: Bearer`, or where the builder says. See the
+/// [module docs](crate::jwt).
 ///
 /// It claims a Bearer token that has a dot in it; one without is somebody else's opaque token, and another scheme somebody
-/// else's credential. It always answers at once. A clone costs one reference count.
+/// else's credential. A header field or cookie that it was given is its own, whatever stands there. It always answers at once. A clone costs one reference count.
 #[derive(Clone)]
 pub struct JwtAuthenticator {
     shared: Arc<Shared>,
 }
 
 struct Shared {
-    profiles: Box<[Profile]>,
+    routes: Routes,
     /// The claims that any profile maps.
-    names: Box<[Box<str>]>,
+    mapped: Mapped,
     leeway: Duration,
+    places: Places,
     challenge: Challenge,
     invalid_token: Challenges,
 }
@@ -40,7 +45,14 @@ struct Shared {
 impl JwtAuthenticator {
     /// Starts a configuration.
     pub fn builder() -> JwtAuthenticatorBuilder {
-        JwtAuthenticatorBuilder { profiles: Vec::new(), leeway: DEFAULT_LEEWAY, realm: "api".to_owned() }
+        JwtAuthenticatorBuilder {
+            profiles: Vec::new(),
+            leeway: DEFAULT_LEEWAY,
+            realm: "api".to_owned(),
+            authorization: true,
+            headers: Vec::new(),
+            cookies: Vec::new(),
+        }
     }
 
     /// Checks a token that came by another way than `Authorization`, in the first message of a WebSocket for example.
@@ -63,22 +75,23 @@ impl Shared {
         let mut rest = buffer.rest();
         let header = token::read_header(token::text(token::decode(parts.header, &mut rest)?)?)?;
         let claims_text = token::text(token::decode(parts.claims, &mut rest)?)?;
-        let claims = Claims::read(claims_text, &self.names)?;
+        let claims = Claims::read(claims_text, &self.mapped)?;
         // The issuer comes first, then its keys: keys are never pooled across issuers (RFC 8725 §3.8).
-        let profile = claims.iss.as_deref().and_then(|iss| self.profiles.iter().find(|known| *known.issuer == *iss));
-        let profile = profile.ok_or(Refusal("iss is missing or not known"))?;
-        profile.check(&header, &claims, Duration::from_nanos(at.unix_nanos()), self.leeway)?;
+        let known = claims.iss.as_deref().and_then(|iss| self.routes.find(iss));
+        let (profile, name) = known.ok_or(Refusal("iss is missing or not known"))?;
+        profile.check(name, &header, &claims, Duration::from_nanos(at.unix_nanos()), self.leeway)?;
         let signature = token::decode(parts.signature, &mut rest)?;
         profile.check_signature(&header, parts.signed.as_bytes(), signature)?;
-        profile.principal(&claims, claims_text)
+        profile.principal(name, &claims, claims_text)
     }
 }
 
 impl fmt::Debug for JwtAuthenticator {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("JwtAuthenticator")
-            .field("issuers", &self.shared.profiles)
+            .field("issuers", &self.shared.routes)
             .field("leeway", &self.shared.leeway)
+            .field("places", &self.shared.places)
             .field("challenge", &self.shared.challenge)
             .finish_non_exhaustive()
     }
@@ -90,13 +103,15 @@ impl Authenticator for JwtAuthenticator {
         vec![self.shared.challenge.clone()]
     }
 
+    fn credential_headers(&self) -> Vec<HeaderName> {
+        self.shared.places.fields()
+    }
+
     fn authenticate_now(&self, head: &RequestHead<'_>, at: Instants) -> Now<Outcome> {
-        Now::Known(match head.authorization() {
-            Ok(Some(credential)) if credential.is_scheme("Bearer") && credential.token().contains('.') => {
-                self.verify(credential.token(), at).map_or_else(Outcome::from, Outcome::verified)
-            }
-            Ok(_) => Outcome::Absent,
-            Err(rejection) => rejection.into(),
+        Now::Known(match self.shared.places.find(head, &self.shared.invalid_token) {
+            Ok(Some(presented)) => presented.conclude(self.verify(presented.token, at)),
+            Ok(None) => Outcome::Absent,
+            Err(outcome) => outcome,
         })
     }
 
@@ -118,6 +133,9 @@ pub struct JwtAuthenticatorBuilder {
     profiles: Vec<IssuerProfile>,
     leeway: Duration,
     realm: String,
+    authorization: bool,
+    headers: Vec<String>,
+    cookies: Vec<CookiePlace>,
 }
 
 impl JwtAuthenticatorBuilder {
@@ -140,12 +158,40 @@ impl JwtAuthenticatorBuilder {
         self
     }
 
+    /// Takes tokens from this header field as well, for a proxy that authenticates people and hands on who they are:
+    /// `x-goog-iap-jwt-assertion`, for example. The value is the bare token, on one line.
+    ///
+    /// A request with tokens in two places is refused with `400`, and so is one with an `Authorization` besides, which nobody
+    /// would look at.
+    ///
+    /// # Security
+    /// The token is verified as any other, so a client that sends the field itself gains nothing. But a proxy that logs people
+    /// in by a cookie must guard against cross-site requests itself: nothing here can tell them.
+    pub fn header(mut self, name: impl Into<String>) -> Self {
+        self.headers.push(name.into());
+        self
+    }
+
+    /// Takes tokens from this cookie as well, where no `Authorization` and no header field of
+    /// [`header`](Self::header) came. A bad cookie makes a request anonymous, and refuses it only where an identity is needed.
+    pub fn cookie(mut self, place: CookiePlace) -> Self {
+        self.cookies.push(place);
+        self
+    }
+
+    /// Takes no tokens from `Authorization`, only from the header fields and cookies that are named.
+    pub fn without_authorization(mut self) -> Self {
+        self.authorization = false;
+        self
+    }
+
     /// Finishes the authenticator.
     ///
     /// # Errors
     /// If there is no issuer or one stands twice; an issuer or audience is empty; an issuer has no algorithm, lacks a key
     /// for one, or mixes symmetric with asymmetric keys; a mapped claim is empty or registered; an access-token option is
-    /// set for ID tokens; the leeway is above 300 s; the realm is not printable ASCII without quotes.
+    /// set for ID tokens; the leeway is above 300 s; there is no place for tokens, one stands twice, or a header field has another
+    /// meaning; the realm is not printable ASCII without quotes.
     pub fn build(self) -> Result<JwtAuthenticator, ConfigError> {
         if self.profiles.is_empty() {
             return Err(ConfigError::new("JWT issuers", "none", "must be at least one"));
@@ -153,21 +199,20 @@ impl JwtAuthenticatorBuilder {
         if self.leeway > MAX_LEEWAY {
             return Err(ConfigError::new("JWT leeway", format!("{:?}", self.leeway), "must be at most 300 s"));
         }
-        let mut names: Vec<Box<str>> = vec!["scope".into()];
-        let mut profiles: Vec<Profile> = Vec::with_capacity(self.profiles.len());
+        let mut mapped = Mapped::new();
+        let mut routes = Routes::default();
         for profile in self.profiles {
-            if profiles.iter().any(|known| *known.issuer == *profile.name()) {
-                return Err(ConfigError::new("JWT issuer", format!("{:?}", profile.name()), "stands twice"));
-            }
-            profiles.push(profile.accept(&mut names)?);
+            routes.add(profile.accept(&mut mapped)?)?;
         }
-        let challenge = Challenge::new("Bearer", &self.realm)?;
+        let places = Places::new(self.authorization, self.headers, self.cookies)?;
+        let challenge = Challenge::new(places.scheme(), &self.realm)?;
         let invalid_token = challenge.clone().with("error", "invalid_token")?;
         Ok(JwtAuthenticator {
             shared: Arc::new(Shared {
-                profiles: profiles.into(),
-                names: names.into(),
+                routes,
+                mapped,
                 leeway: self.leeway,
+                places,
                 challenge,
                 invalid_token: [invalid_token].into_iter().collect(),
             }),

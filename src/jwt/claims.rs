@@ -8,6 +8,7 @@ use crate::jwt::{
     Refusal,
     date::Date,
     json::{self, Members, Shape, Value},
+    path::Mapped,
 };
 
 /// What is read of the claims. A claim that is kept here and is of the wrong JSON type refuses the token, used or not.
@@ -23,37 +24,86 @@ pub(super) struct Claims<'a> {
     pub(super) azp: Option<Cow<'a, str>>,
     pub(super) client_id: Option<Cow<'a, str>>,
     pub(super) amr: Vec<Cow<'a, str>>,
+    pub(super) auth_time: Option<Duration>,
     /// A claim that only ID tokens have (OpenID Connect Core §2, §3.3.2.11).
     pub(super) of_id_token: bool,
-    /// The claims that a profile maps, by their place among the names.
+    /// The claims that a profile maps, by their place.
     mapped: Vec<(usize, Shape<'a>)>,
 }
 
 impl<'a> Claims<'a> {
-    /// Reads the claims, and those of these names besides.
-    pub(super) fn read(text: &'a str, names: &[Box<str>]) -> Result<Self, Refusal> {
-        let mut reading = Reading { claims: Self::default(), names };
+    /// Reads the claims, and those that are mapped besides.
+    pub(super) fn read(text: &'a str, mapped: &Mapped) -> Result<Self, Refusal> {
+        let mut reading = Reading { claims: Self::default(), mapped };
         json::read(text, &mut reading, Refusal("claims are not a JSON object"))?;
         Ok(reading.claims)
     }
 
-    /// The value of the claim at this place among the names.
+    /// The value of the claim that is mapped to this place.
     pub(super) fn mapped(&self, place: usize) -> Option<&Shape<'a>> {
         self.mapped.iter().find(|(at, _)| *at == place).map(|(_, shape)| shape)
     }
 
-    /// The audiences: whether this one is among them, and how many there are.
-    pub(super) fn audience(&self, audience: &str) -> (bool, usize) {
+    /// The audiences: whether one of ours is among them, and how many there are.
+    pub(super) fn audience(&self, ours: &[Box<str>]) -> (bool, usize) {
+        let is_ours = |audience: &str| ours.iter().any(|own| **own == *audience);
         match &self.aud {
-            Some(Shape::Text(text)) => (text == audience, 1),
-            Some(Shape::Texts(texts)) => (texts.iter().any(|text| text == audience), texts.len()),
+            Some(Shape::Text(text)) => (is_ours(text), 1),
+            Some(Shape::Texts(texts)) => (texts.iter().any(|text| is_ours(text)), texts.len()),
             Some(Shape::Other) | None => (false, 0),
+        }
+    }
+
+    pub(super) fn has(&self, claim: Registered) -> bool {
+        match claim {
+            Registered::Nbf => self.nbf.is_some(),
+            Registered::Iat => self.iat.is_some(),
+            Registered::Jti => self.jti.is_some(),
+            Registered::Azp => self.azp.is_some(),
+            Registered::ClientId => self.client_id.is_some(),
+            Registered::AuthTime => self.auth_time.is_some(),
         }
     }
 }
 
+/// The registered claims that a profile may require. `iss`, `sub`, `exp` and the claim that binds the token to us always are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Registered {
+    Nbf,
+    Iat,
+    Jti,
+    Azp,
+    ClientId,
+    AuthTime,
+}
+
+impl Registered {
+    pub(super) fn from_name(name: &str) -> Option<Self> {
+        Some(match name {
+            "nbf" => Self::Nbf,
+            "iat" => Self::Iat,
+            "jti" => Self::Jti,
+            "azp" => Self::Azp,
+            "client_id" => Self::ClientId,
+            "auth_time" => Self::AuthTime,
+            _ => return None,
+        })
+    }
+
+    pub(super) const fn missing(self) -> Refusal {
+        Refusal(match self {
+            Self::Nbf => "nbf is missing",
+            Self::Iat => "iat is missing",
+            Self::Jti => "jti is missing",
+            Self::Azp => "azp is missing",
+            Self::ClientId => "client_id is missing",
+            Self::AuthTime => "auth_time is missing",
+        })
+    }
+}
+
 /// The claims that are read here under their registered meaning; a profile cannot map one as something else.
-pub(super) const REGISTERED: [&str; 16] = [
+pub(super) const REGISTERED: [&str; 17] = [
     "iss",
     "sub",
     "aud",
@@ -64,6 +114,7 @@ pub(super) const REGISTERED: [&str; 16] = [
     "azp",
     "client_id",
     "amr",
+    "auth_time",
     "cnf",
     "nonce",
     "at_hash",
@@ -74,7 +125,7 @@ pub(super) const REGISTERED: [&str; 16] = [
 
 struct Reading<'a, 'n> {
     claims: Claims<'a>,
-    names: &'n [Box<str>],
+    mapped: &'n Mapped,
 }
 
 impl<'de> Members<'de> for Reading<'de, '_> {
@@ -87,6 +138,9 @@ impl<'de> Members<'de> for Reading<'de, '_> {
             "exp" => claims.exp = Some(value.typed::<Date>(Refusal("exp is not a date"))?.0),
             "nbf" => claims.nbf = Some(value.typed::<Date>(Refusal("nbf is not a date"))?.0),
             "iat" => claims.iat = Some(value.typed::<Date>(Refusal("iat is not a date"))?.0),
+            "auth_time" => {
+                claims.auth_time = Some(value.typed::<Date>(Refusal("auth_time is not a date"))?.0);
+            }
             "jti" => claims.jti = Some(value.text(Refusal("jti is not a string"))?),
             "azp" => claims.azp = Some(value.text(Refusal("azp is not a string"))?),
             "client_id" => claims.client_id = Some(value.text(Refusal("client_id is not a string"))?),
@@ -101,8 +155,8 @@ impl<'de> Members<'de> for Reading<'de, '_> {
                 claims.of_id_token = true;
                 return value.skip();
             }
-            _ => match self.names.iter().position(|mapped| **mapped == *name) {
-                Some(place) => claims.mapped.push((place, value.shape()?)),
+            _ => match self.mapped.branches().find(name) {
+                Some(branch) => return value.pick(branch, &mut claims.mapped),
                 None => return value.skip(),
             },
         }
@@ -115,24 +169,77 @@ mod tests {
     use super::*;
 
     fn read(text: &str) -> Result<Claims<'_>, Refusal> {
-        Claims::read(text, &["scope".into(), "roles".into()])
+        let mut mapped = Mapped::new();
+        for (place, path) in [["roles"].into(), ["a", "b", "c"].into(), ["a", "b", "d"].into(), ["a", "b"].into()]
+            .into_iter()
+            .enumerate()
+        {
+            assert_eq!(mapped.place_of(&path).ok(), Some(place + 1));
+        }
+        Claims::read(text, &mapped)
+    }
+
+    #[test]
+    fn nested_claims_are_found_where_they_stand() {
+        let texts = |text: &'static str| Some(Shape::Texts(vec![text.into()]));
+        let other = || Some(Shape::Other);
+        let rows = [
+            (
+                r#"{"a":{"b":{"c":["x"],"d":"y","e":[{"c":1}]},"c":["no"]}}"#,
+                texts("x"),
+                Some(Shape::Text("y".into())),
+                other(),
+            ),
+            (r#"{"a":{"x":{"b":{"c":["no"]}}},"b":{"c":["no"]},"c":["no"],"a.b.c":["no"]}"#, None, None, None),
+            (r#"{"a":{"b":{}}}"#, None, None, other()),
+            (r#"{"a":{}}"#, None, None, None),
+            (r#"{"a":{"b":["x"]}}"#, other(), other(), texts("x")),
+            (r#"{"a":{"b":null}}"#, other(), other(), other()),
+            (r#"{"a":"b"}"#, other(), other(), other()),
+            (r#"{"a":[{"b":{"c":["no"]}}]}"#, other(), other(), other()),
+            (r#"{"a":{"b":{"c":{"x":1},"d":5}}}"#, other(), other(), other()),
+            (r#"{"\u0061":{"b":{"\u0063":["x"]}}}"#, texts("x"), None, other()),
+        ];
+        for (text, c, d, b) in rows {
+            let claims = read(text).unwrap();
+            assert_eq!(
+                (claims.mapped(2), claims.mapped(3), claims.mapped(4)),
+                (c.as_ref(), d.as_ref(), b.as_ref()),
+                "{text}"
+            );
+        }
+        let deep = format!(r#"{{"a":{{"b":{}1{}}}}}"#, "[".repeat(14), "]".repeat(14));
+        let too_deep = format!(r#"{{"a":{{"b":{}1{}}}}}"#, "[".repeat(15), "]".repeat(15));
+        assert!(read(&deep).is_ok());
+        for (name, text) in [
+            ("twice at the top", r#"{"a":{},"a":{}}"#),
+            ("twice inside", r#"{"a":{"b":{},"b":{}}}"#),
+            ("twice at the end", r#"{"a":{"b":{"c":["x"],"c":["y"]}}}"#),
+            ("twice beside", r#"{"a":{"b":{"c":["x"],"z":1,"z":2}}}"#),
+            ("twice beside, with an escape", r#"{"a":{"z":1,"\u007a":2,"b":{}}}"#),
+            ("NUL in a name", r#"{"a":{"b\u0000":{}}}"#),
+            ("too deep", &too_deep),
+        ] {
+            assert!(read(text).is_err(), "{name}");
+        }
     }
 
     #[test]
     fn reads_what_there_is() {
         let claims = read(
-            r#"{"iss":"i","sub":"s","aud":["a","b"],"exp":2,"nbf":1.5,"iat":1e0,"jti":"j","azp":"z","client_id":"c",
+            r#"{"iss":"i","sub":"s","aud":["a","b"],"exp":2,"nbf":1.5,"iat":1e0,"auth_time":1,"jti":"j","azp":"z","client_id":"c",
                 "amr":["pwd","mfa"],"roles":["clerk"],"scope":7,"address":{"city":["x"]}}"#,
         )
         .unwrap();
         assert_eq!(claims.iss.as_deref(), Some("i"));
-        assert_eq!(claims.audience("b"), (true, 2));
-        assert_eq!(claims.audience("c"), (false, 2));
+        assert_eq!(claims.audience(&["b".into()]), (true, 2));
+        assert_eq!(claims.audience(&["c".into()]), (false, 2));
         assert_eq!(claims.exp, Some(Duration::from_secs(2)));
         assert_eq!(claims.nbf, Some(Duration::from_millis(1500)));
         assert_eq!(claims.iat, Some(Duration::from_secs(1)));
         assert_eq!(claims.amr, ["pwd", "mfa"]);
         assert_eq!(claims.mapped(0), Some(&Shape::Other));
+        assert_eq!(claims.auth_time, Some(Duration::from_secs(1)));
         assert_eq!(claims.mapped(1), Some(&Shape::Texts(vec!["clerk".into()])));
         assert!(!claims.of_id_token);
     }
@@ -142,7 +249,7 @@ mod tests {
         let dates = ["\"1\"", "-1", "1e999", "null", "[1]", "true"];
         let texts = ["1", "null", "[\"a\"]", "{}", "false"];
         for (names, values) in
-            [(["exp", "nbf", "iat"].as_slice(), dates.as_slice()), (&["iss", "sub", "jti", "azp"], &texts)]
+            [(["exp", "nbf", "iat", "auth_time"].as_slice(), dates.as_slice()), (&["iss", "sub", "jti", "azp"], &texts)]
         {
             for name in names {
                 for value in values {

@@ -3,15 +3,18 @@ use std::{sync::Arc, time::Duration};
 use crate::{
     error::ConfigError,
     jwt::{
-        Algorithm, Key, KeySet,
-        claims::REGISTERED,
-        profile::{Profile, SCOPE, ScopeForm, TokenKind},
+        Algorithm, ClaimPath, Key, KeySet,
+        claims::Registered,
+        path::{Mapped, SCOPE},
+        profile::{Expected, Name, Need, Profile, ScopeForm, TokenKind, Untyped},
+        rules::{Bind, NameRule, Rules},
     },
 };
 
 /// An issuer and its keys. It becomes a usable [`IssuerProfile`] only once the token kind, the audience and the algorithms
 /// are said: [`access_tokens`](Self::access_tokens) or [`id_tokens`](Self::id_tokens), then
-/// [`algorithms`](IssuerTokens::algorithms).
+/// [`algorithms`](IssuerTokens::algorithms). For the providers that many services use, [`Provider`](crate::jwt::Provider)
+/// says all three.
 ///
 /// ```
 /// use portcullis::{Secret, jwt::{Algorithm, Issuer, Key, KeySet}};
@@ -35,9 +38,12 @@ impl Issuer {
         Self { name: name.into(), keys }
     }
 
-    /// Takes access tokens (RFC 9068) for this audience: `typ` is `at+jwt` and `aud` holds `audience`, byte for byte.
+    /// Takes access tokens (RFC 9068) for this audience: `typ` is `at+jwt`, `aud` holds `audience`, byte for byte, and
+    /// `client_id`, `iat` and `jti` are there (§2.2; [`may_lack`](IssuerProfile::may_lack) for issuers that leave them out).
     pub fn access_tokens(self, audience: impl Into<String>) -> IssuerTokens {
-        IssuerTokens { issuer: self, kind: TokenKind::Access { untyped: false }, audience: audience.into() }
+        let mut rules = Rules::new(TokenKind::Access(Untyped::Refused), Bind::Audience(vec![audience.into()]));
+        rules.required = RFC_9068.map(|name| vec![name.into()]).into();
+        IssuerTokens { issuer: self, rules }
     }
 
     /// Takes ID tokens (OpenID Connect Core §2) for this client: `typ` is `JWT` or absent, `aud` holds `client_id`, and
@@ -46,56 +52,51 @@ impl Issuer {
     /// An ID token tells a client who logged in. A service that is called with tokens wants
     /// [`access_tokens`](Self::access_tokens).
     pub fn id_tokens(self, client_id: impl Into<String>) -> IssuerTokens {
-        IssuerTokens { issuer: self, kind: TokenKind::Id, audience: client_id.into() }
+        IssuerTokens { issuer: self, rules: Rules::new(TokenKind::Id, Bind::Audience(vec![client_id.into()])) }
     }
 }
+
+/// What RFC 9068 §2.2 requires besides `iss`, `exp`, `aud` and `sub`.
+const RFC_9068: [&str; 3] = ["client_id", "iat", "jti"];
 
 /// An [`Issuer`] whose kind of token and audience are known. It lacks its [`algorithms`](Self::algorithms).
 #[must_use]
 #[derive(Clone, Debug)]
 pub struct IssuerTokens {
     issuer: Issuer,
-    kind: TokenKind,
-    audience: String,
+    rules: Rules,
 }
 
 impl IssuerTokens {
     /// Allows these signature algorithms and no other (RFC 8725 §3.1). The issuer must have a key for each.
-    pub fn algorithms(self, algorithms: impl IntoIterator<Item = Algorithm>) -> IssuerProfile {
-        IssuerProfile {
-            name: self.issuer.name,
-            keys: self.issuer.keys,
-            kind: self.kind,
-            audience: self.audience,
-            algorithms: algorithms.into_iter().collect(),
-            untyped: false,
-            scope: None,
-            roles: None,
-            tenant: None,
-            max_lifetime: None,
-        }
+    pub fn algorithms(mut self, algorithms: impl IntoIterator<Item = Algorithm>) -> IssuerProfile {
+        self.rules.algorithms = algorithms.into_iter().collect();
+        IssuerProfile::new(vec![NameRule::exactly(self.issuer.name)], self.issuer.keys, self.rules)
     }
 }
 
 /// What the tokens of one issuer must be, and which claims make up the principal. Checked by
 /// [`JwtAuthenticatorBuilder::build`](crate::jwt::JwtAuthenticatorBuilder::build).
+///
+/// A claim is named by a [`ClaimPath`]: `"roles"` at the top level, `["realm_access", "roles"]` inside an object. A mapped
+/// claim of the wrong JSON type refuses the token, and so does something other than an object on the way to it.
 #[must_use]
 #[derive(Clone, Debug)]
 pub struct IssuerProfile {
-    name: String,
+    names: Vec<NameRule>,
     keys: KeySet,
-    kind: TokenKind,
-    audience: String,
-    algorithms: Vec<Algorithm>,
+    rules: Rules,
     untyped: bool,
-    scope: Option<(String, ScopeForm)>,
-    roles: Option<String>,
-    tenant: Option<String>,
-    max_lifetime: Option<Duration>,
+    lacking: Vec<String>,
 }
 
 impl IssuerProfile {
-    /// Takes access tokens whose `typ` is `JWT` or absent as well, for issuers that do not follow RFC 9068.
+    pub(super) const fn new(names: Vec<NameRule>, keys: KeySet, rules: Rules) -> Self {
+        Self { names, keys, rules, untyped: false, lacking: Vec::new() }
+    }
+
+    /// Takes access tokens whose `typ` is `JWT` or absent as well, for issuers that do not follow RFC 9068. What else such
+    /// issuers leave out is said by [`may_lack`](Self::may_lack).
     ///
     /// # Security
     /// Such a token is told from an ID token by its audience, and refused if it has a `nonce`, `at_hash` or `c_hash`. Make
@@ -105,85 +106,180 @@ impl IssuerProfile {
         self
     }
 
+    /// Takes access tokens that lack these claims, of `client_id`, `iat` and `jti`: RFC 9068 §2.2 requires all three, and not
+    /// every issuer sends them. What a [`maximum age`](Self::max_age) or [`lifetime`](Self::max_lifetime) needs stays
+    /// required.
+    pub fn may_lack<T: Into<String>>(mut self, claims: impl IntoIterator<Item = T>) -> Self {
+        self.lacking.extend(claims.into_iter().map(Into::into));
+        self
+    }
+
+    /// Requires these claims to be there, of whatever value. `iss`, `sub`, `exp` and the claim that binds the token to us are
+    /// required anyway.
+    pub fn required<T: Into<ClaimPath>>(mut self, claims: impl IntoIterator<Item = T>) -> Self {
+        self.rules.required.extend(claims.into_iter().map(|claim| vec![claim.into()]));
+        self
+    }
+
+    /// Requires this claim to be a string, and one of these: the hosted domain `hd` at Google, for example. Several such
+    /// rules must all hold.
+    pub fn claim_must_be<T: Into<String>>(
+        mut self,
+        claim: impl Into<ClaimPath>,
+        values: impl IntoIterator<Item = T>,
+    ) -> Self {
+        self.rules.expected.push((claim.into(), values.into_iter().map(Into::into).collect()));
+        self
+    }
+
     /// Reads the scopes from this claim, a string with spaces. Default: `scope` (RFC 9068 §2.2.3).
-    pub fn scope_claim(mut self, name: impl Into<String>) -> Self {
-        self.scope = Some((name.into(), ScopeForm::Text));
+    pub fn scope_claim(mut self, claim: impl Into<ClaimPath>) -> Self {
+        self.rules.scope = Some((claim.into(), ScopeForm::Text));
         self
     }
 
     /// Reads the scopes from this claim, an array of strings: `scp` at some issuers.
-    pub fn scope_array_claim(mut self, name: impl Into<String>) -> Self {
-        self.scope = Some((name.into(), ScopeForm::Array));
+    pub fn scope_array_claim(mut self, claim: impl Into<ClaimPath>) -> Self {
+        self.rules.scope = Some((claim.into(), ScopeForm::Array));
         self
     }
 
-    /// Reads the roles from this claim, an array of strings at the top level. Default: no roles. A token without the claim
-    /// has no roles; a claim of another type refuses the token.
-    pub fn roles_claim(mut self, name: impl Into<String>) -> Self {
-        self.roles = Some(name.into());
+    /// Reads the roles from this claim, an array of strings. Default: no roles. A token without the claim has no roles; a
+    /// claim of another type refuses the token. There is one such claim: roles that mean different things, those of a realm
+    /// and of a client for example, are not thrown together.
+    pub fn roles_claim(mut self, claim: impl Into<ClaimPath>) -> Self {
+        self.rules.roles = Some(claim.into());
+        self
+    }
+
+    /// Reads permissions from this claim, an array of strings, as [`roles_claim`](Self::roles_claim). Default: none.
+    pub fn permissions_claim(mut self, claim: impl Into<ClaimPath>) -> Self {
+        self.rules.permissions = Some(claim.into());
         self
     }
 
     /// Reads the tenant from this claim, a string. Default: no tenant. Once named it is required: a token without it is
     /// refused.
-    pub fn tenant_claim(mut self, name: impl Into<String>) -> Self {
-        self.tenant = Some(name.into());
+    pub fn tenant_claim(mut self, claim: impl Into<ClaimPath>) -> Self {
+        self.rules.tenant = Some(claim.into());
         self
     }
 
     /// Refuses tokens that live longer, from `iat` to `exp`; both are then required. Default: any lifetime.
     pub fn max_lifetime(mut self, longest: Duration) -> Self {
-        self.max_lifetime = Some(longest);
+        self.rules.max_lifetime = Some(longest);
         self
     }
 
-    pub(super) fn name(&self) -> &str {
-        &self.name
+    /// Refuses tokens that were issued longer ago than this, whatever their `exp`; `iat` is then required. The leeway is
+    /// added. Default: any age.
+    pub fn max_age(mut self, oldest: Duration) -> Self {
+        self.rules.max_age = Some(oldest);
+        self
     }
 
-    /// Checks the profile, and adds the claims that it maps to `names`, of which the first is `scope`.
-    pub(super) fn accept(self, names: &mut Vec<Box<str>>) -> Result<Profile, ConfigError> {
-        if self.name.is_empty() {
+    /// The issuer, for messages.
+    fn name(&self) -> &str {
+        self.names.first().map_or("", |name| &name.iss)
+    }
+
+    fn refuse<T>(&self, value: &str, problem: &str) -> Result<T, ConfigError> {
+        Err(ConfigError::new(format!("JWT issuer {:?}", self.name()), value, problem))
+    }
+
+    /// Checks the profile, and gives the claims that it maps their places.
+    pub(super) fn accept(mut self, mapped: &mut Mapped) -> Result<Profile, ConfigError> {
+        if self.names.is_empty() || self.names.iter().any(|name| name.iss.is_empty()) {
             return Err(ConfigError::new("JWT issuer", "\"\"", "must not be empty"));
         }
-        if self.audience.is_empty() {
-            let setting = format!("audience of JWT issuer {:?}", self.name);
+        if self.rules.bind.values().is_empty() || self.rules.bind.values().iter().any(String::is_empty) {
+            let setting = format!("audience of JWT issuer {:?}", self.name());
             return Err(ConfigError::new(setting, "\"\"", "must not be empty"));
         }
         self.check_algorithms()?;
-        let id_tokens = self.kind == TokenKind::Id;
-        if id_tokens && (self.untyped || self.scope.is_some()) {
-            let value = if self.untyped { "dangerous_untyped" } else { "a scope claim" };
-            return Err(ConfigError::new(format!("JWT issuer {:?}", self.name), value, "is for access tokens alone"));
+        self.apply_relaxations()?;
+        if self.rules.kind == TokenKind::Id && self.rules.scope.is_some() {
+            return self.refuse("a scope claim", "is for access tokens alone");
         }
-        if self.max_lifetime == Some(Duration::ZERO) {
-            return Err(ConfigError::new("maximum JWT lifetime", "0 s", "would refuse every token"));
+        for (setting, limit) in
+            [("maximum JWT lifetime", self.rules.max_lifetime), ("maximum JWT age", self.rules.max_age)]
+        {
+            if limit == Some(Duration::ZERO) {
+                return Err(ConfigError::new(setting, "0 s", "would refuse every token"));
+            }
         }
-        let mut place = |name: String| place_of(name, names);
-        let scope = match self.scope {
+        let rules = self.rules;
+        let mut place = |claim: &ClaimPath| mapped.place_of(claim);
+        let scope = match &rules.scope {
             None => (SCOPE, ScopeForm::Text),
-            Some((name, form)) => (place(name)?, form),
+            Some((claim, form)) => (place(claim)?, *form),
         };
+        let roles = rules.roles.as_ref().map(&mut place).transpose()?;
+        let permissions = rules.permissions.as_ref().map(&mut place).transpose()?;
+        let tenant = rules.tenant.as_ref().map(&mut place).transpose()?;
+        let service_if = rules.service_if.place(&mut place)?;
+        let mut expect = |(claim, values): (ClaimPath, Vec<String>)| match values.as_slice() {
+            [] => Err(ConfigError::new("expected JWT claim", format!("{:?}", claim.names()), "has no value to be")),
+            [..] => Ok(Expected { place: place(&claim)?, values: values.into_iter().map(Into::into).collect() }),
+        };
+        let expected = rules.expected.into_iter().map(&mut expect).collect::<Result<_, _>>()?;
+        let mut name = |name: NameRule| {
+            let tenant = name.tenant.map(|(claim, value)| expect((claim, vec![value]))).transpose()?;
+            Ok(Name { iss: name.iss.into(), issuer: Arc::from(name.issuer), tenant })
+        };
+        let names = self.names.into_iter().map(&mut name).collect::<Result<_, ConfigError>>()?;
+        let mut need = |claim: &ClaimPath| {
+            Ok(match claim.top_level().and_then(Registered::from_name) {
+                Some(registered) => Need::Registered(registered),
+                None => Need::Mapped(mapped.place_of(claim)?),
+            })
+        };
+        let mut needs = |claims: Vec<ClaimPath>| claims.iter().map(&mut need).collect::<Result<_, ConfigError>>();
         Ok(Profile {
-            roles: self.roles.map(&mut place).transpose()?,
-            tenant: self.tenant.map(&mut place).transpose()?,
-            scope,
-            issuer: Arc::from(self.name),
+            names,
             keys: self.keys,
-            kind: if self.untyped { TokenKind::Access { untyped: true } } else { self.kind },
-            audience: self.audience.into(),
-            algorithms: self.algorithms.into(),
-            max_lifetime: self.max_lifetime,
+            kind: rules.kind,
+            binding: rules.bind.accept(),
+            algorithms: rules.algorithms.into(),
+            max_lifetime: rules.max_lifetime,
+            max_age: rules.max_age,
+            scope,
+            roles,
+            permissions,
+            tenant,
+            service_if,
+            required: rules.required.into_iter().map(&mut needs).collect::<Result<_, _>>()?,
+            expected,
         })
     }
 
+    fn apply_relaxations(&mut self) -> Result<(), ConfigError> {
+        let TokenKind::Access(untyped) = &mut self.rules.kind else {
+            return match (self.untyped, self.lacking.is_empty()) {
+                (true, _) => self.refuse("dangerous_untyped", "is for access tokens alone"),
+                (false, false) => self.refuse("may_lack", "is for access tokens alone"),
+                (false, true) => Ok(()),
+            };
+        };
+        if self.untyped && *untyped == Untyped::Refused {
+            *untyped = Untyped::WithoutIdClaims;
+        }
+        for claim in &self.lacking {
+            if !RFC_9068.contains(&claim.as_str()) {
+                return self.refuse(&format!("may_lack {claim:?}"), "is not one of client_id, iat and jti");
+            }
+            self.rules.required.retain(|needs| *needs != [ClaimPath::from(claim.as_str())]);
+        }
+        Ok(())
+    }
+
     fn check_algorithms(&self) -> Result<(), ConfigError> {
-        let setting = || format!("algorithms of JWT issuer {:?}", self.name);
-        if self.algorithms.is_empty() {
+        let setting = || format!("algorithms of JWT issuer {:?}", self.name());
+        if self.rules.algorithms.is_empty() {
             return Err(ConfigError::new(setting(), "[]", "must name at least one"));
         }
         let of_keys = || self.keys.keys().iter().map(Key::algorithm);
-        if let Some(lacking) = self.algorithms.iter().find(|&&algorithm| of_keys().all(|has| has != algorithm)) {
+        if let Some(lacking) = self.rules.algorithms.iter().find(|&&algorithm| of_keys().all(|has| has != algorithm)) {
             return Err(ConfigError::new(setting(), lacking.name(), "has no key in the key set"));
         }
         let symmetric = of_keys().filter(|algorithm| algorithm.is_symmetric()).count();
@@ -193,14 +289,4 @@ impl IssuerProfile {
         }
         Ok(())
     }
-}
-
-fn place_of(name: String, names: &mut Vec<Box<str>>) -> Result<usize, ConfigError> {
-    if name.is_empty() || REGISTERED.contains(&name.as_str()) {
-        return Err(ConfigError::new("mapped JWT claim", format!("{name:?}"), "is empty or has a meaning of its own"));
-    }
-    Ok(names.iter().position(|known| **known == *name).unwrap_or_else(|| {
-        names.push(name.into());
-        names.len().saturating_sub(1)
-    }))
 }

@@ -10,7 +10,8 @@ use serde::{
     de::{DeserializeSeed, Error as _, MapAccess, SeqAccess, Visitor},
 };
 
-use crate::jwt::Refusal;
+use crate::jwt::{Refusal, path::Branch};
+use pick::Pick;
 
 /// The object itself is the first level.
 pub(super) const MAX_DEPTH: u8 = 16;
@@ -127,9 +128,9 @@ impl<'de, A: MapAccess<'de>> Value<'_, 'de, A> {
         self.map.next_value_seed(Skip { state: self.state, depth: 1 })
     }
 
-    /// Reads a value of any type, and keeps it if it is a string or an array of strings.
-    pub(super) fn shape(self) -> Result<Shape<'de>, A::Error> {
-        self.map.next_value_seed(Keep { state: self.state, depth: 1 })
+    /// Reads a value of any type, and keeps what the branch leads to: strings and arrays of strings as they are.
+    pub(super) fn pick(self, branch: &Branch, found: &mut Vec<(usize, Shape<'de>)>) -> Result<(), A::Error> {
+        self.map.next_value_seed(Pick { state: self.state, depth: 1, branch, found })
     }
 }
 
@@ -180,32 +181,34 @@ impl<'de> Deserialize<'de> for Shape<'de> {
 }
 
 macro_rules! scalars {
-    ($value:ty, $other:expr) => {
+    ($this:ident, $value:ty, $other:expr) => {
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             f.write_str("a JSON value")
         }
 
-        fn visit_bool<E>(self, _: bool) -> Result<$value, E> {
+        fn visit_bool<E>($this, _: bool) -> Result<$value, E> {
             Ok($other)
         }
 
-        fn visit_i64<E>(self, _: i64) -> Result<$value, E> {
+        fn visit_i64<E>($this, _: i64) -> Result<$value, E> {
             Ok($other)
         }
 
-        fn visit_u64<E>(self, _: u64) -> Result<$value, E> {
+        fn visit_u64<E>($this, _: u64) -> Result<$value, E> {
             Ok($other)
         }
 
-        fn visit_f64<E>(self, _: f64) -> Result<$value, E> {
+        fn visit_f64<E>($this, _: f64) -> Result<$value, E> {
             Ok($other)
         }
 
-        fn visit_unit<E>(self) -> Result<$value, E> {
+        fn visit_unit<E>($this) -> Result<$value, E> {
             Ok($other)
         }
     };
 }
+
+mod pick;
 
 /// Reads over a value at this depth, strictly.
 struct Skip<'a, 'de> {
@@ -224,7 +227,7 @@ impl<'de> DeserializeSeed<'de> for Skip<'_, 'de> {
 impl<'de> Visitor<'de> for Skip<'_, 'de> {
     type Value = ();
 
-    scalars!((), ());
+    scalars!(self, (), ());
 
     fn visit_str<E>(self, _: &str) -> Result<(), E> {
         Ok(())
@@ -264,7 +267,7 @@ impl<'de> DeserializeSeed<'de> for Keep<'_, 'de> {
 impl<'de> Visitor<'de> for Keep<'_, 'de> {
     type Value = Shape<'de>;
 
-    scalars!(Shape<'de>, Shape::Other);
+    scalars!(self, Shape<'de>, Shape::Other);
 
     fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Shape<'de>, E> {
         Ok(Shape::Text(Cow::Borrowed(text)))

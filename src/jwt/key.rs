@@ -5,8 +5,8 @@ use crate::{
     jwt::{
         Algorithm,
         algorithm::{Curve, Family, Hash, Padding},
+        crypto::{NotAKey, Verifier},
         der,
-        provider::{NotAKey, Verifier},
     },
     secret::Secret,
 };

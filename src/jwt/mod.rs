@@ -1,7 +1,8 @@
 //! JSON Web Tokens: who is this, by the word of an issuer?
 //!
-//! [`JwtAuthenticator`] verifies tokens in `Authorization: Bearer` with keys that the service was started with. Put it into
-//! an [`AuthnLayer`](crate::authn::AuthnLayer), inside TLS enforcement.
+//! [`JwtAuthenticator`] verifies tokens in `Authorization: Bearer`, a header field or a cookie, with keys that the service
+//! was started with. Put it into an [`AuthnLayer`](crate::authn::AuthnLayer), inside TLS enforcement. [`Provider`] has the
+//! rules of well-known identity providers, [`Issuer`] takes those of any other.
 //!
 //! A token passes when
 //! 1. it is a compact JWS (RFC 7515 §7.1) of at most 16 KiB, its header at most 4 KiB, in unpadded base64url without spare
@@ -11,23 +12,28 @@
 //! 3. `iss` is a configured issuer, byte for byte,
 //! 4. `typ` is that of the token kind that the issuer's profile takes (RFC 9068 §4, RFC 8725 §3.12),
 //! 5. `alg` is on the profile's list and is the algorithm of the key; `kid`, if there, selects among the issuer's keys,
-//! 6. `aud` holds the profile's audience; an ID token's `azp` is the client,
-//! 7. `sub` and `exp` are there; now is before `exp` and not before `nbf` and `iat`, give or take the leeway,
+//! 6. `aud` holds the profile's audience, or another claim binds it to us as the profile says; an ID token's `azp` is the
+//!    client,
+//! 7. `sub`, `exp` and what else the profile requires are there and have the values that it expects; now is before `exp` and
+//!    not before `nbf` and `iat`, give or take the leeway,
 //! 8. it has no `cnf`: a token that is bound to a key is not a bearer token (RFC 7800), and the binding is not checked yet,
 //! 9. the signature is good.
 //!
 //! | status | when |
 //! |---|---|
-//! | `400` | `Authorization` stands twice or is malformed (RFC 6750 §3.1 `invalid_request`) |
-//! | `401` | a Bearer token with a dot in it that fails any of the above: `error="invalid_token"` (RFC 6750 §3.1) |
+//! | `400` | a field or cookie stands twice or is malformed; tokens in two places (RFC 6750 §3.1 `invalid_request`) |
+//! | `401` | a token that fails any of the above: `error="invalid_token"` (RFC 6750 §3.1) |
+//! | `403` | a cookie in a request that another site may have caused |
+//!
+//! A bad cookie refuses only where an identity is needed; elsewhere the request is anonymous.
 //!
 //! Other credentials, a Bearer token without a dot among them, are [`Absent`](crate::authn::Outcome::Absent) here; the layer
 //! refuses them unless another authenticator claims them. The client never learns which check failed; the reason in the
 //! [`Rejection`](crate::Rejection) says it to the operator, and holds nothing of the token.
 //!
 //! The [`Principal`](crate::Principal) is a [`User`](crate::PrincipalKind::User), or a
-//! [`Service`](crate::PrincipalKind::Service) if `sub` is the token's `client_id`. It carries `jti`, `amr`, scopes, roles and
-//! tenant as the profile maps them, `exp`, and all claims for [`Principal::claims`](crate::Principal::claims).
+//! [`Service`](crate::PrincipalKind::Service) if `sub` is the token's `client_id`. It carries `jti`, `amr`, scopes, roles,
+//! permissions and tenant as the profile maps them, `exp`, and all claims for [`Principal::claims`](crate::Principal::claims).
 //!
 //! There is no revocation yet: until it expires, a token is good. Let tokens live for minutes.
 //!
@@ -58,6 +64,8 @@
 mod algorithm;
 mod authenticator;
 mod claims;
+mod crypto;
+mod csrf;
 mod date;
 mod der;
 mod issuer;
@@ -65,15 +73,23 @@ mod json;
 mod jwk;
 mod key;
 mod key_set;
+mod path;
+mod place;
 mod profile;
 mod provider;
+mod routes;
+mod rules;
 mod token;
 
 pub use algorithm::Algorithm;
 pub use authenticator::{JwtAuthenticator, JwtAuthenticatorBuilder};
+pub use csrf::CsrfRules;
 pub use issuer::{Issuer, IssuerProfile, IssuerTokens};
 pub use key::Key;
 pub use key_set::KeySet;
+pub use path::ClaimPath;
+pub use place::CookiePlace;
+pub use provider::Provider;
 
 /// Why a token is refused, for the operator. A fixed text, never a part of the token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,8 +5,9 @@ use std::{borrow::Cow, sync::Arc, time::Duration};
 use crate::{
     jwt::{
         Algorithm, KeySet, Refusal,
-        claims::Claims,
+        claims::{Claims, Registered},
         json::Shape,
+        path::SCOPE,
         token::{Header, Typ},
     },
     principal::{Principal, PrincipalKind},
@@ -18,10 +19,29 @@ const MAX_TRIES: usize = 4;
 /// Token kinds whose rules exclude each other (RFC 8725 §3.12).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum TokenKind {
-    /// RFC 9068; `untyped`: also with `typ` of `JWT` or without one.
-    Access { untyped: bool },
+    /// RFC 9068; how `typ` may be besides `at+jwt`.
+    Access(Untyped),
     /// OpenID Connect Core §2.
     Id,
+    /// The identity of a workload, by its platform: `typ` is `JWT` or absent.
+    Workload,
+}
+
+/// Whether an access token may have a `typ` of `JWT` or none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Untyped {
+    Refused,
+    /// If it has no claim that only ID tokens have.
+    WithoutIdClaims,
+    /// The profile expects another claim that tells it from an ID token.
+    ToldByClaim,
+}
+
+/// What says that a token is for us: the claim, and the values of which one is enough.
+#[derive(Clone, Debug)]
+pub(super) enum Binding {
+    Audience(Box<[Box<str>]>),
+    ClientId(Box<[Box<str>]>),
 }
 
 /// How scopes are written.
@@ -32,27 +52,84 @@ pub(super) enum ScopeForm {
     Array,
 }
 
-/// An accepted configuration of one issuer. The mapped claims are places among the authenticator's names.
-#[derive(Clone, Debug)]
-pub(super) struct Profile {
-    pub(super) issuer: Arc<str>,
-    pub(super) keys: KeySet,
-    pub(super) kind: TokenKind,
-    pub(super) audience: Box<str>,
-    pub(super) algorithms: Box<[Algorithm]>,
-    pub(super) max_lifetime: Option<Duration>,
-    pub(super) scope: (usize, ScopeForm),
-    pub(super) roles: Option<usize>,
-    pub(super) tenant: Option<usize>,
+/// When a principal is a program. `P` is the way to a claim, or its place.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum ServiceIf<P> {
+    Always,
+    /// `sub` is `client_id` (RFC 9068 §5).
+    SubjectIsClientId,
+    /// `sub` is this behind `client_id`, or behind `azp` where there is none.
+    SubjectIsClientWith(&'static str),
+    /// `sub` is the value of this claim.
+    SubjectIs(P),
 }
 
-/// The place of `scope` among the names of mapped claims.
-pub(super) const SCOPE: usize = 0;
+/// A claim that must be there.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Need {
+    Registered(Registered),
+    Mapped(usize),
+}
+
+impl Need {
+    fn is_met(self, claims: &Claims<'_>) -> bool {
+        match self {
+            Self::Registered(claim) => claims.has(claim),
+            Self::Mapped(place) => claims.mapped(place).is_some(),
+        }
+    }
+
+    const fn missing(self) -> Refusal {
+        match self {
+            Self::Registered(claim) => claim.missing(),
+            Self::Mapped(_) => Refusal("a claim that the profile requires is missing"),
+        }
+    }
+}
+
+/// A claim that must be a string, and one of these.
+#[derive(Clone, Debug)]
+pub(super) struct Expected {
+    pub(super) place: usize,
+    pub(super) values: Box<[Box<str>]>,
+}
+
+/// One `iss` that a profile answers for.
+#[derive(Clone, Debug)]
+pub(super) struct Name {
+    /// As it stands in the token.
+    pub(super) iss: Box<str>,
+    /// As the principal has it.
+    pub(super) issuer: Arc<str>,
+    /// The claim that must repeat the tenant that is part of `iss`.
+    pub(super) tenant: Option<Expected>,
+}
+
+/// An accepted configuration of one issuer. Mapped claims are places.
+#[derive(Clone, Debug)]
+pub(super) struct Profile {
+    pub(super) names: Box<[Name]>,
+    pub(super) keys: KeySet,
+    pub(super) kind: TokenKind,
+    pub(super) binding: Binding,
+    pub(super) algorithms: Box<[Algorithm]>,
+    pub(super) max_lifetime: Option<Duration>,
+    pub(super) max_age: Option<Duration>,
+    pub(super) scope: (usize, ScopeForm),
+    pub(super) roles: Option<usize>,
+    pub(super) permissions: Option<usize>,
+    pub(super) tenant: Option<usize>,
+    pub(super) service_if: ServiceIf<usize>,
+    /// Of each, one is enough.
+    pub(super) required: Box<[Box<[Need]>]>,
+    pub(super) expected: Box<[Expected]>,
+}
 
 impl Profile {
     /// Checks all that can be checked without the signature. It can only refuse.
     pub(super) fn check(
         &self,
+        name: &Name,
         header: &Header<'_>,
         claims: &Claims<'_>,
         now: Duration,
@@ -62,39 +139,66 @@ impl Profile {
         if !self.algorithms.contains(&header.algorithm) {
             return Err(Refusal("alg is not allowed for the issuer"));
         }
-        self.check_audience(claims)?;
+        self.check_binding(claims)?;
         if claims.sub.as_deref().is_none_or(str::is_empty) {
             return Err(Refusal("sub is missing"));
         }
-        self.check_times(claims, now, leeway)
+        self.check_times(claims, now, leeway)?;
+        for needs in &self.required {
+            if !needs.iter().any(|need| need.is_met(claims)) {
+                return Err(needs.first().map_or(Refusal("a claim is missing"), |need| need.missing()));
+            }
+        }
+        for expected in self.expected.iter().chain(&name.tenant) {
+            match claims.mapped(expected.place) {
+                Some(Shape::Text(text)) if expected.values.iter().any(|value| **value == **text) => {}
+                Some(Shape::Text(_)) => return Err(Refusal("a claim has another value than the profile expects")),
+                Some(_) => return Err(Refusal("a claim that the profile expects is not a string")),
+                None => return Err(Refusal("a claim that the profile expects is missing")),
+            }
+        }
+        Ok(())
     }
 
     fn check_kind(&self, typ: Typ, claims: &Claims<'_>) -> Result<(), Refusal> {
         match (self.kind, typ) {
-            (TokenKind::Access { .. }, Typ::AccessToken) => Ok(()),
-            (TokenKind::Access { untyped: true }, Typ::Jwt | Typ::Absent) if claims.of_id_token => {
+            (TokenKind::Access(_), Typ::AccessToken) => Ok(()),
+            (TokenKind::Access(Untyped::WithoutIdClaims), Typ::Jwt | Typ::Absent) if claims.of_id_token => {
                 Err(Refusal("an ID token in place of an access token"))
             }
-            (TokenKind::Access { untyped: true }, Typ::Jwt | Typ::Absent) => Ok(()),
+            (TokenKind::Access(Untyped::WithoutIdClaims | Untyped::ToldByClaim), Typ::Jwt | Typ::Absent) => Ok(()),
             (TokenKind::Id, Typ::Jwt | Typ::Absent) if claims.mapped(SCOPE).is_some() => {
                 Err(Refusal("an access token in place of an ID token"))
             }
-            (TokenKind::Id, Typ::Jwt | Typ::Absent) => Ok(()),
-            (TokenKind::Access { .. }, Typ::Jwt | Typ::Absent | Typ::Other) => Err(Refusal("typ is not at+jwt")),
+            (TokenKind::Id | TokenKind::Workload, Typ::Jwt | Typ::Absent) => Ok(()),
+            (TokenKind::Access(_), Typ::Jwt | Typ::Absent | Typ::Other) => Err(Refusal("typ is not at+jwt")),
             (TokenKind::Id, Typ::AccessToken | Typ::Other) => Err(Refusal("typ is not that of an ID token")),
+            (TokenKind::Workload, Typ::AccessToken | Typ::Other) => Err(Refusal("typ is neither JWT nor absent")),
         }
     }
 
-    fn check_audience(&self, claims: &Claims<'_>) -> Result<(), Refusal> {
-        let (ours, count) = claims.audience(&self.audience);
-        if !ours {
+    fn check_binding(&self, claims: &Claims<'_>) -> Result<(), Refusal> {
+        let ours = match &self.binding {
+            Binding::Audience(ours) => ours,
+            // RFC 7519 §4.1.3: whoever is not meant by an `aud` that is there must refuse.
+            Binding::ClientId(_) if claims.aud.is_some() => return Err(Refusal("token is for an audience")),
+            Binding::ClientId(ours) => {
+                let client = claims.client_id.as_deref().ok_or(Refusal("client_id is missing"))?;
+                let is_ours = ours.iter().any(|own| **own == *client);
+                return if is_ours { Ok(()) } else { Err(Refusal("token is for another client")) };
+            }
+        };
+        let (is_ours, count) = claims.audience(ours);
+        if !is_ours {
             return Err(Refusal("token is for another audience"));
         }
         // OpenID Connect Core §3.1.3.7 (4, 5).
         match (self.kind, claims.azp.as_deref()) {
-            (TokenKind::Id, Some(azp)) if *azp != *self.audience => Err(Refusal("azp is another client")),
+            (TokenKind::Id, Some(azp)) if !ours.iter().any(|own| **own == *azp) => {
+                Err(Refusal("azp is another client"))
+            }
             (TokenKind::Id, None) if count > 1 => Err(Refusal("several audiences without azp")),
-            (TokenKind::Id | TokenKind::Access { .. }, _) => Ok(()),
+            (TokenKind::Id | TokenKind::Access(_) | TokenKind::Workload, _) => Ok(()),
         }
     }
 
@@ -110,14 +214,22 @@ impl Profile {
         if claims.iat.is_some_and(|iat| iat > latest) {
             return Err(Refusal("token was issued in the future"));
         }
-        match (self.max_lifetime, claims.iat) {
-            (None, _) => Ok(()),
-            (Some(_), None) => Err(Refusal("iat is missing, which the maximum lifetime needs")),
-            (Some(longest), Some(iat)) if exp.saturating_sub(iat) > longest => {
-                Err(Refusal("token lives longer than allowed"))
-            }
-            (Some(_), Some(_)) => Ok(()),
+        if claims.auth_time.is_some_and(|auth_time| auth_time > latest) {
+            return Err(Refusal("auth_time is in the future"));
         }
+        if let Some(longest) = self.max_lifetime {
+            let iat = claims.iat.ok_or(Refusal("iat is missing, which the maximum lifetime needs"))?;
+            if exp.saturating_sub(iat) > longest {
+                return Err(Refusal("token lives longer than allowed"));
+            }
+        }
+        if let Some(oldest) = self.max_age {
+            let iat = claims.iat.ok_or(Refusal("iat is missing, which the maximum age needs"))?;
+            if now.saturating_sub(iat) > oldest.saturating_add(leeway) {
+                return Err(Refusal("token is older than allowed"));
+            }
+        }
+        Ok(())
     }
 
     /// Checks the signature with the issuer's own keys, and of those with the ones of the header's algorithm.
@@ -133,18 +245,19 @@ impl Profile {
     }
 
     /// Makes the principal of a token that passed. `text` is the claims' JSON.
-    pub(super) fn principal(&self, claims: &Claims<'_>, text: &str) -> Result<Principal, Refusal> {
+    pub(super) fn principal(&self, name: &Name, claims: &Claims<'_>, text: &str) -> Result<Principal, Refusal> {
         let scopes = self.scopes(claims)?;
-        let roles = self.roles(claims)?;
+        let roles = texts(self.roles, claims, Refusal("the roles claim is not an array of strings"))?;
+        let permissions = texts(self.permissions, claims, Refusal("the permissions claim is not an array of strings"))?;
         let tenant = self.tenant(claims)?;
         let subject = claims.sub.as_deref().unwrap_or_default();
-        let kind =
-            if claims.client_id.as_deref() == Some(subject) { PrincipalKind::Service } else { PrincipalKind::User };
-        let mut principal = Principal::builder(kind, Arc::clone(&self.issuer), subject, "jwt")
-            .scopes(scopes)
-            .roles(roles.iter().map(AsRef::as_ref))
-            .methods(claims.amr.iter().map(AsRef::as_ref))
-            .claims(text);
+        let mut principal =
+            Principal::builder(self.kind_of(subject, claims)?, Arc::clone(&name.issuer), subject, "jwt")
+                .scopes(scopes)
+                .roles(roles.iter().map(AsRef::as_ref))
+                .permissions(permissions.iter().map(AsRef::as_ref))
+                .methods(claims.amr.iter().map(AsRef::as_ref))
+                .claims(text);
         if let Some(jti) = claims.jti.as_deref() {
             principal = principal.credential_id(jti);
         }
@@ -155,6 +268,23 @@ impl Profile {
             principal = principal.expires_at(exp.as_secs());
         }
         Ok(principal.build())
+    }
+
+    fn kind_of(&self, subject: &str, claims: &Claims<'_>) -> Result<PrincipalKind, Refusal> {
+        let is_service = match self.service_if {
+            ServiceIf::Always => true,
+            ServiceIf::SubjectIsClientId => claims.client_id.as_deref() == Some(subject),
+            ServiceIf::SubjectIsClientWith(suffix) => {
+                let client = claims.client_id.as_deref().or(claims.azp.as_deref());
+                client.is_some_and(|client| subject.strip_suffix(suffix) == Some(client))
+            }
+            ServiceIf::SubjectIs(place) => match claims.mapped(place) {
+                Some(Shape::Text(text)) => **text == *subject,
+                Some(_) => return Err(Refusal("the claim that names the client is not a string")),
+                None => false,
+            },
+        };
+        Ok(if is_service { PrincipalKind::Service } else { PrincipalKind::User })
     }
 
     fn scopes<'c>(&self, claims: &'c Claims<'_>) -> Result<Vec<&'c str>, Refusal> {
@@ -170,14 +300,6 @@ impl Profile {
         }
     }
 
-    fn roles<'c, 'a>(&self, claims: &'c Claims<'a>) -> Result<&'c [Cow<'a, str>], Refusal> {
-        match self.roles.and_then(|place| claims.mapped(place)) {
-            None => Ok(&[]),
-            Some(Shape::Texts(roles)) => Ok(roles),
-            Some(_) => Err(Refusal("the roles claim is not an array of strings")),
-        }
-    }
-
     /// A tenant that the profile names is required: a token without one belongs to nobody.
     fn tenant<'c>(&self, claims: &'c Claims<'_>) -> Result<Option<&'c str>, Refusal> {
         let Some(place) = self.tenant else { return Ok(None) };
@@ -186,5 +308,14 @@ impl Profile {
             Some(_) => Err(Refusal("the tenant claim is not a string")),
             None => Err(Refusal("the tenant claim is missing")),
         }
+    }
+}
+
+/// The strings of a mapped claim; none if it is missing.
+fn texts<'c, 'a>(place: Option<usize>, claims: &'c Claims<'a>, wrong: Refusal) -> Result<&'c [Cow<'a, str>], Refusal> {
+    match place.and_then(|place| claims.mapped(place)) {
+        None => Ok(&[]),
+        Some(Shape::Texts(texts)) => Ok(texts),
+        Some(_) => Err(wrong),
     }
 }

@@ -59,6 +59,13 @@ fn bad_configuration_is_told() {
         ("untyped ID tokens", build(id().dangerous_untyped()), "dangerous_untyped"),
         ("scopes of ID tokens", build(id().scope_claim("scp")), "scope"),
         ("no lifetime", build(good().max_lifetime(Duration::ZERO)), "lifetime"),
+        ("no age", build(good().max_age(Duration::ZERO)), "age"),
+        ("lacking what is always needed", build(good().may_lack(["exp"])), "exp"),
+        ("lacking in ID tokens", build(id().may_lack(["iat"])), "may_lack"),
+        ("requiring what is refused", build(good().required(["cnf"])), "cnf"),
+        ("a claim without values", build(good().claim_must_be("hd", [""; 0])), "hd"),
+        ("a registered claim on the way", build(good().roles_claim(["aud", "roles"])), "aud"),
+        ("a path without names", build(good().permissions_claim([""; 0])), "no name"),
     ];
     for (name, built, part) in rows {
         names(name, built, part);

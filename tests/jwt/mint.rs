@@ -22,8 +22,7 @@ pub const AUDIENCE: &str = "orders-api";
 pub const HEADER: &str = r#"{"alg":"ES256","typ":"at+jwt"}"#;
 
 /// Good today, whenever that is: until the year 2255.
-pub const CLAIMS: &str =
-    r#"{"iss":"https://id.example.com","sub":"alice","aud":"orders-api","exp":9000000000,"iat":1700000000}"#;
+pub const CLAIMS: &str = r#"{"iss":"https://id.example.com","sub":"alice","aud":"orders-api","exp":9000000000,"iat":1700000000,"client_id":"web","jti":"t-1"}"#;
 
 pub static RSA: LazyLock<KeyPair> =
     LazyLock::new(|| KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048).unwrap());

@@ -1,0 +1,51 @@
+//! From the `iss` that a token claims to the profile that decides about it.
+
+use std::{collections::HashMap, fmt};
+
+use crate::{
+    error::ConfigError,
+    jwt::profile::{Name, Profile},
+};
+
+/// Up to here comparing one by one is faster than hashing.
+const FEW: usize = 8;
+
+/// The profiles, and the `iss` that each answers for. The table is made once: whatever a client claims, nothing is added,
+/// and its hash has a random key.
+#[derive(Default)]
+pub(super) struct Routes {
+    profiles: Vec<Profile>,
+    /// For each `iss` the profile and the name in it.
+    table: HashMap<Box<str>, (usize, usize)>,
+}
+
+impl Routes {
+    pub(super) fn add(&mut self, profile: Profile) -> Result<(), ConfigError> {
+        let at = self.profiles.len();
+        for (place, name) in profile.names.iter().enumerate() {
+            if self.table.insert(name.iss.clone(), (at, place)).is_some() {
+                return Err(ConfigError::new("JWT issuer", format!("{:?}", name.iss), "stands twice"));
+            }
+        }
+        self.profiles.push(profile);
+        Ok(())
+    }
+
+    /// The profile and its name for an `iss`, equal byte for byte.
+    pub(super) fn find(&self, iss: &str) -> Option<(&Profile, &Name)> {
+        if self.table.len() <= FEW {
+            let mut all =
+                self.profiles.iter().flat_map(|profile| profile.names.iter().map(move |name| (profile, name)));
+            return all.find(|(_, name)| *name.iss == *iss);
+        }
+        let (profile, name) = self.table.get(iss)?;
+        let profile = self.profiles.get(*profile)?;
+        Some((profile, profile.names.get(*name)?))
+    }
+}
+
+impl fmt::Debug for Routes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(&self.profiles).finish()
+    }
+}
