@@ -68,6 +68,7 @@ mod crypto;
 mod csrf;
 mod date;
 mod der;
+mod identity_provider;
 mod issuer;
 mod json;
 mod jwk;
@@ -76,7 +77,6 @@ mod key_set;
 mod path;
 mod place;
 mod profile;
-mod provider;
 mod routes;
 mod rules;
 mod token;
@@ -84,12 +84,12 @@ mod token;
 pub use algorithm::Algorithm;
 pub use authenticator::{JwtAuthenticator, JwtAuthenticatorBuilder};
 pub use csrf::CsrfRules;
+pub use identity_provider::Provider;
 pub use issuer::{Issuer, IssuerProfile, IssuerTokens};
 pub use key::Key;
 pub use key_set::KeySet;
 pub use path::ClaimPath;
 pub use place::CookiePlace;
-pub use provider::Provider;
 
 /// Why a token is refused, for the operator. A fixed text, never a part of the token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
