@@ -86,7 +86,13 @@ fn tokens() {
 fn rsa(bits: usize) -> Result<Key, ConfigError> {
     let element = |tag: u8, content: &[u8]| {
         let [high, low] = u16::try_from(content.len()).unwrap().to_be_bytes();
-        [&[tag, 0x82, high, low], content].concat()
+        // DER: the shortest form of the length.
+        let length = match (high, low) {
+            (0, ..0x80) => vec![low],
+            (0, _) => vec![0x81, low],
+            _ => vec![0x82, high, low],
+        };
+        [&[tag], &length[..], content].concat()
     };
     let mut modulus = vec![0xff; bits.div_ceil(8)];
     modulus[0] >>= modulus.len() * 8 - bits;

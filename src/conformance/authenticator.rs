@@ -112,10 +112,8 @@ async fn nothing_unclaimed_beside(authenticator: &dyn Authenticator, request: &R
     let outcome = ask(authenticator, &beside, at).await;
     let noticed = match &outcome {
         Outcome::Verified(identity) => identity.has_left_authorization(),
-        Outcome::Refused(_) => true,
-        // The layer says of both that nobody claims the field.
-        Outcome::RefusedIfNeeded(_) => true,
-        Outcome::Absent => false,
+        // Refused here, or by the layer, since nobody claims the field.
+        Outcome::Refused(_) | Outcome::RefusedIfNeeded(_) | Outcome::Absent => true,
     };
     assert!(noticed, "an unread Authorization beside the credential is told, with Identity::leaving_authorization");
 }

@@ -233,7 +233,7 @@ impl Presented<'_> {
         match (self.place, verified) {
             (Place::Authorization, Ok(identity)) => Outcome::Verified(identity),
             (Place::Header, Ok(identity)) => Outcome::Verified(identity.leaving_authorization()),
-            (Place::Cookie, Ok(identity)) => Outcome::Verified(identity.ambient()),
+            (Place::Cookie, Ok(identity)) => Outcome::Verified(identity.ambient().leaving_authorization()),
             (Place::Authorization | Place::Header, Err(rejection)) => rejection.into(),
             (Place::Cookie, Err(rejection)) => Outcome::RefusedIfNeeded(rejection),
         }
