@@ -9,7 +9,8 @@ use crate::{
     error::ConfigError,
     head::RequestHead,
     jwt::{
-        IssuerProfile, Refusal,
+        CacheStats, IssuerProfile, Refusal, TokenCache,
+        cache::{Cache, Terms},
         claims::Claims,
         profile::Profile,
         token::{self, Buffer},
@@ -33,6 +34,7 @@ struct Shared {
     /// The claims that any profile maps.
     names: Box<[Box<str>]>,
     leeway: Duration,
+    cache: Option<Cache>,
     challenge: Challenge,
     invalid_token: Challenges,
 }
@@ -40,7 +42,12 @@ struct Shared {
 impl JwtAuthenticator {
     /// Starts a configuration.
     pub fn builder() -> JwtAuthenticatorBuilder {
-        JwtAuthenticatorBuilder { profiles: Vec::new(), leeway: DEFAULT_LEEWAY, realm: "api".to_owned() }
+        JwtAuthenticatorBuilder {
+            profiles: Vec::new(),
+            leeway: DEFAULT_LEEWAY,
+            realm: "api".to_owned(),
+            cache: Some(TokenCache::new()),
+        }
     }
 
     /// Checks a token that came by another way than `Authorization`, in the first message of a WebSocket for example.
@@ -53,11 +60,27 @@ impl JwtAuthenticator {
             Rejection::new(RejectionKind::InvalidCredential, reason).with_challenges(self.shared.invalid_token.clone())
         })
     }
+
+    /// What the cache of verified tokens has done, and holds now; none without a cache. Costs a walk over the table: for a
+    /// metric that is read every few seconds, not for each request.
+    #[must_use]
+    pub fn cache_stats(&self) -> Option<CacheStats> {
+        self.shared.cache.as_ref().map(Cache::stats)
+    }
 }
 
 impl Shared {
-    /// Cheap checks come first; the signature, which costs most, comes last and before anything is believed.
+    /// A token that comes again is looked up. What may change while it lives must be checked on both ways.
     fn verify(&self, token: &str, at: Instants) -> Result<Principal, Refusal> {
+        let Some(cache) = &self.cache else { return self.verify_anew(token, at) };
+        match cache.get(token, at, |issuer| self.profiles.get(issuer).map(Profile::generation)) {
+            Some(principal) => Ok(principal),
+            None => self.verify_anew(token, at),
+        }
+    }
+
+    /// Cheap checks come first; the signature, which costs most, comes last and before anything is believed.
+    fn verify_anew(&self, token: &str, at: Instants) -> Result<Principal, Refusal> {
         let parts = token::split(token)?;
         let mut buffer = Buffer::for_token(token);
         let mut rest = buffer.rest();
@@ -65,12 +88,20 @@ impl Shared {
         let claims_text = token::text(token::decode(parts.claims, &mut rest)?)?;
         let claims = Claims::read(claims_text, &self.names)?;
         // The issuer comes first, then its keys: keys are never pooled across issuers (RFC 8725 §3.8).
-        let profile = claims.iss.as_deref().and_then(|iss| self.profiles.iter().find(|known| *known.issuer == *iss));
-        let profile = profile.ok_or(Refusal("iss is missing or not known"))?;
+        let issuer = claims.iss.as_deref().and_then(|iss| self.profiles.iter().position(|known| *known.issuer == *iss));
+        let known = issuer.and_then(|issuer| Some((issuer, self.profiles.get(issuer)?)));
+        let (issuer, profile) = known.ok_or(Refusal("iss is missing or not known"))?;
         profile.check(&header, &claims, Duration::from_nanos(at.unix_nanos()), self.leeway)?;
         let signature = token::decode(parts.signature, &mut rest)?;
+        // Read before the keys are: a change between the two makes the entry one of the past.
+        let generation = profile.generation();
         profile.check_signature(&header, parts.signed.as_bytes(), signature)?;
-        profile.principal(&claims, claims_text)
+        let principal = profile.principal(&claims, claims_text)?;
+        if let (Some(cache), Some((from, until))) = (&self.cache, profile.window(&claims, self.leeway)) {
+            let terms = Terms { from: nanos(from), until: nanos(until), issuer, generation };
+            cache.insert(token, &principal, terms, at);
+        }
+        Ok(principal)
     }
 }
 
@@ -80,6 +111,7 @@ impl fmt::Debug for JwtAuthenticator {
             .field("issuers", &self.shared.profiles)
             .field("leeway", &self.shared.leeway)
             .field("challenge", &self.shared.challenge)
+            .field("cache", &self.shared.cache)
             .finish_non_exhaustive()
     }
 }
@@ -108,6 +140,10 @@ impl Authenticator for JwtAuthenticator {
     }
 }
 
+fn nanos(date: Duration) -> u64 {
+    u64::try_from(date.as_nanos()).unwrap_or(u64::MAX)
+}
+
 const DEFAULT_LEEWAY: Duration = Duration::from_secs(60);
 const MAX_LEEWAY: Duration = Duration::from_secs(300);
 
@@ -118,6 +154,7 @@ pub struct JwtAuthenticatorBuilder {
     profiles: Vec<IssuerProfile>,
     leeway: Duration,
     realm: String,
+    cache: Option<TokenCache>,
 }
 
 impl JwtAuthenticatorBuilder {
@@ -140,12 +177,24 @@ impl JwtAuthenticatorBuilder {
         self
     }
 
+    /// Sets the size and the kind of the cache of verified tokens. Default [`TokenCache::new`].
+    pub fn cache(mut self, cache: TokenCache) -> Self {
+        self.cache = Some(cache);
+        self
+    }
+
+    /// Remembers no tokens: each request pays for its signature check.
+    pub fn without_cache(mut self) -> Self {
+        self.cache = None;
+        self
+    }
+
     /// Finishes the authenticator.
     ///
     /// # Errors
     /// If there is no issuer or one stands twice; an issuer or audience is empty; an issuer has no algorithm, lacks a key
     /// for one, or mixes symmetric with asymmetric keys; a mapped claim is empty or registered; an access-token option is
-    /// set for ID tokens; the leeway is above 300 s; the realm is not printable ASCII without quotes.
+    /// set for ID tokens; the leeway is above 300 s; the cache has no or too many entries, or no bytes; the realm is not printable ASCII without quotes.
     pub fn build(self) -> Result<JwtAuthenticator, ConfigError> {
         if self.profiles.is_empty() {
             return Err(ConfigError::new("JWT issuers", "none", "must be at least one"));
@@ -168,6 +217,7 @@ impl JwtAuthenticatorBuilder {
                 profiles: profiles.into(),
                 names: names.into(),
                 leeway: self.leeway,
+                cache: self.cache.as_ref().map(TokenCache::build).transpose()?,
                 challenge,
                 invalid_token: [invalid_token].into_iter().collect(),
             }),

@@ -57,6 +57,7 @@
 
 mod algorithm;
 mod authenticator;
+mod cache;
 mod claims;
 mod date;
 mod der;
@@ -70,6 +71,7 @@ mod token;
 
 pub use algorithm::Algorithm;
 pub use authenticator::{JwtAuthenticator, JwtAuthenticatorBuilder};
+pub use cache::{CacheStats, TokenCache};
 pub use issuer::{Issuer, IssuerProfile, IssuerTokens};
 pub use key::Key;
 pub use key_set::KeySet;

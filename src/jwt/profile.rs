@@ -120,6 +120,18 @@ impl Profile {
         }
     }
 
+    /// When a token that passes [`check`](Self::check) passes it: from the first moment up to the second. None if its claims
+    /// set no end.
+    pub(super) fn window(&self, claims: &Claims<'_>, leeway: Duration) -> Option<(Duration, Duration)> {
+        let begin = claims.nbf.max(claims.iat).unwrap_or_default();
+        Some((begin.saturating_sub(leeway), claims.exp?.saturating_add(leeway)))
+    }
+
+    /// Changes whenever the issuer's keys do. A token that keys of another generation verified is verified again.
+    pub(super) fn generation(&self) -> u64 {
+        self.keys.generation()
+    }
+
     /// Checks the signature with the issuer's own keys, and of those with the ones of the header's algorithm.
     pub(super) fn check_signature(&self, header: &Header<'_>, message: &[u8], signature: &[u8]) -> Result<(), Refusal> {
         let mut tried = false;
@@ -185,6 +197,42 @@ impl Profile {
             Some(Shape::Text(tenant)) if !tenant.is_empty() => Ok(Some(tenant)),
             Some(_) => Err(Refusal("the tenant claim is not a string")),
             None => Err(Refusal("the tenant claim is missing")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{
+        jwt::{Issuer, Key},
+        secret::Secret,
+    };
+
+    proptest! {
+        /// What the cache decides by the window must be what is decided without a cache.
+        #[test]
+        fn the_window_is_what_the_checks_of_times_say(
+            exp in 0_u64..200, nbf in proptest::option::of(0_u64..200), iat in proptest::option::of(0_u64..200),
+            leeway in 0_u64..60, bound in any::<bool>(),
+        ) {
+            let key = Key::hmac(Algorithm::HS256, Secret::new(vec![7; 32])).unwrap();
+            let issuer = Issuer::fixed("i", KeySet::new([key]).unwrap()).access_tokens("a").algorithms([Algorithm::HS256]);
+            let issuer = if bound { issuer.max_lifetime(Duration::from_secs(100)) } else { issuer };
+            let profile = issuer.accept(&mut vec!["scope".into()]).unwrap();
+            let seconds = Duration::from_secs;
+            let date = |name, date: Option<u64>| date.map_or_else(String::new, |date| format!(r#","{name}":{date}"#));
+            let text = format!(r#"{{"exp":{exp}{}{}}}"#, date("nbf", nbf), date("iat", iat));
+            let claims = Claims::read(&text, &[]).unwrap();
+            let good = |now| profile.check_times(&claims, seconds(now), seconds(leeway)).is_ok();
+            let (from, until) = profile.window(&claims, seconds(leeway)).unwrap();
+            if (0..400).any(good) {
+                for now in 0..400 {
+                    prop_assert_eq!(good(now), (from..until).contains(&seconds(now)), "at {}", now);
+                }
+            }
         }
     }
 }
