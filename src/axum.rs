@@ -9,7 +9,7 @@
 //!
 //! All of them refuse with `500` when no authentication layer ran outside the handler; the log says so.
 
-use std::convert::Infallible;
+use std::{convert::Infallible, ops::Deref, sync::Arc};
 
 use ::axum::{
     ServiceExt,
@@ -107,7 +107,8 @@ impl<S: Sync> FromRequestParts<S> for crate::guard::Authorizer {
     }
 }
 
-/// The claims of the principal's token, read into a type of your own.
+/// The claims of the principal's token, read into a type of your own: once for each token, not for each request, if the
+/// authenticator remembers its principals, as the JWT authenticator does. See [`Principal::claims_shared`].
 ///
 /// ```
 /// use portcullis::axum::Claims;
@@ -118,19 +119,33 @@ impl<S: Sync> FromRequestParts<S> for crate::guard::Authorizer {
 /// }
 ///
 /// async fn mail(Claims(profile): Claims<Profile>) -> String {
-///     profile.email
+///     format!("mail goes to {}", profile.email)
 /// }
 /// ```
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 #[expect(clippy::exhaustive_structs, reason = "a wrapper that handlers take apart in their signature")]
-pub struct Claims<T>(pub T);
+pub struct Claims<T>(pub Arc<T>);
 
-impl<T: DeserializeOwned, S: Sync> FromRequestParts<S> for Claims<T> {
+impl<T> Clone for Claims<T> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<T> Deref for Claims<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
+impl<T: DeserializeOwned + Send + Sync + 'static, S: Sync> FromRequestParts<S> for Claims<T> {
     type Rejection = Rejection;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Rejection> {
         let principal = authenticated_context(parts)?.lock().authenticated().cloned()?;
-        match principal.claims() {
+        match principal.claims_shared() {
             Ok(claims) => Ok(Self(claims)),
             Err(_) => {
                 Err(Rejection::new(RejectionKind::Forbidden, "the claims do not fit the type that the handler reads"))

@@ -1,6 +1,10 @@
 //! Who was authenticated, and how.
 
-use std::{fmt, sync::Arc};
+use std::{
+    any::{Any, TypeId},
+    fmt,
+    sync::{Arc, OnceLock},
+};
 
 use serde::de::DeserializeOwned;
 
@@ -74,6 +78,7 @@ struct Facts {
     plan: Option<Box<str>>,
     expires_at: Option<u64>,
     claims: Option<Box<str>>,
+    read: ReadClaims,
 }
 
 impl Principal {
@@ -100,6 +105,7 @@ impl Principal {
                 plan: None,
                 expires_at: None,
                 claims: None,
+                read: ReadClaims::default(),
             },
         }
     }
@@ -188,7 +194,8 @@ impl Principal {
         self.facts.expires_at
     }
 
-    /// Reads the claims of the token into a type of your own.
+    /// Reads the claims of the token into a type of your own, each time anew.
+    /// [`claims_shared`](Self::claims_shared) reads them once.
     ///
     /// # Errors
     /// If there are no claims, or they do not fit `T`.
@@ -199,12 +206,106 @@ impl Principal {
         }
     }
 
+    /// Reads the claims of the token into a type of your own, once for this principal and its clones: later calls cost a
+    /// reference count. A principal that an authenticator remembers, as the JWT authenticator does, keeps what was read for
+    /// the requests to come.
+    ///
+    /// The first four types are kept, for as long as the principal is; a fifth is read each time. What does not fit is not
+    /// kept.
+    ///
+    /// ```
+    /// use portcullis::{Principal, PrincipalKind};
+    ///
+    /// #[derive(serde::Deserialize)]
+    /// struct Profile {
+    ///     email: String,
+    /// }
+    ///
+    /// let alice = Principal::builder(PrincipalKind::User, "https://id.example.com", "alice", "jwt")
+    ///     .claims(r#"{"sub": "alice", "email": "alice@example.com"}"#)
+    ///     .build();
+    /// let profile = alice.claims_shared::<Profile>()?;
+    /// assert_eq!(profile.email, "alice@example.com");
+    /// # Ok::<(), serde_json::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// If there are no claims, or they do not fit `T`.
+    pub fn claims_shared<T: DeserializeOwned + Send + Sync + 'static>(&self) -> Result<Arc<T>, serde_json::Error> {
+        self.facts.read.get_or_keep(|| self.claims())
+    }
+
+    /// About how many bytes of memory it takes, besides what claims were read into.
+    #[cfg(feature = "jwt")]
+    pub(crate) fn size(&self) -> usize {
+        let Facts { subject, credential_id, methods, scopes, roles, permissions, tenant, plan, claims, .. } =
+            &*self.facts;
+        let alone = [credential_id, tenant, plan, claims].into_iter().flatten().chain([subject]).map(|text| text.len());
+        let listed = [methods, scopes, roles, permissions].into_iter().flatten();
+        let listed = listed.map(|text| text.len().saturating_add(size_of::<Box<str>>()));
+        alone.chain(listed).fold(size_of::<Facts>(), usize::saturating_add)
+    }
+
     /// Whether issuer and subject are the same.
     #[must_use]
     pub fn is_same_as(&self, other: &Self) -> bool {
         self.facts.issuer == other.facts.issuer && self.facts.subject == other.facts.subject
     }
 }
+
+/// The most types that the claims of one principal are kept in.
+const MAX_TYPES: usize = 4;
+
+/// The claims as types of handlers' own, each of them at most once: a list that only grows. It is no part of what a principal
+/// is: it is never compared or shown, and a copy begins without.
+#[derive(Default)]
+struct ReadClaims(OnceLock<Box<ReadAs>>);
+
+struct ReadAs {
+    kind: TypeId,
+    claims: Arc<dyn Any + Send + Sync>,
+    next: ReadClaims,
+}
+
+impl ReadClaims {
+    fn get_or_keep<T: Send + Sync + 'static, E>(&self, read: impl Fn() -> Result<T, E>) -> Result<Arc<T>, E> {
+        let mut place = self;
+        let mut fresh = None;
+        for _ in 0..MAX_TYPES {
+            if place.0.get().is_none() {
+                let claims = match fresh {
+                    Some(claims) => claims,
+                    None => Arc::new(read()?),
+                };
+                fresh = Some(Arc::clone(&claims));
+                // If another thread was faster, its entry is looked at below.
+                let _ = place.0.set(Box::new(ReadAs { kind: TypeId::of::<T>(), claims, next: Self::default() }));
+            }
+            let Some(entry) = place.0.get() else { break };
+            if entry.kind == TypeId::of::<T>()
+                && let Ok(claims) = Arc::clone(&entry.claims).downcast()
+            {
+                return Ok(claims);
+            }
+            place = &entry.next;
+        }
+        fresh.map_or_else(|| read().map(Arc::new), Ok)
+    }
+}
+
+impl Clone for ReadClaims {
+    fn clone(&self) -> Self {
+        Self::default()
+    }
+}
+
+impl PartialEq for ReadClaims {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for ReadClaims {}
 
 impl fmt::Debug for Principal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -321,5 +422,61 @@ mod tests {
         let key = Principal::builder(PrincipalKind::Key, "keys", "billing", "api_key").build();
         assert!(key.claims::<std::collections::HashMap<String, String>>().is_err());
         assert!(key.claims::<Option<String>>().is_err(), "also for a type that null fits");
+    }
+
+    #[derive(Debug, PartialEq, serde::Deserialize)]
+    struct Profile<const N: usize> {
+        email: String,
+    }
+
+    fn read<const N: usize>(principal: &Principal) -> Arc<Profile<N>> {
+        principal.claims_shared().unwrap()
+    }
+
+    #[test]
+    fn claims_are_read_once_for_all_clones() {
+        let alice = principal("https://a.example");
+        assert!(Arc::ptr_eq(&read::<0>(&alice), &read::<0>(&alice.clone())));
+        assert!(!Arc::ptr_eq(&read::<0>(&alice), &read::<0>(&principal("https://a.example"))));
+        assert!(Arc::ptr_eq(&read::<1>(&alice), &read::<1>(&alice)), "also a second type");
+        assert_eq!(*read::<0>(&alice), Profile { email: "a@example.com".to_owned() });
+    }
+
+    #[test]
+    fn four_types_are_kept_and_a_fifth_is_read_each_time() {
+        let alice = principal("https://a.example");
+        let first = (read::<0>(&alice), read::<1>(&alice), read::<2>(&alice), read::<3>(&alice));
+        let again = (read::<0>(&alice), read::<1>(&alice), read::<2>(&alice), read::<3>(&alice));
+        assert!(Arc::ptr_eq(&first.0, &again.0) && Arc::ptr_eq(&first.1, &again.1));
+        assert!(Arc::ptr_eq(&first.2, &again.2) && Arc::ptr_eq(&first.3, &again.3));
+        assert!(!Arc::ptr_eq(&read::<4>(&alice), &read::<4>(&alice)));
+        assert_eq!(read::<4>(&alice).email, "a@example.com");
+    }
+
+    #[test]
+    fn claims_that_do_not_fit_are_not_kept() {
+        let alice = principal("https://a.example");
+        assert!(alice.claims_shared::<Vec<u8>>().is_err());
+        assert!(alice.claims_shared::<Vec<u8>>().is_err());
+        assert!(alice.facts.read.0.get().is_none());
+    }
+
+    #[test]
+    fn what_was_read_is_no_part_of_the_principal() {
+        let (alice, other) = (principal("https://a.example"), principal("https://a.example"));
+        let shown = format!("{alice:?}");
+        read::<0>(&alice);
+        assert_eq!(alice, other);
+        assert_eq!(format!("{alice:?}"), shown);
+    }
+
+    #[test]
+    fn threads_share_what_was_read() {
+        let alice = principal("https://a.example");
+        let read = std::thread::scope(|scope| {
+            let threads = [(); 8].map(|()| scope.spawn(|| (read::<0>(&alice), read::<1>(&alice))));
+            threads.map(|thread| thread.join().unwrap())
+        });
+        assert!(read.iter().all(|(one, two)| Arc::ptr_eq(one, &read[0].0) && Arc::ptr_eq(two, &read[0].1)));
     }
 }

@@ -45,7 +45,7 @@ fn router() -> Router {
             "/maybe",
             route(async |principal: Option<Principal>| principal.map_or("-".to_owned(), |p| p.subject().to_owned())),
         )
-        .route("/mail", route(async |Claims(profile): Claims<Profile>| profile.email))
+        .route("/mail", route(async |Claims(profile): Claims<Profile>| profile.email.clone()))
         .route(
             "/orders/alices",
             route(async |authz: Authorizer| {

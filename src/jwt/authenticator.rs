@@ -10,10 +10,12 @@ use crate::{
     error::ConfigError,
     head::RequestHead,
     jwt::{
-        CookiePlace, IssuerProfile, Refusal,
+        CacheStats, CookiePlace, IssuerProfile, Refusal, TokenCache,
+        cache::{Cache, Terms},
         claims::Claims,
         path::Mapped,
         place::Places,
+        profile::Profile,
         routes::Routes,
         token::{self, Buffer},
     },
@@ -38,6 +40,7 @@ struct Shared {
     mapped: Mapped,
     leeway: Duration,
     places: Places,
+    cache: Option<Cache>,
     challenge: Challenge,
     invalid_token: Challenges,
 }
@@ -52,6 +55,7 @@ impl JwtAuthenticator {
             authorization: true,
             headers: Vec::new(),
             cookies: Vec::new(),
+            cache: Some(TokenCache::new()),
         }
     }
 
@@ -65,11 +69,27 @@ impl JwtAuthenticator {
             Rejection::new(RejectionKind::InvalidCredential, reason).with_challenges(self.shared.invalid_token.clone())
         })
     }
+
+    /// What the cache of verified tokens has done, and holds now; none without a cache. Costs a walk over the table: for a
+    /// metric that is read every few seconds, not for each request.
+    #[must_use]
+    pub fn cache_stats(&self) -> Option<CacheStats> {
+        self.shared.cache.as_ref().map(Cache::stats)
+    }
 }
 
 impl Shared {
-    /// Cheap checks come first; the signature, which costs most, comes last and before anything is believed.
+    /// A token that comes again is looked up. What may change while it lives must be checked on both ways.
     fn verify(&self, token: &str, at: Instants) -> Result<Principal, Refusal> {
+        let Some(cache) = &self.cache else { return self.verify_anew(token, at) };
+        match cache.get(token, at, |issuer| self.routes.profile(issuer).map(Profile::generation)) {
+            Some(principal) => Ok(principal),
+            None => self.verify_anew(token, at),
+        }
+    }
+
+    /// Cheap checks come first; the signature, which costs most, comes last and before anything is believed.
+    fn verify_anew(&self, token: &str, at: Instants) -> Result<Principal, Refusal> {
         let parts = token::split(token)?;
         let mut buffer = Buffer::for_token(token);
         let mut rest = buffer.rest();
@@ -78,11 +98,18 @@ impl Shared {
         let claims = Claims::read(claims_text, &self.mapped)?;
         // The issuer comes first, then its keys: keys are never pooled across issuers (RFC 8725 §3.8).
         let known = claims.iss.as_deref().and_then(|iss| self.routes.find(iss));
-        let (profile, name) = known.ok_or(Refusal("iss is missing or not known"))?;
+        let (issuer, profile, name) = known.ok_or(Refusal("iss is missing or not known"))?;
         profile.check(name, &header, &claims, Duration::from_nanos(at.unix_nanos()), self.leeway)?;
         let signature = token::decode(parts.signature, &mut rest)?;
+        // Read before the keys are: a change between the two makes the entry one of the past.
+        let generation = profile.generation();
         profile.check_signature(&header, parts.signed.as_bytes(), signature)?;
-        profile.principal(name, &claims, claims_text)
+        let principal = profile.principal(name, &claims, claims_text)?;
+        if let (Some(cache), Some((from, until))) = (&self.cache, profile.window(&claims, self.leeway)) {
+            let terms = Terms { from: nanos(from), until: nanos(until), issuer, generation };
+            cache.insert(token, &principal, terms, at);
+        }
+        Ok(principal)
     }
 }
 
@@ -93,6 +120,7 @@ impl fmt::Debug for JwtAuthenticator {
             .field("leeway", &self.shared.leeway)
             .field("places", &self.shared.places)
             .field("challenge", &self.shared.challenge)
+            .field("cache", &self.shared.cache)
             .finish_non_exhaustive()
     }
 }
@@ -123,6 +151,10 @@ impl Authenticator for JwtAuthenticator {
     }
 }
 
+fn nanos(date: Duration) -> u64 {
+    u64::try_from(date.as_nanos()).unwrap_or(u64::MAX)
+}
+
 const DEFAULT_LEEWAY: Duration = Duration::from_secs(60);
 const MAX_LEEWAY: Duration = Duration::from_secs(300);
 
@@ -136,6 +168,7 @@ pub struct JwtAuthenticatorBuilder {
     authorization: bool,
     headers: Vec<String>,
     cookies: Vec<CookiePlace>,
+    cache: Option<TokenCache>,
 }
 
 impl JwtAuthenticatorBuilder {
@@ -185,13 +218,25 @@ impl JwtAuthenticatorBuilder {
         self
     }
 
+    /// Sets the size and the kind of the cache of verified tokens. Default [`TokenCache::new`].
+    pub fn cache(mut self, cache: TokenCache) -> Self {
+        self.cache = Some(cache);
+        self
+    }
+
+    /// Remembers no tokens: each request pays for its signature check.
+    pub fn without_cache(mut self) -> Self {
+        self.cache = None;
+        self
+    }
+
     /// Finishes the authenticator.
     ///
     /// # Errors
     /// If there is no issuer or one stands twice; an issuer or audience is empty; an issuer has no algorithm, lacks a key
     /// for one, or mixes symmetric with asymmetric keys; a mapped claim is empty or registered; an access-token option is
     /// set for ID tokens; the leeway is above 300 s; there is no place for tokens, one stands twice, or a header field has another
-    /// meaning; the realm is not printable ASCII without quotes.
+    /// meaning; the cache has no or too many entries, or no bytes; the realm is not printable ASCII without quotes.
     pub fn build(self) -> Result<JwtAuthenticator, ConfigError> {
         if self.profiles.is_empty() {
             return Err(ConfigError::new("JWT issuers", "none", "must be at least one"));
@@ -213,6 +258,7 @@ impl JwtAuthenticatorBuilder {
                 mapped,
                 leeway: self.leeway,
                 places,
+                cache: self.cache.as_ref().map(TokenCache::build).transpose()?,
                 challenge,
                 invalid_token: [invalid_token].into_iter().collect(),
             }),

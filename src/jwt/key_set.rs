@@ -92,6 +92,12 @@ impl KeySet {
         Ok(Self { inner: Arc::new(Inner { keys: keys.into(), skipped: skipped.into() }) })
     }
 
+    /// These keys do not change.
+    #[expect(clippy::unused_self, reason = "sets that change have another")]
+    pub(super) const fn generation(&self) -> u64 {
+        0
+    }
+
     /// The keys that may have signed a token with this header, those of its `kid` first.
     pub(super) fn candidates<'a>(
         &'a self,

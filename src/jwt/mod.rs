@@ -63,6 +63,7 @@
 
 mod algorithm;
 mod authenticator;
+mod cache;
 mod claims;
 mod crypto;
 mod csrf;
@@ -83,6 +84,7 @@ mod token;
 
 pub use algorithm::Algorithm;
 pub use authenticator::{JwtAuthenticator, JwtAuthenticatorBuilder};
+pub use cache::{CacheStats, TokenCache};
 pub use csrf::CsrfRules;
 pub use identity_provider::Provider;
 pub use issuer::{Issuer, IssuerProfile, IssuerTokens};

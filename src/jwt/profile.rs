@@ -232,6 +232,24 @@ impl Profile {
         Ok(())
     }
 
+    /// When a token that passes [`check`](Self::check) passes it: from the first moment up to the second. None if its claims
+    /// set no end.
+    pub(super) fn window(&self, claims: &Claims<'_>, leeway: Duration) -> Option<(Duration, Duration)> {
+        const MOMENT: Duration = Duration::from_nanos(1);
+        let begin = claims.nbf.max(claims.iat).max(claims.auth_time).unwrap_or_default();
+        let mut end = claims.exp?.saturating_add(leeway);
+        if let Some(oldest) = self.max_age {
+            // The one bound that is still good itself.
+            end = end.min(claims.iat?.saturating_add(oldest).saturating_add(leeway).saturating_add(MOMENT));
+        }
+        Some((begin.saturating_sub(leeway), end))
+    }
+
+    /// Changes whenever the issuer's keys do. A token that keys of another generation verified is verified again.
+    pub(super) fn generation(&self) -> u64 {
+        self.keys.generation()
+    }
+
     /// Checks the signature with the issuer's own keys, and of those with the ones of the header's algorithm.
     pub(super) fn check_signature(&self, header: &Header<'_>, message: &[u8], signature: &[u8]) -> Result<(), Refusal> {
         let mut tried = false;
@@ -317,5 +335,45 @@ fn texts<'c, 'a>(place: Option<usize>, claims: &'c Claims<'a>, wrong: Refusal) -
         None => Ok(&[]),
         Some(Shape::Texts(texts)) => Ok(texts),
         Some(_) => Err(wrong),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{
+        jwt::{Issuer, Key, KeySet, path::Mapped},
+        secret::Secret,
+    };
+
+    proptest! {
+        /// What the cache decides by the window must be what is decided without a cache.
+        #[test]
+        fn the_window_is_what_the_checks_of_times_say(
+            exp in 0_u64..200, nbf in proptest::option::of(0_u64..200), iat in proptest::option::of(0_u64..200),
+            auth_time in proptest::option::of(0_u64..200), leeway in 0_u64..60, bound in any::<bool>(),
+            oldest in proptest::option::of(1_u64..100),
+        ) {
+            let key = Key::hmac(Algorithm::HS256, Secret::new(vec![7; 32])).unwrap();
+            let issuer = Issuer::fixed("i", KeySet::new([key]).unwrap()).access_tokens("a").algorithms([Algorithm::HS256]);
+            let issuer = if bound { issuer.max_lifetime(Duration::from_secs(100)) } else { issuer };
+            let issuer = oldest.into_iter().fold(issuer, |issuer, oldest| issuer.max_age(Duration::from_secs(oldest)));
+            let mut mapped = Mapped::new();
+            let profile = issuer.accept(&mut mapped).unwrap();
+            let seconds = Duration::from_secs;
+            let date = |name, date: Option<u64>| date.map_or_else(String::new, |date| format!(r#","{name}":{date}"#));
+            let dates = [date("nbf", nbf), date("iat", iat), date("auth_time", auth_time)].concat();
+            let text = format!(r#"{{"exp":{exp}{dates}}}"#);
+            let claims = Claims::read(&text, &mapped).unwrap();
+            let good = |now| profile.check_times(&claims, seconds(now), seconds(leeway)).is_ok();
+            if (0..400).any(good) {
+                let (from, until) = profile.window(&claims, seconds(leeway)).unwrap();
+                for now in 0..400 {
+                    prop_assert_eq!(good(now), (from..until).contains(&seconds(now)), "at {}", now);
+                }
+            }
+        }
     }
 }

@@ -31,16 +31,24 @@ impl Routes {
         Ok(())
     }
 
-    /// The profile and its name for an `iss`, equal byte for byte.
-    pub(super) fn find(&self, iss: &str) -> Option<(&Profile, &Name)> {
+    /// The profile for an `iss`, equal byte for byte: its place, itself, and its name.
+    pub(super) fn find(&self, iss: &str) -> Option<(usize, &Profile, &Name)> {
         if self.table.len() <= FEW {
-            let mut all =
-                self.profiles.iter().flat_map(|profile| profile.names.iter().map(move |name| (profile, name)));
-            return all.find(|(_, name)| *name.iss == *iss);
+            let mut all = self
+                .profiles
+                .iter()
+                .enumerate()
+                .flat_map(|(place, profile)| profile.names.iter().map(move |name| (place, profile, name)));
+            return all.find(|(.., name)| *name.iss == *iss);
         }
-        let (profile, name) = self.table.get(iss)?;
-        let profile = self.profiles.get(*profile)?;
-        Some((profile, profile.names.get(*name)?))
+        let (place, name) = *self.table.get(iss)?;
+        let profile = self.profiles.get(place)?;
+        Some((place, profile, profile.names.get(name)?))
+    }
+
+    /// The profile at a place.
+    pub(super) fn profile(&self, place: usize) -> Option<&Profile> {
+        self.profiles.get(place)
     }
 }
 

@@ -1,10 +1,16 @@
 use aws_lc_rs::{
-    hmac,
+    digest, hmac,
     signature::{self, ParsedPublicKey, RsaParameters, RsaPublicKeyComponents, VerificationAlgorithm},
 };
 
 use super::NotAKey;
 use crate::jwt::algorithm::{Curve, Hash, Padding};
+
+pub(in crate::jwt) fn sha256(bytes: &[u8]) -> [u8; 32] {
+    let mut hash = [0; 32];
+    hash.copy_from_slice(digest::digest(&digest::SHA256, bytes).as_ref());
+    hash
+}
 
 /// A parsed key.
 #[derive(Clone)]

@@ -12,9 +12,9 @@ mod rust_crypto;
 mod tests;
 
 #[cfg(feature = "jwt")]
-pub(super) use aws_lc::Verifier;
+pub(super) use aws_lc::{Verifier, sha256};
 #[cfg(not(feature = "jwt"))]
-pub(super) use rust_crypto::Verifier;
+pub(super) use rust_crypto::{Verifier, sha256};
 
 /// The material is no key: not on the curve, for example.
 #[derive(Debug, thiserror::Error)]

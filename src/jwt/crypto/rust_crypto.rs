@@ -5,6 +5,13 @@ use sha2::{Sha256, Sha384, Sha512};
 use super::NotAKey;
 use crate::jwt::algorithm::{Curve, Hash, Padding};
 
+#[cfg(not(feature = "jwt"))]
+pub(in crate::jwt) fn sha256(bytes: &[u8]) -> [u8; 32] {
+    use sha2::Digest;
+
+    Sha256::digest(bytes).into()
+}
+
 /// A parsed key. RSA keys are large, and HMAC states are secret: boxed, a move leaves no copy behind.
 #[derive(Clone)]
 pub(in crate::jwt) enum Verifier {
