@@ -65,6 +65,7 @@ mod json;
 mod jwk;
 mod key;
 mod key_set;
+pub mod keys;
 mod profile;
 mod token;
 
