@@ -58,6 +58,7 @@
 //! | `tls-listener` | | `tls::TlsListener`: a rustls listener for `axum::serve` |
 //! | `tls-self-signed` | | a certificate for development; implies `tls-listener` |
 //! | `jwt` | yes | [`jwt`]: tokens with static keys |
+//! | `jwt-remote` | | `jwt::keys::LiveKeys`: key sets from files, URLs and discovery; implies `jwt` |
 //! | `api-key` | yes | [`api_key`]: keys, hashed records, stores |
 //! | `guard` | yes | [`guard`]: requirements on routes, the authorizer |
 //! | `rbac` | yes | `policy::Rbac`: roles to permissions from TOML |

@@ -1,7 +1,7 @@
 //! JSON Web Tokens: who is this, by the word of an issuer?
 //!
-//! [`JwtAuthenticator`] verifies tokens in `Authorization: Bearer` with keys that the service was started with. Put it into
-//! an [`AuthnLayer`](crate::authn::AuthnLayer), inside TLS enforcement.
+//! [`JwtAuthenticator`] verifies tokens in `Authorization: Bearer` with keys that it was given, or that it [gets](keys) from
+//! the issuer. Put it into an [`AuthnLayer`](crate::authn::AuthnLayer), inside TLS enforcement.
 //!
 //! A token passes when
 //! 1. it is a compact JWS (RFC 7515 §7.1) of at most 16 KiB, its header at most 4 KiB, in unpadded base64url without spare
@@ -20,6 +20,8 @@
 //! |---|---|
 //! | `400` | `Authorization` stands twice or is malformed (RFC 6750 §3.1 `invalid_request`) |
 //! | `401` | a Bearer token with a dot in it that fails any of the above: `error="invalid_token"` (RFC 6750 §3.1) |
+//!
+//! With [keys] that are fetched also `503`, while they cannot be had.
 //!
 //! Other credentials, a Bearer token without a dot among them, are [`Absent`](crate::authn::Outcome::Absent) here; the layer
 //! refuses them unless another authenticator claims them. The client never learns which check failed; the reason in the
