@@ -79,6 +79,17 @@ async fn the_first_request_waits_for_the_first_keys() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn asking_for_the_generation_keeps_the_keys_fresh() {
+    let origin = Origin::serving(&[Signer::new(0, "a").jwk()]);
+    let house = House::of(&origin);
+    assert_eq!(house.keys.generation(house.now()), None);
+    sleep(seconds(1)).await;
+    assert_eq!((house.keys.generation(house.now()), origin.fetches()), (Some(1), 1));
+    sleep(seconds(481)).await;
+    assert_eq!((house.keys.generation(house.now()), origin.fetches()), (Some(1), 2));
+}
+
+#[tokio::test(start_paused = true)]
 async fn fails_fast_by_choice() {
     let key = Signer::new(0, "a");
     let origin = Origin::serving(&[key.jwk()]);

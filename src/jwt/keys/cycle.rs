@@ -119,10 +119,7 @@ impl Cycle {
 
     pub(super) fn snapshot(self: &Arc<Self>, at: Instants) -> Result<KeySnapshot, KeysUnavailable> {
         let now = at.monotonic_nanos();
-        let mut waits_for_caller = false;
-        if now >= self.due.load(Ordering::Relaxed) || !self.has_task.load(Ordering::Relaxed) {
-            waits_for_caller = self.wake(at);
-        }
+        let waits_for_caller = self.needs_waking(now) && self.wake(at);
         let state = self.state.load();
         match &state.keys {
             Some(keys) if now < state.trusted_until && waits_for_caller => Ok(keys.clone().with_due()),
@@ -131,9 +128,14 @@ impl Cycle {
         }
     }
 
-    pub(super) fn generation(&self, at: Instants) -> Option<u64> {
+    pub(super) fn generation(self: &Arc<Self>, at: Instants) -> Option<u64> {
+        let now = at.monotonic_nanos();
+        // Requests that need no keys themselves keep them fresh as well.
+        if self.needs_waking(now) {
+            self.wake(at);
+        }
         let state = self.state.load();
-        let keys = state.keys.as_ref().filter(|_| at.monotonic_nanos() < state.trusted_until);
+        let keys = state.keys.as_ref().filter(|_| now < state.trusted_until);
         keys.map(KeySnapshot::generation)
     }
 
@@ -162,6 +164,10 @@ impl Cycle {
             due => due,
         };
         KeysUnavailable::new(format!("{}: {what}: {cause}", self.source.name()), whole_seconds(due.saturating_sub(now)))
+    }
+
+    fn needs_waking(&self, now: u64) -> bool {
+        now >= self.due.load(Ordering::Relaxed) || !self.has_task.load(Ordering::Relaxed)
     }
 
     /// Starts the task, and the fetch if it is due. Whether the caller has to refresh, because nobody else can.
