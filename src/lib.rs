@@ -59,6 +59,7 @@
 //! | `tls-self-signed` | | a certificate for development; implies `tls-listener` |
 //! | `jwt` | yes | [`jwt`]: tokens with static keys; cryptography by aws-lc-rs |
 //! | `jwt-pure-rust` | | [`jwt`] without C: cryptography by RustCrypto, unless `jwt` is on too |
+//! | `jwt-remote` | | `jwt::keys::LiveKeys`: key sets from files, URLs and discovery; implies `jwt` |
 //! | `api-key` | yes | [`api_key`]: keys, hashed records, stores |
 //! | `guard` | yes | [`guard`]: requirements on routes, the authorizer |
 //! | `rbac` | yes | `policy::Rbac`: roles to permissions from TOML |

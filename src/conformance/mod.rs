@@ -7,6 +7,8 @@ mod api_key_store;
 #[cfg(feature = "audit")]
 mod audit_sink;
 mod authenticator;
+#[cfg(feature = "jwt")]
+mod key_source;
 mod policy_backend;
 #[cfg(feature = "rate-limit")]
 mod rate_limit_store;
@@ -16,6 +18,8 @@ pub use api_key_store::api_key_store;
 #[cfg(feature = "audit")]
 pub use audit_sink::audit_sink;
 pub use authenticator::{AuthenticatorFixture, authenticator};
+#[cfg(feature = "jwt")]
+pub use key_source::{key_source, key_source_without_keys};
 pub use policy_backend::{PolicyFixture, PolicyQuestion, policy_backend};
 #[cfg(feature = "rate-limit")]
 pub use rate_limit_store::rate_limit_store;

@@ -13,9 +13,10 @@ use crate::{
         CacheStats, CookiePlace, IssuerProfile, Refusal, TokenCache,
         cache::{Cache, Terms},
         claims::Claims,
+        keys::{KeyHealth, KeySource, KeysUnavailable, Refresh},
         path::Mapped,
         place::Places,
-        profile::Profile,
+        profile::{NO_KEY, NoKey, Profile},
         routes::Routes,
         token::{self, Buffer},
     },
@@ -28,7 +29,8 @@ use crate::{
 /// [module docs](crate::jwt).
 ///
 /// It claims a Bearer token that has a dot in it; one without is somebody else's opaque token, and another scheme somebody
-/// else's credential. A header field or cookie that it was given is its own, whatever stands there. It always answers at once. A clone costs one reference count.
+/// else's credential. A header field or cookie that it was given is its own, whatever stands there. It answers at once, unless
+/// it has to fetch keys first. A clone costs one reference count.
 #[derive(Clone)]
 pub struct JwtAuthenticator {
     shared: Arc<Shared>,
@@ -63,11 +65,13 @@ impl JwtAuthenticator {
     ///
     /// # Errors
     /// [`InvalidCredential`](RejectionKind::InvalidCredential) (`401`) with a Bearer challenge of `invalid_token`, whatever
-    /// is wrong; the reason is for the operator and holds nothing of the token.
+    /// is wrong; the reason is for the operator and holds nothing of the token. [`Unavailable`](RejectionKind::Unavailable)
+    /// (`503`) if keys have to be fetched first: use [`verify_waiting`](Self::verify_waiting) where they may.
     pub fn verify(&self, token: &str, at: Instants) -> Result<Principal, Rejection> {
-        self.shared.verify(token, at).map_err(|Refusal(reason)| {
-            Rejection::new(RejectionKind::InvalidCredential, reason).with_challenges(self.shared.invalid_token.clone())
-        })
+        match self.verify_now(token, at, Due::Ignored) {
+            Now::Known(result) => result,
+            Now::Wait => Err(KeysUnavailable::new("keys must be fetched first", 1).into()),
+        }
     }
 
     /// What the cache of verified tokens has done, and holds now; none without a cache. Costs a walk over the table: for a
@@ -76,20 +80,116 @@ impl JwtAuthenticator {
     pub fn cache_stats(&self) -> Option<CacheStats> {
         self.shared.cache.as_ref().map(Cache::stats)
     }
+
+    /// Checks a token as [`verify`](Self::verify), and waits for keys where that may help.
+    ///
+    /// # Errors
+    /// As [`verify`](Self::verify); `503` only if the keys cannot be had.
+    ///
+    /// # Cancel safety
+    /// May be dropped at any time.
+    pub async fn verify_waiting(&self, token: &str, at: Instants) -> Result<Principal, Rejection> {
+        let shared = &*self.shared;
+        let fault = match shared.verify(token, at, Due::Asked) {
+            Ok(principal) => return Ok(principal),
+            Err(fault) => fault,
+        };
+        let Fault::Keys(fault) = fault else { return Err(shared.refuse(fault)) };
+        let refresh = fault.source.refresh_for(fault.kid.as_deref(), fault.seen, at).await;
+        shared.after(refresh, token, at, fault.gap)
+    }
+
+    /// Waits until every issuer has keys: for a service that would rather not start without them. By default it starts, is
+    /// not [ready](Self::is_ready), and answers `503` until the keys are there.
+    ///
+    /// # Errors
+    /// If an issuer has none and cannot get any now.
+    pub async fn fail_fast(&self, at: Instants) -> Result<(), KeysUnavailable> {
+        for profile in self.shared.routes.profiles() {
+            let source = profile.keys.source();
+            if source.snapshot(at).is_err()
+                && let Refresh::Unavailable(cause) = source.refresh_for(None, 0, at).await
+            {
+                return Err(cause);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether every issuer has keys.
+    #[must_use]
+    pub fn is_ready(&self, at: Instants) -> bool {
+        self.readiness(at).all(|(_, health)| health.is_ready())
+    }
+
+    /// How the keys of each issuer are doing, by the issuer's name.
+    pub fn readiness(&self, at: Instants) -> impl Iterator<Item = (&str, KeyHealth)> {
+        self.shared.routes.profiles().iter().map(move |profile| (profile.name(), profile.keys.source().health(at)))
+    }
+
+    fn verify_now(&self, token: &str, at: Instants, due: Due) -> Now<Result<Principal, Rejection>> {
+        let shared = &*self.shared;
+        match shared.verify(token, at, due) {
+            Ok(principal) => Now::Known(Ok(principal)),
+            Err(Fault::Keys(fault)) => fault
+                .source
+                .refresh_now(fault.kid.as_deref(), fault.seen, at)
+                .map(|refresh| shared.after(refresh, token, at, fault.gap)),
+            Err(fault) => Now::Known(Err(shared.refuse(fault))),
+        }
+    }
+}
+
+/// Why a token is not verified.
+enum Fault<'a> {
+    Refused(Refusal),
+    /// For lack of keys, which asking the source may change.
+    Keys(KeyFault<'a>),
+}
+
+struct KeyFault<'a> {
+    source: &'a dyn KeySource,
+    kid: Option<Box<str>>,
+    seen: u64,
+    gap: Gap,
+}
+
+/// What is lacking.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Gap {
+    /// Any keys.
+    All,
+    /// The one that the token asks for.
+    One,
+    /// Nothing, but the source would like to be refreshed.
+    Refresh,
+}
+
+impl From<Refusal> for Fault<'_> {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+/// What to do when keys are good and yet due for a refresh that nobody but the requests can do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Due {
+    Asked,
+    Ignored,
 }
 
 impl Shared {
     /// A token that comes again is looked up. What may change while it lives must be checked on both ways.
-    fn verify(&self, token: &str, at: Instants) -> Result<Principal, Refusal> {
-        let Some(cache) = &self.cache else { return self.verify_anew(token, at) };
-        match cache.get(token, at, |issuer| self.routes.profile(issuer).map(Profile::generation)) {
+    fn verify(&self, token: &str, at: Instants, due: Due) -> Result<Principal, Fault<'_>> {
+        let generation = |issuer| self.routes.profile(issuer)?.keys.source().generation(at);
+        match self.cache.as_ref().and_then(|cache| cache.get(token, at, generation)) {
             Some(principal) => Ok(principal),
-            None => self.verify_anew(token, at),
+            None => self.verify_anew(token, at, due),
         }
     }
 
     /// Cheap checks come first; the signature, which costs most, comes last and before anything is believed.
-    fn verify_anew(&self, token: &str, at: Instants) -> Result<Principal, Refusal> {
+    fn verify_anew(&self, token: &str, at: Instants, due: Due) -> Result<Principal, Fault<'_>> {
         let parts = token::split(token)?;
         let mut buffer = Buffer::for_token(token);
         let mut rest = buffer.rest();
@@ -101,15 +201,47 @@ impl Shared {
         let (issuer, profile, name) = known.ok_or(Refusal("iss is missing or not known"))?;
         profile.check(name, &header, &claims, Duration::from_nanos(at.unix_nanos()), self.leeway)?;
         let signature = token::decode(parts.signature, &mut rest)?;
-        // Read before the keys are: a change between the two makes the entry one of the past.
-        let generation = profile.generation();
-        profile.check_signature(&header, parts.signed.as_bytes(), signature)?;
+        let fault = |seen, gap| {
+            let kid = header.key_id.as_deref().map(Box::from);
+            Fault::Keys(KeyFault { source: profile.keys.source(), kid, seen, gap })
+        };
+        let held = profile.keys.now(at).map_err(|_| fault(0, Gap::All))?;
+        if held.is_due() && due == Due::Asked {
+            return Err(fault(held.generation(), Gap::Refresh));
+        }
+        match Profile::check_signature(held.keys(), &header, parts.signed.as_bytes(), signature) {
+            Ok(()) => {}
+            Err(NoKey::Final(refusal)) => return Err(refusal.into()),
+            Err(NoKey::Unknown) => return Err(fault(held.generation(), Gap::One)),
+        }
         let principal = profile.principal(name, &claims, claims_text)?;
         if let (Some(cache), Some((from, until))) = (&self.cache, profile.window(&claims, self.leeway)) {
-            let terms = Terms { from: nanos(from), until: nanos(until), issuer, generation };
+            let terms = Terms { from: nanos(from), until: nanos(until), issuer, generation: held.generation() };
             cache.insert(token, &principal, terms, at);
         }
         Ok(principal)
+    }
+
+    /// The answer once the source was asked for keys: the token gets one more try, and no third.
+    fn after(&self, refresh: Refresh, token: &str, at: Instants, gap: Gap) -> Result<Principal, Rejection> {
+        match (refresh, gap) {
+            (Refresh::LookAgain, _) | (_, Gap::Refresh) => {
+                self.verify(token, at, Due::Ignored).map_err(|fault| self.refuse(fault))
+            }
+            (Refresh::NothingNew, _) => Err(self.refuse(Refusal(NO_KEY).into())),
+            (Refresh::Unavailable(cause), _) => Err(cause.into()),
+        }
+    }
+
+    fn refuse(&self, fault: Fault<'_>) -> Rejection {
+        let reason = match fault {
+            Fault::Refused(Refusal(reason)) => reason,
+            Fault::Keys(KeyFault { gap: Gap::One | Gap::Refresh, .. }) => NO_KEY,
+            Fault::Keys(KeyFault { gap: Gap::All, .. }) => {
+                return KeysUnavailable::new("no keys to verify with", 1).into();
+            }
+        };
+        Rejection::new(RejectionKind::InvalidCredential, reason).with_challenges(self.invalid_token.clone())
     }
 }
 
@@ -136,17 +268,20 @@ impl Authenticator for JwtAuthenticator {
     }
 
     fn authenticate_now(&self, head: &RequestHead<'_>, at: Instants) -> Now<Outcome> {
-        Now::Known(match self.shared.places.find(head, &self.shared.invalid_token) {
-            Ok(Some(presented)) => presented.conclude(self.verify(presented.token, at)),
-            Ok(None) => Outcome::Absent,
-            Err(outcome) => outcome,
-        })
+        match self.shared.places.find(head, &self.shared.invalid_token) {
+            Ok(Some(presented)) => {
+                self.verify_now(presented.token, at, Due::Asked).map(|verified| presented.conclude(verified))
+            }
+            Ok(None) => Now::Known(Outcome::Absent),
+            Err(outcome) => Now::Known(outcome),
+        }
     }
 
     async fn authenticate(&self, head: &RequestHead<'_>, at: Instants) -> Outcome {
-        match self.authenticate_now(head, at) {
-            Now::Known(outcome) => outcome,
-            Now::Wait => Rejection::new(RejectionKind::Unavailable, "the JWT authenticator did not answer").into(),
+        match self.shared.places.find(head, &self.shared.invalid_token) {
+            Ok(Some(presented)) => presented.conclude(self.verify_waiting(presented.token, at).await),
+            Ok(None) => Outcome::Absent,
+            Err(outcome) => outcome,
         }
     }
 }

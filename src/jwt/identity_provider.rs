@@ -1,7 +1,10 @@
+use std::sync::Arc;
+
 use crate::{
     error::ConfigError,
     jwt::{
         Algorithm, IssuerProfile, KeySet,
+        keys::{KeySource, Keys},
         profile::{ScopeForm, ServiceIf, TokenKind, Untyped},
         rules::{Bind, NameRule, Rules},
     },
@@ -49,7 +52,12 @@ impl Provider {
 
     /// Verifies with keys that do not change while the service runs. There must be one for each algorithm.
     pub fn fixed(self, keys: KeySet) -> IssuerProfile {
-        IssuerProfile::new(self.names, keys, self.rules)
+        IssuerProfile::new(self.names, Keys::Fixed(keys), self.rules)
+    }
+
+    /// Takes keys from this source, which may change while the service runs.
+    pub fn with_keys(self, keys: impl KeySource) -> IssuerProfile {
+        IssuerProfile::new(self.names, Keys::Source(Arc::new(keys)), self.rules)
     }
 
     /// Google: ID tokens for any of these OAuth clients. Source: Google Identity, "OpenID Connect" and "Verify the Google ID

@@ -1,10 +1,13 @@
 use std::{sync::Arc, time::Duration};
 
+#[cfg(feature = "jwt-remote")]
+use crate::jwt::keys::LiveKeys;
 use crate::{
     error::ConfigError,
     jwt::{
         Algorithm, ClaimPath, Key, KeySet,
         claims::Registered,
+        keys::{KeySource, Keys},
         path::{Mapped, SCOPE},
         profile::{Expected, Name, Need, Profile, ScopeForm, TokenKind, Untyped},
         rules::{Bind, NameRule, Rules},
@@ -28,14 +31,52 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct Issuer {
     name: String,
-    keys: KeySet,
+    keys: Keys,
 }
 
 impl Issuer {
     /// An issuer whose keys do not change while the service runs. `name` is compared with `iss` byte for byte: a slash at
     /// the end makes another issuer (RFC 7519 §4.1.1).
     pub fn fixed(name: impl Into<String>, keys: KeySet) -> Self {
-        Self { name: name.into(), keys }
+        Self { name: name.into(), keys: Keys::Fixed(keys) }
+    }
+
+    /// An issuer whose keys come from this source, and may change while the service runs. `name` is compared with `iss`
+    /// byte for byte.
+    pub fn with_keys(name: impl Into<String>, keys: impl KeySource) -> Self {
+        Self { name: name.into(), keys: Keys::Source(Arc::new(keys)) }
+    }
+
+    /// An issuer whose keys are in a JWK Set file; they change when the file does. For options see
+    /// [`LiveKeys::jwks_file`](crate::jwt::keys::LiveKeys::jwks_file).
+    ///
+    /// # Errors
+    /// As [`LiveKeysBuilder::build`](crate::jwt::keys::LiveKeysBuilder::build).
+    #[cfg(feature = "jwt-remote")]
+    pub fn jwks_file(name: impl Into<String>, path: impl AsRef<std::path::Path>) -> Result<Self, ConfigError> {
+        Ok(Self::with_keys(name, LiveKeys::jwks_file(path).build()?))
+    }
+
+    /// An issuer whose keys are in the JWK Set at this URL, which is `https`. For options see
+    /// [`LiveKeys::jwks_url`](crate::jwt::keys::LiveKeys::jwks_url).
+    ///
+    /// # Errors
+    /// As [`LiveKeysBuilder::build`](crate::jwt::keys::LiveKeysBuilder::build).
+    #[cfg(feature = "jwt-remote")]
+    pub fn jwks_url(name: impl Into<String>, url: impl Into<String>) -> Result<Self, ConfigError> {
+        Ok(Self::with_keys(name, LiveKeys::jwks_url(url).build()?))
+    }
+
+    /// An issuer whose metadata says where its keys are. `name` is its URL, byte for byte. For options see
+    /// [`LiveKeys::discover`](crate::jwt::keys::LiveKeys::discover).
+    ///
+    /// # Errors
+    /// As [`LiveKeysBuilder::build`](crate::jwt::keys::LiveKeysBuilder::build).
+    #[cfg(feature = "jwt-remote")]
+    pub fn discover(name: impl Into<String>) -> Result<Self, ConfigError> {
+        let name = name.into();
+        let keys = LiveKeys::discover(name.clone()).build()?;
+        Ok(Self::with_keys(name, keys))
     }
 
     /// Takes access tokens (RFC 9068) for this audience: `typ` is `at+jwt`, `aud` holds `audience`, byte for byte, and
@@ -68,7 +109,7 @@ pub struct IssuerTokens {
 }
 
 impl IssuerTokens {
-    /// Allows these signature algorithms and no other (RFC 8725 §3.1). The issuer must have a key for each.
+    /// Allows these signature algorithms and no other (RFC 8725 §3.1). Fixed keys must have one for each.
     pub fn algorithms(mut self, algorithms: impl IntoIterator<Item = Algorithm>) -> IssuerProfile {
         self.rules.algorithms = algorithms.into_iter().collect();
         IssuerProfile::new(vec![NameRule::exactly(self.issuer.name)], self.issuer.keys, self.rules)
@@ -84,14 +125,14 @@ impl IssuerTokens {
 #[derive(Clone, Debug)]
 pub struct IssuerProfile {
     names: Vec<NameRule>,
-    keys: KeySet,
+    keys: Keys,
     rules: Rules,
     untyped: bool,
     lacking: Vec<String>,
 }
 
 impl IssuerProfile {
-    pub(super) const fn new(names: Vec<NameRule>, keys: KeySet, rules: Rules) -> Self {
+    pub(super) const fn new(names: Vec<NameRule>, keys: Keys, rules: Rules) -> Self {
         Self { names, keys, rules, untyped: false, lacking: Vec::new() }
     }
 
@@ -278,7 +319,8 @@ impl IssuerProfile {
         if self.rules.algorithms.is_empty() {
             return Err(ConfigError::new(setting(), "[]", "must name at least one"));
         }
-        let of_keys = || self.keys.keys().iter().map(Key::algorithm);
+        let Keys::Fixed(keys) = &self.keys else { return self.check_live_algorithms(&setting()) };
+        let of_keys = || keys.keys().iter().map(Key::algorithm);
         if let Some(lacking) = self.rules.algorithms.iter().find(|&&algorithm| of_keys().all(|has| has != algorithm)) {
             return Err(ConfigError::new(setting(), lacking.name(), "has no key in the key set"));
         }
@@ -286,6 +328,16 @@ impl IssuerProfile {
         if symmetric != 0 && symmetric != of_keys().count() {
             let problem = "must not be mixed in one key set (RFC 8725 §2.1)";
             return Err(ConfigError::new(setting(), "symmetric and asymmetric keys", problem));
+        }
+        Ok(())
+    }
+
+    /// Keys that change may bring any algorithm; the list alone says which count.
+    fn check_live_algorithms(&self, setting: &str) -> Result<(), ConfigError> {
+        let symmetric = self.rules.algorithms.iter().filter(|algorithm| algorithm.is_symmetric()).count();
+        if symmetric != 0 && symmetric != self.rules.algorithms.len() {
+            let problem = "must not be mixed (RFC 8725 §2.1)";
+            return Err(ConfigError::new(setting, "symmetric and asymmetric algorithms", problem));
         }
         Ok(())
     }

@@ -36,13 +36,21 @@ struct Jwk {
     material: AlgorithmParameters,
 }
 
+/// The most keys of a set that are looked at.
+const MAX_KEYS: usize = 100;
+
 /// The usable keys of a set, and why the others are not.
 pub(super) fn read_set(json: &str) -> Result<(Vec<Key>, Vec<ConfigError>), ConfigError> {
     let set: JwkSet<'_> = serde_json::from_str(json).map_err(|error| {
         ConfigError::new("JWK Set", "the text", "is not a JSON object with an array `keys`").caused_by(error)
     })?;
     let (mut keys, mut skipped) = (Vec::new(), Vec::new());
-    for (place, json) in set.keys.into_iter().enumerate() {
+    let count = set.keys.len();
+    if count > MAX_KEYS {
+        let problem = format!("are more than {MAX_KEYS}: the rest is left out");
+        skipped.push(ConfigError::new("JWK Set", format!("{count} keys"), problem));
+    }
+    for (place, json) in set.keys.into_iter().take(MAX_KEYS).enumerate() {
         match read(&format!("key {place} of the JWK Set"), None, json.get()) {
             Ok(key) => keys.push(key),
             Err(error) => skipped.push(error),

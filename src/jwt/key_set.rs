@@ -43,7 +43,7 @@ impl KeySet {
     ///
     /// A key that cannot verify is left out and told by [`skipped`](Self::skipped); the rest stays usable: unknown `kty`,
     /// `crv` or `alg`; missing, bad or duplicate members; `use` other than `sig`; `key_ops` without `verify`; `oct` keys,
-    /// which do not belong into a published set; keys with their private part in them. A key without `alg` gets the one
+    /// which do not belong into a published set; keys with their private part in them; and every key after the 100th. A key without `alg` gets the one
     /// of its curve, an RSA key RS256.
     ///
     /// # Errors
@@ -92,10 +92,9 @@ impl KeySet {
         Ok(Self { inner: Arc::new(Inner { keys: keys.into(), skipped: skipped.into() }) })
     }
 
-    /// These keys do not change.
-    #[expect(clippy::unused_self, reason = "sets that change have another")]
-    pub(super) const fn generation(&self) -> u64 {
-        0
+    /// Whether a key has this id.
+    pub(super) fn has_id(&self, id: &str) -> bool {
+        self.inner.keys.iter().any(|key| key.id() == Some(id))
     }
 
     /// The keys that may have signed a token with this header, those of its `kid` first.

@@ -1,8 +1,8 @@
 //! JSON Web Tokens: who is this, by the word of an issuer?
 //!
-//! [`JwtAuthenticator`] verifies tokens in `Authorization: Bearer`, a header field or a cookie, with keys that the service
-//! was started with. Put it into an [`AuthnLayer`](crate::authn::AuthnLayer), inside TLS enforcement. [`Provider`] has the
-//! rules of well-known identity providers, [`Issuer`] takes those of any other.
+//! [`JwtAuthenticator`] verifies tokens in `Authorization: Bearer`, a header field or a cookie, with keys that it was given, or
+//! that it [gets](keys) from the issuer. Put it into an [`AuthnLayer`](crate::authn::AuthnLayer), inside TLS enforcement.
+//! [`Provider`] has the rules of well-known identity providers, [`Issuer`] takes those of any other.
 //!
 //! A token passes when
 //! 1. it is a compact JWS (RFC 7515 §7.1) of at most 16 KiB, its header at most 4 KiB, in unpadded base64url without spare
@@ -26,6 +26,8 @@
 //! | `403` | a cookie in a request that another site may have caused |
 //!
 //! A bad cookie refuses only where an identity is needed; elsewhere the request is anonymous.
+//!
+//! With [keys] that are fetched also `503`, while they cannot be had.
 //!
 //! Other credentials, a Bearer token without a dot among them, are [`Absent`](crate::authn::Outcome::Absent) here; the layer
 //! refuses them unless another authenticator claims them. The client never learns which check failed; the reason in the
@@ -75,6 +77,7 @@ mod json;
 mod jwk;
 mod key;
 mod key_set;
+pub mod keys;
 mod path;
 mod place;
 mod profile;

@@ -7,6 +7,7 @@ use crate::{
         Algorithm, KeySet, Refusal,
         claims::{Claims, Registered},
         json::Shape,
+        keys::Keys,
         path::SCOPE,
         token::{Header, Typ},
     },
@@ -15,6 +16,16 @@ use crate::{
 
 /// The most keys that one token is tried with.
 const MAX_TRIES: usize = 4;
+
+/// Why no key of a set verifies a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NoKey {
+    /// The set does not have the key that the token names, or none that fits.
+    Unknown,
+    Final(Refusal),
+}
+
+pub(super) const NO_KEY: &str = "the issuer has no key for this kid and alg";
 
 /// Token kinds whose rules exclude each other (RFC 8725 §3.12).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,7 +120,7 @@ pub(super) struct Name {
 #[derive(Clone, Debug)]
 pub(super) struct Profile {
     pub(super) names: Box<[Name]>,
-    pub(super) keys: KeySet,
+    pub(super) keys: Keys,
     pub(super) kind: TokenKind,
     pub(super) binding: Binding,
     pub(super) algorithms: Box<[Algorithm]>,
@@ -126,6 +137,11 @@ pub(super) struct Profile {
 }
 
 impl Profile {
+    /// What the profile is called: its first issuer.
+    pub(super) fn name(&self) -> &str {
+        self.names.first().map_or("", |name| &name.issuer)
+    }
+
     /// Checks all that can be checked without the signature. It can only refuse.
     pub(super) fn check(
         &self,
@@ -245,21 +261,28 @@ impl Profile {
         Some((begin.saturating_sub(leeway), end))
     }
 
-    /// Changes whenever the issuer's keys do. A token that keys of another generation verified is verified again.
-    pub(super) fn generation(&self) -> u64 {
-        self.keys.generation()
-    }
-
-    /// Checks the signature with the issuer's own keys, and of those with the ones of the header's algorithm.
-    pub(super) fn check_signature(&self, header: &Header<'_>, message: &[u8], signature: &[u8]) -> Result<(), Refusal> {
+    /// Checks the signature with the issuer's own keys, and of those with the ones of the header's algorithm. An error
+    /// that [may pass](NoKey::Unknown) says that newer keys may do better.
+    pub(super) fn check_signature(
+        keys: &KeySet,
+        header: &Header<'_>,
+        message: &[u8],
+        signature: &[u8],
+    ) -> Result<(), NoKey> {
+        let key_id = header.key_id.as_deref();
         let mut tried = false;
-        for key in self.keys.candidates(header.algorithm, header.key_id.as_deref()).take(MAX_TRIES) {
+        for key in keys.candidates(header.algorithm, key_id).take(MAX_TRIES) {
             if key.verifies(message, signature) {
                 return Ok(());
             }
             tried = true;
         }
-        Err(Refusal(if tried { "signature is not good" } else { "the issuer has no key for this kid and alg" }))
+        match key_id {
+            Some(id) if keys.has_id(id) => {}
+            None if tried => {}
+            Some(_) | None => return Err(NoKey::Unknown),
+        }
+        Err(NoKey::Final(Refusal(if tried { "signature is not good" } else { NO_KEY })))
     }
 
     /// Makes the principal of a token that passed. `text` is the claims' JSON.

@@ -46,6 +46,10 @@ impl Routes {
         Some((place, profile, profile.names.get(name)?))
     }
 
+    pub(super) fn profiles(&self) -> &[Profile] {
+        &self.profiles
+    }
+
     /// The profile at a place.
     pub(super) fn profile(&self, place: usize) -> Option<&Profile> {
         self.profiles.get(place)

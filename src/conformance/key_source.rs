@@ -1,0 +1,100 @@
+use crate::{
+    clock::Instants,
+    jwt::keys::{KeySource, KeysUnavailable, Refresh},
+    now::Now,
+};
+
+/// A kid that no origin should have.
+const UNKNOWN: &str = "portcullis-conformance-no-such-kid";
+
+/// Checks what every [`KeySource`] must do:
+/// 1. a source that has keys, or gets them at the first [`refresh_for`](KeySource::refresh_for), keeps them, says so in
+///    its health, and gives them a generation that is not zero and agrees with [`generation`](KeySource::generation);
+/// 2. who looked at an older generation is told to look again;
+/// 3. a thousand kids that nobody has are all answered, do not take the keys away, and are in the end either unknown or
+///    not to be asked for now;
+/// 4. where [`refresh_now`](KeySource::refresh_now) has the answer, [`refresh_for`](KeySource::refresh_for) has the same,
+///    and asking for it spends nothing.
+///
+/// # Panics
+/// With a sentence that names the broken rule. If the source cannot get keys.
+pub async fn key_source(source: &dyn KeySource, at: Instants) {
+    if source.snapshot(at).is_err() {
+        let loaded = source.refresh_for(None, 0, at).await;
+        assert_eq!(loaded, Refresh::LookAgain, "a source that can get keys says LookAgain once it has them");
+    }
+    let first = keys_of(source, at);
+
+    let older = source.refresh_for(Some(UNKNOWN), 0, at).await;
+    assert_eq!(older, Refresh::LookAgain, "who saw generation 0 must look again");
+
+    let mut seen = first;
+    for number in 0..1000 {
+        let kid = format!("{UNKNOWN}-{number}");
+        if ask(source, &kid, seen, at).await == Refresh::LookAgain {
+            let again = keys_of(source, at);
+            assert!(again >= seen, "the generation never shrinks");
+            seen = again;
+        }
+    }
+    for kid in [Some(UNKNOWN), Some(""), Some(&*"k".repeat(100_000)), None] {
+        let answer = ask(source, kid.unwrap_or_default(), keys_of(source, at), at).await;
+        if let Refresh::Unavailable(unavailable) = &answer {
+            says_when(unavailable);
+        }
+        let _ = keys_of(source, at);
+    }
+    let last = ask(source, UNKNOWN, keys_of(source, at), at).await;
+    assert_ne!(last, Refresh::LookAgain, "an unknown kid that keeps coming does not lead to a fetch each time");
+}
+
+/// Checks what a [`KeySource`] must do while it has no keys and cannot get any: it says so, with a cause and a time to come
+/// back, everywhere alike.
+///
+/// # Panics
+/// With a sentence that names the broken rule.
+pub async fn key_source_without_keys(source: &dyn KeySource, at: Instants) {
+    match source.refresh_for(None, 0, at).await {
+        Refresh::Unavailable(unavailable) => says_when(&unavailable),
+        other => assert!(matches!(other, Refresh::Unavailable(_)), "no keys is Unavailable, not {other:?}"),
+    }
+    let snapshot = source.snapshot(at);
+    assert!(snapshot.is_err(), "no keys, no snapshot");
+    if let Err(unavailable) = snapshot {
+        says_when(&unavailable);
+    }
+    assert_eq!(source.generation(at), None, "no keys, no generation");
+    let health = source.health(at);
+    assert!(!health.is_ready(), "no keys is not ready");
+    assert!(health.cause().is_some_and(|cause| !cause.is_empty()), "what is not ready has a cause");
+}
+
+/// The generation, after a look at what must hold.
+fn keys_of(source: &dyn KeySource, at: Instants) -> u64 {
+    let snapshot = source.snapshot(at);
+    assert!(snapshot.is_ok(), "keys that were there stay there: {snapshot:?}");
+    let Ok(snapshot) = snapshot else { return 0 };
+    assert!(!snapshot.keys().keys().is_empty(), "a snapshot holds keys");
+    assert_ne!(snapshot.generation(), 0, "a generation is not zero");
+    assert_eq!(source.generation(at), Some(snapshot.generation()), "`generation` and `snapshot` agree");
+    let health = source.health(at);
+    assert!(health.is_ready(), "what has keys is ready: {health:?}");
+    assert_eq!(health.keys(), snapshot.keys().keys().len(), "health counts the keys");
+    snapshot.generation()
+}
+
+async fn ask(source: &dyn KeySource, kid: &str, seen: u64, at: Instants) -> Refresh {
+    let now = source.refresh_now(Some(kid), seen, at);
+    let again = source.refresh_now(Some(kid), seen, at);
+    assert_eq!(now, again, "`refresh_now` spends nothing");
+    let waited = source.refresh_for(Some(kid), seen, at).await;
+    if let Now::Known(now) = now {
+        assert_eq!(now, waited, "`refresh_now` and `refresh_for` agree");
+    }
+    waited
+}
+
+fn says_when(unavailable: &KeysUnavailable) {
+    assert!(unavailable.retry_after() >= 1, "Retry-After is at least a second");
+    assert!(!unavailable.cause().is_empty(), "the operator learns the cause");
+}

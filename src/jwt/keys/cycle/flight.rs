@@ -1,0 +1,146 @@
+use std::{
+    error::Error,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use super::{Control, Cycle, MAX_LIFE, MIN_LIFE, State};
+use crate::{
+    error::StoreError,
+    jwt::{
+        KeySet,
+        keys::{
+            budget::{backoff, nanos, refresh_after},
+            origin::{Fetched, nonsense, unavailable},
+            source::KeySnapshot,
+        },
+    },
+    log,
+};
+
+/// A fetch under way. Dropped before its end, it has failed.
+pub(super) struct Flight {
+    cycle: Arc<Cycle>,
+    started_at: u64,
+    landed: bool,
+}
+
+impl Flight {
+    pub(super) fn of(cycle: Arc<Cycle>, started_at: u64) -> Self {
+        Self { cycle, started_at, landed: false }
+    }
+
+    pub(super) async fn fly(mut self) {
+        let fetched = self.cycle.fetch().await;
+        let mut control = self.cycle.control();
+        match fetched.and_then(|fetched| self.install(&mut control, fetched)) {
+            Ok(life) => {
+                let due = self.started_at.saturating_add(nanos(refresh_after(life)));
+                let now = self.now();
+                for kid in std::mem::take(&mut control.asked) {
+                    if !self.cycle.knows(&kid) {
+                        control.absent.add(kid, now);
+                    }
+                }
+                control.failures = 0;
+                self.land(&mut control, true, due);
+            }
+            Err(error) => self.fail(&mut control, &error),
+        }
+        drop(control);
+        self.landed = true;
+    }
+
+    fn now(&self) -> u64 {
+        self.cycle.clock.now().monotonic_nanos().max(self.started_at)
+    }
+
+    /// Takes what was fetched. How long it is fresh.
+    fn install(&self, control: &mut Control, fetched: Fetched) -> Result<Duration, StoreError> {
+        let cycle = &*self.cycle;
+        let (text, fresh_for, validator) = fetched.into_parts();
+        let state = cycle.state.load();
+        let keys = match (text, &state.keys) {
+            (None, None) => return Err(nonsense("says that nothing changed before there was anything")),
+            (None, Some(keys)) => {
+                control.validator = validator.or_else(|| control.validator.take());
+                keys.clone()
+            }
+            (Some(text), _) if text.len() > cycle.rules.max_bytes => {
+                return Err(nonsense(format!("the set has more than {} bytes", cycle.rules.max_bytes)));
+            }
+            (Some(text), Some(keys)) if *text == *control.text => {
+                control.validator = validator;
+                keys.clone()
+            }
+            (Some(text), known) => {
+                let keys = KeySet::from_jwks(&text).map_err(nonsense)?;
+                for skipped in keys.skipped() {
+                    log::warn(&one_line(&format!("keys of {}: skipped {}", cycle.source.name(), chain(skipped))));
+                }
+                control.text = text.into();
+                control.validator = validator;
+                KeySnapshot::new(keys, known.as_ref().map_or(1, |known| known.generation().saturating_add(1)))
+            }
+        };
+        if state.cause.is_some() {
+            log::warn(&one_line(&format!("keys of {}: refreshed again", cycle.source.name())));
+        }
+        cycle.state.store(Arc::new(State {
+            keys: Some(keys),
+            confirmed_at: self.started_at,
+            trusted_until: self.started_at.saturating_add(nanos(cycle.rules.trust)),
+            cause: None,
+        }));
+        Ok(fresh_for.map_or(cycle.rules.soft_life, |life| life.clamp(MIN_LIFE, MAX_LIFE)).min(cycle.rules.trust))
+    }
+
+    /// Keeps the keys that there are, and remembers why there are no newer ones.
+    fn fail(&self, control: &mut Control, error: &StoreError) {
+        let cycle = &*self.cycle;
+        let state = cycle.state.load();
+        let cause = one_line(&error.source().map_or_else(|| error.to_string(), chain));
+        if state.cause.as_deref() != Some(&*cause) {
+            log::warn(&one_line(&format!("keys of {} cannot be refreshed: {cause}", cycle.source.name())));
+        }
+        cycle.state.store(Arc::new(State { cause: Some(cause.into()), ..State::clone(&state) }));
+        control.failures = control.failures.saturating_add(1);
+        let least = if state.keys.is_some() { cycle.rules.interval } else { Duration::ZERO };
+        let delay = backoff(control.failures).max(least);
+        self.land(control, false, self.now().saturating_add(nanos(delay)));
+    }
+
+    fn land(&self, control: &mut Control, loaded: bool, due: u64) {
+        control.in_flight = false;
+        control.loaded = loaded;
+        control.asked.clear();
+        self.cycle.due.store(due, Ordering::Relaxed);
+        self.cycle.flights.send_modify(|over| *over = over.wrapping_add(1));
+    }
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        if !self.landed {
+            let mut control = self.cycle.control();
+            self.fail(&mut control, &unavailable("the fetch was given up"));
+        }
+    }
+}
+
+/// An error and what led to it.
+fn chain(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        source = error.source();
+    }
+    text
+}
+
+/// A bounded text without control characters: part of it may come from the origin.
+fn one_line(text: &str) -> String {
+    text.chars().take(500).map(|c| if c.is_control() { ' ' } else { c }).collect()
+}

@@ -1,0 +1,209 @@
+use std::{fmt, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
+
+use super::{
+    endpoint::Endpoint,
+    origin::{Fetched, JwkSource, nonsense, unavailable},
+};
+use crate::error::StoreError;
+
+/// How long a fetch may take, and how much it may bring. Default: 5 s and 512 KiB.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub struct FetchLimits {
+    time: Duration,
+    bytes: usize,
+}
+
+impl FetchLimits {
+    /// Sets both limits.
+    pub const fn new(time: Duration, bytes: usize) -> Self {
+        Self { time, bytes }
+    }
+
+    /// From the start of the fetch to the last byte of the body.
+    #[must_use]
+    pub const fn time(&self) -> Duration {
+        self.time
+    }
+
+    /// The largest body, after any content coding is undone.
+    #[must_use]
+    pub const fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+impl Default for FetchLimits {
+    fn default() -> Self {
+        Self::new(Duration::from_secs(5), 512 * 1024)
+    }
+}
+
+/// Sends GET requests to where keys come from: `HttpsFetch`, or a client of your own.
+///
+/// # Contract
+/// - The request goes out as it is: no redirect is followed (a `3xx` is the answer), no cookie and no credential is added.
+/// - The peer's certificate is checked. The caller has checked the URL: `https`, and a host that was configured or allowed.
+/// - A body beyond `limits` is an error, found while reading and not after it; so is a fetch that takes longer.
+/// - Any status is an answer. An error means that there is none.
+#[async_trait]
+pub trait HttpFetch: fmt::Debug + Send + Sync + 'static {
+    /// Gets the answer to the request.
+    async fn fetch(&self, request: Request<()>, limits: FetchLimits) -> Result<Response<Bytes>, StoreError>;
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl<H: HttpFetch + ?Sized> HttpFetch for Arc<H> {
+    async fn fetch(&self, request: Request<()>, limits: FetchLimits) -> Result<Response<Bytes>, StoreError> {
+        (**self).fetch(request, limits).await
+    }
+}
+
+/// A client, and the limits that it is used with.
+#[derive(Clone, Debug)]
+pub(super) struct Http {
+    pub(super) client: Arc<dyn HttpFetch>,
+    pub(super) limits: FetchLimits,
+}
+
+/// The answer of a server that has the document or says that it did not change.
+pub(super) enum Answer {
+    Document {
+        text: String,
+        headers: HeaderMap,
+    },
+    NotModified {
+        headers: HeaderMap,
+    },
+    /// `4xx`: the document is not there.
+    Missing(StatusCode),
+}
+
+impl Http {
+    /// Gets a JSON document. The content type does not matter: servers get it wrong, and the text is parsed strictly.
+    pub(super) async fn get(&self, from: &Endpoint, validator: Option<&str>) -> Result<Answer, StoreError> {
+        let mut request = Request::get(from.uri().clone()).header(header::ACCEPT, "application/json");
+        if let Some(validator) = validator {
+            request = request.header(header::IF_NONE_MATCH, validator);
+        }
+        let request = request.body(()).map_err(nonsense)?;
+        let response = self.client.fetch(request, self.limits).await?;
+        let (parts, body) = response.into_parts();
+        match parts.status {
+            StatusCode::OK if body.len() > self.limits.bytes => {
+                Err(nonsense(format!("{from} answers more than {} bytes", self.limits.bytes)))
+            }
+            StatusCode::OK => match String::from_utf8(body.into()) {
+                Ok(text) => Ok(Answer::Document { text, headers: parts.headers }),
+                Err(_) => Err(nonsense(format!("{from} answers what is not UTF-8"))),
+            },
+            StatusCode::NOT_MODIFIED if validator.is_some() => Ok(Answer::NotModified { headers: parts.headers }),
+            status if status.is_redirection() => {
+                Err(nonsense(format!("{from} answers {}: redirects are not followed", status.as_u16())))
+            }
+            status if status.is_client_error() => Ok(Answer::Missing(status)),
+            status => Err(unavailable(format!("{from} answers {}", status.as_u16()))),
+        }
+    }
+
+    /// Gets a JWK Set.
+    pub(super) async fn get_set(&self, from: &Endpoint, validator: Option<&str>) -> Result<Fetched, StoreError> {
+        match self.get(from, validator).await? {
+            Answer::Document { text, headers } => Ok(with_hints(Fetched::set(text), &headers)),
+            Answer::NotModified { headers } => Ok(with_hints(Fetched::not_modified(), &headers)),
+            Answer::Missing(status) => Err(unavailable(format!("{from} answers {}", status.as_u16()))),
+        }
+    }
+}
+
+fn with_hints(mut fetched: Fetched, headers: &HeaderMap) -> Fetched {
+    if let Some(fresh_for) = fresh_for(headers) {
+        fetched = fetched.fresh_for(fresh_for);
+    }
+    match headers.get(header::ETAG).map(HeaderValue::to_str) {
+        Some(Ok(etag)) if etag.len() <= 256 => fetched.with_validator(etag),
+        Some(_) | None => fetched,
+    }
+}
+
+/// What `Cache-Control` says (RFC 9111 §4.2), less the `Age`. None without a word on it.
+fn fresh_for(headers: &HeaderMap) -> Option<Duration> {
+    let mut max_age = None;
+    for value in headers.get_all(header::CACHE_CONTROL) {
+        for directive in value.to_str().unwrap_or_default().split(',') {
+            let (name, argument) = directive.split_once('=').unwrap_or((directive, ""));
+            let name = name.trim().to_ascii_lowercase();
+            match name.as_str() {
+                "no-store" | "no-cache" => return Some(Duration::ZERO),
+                // What is not a number is stale (RFC 9111 §4.2.1); of two the shorter counts.
+                "max-age" => {
+                    let seconds = seconds(argument.trim().trim_matches('"')).unwrap_or(0);
+                    max_age = Some(max_age.map_or(seconds, |known: u64| known.min(seconds)));
+                }
+                _ => {}
+            }
+        }
+    }
+    let age = headers.get(header::AGE).and_then(|age| seconds(age.to_str().ok()?.trim())).unwrap_or(0);
+    max_age.map(|seconds| Duration::from_secs(seconds.saturating_sub(age)))
+}
+
+/// Digits alone; too many of them are the largest number (RFC 9111 §1.2.2).
+fn seconds(digits: &str) -> Option<u64> {
+    let all_digits = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    all_digits.then(|| digits.parse().unwrap_or(u64::MAX))
+}
+
+/// A JWK Set at a fixed URL.
+#[derive(Debug)]
+pub(super) struct JwksUrl {
+    pub(super) url: Endpoint,
+    pub(super) http: Http,
+}
+
+#[async_trait]
+impl JwkSource for JwksUrl {
+    fn name(&self) -> &str {
+        self.url.shown()
+    }
+
+    async fn fetch(&self, validator: Option<&str>) -> Result<Fetched, StoreError> {
+        self.http.get_set(&self.url, validator).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn how_long_an_answer_is_fresh() {
+        type Fields = &'static [(&'static str, &'static str)];
+        let rows: [(Fields, Option<u64>); 12] = [
+            (&[], None),
+            (&[("cache-control", "public")], None),
+            (&[("cache-control", "public, max-age=300")], Some(300)),
+            (&[("cache-control", "Max-Age=\"300\"")], Some(300)),
+            (&[("cache-control", "max-age=300"), ("age", "100")], Some(200)),
+            (&[("cache-control", "max-age=300"), ("age", "900")], Some(0)),
+            (&[("cache-control", "max-age=300"), ("age", "x")], Some(300)),
+            (&[("cache-control", "max-age=-1")], Some(0)),
+            (&[("cache-control", "max-age=99999999999999999999999")], Some(u64::MAX)),
+            (&[("cache-control", "max-age=300"), ("cache-control", "max-age=60")], Some(60)),
+            (&[("cache-control", "max-age=300, no-store")], Some(0)),
+            (&[("cache-control", "s-maxage=300")], None),
+        ];
+        for (fields, expected) in rows {
+            let mut headers = HeaderMap::new();
+            for (name, value) in fields {
+                headers.append(*name, value.parse().unwrap());
+            }
+            assert_eq!(fresh_for(&headers), expected.map(Duration::from_secs), "{fields:?}");
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! Metadata of issuers: OpenID Connect Discovery and RFC 8414.
+
+use http::StatusCode;
+use portcullis::jwt::keys::{LiveKeys, LiveKeysBuilder};
+use tokio::time::sleep;
+
+use super::origin::{House, ISSUER, Origin, SET, Script, Signer, seconds, set_of};
+
+const OPENID: &str = "https://id.example.com/.well-known/openid-configuration";
+
+fn metadata(issuer: &str, set: &str) -> String {
+    format!(
+        r#"{{"issuer":"{issuer}","jwks_uri":"{set}","id_token_signing_alg_values_supported":["none","HS256","RS256"]}}"#
+    )
+}
+
+fn discover(origin: &Origin) -> LiveKeysBuilder {
+    LiveKeys::discover(ISSUER).http(origin.clone())
+}
+
+#[tokio::test(start_paused = true)]
+async fn finds_the_set() {
+    let key = Signer::new(0, "a");
+    let rows = [
+        ("openid", ISSUER, OPENID),
+        ("openid, a slash at the end", "https://id.example.com/", OPENID),
+        ("openid, a path", "https://id.example.com/t/1", "https://id.example.com/t/1/.well-known/openid-configuration"),
+        ("rfc 8414", ISSUER, "https://id.example.com/.well-known/oauth-authorization-server"),
+        (
+            "rfc 8414, a path",
+            "https://id.example.com/t/1",
+            "https://id.example.com/.well-known/oauth-authorization-server/t/1",
+        ),
+    ];
+    for (name, issuer, place) in rows {
+        let origin = Origin::serving(&[key.jwk()]);
+        origin.serve(place, format!("{}\n", metadata(issuer, SET)));
+        let keys = LiveKeys::discover(issuer).http(origin.clone()).build().unwrap();
+        assert!(keys.load().await.is_ok(), "{name}");
+        for request in origin.requests() {
+            let names: Vec<_> = request.headers().keys().map(ToString::to_string).collect();
+            assert_eq!(names, ["accept"], "{name}: nothing else is sent");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn metadata_that_is_refused() {
+    let key = Signer::new(0, "a");
+    let rows = [
+        ("a slash more", metadata("https://id.example.com/", SET), "issuer is"),
+        ("another case", metadata("https://ID.example.com", SET), "issuer is"),
+        ("another issuer", metadata("https://evil.example.com", SET), "issuer is"),
+        ("no issuer", format!(r#"{{"jwks_uri":"{SET}"}}"#), "no issuer"),
+        ("issuer of another type", format!(r#"{{"issuer":["{ISSUER}"],"jwks_uri":"{SET}"}}"#), "issuer"),
+        ("issuer twice", format!(r#"{{"issuer":"{ISSUER}","issuer":"{ISSUER}","jwks_uri":"{SET}"}}"#), "twice"),
+        ("no set", format!(r#"{{"issuer":"{ISSUER}"}}"#), "no jwks_uri"),
+        ("set on another host", metadata(ISSUER, "https://evil.example.com/jwks"), "evil.example.com"),
+        ("set on another port", metadata(ISSUER, "https://id.example.com:8443/jwks"), "origin"),
+        ("set on a host below", metadata(ISSUER, "https://a.id.example.com/jwks"), "origin"),
+        ("set over http", metadata(ISSUER, "http://id.example.com/jwks"), "jwks_uri"),
+        ("set in a file", metadata(ISSUER, "file:///etc/passwd"), "jwks_uri"),
+        ("set at a relative place", metadata(ISSUER, "/jwks"), "jwks_uri"),
+        ("set with a user name", metadata(ISSUER, "https://id.example.com@evil.example.com/jwks"), "jwks_uri"),
+        ("a page", "<html>".to_owned(), "JSON"),
+        ("an array", "[]".to_owned(), "JSON"),
+    ];
+    for (name, document, cause) in rows {
+        let origin = Origin::serving(&[key.jwk()]);
+        origin.serve(OPENID, document);
+        // RFC 8414 is for metadata that is missing, not for metadata that is bad.
+        origin.serve("https://id.example.com/.well-known/oauth-authorization-server", metadata(ISSUER, SET));
+        let house = House::of_keys(discover(&origin));
+        assert_eq!(house.status(&key.token()).await, 503, "{name}");
+        assert!(house.cause().contains(cause), "{name}: {}", house.cause());
+        assert_eq!(origin.fetches(), 1, "{name}: what it names is not touched");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_host_is_allowed_by_name() {
+    let key = Signer::new(0, "a");
+    let elsewhere = "https://keys.example.net/jwks";
+    let origin = Origin::default();
+    origin.serve(elsewhere, set_of(&[key.jwk()]));
+    origin.serve(OPENID, metadata(ISSUER, elsewhere));
+    let house = House::of_keys(discover(&origin).allow_host("example.net"));
+    assert_eq!(house.status(&key.token()).await, 503, "a host above does not count");
+    let house = House::of_keys(discover(&origin).allow_host("KEYS.example.net"));
+    assert_eq!(house.status(&key.token()).await, 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_set_that_moves_is_followed_and_metadata_may_be_away() {
+    let (old, new) = (Signer::new(0, "a"), Signer::new(1, "b"));
+    let origin = Origin::default();
+    origin.answer(SET, StatusCode::OK, &[("etag", "\"v1\"")], set_of(&[old.jwk()]));
+    origin.serve(OPENID, metadata(ISSUER, SET));
+    let house = House::of_keys(discover(&origin));
+    house.keys.load().await.unwrap();
+
+    origin.script(OPENID, Script::Down("away"));
+    origin.answer(SET, StatusCode::OK, &[("etag", "\"v2\"")], set_of(&[old.jwk(), new.jwk()]));
+    sleep(seconds(490)).await;
+    assert_eq!(house.status_now(&new.token()), 200, "{}", house.cause());
+
+    let moved = "https://id.example.com/moved";
+    origin.serve(OPENID, metadata(ISSUER, moved));
+    origin.serve(moved, set_of(&[new.jwk()]));
+    sleep(seconds(490)).await;
+    assert_ne!(house.status_now(&old.token()), 200);
+    assert_eq!(house.status_now(&new.token()), 200);
+    let last = origin.requests().pop().unwrap();
+    assert_eq!((last.uri().to_string().as_str(), last.headers().get("if-none-match")), (moved, None));
+
+    origin.serve(OPENID, metadata("https://evil.example.com", SET));
+    sleep(seconds(490)).await;
+    assert!(house.cause().contains("issuer is"), "{}", house.cause());
+    assert_eq!(house.status_now(&new.token()), 200, "kept");
+}

@@ -1,0 +1,218 @@
+//! Tokens that name a key which is not there.
+
+use portcullis::{
+    Now, RequestHead,
+    authn::Authenticator,
+    jwt::keys::{KeySource, Refresh},
+};
+use tokio::{
+    task::JoinSet,
+    time::{advance, sleep},
+};
+
+use super::origin::{House, ISSUER, Origin, SET, Script, Signer, seconds, set_of};
+
+#[tokio::test(start_paused = true)]
+async fn a_rotated_key_is_found_by_the_request_that_needs_it() {
+    let (old, new) = (Signer::new(0, "a"), Signer::new(1, "b"));
+    let origin = Origin::serving(&[old.jwk()]);
+    let house = House::loaded(&origin).await;
+    origin.serve(SET, set_of(&[old.jwk(), new.jwk()]));
+    assert_eq!(house.status(&new.token()).await, 503, "fetched a moment ago: not known, and not refused");
+    advance(seconds(30)).await;
+    assert_eq!(house.status_now(&new.token()), 503, "who cannot wait is not told that the token is bad");
+    assert_eq!(house.status(&new.token()).await, 200);
+    assert_eq!(origin.fetches(), 2);
+    assert_eq!(house.status_now(&new.token()), 200);
+    assert_eq!(house.status_now(&old.token()), 200);
+    assert_eq!(house.keys.generation(house.now()), Some(2));
+
+    origin.serve(SET, set_of(&[new.jwk()]));
+    while origin.fetches() == 2 {
+        sleep(seconds(1)).await;
+    }
+    assert_eq!(house.status(&old.token()).await, 503, "the key is gone; whether it came back is not known");
+    sleep(seconds(31)).await;
+    assert_eq!(house.status(&old.token()).await, 401);
+    assert_eq!(house.status_now(&old.token()), 401, "and that is remembered");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_kid_that_is_absent_is_remembered_for_a_while() {
+    let key = Signer::new(0, "a");
+    let origin = Origin::serving(&[key.jwk()]);
+    let house = House::loaded(&origin).await;
+    let bogus = Signer::new(1, "bogus").token();
+    advance(seconds(31)).await;
+    assert_eq!(house.status(&bogus).await, 401);
+    assert_eq!(origin.fetches(), 2);
+    for _ in 0..29 {
+        advance(seconds(1)).await;
+        assert_eq!(house.status(&bogus).await, 401);
+        assert_eq!(house.status_now(&bogus), 401);
+    }
+    assert_eq!(origin.fetches(), 2);
+    advance(seconds(2)).await;
+    assert_eq!(house.status(&bogus).await, 401);
+    assert_eq!(origin.fetches(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn ten_thousand_bogus_kids_cost_few_fetches_and_hurt_nobody() {
+    let (old, new) = (Signer::new(0, "a"), Signer::new(1, "b"));
+    let origin = Origin::serving(&[old.jwk()]);
+    let house = House::loaded(&origin).await;
+    let good = old.token();
+    let mut request = http::Request::new(());
+    request.headers_mut().insert("authorization", format!("Bearer {good}").parse().unwrap());
+    let mut refused = [0, 0];
+    for number in 0..10_000 {
+        if number % 100 == 0 {
+            advance(seconds(1)).await;
+        }
+        match house.status(&Signer::new(2, &format!("bogus-{number}")).token()).await {
+            401 => refused[0] += 1,
+            503 => refused[1] += 1,
+            other => panic!("{other}"),
+        }
+        let at_once = house.jwt.authenticate_now(&RequestHead::of(&request), house.now());
+        assert!(matches!(at_once, Now::Known(portcullis::authn::Outcome::Verified(_))), "{number}: {at_once:?}");
+    }
+    // 100 s: one in 30 s.
+    assert!((3..=5).contains(&origin.fetches()), "{}", origin.fetches());
+    assert_eq!(refused.iter().sum::<usize>(), 10_000);
+    assert!(refused[0] <= 4, "{refused:?}");
+
+    // A key that is rotated amid the flood is found within half a minute.
+    origin.serve(SET, set_of(&[new.jwk()]));
+    let mut waited = 0;
+    while house.status(&new.token()).await != 200 {
+        advance(seconds(1)).await;
+        waited += 1;
+        for number in 0..20 {
+            let _ = house.status(&Signer::new(2, &format!("more-{waited}-{number}")).token()).await;
+        }
+    }
+    assert!(waited <= 31, "{waited} s");
+}
+
+#[tokio::test(start_paused = true)]
+async fn concurrent_requests_share_one_fetch() {
+    let (old, new) = (Signer::new(0, "a"), Signer::new(1, "b"));
+    let origin = Origin::serving(&[old.jwk()]);
+    let house = House::loaded(&origin).await;
+    origin.serve(SET, set_of(&[old.jwk(), new.jwk()]));
+    origin.delay(seconds(1));
+    advance(seconds(31)).await;
+    let mut requests = JoinSet::new();
+    for _ in 0..1_000 {
+        let (jwt, token, at) = (house.jwt.clone(), new.token(), house.now());
+        requests.spawn(async move { jwt.verify_waiting(&token, at).await.is_ok() });
+    }
+    assert!(requests.join_all().await.into_iter().all(|verified| verified));
+    assert_eq!(origin.fetches(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn concurrent_first_requests_share_one_fetch() {
+    let key = Signer::new(0, "a");
+    let origin = Origin::serving(&[key.jwk()]);
+    origin.delay(seconds(1));
+    let house = House::of(&origin);
+    let mut requests = JoinSet::new();
+    for _ in 0..1_000 {
+        let (jwt, token, at) = (house.jwt.clone(), key.token(), house.now());
+        requests.spawn(async move { jwt.verify_waiting(&token, at).await.is_ok() });
+    }
+    assert!(requests.join_all().await.into_iter().all(|verified| verified));
+    assert_eq!(origin.fetches(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn five_kids_may_wait_and_the_sixth_is_told_to_come_back() {
+    let key = Signer::new(0, "a");
+    let origin = Origin::serving(&[key.jwk()]);
+    let house = House::loaded(&origin).await;
+    origin.delay(seconds(4));
+    advance(seconds(31)).await;
+    let mut waiting = JoinSet::new();
+    let wait_for = |number: usize| {
+        let (keys, at) = (house.keys.clone(), house.now());
+        async move { keys.refresh_for(Some(&format!("bogus-{number}")), 1, at).await }
+    };
+    for number in 0..5 {
+        waiting.spawn(wait_for(number));
+    }
+    tokio::task::yield_now().await;
+    let Refresh::Unavailable(later) = wait_for(5).await else { panic!("a sixth kid waits") };
+    assert_eq!(later.retry_after(), 10, "one comes back every 10 s");
+    waiting.spawn(wait_for(0));
+    assert!(
+        waiting.join_all().await.iter().all(|refresh| *refresh == Refresh::LookAgain),
+        "a kid that is asked for costs nothing"
+    );
+    assert_eq!(origin.fetches(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_goes_away_does_not_take_the_fetch_along() {
+    let (old, new) = (Signer::new(0, "a"), Signer::new(1, "b"));
+    let origin = Origin::serving(&[old.jwk()]);
+    let house = House::loaded(&origin).await;
+    origin.serve(SET, set_of(&[new.jwk()]));
+    origin.delay(seconds(1));
+    advance(seconds(31)).await;
+    let token = new.token();
+    let gone = tokio::time::timeout(std::time::Duration::from_millis(1), house.jwt.verify_waiting(&token, house.now()));
+    assert!(gone.await.is_err());
+    sleep(seconds(1)).await;
+    assert_eq!(house.status_now(&token), 200);
+    assert_eq!(origin.fetches(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unknown_kid_while_the_origin_is_down() {
+    let (old, new) = (Signer::new(0, "a"), Signer::new(1, "b"));
+    let origin = Origin::serving(&[old.jwk()]);
+    let house = House::loaded(&origin).await;
+    origin.script(SET, Script::Down("away"));
+    advance(seconds(31)).await;
+    assert_eq!(house.status(&new.token()).await, 503, "not known, so not refused");
+    assert_eq!(origin.fetches(), 2);
+    assert_eq!(house.status_now(&old.token()), 200);
+    origin.serve(SET, set_of(&[new.jwk()]));
+    sleep(seconds(61)).await;
+    assert_eq!(house.status_now(&new.token()), 200, "the failed refresh is repeated");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_refused_anyway_is_not_fetched_for() {
+    let key = Signer::new(0, "a");
+    let origin = Origin::serving(&[key.jwk()]);
+    let house = House::loaded(&origin).await;
+    let bogus = Signer::new(1, "bogus");
+    advance(seconds(31)).await;
+    let header = |kid: &str| format!(r#"{{"alg":"ES256","typ":"at+jwt","kid":"{kid}"}}"#);
+    let claims = r#"{"iss":"https://id.example.com","sub":"a","aud":"another","exp":9000000000}"#;
+    let mut forged = key.token();
+    forged.replace_range(forged.len() - 8.., "AAAAAAAA");
+    let rows = [
+        ("unknown issuer", bogus.token_of("https://evil.example.com", 9_000_000_000)),
+        ("issuer with a slash", bogus.token_of(&format!("{ISSUER}/"), 9_000_000_000)),
+        ("expired", bogus.token_of(ISSUER, 1_700_000_001)),
+        ("another audience", bogus.sign(&header("bogus"), claims)),
+        ("a known kid, a bad signature", forged),
+        ("a known kid, another key", Signer::new(1, "a").token()),
+        (
+            "no kid, another key",
+            bogus.sign(r#"{"alg":"ES256","typ":"at+jwt"}"#, &claims.replace("another", "orders-api")),
+        ),
+        ("a kid that is too long", Signer::new(1, &"k".repeat(300)).token()),
+        ("not a token", "a.b.c".to_owned()),
+    ];
+    for (name, token) in rows {
+        assert_eq!(house.status(&token).await, 401, "{name}");
+        assert_eq!(house.status_now(&token), 401, "{name}");
+    }
+    assert_eq!(origin.fetches(), 1);
+}
