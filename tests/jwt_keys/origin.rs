@@ -76,7 +76,9 @@ impl Signer {
 
     pub fn token_of(&self, issuer: &str, exp: u64) -> String {
         let header = format!(r#"{{"alg":"ES256","typ":"at+jwt","kid":"{}"}}"#, self.kid);
-        let claims = format!(r#"{{"iss":"{issuer}","sub":"alice","aud":"orders-api","exp":{exp},"iat":1700000000}}"#);
+        let claims = format!(
+            r#"{{"iss":"{issuer}","sub":"alice","aud":"orders-api","exp":{exp},"iat":1700000000,"client_id":"web","jti":"t"}}"#
+        );
         self.sign(&header, &claims)
     }
 
