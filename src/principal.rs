@@ -236,7 +236,7 @@ impl Principal {
     }
 
     /// About how many bytes of memory it takes, besides what claims were read into.
-    #[cfg(feature = "jwt")]
+    #[cfg(any(feature = "jwt", feature = "jwt-pure-rust"))]
     pub(crate) fn size(&self) -> usize {
         let Facts { subject, credential_id, methods, scopes, roles, permissions, tenant, plan, claims, .. } =
             &*self.facts;
