@@ -97,8 +97,9 @@ impl Shared {
         let generation = profile.generation();
         profile.check_signature(&header, parts.signed.as_bytes(), signature)?;
         let principal = profile.principal(&claims, claims_text)?;
-        if let (Some(cache), Some((from, until))) = (&self.cache, profile.window(&claims, self.leeway)) {
-            let terms = Terms { from: nanos(from), until: nanos(until), issuer, generation };
+        if let (Some(cache), Some((from, until))) = (&self.cache, profile.window(&claims, self.leeway))
+            && let Some(terms) = Terms::new(nanos(from), nanos(until), issuer, generation)
+        {
             cache.insert(token, &principal, terms, at);
         }
         Ok(principal)
