@@ -17,8 +17,8 @@ use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use criterion::{BatchSize, Criterion};
 use foldhash::quality::RandomState;
 use portcullis::{
-    Clock, Instants, SystemClock,
-    authn::AuthnLayer,
+    Challenge, Clock, Instants, Principal, PrincipalKind, SystemClock,
+    authn::{AuthnLayer, Outcome, authenticate_fn},
     jwt::{Algorithm, JwtAuthenticator, TokenCache},
 };
 use ratio::{
@@ -201,6 +201,13 @@ fn by_hand(provider: &Provider) -> axum::Router {
     }))
 }
 
+/// What the layer itself costs: it is not asked who is there.
+fn ready_made() -> AuthnLayer {
+    let alice = Principal::builder(PrincipalKind::User, "https://id.example.com", "alice", "jwt").build();
+    let challenge = Challenge::new("Bearer", "api").expect("a challenge");
+    AuthnLayer::new(authenticate_fn(challenge, move |_, _| Outcome::verified(alice.clone()))).dangerous_plain_http()
+}
+
 fn through_axum() -> Vec<Contender> {
     let (hs256, rs256, es256) = (Provider::hs256(), Provider::rs256(), Provider::es256());
     let layer = |provider: &Provider| AuthnLayer::new(provider.authenticator()).dangerous_plain_http();
@@ -210,6 +217,7 @@ fn through_axum() -> Vec<Contender> {
     vec![
         Contender::new("bare axum router", router(), &base()),
         Contender::new("bare axum router, with a token", router(), &hot(&es256)),
+        Contender::new("a principal that is there", ready_made().layer(router()), &hot(&es256)),
         Contender::new("seen before, RS256", layer(&rs256).layer(router()), &hot(&rs256)),
         Contender::new("seen before, ES256", layer(&es256).layer(router()), &hot(&es256)),
         Contender::with_requests("seen before, 10 000 in random order", layer(&hs256).layer(router()), &live),
