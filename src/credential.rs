@@ -44,8 +44,8 @@ impl fmt::Debug for Credential<'_> {
 
 pub(crate) fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>, Rejection> {
     let Some(value) = only(headers, name)? else { return Ok(None) };
-    match value.to_str() {
-        Ok(text) if !text.is_empty() && text.len() <= MAX_CREDENTIAL_LEN => Ok(Some(text)),
+    match std::str::from_utf8(value.as_bytes()) {
+        Ok(text) if !text.is_empty() && text.len() <= MAX_CREDENTIAL_LEN && is_visible(text) => Ok(Some(text)),
         Ok(_) | Err(_) => Err(malformed("a credential header is empty, too long or not visible ASCII")),
     }
 }
@@ -68,8 +68,19 @@ pub(crate) fn authorization(headers: &HeaderMap) -> Result<Option<Credential<'_>
 /// `1*( ALPHA / DIGIT / "-" / "." / "_" / "~" / "+" / "/" ) *"="` (RFC 9110 §11.2).
 fn is_token68(token: &str) -> bool {
     let body = token.trim_end_matches('=');
-    !body.is_empty()
-        && body.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~' | b'+' | b'/'))
+    // The range is `-`, `.`, `/` and the digits.
+    let fits = |b: u8| b.is_ascii_alphabetic() | (b'-'..=b'9').contains(&b) | (b == b'_') | (b == b'~') | (b == b'+');
+    !body.is_empty() && all(body, fits)
+}
+
+fn is_visible(text: &str) -> bool {
+    all(text, |b| (b' '..=b'~').contains(&b) | (b == b'\t'))
+}
+
+/// Looks at every byte, bad ones or not: without a way out of the loop the processor takes many at once, and a token is
+/// nearly always good.
+fn all(text: &str, fits: impl Fn(u8) -> bool) -> bool {
+    text.bytes().fold(true, |all, byte| all & fits(byte))
 }
 
 /// Reads all values, not the first: two credentials for one request are never a choice for the server (RFC 9110 §5.3).
@@ -129,6 +140,17 @@ mod tests {
         for (name, values) in bad {
             let rejection = authorization(&headers(values)).unwrap_err();
             assert_eq!(rejection.kind(), RejectionKind::InvalidRequest, "{name}");
+        }
+    }
+
+    #[test]
+    fn every_byte_is_told_apart() {
+        for byte in 0..=u8::MAX {
+            let text = [b'a', byte, b'a'];
+            let token68 = byte.is_ascii_alphanumeric() || b"-._~+/".contains(&byte);
+            let visible = (b' '..=b'~').contains(&byte) || byte == b'\t';
+            assert_eq!(std::str::from_utf8(&text).is_ok_and(is_token68), token68, "{byte:#x}");
+            assert_eq!(std::str::from_utf8(&text).is_ok_and(is_visible), visible, "{byte:#x}");
         }
     }
 

@@ -215,8 +215,9 @@ impl Shared {
             Err(NoKey::Unknown) => return Err(fault(held.generation(), Gap::One)),
         }
         let principal = profile.principal(name, &claims, claims_text)?;
-        if let (Some(cache), Some((from, until))) = (&self.cache, profile.window(&claims, self.leeway)) {
-            let terms = Terms { from: nanos(from), until: nanos(until), issuer, generation: held.generation() };
+        if let (Some(cache), Some((from, until))) = (&self.cache, profile.window(&claims, self.leeway))
+            && let Some(terms) = Terms::new(nanos(from), nanos(until), issuer, held.generation())
+        {
             cache.insert(token, &principal, terms, at);
         }
         Ok(principal)

@@ -1,5 +1,5 @@
 use std::sync::{
-    PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+    Mutex, MutexGuard, PoisonError, RwLock,
     atomic::{AtomicU16, AtomicU64, AtomicUsize, Ordering::Relaxed},
 };
 
@@ -8,10 +8,10 @@ use zeroize::Zeroizing;
 
 use crate::principal::Principal;
 
-/// How many entries share a lock.
+/// How many entries a bucket has room for.
 const WAYS: usize = 16;
-/// How many entries there are meant to be in a bucket. The other half takes up that some buckets get more than others.
-const ENTRIES_PER_BUCKET: usize = 8;
+/// How many there are meant to be in one. An entry goes into the emptier of two, so that hardly any bucket gets more.
+const ENTRIES_PER_BUCKET: usize = 12;
 
 /// How much of the end of a token is hashed: the last bytes of its signature, which nobody can choose.
 pub(super) const TAIL: usize = 32;
@@ -20,13 +20,24 @@ pub(super) const TAIL: usize = 32;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::jwt) struct Terms {
     /// The first nanosecond since the Unix epoch at which it is.
-    pub(in crate::jwt) from: u64,
+    from: u64,
     /// The first at which it is not any more.
-    pub(in crate::jwt) until: u64,
+    until: u64,
     /// The place of the issuer among the authenticator's.
-    pub(in crate::jwt) issuer: usize,
+    issuer: u32,
     /// Which keys of the issuer verified it.
-    pub(in crate::jwt) generation: u64,
+    generation: u32,
+}
+
+impl Terms {
+    /// None if a number is too large to be kept, and then the token is not either: after 2^32 changes of keys.
+    pub(in crate::jwt) fn new(from: u64, until: u64, issuer: usize, generation: u64) -> Option<Self> {
+        Some(Self { from, until, issuer: issuer.try_into().ok()?, generation: generation.try_into().ok()? })
+    }
+
+    fn are_of(&self, generation: impl FnOnce(usize) -> Option<u64>) -> bool {
+        usize::try_from(self.issuer).ok().and_then(generation) == Some(u64::from(self.generation))
+    }
 }
 
 /// A verified token, or its digest.
@@ -65,9 +76,8 @@ fn words(tail: &[u8; TAIL]) -> [u64; TAIL / 8] {
     words
 }
 
-/// A table of fixed size: buckets of sixteen entries, each behind a lock that readers share.
-///
-/// A hit reads the bucket, the token and the principal, and writes the bucket's lock and counter and the principal's count.
+/// A table of fixed size. A hit takes no lock but that of its own entry, which readers share. It reads four places in memory:
+/// the head of the bucket, the entry, the token, the principal.
 pub(super) struct Table {
     buckets: Box<[Bucket]>,
     max_entries: usize,
@@ -80,21 +90,35 @@ pub(super) struct Table {
 }
 
 #[derive(Default)]
-#[repr(align(64))]
 struct Bucket {
-    slots: RwLock<Slots>,
+    head: Head,
+    slots: [Slot; WAYS],
+}
+
+/// What is looked at first, in one line of the processor's cache.
+#[derive(Default)]
+#[repr(align(64))]
+struct Head {
+    /// A part of each entry's hash, so that only one entry need be looked at; zero where there is none. Changed under the
+    /// writers' lock. Only the entry itself tells whether it is the one.
+    tags: [AtomicU16; WAYS],
     hits: AtomicU64,
     /// A bit for each entry that was hit since room was last sought.
     used: AtomicU16,
+    /// Held by who changes entries: where the search for an entry to evict begins.
+    writers: Mutex<u8>,
 }
 
 #[derive(Default)]
-struct Slots {
-    /// A part of each entry's hash, so that others' memory need not be looked at.
-    tags: [u32; WAYS],
-    entries: [Option<Entry>; WAYS],
-    /// Where the search for an entry to evict begins.
-    hand: usize,
+#[repr(align(64))]
+struct Slot(RwLock<Option<Entry>>);
+
+/// What a look at an entry tells.
+enum Look {
+    Other,
+    NotYet,
+    Ended(Terms),
+    Good(Principal),
 }
 
 impl Table {
@@ -118,49 +142,55 @@ impl Table {
         hash: u64,
         key: &[u8],
         now: u64,
-        generation: impl FnOnce(usize) -> Option<u64>,
+        generation: impl Fn(usize) -> Option<u64>,
     ) -> Option<Principal> {
-        let bucket = self.bucket(hash)?;
-        let slots = bucket.read();
-        let (place, entry) = slots.find(tag(hash), key)?;
-        let terms = entry.terms;
-        if now < terms.from {
-            return None;
+        for bucket in self.homes(hash) {
+            for place in bucket.head.tagged(tag(hash)) {
+                match bucket.slots.get(place)?.look(key, now, &generation) {
+                    Look::Other => {}
+                    Look::NotYet => return None,
+                    Look::Ended(terms) => {
+                        let writers = bucket.head.lock();
+                        let ended = bucket.take_if(place, |entry| entry.terms == terms && entry.is(key));
+                        drop(writers);
+                        self.release(ended);
+                        return None;
+                    }
+                    Look::Good(principal) => {
+                        bucket.head.hit(place);
+                        return Some(principal);
+                    }
+                }
+            }
         }
-        if now < terms.until && generation(terms.issuer) == Some(terms.generation) {
-            let principal = entry.principal.clone();
-            drop(slots);
-            bucket.hit(place);
-            return Some(principal);
-        }
-        drop(slots);
-        self.remove(bucket, hash, key, terms);
         None
     }
 
-    /// Keeps an entry, if there is room for it at all.
+    /// Keeps an entry, if there is room for it at all. Two threads that bring one token at the same moment may each find
+    /// another place for it; then it is there twice, until one is evicted.
     pub(super) fn insert(&self, hash: u64, key: &[u8], principal: Principal, terms: Terms, now: u64) {
         let entry = Entry { key: Zeroizing::new(key.into()), principal, terms };
-        let Some(bucket) = self.bucket(hash) else { return };
         if !self.make_room(entry.size(), now) {
             return;
         }
-        let mut slots = bucket.write();
-        let ended = slots.take_ended(now);
-        let place = match slots.find(tag(hash), key) {
-            Some((place, _)) => place,
-            None => slots.free().unwrap_or_else(|| {
+        let known = self.homes(hash).find(|bucket| bucket.place_of(hash, key).is_some());
+        let emptier = || self.homes(hash).min_by_key(|bucket| bucket.head.count());
+        let Some(bucket) = known.or_else(emptier) else { return };
+        let mut hand = bucket.head.lock();
+        let mut ended = [const { None }; WAYS];
+        let place = bucket.place_of(hash, key).or_else(|| bucket.head.free());
+        let place = place.unwrap_or_else(|| {
+            ended = bucket.take_ended(now);
+            bucket.head.free().unwrap_or_else(|| {
                 self.evictions.fetch_add(1, Relaxed);
-                let place = slots.coldest(&bucket.used).unwrap_or(slots.hand);
-                slots.hand = place.saturating_add(1) % WAYS;
+                let place = bucket.head.coldest(*hand).unwrap_or(usize::from(*hand));
+                *hand = u8::try_from(place.saturating_add(1) % WAYS).unwrap_or(0);
                 place
-            }),
-        };
-        bucket.used.fetch_and(!bit(place), Relaxed);
-        let old = slots.put(place, tag(hash), entry);
-        drop(slots);
-        ended.into_iter().for_each(|entry| self.release(entry));
-        self.release(old);
+            })
+        });
+        let old = bucket.put(place, tag(hash), entry);
+        drop(hand);
+        ended.into_iter().chain([old]).for_each(|entry| self.release(entry));
     }
 
     #[cfg(test)]
@@ -169,7 +199,7 @@ impl Table {
     }
 
     pub(super) fn hits(&self) -> u64 {
-        self.buckets.iter().fold(0, |sum, bucket| sum.wrapping_add(bucket.hits.load(Relaxed)))
+        self.buckets.iter().fold(0, |sum, bucket| sum.wrapping_add(bucket.head.hits.load(Relaxed)))
     }
 
     pub(super) fn evictions(&self) -> u64 {
@@ -184,22 +214,16 @@ impl Table {
         self.bytes.load(Relaxed)
     }
 
+    /// The two buckets that may hold a key.
+    fn homes(&self, hash: u64) -> impl Iterator<Item = &Bucket> {
+        [hash, hash.rotate_left(32)].into_iter().filter_map(|hash| self.bucket(hash))
+    }
+
     /// Spreads hashes over the buckets without a division: the upper half of the product.
     fn bucket(&self, hash: u64) -> Option<&Bucket> {
         let count = u64::try_from(self.buckets.len()).unwrap_or(u64::MAX);
         let upper = u128::from(hash).saturating_mul(u128::from(count)) >> 64;
         self.buckets.get(usize::try_from(upper).ok()?)
-    }
-
-    /// Drops the entry of a key, unless another has taken its place meanwhile.
-    fn remove(&self, bucket: &Bucket, hash: u64, key: &[u8], terms: Terms) {
-        let mut slots = bucket.write();
-        let old = match slots.find(tag(hash), key) {
-            Some((place, entry)) if entry.terms == terms => slots.take(place),
-            Some(_) | None => None,
-        };
-        drop(slots);
-        self.release(old);
     }
 
     /// Takes hold of the room for one entry. Goes around the table at most twice; the first time, entries that were hit since
@@ -216,15 +240,15 @@ impl Table {
             let Some(bucket) = turn.checked_rem(self.buckets.len()).and_then(|place| self.buckets.get(place)) else {
                 return false;
             };
-            let mut slots = bucket.write();
-            let ended = slots.take_ended(now);
-            let old = if ended.iter().any(Option::is_some) { None } else { slots.take_coldest(&bucket.used) };
-            drop(slots);
+            let hand = bucket.head.lock();
+            let ended = bucket.take_ended(now);
+            let coldest = if ended.iter().any(Option::is_some) { None } else { bucket.head.coldest(*hand) };
+            let old = coldest.and_then(|place| bucket.take_if(place, |_| true));
+            drop(hand);
             if old.is_some() {
                 self.evictions.fetch_add(1, Relaxed);
             }
-            ended.into_iter().for_each(|entry| self.release(entry));
-            self.release(old);
+            ended.into_iter().chain([old]).for_each(|entry| self.release(entry));
         }
         false
     }
@@ -249,13 +273,49 @@ impl Table {
     }
 }
 
+/// What changes entries; all of it under the writers' lock.
 impl Bucket {
-    fn read(&self) -> RwLockReadGuard<'_, Slots> {
-        self.slots.read().unwrap_or_else(PoisonError::into_inner)
+    fn place_of(&self, hash: u64, key: &[u8]) -> Option<usize> {
+        self.head.tagged(tag(hash)).find(|place| self.slots.get(*place).is_some_and(|slot| slot.holds(key)))
     }
 
-    fn write(&self) -> RwLockWriteGuard<'_, Slots> {
-        self.slots.write().unwrap_or_else(PoisonError::into_inner)
+    fn put(&self, place: usize, tag: u16, entry: Entry) -> Option<Entry> {
+        self.head.used.fetch_and(!bit(place), Relaxed);
+        self.head.set_tag(place, tag);
+        self.slots.get(place)?.with(|slot| slot.replace(entry))
+    }
+
+    fn take_if(&self, place: usize, wanted: impl FnOnce(&mut Entry) -> bool) -> Option<Entry> {
+        let taken = self.slots.get(place)?.with(|slot| slot.take_if(wanted));
+        if taken.is_some() {
+            self.head.set_tag(place, 0);
+        }
+        taken
+    }
+
+    fn take_ended(&self, now: u64) -> [Option<Entry>; WAYS] {
+        std::array::from_fn(|place| self.take_if(place, |entry| now >= entry.terms.until))
+    }
+}
+
+impl Head {
+    fn tagged(&self, tag: u16) -> impl Iterator<Item = usize> {
+        let tags = self.tags.iter().enumerate();
+        tags.filter(move |(_, known)| known.load(Relaxed) == tag).map(|(place, _)| place)
+    }
+
+    fn set_tag(&self, place: usize, tag: u16) {
+        if let Some(known) = self.tags.get(place) {
+            known.store(tag, Relaxed);
+        }
+    }
+
+    fn free(&self) -> Option<usize> {
+        self.tagged(0).next()
+    }
+
+    fn count(&self) -> usize {
+        WAYS.saturating_sub(self.tagged(0).count())
     }
 
     fn hit(&self, place: usize) {
@@ -264,57 +324,58 @@ impl Bucket {
             self.used.fetch_or(bit(place), Relaxed);
         }
     }
-}
-
-impl Slots {
-    fn find(&self, tag: u32, key: &[u8]) -> Option<(usize, &Entry)> {
-        let entries = self.tags.iter().zip(&self.entries).enumerate();
-        entries
-            .filter(|(_, (known, _))| **known == tag)
-            .find_map(|(place, (_, entry))| entry.as_ref().filter(|entry| entry.is(key)).map(|entry| (place, entry)))
-    }
-
-    fn free(&self) -> Option<usize> {
-        self.entries.iter().position(Option::is_none)
-    }
 
     /// An entry that was not hit since the last search. If all were, they count as not hit from now on, and there is none.
-    fn coldest(&self, used: &AtomicU16) -> Option<usize> {
-        let hit = used.load(Relaxed);
-        let places = (self.hand..WAYS).chain(0..self.hand);
-        let held = |place: &usize| self.entries.get(*place).is_some_and(Option::is_some);
-        let found = places.filter(held).find(|place| hit & bit(*place) == 0);
+    fn coldest(&self, hand: u8) -> Option<usize> {
+        let hit = self.used.load(Relaxed);
+        let hand = usize::from(hand);
+        let held = |place: &usize| self.tags.get(*place).is_some_and(|tag| tag.load(Relaxed) != 0);
+        let found = (hand..WAYS).chain(0..hand).filter(held).find(|place| hit & bit(*place) == 0);
         if found.is_none() {
-            used.store(0, Relaxed);
+            self.used.store(0, Relaxed);
         }
         found
     }
 
-    fn take_coldest(&mut self, used: &AtomicU16) -> Option<Entry> {
-        let place = self.coldest(used)?;
-        self.take(place)
-    }
-
-    fn take_ended(&mut self, now: u64) -> [Option<Entry>; WAYS] {
-        self.entries.each_mut().map(|slot| slot.take_if(|entry| now >= entry.terms.until))
-    }
-
-    fn put(&mut self, place: usize, tag: u32, entry: Entry) -> Option<Entry> {
-        if let Some(known) = self.tags.get_mut(place) {
-            *known = tag;
-        }
-        self.entries.get_mut(place)?.replace(entry)
-    }
-
-    fn take(&mut self, place: usize) -> Option<Entry> {
-        self.entries.get_mut(place)?.take()
+    fn lock(&self) -> MutexGuard<'_, u8> {
+        self.writers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The lower half; the bucket is chosen by the upper bits.
-const fn tag(hash: u64) -> u32 {
-    let [a, b, c, d, ..] = hash.to_le_bytes();
-    u32::from_le_bytes([a, b, c, d])
+impl Slot {
+    fn look(&self, key: &[u8], now: u64, generation: impl FnOnce(usize) -> Option<u64>) -> Look {
+        let slot = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        match &*slot {
+            Some(entry) if entry.is(key) => {
+                let terms = entry.terms;
+                if now < terms.from {
+                    Look::NotYet
+                } else if now < terms.until && terms.are_of(generation) {
+                    Look::Good(entry.principal.clone())
+                } else {
+                    Look::Ended(terms)
+                }
+            }
+            Some(_) | None => Look::Other,
+        }
+    }
+
+    fn holds(&self, key: &[u8]) -> bool {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).as_ref().is_some_and(|entry| entry.is(key))
+    }
+
+    fn with<R>(&self, change: impl FnOnce(&mut Option<Entry>) -> R) -> R {
+        change(&mut self.0.write().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// The lowest bits; the buckets are chosen by others.
+const fn tag(hash: u64) -> u16 {
+    let [a, b, ..] = hash.to_le_bytes();
+    match u16::from_le_bytes([a, b]) {
+        0 => 1,
+        tag => tag,
+    }
 }
 
 const fn bit(place: usize) -> u16 {
@@ -332,6 +393,11 @@ mod tests {
     use crate::principal::PrincipalKind;
 
     const ALWAYS: Terms = Terms { from: 0, until: u64::MAX, issuer: 0, generation: 1 };
+
+    #[test]
+    fn each_place_is_one_line_of_the_cache() {
+        assert_eq!((size_of::<Head>(), size_of::<Slot>()), (64, 64));
+    }
 
     fn alice() -> Principal {
         Principal::builder(PrincipalKind::User, "https://id.example.com", "alice", "jwt").build()
