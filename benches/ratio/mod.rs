@@ -71,12 +71,19 @@ impl Contender {
         Timed {
             name: self.name,
             slice: Box::new(move |count| {
-                let requests: Vec<_> = (0..count).map(|_| self.a_request()).collect();
-                time(|| {
-                    for request in requests {
-                        black_box(send(&self.app, request));
-                    }
-                }) / count as f64
+                // Few at a time: a request that was just read from a socket is in the processor's cache.
+                const BATCH: usize = 64;
+                let batches = count.div_ceil(BATCH).max(1);
+                let mut taken = 0.0;
+                for _ in 0..batches {
+                    let requests: Vec<_> = (0..BATCH).map(|_| self.a_request()).collect();
+                    taken += time(|| {
+                        for request in requests {
+                            black_box(send(&self.app, request));
+                        }
+                    });
+                }
+                taken / (batches * BATCH) as f64
             }),
             once: Box::new(|| {
                 let request = self.a_request();

@@ -37,6 +37,8 @@
 //! [`Service`](crate::PrincipalKind::Service) if `sub` is the token's `client_id`. It carries `jti`, `amr`, scopes, roles,
 //! permissions and tenant as the profile maps them, `exp`, and all claims for [`Principal::claims`](crate::Principal::claims).
 //!
+//! A token that passed is remembered until it ends or its issuer's keys change, and not verified again; see [`TokenCache`].
+//!
 //! There is no revocation yet: until it expires, a token is good. Let tokens live for minutes.
 //!
 //! # Example

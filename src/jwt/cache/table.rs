@@ -477,6 +477,15 @@ mod tests {
     }
 
     #[test]
+    fn a_table_takes_as_many_as_it_is_meant_to() {
+        let table = Table::new(6000, 1 << 30);
+        (0..6000).for_each(|number| insert(&table, number, ALWAYS, 0));
+        assert_eq!((table.entries(), table.evictions()), (6000, 0));
+        assert!((0..6000).all(|number| get(&table, number, 0)));
+        assert_eq!(table.hits(), 6000);
+    }
+
+    #[test]
     fn an_entry_replaces_itself() {
         let table = Table::new(10, 1 << 20);
         for _ in 0..5 {
