@@ -57,7 +57,7 @@
 //! | `tls` | yes | [`tls`]: HTTPS enforcement; [`evidence`]: who is calling, trusted proxies |
 //! | `tls-listener` | | `tls::TlsListener`: a rustls listener for `axum::serve` |
 //! | `tls-self-signed` | | a certificate for development; implies `tls-listener` |
-//! | `jwt` | yes | [`jwt`]: tokens with static keys; cryptography by aws-lc-rs |
+//! | `jwt` | yes | [`jwt`]: verified tokens; cryptography by aws-lc-rs |
 //! | `jwt-pure-rust` | | [`jwt`] without C: cryptography by RustCrypto, unless `jwt` is on too |
 //! | `jwt-remote` | | `jwt::keys::LiveKeys`: key sets from files, URLs and discovery; implies `jwt` |
 //! | `api-key` | yes | [`api_key`]: keys, hashed records, stores |
