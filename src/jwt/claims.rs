@@ -102,27 +102,6 @@ impl Registered {
     }
 }
 
-/// The claims that are read here under their registered meaning; a profile cannot map one as something else.
-pub(super) const REGISTERED: [&str; 17] = [
-    "iss",
-    "sub",
-    "aud",
-    "exp",
-    "nbf",
-    "iat",
-    "jti",
-    "azp",
-    "client_id",
-    "amr",
-    "auth_time",
-    "cnf",
-    "nonce",
-    "at_hash",
-    "c_hash",
-    "events",
-    "token_introspection",
-];
-
 struct Reading<'a, 'n> {
     claims: Claims<'a>,
     mapped: &'n Mapped,

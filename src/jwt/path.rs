@@ -1,6 +1,6 @@
 //! Where a claim stands among others.
 
-use crate::{error::ConfigError, jwt::claims::REGISTERED};
+use crate::error::ConfigError;
 
 /// The way to a claim: the name of a member, or several names that lead into objects one after the other. At most
 /// eight names.
@@ -72,6 +72,27 @@ pub(super) struct Mapped {
 
 /// The place of `scope`, which is always read: no ID token has it.
 pub(super) const SCOPE: usize = 0;
+
+/// Claims that are read under their registered meaning; a profile cannot map one as something else.
+const REGISTERED: [&str; 17] = [
+    "iss",
+    "sub",
+    "aud",
+    "exp",
+    "nbf",
+    "iat",
+    "jti",
+    "azp",
+    "client_id",
+    "amr",
+    "auth_time",
+    "cnf",
+    "nonce",
+    "at_hash",
+    "c_hash",
+    "events",
+    "token_introspection",
+];
 
 impl Mapped {
     pub(super) fn new() -> Self {
