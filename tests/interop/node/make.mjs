@@ -12,7 +12,7 @@ const jose = await import(require.resolve("jose"));
 const version = require("jose/package.json").version;
 
 const ISSUER = "https://id.example.com";
-const CLAIMS = { iss: ISSUER, sub: "alice", aud: "orders-api", exp: 9000000000, iat: 1700000000 };
+const CLAIMS = { iss: ISSUER, sub: "alice", aud: "orders-api", exp: 9000000000, iat: 1700000000, client_id: "web", jti: "t-1" };
 const TYPE = { typ: "at+jwt" };
 const bytes = (text) => new TextEncoder().encode(text);
 const but = (changes) => ({ ...CLAIMS, ...changes });

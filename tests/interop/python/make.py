@@ -23,7 +23,7 @@ from jwt.algorithms import ECAlgorithm, HMACAlgorithm, OKPAlgorithm, RSAAlgorith
 warnings.simplefilter("ignore")  # weak secrets are the point of some rows
 
 ISSUER = "https://id.example.com"
-CLAIMS = {"iss": ISSUER, "sub": "alice", "aud": "orders-api", "exp": 9000000000, "iat": 1700000000}
+CLAIMS = {"iss": ISSUER, "sub": "alice", "aud": "orders-api", "exp": 9000000000, "iat": 1700000000, "client_id": "web", "jti": "t-1"}
 TYPE = {"typ": "at+jwt"}
 
 # What a refusal must name; tests/jwt_interop.rs has the words.
