@@ -141,3 +141,42 @@ async fn readiness_is_kept() {
     assert_eq!(send(&waiting, get("/guarded")).await.status(), 401);
     assert_eq!(seen.calls(), 2);
 }
+
+/// What the stack's authenticator reads is taken off a request that may pass over plain HTTP, whatever the field is called.
+#[tokio::test]
+async fn a_credential_in_a_field_of_its_own_is_ignored_over_plain_http() {
+    #[derive(Debug)]
+    struct Own;
+
+    #[async_trait::async_trait]
+    impl portcullis::authn::Authenticator for Own {
+        fn challenges(&self) -> Vec<portcullis::Challenge> {
+            vec![portcullis::Challenge::new("Own", "tests").unwrap()]
+        }
+
+        fn credential_headers(&self) -> Vec<http::HeaderName> {
+            vec![http::HeaderName::from_static("x-own")]
+        }
+
+        async fn authenticate(
+            &self,
+            head: &portcullis::RequestHead<'_>,
+            _: portcullis::Instants,
+        ) -> portcullis::authn::Outcome {
+            match head.headers().get("x-own") {
+                Some(_) => portcullis::authn::Outcome::verified(support::person("alice")),
+                None => portcullis::authn::Outcome::Absent,
+            }
+        }
+    }
+
+    let app = Stack::builder()
+        .tls(TlsLayer::require().exempt(http::Method::GET, "/open").unwrap())
+        .authenticate(Own)
+        .route("GET /open", public())
+        .build()
+        .unwrap()
+        .protect(Probe::default());
+    assert_eq!(text(send(&app, with(get("/open"), "x-own", "alice")).await).await, "alice");
+    assert_eq!(text(send(&app, with(support::get_plain("/open"), "x-own", "alice")).await).await, "-");
+}

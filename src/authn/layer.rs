@@ -114,6 +114,12 @@ impl AuthnLayer {
         }
     }
 
+    /// The fields that its authenticator reads.
+    #[cfg(feature = "stack")]
+    pub(crate) fn credential_headers(&self) -> &[HeaderName] {
+        &self.shared.headers
+    }
+
     fn passed(&self, private: bool) -> Authenticated {
         Authenticated { private, challenges: self.shared.challenges.clone() }
     }

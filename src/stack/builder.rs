@@ -190,6 +190,10 @@ impl StackBuilder {
         #[cfg(feature = "rbac")]
         check_handles(&table, policy.is_some(), self.rbac.as_ref())?;
 
+        // What the authenticator reads is a credential to TLS enforcement as well, whatever the field is called.
+        let fields = authn.iter().flat_map(AuthnLayer::credential_headers);
+        let tls = tls.map(|tls| fields.cloned().fold(tls, TlsLayer::credential_header));
+
         let clock = once("clock", self.clock)?.unwrap_or_else(|| Arc::new(SystemClock::new()));
         Ok(Stack::new(Stages {
             renderer: once("renderer", self.renderer)?.unwrap_or_else(|| Arc::new(ProblemDetails::new())),

@@ -109,9 +109,13 @@ impl TlsLayer {
         Ok(self)
     }
 
-    /// Treats this header as a credential, too, when it comes over plain HTTP.
+    /// Treats this header as a credential, too, when it comes over plain HTTP. A `Stack` says it of every field that its
+    /// authenticator reads; where layers are stacked by hand it must be said for fields of your own.
     pub fn credential_header(mut self, name: HeaderName) -> Self {
-        self.set().credentials.push(name);
+        let credentials = &mut self.set().credentials;
+        if !credentials.contains(&name) {
+            credentials.push(name);
+        }
         self
     }
 
