@@ -30,10 +30,22 @@ struct Jwk {
     kid: Option<String>,
     r#use: Option<String>,
     key_ops: Option<Vec<String>>,
-    /// The private part of RSA, EC and OKP keys.
+    /// The private part of RSA, EC and OKP keys; the rest of it of RSA keys (RFC 7518 §6.3.2), of which each gives the key away.
     d: Option<IgnoredAny>,
+    p: Option<IgnoredAny>,
+    q: Option<IgnoredAny>,
+    dp: Option<IgnoredAny>,
+    dq: Option<IgnoredAny>,
+    qi: Option<IgnoredAny>,
+    oth: Option<IgnoredAny>,
     #[serde(flatten)]
     material: AlgorithmParameters,
+}
+
+impl Jwk {
+    fn is_private(&self) -> bool {
+        [self.d, self.p, self.q, self.dp, self.dq, self.qi, self.oth].iter().any(Option::is_some)
+    }
 }
 
 /// The most keys of a set that are looked at.
@@ -41,9 +53,12 @@ const MAX_KEYS: usize = 100;
 
 /// The usable keys of a set, and why the others are not.
 pub(super) fn read_set(json: &str) -> Result<(Vec<Key>, Vec<ConfigError>), ConfigError> {
-    let set: JwkSet<'_> = serde_json::from_str(json).map_err(|error| {
-        ConfigError::new("JWK Set", "the text", "is not a JSON object with an array `keys`").caused_by(error)
-    })?;
+    let malformed = || ConfigError::new("JWK Set", "the text", "is not a JSON object with an array `keys`");
+    // Without a name for its members an array would do.
+    if !json.trim_start_matches([' ', '\t', '\n', '\r']).starts_with('{') {
+        return Err(malformed());
+    }
+    let set: JwkSet<'_> = serde_json::from_str(json).map_err(|error| malformed().caused_by(error))?;
     let (mut keys, mut skipped) = (Vec::new(), Vec::new());
     let count = set.keys.len();
     if count > MAX_KEYS {
@@ -83,14 +98,14 @@ impl Key {
 
 fn read(setting: &str, algorithm: Option<Algorithm>, json: &str) -> Result<Key, ConfigError> {
     let refuse = |value: &str, problem: &str| Err(ConfigError::new(setting, value, problem));
-    if let Err(Refusal(problem)) = json::read(json, &mut Skip, Refusal("is not a JSON object")) {
+    if let Err(Refusal(problem)) = json::read(json, &mut Texts, Refusal("is not a JSON object")) {
         return refuse("the text", problem);
     }
     let jwk: Jwk = match serde_json::from_str(json) {
         Ok(jwk) => jwk,
         Err(error) => return Err(ConfigError::new(setting, "the text", "is not a JWK").caused_by(error)),
     };
-    if jwk.d.is_some() {
+    if jwk.is_private() {
         return refuse("a private key", "does not belong here: tokens are verified with the public half");
     }
     if let Some(purpose) = jwk.r#use.filter(|purpose| purpose != "sig") {
@@ -155,10 +170,15 @@ fn without_zeros(mut number: &[u8]) -> &[u8] {
     number
 }
 
-struct Skip;
+/// What must be a string and would be taken for one if it were the name of an object's one member.
+struct Texts;
 
-impl<'de> Members<'de> for Skip {
-    fn member<A: MapAccess<'de>>(&mut self, _: &str, value: Value<'_, 'de, A>) -> Result<(), A::Error> {
-        value.skip()
+impl<'de> Members<'de> for Texts {
+    fn member<A: MapAccess<'de>>(&mut self, name: &str, mut value: Value<'_, 'de, A>) -> Result<(), A::Error> {
+        match name {
+            "kty" => value.text(Refusal("kty is not a string")).map(drop),
+            "crv" => value.text(Refusal("crv is not a string")).map(drop),
+            _ => value.skip(),
+        }
     }
 }

@@ -102,6 +102,7 @@ fn keys_that_are_not_fit() {
     // Not the name of a curve, but an (empty) sequence of its parameters, as in CVE-2020-0601.
     let explicit_curve = [&[0x30, 81, 0x30, 11][..], &spki[4..13], &[0x30, 0], &spki[23..]].concat();
     let okp = |x: &[u8]| jwk(&format!(r#"{{"kty":"OKP","crv":"Ed25519","x":"{}"}}"#, encode(x)));
+    let private = |member: &str| jwk(&rsa(2048, &[1, 0, 1]).replace('}', &format!(r#","{member}":"AQ"}}"#)));
     assert!(ec("").is_ok());
     assert!(ec(r#","use":"sig","key_ops":["verify"],"alg":"ES256","kid":"a","ext":true"#).is_ok());
     assert!(jwk(&rsa(2048, &[1, 0, 1])).is_ok());
@@ -153,6 +154,19 @@ fn keys_that_are_not_fit() {
         ("not JSON", jwk("kty"), "not a JSON object"),
         ("member twice", ec(r#","kty":"EC""#), "stands twice"),
         ("private JWK", ec(r#","d":"AQ""#), "a private key"),
+        ("a prime of RSA", private("p"), "a private key"),
+        ("the other prime", private("q"), "a private key"),
+        ("an exponent of RSA", private("dp"), "a private key"),
+        ("the other exponent", private("dq"), "a private key"),
+        ("a coefficient of RSA", private("qi"), "a private key"),
+        ("more primes", jwk(&rsa(2048, &[1, 0, 1]).replace('}', r#","oth":[]}"#)), "a private key"),
+        ("type an object", jwk(&rsa(2048, &[1, 0, 1]).replace(r#""RSA""#, r#"{"RSA":null}"#)), "kty is not a string"),
+        ("type a number", jwk(&rsa(2048, &[1, 0, 1]).replace(r#""RSA""#, "0")), "kty is not a string"),
+        (
+            "curve an object",
+            jwk(&format!(r#"{{"kty":"EC","crv":{{"P-256":null}},"x":"{x}","y":"{y}"}}"#)),
+            "crv is not",
+        ),
         ("for encryption", ec(r#","use":"enc""#), "RFC 7517 §4.2"),
         ("for signing", ec(r#","key_ops":["sign"]"#), "RFC 7517 §4.3"),
         ("for nothing", ec(r#","key_ops":[]"#), "RFC 7517 §4.3"),
@@ -204,6 +218,7 @@ fn a_key_set_keeps_what_is_usable() {
     names("nothing usable", KeySet::from_jwks(r#"{"keys":[{"kty":"oct","k":"AAAA"}]}"#), "1 unusable");
     names("empty", KeySet::from_jwks(r#"{"keys":[]}"#), "no key");
     names("no keys", KeySet::from_jwks("{}"), "array");
+    names("keys without a name", KeySet::from_jwks(&format!("[[{good}]]")), "object");
     names("keys twice", KeySet::from_jwks(&format!(r#"{{"keys":[{good}],"keys":[]}}"#)), "array");
     names("no file", KeySet::from_jwks_file("/nonexistent/jwks.json"), "/nonexistent/jwks.json");
 }
