@@ -19,6 +19,8 @@ mod configuration;
 mod json;
 #[path = "jwt/mint.rs"]
 mod mint;
+#[path = "jwt/mutations.rs"]
+mod mutations;
 
 use std::time::Duration;
 

@@ -425,18 +425,4 @@ proptest! {
     fn random_claims_of_a_trusted_signer_never_panic(claims in "\\{(\"(iss|aud|exp|sub|x)\":[\\[\\]{}0-9e.\"a-]{1,9},?){0,5}\\}") {
         prop_assert!(access().verify(&with_claims(&claims), at(NOW)).is_err());
     }
-
-    #[test]
-    fn mutated_tokens_never_pass(place in any::<prop::sample::Index>(), byte in "[A-Za-z0-9_.=-]", how in 0..4_u8) {
-        let good = with_claims(CLAIMS);
-        let place = place.index(good.len());
-        let mut bad = good.clone();
-        match how {
-            0 => bad.replace_range(place..=place, &byte),
-            1 => bad.insert_str(place, &byte),
-            2 => drop(bad.remove(place)),
-            _ => bad.truncate(place),
-        }
-        prop_assert_eq!(access().verify(&bad, at(NOW)).is_ok(), bad == good);
-    }
 }
