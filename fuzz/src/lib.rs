@@ -1,5 +1,7 @@
 //! What the fuzz targets share.
 
+pub mod jwt;
+
 use std::{
     convert::Infallible,
     pin::pin,
