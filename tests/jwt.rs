@@ -15,6 +15,8 @@ mod support;
 mod attacks;
 #[path = "jwt/configuration.rs"]
 mod configuration;
+#[path = "jwt/confusion.rs"]
+mod confusion;
 #[path = "jwt/json.rs"]
 mod json;
 #[path = "jwt/mint.rs"]

@@ -1,4 +1,4 @@
-//! Tokens of a trusted signer whose claims are of the wrong type, or no JSON at all.
+//! Tokens of a trusted signer whose header or claims are of the wrong type, stand twice, or are no JSON at all.
 
 use http::StatusCode;
 use jsonwebtoken::EncodingKey;
@@ -7,7 +7,7 @@ use crate::{
     access, at,
     attacks::{answers, refused},
     bearing,
-    mint::{self, CLAIMS, HEADER, claims_but, encode, with_claims},
+    mint::{self, CLAIMS, HEADER, claims_but, encode, with_claims, with_header},
     support::NOW,
 };
 
@@ -37,6 +37,7 @@ async fn registered_claims_of_every_wrong_type() {
         ("exp", date),
         ("nbf", date),
         ("iat", date),
+        ("auth_time", date),
         ("jti", text),
         ("azp", text),
         ("client_id", text),
@@ -53,6 +54,100 @@ async fn registered_claims_of_every_wrong_type() {
                 refused(&format!("{claim} a {kind}"), &jwt, &token).await;
             }
         }
+    }
+}
+
+/// The same member twice, equal or not, first or last, spelled out or escaped: two readers could read two tokens.
+#[tokio::test]
+async fn claims_and_parameters_that_stand_twice() {
+    let jwt = access();
+    let claims = [
+        ("iss", "\"https://id.example.com\"", "\"https://mallory.example\""),
+        ("sub", "\"alice\"", "\"mallory\""),
+        ("aud", "\"orders-api\"", "[\"billing-api\"]"),
+        ("exp", "9000000000", "1"),
+        ("nbf", "1", "8000000000"),
+        ("iat", "1700000000", "1"),
+        ("jti", "\"t-1\"", "\"t-2\""),
+        ("client_id", "\"web\"", "\"alice\""),
+        ("azp", "\"web\"", "\"shop\""),
+        ("scope", "\"orders:read\"", "\"admin\""),
+        ("auth_time", "1", "2"),
+        ("amr", "[\"pwd\"]", "[\"otp\"]"),
+        ("unknown", "1", "{}"),
+    ];
+    let parameters = [("alg", "\"ES256\"", "\"none\""), ("typ", "\"at+jwt\"", "\"JWT\""), ("kid", "\"a\"", "\"b\"")];
+    let pair = |name: &str, one: &str, other: &str| {
+        let (first, rest) = name.split_at(1);
+        let escaped = format!("\\u{:04x}{rest}", first.as_bytes()[0]);
+        [
+            format!("\"{name}\":{one},\"{name}\":{one}"),
+            format!("\"{name}\":{one},\"{name}\":{other}"),
+            format!("\"{name}\":{other},\"{name}\":{one}"),
+            format!("\"{name}\":{one},\"{escaped}\":{other}"),
+            format!("\"{escaped}\":{other},\"{name}\":{one}"),
+        ]
+    };
+    for (name, one, other) in claims {
+        assert!(jwt.verify(&with_claims(&claims_but(name, one)), at(NOW)).is_ok(), "{name}, once");
+        for twice in pair(name, one, other) {
+            let claims = claims_but(name, "").replacen('{', &format!("{{{twice},"), 1);
+            refused(&twice, &jwt, &with_claims(&claims)).await;
+        }
+    }
+    for (name, one, other) in parameters {
+        for twice in pair(name, one, other) {
+            let mut header: serde_json::Map<String, serde_json::Value> = serde_json::from_str(HEADER).unwrap();
+            header.remove(name);
+            let header = serde_json::to_string(&header).unwrap().replacen('{', &format!("{{{twice},"), 1);
+            let header = header.replace(",}", "}");
+            refused(&twice, &jwt, &with_header(&header)).await;
+        }
+    }
+}
+
+/// What is not known here is ignored (RFC 7515 §4.1.11 aside), of whatever type: also the parameters that could lead to a key.
+#[test]
+fn parameters_that_are_not_read_may_be_of_any_type() {
+    let values = ["null", "true", "0", "-1.5e-3", "\"\"", "[]", "[null,{\"a\":[1]}]", "{}", "{\"a\":{\"b\":null}}"];
+    for name in ["x", "jku", "x5u", "x5c", "x5t", "x5t#S256", "nonce", "url", "iss", "epk", "apu", "p2c", "svt", "é"] {
+        for value in values {
+            let header = format!(r#"{{"alg":"ES256","{name}":{value},"typ":"at+jwt"}}"#);
+            assert!(access().verify(&with_header(&header), at(NOW)).is_ok(), "{header}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn headers_that_are_not_json() {
+    let jwt = access();
+    let claims = encode(CLAIMS);
+    let sign = |header: &[u8]| {
+        let key = EncodingKey::from_ec_pem(mint::P256.serialize_pem().as_bytes()).unwrap();
+        let message = format!("{}.{claims}", encode(header));
+        let signature = jsonwebtoken::crypto::sign(message.as_bytes(), &key, jsonwebtoken::Algorithm::ES256).unwrap();
+        format!("{message}.{signature}")
+    };
+    assert!(jwt.verify(&sign(HEADER.as_bytes()), at(NOW)).is_ok());
+    let with = |value: &str| HEADER.replace('}', &format!(",\"x\":{value}}}")).into_bytes();
+    let deep = |levels: usize| with(&format!("{}{}", "[".repeat(levels), "]".repeat(levels)));
+    assert!(jwt.verify(&sign(&deep(15)), at(NOW)).is_ok(), "16 levels with the header itself");
+    let rows = [
+        ("UTF-16", HEADER.encode_utf16().flat_map(u16::to_le_bytes).collect()),
+        ("a byte order mark", format!("\u{feff}{HEADER}").into_bytes()),
+        ("NaN", with("NaN")),
+        ("Infinity", with("-Infinity")),
+        ("a number out of range", with("1e999")),
+        ("half a pair", with(r#""\ud800""#)),
+        ("17 levels", deep(16)),
+        ("1 500 levels", deep(1_500)),
+        ("NUL in a name", HEADER.replace('}', r#","x\u0000":1}"#).into_bytes()),
+        ("nothing", b"{}".to_vec()),
+        ("null", b"null".to_vec()),
+        ("text", b"\"ES256\"".to_vec()),
+    ];
+    for (name, header) in rows {
+        refused(name, &jwt, &sign(&header)).await;
     }
 }
 
