@@ -28,8 +28,11 @@ impl Endpoint {
             return refuse("has a user name in it");
         }
         let host = authority.host();
-        if host.is_empty() || authority.as_str().ends_with(':') {
-            return refuse("has no host, or an empty port");
+        // What is no number would be read as no port here, and as something else by the client.
+        let is_port = |digits: &str| digits.bytes().all(|byte| byte.is_ascii_digit()) && digits.parse::<u16>().is_ok();
+        let port = authority.as_str().strip_prefix(host).unwrap_or(host);
+        if host.is_empty() || !(port.is_empty() || port.strip_prefix(':').is_some_and(is_port)) {
+            return refuse("has no host, or a port that is not one");
         }
         match scheme {
             "https" => {}
@@ -111,6 +114,11 @@ mod tests {
             "https:///jwks",
             "https://:443/jwks",
             "https://id.example.com:/jwks",
+            "https://id.example.com:$8443/jwks",
+            "https://id.example.com:+443/jwks",
+            "https://id.example.com:99999/jwks",
+            "https://id.example.com:443:444/jwks",
+            "https://[::1]x/jwks",
             "https://user@id.example.com",
             "https://user:password@id.example.com",
             "https://good.example\\@bad.example",
