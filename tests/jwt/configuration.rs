@@ -106,6 +106,11 @@ fn keys_that_are_not_fit() {
     assert!(ec("").is_ok());
     assert!(ec(r#","use":"sig","key_ops":["verify"],"alg":"ES256","kid":"a","ext":true"#).is_ok());
     assert!(jwk(&rsa(2048, &[1, 0, 1])).is_ok());
+    for name in ["EdDSA", "Ed25519"] {
+        let x = encode(mint::ED25519.public_key_raw());
+        let named = jwk(&format!(r#"{{"kty":"OKP","crv":"Ed25519","alg":"{name}","x":"{x}"}}"#));
+        assert_eq!(named.unwrap().algorithm(), ed, "{name}");
+    }
     let rows = [
         ("private PEM", Key::from_pem(es, pair.serialize_pem()), "a private key"),
         ("private RSA PEM", Key::from_pem(rs, mint::RSA.serialize_pem()), "a private key"),

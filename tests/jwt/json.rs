@@ -118,6 +118,34 @@ fn parameters_that_are_not_read_may_be_of_any_type() {
     }
 }
 
+/// 4 KiB of header, 16 KiB of token, 16 levels: the last that passes and the first that does not.
+#[test]
+fn bounds_are_where_they_are_said_to_be() {
+    let verdict = |token: &str| access().verify(token, at(NOW)).map_err(|rejection| rejection.reason().to_owned());
+    // Padded with spaces inside, which take three bytes for four characters.
+    let padded = |json: &str, spaces: usize| json.replacen(',', &format!(",{}", " ".repeat(spaces)), 1);
+    let header = padded(HEADER, 4_096 / 4 * 3 - HEADER.len());
+    assert_eq!(encode(&header).len(), 4_096);
+    assert!(verdict(&with_header(&header)).is_ok());
+    let header = padded(&header, 1);
+    assert_eq!(encode(&header).len(), 4_098);
+    assert_eq!(verdict(&with_header(&header)).unwrap_err(), "token header too long");
+
+    let around = with_claims(CLAIMS).len() - encode(CLAIMS).len();
+    let longest =
+        (1..).map(|spaces| padded(CLAIMS, spaces)).take_while(|claims| encode(claims).len() + around <= 16_384);
+    let longest = longest.last().unwrap();
+    assert!((16_381..=16_384).contains(&with_claims(&longest).len()));
+    assert!(verdict(&with_claims(&longest)).is_ok());
+    assert_eq!(verdict(&with_claims(&padded(&longest, 2))).unwrap_err(), "token too long");
+
+    for (open, close) in [("[", "]"), (r#"{"a":"#, "}")] {
+        let deep = |levels: usize| claims_but("x", &format!("{}1{}", open.repeat(levels), close.repeat(levels)));
+        assert!(verdict(&with_claims(&deep(15))).is_ok(), "16 levels with the claims themselves");
+        assert_eq!(verdict(&with_claims(&deep(16))).unwrap_err(), "JSON is nested too deep");
+    }
+}
+
 #[tokio::test]
 async fn headers_that_are_not_json() {
     let jwt = access();

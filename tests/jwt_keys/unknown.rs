@@ -1,16 +1,19 @@
 //! Tokens that name a key which is not there.
 
 use portcullis::{
-    Now, RequestHead,
+    Clock, Now, RequestHead,
     authn::Authenticator,
-    jwt::keys::{KeySource, Refresh},
+    jwt::{
+        Algorithm, Issuer, JwtAuthenticator, KeySet,
+        keys::{KeySource, LiveKeys, Refresh},
+    },
 };
 use tokio::{
     task::JoinSet,
     time::{advance, sleep},
 };
 
-use super::origin::{House, ISSUER, Origin, SET, Script, Signer, seconds, set_of};
+use super::origin::{House, ISSUER, Origin, SET, Script, Signer, TokioClock, seconds, set_of, status};
 
 #[tokio::test(start_paused = true)]
 async fn a_rotated_key_is_found_by_the_request_that_needs_it() {
@@ -35,6 +38,37 @@ async fn a_rotated_key_is_found_by_the_request_that_needs_it() {
     sleep(seconds(31)).await;
     assert_eq!(house.status(&old.token()).await, 401);
     assert_eq!(house.status_now(&old.token()), 401, "and that is remembered");
+}
+
+/// A remembered token goes with its key, at the moment in which the set changes; those of other issuers stay.
+#[tokio::test(start_paused = true)]
+async fn what_is_remembered_ends_with_the_keys_that_verified_it() {
+    let (old, new, theirs) = (Signer::new(0, "a"), Signer::new(1, "a"), Signer::new(2, "a"));
+    let (origin, other, clock) = (Origin::serving(&[old.jwk()]), "https://other.example.com", TokioClock::new());
+    let keys = LiveKeys::jwks_url(SET).http(origin.clone()).clock(clock.clone()).build().unwrap();
+    let fixed = KeySet::from_jwks(&set_of(&[theirs.jwk()])).unwrap();
+    let profiles = [Issuer::with_keys(ISSUER, keys.clone()), Issuer::fixed(other, fixed)]
+        .map(|issuer| issuer.access_tokens("orders-api").algorithms([Algorithm::ES256]));
+    let [first, second] = profiles;
+    let jwt = JwtAuthenticator::builder().issuer(first).issuer(second).build().unwrap();
+    keys.load().await.unwrap();
+    let verdict = |token: &str| status(jwt.verify(token, clock.now()));
+    let (ours, theirs) = (old.token(), theirs.token_of(other, 9_000_000_000));
+    for hits in [0, 2] {
+        assert_eq!((verdict(&ours), verdict(&theirs)), (200, 200));
+        assert_eq!(jwt.cache_stats().unwrap().hits, hits);
+    }
+
+    // Another key by the same name: nothing but the set's change tells the two apart.
+    origin.serve(SET, set_of(&[new.jwk()]));
+    while keys.generation(clock.now()) == Some(1) {
+        assert_eq!(verdict(&ours), 200, "until the set changes");
+        sleep(seconds(1)).await;
+    }
+    let before = jwt.cache_stats().unwrap().hits;
+    assert_eq!((verdict(&ours), verdict(&new.token())), (401, 200));
+    assert_eq!(verdict(&theirs), 200);
+    assert_eq!(jwt.cache_stats().unwrap().hits, before + 1, "theirs alone");
 }
 
 #[tokio::test(start_paused = true)]
