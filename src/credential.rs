@@ -65,6 +65,19 @@ pub(crate) fn authorization(headers: &HeaderMap) -> Result<Option<Credential<'_>
     Ok(Some(Credential { scheme, token }))
 }
 
+/// What may be a token behind `scheme` in `Authorization`, if that stands once: nothing else is checked. Only good for finding
+/// a token again that was checked when it came first.
+#[cfg(any(feature = "jwt", feature = "jwt-pure-rust"))]
+pub(crate) fn unchecked<'a>(headers: &'a HeaderMap, scheme: &[u8]) -> Option<&'a [u8]> {
+    let value = only(headers, &header::AUTHORIZATION).ok()??.as_bytes();
+    let (found, rest) = value.split_at_checked(scheme.len())?;
+    let mut token = rest.strip_prefix(b" ")?;
+    while let Some(rest) = token.strip_prefix(b" ") {
+        token = rest;
+    }
+    found.eq_ignore_ascii_case(scheme).then_some(token)
+}
+
 /// `1*( ALPHA / DIGIT / "-" / "." / "_" / "~" / "+" / "/" ) *"="` (RFC 9110 §11.2).
 fn is_token68(token: &str) -> bool {
     let body = token.trim_end_matches('=');
@@ -85,6 +98,10 @@ fn all(text: &str, fits: impl Fn(u8) -> bool) -> bool {
 
 /// Reads all values, not the first: two credentials for one request are never a choice for the server (RFC 9110 §5.3).
 fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a HeaderValue>, Rejection> {
+    // Mostly no field stands twice, and that is told by two numbers.
+    if headers.len() == headers.keys_len() {
+        return Ok(headers.get(name));
+    }
     let mut values = headers.get_all(name).iter();
     let first = values.next();
     if values.next().is_some() {

@@ -17,7 +17,7 @@ use tower::Service;
 
 use crate::{
     clock::{Clock, Instants, SystemClock},
-    context::{Envelope, SecurityContext, Stage},
+    context::{Envelope, SecurityContext, Stage, misordered},
     head::RequestHead,
     log,
     now::Now,
@@ -113,31 +113,54 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        let context = SecurityContext::of_or_open(request.extensions_mut(), self.step.clock());
-        let answer = ask_now(&self.step, &RequestHead::of(&request), &mut context.lock());
-        let state = match answer {
-            Now::Known(Ok(memo)) => {
-                self.step.amend_request(&memo, request.headers_mut());
-                State::Forward { inner: self.inner.call(request), memo: Some(memo) }
+        // A context that is opened here is this gate's own until the request goes on: it needs no lock.
+        let mut opened = None;
+        let answer = {
+            let head = RequestHead::of(&request);
+            match SecurityContext::of(request.extensions()) {
+                Some(context) => ask_now(&self.step, &head, &mut context.lock()),
+                None => opened
+                    .insert(SecurityContext::open(self.step.clock().now()))
+                    .with(|envelope| ask_now(&self.step, &head, envelope)),
             }
-            Now::Known(Err(rejection)) => State::Refuse { rejection: refuse(&self.step, &context, rejection) },
+        };
+        // The future is made where it is returned: moves would cost more than the decision.
+        match answer {
+            Now::Known(Ok(memo)) => {
+                if let Some(context) = opened {
+                    request.extensions_mut().insert(context);
+                }
+                self.step.amend_request(&memo, request.headers_mut());
+                ResponseFuture { state: State::Forward { inner: self.inner.call(request), memo: Some(memo) } }
+            }
+            Now::Known(Err(rejection)) => {
+                let stage = self.step.stage();
+                match (&mut opened, SecurityContext::of(request.extensions())) {
+                    (Some(context), _) => context.with(|envelope| refused(stage, envelope, &rejection)),
+                    (None, Some(context)) => refused(stage, &mut context.lock(), &rejection),
+                    (None, None) => {}
+                }
+                ResponseFuture { state: State::Refuse { rejection: Some(rejection) } }
+            }
             Now::Wait => {
+                if let Some(context) = opened {
+                    request.extensions_mut().insert(context);
+                }
+                let context = SecurityContext::of_or_open(request.extensions_mut(), self.step.clock());
                 let (parts, body) = request.into_parts();
                 let unready = self.inner.clone();
                 let ready = std::mem::replace(&mut self.inner, unready);
-                let decision = Box::pin(wait(self.step.clone(), context, parts));
-                State::Wait { decision, held: Some((ready, body)) }
+                let decision: Decision<T::Memo> = Box::pin(wait(self.step.clone(), context, parts));
+                ResponseFuture { state: State::Wait { decision, held: Some((ready, body)) } }
             }
-        };
-        ResponseFuture { state }
+        }
     }
 }
 
-fn refuse<T: Step>(step: &T, context: &SecurityContext, rejection: Rejection) -> Rejection {
-    let mut envelope = context.lock();
-    report(step.stage(), &rejection, envelope.at);
-    envelope.refused = Some(rejection.clone());
-    rejection
+/// Notes a refusal for the record, and reports it if it is the operator's to mend.
+pub(crate) fn refused(stage: Stage, envelope: &mut Envelope, rejection: &Rejection) {
+    report(stage, rejection, envelope.at);
+    envelope.refused = Some(rejection.facts());
 }
 
 async fn wait<T: Step>(step: T, context: SecurityContext, mut parts: Parts) -> (Parts, Result<T::Memo, Rejection>) {
@@ -150,9 +173,14 @@ async fn wait<T: Step>(step: T, context: SecurityContext, mut parts: Parts) -> (
             step.amend_request(&memo, &mut parts.headers);
             (parts, Ok(memo))
         }
-        Err(rejection) => (parts, Err(refuse(&step, &context, rejection))),
+        Err(rejection) => {
+            refused(step.stage(), &mut context.lock(), &rejection);
+            (parts, Err(rejection))
+        }
     }
 }
+
+const FINISHED: &str = "polled after it was finished";
 
 type Decision<M> = Pin<Box<dyn Future<Output = (Parts, Result<M, Rejection>)> + Send>>;
 
@@ -171,7 +199,7 @@ pin_project! {
     #[project = StateProj]
     enum State<S, M, B, F> {
         Forward { #[pin] inner: F, memo: Option<M> },
-        Refuse { rejection: Rejection },
+        Refuse { rejection: Option<Rejection> },
         Wait { decision: Decision<M>, held: Option<(S, B)> },
     }
 }
@@ -202,7 +230,10 @@ where
                     }
                     return Poll::Ready(Ok(response));
                 }
-                StateProj::Refuse { rejection } => return Poll::Ready(Ok(rejection.to_response())),
+                StateProj::Refuse { rejection } => {
+                    let rejection = rejection.take().unwrap_or_else(|| misordered(FINISHED));
+                    return Poll::Ready(Ok(rejection.become_response()));
+                }
                 StateProj::Wait { decision, held } => {
                     let (parts, answer) = ready!(decision.as_mut().poll(cx));
                     let next = match (answer, held.take()) {
@@ -210,10 +241,8 @@ where
                             let inner = ready.call(Request::from_parts(parts, body));
                             State::Forward { inner, memo: Some(memo) }
                         }
-                        (Err(rejection), _) => State::Refuse { rejection },
-                        (Ok(_), None) => State::Refuse {
-                            rejection: Rejection::new(RejectionKind::Misconfigured, "polled after it was finished"),
-                        },
+                        (Err(rejection), _) => State::Refuse { rejection: Some(rejection) },
+                        (Ok(_), None) => State::Refuse { rejection: None },
                     };
                     state.set(next);
                 }

@@ -1,6 +1,6 @@
 //! Why a request was refused, and what the client may learn of it.
 
-use std::{borrow::Cow, fmt};
+use std::{borrow::Cow, fmt, sync::Arc};
 
 use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 
@@ -102,8 +102,16 @@ impl RejectionKind {
 /// assert_eq!(response.status(), 403);
 /// assert!(response.body().is_empty());
 /// ```
+///
+/// A clone costs one reference count.
 #[derive(Clone)]
 pub struct Rejection {
+    /// Thin, so that an answer that is good is not moved around with room for one that is not.
+    inner: Arc<Inner>,
+}
+
+#[derive(Clone)]
+struct Inner {
     kind: RejectionKind,
     reason: Cow<'static, str>,
     challenges: Challenges,
@@ -114,20 +122,27 @@ pub struct Rejection {
 impl Rejection {
     /// Refuses, for a reason that the log and the audit record show and the client does not. It must not hold a secret.
     pub fn new(kind: RejectionKind, reason: impl Into<Cow<'static, str>>) -> Self {
-        Self { kind, reason: reason.into(), challenges: Challenges::none(), retry_after: None, headers: Vec::new() }
+        let inner = Inner {
+            kind,
+            reason: reason.into(),
+            challenges: Challenges::none(),
+            retry_after: None,
+            headers: Vec::new(),
+        };
+        Self { inner: Arc::new(inner) }
     }
 
     /// Sends these challenges along.
     #[must_use]
     pub fn with_challenges(mut self, challenges: Challenges) -> Self {
-        self.challenges = challenges;
+        Arc::make_mut(&mut self.inner).challenges = challenges;
         self
     }
 
     /// Says when to come back, in whole seconds; `0` is sent as `1` (RFC 9110 §10.2.3).
     #[must_use]
     pub fn with_retry_after(mut self, seconds: u32) -> Self {
-        self.retry_after = Some(seconds.max(1));
+        Arc::make_mut(&mut self.inner).retry_after = Some(seconds.max(1));
         self
     }
 
@@ -135,32 +150,32 @@ impl Rejection {
     /// [`RejectionKind::RateLimited`].
     #[must_use]
     pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
-        self.headers.push((name, value));
+        Arc::make_mut(&mut self.inner).headers.push((name, value));
         self
     }
 
     /// What kind of refusal it is.
     #[must_use]
-    pub const fn kind(&self) -> RejectionKind {
-        self.kind
+    pub fn kind(&self) -> RejectionKind {
+        self.inner.kind
     }
 
     /// The status that the client sees.
     #[must_use]
-    pub const fn status(&self) -> StatusCode {
-        self.kind.status()
+    pub fn status(&self) -> StatusCode {
+        self.kind().status()
     }
 
     /// The operator's reason.
     #[must_use]
     pub fn reason(&self) -> &str {
-        &self.reason
+        &self.inner.reason
     }
 
     /// The challenges that go along.
     #[must_use]
-    pub const fn challenges(&self) -> &Challenges {
-        &self.challenges
+    pub fn challenges(&self) -> &Challenges {
+        &self.inner.challenges
     }
 
     /// Makes the response: status, headers, an empty body, and the rejection in the extensions.
@@ -171,21 +186,34 @@ impl Rejection {
         response
     }
 
+    /// As [`to_response`](Self::to_response), for who needs the rejection no more.
+    pub(crate) fn become_response<B: Default>(self) -> Response<B> {
+        let mut response = self.head();
+        response.extensions_mut().insert(self);
+        response
+    }
+
+    /// Kind and reason, for the record.
+    pub(crate) fn facts(&self) -> (RejectionKind, Cow<'static, str>) {
+        (self.inner.kind, self.inner.reason.clone())
+    }
+
     /// The response without the extension, for who renders the body on the spot.
     pub(crate) fn head<B: Default>(&self) -> Response<B> {
         let mut response = Response::new(B::default());
         *response.status_mut() = self.status();
         let headers = response.headers_mut();
-        for challenge in self.challenges.values() {
+        for challenge in self.challenges().values() {
             headers.append(header::WWW_AUTHENTICATE, challenge.clone());
         }
-        if let Some(seconds) = self.retry_after {
+        if let Some(seconds) = self.inner.retry_after {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
-        for (name, value) in &self.headers {
+        for (name, value) in &self.inner.headers {
             headers.append(name.clone(), value.clone());
         }
-        if matches!(self.kind, RejectionKind::RateLimited | RejectionKind::Misconfigured | RejectionKind::Unavailable) {
+        if matches!(self.kind(), RejectionKind::RateLimited | RejectionKind::Misconfigured | RejectionKind::Unavailable)
+        {
             headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         }
         response
@@ -194,14 +222,14 @@ impl Rejection {
 
 impl fmt::Debug for Rejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Rejection").field("kind", &self.kind).field("reason", &self.reason).finish_non_exhaustive()
+        f.debug_struct("Rejection").field("kind", &self.kind()).field("reason", &self.reason()).finish_non_exhaustive()
     }
 }
 
 impl fmt::Display for Rejection {
     /// What the client may read.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.kind.detail())
+        f.write_str(self.kind().detail())
     }
 }
 

@@ -401,3 +401,46 @@ proptest! {
         prop_assert!(matches!(outcome, Now::Known(Outcome::Absent | Outcome::RefusedIfNeeded(_))));
     }
 }
+
+/// A token that was remembered takes a shorter way: it must refuse, and pass, exactly what the long one does.
+#[test]
+fn a_remembered_token_passes_where_an_unknown_one_does() {
+    let token = good();
+    let bearer = format!("Bearer {token}");
+    let at = Instants::new(NOW * 1_000_000_000, 0);
+    let rows: [(&str, Vec<(&str, String)>); 14] = [
+        ("plain", vec![("authorization", bearer.clone())]),
+        ("lower case", vec![("authorization", format!("bearer {token}"))]),
+        ("spaces", vec![("authorization", format!("BEARER   {token}"))]),
+        ("a tab", vec![("authorization", format!("Bearer\t{token}"))]),
+        ("a space and a tab", vec![("authorization", format!("Bearer  \t{token}"))]),
+        ("a space behind", vec![("authorization", format!("{bearer} "))]),
+        ("padding", vec![("authorization", format!("{bearer}="))]),
+        ("cut", vec![("authorization", bearer.split_at(bearer.len() - 1).0.to_owned())]),
+        ("another scheme", vec![("authorization", format!("Basic {token}"))]),
+        ("a longer scheme", vec![("authorization", format!("XBearer {token}"))]),
+        ("twice", vec![("authorization", bearer.clone()), ("authorization", bearer.clone())]),
+        ("and another", vec![("authorization", bearer.clone()), ("authorization", "Basic YWJj".to_owned())]),
+        ("also in a field", vec![("authorization", bearer.clone()), (IAP, token.clone())]),
+        ("also in a cookie", vec![("authorization", bearer), ("cookie", format!("{COOKIE}={token}"))]),
+    ];
+    let builders =
+        [("Authorization", builder()), ("a field", builder().header(IAP)), ("a cookie", builder().cookie(place()))];
+    for (places, builder) in builders {
+        let (cached, plain) = (builder.clone().build().unwrap(), builder.without_cache().build().unwrap());
+        cached.verify(&token, at).unwrap();
+        for (name, fields) in &rows {
+            let request = fields.iter().fold(get("/"), |mut request, (field, value)| {
+                let name = http::HeaderName::from_bytes(field.as_bytes()).unwrap();
+                request.headers_mut().append(name, value.parse().unwrap());
+                request
+            });
+            let seen = |jwt: &JwtAuthenticator| match jwt.authenticate_now(&RequestHead::of(&request), at) {
+                Now::Known(Outcome::Verified(identity)) => format!("{identity:?}"),
+                Now::Known(Outcome::Refused(refusal)) => format!("{refusal:?}"),
+                answer => format!("{answer:?}"),
+            };
+            assert_eq!(seen(&cached), seen(&plain), "{name}, {places}");
+        }
+    }
+}

@@ -27,7 +27,7 @@ use crate::{
     body::{BodyEnd, BodyWatch, ResponseBody, is_in_memory},
     client::{ClientInfo, Connection},
     clock::Clock,
-    context::SecurityContext,
+    context::{Envelope, SecurityContext},
     head::RequestHead,
     log,
     rejection::{Rejection, RejectionKind},
@@ -76,6 +76,16 @@ impl Entry {
             inside: false,
             written: false,
         }
+    }
+
+    /// The request's context.
+    pub(crate) const fn context(&self) -> &SecurityContext {
+        &self.context
+    }
+
+    /// Decides something about the request.
+    pub(crate) fn decide<T>(&mut self, decide: impl FnOnce(&mut Envelope) -> T) -> T {
+        self.context.with(decide)
     }
 
     /// What runs now may panic.
@@ -134,7 +144,8 @@ impl Entry {
     fn record(&mut self, ending: Ending) -> AuditRecord {
         let now = self.recorder.clock.now();
         let mut envelope = self.context.lock();
-        let rejection = self.rejection.take().or_else(|| envelope.refused.as_ref().map(facts_of));
+        let rejection =
+            self.rejection.take().or_else(|| envelope.refused.take().map(|(kind, reason)| (kind, clean(&reason))));
         let outcome = match (ending, &rejection) {
             (Ending::Answered, Some((kind, _))) => AuditOutcome::of_rejection(*kind),
             (Ending::Answered, None) => AuditOutcome::Allowed,
@@ -175,5 +186,9 @@ impl Drop for Entry {
 }
 
 fn facts_of(rejection: &Rejection) -> (RejectionKind, Box<str>) {
-    (rejection.kind(), text::clean(rejection.reason(), MAX_TEXT_LEN).into())
+    (rejection.kind(), clean(rejection.reason()))
+}
+
+fn clean(reason: &str) -> Box<str> {
+    text::clean(reason, MAX_TEXT_LEN).into()
 }

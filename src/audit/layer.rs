@@ -18,7 +18,7 @@ use crate::{
     body::ResponseBody,
     clock::{Clock, SystemClock},
     context::{SecurityContext, Stage},
-    gate::report,
+    gate::refused,
     head::RequestHead,
     rejection::Rejection,
 };
@@ -113,8 +113,7 @@ fn enter(context: &SecurityContext) -> (bool, Result<(), Rejection>) {
     let audited_outside = envelope.has_run(Stage::Audit);
     let entered = envelope.enter(Stage::Audit);
     if let Err(rejection) = &entered {
-        report(Stage::Audit, rejection, envelope.at);
-        envelope.refused = Some(rejection.clone());
+        refused(Stage::Audit, &mut envelope, rejection);
     }
     (audited_outside, entered)
 }

@@ -5,6 +5,7 @@ use http::{HeaderName, HeaderValue, header};
 use crate::{
     authn::{Identity, Outcome},
     challenge::Challenges,
+    credential,
     error::ConfigError,
     head::RequestHead,
     jwt::CsrfRules,
@@ -167,6 +168,14 @@ impl Places {
         let authorization = self.authorization.then_some(header::AUTHORIZATION);
         let cookie = (!self.cookies.is_empty()).then_some(header::COOKIE);
         authorization.into_iter().chain(self.headers.iter().cloned()).chain(cookie).collect()
+    }
+
+    /// What may be the token, where [`find`](Self::find) would find none besides it: unchecked.
+    pub(super) fn guess<'a>(&self, head: &RequestHead<'a>) -> Option<&'a [u8]> {
+        if !self.authorization || !self.headers.is_empty() {
+            return None;
+        }
+        credential::unchecked(head.headers(), b"Bearer")
     }
 
     /// The token of a request. `challenges` go along with a refusal that is about a token.

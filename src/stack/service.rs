@@ -5,7 +5,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use http::{Request, Response, request::Parts};
+use http::{Extensions, Request, Response, request::Parts};
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
@@ -13,11 +13,11 @@ use crate::{
     audit::Entry,
     body::ResponseBody,
     context::{Envelope, SecurityContext, Stage, misordered},
-    gate::report,
+    gate::refused,
     head::RequestHead,
     problem::{RenderRequest, render_into, render_rejection},
     rejection::Rejection,
-    stack::stages::{Memos, Progress, Refusal, Stages},
+    stack::stages::{Memos, Progress, Stages},
 };
 
 /// The layers of one service, in their order, as one value. See the [module docs](super).
@@ -78,55 +78,98 @@ where
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let stages = &self.stages;
-        let (context, request_id, nested) = match SecurityContext::of(request.extensions()) {
-            Some(outer) => (outer.clone(), outer.request_id(), true),
-            None => {
-                let envelope = Envelope::new(stages.clock.now());
-                let request_id = envelope.request_id;
-                (SecurityContext::new(envelope), request_id, false)
-            }
+        let rendering = |request: &Request<B>, id| RenderRequest::new(request.method(), request.headers(), Some(id));
+        if let Some(outer) = SecurityContext::of(request.extensions()) {
+            // The record of a nested stack's request is the outer one's, and its context is where the refusal is noted.
+            let rejection = misordered("a stack or another layer of this crate stands outside this stack");
+            refused(Stage::Audit, &mut outer.lock(), &rejection);
+            let rendering = rendering(&request, outer.request_id());
+            let finish = Finish { stages: Arc::clone(stages), memos: Memos::default(), rendering, audit: None };
+            return ResponseFuture { state: State::Refuse { rejection }, finish };
+        }
+        let at = stages.clock.now();
+        let mut opened = match &stages.audit {
+            Some(audit) => Opened::Audited(audit.open(SecurityContext::open(at), &RequestHead::of(&request))),
+            None => Opened::Own(SecurityContext::open(at)),
         };
-        let rendering = RenderRequest::new(request.method(), request.headers(), Some(request_id));
-        let head = RequestHead::of(&request);
-        // The record of a nested stack's request is the outer one's, and its context is where the refusal is noted.
-        let mut audit = stages.audit.as_ref().filter(|_| !nested).map(|audit| audit.open(context.clone(), &head));
         let mut memos = Memos::default();
-
-        entering(audit.as_mut());
-        let progress = if nested {
-            Progress::Refused((
-                Stage::Audit,
-                misordered("a stack or another layer of this crate stands outside this stack"),
-            ))
-        } else {
-            let mut envelope = context.lock();
-            envelope.route = stages.table.find(head.method(), head.path()).template.cloned();
-            stages.advance(Stage::Evidence, &mut request, &mut envelope, &mut memos)
-        };
-        let state = match progress {
-            Progress::Passed => {
-                request.extensions_mut().insert(context);
-                State::Forward { inner: self.inner.call(request) }
+        let (progress, id) = opened.decide(|envelope| {
+            envelope.route = stages.table.find(request.method(), request.uri().path()).template.cloned();
+            let progress = stages.advance(Stage::Evidence, &mut request, envelope, &mut memos);
+            if let Progress::Refused((stage, rejection)) = &progress {
+                refused(*stage, envelope, rejection);
             }
-            Progress::Refused(refusal) => State::Refuse { rejection: refuse(&context, refusal) },
+            (progress, envelope.request_id)
+        });
+        let rendering = rendering(&request, id);
+        let (state, audit) = match progress {
+            Progress::Passed => {
+                let mut audit = opened.put_into(request.extensions_mut());
+                entering(audit.as_mut());
+                let inner = self.inner.call(request);
+                left(audit.as_mut());
+                (State::Forward { inner }, audit)
+            }
+            Progress::Refused((_, rejection)) => (State::Refuse { rejection }, opened.into_entry()),
             Progress::WaitsAt(stage) => {
                 let (parts, body) = request.into_parts();
                 let unready = self.inner.clone();
                 let ready = std::mem::replace(&mut self.inner, unready);
+                let (context, audit) = opened.share();
                 let decision = Box::pin(wait(Arc::clone(stages), stage, context, parts, std::mem::take(&mut memos)));
-                State::Wait { decision, held: Some((ready, body)) }
+                (State::Wait { decision, held: Some((ready, body)) }, audit)
             }
         };
-        left(audit.as_mut());
         ResponseFuture { state, finish: Finish { stages: Arc::clone(stages), memos, rendering, audit } }
     }
 }
 
-fn refuse(context: &SecurityContext, (stage, rejection): Refusal) -> Rejection {
-    let mut envelope = context.lock();
-    report(stage, &rejection, envelope.at);
-    envelope.refused = Some(rejection.clone());
-    rejection
+/// The context of a request from its opening on. Only a record shares it before the request goes on.
+enum Opened {
+    Audited(Entry),
+    Own(SecurityContext),
+}
+
+impl Opened {
+    /// A panic in between is the request's, wherever it is caught.
+    fn decide<T>(&mut self, decide: impl FnOnce(&mut Envelope) -> T) -> T {
+        match self {
+            Self::Own(context) => context.with(decide),
+            Self::Audited(entry) => {
+                entry.entering();
+                let decided = entry.decide(decide);
+                entry.left();
+                decided
+            }
+        }
+    }
+
+    fn put_into(self, extensions: &mut Extensions) -> Option<Entry> {
+        match self {
+            Self::Own(context) => {
+                extensions.insert(context);
+                None
+            }
+            Self::Audited(entry) => {
+                extensions.insert(entry.context().clone());
+                Some(entry)
+            }
+        }
+    }
+
+    fn share(self) -> (SecurityContext, Option<Entry>) {
+        match self {
+            Self::Own(context) => (context, None),
+            Self::Audited(entry) => (entry.context().clone(), Some(entry)),
+        }
+    }
+
+    fn into_entry(self) -> Option<Entry> {
+        match self {
+            Self::Own(_) => None,
+            Self::Audited(entry) => Some(entry),
+        }
+    }
 }
 
 async fn wait(
@@ -140,13 +183,17 @@ async fn wait(
         let mut envelope = context.check_out();
         stages.advance_waiting(stage, &mut parts, &mut envelope, &mut memos).await
     };
-    match answer {
+    let answer = match answer {
         Ok(()) => {
             parts.extensions.insert(context);
-            Waited { memos, answer: Ok(parts) }
+            Ok(parts)
         }
-        Err(refusal) => Waited { memos, answer: Err(refuse(&context, refusal)) },
-    }
+        Err((stage, rejection)) => {
+            refused(stage, &mut context.lock(), &rejection);
+            Err(rejection)
+        }
+    };
+    Waited { memos, answer }
 }
 
 /// What came of a decision that waited.

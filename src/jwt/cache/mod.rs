@@ -140,20 +140,23 @@ impl Cache {
     /// issuer are of the generation that verified it.
     pub(super) fn get(
         &self,
-        token: &str,
+        token: &[u8],
         at: Instants,
         generation: impl Fn(usize) -> Option<u64>,
     ) -> Option<Principal> {
-        let found = self.with_key(token, |hash, key| self.table.get(hash, key, at.unix_nanos(), generation)).flatten();
-        if found.is_none() {
-            self.misses.fetch_add(1, Relaxed);
-        }
-        found
+        self.with_key(token, |hash, key| self.table.get(hash, key, at.unix_nanos(), generation)).flatten()
+    }
+
+    /// Counts a token that was not found, and is verified.
+    pub(super) fn missed(&self) {
+        self.misses.fetch_add(1, Relaxed);
     }
 
     /// Remembers a token that was just verified.
     pub(super) fn insert(&self, token: &str, principal: &Principal, terms: Terms, at: Instants) {
-        self.with_key(token, |hash, key| self.table.insert(hash, key, principal.clone(), terms, at.unix_nanos()));
+        self.with_key(token.as_bytes(), |hash, key| {
+            self.table.insert(hash, key, principal.clone(), terms, at.unix_nanos())
+        });
     }
 
     pub(super) fn stats(&self) -> CacheStats {
@@ -167,13 +170,13 @@ impl Cache {
     }
 
     /// Passes on what a token is kept under. Text that is shorter than a signature is no token.
-    fn with_key<R>(&self, token: &str, then: impl FnOnce(u64, &[u8]) -> R) -> Option<R> {
-        let (_, tail) = token.as_bytes().split_last_chunk::<TAIL>()?;
+    fn with_key<R>(&self, token: &[u8], then: impl FnOnce(u64, &[u8]) -> R) -> Option<R> {
+        let (_, tail) = token.split_last_chunk::<TAIL>()?;
         Some(if self.digest_keys {
-            let digest = sha256(token.as_bytes());
+            let digest = sha256(token);
             then(self.hash(&digest), &digest)
         } else {
-            then(self.hash(tail), token.as_bytes())
+            then(self.hash(tail), token)
         })
     }
 
