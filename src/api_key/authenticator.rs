@@ -1,4 +1,4 @@
-use std::{fmt, sync::Arc};
+use std::{fmt, net::IpAddr, sync::Arc};
 
 use async_trait::async_trait;
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -7,13 +7,14 @@ use zeroize::Zeroizing;
 
 use crate::{
     api_key::{
-        ApiKeyFormat, ApiKeyRecord, ApiKeyStore, Found, KeyHash,
+        ApiKeyFormat, ApiKeyRecord, ApiKeyStore, Found, HashScheme, Hit, KeyHash, Lookup,
         format::{MAX_TEXT, Presented},
     },
     authn::{Authenticator, Identity, Outcome},
     challenge::{Challenge, Challenges},
+    client::ClientInfo,
     clock::Instants,
-    error::ConfigError,
+    error::{ConfigError, StoreError, StoreErrorKind},
     head::RequestHead,
     now::Now,
     rejection::{Rejection, RejectionKind},
@@ -132,20 +133,38 @@ impl ApiKeyAuthenticator {
     }
 
     fn conclude(&self, head: &RequestHead<'_>, presented: &Presented, found: Found, at: Instants) -> Outcome {
-        let record = match found {
-            Ok(record) => record,
-            Err(error) => return Rejection::new(RejectionKind::Unavailable, format!("API key: {error}")).into(),
+        let hit = match found {
+            Ok(hit) => hit,
+            Err(error) => return unanswered(&error).into(),
         };
-        let same = presented.hash == *record.as_deref().map_or(&NO_SUCH_KEY, |record| record.hash());
-        let reason = match record {
+        let same = presented.hash == *hit.as_ref().map_or(&NO_SUCH_KEY, |hit| hit.record().hash());
+        let reason = match &hit {
             None => "API key: unknown id",
             Some(_) if !same => "API key: wrong secret",
-            Some(record) => match record.refusal(at) {
-                None => return Outcome::Verified(self.identity(head, &record)),
+            Some(hit) => match self.refusal(head, presented, hit, at) {
+                None => return Outcome::Verified(self.identity(head, hit.record())),
                 Some(reason) => reason,
             },
         };
         self.refuse(reason).into()
+    }
+
+    /// Why a key whose secret is right is not accepted.
+    fn refusal(&self, head: &RequestHead<'_>, presented: &Presented, hit: &Hit, at: Instants) -> Option<&'static str> {
+        let record = hit.record();
+        if record.scheme() != HashScheme::Sha256 {
+            return Some("API key: hashed in another way");
+        }
+        if !presented.in_environment || record.environment() != self.shared.format.in_environment() {
+            return Some("API key: of another environment");
+        }
+        if hit.owner_disabled() {
+            return Some("API key: owner disabled");
+        }
+        record.refusal(at.unix_seconds()).or_else(|| {
+            let vouched = || head.client().map_or_else(|| peer(head), ClientInfo::vouched_address);
+            (!record.addresses().is_empty() && !record.allows(vouched())).then_some("API key: address not allowed")
+        })
     }
 
     /// One answer for every bad key; only the operator learns why.
@@ -166,7 +185,9 @@ impl Authenticator for ApiKeyAuthenticator {
 
     fn authenticate_now(&self, head: &RequestHead<'_>, at: Instants) -> Now<Outcome> {
         match self.presented(head) {
-            Ok(Some(key)) => self.shared.store.find_now(&key.id).map(|found| self.conclude(head, &key, found, at)),
+            Ok(Some(key)) => {
+                self.shared.store.find_now(lookup(head, &key, at)).map(|found| self.conclude(head, &key, found, at))
+            }
             Ok(None) => Now::Known(Outcome::Absent),
             Err(rejection) => Now::Known(rejection.into()),
         }
@@ -174,7 +195,7 @@ impl Authenticator for ApiKeyAuthenticator {
 
     async fn authenticate(&self, head: &RequestHead<'_>, at: Instants) -> Outcome {
         match self.presented(head) {
-            Ok(Some(key)) => self.conclude(head, &key, self.shared.store.find(&key.id).await, at),
+            Ok(Some(key)) => self.conclude(head, &key, self.shared.store.find(lookup(head, &key, at)).await, at),
             Ok(None) => Outcome::Absent,
             Err(rejection) => rejection.into(),
         }
@@ -188,6 +209,33 @@ impl fmt::Debug for ApiKeyAuthenticator {
             .field("format", &self.shared.format)
             .field("store_name", &self.shared.store_name)
             .finish_non_exhaustive()
+    }
+}
+
+fn lookup(head: &RequestHead<'_>, presented: &Presented, at: Instants) -> Lookup {
+    Lookup::new(presented.id, at).from_client(client(head))
+}
+
+/// The address that misses are charged to.
+fn client(head: &RequestHead<'_>) -> Option<IpAddr> {
+    head.client().map_or_else(|| peer(head), ClientInfo::address)
+}
+
+/// Where the connection comes from, for an authenticator that no other layer helps.
+fn peer(head: &RequestHead<'_>) -> Option<IpAddr> {
+    head.connection().and_then(|connection| connection.peer()).map(|peer| peer.ip().to_canonical())
+}
+
+/// The store did not answer.
+fn unanswered(error: &StoreError) -> Rejection {
+    let kind = match error.kind() {
+        StoreErrorKind::Throttled => RejectionKind::RateLimited,
+        StoreErrorKind::Unavailable | StoreErrorKind::Corrupt | StoreErrorKind::Conflict => RejectionKind::Unavailable,
+    };
+    let rejection = Rejection::new(kind, format!("API key: {error}"));
+    match error.retry_after() {
+        Some(wait) => rejection.with_retry_after(u32::try_from(wait.as_secs()).unwrap_or(u32::MAX)),
+        None => rejection,
     }
 }
 
@@ -255,7 +303,7 @@ mod tests {
             assert_ne!(token, good, "{name}");
             assert_eq!(read(&token), expected, "{name}");
         }
-        let longest = ApiKeyFormat::new("abcdefghijklmnop").unwrap();
+        let longest = ApiKeyFormat::new("abcdefghijklmnop").unwrap().environment("abcdefghijklmnop").unwrap();
         let key = longest.generate().unwrap();
         let token = encode(&format!("{}:", key.expose()));
         assert!(in_basic(&longest, &token).is_some_and(|key| key.is_some()), "the longest key fits");

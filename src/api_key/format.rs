@@ -22,13 +22,15 @@ const CHECKSUM: usize = 5;
 const CHECKSUM_TEXT: usize = 8;
 /// Everything after the prefix.
 const TAIL_TEXT: usize = MARKER.len() + ID_TEXT + 1 + SECRET_TEXT + CHECKSUM_TEXT;
-/// The longest key: a prefix of 16 characters.
-pub(super) const MAX_TEXT: usize = 16 + TAIL_TEXT;
+/// The longest key: a prefix and an environment of 16 characters.
+pub(super) const MAX_TEXT: usize = 16 + 1 + 16 + TAIL_TEXT;
 
-/// How keys are written: `<prefix>_v1_<id>_<secret><checksum>`.
+/// How keys are written: `<prefix>[_<environment>]_v1_<id>_<secret><checksum>`.
 ///
-/// - `prefix`: `[a-z][a-z0-9]{1,15}`, `pc` by default. It names your product and, if you like, the environment:
-///   `acmelive`, `acmetest`. It has no `_`, so it ends at the first one and no prefix can be mistaken for another.
+/// - `prefix`: `[a-z][a-z0-9]{1,15}`, `pc` by default. It names your product. It has no `_`, so it ends at the first one and
+///   no prefix can be mistaken for another.
+/// - `environment`: of the same form, left out by default. A key works in its own environment alone; a record says it too,
+///   so that a text that was changed gains nothing.
 /// - `v1`: the version of this grammar.
 /// - `id`: 16 characters, 80 random bits; public.
 /// - `secret`: 40 characters, 200 bits from the operating system's generator.
@@ -41,14 +43,16 @@ pub(super) const MAX_TEXT: usize = 16 + TAIL_TEXT;
 /// ```
 /// use portcullis::api_key::ApiKeyFormat;
 ///
-/// let format = ApiKeyFormat::new("acme")?;
-/// assert_eq!(format.pattern(), "acme_v1_[0-9a-hjkmnp-tv-z]{16}_[0-9a-hjkmnp-tv-z]{48}");
+/// let format = ApiKeyFormat::new("acme")?.environment("live")?;
+/// assert_eq!(format.pattern(), "acme_live_v1_[0-9a-hjkmnp-tv-z]{16}_[0-9a-hjkmnp-tv-z]{48}");
 /// assert!(ApiKeyFormat::new("Acme_live").is_err());
 /// # Ok::<(), portcullis::ConfigError>(())
 /// ```
 #[derive(Clone, PartialEq, Eq)]
 pub struct ApiKeyFormat {
-    prefix: Arc<str>,
+    /// The prefix, and the environment after a `_`.
+    head: Arc<str>,
+    prefix_len: usize,
 }
 
 impl ApiKeyFormat {
@@ -57,49 +61,63 @@ impl ApiKeyFormat {
     /// # Errors
     /// If the prefix is not `[a-z][a-z0-9]{1,15}`.
     pub fn new(prefix: &str) -> Result<Self, ConfigError> {
-        let starts = prefix.starts_with(|first: char| first.is_ascii_lowercase());
-        if !starts
-            || !(2..=16).contains(&prefix.len())
-            || !prefix.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
-        {
-            return Err(ConfigError::new("API key prefix", format!("{prefix:?}"), "must be [a-z][a-z0-9]{1,15}"));
-        }
-        Ok(Self { prefix: prefix.into() })
+        check_word("API key prefix", prefix)?;
+        Ok(Self { head: prefix.into(), prefix_len: prefix.len() })
+    }
+
+    /// Keys for this environment alone: `live`, `test`. A key of another one is refused like one that does not exist.
+    ///
+    /// # Errors
+    /// If the environment is not `[a-z][a-z0-9]{1,15}`, or is `v` and digits.
+    pub fn environment(self, environment: &str) -> Result<Self, ConfigError> {
+        check_environment(environment)?;
+        Ok(Self { head: format!("{}_{environment}", self.prefix()).into(), prefix_len: self.prefix_len })
     }
 
     /// The prefix, without the `_` that ends it.
     #[must_use]
     pub fn prefix(&self) -> &str {
-        &self.prefix
+        self.head.get(..self.prefix_len).unwrap_or_default()
+    }
+
+    /// The environment, if there is one.
+    #[must_use]
+    pub fn in_environment(&self) -> Option<&str> {
+        self.head.get(self.prefix_len.saturating_add(1)..)
     }
 
     /// The regular expression of these keys, for a secret scanner. It has no anchors; put `\b` around it where the
     /// scanner wants them.
     #[must_use]
     pub fn pattern(&self) -> String {
-        let prefix = &*self.prefix;
+        let head = &*self.head;
         let rest = SECRET_TEXT + CHECKSUM_TEXT;
-        format!("{prefix}{MARKER}[0-9a-hjkmnp-tv-z]{{{ID_TEXT}}}_[0-9a-hjkmnp-tv-z]{{{rest}}}")
+        format!("{head}{MARKER}[0-9a-hjkmnp-tv-z]{{{ID_TEXT}}}_[0-9a-hjkmnp-tv-z]{{{rest}}}")
     }
 
     /// Reads a key, for a tool of yours: revoking one that was found in a log, for example. None if it is not a key of
-    /// this format or its checksum is wrong. At most 85 bytes are looked at.
+    /// this format or its checksum is wrong. At most 102 bytes are looked at.
     #[must_use]
     pub fn parse(&self, text: &str) -> Option<ApiKey> {
-        let Presented { id, hash } = self.read(text)?;
+        let Presented { id, hash, .. } = self.read(text).filter(|presented| presented.in_environment)?;
         Some(ApiKey { id, hash, text: Secret::from(text.to_owned()) })
     }
 
     /// Whether somebody meant this to be a key of this format.
     pub(super) fn claims(&self, text: &str) -> bool {
-        text.strip_prefix(&*self.prefix).is_some_and(|rest| rest.starts_with('_'))
+        text.strip_prefix(self.prefix()).is_some_and(|rest| rest.starts_with('_'))
     }
 
-    /// Reads a key without keeping it.
+    /// Reads a key of this prefix, of whatever environment, without keeping it.
     pub(super) fn read(&self, text: &str) -> Option<Presented> {
-        let tail = text.as_bytes().strip_prefix(self.prefix.as_bytes())?;
-        if tail.len() != TAIL_TEXT {
-            return None;
+        let (head, tail) = text.as_bytes().split_last_chunk::<TAIL_TEXT>()?;
+        let in_environment = head == self.head.as_bytes();
+        if !in_environment {
+            match head.strip_prefix(self.prefix().as_bytes())? {
+                [] => {}
+                [b'_', environment @ ..] if is_word(environment) => {}
+                _ => return None,
+            }
         }
         let (id_text, rest) = tail.strip_prefix(MARKER.as_bytes())?.split_first_chunk::<ID_TEXT>()?;
         let (secret_text, checksum_text) = rest.strip_prefix(b"_")?.split_first_chunk::<SECRET_TEXT>()?;
@@ -110,7 +128,7 @@ impl ApiKeyFormat {
         let mut checksum = [0; CHECKSUM];
         encoding::decode(checksum_text, &mut checksum)?;
 
-        let presented = material.present()?;
+        let presented = Presented { in_environment, ..material.present()? };
         (presented.checksum()? == checksum).then_some(presented)
     }
 
@@ -125,7 +143,7 @@ impl ApiKeyFormat {
 
         // Never grows, so no copy of the secret is left behind.
         let mut text = String::with_capacity(MAX_TEXT);
-        text.push_str(&self.prefix);
+        text.push_str(&self.head);
         text.push_str(MARKER);
         text.extend(encoding::encode(material.id()));
         text.push('_');
@@ -138,20 +156,47 @@ impl ApiKeyFormat {
 impl Default for ApiKeyFormat {
     /// The prefix `pc`.
     fn default() -> Self {
-        Self { prefix: "pc".into() }
+        Self { head: "pc".into(), prefix_len: 2 }
     }
 }
 
 impl fmt::Debug for ApiKeyFormat {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("ApiKeyFormat").field(&self.prefix).finish()
+        f.debug_tuple("ApiKeyFormat").field(&self.head).finish()
     }
+}
+
+fn check_word(setting: &str, word: &str) -> Result<(), ConfigError> {
+    if is_word(word.as_bytes()) {
+        return Ok(());
+    }
+    let shown: String = word.chars().take(64).collect();
+    Err(ConfigError::new(setting, format!("{shown:?}"), "must be [a-z][a-z0-9]{1,15}"))
+}
+
+/// `[a-z][a-z0-9]{1,15}`.
+fn is_word(word: &[u8]) -> bool {
+    word.first().is_some_and(u8::is_ascii_lowercase)
+        && (2..=16).contains(&word.len())
+        && word.iter().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
+}
+
+/// An environment is such a word too, but none that reads like the version of a format.
+pub(super) fn check_environment(environment: &str) -> Result<(), ConfigError> {
+    check_word("API key environment", environment)?;
+    if environment.strip_prefix('v').is_some_and(|rest| rest.bytes().all(|byte| byte.is_ascii_digit())) {
+        let problem = "reads like the version of a format";
+        return Err(ConfigError::new("API key environment", format!("{environment:?}"), problem));
+    }
+    Ok(())
 }
 
 /// What a request's key comes down to.
 pub(super) struct Presented {
     pub(super) id: KeyId,
     pub(super) hash: KeyHash,
+    /// Whether its text names the environment of the format.
+    pub(super) in_environment: bool,
 }
 
 impl Presented {
@@ -185,7 +230,7 @@ impl Material {
         let [_, rest @ ..] = &*self.0;
         let id = KeyId::from_bytes(*rest.first_chunk()?);
         let hash = KeyHash::from_bytes(digest(&SHA256, &*self.0).as_ref().try_into().ok()?);
-        Some(Presented { id, hash })
+        Some(Presented { id, hash, in_environment: true })
     }
 }
 

@@ -49,18 +49,36 @@
 //! ```
 
 mod authenticator;
+mod bounds;
+mod changes;
 mod encoding;
+mod fields;
+mod filter;
 mod format;
 mod id;
 mod issue;
+mod last_use;
+mod lookup;
 mod memory;
+mod owner;
 mod record;
+mod rotation;
+mod scheme;
 mod store;
 
 pub use authenticator::ApiKeyAuthenticator;
+pub use bounds::MAX_TIME;
+pub use changes::{ChangeFeed, ChangeListener, KeyChange};
+pub use fields::RecordFields;
+pub use filter::KeyFilter;
 pub use format::{ApiKey, ApiKeyFormat};
 pub use id::{KeyHash, KeyId};
-pub use issue::{IssueError, KeyLife, NewApiKey};
+pub use issue::{DEFAULT_OVERLAP, IssueError, KeyIssuer, KeyLife, NewApiKey};
+pub use last_use::{KeyUse, LastUse};
+pub use lookup::{Found, Hit, Lookup};
 pub use memory::MemoryKeyStore;
-pub use record::{ApiKeyRecord, Revocation};
-pub use store::{ApiKeyAdmin, ApiKeyStore, Found, MAX_PAGE};
+pub use owner::{Owner, Revocation};
+pub use record::ApiKeyRecord;
+pub use rotation::Rotation;
+pub use scheme::{HashScheme, PepperId};
+pub use store::{ApiKeyAdmin, ApiKeyStore, MAX_PAGE};
