@@ -130,6 +130,15 @@ impl RecordFields {
         }
     }
 
+    /// The fields of a key that another system made, of which `hash` is the unsalted SHA-256 of its whole text:
+    /// [`HashScheme::LegacySha256`]. Its id is the hash's first 10 bytes. See
+    /// [`LegacyFormat`](crate::api_key::LegacyFormat) for which keys may be imported.
+    #[must_use]
+    pub fn legacy(hash: KeyHash, subject: impl Into<String>, created: u64, expires: Option<u64>) -> Self {
+        let fields = Self::new(hash.legacy_id(), hash, subject, created, expires);
+        Self { scheme: HashScheme::LegacySha256, ..fields }
+    }
+
     /// Makes the record.
     ///
     /// # Errors

@@ -8,7 +8,7 @@ use aws_lc_rs::{
 use zeroize::Zeroizing;
 
 use crate::{
-    api_key::{KeyHash, KeyId, encoding},
+    api_key::{KeyHash, KeyId, PepperId, Peppers, encoding},
     error::ConfigError,
     secret::Secret,
 };
@@ -99,7 +99,7 @@ impl ApiKeyFormat {
     /// this format or its checksum is wrong. At most 102 bytes are looked at.
     #[must_use]
     pub fn parse(&self, text: &str) -> Option<ApiKey> {
-        let Presented { id, hash, .. } = self.read(text).filter(|presented| presented.in_environment)?;
+        let Presented { id, sha256: hash, .. } = self.read(text).filter(|presented| presented.in_environment)?;
         Some(ApiKey { id, hash, text: Secret::from(text.to_owned()) })
     }
 
@@ -128,19 +128,16 @@ impl ApiKeyFormat {
         let mut checksum = [0; CHECKSUM];
         encoding::decode(checksum_text, &mut checksum)?;
 
-        let presented = Presented { in_environment, ..material.present()? };
+        let presented = material.present(in_environment)?;
         (presented.checksum()? == checksum).then_some(presented)
     }
 
-    /// Makes a new key.
-    pub(super) fn generate(&self) -> Result<ApiKey, Unspecified> {
+    /// Makes a new key, and its hash under these peppers, or without.
+    pub(super) fn generate(&self, peppers: Option<&Peppers>) -> Result<(ApiKey, KeyHash), Unspecified> {
         let random = SystemRandom::new();
         let mut material = Material::new();
         random.fill(material.id())?;
         random.fill(material.secret())?;
-        let presented = material.present().ok_or(Unspecified)?;
-        let checksum = presented.checksum().ok_or(Unspecified)?;
-
         // Never grows, so no copy of the secret is left behind.
         let mut text = String::with_capacity(MAX_TEXT);
         text.push_str(&self.head);
@@ -148,8 +145,14 @@ impl ApiKeyFormat {
         text.extend(encoding::encode(material.id()));
         text.push('_');
         text.extend(encoding::encode(material.secret()));
+        let presented = material.present(true).ok_or(Unspecified)?;
+        let checksum = presented.checksum().ok_or(Unspecified)?;
         text.extend(encoding::encode(&checksum));
-        Ok(ApiKey { id: presented.id, hash: presented.hash, text: Secret::from(text) })
+        let kept = match peppers {
+            Some(peppers) => presented.keyed(peppers, None).ok_or(Unspecified)?,
+            None => presented.sha256,
+        };
+        Ok((ApiKey { id: presented.id, hash: presented.sha256, text: Secret::from(text) }, kept))
     }
 }
 
@@ -194,14 +197,31 @@ pub(super) fn check_environment(environment: &str) -> Result<(), ConfigError> {
 /// What a request's key comes down to.
 pub(super) struct Presented {
     pub(super) id: KeyId,
-    pub(super) hash: KeyHash,
-    /// Whether its text names the environment of the format.
+    /// Over the material, or over the text of a legacy key.
+    pub(super) sha256: KeyHash,
+    /// None for a legacy key.
+    material: Option<Material>,
+    /// Whether its text names the environment of the format; that of a legacy key names none.
     pub(super) in_environment: bool,
 }
 
 impl Presented {
+    pub(super) fn legacy(sha256: KeyHash) -> Self {
+        Self { id: sha256.legacy_id(), sha256, material: None, in_environment: true }
+    }
+
+    pub(super) const fn is_legacy(&self) -> bool {
+        self.material.is_none()
+    }
+
+    /// Its hash under a pepper, the current one if this is none. The same work for a legacy key, whose result fits nothing.
+    pub(super) fn keyed(&self, peppers: &Peppers, id: Option<PepperId>) -> Option<KeyHash> {
+        let material = self.material.as_ref().map_or(&self.sha256.as_bytes()[..], |material| &material.0[..]);
+        peppers.hash(id, material)
+    }
+
     fn checksum(&self) -> Option<[u8; CHECKSUM]> {
-        self.hash.as_bytes().first_chunk().copied()
+        self.sha256.as_bytes().first_chunk().copied()
     }
 }
 
@@ -226,11 +246,13 @@ impl Material {
         rest.split_at_mut(KeyId::LEN).1
     }
 
-    fn present(&self) -> Option<Presented> {
+    fn present(self, in_environment: bool) -> Option<Presented> {
         let [_, rest @ ..] = &*self.0;
         let id = KeyId::from_bytes(*rest.first_chunk()?);
-        let hash = KeyHash::from_bytes(digest(&SHA256, &*self.0).as_ref().try_into().ok()?);
-        Some(Presented { id, hash, in_environment: true })
+        #[cfg(test)]
+        super::counted::DIGESTS.with(|count| count.set(count.get() + 1));
+        let sha256 = KeyHash::from_bytes(digest(&SHA256, &*self.0).as_ref().try_into().ok()?);
+        Some(Presented { id, sha256, material: Some(self), in_environment })
     }
 }
 
@@ -257,7 +279,7 @@ impl ApiKey {
         self.id
     }
 
-    /// What a store keeps of it.
+    /// SHA-256 over version, id and secret: what a store keeps of it where there is no pepper.
     #[must_use]
     pub const fn hash(&self) -> KeyHash {
         self.hash
@@ -309,7 +331,7 @@ mod tests {
     #[test]
     fn two_keys_differ_and_debug_shows_neither_secret() {
         let format = ApiKeyFormat::default();
-        let (one, other) = (format.generate().unwrap(), format.generate().unwrap());
+        let (one, other) = (format.generate(None).unwrap().0, format.generate(None).unwrap().0);
         assert_ne!(one.id(), other.id());
         assert_ne!(one.expose(), other.expose());
         assert_eq!(one.expose().len(), 2 + TAIL_TEXT);
@@ -320,7 +342,7 @@ mod tests {
 
     #[test]
     fn a_longer_or_shorter_prefix_is_another_format() {
-        let key = ApiKeyFormat::new("acme").unwrap().generate().unwrap();
+        let key = ApiKeyFormat::new("acme").unwrap().generate(None).unwrap().0;
         for prefix in ["acm", "acme1", "pc"] {
             let other = ApiKeyFormat::new(prefix).unwrap();
             assert!(other.parse(key.expose()).is_none(), "{prefix}");
@@ -349,7 +371,7 @@ mod tests {
         #[test]
         fn any_change_of_one_character_is_refused(place in 0..2 + TAIL_TEXT, put in any::<char>()) {
             let format = ApiKeyFormat::default();
-            let key = format.generate().unwrap();
+            let key = format.generate(None).unwrap().0;
             let mut characters: Vec<char> = key.expose().chars().collect();
             prop_assume!(characters[place] != put);
             characters[place] = put;
@@ -359,7 +381,7 @@ mod tests {
         #[test]
         fn round_trip(prefix in "[a-z][a-z0-9]{1,15}") {
             let format = ApiKeyFormat::new(&prefix).unwrap();
-            let key = format.generate().unwrap();
+            let key = format.generate(None).unwrap().0;
             let read = format.parse(key.expose()).unwrap();
             prop_assert_eq!(read.id(), key.id());
             prop_assert_eq!(read.hash(), key.hash());

@@ -106,6 +106,12 @@ impl KeyHash {
     pub const fn as_bytes(&self) -> &[u8; Self::LEN] {
         &self.0
     }
+
+    /// The id of the legacy key that this is the hash of.
+    pub(super) fn legacy_id(&self) -> KeyId {
+        let [a, b, c, d, e, f, g, h, i, j, ..] = self.0;
+        KeyId([a, b, c, d, e, f, g, h, i, j])
+    }
 }
 
 impl PartialEq for KeyHash {

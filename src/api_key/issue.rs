@@ -7,7 +7,9 @@ use std::{
 use ipnet::IpNet;
 
 use crate::{
-    api_key::{ApiKey, ApiKeyAdmin, ApiKeyFormat, ApiKeyRecord, HashScheme, KeyId, MAX_TIME, RecordFields, Rotation},
+    api_key::{
+        ApiKey, ApiKeyAdmin, ApiKeyFormat, ApiKeyRecord, HashScheme, KeyId, MAX_TIME, Peppers, RecordFields, Rotation,
+    },
     clock::Instants,
     error::{ConfigError, StoreError},
 };
@@ -170,7 +172,7 @@ impl NewApiKey {
     }
 }
 
-/// Makes keys: in which format, and with which scopes at most.
+/// Makes keys: in which format, under which pepper, and with which scopes at most.
 ///
 /// ```
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -195,6 +197,7 @@ impl NewApiKey {
 #[derive(Clone, Debug, Default)]
 pub struct KeyIssuer {
     format: ApiKeyFormat,
+    peppers: Option<Peppers>,
     known_scopes: Option<Arc<BTreeSet<Box<str>>>>,
 }
 
@@ -207,6 +210,12 @@ impl KeyIssuer {
     /// Writes keys in this format; their records carry its environment.
     pub fn with_format(mut self, format: ApiKeyFormat) -> Self {
         self.format = format;
+        self
+    }
+
+    /// Hashes keys under the current one of these peppers; with plain SHA-256 otherwise.
+    pub fn with_peppers(mut self, peppers: Peppers) -> Self {
+        self.peppers = Some(peppers);
         self
     }
 
@@ -283,8 +292,6 @@ impl KeyIssuer {
         let expires = was.expires.map(|end| now.saturating_add(end.saturating_sub(start)).min(MAX_TIME));
         let (key, record) = self.make(|made| RecordFields {
             id: made.id(),
-            hash: made.hash(),
-            scheme: HashScheme::Sha256,
             created: now,
             not_before: None,
             expires,
@@ -298,8 +305,10 @@ impl KeyIssuer {
     }
 
     fn make(&self, fields: impl FnOnce(&ApiKey) -> RecordFields) -> Result<(ApiKey, ApiKeyRecord), IssueError> {
-        let key = self.format.generate().map_err(|_| IssueError::Random)?;
+        let (key, hash) = self.format.generate(self.peppers.as_ref()).map_err(|_| IssueError::Random)?;
         let mut fields = fields(&key);
+        fields.hash = hash;
+        fields.scheme = self.peppers.as_ref().map_or(HashScheme::Sha256, Peppers::scheme);
         fields.environment = self.format.in_environment().map(str::to_owned);
         Ok((key, fields.check()?))
     }

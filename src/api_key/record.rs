@@ -1,6 +1,9 @@
 use std::{
     net::IpAddr,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU32, Ordering},
+    },
 };
 
 use ipnet::IpNet;
@@ -15,11 +18,13 @@ use crate::{
 ///
 /// [`NewApiKey`](crate::api_key::NewApiKey) makes one for a new key; a store of yours makes one from a row, by
 /// [`RecordFields`], which says what the bounds are.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct ApiKeyRecord {
     facts: Facts,
     /// Made at the first request that uses the key, then shared.
     principal: OnceLock<Principal>,
+    /// The minute in which a use was last noted, counted from one.
+    noted: AtomicU32,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,6 +91,9 @@ impl ApiKeyRecord {
         bounds::time("API key start", not_before.unwrap_or(0))?;
         bounds::time("API key end", expires.unwrap_or(0))?;
         bounds::time("API key last use", last_used.map_or(0, |last| last.at()))?;
+        if scheme == HashScheme::LegacySha256 && id != hash.legacy_id() {
+            return Err(ConfigError::new("API key id", id.to_string(), "is not the one of this legacy hash"));
+        }
         for other in [rotated_from, rotated_to].into_iter().flatten() {
             if other == id {
                 return Err(ConfigError::new("API key rotation", id.to_string(), "cannot replace itself"));
@@ -116,7 +124,7 @@ impl ApiKeyRecord {
             rare: (rare != Rare::default()).then(|| Box::new(rare)),
             last_used,
         };
-        Ok(Self { facts, principal: OnceLock::new() })
+        Ok(Self { facts, principal: OnceLock::new(), noted: AtomicU32::new(0) })
     }
 
     /// The record as plain data.
@@ -306,6 +314,13 @@ impl ApiKeyRecord {
         old
     }
 
+    /// Whether no use was noted in this minute yet; it is from here on.
+    pub(super) fn is_first_use_in_a_while(&self, now: u64) -> bool {
+        let minute = u32::try_from(now / 60).unwrap_or(u32::MAX).saturating_add(1);
+        // Read first: a key that is used often is not written to by every request.
+        self.noted.load(Ordering::Relaxed) != minute && self.noted.swap(minute, Ordering::Relaxed) != minute
+    }
+
     fn rare(&mut self) -> &mut Rare {
         self.facts.rare.get_or_insert_default()
     }
@@ -313,13 +328,13 @@ impl ApiKeyRecord {
     /// Why the key is not accepted at this time, for the operator; None if it is.
     pub(super) fn refusal(&self, now: u64) -> Option<&'static str> {
         if self.revocation().is_some() {
-            return Some("API key: revoked");
+            return Some("revoked");
         }
         if self.facts.expires.is_some_and(|end| now >= end) {
-            return Some("API key: expired");
+            return Some("expired");
         }
         if self.facts.not_before.is_some_and(|start| now < start) {
-            return Some("API key: not valid yet");
+            return Some("not valid yet");
         }
         None
     }
@@ -353,6 +368,13 @@ impl ApiKeyRecord {
             principal = principal.expires_at(end);
         }
         principal.build()
+    }
+}
+
+impl Clone for ApiKeyRecord {
+    fn clone(&self) -> Self {
+        let noted = AtomicU32::new(self.noted.load(Ordering::Relaxed));
+        Self { facts: self.facts.clone(), principal: self.principal.clone(), noted }
     }
 }
 

@@ -32,6 +32,13 @@ impl PepperId {
     }
 }
 
+impl PepperId {
+    /// The name of nothing: no record can carry it.
+    pub(super) const fn none() -> Self {
+        Self { text: [0; Self::MAX_LEN] }
+    }
+}
+
 impl FromStr for PepperId {
     type Err = ConfigError;
 

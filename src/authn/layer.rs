@@ -90,11 +90,12 @@ impl AuthnLayer {
                     "a second credential, in Authorization, that nobody claims",
                 ))
             }
-            Outcome::Verified(identity) => {
+            Outcome::Verified(mut identity) => {
+                let stripped = identity.take_stripped();
                 let (subject, client) = identity.into_parts();
                 envelope.subject = Some(subject);
                 envelope.client_identity = client;
-                Ok(self.passed(true))
+                Ok(Authenticated { stripped, ..self.passed(true) })
             }
             Outcome::Refused(rejection) => Err(self.with_challenges(rejection)),
             Outcome::Absent | Outcome::RefusedIfNeeded(_) if head.headers().contains_key(header::AUTHORIZATION) => {
@@ -121,7 +122,7 @@ impl AuthnLayer {
     }
 
     fn passed(&self, private: bool) -> Authenticated {
-        Authenticated { private, challenges: self.shared.challenges.clone() }
+        Authenticated { private, challenges: self.shared.challenges.clone(), stripped: Vec::new() }
     }
 
     /// Every `401` carries a challenge (RFC 9110 §15.5.2): the authenticator's own, or else those of this layer.
@@ -184,7 +185,10 @@ impl Step for AuthnLayer {
         self.conclude(outcome, &head, envelope)
     }
 
-    fn amend_request(&self, _: &Authenticated, headers: &mut HeaderMap) {
+    fn amend_request(&self, memo: &Authenticated, headers: &mut HeaderMap) {
+        for name in &memo.stripped {
+            headers.remove(name);
+        }
         for name in &self.shared.headers {
             // All lines: one that stands twice is refused where it is read, but Cookie may (RFC 9113 §8.2.3).
             if headers.contains_key(name)
@@ -202,6 +206,8 @@ pub(crate) struct Authenticated {
     /// It is for one identity alone.
     private: bool,
     challenges: Challenges,
+    /// Header fields of the request that end here.
+    stripped: Vec<HeaderName>,
 }
 
 impl Amend for Authenticated {
