@@ -1,6 +1,6 @@
 //! The errors of configuration and of stores.
 
-use std::{error::Error as StdError, fmt};
+use std::{error::Error as StdError, fmt, time::Duration};
 
 type BoxError = Box<dyn StdError + Send + Sync>;
 
@@ -70,14 +70,25 @@ pub enum StoreErrorKind {
     Corrupt,
     /// The backend refused to write: the record exists already, or contradicts another.
     Conflict,
+    /// The backend was not asked: the caller's budget for questions without an answer is used up. To a client this is `429`.
+    Throttled,
 }
 
-/// A store or another backend failed. To a client this is always `503`, never `401` and never `403`.
-#[derive(Debug, thiserror::Error)]
-#[error("{backend}: {}", self.describe())]
+/// A store or another backend failed. To a client this is `503`, or `429` if it was
+/// [`Throttled`](StoreErrorKind::Throttled); never `401` and never `403`.
+///
+/// ```
+/// use portcullis::{StoreError, StoreErrorKind};
+///
+/// let error = StoreError::new(StoreErrorKind::Corrupt, "sqlite").about("key 0123456789abcdef");
+/// assert_eq!(error.to_string(), "sqlite: backend answered nonsense (key 0123456789abcdef)");
+/// ```
+#[derive(Debug)]
 pub struct StoreError {
     kind: StoreErrorKind,
     backend: &'static str,
+    about: Option<Box<str>>,
+    retry_after: Option<Duration>,
     source: Option<BoxError>,
 }
 
@@ -85,7 +96,21 @@ impl StoreError {
     /// Says that the backend called `backend` failed in the way of `kind`.
     #[must_use]
     pub fn new(kind: StoreErrorKind, backend: &'static str) -> Self {
-        Self { kind, backend, source: None }
+        Self { kind, backend, about: None, retry_after: None, source: None }
+    }
+
+    /// Says what it is about, such as the id of a record. Logs show it: it must not be secret.
+    #[must_use]
+    pub fn about(mut self, what: impl Into<Box<str>>) -> Self {
+        self.about = Some(what.into());
+        self
+    }
+
+    /// Says when asking again may help.
+    #[must_use]
+    pub const fn with_retry_after(mut self, wait: Duration) -> Self {
+        self.retry_after = Some(wait);
+        self
     }
 
     /// Adds the error that led to this one.
@@ -107,12 +132,32 @@ impl StoreError {
         self.backend
     }
 
-    fn describe(&self) -> &'static str {
+    /// When asking again may help, if that is known.
+    #[must_use]
+    pub const fn retry_after(&self) -> Option<Duration> {
+        self.retry_after
+    }
+
+    const fn describe(&self) -> &'static str {
         match self.kind {
             StoreErrorKind::Unavailable => "backend unavailable",
             StoreErrorKind::Corrupt => "backend answered nonsense",
             StoreErrorKind::Conflict => "backend refused a conflicting write",
+            StoreErrorKind::Throttled => "too many questions without an answer",
         }
+    }
+}
+
+impl fmt::Display for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.backend, self.describe())?;
+        self.about.as_ref().map_or(Ok(()), |what| write!(f, " ({what})"))
+    }
+}
+
+impl StdError for StoreError {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.source.as_ref().map(|source| &**source as &(dyn StdError + 'static))
     }
 }
 

@@ -18,6 +18,17 @@ impl Once {
             error(message);
         }
     }
+
+    /// The same for what is no mistake, but worth knowing.
+    #[cfg(feature = "api-key")]
+    pub(crate) fn info(&self, message: &str) {
+        if !self.0.swap(true, Ordering::Relaxed) {
+            #[cfg(feature = "tracing")]
+            tracing::info!(target: "portcullis", "{message}");
+            #[cfg(not(feature = "tracing"))]
+            let _ = message;
+        }
+    }
 }
 
 /// An operator's mistake that clients meet as often as they like: said at most once a minute, at `error`.

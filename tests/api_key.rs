@@ -14,8 +14,8 @@ use http::{Request, Response, StatusCode, header};
 use portcullis::{
     Clock, Instants, Now, PrincipalKind, RejectionKind, RequestHead, SystemClock,
     api_key::{
-        ApiKey, ApiKeyAdmin, ApiKeyAuthenticator, ApiKeyFormat, ApiKeyRecord, KeyLife, MemoryKeyStore, NewApiKey,
-        Revocation,
+        ApiKey, ApiKeyAdmin, ApiKeyAuthenticator, ApiKeyFormat, ApiKeyRecord, KeyHash, KeyIssuer, KeyLife, MAX_TIME,
+        MemoryKeyStore, NewApiKey, RecordFields, Revocation,
     },
     authn::{Authenticator, AuthnLayer, Outcome},
     gate::Gate,
@@ -39,6 +39,18 @@ fn add(store: &MemoryKeyStore, key: NewApiKey) -> ApiKey {
 
 fn billing() -> NewApiKey {
     NewApiKey::for_subject("billing")
+}
+
+fn acme() -> KeyIssuer {
+    KeyIssuer::new().with_format(ApiKeyFormat::new("acme").unwrap())
+}
+
+fn leaked() -> Revocation {
+    Revocation::new(NOW, "leaked").unwrap()
+}
+
+fn with_hash(key: &ApiKey, hash: KeyHash) -> ApiKeyRecord {
+    RecordFields::new(key.id(), hash, "billing", NOW, None).check().unwrap()
 }
 
 fn protect(authenticator: impl Authenticator) -> Gate<Probe, AuthnLayer> {
@@ -88,18 +100,18 @@ async fn every_bad_key_gets_the_same_answer() {
     let good = add(&store, billing());
     let good = good.expose();
     let revoked = add(&store, billing());
-    store.revoke(&revoked.id(), SystemClock::new().now(), "leaked").await.unwrap();
-    let early = add(&store, billing().not_before(u64::MAX / 2).lives(KeyLife::Never));
+    store.revoke(&revoked.id(), &leaked()).await.unwrap();
+    let early = add(&store, billing().not_before(MAX_TIME).lives(KeyLife::Never));
     let (expired, record) = billing().lives(KeyLife::For(Duration::from_secs(60))).mint(at(1_000)).unwrap();
     store.add(record).unwrap();
     let (unknown, _) = billing().mint(AT).unwrap();
-    let (other_prefix, record) = billing().format(ApiKeyFormat::new("acme").unwrap()).mint(AT).unwrap();
+    let (other_prefix, record) = acme().mint(billing(), AT).unwrap();
     store.add(record).unwrap();
     let usurped = {
         // A well-formed key whose id is in the store with the hash of another secret.
         let (key, _) = billing().mint(AT).unwrap();
         let (_, other) = billing().mint(AT).unwrap();
-        store.add(ApiKeyRecord::new(key.id(), *other.hash(), "billing", NOW, None)).unwrap();
+        store.add(with_hash(&key, *other.hash())).unwrap();
         key
     };
     let mut flipped = good.to_owned();
@@ -221,14 +233,16 @@ fn time_is_the_argument() {
         other => panic!("{other:?}"),
     };
     for (seconds, expected) in [
-        (NOW, "API key: not valid yet"),
-        (NOW + 59, "API key: not valid yet"),
+        (NOW, "not valid yet"),
+        (NOW + 59, "not valid yet"),
         (NOW + 60, "verified"),
         (NOW + 60 + 86_399, "verified"),
-        (NOW + 60 + 86_400, "API key: expired"),
-        (0, "API key: not valid yet"),
+        (NOW + 60 + 86_400, "expired"),
+        (0, "not valid yet"),
     ] {
-        assert_eq!(reason(seconds), expected, "at {seconds}");
+        let reason = reason(seconds);
+        let reason = reason.strip_prefix(&format!("API key {}: ", key.id())).unwrap_or(&reason);
+        assert_eq!(reason, expected, "at {seconds}");
     }
 }
 
@@ -237,24 +251,23 @@ async fn the_operator_learns_why() {
     let store = MemoryKeyStore::new();
     let good = add(&store, billing());
     let revoked = add(&store, billing());
-    store.revoke(&revoked.id(), AT, "leaked").await.unwrap();
+    store.revoke(&revoked.id(), &leaked()).await.unwrap();
     let (unknown, _) = billing().mint(AT).unwrap();
     let (usurped, other) = (billing().mint(AT).unwrap().0, billing().mint(AT).unwrap().1);
-    let usurped_record = ApiKeyRecord::new(usurped.id(), *other.hash(), "billing", NOW, None);
     // Revoked as well: who does not know the secret does not make the log say so.
-    store.add(usurped_record.with_revocation(Revocation::new(NOW, "leaked"))).unwrap();
+    store.add(with_hash(&usurped, *other.hash()).revoked(&leaked())).unwrap();
     let authenticator = ApiKeyAuthenticator::new(store);
     for (key, expected) in [
-        (good.expose().get(..70).unwrap(), "API key: malformed, or of another format"),
-        (unknown.expose(), "API key: unknown id"),
-        (usurped.expose(), "API key: wrong secret"),
-        (revoked.expose(), "API key: revoked"),
+        (good.expose().get(..70).unwrap(), "API key: malformed, or of another format".to_owned()),
+        (unknown.expose(), format!("API key {}: unknown id", unknown.id())),
+        (usurped.expose(), format!("API key {}: wrong secret", usurped.id())),
+        (revoked.expose(), format!("API key {}: revoked", revoked.id())),
     ] {
         let request = with(get("/"), "x-api-key", key);
         let Outcome::Refused(rejection) = authenticator.authenticate(&RequestHead::of(&request), AT).await else {
             panic!("{expected}: not refused");
         };
-        assert_eq!((rejection.kind(), rejection.reason()), (RejectionKind::InvalidCredential, expected));
+        assert_eq!((rejection.kind(), rejection.reason()), (RejectionKind::InvalidCredential, &*expected));
     }
 }
 
@@ -265,21 +278,15 @@ async fn revoking_counts_from_the_next_request_on() {
     let service = protect(ApiKeyAuthenticator::new(Arc::clone(&store)));
     let request = || with(get("/"), "x-api-key", key.expose());
     assert_eq!(send(&service, request()).await.status(), 200);
-    assert!(store.revoke(&key.id(), SystemClock::new().now(), "leaked").await.unwrap());
+    assert!(store.revoke(&key.id(), &leaked()).await.unwrap());
     assert_eq!(send(&service, request()).await.status(), 401);
 }
 
 #[test]
 fn the_principal_says_what_the_record_says() {
     let store = MemoryKeyStore::new();
-    let (key, record) = billing()
-        .tenant("acme")
-        .plan("gold")
-        .role("clerk")
-        .scope("orders:read")
-        .format(ApiKeyFormat::new("acme").unwrap())
-        .mint(AT)
-        .unwrap();
+    let wanted = billing().tenant("acme").plan("gold").role("clerk").scope("orders:read");
+    let (key, record) = acme().mint(wanted, AT).unwrap();
     store.add(record.clone()).unwrap();
     let authenticator = ApiKeyAuthenticator::new(store)
         .with_format(ApiKeyFormat::new("acme").unwrap())

@@ -17,7 +17,8 @@ use http::{Request, StatusCode, header};
 use portcullis::{
     Clock, Instants, Now, RejectionKind, RequestHead, StoreError, StoreErrorKind, SystemClock,
     api_key::{
-        ApiKey, ApiKeyAdmin, ApiKeyAuthenticator, ApiKeyRecord, ApiKeyStore, Found, KeyId, MemoryKeyStore, NewApiKey,
+        ApiKey, ApiKeyAdmin, ApiKeyAuthenticator, ApiKeyRecord, ApiKeyStore, Found, Hit, KeyId, Lookup, MemoryKeyStore,
+        NewApiKey,
     },
     authn::{Authenticator, AuthnLayer, Outcome},
     gate::Gate,
@@ -49,14 +50,14 @@ struct Remote {
 
 #[async_trait]
 impl ApiKeyStore for Remote {
-    async fn find(&self, id: &KeyId) -> Found {
+    async fn find(&self, lookup: Lookup) -> Found {
         self.asked.fetch_add(1, Ordering::SeqCst);
         if self.answers {
             tokio::task::yield_now().await;
         } else {
             std::future::pending::<()>().await;
         }
-        Ok(self.keys.get(id).cloned())
+        Ok(self.keys.get(lookup.id()).cloned().map(Hit::new))
     }
 }
 
@@ -134,11 +135,11 @@ impl Broken {
 
 #[async_trait]
 impl ApiKeyStore for Broken {
-    fn find_now(&self, _: &KeyId) -> Now<Found> {
+    fn find_now(&self, _: Lookup) -> Now<Found> {
         if self.at_once { Now::Known(Err(Self::error())) } else { Now::Wait }
     }
 
-    async fn find(&self, _: &KeyId) -> Found {
+    async fn find(&self, _: Lookup) -> Found {
         Err(Self::error())
     }
 }
@@ -168,7 +169,7 @@ async fn a_store_that_fails_is_unavailable_never_a_bad_key() {
 async fn issuing_stores_the_record_and_a_failing_store_is_an_error() {
     let store: Arc<dyn ApiKeyAdmin> = Arc::new(MemoryKeyStore::new());
     let (key, record) = billing().issue(&*store, AT).await.unwrap();
-    assert_eq!(store.find(&key.id()).await.unwrap().as_deref(), Some(&record));
+    assert_eq!(**store.get(&key.id()).await.unwrap().unwrap().record(), record);
     let taken = store.insert(record).await.unwrap_err();
     assert_eq!(taken.kind(), StoreErrorKind::Conflict);
 }

@@ -1,22 +1,17 @@
-//! The conformance suites of key stores and authenticators, run on what this crate has and on what a user writes.
+//! The conformance suite of authenticators, run on what this crate has and on what a user writes.
 
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "test code")]
 
 mod support;
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex},
-};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use http::{HeaderName, Request};
 use portcullis::{
-    Challenge, Instants, Now, Principal, PrincipalKind, Rejection, RejectionKind, RequestHead, StoreError,
-    StoreErrorKind,
+    Challenge, Instants, Now, Principal, PrincipalKind, Rejection, RejectionKind, RequestHead,
     api_key::{
-        ApiKey, ApiKeyAdmin, ApiKeyAuthenticator, ApiKeyRecord, ApiKeyStore, Found, KeyHash, KeyId, MAX_PAGE,
-        MemoryKeyStore, NewApiKey, Revocation,
+        ApiKey, ApiKeyAdmin, ApiKeyAuthenticator, ApiKeyStore, Found, Lookup, MemoryKeyStore, NewApiKey, Revocation,
     },
     authn::{Authenticator, FnAuthenticator, Identity, Outcome, authenticate_fn, both, one_of},
     conformance::{self, AuthenticatorFixture},
@@ -25,176 +20,15 @@ use support::{NOW, get, with};
 
 const AT: Instants = Instants::new(NOW * 1_000_000_000, 0);
 
-/// A store as a user writes one: columns, no `find_now`.
-#[derive(Debug, Default)]
-struct Table {
-    rows: Mutex<BTreeMap<String, Row>>,
-    fault: Option<Fault>,
-}
-
-#[derive(Clone, Debug)]
-struct Row {
-    id: [u8; KeyId::LEN],
-    hash: [u8; 32],
-    text: [String; 2],
-    optional: [Option<String>; 2],
-    lists: [Vec<Box<str>>; 2],
-    times: [Option<u64>; 3],
-    revoked: Option<(u64, String)>,
-}
-
-/// What a careless store gets wrong.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fault {
-    Overwrites,
-    ForgetsRoles,
-    RevokesAgain,
-    RevokesAll,
-    HidesRevoked,
-    SkipsOnPages,
-    ListsBackwards,
-    KnowsEverybody,
-    TwinsDisagree,
-}
-
-impl Row {
-    fn of(record: &ApiKeyRecord) -> Self {
-        Self {
-            id: *record.id().as_bytes(),
-            hash: *record.hash().as_bytes(),
-            text: [record.subject().to_owned(), record.name().to_owned()],
-            optional: [record.tenant(), record.plan()].map(|text| text.map(str::to_owned)),
-            lists: [record.scopes(), record.roles()].map(<[_]>::to_vec),
-            times: [Some(record.created()), record.not_before(), record.expires()],
-            revoked: record.revocation().map(|revocation| (revocation.at(), revocation.reason().to_owned())),
-        }
-    }
-
-    fn record(self) -> ApiKeyRecord {
-        let ([subject, name], [tenant, plan], [scopes, roles]) = (self.text, self.optional, self.lists);
-        let [created, not_before, expires] = self.times;
-        let (id, hash) = (KeyId::from_bytes(self.id), KeyHash::from_bytes(self.hash));
-        let mut record = ApiKeyRecord::new(id, hash, subject, created.unwrap(), expires)
-            .with_name(name)
-            .with_scopes(scopes)
-            .with_roles(roles);
-        if let Some(tenant) = tenant {
-            record = record.with_tenant(tenant);
-        }
-        if let Some(plan) = plan {
-            record = record.with_plan(plan);
-        }
-        if let Some(start) = not_before {
-            record = record.with_not_before(start);
-        }
-        if let Some((at, reason)) = self.revoked {
-            record = record.with_revocation(Revocation::new(at, reason));
-        }
-        record
-    }
-}
-
-impl Table {
-    fn with(fault: Fault) -> Self {
-        Self { fault: Some(fault), ..Self::default() }
-    }
-
-    fn has(&self, fault: Fault) -> bool {
-        self.fault == Some(fault)
-    }
-
-    fn select(&self, id: &KeyId) -> Option<Arc<ApiKeyRecord>> {
-        let row = self.rows.lock().unwrap().get(&id.to_string()).cloned();
-        if self.has(Fault::KnowsEverybody) && row.is_none() {
-            let hash = KeyHash::from_bytes([0; 32]);
-            return Some(Arc::new(ApiKeyRecord::new(*id, hash, "anybody", 0, None)));
-        }
-        row.filter(|row| !self.has(Fault::HidesRevoked) || row.revoked.is_none()).map(|row| Arc::new(row.record()))
-    }
-}
+/// A store that is asked over the network: no `find_now`.
+#[derive(Debug)]
+struct Remote(Arc<MemoryKeyStore>);
 
 #[async_trait]
-impl ApiKeyStore for Table {
-    fn find_now(&self, _: &KeyId) -> Now<Found> {
-        if self.has(Fault::TwinsDisagree) { Now::Known(Ok(None)) } else { Now::Wait }
-    }
-
-    async fn find(&self, id: &KeyId) -> Found {
+impl ApiKeyStore for Remote {
+    async fn find(&self, lookup: Lookup) -> Found {
         tokio::task::yield_now().await;
-        Ok(self.select(id))
-    }
-}
-
-#[async_trait]
-impl ApiKeyAdmin for Table {
-    async fn insert(&self, record: ApiKeyRecord) -> Result<(), StoreError> {
-        let mut rows = self.rows.lock().unwrap();
-        let id = record.id().to_string();
-        if rows.contains_key(&id) && !self.has(Fault::Overwrites) {
-            return Err(StoreError::new(StoreErrorKind::Conflict, "table"));
-        }
-        let mut row = Row::of(&record);
-        if self.has(Fault::ForgetsRoles) {
-            row.lists[1].clear();
-        }
-        rows.insert(id, row);
-        Ok(())
-    }
-
-    async fn revoke(&self, id: &KeyId, at: Instants, reason: &str) -> Result<bool, StoreError> {
-        let mut rows = self.rows.lock().unwrap();
-        let revocation = (at.unix_seconds(), reason.to_owned());
-        if self.has(Fault::RevokesAll) {
-            rows.values_mut().for_each(|row| row.revoked = row.revoked.take().or(Some(revocation.clone())));
-        }
-        let Some(row) = rows.get_mut(&id.to_string()) else { return Ok(false) };
-        if row.revoked.is_none() || self.has(Fault::RevokesAgain) {
-            row.revoked = Some(revocation);
-        }
-        Ok(true)
-    }
-
-    async fn list(&self, after: Option<&KeyId>, limit: usize) -> Result<Vec<Arc<ApiKeyRecord>>, StoreError> {
-        let rows = self.rows.lock().unwrap();
-        let after = after.map(ToString::to_string).unwrap_or_default();
-        let skip = usize::from(self.has(Fault::SkipsOnPages) && !after.is_empty());
-        let page = rows.iter().filter(|(id, _)| **id > after).skip(skip).take(limit.min(MAX_PAGE));
-        let mut page: Vec<_> = page.map(|(_, row)| Arc::new(row.clone().record())).collect();
-        if self.has(Fault::ListsBackwards) {
-            page.reverse();
-        }
-        Ok(page)
-    }
-}
-
-#[tokio::test]
-async fn key_stores_keep_their_contract() {
-    conformance::api_key_store(&MemoryKeyStore::new(), AT).await;
-    let shared: Arc<dyn ApiKeyAdmin> = Arc::new(MemoryKeyStore::new());
-    conformance::api_key_store(&shared, AT).await;
-    let boxed: Box<dyn ApiKeyAdmin> = Box::new(Arc::new(MemoryKeyStore::new()));
-    conformance::api_key_store(&boxed, AT).await;
-    let own = Table::default();
-    conformance::api_key_store(&own, AT).await;
-    conformance::api_key_store(&own, AT).await; // a store that holds other keys already
-}
-
-#[tokio::test]
-async fn a_careless_store_is_found_out() {
-    for (fault, expected) in [
-        (Fault::Overwrites, "an id that exists is a conflict"),
-        (Fault::ForgetsRoles, "a record comes back as it was inserted"),
-        (Fault::RevokesAgain, "the first revocation is there at once, and stays"),
-        (Fault::RevokesAll, "revoking a key leaves the others as they are"),
-        (Fault::HidesRevoked, "a revoked key is still found"),
-        (Fault::ListsBackwards, "ids ascend"),
-        (Fault::SkipsOnPages, "every key is on a page"),
-        (Fault::KnowsEverybody, "a key that was never inserted is None"),
-        (Fault::TwinsDisagree, "find_now and find agree"),
-    ] {
-        let store = Table::with(fault);
-        let suite = tokio::spawn(async move { conformance::api_key_store(&store, AT).await });
-        assert_broken(suite.await, expected);
+        self.0.find(lookup).await
     }
 }
 
@@ -243,7 +77,7 @@ fn fixture() -> AuthenticatorFixture {
 async fn api_keys_keep_the_contract() {
     let store = Arc::new(MemoryKeyStore::new());
     let (good, revoked) = (key(&store), key(&store));
-    store.revoke(&revoked.id(), AT, "leaked").await.unwrap();
+    store.revoke(&revoked.id(), &Revocation::new(NOW, "leaked").unwrap()).await.unwrap();
     let (unknown, _) = NewApiKey::for_subject("billing").mint(AT).unwrap();
     let fixture = fixture()
         .good(in_header(good.expose()))
@@ -259,12 +93,7 @@ async fn api_keys_keep_the_contract() {
     let shared: Arc<dyn Authenticator> = Arc::new(authenticator);
     conformance::authenticator(&shared, &fixture).await;
 
-    let table = Table::default();
-    for id in [good.id(), revoked.id()] {
-        let record = store.find(&id).await.unwrap().unwrap();
-        table.insert(ApiKeyRecord::clone(&record)).await.unwrap();
-    }
-    conformance::authenticator(&ApiKeyAuthenticator::new(table), &fixture).await;
+    conformance::authenticator(&ApiKeyAuthenticator::new(Remote(store)), &fixture).await;
 }
 
 #[tokio::test]

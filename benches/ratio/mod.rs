@@ -28,7 +28,8 @@ pub struct Contender {
     pub name: &'static str,
     pub app: App,
     pub status: u16,
-    requests: Vec<Request<Body>>,
+    count: usize,
+    make: Box<dyn Fn(usize) -> Request<Body>>,
 }
 
 impl Contender {
@@ -46,9 +47,23 @@ impl Contender {
         S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + Sync + 'static,
         S::Future: Send + 'static,
     {
-        let requests = requests.iter().map(|request| request.clone().map(|()| Body::empty())).collect();
+        let requests: Vec<_> = requests.iter().map(|request| request.clone().map(|()| Body::empty())).collect();
+        Self::with_made_requests(name, app, requests.len(), move |index| copy(&requests[index]))
+    }
+
+    /// It gets so many, each of which is made when it is needed.
+    pub fn with_made_requests<S>(
+        name: &'static str,
+        app: S,
+        count: usize,
+        make: impl Fn(usize) -> Request<Body> + 'static,
+    ) -> Self
+    where
+        S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + Sync + 'static,
+        S::Future: Send + 'static,
+    {
         // The box is the same for all contenders, the bare router included.
-        Self { name, app: BoxCloneSyncService::new(app), requests, status: 200 }
+        Self { name, app: BoxCloneSyncService::new(app), status: 200, count, make: Box::new(make) }
     }
 
     pub fn refused(mut self, status: u16) -> Self {
@@ -58,13 +73,13 @@ impl Contender {
 
     /// Sends each request once, and checks the answers.
     pub fn warm_up(&self) {
-        for request in &self.requests {
-            assert_eq!(send(&self.app, copy(request)).status(), self.status, "{}", self.name);
+        for index in 0..self.count {
+            assert_eq!(send(&self.app, (self.make)(index)).status(), self.status, "{}", self.name);
         }
     }
 
     pub fn a_request(&self) -> Request<Body> {
-        copy(&self.requests[random(self.requests.len())])
+        (self.make)(random(self.count))
     }
 
     pub fn timed(&self) -> Timed<'_> {

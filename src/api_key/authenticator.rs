@@ -1,25 +1,26 @@
-use std::{fmt, sync::Arc};
+use std::{fmt, net::IpAddr, sync::Arc};
 
 use async_trait::async_trait;
-use base64::{Engine, engine::general_purpose::STANDARD};
 use http::{HeaderName, header};
-use zeroize::Zeroizing;
 
 use crate::{
     api_key::{
-        ApiKeyFormat, ApiKeyRecord, ApiKeyStore, Found, KeyHash,
-        format::{MAX_TEXT, Presented},
+        ApiKeyFormat, ApiKeyStore, Found, HashScheme, Hit, KeyHash, KeyUse, LastUse, LegacyFormat, Lookup, PepperId,
+        Peppers, UseLog,
+        format::Presented,
+        place::{self, Carried, Formats},
     },
     authn::{Authenticator, Identity, Outcome},
     challenge::{Challenge, Challenges},
+    client::ClientInfo,
     clock::Instants,
-    error::ConfigError,
+    error::{ConfigError, StoreError, StoreErrorKind},
     head::RequestHead,
+    log,
     now::Now,
     rejection::{Rejection, RejectionKind},
 };
 
-const SCHEME: &str = "ApiKey";
 static X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
 /// Compared with when there is no such key, so that a miss does the work of a hit. It admits nobody, whatever hashes to it.
@@ -27,14 +28,14 @@ const NO_SUCH_KEY: KeyHash = KeyHash::from_bytes([0; KeyHash::LEN]);
 
 /// Authenticates requests by API key. See the [module docs](crate::api_key) for where a key is read and what is refused.
 ///
-/// A store that answers at once costs one SHA-256 and a few reference counts: no box, no allocation once a key has been
-/// used.
+/// A store that answers at once costs one SHA-256, one HMAC if there are peppers, and a few reference counts: no box, no
+/// allocation once a key has been used.
 ///
 /// ```
 /// use portcullis::api_key::{ApiKeyAuthenticator, ApiKeyFormat, MemoryKeyStore};
 ///
 /// let authenticator = ApiKeyAuthenticator::new(MemoryKeyStore::new())
-///     .with_format(ApiKeyFormat::new("acme")?)
+///     .with_format(ApiKeyFormat::new("acme")?.environment("live")?)
 ///     .with_realm("orders")?;
 /// # let _ = authenticator;
 /// # Ok::<(), portcullis::ConfigError>(())
@@ -48,20 +49,32 @@ pub struct ApiKeyAuthenticator {
 #[derive(Clone)]
 struct Shared {
     store: Arc<dyn ApiKeyStore>,
-    format: ApiKeyFormat,
+    formats: Formats,
+    header: HeaderName,
+    peppers: Option<Peppers>,
+    accept_unpeppered: bool,
+    tenant: Option<Box<str>>,
+    uses: Option<UseLog>,
+    strip_credential: bool,
     store_name: Arc<str>,
     offer: Vec<Challenge>,
     refusal: Challenges,
 }
 
 impl ApiKeyAuthenticator {
-    /// Asks this store. Keys have the prefix `pc`, the realm is `api`, the store's name is `api-keys`.
+    /// Asks this store. Keys have the prefix `pc` and no environment, the realm is `api`, the store's name is `api-keys`.
     pub fn new(store: impl ApiKeyStore) -> Self {
         // A constant realm makes no error; a unit test checks it.
         let (offer, refusal) = challenges("api").unwrap_or_default();
         let shared = Shared {
             store: Arc::new(store),
-            format: ApiKeyFormat::default(),
+            formats: Formats { own: ApiKeyFormat::default(), legacy: None },
+            header: X_API_KEY.clone(),
+            peppers: None,
+            accept_unpeppered: false,
+            tenant: None,
+            uses: None,
+            strip_credential: false,
             store_name: "api-keys".into(),
             offer,
             refusal,
@@ -69,21 +82,65 @@ impl ApiKeyAuthenticator {
         Self { shared: Arc::new(shared) }
     }
 
-    /// Takes keys of this format, and no others.
-    pub fn with_format(mut self, format: ApiKeyFormat) -> Self {
-        Arc::make_mut(&mut self.shared).format = format;
-        self
+    /// Takes keys of this format, and of its environment alone.
+    pub fn with_format(self, format: ApiKeyFormat) -> Self {
+        self.set(|shared| shared.formats.own = format)
+    }
+
+    /// Takes keys that were hashed under one of these peppers, and no others: whoever can write to the store but has no pepper
+    /// makes no key.
+    pub fn with_peppers(self, peppers: Peppers) -> Self {
+        self.set(|shared| shared.peppers = Some(peppers))
+    }
+
+    /// Beside peppers, takes keys as well that were made before there was one. Until they are rotated, who can write to the
+    /// store can make a key.
+    pub fn accept_unpeppered(self) -> Self {
+        self.set(|shared| shared.accept_unpeppered = true)
+    }
+
+    /// Takes keys as well that another system made: see [`LegacyFormat`].
+    pub fn accept_legacy(self, format: LegacyFormat) -> Self {
+        self.set(|shared| shared.formats.legacy = Some(format))
+    }
+
+    /// Takes keys of owners in this tenant alone. A key of another one is refused like one that does not exist.
+    ///
+    /// # Errors
+    /// If the tenant is empty, has more than 256 bytes or a control character.
+    pub fn for_tenant(self, tenant: &str) -> Result<Self, ConfigError> {
+        super::bounds::tenant(tenant)?;
+        Ok(self.set(|shared| shared.tenant = Some(tenant.into())))
+    }
+
+    /// Reads keys from this header field, instead of `X-API-Key`.
+    ///
+    /// # Errors
+    /// If it is a field that carries something else: `Authorization`, `Proxy-Authorization`, `Cookie`, `Host`.
+    pub fn with_header(self, name: HeaderName) -> Result<Self, ConfigError> {
+        if [header::AUTHORIZATION, header::PROXY_AUTHORIZATION, header::COOKIE, header::HOST].contains(&name) {
+            return Err(ConfigError::new("API key header", name.as_str(), "carries something else"));
+        }
+        Ok(self.set(|shared| shared.header = name))
+    }
+
+    /// Notes when keys are used, and from where.
+    pub fn record_uses(self, log: UseLog) -> Self {
+        self.set(|shared| shared.uses = Some(log))
+    }
+
+    /// Removes the field that the key came in, once it is found good: neither the handler nor what the handler calls sees it.
+    pub fn strip_credential(self) -> Self {
+        self.set(|shared| shared.strip_credential = true)
     }
 
     /// Sets the realm that challenges name.
     ///
     /// # Errors
     /// If the realm is empty or has a character that a challenge cannot carry, as [`Challenge::new`] says.
-    pub fn with_realm(mut self, realm: &str) -> Result<Self, ConfigError> {
+    pub fn with_realm(self, realm: &str) -> Result<Self, ConfigError> {
         let (offer, refusal) = challenges(realm)?;
-        let shared = Arc::make_mut(&mut self.shared);
-        (shared.offer, shared.refusal) = (offer, refusal);
-        Ok(self)
+        Ok(self.set(|shared| (shared.offer, shared.refusal) = (offer, refusal)))
     }
 
     /// Sets the store's name: the [`issuer`](crate::Principal::issuer) of the principals. Two stores that name their
@@ -91,65 +148,119 @@ impl ApiKeyAuthenticator {
     ///
     /// # Errors
     /// If the name is empty.
-    pub fn with_store_name(mut self, name: &str) -> Result<Self, ConfigError> {
+    pub fn with_store_name(self, name: &str) -> Result<Self, ConfigError> {
         if name.is_empty() {
             return Err(ConfigError::new("key store name", "\"\"", "must not be empty"));
         }
-        Arc::make_mut(&mut self.shared).store_name = name.into();
-        Ok(self)
+        Ok(self.set(|shared| shared.store_name = name.into()))
     }
 
-    /// The key that the request carries, hashed; None if it carries none of ours.
-    fn presented(&self, head: &RequestHead<'_>) -> Result<Option<Presented>, Rejection> {
-        let own_header = head.single_header(&X_API_KEY)?.map(|text| self.shared.format.read(text));
-        let found = match (own_header, self.in_authorization(head)?) {
-            (Some(_), Some(_)) => {
-                return Err(Rejection::new(RejectionKind::InvalidRequest, "API key: presented in two places"));
-            }
-            (found, None) | (None, found) => found,
+    fn set(mut self, change: impl FnOnce(&mut Shared)) -> Self {
+        change(Arc::make_mut(&mut self.shared));
+        self
+    }
+
+    /// The key that the request carries, and where; None if it carries none of ours.
+    fn carried(&self, head: &RequestHead<'_>) -> Result<Option<(Presented, Carried)>, Rejection> {
+        match place::find(&self.shared.formats, &self.shared.header, head)? {
+            None => Ok(None),
+            Some((Some(key), carried)) => Ok(Some((key, carried))),
+            Some((None, _)) => Err(self.refuse("API key: malformed, or of another format".into())),
+        }
+    }
+
+    fn conclude(
+        &self,
+        head: &RequestHead<'_>,
+        (presented, carried): &(Presented, Carried),
+        found: Found,
+        at: Instants,
+    ) -> Outcome {
+        let hit = match found {
+            Ok(hit) => hit,
+            Err(error) => return unanswered(&error).into(),
         };
-        found.map(|key| key.ok_or_else(|| self.refuse("API key: malformed, or of another format"))).transpose()
+        let reason = match self.check_secret(presented, hit.as_ref(), at) {
+            Ok(hit) => match self.refusal(head, presented, hit, at) {
+                None => return Outcome::Verified(self.verified(head, hit, *carried, at)),
+                Some(reason) => reason,
+            },
+            Err(reason) => reason,
+        };
+        self.refuse(format!("API key {}: {reason}", presented.id).into()).into()
     }
 
-    /// What `Authorization` holds: nothing of ours, or a key, or what was meant to be one.
-    fn in_authorization(&self, head: &RequestHead<'_>) -> Result<Option<Option<Presented>>, Rejection> {
-        let format = &self.shared.format;
-        let Some(credential) = head.authorization()? else { return Ok(None) };
-        let (scheme, token) = (|scheme| credential.is_scheme(scheme), credential.token());
-        Ok(if scheme(SCHEME) || (scheme("Bearer") && format.claims(token)) {
-            Some(format.read(token))
-        } else if scheme("Basic") {
-            in_basic(format, token)
-        } else {
-            None
+    /// Gives the record whose key the presented one is. The same work, whatever was found: one HMAC if there are peppers, one
+    /// comparison.
+    fn check_secret<'a>(
+        &self,
+        presented: &Presented,
+        hit: Option<&'a Hit>,
+        at: Instants,
+    ) -> Result<&'a Hit, &'static str> {
+        let peppers = self.shared.peppers.as_ref();
+        let pepper = hit.and_then(|hit| match hit.record().scheme() {
+            HashScheme::HmacSha256 { pepper } => Some(pepper),
+            HashScheme::Sha256 | HashScheme::LegacySha256 => None,
+        });
+        let keyed = peppers.and_then(|peppers| presented.keyed(peppers, pepper));
+        let made = if pepper.is_some() { keyed.as_ref().unwrap_or(&NO_SUCH_KEY) } else { &presented.sha256 };
+        let same = *made == *hit.map_or(&NO_SUCH_KEY, |hit| hit.record().hash());
+
+        let hit = hit.ok_or("unknown id")?;
+        let scheme = hit.record().scheme();
+        if presented.is_legacy() != (scheme == HashScheme::LegacySha256) {
+            return Err("wrong secret");
+        }
+        match scheme {
+            HashScheme::HmacSha256 { pepper } if !peppers.is_some_and(|peppers| peppers.holds(pepper)) => {
+                not_held(hit, pepper, at);
+                Err("cannot be verified: its pepper is not held")
+            }
+            _ if !same => Err("wrong secret"),
+            HashScheme::Sha256 if peppers.is_some() && !self.shared.accept_unpeppered => {
+                Err("was hashed without a pepper")
+            }
+            HashScheme::Sha256 | HashScheme::HmacSha256 { .. } | HashScheme::LegacySha256 => Ok(hit),
+        }
+    }
+
+    /// Why a key whose secret is right is not accepted.
+    fn refusal(&self, head: &RequestHead<'_>, presented: &Presented, hit: &Hit, at: Instants) -> Option<&'static str> {
+        let (shared, record) = (&*self.shared, hit.record());
+        if !presented.in_environment || record.environment() != shared.formats.own.in_environment() {
+            return Some("of another environment");
+        }
+        if shared.tenant.is_some() && record.tenant() != shared.tenant.as_deref() {
+            return Some("of another tenant");
+        }
+        if hit.owner_disabled() {
+            return Some("owner disabled");
+        }
+        record.refusal(at.unix_seconds()).or_else(|| {
+            let vouched = || head.client().map_or_else(|| peer(head), ClientInfo::vouched_address);
+            (!record.addresses().is_empty() && !record.allows(vouched())).then_some("address not allowed")
         })
     }
 
-    /// The key's owner. What stood in `X-API-Key` leaves an `Authorization` unread.
-    fn identity(&self, head: &RequestHead<'_>, record: &ApiKeyRecord) -> Identity {
-        let identity = Identity::from(record.principal(&self.shared.store_name));
-        if head.headers().contains_key(&X_API_KEY) { identity.leaving_authorization() } else { identity }
-    }
-
-    fn conclude(&self, head: &RequestHead<'_>, presented: &Presented, found: Found, at: Instants) -> Outcome {
-        let record = match found {
-            Ok(record) => record,
-            Err(error) => return Rejection::new(RejectionKind::Unavailable, format!("API key: {error}")).into(),
+    fn verified(&self, head: &RequestHead<'_>, hit: &Hit, carried: Carried, at: Instants) -> Identity {
+        let (shared, record) = (&*self.shared, hit.record());
+        if let Some(log) = &shared.uses
+            && record.is_first_use_in_a_while(at.unix_seconds())
+        {
+            log.note(KeyUse::new(*record.id(), LastUse::new(at.unix_seconds(), client(head))));
+        }
+        let identity = Identity::from(record.principal(&shared.store_name));
+        let (identity, field) = match carried {
+            // What stood in there leaves an `Authorization` unread.
+            Carried::InOwnField => (identity.leaving_authorization(), &shared.header),
+            Carried::InAuthorization => (identity, &header::AUTHORIZATION),
         };
-        let same = presented.hash == *record.as_deref().map_or(&NO_SUCH_KEY, |record| record.hash());
-        let reason = match record {
-            None => "API key: unknown id",
-            Some(_) if !same => "API key: wrong secret",
-            Some(record) => match record.refusal(at) {
-                None => return Outcome::Verified(self.identity(head, &record)),
-                Some(reason) => reason,
-            },
-        };
-        self.refuse(reason).into()
+        if shared.strip_credential { identity.stripping(field.clone()) } else { identity }
     }
 
     /// One answer for every bad key; only the operator learns why.
-    fn refuse(&self, reason: &'static str) -> Rejection {
+    fn refuse(&self, reason: std::borrow::Cow<'static, str>) -> Rejection {
         Rejection::new(RejectionKind::InvalidCredential, reason).with_challenges(self.shared.refusal.clone())
     }
 }
@@ -157,24 +268,33 @@ impl ApiKeyAuthenticator {
 #[async_trait]
 impl Authenticator for ApiKeyAuthenticator {
     fn challenges(&self) -> Vec<Challenge> {
+        static UNPEPPERED: log::Once = log::Once::new();
+        if self.shared.peppers.is_none() {
+            UNPEPPERED.info("API keys are hashed without a pepper: who can write to their store can make keys");
+        }
         self.shared.offer.clone()
     }
 
     fn credential_headers(&self) -> Vec<HeaderName> {
-        vec![header::AUTHORIZATION, X_API_KEY.clone()]
+        vec![header::AUTHORIZATION, self.shared.header.clone()]
     }
 
     fn authenticate_now(&self, head: &RequestHead<'_>, at: Instants) -> Now<Outcome> {
-        match self.presented(head) {
-            Ok(Some(key)) => self.shared.store.find_now(&key.id).map(|found| self.conclude(head, &key, found, at)),
+        match self.carried(head) {
+            Ok(Some(key)) => {
+                self.shared.store.find_now(lookup(head, &key.0, at)).map(|found| self.conclude(head, &key, found, at))
+            }
             Ok(None) => Now::Known(Outcome::Absent),
             Err(rejection) => Now::Known(rejection.into()),
         }
     }
 
     async fn authenticate(&self, head: &RequestHead<'_>, at: Instants) -> Outcome {
-        match self.presented(head) {
-            Ok(Some(key)) => self.conclude(head, &key, self.shared.store.find(&key.id).await, at),
+        match self.carried(head) {
+            Ok(Some(key)) => {
+                let found = self.shared.store.find(lookup(head, &key.0, at)).await;
+                self.conclude(head, &key, found, at)
+            }
             Ok(None) => Outcome::Absent,
             Err(rejection) => rejection.into(),
         }
@@ -185,40 +305,215 @@ impl fmt::Debug for ApiKeyAuthenticator {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ApiKeyAuthenticator")
             .field("store", &self.shared.store)
-            .field("format", &self.shared.format)
+            .field("formats", &self.shared.formats)
+            .field("peppers", &self.shared.peppers)
             .field("store_name", &self.shared.store_name)
             .finish_non_exhaustive()
     }
 }
 
+fn lookup(head: &RequestHead<'_>, presented: &Presented, at: Instants) -> Lookup {
+    Lookup::new(presented.id, at).from_client(client(head))
+}
+
+/// The address that misses are charged to.
+fn client(head: &RequestHead<'_>) -> Option<IpAddr> {
+    head.client().map_or_else(|| peer(head), ClientInfo::address)
+}
+
+/// Where the connection comes from, for an authenticator that no other layer helps.
+fn peer(head: &RequestHead<'_>) -> Option<IpAddr> {
+    head.connection().and_then(|connection| connection.peer()).map(|peer| peer.ip().to_canonical())
+}
+
+/// The store did not answer.
+fn unanswered(error: &StoreError) -> Rejection {
+    let kind = match error.kind() {
+        StoreErrorKind::Throttled => RejectionKind::RateLimited,
+        StoreErrorKind::Unavailable | StoreErrorKind::Corrupt | StoreErrorKind::Conflict => RejectionKind::Unavailable,
+    };
+    let rejection = Rejection::new(kind, format!("API key: {error}"));
+    match error.retry_after() {
+        Some(wait) => rejection.with_retry_after(u32::try_from(wait.as_secs()).unwrap_or(u32::MAX)),
+        None => rejection,
+    }
+}
+
+/// An operator's mistake: the client is refused like anybody.
+fn not_held(hit: &Hit, pepper: PepperId, at: Instants) {
+    static SAID: log::Seldom = log::Seldom::new();
+    let id = hit.record().id();
+    SAID.error(
+        at,
+        &format!("API key {id} was hashed under the pepper {pepper}, which is not held: add it as a previous one"),
+    );
+}
+
 /// What a request without a key is offered, and what one with a bad key gets: written once.
 fn challenges(realm: &str) -> Result<(Vec<Challenge>, Challenges), ConfigError> {
-    let offer = Challenge::new(SCHEME, realm)?;
+    let offer = Challenge::new(place::SCHEME, realm)?;
     let refusal = offer.clone().with("error", "invalid_key")?;
     Ok((vec![offer], [refusal].into_iter().collect()))
 }
 
-/// A key as the user name of Basic, with an empty password (RFC 7617 §2). Anything else is somebody's password, not ours,
-/// and is let go; a key with a password is ours and bad.
-fn in_basic(format: &ApiKeyFormat, token: &str) -> Option<Option<Presented>> {
-    let mut buffer = Zeroizing::new([0_u8; (MAX_TEXT + 1).div_ceil(3) * 3]);
-    // Fails as well if it is too long for a key with a colon after it.
-    let length = STANDARD.decode_slice(token, &mut *buffer).ok()?;
-    let (user, password) = std::str::from_utf8(buffer.get(..length)?).ok()?.split_once(':')?;
-    format.claims(user).then(|| if password.is_empty() { format.read(user) } else { None })
-}
-
 #[cfg(test)]
 mod tests {
+    use std::{
+        sync::atomic::{AtomicUsize, Ordering},
+        time::Duration,
+    };
+
     use super::*;
-    use crate::api_key::MemoryKeyStore;
+    use crate::{
+        api_key::{
+            ApiKeyAdmin, ApiKeyRecord, KeyIssuer, KeyLife, MemoryKeyStore, NewApiKey, Owner, RecordFields, Revocation,
+            counted,
+        },
+        secret::Secret,
+    };
 
     #[test]
     fn the_default_realm_makes_challenges() {
         let authenticator = ApiKeyAuthenticator::new(MemoryKeyStore::new());
         assert_eq!(authenticator.challenges()[0].to_string(), r#"ApiKey realm="api""#);
-        let refusal = authenticator.refuse("test");
+        let refusal = authenticator.refuse("test".into());
         assert_eq!(refusal.challenges().values(), [r#"ApiKey realm="api", error="invalid_key""#]);
+    }
+
+    /// Counts how often it is asked.
+    #[derive(Debug)]
+    struct Counting(MemoryKeyStore, AtomicUsize);
+
+    #[async_trait]
+    impl ApiKeyStore for Counting {
+        fn find_now(&self, lookup: Lookup) -> Now<Found> {
+            self.1.fetch_add(1, Ordering::SeqCst);
+            self.0.find_now(lookup)
+        }
+
+        async fn find(&self, lookup: Lookup) -> Found {
+            self.1.fetch_add(1, Ordering::SeqCst);
+            self.0.find(lookup).await
+        }
+    }
+
+    const AT: Instants = Instants::new(1_000_000_000_000, 0);
+
+    fn pepper(name: &str, byte: u8) -> Peppers {
+        Peppers::new(name.parse().unwrap(), Secret::new(vec![byte; 32])).unwrap()
+    }
+
+    /// What a text costs: questions to the store, digests and HMACs. And what came of it.
+    fn cost(keys: &ApiKeyAuthenticator, asked: &Counting, text: &str) -> ([usize; 3], Outcome) {
+        let request = http::Request::get("/").header("x-api-key", text).body(()).unwrap();
+        asked.1.store(0, Ordering::SeqCst);
+        counted::DIGESTS.set(0);
+        counted::HMACS.set(0);
+        let Now::Known(outcome) = keys.authenticate_now(&RequestHead::of(&request), AT) else { panic!("waits") };
+        ([asked.1.load(Ordering::SeqCst), counted::DIGESTS.get(), counted::HMACS.get()], outcome)
+    }
+
+    #[test]
+    fn every_bad_key_costs_the_same() {
+        let format = |environment| ApiKeyFormat::new("acme").unwrap().environment(environment).unwrap();
+        let (live, test) = (KeyIssuer::new().with_format(format("live")), KeyIssuer::new().with_format(format("test")));
+        let peppered = |name, byte| live.clone().with_peppers(pepper(name, byte));
+        let billing = || NewApiKey::for_subject("billing");
+        let tenant = || billing().tenant("acme");
+        for peppers in [None, Some(pepper("b", 2).previous("a".parse().unwrap(), Secret::new(vec![1; 32])).unwrap())] {
+            let store = Arc::new(Counting(MemoryKeyStore::new(), AtomicUsize::new(0)));
+            let issuer = match &peppers {
+                None => live.clone(),
+                Some(peppers) => live.clone().with_peppers(peppers.clone()),
+            };
+            let mint = |issuer: &KeyIssuer, key: NewApiKey, change: &dyn Fn(ApiKeyRecord) -> Option<ApiKeyRecord>| {
+                let (key, record) = issuer.mint(key, AT).unwrap();
+                change(record).into_iter().for_each(|record| store.0.add(record).unwrap());
+                key.expose().to_owned()
+            };
+            let (keep, lose) = (|record| Some(record), |_| None);
+            let day = KeyLife::For(Duration::from_secs(86_400));
+            let with = |change: fn(&mut RecordFields)| {
+                move |record: ApiKeyRecord| {
+                    let mut fields = record.fields();
+                    change(&mut fields);
+                    Some(fields.check().unwrap())
+                }
+            };
+            let good = mint(&issuer, tenant(), &keep);
+            let bad = [
+                ("unknown id", mint(&issuer, tenant(), &lose)),
+                ("wrong secret", mint(&issuer, tenant(), &with(|fields| fields.hash = KeyHash::from_bytes([7; 32])))),
+                ("wrong secret", mint(&issuer, tenant(), &with(|fields| fields.hash = NO_SUCH_KEY))),
+                ("revoked", mint(&issuer, tenant(), &with(|fields| fields.revoked = Revocation::new(999, "").ok()))),
+                ("expired", mint(&issuer, tenant().lives(day), &with(|fields| fields.expires = Some(1_000)))),
+                ("not valid yet", mint(&issuer, tenant().not_before(1_001), &keep)),
+                ("of another environment", mint(&test, tenant(), &lose)),
+                ("of another environment", mint(&issuer, tenant(), &with(|fields| fields.environment = None))),
+                ("of another tenant", mint(&issuer, billing().tenant("other"), &keep)),
+                ("of another tenant", mint(&issuer, billing(), &keep)),
+                ("address not allowed", mint(&issuer, tenant().address("10.0.0.0/8".parse().unwrap()), &keep)),
+                ("cannot be verified", mint(&peppered("zzz", 9), tenant(), &keep)),
+                ("owner disabled", mint(&issuer, NewApiKey::for_subject("left").tenant("acme"), &keep)),
+            ];
+            let left = Owner::new("left").unwrap().in_tenant("acme").unwrap();
+            assert!(at_once(store.0.disable_owner(&left, &Revocation::new(999, "left").unwrap())));
+            let keys =
+                ApiKeyAuthenticator::new(Arc::clone(&store)).with_format(format("live")).for_tenant("acme").unwrap();
+            let keys = peppers.clone().into_iter().fold(keys, ApiKeyAuthenticator::with_peppers);
+
+            let (same, outcome) = cost(&keys, &store, &good);
+            assert!(matches!(outcome, Outcome::Verified(_)), "{outcome:?}");
+            assert_eq!(same, [1, 1, usize::from(peppers.is_some())]);
+            for (reason, text) in bad {
+                let (paid, outcome) = cost(&keys, &store, &text);
+                let Outcome::Refused(rejection) = outcome else { panic!("{reason}: {outcome:?}") };
+                let foreign = reason == "of another environment" && rejection.reason().contains("unknown id");
+                assert!(rejection.reason().contains(reason) || foreign, "{reason}: {rejection:?}");
+                assert_eq!(rejection.kind(), RejectionKind::InvalidCredential, "{reason}");
+                assert_eq!(paid, same, "{reason}");
+            }
+
+            let mistyped = good.replace(good.get(40..41).unwrap(), "x");
+            let (paid, _) = cost(&keys, &store, &mistyped);
+            assert_eq!(paid, [0, 1, 0], "a wrong checksum costs its one digest");
+            for malformed in ["acme_live_v1_x", "noise", &good.to_uppercase(), &format!("{good}0")] {
+                assert_eq!(cost(&keys, &store, malformed).0, [0, 0, 0], "{malformed}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_record_of_another_pepper_fits_no_secret() {
+        let (one, two) = (pepper("a", 1), pepper("b", 2));
+        let (key, record) = KeyIssuer::new().with_peppers(one.clone()).mint(NewApiKey::for_subject("x"), AT).unwrap();
+        let ask = |peppers: Option<Peppers>, scheme: HashScheme, hash: KeyHash| {
+            let store = Arc::new(Counting(MemoryKeyStore::new(), AtomicUsize::new(0)));
+            let mut fields = record.fields();
+            (fields.scheme, fields.hash) = (scheme, hash);
+            store.0.add(fields.check().unwrap()).unwrap();
+            let keys = ApiKeyAuthenticator::new(Arc::clone(&store));
+            let keys = peppers.into_iter().fold(keys, ApiKeyAuthenticator::with_peppers);
+            matches!(cost(&keys, &store, key.expose()).1, Outcome::Verified(_))
+        };
+        let (keyed, plain) = (*record.hash(), key.hash());
+        let both = two.clone().previous("a".parse().unwrap(), Secret::new(vec![1; 32])).unwrap();
+        assert!(ask(Some(one.clone()), record.scheme(), keyed));
+        assert!(ask(Some(both), record.scheme(), keyed), "rotated, and the old one held");
+        assert!(!ask(Some(two.clone()), record.scheme(), keyed), "not held");
+        assert!(!ask(Some(two.clone()), two.scheme(), keyed), "held, and another one");
+        assert!(!ask(None, record.scheme(), keyed), "no pepper at all");
+        assert!(!ask(None, record.scheme(), plain), "a plain hash that says it is keyed");
+        assert!(!ask(Some(one.clone()), record.scheme(), plain), "the same with its pepper");
+        assert!(!ask(Some(one.clone()), record.scheme(), NO_SUCH_KEY), "a hash of zeros");
+        assert!(!ask(Some(one), HashScheme::Sha256, plain), "what a writer without the pepper would write");
+        assert!(ask(None, HashScheme::Sha256, plain));
+    }
+
+    fn at_once(future: impl Future<Output = Result<bool, StoreError>>) -> bool {
+        let mut future = std::pin::pin!(future);
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        matches!(future.as_mut().poll(&mut context), std::task::Poll::Ready(Ok(true)))
     }
 
     #[test]
@@ -227,37 +522,9 @@ mod tests {
         assert!(new().with_realm("").is_err());
         assert!(new().with_realm("a\"b").is_err());
         assert!(new().with_store_name("").is_err());
+        assert!(new().for_tenant("").is_err());
+        assert!(new().with_header(header::AUTHORIZATION).is_err());
+        assert!(new().with_header(header::COOKIE).is_err());
         assert_eq!(new().with_realm("orders").unwrap().challenges()[0].to_string(), r#"ApiKey realm="orders""#);
-    }
-
-    #[test]
-    fn basic_is_read_strictly() {
-        let format = ApiKeyFormat::new("acme").unwrap(); // a length that base64 pads
-        let key = format.generate().unwrap();
-        let key = key.expose();
-        let encode = |text: &str| STANDARD.encode(text);
-        let good = encode(&format!("{key}:"));
-        let read = |token: &str| in_basic(&format, token).map(|key| key.is_some());
-        assert_eq!(read(&good), Some(true), "a key and no password");
-        for (name, token, expected) in [
-            ("a key and a password", encode(&format!("{key}:x")), Some(false)),
-            ("meant to be a key", encode("acme_v1_short:"), Some(false)),
-            ("a key of another prefix", encode(&format!("{key}:").replace("acme", "pc")), None),
-            ("no colon", encode(key), None),
-            ("a person", encode("alice:hunter2"), None),
-            ("a key as password", encode(&format!(":{key}")), None),
-            ("not base64", "!!!!".to_owned(), None),
-            ("padding left out", good.trim_end_matches('=').to_owned(), None),
-            ("too much padding", format!("{good}="), None),
-            ("not UTF-8", STANDARD.encode([0xff, b':']), None),
-            ("very long", encode(&format!("{key}:{}", "x".repeat(10_000))), None),
-        ] {
-            assert_ne!(token, good, "{name}");
-            assert_eq!(read(&token), expected, "{name}");
-        }
-        let longest = ApiKeyFormat::new("abcdefghijklmnop").unwrap();
-        let key = longest.generate().unwrap();
-        let token = encode(&format!("{}:", key.expose()));
-        assert!(in_basic(&longest, &token).is_some_and(|key| key.is_some()), "the longest key fits");
     }
 }

@@ -8,7 +8,7 @@ use aws_lc_rs::{
 use zeroize::Zeroizing;
 
 use crate::{
-    api_key::{KeyHash, KeyId, encoding},
+    api_key::{KeyHash, KeyId, PepperId, Peppers, encoding},
     error::ConfigError,
     secret::Secret,
 };
@@ -22,13 +22,15 @@ const CHECKSUM: usize = 5;
 const CHECKSUM_TEXT: usize = 8;
 /// Everything after the prefix.
 const TAIL_TEXT: usize = MARKER.len() + ID_TEXT + 1 + SECRET_TEXT + CHECKSUM_TEXT;
-/// The longest key: a prefix of 16 characters.
-pub(super) const MAX_TEXT: usize = 16 + TAIL_TEXT;
+/// The longest key: a prefix and an environment of 16 characters.
+pub(super) const MAX_TEXT: usize = 16 + 1 + 16 + TAIL_TEXT;
 
-/// How keys are written: `<prefix>_v1_<id>_<secret><checksum>`.
+/// How keys are written: `<prefix>[_<environment>]_v1_<id>_<secret><checksum>`.
 ///
-/// - `prefix`: `[a-z][a-z0-9]{1,15}`, `pc` by default. It names your product and, if you like, the environment:
-///   `acmelive`, `acmetest`. It has no `_`, so it ends at the first one and no prefix can be mistaken for another.
+/// - `prefix`: `[a-z][a-z0-9]{1,15}`, `pc` by default. It names your product. It has no `_`, so it ends at the first one and
+///   no prefix can be mistaken for another.
+/// - `environment`: of the same form, left out by default. A key works in its own environment alone; a record says it too,
+///   so that a text that was changed gains nothing.
 /// - `v1`: the version of this grammar.
 /// - `id`: 16 characters, 80 random bits; public.
 /// - `secret`: 40 characters, 200 bits from the operating system's generator.
@@ -41,14 +43,16 @@ pub(super) const MAX_TEXT: usize = 16 + TAIL_TEXT;
 /// ```
 /// use portcullis::api_key::ApiKeyFormat;
 ///
-/// let format = ApiKeyFormat::new("acme")?;
-/// assert_eq!(format.pattern(), "acme_v1_[0-9a-hjkmnp-tv-z]{16}_[0-9a-hjkmnp-tv-z]{48}");
+/// let format = ApiKeyFormat::new("acme")?.environment("live")?;
+/// assert_eq!(format.pattern(), "acme_live_v1_[0-9a-hjkmnp-tv-z]{16}_[0-9a-hjkmnp-tv-z]{48}");
 /// assert!(ApiKeyFormat::new("Acme_live").is_err());
 /// # Ok::<(), portcullis::ConfigError>(())
 /// ```
 #[derive(Clone, PartialEq, Eq)]
 pub struct ApiKeyFormat {
-    prefix: Arc<str>,
+    /// The prefix, and the environment after a `_`.
+    head: Arc<str>,
+    prefix_len: usize,
 }
 
 impl ApiKeyFormat {
@@ -57,49 +61,63 @@ impl ApiKeyFormat {
     /// # Errors
     /// If the prefix is not `[a-z][a-z0-9]{1,15}`.
     pub fn new(prefix: &str) -> Result<Self, ConfigError> {
-        let starts = prefix.starts_with(|first: char| first.is_ascii_lowercase());
-        if !starts
-            || !(2..=16).contains(&prefix.len())
-            || !prefix.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
-        {
-            return Err(ConfigError::new("API key prefix", format!("{prefix:?}"), "must be [a-z][a-z0-9]{1,15}"));
-        }
-        Ok(Self { prefix: prefix.into() })
+        check_word("API key prefix", prefix)?;
+        Ok(Self { head: prefix.into(), prefix_len: prefix.len() })
+    }
+
+    /// Keys for this environment alone: `live`, `test`. A key of another one is refused like one that does not exist.
+    ///
+    /// # Errors
+    /// If the environment is not `[a-z][a-z0-9]{1,15}`, or is `v` and digits.
+    pub fn environment(self, environment: &str) -> Result<Self, ConfigError> {
+        check_environment(environment)?;
+        Ok(Self { head: format!("{}_{environment}", self.prefix()).into(), prefix_len: self.prefix_len })
     }
 
     /// The prefix, without the `_` that ends it.
     #[must_use]
     pub fn prefix(&self) -> &str {
-        &self.prefix
+        self.head.get(..self.prefix_len).unwrap_or_default()
+    }
+
+    /// The environment, if there is one.
+    #[must_use]
+    pub fn in_environment(&self) -> Option<&str> {
+        self.head.get(self.prefix_len.saturating_add(1)..)
     }
 
     /// The regular expression of these keys, for a secret scanner. It has no anchors; put `\b` around it where the
     /// scanner wants them.
     #[must_use]
     pub fn pattern(&self) -> String {
-        let prefix = &*self.prefix;
+        let head = &*self.head;
         let rest = SECRET_TEXT + CHECKSUM_TEXT;
-        format!("{prefix}{MARKER}[0-9a-hjkmnp-tv-z]{{{ID_TEXT}}}_[0-9a-hjkmnp-tv-z]{{{rest}}}")
+        format!("{head}{MARKER}[0-9a-hjkmnp-tv-z]{{{ID_TEXT}}}_[0-9a-hjkmnp-tv-z]{{{rest}}}")
     }
 
     /// Reads a key, for a tool of yours: revoking one that was found in a log, for example. None if it is not a key of
-    /// this format or its checksum is wrong. At most 85 bytes are looked at.
+    /// this format or its checksum is wrong. At most 102 bytes are looked at.
     #[must_use]
     pub fn parse(&self, text: &str) -> Option<ApiKey> {
-        let Presented { id, hash } = self.read(text)?;
+        let Presented { id, sha256: hash, .. } = self.read(text).filter(|presented| presented.in_environment)?;
         Some(ApiKey { id, hash, text: Secret::from(text.to_owned()) })
     }
 
     /// Whether somebody meant this to be a key of this format.
     pub(super) fn claims(&self, text: &str) -> bool {
-        text.strip_prefix(&*self.prefix).is_some_and(|rest| rest.starts_with('_'))
+        text.strip_prefix(self.prefix()).is_some_and(|rest| rest.starts_with('_'))
     }
 
-    /// Reads a key without keeping it.
+    /// Reads a key of this prefix, of whatever environment, without keeping it.
     pub(super) fn read(&self, text: &str) -> Option<Presented> {
-        let tail = text.as_bytes().strip_prefix(self.prefix.as_bytes())?;
-        if tail.len() != TAIL_TEXT {
-            return None;
+        let (head, tail) = text.as_bytes().split_last_chunk::<TAIL_TEXT>()?;
+        let in_environment = head == self.head.as_bytes();
+        if !in_environment {
+            match head.strip_prefix(self.prefix().as_bytes())? {
+                [] => {}
+                [b'_', environment @ ..] if is_word(environment) => {}
+                _ => return None,
+            }
         }
         let (id_text, rest) = tail.strip_prefix(MARKER.as_bytes())?.split_first_chunk::<ID_TEXT>()?;
         let (secret_text, checksum_text) = rest.strip_prefix(b"_")?.split_first_chunk::<SECRET_TEXT>()?;
@@ -110,53 +128,100 @@ impl ApiKeyFormat {
         let mut checksum = [0; CHECKSUM];
         encoding::decode(checksum_text, &mut checksum)?;
 
-        let presented = material.present()?;
+        let presented = material.present(in_environment)?;
         (presented.checksum()? == checksum).then_some(presented)
     }
 
-    /// Makes a new key.
-    pub(super) fn generate(&self) -> Result<ApiKey, Unspecified> {
+    /// Makes a new key, and its hash under these peppers, or without.
+    pub(super) fn generate(&self, peppers: Option<&Peppers>) -> Result<(ApiKey, KeyHash), Unspecified> {
         let random = SystemRandom::new();
         let mut material = Material::new();
         random.fill(material.id())?;
         random.fill(material.secret())?;
-        let presented = material.present().ok_or(Unspecified)?;
-        let checksum = presented.checksum().ok_or(Unspecified)?;
-
         // Never grows, so no copy of the secret is left behind.
         let mut text = String::with_capacity(MAX_TEXT);
-        text.push_str(&self.prefix);
+        text.push_str(&self.head);
         text.push_str(MARKER);
         text.extend(encoding::encode(material.id()));
         text.push('_');
         text.extend(encoding::encode(material.secret()));
+        let presented = material.present(true).ok_or(Unspecified)?;
+        let checksum = presented.checksum().ok_or(Unspecified)?;
         text.extend(encoding::encode(&checksum));
-        Ok(ApiKey { id: presented.id, hash: presented.hash, text: Secret::from(text) })
+        let kept = match peppers {
+            Some(peppers) => presented.keyed(peppers, None).ok_or(Unspecified)?,
+            None => presented.sha256,
+        };
+        Ok((ApiKey { id: presented.id, hash: presented.sha256, text: Secret::from(text) }, kept))
     }
 }
 
 impl Default for ApiKeyFormat {
     /// The prefix `pc`.
     fn default() -> Self {
-        Self { prefix: "pc".into() }
+        Self { head: "pc".into(), prefix_len: 2 }
     }
 }
 
 impl fmt::Debug for ApiKeyFormat {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("ApiKeyFormat").field(&self.prefix).finish()
+        f.debug_tuple("ApiKeyFormat").field(&self.head).finish()
     }
+}
+
+fn check_word(setting: &str, word: &str) -> Result<(), ConfigError> {
+    if is_word(word.as_bytes()) {
+        return Ok(());
+    }
+    let shown: String = word.chars().take(64).collect();
+    Err(ConfigError::new(setting, format!("{shown:?}"), "must be [a-z][a-z0-9]{1,15}"))
+}
+
+/// `[a-z][a-z0-9]{1,15}`.
+fn is_word(word: &[u8]) -> bool {
+    word.first().is_some_and(u8::is_ascii_lowercase)
+        && (2..=16).contains(&word.len())
+        && word.iter().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
+}
+
+/// An environment is such a word too, but none that reads like the version of a format.
+pub(super) fn check_environment(environment: &str) -> Result<(), ConfigError> {
+    check_word("API key environment", environment)?;
+    if environment.strip_prefix('v').is_some_and(|rest| rest.bytes().all(|byte| byte.is_ascii_digit())) {
+        let problem = "reads like the version of a format";
+        return Err(ConfigError::new("API key environment", format!("{environment:?}"), problem));
+    }
+    Ok(())
 }
 
 /// What a request's key comes down to.
 pub(super) struct Presented {
     pub(super) id: KeyId,
-    pub(super) hash: KeyHash,
+    /// Over the material, or over the text of a legacy key.
+    pub(super) sha256: KeyHash,
+    /// None for a legacy key.
+    material: Option<Material>,
+    /// Whether its text names the environment of the format; that of a legacy key names none.
+    pub(super) in_environment: bool,
 }
 
 impl Presented {
+    pub(super) fn legacy(sha256: KeyHash) -> Self {
+        Self { id: sha256.legacy_id(), sha256, material: None, in_environment: true }
+    }
+
+    pub(super) const fn is_legacy(&self) -> bool {
+        self.material.is_none()
+    }
+
+    /// Its hash under a pepper, the current one if this is none. The same work for a legacy key, whose result fits nothing.
+    pub(super) fn keyed(&self, peppers: &Peppers, id: Option<PepperId>) -> Option<KeyHash> {
+        let material = self.material.as_ref().map_or(&self.sha256.as_bytes()[..], |material| &material.0[..]);
+        peppers.hash(id, material)
+    }
+
     fn checksum(&self) -> Option<[u8; CHECKSUM]> {
-        self.hash.as_bytes().first_chunk().copied()
+        self.sha256.as_bytes().first_chunk().copied()
     }
 }
 
@@ -181,11 +246,13 @@ impl Material {
         rest.split_at_mut(KeyId::LEN).1
     }
 
-    fn present(&self) -> Option<Presented> {
+    fn present(self, in_environment: bool) -> Option<Presented> {
         let [_, rest @ ..] = &*self.0;
         let id = KeyId::from_bytes(*rest.first_chunk()?);
-        let hash = KeyHash::from_bytes(digest(&SHA256, &*self.0).as_ref().try_into().ok()?);
-        Some(Presented { id, hash })
+        #[cfg(test)]
+        super::counted::DIGESTS.with(|count| count.set(count.get() + 1));
+        let sha256 = KeyHash::from_bytes(digest(&SHA256, &*self.0).as_ref().try_into().ok()?);
+        Some(Presented { id, sha256, material: Some(self), in_environment })
     }
 }
 
@@ -212,7 +279,7 @@ impl ApiKey {
         self.id
     }
 
-    /// What a store keeps of it.
+    /// SHA-256 over version, id and secret: what a store keeps of it where there is no pepper.
     #[must_use]
     pub const fn hash(&self) -> KeyHash {
         self.hash
@@ -264,7 +331,7 @@ mod tests {
     #[test]
     fn two_keys_differ_and_debug_shows_neither_secret() {
         let format = ApiKeyFormat::default();
-        let (one, other) = (format.generate().unwrap(), format.generate().unwrap());
+        let (one, other) = (format.generate(None).unwrap().0, format.generate(None).unwrap().0);
         assert_ne!(one.id(), other.id());
         assert_ne!(one.expose(), other.expose());
         assert_eq!(one.expose().len(), 2 + TAIL_TEXT);
@@ -275,7 +342,7 @@ mod tests {
 
     #[test]
     fn a_longer_or_shorter_prefix_is_another_format() {
-        let key = ApiKeyFormat::new("acme").unwrap().generate().unwrap();
+        let key = ApiKeyFormat::new("acme").unwrap().generate(None).unwrap().0;
         for prefix in ["acm", "acme1", "pc"] {
             let other = ApiKeyFormat::new(prefix).unwrap();
             assert!(other.parse(key.expose()).is_none(), "{prefix}");
@@ -304,7 +371,7 @@ mod tests {
         #[test]
         fn any_change_of_one_character_is_refused(place in 0..2 + TAIL_TEXT, put in any::<char>()) {
             let format = ApiKeyFormat::default();
-            let key = format.generate().unwrap();
+            let key = format.generate(None).unwrap().0;
             let mut characters: Vec<char> = key.expose().chars().collect();
             prop_assume!(characters[place] != put);
             characters[place] = put;
@@ -314,7 +381,7 @@ mod tests {
         #[test]
         fn round_trip(prefix in "[a-z][a-z0-9]{1,15}") {
             let format = ApiKeyFormat::new(&prefix).unwrap();
-            let key = format.generate().unwrap();
+            let key = format.generate(None).unwrap().0;
             let read = format.parse(key.expose()).unwrap();
             prop_assert_eq!(read.id(), key.id());
             prop_assert_eq!(read.hash(), key.hash());

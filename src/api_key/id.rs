@@ -1,5 +1,6 @@
 use std::{fmt, str::FromStr};
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use subtle::ConstantTimeEq;
 
 use crate::{api_key::encoding, error::ConfigError};
@@ -65,7 +66,19 @@ impl FromStr for KeyId {
     }
 }
 
-/// What a store keeps of a key: SHA-256 over version, id and secret.
+impl Serialize for KeyId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for KeyId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+    }
+}
+
+/// What a store keeps of a key: 32 bytes, made as the record's [`HashScheme`](crate::api_key::HashScheme) says.
 ///
 /// `==` takes the same time wherever two hashes differ; `Debug` shows nothing. The secret has 200 random bits, so a fast
 /// hash is enough: there is nothing to guess that a slow one would protect.
@@ -92,6 +105,12 @@ impl KeyHash {
     #[must_use]
     pub const fn as_bytes(&self) -> &[u8; Self::LEN] {
         &self.0
+    }
+
+    /// The id of the legacy key that this is the hash of.
+    pub(super) fn legacy_id(&self) -> KeyId {
+        let [a, b, c, d, e, f, g, h, i, j, ..] = self.0;
+        KeyId([a, b, c, d, e, f, g, h, i, j])
     }
 }
 

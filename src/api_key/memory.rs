@@ -1,21 +1,27 @@
 use std::{
-    collections::{BTreeSet, HashMap},
+    borrow::Borrow,
+    collections::{HashMap, HashSet},
     fmt,
-    ops::Bound,
-    sync::{Arc, Mutex, PoisonError, RwLock},
+    hash::{Hash, Hasher},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+    time::Duration,
 };
 
 use async_trait::async_trait;
 use foldhash::fast::RandomState;
 
 use crate::{
-    api_key::{ApiKeyAdmin, ApiKeyRecord, ApiKeyStore, Found, KeyId, MAX_PAGE, Revocation},
+    api_key::{
+        ApiKeyAdmin, ApiKeyRecord, ApiKeyStore, ChangeFeed, Found, Hit, KeyChange, KeyFilter, KeyId, KeyUse, Lookup,
+        MAX_PAGE, Owner, Revocation, Rotation,
+    },
     clock::Instants,
     error::{StoreError, StoreErrorKind},
     now::Now,
 };
 
 const NAME: &str = "memory";
+const SHARDS: usize = 256;
 
 /// Keys in memory: for tests, and for services whose keys come from their configuration. Gone when the process ends.
 ///
@@ -30,12 +36,66 @@ const NAME: &str = "memory";
 /// let authenticator = ApiKeyAuthenticator::new(Arc::clone(&store));
 /// # let _ = authenticator;
 /// ```
-#[derive(Default)]
 pub struct MemoryKeyStore {
-    records: RwLock<HashMap<KeyId, Arc<ApiKeyRecord>, RandomState>>,
-    /// The same ids in order, so that a page costs its own length. Locked before `records` where both are.
-    ids: Mutex<BTreeSet<KeyId>>,
+    /// By the first byte of the id, so that the shards are in the order of the ids.
+    shards: Box<[Shard]>,
+    /// The owners that are disabled. Held while anything changes: one change at a time.
+    disabled: Mutex<HashMap<Owner, Revocation>>,
+    changes: ChangeFeed,
 }
+
+/// In a cache line of its own: two requests for keys of two shards do not meet.
+#[derive(Default)]
+#[repr(align(64))]
+struct Shard(RwLock<HashSet<Entry, RandomState>>);
+
+impl Shard {
+    fn read(&self) -> RwLockReadGuard<'_, HashSet<Entry, RandomState>> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, HashSet<Entry, RandomState>> {
+        self.0.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// 24 bytes. A change puts another one in its place.
+#[derive(Clone)]
+struct Entry {
+    record: Arc<ApiKeyRecord>,
+    id: KeyId,
+    owner_disabled: bool,
+}
+
+impl Entry {
+    fn new(record: ApiKeyRecord, owner_disabled: bool) -> Self {
+        Self { id: *record.id(), record: Arc::new(record), owner_disabled }
+    }
+
+    fn hit(&self) -> Hit {
+        Hit::new(Arc::clone(&self.record)).with_owner_disabled(self.owner_disabled)
+    }
+}
+
+impl Borrow<KeyId> for Entry {
+    fn borrow(&self) -> &KeyId {
+        &self.id
+    }
+}
+
+impl Hash for Entry {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.id.hash(state);
+    }
+}
+
+impl PartialEq for Entry {
+    fn eq(&self, other: &Self) -> bool {
+        self.id == other.id
+    }
+}
+
+impl Eq for Entry {}
 
 impl MemoryKeyStore {
     /// An empty store.
@@ -50,19 +110,18 @@ impl MemoryKeyStore {
     /// [`Conflict`](StoreErrorKind::Conflict) if the id exists.
     pub fn add(&self, record: ApiKeyRecord) -> Result<(), StoreError> {
         let id = *record.id();
-        let record = Arc::new(record);
-        let mut ids = self.ids.lock().unwrap_or_else(PoisonError::into_inner);
-        if !ids.insert(id) {
-            return Err(StoreError::new(StoreErrorKind::Conflict, NAME));
+        {
+            let disabled = self.change();
+            self.add_to(&disabled, record)?;
         }
-        self.records.write().unwrap_or_else(PoisonError::into_inner).insert(id, record);
+        self.changes.publish(&KeyChange::Key(id));
         Ok(())
     }
 
     /// How many keys there are, revoked and expired ones included.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.records.read().unwrap_or_else(PoisonError::into_inner).len()
+        self.shards.iter().map(|shard| shard.read().len()).sum()
     }
 
     /// Whether there is no key.
@@ -71,39 +130,157 @@ impl MemoryKeyStore {
         self.len() == 0
     }
 
-    fn get(&self, id: &KeyId) -> Option<Arc<ApiKeyRecord>> {
-        self.records.read().unwrap_or_else(PoisonError::into_inner).get(id).cloned()
+    fn shard(&self, id: &KeyId) -> Option<&Shard> {
+        let [first, ..] = *id.as_bytes();
+        self.shards.get(usize::from(first))
     }
 
-    fn revoke_now(&self, id: &KeyId, at: Instants, reason: &str) -> bool {
-        let mut records = self.records.write().unwrap_or_else(PoisonError::into_inner);
-        let Some(record) = records.get_mut(id) else { return false };
-        if record.revocation().is_none() {
-            let revocation = Revocation::new(at.unix_seconds(), reason);
-            *record = Arc::new(ApiKeyRecord::clone(record).with_revocation(revocation));
+    fn find_entry(&self, id: &KeyId) -> Option<Hit> {
+        self.shard(id)?.read().get(id).map(Entry::hit)
+    }
+
+    /// Begins a change.
+    fn change(&self) -> MutexGuard<'_, HashMap<Owner, Revocation>> {
+        self.disabled.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn add_to(&self, disabled: &HashMap<Owner, Revocation>, record: ApiKeyRecord) -> Result<(), StoreError> {
+        let id = *record.id();
+        let conflict = || StoreError::new(StoreErrorKind::Conflict, NAME).about(format!("key {id}"));
+        let entry = Entry::new(record, false);
+        let entry = Entry { owner_disabled: disabled.contains_key(entry.record.owner()), ..entry };
+        let mut shard = self.shard(&id).ok_or_else(conflict)?.write();
+        if shard.insert(entry) { Ok(()) } else { Err(conflict()) }
+    }
+
+    /// Puts what `change` makes of a record in its place, if it makes something of it. False if there is no such key.
+    fn replace(&self, id: &KeyId, change: impl FnOnce(&ApiKeyRecord) -> Option<ApiKeyRecord>) -> bool {
+        let Some(shard) = self.shard(id) else { return false };
+        // Made outside the lock: changes come one at a time, so nobody else changes it meanwhile.
+        let Some(hit) = self.find_entry(id) else { return false };
+        if let Some(record) = change(hit.record()) {
+            let old = shard.write().replace(Entry::new(record, hit.owner_disabled()));
+            drop(old);
         }
         true
     }
 
-    fn page(&self, after: Option<&KeyId>, limit: usize) -> Vec<Arc<ApiKeyRecord>> {
-        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let page: Vec<KeyId> = {
-            let ids = self.ids.lock().unwrap_or_else(PoisonError::into_inner);
-            ids.range((start, Bound::Unbounded)).take(limit.min(MAX_PAGE)).copied().collect()
+    fn rotate_now(&self, rotation: Rotation) -> Result<bool, StoreError> {
+        let (old, new) = (*rotation.old(), *rotation.record().id());
+        {
+            let disabled = self.change();
+            let Some(hit) = self.find_entry(&old) else { return Ok(false) };
+            let Some(shortened) = rotation.shorten(hit.record()) else {
+                return Err(StoreError::new(StoreErrorKind::Conflict, NAME).about(format!("key {old}")));
+            };
+            self.add_to(&disabled, rotation.record().clone())?;
+            self.replace(&old, |_| Some(shortened));
+        }
+        self.changes.publish(&KeyChange::Key(old));
+        self.changes.publish(&KeyChange::Key(new));
+        Ok(true)
+    }
+
+    fn revoke_now(&self, id: &KeyId, revocation: &Revocation) -> bool {
+        let exists = {
+            let _changing = self.change();
+            self.replace(id, |record| record.revocation().is_none().then(|| record.revoked(revocation)))
         };
-        let records = self.records.read().unwrap_or_else(PoisonError::into_inner);
-        page.iter().filter_map(|id| records.get(id).cloned()).collect()
+        if exists {
+            self.changes.publish(&KeyChange::Key(*id));
+        }
+        exists
+    }
+
+    /// Disables the owner, or enables them. Whether that changed anything.
+    fn set_owner(&self, owner: &Owner, disablement: Option<&Revocation>) -> bool {
+        {
+            let mut disabled = self.change();
+            match disablement {
+                Some(_) if disabled.contains_key(owner) => return false,
+                Some(disablement) => {
+                    disabled.insert(owner.clone(), disablement.clone());
+                }
+                None if disabled.remove(owner).is_none() => return false,
+                None => {}
+            }
+            for shard in &self.shards {
+                let mut shard = shard.write();
+                let theirs: Vec<Entry> = shard.iter().filter(|entry| entry.record.owner() == owner).cloned().collect();
+                for entry in theirs {
+                    shard.replace(Entry { owner_disabled: disablement.is_some(), ..entry });
+                }
+            }
+        }
+        self.changes.publish(&KeyChange::Owner(owner.clone()));
+        true
+    }
+
+    fn page(&self, filter: &KeyFilter, after: Option<&KeyId>, limit: usize) -> Vec<Hit> {
+        let limit = limit.min(MAX_PAGE);
+        let first = after.map_or(0, |id| usize::from(id.as_bytes()[0]));
+        let mut page = Vec::new();
+        for shard in self.shards.iter().skip(first) {
+            if page.len() >= limit {
+                break;
+            }
+            let start = page.len();
+            let shard = shard.read();
+            let entries = shard.iter().filter(|entry| after.is_none_or(|after| *after < entry.id));
+            page.extend(entries.map(Entry::hit).filter(|hit| filter.fits(hit)));
+            drop(shard);
+            if let Some(added) = page.get_mut(start..) {
+                added.sort_unstable_by_key(|hit| *hit.record().id());
+            }
+        }
+        page.truncate(limit);
+        page
+    }
+
+    fn purge_now(&self, at: Instants, kept: Duration) -> u64 {
+        let before = at.unix_seconds().saturating_sub(kept.as_secs());
+        let _changing = self.change();
+        let mut purged = 0_u64;
+        for shard in &self.shards {
+            shard.write().retain(|entry| {
+                let stays = entry.record.ended().is_none_or(|end| end >= before);
+                purged = purged.saturating_add(u64::from(!stays));
+                stays
+            });
+        }
+        purged
+    }
+
+    fn record_uses_now(&self, uses: &[KeyUse]) {
+        for used in uses {
+            let _changing = self.change();
+            self.replace(used.id(), |record| Some(record.used(used.last())));
+        }
+    }
+}
+
+impl Default for MemoryKeyStore {
+    fn default() -> Self {
+        Self {
+            shards: std::iter::repeat_with(Shard::default).take(SHARDS).collect(),
+            disabled: Mutex::default(),
+            changes: ChangeFeed::new(),
+        }
     }
 }
 
 #[async_trait]
 impl ApiKeyStore for MemoryKeyStore {
-    fn find_now(&self, id: &KeyId) -> Now<Found> {
-        Now::Known(Ok(self.get(id)))
+    fn find_now(&self, lookup: Lookup) -> Now<Found> {
+        Now::Known(Ok(self.find_entry(lookup.id())))
     }
 
-    async fn find(&self, id: &KeyId) -> Found {
-        Ok(self.get(id))
+    async fn find(&self, lookup: Lookup) -> Found {
+        Ok(self.find_entry(lookup.id()))
+    }
+
+    fn changes(&self) -> Option<&ChangeFeed> {
+        Some(&self.changes)
     }
 }
 
@@ -113,12 +290,41 @@ impl ApiKeyAdmin for MemoryKeyStore {
         self.add(record)
     }
 
-    async fn revoke(&self, id: &KeyId, at: Instants, reason: &str) -> Result<bool, StoreError> {
-        Ok(self.revoke_now(id, at, reason))
+    async fn rotate(&self, rotation: Rotation) -> Result<bool, StoreError> {
+        self.rotate_now(rotation)
     }
 
-    async fn list(&self, after: Option<&KeyId>, limit: usize) -> Result<Vec<Arc<ApiKeyRecord>>, StoreError> {
-        Ok(self.page(after, limit))
+    async fn revoke(&self, id: &KeyId, revocation: &Revocation) -> Result<bool, StoreError> {
+        Ok(self.revoke_now(id, revocation))
+    }
+
+    async fn disable_owner(&self, owner: &Owner, disablement: &Revocation) -> Result<bool, StoreError> {
+        Ok(self.set_owner(owner, Some(disablement)))
+    }
+
+    async fn enable_owner(&self, owner: &Owner) -> Result<bool, StoreError> {
+        Ok(self.set_owner(owner, None))
+    }
+
+    async fn disablement(&self, owner: &Owner) -> Result<Option<Revocation>, StoreError> {
+        Ok(self.change().get(owner).cloned())
+    }
+
+    async fn get(&self, id: &KeyId) -> Found {
+        Ok(self.find_entry(id))
+    }
+
+    async fn list(&self, filter: &KeyFilter, after: Option<&KeyId>, limit: usize) -> Result<Vec<Hit>, StoreError> {
+        Ok(self.page(filter, after, limit))
+    }
+
+    async fn purge(&self, at: Instants, kept: Duration) -> Result<u64, StoreError> {
+        Ok(self.purge_now(at, kept))
+    }
+
+    async fn record_uses(&self, uses: &[KeyUse]) -> Result<(), StoreError> {
+        self.record_uses_now(uses);
+        Ok(())
     }
 }
 
@@ -131,10 +337,10 @@ impl fmt::Debug for MemoryKeyStore {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api_key::KeyHash;
+    use crate::api_key::{KeyHash, RecordFields};
 
-    fn record(byte: u8) -> ApiKeyRecord {
-        ApiKeyRecord::new(KeyId::from_bytes([byte; 10]), KeyHash::from_bytes([byte; 32]), "billing", 100, None)
+    fn record(id: [u8; 10]) -> ApiKeyRecord {
+        RecordFields::new(KeyId::from_bytes(id), KeyHash::from_bytes([0; 32]), "billing", 100, None).check().unwrap()
     }
 
     #[test]
@@ -142,28 +348,34 @@ mod tests {
         let store = MemoryKeyStore::new();
         for number in 0..=u16::try_from(MAX_PAGE).unwrap() {
             let [high, low] = number.to_be_bytes();
-            let id = KeyId::from_bytes([0, 0, 0, 0, 0, 0, 0, 0, high, low]);
-            store.add(ApiKeyRecord::new(id, KeyHash::from_bytes([0; 32]), "billing", 0, None)).unwrap();
+            store.add(record([high, 0, 0, 0, 0, 0, 0, 0, 0, low])).unwrap();
         }
-        let page = store.page(None, usize::MAX);
+        let all = KeyFilter::all();
+        let page = store.page(&all, None, usize::MAX);
         assert_eq!(page.len(), MAX_PAGE);
-        assert_eq!(store.page(page.last().map(|record| record.id()), usize::MAX).len(), 1);
-        assert!(store.page(None, 0).is_empty());
+        assert_eq!(store.page(&all, page.last().map(|hit| hit.record().id()), usize::MAX).len(), 1);
+        assert!(store.page(&all, None, 0).is_empty());
     }
 
     #[test]
     fn a_poisoned_lock_still_answers() {
         let store = Arc::new(MemoryKeyStore::new());
-        store.add(record(1)).unwrap();
+        store.add(record([1; 10])).unwrap();
         let other = Arc::clone(&store);
         let thread = std::thread::spawn(move || {
-            let (_ids, _records) = (other.ids.lock().unwrap(), other.records.write().unwrap());
-            panic!("poisons both locks");
+            let _locks = (other.change(), other.shards[1].write(), other.shards[2].write());
+            panic!("poisons the locks");
         });
         assert!(thread.join().is_err());
-        assert!(store.get(&KeyId::from_bytes([1; 10])).is_some());
-        assert!(store.add(record(2)).is_ok());
-        assert!(store.revoke_now(&KeyId::from_bytes([1; 10]), Instants::new(0, 0), "test"));
-        assert_eq!(store.page(None, 10).len(), 2);
+        let id = KeyId::from_bytes([1; 10]);
+        assert!(store.find_entry(&id).is_some());
+        assert!(store.add(record([2; 10])).is_ok());
+        assert!(store.revoke_now(&id, &Revocation::new(0, "test").unwrap()));
+        assert_eq!(store.page(&KeyFilter::all(), None, 10).len(), 2);
+    }
+
+    #[test]
+    fn an_entry_is_small() {
+        assert_eq!(size_of::<Entry>(), 24);
     }
 }

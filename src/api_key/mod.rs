@@ -49,18 +49,54 @@
 //! ```
 
 mod authenticator;
+mod bounds;
+mod changes;
 mod encoding;
+mod fields;
+mod filter;
 mod format;
 mod id;
 mod issue;
+mod last_use;
+mod legacy;
+mod lookup;
 mod memory;
+mod owner;
+mod pepper;
+mod place;
 mod record;
+mod rotation;
+mod scheme;
 mod store;
+mod use_log;
 
 pub use authenticator::ApiKeyAuthenticator;
+pub use bounds::MAX_TIME;
+pub use changes::{ChangeFeed, ChangeListener, KeyChange};
+pub use fields::RecordFields;
+pub use filter::KeyFilter;
 pub use format::{ApiKey, ApiKeyFormat};
 pub use id::{KeyHash, KeyId};
-pub use issue::{IssueError, KeyLife, NewApiKey};
+pub use issue::{DEFAULT_OVERLAP, IssueError, KeyIssuer, KeyLife, NewApiKey};
+pub use last_use::{KeyUse, LastUse};
+pub use legacy::LegacyFormat;
+pub use lookup::{Found, Hit, Lookup};
 pub use memory::MemoryKeyStore;
-pub use record::{ApiKeyRecord, Revocation};
-pub use store::{ApiKeyAdmin, ApiKeyStore, Found, MAX_PAGE};
+pub use owner::{Owner, Revocation};
+pub use pepper::Peppers;
+pub use record::ApiKeyRecord;
+pub use rotation::Rotation;
+pub use scheme::{HashScheme, PepperId};
+pub use store::{ApiKeyAdmin, ApiKeyStore, MAX_PAGE};
+pub use use_log::UseLog;
+
+/// How many hashes a thread made: refusals must not differ by it.
+#[cfg(test)]
+mod counted {
+    use std::cell::Cell;
+
+    thread_local! {
+        pub(super) static DIGESTS: Cell<usize> = const { Cell::new(0) };
+        pub(super) static HMACS: Cell<usize> = const { Cell::new(0) };
+    }
+}

@@ -1,112 +1,151 @@
-use std::sync::{Arc, OnceLock};
+use std::{
+    net::IpAddr,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU32, Ordering},
+    },
+};
+
+use ipnet::IpNet;
 
 use crate::{
-    api_key::{KeyHash, KeyId},
-    clock::Instants,
+    api_key::{HashScheme, KeyHash, KeyId, LastUse, Owner, RecordFields, Revocation, bounds, format},
+    error::ConfigError,
     principal::{Principal, PrincipalKind},
 };
 
 /// What a store keeps of a key: everything but the secret. Times are whole seconds since the Unix epoch.
 ///
-/// [`NewApiKey`](crate::api_key::NewApiKey) makes one for a new key; a store of yours makes one from a row.
-///
-/// ```
-/// use portcullis::api_key::{ApiKeyRecord, KeyHash, KeyId};
-///
-/// let (id, hash) = (KeyId::from_bytes([1; 10]), KeyHash::from_bytes([2; 32]));
-/// let record = ApiKeyRecord::new(id, hash, "billing", 1_800_000_000, Some(1_900_000_000))
-///     .with_name("nightly export")
-///     .with_scopes(["orders:read"]);
-/// assert_eq!(record.subject(), "billing");
-/// ```
-#[derive(Clone, Debug)]
+/// [`NewApiKey`](crate::api_key::NewApiKey) makes one for a new key; a store of yours makes one from a row, by
+/// [`RecordFields`], which says what the bounds are.
+#[derive(Debug)]
 pub struct ApiKeyRecord {
     facts: Facts,
     /// Made at the first request that uses the key, then shared.
     principal: OnceLock<Principal>,
+    /// The minute in which a use was last noted, counted from one.
+    noted: AtomicU32,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Facts {
     id: KeyId,
+    scheme: HashScheme,
     hash: KeyHash,
-    grant: Grant,
     created: u64,
     not_before: Option<u64>,
     expires: Option<u64>,
+    owner: Owner,
+    name: Box<str>,
+    plan: Option<Box<str>>,
+    environment: Option<Box<str>>,
+    scopes: Box<[Box<str>]>,
+    roles: Box<[Box<str>]>,
+    /// What most records have none of.
+    rare: Option<Box<Rare>>,
+    last_used: Option<LastUse>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Rare {
+    addresses: Box<[IpNet]>,
+    metadata: Box<[(Box<str>, Box<str>)]>,
     revocation: Option<Revocation>,
-}
-
-/// Whose a key is and what it may be used for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Grant {
-    pub(super) subject: Box<str>,
-    pub(super) name: Box<str>,
-    pub(super) tenant: Option<Box<str>>,
-    pub(super) plan: Option<Box<str>>,
-    pub(super) scopes: Box<[Box<str>]>,
-    pub(super) roles: Box<[Box<str>]>,
-}
-
-impl Grant {
-    pub(super) fn new(subject: Box<str>) -> Self {
-        Self { subject, name: Box::default(), tenant: None, plan: None, scopes: Box::default(), roles: Box::default() }
-    }
+    rotated_from: Option<KeyId>,
+    rotated_to: Option<KeyId>,
 }
 
 impl ApiKeyRecord {
-    /// The record of a key that belongs to `subject`, with no name, tenant, plan, scope or role. `expires` is when the
-    /// key ends; None is never.
-    #[must_use]
-    pub fn new(id: KeyId, hash: KeyHash, subject: impl Into<Box<str>>, created: u64, expires: Option<u64>) -> Self {
-        Self::granted(id, hash, Grant::new(subject.into()), created, expires)
+    /// Every record comes through here.
+    pub(super) fn checked(fields: RecordFields) -> Result<Self, ConfigError> {
+        let RecordFields {
+            id,
+            scheme,
+            hash,
+            name,
+            subject,
+            tenant,
+            plan,
+            scopes,
+            roles,
+            environment,
+            addresses,
+            created,
+            not_before,
+            expires,
+            rotated_from,
+            rotated_to,
+            revoked,
+            last_used,
+            metadata,
+        } = fields;
+        let owner = Owner::checked(subject, tenant)?;
+        bounds::name(&name)?;
+        plan.as_deref().map_or(Ok(()), bounds::plan)?;
+        bounds::scopes(scopes.iter().map(String::as_str))?;
+        bounds::roles(roles.iter().map(String::as_str))?;
+        environment.as_deref().map_or(Ok(()), format::check_environment)?;
+        bounds::addresses(&addresses)?;
+        bounds::metadata(metadata.iter().map(|(name, value)| (&**name, &**value)))?;
+        bounds::time("API key creation time", created)?;
+        bounds::time("API key start", not_before.unwrap_or(0))?;
+        bounds::time("API key end", expires.unwrap_or(0))?;
+        bounds::time("API key last use", last_used.map_or(0, |last| last.at()))?;
+        if scheme == HashScheme::LegacySha256 && id != hash.legacy_id() {
+            return Err(ConfigError::new("API key id", id.to_string(), "is not the one of this legacy hash"));
+        }
+        for other in [rotated_from, rotated_to].into_iter().flatten() {
+            if other == id {
+                return Err(ConfigError::new("API key rotation", id.to_string(), "cannot replace itself"));
+            }
+        }
+
+        let boxed = |texts: Vec<String>| texts.into_iter().map(String::into_boxed_str).collect();
+        let rare = Rare {
+            addresses: addresses.into(),
+            metadata: metadata.into_iter().map(|(name, value)| (name.into(), value.into())).collect(),
+            revocation: revoked,
+            rotated_from,
+            rotated_to,
+        };
+        let facts = Facts {
+            id,
+            scheme,
+            hash,
+            created,
+            not_before,
+            expires,
+            owner,
+            name: name.into(),
+            plan: plan.map(Into::into),
+            environment: environment.map(Into::into),
+            scopes: boxed(scopes),
+            roles: boxed(roles),
+            rare: (rare != Rare::default()).then(|| Box::new(rare)),
+            last_used,
+        };
+        Ok(Self { facts, principal: OnceLock::new(), noted: AtomicU32::new(0) })
     }
 
-    pub(super) fn granted(id: KeyId, hash: KeyHash, grant: Grant, created: u64, expires: Option<u64>) -> Self {
-        let facts = Facts { id, hash, grant, created, not_before: None, expires, revocation: None };
-        Self { facts, principal: OnceLock::new() }
-    }
-
-    /// Sets what the key is called.
+    /// The record as plain data.
     #[must_use]
-    pub fn with_name(self, name: impl Into<Box<str>>) -> Self {
-        self.change(|facts| facts.grant.name = name.into())
-    }
-
-    /// Sets the tenant.
-    #[must_use]
-    pub fn with_tenant(self, tenant: impl Into<Box<str>>) -> Self {
-        self.change(|facts| facts.grant.tenant = Some(tenant.into()))
-    }
-
-    /// Sets the rate plan.
-    #[must_use]
-    pub fn with_plan(self, plan: impl Into<Box<str>>) -> Self {
-        self.change(|facts| facts.grant.plan = Some(plan.into()))
-    }
-
-    /// Sets the scopes.
-    #[must_use]
-    pub fn with_scopes<T: Into<Box<str>>>(self, scopes: impl IntoIterator<Item = T>) -> Self {
-        self.change(|facts| facts.grant.scopes = scopes.into_iter().map(Into::into).collect())
-    }
-
-    /// Sets the roles.
-    #[must_use]
-    pub fn with_roles<T: Into<Box<str>>>(self, roles: impl IntoIterator<Item = T>) -> Self {
-        self.change(|facts| facts.grant.roles = roles.into_iter().map(Into::into).collect())
-    }
-
-    /// Sets when the key begins to be accepted.
-    #[must_use]
-    pub fn with_not_before(self, unix_seconds: u64) -> Self {
-        self.change(|facts| facts.not_before = Some(unix_seconds))
-    }
-
-    /// Marks the key as revoked.
-    #[must_use]
-    pub fn with_revocation(self, revocation: Revocation) -> Self {
-        self.change(|facts| facts.revocation = Some(revocation))
+    pub fn fields(&self) -> RecordFields {
+        let mut fields = RecordFields::new(*self.id(), *self.hash(), self.subject(), self.created(), self.expires());
+        fields.scheme = self.scheme();
+        fields.name = self.name().to_owned();
+        fields.tenant = self.tenant().map(str::to_owned);
+        fields.plan = self.plan().map(str::to_owned);
+        fields.scopes = self.scopes().iter().map(|scope| scope.to_string()).collect();
+        fields.roles = self.roles().iter().map(|role| role.to_string()).collect();
+        fields.environment = self.environment().map(str::to_owned);
+        fields.addresses = self.addresses().to_vec();
+        fields.not_before = self.not_before();
+        fields.rotated_from = self.rotated_from().copied();
+        fields.rotated_to = self.rotated_to().copied();
+        fields.revoked = self.revocation().cloned();
+        fields.last_used = self.last_used();
+        fields.metadata = self.metadata().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+        fields
     }
 
     /// The public id.
@@ -121,40 +160,64 @@ impl ApiKeyRecord {
         &self.facts.hash
     }
 
+    /// How the hash was made.
+    #[must_use]
+    pub const fn scheme(&self) -> HashScheme {
+        self.facts.scheme
+    }
+
     /// What the key is called; may be empty.
     #[must_use]
     pub fn name(&self) -> &str {
-        &self.facts.grant.name
+        &self.facts.name
     }
 
     /// Whose key it is.
     #[must_use]
+    pub const fn owner(&self) -> &Owner {
+        &self.facts.owner
+    }
+
+    /// The owner's name.
+    #[must_use]
     pub fn subject(&self) -> &str {
-        &self.facts.grant.subject
+        self.facts.owner.subject()
     }
 
     /// The tenant that the owner belongs to.
     #[must_use]
     pub fn tenant(&self) -> Option<&str> {
-        self.facts.grant.tenant.as_deref()
+        self.facts.owner.tenant()
     }
 
     /// The rate plan that the key is on.
     #[must_use]
     pub fn plan(&self) -> Option<&str> {
-        self.facts.grant.plan.as_deref()
+        self.facts.plan.as_deref()
+    }
+
+    /// The environment that the key is for.
+    #[must_use]
+    pub fn environment(&self) -> Option<&str> {
+        self.facts.environment.as_deref()
     }
 
     /// What the key may be used for.
     #[must_use]
     pub fn scopes(&self) -> &[Box<str>] {
-        &self.facts.grant.scopes
+        &self.facts.scopes
     }
 
     /// The roles that the key acts in.
     #[must_use]
     pub fn roles(&self) -> &[Box<str>] {
-        &self.facts.grant.roles
+        &self.facts.roles
+    }
+
+    /// The networks that the key may be used from; none is anywhere.
+    #[must_use]
+    pub fn addresses(&self) -> &[IpNet] {
+        self.facts.rare.as_deref().map_or(&[], |rare| &rare.addresses)
     }
 
     /// When the key was made.
@@ -177,24 +240,109 @@ impl ApiKeyRecord {
 
     /// When and why the key was revoked, if it was.
     #[must_use]
-    pub const fn revocation(&self) -> Option<&Revocation> {
-        self.facts.revocation.as_ref()
+    pub fn revocation(&self) -> Option<&Revocation> {
+        self.facts.rare.as_deref().and_then(|rare| rare.revocation.as_ref())
     }
 
-    /// Why the key is not accepted at this time, for the operator; None if it is. No leeway: the clock that is compared
-    /// with is the one that the key was made by.
-    pub(super) fn refusal(&self, at: Instants) -> Option<&'static str> {
-        let now = at.unix_seconds();
-        if self.facts.revocation.is_some() {
-            return Some("API key: revoked");
+    /// The key that this one replaces.
+    #[must_use]
+    pub fn rotated_from(&self) -> Option<&KeyId> {
+        self.facts.rare.as_deref().and_then(|rare| rare.rotated_from.as_ref())
+    }
+
+    /// The key that replaces this one.
+    #[must_use]
+    pub fn rotated_to(&self) -> Option<&KeyId> {
+        self.facts.rare.as_deref().and_then(|rare| rare.rotated_to.as_ref())
+    }
+
+    /// When and from where the key was last used, as far as was written.
+    #[must_use]
+    pub const fn last_used(&self) -> Option<LastUse> {
+        self.facts.last_used
+    }
+
+    /// What else the owner keeps with the key, by ascending name.
+    pub fn metadata(&self) -> impl ExactSizeIterator<Item = (&str, &str)> {
+        let entries: &[(Box<str>, Box<str>)] = self.facts.rare.as_deref().map_or(&[], |rare| &rare.metadata);
+        entries.iter().map(|(name, value)| (&**name, &**value))
+    }
+
+    /// When the key ended or will end: when it was revoked or when it expires, whichever is first. None is never.
+    #[must_use]
+    pub fn ended(&self) -> Option<u64> {
+        self.revocation().map(Revocation::at).into_iter().chain(self.expires()).min()
+    }
+
+    /// Whether the key is accepted at this time, in seconds since the Unix epoch, as far as its record tells: it is not
+    /// revoked, has begun and has not ended. No leeway: the clock that is compared with is the one that the key was made by.
+    #[must_use]
+    pub fn is_active(&self, unix_seconds: u64) -> bool {
+        self.refusal(unix_seconds).is_none()
+    }
+
+    /// The record of the key, revoked. A first revocation stays.
+    #[must_use]
+    pub fn revoked(&self, revocation: &Revocation) -> Self {
+        let mut revoked = self.clone();
+        if revoked.revocation().is_none() {
+            revoked.rare().revocation = Some(revocation.clone());
+        }
+        revoked
+    }
+
+    /// The record of the key, used. A later use stays.
+    #[must_use]
+    pub fn used(&self, last: LastUse) -> Self {
+        let mut used = self.clone();
+        if used.last_used().is_none_or(|known| known.at() <= last.at()) {
+            used.facts.last_used = Some(last);
+        }
+        used
+    }
+
+    pub(super) fn replacing(mut self, old: KeyId) -> Self {
+        self.rare().rotated_from = Some(old);
+        self
+    }
+
+    pub(super) fn replaced_by(&self, new: KeyId, ends: u64) -> Self {
+        let mut old = self.clone();
+        old.rare().rotated_to = Some(new);
+        old.facts.expires = Some(old.facts.expires.map_or(ends, |end| end.min(ends)));
+        old.principal = OnceLock::new(); // it carries the end
+        old
+    }
+
+    /// Whether no use was noted in this minute yet; it is from here on.
+    pub(super) fn is_first_use_in_a_while(&self, now: u64) -> bool {
+        let minute = u32::try_from(now / 60).unwrap_or(u32::MAX).saturating_add(1);
+        // Read first: a key that is used often is not written to by every request.
+        self.noted.load(Ordering::Relaxed) != minute && self.noted.swap(minute, Ordering::Relaxed) != minute
+    }
+
+    fn rare(&mut self) -> &mut Rare {
+        self.facts.rare.get_or_insert_default()
+    }
+
+    /// Why the key is not accepted at this time, for the operator; None if it is.
+    pub(super) fn refusal(&self, now: u64) -> Option<&'static str> {
+        if self.revocation().is_some() {
+            return Some("revoked");
         }
         if self.facts.expires.is_some_and(|end| now >= end) {
-            return Some("API key: expired");
+            return Some("expired");
         }
         if self.facts.not_before.is_some_and(|start| now < start) {
-            return Some("API key: not valid yet");
+            return Some("not valid yet");
         }
         None
+    }
+
+    /// Whether the key may be used from there. An address that is not known is in no network.
+    pub(super) fn allows(&self, address: Option<IpAddr>) -> bool {
+        let networks = self.addresses();
+        networks.is_empty() || address.is_some_and(|address| networks.iter().any(|network| network.contains(&address)))
     }
 
     /// Who the key authenticates, as the store of this name vouches for it. Costs one reference count, but for the first
@@ -205,28 +353,28 @@ impl ApiKeyRecord {
     }
 
     fn new_principal(&self, store_name: &Arc<str>) -> Principal {
-        let Facts { id, grant, expires, .. } = &self.facts;
         let issuer = Arc::clone(store_name);
-        let mut principal = Principal::builder(PrincipalKind::Key, issuer, grant.subject.clone(), "api_key")
-            .credential_id(id.to_string())
-            .scopes(grant.scopes.iter().cloned())
-            .roles(grant.roles.iter().cloned());
-        if let Some(tenant) = &grant.tenant {
-            principal = principal.tenant(tenant.clone());
+        let mut principal = Principal::builder(PrincipalKind::Key, issuer, self.subject(), "api_key")
+            .credential_id(self.id().to_string())
+            .scopes(self.scopes().iter().cloned())
+            .roles(self.roles().iter().cloned());
+        if let Some(tenant) = self.tenant() {
+            principal = principal.tenant(tenant);
         }
-        if let Some(plan) = &grant.plan {
-            principal = principal.plan(plan.clone());
+        if let Some(plan) = self.plan() {
+            principal = principal.plan(plan);
         }
-        if let Some(end) = expires {
-            principal = principal.expires_at(*end);
+        if let Some(end) = self.expires() {
+            principal = principal.expires_at(end);
         }
         principal.build()
     }
+}
 
-    fn change(mut self, change: impl FnOnce(&mut Facts)) -> Self {
-        change(&mut self.facts);
-        self.principal = OnceLock::new();
-        self
+impl Clone for ApiKeyRecord {
+    fn clone(&self) -> Self {
+        let noted = AtomicU32::new(self.noted.load(Ordering::Relaxed));
+        Self { facts: self.facts.clone(), principal: self.principal.clone(), noted }
     }
 }
 
@@ -238,64 +386,86 @@ impl PartialEq for ApiKeyRecord {
 
 impl Eq for ApiKeyRecord {}
 
-/// When and why a key was revoked.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Revocation {
-    at: u64,
-    reason: Box<str>,
-}
-
-impl Revocation {
-    /// Revoked at `at`, in seconds since the Unix epoch, for a reason that only operators see.
-    #[must_use]
-    pub fn new(at: u64, reason: impl Into<Box<str>>) -> Self {
-        Self { at, reason: reason.into() }
-    }
-
-    /// When, in seconds since the Unix epoch.
-    #[must_use]
-    pub const fn at(&self) -> u64 {
-        self.at
-    }
-
-    /// Why.
-    #[must_use]
-    pub fn reason(&self) -> &str {
-        &self.reason
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn record() -> ApiKeyRecord {
-        ApiKeyRecord::new(KeyId::from_bytes([1; 10]), KeyHash::from_bytes([2; 32]), "billing", 100, Some(200))
+    fn fields() -> RecordFields {
+        RecordFields::new(KeyId::from_bytes([1; 10]), KeyHash::from_bytes([2; 32]), "billing", 100, Some(200))
     }
 
-    fn at(seconds: u64) -> Instants {
-        Instants::new(seconds * 1_000_000_000, 0)
+    fn with(change: impl FnOnce(&mut RecordFields)) -> ApiKeyRecord {
+        let mut fields = fields();
+        change(&mut fields);
+        fields.check().unwrap()
+    }
+
+    fn revocation(at: u64) -> Revocation {
+        Revocation::new(at, "leaked").unwrap()
     }
 
     #[test]
     fn a_key_is_accepted_from_its_start_until_its_end() {
-        let waiting = record().with_not_before(150);
+        let record = || with(|_| {});
+        let waiting = with(|fields| fields.not_before = Some(150));
         for (name, record, seconds, accepted) in [
             ("fresh", record(), 100, true),
             ("the last second", record(), 199, true),
             ("the end itself", record(), 200, false),
-            ("the end of time", record(), 18_446_744_073, false),
+            ("the end of time", record(), u64::MAX, false),
             ("before its start", waiting.clone(), 149, false),
             ("at its start", waiting, 150, true),
-            ("revoked later than now", record().with_revocation(Revocation::new(500, "leaked")), 100, false),
+            ("revoked later than now", record().revoked(&revocation(500)), 100, false),
         ] {
-            assert_eq!(record.refusal(at(seconds)).is_none(), accepted, "{name}");
+            assert_eq!(record.is_active(seconds), accepted, "{name}");
         }
     }
 
     #[test]
+    fn the_first_end_counts() {
+        assert_eq!(with(|_| {}).ended(), Some(200));
+        assert_eq!(with(|fields| fields.expires = None).ended(), None);
+        assert_eq!(with(|_| {}).revoked(&revocation(150)).ended(), Some(150));
+        assert_eq!(with(|_| {}).revoked(&revocation(250)).ended(), Some(200));
+        assert_eq!(with(|_| {}).revoked(&revocation(150)).revoked(&revocation(120)).ended(), Some(150));
+    }
+
+    #[test]
+    fn an_overlap_never_outlives_the_old_end() {
+        let new = KeyId::from_bytes([9; 10]);
+        for (name, expires, ends, expected) in [
+            ("shortened", Some(200), 150, 150),
+            ("ends before", Some(200), 250, 200),
+            ("never ended", None, 250, 250),
+            ("at once", Some(200), 0, 0),
+        ] {
+            let old = with(|fields| fields.expires = expires).replaced_by(new, ends);
+            assert_eq!((old.expires(), old.rotated_to()), (Some(expected), Some(&new)), "{name}");
+            assert_eq!(old.principal(&"api-keys".into()).expires_at(), Some(expected), "{name}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_address_is_in_no_network() {
+        let record =
+            with(|fields| fields.addresses = vec!["10.0.0.0/8".parse().unwrap(), "2001:db8::/32".parse().unwrap()]);
+        for (address, allowed) in
+            [("10.1.2.3", true), ("11.0.0.1", false), ("2001:db8::1", true), ("2001:db9::1", false), ("::", false)]
+        {
+            assert_eq!(record.allows(Some(address.parse().unwrap())), allowed, "{address}");
+        }
+        assert!(!record.allows(None));
+        assert!(with(|_| {}).allows(None));
+    }
+
+    #[test]
     fn the_principal_is_made_once_for_each_store_name() {
-        let record = record().with_tenant("acme").with_plan("gold").with_roles(["clerk"]).with_scopes(["orders:read"]);
+        let record = with(|fields| {
+            fields.tenant = Some("acme".into());
+            fields.plan = Some("gold".into());
+            fields.roles = vec!["clerk".into()];
+            fields.scopes = vec!["orders:read".into()];
+        });
         let (one, two): (Arc<str>, Arc<str>) = ("api-keys".into(), "partners".into());
         let principal = record.principal(&one);
         assert_eq!((principal.kind(), principal.issuer()), (PrincipalKind::Key, "api-keys"));
@@ -309,10 +479,15 @@ mod tests {
     }
 
     #[test]
-    fn a_change_reaches_the_principal() {
-        let name: Arc<str> = "api-keys".into();
-        let record = record().with_roles(["manager"]);
-        assert!(record.principal(&name).has_role("manager"));
-        assert!(!record.with_roles(["clerk"]).principal(&name).has_role("manager"));
+    fn a_use_changes_nothing_else_and_a_later_one_stays() {
+        let last = |at| LastUse::new(at, Some([198, 51, 100, 7].into()));
+        let record = with(|_| {}).used(last(150));
+        assert_eq!(record.used(last(120)).last_used(), Some(last(150)));
+        assert_eq!(record.used(last(160)).last_used(), Some(last(160)));
+        assert_eq!(record.fields(), {
+            let mut fields = fields();
+            fields.last_used = Some(last(150));
+            fields
+        });
     }
 }

@@ -19,13 +19,15 @@ pub struct Identity {
     client: Option<Principal>,
     left_authorization: bool,
     ambient: bool,
+    /// Header fields that end here.
+    stripped: Vec<HeaderName>,
 }
 
 impl Identity {
     /// A subject that an application with an identity of its own acts for.
     #[must_use]
     pub const fn with_client(subject: Principal, client: Principal) -> Self {
-        Self { subject, client: Some(client), left_authorization: false, ambient: false }
+        Self { subject, client: Some(client), left_authorization: false, ambient: false, stripped: Vec::new() }
     }
 
     /// The identity in a slot.
@@ -53,6 +55,22 @@ impl Identity {
         self
     }
 
+    /// Removes this header field from the request that goes on: the credential that stood there has done its work, and nobody
+    /// further inside sees it.
+    #[must_use]
+    pub fn stripping(mut self, field: HeaderName) -> Self {
+        self.stripped.push(field);
+        self
+    }
+
+    pub(crate) fn stripped(&self) -> &[HeaderName] {
+        &self.stripped
+    }
+
+    pub(crate) fn take_stripped(&mut self) -> Vec<HeaderName> {
+        std::mem::take(&mut self.stripped)
+    }
+
     pub(crate) const fn is_ambient(&self) -> bool {
         self.ambient
     }
@@ -68,7 +86,7 @@ impl Identity {
 
 impl From<Principal> for Identity {
     fn from(subject: Principal) -> Self {
-        Self { subject, client: None, left_authorization: false, ambient: false }
+        Self { subject, client: None, left_authorization: false, ambient: false, stripped: Vec::new() }
     }
 }
 

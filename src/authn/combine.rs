@@ -166,9 +166,11 @@ impl<C, S> Both<C, S> {
             (Outcome::Verified(client), Outcome::Verified(subject)) => {
                 let left_authorization = client.has_left_authorization() && subject.has_left_authorization();
                 let ambient = client.is_ambient() && subject.is_ambient();
+                let stripped = union([client.stripped().to_vec(), subject.stripped().to_vec()]);
                 match (client.into_parts(), subject.into_parts()) {
                     ((client, None), (subject, None)) => {
-                        let mut pair = Identity::with_client(subject, client);
+                        let mut pair =
+                            stripped.into_iter().fold(Identity::with_client(subject, client), Identity::stripping);
                         if left_authorization {
                             pair = pair.leaving_authorization();
                         }

@@ -102,7 +102,7 @@ impl AuthnLayer {
 
     fn admit(
         &self,
-        identity: Identity,
+        mut identity: Identity,
         head: &RequestHead<'_>,
         envelope: &mut Envelope,
     ) -> Result<Authenticated, Rejection> {
@@ -112,10 +112,11 @@ impl AuthnLayer {
                 "a second credential, in Authorization, that nobody claims",
             ));
         }
+        let stripped = identity.take_stripped();
         let (subject, client) = identity.into_parts();
         envelope.subject = Some(subject);
         envelope.client_identity = client;
-        Ok(Authenticated { private: true, challenges: self.shared.challenges.clone() })
+        Ok(Authenticated { private: true, challenges: self.shared.challenges.clone(), stripped })
     }
 
     /// The fields that its authenticator reads.
@@ -127,7 +128,7 @@ impl AuthnLayer {
     /// Who needs an identity further inside offers these challenges.
     fn passed_anonymously(&self, envelope: &mut Envelope) -> Authenticated {
         envelope.challenges = self.shared.challenges.clone();
-        Authenticated { private: false, challenges: self.shared.challenges.clone() }
+        Authenticated { private: false, challenges: self.shared.challenges.clone(), stripped: Vec::new() }
     }
 
     /// Every `401` carries a challenge (RFC 9110 §15.5.2): the authenticator's own, or else those of this layer.
@@ -195,7 +196,10 @@ impl Step for AuthnLayer {
         self.conclude(outcome, &head, envelope)
     }
 
-    fn amend_request(&self, _: &Authenticated, headers: &mut HeaderMap) {
+    fn amend_request(&self, memo: &Authenticated, headers: &mut HeaderMap) {
+        for name in &memo.stripped {
+            headers.remove(name);
+        }
         let single_lines = headers.len() == headers.keys_len();
         for name in &self.shared.headers {
             let Some(value) = headers.get_mut(name) else { continue };
@@ -215,6 +219,8 @@ pub(crate) struct Authenticated {
     /// It is for one identity alone.
     private: bool,
     challenges: Challenges,
+    /// Header fields of the request that end here.
+    stripped: Vec<HeaderName>,
 }
 
 impl Amend for Authenticated {

@@ -1,0 +1,465 @@
+//! The conformance suite of key stores, run on what this crate has and on what a user writes, with and without mistakes.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use portcullis::{
+    Instants, Now, StoreError, StoreErrorKind,
+    api_key::{
+        ApiKeyAdmin, ApiKeyRecord, ApiKeyStore, ChangeFeed, Found, Hit, KeyChange, KeyFilter, KeyHash, KeyId, KeyUse,
+        Lookup, MAX_PAGE, MemoryKeyStore, Owner, RecordFields, Revocation, Rotation,
+    },
+    conformance,
+};
+
+const NOW: u64 = 1_800_000_000;
+const AT: Instants = Instants::new(NOW * 1_000_000_000, 0);
+
+/// A store as a user writes one: rows of JSON, no `find_now`.
+#[derive(Debug, Default)]
+struct Table {
+    content: Mutex<Content>,
+    feed: ChangeFeed,
+    fault: Option<Fault>,
+}
+
+#[derive(Debug, Default)]
+struct Content {
+    rows: BTreeMap<KeyId, String>,
+    disabled: BTreeMap<Owner, Revocation>,
+}
+
+/// What a careless store gets wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fault {
+    Overwrites,
+    ForgetsRoles,
+    RevokesAgain,
+    RevokesAll,
+    HidesRevoked,
+    SkipsOnPages,
+    ListsBackwards,
+    KnowsEverybody,
+    TwinsDisagree,
+    GetsNothing,
+    RotatesTwice,
+    RotatesRevoked,
+    ProlongsTheOld,
+    LeavesTheOldOpen,
+    LosesTheNew,
+    InsertsBeforeItLooks,
+    EarlierUseWins,
+    UsesRevoke,
+    DisablesSubjects,
+    ForgetsDisabledLater,
+    DisablesAgain,
+    EnablesNobody,
+    IgnoresTenants,
+    IgnoresCase,
+    ListsDisabledAsActive,
+    PurgesTheEdge,
+    PurgesTheEndless,
+    TellsNothing,
+    TellsOneOfTwo,
+}
+
+fn text(record: &ApiKeyRecord) -> String {
+    serde_json::to_string(&record.fields()).unwrap()
+}
+
+fn row(text: &str) -> ApiKeyRecord {
+    serde_json::from_str::<RecordFields>(text).unwrap().decode("table").unwrap()
+}
+
+impl Content {
+    fn hit(&self, row_text: &str, fault: Option<Fault>) -> Hit {
+        let record = row(row_text);
+        let same_subject = |owner: &Owner| owner.subject() == record.subject();
+        let disabled = match fault {
+            Some(Fault::DisablesSubjects) => self.disabled.keys().any(same_subject),
+            _ => self.disabled.contains_key(record.owner()),
+        };
+        Hit::new(Arc::new(record)).with_owner_disabled(disabled)
+    }
+
+    fn change(&mut self, id: &KeyId, change: impl FnOnce(ApiKeyRecord) -> ApiKeyRecord) -> bool {
+        let Some(kept) = self.rows.get_mut(id) else { return false };
+        *kept = text(&change(row(kept)));
+        true
+    }
+}
+
+impl Table {
+    fn with(fault: Fault) -> Self {
+        Self { fault: Some(fault), ..Self::default() }
+    }
+
+    fn has(&self, fault: Fault) -> bool {
+        self.fault == Some(fault)
+    }
+
+    fn content(&self) -> MutexGuard<'_, Content> {
+        self.content.lock().unwrap()
+    }
+
+    fn select(&self, id: &KeyId) -> Option<Hit> {
+        let content = self.content();
+        match content.rows.get(id).map(|row| content.hit(row, self.fault)) {
+            None if self.has(Fault::KnowsEverybody) => {
+                let anybody = RecordFields::new(*id, KeyHash::from_bytes([0; 32]), "anybody", 0, None);
+                Some(Hit::new(Arc::new(anybody.check().unwrap())))
+            }
+            hit => hit.filter(|hit| !self.has(Fault::HidesRevoked) || hit.record().revocation().is_none()),
+        }
+    }
+
+    fn tell(&self, change: &KeyChange) {
+        if !self.has(Fault::TellsNothing) {
+            self.feed.publish(change);
+        }
+    }
+
+    fn conflict() -> StoreError {
+        StoreError::new(StoreErrorKind::Conflict, "table")
+    }
+}
+
+#[async_trait]
+impl ApiKeyStore for Table {
+    fn find_now(&self, _: Lookup) -> Now<Found> {
+        if self.has(Fault::TwinsDisagree) { Now::Known(Ok(None)) } else { Now::Wait }
+    }
+
+    async fn find(&self, lookup: Lookup) -> Found {
+        tokio::task::yield_now().await;
+        Ok(self.select(lookup.id()))
+    }
+
+    fn changes(&self) -> Option<&ChangeFeed> {
+        Some(&self.feed)
+    }
+}
+
+#[async_trait]
+impl ApiKeyAdmin for Table {
+    async fn insert(&self, record: ApiKeyRecord) -> Result<(), StoreError> {
+        let id = *record.id();
+        let mut fields = record.fields();
+        if self.has(Fault::ForgetsRoles) {
+            fields.roles.clear();
+        }
+        {
+            let mut content = self.content();
+            if content.rows.contains_key(&id) && !self.has(Fault::Overwrites) {
+                return Err(Self::conflict());
+            }
+            if self.has(Fault::ForgetsDisabledLater) {
+                content.disabled.remove(record.owner());
+            }
+            content.rows.insert(id, serde_json::to_string(&fields).unwrap());
+        }
+        self.tell(&KeyChange::Key(id));
+        Ok(())
+    }
+
+    async fn rotate(&self, rotation: Rotation) -> Result<bool, StoreError> {
+        let (old_id, new) = (*rotation.old(), rotation.record().clone());
+        let new_id = *new.id();
+        if self.has(Fault::InsertsBeforeItLooks) {
+            self.content().rows.insert(new_id, text(&new));
+        }
+        let Some(old) = self.content().rows.get(&old_id).map(|text| row(text)) else { return Ok(false) };
+        let mut shortened = rotation.shorten(&old);
+        if self.has(Fault::RotatesTwice) && old.revocation().is_none()
+            || self.has(Fault::RotatesRevoked) && old.rotated_to().is_none()
+        {
+            shortened = Some(shortened.unwrap_or_else(|| old.clone()));
+        }
+        tokio::task::yield_now().await; // where another rotation of the same key gets in between
+        {
+            let mut content = self.content();
+            let unchanged = content.rows.get(&old_id) == Some(&text(&old));
+            let taken = content.rows.contains_key(&new_id) && !self.has(Fault::InsertsBeforeItLooks);
+            let Some(shortened) = shortened.filter(|_| unchanged && !taken) else { return Err(Self::conflict()) };
+            let mut fields = shortened.fields();
+            if self.has(Fault::ProlongsTheOld) {
+                fields.expires = Some(rotation.old_ends());
+            }
+            if self.has(Fault::LeavesTheOldOpen) {
+                fields.expires = old.expires();
+            }
+            content.rows.insert(old_id, serde_json::to_string(&fields).unwrap());
+            if !self.has(Fault::LosesTheNew) {
+                content.rows.insert(new_id, text(&new));
+            }
+        }
+        self.tell(&KeyChange::Key(old_id));
+        if !self.has(Fault::TellsOneOfTwo) {
+            self.tell(&KeyChange::Key(new_id));
+        }
+        Ok(true)
+    }
+
+    async fn revoke(&self, id: &KeyId, revocation: &Revocation) -> Result<bool, StoreError> {
+        let exists = {
+            let mut content = self.content();
+            if self.has(Fault::RevokesAll) {
+                content.rows.values_mut().for_each(|kept| *kept = text(&row(kept).revoked(revocation)));
+            }
+            content.change(id, |record| {
+                let mut fields = record.fields();
+                if self.has(Fault::RevokesAgain) {
+                    fields.revoked = None;
+                }
+                fields.check().unwrap().revoked(revocation)
+            })
+        };
+        self.tell(&KeyChange::Key(*id));
+        Ok(exists)
+    }
+
+    async fn disable_owner(&self, owner: &Owner, disablement: &Revocation) -> Result<bool, StoreError> {
+        let new = {
+            let mut content = self.content();
+            let new = !content.disabled.contains_key(owner);
+            if new || self.has(Fault::DisablesAgain) {
+                content.disabled.insert(owner.clone(), disablement.clone());
+            }
+            new
+        };
+        self.tell(&KeyChange::Owner(owner.clone()));
+        Ok(new)
+    }
+
+    async fn enable_owner(&self, owner: &Owner) -> Result<bool, StoreError> {
+        let mut content = self.content();
+        let was = match self.has(Fault::EnablesNobody) {
+            true => content.disabled.contains_key(owner),
+            false => content.disabled.remove(owner).is_some(),
+        };
+        drop(content);
+        self.tell(&KeyChange::Owner(owner.clone()));
+        Ok(was)
+    }
+
+    async fn disablement(&self, owner: &Owner) -> Result<Option<Revocation>, StoreError> {
+        Ok(self.content().disabled.get(owner).cloned())
+    }
+
+    async fn get(&self, id: &KeyId) -> Found {
+        Ok(self.select(id).filter(|_| !self.has(Fault::GetsNothing)))
+    }
+
+    async fn list(&self, filter: &KeyFilter, after: Option<&KeyId>, limit: usize) -> Result<Vec<Hit>, StoreError> {
+        let content = self.content();
+        let fits = |hit: &Hit| match self.fault {
+            Some(Fault::IgnoresTenants) => filter.by_subject().is_none_or(|subject| subject == hit.record().subject()),
+            Some(Fault::IgnoresCase) => {
+                let same = filter
+                    .by_name()
+                    .is_none_or(|name| hit.record().name().to_ascii_lowercase().contains(&name.to_ascii_lowercase()));
+                filter.fits(hit) || same && filter.by_name().is_some_and(|name| name == "nightly")
+            }
+            Some(Fault::ListsDisabledAsActive) => filter.fits(&hit.clone().with_owner_disabled(false)),
+            _ => filter.fits(hit),
+        };
+        let skip = usize::from(self.has(Fault::SkipsOnPages) && after.is_some());
+        let rows = content.rows.iter().filter(|(id, _)| after.is_none_or(|after| *id > after));
+        let hits = rows.map(|(_, row)| content.hit(row, self.fault)).filter(fits).skip(skip);
+        let mut page: Vec<Hit> = hits.take(limit.min(MAX_PAGE)).collect();
+        if self.has(Fault::ListsBackwards) {
+            page.reverse();
+        }
+        Ok(page)
+    }
+
+    async fn purge(&self, at: Instants, kept: Duration) -> Result<u64, StoreError> {
+        let before = at.unix_seconds().saturating_sub(kept.as_secs());
+        let mut content = self.content();
+        let len = content.rows.len();
+        content.rows.retain(|_, text| match row(text).ended() {
+            None => !self.has(Fault::PurgesTheEndless),
+            Some(end) if self.has(Fault::PurgesTheEdge) => end > before,
+            Some(end) => end >= before,
+        });
+        Ok(u64::try_from(len - content.rows.len()).unwrap())
+    }
+
+    async fn record_uses(&self, uses: &[KeyUse]) -> Result<(), StoreError> {
+        let mut content = self.content();
+        for used in uses {
+            content.change(used.id(), |record| {
+                let mut fields = record.fields();
+                if self.has(Fault::EarlierUseWins) {
+                    fields.last_used = None;
+                }
+                if self.has(Fault::UsesRevoke) {
+                    fields.expires = Some(used.last().at());
+                }
+                fields.check().unwrap().used(used.last())
+            });
+        }
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn key_stores_keep_their_contract() {
+    conformance::api_key_store(&MemoryKeyStore::new(), AT).await;
+    let shared: Arc<dyn ApiKeyAdmin> = Arc::new(MemoryKeyStore::new());
+    conformance::api_key_store(&shared, AT).await;
+    let boxed: Box<dyn ApiKeyAdmin> = Box::new(Arc::new(MemoryKeyStore::new()));
+    conformance::api_key_store(&boxed, AT).await;
+    let own = Table::default();
+    conformance::api_key_store(&own, AT).await;
+    conformance::api_key_store(&own, AT).await; // a store that holds other keys already
+}
+
+#[tokio::test]
+async fn a_careless_store_is_found_out() {
+    for (fault, expected) in [
+        (Fault::Overwrites, "an id that exists is a conflict"),
+        (Fault::ForgetsRoles, "a record comes back as it was inserted"),
+        (Fault::RevokesAgain, "the first revocation is there at once, and stays"),
+        (Fault::RevokesAll, "revoking a key leaves the others as they are"),
+        (Fault::HidesRevoked, "a revoked key is still found"),
+        (Fault::ListsBackwards, "ids ascend"),
+        (Fault::SkipsOnPages, "a filter gives what fits, and nothing else"),
+        (Fault::KnowsEverybody, "a key that was never inserted is None"),
+        (Fault::TwinsDisagree, "find_now and find agree"),
+        (Fault::GetsNothing, "find and get agree"),
+        (Fault::RotatesTwice, "rotating a second time is a conflict"),
+        (Fault::RotatesRevoked, "rotating a revoked key is a conflict"),
+        (Fault::ProlongsTheOld, "a rotated key ends with the overlap, and never later than before"),
+        (Fault::LeavesTheOldOpen, "a rotated key ends with the overlap"),
+        (Fault::LosesTheNew, "the new record is there"),
+        (Fault::InsertsBeforeItLooks, "changing a key that does not exist makes none"),
+        (Fault::EarlierUseWins, "the latest use is noted"),
+        (Fault::UsesRevoke, "a use changes nothing else"),
+        (Fault::DisablesSubjects, "disabling an owner leaves the others as they are"),
+        (Fault::ForgetsDisabledLater, "every key of a disabled owner is disabled"),
+        (Fault::DisablesAgain, "the first disablement stays"),
+        (Fault::EnablesNobody, "an owner who was enabled is not disabled"),
+        (Fault::IgnoresTenants, "what is listed fits the filter"),
+        (Fault::IgnoresCase, "what is listed fits the filter"),
+        (Fault::ListsDisabledAsActive, "what is listed fits the filter"),
+        (Fault::PurgesTheEdge, "a key that ended then stays"),
+        (Fault::PurgesTheEndless, "a key that never ends stays"),
+        (Fault::TellsNothing, "an insert is told before it returns"),
+        (Fault::TellsOneOfTwo, "a rotation is told before it returns"),
+    ] {
+        let store = Table::with(fault);
+        let suite = tokio::spawn(async move { conformance::api_key_store(&store, AT).await });
+        assert_broken(suite.await, fault, expected);
+    }
+}
+
+fn assert_broken(suite: Result<(), tokio::task::JoinError>, fault: Fault, expected: &str) {
+    let panic = suite.expect_err(expected).into_panic();
+    let said = panic.downcast_ref::<String>().cloned();
+    let said = said.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned())).unwrap_or_default();
+    assert!(said.contains(expected), "{fault:?}: {said:?} does not say {expected:?}");
+}
+
+/// Another process writes between the look and the change: one of two must lose.
+#[tokio::test]
+async fn a_rotation_that_looks_and_then_writes_is_found_out() {
+    #[derive(Debug, Default)]
+    struct Racy(Table);
+
+    #[async_trait]
+    impl ApiKeyStore for Racy {
+        async fn find(&self, lookup: Lookup) -> Found {
+            self.0.find(lookup).await
+        }
+    }
+
+    #[async_trait]
+    impl ApiKeyAdmin for Racy {
+        async fn insert(&self, record: ApiKeyRecord) -> Result<(), StoreError> {
+            self.0.insert(record).await
+        }
+
+        async fn rotate(&self, rotation: Rotation) -> Result<bool, StoreError> {
+            let Some(hit) = self.0.get(rotation.old()).await? else { return Ok(false) };
+            let Some(old) = rotation.shorten(hit.record()) else { return Err(Table::conflict()) };
+            tokio::task::yield_now().await;
+            self.0.insert(rotation.record().clone()).await?;
+            self.0.content().change(rotation.old(), |_| old);
+            Ok(true)
+        }
+
+        async fn revoke(&self, id: &KeyId, revocation: &Revocation) -> Result<bool, StoreError> {
+            self.0.revoke(id, revocation).await
+        }
+
+        async fn disable_owner(&self, owner: &Owner, disablement: &Revocation) -> Result<bool, StoreError> {
+            self.0.disable_owner(owner, disablement).await
+        }
+
+        async fn enable_owner(&self, owner: &Owner) -> Result<bool, StoreError> {
+            self.0.enable_owner(owner).await
+        }
+
+        async fn disablement(&self, owner: &Owner) -> Result<Option<Revocation>, StoreError> {
+            self.0.disablement(owner).await
+        }
+
+        async fn get(&self, id: &KeyId) -> Found {
+            self.0.get(id).await
+        }
+
+        async fn list(&self, filter: &KeyFilter, after: Option<&KeyId>, limit: usize) -> Result<Vec<Hit>, StoreError> {
+            self.0.list(filter, after, limit).await
+        }
+
+        async fn purge(&self, at: Instants, kept: Duration) -> Result<u64, StoreError> {
+            self.0.purge(at, kept).await
+        }
+
+        async fn record_uses(&self, uses: &[KeyUse]) -> Result<(), StoreError> {
+            self.0.record_uses(uses).await
+        }
+    }
+
+    let suite = tokio::spawn(async { conformance::api_key_store(&Racy::default(), AT).await });
+    let panic = suite.await.unwrap_err().into_panic();
+    assert!(panic.downcast_ref::<&str>().unwrap().contains("of two rotations at the same time one wins"));
+}
+
+#[test]
+fn a_broken_row_names_its_key_and_is_never_none() {
+    let good = RecordFields::new(KeyId::from_bytes([1; 10]), KeyHash::from_bytes([2; 32]), "billing", NOW, None);
+    let mut broken = good.clone();
+    broken.subject = String::new();
+    let error = broken.decode("table").unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::Corrupt);
+    assert!(error.to_string().contains(&good.id.to_string()), "{error}");
+
+    let text = serde_json::to_string(&good).unwrap();
+    assert_eq!(serde_json::from_str::<RecordFields>(&text).unwrap(), good);
+    assert!(text.contains(r#""expires":"never""#), "{text}");
+    for (name, from, to) in [
+        ("an end that is not said", r#","expires":"never""#, ""),
+        ("an end that makes no sense", r#""never""#, r#""nevr""#),
+        ("no end", r#""never""#, "null"),
+        ("a scheme that nobody knows", "\"sha256\"", "\"md5\""),
+        ("a hash that is too short", "0202", "02"),
+        ("a hash that is too long", "0202", "020202"),
+        ("a hash in upper case", "0202", "0B02"),
+        ("an id in upper case", &good.id.to_string(), &good.id.to_string().to_uppercase()),
+        ("an unknown field", r#""subject""#, r#""super":true,"subject""#),
+        ("a negative time", "1800000000", "-1"),
+    ] {
+        assert!(text.contains(from), "{name}");
+        assert!(serde_json::from_str::<RecordFields>(&text.replacen(from, to, 1)).is_err(), "{name}");
+    }
+    let toml = toml::to_string(&good).unwrap();
+    assert_eq!(toml::from_str::<RecordFields>(&toml).unwrap(), good);
+}
