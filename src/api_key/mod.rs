@@ -64,6 +64,8 @@ mod owner;
 mod record;
 mod rotation;
 mod scheme;
+#[cfg(any(feature = "api-key-sqlite", feature = "api-key-postgres"))]
+mod sql;
 mod store;
 
 pub use authenticator::ApiKeyAuthenticator;
@@ -81,4 +83,10 @@ pub use owner::{Owner, Revocation};
 pub use record::ApiKeyRecord;
 pub use rotation::Rotation;
 pub use scheme::{HashScheme, PepperId};
+#[cfg(any(feature = "api-key-sqlite", feature = "api-key-postgres"))]
+pub use sql::OpenError;
+#[cfg(feature = "api-key-postgres")]
+pub use sql::postgres::{PostgresKeyStore, PostgresKeyStoreBuilder};
+#[cfg(feature = "api-key-sqlite")]
+pub use sql::sqlite::{SqliteKeyStore, SqliteKeyStoreBuilder};
 pub use store::{ApiKeyAdmin, ApiKeyStore, MAX_PAGE};
