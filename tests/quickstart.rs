@@ -58,6 +58,9 @@ impl Case {
 struct Guide {
     cases: Vec<Case>,
     audit: PathBuf,
+    keys: PathBuf,
+    /// Whether it says that it found keys of an earlier start.
+    reused: bool,
 }
 
 impl Guide {
@@ -70,6 +73,10 @@ impl Guide {
                 return guide;
             } else if let Some(path) = line.strip_prefix("audit records: ") {
                 guide.audit = path.into();
+            } else if let Some(path) = line.strip_prefix("keys: ") {
+                guide.keys = path.into();
+            } else if line.starts_with("the file was there: ") {
+                guide.reused = true;
             } else if let Some(text) = line.strip_prefix("# ") {
                 let (name, status) = text.rsplit_once(" -> ").unwrap();
                 comment = Some((name.to_owned(), status.parse().unwrap()));
@@ -119,12 +126,43 @@ async fn the_printed_lines_get_the_printed_answers() {
     }
 }
 
+#[tokio::test]
+#[ignore = "needs curl and the built example; tests/run has both"]
+async fn keys_survive_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut keys: Vec<String> = Vec::new();
+    for earlier in 0..3 {
+        let mut service = start(folder.path());
+        let mut output = BufReader::new(service.stdout.take().unwrap()).lines();
+        let guide = within("the guide", Guide::read(&mut output)).await;
+        assert_eq!(guide.reused, earlier > 0, "a second start says that it found keys");
+        assert_eq!(guide.keys.parent(), Some(folder.path()));
+
+        let mut allowed = guide.cases.into_iter().find(|case| case.name == "allowed by key").unwrap();
+        keys.push(allowed.credential().unwrap().to_owned());
+        let new = keys.last().unwrap();
+        let log = guide.keys.with_file_name("portcullis-quickstart-keys.db-wal");
+        let stored = [fs::read(&guide.keys).unwrap(), fs::read(log).unwrap()].concat();
+        let secret = new.rsplit_once('_').unwrap().1.as_bytes();
+        assert!(!stored.windows(secret.len()).any(|window| window == secret), "a secret is in the file");
+        // The keys of all starts, in the place of the new one.
+        let command = allowed.command.clone();
+        for key in &keys {
+            allowed.command = command.replace(new, key);
+            assert_eq!(allowed.run().await, 200, "{}", allowed.command);
+        }
+
+        interrupt(&service).await;
+        assert_eq!(within("the end", service.wait()).await.unwrap().code(), Some(0));
+    }
+}
+
 /// Starts the example beside this test's own executable. Its files go into the folder.
 fn start(folder: &Path) -> Child {
     let test = std::env::current_exe().unwrap();
     let profile = test.parent().and_then(Path::parent).unwrap();
     let example = profile.join("examples").join(format!("quickstart{EXE_SUFFIX}"));
-    let hint = "build it first: cargo build --example quickstart --features tls-self-signed";
+    let hint = "build it first: cargo build --example quickstart --features tls-self-signed,api-key-sqlite";
     assert!(example.is_file(), "{} is missing; {hint}", example.display());
     let mut command = Command::new(example);
     command.args(["--port", "0"]).env("TMPDIR", folder).stdin(Stdio::null()).stdout(Stdio::piped());

@@ -1,19 +1,25 @@
 //! An orders API over HTTPS on loopback that tells allowed from refused for every reason the library knows.
 //!
-//! `cargo run --example quickstart --features tls-self-signed` serves it and prints `curl` lines to paste; with
-//! `-- --self-test` it sends all of those to itself, prints what was expected and what came, and exits non-zero on a
-//! difference.
+//! `cargo run --example quickstart --features tls-self-signed,api-key-sqlite` serves it and prints `curl` lines to paste;
+//! with `-- --self-test` it sends all of those to itself, prints what was expected and what came, and exits non-zero on a
+//! difference. Its keys are in a file, which `--keys FILE` names, so that they survive a restart.
 
 mod api;
 mod cases;
 mod identity;
 mod self_test;
 
-use std::{error::Error, net::SocketAddr, path::Path, sync::Arc};
+use std::{
+    error::Error,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use portcullis::{
     Clock, EXPOSED_HEADERS, SystemClock,
-    api_key::{ApiKeyAuthenticator, MemoryKeyStore, NewApiKey},
+    api_key::{ApiKeyAdmin, ApiKeyAuthenticator, KeyFilter, KeyLife, MAX_PAGE, NewApiKey, SqliteKeyStore},
     audit::{AuditLayer, AuditSink, JsonLines},
     authn::one_of,
     guard::{authenticated, public, require},
@@ -28,6 +34,8 @@ use tower::Layer;
 use tower_http::cors::CorsLayer;
 
 use crate::identity::{AUDIENCE, ISSUER, Provider};
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 type BoxError = Box<dyn Error + Send + Sync>;
 
@@ -48,9 +56,13 @@ async fn main() -> Result<(), BoxError> {
                 .roles_claim("roles"),
         )
         .build()?;
-    let key_store = Arc::new(MemoryKeyStore::new());
-    let (key, _) =
-        NewApiKey::for_subject("billing-job").name("quickstart").role("clerk").issue(&key_store, now).await?;
+    let key_file = options.key_file(&folder);
+    let key_store = Arc::new(SqliteKeyStore::open(&key_file).await?);
+    key_store.purge(now, Duration::ZERO).await?;
+    let earlier = key_store.list(&KeyFilter::all().active_at(now.unix_seconds()), None, MAX_PAGE).await?.len();
+    // The file has hashes alone: a key of an earlier start is accepted, and cannot be shown again.
+    let new = NewApiKey::for_subject("billing-job").name("quickstart").role("clerk").lives(KeyLife::For(DAY));
+    let (key, _) = new.issue(&key_store, now).await?;
     let keys = ApiKeyAuthenticator::new(key_store);
 
     // What they may do. A permission that the policy does not know fails here, at start.
@@ -99,6 +111,11 @@ async fn main() -> Result<(), BoxError> {
     let passed = if options.self_test {
         Some(self_test::run(&cases, origins, &certificate_pem).await?)
     } else {
+        println!("orders API: https://localhost:{}", origins.secure);
+        println!("keys: {}", key_file.display());
+        if earlier > 0 {
+            println!("the file was there: {earlier} unexpired of earlier starts are accepted as well as the new one");
+        }
         print_guide(&cases, origins, &certificate_file, &audit_file);
         tokio::signal::ctrl_c().await?;
         println!("\nfinishing open requests");
@@ -120,20 +137,34 @@ async fn main() -> Result<(), BoxError> {
 struct Options {
     self_test: bool,
     port: u16,
+    keys: Option<PathBuf>,
 }
 
 impl Options {
     fn from_args() -> Result<Self, BoxError> {
-        let mut options = Self { self_test: false, port: 8443 };
+        let mut options = Self { self_test: false, port: 8443, keys: None };
         let mut arguments = std::env::args().skip(1);
         while let Some(argument) = arguments.next() {
             match argument.as_str() {
                 "--self-test" => (options.self_test, options.port) = (true, 0),
                 "--port" => options.port = arguments.next().unwrap_or_default().parse()?,
-                other => return Err(format!("unknown argument {other:?}; known are --self-test and --port N").into()),
+                "--keys" => options.keys = Some(arguments.next().ok_or("--keys needs a file")?.into()),
+                other => {
+                    let known = "--self-test, --port N and --keys FILE";
+                    return Err(format!("unknown argument {other:?}; known are {known}").into());
+                }
             }
         }
         Ok(options)
+    }
+
+    /// Where the keys are: the same file at every start, but for a self-test.
+    fn key_file(&self, folder: &Path) -> PathBuf {
+        match &self.keys {
+            Some(file) => file.clone(),
+            None if self.self_test => folder.join("keys.db"),
+            None => std::env::temp_dir().join("portcullis-quickstart-keys.db"),
+        }
     }
 
     /// The HTTPS port, or one above it; any free port if 0 was asked for.
@@ -153,7 +184,6 @@ async fn told(mut stop: tokio::sync::broadcast::Receiver<()>) {
 }
 
 fn print_guide(cases: &[cases::Case], origins: cases::Origins, certificate: &Path, audit: &Path) {
-    println!("orders API: https://localhost:{}", origins.secure);
     println!("certificate: {}", certificate.display());
     println!("audit records: {}\n", audit.display());
     println!("The key and the tokens are shown here once; the service keeps a hash and a public key.\n");

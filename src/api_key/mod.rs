@@ -67,6 +67,8 @@ mod place;
 mod record;
 mod rotation;
 mod scheme;
+#[cfg(any(feature = "api-key-sqlite", feature = "api-key-postgres"))]
+mod sql;
 mod store;
 mod use_log;
 
@@ -87,6 +89,12 @@ pub use pepper::Peppers;
 pub use record::ApiKeyRecord;
 pub use rotation::Rotation;
 pub use scheme::{HashScheme, PepperId};
+#[cfg(any(feature = "api-key-sqlite", feature = "api-key-postgres"))]
+pub use sql::OpenError;
+#[cfg(feature = "api-key-postgres")]
+pub use sql::postgres::{PostgresKeyStore, PostgresKeyStoreBuilder};
+#[cfg(feature = "api-key-sqlite")]
+pub use sql::sqlite::{SqliteKeyStore, SqliteKeyStoreBuilder};
 pub use store::{ApiKeyAdmin, ApiKeyStore, MAX_PAGE};
 pub use use_log::UseLog;
 

@@ -1,0 +1,203 @@
+use std::{
+    fs::OpenOptions,
+    io,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use sqlx::{
+    pool::PoolOptions,
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
+};
+use tokio::task::JoinSet;
+
+use super::{BACKEND, Database, SqliteKeyStore, watch::watch, work};
+use crate::{
+    api_key::{
+        ChangeFeed,
+        sql::{
+            OpenError,
+            error::{failed, unavailable},
+        },
+    },
+    error::{ConfigError, StoreError},
+    log,
+};
+
+/// Configures [`SqliteKeyStore`].
+///
+/// ```
+/// # async fn example() -> Result<(), portcullis::api_key::OpenError> {
+/// use std::time::Duration;
+/// use portcullis::api_key::SqliteKeyStore;
+///
+/// let store = SqliteKeyStore::builder("keys.db").readers(8).busy_timeout(Duration::from_millis(500)).open().await?;
+/// # drop(store);
+/// # Ok(())
+/// # }
+/// ```
+#[must_use]
+#[derive(Clone, Debug)]
+pub struct SqliteKeyStoreBuilder {
+    path: PathBuf,
+    readers: u32,
+    acquire_timeout: Duration,
+    statement_timeout: Duration,
+    busy_timeout: Duration,
+    watch_every: Duration,
+    migrate: bool,
+}
+
+impl SqliteKeyStoreBuilder {
+    pub(super) fn new(path: &Path) -> Self {
+        Self {
+            path: path.to_owned(),
+            readers: 4,
+            acquire_timeout: Duration::from_secs(2),
+            statement_timeout: Duration::from_secs(2),
+            busy_timeout: Duration::from_secs(2),
+            watch_every: Duration::from_secs(1),
+            migrate: true,
+        }
+    }
+
+    /// How many connections answer questions, 4 unless said; each is a thread. One more makes the changes.
+    pub const fn readers(mut self, count: u32) -> Self {
+        self.readers = count;
+        self
+    }
+
+    /// How long a question or a change waits for a connection, 2 s unless said.
+    pub const fn acquire_timeout(mut self, limit: Duration) -> Self {
+        self.acquire_timeout = limit;
+        self
+    }
+
+    /// How long the answer to a question may take, 2 s unless said.
+    pub const fn statement_timeout(mut self, limit: Duration) -> Self {
+        self.statement_timeout = limit;
+        self
+    }
+
+    /// How long a change waits for another process that writes, 2 s unless said.
+    pub const fn busy_timeout(mut self, limit: Duration) -> Self {
+        self.busy_timeout = limit;
+        self
+    }
+
+    /// How often it looks whether another process changed the file, 1 s unless said.
+    pub const fn watch_every(mut self, interval: Duration) -> Self {
+        self.watch_every = interval;
+        self
+    }
+
+    /// Changes no tables and makes none; opening fails if they are not of the version that is needed.
+    pub const fn without_migrating(mut self) -> Self {
+        self.migrate = false;
+        self
+    }
+
+    /// Opens the file.
+    ///
+    /// # Errors
+    /// If a setting is zero, the file cannot be opened, or made, or is no SQLite database, or its tables are of another
+    /// version and may not or cannot be migrated.
+    pub async fn open(self) -> Result<SqliteKeyStore, OpenError> {
+        self.check()?;
+        let path = std::path::absolute(&self.path).map_err(|error| self.unusable(error))?;
+        make_private(&path).map_err(|error| self.unusable(error))?;
+
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .create_if_missing(false)
+            .busy_timeout(self.busy_timeout)
+            .foreign_keys(true)
+            .synchronous(SqliteSynchronous::Full);
+        let sql = |error| failed(BACKEND, error).about(format!("{:?}", self.path));
+        let writers = Arc::new(AtomicU64::new(0));
+        let writer = self.pool(1).after_connect({
+            let writers = Arc::clone(&writers);
+            move |_, _| {
+                writers.fetch_add(1, Ordering::SeqCst);
+                Box::pin(async { Ok(()) })
+            }
+        });
+        let writer = writer.connect_with(options.clone().journal_mode(SqliteJournalMode::Wal)).await.map_err(sql)?;
+        let mut connection = writer.acquire().await.map_err(sql)?;
+        let mode: String = sqlx::query_scalar("PRAGMA journal_mode").fetch_one(&mut *connection).await.map_err(sql)?;
+        if mode != "wal" {
+            return Err(self.unusable(io::Error::other("it cannot have a write-ahead log")).into());
+        }
+        work::migrate(&mut connection, self.migrate).await?;
+        drop(connection);
+
+        let readers = self.pool(self.readers).connect_with(options.pragma("query_only", "1")).await.map_err(sql)?;
+        let database = Arc::new(Database {
+            readers,
+            writer,
+            writers,
+            statement_timeout: self.statement_timeout,
+            change_timeout: self
+                .acquire_timeout
+                .saturating_add(self.busy_timeout)
+                .saturating_add(self.statement_timeout),
+            feed: ChangeFeed::new(),
+        });
+        let seen = database.version().await?;
+        let mut tasks = JoinSet::new();
+        tasks.spawn(watch(Arc::clone(&database), self.watch_every, seen));
+        Ok(SqliteKeyStore { database, _watch: tasks })
+    }
+
+    fn pool(&self, connections: u32) -> PoolOptions<sqlx::Sqlite> {
+        PoolOptions::new()
+            .max_connections(connections)
+            .acquire_timeout(self.acquire_timeout)
+            .max_lifetime(None)
+            .idle_timeout(None)
+            // A file does not hang up.
+            .test_before_acquire(false)
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        if self.readers == 0 {
+            return Err(ConfigError::new("SQLite readers", "0", "must be one at least"));
+        }
+        for (setting, value) in [
+            ("SQLite acquire timeout", self.acquire_timeout),
+            ("SQLite statement timeout", self.statement_timeout),
+            ("SQLite watch interval", self.watch_every),
+        ] {
+            if value.is_zero() {
+                return Err(ConfigError::new(setting, "0", "must not be zero"));
+            }
+        }
+        Ok(())
+    }
+
+    fn unusable(&self, error: io::Error) -> StoreError {
+        unavailable(BACKEND, error.to_string()).about(format!("{:?}", self.path))
+    }
+}
+
+/// Makes the file unless it is there, for its owner alone. SQLite by itself would let everybody read it.
+fn make_private(path: &Path) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    match options.open(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            #[cfg(unix)]
+            if std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(path)?.permissions()) & 0o077 != 0 {
+                log::warn(&format!("API keys: others than its owner may open {path:?}"));
+            }
+            Ok(())
+        }
+        made => made.map(drop),
+    }
+}

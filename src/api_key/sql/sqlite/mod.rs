@@ -1,0 +1,247 @@
+mod builder;
+mod watch;
+mod work;
+
+use std::{
+    fmt,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use sqlx::{SqliteConnection, SqlitePool};
+use tokio::{task::JoinSet, time::timeout};
+
+pub use self::builder::SqliteKeyStoreBuilder;
+use super::{
+    OpenError, Work,
+    error::{failed, unavailable},
+    statements,
+};
+use crate::{
+    api_key::{
+        ApiKeyAdmin, ApiKeyRecord, ApiKeyStore, ChangeFeed, Found, Hit, KeyChange, KeyFilter, KeyId, KeyUse, Lookup,
+        Owner, Revocation, Rotation,
+    },
+    clock::Instants,
+    error::StoreError,
+};
+
+const BACKEND: &str = "sqlite";
+
+/// Keys in an SQLite file (feature `api-key-sqlite`): for a service on one machine. The library brings SQLite with it.
+///
+/// - **File**: made if it is not there, with the permissions `0600` where the system has them; SQLite gives the files beside
+///   it (`-wal`, `-shm`) the same ones. The file must be on a local disk: SQLite's locks do not hold on network file systems.
+/// - **Durability**: write-ahead log, `synchronous = FULL`: a revocation that returned survives a power failure.
+/// - **Time**: a question waits for a connection for 2 s at most and is answered within 2 s; a change waits 2 s for
+///   another process that writes. Beyond that it is [`Unavailable`](crate::StoreErrorKind::Unavailable), a `503` to clients.
+/// - **Cost**: a look-up is one statement on one of 4 connections, each of which is a thread.
+/// - **Changes**: its own are [published](ApiKeyStore::changes) before the method returns; those of other processes as
+///   [`KeyChange::Everything`], which is found out once a second: 1 s late at most, plus the wait for a change of this
+///   process that is under way (4 s at most by default; if it takes longer, [`KeyChange::Lost`] is published).
+/// - **Cancel safety**: a change that was begun is finished and published, also if the caller's future is dropped.
+///
+/// The settings are [`SqliteKeyStoreBuilder`]'s. It needs a tokio runtime with its timer; the task that looks for changes
+/// ends with the store.
+///
+/// ```
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// use portcullis::{Clock, SystemClock, api_key::{ApiKeyAuthenticator, NewApiKey, SqliteKeyStore}};
+///
+/// let store = SqliteKeyStore::open("keys.db").await?;
+/// let (key, _) = NewApiKey::for_subject("billing").issue(&store, SystemClock::new().now()).await?;
+/// let authenticator = ApiKeyAuthenticator::new(store);
+/// # drop((key, authenticator));
+/// # Ok(())
+/// # }
+/// ```
+pub struct SqliteKeyStore {
+    database: Arc<Database>,
+    /// Aborted when dropped.
+    _watch: JoinSet<()>,
+}
+
+#[derive(Debug)]
+struct Database {
+    readers: SqlitePool,
+    /// One connection: what it finds changed and did not change itself, another process did.
+    writer: SqlitePool,
+    /// Counts the writer's connections, of which there is one at a time.
+    writers: Arc<AtomicU64>,
+    statement_timeout: Duration,
+    /// How long a change may take in all before its caller is told that nobody knows.
+    change_timeout: Duration,
+    feed: ChangeFeed,
+}
+
+impl SqliteKeyStore {
+    /// Opens the file, and makes it and its tables if they are not there.
+    ///
+    /// # Errors
+    /// If the file cannot be opened or made, is no SQLite database, or its tables are of a newer release.
+    pub async fn open(path: impl AsRef<Path>) -> Result<Self, OpenError> {
+        Self::builder(path).open().await
+    }
+
+    /// Opens the file as it is: it changes no tables and makes none, and only checks their version.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open); [`OpenError::Version`] also if there are [migrations](Self::migrations) to run.
+    pub async fn open_without_migrating(path: impl AsRef<Path>) -> Result<Self, OpenError> {
+        Self::builder(path).without_migrating().open().await
+    }
+
+    /// Begins with the defaults.
+    pub fn builder(path: impl AsRef<Path>) -> SqliteKeyStoreBuilder {
+        SqliteKeyStoreBuilder::new(path.as_ref())
+    }
+
+    /// What [`open`](Self::open) runs to make the tables, by ascending version, to be run by hand: each text once, in a
+    /// transaction. It notes its version in the table `portcullis_schema`.
+    pub fn migrations() -> impl Iterator<Item = (u32, &'static str)> {
+        work::MIGRATIONS.iter().copied()
+    }
+
+    async fn read<T>(
+        &self,
+        work: impl for<'c> FnOnce(&'c mut SqliteConnection) -> Work<'c, T>,
+    ) -> Result<T, StoreError> {
+        self.database.read(work).await
+    }
+
+    /// Makes a change and publishes it, in a task of its own: whoever waits for it may give up, the change does not.
+    async fn change<T: Send + 'static>(
+        &self,
+        told: Vec<KeyChange>,
+        work: impl for<'c> FnOnce(&'c mut SqliteConnection) -> Work<'c, T> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let database = Arc::clone(&self.database);
+        let change = tokio::spawn(async move {
+            let answer = database.write(work).await;
+            // Also if it failed: it may have taken effect all the same.
+            told.iter().for_each(|change| database.feed.publish(change));
+            answer
+        });
+        match timeout(self.database.change_timeout, change).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(error)) => Err(unavailable(BACKEND, error.to_string())),
+            Err(_) => Err(unavailable(BACKEND, "the change takes too long, and may still take effect")),
+        }
+    }
+}
+
+impl Database {
+    async fn read<T>(
+        &self,
+        work: impl for<'c> FnOnce(&'c mut SqliteConnection) -> Work<'c, T>,
+    ) -> Result<T, StoreError> {
+        let mut connection = self.readers.acquire().await.map_err(|error| failed(BACKEND, error))?;
+        let answer = timeout(self.statement_timeout, work(&mut connection)).await;
+        answer.unwrap_or_else(|_| Err(unavailable(BACKEND, format!("no answer within {:?}", self.statement_timeout))))
+    }
+
+    async fn write<T>(
+        &self,
+        work: impl for<'c> FnOnce(&'c mut SqliteConnection) -> Work<'c, T>,
+    ) -> Result<T, StoreError> {
+        let mut connection = self.writer.acquire().await.map_err(|error| failed(BACKEND, error))?;
+        work(&mut connection).await
+    }
+
+    /// A value that is another one when another process may have changed the file.
+    async fn version(&self) -> Result<(u64, i64), StoreError> {
+        let mut connection = self.writer.acquire().await.map_err(|error| failed(BACKEND, error))?;
+        let version = timeout(self.statement_timeout, work::data_version(&mut connection)).await;
+        let version = version.unwrap_or_else(|_| Err(unavailable(BACKEND, "no answer")))?;
+        Ok((self.writers.load(Ordering::SeqCst), version))
+    }
+}
+
+#[async_trait]
+impl ApiKeyStore for SqliteKeyStore {
+    async fn find(&self, lookup: Lookup) -> Found {
+        self.get(lookup.id()).await
+    }
+
+    fn changes(&self) -> Option<&ChangeFeed> {
+        Some(&self.database.feed)
+    }
+}
+
+#[async_trait]
+impl ApiKeyAdmin for SqliteKeyStore {
+    async fn insert(&self, record: ApiKeyRecord) -> Result<(), StoreError> {
+        let told = vec![KeyChange::Key(*record.id())];
+        self.change(told, |connection| Box::pin(work::insert(connection, record))).await
+    }
+
+    async fn rotate(&self, rotation: Rotation) -> Result<bool, StoreError> {
+        let told = vec![KeyChange::Key(*rotation.old()), KeyChange::Key(*rotation.record().id())];
+        self.change(told, |connection| Box::pin(work::rotate(connection, rotation))).await
+    }
+
+    async fn revoke(&self, id: &KeyId, revocation: &Revocation) -> Result<bool, StoreError> {
+        let (id, revocation) = (*id, revocation.clone());
+        self.change(vec![KeyChange::Key(id)], move |connection| Box::pin(work::revoke(connection, id, revocation)))
+            .await
+    }
+
+    async fn disable_owner(&self, owner: &Owner, disablement: &Revocation) -> Result<bool, StoreError> {
+        let (owner, disablement) = (owner.clone(), disablement.clone());
+        let told = vec![KeyChange::Owner(owner.clone())];
+        self.change(told, |connection| Box::pin(work::disable(connection, owner, disablement))).await
+    }
+
+    async fn enable_owner(&self, owner: &Owner) -> Result<bool, StoreError> {
+        let owner = owner.clone();
+        let told = vec![KeyChange::Owner(owner.clone())];
+        self.change(told, |connection| Box::pin(work::enable(connection, owner))).await
+    }
+
+    async fn disablement(&self, owner: &Owner) -> Result<Option<Revocation>, StoreError> {
+        let owner = owner.clone();
+        self.read(|connection| Box::pin(work::disablement(connection, owner))).await
+    }
+
+    async fn get(&self, id: &KeyId) -> Found {
+        let id = *id;
+        self.read(move |connection| Box::pin(work::find(connection, id))).await
+    }
+
+    async fn list(&self, filter: &KeyFilter, after: Option<&KeyId>, limit: usize) -> Result<Vec<Hit>, StoreError> {
+        let (filter, after) = (filter.clone(), after.copied());
+        self.read(move |connection| Box::pin(work::list(connection, filter, after, limit))).await
+    }
+
+    async fn purge(&self, at: Instants, kept: Duration) -> Result<u64, StoreError> {
+        let before = at.unix_seconds().saturating_sub(kept.as_secs());
+        let mut purged = 0_u64;
+        loop {
+            let batch = self.change(Vec::new(), move |connection| Box::pin(work::purge(connection, before))).await?;
+            purged = purged.saturating_add(batch);
+            if usize::try_from(batch).is_ok_and(|batch| batch < statements::BATCH) {
+                return Ok(purged);
+            }
+        }
+    }
+
+    async fn record_uses(&self, uses: &[KeyUse]) -> Result<(), StoreError> {
+        for batch in statements::latest(uses).chunks(statements::BATCH) {
+            let batch = batch.to_vec();
+            self.change(Vec::new(), |connection| Box::pin(work::record_uses(connection, batch))).await?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for SqliteKeyStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let options = self.database.writer.connect_options();
+        f.debug_struct("SqliteKeyStore").field("file", &options.get_filename()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,400 @@
+//! Keys in an SQLite file: the contract, other processes, and what goes wrong.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "test code")]
+
+#[path = "support/keys.rs"]
+mod keys;
+
+use std::{
+    error::Error,
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use keys::{
+    AT, Heard, Store, find, many_are_noted_and_purged, minted, one_rotation_wins, refusal, revocation,
+    texts_stay_texts, until,
+};
+use portcullis::{
+    RejectionKind, StoreErrorKind,
+    api_key::{ApiKeyAdmin, KeyChange, KeyFilter, OpenError, SqliteKeyStore},
+    conformance,
+};
+use sqlx::{ConnectOptions, Connection, SqliteConnection, sqlite::SqliteConnectOptions};
+use tempfile::TempDir;
+use tokio::time::timeout;
+
+fn folder() -> (TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("keys.db");
+    (folder, file)
+}
+
+async fn open(path: &Path) -> Store {
+    Arc::new(SqliteKeyStore::open(path).await.unwrap())
+}
+
+/// Somebody else with the file in hand.
+async fn intruder(path: &Path) -> SqliteConnection {
+    SqliteConnectOptions::new().filename(path).busy_timeout(Duration::from_secs(10)).connect().await.unwrap()
+}
+
+#[tokio::test]
+async fn the_store_keeps_its_contract() {
+    let (_folder, path) = folder();
+    let store = open(&path).await;
+    conformance::api_key_store(&store, AT).await;
+    conformance::api_key_store(&store, AT).await; // one that holds keys already
+}
+
+#[tokio::test]
+async fn texts_are_never_statements() {
+    let (_folder, path) = folder();
+    texts_stay_texts(&open(&path).await).await;
+}
+
+#[tokio::test]
+async fn batches_have_no_seams() {
+    let (_folder, path) = folder();
+    many_are_noted_and_purged(&open(&path).await).await;
+}
+
+#[tokio::test]
+async fn keys_survive_reopening() {
+    let (_folder, path) = folder();
+    let (key, record) = minted("billing");
+    let (gone, revoked) = minted("billing");
+    let store = open(&path).await;
+    store.insert(record.clone()).await.unwrap();
+    store.insert(revoked.clone()).await.unwrap();
+    store.revoke(revoked.id(), &revocation("leaked")).await.unwrap();
+    drop(store);
+    let store = open(&path).await;
+    assert_eq!(find(&*store, record.id()).await, Ok(Some(record)));
+    assert_eq!(refusal(&store, &key).await, None);
+    assert_eq!(refusal(&store, &gone).await, Some(RejectionKind::InvalidCredential));
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn the_files_are_the_owners_alone() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let (folder, path) = folder();
+    let store = open(&path).await;
+    store.insert(minted("billing").1).await.unwrap();
+    let mut files: Vec<String> = Vec::new();
+    for entry in fs::read_dir(folder.path()).unwrap() {
+        let entry = entry.unwrap();
+        assert_eq!(entry.metadata().unwrap().permissions().mode() & 0o777, 0o600, "{:?}", entry.path());
+        files.push(entry.file_name().into_string().unwrap());
+    }
+    files.sort();
+    assert_eq!(files, ["keys.db", "keys.db-shm", "keys.db-wal"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn many_may_open_a_new_file_at_once() {
+    for _ in 0..5 {
+        let (_folder, path) = folder();
+        let opening: Vec<_> = (0..6)
+            .map(|_| {
+                let path = path.clone();
+                tokio::spawn(async move { SqliteKeyStore::open(path).await })
+            })
+            .collect();
+        let mut stores = Vec::new();
+        for store in opening {
+            stores.push(store.await.unwrap().unwrap());
+        }
+        let record = minted("billing").1;
+        stores[0].insert(record.clone()).await.unwrap();
+        for store in &stores {
+            assert_eq!(find(store, record.id()).await, Ok(Some(record.clone())));
+        }
+        let mut intruder = intruder(&path).await;
+        let versions: i64 =
+            sqlx::query_scalar("SELECT count(*) FROM portcullis_schema").fetch_one(&mut intruder).await.unwrap();
+        assert_eq!(versions, 1);
+    }
+}
+
+fn version(error: &OpenError) -> (u32, u32) {
+    match error {
+        OpenError::Version { found, needed, .. } => (*found, *needed),
+        other => panic!("another error: {other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn tables_of_another_version_are_refused() {
+    let newest = SqliteKeyStore::migrations().last().unwrap().0;
+    let (_folder, path) = folder();
+    assert_eq!(version(&SqliteKeyStore::open_without_migrating(&path).await.unwrap_err()), (0, newest));
+
+    // By hand, as whoever may change the schema does it.
+    let mut connection = intruder(&path).await;
+    for (_, text) in SqliteKeyStore::migrations() {
+        let mut transaction = connection.begin().await.unwrap();
+        sqlx::raw_sql(text).execute(&mut *transaction).await.unwrap();
+        transaction.commit().await.unwrap();
+    }
+    let store: Store = Arc::new(SqliteKeyStore::open_without_migrating(&path).await.unwrap());
+    conformance::api_key_store(&store, AT).await;
+    drop(store);
+
+    sqlx::query("INSERT INTO portcullis_schema (version) VALUES ($1)")
+        .bind(newest + 1)
+        .execute(&mut connection)
+        .await
+        .unwrap();
+    for error in [
+        SqliteKeyStore::open(&path).await.unwrap_err(),
+        SqliteKeyStore::open_without_migrating(&path).await.unwrap_err(),
+    ] {
+        assert_eq!(version(&error), (newest + 1, newest));
+        assert!(error.to_string().contains("newer release"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_broken_row_is_an_error_and_nobody_gets_in() {
+    let (_folder, path) = folder();
+    let store = open(&path).await;
+    let mut intruder = intruder(&path).await;
+    sqlx::query("PRAGMA ignore_check_constraints = 1").execute(&mut intruder).await.unwrap();
+    for damage in [
+        "UPDATE portcullis_api_keys SET hash = x'00' WHERE id = $1",
+        "UPDATE portcullis_api_keys SET scheme = 'none' WHERE id = $1",
+        "UPDATE portcullis_api_keys SET subject = '' WHERE id = $1",
+        "UPDATE portcullis_api_keys SET scopes = '[\"a' WHERE id = $1",
+        "UPDATE portcullis_api_keys SET roles = '{}' WHERE id = $1",
+        "UPDATE portcullis_api_keys SET addresses = '[\"anywhere\"]' WHERE id = $1",
+        "UPDATE portcullis_api_keys SET expires = -1 WHERE id = $1",
+        "UPDATE portcullis_api_keys SET revoked_at = 1 WHERE id = $1",
+        "UPDATE portcullis_api_keys SET name = CAST(x'ff' AS TEXT) WHERE id = $1",
+    ] {
+        let ((key, record), (fine, other)) = (minted("billing"), minted("billing"));
+        store.insert(record.clone()).await.unwrap();
+        store.insert(other).await.unwrap();
+        let changed = sqlx::query(damage).bind(record.id().as_bytes().to_vec()).execute(&mut intruder).await.unwrap();
+        assert_eq!(changed.rows_affected(), 1);
+        for error in
+            [store.get(record.id()).await.unwrap_err(), store.list(&KeyFilter::all(), None, 10).await.unwrap_err()]
+        {
+            assert_eq!(error.kind(), StoreErrorKind::Corrupt, "{damage}");
+            assert!(error.to_string().contains(&record.id().to_string()), "{damage}: {error}");
+        }
+        assert_eq!(refusal(&store, &key).await, Some(RejectionKind::Unavailable), "{damage}");
+        assert_eq!(refusal(&store, &fine).await, None, "{damage}");
+        sqlx::query("DELETE FROM portcullis_api_keys").execute(&mut intruder).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_torn_file_is_an_error() {
+    let (_folder, path) = folder();
+    let mut connection = {
+        let store = open(&path).await;
+        for _ in 0..200 {
+            store.insert(minted("billing").1).await.unwrap();
+        }
+        intruder(&path).await
+    };
+    sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&mut connection).await.unwrap();
+    connection.close().await.unwrap();
+    let mut bytes = fs::read(&path).unwrap();
+    // All pages but the first, which has the schema.
+    bytes[4096..].fill(0x5a);
+    fs::write(&path, &bytes).unwrap();
+    for suffix in ["-wal", "-shm"] {
+        let _ = fs::remove_file(path.with_file_name(format!("keys.db{suffix}")));
+    }
+    match SqliteKeyStore::open(&path).await {
+        Err(OpenError::Store(error)) => assert_eq!(error.kind(), StoreErrorKind::Corrupt, "{error}"),
+        Err(error) => panic!("another error: {error:?}"),
+        Ok(store) => assert_eq!(find(&store, minted("billing").1.id()).await, Err(StoreErrorKind::Corrupt)),
+    }
+
+    fs::write(&path, "# keys.db is a text\n".repeat(500)).unwrap();
+    match SqliteKeyStore::open(&path).await.unwrap_err() {
+        OpenError::Store(error) => {
+            assert_eq!(error.kind(), StoreErrorKind::Corrupt);
+            assert!(error.to_string().contains("keys.db"), "{error}");
+        }
+        error => panic!("another error: {error:?}"),
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_a_file_is_refused() {
+    let (folder, _) = folder();
+    for path in [folder.path().to_owned(), folder.path().join("missing/keys.db")] {
+        let error = SqliteKeyStore::open(&path).await.unwrap_err();
+        assert!(matches!(&error, OpenError::Store(error) if error.kind() == StoreErrorKind::Unavailable), "{error:?}");
+        assert!(error.to_string().contains(path.to_str().unwrap()), "{error}");
+    }
+    let builder = || SqliteKeyStore::builder(folder.path().join("keys.db"));
+    for builder in [
+        builder().readers(0),
+        builder().acquire_timeout(Duration::ZERO),
+        builder().statement_timeout(Duration::ZERO),
+        builder().watch_every(Duration::ZERO),
+    ] {
+        assert!(matches!(builder.open().await.unwrap_err(), OpenError::Config(_)));
+    }
+    assert!(!folder.path().join("keys.db").exists());
+}
+
+/// The names that SQLite takes for something else than a file.
+#[tokio::test]
+async fn a_name_is_always_a_file() {
+    let (folder, _) = folder();
+    for name in [":memory:", "file:keys.db?mode=memory", "keys?immutable=1", "k%41y"] {
+        let path = folder.path().join(name);
+        let record = minted("billing").1;
+        open(&path).await.insert(record.clone()).await.unwrap();
+        assert!(path.is_file(), "{name}");
+        assert_eq!(find(&*open(&path).await, record.id()).await, Ok(Some(record)), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_another_process_writes_to_is_unavailable_for_changes_alone() {
+    let (_folder, path) = folder();
+    let store = SqliteKeyStore::builder(&path).busy_timeout(Duration::from_millis(50)).open().await.unwrap();
+    let ((key, kept), (other, refused)) = (minted("billing"), minted("billing"));
+    store.insert(kept.clone()).await.unwrap();
+
+    let mut writer = intruder(&path).await;
+    let lock = writer.begin_with("BEGIN IMMEDIATE").await.unwrap();
+    let store: Store = Arc::new(store);
+    let rotation = portcullis::api_key::Rotation::new(*kept.id(), refused.clone(), keys::NOW).unwrap();
+    for (name, error) in [
+        ("insert", store.insert(refused.clone()).await.unwrap_err()),
+        ("revoke", store.revoke(kept.id(), &revocation("leaked")).await.unwrap_err()),
+        ("rotate", store.rotate(rotation).await.unwrap_err()),
+        ("disable", store.disable_owner(kept.owner(), &revocation("left")).await.unwrap_err()),
+    ] {
+        assert_eq!(error.kind(), StoreErrorKind::Unavailable, "{name}");
+        assert!(error.source().unwrap().to_string().contains("locked"), "{name}: {error:?}");
+    }
+    assert_eq!(refusal(&store, &key).await, None, "who reads does not wait for who writes");
+    assert_eq!(refusal(&store, &other).await, Some(RejectionKind::InvalidCredential));
+    lock.rollback().await.unwrap();
+
+    assert_eq!(find(&*store, kept.id()).await, Ok(Some(kept.clone())), "what was refused was not done");
+    store.insert(refused).await.unwrap();
+    assert!(store.revoke(kept.id(), &revocation("leaked")).await.unwrap());
+    assert_eq!(refusal(&store, &key).await, Some(RejectionKind::InvalidCredential));
+}
+
+#[tokio::test]
+async fn a_change_waits_for_another_process_within_its_time() {
+    let (_folder, path) = folder();
+    let store = open(&path).await;
+    let mut writer = intruder(&path).await;
+    let lock = writer.begin_with("BEGIN IMMEDIATE").await.unwrap();
+    let record = minted("billing").1;
+    let mut insert = store.insert(record.clone());
+    assert!(timeout(Duration::from_millis(100), &mut insert).await.is_err(), "it waits");
+    lock.rollback().await.unwrap();
+    insert.await.unwrap();
+    assert_eq!(find(&*store, record.id()).await, Ok(Some(record)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn of_two_processes_that_rotate_a_key_one_wins() {
+    let (_folder, path) = folder();
+    let (one, other) = (open(&path).await, open(&path).await);
+    one_rotation_wins(&one, &other, 15).await;
+}
+
+async fn watching(path: &Path) -> SqliteKeyStore {
+    SqliteKeyStore::builder(path).watch_every(Duration::from_millis(20)).open().await.unwrap()
+}
+
+#[tokio::test]
+async fn what_another_process_changes_is_found_out() {
+    let (_folder, path) = folder();
+    let (store, other) = (watching(&path).await, watching(&path).await);
+    let heard = Heard::of(&store);
+    for round in 0..3 {
+        let record = minted("billing").1;
+        other.insert(record.clone()).await.unwrap();
+        heard.wait_for(&KeyChange::Everything).await;
+        assert_eq!(find(&store, record.id()).await, Ok(Some(record)), "what is told can be found");
+        assert!(heard.take().iter().all(|change| *change == KeyChange::Everything), "{round}");
+    }
+}
+
+#[tokio::test]
+async fn what_this_process_changes_is_not_taken_for_anothers() {
+    let (_folder, path) = folder();
+    // It looks several times while all of this is written.
+    let store = SqliteKeyStore::builder(&path).watch_every(Duration::from_millis(1)).open().await.unwrap();
+    let heard = Heard::of(&store);
+    let mut expected = Vec::new();
+    for _ in 0..50 {
+        let record = minted("billing").1;
+        expected.push(KeyChange::Key(*record.id()));
+        store.insert(record.clone()).await.unwrap();
+        assert_eq!(heard.all(), expected, "told before the method returns");
+        assert!(find(&store, record.id()).await.unwrap().is_some());
+    }
+    assert_eq!(heard.all(), expected);
+}
+
+#[tokio::test]
+async fn a_feed_that_cannot_look_says_so_and_makes_good() {
+    let (_folder, path) = folder();
+    let store = SqliteKeyStore::builder(&path)
+        .watch_every(Duration::from_millis(10))
+        .acquire_timeout(Duration::from_millis(50))
+        .busy_timeout(Duration::from_secs(30))
+        .open()
+        .await
+        .unwrap();
+    let store = Arc::new(store);
+    let heard = Heard::of(&store);
+    let mut writer = intruder(&path).await;
+    let lock = writer.begin_with("BEGIN IMMEDIATE").await.unwrap();
+    let insert = tokio::spawn({
+        let store = Arc::clone(&store);
+        async move { store.insert(minted("billing").1).await }
+    });
+    heard.wait_for(&KeyChange::Lost).await;
+    assert_eq!(heard.take(), [KeyChange::Lost], "it is said once");
+    lock.commit().await.unwrap();
+    insert.await.unwrap().unwrap();
+    heard.wait_for(&KeyChange::Everything).await;
+}
+
+#[tokio::test]
+async fn a_change_whose_caller_is_gone_is_finished_and_told() {
+    let (_folder, path) = folder();
+    let store = open(&path).await;
+    let heard = Heard::of(&store);
+    let mut writer = intruder(&path).await;
+    let lock = writer.begin_with("BEGIN IMMEDIATE").await.unwrap();
+    let record = minted("billing").1;
+    let mut insert = store.insert(record.clone());
+    let waits = std::future::poll_fn(|cx| std::task::Poll::Ready(insert.as_mut().poll(cx).is_pending())).await;
+    assert!(waits);
+    drop(insert);
+    lock.rollback().await.unwrap();
+    heard.wait_for(&KeyChange::Key(*record.id())).await;
+    assert_eq!(find(&*store, record.id()).await, Ok(Some(record)));
+}
+
+#[tokio::test]
+async fn nothing_stays_behind_a_store_that_is_dropped() {
+    let (folder, path) = folder();
+    let store = watching(&path).await;
+    store.insert(minted("billing").1).await.unwrap();
+    drop(store);
+    // SQLite removes the log when the last connection closes.
+    until("all connections are closed", async || fs::read_dir(folder.path()).unwrap().count() == 1).await;
+}
