@@ -138,6 +138,14 @@ impl StoreError {
         self.retry_after
     }
 
+    /// The same error for one of several who asked together.
+    #[cfg(feature = "api-key-cached")]
+    pub(crate) fn shared(error: &std::sync::Arc<Self>) -> Self {
+        let cause = error.source.is_some().then(|| Box::new(SharedCause(std::sync::Arc::clone(error))) as BoxError);
+        let Self { kind, backend, about, retry_after, .. } = &**error;
+        Self { kind: *kind, backend, about: about.clone(), retry_after: *retry_after, source: cause }
+    }
+
     const fn describe(&self) -> &'static str {
         match self.kind {
             StoreErrorKind::Unavailable => "backend unavailable",
@@ -161,6 +169,25 @@ impl StdError for StoreError {
     }
 }
 
+/// The cause of an error that several got.
+#[cfg(feature = "api-key-cached")]
+#[derive(Debug)]
+struct SharedCause(std::sync::Arc<StoreError>);
+
+#[cfg(feature = "api-key-cached")]
+impl fmt::Display for SharedCause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.source.as_ref().map_or(Ok(()), |source| source.fmt(f))
+    }
+}
+
+#[cfg(feature = "api-key-cached")]
+impl StdError for SharedCause {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.0.source.as_ref().and_then(|source| source.source())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -170,5 +197,22 @@ mod tests {
         let error = StoreError::new(StoreErrorKind::Unavailable, "sqlite").caused_by("disk on fire");
         assert_eq!(error.to_string(), "sqlite: backend unavailable");
         assert_eq!(error.source().map(ToString::to_string).as_deref(), Some("disk on fire"));
+    }
+
+    #[cfg(feature = "api-key-cached")]
+    #[test]
+    fn a_shared_error_says_what_the_first_one_says() {
+        let inner = StoreError::new(StoreErrorKind::Corrupt, "disk").caused_by("on fire");
+        let error = StoreError::new(StoreErrorKind::Unavailable, "sqlite").about("key 1").caused_by(inner);
+        let error = std::sync::Arc::new(error.with_retry_after(Duration::from_secs(7)));
+        let shared = StoreError::shared(&error);
+        assert_eq!((shared.kind(), shared.backend()), (StoreErrorKind::Unavailable, "sqlite"));
+        assert_eq!((shared.to_string(), shared.retry_after()), (error.to_string(), Some(Duration::from_secs(7))));
+        let cause = shared.source().unwrap();
+        assert_eq!(cause.to_string(), "disk: backend answered nonsense");
+        assert_eq!(cause.source().unwrap().to_string(), "on fire");
+        assert!(
+            StoreError::shared(&std::sync::Arc::new(StoreError::new(StoreErrorKind::Conflict, "x"))).source().is_none()
+        );
     }
 }

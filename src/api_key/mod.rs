@@ -50,9 +50,13 @@
 
 mod authenticator;
 mod bounds;
+#[cfg(feature = "api-key-cached")]
+mod cached;
 mod changes;
 mod encoding;
 mod fields;
+#[cfg(feature = "api-key-file")]
+mod file;
 mod filter;
 mod format;
 mod id;
@@ -74,8 +78,12 @@ mod use_log;
 
 pub use authenticator::ApiKeyAuthenticator;
 pub use bounds::MAX_TIME;
+#[cfg(feature = "api-key-cached")]
+pub use cached::{CacheStats, Cached, KeyCache};
 pub use changes::{ChangeFeed, ChangeListener, KeyChange};
 pub use fields::RecordFields;
+#[cfg(feature = "api-key-file")]
+pub use file::{FileHealth, FileKeyStore};
 pub use filter::KeyFilter;
 pub use format::{ApiKey, ApiKeyFormat};
 pub use id::{KeyHash, KeyId};

@@ -1,0 +1,281 @@
+//! What is remembered, and the rules by which it is trusted.
+
+use std::sync::{
+    Arc,
+    atomic::{
+        AtomicBool, AtomicU64,
+        Ordering::{Relaxed, SeqCst},
+    },
+};
+
+use foldhash::fast::RandomState;
+use quick_cache::{Lifecycle, UnitWeighter, sync};
+
+use super::{
+    budget::{Budget, Charge, Spent},
+    config::Rules,
+    flight::{Flights, Landed},
+    stats::{CacheStats, Counters, count},
+    voids::{OwnerSlot, Voids},
+};
+use crate::{
+    api_key::{ChangeListener, Found, Hit, KeyChange, KeyId, Lookup},
+    clock::Instants,
+    error::{StoreError, StoreErrorKind},
+    log::Seldom,
+};
+
+const NAME: &str = "key cache";
+const SECOND: u64 = 1_000_000_000;
+
+type Area<V> = sync::Cache<KeyId, V, UnitWeighter, RandomState, Evictions>;
+
+/// Counts what goes for want of room.
+#[derive(Clone, Debug, Default)]
+struct Evictions(Arc<AtomicU64>);
+
+impl<V> Lifecycle<KeyId, V> for Evictions {
+    type RequestState = ();
+
+    fn on_evict(&self, (): &mut (), _: KeyId, _: V) {
+        count(&self.0);
+    }
+}
+
+/// A key that was found.
+#[derive(Clone, Debug)]
+pub(super) struct Entry {
+    hit: Hit,
+    number: u64,
+    loaded_at: u64,
+    owner: OwnerSlot,
+}
+
+/// An id that has no key.
+#[derive(Clone, Copy, Debug)]
+struct Absence {
+    number: u64,
+    loaded_at: u64,
+}
+
+/// What memory says.
+pub(super) enum Recalled {
+    Found(Hit),
+    Absent,
+    /// Ask. What is remembered of the key although it is not trusted any more: that it exists, so that asking is free.
+    Ask(Option<Entry>),
+}
+
+pub(super) struct Memory {
+    rules: Rules,
+    told: bool,
+    keys: Area<Entry>,
+    absent: Area<Absence>,
+    evictions: Evictions,
+    pub(super) voids: Voids,
+    pub(super) flights: Flights,
+    pub(super) counters: Counters,
+    budget: Budget,
+    /// Whether the store did not answer the last time.
+    failing: AtomicBool,
+    /// Whether somebody asks it whether it does again.
+    probing: AtomicBool,
+    said: Notices,
+}
+
+struct Notices {
+    stale: Seldom,
+    spent: Seldom,
+}
+
+impl Memory {
+    /// `told` says whether the store tells its changes.
+    pub(super) fn new(rules: Rules, told: bool) -> Self {
+        let evictions = Evictions::default();
+        Self {
+            rules,
+            told,
+            keys: area(rules.max_keys, evictions.clone()),
+            absent: area(rules.max_absent, Evictions::default()),
+            evictions,
+            voids: Voids::new(),
+            flights: Flights::default(),
+            counters: Counters::default(),
+            budget: Budget::new(rules.per_source, rules.in_all),
+            failing: AtomicBool::new(false),
+            probing: AtomicBool::new(false),
+            said: Notices { stale: Seldom::new(), spent: Seldom::new() },
+        }
+    }
+
+    /// Answers from memory, without waiting or allocating.
+    pub(super) fn recall(&self, lookup: &Lookup) -> Recalled {
+        let (id, now) = (lookup.id(), lookup.at().monotonic_nanos());
+        let trusted = |number, owner, loaded_at: u64, life| {
+            now.saturating_sub(loaded_at) < life && !self.voids.is_lost() && self.voids.hold(number, id, owner)
+        };
+        if let Some(entry) = self.keys.get(id) {
+            if trusted(entry.number, Some(entry.owner), entry.loaded_at, self.fresh()) {
+                return Recalled::Found(entry.hit);
+            }
+            return Recalled::Ask(Some(entry));
+        }
+        match self.absent.get(id) {
+            Some(absence) if trusted(absence.number, None, absence.loaded_at, self.rules.absent) => Recalled::Absent,
+            _ => Recalled::Ask(None),
+        }
+    }
+
+    /// The same, counted; what is to be asked otherwise.
+    pub(super) fn answer_now(&self, lookup: &Lookup) -> Result<Found, Option<Entry>> {
+        match self.recall(lookup) {
+            Recalled::Found(hit) => {
+                self.counters.hit(lookup.id());
+                Ok(Ok(Some(hit)))
+            }
+            Recalled::Absent => {
+                count(&self.counters.negative_hits);
+                Ok(Ok(None))
+            }
+            Recalled::Ask(entry) => Err(entry),
+        }
+    }
+
+    const fn fresh(&self) -> u64 {
+        if self.told { self.rules.fresh_with_changes } else { self.rules.fresh }
+    }
+
+    /// Whether an answer that somebody else asked for may be taken.
+    pub(super) fn counts(&self, landed: &Landed, lookup: &Lookup) -> bool {
+        lookup.at().monotonic_nanos().saturating_sub(landed.loaded_at) < self.rules.fresh
+            && self.voids.hold(landed.number, lookup.id(), landed.owner)
+    }
+
+    /// Takes in what the store said.
+    pub(super) fn land(&self, lookup: &Lookup, number: u64, found: Found, charge: Option<&Charge>) -> Landed {
+        let (id, loaded_at) = (*lookup.id(), lookup.at().monotonic_nanos());
+        let owner = match &found {
+            Ok(Some(hit)) => Some(self.voids.owner(hit.record().owner())),
+            Ok(None) | Err(_) => None,
+        };
+        match (&found, owner) {
+            (Ok(Some(hit)), Some(owner)) => {
+                self.keys.insert(id, Entry { hit: hit.clone(), number, loaded_at, owner });
+                self.absent.remove(&id);
+                if let Some(charge) = charge {
+                    self.budget.give_back(charge);
+                }
+            }
+            (Ok(_), _) => {
+                self.keys.remove(&id);
+                if self.rules.absent > 0 {
+                    self.absent.insert(id, Absence { number, loaded_at });
+                }
+            }
+            (Err(_), _) => {}
+        }
+        let failing = found.as_ref().is_err_and(unavailable);
+        if self.failing.load(Relaxed) != failing {
+            self.failing.store(failing, Relaxed);
+        }
+        Landed { found: found.map_err(Arc::new), owner, number, loaded_at }
+    }
+
+    /// What a request gets of an answer.
+    pub(super) fn answer(&self, landed: &Landed, known: Option<&Entry>, lookup: &Lookup) -> Found {
+        let error = match &landed.found {
+            Ok(found) => return Ok(found.clone()),
+            Err(error) => error,
+        };
+        match known.filter(|_| unavailable(error)).and_then(|entry| self.stale(entry, lookup)) {
+            Some(hit) => Ok(Some(hit)),
+            None => Err(StoreError::shared(error)),
+        }
+    }
+
+    /// The remembered key, if it may be served while the store does not answer.
+    fn stale(&self, entry: &Entry, lookup: &Lookup) -> Option<Hit> {
+        let (id, at) = (lookup.id(), lookup.at());
+        let age = at.monotonic_nanos().saturating_sub(entry.loaded_at);
+        let serves = self.rules.stale.is_some_and(|most| age < most)
+            && self.voids.hold(entry.number, id, Some(entry.owner))
+            && entry.hit.is_active(at.unix_seconds());
+        serves.then(|| {
+            count(&self.counters.stale);
+            self.said.stale.error(at, "key cache: the store does not answer, and keys that are not fresh are served");
+            entry.hit.clone()
+        })
+    }
+
+    /// The same, at once, while somebody else waits for the store.
+    pub(super) fn stale_now(&self, entry: Option<&Entry>, lookup: &Lookup) -> Option<Hit> {
+        entry
+            .filter(|_| self.failing.load(Relaxed) && self.probing.load(SeqCst))
+            .and_then(|entry| self.stale(entry, lookup))
+    }
+
+    /// Makes the caller the one who asks a store that fails; None if somebody does, or it does not fail.
+    pub(super) fn probe(&self) -> Option<Probe<'_>> {
+        // Not `then_some`: a probe that is dropped says that nobody asks.
+        (self.failing.load(Relaxed) && !self.probing.swap(true, SeqCst)).then(|| Probe(&self.probing))
+    }
+
+    /// Charges a look-up of an id that nothing is known of.
+    pub(super) fn charge(&self, lookup: &Lookup) -> Result<Charge, StoreError> {
+        let now = lookup.at().monotonic_nanos();
+        self.budget.take(lookup.client(), now).map_err(|spent| self.throttled(spent, lookup.at()))
+    }
+
+    /// The refusal of such a look-up, if it would be refused now.
+    pub(super) fn refusal(&self, lookup: &Lookup) -> Option<StoreError> {
+        let spent = self.budget.spent(lookup.client(), lookup.at().monotonic_nanos())?;
+        count(&self.counters.misses);
+        Some(self.throttled(spent, lookup.at()))
+    }
+
+    fn throttled(&self, spent: Spent, at: Instants) -> StoreError {
+        count(&self.counters.throttled);
+        let wait = match spent {
+            Spent::Source(wait) => wait,
+            Spent::All(wait) => {
+                self.said.spent.error(at, "key cache: the budget of all sources for unknown keys is used up");
+                wait
+            }
+        };
+        let wait = std::time::Duration::from_secs(wait.div_ceil(SECOND));
+        StoreError::new(StoreErrorKind::Throttled, NAME).with_retry_after(wait)
+    }
+
+    pub(super) fn stats(&self) -> CacheStats {
+        CacheStats {
+            evictions: self.evictions.0.load(Relaxed),
+            keys: self.keys.len(),
+            absent: self.absent.len(),
+            ..self.counters.read()
+        }
+    }
+}
+
+impl ChangeListener for Memory {
+    fn changed(&self, change: &KeyChange) {
+        self.voids.change(change);
+    }
+}
+
+/// Says that nobody asks any more, when it goes.
+pub(super) struct Probe<'a>(&'a AtomicBool);
+
+impl Drop for Probe<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, SeqCst);
+    }
+}
+
+fn unavailable(error: &StoreError) -> bool {
+    error.kind() == StoreErrorKind::Unavailable
+}
+
+fn area<V: Clone>(capacity: usize, evictions: Evictions) -> Area<V> {
+    let weight = u64::try_from(capacity).unwrap_or(u64::MAX);
+    sync::Cache::with(capacity, weight, UnitWeighter, RandomState::default(), evictions)
+}

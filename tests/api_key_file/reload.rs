@@ -1,0 +1,178 @@
+//! A file that others change, break, remove and repair.
+
+use std::{fs, sync::Arc, time::Duration};
+
+use portcullis::{
+    Now, StoreErrorKind,
+    api_key::{ApiKeyAdmin, ApiKeyStore, FileKeyStore, KeyChange},
+};
+
+use super::fixture::{FORMATS, Folder, Heard, id, leaked, lookup, owner, record, until};
+
+fn has(store: &FileKeyStore, number: u8) -> bool {
+    matches!(store.find_now(lookup(number)), Now::Known(Ok(Some(_))))
+}
+
+fn revoked(store: &FileKeyStore, number: u8) -> bool {
+    matches!(store.find_now(lookup(number)), Now::Known(Ok(Some(hit))) if hit.record().revocation().is_some())
+}
+
+/// One look of the task, and what it leads to.
+async fn a_second() {
+    tokio::time::advance(Duration::from_secs(1)).await;
+    tokio::task::yield_now().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_another_process_writes_is_seen_within_a_second() {
+    for format in FORMATS {
+        let folder = Folder::new(format);
+        let (ours, theirs) = (folder.create(), folder.open());
+        let heard = Heard::of(&ours);
+        theirs.insert(record(1)).await.unwrap();
+        theirs.insert(record(2)).await.unwrap();
+        assert!(!has(&ours, 1), "nobody looked yet");
+        a_second().await;
+        until(|| has(&ours, 1) && has(&ours, 2)).await;
+        until(|| heard.take() == [KeyChange::Key(id(1)), KeyChange::Key(id(2))]).await;
+
+        theirs.revoke(&id(1), &leaked()).await.unwrap();
+        theirs.disable_owner(&owner(), &leaked()).await.unwrap();
+        a_second().await;
+        until(|| revoked(&ours, 1)).await;
+        until(|| heard.take() == [KeyChange::Key(id(1)), KeyChange::Owner(owner())]).await;
+        assert_eq!(ours.health().failures, 0);
+    }
+}
+
+#[tokio::test]
+async fn a_record_that_did_not_change_is_the_same_allocation() {
+    let folder = Folder::new("toml");
+    let (ours, theirs) = (folder.create(), folder.open());
+    theirs.insert(record(1)).await.unwrap();
+    assert!(ours.reload().await.unwrap() && !ours.reload().await.unwrap());
+    let before = ours.find(lookup(1)).await.unwrap().unwrap();
+    theirs.insert(record(2)).await.unwrap();
+    assert!(ours.reload().await.unwrap());
+    let after = ours.find(lookup(1)).await.unwrap().unwrap();
+    assert!(Arc::ptr_eq(before.record(), after.record()), "it carries the principal");
+    assert_eq!(ours.health().loads, 3);
+}
+
+#[tokio::test]
+async fn a_torn_file_changes_nothing_and_is_told() {
+    for format in FORMATS {
+        let folder = Folder::new(format);
+        let store = folder.create();
+        for number in [1, 2] {
+            store.insert(record(number)).await.unwrap();
+        }
+        store.revoke(&id(2), &leaked()).await.unwrap();
+        let (heard, whole) = (Heard::of(&store), folder.text());
+        let mut failures = 0;
+        for cut in (0..whole.trim_end().len()).step_by(7) {
+            folder.put(&whole[..cut]);
+            let error = store.reload().await.unwrap_err();
+            assert_eq!(error.kind(), StoreErrorKind::Corrupt, "{format}, {cut}");
+            assert!(has(&store, 1) && revoked(&store, 2), "{format}, {cut}");
+            failures += 1;
+            let health = store.health();
+            assert_eq!((health.keys, health.failures), (2, failures));
+            assert!(health.failing.unwrap().contains(&format!("keys.{format}:")), "{format}, {cut}");
+        }
+        assert_eq!(heard.take(), [KeyChange::Lost], "who remembers answers is told that others' changes are not heard");
+        let error = store.insert(record(3)).await.unwrap_err();
+        assert_eq!(error.kind(), StoreErrorKind::Corrupt, "what somebody is writing is not overwritten");
+        assert!(!folder.text().contains(&id(3).to_string()));
+
+        folder.put(&whole);
+        store.reload().await.unwrap();
+        assert_eq!((store.health().failing, heard.take()), (None, vec![KeyChange::Everything]));
+        store.insert(record(3)).await.unwrap();
+        assert_eq!(heard.take(), [KeyChange::Key(id(3))]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_task_finds_what_is_broken_gone_and_repaired() {
+    let folder = Folder::new("toml");
+    let store = folder.create();
+    store.insert(record(1)).await.unwrap();
+    let whole = folder.text();
+    folder.put(&whole[..whole.len() / 2]);
+    a_second().await;
+    until(|| store.health().failing.is_some()).await;
+    let failures = store.health().failures;
+    fs::remove_file(folder.path()).unwrap();
+    a_second().await;
+    until(|| store.health().failures > failures).await;
+    assert!(has(&store, 1) && store.health().failing.unwrap().contains("No such file"));
+
+    folder.put(&whole.replace(&id(1).to_string(), &id(2).to_string()));
+    a_second().await;
+    until(|| has(&store, 2)).await;
+    until(|| store.health().failing.is_none()).await;
+    assert!(!has(&store, 1), "a key that was taken out is gone");
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_writes_that_a_coarse_clock_cannot_tell_apart() {
+    let folder = Folder::new("json");
+    let store = folder.create();
+    store.insert(record(1)).await.unwrap();
+    store.reload().await.unwrap();
+    let (one, two) = (folder.text(), folder.text().replace(&id(1).to_string(), &id(2).to_string()));
+    let file = fs::File::options().write(true).open(folder.path()).unwrap();
+    let modified = file.metadata().unwrap().modified().unwrap();
+    assert_eq!(one.len(), two.len());
+    folder.put(&two);
+    file.set_modified(modified).unwrap(); // the same length, inode and time
+    a_second().await;
+    until(|| has(&store, 2)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_task_ends_with_the_store() {
+    let folder = Folder::new("toml");
+    let before = tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    let store = folder.create();
+    assert!(has(&store, 1) || tokio::runtime::Handle::current().metrics().num_alive_tasks() == before + 1);
+    drop(store);
+    until(|| tokio::runtime::Handle::current().metrics().num_alive_tasks() == before).await;
+}
+
+#[test]
+fn the_task_starts_with_the_first_look_up_in_a_runtime() {
+    let folder = Folder::new("toml");
+    let (ours, theirs) = (folder.create(), folder.open());
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    for number in 1..3 {
+        // The runtime of the first round is gone in the second, and its task with it.
+        runtime().block_on(async {
+            assert!(!has(&ours, number));
+            tokio::task::yield_now().await; // the task begins to wait
+            theirs.insert(record(number)).await.unwrap();
+            a_second().await;
+            until(|| has(&ours, number)).await;
+        });
+    }
+}
+
+#[tokio::test]
+async fn many_changes_at_once_are_told_as_one() {
+    let folder = Folder::new("json");
+    let store = folder.create();
+    let heard = Heard::of(&store);
+    let key = |number: u32| {
+        let [a, b, c, d] = number.to_be_bytes();
+        let id = portcullis::api_key::KeyId::from_bytes([a, b, c, d, 0, 0, 0, 0, 0, 0]);
+        format!(
+            r#"{{"id": "{id}", "scheme": "sha256", "hash": "{}", "subject": "x", "created": 1, "expires": "never"}}"#,
+            "0".repeat(64)
+        )
+    };
+    let keys: Vec<String> = (0..1_500).map(key).collect();
+    folder.put(&format!("{{\"version\": 1, \"keys\": [{}]}}", keys.join(",\n")));
+    assert!(store.reload().await.unwrap());
+    assert_eq!((store.health().keys, heard.take()), (1_500, vec![KeyChange::Everything]));
+}
