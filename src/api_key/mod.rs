@@ -69,6 +69,7 @@ mod rotation;
 mod scheme;
 mod store;
 mod use_log;
+mod view;
 
 pub use authenticator::ApiKeyAuthenticator;
 pub use bounds::MAX_TIME;
@@ -89,6 +90,7 @@ pub use rotation::Rotation;
 pub use scheme::{HashScheme, PepperId};
 pub use store::{ApiKeyAdmin, ApiKeyStore, MAX_PAGE};
 pub use use_log::UseLog;
+pub use view::{KeyStatus, KeyView};
 
 /// How many hashes a thread made: refusals must not differ by it.
 #[cfg(test)]
