@@ -61,6 +61,7 @@
 //! | `jwt-pure-rust` | | [`jwt`] without C: cryptography by RustCrypto, unless `jwt` is on too |
 //! | `jwt-remote` | | `jwt::keys::LiveKeys`: key sets from files, URLs and discovery; implies `jwt` |
 //! | `api-key` | yes | [`api_key`]: keys, hashed records, stores |
+//! | `api-key-admin` | | [`key_admin`]: a router to administer keys; implies `api-key`, `guard`, `axum` |
 //! | `guard` | yes | [`guard`]: requirements on routes, the authorizer |
 //! | `rbac` | yes | `policy::Rbac`: roles to permissions from TOML |
 //! | `rate-limit` | yes | [`rate_limit`]: quotas per client and per principal |
@@ -116,6 +117,8 @@ pub mod tls;
 #[cfg(feature = "axum")]
 pub mod axum;
 mod cors;
+#[cfg(feature = "api-key-admin")]
+pub mod key_admin;
 #[cfg(feature = "stack")]
 pub mod stack;
 
