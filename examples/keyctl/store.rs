@@ -9,7 +9,7 @@ use crate::Failure;
 /// The forms that [`open`] knows.
 pub(crate) const HELP: &str = "Where the keys are: memory:FILE, records as JSON, one a line, to try things out";
 
-pub(crate) fn open(store: &str) -> Result<Arc<dyn ApiKeyAdmin>, Failure> {
+pub(crate) async fn open(store: &str) -> Result<Arc<dyn ApiKeyAdmin>, Failure> {
     match store.split_once(':') {
         Some(("memory", file)) => memory(Path::new(file)),
         // Not shown: it may be an address with a password in it.

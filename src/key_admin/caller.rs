@@ -10,7 +10,7 @@ use crate::{
     guard::Authorizer,
     key_admin::{ANY_OWNER, GRANT_ANY, KeyAdmin, fault::Fault},
     principal::{Principal, PrincipalKind, Slot},
-    rejection::{Rejection, RejectionKind},
+    rejection::Rejection,
 };
 
 /// Who asks, and what they reach.
@@ -49,14 +49,14 @@ impl Caller {
 
     /// Demands a permission.
     pub(super) async fn demand(&self, permission: &str) -> Result<(), Rejection> {
-        self.authorizer.check(permission, None).await
+        self.authorizer.check(permission, None).await.map(drop)
     }
 
     /// Whether the caller has a permission. What cannot be decided is a refusal of the request.
     async fn has(&self, permission: &str) -> Result<bool, Rejection> {
         match self.demand(permission).await {
             Ok(()) => Ok(true),
-            Err(rejection) if rejection.kind() == RejectionKind::Forbidden => Ok(false),
+            Err(rejection) if rejection.status() == StatusCode::FORBIDDEN => Ok(false),
             Err(rejection) => Err(rejection),
         }
     }
