@@ -63,6 +63,7 @@
 //! | `api-key` | yes | [`api_key`]: keys, hashed records, stores |
 //! | `api-key-sqlite` | | `api_key::SqliteKeyStore`: keys in a file; brings SQLite with it; asks for Rust 1.94 |
 //! | `api-key-postgres` | | `api_key::PostgresKeyStore`: keys in PostgreSQL; asks for Rust 1.94 |
+//! | `api-key-admin` | | [`key_admin`]: a router to administer keys; implies `api-key`, `guard`, `axum` |
 //! | `guard` | yes | [`guard`]: requirements on routes, the authorizer |
 //! | `rbac` | yes | `policy::Rbac`: roles to permissions from TOML |
 //! | `rate-limit` | yes | [`rate_limit`]: quotas per client and per principal |
@@ -118,6 +119,8 @@ pub mod tls;
 #[cfg(feature = "axum")]
 pub mod axum;
 mod cors;
+#[cfg(feature = "api-key-admin")]
+pub mod key_admin;
 #[cfg(feature = "stack")]
 pub mod stack;
 

@@ -279,29 +279,46 @@ impl KeyIssuer {
         S: ApiKeyAdmin + ?Sized,
     {
         let hit = store.get(old).await?.ok_or(IssueError::NoSuchKey(*old))?;
+        let (key, rotation) = self.mint_rotation(hit.record(), overlap, at)?;
+        let record = rotation.record().clone();
+        if store.rotate(rotation).await? { Ok((key, record)) } else { Err(IssueError::NoSuchKey(*old)) }
+    }
+
+    /// Makes what [`rotate`](Self::rotate) stores, and stores nothing: for who looks at the new record before.
+    ///
+    /// # Errors
+    /// As [`rotate`](Self::rotate), but for those of the store.
+    pub fn mint_rotation(
+        &self,
+        old: &ApiKeyRecord,
+        overlap: Duration,
+        at: Instants,
+    ) -> Result<(ApiKey, Rotation), IssueError> {
         let now = at.unix_seconds();
-        if hit.record().ended().is_some_and(|end| hit.record().revocation().is_some() || end <= now) {
-            return Err(IssueError::Ended(*old));
+        if old.ended().is_some_and(|end| old.revocation().is_some() || end <= now) {
+            return Err(IssueError::Ended(*old.id()));
         }
-        let was = hit.record().fields();
+        let was = old.fields();
         if was.environment.as_deref() != self.format.in_environment() {
             let shown = format!("{:?}", was.environment.unwrap_or_default());
             return Err(ConfigError::new("API key environment", shown, "is not the one of this issuer").into());
         }
         let start = was.not_before.map_or(was.created, |start| start.max(was.created));
-        let expires = was.expires.map(|end| now.saturating_add(end.saturating_sub(start)).min(MAX_TIME));
+        // A key that has not begun is not begun by replacing it.
+        let not_before = was.not_before.filter(|start| *start > now);
+        let begins = not_before.unwrap_or(now);
+        let expires = was.expires.map(|end| begins.saturating_add(end.saturating_sub(start)).min(MAX_TIME));
         let (key, record) = self.make(|made| RecordFields {
             id: made.id(),
             created: now,
-            not_before: None,
+            not_before,
             expires,
             rotated_to: None,
             last_used: None,
             ..was
         })?;
-        let rotation = Rotation::new(*old, record, now.saturating_add(overlap.as_secs()).min(MAX_TIME))?;
-        let record = rotation.record().clone();
-        if store.rotate(rotation).await? { Ok((key, record)) } else { Err(IssueError::NoSuchKey(*old)) }
+        let old_ends = now.saturating_add(overlap.as_secs()).min(MAX_TIME);
+        Ok((key, Rotation::new(*old.id(), record, old_ends)?))
     }
 
     fn make(&self, fields: impl FnOnce(&ApiKey) -> RecordFields) -> Result<(ApiKey, ApiKeyRecord), IssueError> {

@@ -75,6 +75,7 @@ mod scheme;
 mod sql;
 mod store;
 mod use_log;
+mod view;
 
 pub use authenticator::ApiKeyAuthenticator;
 pub use bounds::MAX_TIME;
@@ -105,6 +106,7 @@ pub use sql::postgres::{PostgresKeyStore, PostgresKeyStoreBuilder};
 pub use sql::sqlite::{SqliteKeyStore, SqliteKeyStoreBuilder};
 pub use store::{ApiKeyAdmin, ApiKeyStore, MAX_PAGE};
 pub use use_log::UseLog;
+pub use view::{KeyStatus, KeyView};
 
 /// How many hashes a thread made: refusals must not differ by it.
 #[cfg(test)]

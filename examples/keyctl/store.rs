@@ -1,0 +1,38 @@
+//! Which store a text means. A store of yours is one arm more.
+
+use std::{path::Path, sync::Arc};
+
+use portcullis::api_key::{ApiKeyAdmin, FileKeyStore, PostgresKeyStore, SqliteKeyStore};
+
+use crate::Failure;
+
+/// The forms that [`open`] knows.
+pub(crate) const HELP: &str = "Where the keys are: a file .db (SQLite), .toml or .json, or postgres://user@host/database";
+
+/// Opens a store; makes a file that is not there only if that is wanted, since its name may be mistyped.
+pub(crate) async fn open(store: &str, make: bool) -> Result<Arc<dyn ApiKeyAdmin>, Failure> {
+    if store.starts_with("postgres://") || store.starts_with("postgresql://") {
+        let opened = PostgresKeyStore::connect(store).await;
+        return opened.map(shared).map_err(|error| Failure::Store(error.to_string()));
+    }
+    let path = Path::new(store);
+    let is = |ending: &str| path.extension().is_some_and(|extension| extension == ending);
+    if !is("db") && !is("toml") && !is("json") {
+        // Not shown: it may be an address with a password in it.
+        return Err(Failure::Usage(format!("no such kind of store. {HELP}")));
+    }
+    let missing = !path.exists();
+    if missing && !make {
+        return Err(Failure::Store(format!("{store} is not there; --new makes it")));
+    }
+    if is("db") {
+        let opened = SqliteKeyStore::open(path).await;
+        return opened.map(shared).map_err(|error| Failure::Store(format!("{store}: {error}")));
+    }
+    let opened = if missing { FileKeyStore::create(path) } else { FileKeyStore::open(path) };
+    opened.map(shared).map_err(|error| Failure::Store(format!("{store}: {error}")))
+}
+
+fn shared(store: impl ApiKeyAdmin) -> Arc<dyn ApiKeyAdmin> {
+    Arc::new(store)
+}

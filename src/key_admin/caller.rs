@@ -1,0 +1,216 @@
+use ::axum::{extract::FromRequestParts, response::Response};
+use http::{HeaderValue, StatusCode, header, request::Parts};
+use ipnet::IpNet;
+use serde::Serialize;
+
+use crate::{
+    api_key::{ApiKeyRecord, Hit, KeyId, Owner},
+    clock::Instants,
+    context::{SecurityContext, misordered},
+    guard::Authorizer,
+    key_admin::{ANY_OWNER, GRANT_ANY, KeyAdmin, fault::Fault},
+    principal::{Principal, PrincipalKind, Slot},
+    rejection::Rejection,
+};
+
+/// Who asks, and what they reach.
+pub(super) struct Caller {
+    context: SecurityContext,
+    authorizer: Authorizer,
+}
+
+impl<S: Sync> FromRequestParts<S> for Caller {
+    type Rejection = Rejection;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Rejection> {
+        let authorizer = Authorizer::from_request_parts(parts, state).await?;
+        let context = SecurityContext::of(&parts.extensions).cloned();
+        Ok(Self { context: context.ok_or_else(|| misordered("the context is gone"))?, authorizer })
+    }
+}
+
+impl Caller {
+    pub(super) fn at(&self) -> Instants {
+        self.context.at()
+    }
+
+    /// When the request came, in seconds since the Unix epoch.
+    pub(super) fn now(&self) -> u64 {
+        self.at().unix_seconds()
+    }
+
+    pub(super) const fn principal(&self) -> &Principal {
+        self.authorizer.principal()
+    }
+
+    pub(super) fn tenant(&self) -> Option<&str> {
+        self.principal().tenant()
+    }
+
+    /// Demands a permission.
+    pub(super) async fn demand(&self, permission: &str) -> Result<(), Rejection> {
+        self.authorizer.check(permission, None).await.map(drop)
+    }
+
+    /// Whether the caller has a permission. What cannot be decided is a refusal of the request.
+    async fn has(&self, permission: &str) -> Result<bool, Rejection> {
+        match self.demand(permission).await {
+            Ok(()) => Ok(true),
+            Err(rejection) if rejection.status() == StatusCode::FORBIDDEN => Ok(false),
+            Err(rejection) => Err(rejection),
+        }
+    }
+
+    async fn may_grant_any(&self) -> Result<bool, Rejection> {
+        self.has(GRANT_ANY).await
+    }
+
+    /// Whether the caller has the keys of all owners of their own tenant.
+    pub(super) async fn reaches_tenant(&self) -> Result<bool, Rejection> {
+        Ok(self.has(ANY_OWNER).await? || self.may_grant_any().await?)
+    }
+
+    /// Whether the keys of this name, in the caller's own tenant, are the caller's.
+    pub(super) fn is_subject(&self, admin: &KeyAdmin, subject: &str) -> bool {
+        admin.owner_issuers.contains(self.principal().issuer()) && self.principal().subject() == subject
+    }
+
+    /// Whether the caller reaches the keys of an owner. None is an owner out of every reach but that of all: asking for them
+    /// takes the same questions as for those of a foreign tenant.
+    pub(super) async fn reaches(&self, admin: &KeyAdmin, owner: Option<&Owner>) -> Result<bool, Rejection> {
+        let at_home = owner.filter(|owner| owner.tenant() == self.tenant());
+        if at_home.is_some_and(|owner| self.is_subject(admin, owner.subject())) {
+            return Ok(true);
+        }
+        let any_owner = self.has(ANY_OWNER).await?;
+        if any_owner && at_home.is_some() {
+            return Ok(true);
+        }
+        self.may_grant_any().await
+    }
+
+    /// The key, if there is one that the caller reaches.
+    pub(super) async fn find(&self, admin: &KeyAdmin, id: &str) -> Result<Hit, Fault> {
+        let Ok(id) = id.parse::<KeyId>() else { return Err(Fault::no_such_key()) };
+        let hit = admin.store.get(&id).await?;
+        let reached = self.reaches(admin, hit.as_ref().map(|hit| hit.record().owner())).await?;
+        match hit {
+            Some(hit) if reached => Ok(hit),
+            Some(_) => {
+                self.context.note("key.refused", &format!("{id} is out of reach"));
+                Err(Fault::no_such_key())
+            }
+            None => Err(Fault::no_such_key()),
+        }
+    }
+
+    /// Demands to reach an owner whom the caller named.
+    pub(super) async fn reach(&self, admin: &KeyAdmin, owner: &Owner) -> Result<(), Fault> {
+        if self.reaches(admin, Some(owner)).await? {
+            return Ok(());
+        }
+        self.context.note("key.refused", &format!("{owner:?} is out of reach"));
+        let field = if owner.tenant() == self.tenant() { "subject" } else { "tenant" };
+        Err(Fault::not_held(field, "You do not reach this owner."))
+    }
+
+    /// Demands that the caller holds what they hand out with a record, and tells which member is too much.
+    pub(super) async fn hand_out(&self, excess: Option<&'static str>) -> Result<(), Fault> {
+        let Some(field) = excess else { return Ok(()) };
+        if self.may_grant_any().await? {
+            return Ok(());
+        }
+        self.context.note("key.refused", &format!("{field} is not held"));
+        Err(Fault::not_held(field, "You do not hold this yourself."))
+    }
+
+    /// The bounds of the API keys by which the caller acts, whichever slot they fill.
+    pub(super) async fn own_keys(&self, admin: &KeyAdmin) -> Result<OwnKeys, Fault> {
+        let mut bounds = OwnKeys::default();
+        let slots = [Slot::Subject, Slot::Client].map(|slot| self.context.identity(slot));
+        for key in slots.into_iter().flatten().filter(|principal| principal.kind() == PrincipalKind::Key) {
+            bounds.end = bounds.end.into_iter().chain(key.expires_at()).min();
+            // Where it may be used from, only its record tells.
+            let Some(Ok(id)) = key.credential_id().map(str::parse::<KeyId>) else { continue };
+            if let Some(hit) = admin.store.get(&id).await?
+                && hit.record().subject() == key.subject()
+                && !hit.record().addresses().is_empty()
+            {
+                bounds.addresses.push(hit.record().addresses().to_vec());
+            }
+        }
+        Ok(bounds)
+    }
+
+    /// What is about to be done, in the audit record even if the request is given up while the store works.
+    pub(super) fn begins(&self, what: &str, whose: &str) {
+        self.context.note("key.change", &format!("{what} {whose}"));
+    }
+
+    /// What was done. Everything that the router changes is told here.
+    pub(super) fn done(&self, event: &str, what: &str, owner: &Owner, more: &[(&str, &str)]) {
+        let by = self.principal();
+        self.context.note(event, what);
+        for (name, value) in more {
+            self.context.note(name, value);
+        }
+        self.context.note("owner", &format!("{owner:?}"));
+        self.context.note("by", &format!("{:?} of {:?}", by.subject(), by.issuer()));
+    }
+
+    /// The answer, which nobody keeps.
+    pub(super) fn respond<T: Serialize>(&self, answer: Result<(StatusCode, T), Fault>) -> Response {
+        let encode = |(status, document): (StatusCode, T)| {
+            // Texts and numbers under texts: they are always JSON.
+            let mut response = Response::new(serde_json::to_vec(&document).unwrap_or_default().into());
+            *response.status_mut() = status;
+            response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+            response
+        };
+        answer.map_or_else(|fault| fault.to_response(self.context.request_id()), encode)
+    }
+}
+
+/// What the caller's own API keys allow at most.
+#[derive(Debug, Default)]
+pub(super) struct OwnKeys {
+    /// When the first of them ends; None is never.
+    pub(super) end: Option<u64>,
+    /// For each of them that is bound to networks, those networks.
+    addresses: Vec<Vec<IpNet>>,
+}
+
+impl OwnKeys {
+    /// What a key is bound to if nothing is said.
+    pub(super) fn addresses(&self) -> &[IpNet] {
+        self.addresses.first().map_or(&[], Vec::as_slice)
+    }
+
+    fn outlived_by(&self, record: &ApiKeyRecord) -> bool {
+        self.end.is_some_and(|own| record.expires().is_none_or(|end| end > own))
+    }
+
+    fn left_by(&self, record: &ApiKeyRecord) -> bool {
+        let within = |own: &[IpNet]| {
+            let one = |network: &IpNet| own.iter().any(|allowed| allowed.contains(network));
+            !record.addresses().is_empty() && record.addresses().iter().all(one)
+        };
+        !self.addresses.iter().all(|own| within(own))
+    }
+
+    /// The first member of a record in which it goes beyond what its maker holds.
+    pub(super) fn exceeded_by(&self, record: &ApiKeyRecord, maker: &Principal) -> Option<&'static str> {
+        if !record.scopes().iter().all(|scope| maker.has_scope(scope)) {
+            Some("scopes")
+        } else if !record.roles().iter().all(|role| maker.has_role(role)) {
+            Some("roles")
+        } else if self.outlived_by(record) {
+            Some("lifetime")
+        } else if self.left_by(record) {
+            Some("addresses")
+        } else {
+            None
+        }
+    }
+}

@@ -1,0 +1,136 @@
+use std::{sync::Arc, time::Duration};
+
+use ::axum::{
+    extract::{RawPathParams, Request, State, rejection::RawPathParamsRejection},
+    response::Response,
+};
+use http::StatusCode;
+use serde::Serialize;
+
+use crate::{
+    api_key::{ApiKey, ApiKeyRecord, DEFAULT_OVERLAP, Hit, KeyView, Revocation},
+    key_admin::{
+        CREATE, KeyAdmin, READ, REVOKE, ROTATE,
+        body::{self, Members},
+        caller::Caller,
+        fault::Fault,
+        grant,
+    },
+};
+
+/// Also where the router is nested under a path with parameters of its own.
+type Id = Result<RawPathParams, RawPathParamsRejection>;
+
+/// A key in clear: shown once, in the answer to the one who made it.
+#[derive(Serialize)]
+struct Made<'a> {
+    key: &'a str,
+    record: KeyView<'a>,
+}
+
+pub(super) async fn create(State(admin): State<Arc<KeyAdmin>>, caller: Caller, request: Request) -> Response {
+    match try_create(&admin, &caller, request).await {
+        Ok((key, hit)) => made(&caller, StatusCode::CREATED, &key, &hit),
+        Err(fault) => caller.respond::<()>(Err(fault)),
+    }
+}
+
+async fn try_create(admin: &KeyAdmin, caller: &Caller, request: Request) -> Result<(ApiKey, Hit), Fault> {
+    caller.demand(CREATE).await?;
+    let (head, body) = request.into_parts();
+    let json = body::read(&head.headers, body).await?;
+    let own = caller.own_keys(admin).await?;
+    let wanted = grant::read(admin, caller, &own, &json)?;
+    let (key, record) = admin.issuer.mint(wanted, caller.at())?;
+
+    caller.reach(admin, record.owner()).await?;
+    let excess = grant::plan_exceeds(caller, record.plan());
+    caller.hand_out(excess.or_else(|| own.exceeded_by(&record, caller.principal()))).await?;
+
+    let owner_disabled = admin.store.disablement(record.owner()).await?.is_some();
+    let id = record.id().to_string();
+    caller.begins("create", &id);
+    admin.store.insert(record.clone()).await?;
+    caller.done("key.created", &id, record.owner(), &[]);
+    Ok((key, Hit::new(record.into()).with_owner_disabled(owner_disabled)))
+}
+
+pub(super) async fn rotate(State(admin): State<Arc<KeyAdmin>>, caller: Caller, id: Id, request: Request) -> Response {
+    match try_rotate(&admin, &caller, id, request).await {
+        Ok((key, hit)) => made(&caller, StatusCode::OK, &key, &hit),
+        Err(fault) => caller.respond::<()>(Err(fault)),
+    }
+}
+
+async fn try_rotate(admin: &KeyAdmin, caller: &Caller, id: Id, request: Request) -> Result<(ApiKey, Hit), Fault> {
+    caller.demand(ROTATE).await?;
+    let (head, body) = request.into_parts();
+    let json = body::read(&head.headers, body).await?;
+    let overlap = Members::read(&json, &["overlap"])?.seconds("overlap")?;
+    let hit = caller.find(admin, &text(id)?).await?;
+
+    // Who rotates a key gets it: they must hold what it may do.
+    let overlap = overlap.map_or(DEFAULT_OVERLAP, Duration::from_secs);
+    let (key, rotation) = admin.issuer.mint_rotation(hit.record(), overlap, caller.at())?;
+    let record: ApiKeyRecord = rotation.record().clone();
+    caller.hand_out(caller.own_keys(admin).await?.exceeded_by(&record, caller.principal())).await?;
+
+    let (old, new) = (hit.record().id().to_string(), record.id().to_string());
+    caller.begins("rotate", &old);
+    if !admin.store.rotate(rotation).await? {
+        return Err(Fault::no_such_key());
+    }
+    caller.done("key.rotated", &old, record.owner(), &[("key.rotated_to", &new)]);
+    Ok((key, Hit::new(record.into()).with_owner_disabled(hit.owner_disabled())))
+}
+
+fn made(caller: &Caller, status: StatusCode, key: &ApiKey, hit: &Hit) -> Response {
+    caller.respond(Ok((status, Made { key: key.expose(), record: KeyView::new(hit, caller.now()) })))
+}
+
+pub(super) async fn show(State(admin): State<Arc<KeyAdmin>>, caller: Caller, id: Id) -> Response {
+    let found = async {
+        caller.demand(READ).await?;
+        caller.find(&admin, &text(id)?).await
+    };
+    shown(&caller, found.await)
+}
+
+pub(super) async fn revoke(State(admin): State<Arc<KeyAdmin>>, caller: Caller, id: Id, request: Request) -> Response {
+    shown(&caller, try_revoke(&admin, &caller, id, request).await)
+}
+
+async fn try_revoke(admin: &KeyAdmin, caller: &Caller, id: Id, request: Request) -> Result<Hit, Fault> {
+    caller.demand(REVOKE).await?;
+    let (head, body) = request.into_parts();
+    let json = body::read(&head.headers, body).await?;
+    let reason = Members::read(&json, &["reason"])?.text("reason")?.unwrap_or_default();
+    let revocation = Revocation::new(caller.now(), &reason)?;
+    let hit = caller.find(admin, &text(id)?).await?;
+
+    let key = hit.record().id();
+    caller.begins("revoke", &key.to_string());
+    if !admin.store.revoke(key, &revocation).await? {
+        return Err(Fault::no_such_key());
+    }
+    caller.done("key.revoked", &key.to_string(), hit.record().owner(), &[("reason", &reason)]);
+    // It may have been revoked before, with another reason, or be purged by now.
+    Ok(admin.store.get(key).await?.unwrap_or_else(|| {
+        let revoked = hit.record().revoked(&revocation);
+        Hit::new(revoked.into()).with_owner_disabled(hit.owner_disabled())
+    }))
+}
+
+fn shown(caller: &Caller, found: Result<Hit, Fault>) -> Response {
+    match found {
+        Ok(hit) => caller.respond(Ok((StatusCode::OK, KeyView::new(&hit, caller.now())))),
+        Err(fault) => caller.respond::<()>(Err(fault)),
+    }
+}
+
+/// The id as it was sent; what is no text is no id.
+fn text(id: Id) -> Result<String, Fault> {
+    let params = id.map_err(|_| Fault::no_such_key())?;
+    let id = params.iter().filter(|(name, _)| *name == "id").last();
+    id.map(|(_, id)| id.to_owned()).ok_or_else(Fault::no_such_key)
+}
