@@ -61,6 +61,8 @@
 //! | `jwt-pure-rust` | | [`jwt`] without C: cryptography by RustCrypto, unless `jwt` is on too |
 //! | `jwt-remote` | | `jwt::keys::LiveKeys`: key sets from files, URLs and discovery; implies `jwt` |
 //! | `api-key` | yes | [`api_key`]: keys, hashed records, stores |
+//! | `api-key-file` | | `api_key::FileKeyStore`: keys in a TOML or JSON file |
+//! | `api-key-cached` | | `api_key::Cached`: a cache before a slow store |
 //! | `guard` | yes | [`guard`]: requirements on routes, the authorizer |
 //! | `rbac` | yes | `policy::Rbac`: roles to permissions from TOML |
 //! | `rate-limit` | yes | [`rate_limit`]: quotas per client and per principal |
