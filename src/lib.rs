@@ -64,6 +64,8 @@
 //! | `api-key-sqlite` | | `api_key::SqliteKeyStore`: keys in a file; brings SQLite with it; asks for Rust 1.94 |
 //! | `api-key-postgres` | | `api_key::PostgresKeyStore`: keys in PostgreSQL; asks for Rust 1.94 |
 //! | `api-key-admin` | | [`key_admin`]: a router to administer keys; implies `api-key`, `guard`, `axum` |
+//! | `api-key-file` | | `api_key::FileKeyStore`: keys in a TOML or JSON file |
+//! | `api-key-cached` | | `api_key::Cached`: a cache before a slow store |
 //! | `guard` | yes | [`guard`]: requirements on routes, the authorizer |
 //! | `rbac` | yes | `policy::Rbac`: roles to permissions from TOML |
 //! | `rate-limit` | yes | [`rate_limit`]: quotas per client and per principal |

@@ -101,9 +101,28 @@ impl Heard {
         heard
     }
 
+    pub fn len(&self) -> usize {
+        self.changes.lock().unwrap().len()
+    }
+
     pub fn take(&self) -> Vec<KeyChange> {
         std::mem::take(&mut self.changes.lock().unwrap())
     }
+}
+
+/// Lets seconds of the paused clock pass until the task has seen something. It misses those in which it is at the disk.
+pub async fn looked(seen: impl Fn() -> bool) {
+    for _ in 0..500 {
+        tokio::time::advance(Duration::from_secs(1)).await;
+        for _ in 0..20 {
+            if seen() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+            tokio::task::yield_now().await;
+        }
+    }
+    panic!("it was not seen");
 }
 
 /// Waits for what a thread does, for ten seconds of real time at most.

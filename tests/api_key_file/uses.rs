@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use portcullis::api_key::{ApiKeyAdmin, FileKeyStore, KeyUse, LastUse};
 
-use super::fixture::{FORMATS, Folder, Heard, NOW, id, leaked, record, until};
+use super::fixture::{FORMATS, Folder, Heard, NOW, id, leaked, looked, record};
 
 fn used(number: u8, seconds: u64) -> KeyUse {
     KeyUse::new(id(number), LastUse::new(NOW + seconds, Some([198, 51, 100, 7].into())))
@@ -28,11 +28,7 @@ async fn they_are_written_once_a_minute() {
         assert!(!folder.text().contains("last_used"), "second {second}");
     }
     let written = format!("at = {}", NOW + 59);
-    for _ in 0..5 {
-        tokio::time::advance(Duration::from_secs(1)).await;
-        tokio::task::yield_now().await;
-    }
-    until(|| folder.text().contains(&written)).await;
+    looked(|| folder.text().contains(&written)).await;
     assert_eq!(heard.take(), [], "a use is not a change");
     assert!(!folder.text().contains(&id(2).to_string()), "nor does it make a key");
 }
