@@ -207,15 +207,15 @@ impl ApiKeyRecord {
     fn new_principal(&self, store_name: &Arc<str>) -> Principal {
         let Facts { id, grant, expires, .. } = &self.facts;
         let issuer = Arc::clone(store_name);
-        let mut principal = Principal::builder(PrincipalKind::Key, issuer, grant.subject.clone(), "api_key")
+        let mut principal = Principal::builder(PrincipalKind::Key, issuer, &grant.subject, "api_key")
             .credential_id(id.to_string())
-            .scopes(grant.scopes.iter().cloned())
-            .roles(grant.roles.iter().cloned());
+            .scopes(&grant.scopes)
+            .roles(&grant.roles);
         if let Some(tenant) = &grant.tenant {
-            principal = principal.tenant(tenant.clone());
+            principal = principal.tenant(tenant);
         }
         if let Some(plan) = &grant.plan {
-            principal = principal.plan(plan.clone());
+            principal = principal.plan(plan);
         }
         if let Some(end) = expires {
             principal = principal.expires_at(*end);
