@@ -144,6 +144,6 @@ pub use credential::{Credential, MAX_CREDENTIAL_LEN};
 pub use error::{ConfigError, StoreError, StoreErrorKind};
 pub use head::RequestHead;
 pub use now::Now;
-pub use principal::{Principal, PrincipalBuilder, PrincipalKind, Slot};
+pub use principal::{Principal, PrincipalBuilder, PrincipalKind, Slot, Texts};
 pub use rejection::{Rejection, RejectionKind};
 pub use secret::Secret;

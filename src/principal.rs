@@ -1,12 +1,23 @@
 //! Who was authenticated, and how.
 
-use std::{
-    any::{Any, TypeId},
-    fmt,
-    sync::{Arc, OnceLock},
-};
+#[cfg_attr(
+    not(any(feature = "jwt", feature = "jwt-pure-rust")),
+    allow(dead_code, reason = "only the cache of tokens finds principals again")
+)]
+mod kept;
+mod read;
+mod texts;
+
+use std::{fmt, sync::Arc};
 
 use serde::de::DeserializeOwned;
+use triomphe::ThinArc;
+
+pub(crate) use kept::Terms;
+use kept::Word;
+use read::ReadClaims;
+use texts::Span;
+pub use texts::Texts;
 
 /// What a [`Principal`] is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -58,26 +69,35 @@ pub enum Slot {
 /// assert!(alice.has_scope("orders:read"));
 /// assert!(!alice.has_role("manager"));
 /// ```
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct Principal {
-    facts: Arc<Facts>,
+    /// Behind the facts stands the key that a cache finds them by, if they are in one.
+    block: ThinArc<Facts, Word>,
 }
 
-#[derive(Clone, PartialEq, Eq)]
+/// In this order: what a look-up in a cache reads shares a line of memory with the reference count.
+#[derive(Clone)]
+#[repr(C)]
 struct Facts {
+    terms: Terms,
+    key_len: usize,
     kind: PrincipalKind,
     issuer: Arc<str>,
-    subject: Box<str>,
     credential: &'static str,
-    credential_id: Option<Box<str>>,
-    methods: Box<[Box<str>]>,
-    scopes: Box<[Box<str>]>,
-    roles: Box<[Box<str>]>,
-    permissions: Box<[Box<str>]>,
-    tenant: Option<Box<str>>,
-    plan: Option<Box<str>>,
     expires_at: Option<u64>,
-    claims: Option<Box<str>>,
+    /// Where all strings stand, the issuer apart; claims once, with what is a part of them.
+    text: String,
+    /// The parts of it that are in lists.
+    spans: Vec<Span>,
+    subject: Span,
+    credential_id: Option<Span>,
+    tenant: Option<Span>,
+    plan: Option<Span>,
+    claims: Option<Span>,
+    methods: Span,
+    scopes: Span,
+    roles: Span,
+    permissions: Span,
     read: ReadClaims,
 }
 
@@ -87,111 +107,142 @@ impl Principal {
     pub fn builder(
         kind: PrincipalKind,
         issuer: impl Into<Arc<str>>,
-        subject: impl Into<Box<str>>,
+        subject: impl AsRef<str>,
         credential: &'static str,
     ) -> PrincipalBuilder {
-        PrincipalBuilder {
-            facts: Facts {
-                kind,
-                issuer: issuer.into(),
-                subject: subject.into(),
-                credential,
-                credential_id: None,
-                methods: Box::default(),
-                scopes: Box::default(),
-                roles: Box::default(),
-                permissions: Box::default(),
-                tenant: None,
-                plan: None,
-                expires_at: None,
-                claims: None,
-                read: ReadClaims::default(),
-            },
-        }
+        let facts = Facts {
+            terms: Terms::default(),
+            key_len: 0,
+            kind,
+            issuer: issuer.into(),
+            credential,
+            expires_at: None,
+            text: String::new(),
+            spans: Vec::new(),
+            subject: Span::default(),
+            credential_id: None,
+            tenant: None,
+            plan: None,
+            claims: None,
+            methods: Span::default(),
+            scopes: Span::default(),
+            roles: Span::default(),
+            permissions: Span::default(),
+            read: ReadClaims::default(),
+        };
+        let mut builder = PrincipalBuilder { facts, claims_at: 0 };
+        builder.facts.subject = builder.text(subject.as_ref());
+        builder
+    }
+
+    /// Starts a principal of whom claims, a JSON object, tell. What is given to the builder as a part of this very text is not
+    /// written down again.
+    #[cfg(any(feature = "jwt", feature = "jwt-pure-rust"))]
+    pub(crate) fn of_claims(
+        kind: PrincipalKind,
+        issuer: Arc<str>,
+        subject: &str,
+        credential: &'static str,
+        claims: &str,
+    ) -> PrincipalBuilder {
+        let mut builder = Self::builder(kind, issuer, "", credential);
+        builder.facts.text = claims.to_owned();
+        builder.facts.claims = Some(Span { start: 0, len: claims.len() });
+        builder.claims_at = claims.as_ptr().addr();
+        builder.facts.subject = builder.text(subject);
+        builder
+    }
+
+    fn facts(&self) -> &Facts {
+        &self.block.header.header
+    }
+
+    fn text(&self, span: Span) -> &str {
+        span.of(&self.facts().text)
+    }
+
+    fn texts(&self, list: Span) -> Texts<'_> {
+        Texts::new(&self.facts().text, list.among(&self.facts().spans))
     }
 
     /// Person, program or key.
     #[must_use]
     pub fn kind(&self) -> PrincipalKind {
-        self.facts.kind
+        self.facts().kind
     }
 
     /// Who vouches for the subject: a token's `iss`, or the name of a key store.
     #[must_use]
     pub fn issuer(&self) -> &str {
-        &self.facts.issuer
+        &self.facts().issuer
     }
 
     /// The name at the issuer. Unique only together with [`issuer`](Self::issuer).
     #[must_use]
     pub fn subject(&self) -> &str {
-        &self.facts.subject
+        self.text(self.facts().subject)
     }
 
     /// The credential that proved it, such as `jwt` or `api_key`.
     #[must_use]
     pub fn credential(&self) -> &'static str {
-        self.facts.credential
+        self.facts().credential
     }
 
     /// The public id of that credential: a token's `jti`, a key's id.
     #[must_use]
     pub fn credential_id(&self) -> Option<&str> {
-        self.facts.credential_id.as_deref()
+        self.facts().credential_id.map(|id| self.text(id))
     }
 
     /// How the person proved who they are, as the issuer tells it: `amr` (RFC 8176), such as `pwd` or `mfa`.
-    #[must_use]
-    pub fn methods(&self) -> &[Box<str>] {
-        &self.facts.methods
+    pub fn methods(&self) -> Texts<'_> {
+        self.texts(self.facts().methods)
     }
 
     /// What the credential may be used for (RFC 6749 §3.3).
-    #[must_use]
-    pub fn scopes(&self) -> &[Box<str>] {
-        &self.facts.scopes
+    pub fn scopes(&self) -> Texts<'_> {
+        self.texts(self.facts().scopes)
     }
 
     /// Whether the credential carries this scope, compared byte for byte.
     #[must_use]
     pub fn has_scope(&self, scope: &str) -> bool {
-        self.facts.scopes.iter().any(|held| **held == *scope)
+        self.scopes().contains(scope)
     }
 
     /// The roles that the issuer asserts.
-    #[must_use]
-    pub fn roles(&self) -> &[Box<str>] {
-        &self.facts.roles
+    pub fn roles(&self) -> Texts<'_> {
+        self.texts(self.facts().roles)
     }
 
     /// Whether the issuer asserts this role, compared byte for byte.
     #[must_use]
     pub fn has_role(&self, role: &str) -> bool {
-        self.facts.roles.iter().any(|held| **held == *role)
+        self.roles().contains(role)
     }
 
     /// Permissions that the credential itself carries, besides those that a policy derives from its roles.
-    #[must_use]
-    pub fn permissions(&self) -> &[Box<str>] {
-        &self.facts.permissions
+    pub fn permissions(&self) -> Texts<'_> {
+        self.texts(self.facts().permissions)
     }
 
     /// The tenant that the principal belongs to.
     #[must_use]
     pub fn tenant(&self) -> Option<&str> {
-        self.facts.tenant.as_deref()
+        self.facts().tenant.map(|tenant| self.text(tenant))
     }
 
     /// The rate plan that the credential is on.
     #[must_use]
     pub fn plan(&self) -> Option<&str> {
-        self.facts.plan.as_deref()
+        self.facts().plan.map(|plan| self.text(plan))
     }
 
     /// When the credential ends, in seconds since the Unix epoch.
     #[must_use]
     pub fn expires_at(&self) -> Option<u64> {
-        self.facts.expires_at
+        self.facts().expires_at
     }
 
     /// Reads the claims of the token into a type of your own, each time anew.
@@ -200,8 +251,8 @@ impl Principal {
     /// # Errors
     /// If there are no claims, or they do not fit `T`.
     pub fn claims<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
-        match &self.facts.claims {
-            Some(claims) => serde_json::from_str(claims),
+        match self.facts().claims {
+            Some(claims) => serde_json::from_str(self.text(claims)),
             None => Err(serde::de::Error::custom("the principal has no claims")),
         }
     }
@@ -232,93 +283,74 @@ impl Principal {
     /// # Errors
     /// If there are no claims, or they do not fit `T`.
     pub fn claims_shared<T: DeserializeOwned + Send + Sync + 'static>(&self) -> Result<Arc<T>, serde_json::Error> {
-        self.facts.read.get_or_keep(|| self.claims())
-    }
-
-    /// About how many bytes of memory it takes, besides what claims were read into.
-    #[cfg(any(feature = "jwt", feature = "jwt-pure-rust"))]
-    pub(crate) fn size(&self) -> usize {
-        let Facts { subject, credential_id, methods, scopes, roles, permissions, tenant, plan, claims, .. } =
-            &*self.facts;
-        let alone = [credential_id, tenant, plan, claims].into_iter().flatten().chain([subject]).map(|text| text.len());
-        let listed = [methods, scopes, roles, permissions].into_iter().flatten();
-        let listed = listed.map(|text| text.len().saturating_add(size_of::<Box<str>>()));
-        alone.chain(listed).fold(size_of::<Facts>(), usize::saturating_add)
+        self.facts().read.get_or_keep(|| self.claims())
     }
 
     /// Whether issuer and subject are the same.
     #[must_use]
     pub fn is_same_as(&self, other: &Self) -> bool {
-        self.facts.issuer == other.facts.issuer && self.facts.subject == other.facts.subject
+        self.issuer() == other.issuer() && self.subject() == other.subject()
     }
 }
 
-/// The most types that the claims of one principal are kept in.
-const MAX_TYPES: usize = 4;
+/// What a cache of credentials asks.
+#[cfg(any(feature = "jwt", feature = "jwt-pure-rust"))]
+impl Principal {
+    /// About how many bytes of memory it takes, besides what claims were read into.
+    pub(crate) fn size(&self) -> usize {
+        let facts = self.facts();
+        let spans = facts.spans.capacity().saturating_mul(size_of::<Span>());
+        let key = self.block.slice.len().saturating_mul(size_of::<Word>());
+        [facts.text.capacity(), spans, key].into_iter().fold(size_of::<Facts>(), usize::saturating_add)
+    }
 
-/// The claims as types of handlers' own, each of them at most once: a list that only grows. It is no part of what a principal
-/// is: it is never compared or shown, and a copy begins without.
-#[derive(Default)]
-struct ReadClaims(OnceLock<Box<ReadAs>>);
+    pub(crate) fn terms(&self) -> Terms {
+        self.facts().terms
+    }
 
-struct ReadAs {
-    kind: TypeId,
-    claims: Arc<dyn Any + Send + Sync>,
-    next: ReadClaims,
-}
+    /// Whether it was [kept](PrincipalBuilder::keep) under this key, and the key was not forgotten since.
+    pub(crate) fn is_kept_under(&self, key: &[u8]) -> bool {
+        self.facts().key_len == key.len() && kept::are_of(&self.block.slice, key)
+    }
 
-impl ReadClaims {
-    fn get_or_keep<T: Send + Sync + 'static, E>(&self, read: impl Fn() -> Result<T, E>) -> Result<Arc<T>, E> {
-        let mut place = self;
-        let mut fresh = None;
-        for _ in 0..MAX_TYPES {
-            if place.0.get().is_none() {
-                let claims = match fresh {
-                    Some(claims) => claims,
-                    None => Arc::new(read()?),
-                };
-                fresh = Some(Arc::clone(&claims));
-                // If another thread was faster, its entry is looked at below.
-                let _ = place.0.set(Box::new(ReadAs { kind: TypeId::of::<T>(), claims, next: Self::default() }));
-            }
-            let Some(entry) = place.0.get() else { break };
-            if entry.kind == TypeId::of::<T>()
-                && let Ok(claims) = Arc::clone(&entry.claims).downcast()
-            {
-                return Ok(claims);
-            }
-            place = &entry.next;
-        }
-        fresh.map_or_else(|| read().map(Arc::new), Ok)
+    /// Wipes the key, whoever else holds the principal.
+    pub(crate) fn forget_key(&self) {
+        self.block.slice.iter().for_each(Word::wipe);
     }
 }
 
-impl Clone for ReadClaims {
-    fn clone(&self) -> Self {
-        Self::default()
+/// What it says of whom; not how it is kept, and not what claims were read into.
+impl PartialEq for Principal {
+    fn eq(&self, other: &Self) -> bool {
+        let texts = |one: &Self| {
+            let facts = one.facts();
+            [Some(facts.subject), facts.credential_id, facts.tenant, facts.plan, facts.claims]
+        };
+        let same_text = |(own, others): (Option<Span>, Option<Span>)| {
+            own.map(|span| self.text(span)) == others.map(|span| other.text(span))
+        };
+        (self.kind(), self.credential(), self.expires_at()) == (other.kind(), other.credential(), other.expires_at())
+            && self.issuer() == other.issuer()
+            && texts(self).into_iter().zip(texts(other)).all(same_text)
+            && (self.methods(), self.scopes()) == (other.methods(), other.scopes())
+            && (self.roles(), self.permissions()) == (other.roles(), other.permissions())
     }
 }
 
-impl PartialEq for ReadClaims {
-    fn eq(&self, _: &Self) -> bool {
-        true
-    }
-}
-
-impl Eq for ReadClaims {}
+impl Eq for Principal {}
 
 impl fmt::Debug for Principal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Principal")
-            .field("kind", &self.facts.kind)
-            .field("issuer", &self.facts.issuer)
-            .field("subject", &self.facts.subject)
-            .field("credential", &self.facts.credential)
-            .field("credential_id", &self.facts.credential_id)
-            .field("scopes", &self.facts.scopes)
-            .field("roles", &self.facts.roles)
-            .field("tenant", &self.facts.tenant)
-            .field("expires_at", &self.facts.expires_at)
+            .field("kind", &self.kind())
+            .field("issuer", &self.issuer())
+            .field("subject", &self.subject())
+            .field("credential", &self.credential())
+            .field("credential_id", &self.credential_id())
+            .field("scopes", &self.scopes())
+            .field("roles", &self.roles())
+            .field("tenant", &self.tenant())
+            .field("expires_at", &self.expires_at())
             .finish_non_exhaustive()
     }
 }
@@ -328,48 +360,50 @@ impl fmt::Debug for Principal {
 #[derive(Clone)]
 pub struct PrincipalBuilder {
     facts: Facts,
+    /// Where the claims stand that the text begins with; zero if it does not.
+    claims_at: usize,
 }
 
 impl PrincipalBuilder {
     /// Sets the public id of the credential. Never a secret: it is logged.
-    pub fn credential_id(mut self, id: impl Into<Box<str>>) -> Self {
-        self.facts.credential_id = Some(id.into());
+    pub fn credential_id(mut self, id: impl AsRef<str>) -> Self {
+        self.facts.credential_id = Some(self.text(id.as_ref()));
         self
     }
 
     /// Sets how the person proved who they are (`amr`, RFC 8176).
-    pub fn methods<T: Into<Box<str>>>(mut self, methods: impl IntoIterator<Item = T>) -> Self {
-        self.facts.methods = methods.into_iter().map(Into::into).collect();
+    pub fn methods<T: AsRef<str>>(mut self, methods: impl IntoIterator<Item = T>) -> Self {
+        self.facts.methods = self.list(methods);
         self
     }
 
     /// Sets the scopes.
-    pub fn scopes<T: Into<Box<str>>>(mut self, scopes: impl IntoIterator<Item = T>) -> Self {
-        self.facts.scopes = scopes.into_iter().map(Into::into).collect();
+    pub fn scopes<T: AsRef<str>>(mut self, scopes: impl IntoIterator<Item = T>) -> Self {
+        self.facts.scopes = self.list(scopes);
         self
     }
 
     /// Sets the roles.
-    pub fn roles<T: Into<Box<str>>>(mut self, roles: impl IntoIterator<Item = T>) -> Self {
-        self.facts.roles = roles.into_iter().map(Into::into).collect();
+    pub fn roles<T: AsRef<str>>(mut self, roles: impl IntoIterator<Item = T>) -> Self {
+        self.facts.roles = self.list(roles);
         self
     }
 
     /// Sets the permissions that the credential itself carries.
-    pub fn permissions<T: Into<Box<str>>>(mut self, permissions: impl IntoIterator<Item = T>) -> Self {
-        self.facts.permissions = permissions.into_iter().map(Into::into).collect();
+    pub fn permissions<T: AsRef<str>>(mut self, permissions: impl IntoIterator<Item = T>) -> Self {
+        self.facts.permissions = self.list(permissions);
         self
     }
 
     /// Sets the tenant.
-    pub fn tenant(mut self, tenant: impl Into<Box<str>>) -> Self {
-        self.facts.tenant = Some(tenant.into());
+    pub fn tenant(mut self, tenant: impl AsRef<str>) -> Self {
+        self.facts.tenant = Some(self.text(tenant.as_ref()));
         self
     }
 
     /// Sets the rate plan.
-    pub fn plan(mut self, plan: impl Into<Box<str>>) -> Self {
-        self.facts.plan = Some(plan.into());
+    pub fn plan(mut self, plan: impl AsRef<str>) -> Self {
+        self.facts.plan = Some(self.text(plan.as_ref()));
         self
     }
 
@@ -380,21 +414,50 @@ impl PrincipalBuilder {
     }
 
     /// Keeps the token's claims, a JSON object, for [`Principal::claims`].
-    pub fn claims(mut self, json: impl Into<Box<str>>) -> Self {
-        self.facts.claims = Some(json.into());
+    pub fn claims(mut self, json: impl AsRef<str>) -> Self {
+        self.facts.claims = Some(self.text(json.as_ref()));
         self
     }
 
     /// Finishes the principal.
     #[must_use]
     pub fn build(self) -> Principal {
-        Principal { facts: Arc::new(self.facts) }
+        Principal { block: ThinArc::from_header_and_iter(self.facts, std::iter::empty()) }
+    }
+
+    /// Finishes a principal that a cache finds by this key, as long as the terms hold.
+    #[cfg(any(feature = "jwt", feature = "jwt-pure-rust"))]
+    pub(crate) fn keep(mut self, terms: Terms, key: &[u8]) -> Principal {
+        (self.facts.terms, self.facts.key_len) = (terms, key.len());
+        Principal { block: ThinArc::from_header_and_iter(self.facts, kept::words(key)) }
+    }
+
+    fn text(&mut self, text: &str) -> Span {
+        let within = text.as_ptr().addr().wrapping_sub(self.claims_at);
+        let span = Span { start: within, len: text.len() };
+        if self.claims_at != 0 && span.of(&self.facts.text) == text {
+            return span;
+        }
+        let start = self.facts.text.len();
+        self.facts.text.push_str(text);
+        Span { start, len: text.len() }
+    }
+
+    fn list<T: AsRef<str>>(&mut self, texts: impl IntoIterator<Item = T>) -> Span {
+        let start = self.facts.spans.len();
+        for text in texts {
+            let span = self.text(text.as_ref());
+            self.facts.spans.push(span);
+        }
+        Span { start, len: self.facts.spans.len().saturating_sub(start) }
     }
 }
 
 impl fmt::Debug for PrincipalBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PrincipalBuilder").field("subject", &self.facts.subject).finish_non_exhaustive()
+        f.debug_struct("PrincipalBuilder")
+            .field("subject", &self.facts.subject.of(&self.facts.text))
+            .finish_non_exhaustive()
     }
 }
 
@@ -410,6 +473,53 @@ mod tests {
     fn the_same_subject_from_two_issuers_is_two_principals() {
         assert!(principal("https://a.example").is_same_as(&principal("https://a.example")));
         assert!(!principal("https://a.example").is_same_as(&principal("https://b.example")));
+    }
+
+    #[test]
+    fn a_principal_is_what_it_says_however_it_is_kept() {
+        let claims = r#"{"sub":"alice","jti":"t-1","scope":"a b","roles":["cl\u0065rk","buyer"],"org":""}"#;
+        let within = |part: &str| claims.matches(part).next().unwrap();
+        let issuer: Arc<str> = "https://a.example".into();
+        let kept = Principal::of_claims(PrincipalKind::User, Arc::clone(&issuer), within("alice"), "jwt", claims)
+            .credential_id(within("t-1"))
+            .scopes(within("a b").split(' '))
+            .roles(["clerk", within("buyer")])
+            .methods(["pwd"])
+            .tenant("")
+            .keep(Terms { from: 1, until: 2, issuer: 3, generation: 4 }, &[7; 45]);
+        let plain = Principal::builder(PrincipalKind::User, issuer, "alice", "jwt")
+            .roles(["replaced"])
+            .methods([String::from("pwd")])
+            .roles(["clerk", "buyer"])
+            .scopes(["a", "b"])
+            .credential_id("t-1")
+            .claims(claims)
+            .tenant("")
+            .build();
+        assert_eq!(kept, plain);
+        assert_eq!((kept.subject(), kept.credential_id(), kept.tenant()), ("alice", Some("t-1"), Some("")));
+        assert_eq!((kept.scopes().len(), kept.plan()), (2, None));
+        assert_eq!(kept.roles(), ["clerk", "buyer"]);
+        assert_eq!(kept.facts().text.len(), claims.len() + "clerkpwd".len(), "what stands in the claims stands once");
+        assert_eq!(kept.claims::<serde_json::Value>().unwrap()["roles"][0], "clerk");
+        assert!(kept.is_kept_under(&[7; 45]) && !kept.is_kept_under(&[7; 44]) && !plain.is_kept_under(&[]));
+        let others = [
+            plain.clone_with(|builder| builder.roles(["clerk"])),
+            plain.clone_with(|builder| builder.scopes(["ab"])),
+            plain.clone_with(|builder| builder.scopes(["buyer"]).roles(["clerk"])),
+            plain.clone_with(|builder| builder.methods::<&str>([])),
+            plain.clone_with(|builder| builder.tenant("t-1")),
+            plain.clone_with(|builder| builder.plan("")),
+            plain.clone_with(|builder| builder.expires_at(0)),
+            plain.clone_with(|builder| builder.claims("{}")),
+        ];
+        others.iter().for_each(|other| assert_ne!(kept, *other));
+    }
+
+    impl Principal {
+        fn clone_with(&self, change: impl FnOnce(PrincipalBuilder) -> PrincipalBuilder) -> Self {
+            change(PrincipalBuilder { facts: self.facts().clone(), claims_at: 0 }).build()
+        }
     }
 
     #[test]
@@ -458,7 +568,7 @@ mod tests {
         let alice = principal("https://a.example");
         assert!(alice.claims_shared::<Vec<u8>>().is_err());
         assert!(alice.claims_shared::<Vec<u8>>().is_err());
-        assert!(alice.facts.read.0.get().is_none());
+        assert!(alice.facts().read.is_empty());
     }
 
     #[test]

@@ -162,9 +162,9 @@ fn the_principal_has_what_the_token_says() {
     assert_eq!(principal.kind(), PrincipalKind::User);
     assert_eq!((principal.issuer(), principal.subject()), (ISSUER, "alice"));
     assert_eq!((principal.credential(), principal.credential_id()), ("jwt", Some("t-1")));
-    assert_eq!(principal.scopes(), ["orders:read".into(), "orders:write".into()]);
-    assert_eq!(principal.roles(), ["clerk".into(), "buyer".into()]);
-    assert_eq!(principal.methods(), ["pwd".into(), "otp".into()]);
+    assert_eq!(principal.scopes(), ["orders:read", "orders:write"]);
+    assert_eq!(principal.roles(), ["clerk", "buyer"]);
+    assert_eq!(principal.methods(), ["pwd", "otp"]);
     assert_eq!((principal.tenant(), principal.expires_at()), (Some("acme"), Some(1_800_000_060)));
     let read: serde_json::Value = principal.claims().unwrap();
     assert_eq!(read["email"], "alice@example.com");
@@ -181,7 +181,7 @@ fn a_client_that_acts_for_itself_is_a_service() {
 fn mapped_claims_keep_their_types() {
     let array = trusting(es256(issuer().access_tokens(AUDIENCE)).scope_array_claim("scp"));
     let principal = array.verify(&with_claims(&claims_but("scp", r#"["a","b c"]"#)), at(NOW)).unwrap();
-    assert_eq!(principal.scopes(), ["a".into(), "b c".into()]);
+    assert_eq!(principal.scopes(), ["a", "b c"]);
     let named =
         |profile: fn(IssuerProfile) -> IssuerProfile| trusting(profile(es256(issuer().access_tokens(AUDIENCE))));
     let rows = [

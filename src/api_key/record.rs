@@ -356,8 +356,8 @@ impl ApiKeyRecord {
         let issuer = Arc::clone(store_name);
         let mut principal = Principal::builder(PrincipalKind::Key, issuer, self.subject(), "api_key")
             .credential_id(self.id().to_string())
-            .scopes(self.scopes().iter().cloned())
-            .roles(self.roles().iter().cloned());
+            .scopes(self.scopes())
+            .roles(self.roles());
         if let Some(tenant) = self.tenant() {
             principal = principal.tenant(tenant);
         }

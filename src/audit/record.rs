@@ -262,7 +262,7 @@ impl AuditIdentity {
 
     /// How the person proved who they are (`amr`, RFC 8176); the first sixteen.
     pub fn methods(&self) -> impl Iterator<Item = Cow<'_, str>> {
-        self.0.methods().iter().take(16).map(|method| text(method))
+        self.0.methods().take(16).map(text)
     }
 }
 

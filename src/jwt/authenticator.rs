@@ -11,7 +11,7 @@ use crate::{
     head::RequestHead,
     jwt::{
         CacheStats, CookiePlace, IssuerProfile, Refusal, TokenCache,
-        cache::{Cache, Terms},
+        cache::Cache,
         claims::Claims,
         keys::{KeyHealth, KeySource, KeysUnavailable, Refresh},
         path::Mapped,
@@ -21,7 +21,7 @@ use crate::{
         token::{self, Buffer},
     },
     now::Now,
-    principal::Principal,
+    principal::{Principal, Terms},
     rejection::{Rejection, RejectionKind},
 };
 
@@ -233,9 +233,9 @@ impl Shared {
         if let (Some(cache), Some((from, until))) = (&self.cache, profile.window(&claims, self.leeway))
             && let Some(terms) = Terms::new(nanos(from), nanos(until), issuer, held.generation())
         {
-            cache.insert(token, &principal, terms, at);
+            return Ok(cache.insert(token, principal, terms, at));
         }
-        Ok(principal)
+        Ok(principal.build())
     }
 
     /// The answer once the source was asked for keys: the token gets one more try, and no third.

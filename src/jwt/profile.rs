@@ -11,7 +11,7 @@ use crate::{
         path::SCOPE,
         token::{Header, Typ},
     },
-    principal::{Principal, PrincipalKind},
+    principal::{Principal, PrincipalBuilder, PrincipalKind},
 };
 
 /// The most keys that one token is tried with.
@@ -286,29 +286,25 @@ impl Profile {
     }
 
     /// Makes the principal of a token that passed. `text` is the claims' JSON.
-    pub(super) fn principal(&self, name: &Name, claims: &Claims<'_>, text: &str) -> Result<Principal, Refusal> {
-        let scopes = self.scopes(claims)?;
-        let roles = texts(self.roles, claims, Refusal("the roles claim is not an array of strings"))?;
-        let permissions = texts(self.permissions, claims, Refusal("the permissions claim is not an array of strings"))?;
-        let tenant = self.tenant(claims)?;
+    pub(super) fn principal(&self, name: &Name, claims: &Claims<'_>, text: &str) -> Result<PrincipalBuilder, Refusal> {
         let subject = claims.sub.as_deref().unwrap_or_default();
-        let mut principal =
-            Principal::builder(self.kind_of(subject, claims)?, Arc::clone(&name.issuer), subject, "jwt")
-                .scopes(scopes)
-                .roles(roles.iter().map(AsRef::as_ref))
-                .permissions(permissions.iter().map(AsRef::as_ref))
-                .methods(claims.amr.iter().map(AsRef::as_ref))
-                .claims(text);
+        let kind = self.kind_of(subject, claims)?;
+        let mut principal = Principal::of_claims(kind, Arc::clone(&name.issuer), subject, "jwt", text);
+        principal = self.scopes(claims, principal)?;
+        principal = principal
+            .roles(texts(self.roles, claims, Refusal("the roles claim is not an array of strings"))?)
+            .permissions(texts(self.permissions, claims, Refusal("the permissions claim is not an array of strings"))?)
+            .methods(&claims.amr);
         if let Some(jti) = claims.jti.as_deref() {
             principal = principal.credential_id(jti);
         }
-        if let Some(tenant) = tenant {
+        if let Some(tenant) = self.tenant(claims)? {
             principal = principal.tenant(tenant);
         }
         if let Some(exp) = claims.exp {
             principal = principal.expires_at(exp.as_secs());
         }
-        Ok(principal.build())
+        Ok(principal)
     }
 
     fn kind_of(&self, subject: &str, claims: &Claims<'_>) -> Result<PrincipalKind, Refusal> {
@@ -328,14 +324,14 @@ impl Profile {
         Ok(if is_service { PrincipalKind::Service } else { PrincipalKind::User })
     }
 
-    fn scopes<'c>(&self, claims: &'c Claims<'_>) -> Result<Vec<&'c str>, Refusal> {
+    fn scopes(&self, claims: &Claims<'_>, principal: PrincipalBuilder) -> Result<PrincipalBuilder, Refusal> {
         let (place, form) = self.scope;
         match (claims.mapped(place), form) {
-            (None, _) => Ok(Vec::new()),
+            (None, _) => Ok(principal),
             (Some(Shape::Text(text)), ScopeForm::Text) => {
-                Ok(text.split(' ').filter(|scope| !scope.is_empty()).collect())
+                Ok(principal.scopes(text.split(' ').filter(|scope| !scope.is_empty())))
             }
-            (Some(Shape::Texts(texts)), ScopeForm::Array) => Ok(texts.iter().map(AsRef::as_ref).collect()),
+            (Some(Shape::Texts(texts)), ScopeForm::Array) => Ok(principal.scopes(texts)),
             (Some(_), ScopeForm::Text) => Err(Refusal("the scope claim is not a string")),
             (Some(_), ScopeForm::Array) => Err(Refusal("the scope claim is not an array of strings")),
         }

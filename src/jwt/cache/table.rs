@@ -1,83 +1,23 @@
-use std::sync::{
-    Mutex, MutexGuard, PoisonError, RwLock,
-    atomic::{AtomicU16, AtomicU64, AtomicUsize, Ordering::Relaxed},
+use std::{
+    cell::Cell,
+    sync::{
+        PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering::Relaxed},
+    },
 };
-
-use subtle::ConstantTimeEq;
-use zeroize::Zeroizing;
 
 use crate::principal::Principal;
 
 /// How many entries a bucket has room for.
-const WAYS: usize = 16;
-/// How many there are meant to be in one. An entry goes into the emptier of two, so that hardly any bucket gets more.
-const ENTRIES_PER_BUCKET: usize = 12;
+const WAYS: usize = 5;
+/// Half of how many there are meant to be in one. With two buckets to choose from, hardly any bucket gets more than it has
+/// room for.
+const ENTRIES_PER_TWO_BUCKETS: usize = 5;
+/// A bucket with less than so many takes an entry, even if its other bucket has less: most are found in the first.
+const NEARLY_FULL: usize = 3;
 
-/// How much of the end of a token is hashed: the last bytes of its signature, which nobody can choose.
-pub(super) const TAIL: usize = 32;
-
-/// When, and by whose keys, a token is good.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::jwt) struct Terms {
-    /// The first nanosecond since the Unix epoch at which it is.
-    from: u64,
-    /// The first at which it is not any more.
-    until: u64,
-    /// The place of the issuer among the authenticator's.
-    issuer: u32,
-    /// Which keys of the issuer verified it.
-    generation: u32,
-}
-
-impl Terms {
-    /// None if a number is too large to be kept, and then the token is not either: after 2^32 changes of keys.
-    pub(in crate::jwt) fn new(from: u64, until: u64, issuer: usize, generation: u64) -> Option<Self> {
-        Some(Self { from, until, issuer: issuer.try_into().ok()?, generation: generation.try_into().ok()? })
-    }
-
-    fn are_of(&self, generation: impl FnOnce(usize) -> Option<u64>) -> bool {
-        usize::try_from(self.issuer).ok().and_then(generation) == Some(u64::from(self.generation))
-    }
-}
-
-/// A verified token, or its digest.
-struct Entry {
-    key: Zeroizing<Box<[u8]>>,
-    principal: Principal,
-    terms: Terms,
-}
-
-impl Entry {
-    fn size(&self) -> usize {
-        self.key.len().saturating_add(self.principal.size())
-    }
-
-    /// Compares all of it. A key whose tail differs is told in constant time; who knows the tail of a good signature, and
-    /// thereby gets to the second comparison, has the token.
-    fn is(&self, key: &[u8]) -> bool {
-        match (self.key.split_last_chunk::<TAIL>(), key.split_last_chunk::<TAIL>()) {
-            (Some((head, tail)), Some((other_head, other_tail))) => {
-                head.len() == other_head.len()
-                    && bool::from(words(tail).ct_eq(&words(other_tail)))
-                    && head == other_head
-            }
-            _ => false,
-        }
-    }
-}
-
-/// Words are compared faster than bytes.
-fn words(tail: &[u8; TAIL]) -> [u64; TAIL / 8] {
-    let (chunks, _) = tail.as_chunks::<8>();
-    let mut words = [0; TAIL / 8];
-    for (word, chunk) in words.iter_mut().zip(chunks) {
-        *word = u64::from_ne_bytes(*chunk);
-    }
-    words
-}
-
-/// A table of fixed size. A hit takes no lock but that of its own entry, which readers share. It reads four places in memory:
-/// the head of the bucket, the entry, the token, the principal.
+/// A table of fixed size. A hit takes one lock, which readers share, and reads two places in memory: the bucket, and the
+/// principal, whose key stands right behind it.
 pub(super) struct Table {
     buckets: Box<[Bucket]>,
     max_entries: usize,
@@ -85,54 +25,41 @@ pub(super) struct Table {
     entries: AtomicUsize,
     bytes: AtomicUsize,
     evictions: AtomicU64,
+    hits: Counter,
     /// The bucket that makes room next.
     hand: AtomicUsize,
 }
 
+/// One line of the processor's cache.
 #[derive(Default)]
+#[repr(align(64))]
 struct Bucket {
-    head: Head,
-    slots: [Slot; WAYS],
-}
-
-/// What is looked at first, in one line of the processor's cache.
-#[derive(Default)]
-#[repr(align(64))]
-struct Head {
-    /// A part of each entry's hash, so that only one entry need be looked at; zero where there is none. Changed under the
-    /// writers' lock. Only the entry itself tells whether it is the one.
-    tags: [AtomicU16; WAYS],
-    hits: AtomicU64,
+    held: RwLock<[Option<Principal>; WAYS]>,
+    /// A part of each entry's hash, so that mostly only one entry is looked at, and no lock is taken for a key that is not
+    /// here; zero where there is none. Changed under the lock. Only the entry itself tells whether it is the one.
+    tags: [AtomicU8; WAYS],
     /// A bit for each entry that was hit since room was last sought.
-    used: AtomicU16,
-    /// Held by who changes entries: where the search for an entry to evict begins.
-    writers: Mutex<u8>,
-}
-
-#[derive(Default)]
-#[repr(align(64))]
-struct Slot(RwLock<Option<Entry>>);
-
-/// What a look at an entry tells.
-enum Look {
-    Other,
-    NotYet,
-    Ended(Terms),
-    Good(Principal),
+    used: AtomicU8,
+    /// Where the search for an entry to evict begins. Changed under the lock.
+    hand: AtomicU8,
 }
 
 impl Table {
     pub(super) fn new(max_entries: usize, max_bytes: usize) -> Self {
-        let count = max_entries.div_ceil(ENTRIES_PER_BUCKET).max(1);
         Self {
-            buckets: (0..count).map(|_| Bucket::default()).collect(),
+            buckets: (0..Self::buckets_for(max_entries)).map(|_| Bucket::default()).collect(),
             max_entries,
             max_bytes,
             entries: AtomicUsize::new(0),
             bytes: AtomicUsize::new(0),
             evictions: AtomicU64::new(0),
+            hits: Counter::default(),
             hand: AtomicUsize::new(0),
         }
+    }
+
+    fn buckets_for(max_entries: usize) -> usize {
+        max_entries.saturating_mul(2).div_ceil(ENTRIES_PER_TWO_BUCKETS).max(1)
     }
 
     /// Finds the principal of a key. An entry that has ended, or whose keys are not the issuer's `generation` any more, is
@@ -145,61 +72,62 @@ impl Table {
         generation: impl Fn(usize) -> Option<u64>,
     ) -> Option<Principal> {
         for bucket in self.homes(hash) {
-            for place in bucket.head.tagged(tag(hash)) {
-                match bucket.slots.get(place)?.look(key, now, &generation) {
-                    Look::Other => {}
-                    Look::NotYet => return None,
-                    Look::Ended(terms) => {
-                        let writers = bucket.head.lock();
-                        let ended = bucket.take_if(place, |entry| entry.terms == terms && entry.is(key));
-                        drop(writers);
-                        self.release(ended);
-                        return None;
-                    }
-                    Look::Good(principal) => {
-                        bucket.head.hit(place);
-                        return Some(principal);
-                    }
-                }
+            if bucket.tagged(tag(hash)).next().is_none() {
+                continue;
             }
+            let held = bucket.read();
+            let Some((place, found)) = bucket.find(&held, hash, key) else { continue };
+            let terms = found.terms();
+            if now < terms.from {
+                return None;
+            }
+            if now < terms.until && terms.are_of(generation) {
+                let found = found.clone();
+                bucket.hit(place);
+                drop(held);
+                self.hits.add();
+                return Some(found);
+            }
+            drop(held);
+            let mut held = bucket.write();
+            let ended = bucket.take_if(&mut held, place, |entry| entry.terms() == terms && entry.is_kept_under(key));
+            drop(held);
+            self.release(ended);
+            return None;
         }
         None
     }
 
-    /// Keeps an entry, if there is room for it at all. Two threads that bring one token at the same moment may each find
-    /// another place for it; then it is there twice, until one is evicted.
-    pub(super) fn insert(&self, hash: u64, key: &[u8], principal: Principal, terms: Terms, now: u64) {
-        let entry = Entry { key: Zeroizing::new(key.into()), principal, terms };
-        if !self.make_room(entry.size(), now) {
+    /// Keeps an entry under the key that the principal is kept under, if there is room for it at all. Two threads that bring
+    /// one token at the same moment may each find another place for it; then it is there twice, until one is evicted.
+    pub(super) fn insert(&self, hash: u64, key: &[u8], principal: Principal, now: u64) {
+        if !self.make_room(principal.size(), now) {
+            principal.forget_key();
             return;
         }
-        let known = self.homes(hash).find(|bucket| bucket.place_of(hash, key).is_some());
-        let emptier = || self.homes(hash).min_by_key(|bucket| bucket.head.count());
-        let Some(bucket) = known.or_else(emptier) else { return };
-        let mut hand = bucket.head.lock();
+        let Some(bucket) = self.home_for(hash, key) else { return };
+        let mut held = bucket.write();
         let mut ended = [const { None }; WAYS];
-        let place = bucket.place_of(hash, key).or_else(|| bucket.head.free());
+        let place = bucket.find(&held, hash, key).map(|(place, _)| place).or_else(|| bucket.free());
         let place = place.unwrap_or_else(|| {
-            ended = bucket.take_ended(now);
-            bucket.head.free().unwrap_or_else(|| {
+            ended = bucket.take_ended(&mut held, now);
+            bucket.free().unwrap_or_else(|| {
                 self.evictions.fetch_add(1, Relaxed);
-                let place = bucket.head.coldest(*hand).unwrap_or(usize::from(*hand));
-                *hand = u8::try_from(place.saturating_add(1) % WAYS).unwrap_or(0);
-                place
+                bucket.coldest().unwrap_or_else(|| bucket.hand())
             })
         });
-        let old = bucket.put(place, tag(hash), entry);
-        drop(hand);
+        let old = bucket.put(&mut held, place, tag(hash), principal);
+        drop(held);
         ended.into_iter().chain([old]).for_each(|entry| self.release(entry));
     }
 
     #[cfg(test)]
     pub(super) fn bytes_of_table(max_entries: usize) -> usize {
-        max_entries.div_ceil(ENTRIES_PER_BUCKET) * size_of::<Bucket>()
+        Self::buckets_for(max_entries) * size_of::<Bucket>()
     }
 
     pub(super) fn hits(&self) -> u64 {
-        self.buckets.iter().fold(0, |sum, bucket| sum.wrapping_add(bucket.head.hits.load(Relaxed)))
+        self.hits.sum()
     }
 
     pub(super) fn evictions(&self) -> u64 {
@@ -217,6 +145,14 @@ impl Table {
     /// The two buckets that may hold a key.
     fn homes(&self, hash: u64) -> impl Iterator<Item = &Bucket> {
         [hash, hash.rotate_left(32)].into_iter().filter_map(|hash| self.bucket(hash))
+    }
+
+    /// Where a key is, or else the bucket that it belongs into.
+    fn home_for(&self, hash: u64, key: &[u8]) -> Option<&Bucket> {
+        let known = self.homes(hash).find(|bucket| bucket.find(&bucket.read(), hash, key).is_some());
+        let first = || self.homes(hash).next().filter(|bucket| bucket.count() < NEARLY_FULL);
+        let emptier = || self.homes(hash).min_by_key(|bucket| bucket.count());
+        known.or_else(first).or_else(emptier)
     }
 
     /// Spreads hashes over the buckets without a division: the upper half of the product.
@@ -240,11 +176,11 @@ impl Table {
             let Some(bucket) = turn.checked_rem(self.buckets.len()).and_then(|place| self.buckets.get(place)) else {
                 return false;
             };
-            let hand = bucket.head.lock();
-            let ended = bucket.take_ended(now);
-            let coldest = if ended.iter().any(Option::is_some) { None } else { bucket.head.coldest(*hand) };
-            let old = coldest.and_then(|place| bucket.take_if(place, |_| true));
-            drop(hand);
+            let mut held = bucket.write();
+            let ended = bucket.take_ended(&mut held, now);
+            let coldest = if ended.iter().any(Option::is_some) { None } else { bucket.coldest() };
+            let old = coldest.and_then(|place| bucket.take_if(&mut held, place, |_| true));
+            drop(held);
             if old.is_some() {
                 self.evictions.fetch_add(1, Relaxed);
             }
@@ -265,46 +201,64 @@ impl Table {
     }
 
     /// Gives back the room of an entry, and wipes its key. Never under a lock: with the principal go types of the user's own.
-    fn release(&self, entry: Option<Entry>) {
+    fn release(&self, entry: Option<Principal>) {
         if let Some(entry) = entry {
+            entry.forget_key();
             self.entries.fetch_sub(1, Relaxed);
             self.bytes.fetch_sub(entry.size(), Relaxed);
         }
     }
 }
 
-/// What changes entries; all of it under the writers' lock.
+impl Drop for Table {
+    /// The keys go with the cache, whoever still holds a principal.
+    fn drop(&mut self) {
+        for bucket in &self.buckets {
+            bucket.read().iter().flatten().for_each(Principal::forget_key);
+        }
+    }
+}
+
+type Held = [Option<Principal>; WAYS];
+
 impl Bucket {
-    fn place_of(&self, hash: u64, key: &[u8]) -> Option<usize> {
-        self.head.tagged(tag(hash)).find(|place| self.slots.get(*place).is_some_and(|slot| slot.holds(key)))
+    fn read(&self) -> RwLockReadGuard<'_, Held> {
+        self.held.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn put(&self, place: usize, tag: u16, entry: Entry) -> Option<Entry> {
-        self.head.used.fetch_and(!bit(place), Relaxed);
-        self.head.set_tag(place, tag);
-        self.slots.get(place)?.with(|slot| slot.replace(entry))
+    fn write(&self) -> RwLockWriteGuard<'_, Held> {
+        self.held.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn take_if(&self, place: usize, wanted: impl FnOnce(&mut Entry) -> bool) -> Option<Entry> {
-        let taken = self.slots.get(place)?.with(|slot| slot.take_if(wanted));
+    fn find<'h>(&self, held: &'h Held, hash: u64, key: &[u8]) -> Option<(usize, &'h Principal)> {
+        let entry = |place: usize| Some((place, held.get(place)?.as_ref()?));
+        self.tagged(tag(hash)).filter_map(entry).find(|(_, entry)| entry.is_kept_under(key))
+    }
+
+    fn put(&self, held: &mut Held, place: usize, tag: u8, entry: Principal) -> Option<Principal> {
+        self.used.fetch_and(!bit(place), Relaxed);
+        self.set_tag(place, tag);
+        held.get_mut(place)?.replace(entry)
+    }
+
+    fn take_if(&self, held: &mut Held, place: usize, wanted: impl FnOnce(&Principal) -> bool) -> Option<Principal> {
+        let taken = held.get_mut(place)?.take_if(|entry| wanted(entry));
         if taken.is_some() {
-            self.head.set_tag(place, 0);
+            self.set_tag(place, 0);
         }
         taken
     }
 
-    fn take_ended(&self, now: u64) -> [Option<Entry>; WAYS] {
-        std::array::from_fn(|place| self.take_if(place, |entry| now >= entry.terms.until))
+    fn take_ended(&self, held: &mut Held, now: u64) -> Held {
+        std::array::from_fn(|place| self.take_if(held, place, |entry| now >= entry.terms().until))
     }
-}
 
-impl Head {
-    fn tagged(&self, tag: u16) -> impl Iterator<Item = usize> {
+    fn tagged(&self, tag: u8) -> impl Iterator<Item = usize> {
         let tags = self.tags.iter().enumerate();
         tags.filter(move |(_, known)| known.load(Relaxed) == tag).map(|(place, _)| place)
     }
 
-    fn set_tag(&self, place: usize, tag: u16) {
+    fn set_tag(&self, place: usize, tag: u8) {
         if let Some(known) = self.tags.get(place) {
             known.store(tag, Relaxed);
         }
@@ -319,66 +273,65 @@ impl Head {
     }
 
     fn hit(&self, place: usize) {
-        self.hits.fetch_add(1, Relaxed);
         if self.used.load(Relaxed) & bit(place) == 0 {
             self.used.fetch_or(bit(place), Relaxed);
         }
     }
 
+    fn hand(&self) -> usize {
+        usize::from(self.hand.load(Relaxed)) % WAYS
+    }
+
     /// An entry that was not hit since the last search. If all were, they count as not hit from now on, and there is none.
-    fn coldest(&self, hand: u8) -> Option<usize> {
-        let hit = self.used.load(Relaxed);
-        let hand = usize::from(hand);
+    fn coldest(&self) -> Option<usize> {
+        let (hit, hand) = (self.used.load(Relaxed), self.hand());
         let held = |place: &usize| self.tags.get(*place).is_some_and(|tag| tag.load(Relaxed) != 0);
         let found = (hand..WAYS).chain(0..hand).filter(held).find(|place| hit & bit(*place) == 0);
         if found.is_none() {
             self.used.store(0, Relaxed);
         }
+        let next = found.unwrap_or(hand).saturating_add(1) % WAYS;
+        self.hand.store(u8::try_from(next).unwrap_or(0), Relaxed);
         found
-    }
-
-    fn lock(&self) -> MutexGuard<'_, u8> {
-        self.writers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Slot {
-    fn look(&self, key: &[u8], now: u64, generation: impl FnOnce(usize) -> Option<u64>) -> Look {
-        let slot = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        match &*slot {
-            Some(entry) if entry.is(key) => {
-                let terms = entry.terms;
-                if now < terms.from {
-                    Look::NotYet
-                } else if now < terms.until && terms.are_of(generation) {
-                    Look::Good(entry.principal.clone())
-                } else {
-                    Look::Ended(terms)
-                }
-            }
-            Some(_) | None => Look::Other,
+/// Counts what all threads do, without their waiting for each other.
+#[derive(Default)]
+struct Counter([Padded; 8]);
+
+#[derive(Default)]
+#[repr(align(64))]
+struct Padded(AtomicU64);
+
+impl Counter {
+    fn add(&self) {
+        static THREADS: AtomicUsize = AtomicUsize::new(0);
+        thread_local!(static THREAD: Cell<Option<usize>> = const { Cell::new(None) });
+        let number = THREAD.with(|thread| {
+            thread.get().unwrap_or_else(|| {
+                let number = THREADS.fetch_add(1, Relaxed);
+                thread.set(Some(number));
+                number
+            })
+        });
+        if let Some(own) = self.0.get(number % self.0.len()) {
+            own.0.fetch_add(1, Relaxed);
         }
     }
 
-    fn holds(&self, key: &[u8]) -> bool {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).as_ref().is_some_and(|entry| entry.is(key))
-    }
-
-    fn with<R>(&self, change: impl FnOnce(&mut Option<Entry>) -> R) -> R {
-        change(&mut self.0.write().unwrap_or_else(PoisonError::into_inner))
+    fn sum(&self) -> u64 {
+        self.0.iter().fold(0, |sum, own| sum.wrapping_add(own.0.load(Relaxed)))
     }
 }
 
 /// The lowest bits; the buckets are chosen by others.
-const fn tag(hash: u64) -> u16 {
-    let [a, b, ..] = hash.to_le_bytes();
-    match u16::from_le_bytes([a, b]) {
-        0 => 1,
-        tag => tag,
-    }
+const fn tag(hash: u64) -> u8 {
+    let [tag, ..] = hash.to_le_bytes();
+    if tag == 0 { 1 } else { tag }
 }
 
-const fn bit(place: usize) -> u16 {
+const fn bit(place: usize) -> u8 {
     1 << (place % WAYS)
 }
 
@@ -388,159 +341,4 @@ fn add_within(counter: &AtomicUsize, more: usize, most: usize) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::principal::PrincipalKind;
-
-    const ALWAYS: Terms = Terms { from: 0, until: u64::MAX, issuer: 0, generation: 1 };
-
-    #[test]
-    fn each_place_is_one_line_of_the_cache() {
-        assert_eq!((size_of::<Head>(), size_of::<Slot>()), (64, 64));
-    }
-
-    fn alice() -> Principal {
-        Principal::builder(PrincipalKind::User, "https://id.example.com", "alice", "jwt").build()
-    }
-
-    fn key(number: u64) -> Vec<u8> {
-        [[b'a'; TAIL].as_slice(), &number.to_le_bytes()].concat()
-    }
-
-    /// Spreads numbers over the table as a hash does.
-    const fn hash(number: u64) -> u64 {
-        number.wrapping_mul(0x9e37_79b9_7f4a_7c15)
-    }
-
-    fn get(table: &Table, number: u64, now: u64) -> bool {
-        table.get(hash(number), &key(number), now, |_| Some(1)).is_some()
-    }
-
-    fn insert(table: &Table, number: u64, terms: Terms, now: u64) {
-        table.insert(hash(number), &key(number), alice(), terms, now);
-    }
-
-    #[test]
-    fn one_hash_and_two_keys() {
-        let table = Table::new(100, 1 << 20);
-        for number in 0..10 {
-            table.insert(7, &key(number), alice(), ALWAYS, 0);
-        }
-        for number in 0..20 {
-            assert_eq!(table.get(7, &key(number), 0, |_| Some(1)).is_some(), number < 10, "{number}");
-        }
-        assert!(table.get(7, &[], 0, |_| Some(1)).is_none());
-        let longer = [key(1), key(1)].concat();
-        assert!(table.get(7, &longer, 0, |_| Some(1)).is_none());
-    }
-
-    #[test]
-    fn terms_to_the_nanosecond() {
-        let terms = Terms { from: 10, until: 20, issuer: 3, generation: 1 };
-        let rows = [
-            ("clock set back", 9, Some(1), false, true),
-            ("begin", 10, Some(1), true, true),
-            ("last moment", 19, Some(1), true, true),
-            ("end", 20, Some(1), false, false),
-            ("other keys", 15, Some(2), false, false),
-            ("no such issuer", 15, None, false, false),
-        ];
-        for (name, now, generation, served, stays) in rows {
-            let table = Table::new(1, 1 << 20);
-            insert(&table, 1, terms, 15);
-            let found = table.get(hash(1), &key(1), now, |issuer| {
-                assert_eq!(issuer, 3, "{name}");
-                generation
-            });
-            assert_eq!(found.is_some(), served, "{name}");
-            assert_eq!(table.entries() == 1, stays, "{name}");
-            assert_eq!(table.bytes() == 0, !stays, "{name}");
-        }
-    }
-
-    #[test]
-    fn bounds_hold_whatever_comes() {
-        let one = key(0).len() + alice().size();
-        for (entries, bytes, most) in [(1, 1 << 20, 1), (50, 1 << 20, 50), (1000, one * 30, 30), (1000, one, 1)] {
-            let table = Table::new(entries, bytes);
-            for number in 0..3000 {
-                insert(&table, number, ALWAYS, 0);
-                assert!(get(&table, number, 0), "{number} is there once it was put there");
-                assert!(table.entries() <= most && table.bytes() <= bytes);
-            }
-            assert_eq!(table.bytes(), table.entries() * one);
-            assert_eq!(table.evictions(), 3000 - u64::try_from(table.entries()).unwrap());
-        }
-        let table = Table::new(1000, one - 1);
-        insert(&table, 1, ALWAYS, 0);
-        assert!(!get(&table, 1, 0) && table.entries() == 0, "what does not fit alone is not kept");
-    }
-
-    #[test]
-    fn a_table_takes_as_many_as_it_is_meant_to() {
-        let table = Table::new(6000, 1 << 30);
-        (0..6000).for_each(|number| insert(&table, number, ALWAYS, 0));
-        assert_eq!((table.entries(), table.evictions()), (6000, 0));
-        assert!((0..6000).all(|number| get(&table, number, 0)));
-        assert_eq!(table.hits(), 6000);
-    }
-
-    #[test]
-    fn an_entry_replaces_itself() {
-        let table = Table::new(10, 1 << 20);
-        for _ in 0..5 {
-            insert(&table, 1, ALWAYS, 0);
-        }
-        assert_eq!((table.entries(), table.evictions()), (1, 0));
-    }
-
-    #[test]
-    fn what_is_in_use_stays_and_what_has_ended_goes_first() {
-        let table = Table::new(400, 1 << 20);
-        let in_use = 0..100;
-        for number in in_use.clone() {
-            insert(&table, number, ALWAYS, 0);
-        }
-        for number in 1000..4000 {
-            insert(&table, number, ALWAYS, 0);
-            if number % 50 == 0 {
-                in_use.clone().for_each(|number| {
-                    get(&table, number, 0);
-                });
-            }
-        }
-        let kept = in_use.filter(|number| get(&table, *number, 0)).count();
-        assert!(kept >= 95, "{kept} of 100");
-
-        let table = Table::new(16, 1 << 20);
-        for number in 0..8 {
-            insert(&table, number, Terms { until: 5, ..ALWAYS }, 0);
-            insert(&table, number + 100, ALWAYS, 0);
-        }
-        for number in 200..208 {
-            insert(&table, number, ALWAYS, 5);
-        }
-        assert_eq!((table.entries(), table.evictions()), (16, 0));
-    }
-
-    #[test]
-    fn threads_agree_on_the_bounds() {
-        let one = key(0).len() + alice().size();
-        let table = Table::new(64, one * 40);
-        std::thread::scope(|scope| {
-            for thread in 0..4_u64 {
-                let table = &table;
-                scope.spawn(move || {
-                    for round in 0..2000_u64 {
-                        let number = (round * 7 + thread) % 200;
-                        if !get(table, number, round) {
-                            insert(table, number, Terms { until: round + 50, ..ALWAYS }, round);
-                        }
-                        assert!(table.entries() <= 64 && table.bytes() <= one * 40);
-                    }
-                });
-            }
-        });
-        assert_eq!(table.bytes(), table.entries() * one);
-    }
-}
+mod tests;

@@ -194,7 +194,7 @@ impl Rbac {
         }
         if self.trust_credential
             && let Some(name) = table.permissions.get(permission)
-            && principal.permissions().iter().any(|held| **held == **name)
+            && principal.permissions().contains(name)
         {
             return Verdict::allow().by(Arc::clone(&table.credential_rule));
         }

@@ -53,7 +53,7 @@ impl Reach {
 impl Table {
     /// The principal's roles that the policy knows; the others grant nothing.
     pub(super) fn roles_of<'t>(&'t self, principal: &Principal) -> impl Iterator<Item = &'t RoleEntry> {
-        principal.roles().iter().filter_map(|name| self.roles.get(*self.role_positions.get(&**name)?))
+        principal.roles().filter_map(|name| self.roles.get(*self.role_positions.get(name)?))
     }
 }
 
