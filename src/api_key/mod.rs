@@ -68,6 +68,7 @@ mod record;
 mod rotation;
 mod scheme;
 mod store;
+mod table;
 mod use_log;
 
 pub use authenticator::ApiKeyAuthenticator;
