@@ -121,6 +121,7 @@ impl ApiKeyFormat {
         }
         let (id_text, rest) = tail.strip_prefix(MARKER.as_bytes())?.split_first_chunk::<ID_TEXT>()?;
         let (secret_text, checksum_text) = rest.strip_prefix(b"_")?.split_first_chunk::<SECRET_TEXT>()?;
+        let checksum_text = checksum_text.first_chunk::<CHECKSUM_TEXT>()?;
 
         let mut material = Material::new();
         encoding::decode(id_text, material.id())?;

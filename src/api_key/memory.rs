@@ -1,19 +1,17 @@
 use std::{
-    borrow::Borrow,
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     fmt,
-    hash::{Hash, Hasher},
     sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
     time::Duration,
 };
 
 use async_trait::async_trait;
-use foldhash::fast::RandomState;
 
 use crate::{
     api_key::{
         ApiKeyAdmin, ApiKeyRecord, ApiKeyStore, ChangeFeed, Found, Hit, KeyChange, KeyFilter, KeyId, KeyUse, Lookup,
         MAX_PAGE, Owner, Revocation, Rotation,
+        table::{Entry, Table},
     },
     clock::Instants,
     error::{StoreError, StoreErrorKind},
@@ -47,55 +45,17 @@ pub struct MemoryKeyStore {
 /// In a cache line of its own: two requests for keys of two shards do not meet.
 #[derive(Default)]
 #[repr(align(64))]
-struct Shard(RwLock<HashSet<Entry, RandomState>>);
+struct Shard(RwLock<Table>);
 
 impl Shard {
-    fn read(&self) -> RwLockReadGuard<'_, HashSet<Entry, RandomState>> {
+    fn read(&self) -> RwLockReadGuard<'_, Table> {
         self.0.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write(&self) -> RwLockWriteGuard<'_, HashSet<Entry, RandomState>> {
+    fn write(&self) -> RwLockWriteGuard<'_, Table> {
         self.0.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
-
-/// 24 bytes. A change puts another one in its place.
-#[derive(Clone)]
-struct Entry {
-    record: Arc<ApiKeyRecord>,
-    id: KeyId,
-    owner_disabled: bool,
-}
-
-impl Entry {
-    fn new(record: ApiKeyRecord, owner_disabled: bool) -> Self {
-        Self { id: *record.id(), record: Arc::new(record), owner_disabled }
-    }
-
-    fn hit(&self) -> Hit {
-        Hit::new(Arc::clone(&self.record)).with_owner_disabled(self.owner_disabled)
-    }
-}
-
-impl Borrow<KeyId> for Entry {
-    fn borrow(&self) -> &KeyId {
-        &self.id
-    }
-}
-
-impl Hash for Entry {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.id.hash(state);
-    }
-}
-
-impl PartialEq for Entry {
-    fn eq(&self, other: &Self) -> bool {
-        self.id == other.id
-    }
-}
-
-impl Eq for Entry {}
 
 impl MemoryKeyStore {
     /// An empty store.
@@ -150,7 +110,11 @@ impl MemoryKeyStore {
         let entry = Entry::new(record, false);
         let entry = Entry { owner_disabled: disabled.contains_key(entry.record.owner()), ..entry };
         let mut shard = self.shard(&id).ok_or_else(conflict)?.write();
-        if shard.insert(entry) { Ok(()) } else { Err(conflict()) }
+        if shard.get(&id).is_some() {
+            return Err(conflict());
+        }
+        shard.replace(entry);
+        Ok(())
     }
 
     /// Puts what `change` makes of a record in its place, if it makes something of it. False if there is no such key.
@@ -205,10 +169,8 @@ impl MemoryKeyStore {
                 None => {}
             }
             for shard in &self.shards {
-                let mut shard = shard.write();
-                let theirs: Vec<Entry> = shard.iter().filter(|entry| entry.record.owner() == owner).cloned().collect();
-                for entry in theirs {
-                    shard.replace(Entry { owner_disabled: disablement.is_some(), ..entry });
+                for entry in shard.write().iter_mut().filter(|entry| entry.record.owner() == owner) {
+                    entry.owner_disabled = disablement.is_some();
                 }
             }
         }
@@ -372,10 +334,5 @@ mod tests {
         assert!(store.add(record([2; 10])).is_ok());
         assert!(store.revoke_now(&id, &Revocation::new(0, "test").unwrap()));
         assert_eq!(store.page(&KeyFilter::all(), None, 10).len(), 2);
-    }
-
-    #[test]
-    fn an_entry_is_small() {
-        assert_eq!(size_of::<Entry>(), 24);
     }
 }

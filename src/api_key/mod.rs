@@ -74,6 +74,7 @@ mod scheme;
 #[cfg(any(feature = "api-key-sqlite", feature = "api-key-postgres"))]
 mod sql;
 mod store;
+mod table;
 mod use_log;
 mod view;
 

@@ -1,7 +1,7 @@
 //! Where a request carries a key.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use http::HeaderName;
+use http::{HeaderName, header};
 use zeroize::Zeroizing;
 
 use crate::{
@@ -55,7 +55,13 @@ pub(super) fn find(
     field: &HeaderName,
     head: &RequestHead<'_>,
 ) -> Result<Option<(Key, Carried)>, Rejection> {
-    let own = head.single_header(field)?.map(|text| (formats.read(text), Carried::InOwnField));
+    let own = head.single_header(field)?;
+    if let Some(text) = own
+        && !head.headers().contains_key(header::AUTHORIZATION)
+    {
+        return Ok(Some((formats.read(text), Carried::InOwnField)));
+    }
+    let own = own.map(|text| (formats.read(text), Carried::InOwnField));
     let other = in_authorization(formats, head)?.map(|key| (key, Carried::InAuthorization));
     match (own, other) {
         (Some(_), Some(_)) => Err(Rejection::new(RejectionKind::InvalidRequest, "API key: presented in two places")),

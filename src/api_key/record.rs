@@ -1,5 +1,7 @@
 use std::{
+    fmt,
     net::IpAddr,
+    num::NonZeroU64,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicU32, Ordering},
@@ -18,32 +20,72 @@ use crate::{
 ///
 /// [`NewApiKey`](crate::api_key::NewApiKey) makes one for a new key; a store of yours makes one from a row, by
 /// [`RecordFields`], which says what the bounds are.
-#[derive(Debug)]
+#[repr(C)] // a request for a key that was not used for long waits for memory: what it needs comes first, in two lines
 pub struct ApiKeyRecord {
-    facts: Facts,
+    hash: KeyHash,
+    expires: Time,
+    not_before: Time,
+    /// What most records have none of.
+    rare: Option<Box<Rare>>,
     /// Made at the first request that uses the key, then shared.
-    principal: OnceLock<Principal>,
+    principal: OnceLock<Kept>,
     /// The minute in which a use was last noted, counted from one.
     noted: AtomicU32,
+    id: KeyId,
+    environment: Environment,
+    scheme: HashScheme,
+    facts: Facts,
 }
 
+/// What a request does not need, once its principal is made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Facts {
-    id: KeyId,
-    scheme: HashScheme,
-    hash: KeyHash,
     created: u64,
-    not_before: Option<u64>,
-    expires: Option<u64>,
     owner: Owner,
     name: Box<str>,
     plan: Option<Box<str>>,
-    environment: Option<Box<str>>,
     scopes: Box<[Box<str>]>,
     roles: Box<[Box<str>]>,
-    /// What most records have none of.
-    rare: Option<Box<Rare>>,
     last_used: Option<LastUse>,
+}
+
+/// The principal, and where the name of its issuer stands: the principal keeps it there.
+#[derive(Clone, Debug)]
+struct Kept {
+    issuer: usize,
+    principal: Principal,
+}
+
+/// A time that may be left out, in 8 bytes: one more than it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Time(Option<NonZeroU64>);
+
+impl Time {
+    fn new(unix_seconds: Option<u64>) -> Self {
+        Self(unix_seconds.and_then(|seconds| NonZeroU64::new(seconds.saturating_add(1))))
+    }
+
+    fn get(self) -> Option<u64> {
+        self.0.map(|more| more.get() - 1)
+    }
+}
+
+/// A word of at most 16 bytes, filled up with zeros; nothing but zeros is none.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Environment([u8; 16]);
+
+impl Environment {
+    /// The environment was checked: it fits.
+    fn new(environment: Option<&str>) -> Self {
+        let mut word = [0; 16];
+        word.iter_mut().zip(environment.unwrap_or_default().bytes()).for_each(|(place, byte)| *place = byte);
+        Self(word)
+    }
+
+    fn as_str(&self) -> Option<&str> {
+        let end = self.0.iter().position(|byte| *byte == 0).unwrap_or(self.0.len());
+        self.0.get(..end).filter(|word| !word.is_empty()).and_then(|word| std::str::from_utf8(word).ok())
+    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -109,22 +151,26 @@ impl ApiKeyRecord {
             rotated_to,
         };
         let facts = Facts {
-            id,
-            scheme,
-            hash,
             created,
-            not_before,
-            expires,
             owner,
             name: name.into(),
             plan: plan.map(Into::into),
-            environment: environment.map(Into::into),
             scopes: boxed(scopes),
             roles: boxed(roles),
-            rare: (rare != Rare::default()).then(|| Box::new(rare)),
             last_used,
         };
-        Ok(Self { facts, principal: OnceLock::new(), noted: AtomicU32::new(0) })
+        Ok(Self {
+            hash,
+            expires: Time::new(expires),
+            not_before: Time::new(not_before),
+            rare: (rare != Rare::default()).then(|| Box::new(rare)),
+            principal: OnceLock::new(),
+            noted: AtomicU32::new(0),
+            id,
+            environment: Environment::new(environment.as_deref()),
+            scheme,
+            facts,
+        })
     }
 
     /// The record as plain data.
@@ -151,19 +197,19 @@ impl ApiKeyRecord {
     /// The public id.
     #[must_use]
     pub const fn id(&self) -> &KeyId {
-        &self.facts.id
+        &self.id
     }
 
     /// The hash that a presented key is compared with.
     #[must_use]
     pub const fn hash(&self) -> &KeyHash {
-        &self.facts.hash
+        &self.hash
     }
 
     /// How the hash was made.
     #[must_use]
     pub const fn scheme(&self) -> HashScheme {
-        self.facts.scheme
+        self.scheme
     }
 
     /// What the key is called; may be empty.
@@ -199,7 +245,7 @@ impl ApiKeyRecord {
     /// The environment that the key is for.
     #[must_use]
     pub fn environment(&self) -> Option<&str> {
-        self.facts.environment.as_deref()
+        self.environment.as_str()
     }
 
     /// What the key may be used for.
@@ -217,7 +263,7 @@ impl ApiKeyRecord {
     /// The networks that the key may be used from; none is anywhere.
     #[must_use]
     pub fn addresses(&self) -> &[IpNet] {
-        self.facts.rare.as_deref().map_or(&[], |rare| &rare.addresses)
+        self.rare.as_deref().map_or(&[], |rare| &rare.addresses)
     }
 
     /// When the key was made.
@@ -228,32 +274,32 @@ impl ApiKeyRecord {
 
     /// When the key begins to be accepted; None is from the start.
     #[must_use]
-    pub const fn not_before(&self) -> Option<u64> {
-        self.facts.not_before
+    pub fn not_before(&self) -> Option<u64> {
+        self.not_before.get()
     }
 
     /// When the key ends; None is never.
     #[must_use]
-    pub const fn expires(&self) -> Option<u64> {
-        self.facts.expires
+    pub fn expires(&self) -> Option<u64> {
+        self.expires.get()
     }
 
     /// When and why the key was revoked, if it was.
     #[must_use]
     pub fn revocation(&self) -> Option<&Revocation> {
-        self.facts.rare.as_deref().and_then(|rare| rare.revocation.as_ref())
+        self.rare.as_deref().and_then(|rare| rare.revocation.as_ref())
     }
 
     /// The key that this one replaces.
     #[must_use]
     pub fn rotated_from(&self) -> Option<&KeyId> {
-        self.facts.rare.as_deref().and_then(|rare| rare.rotated_from.as_ref())
+        self.rare.as_deref().and_then(|rare| rare.rotated_from.as_ref())
     }
 
     /// The key that replaces this one.
     #[must_use]
     pub fn rotated_to(&self) -> Option<&KeyId> {
-        self.facts.rare.as_deref().and_then(|rare| rare.rotated_to.as_ref())
+        self.rare.as_deref().and_then(|rare| rare.rotated_to.as_ref())
     }
 
     /// When and from where the key was last used, as far as was written.
@@ -264,7 +310,7 @@ impl ApiKeyRecord {
 
     /// What else the owner keeps with the key, by ascending name.
     pub fn metadata(&self) -> impl ExactSizeIterator<Item = (&str, &str)> {
-        let entries: &[(Box<str>, Box<str>)] = self.facts.rare.as_deref().map_or(&[], |rare| &rare.metadata);
+        let entries: &[(Box<str>, Box<str>)] = self.rare.as_deref().map_or(&[], |rare| &rare.metadata);
         entries.iter().map(|(name, value)| (&**name, &**value))
     }
 
@@ -309,7 +355,7 @@ impl ApiKeyRecord {
     pub(super) fn replaced_by(&self, new: KeyId, ends: u64) -> Self {
         let mut old = self.clone();
         old.rare().rotated_to = Some(new);
-        old.facts.expires = Some(old.facts.expires.map_or(ends, |end| end.min(ends)));
+        old.expires = Time::new(Some(old.expires().map_or(ends, |end| end.min(ends))));
         old.principal = OnceLock::new(); // it carries the end
         old
     }
@@ -322,7 +368,7 @@ impl ApiKeyRecord {
     }
 
     fn rare(&mut self) -> &mut Rare {
-        self.facts.rare.get_or_insert_default()
+        self.rare.get_or_insert_default()
     }
 
     /// Why the key is not accepted at this time, for the operator; None if it is.
@@ -330,10 +376,10 @@ impl ApiKeyRecord {
         if self.revocation().is_some() {
             return Some("revoked");
         }
-        if self.facts.expires.is_some_and(|end| now >= end) {
+        if self.expires().is_some_and(|end| now >= end) {
             return Some("expired");
         }
-        if self.facts.not_before.is_some_and(|start| now < start) {
+        if self.not_before().is_some_and(|start| now < start) {
             return Some("not valid yet");
         }
         None
@@ -348,8 +394,9 @@ impl ApiKeyRecord {
     /// Who the key authenticates, as the store of this name vouches for it. Costs one reference count, but for the first
     /// time, and for a second name.
     pub(super) fn principal(&self, store_name: &Arc<str>) -> Principal {
-        let kept = self.principal.get_or_init(|| self.new_principal(store_name));
-        if kept.issuer() == &**store_name { kept.clone() } else { self.new_principal(store_name) }
+        let issuer = Arc::as_ptr(store_name).addr();
+        let kept = self.principal.get_or_init(|| Kept { issuer, principal: self.new_principal(store_name) });
+        if kept.issuer == issuer { kept.principal.clone() } else { self.new_principal(store_name) }
     }
 
     fn new_principal(&self, store_name: &Arc<str>) -> Principal {
@@ -373,14 +420,33 @@ impl ApiKeyRecord {
 
 impl Clone for ApiKeyRecord {
     fn clone(&self) -> Self {
-        let noted = AtomicU32::new(self.noted.load(Ordering::Relaxed));
-        Self { facts: self.facts.clone(), principal: self.principal.clone(), noted }
+        Self {
+            hash: self.hash,
+            expires: self.expires,
+            not_before: self.not_before,
+            rare: self.rare.clone(),
+            principal: self.principal.clone(),
+            noted: AtomicU32::new(self.noted.load(Ordering::Relaxed)),
+            id: self.id,
+            environment: self.environment,
+            scheme: self.scheme,
+            facts: self.facts.clone(),
+        }
+    }
+}
+
+impl fmt::Debug for ApiKeyRecord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("ApiKeyRecord").field(&self.fields()).finish()
     }
 }
 
 impl PartialEq for ApiKeyRecord {
     fn eq(&self, other: &Self) -> bool {
-        self.facts == other.facts
+        let lived = |record: &Self| (record.expires, record.not_before, record.scheme);
+        (self.id, self.hash, self.environment, &self.rare, &self.facts)
+            == (other.id, other.hash, other.environment, &other.rare, &other.facts)
+            && lived(self) == lived(other)
     }
 }
 
@@ -428,6 +494,15 @@ mod tests {
         assert_eq!(with(|_| {}).revoked(&revocation(150)).ended(), Some(150));
         assert_eq!(with(|_| {}).revoked(&revocation(250)).ended(), Some(200));
         assert_eq!(with(|_| {}).revoked(&revocation(150)).revoked(&revocation(120)).ended(), Some(150));
+    }
+
+    #[test]
+    fn a_request_needs_the_first_two_lines() {
+        // After the two counts of the `Arc`.
+        let end = |field: usize, size: usize| 16 + field + size;
+        assert_eq!(end(std::mem::offset_of!(ApiKeyRecord, not_before), 8), 64);
+        assert!(end(std::mem::offset_of!(ApiKeyRecord, environment), 16) <= 128);
+        assert!(end(std::mem::offset_of!(ApiKeyRecord, scheme), size_of::<HashScheme>()) <= 144);
     }
 
     #[test]
