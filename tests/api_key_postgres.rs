@@ -178,6 +178,41 @@ async fn an_account_without_rights_to_the_schema_needs_none() {
 
 #[tokio::test]
 #[ignore = "needs PostgreSQL; tests/run installs it"]
+async fn a_server_proves_itself_by_its_certificate() {
+    let rcgen::CertifiedKey { cert, signing_key } =
+        rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let server = Server::start_with_tls(&cert.pem(), &signing_key.serialize_pem());
+    let folder = tempfile::tempdir().unwrap();
+    let (trusted, other) = (folder.path().join("trusted.pem"), folder.path().join("other.pem"));
+    std::fs::write(&trusted, cert.pem()).unwrap();
+    let stranger = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    std::fs::write(&other, stranger.cert.pem()).unwrap();
+
+    let named = server.address().replace("127.0.0.1", "localhost");
+    let strict = |address: &str, roots: &std::path::Path| {
+        format!("{address}?sslmode=verify-full&sslrootcert={}", roots.display())
+    };
+    let store: Store = Arc::new(PostgresKeyStore::connect(&strict(&named, &trusted)).await.unwrap());
+    conformance::api_key_store(&store, AT).await;
+    for (name, address) in [
+        ("another root", strict(&named, &other)),
+        ("a name that is not in the certificate", strict(&server.address(), &trusted)),
+        ("public roots alone", format!("{named}?sslmode=verify-full")),
+    ] {
+        let error = PostgresKeyStore::connect(&address).await.unwrap_err();
+        assert!(
+            matches!(&error, OpenError::Store(error) if error.kind() == StoreErrorKind::Unavailable),
+            "{name}: {error:?}"
+        );
+        assert!(
+            std::error::Error::source(&error).is_some_and(|why| why.to_string().contains("certificate")),
+            "{name}: {error:?}"
+        );
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs PostgreSQL; tests/run installs it"]
 async fn a_broken_row_is_an_error_and_nobody_gets_in() {
     let server = Server::start();
     let store: Store = Arc::new(connect(&server).await);

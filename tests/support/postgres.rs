@@ -5,7 +5,7 @@
 use std::{
     fs,
     net::{TcpListener, TcpStream},
-    os::unix::process::CommandExt,
+    os::unix::{fs::PermissionsExt, process::CommandExt},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread::sleep,
@@ -22,6 +22,7 @@ pub struct Server {
     port: u16,
     process: Option<Child>,
     stopped: bool,
+    tls: bool,
 }
 
 impl Server {
@@ -38,13 +39,30 @@ impl Server {
             .unwrap();
         assert!(made.status.success(), "initdb: {}", String::from_utf8_lossy(&made.stderr));
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let mut server = Self { folder, port, process: None, stopped: false };
+        let mut server = Self { folder, port, process: None, stopped: false, tls: false };
         server.restart();
         server
     }
 
     pub fn address(&self) -> String {
         format!("postgres://test@127.0.0.1:{}/postgres", self.port)
+    }
+
+    /// A server that speaks TLS, with this certificate and its key, in PEM.
+    pub fn start_with_tls(certificate: &str, key: &str) -> Self {
+        let mut server = Self::start();
+        let (user, group) = ids();
+        let data = server.folder.path().join("data");
+        for (name, text) in [("server.crt", certificate), ("server.key", key)] {
+            let path = data.join(name);
+            fs::write(&path, text).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+            std::os::unix::fs::chown(&path, Some(user), Some(group)).unwrap();
+        }
+        server.tls = true;
+        server.stop();
+        server.restart();
+        server
     }
 
     /// Starts it again.
@@ -55,6 +73,7 @@ impl Server {
         let server = run(&programs().join("postgres"))
             .args(["-D", data.to_str().unwrap(), "-p", &port, "-h", "127.0.0.1", "-F"])
             .args(["-c", "unix_socket_directories=", "-c", "max_connections=60"])
+            .args(["-c", if self.tls { "ssl=on" } else { "ssl=off" }])
             .stderr(log)
             .spawn()
             .unwrap();

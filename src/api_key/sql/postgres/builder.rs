@@ -172,7 +172,9 @@ fn options(address: &str) -> Result<PgConnectOptions, ConfigError> {
         let value = format!("a text of {} bytes", address.len());
         ConfigError::new("PostgreSQL address", value, "is no address of a PostgreSQL server").caused_by(error)
     })?;
-    let said = address.contains("sslmode=") || address.contains("ssl-mode=") || std::env::var_os("PGSSLMODE").is_some();
+    let (_, parameters) = address.split_once('?').unwrap_or_default();
+    let names = |parameter: &str| parameter.starts_with("sslmode=") || parameter.starts_with("ssl-mode=");
+    let said = parameters.split('&').any(names) || std::env::var_os("PGSSLMODE").is_some();
     let host = options.get_host();
     let bare = host.trim_start_matches('[').trim_end_matches(']');
     let local = options.get_socket().is_some()
@@ -193,6 +195,8 @@ mod tests {
             ("postgres://orders@192.0.2.1/orders", true),
             ("postgres://orders@[2001:db8::1]/orders", true),
             ("postgres://orders@localhost.example.com/orders", true),
+            ("postgres://orders:sslmode=disable@db.example.com/sslmode=disable", true),
+            ("postgres://orders@db.example.com/orders?application_name=sslmode=disable", true),
             ("postgres://orders@localhost/orders", false),
             ("postgres://orders@127.0.0.1/orders", false),
             ("postgres://orders@[::1]/orders", false),

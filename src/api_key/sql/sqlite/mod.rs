@@ -43,7 +43,7 @@ const BACKEND: &str = "sqlite";
 /// - **Cost**: a look-up is one statement on one of 4 connections, each of which is a thread.
 /// - **Changes**: its own are [published](ApiKeyStore::changes) before the method returns; those of other processes as
 ///   [`KeyChange::Everything`], which is found out once a second: 1 s late at most, plus the wait for a change of this
-///   process that is under way (4 s at most by default; if it takes longer, [`KeyChange::Lost`] is published).
+///   process that is under way. If that takes over 2 s, [`KeyChange::Lost`] is published.
 /// - **Cancel safety**: a change that was begun is finished and published, also if the caller's future is dropped.
 ///
 /// The settings are [`SqliteKeyStoreBuilder`]'s. It needs a tokio runtime with its timer; the task that looks for changes
