@@ -321,6 +321,15 @@ async fn key_stores_keep_their_contract() {
     conformance::api_key_store(&own, AT).await; // a store that holds other keys already
 }
 
+#[cfg(feature = "api-key-cached")]
+#[tokio::test]
+async fn a_cache_before_a_users_store_keeps_the_contract() {
+    let cached = portcullis::api_key::Cached::new(Table::default());
+    conformance::api_key_store(&cached, AT).await;
+    conformance::api_key_store(&cached, AT).await;
+    conformance::api_key_store(&portcullis::api_key::Cached::new(Arc::new(Table::default())), AT).await;
+}
+
 #[tokio::test]
 async fn a_careless_store_is_found_out() {
     for (fault, expected) in [

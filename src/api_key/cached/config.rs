@@ -51,8 +51,8 @@ impl KeyCache {
     }
 
     /// Sets the most keys that are remembered, 1 to 16 777 216. Default [`DEFAULT_KEYS`](Self::DEFAULT_KEYS). Only keys that
-    /// exist take room here; beyond the bound one goes that was not asked for lately. A key takes about 110 bytes of the cache
-    /// besides its record.
+    /// exist take room here; beyond the bound, and a sixteenth to spare, one goes that was not asked for lately. A key takes
+    /// about 110 bytes of the cache besides its record.
     pub const fn max_keys(mut self, keys: usize) -> Self {
         self.max_keys = keys;
         self

@@ -35,10 +35,12 @@ type Area<V> = sync::Cache<KeyId, V, UnitWeighter, RandomState, Evictions>;
 struct Evictions(Arc<AtomicU64>);
 
 impl<V> Lifecycle<KeyId, V> for Evictions {
-    type RequestState = ();
+    /// What goes is dropped after the lock.
+    type RequestState = Option<V>;
 
-    fn on_evict(&self, (): &mut (), _: KeyId, _: V) {
+    fn on_evict(&self, evicted: &mut Option<V>, _: KeyId, value: V) {
         count(&self.0);
+        *evicted = Some(value);
     }
 }
 
@@ -276,6 +278,7 @@ fn unavailable(error: &StoreError) -> bool {
 }
 
 fn area<V: Clone>(capacity: usize, evictions: Evictions) -> Area<V> {
-    let weight = u64::try_from(capacity).unwrap_or(u64::MAX);
+    // Its shards get unequal shares: with a little to spare, as many as were asked for do fit.
+    let weight = u64::try_from(capacity).unwrap_or(u64::MAX).saturating_add(u64::try_from(capacity / 16).unwrap_or(0));
     sync::Cache::with(capacity, weight, UnitWeighter, RandomState::default(), evictions)
 }

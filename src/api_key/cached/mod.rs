@@ -32,7 +32,8 @@ const TRIES: usize = 3;
 /// [`ApiKeyAdmin`] if the store is.
 ///
 /// What it remembers it answers at once, without allocation and without a lock that anybody holds for long. The rest it asks
-/// the store, once for all who ask for the same key at that time; if the one who asks goes away, another one takes over.
+/// the store, once for all who ask for the same key at that time; if the one who asks goes away, another one takes over. How
+/// long an answer may take is the store's to limit.
 ///
 /// # When an answer is trusted
 /// - A store that tells its [changes](ApiKeyStore::changes): until a change of the key or its owner is told, and for
