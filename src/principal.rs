@@ -147,6 +147,7 @@ impl Principal {
     ) -> PrincipalBuilder {
         let mut builder = Self::builder(kind, issuer, "", credential);
         builder.facts.text = claims.to_owned();
+        builder.facts.spans.reserve(8);
         builder.facts.claims = Some(Span { start: 0, len: claims.len() });
         builder.claims_at = claims.as_ptr().addr();
         builder.facts.subject = builder.text(subject);
@@ -364,40 +365,41 @@ pub struct PrincipalBuilder {
     claims_at: usize,
 }
 
+/// Each setting comes twice: a builder is large, and where speed counts it is better not moved around.
 impl PrincipalBuilder {
     /// Sets the public id of the credential. Never a secret: it is logged.
     pub fn credential_id(mut self, id: impl AsRef<str>) -> Self {
-        self.facts.credential_id = Some(self.text(id.as_ref()));
+        self.set_credential_id(id);
         self
     }
 
     /// Sets how the person proved who they are (`amr`, RFC 8176).
     pub fn methods<T: AsRef<str>>(mut self, methods: impl IntoIterator<Item = T>) -> Self {
-        self.facts.methods = self.list(methods);
+        self.set_methods(methods);
         self
     }
 
     /// Sets the scopes.
     pub fn scopes<T: AsRef<str>>(mut self, scopes: impl IntoIterator<Item = T>) -> Self {
-        self.facts.scopes = self.list(scopes);
+        self.set_scopes(scopes);
         self
     }
 
     /// Sets the roles.
     pub fn roles<T: AsRef<str>>(mut self, roles: impl IntoIterator<Item = T>) -> Self {
-        self.facts.roles = self.list(roles);
+        self.set_roles(roles);
         self
     }
 
     /// Sets the permissions that the credential itself carries.
     pub fn permissions<T: AsRef<str>>(mut self, permissions: impl IntoIterator<Item = T>) -> Self {
-        self.facts.permissions = self.list(permissions);
+        self.set_permissions(permissions);
         self
     }
 
     /// Sets the tenant.
     pub fn tenant(mut self, tenant: impl AsRef<str>) -> Self {
-        self.facts.tenant = Some(self.text(tenant.as_ref()));
+        self.set_tenant(tenant);
         self
     }
 
@@ -409,7 +411,7 @@ impl PrincipalBuilder {
 
     /// Sets when the credential ends, in seconds since the Unix epoch.
     pub fn expires_at(mut self, unix_seconds: u64) -> Self {
-        self.facts.expires_at = Some(unix_seconds);
+        self.set_expires_at(unix_seconds);
         self
     }
 
@@ -430,6 +432,34 @@ impl PrincipalBuilder {
     pub(crate) fn keep(mut self, terms: Terms, key: &[u8]) -> Principal {
         (self.facts.terms, self.facts.key_len) = (terms, key.len());
         Principal { block: ThinArc::from_header_and_iter(self.facts, kept::words(key)) }
+    }
+
+    pub(crate) fn set_credential_id(&mut self, id: impl AsRef<str>) {
+        self.facts.credential_id = Some(self.text(id.as_ref()));
+    }
+
+    pub(crate) fn set_methods<T: AsRef<str>>(&mut self, methods: impl IntoIterator<Item = T>) {
+        self.facts.methods = self.list(methods);
+    }
+
+    pub(crate) fn set_scopes<T: AsRef<str>>(&mut self, scopes: impl IntoIterator<Item = T>) {
+        self.facts.scopes = self.list(scopes);
+    }
+
+    pub(crate) fn set_roles<T: AsRef<str>>(&mut self, roles: impl IntoIterator<Item = T>) {
+        self.facts.roles = self.list(roles);
+    }
+
+    pub(crate) fn set_permissions<T: AsRef<str>>(&mut self, permissions: impl IntoIterator<Item = T>) {
+        self.facts.permissions = self.list(permissions);
+    }
+
+    pub(crate) fn set_tenant(&mut self, tenant: impl AsRef<str>) {
+        self.facts.tenant = Some(self.text(tenant.as_ref()));
+    }
+
+    pub(crate) const fn set_expires_at(&mut self, unix_seconds: u64) {
+        self.facts.expires_at = Some(unix_seconds);
     }
 
     fn text(&mut self, text: &str) -> Span {

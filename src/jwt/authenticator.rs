@@ -13,6 +13,7 @@ use crate::{
         CacheStats, CookiePlace, IssuerProfile, Refusal, TokenCache,
         cache::Cache,
         claims::Claims,
+        headers::Headers,
         keys::{KeyHealth, KeySource, KeysUnavailable, Refresh},
         path::Mapped,
         place::Places,
@@ -43,6 +44,7 @@ struct Shared {
     leeway: Duration,
     places: Places,
     cache: Option<Cache>,
+    headers: Headers,
     challenge: Challenge,
     invalid_token: Challenges,
 }
@@ -208,7 +210,13 @@ impl Shared {
         let parts = token::split(token)?;
         let mut buffer = Buffer::for_token(token);
         let mut rest = buffer.rest();
-        let header = token::read_header(token::text(token::decode(parts.header, &mut rest)?)?)?;
+        let remembered = self.headers.look(parts.header);
+        let known = remembered.header(parts.header);
+        let is_new = known.is_none();
+        let header = match known {
+            Some(header) => header,
+            None => token::read_header(token::text(token::decode(parts.header, &mut rest)?)?)?,
+        };
         let claims_text = token::text(token::decode(parts.claims, &mut rest)?)?;
         let claims = Claims::read(claims_text, &self.mapped)?;
         // The issuer comes first, then its keys: keys are never pooled across issuers (RFC 8725 §3.8).
@@ -228,6 +236,9 @@ impl Shared {
             Ok(()) => {}
             Err(NoKey::Final(refusal)) => return Err(refusal.into()),
             Err(NoKey::Unknown) => return Err(fault(held.generation(), Gap::One)),
+        }
+        if is_new {
+            self.headers.remember(parts.header, &header);
         }
         let principal = profile.principal(name, &claims, claims_text)?;
         if let (Some(cache), Some((from, until))) = (&self.cache, profile.window(&claims, self.leeway))
@@ -423,6 +434,7 @@ impl JwtAuthenticatorBuilder {
                 leeway: self.leeway,
                 places,
                 cache: self.cache.as_ref().map(TokenCache::build).transpose()?,
+                headers: Headers::default(),
                 challenge,
                 invalid_token: [invalid_token].into_iter().collect(),
             }),

@@ -73,6 +73,7 @@ mod crypto;
 mod csrf;
 mod date;
 mod der;
+mod headers;
 mod identity_provider;
 mod issuer;
 mod json;

@@ -290,19 +290,19 @@ impl Profile {
         let subject = claims.sub.as_deref().unwrap_or_default();
         let kind = self.kind_of(subject, claims)?;
         let mut principal = Principal::of_claims(kind, Arc::clone(&name.issuer), subject, "jwt", text);
-        principal = self.scopes(claims, principal)?;
-        principal = principal
-            .roles(texts(self.roles, claims, Refusal("the roles claim is not an array of strings"))?)
-            .permissions(texts(self.permissions, claims, Refusal("the permissions claim is not an array of strings"))?)
-            .methods(&claims.amr);
+        self.set_scopes(claims, &mut principal)?;
+        principal.set_roles(texts(self.roles, claims, Refusal("the roles claim is not an array of strings"))?);
+        let permissions = texts(self.permissions, claims, Refusal("the permissions claim is not an array of strings"))?;
+        principal.set_permissions(permissions);
+        principal.set_methods(&claims.amr);
         if let Some(jti) = claims.jti.as_deref() {
-            principal = principal.credential_id(jti);
+            principal.set_credential_id(jti);
         }
         if let Some(tenant) = self.tenant(claims)? {
-            principal = principal.tenant(tenant);
+            principal.set_tenant(tenant);
         }
         if let Some(exp) = claims.exp {
-            principal = principal.expires_at(exp.as_secs());
+            principal.set_expires_at(exp.as_secs());
         }
         Ok(principal)
     }
@@ -324,17 +324,18 @@ impl Profile {
         Ok(if is_service { PrincipalKind::Service } else { PrincipalKind::User })
     }
 
-    fn scopes(&self, claims: &Claims<'_>, principal: PrincipalBuilder) -> Result<PrincipalBuilder, Refusal> {
+    fn set_scopes(&self, claims: &Claims<'_>, principal: &mut PrincipalBuilder) -> Result<(), Refusal> {
         let (place, form) = self.scope;
         match (claims.mapped(place), form) {
-            (None, _) => Ok(principal),
+            (None, _) => {}
             (Some(Shape::Text(text)), ScopeForm::Text) => {
-                Ok(principal.scopes(text.split(' ').filter(|scope| !scope.is_empty())))
+                principal.set_scopes(text.split(' ').filter(|scope| !scope.is_empty()));
             }
-            (Some(Shape::Texts(texts)), ScopeForm::Array) => Ok(principal.scopes(texts)),
-            (Some(_), ScopeForm::Text) => Err(Refusal("the scope claim is not a string")),
-            (Some(_), ScopeForm::Array) => Err(Refusal("the scope claim is not an array of strings")),
+            (Some(Shape::Texts(texts)), ScopeForm::Array) => principal.set_scopes(texts),
+            (Some(_), ScopeForm::Text) => return Err(Refusal("the scope claim is not a string")),
+            (Some(_), ScopeForm::Array) => return Err(Refusal("the scope claim is not an array of strings")),
         }
+        Ok(())
     }
 
     /// A tenant that the profile names is required: a token without one belongs to nobody.

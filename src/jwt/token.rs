@@ -1,10 +1,10 @@
 //! Takes a compact JWS (RFC 7515 §7.1) apart and reads its header.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, sync::LazyLock};
 
 use base64::{
-    Engine, alphabet,
-    engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
+    Engine,
+    engine::{DecodePaddingMode, GeneralPurposeConfig},
 };
 use serde::de::MapAccess;
 
@@ -20,12 +20,21 @@ use crate::{
 const MAX_HEADER_LEN: usize = 4 * 1024;
 
 /// One text for each sequence of bytes (RFC 4648 §3.5): no padding, no bits left over.
-pub(super) const BASE64: GeneralPurpose = GeneralPurpose::new(
-    &alphabet::URL_SAFE,
-    GeneralPurposeConfig::new()
+pub(super) static BASE64: LazyLock<Strict> = LazyLock::new(|| {
+    let strict = GeneralPurposeConfig::new()
         .with_decode_padding_mode(DecodePaddingMode::RequireNone)
-        .with_decode_allow_trailing_bits(false),
-);
+        .with_decode_allow_trailing_bits(false);
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+    return Strict::url_safe(strict);
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    return Strict::new(&base64::alphabet::URL_SAFE, strict);
+});
+
+/// Takes many characters at once where the processor can.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+type Strict = base64::engine::Simd;
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+type Strict = base64::engine::GeneralPurpose;
 
 /// The three parts of a token, still encoded.
 pub(super) struct Parts<'a> {
