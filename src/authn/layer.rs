@@ -42,6 +42,7 @@ struct Shared {
     headers: Box<[HeaderName]>,
     allow_anonymous: bool,
     plain_http: bool,
+    no_store: bool,
 }
 
 impl AuthnLayer {
@@ -55,6 +56,7 @@ impl AuthnLayer {
             authenticator: Arc::new(authenticator),
             allow_anonymous: false,
             plain_http: false,
+            no_store: false,
         };
         Self { shared: Arc::new(shared) }
     }
@@ -70,6 +72,13 @@ impl AuthnLayer {
     /// Reads credentials although nothing outside enforces HTTPS. Whoever can read the wire then has them.
     pub fn dangerous_plain_http(mut self) -> Self {
         Arc::make_mut(&mut self.shared).plain_http = true;
+        self
+    }
+
+    /// Sends `Cache-Control: no-store` in place of `private`: not even the client's own cache keeps the response. A header
+    /// that the handler set stays.
+    pub fn no_store(mut self) -> Self {
+        Arc::make_mut(&mut self.shared).no_store = true;
         self
     }
 
@@ -92,8 +101,11 @@ impl AuthnLayer {
             }
             Outcome::Verified(identity) => {
                 let (subject, client) = identity.into_parts();
-                envelope.subject = Some(subject);
-                envelope.client_identity = client;
+                (envelope.subject, envelope.client_identity) = (subject, client);
+                if envelope.subject.is_none() && !shared.allow_anonymous {
+                    let rejection = Rejection::new(RejectionKind::Unauthenticated, "an application, and nobody acts");
+                    return Err(self.with_challenges(rejection));
+                }
                 Ok(self.passed(true))
             }
             Outcome::Refused(rejection) => Err(self.with_challenges(rejection)),
@@ -121,7 +133,9 @@ impl AuthnLayer {
     }
 
     fn passed(&self, private: bool) -> Authenticated {
-        Authenticated { private, challenges: self.shared.challenges.clone() }
+        let cache =
+            private.then(|| HeaderValue::from_static(if self.shared.no_store { "no-store" } else { "private" }));
+        Authenticated { cache, challenges: self.shared.challenges.clone() }
     }
 
     /// Every `401` carries a challenge (RFC 9110 §15.5.2): the authenticator's own, or else those of this layer.
@@ -199,15 +213,15 @@ impl Step for AuthnLayer {
 /// What a response from further inside must carry.
 #[derive(Debug)]
 pub(crate) struct Authenticated {
-    /// It is for one identity alone.
-    private: bool,
+    /// The `Cache-Control` of what is for one identity alone.
+    cache: Option<HeaderValue>,
     challenges: Challenges,
 }
 
 impl Amend for Authenticated {
     fn amend(self, status: StatusCode, headers: &mut HeaderMap) {
-        if self.private {
-            headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("private"));
+        if let Some(cache) = self.cache {
+            headers.entry(header::CACHE_CONTROL).or_insert(cache);
         }
         // A handler's own 401 needs a challenge as well (RFC 9110 §15.5.2); the ones that it sent are left alone.
         if status == StatusCode::UNAUTHORIZED && !headers.contains_key(header::WWW_AUTHENTICATE) {

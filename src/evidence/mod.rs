@@ -54,16 +54,26 @@
 //! # }
 //! ```
 
+#[cfg(feature = "client-cert")]
+mod certificate;
 mod forwarded;
 mod host;
 mod layer;
 mod node;
+mod proxy_protocol;
 mod strip;
 mod trust;
 mod walk;
+#[cfg(feature = "client-cert")]
+mod xfcc;
 
+#[cfg(feature = "client-cert")]
+pub use certificate::CertificateHeader;
 pub(crate) use host::Host;
 pub use layer::EvidenceLayer;
 pub(crate) use layer::REMOVED;
+#[cfg(feature = "tls-listener")]
+pub(crate) use proxy_protocol::PREFIX_LEN;
+pub use proxy_protocol::{ProxyHeader, ProxyHeaderError, ProxyProtocol};
 pub(crate) use strip::any_forwarding;
-pub use trust::TrustedProxies;
+pub use trust::{EvidenceCounts, TrustedProxies};

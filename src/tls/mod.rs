@@ -69,16 +69,26 @@ axum::serve(listener, app.into_make_service_with_connect_info::<Connection>()).a
 )]
 
 #[cfg(feature = "tls-listener")]
+mod accepting;
+#[cfg(feature = "tls-listener")]
 mod certificate;
+#[cfg(feature = "tls-listener")]
+mod client_roots;
+mod hosts;
 mod hsts;
 mod layer;
 #[cfg(feature = "tls-listener")]
 mod listener;
-mod redirect;
-
 #[cfg(feature = "tls-listener")]
-pub use certificate::ServerCertificate;
+mod proxied;
+mod redirect;
+#[cfg(feature = "tls-listener")]
+mod reload;
+
 pub use hsts::Hsts;
 pub use layer::TlsLayer;
 #[cfg(feature = "tls-listener")]
-pub use listener::{HandshakeFailures, TlsListener};
+pub use {
+    accepting::HandshakeFailures, certificate::ServerCertificate, client_roots::ClientRoots, listener::TlsListener,
+    proxied::ProxiedListener, reload::CertificateReloader,
+};
