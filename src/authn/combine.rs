@@ -9,6 +9,7 @@ use crate::{
     clock::Instants,
     head::RequestHead,
     now::Now,
+    principal::Principal,
     rejection::{Rejection, RejectionKind},
 };
 
@@ -178,7 +179,9 @@ impl<C, S> Both<C, S> {
                 let left_authorization = client.has_left_authorization() && subject.has_left_authorization();
                 let ambient = client.is_ambient() && subject.is_ambient();
                 match (client.into_parts(), subject.into_parts()) {
-                    ((Some(client), None) | (None, Some(client)), (Some(subject), None)) if client == subject => {
+                    ((Some(client), None) | (None, Some(client)), (Some(subject), None))
+                        if is_same_credential(&client, &subject) =>
+                    {
                         self.half_is_missing(ambient)
                     }
                     (_, (None, _)) => self.half_is_missing(ambient),
@@ -229,6 +232,10 @@ impl<C: Authenticator, S: Authenticator> Authenticator for Both<C, S> {
         let subject = self.subject.authenticate(head, at).await;
         self.join(client, subject)
     }
+}
+
+fn is_same_credential(one: &Principal, other: &Principal) -> bool {
+    one.is_same_as(other) && one.credential() == other.credential() && one.credential_id() == other.credential_id()
 }
 
 fn union(lists: impl IntoIterator<Item = Vec<HeaderName>>) -> Vec<HeaderName> {

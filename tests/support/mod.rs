@@ -2,6 +2,9 @@
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses a part of it")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
 
+#[cfg(feature = "tls-listener")]
+pub mod certs;
+
 use std::{
     convert::Infallible,
     future::{Ready, ready},
