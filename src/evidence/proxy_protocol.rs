@@ -7,9 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use ipnet::IpNet;
-
-use super::trust::{Width, networks};
+use super::trust::{Network, Width, contain, networks};
 use crate::{
     client::{Connection, TlsVersion},
     error::ConfigError,
@@ -34,7 +32,7 @@ const SIGNATURE: [u8; 12] = *b"\r\n\r\n\0\r\nQUIT\n";
 #[must_use]
 #[derive(Clone, Debug)]
 pub struct ProxyProtocol {
-    networks: Arc<[IpNet]>,
+    networks: Arc<[Network]>,
 }
 
 impl ProxyProtocol {
@@ -49,8 +47,7 @@ impl ProxyProtocol {
     /// Whether this address may speak the protocol. IPv4-mapped IPv6 counts as IPv4.
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {
-        let address = address.to_canonical();
-        self.networks.iter().any(|network| network.contains(&address))
+        contain(&self.networks, address)
     }
 }
 

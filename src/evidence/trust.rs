@@ -41,7 +41,7 @@ const MAX_HOPS: u8 = 64;
 #[must_use]
 #[derive(Clone, Debug)]
 pub struct TrustedProxies {
-    networks: Arc<[IpNet]>,
+    networks: Arc<[Network]>,
     unix_sockets: bool,
     family: Option<Family>,
     hops: Option<NonZeroU8>,
@@ -181,8 +181,7 @@ impl TrustedProxies {
     /// Whether the address is one of the proxies. IPv4-mapped IPv6 counts as IPv4.
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {
-        let address = address.to_canonical();
-        self.networks.iter().any(|network| network.contains(&address))
+        contain(&self.networks, address)
     }
 
     /// What was removed and what did not parse so far. Take it before the proxies go into a layer or a `Stack`.
@@ -272,14 +271,44 @@ pub(super) enum Width {
     Any,
 }
 
+/// A network, ready to be compared with the address of each request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Network {
+    V4 { base: u32, mask: u32 },
+    V6 { base: u128, mask: u128 },
+}
+
+impl From<IpNet> for Network {
+    fn from(network: IpNet) -> Self {
+        match network {
+            IpNet::V4(v4) => Self::V4 { base: v4.network().to_bits(), mask: v4.netmask().to_bits() },
+            IpNet::V6(v6) => Self::V6 { base: v6.network().to_bits(), mask: v6.netmask().to_bits() },
+        }
+    }
+}
+
+/// Whether the address is in one of these. IPv4-mapped IPv6 counts as IPv4.
+pub(super) fn contain(networks: &[Network], address: IpAddr) -> bool {
+    match address.to_canonical() {
+        IpAddr::V4(address) => {
+            let address = address.to_bits();
+            networks.iter().any(|network| matches!(network, Network::V4 { base, mask } if address & mask == *base))
+        }
+        IpAddr::V6(address) => {
+            let address = address.to_bits();
+            networks.iter().any(|network| matches!(network, Network::V6 { base, mask } if address & mask == *base))
+        }
+    }
+}
+
 /// Reads addresses and networks, at least one.
 pub(super) fn networks<I: IntoIterator<Item: AsRef<str>>>(
     setting: &'static str,
     items: I,
     width: Width,
-) -> Result<Arc<[IpNet]>, ConfigError> {
-    let networks =
-        items.into_iter().map(|item| network(setting, item.as_ref(), width)).collect::<Result<Arc<[_]>, _>>()?;
+) -> Result<Arc<[Network]>, ConfigError> {
+    let read = |item: I::Item| network(setting, item.as_ref(), width).map(Network::from);
+    let networks = items.into_iter().map(read).collect::<Result<Arc<[_]>, _>>()?;
     if networks.is_empty() {
         return Err(ConfigError::new(setting, "[]", "must name a proxy"));
     }

@@ -64,7 +64,7 @@ fn x_forwarded(headers: &HeaderMap, peer: Option<IpAddr>, proxies: &TrustedProxi
         position = index;
         // Whether whoever wrote the next element is trusted as well.
         let mut goes_on = hops.is_some_and(|hops| index.saturating_add(1) < hops);
-        match element.map_or(Node::Invalid, Node::lenient) {
+        match Node::lenient(element) {
             Node::Address(next) => {
                 address = Some(next);
                 goes_on |= hops.is_none() && proxies.contains(next);
@@ -102,7 +102,7 @@ fn single_address(headers: &HeaderMap, peer: Option<IpAddr>, proxies: &TrustedPr
     };
     let address = match address.map_or(Ok(None), only) {
         Ok(None) => peer,
-        Ok(Some(text)) => match Node::lenient(text) {
+        Ok(Some(text)) => match Node::lenient(text.as_bytes()) {
             Node::Address(address) => Some(address),
             Node::Hidden => peer,
             Node::Invalid => return Found::malformed(peer),
@@ -131,16 +131,16 @@ impl<'a> List<'a> {
             if bytes > MAX_BYTES {
                 return None;
             }
-            let commas = line.as_bytes().iter().filter(|byte| **byte == b',').count();
+            let commas: usize = line.as_bytes().iter().map(|byte| usize::from(*byte == b',')).sum();
             len = len.saturating_add(commas).saturating_add(1);
         }
         (len <= MAX_ELEMENTS).then_some(Self { lines, len })
     }
 
-    /// The elements from the last to the first, without white space around them; None in place of one that is not UTF-8.
-    fn rightmost_first(&self) -> impl Iterator<Item = Option<&'a str>> {
+    /// The elements from the last to the first, without white space around them.
+    fn rightmost_first(&self) -> impl Iterator<Item = &'a [u8]> {
         let elements = self.lines.iter().rev().flat_map(|line| line.as_bytes().rsplit(|byte| *byte == b','));
-        elements.map(|element| std::str::from_utf8(element.trim_ascii()).ok())
+        elements.map(<[u8]>::trim_ascii)
     }
 
     /// What the same hop said that wrote the element at `position` of the chain, counted from the right.
@@ -149,7 +149,7 @@ impl<'a> List<'a> {
     /// each hop; one that is too short for this hop says nothing.
     fn at(&self, position: usize) -> Option<&'a str> {
         let position = if self.len == 1 { 0 } else { position };
-        self.rightmost_first().nth(position).flatten()
+        std::str::from_utf8(self.rightmost_first().nth(position)?).ok()
     }
 }
 

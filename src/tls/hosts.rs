@@ -60,22 +60,25 @@ impl Pattern {
     }
 }
 
-/// Refuses with `400` what names no single host, and with `421` what names another than the list or the handshake.
-pub(super) fn check(
-    head: &RequestHead<'_>,
-    forwarded: Option<&str>,
-    listed: Option<&Hosts>,
-    server_name: Option<&str>,
-) -> Result<(), Rejection> {
-    let misdirected = |reason: &'static str| Err(Rejection::new(RejectionKind::Misdirected, reason));
+/// The host that a request is for: what a trusted proxy says, else the request target's authority or `Host`, which agree if
+/// both are there (RFC 9113 §8.3.1, RFC 9112 §3.2). The error is the reason why it names none.
+pub(super) fn named<'a>(head: &RequestHead<'a>, forwarded: Option<&'a str>) -> Result<Host<'a>, &'static str> {
     let text = match forwarded {
         Some(host) => host,
         None => only_host(head)?,
     };
-    let Some(host) = Host::parse(text) else {
-        return Err(Rejection::new(RejectionKind::InvalidRequest, "what is asked for is not a host"));
-    };
-    if listed.is_some_and(|listed| !listed.contain(&host)) {
+    Host::parse(text).ok_or("what is asked for is not a host")
+}
+
+/// Refuses with `400` what names no single host, and with `421` what names another than the list or the handshake.
+pub(super) fn check(
+    named: &Result<Host<'_>, &'static str>,
+    listed: Option<&Hosts>,
+    server_name: Option<&str>,
+) -> Result<(), Rejection> {
+    let misdirected = |reason: &'static str| Err(Rejection::new(RejectionKind::Misdirected, reason));
+    let host = named.as_ref().map_err(|reason| Rejection::new(RejectionKind::InvalidRequest, *reason))?;
+    if listed.is_some_and(|listed| !listed.contain(host)) {
         return misdirected("a host that is not answered for");
     }
     if server_name.is_some_and(|server_name| !same(without_dot(host.name), without_dot(server_name))) {
@@ -84,15 +87,17 @@ pub(super) fn check(
     Ok(())
 }
 
-/// The host of the request target, or of `Host`; both, if they agree (RFC 9113 §8.3.1, RFC 9112 §3.2).
-fn only_host<'a>(head: &RequestHead<'a>) -> Result<&'a str, Rejection> {
-    let authority = head.uri().authority().map(Authority::as_str);
-    match (authority, head.single_header(&header::HOST)?) {
-        (Some(authority), Some(host)) if !same(authority, host) => {
-            Err(Rejection::new(RejectionKind::InvalidRequest, "the request target and Host name two hosts"))
-        }
+fn only_host<'a>(head: &RequestHead<'a>) -> Result<&'a str, &'static str> {
+    let mut lines = head.headers().get_all(header::HOST).iter();
+    let host = match (lines.next(), lines.next()) {
+        (None, _) => None,
+        (Some(line), None) => Some(std::str::from_utf8(line.as_bytes()).map_err(|_| "Host is no text")?),
+        (Some(_), Some(_)) => return Err("Host stands twice"),
+    };
+    match (head.uri().authority().map(Authority::as_str), host) {
+        (Some(authority), Some(host)) if !same(authority, host) => Err("the request target and Host name two hosts"),
         (Some(host), _) | (None, Some(host)) => Ok(host),
-        (None, None) => Err(Rejection::new(RejectionKind::InvalidRequest, "no host")),
+        (None, None) => Err("no host"),
     }
 }
 
@@ -160,7 +165,7 @@ mod tests {
             }
             let request = request.body(()).unwrap();
             let listed = Hosts::read(["a.example"]).unwrap();
-            let answer = check(&RequestHead::of(&request), forwarded, Some(&listed), Some("a.example"));
+            let answer = check(&named(&RequestHead::of(&request), forwarded), Some(&listed), Some("a.example"));
             answer.map_or_else(|rejection| rejection.status().as_u16(), |()| 200)
         };
         for (name, uri, hosts, forwarded, expected) in [

@@ -13,7 +13,7 @@ use crate::{
     clock::{Clock, SystemClock},
     context::{Envelope, Stage},
     error::ConfigError,
-    evidence::{Host, REMOVED, any_forwarding},
+    evidence::{REMOVED, any_forwarding},
     gate::{Amend, Gate, Step},
     head::RequestHead,
     now::Now,
@@ -186,7 +186,7 @@ impl TlsLayer {
             return self.over_tls(head, client);
         }
         if shared.plain_on_loopback && !proxied && is_local(client) {
-            return self.check_request(head, client).map(|()| Passed::plain(false));
+            return self.over_loopback(head);
         }
         let refusal = (!self.is_exempt(head)).then(|| self.refusal(head, client));
         let mut exposed = shared.credentials.iter().filter(|name| head.headers().contains_key(*name)).peekable();
@@ -208,42 +208,47 @@ impl TlsLayer {
     }
 
     fn over_tls(&self, head: &RequestHead<'_>, client: &ClientInfo) -> Result<Passed, Rejection> {
-        let sts = match &self.shared.hsts {
-            None => Sts::AsIs,
-            Some(_) if host(head, client).and_then(Host::parse).is_some_and(|host| host.is_local_or_literal()) => {
-                Sts::Remove
-            }
-            Some(value) => Sts::Set(value.clone()),
+        let shared = &*self.shared;
+        let server_name = if shared.any_server_name { None } else { client.server_name() };
+        let checked = shared.hosts.is_some() || server_name.is_some();
+        let named = (checked || shared.hsts.is_some()).then(|| hosts::named(head, client.forwarded_host()));
+        let sts = match (&shared.hsts, &named) {
+            (None, _) => Sts::AsIs,
+            (Some(_), Some(Ok(host))) if host.is_local_or_literal() => Sts::Remove,
+            (Some(value), _) => Sts::Set(value.clone()),
         };
-        let below = self.shared.minimum.is_some_and(|minimum| client.tls_version().is_some_and(|it| it < minimum));
-        let refused = if below {
-            Err(Rejection::new(RejectionKind::PlainHttp, "the TLS version is below the minimum"))
-        } else {
-            self.check_request(head, client)
+        let below = shared.minimum.is_some_and(|minimum| client.tls_version().is_some_and(|it| it < minimum));
+        let answer = match &named {
+            _ if below => Err(Rejection::new(RejectionKind::PlainHttp, "the TLS version is below the minimum")),
+            Some(named) if checked => hosts::check(named, shared.hosts.as_ref(), server_name),
+            Some(_) | None => Ok(()),
         };
-        match (refused, sts) {
+        match (answer.and_then(|()| no_replay(head)), sts) {
             (Ok(()), sts) => Ok(Passed { sts, drop_credentials: false }),
             (Err(rejection), Sts::Set(value)) => Err(rejection.with_header(header::STRICT_TRANSPORT_SECURITY, value)),
             (Err(rejection), Sts::AsIs | Sts::Remove) => Err(rejection),
         }
     }
 
-    /// Whether the request is for us, and is no replay.
-    fn check_request(&self, head: &RequestHead<'_>, client: &ClientInfo) -> Result<(), Rejection> {
-        let server_name = if self.shared.any_server_name { None } else { client.server_name() };
-        if self.shared.hosts.is_some() || server_name.is_some() {
-            hosts::check(head, client.forwarded_host(), self.shared.hosts.as_ref(), server_name)?;
+    /// Plain HTTP of this machine: the list of hosts keeps a foreign name out that was bound to it.
+    fn over_loopback(&self, head: &RequestHead<'_>) -> Result<Passed, Rejection> {
+        if let Some(hosts) = &self.shared.hosts {
+            hosts::check(&hosts::named(head, None), Some(hosts), None)?;
         }
-        // Several or invalid values count as one that says so (RFC 8470 §5.1).
-        if !head.method().is_safe() && head.headers().contains_key(EARLY_DATA) {
-            return Err(Rejection::new(RejectionKind::TooEarly, "early data, and the method is not safe"));
-        }
-        Ok(())
+        no_replay(head).map(|()| Passed::plain(false))
     }
 
     fn is_exempt(&self, head: &RequestHead<'_>) -> bool {
         self.shared.exempt.iter().any(|(method, path)| method == head.method() && **path == *head.path())
     }
+}
+
+/// Early data can be sent again by whoever recorded it. Several or invalid values count as one that says so (RFC 8470 §5.1).
+fn no_replay(head: &RequestHead<'_>) -> Result<(), Rejection> {
+    if !head.method().is_safe() && head.headers().contains_key(EARLY_DATA) {
+        return Err(Rejection::new(RejectionKind::TooEarly, "early data, and the method is not safe"));
+    }
+    Ok(())
 }
 
 /// Whether the client sits on this machine and talks to us directly.
