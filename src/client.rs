@@ -1,76 +1,21 @@
 //! Who is calling, from where and over what: the facts of a connection, and what was concluded from them.
 
-use std::{
-    fmt,
-    net::{IpAddr, SocketAddr},
-};
+mod certificate;
+mod connection;
+#[cfg(feature = "client-cert")]
+mod distinguished_name;
+mod version;
+#[cfg(feature = "client-cert")]
+mod x509;
 
-/// The version of TLS that a connection negotiated.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[non_exhaustive]
-pub enum TlsVersion {
-    /// TLS 1.2 (RFC 5246).
-    Tls12,
-    /// TLS 1.3 (RFC 8446).
-    Tls13,
-}
+use std::{fmt, net::IpAddr, sync::Arc};
 
-/// What the server that accepted a connection knows of it. It goes into the request extensions.
-///
-/// The crate's own `serve` puts it there. A server of your own does it for each request of a connection:
-///
-/// ```
-/// use portcullis::{Connection, TlsVersion};
-///
-/// let mut request = http::Request::new(());
-/// let peer = "198.51.100.7:52100".parse().unwrap();
-/// request.extensions_mut().insert(Connection::tls(peer, TlsVersion::Tls13));
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Connection {
-    peer: Option<SocketAddr>,
-    tls: Option<TlsVersion>,
-}
-
-impl Connection {
-    /// A connection without TLS.
-    #[must_use]
-    pub const fn plain(peer: SocketAddr) -> Self {
-        Self { peer: Some(peer), tls: None }
-    }
-
-    /// A connection over TLS that this process terminated.
-    #[must_use]
-    pub const fn tls(peer: SocketAddr, version: TlsVersion) -> Self {
-        Self { peer: Some(peer), tls: Some(version) }
-    }
-
-    /// A connection that has no address: a Unix socket, or memory. Never a trusted proxy.
-    #[must_use]
-    pub const fn unaddressed() -> Self {
-        Self { peer: None, tls: None }
-    }
-
-    /// The other end's address.
-    #[must_use]
-    pub const fn peer(&self) -> Option<SocketAddr> {
-        self.peer
-    }
-
-    /// The TLS version, if this process terminated TLS.
-    #[must_use]
-    pub const fn tls_version(&self) -> Option<TlsVersion> {
-        self.tls
-    }
-}
-
-/// For `into_make_service_with_connect_info::<Connection>()` over plain TCP.
-#[cfg(feature = "axum")]
-impl axum::extract::connect_info::Connected<axum::serve::IncomingStream<'_, tokio::net::TcpListener>> for Connection {
-    fn connect_info(stream: axum::serve::IncomingStream<'_, tokio::net::TcpListener>) -> Self {
-        Self::plain(*stream.remote_addr())
-    }
-}
+pub use certificate::ClientCertificate;
+pub use connection::Connection;
+use connection::TlsFacts;
+pub use version::TlsVersion;
+#[cfg(feature = "client-cert")]
+pub(crate) use x509::{CertificateFacts, Usage, sha256};
 
 /// How the client's address was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -78,8 +23,10 @@ impl axum::extract::connect_info::Connected<axum::serve::IncomingStream<'_, toki
 pub enum AddressSource {
     /// It is the other end of the connection.
     Connection,
-    /// A trusted proxy said so.
+    /// A trusted proxy said so, in a header.
     Proxy,
+    /// A trusted proxy announced it before the first byte of the connection, in the PROXY protocol.
+    ProxyProtocol,
     /// A trusted proxy sent something that does not parse, so this is the proxy's own address.
     MalformedProxyHeader,
 }
@@ -91,12 +38,14 @@ impl AddressSource {
         match self {
             Self::Connection => "connection",
             Self::Proxy => "proxy",
+            Self::ProxyProtocol => "proxy_protocol",
             Self::MalformedProxyHeader => "malformed_proxy_header",
         }
     }
 }
 
-/// Who is calling, over what: the one answer that TLS enforcement, limits, address rules and records all use.
+/// Who is calling, over what: the one answer that TLS enforcement, limits, address rules, the authenticator of client
+/// certificates and records all use.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ClientInfo {
     address: Option<IpAddr>,
@@ -104,6 +53,22 @@ pub struct ClientInfo {
     secure: bool,
     tls: Option<TlsVersion>,
     host: Option<Box<str>>,
+    /// Of the client's own connection; none behind a proxy, whose TLS is not the client's.
+    facts: Option<Arc<TlsFacts>>,
+    /// What a trusted proxy says of the client's certificate.
+    forwarded: ForwardedCertificate,
+}
+
+/// What a trusted proxy's header says of its client's certificate.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) enum ForwardedCertificate {
+    #[default]
+    None,
+    #[cfg(feature = "client-cert")]
+    Known(ClientCertificate),
+    /// There is one, and it cannot be believed.
+    #[cfg(feature = "client-cert")]
+    Malformed(&'static str),
 }
 
 impl ClientInfo {
@@ -111,17 +76,29 @@ impl ClientInfo {
     #[must_use]
     pub fn from_connection(connection: Connection) -> Self {
         Self {
-            address: connection.peer.map(|peer| peer.ip().to_canonical()),
-            source: AddressSource::Connection,
-            secure: connection.tls.is_some(),
-            tls: connection.tls,
+            address: connection.peer().map(|peer| peer.ip().to_canonical()),
+            source: match connection.announcing_proxy() {
+                Some(_) => AddressSource::ProxyProtocol,
+                None => AddressSource::Connection,
+            },
+            secure: connection.is_secure(),
+            tls: connection.tls_version(),
             host: None,
+            facts: connection.into_facts(),
+            forwarded: ForwardedCertificate::None,
         }
     }
 
     /// What a trusted proxy tells; the TLS version stays unknown.
-    pub(crate) fn from_proxy(address: IpAddr, source: AddressSource, secure: bool, host: Option<Box<str>>) -> Self {
-        Self { address: Some(address.to_canonical()), source, secure, tls: None, host }
+    pub(crate) fn from_proxy(
+        address: Option<IpAddr>,
+        source: AddressSource,
+        secure: bool,
+        host: Option<Box<str>>,
+        forwarded: ForwardedCertificate,
+    ) -> Self {
+        let address = address.map(|address| address.to_canonical());
+        Self { address, source, secure, tls: None, host, facts: None, forwarded }
     }
 
     /// The client's address, IPv4-mapped IPv6 addresses as IPv4. None for a Unix socket or memory.
@@ -134,7 +111,7 @@ impl ClientInfo {
     /// can bring about to look like a neighbour.
     pub(crate) const fn vouched_address(&self) -> Option<IpAddr> {
         match self.source {
-            AddressSource::Connection | AddressSource::Proxy => self.address,
+            AddressSource::Connection | AddressSource::Proxy | AddressSource::ProxyProtocol => self.address,
             AddressSource::MalformedProxyHeader => None,
         }
     }
@@ -151,7 +128,7 @@ impl ClientInfo {
         self.secure
     }
 
-    /// The TLS version, where this process terminated TLS.
+    /// The TLS version, where this process terminated TLS or the PROXY protocol told.
     #[must_use]
     pub const fn tls_version(&self) -> Option<TlsVersion> {
         self.tls
@@ -161,6 +138,44 @@ impl ClientInfo {
     #[must_use]
     pub fn forwarded_host(&self) -> Option<&str> {
         self.host.as_deref()
+    }
+
+    /// The server name that the client asked for in its handshake (SNI), where this process terminated TLS or the PROXY
+    /// protocol told.
+    #[must_use]
+    pub fn server_name(&self) -> Option<&str> {
+        self.facts.as_ref()?.server_name.as_deref()
+    }
+
+    /// The protocol that the handshake agreed on (ALPN), such as `h2`.
+    #[must_use]
+    pub fn alpn(&self) -> Option<&[u8]> {
+        self.facts.as_ref()?.alpn.as_deref()
+    }
+
+    /// The cipher suite.
+    #[must_use]
+    pub fn cipher_suite(&self) -> Option<&str> {
+        self.facts.as_ref()?.cipher_suite.as_deref()
+    }
+
+    /// The client's certificate: of its own connection, or as a trusted proxy forwarded it.
+    #[must_use]
+    pub fn client_certificate(&self) -> Option<&ClientCertificate> {
+        #[cfg(feature = "client-cert")]
+        if let ForwardedCertificate::Known(certificate) = &self.forwarded {
+            return Some(certificate);
+        }
+        self.facts.as_ref()?.certificate.as_ref()
+    }
+
+    /// Why a certificate that a trusted proxy forwarded is not believed.
+    #[cfg(feature = "client-cert")]
+    pub(crate) const fn malformed_certificate(&self) -> Option<&'static str> {
+        match self.forwarded {
+            ForwardedCertificate::Malformed(reason) => Some(reason),
+            ForwardedCertificate::None | ForwardedCertificate::Known(_) => None,
+        }
     }
 }
 
@@ -184,5 +199,14 @@ mod tests {
         let client = ClientInfo::from_connection(Connection::plain(peer));
         assert_eq!(client.address(), Some("198.51.100.7".parse().unwrap()));
         assert!(!client.is_secure());
+    }
+
+    #[test]
+    fn an_announced_client_is_told_as_such() {
+        let peer = "198.51.100.7:1".parse().unwrap();
+        let connection = Connection::plain(peer).announced_by("10.0.12.7".parse().unwrap()).with_tls_at_proxy(None);
+        let client = ClientInfo::from_connection(connection);
+        assert_eq!((client.source(), client.is_secure()), (AddressSource::ProxyProtocol, true));
+        assert_eq!((client.tls_version(), client.vouched_address()), (None, client.address()));
     }
 }

@@ -119,7 +119,7 @@ impl<'a> RequestHead<'a> {
     #[must_use]
     pub fn connection(&self) -> Option<Connection> {
         if let Some(connection) = self.extensions.get::<Connection>() {
-            return Some(*connection);
+            return Some(connection.clone());
         }
         #[cfg(feature = "axum")]
         {
@@ -128,7 +128,7 @@ impl<'a> RequestHead<'a> {
             use axum::extract::ConnectInfo;
 
             if let Some(ConnectInfo(connection)) = self.extensions.get::<ConnectInfo<Connection>>() {
-                return Some(*connection);
+                return Some(connection.clone());
             }
             if let Some(ConnectInfo(peer)) = self.extensions.get::<ConnectInfo<SocketAddr>>() {
                 return Some(Connection::plain(*peer));

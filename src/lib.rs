@@ -55,11 +55,12 @@
 //! |---|---|---|
 //! | `stack` | yes | [`stack`]; implies `tls`, `guard`, `rate-limit`, `audit` |
 //! | `tls` | yes | [`tls`]: HTTPS enforcement; [`evidence`]: who is calling, trusted proxies |
-//! | `tls-listener` | | `tls::TlsListener`: a rustls listener for `axum::serve` |
+//! | `tls-listener` | | `tls::TlsListener`: a rustls listener for `axum::serve` and hyper; the PROXY protocol |
 //! | `tls-self-signed` | | a certificate for development; implies `tls-listener` |
 //! | `jwt` | yes | [`jwt`]: verified tokens; cryptography by aws-lc-rs |
 //! | `jwt-pure-rust` | | [`jwt`] without C: cryptography by RustCrypto, unless `jwt` is on too |
 //! | `jwt-remote` | | `jwt::keys::LiveKeys`: key sets from files, URLs and discovery; implies `jwt` |
+//! | `client-cert` | | [`client_cert`]: identity by client certificate, from the connection or a trusted proxy |
 //! | `api-key` | yes | [`api_key`]: keys, hashed records, stores |
 //! | `api-key-sqlite` | | `api_key::SqliteKeyStore`: keys in a file; brings SQLite with it; asks for Rust 1.94 |
 //! | `api-key-postgres` | | `api_key::PostgresKeyStore`: keys in PostgreSQL; asks for Rust 1.94 |
@@ -107,6 +108,8 @@ pub mod trail;
 pub mod api_key;
 #[cfg(feature = "audit")]
 pub mod audit;
+#[cfg(feature = "client-cert")]
+pub mod client_cert;
 #[cfg(feature = "tls")]
 pub mod evidence;
 #[cfg(feature = "guard")]
@@ -136,7 +139,7 @@ pub mod testing;
 pub mod manual;
 
 pub use challenge::{Challenge, Challenges};
-pub use client::{AddressSource, ClientInfo, Connection, TlsVersion};
+pub use client::{AddressSource, ClientCertificate, ClientInfo, Connection, TlsVersion};
 pub use clock::{Clock, Instants, SystemClock};
 pub use context::{RequestId, SecurityContext};
 pub use cors::EXPOSED_HEADERS;

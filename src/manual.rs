@@ -11,6 +11,7 @@ pages! {
     stack "stack.md"
     evidence "evidence.md"
     tls "tls.md"
+    client_certificates "client-certificates.md"
     jwt "jwt.md"
     api_keys "api-keys.md"
     rate_limit "rate-limit.md"

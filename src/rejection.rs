@@ -26,6 +26,8 @@ pub enum RejectionKind {
     Redirect,
     /// `421`: this server does not answer for that host (RFC 9110 §15.5.20).
     Misdirected,
+    /// `425`: the request may be a replay; sent again after the handshake it may pass (RFC 8470 §5.2).
+    TooEarly,
     /// `429`: too many requests (RFC 6585 §4).
     RateLimited,
     /// `500`: the layers are put together wrongly. The log says how to mend it; until then nothing passes.
@@ -44,6 +46,7 @@ impl RejectionKind {
             Self::Forbidden | Self::InsufficientScope | Self::PlainHttp => StatusCode::FORBIDDEN,
             Self::Redirect => StatusCode::PERMANENT_REDIRECT,
             Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
+            Self::TooEarly => StatusCode::TOO_EARLY,
             Self::RateLimited => StatusCode::TOO_MANY_REQUESTS,
             Self::Misconfigured => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
@@ -62,6 +65,7 @@ impl RejectionKind {
             Self::PlainHttp => "plain_http",
             Self::Redirect => "https_required",
             Self::Misdirected => "misdirected",
+            Self::TooEarly => "too_early",
             Self::RateLimited => "rate_limited",
             Self::Misconfigured => "misconfigured",
             Self::Unavailable => "unavailable",
@@ -80,6 +84,7 @@ impl RejectionKind {
             Self::PlainHttp => "This service answers over HTTPS only.",
             Self::Redirect => "This service answers over HTTPS only.",
             Self::Misdirected => "This server does not answer for that host.",
+            Self::TooEarly => "The request came before the handshake was done; send it again.",
             Self::RateLimited => "Too many requests; try again later.",
             Self::Misconfigured => "The service is not set up correctly.",
             Self::Unavailable => "The service cannot decide right now; try again later.",

@@ -2,6 +2,8 @@
 
 use std::{borrow::Cow, ops::Deref, sync::Arc};
 
+use http::HeaderName;
+
 use crate::policy::{Decision, Verdict};
 
 /// The most notes that a request keeps; later ones are counted, not kept.
@@ -93,6 +95,8 @@ pub(crate) struct Trail {
     pub(crate) notes: Vec<(Box<str>, Box<str>)>,
     pub(crate) notes_lost: u32,
     pub(crate) flags: Vec<&'static str>,
+    /// The fields of credentials that crossed the wire in the clear.
+    pub(crate) exposed: Vec<HeaderName>,
 }
 
 /// The most decisions that a request keeps: a handler may ask in a loop.
@@ -116,6 +120,7 @@ impl Trail {
         }
         other.notes.iter().for_each(|(name, value)| self.note(name, value));
         other.flags.into_iter().for_each(|flag| self.flag(flag));
+        other.exposed.into_iter().for_each(|name| self.expose(name));
         self.decisions_lost = self.decisions_lost.saturating_add(other.decisions_lost);
         self.notes_lost = self.notes_lost.saturating_add(other.notes_lost);
     }
@@ -135,6 +140,13 @@ impl Trail {
             self.notes.push((cut(name).into(), cut(value).into()));
         } else {
             self.notes_lost = self.notes_lost.saturating_add(1);
+        }
+    }
+
+    /// Says that the credential in this field, whose value is nowhere kept, crossed the wire in the clear.
+    pub(crate) fn expose(&mut self, name: HeaderName) {
+        if !self.exposed.contains(&name) {
+            self.exposed.push(name);
         }
     }
 

@@ -341,3 +341,179 @@ async fn the_service_can_be_shared_and_is_not_cloned() {
     service.call(from(PROXY, &EVERYTHING)).await.unwrap();
     assert_eq!(probe.seen.clones(), clones);
 }
+
+/// What a client may send in the hope to be somebody else, and the proxy's own word after it: always the same answer, or
+/// the proxy's own address, counted. In each way of trusting.
+#[tokio::test]
+async fn spoofing() {
+    let hops = vec!["10.0.12.9"; 10_000].join(",");
+    let long = format!("for=\"{}\"", "x".repeat(9_000));
+    let attacks: [(&str, &[(&'static str, &str)]); 26] = [
+        ("leftmost", &[("x-forwarded-for", "127.0.0.1")]),
+        ("leftmost, two", &[("x-forwarded-for", "127.0.0.1, 10.0.12.9")]),
+        ("comma at the end", &[("x-forwarded-for", "127.0.0.1,")]),
+        ("commas", &[("x-forwarded-for", ",,,, ,,")]),
+        ("white space", &[("x-forwarded-for", " \t 127.0.0.1 \t ")]),
+        ("no-break space", &[("x-forwarded-for", "127.0.0.1\u{a0}")]),
+        ("a line of its own", &[("x-forwarded-for", "127.0.0.1"), ("x-forwarded-for", "10.0.12.9")]),
+        ("another family", &[("forwarded", "for=127.0.0.1;proto=https;host=evil.example")]),
+        ("two families", &[("forwarded", "for=127.0.0.1;proto=https"), ("x-forwarded-for", "127.0.0.1")]),
+        ("all of them", &[("x-real-ip", "127.0.0.1"), ("x-forwarded", "127.0.0.1"), ("forwarded", "for=_x")]),
+        ("mapped", &[("x-forwarded-for", "::ffff:127.0.0.1")]),
+        ("mapped, in hexadecimal", &[("x-forwarded-for", "::ffff:7f00:1")]),
+        ("mapped proxy", &[("x-forwarded-for", "::ffff:10.0.12.9")]),
+        ("zone id", &[("x-forwarded-for", "fe80::1%25lo")]),
+        ("ports", &[("x-forwarded-for", "127.0.0.1:1, [::1]:2")]),
+        ("many ports", &[("x-forwarded-for", "127.0.0.1:1:2:3")]),
+        ("unknown", &[("x-forwarded-for", "unknown"), ("forwarded", "for=unknown")]),
+        ("hidden", &[("x-forwarded-for", "_proxy"), ("forwarded", "for=_proxy")]),
+        ("10 000 hops", &[("x-forwarded-for", &hops)]),
+        ("a very long element", &[("forwarded", &long)]),
+        ("octal", &[("x-forwarded-for", "0177.0.0.1"), ("forwarded", "for=0177.0.0.1")]),
+        ("a number", &[("x-forwarded-for", "2130706433"), ("forwarded", "for=2130706433")]),
+        ("short", &[("x-forwarded-for", "127.1"), ("forwarded", "for=127.1")]),
+        ("open quote", &[("forwarded", "for=\"127.0.0.1;proto=https"), ("x-forwarded-for", "\"")]),
+        ("scheme and host", &[("x-forwarded-proto", "https"), ("x-forwarded-host", "evil.example")]),
+        ("underscores", &[("x_forwarded_for", "127.0.0.1"), ("x_forwarded_proto", "https"), ("x_real_ip", "::1")]),
+    ];
+    let own: [(&str, TrustedProxies, &[(&'static str, &str)]); 4] = [
+        (
+            "X-Forwarded-For",
+            TrustedProxies::x_forwarded(["10.0.12.0/24"]).unwrap(),
+            &[("x-forwarded-for", "198.51.100.7"), ("x-forwarded-proto", "http")],
+        ),
+        (
+            "X-Forwarded-For, counted",
+            TrustedProxies::x_forwarded(["10.0.12.7"]).unwrap().with_hops(2).unwrap(),
+            &[("x-forwarded-for", "198.51.100.7, 192.0.2.44"), ("x-forwarded-proto", "http, https")],
+        ),
+        (
+            "Forwarded",
+            TrustedProxies::forwarded(["10.0.12.0/24"]).unwrap(),
+            &[("forwarded", "for=198.51.100.7;proto=http")],
+        ),
+        (
+            "Forwarded, counted",
+            TrustedProxies::forwarded(["10.0.12.7"]).unwrap().with_hops(2).unwrap(),
+            &[("forwarded", "for=198.51.100.7;proto=http, for=192.0.2.44;proto=https")],
+        ),
+    ];
+    for (how, proxies, own) in own {
+        let counts = proxies.counts();
+        let layer = EvidenceLayer::new(proxies).with_clock(Still);
+        for (name, attack) in attacks {
+            let request = attack.iter().chain(own).fold(from(PROXY, &[]), |mut request, (name, value)| {
+                request.headers_mut().append(*name, http::HeaderValue::from_bytes(value.as_bytes()).unwrap());
+                request
+            });
+            let before = counts.malformed();
+            let client = see(&layer, request).await.client.unwrap();
+            assert!(!client.is_secure() && client.forwarded_host() != Some("127.0.0.1"), "{how}: {name}");
+            if client.source() == AddressSource::MalformedProxyHeader {
+                assert!(name.contains("10 000") || name.contains("long"), "{how}: {name}");
+                assert_eq!((client.address(), counts.malformed() - before), (Some("10.0.12.7".parse().unwrap()), 1));
+            } else {
+                assert_eq!(client.address(), Some("198.51.100.7".parse().unwrap()), "{how}: {name}");
+                assert_eq!(counts.malformed(), before, "{how}: {name}");
+            }
+            // And whoever is no proxy gains nothing at all.
+            let stranger = attack.iter().chain(own).fold(from("203.0.113.1:1", &[]), |mut request, (name, value)| {
+                request.headers_mut().append(*name, http::HeaderValue::from_bytes(value.as_bytes()).unwrap());
+                request
+            });
+            let view = see(&layer, stranger).await;
+            assert_eq!((view.address().as_str(), view.is_secure(), view.names().len()), ("203.0.113.1", false, 0));
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_removed_and_what_is_malformed_is_counted() {
+    let proxies = TrustedProxies::x_forwarded(["10.0.12.7"]).unwrap();
+    let counts = proxies.counts();
+    let layer = EvidenceLayer::new(proxies).with_clock(Still);
+    for (peer, fields, malformed, removed) in [
+        (PROXY, &[("x-forwarded-for", "198.51.100.7")][..], 0, 0),
+        (PROXY, &[("x-forwarded-for", "nonsense")], 1, 0),
+        (PROXY, &[("forwarded", "for=198.51.100.7")], 1, 1),
+        (PROXY, &[("client-cert", ":AAAA:"), ("x-forwarded-for", "?")], 2, 2),
+        ("203.0.113.1:1", &[("x-forwarded-for", "nonsense"), ("x-real-ip", "::1")], 2, 3),
+        ("203.0.113.1:1", &[("remote-user", "root")], 2, 4),
+        ("203.0.113.1:1", &[("accept", "*/*")], 2, 4),
+    ] {
+        see(&layer, from(peer, fields)).await;
+        assert_eq!((counts.malformed(), counts.removed()), (malformed, removed), "{fields:?}");
+    }
+}
+
+#[tokio::test]
+async fn identity_headers_come_from_a_proxy_or_not_at_all() {
+    let fields = [
+        ("remote-user", "root"),
+        ("x-remote-user", "root"),
+        ("x-auth-request-email", "root@example.com"),
+        ("x-goog-authenticated-user-id", "1"),
+        ("client-cert", ":AAAA:"),
+        ("x-ssl-client-verify", "SUCCESS"),
+        ("ssl-client-cert", "x"),
+        ("x-forwarded-client-cert", "Hash=x"),
+        ("accept", "*/*"),
+    ];
+    assert_eq!(see(&x_forwarded(), from("203.0.113.1:1", &fields)).await.names(), ["accept"]);
+    assert_eq!(
+        see(&x_forwarded(), from(PROXY, &fields)).await.names(),
+        ["accept", "remote-user", "x-auth-request-email", "x-goog-authenticated-user-id", "x-remote-user"]
+    );
+}
+
+#[tokio::test]
+async fn one_field_with_one_address() {
+    let name = http::HeaderName::from_static;
+    let proxies = TrustedProxies::address_header(name("cf-connecting-ip"), ["10.0.12.7"]).unwrap();
+    let layer = EvidenceLayer::new(proxies.with_scheme_header(name("x-forwarded-proto")).unwrap()).with_clock(Still);
+    let fields =
+        [("cf-connecting-ip", "198.51.100.7"), ("x-forwarded-proto", "https"), ("x-forwarded-for", "127.0.0.1")];
+    let view = see(&layer, from(PROXY, &fields)).await;
+    assert_eq!((view.address().as_str(), view.is_secure()), ("198.51.100.7", true));
+    assert_eq!(view.names(), ["cf-connecting-ip", "x-forwarded-proto"]);
+    let view = see(&layer, from("203.0.113.1:1", &fields)).await;
+    assert_eq!((view.address().as_str(), view.is_secure(), view.names().len()), ("203.0.113.1", false, 0));
+}
+
+#[cfg(all(feature = "axum", unix))]
+#[tokio::test]
+async fn a_proxy_on_this_machine_may_come_through_a_unix_socket() {
+    use http_body_util::BodyExt;
+
+    let folder = tempfile::tempdir().unwrap();
+    for (name, trusted, expected) in
+        [("trusted", true, "Some(198.51.100.7) true"), ("not trusted", false, "None false")]
+    {
+        let proxies = TrustedProxies::x_forwarded(["10.0.12.7"]).unwrap();
+        let proxies = if trusted { proxies.and_unix_sockets() } else { proxies };
+        let app = axum::Router::new()
+            .route(
+                "/",
+                axum::routing::get(async |request: axum::extract::Request| {
+                    let client = SecurityContext::of(request.extensions()).and_then(SecurityContext::client).unwrap();
+                    format!("{:?} {}", client.address(), client.is_secure())
+                }),
+            )
+            .layer(EvidenceLayer::new(proxies));
+        let path = folder.path().join(name);
+        let listener = tokio::net::UnixListener::bind(&path).unwrap();
+        tokio::spawn(async move { portcullis::axum::serve(listener, app).await });
+        let stream = tokio::net::UnixStream::connect(&path).await.unwrap();
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(hyper_util::rt::TokioIo::new(stream)).await.unwrap();
+        tokio::spawn(connection);
+        let request = Request::get("/")
+            .header("host", "localhost")
+            .header("x-forwarded-for", "198.51.100.7")
+            .header("x-forwarded-proto", "https")
+            .body(http_body_util::Empty::<bytes::Bytes>::new())
+            .unwrap();
+        let answer = sender.send_request(request).await.unwrap().into_body().collect().await.unwrap().to_bytes();
+        assert_eq!(answer, expected, "{name}");
+    }
+}

@@ -180,3 +180,40 @@ async fn a_credential_in_a_field_of_its_own_is_ignored_over_plain_http() {
     assert_eq!(text(send(&app, with(get("/open"), "x-own", "alice")).await).await, "alice");
     assert_eq!(text(send(&app, with(support::get_plain("/open"), "x-own", "alice")).await).await, "-");
 }
+
+/// What is for one identity alone is kept out of shared caches, and by choice out of all; the handler may know better.
+#[tokio::test]
+async fn responses_to_the_authenticated_are_private() {
+    let build = |no_store: bool| {
+        let stack = Stack::builder()
+            .tls(TlsLayer::require())
+            .authenticate(test_scheme())
+            .route("GET /open", public())
+            .route("GET /public", require(authenticated()));
+        let stack = if no_store { stack.no_store() } else { stack };
+        stack.build().unwrap().protect(service_fn(async |request: Request<()>| {
+            let mut response = Response::new(Full::<Bytes>::default());
+            if request.uri().path() == "/public" {
+                response.headers_mut().insert("cache-control", http::HeaderValue::from_static("public, max-age=60"));
+            }
+            Ok::<_, Infallible>(response)
+        }))
+    };
+    for (no_store, default) in [(false, "private"), (true, "no-store")] {
+        let app = build(no_store);
+        for (path, credential, expected) in [
+            ("/open", Some("Test alice"), Some(default)),
+            ("/open", None, None),
+            ("/public", Some("Test alice"), Some("public, max-age=60")),
+        ] {
+            let request = get(path);
+            let request = match credential {
+                Some(credential) => with(request, "authorization", credential),
+                None => request,
+            };
+            let answer = send(&app, request).await;
+            let found = answer.headers().get("cache-control").map(|value| value.to_str().unwrap());
+            assert_eq!(found, expected, "{path} {credential:?}");
+        }
+    }
+}

@@ -660,7 +660,35 @@ async fn nothing_inside_reads_what_was_taken_out() {
         let record = kept.one("exposed");
         assert!(record.subject().is_none(), "nobody is authenticated over plain HTTP");
         assert_eq!(record.flags(), ["credential_ignored_over_plain_http"]);
+        assert_eq!(record.exposed_credentials(), ["authorization"]);
     }
+}
+
+/// What crossed the wire in the clear is told by the name of its field, and never by its value.
+#[tokio::test]
+async fn an_exposed_credential_is_an_event_of_the_record() {
+    let kept = Kept::default();
+    let app = Stack::builder()
+        .clock(Still)
+        .audit(AuditLayer::new(kept.clone()))
+        .tls(TlsLayer::require().redirect_to(["api.example.com"]).unwrap())
+        .authenticate(test_scheme())
+        .route("GET /orders/{id}", require(authenticated()))
+        .build()
+        .unwrap()
+        .protect(Handler);
+    for (name, host, status) in [("refused", "other.example", 403), ("redirected", "api.example.com", 308)] {
+        let request = with(with(get_plain("/orders/42"), "cookie", CANARY), "x-api-key", CANARY);
+        let answer = app.clone().oneshot(with(request, "host", host)).await.unwrap();
+        assert_eq!(answer.status(), status, "{name}");
+        let record = kept.one(name);
+        assert_eq!(record.flags(), ["credential_over_plain_http"], "{name}");
+        assert_eq!(record.exposed_credentials(), ["cookie", "x-api-key"], "{name}");
+        let json = serde_json::to_string(&record).unwrap();
+        assert!(json.contains(r#""exposed_credentials":["cookie","x-api-key"]"#) && !json.contains(CANARY), "{json}");
+    }
+    app.oneshot(get_plain("/orders/42")).await.unwrap();
+    assert!(kept.one("nothing to lose").exposed_credentials().is_empty());
 }
 
 /// Keeps what is logged.

@@ -297,3 +297,92 @@ async fn tls_belongs_outside_authentication() {
     assert_eq!(send(&twice, get("/")).await.status(), StatusCode::INTERNAL_SERVER_ERROR);
     assert_eq!(probe.seen.calls(), 1);
 }
+
+/// Over TLS, with the server name of the handshake and the `Host` of the request.
+fn to(server_name: Option<&str>, host: &str) -> Request<()> {
+    let connection = Connection::tls("198.51.100.7:1".parse().unwrap(), TlsVersion::Tls13);
+    let connection = match server_name {
+        Some(name) => connection.with_server_name(name),
+        None => connection,
+    };
+    with(peer(get("/"), connection), "host", host)
+}
+
+#[tokio::test]
+async fn a_host_that_the_handshake_did_not_name_is_misdirected() {
+    let strict = require().hsts(Hsts::one_year()).layer(Probe::default());
+    let lax = require().allow_any_server_name().layer(Probe::default());
+    for (name, server_name, host, status) in [
+        ("the same", Some("api.example.com"), "api.example.com", 200),
+        ("the same with port", Some("api.example.com"), "api.example.com:8443", 200),
+        ("in capitals", Some("api.example.com"), "API.example.com", 200),
+        ("with a dot", Some("api.example.com"), "api.example.com.", 200),
+        ("another", Some("api.example.com"), "admin.example.com", 421),
+        ("an address", Some("api.example.com"), "192.0.2.1", 421),
+        ("no server name", None, "admin.example.com", 200),
+        ("not a host", Some("api.example.com"), "api.example.com/", 400),
+    ] {
+        let answer = send(&strict, to(server_name, host)).await;
+        assert_eq!(answer.status(), status, "{name}");
+        assert!(answer.headers().contains_key(STS) || host == "192.0.2.1", "{name}: it is HTTPS all the same");
+        assert_eq!(send(&lax, to(server_name, host)).await.status(), 200, "{name}");
+    }
+    let answer = send(&strict, to(Some("a.example"), "b.example")).await;
+    assert_eq!(answer.extensions().get::<Rejection>().unwrap().kind(), RejectionKind::Misdirected);
+    let two = with(to(Some("a.example"), "a.example"), "host", "b.example");
+    assert_eq!(send(&strict, two).await.status(), 400);
+    let mut differ = to(Some("a.example"), "b.example");
+    *differ.uri_mut() = "https://a.example/".parse().unwrap();
+    assert_eq!(send(&strict, differ).await.status(), 400, "HTTP/2: :authority and Host");
+}
+
+#[tokio::test]
+async fn only_listed_hosts_are_answered_for() {
+    let layer = require().hosts(["api.example.com", "*.cdn.example.com"]).unwrap();
+    let layer = layer.exempt(Method::GET, "/health").unwrap().dangerous_plain_http_on_loopback();
+    let service = layer.layer(Probe::default());
+    for (host, status) in [
+        ("api.example.com", 200),
+        ("a.cdn.example.com:8443", 200),
+        ("evil.example", 421),
+        ("localhost", 421),
+        ("api.example.com.evil.example", 421),
+        ("a b", 400),
+    ] {
+        assert_eq!(send(&service, to(None, host)).await.status(), status, "{host}");
+    }
+    assert_eq!(send(&service, get("/")).await.status(), 400, "no host");
+    assert_eq!(send(&service, with(get_plain("/health"), "host", "10.0.0.1")).await.status(), 200, "exempt");
+    assert_eq!(send(&service, with(get_plain("/"), "host", "evil.example")).await.status(), 403, "plain HTTP first");
+    let rebound = peer(with(get_plain("/"), "host", "evil.example"), Connection::plain("127.0.0.1:1".parse().unwrap()));
+    assert_eq!(send(&service, rebound).await.status(), 421, "a name that was bound to this machine anew");
+
+    let behind = EvidenceLayer::new(TrustedProxies::x_forwarded(["198.51.100.7"]).unwrap()).layer(service);
+    let proxied = |host| with(with(to(None, "internal"), "x-forwarded-proto", "https"), "x-forwarded-host", host);
+    assert_eq!(send(&behind, proxied("api.example.com")).await.status(), 200);
+    assert_eq!(send(&behind, proxied("evil.example")).await.status(), 421);
+    assert!(require().hosts(["*"]).is_err());
+}
+
+#[tokio::test]
+async fn early_data_is_for_what_is_safe() {
+    let service = require().layer(Probe::default());
+    for (method, lines, status) in [
+        (Method::POST, &["1"][..], 425),
+        (Method::PUT, &["1"], 425),
+        (Method::DELETE, &["1", "1"], 425),
+        (Method::PATCH, &["0"], 425),
+        (Method::POST, &[""], 425),
+        (Method::POST, &[], 200),
+        (Method::GET, &["1"], 200),
+        (Method::HEAD, &["1"], 200),
+        (Method::OPTIONS, &["1"], 200),
+    ] {
+        let mut request = lines.iter().fold(get("/"), |request, line| with(request, "early-data", line));
+        *request.method_mut() = method.clone();
+        assert_eq!(send(&service, request).await.status(), status, "{method} {lines:?}");
+    }
+    let mut plain = with(get_plain("/"), "early-data", "1");
+    *plain.method_mut() = Method::POST;
+    assert_eq!(send(&service, plain).await.status(), 403, "plain HTTP has no handshake");
+}

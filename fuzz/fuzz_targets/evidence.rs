@@ -22,15 +22,22 @@ const FORWARDED: [(&str, &str); 1] = [("forwarded", "for=198.51.100.7;proto=http
 
 static BY_X_FORWARDED: LazyLock<EvidenceLayer> = LazyLock::new(|| layer(TrustedProxies::x_forwarded(["10.0.12.0/24"])));
 static BY_FORWARDED: LazyLock<EvidenceLayer> = LazyLock::new(|| layer(TrustedProxies::forwarded(["10.0.12.0/24"])));
+static BY_X_HOPS: LazyLock<EvidenceLayer> =
+    LazyLock::new(|| layer(TrustedProxies::x_forwarded(["10.0.12.7"]).unwrap().with_hops(1)));
+static BY_HOPS: LazyLock<EvidenceLayer> =
+    LazyLock::new(|| layer(TrustedProxies::forwarded(["10.0.12.7"]).unwrap().with_hops(1)));
 
 fn layer(proxies: Result<TrustedProxies, portcullis::ConfigError>) -> EvidenceLayer {
     EvidenceLayer::new(proxies.unwrap()).with_clock(clock())
 }
 
 fuzz_target!(|data: &[u8]| {
-    for (layer, own, family) in
-        [(&*BY_X_FORWARDED, &X_FORWARDED[..], "x-forwarded-"), (&*BY_FORWARDED, &FORWARDED[..], "forwarded")]
-    {
+    for (layer, own, family) in [
+        (&*BY_X_FORWARDED, &X_FORWARDED[..], "x-forwarded-"),
+        (&*BY_FORWARDED, &FORWARDED[..], "forwarded"),
+        (&*BY_X_HOPS, &X_FORWARDED[..], "x-forwarded-"),
+        (&*BY_HOPS, &FORWARDED[..], "forwarded"),
+    ] {
         // As it comes: nothing of it is the proxy's, so only the bounds of the answer can be told.
         let (client, _) = see(layer, PROXY, data, &[], Some(family));
         if client.source() == AddressSource::MalformedProxyHeader {

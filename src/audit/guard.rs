@@ -161,7 +161,7 @@ impl Entry {
             path: text::path(self.target.as_ref().map_or("", PathAndQuery::path), MAX_PATH_LEN),
             route: envelope.route.clone(),
             version: self.version,
-            client: envelope.client.clone().or_else(|| self.connection.map(ClientInfo::from_connection)),
+            client: envelope.client.clone().or_else(|| self.connection.clone().map(ClientInfo::from_connection)),
             subject: envelope.subject.clone().map(AuditIdentity::new),
             client_identity: envelope.client_identity.clone().map(AuditIdentity::new),
             rejection,

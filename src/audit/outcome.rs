@@ -6,7 +6,7 @@ use crate::rejection::RejectionKind;
 pub enum AuditOutcome {
     /// No layer refused, and the service answered, with whatever status.
     Allowed,
-    /// Refused: the request may not do this (`403`, and `308` or `421` for the wrong transport or host).
+    /// Refused: the request may not do this (`403`, and `308`, `421` or `425` for the wrong transport, host or moment).
     Denied,
     /// Refused: no credential, a bad one, or a malformed one (`400`, `401`).
     Unauthenticated,
@@ -44,7 +44,8 @@ impl AuditOutcome {
             | RejectionKind::InsufficientScope
             | RejectionKind::PlainHttp
             | RejectionKind::Redirect
-            | RejectionKind::Misdirected => Self::Denied,
+            | RejectionKind::Misdirected
+            | RejectionKind::TooEarly => Self::Denied,
             RejectionKind::RateLimited => Self::Limited,
             RejectionKind::Misconfigured | RejectionKind::Unavailable => Self::Failed,
         }
@@ -67,6 +68,7 @@ mod tests {
             (Kind::PlainHttp, "denied"),
             (Kind::Redirect, "denied"),
             (Kind::Misdirected, "denied"),
+            (Kind::TooEarly, "denied"),
             (Kind::RateLimited, "limited"),
             (Kind::Misconfigured, "failed"),
             (Kind::Unavailable, "failed"),

@@ -1,6 +1,6 @@
 use std::{borrow::Cow, fmt, net::IpAddr, sync::Arc, time::Duration};
 
-use http::{Method, Version};
+use http::{HeaderName, Method, Version};
 
 use crate::{
     audit::{AuditOutcome, text::clean},
@@ -195,6 +195,12 @@ impl AuditRecord {
         self.facts.trail.notes_lost
     }
 
+    /// The header fields whose credentials crossed the wire in the clear, and must be replaced; their values are not kept.
+    #[must_use]
+    pub fn exposed_credentials(&self) -> &[HeaderName] {
+        &self.facts.trail.exposed
+    }
+
     /// What stages marked the request with, such as `credential_over_plain_http`.
     #[must_use]
     pub fn flags(&self) -> &[&'static str] {
@@ -387,6 +393,7 @@ mod tests {
         });
         facts.trail.note("report", "a\r\nb");
         facts.trail.flag("credential_over_plain_http");
+        facts.trail.expose(http::header::AUTHORIZATION);
         facts.trail.notes_lost = 3;
         let record = AuditRecord::new(facts);
         let mut value = serde_json::to_value(&record).unwrap();
@@ -410,6 +417,7 @@ mod tests {
             }],
             "notes": [{ "name": "report", "value": r"a\u{d}\u{a}b" }],
             "notes_lost": 3,
+            "exposed_credentials": ["authorization"],
             "flags": ["credential_over_plain_http"],
         });
         assert_eq!(value, expected);

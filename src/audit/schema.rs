@@ -2,6 +2,7 @@
 
 use std::{borrow::Cow, net::IpAddr};
 
+use http::HeaderName;
 use serde::{Serialize, Serializer};
 
 use crate::{
@@ -41,6 +42,8 @@ struct RecordView<'a> {
     notes: Vec<NoteView<'a>>,
     #[serde(skip_serializing_if = "is_zero")]
     notes_lost: u32,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    exposed_credentials: Vec<&'a str>,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     flags: &'a [&'static str],
 }
@@ -134,6 +137,7 @@ impl Serialize for AuditRecord {
             decisions_lost: self.decisions_lost(),
             notes: self.notes().map(|(name, value)| NoteView { name, value }).collect(),
             notes_lost: self.notes_lost(),
+            exposed_credentials: self.exposed_credentials().iter().map(HeaderName::as_str).collect(),
             flags: self.flags(),
         }
         .serialize(serializer)

@@ -68,6 +68,8 @@ macro_rules! emit {
             decisions_lost = record.decisions_lost(),
             notes = json(record.notes().collect()),
             notes_lost = record.notes_lost(),
+            exposed_credentials =
+                json(record.exposed_credentials().iter().map(http::HeaderName::as_str).collect::<Vec<_>>()),
             flags = json(record.flags().to_vec()),
         );
     }};

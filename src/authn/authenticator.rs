@@ -12,10 +12,10 @@ use crate::{
     rejection::Rejection,
 };
 
-/// Who was verified: who acts, and optionally what acts for them.
+/// Who was verified: who acts, what acts for them, or both.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
-    subject: Principal,
+    subject: Option<Principal>,
     client: Option<Principal>,
     left_authorization: bool,
     ambient: bool,
@@ -27,14 +27,26 @@ impl Identity {
     /// A subject that an application with an identity of its own acts for.
     #[must_use]
     pub const fn with_client(subject: Principal, client: Principal) -> Self {
-        Self { subject, client: Some(client), left_authorization: false, ambient: false, stripped: Vec::new() }
+        Self {
+            subject: Some(subject),
+            client: Some(client),
+            left_authorization: false,
+            ambient: false,
+            stripped: Vec::new(),
+        }
+    }
+
+    /// An application that acts for a subject whom another authenticator finds. By itself it is anonymous: nobody acts.
+    #[must_use]
+    pub const fn of_client(client: Principal) -> Self {
+        Self { subject: None, client: Some(client), left_authorization: false, ambient: false, stripped: Vec::new() }
     }
 
     /// The identity in a slot.
     #[must_use]
     pub const fn in_slot(&self, slot: Slot) -> Option<&Principal> {
         match slot {
-            Slot::Subject => Some(&self.subject),
+            Slot::Subject => self.subject.as_ref(),
             Slot::Client => self.client.as_ref(),
         }
     }
@@ -79,14 +91,30 @@ impl Identity {
         self.left_authorization
     }
 
-    pub(crate) fn into_parts(self) -> (Principal, Option<Principal>) {
+    /// Joins an identity that has only a client to one that has only a subject. `Err` has them back if they are not that.
+    pub(crate) fn join(self, other: Self) -> Result<Self, (Self, Self)> {
+        let (acting, beside) = if self.subject.is_some() { (self, other) } else { (other, self) };
+        let left_authorization = acting.left_authorization && beside.left_authorization;
+        match (acting, beside) {
+            (
+                Self { subject: Some(subject), client: None, ambient, mut stripped, .. },
+                Self { subject: None, client: Some(client), stripped: besides, .. },
+            ) => {
+                stripped.extend(besides);
+                Ok(Self { subject: Some(subject), client: Some(client), left_authorization, ambient, stripped })
+            }
+            pair => Err(pair),
+        }
+    }
+
+    pub(crate) fn into_parts(self) -> (Option<Principal>, Option<Principal>) {
         (self.subject, self.client)
     }
 }
 
 impl From<Principal> for Identity {
     fn from(subject: Principal) -> Self {
-        Self { subject, client: None, left_authorization: false, ambient: false, stripped: Vec::new() }
+        Self { subject: Some(subject), client: None, left_authorization: false, ambient: false, stripped: Vec::new() }
     }
 }
 

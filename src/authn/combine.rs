@@ -9,12 +9,13 @@ use crate::{
     clock::Instants,
     head::RequestHead,
     now::Now,
+    principal::Principal,
     rejection::{Rejection, RejectionKind},
 };
 
 /// Takes exactly one credential, of any of these kinds: a tuple of two to four authenticators.
 ///
-/// They are asked in order. A bad credential refuses at once; two good ones refuse with `400` (RFC 6750 §2). A cookie,
+/// An application's identity ([`Identity::of_client`]) and a subject's are joined. They are asked in order. A bad credential refuses at once; two good ones refuse with `400` (RFC 6750 §2). A cookie,
 /// good or bad, does not count beside a credential that was sent on purpose.
 ///
 /// ```
@@ -67,7 +68,18 @@ struct Found(Outcome);
 
 impl Found {
     /// Takes the next outcome in; `Break` once the request is refused.
-    fn add(&mut self, outcome: Outcome) -> Result<(), Rejection> {
+    fn add(&mut self, mut outcome: Outcome) -> Result<(), Rejection> {
+        if let Outcome::Verified(other) = outcome {
+            let found = std::mem::replace(&mut self.0, Outcome::Absent);
+            (self.0, outcome) = match found {
+                // An application beside a subject: both count.
+                Outcome::Verified(one) => match one.join(other) {
+                    Ok(pair) => (Outcome::Verified(pair), Outcome::Absent),
+                    Err((one, other)) => (Outcome::Verified(one), Outcome::Verified(other)),
+                },
+                found => (found, Outcome::Verified(other)),
+            };
+        }
         let takes_over = match (&self.0, &outcome) {
             (Outcome::Verified(one), Outcome::Verified(other)) if one.is_ambient() == other.is_ambient() => {
                 return Err(Rejection::new(RejectionKind::InvalidRequest, "two credentials where one is taken"));
@@ -127,7 +139,8 @@ impl Authenticator for OneOf {
 
 /// Takes two credentials: one of the application that acts, one of the subject that it acts for.
 ///
-/// Both or none: one without the other is refused with `401`, and so is one credential that both of them take.
+/// Both or none: one without the other is refused with `401`, and so is one credential that both of them take. A half that
+/// the client's software sends by itself, such as a certificate, is refused only where an identity is needed.
 pub fn both<C: Authenticator, S: Authenticator>(client: C, subject: S) -> Both<C, S> {
     let challenges = client.challenges().into_iter().chain(subject.challenges()).collect();
     Both { client, subject, challenges }
@@ -162,13 +175,18 @@ impl<C, S> Both<C, S> {
                 Outcome::RefusedIfNeeded(rejection)
             }
             // The two overlap, and both read the same credential.
-            (Outcome::Verified(client), Outcome::Verified(subject)) if client == subject => self.half_is_missing(),
             (Outcome::Verified(client), Outcome::Verified(subject)) => {
                 let left_authorization = client.has_left_authorization() && subject.has_left_authorization();
                 let ambient = client.is_ambient() && subject.is_ambient();
                 let stripped = union([client.stripped().to_vec(), subject.stripped().to_vec()]);
                 match (client.into_parts(), subject.into_parts()) {
-                    ((client, None), (subject, None)) => {
+                    ((Some(client), None) | (None, Some(client)), (Some(subject), None))
+                        if is_same_credential(&client, &subject) =>
+                    {
+                        self.half_is_missing(ambient)
+                    }
+                    (_, (None, _)) => self.half_is_missing(ambient),
+                    ((Some(client), None) | (None, Some(client)), (Some(subject), None)) => {
                         let mut pair =
                             stripped.into_iter().fold(Identity::with_client(subject, client), Identity::stripping);
                         if left_authorization {
@@ -180,14 +198,17 @@ impl<C, S> Both<C, S> {
                         .into(),
                 }
             }
-            (Outcome::Absent, Outcome::Verified(_)) | (Outcome::Verified(_), Outcome::Absent) => self.half_is_missing(),
+            (Outcome::Absent, Outcome::Verified(half)) | (Outcome::Verified(half), Outcome::Absent) => {
+                self.half_is_missing(half.is_ambient())
+            }
         }
     }
 
-    fn half_is_missing(&self) -> Outcome {
-        Rejection::new(RejectionKind::Unauthenticated, "one of the two credentials is missing")
-            .with_challenges(self.challenges.clone())
-            .into()
+    /// Where the half that is there came by itself, nobody tried to authenticate.
+    fn half_is_missing(&self, ambient: bool) -> Outcome {
+        let rejection = Rejection::new(RejectionKind::Unauthenticated, "one of the two credentials is missing")
+            .with_challenges(self.challenges.clone());
+        if ambient { Outcome::RefusedIfNeeded(rejection) } else { rejection.into() }
     }
 }
 
@@ -213,6 +234,10 @@ impl<C: Authenticator, S: Authenticator> Authenticator for Both<C, S> {
         let subject = self.subject.authenticate(head, at).await;
         self.join(client, subject)
     }
+}
+
+fn is_same_credential(one: &Principal, other: &Principal) -> bool {
+    one.is_same_as(other) && one.credential() == other.credential() && one.credential_id() == other.credential_id()
 }
 
 fn union(lists: impl IntoIterator<Item = Vec<HeaderName>>) -> Vec<HeaderName> {

@@ -42,6 +42,7 @@ struct Shared {
     headers: Box<[HeaderName]>,
     allow_anonymous: bool,
     plain_http: bool,
+    no_store: bool,
 }
 
 impl AuthnLayer {
@@ -55,6 +56,7 @@ impl AuthnLayer {
             authenticator: Arc::new(authenticator),
             allow_anonymous: false,
             plain_http: false,
+            no_store: false,
         };
         Self { shared: Arc::new(shared) }
     }
@@ -70,6 +72,13 @@ impl AuthnLayer {
     /// Reads credentials although nothing outside enforces HTTPS. Whoever can read the wire then has them.
     pub fn dangerous_plain_http(mut self) -> Self {
         Arc::make_mut(&mut self.shared).plain_http = true;
+        self
+    }
+
+    /// Sends `Cache-Control: no-store` in place of `private`: not even the client's own cache keeps the response. A header
+    /// that the handler set stays.
+    pub fn no_store(mut self) -> Self {
+        Arc::make_mut(&mut self.shared).no_store = true;
         self
     }
 
@@ -113,10 +122,17 @@ impl AuthnLayer {
             ));
         }
         let stripped = identity.take_stripped();
-        let (subject, client) = identity.into_parts();
-        envelope.subject = Some(subject);
-        envelope.client_identity = client;
-        Ok(Authenticated { private: true, challenges: self.shared.challenges.clone(), stripped })
+        (envelope.subject, envelope.client_identity) = identity.into_parts();
+        let shared = &*self.shared;
+        if envelope.subject.is_none() {
+            if !shared.allow_anonymous {
+                let rejection = Rejection::new(RejectionKind::Unauthenticated, "an application, and nobody acts");
+                return Err(self.with_challenges(rejection));
+            }
+            envelope.challenges = shared.challenges.clone();
+        }
+        let cache = Some(if shared.no_store { "no-store" } else { "private" });
+        Ok(Authenticated { cache, challenges: shared.challenges.clone(), stripped })
     }
 
     /// The fields that its authenticator reads.
@@ -128,7 +144,7 @@ impl AuthnLayer {
     /// Who needs an identity further inside offers these challenges.
     fn passed_anonymously(&self, envelope: &mut Envelope) -> Authenticated {
         envelope.challenges = self.shared.challenges.clone();
-        Authenticated { private: false, challenges: self.shared.challenges.clone(), stripped: Vec::new() }
+        Authenticated { cache: None, challenges: self.shared.challenges.clone(), stripped: Vec::new() }
     }
 
     /// Every `401` carries a challenge (RFC 9110 §15.5.2): the authenticator's own, or else those of this layer.
@@ -216,8 +232,8 @@ impl Step for AuthnLayer {
 /// What a response from further inside must carry.
 #[derive(Debug)]
 pub(crate) struct Authenticated {
-    /// It is for one identity alone.
-    private: bool,
+    /// The `Cache-Control` of what is for one identity alone.
+    cache: Option<&'static str>,
     challenges: Challenges,
     /// Header fields of the request that end here.
     stripped: Vec<HeaderName>,
@@ -226,8 +242,10 @@ pub(crate) struct Authenticated {
 impl Amend for Authenticated {
     fn amend(self, status: StatusCode, headers: &mut HeaderMap) {
         // Two look-ups are faster than an entry.
-        if self.private && !headers.contains_key(header::CACHE_CONTROL) {
-            headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private"));
+        if let Some(cache) = self.cache
+            && !headers.contains_key(header::CACHE_CONTROL)
+        {
+            headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(cache));
         }
         // A handler's own 401 needs a challenge as well (RFC 9110 §15.5.2); the ones that it sent are left alone.
         if status == StatusCode::UNAUTHORIZED && !headers.contains_key(header::WWW_AUTHENTICATE) {

@@ -30,12 +30,13 @@ pub struct AuthenticatorFixture {
     good: Vec<Request<()>>,
     bad: Vec<Request<()>>,
     absent: Vec<Request<()>>,
+    in_connection: bool,
 }
 
 impl AuthenticatorFixture {
     /// No requests yet; all of them will be sent at this time.
     pub const fn new(at: Instants) -> Self {
-        Self { at, good: Vec::new(), bad: Vec::new(), absent: Vec::new() }
+        Self { at, good: Vec::new(), bad: Vec::new(), absent: Vec::new(), in_connection: false }
     }
 
     /// Adds a request with a good credential. One at least.
@@ -47,6 +48,13 @@ impl AuthenticatorFixture {
     /// Adds a request with a credential of the right kind that is not accepted. One at least.
     pub fn bad(mut self, request: Request<()>) -> Self {
         self.bad.push(request);
+        self
+    }
+
+    /// Says that credentials of this kind are facts of the connection, such as a certificate, and in no header field. The
+    /// requests carry a [`Connection`](crate::Connection) then.
+    pub const fn in_connection(mut self) -> Self {
+        self.in_connection = true;
         self
     }
 
@@ -63,17 +71,23 @@ impl AuthenticatorFixture {
 /// If the authenticator breaks the contract of its trait, a request of the fixture does not come to what it should, or the
 /// fixture lacks one of the three kinds.
 pub async fn authenticator(authenticator: &dyn Authenticator, fixture: &AuthenticatorFixture) {
-    let AuthenticatorFixture { at, good, bad, absent } = fixture;
+    let AuthenticatorFixture { at, good, bad, absent, in_connection } = fixture;
     for (kind, requests) in [("good", good), ("bad", bad), ("absent", absent)] {
         assert!(!requests.is_empty(), "the fixture needs a {kind} request");
     }
     assert!(!authenticator.challenges().is_empty(), "a 401 needs a challenge (RFC 9110 §15.5.2)");
-    assert!(!authenticator.credential_headers().is_empty(), "a credential comes in some header field");
+    assert_eq!(
+        authenticator.credential_headers().is_empty(),
+        *in_connection,
+        "a credential comes in some header field, or the fixture says that it is of the connection"
+    );
 
     for request in good {
         let outcome = ask(authenticator, request, *at).await;
         assert!(matches!(outcome, Outcome::Verified(_)), "a good credential is verified, not {outcome:?}");
-        nothing_twice(authenticator, request, *at).await;
+        if !in_connection {
+            nothing_twice(authenticator, request, *at).await;
+        }
         nothing_unclaimed_beside(authenticator, request, *at).await;
     }
     for request in bad {

@@ -23,11 +23,11 @@ impl<'a> Host<'a> {
                 text.split_at_checked(inside.len().checked_add(2)?)?
             }
             None => {
-                let (name, port) = text.split_at_checked(text.find(':').unwrap_or(text.len()))?;
-                if !is_name(name) {
+                let end = text.bytes().position(|byte| !is_name_byte(byte)).unwrap_or(text.len());
+                if !matches!(end, 1..=MAX_NAME_LEN) {
                     return None;
                 }
-                (name, port)
+                text.split_at_checked(end)?
             }
         };
         let port = match port.strip_prefix(':') {
@@ -50,9 +50,8 @@ impl<'a> Host<'a> {
     }
 }
 
-fn is_name(name: &str) -> bool {
-    matches!(name.len(), 1..=MAX_NAME_LEN)
-        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_'))
+const fn is_name_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_')
 }
 
 #[cfg(test)]

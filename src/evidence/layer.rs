@@ -9,7 +9,7 @@ use super::{
     walk,
 };
 use crate::{
-    client::{AddressSource, ClientInfo, Connection},
+    client::{AddressSource, ClientInfo, Connection, ForwardedCertificate},
     clock::{Clock, SystemClock},
     context::{Envelope, Stage},
     gate::{Amend, Gate, Step},
@@ -20,7 +20,10 @@ use crate::{
 
 /// The record's word for a forwarding header that does not parse where it matters.
 const MALFORMED: &str = "malformed_forwarding_header";
-/// The record's word for forwarding headers that nobody vouches for.
+/// The record's word for a certificate header that does not parse.
+#[cfg(feature = "client-cert")]
+const MALFORMED_CERTIFICATE: &str = "malformed_client_certificate_header";
+/// The record's word for forwarding and identity headers that nobody vouches for.
 pub(crate) const REMOVED: &str = "forwarding_headers_removed";
 
 /// Finds out who is calling, and over what. See the [module docs](crate::evidence).
@@ -59,34 +62,65 @@ impl EvidenceLayer {
         self
     }
 
-    /// The family that this connection's peer is believed in.
-    fn believed(&self, connection: Option<Connection>) -> Option<(std::net::IpAddr, Family)> {
-        let peer = connection?.peer()?.ip().to_canonical();
-        let family = self.shared.proxies.family()?;
-        self.shared.proxies.contains(peer).then_some((peer, family))
-    }
-
     fn observe(&self, head: &RequestHead<'_>, envelope: &mut Envelope) -> Strip {
+        let proxies = &self.shared.proxies;
         let connection = head.connection();
-        let believed = self.believed(connection);
-        envelope.client = match believed {
-            Some((peer, family)) => {
-                let found = walk::walk(head.headers(), peer, family, &self.shared.proxies);
-                let source = if found.malformed {
-                    envelope.trail.flag(MALFORMED);
-                    AddressSource::MalformedProxyHeader
-                } else {
-                    AddressSource::Proxy
-                };
-                Some(ClientInfo::from_proxy(found.address, source, found.secure, found.host))
-            }
-            None => connection.map(ClientInfo::from_connection),
+        let believed = connection.as_ref().and_then(|connection| proxies.believed(connection));
+        envelope.client = match (believed, connection) {
+            (Some(family), Some(connection)) => Some(self.through_proxy(family, &connection, head.headers(), envelope)),
+            (_, connection) => connection.map(ClientInfo::from_connection),
         };
-        let strip = Strip::needed(head.headers(), believed.map(|(_, family)| family));
+        let strip = Strip::needed(head.headers(), believed, proxies);
         if strip != Strip::Nothing {
+            proxies.count_removed();
             envelope.trail.flag(REMOVED);
         }
         strip
+    }
+
+    /// What a trusted proxy says.
+    fn through_proxy(
+        &self,
+        family: Family,
+        connection: &Connection,
+        headers: &HeaderMap,
+        envelope: &mut Envelope,
+    ) -> ClientInfo {
+        let proxies = &self.shared.proxies;
+        let peer = connection.peer().map(|peer| peer.ip().to_canonical());
+        let found = walk::walk(headers, peer, family, proxies);
+        let source = if found.malformed {
+            proxies.count_malformed();
+            envelope.trail.flag(MALFORMED);
+            AddressSource::MalformedProxyHeader
+        } else {
+            AddressSource::Proxy
+        };
+        let certificate = self.certificate(&found, headers, envelope);
+        ClientInfo::from_proxy(found.address, source, found.secure, found.host, certificate)
+    }
+
+    #[cfg(not(feature = "client-cert"))]
+    fn certificate(&self, _: &walk::Found, _: &HeaderMap, _: &mut Envelope) -> ForwardedCertificate {
+        ForwardedCertificate::None
+    }
+
+    /// The certificate that the proxy forwards. A client that did not come over HTTPS has shown none.
+    #[cfg(feature = "client-cert")]
+    fn certificate(&self, found: &walk::Found, headers: &HeaderMap, envelope: &mut Envelope) -> ForwardedCertificate {
+        let proxies = &self.shared.proxies;
+        let Some(header) = proxies.certificate_header() else { return ForwardedCertificate::None };
+        let told = match header.read(headers) {
+            ForwardedCertificate::Known(_) if !found.secure => {
+                ForwardedCertificate::Malformed("is told of a client that did not come over HTTPS")
+            }
+            told => told,
+        };
+        if matches!(told, ForwardedCertificate::Malformed(_)) {
+            proxies.count_malformed();
+            envelope.trail.flag(MALFORMED_CERTIFICATE);
+        }
+        told
     }
 }
 
@@ -118,7 +152,7 @@ impl Step for EvidenceLayer {
     }
 
     fn amend_request(&self, memo: &Strip, headers: &mut HeaderMap) {
-        memo.apply(headers);
+        memo.apply(headers, &self.shared.proxies);
     }
 }
 

@@ -7,8 +7,11 @@
 //! 1. if the connection's peer is none of the [`TrustedProxies`], the connection alone counts;
 //! 2. if it is one, the walk goes from the right through the configured header family, as long as it meets trusted
 //!    proxies; the first address that is none of them is the client's;
-//! 3. forwarding headers that no trusted proxy vouches for are removed before the handler can read them: all of them from
-//!    a stranger, those of the other family from a proxy.
+//! 3. forwarding and identity headers that no trusted proxy vouches for are removed before the handler can read them: all of
+//!    them from a stranger, those of the other family from a proxy.
+//!
+//! Proxies can be [counted](TrustedProxies::with_hops) instead of recognised, tell [one address](TrustedProxies::address_header)
+//! alone, or announce their clients in the PROXY protocol ([`ProxyProtocol`]), which the listeners read.
 //!
 //! | what came | address | HTTPS | in the record |
 //! |---|---|---|---|
@@ -17,7 +20,7 @@
 //! | a trusted proxy, no header | the proxy | if the proxy says `https` | |
 //! | a trusted proxy, `unknown` or a hidden name | the last trusted proxy | if the proxy says `https` for that hop | |
 //! | a trusted proxy, garbage, more than 64 elements, more than 8 KiB | the last trusted proxy | no | `malformed_forwarding_header` |
-//! | a Unix socket | none | no | |
+//! | a Unix socket that is not [trusted](TrustedProxies::and_unix_sockets) | none | no | |
 //! | no [`Connection`](crate::Connection) in the request | unknown | unknown | |
 //!
 //! Without a `Connection`, and without a `ConnectInfo` of axum, no client is known; a layer that needs one refuses with
@@ -54,16 +57,26 @@
 //! # }
 //! ```
 
+#[cfg(feature = "client-cert")]
+mod certificate;
 mod forwarded;
 mod host;
 mod layer;
 mod node;
+mod proxy_protocol;
 mod strip;
 mod trust;
 mod walk;
+#[cfg(feature = "client-cert")]
+mod xfcc;
 
+#[cfg(feature = "client-cert")]
+pub use certificate::CertificateHeader;
 pub(crate) use host::Host;
 pub use layer::EvidenceLayer;
 pub(crate) use layer::REMOVED;
+#[cfg(feature = "tls-listener")]
+pub(crate) use proxy_protocol::PREFIX_LEN;
+pub use proxy_protocol::{ProxyHeader, ProxyHeaderError, ProxyProtocol};
 pub(crate) use strip::any_forwarding;
-pub use trust::TrustedProxies;
+pub use trust::{EvidenceCounts, TrustedProxies};

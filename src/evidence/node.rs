@@ -1,6 +1,6 @@
 //! The words that proxies use for the other end: addresses, `unknown`, hidden names (RFC 7239 §6), and schemes.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Whom an element names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,7 +20,11 @@ impl Node {
     }
 
     /// As people write it in `X-Forwarded-For`: also IPv6 without brackets.
-    pub(super) fn lenient(text: &str) -> Self {
+    pub(super) fn lenient(text: &[u8]) -> Self {
+        if let Some(address) = ipv4(text) {
+            return Self::Address(IpAddr::V4(address));
+        }
+        let Ok(text) = std::str::from_utf8(text) else { return Self::Invalid };
         match ipv6(text) {
             Some(address) => Self::address(address.into()),
             None => Self::strict(text),
@@ -47,6 +51,25 @@ impl Node {
     fn address(address: IpAddr) -> Self {
         Self::Address(address.to_canonical())
     }
+}
+
+/// Four numbers without leading zeros, as std reads them, in a fraction of the time: most clients of most services are
+/// written so.
+fn ipv4(text: &[u8]) -> Option<Ipv4Addr> {
+    let (mut address, mut number, mut digits, mut dots) = (0_u32, 0_u32, 0_u32, 0_u32);
+    for byte in text {
+        match byte {
+            b'0'..=b'9' if digits == 0 || (digits < 3 && number != 0) => {
+                number = number * 10 + u32::from(byte - b'0');
+                digits += 1;
+            }
+            b'.' if digits > 0 && dots < 3 && number < 256 => {
+                (address, number, digits, dots) = (address << 8 | number, 0, 0, dots + 1);
+            }
+            _ => return None,
+        }
+    }
+    (dots == 3 && digits > 0 && number < 256).then(|| Ipv4Addr::from(address << 8 | number))
 }
 
 fn ipv6(text: &str) -> Option<Ipv6Addr> {
@@ -78,6 +101,8 @@ pub(super) fn is_secure_scheme(scheme: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn address(text: &str) -> Node {
@@ -130,7 +155,15 @@ mod tests {
             ("192.0.2.43:443", address("192.0.2.43")),
             ("2001:db8::17:443:", Node::Invalid),
         ] {
-            assert_eq!(Node::lenient(text), node, "{text}");
+            assert_eq!(Node::lenient(text.as_bytes()), node, "{text}");
+        }
+    }
+    proptest! {
+        #[test]
+        fn numbers_are_read_as_std_reads_them(text in r"(0|1|25|256|255|01|99|\.|:|x| ){0,9}", address in any::<[u8; 4]>()) {
+            prop_assert_eq!(ipv4(text.as_bytes()), text.parse().ok());
+            let address = Ipv4Addr::from(address);
+            prop_assert_eq!(ipv4(address.to_string().as_bytes()), Some(address));
         }
     }
 }

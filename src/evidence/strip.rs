@@ -1,8 +1,8 @@
-//! The forwarding headers of a request, and which of them a handler must not see.
+//! The forwarding and identity headers of a request, and which of them a handler must not see.
 
 use http::{HeaderMap, HeaderName};
 
-use super::trust::Family;
+use super::trust::{Family, TrustedProxies};
 
 /// What is removed before the request goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,16 +14,20 @@ pub(crate) enum Strip {
 
 impl Strip {
     /// Looks at each name once; allocates nothing.
-    pub(super) fn needed(headers: &HeaderMap, believed: Option<Family>) -> Self {
-        if headers.keys().any(|name| is_stray(name, believed)) { Self::AllBut(believed) } else { Self::Nothing }
+    pub(super) fn needed(headers: &HeaderMap, believed: Option<Family>, proxies: &TrustedProxies) -> Self {
+        if headers.keys().any(|name| is_stray(name, believed, proxies)) {
+            Self::AllBut(believed)
+        } else {
+            Self::Nothing
+        }
     }
 
-    pub(super) fn apply(self, headers: &mut HeaderMap) {
+    pub(super) fn apply(self, headers: &mut HeaderMap, proxies: &TrustedProxies) {
         match self {
             Self::Nothing => {}
             Self::AllBut(believed) => {
                 let stray: Vec<HeaderName> =
-                    headers.keys().filter(|name| is_stray(name, believed)).map(HeaderName::clone).collect();
+                    headers.keys().filter(|name| is_stray(name, believed, proxies)).map(HeaderName::clone).collect();
                 for name in stray {
                     headers.remove(name);
                 }
@@ -34,40 +38,77 @@ impl Strip {
 
 /// Whether this crate's layers would take the request for a forwarded one.
 pub(crate) fn any_forwarding(headers: &HeaderMap) -> bool {
-    headers.keys().any(|name| is_stray(name, None))
+    headers.keys().any(|name| matches!(Kind::of(name.as_str()), Some(Kind::Of(_) | Kind::Other)))
 }
 
-fn is_stray(name: &HeaderName, believed: Option<Family>) -> bool {
+fn is_stray(name: &HeaderName, believed: Option<Family>, proxies: &TrustedProxies) -> bool {
+    if proxies.names_field(name) {
+        return believed.is_none();
+    }
     match Kind::of(name.as_str()) {
         None => false,
         Some(Kind::Of(family)) => believed != Some(family),
-        Some(Kind::Other) => true,
+        Some(Kind::Other | Kind::Certificate) => true,
+        Some(Kind::Identity) => believed.is_none(),
     }
 }
 
-/// A forwarding header.
+/// A header that a proxy writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
+    /// Of a family that can be configured.
     Of(Family),
-    /// Of no family that can be configured, or spelt so that only a gateway would take it for one.
+    /// Of no such family, or spelt so that only a gateway would take it for one.
     Other,
+    /// It says what certificate the client had. Only the configured one counts.
+    Certificate,
+    /// It says who the client is.
+    Identity,
 }
 
 impl Kind {
+    /// Most names are told apart by their first byte.
     fn of(name: &str) -> Option<Self> {
         match name.as_bytes() {
-            b"forwarded" => Some(Self::Of(Family::Forwarded)),
             [b'x', b'-' | b'_', rest @ ..] => Self::of_x(name, rest),
+            b"forwarded" => Some(Self::Of(Family::Forwarded)),
+            [b'c', rest @ ..] if begins(rest, "lient-cert") => Some(Self::Certificate),
+            [b's', rest @ ..] if begins(rest, "sl-client-") => Some(Self::Certificate),
+            [b'r', rest @ ..] if is(rest, "emote-user") || begins(rest, "emote-user-") => Some(Self::Identity),
             _ => None,
         }
     }
 
     fn of_x(name: &str, rest: &[u8]) -> Option<Self> {
-        if rest.starts_with(b"forwarded") {
-            let family = name.starts_with("x-forwarded-") && !name.contains('_');
-            return Some(if family { Self::Of(Family::XForwarded) } else { Self::Other });
+        let first = rest.first()?;
+        match first {
+            b'f' if is(rest, "forwarded-client-cert") => Some(Self::Certificate),
+            b'f' if begins(rest, "forwarded") => {
+                let family = name.starts_with("x-forwarded-") && !name.contains('_');
+                Some(if family { Self::Of(Family::XForwarded) } else { Self::Other })
+            }
+            b'r' if is(rest, "real-ip") => Some(Self::Other),
+            b'r' if is(rest, "remote-user") => Some(Self::Identity),
+            b'a' if begins(rest, "amzn-mtls-clientcert") || begins(rest, "arr-clientcert") => Some(Self::Certificate),
+            b'a' if begins(rest, "auth-request-") || begins(rest, "amzn-oidc-") => Some(Self::Identity),
+            b'a' if begins(rest, "authenticated-") => Some(Self::Identity),
+            b'c' if begins(rest, "client-cert") => Some(Self::Certificate),
+            b'g' if begins(rest, "goog-authenticated-user-") || begins(rest, "goog-iap-jwt") => Some(Self::Identity),
+            b's' if begins(rest, "ssl-client-") || begins(rest, "ssl-cert") => Some(Self::Certificate),
+            b't' if begins(rest, "tls-client-") => Some(Self::Certificate),
+            _ => None,
         }
-        matches!(rest, [b'r', b'e', b'a', b'l', b'-' | b'_', b'i', b'p']).then_some(Self::Other)
     }
+}
+
+/// Whether a name is this one; an underscore is as good as a hyphen.
+fn is(name: &[u8], other: &str) -> bool {
+    name.len() == other.len() && begins(name, other)
+}
+
+fn begins(name: &[u8], with: &str) -> bool {
+    let same = |(byte, expected): (&u8, u8)| *byte == expected || (*byte == b'_' && expected == b'-');
+    name.len() >= with.len() && name.iter().zip(with.bytes()).all(same)
 }
 
 #[cfg(test)]
@@ -76,7 +117,7 @@ mod tests {
 
     use super::*;
 
-    const ALL: [&str; 13] = [
+    const FORWARDING: [&str; 12] = [
         "forwarded",
         "x-forwarded",
         "x-forwarded-for",
@@ -84,46 +125,93 @@ mod tests {
         "x-forwarded-host",
         "x-forwarded-port",
         "x-forwarded-prefix",
-        "x-forwarded-server",
-        "x-forwarded-client-cert",
+        "x-forwarded-user",
         "x-real-ip",
         "x_forwarded_for",
         "x-forwarded_for",
         "x_real_ip",
     ];
+    const CERTIFICATE: [&str; 10] = [
+        "x-forwarded-client-cert",
+        "x_forwarded_client_cert",
+        "client-cert",
+        "client-cert-chain",
+        "client_cert",
+        "ssl-client-cert",
+        "x-ssl-client-verify",
+        "x-client-cert",
+        "x-arr-clientcert",
+        "x-amzn-mtls-clientcert-leaf",
+    ];
+    const IDENTITY: [&str; 6] = [
+        "remote-user",
+        "x-remote-user",
+        "remote_user",
+        "x-auth-request-email",
+        "x-goog-authenticated-user-id",
+        "x-amzn-oidc-identity",
+    ];
+    const OTHERS: [&str; 8] =
+        ["client", "forwarded-x", "host", "remote", "ssl", "x-real-ip-address", "x-request-id", "x-ssl"];
 
-    fn left(believed: Option<Family>) -> Vec<String> {
+    fn left(believed: Option<Family>, proxies: &TrustedProxies) -> Vec<String> {
         let mut headers = HeaderMap::new();
-        for name in ALL.into_iter().chain(["host", "x-request-id", "forwarded-x", "x-real-ip-address"]) {
+        for name in FORWARDING.into_iter().chain(CERTIFICATE).chain(IDENTITY).chain(OTHERS) {
             headers.append(name, HeaderValue::from_static("a"));
             headers.append(name, HeaderValue::from_static("b"));
         }
-        let strip = Strip::needed(&headers, believed);
+        let strip = Strip::needed(&headers, believed, proxies);
         assert_eq!(strip, Strip::AllBut(believed));
-        strip.apply(&mut headers);
+        strip.apply(&mut headers, proxies);
         let mut left: Vec<_> = headers.keys().map(ToString::to_string).collect();
         left.sort();
         left
     }
 
+    fn sorted(names: &[&[&str]]) -> Vec<String> {
+        let mut names: Vec<String> = names.iter().flat_map(|names| names.iter().map(ToString::to_string)).collect();
+        names.sort();
+        names
+    }
+
     #[test]
     fn only_the_believed_family_stays() {
-        let others = ["forwarded-x", "host", "x-real-ip-address", "x-request-id"];
-        assert_eq!(left(None), others);
-        assert_eq!(
-            left(Some(Family::Forwarded)),
-            ["forwarded", "forwarded-x", "host", "x-real-ip-address", "x-request-id"]
-        );
-        let x_forwarded = left(Some(Family::XForwarded));
-        assert_eq!(x_forwarded.iter().filter(|name| name.starts_with("x-forwarded-")).count(), 7);
-        assert_eq!(x_forwarded.len(), 7 + others.len());
+        let forwarded = TrustedProxies::forwarded(["10.0.12.7"]).unwrap();
+        assert_eq!(left(None, &forwarded), sorted(&[&OTHERS]));
+        assert_eq!(left(Some(Family::Forwarded), &forwarded), sorted(&[&OTHERS, &IDENTITY, &["forwarded"]]));
+        let x_forwarded = TrustedProxies::x_forwarded(["10.0.12.7"]).unwrap();
+        let family: Vec<_> = FORWARDING.into_iter().filter(|name| name.starts_with("x-forwarded-")).collect();
+        assert_eq!(left(Some(Family::XForwarded), &x_forwarded), sorted(&[&OTHERS, &IDENTITY, &family]));
+    }
+
+    #[test]
+    fn a_field_that_is_named_stays_from_a_proxy_and_goes_from_others() {
+        let name = HeaderName::from_static("x-real-ip");
+        let proxies = TrustedProxies::address_header(name, ["10.0.12.7"]).unwrap();
+        assert_eq!(left(Some(Family::Address), &proxies), sorted(&[&OTHERS, &IDENTITY, &["x-real-ip"]]));
+        assert_eq!(left(None, &proxies), sorted(&[&OTHERS]));
+        let name = HeaderName::from_static("x-request-id");
+        let unusual = TrustedProxies::address_header(name, ["10.0.12.7"]).unwrap();
+        let others: Vec<_> = OTHERS.into_iter().filter(|name| *name != "x-request-id").collect();
+        assert_eq!(left(None, &unusual), sorted(&[&others]));
+    }
+
+    #[cfg(feature = "client-cert")]
+    #[test]
+    fn the_named_certificate_header_alone_stays() {
+        let proxies = TrustedProxies::forwarded(["10.0.12.7"]).unwrap();
+        let proxies = proxies.with_client_certificates(crate::evidence::CertificateHeader::client_cert());
+        let stay = ["forwarded", "client-cert"];
+        assert_eq!(left(Some(Family::Forwarded), &proxies), sorted(&[&OTHERS, &IDENTITY, &stay]));
+        assert_eq!(left(None, &proxies), sorted(&[&OTHERS]));
     }
 
     #[test]
     fn nothing_is_removed_where_nothing_is_stray() {
         let mut headers = HeaderMap::new();
         headers.insert("x-forwarded-for", HeaderValue::from_static("192.0.2.1"));
-        assert_eq!(Strip::needed(&headers, Some(Family::XForwarded)), Strip::Nothing);
+        let proxies = TrustedProxies::x_forwarded(["10.0.12.7"]).unwrap();
+        assert_eq!(Strip::needed(&headers, Some(Family::XForwarded), &proxies), Strip::Nothing);
         assert!(any_forwarding(&headers));
     }
 }

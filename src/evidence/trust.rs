@@ -1,14 +1,26 @@
 //! Which proxies are believed, and which headers they write.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{
+    net::IpAddr,
+    num::NonZeroU8,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
+use http::HeaderName;
 use ipnet::{IpNet, Ipv4Net};
 
-use crate::error::ConfigError;
+#[cfg(feature = "client-cert")]
+use super::certificate::CertificateHeader;
+use crate::{client::Connection, error::ConfigError};
 
 /// The widest networks that are accepted without a `dangerous_` name.
 const WIDEST_V4: u8 = 16;
 const WIDEST_V6: u8 = 32;
+/// The most proxies in a row that can be counted: as many as a header may have elements.
+const MAX_HOPS: u8 = 64;
 
 /// The proxies whose word about the client counts, and the one family of headers in which they give it.
 ///
@@ -29,8 +41,16 @@ const WIDEST_V6: u8 = 32;
 #[must_use]
 #[derive(Clone, Debug)]
 pub struct TrustedProxies {
-    networks: Arc<[IpNet]>,
+    networks: Arc<[Network]>,
+    unix_sockets: bool,
     family: Option<Family>,
+    hops: Option<NonZeroU8>,
+    /// Of [`Family::Address`].
+    address: Option<HeaderName>,
+    scheme: Option<HeaderName>,
+    #[cfg(feature = "client-cert")]
+    certificate: Option<CertificateHeader>,
+    counts: EvidenceCounts,
 }
 
 /// The header fields that a proxy describes its client in.
@@ -40,12 +60,24 @@ pub(crate) enum Family {
     XForwarded,
     /// `Forwarded` (RFC 7239).
     Forwarded,
+    /// One field with one address.
+    Address,
 }
 
 impl TrustedProxies {
     /// Nobody is believed; the default for a service that clients reach directly.
     pub fn none() -> Self {
-        Self { networks: Arc::default(), family: None }
+        Self {
+            networks: Arc::default(),
+            unix_sockets: false,
+            family: None,
+            hops: None,
+            address: None,
+            scheme: None,
+            #[cfg(feature = "client-cert")]
+            certificate: None,
+            counts: EvidenceCounts::default(),
+        }
     }
 
     /// These proxies are believed in `X-Forwarded-For`, `X-Forwarded-Proto` and `X-Forwarded-Host`.
@@ -63,6 +95,23 @@ impl TrustedProxies {
     /// As [`x_forwarded`](Self::x_forwarded).
     pub fn forwarded<I: IntoIterator<Item: AsRef<str>>>(networks: I) -> Result<Self, ConfigError> {
         Self::read(networks, Family::Forwarded, Width::Narrow)
+    }
+
+    /// These proxies are believed in one field that holds one address, such as `X-Real-IP` or `CF-Connecting-IP`. They
+    /// must overwrite it. Nothing is known of the scheme then, so every client counts as one over plain HTTP, unless
+    /// [`with_scheme_header`](Self::with_scheme_header) names the field that tells.
+    ///
+    /// # Errors
+    /// As [`x_forwarded`](Self::x_forwarded), or if the field is `X-Forwarded-For` or `Forwarded`, which hold lists, or
+    /// `Host`.
+    pub fn address_header<I: IntoIterator<Item: AsRef<str>>>(
+        name: HeaderName,
+        networks: I,
+    ) -> Result<Self, ConfigError> {
+        if matches!(name.as_str(), "x-forwarded-for" | "forwarded" | "host") {
+            return Err(ConfigError::new("address header", name.as_str(), "is not a field with one address"));
+        }
+        Ok(Self { address: Some(name), ..Self::read(networks, Family::Address, Width::Narrow)? })
     }
 
     /// As [`x_forwarded`](Self::x_forwarded), for networks of any width. Everybody in them can pose as any client, and
@@ -83,23 +132,106 @@ impl TrustedProxies {
         Self::read(networks, Family::Forwarded, Width::Any)
     }
 
+    /// Counts proxies instead of recognising each by its address: the request comes through exactly so many, and only the
+    /// last, which connects to this process, must be one of the networks. The client is the element at this place, from
+    /// the right. A list that is shorter means that somebody went around a proxy: it counts as malformed.
+    ///
+    /// For proxies whose addresses change. One that is left out lets the client choose its address.
+    ///
+    /// # Errors
+    /// If the count is not 1 to 64, or the family has no list.
+    pub fn with_hops(mut self, count: u8) -> Result<Self, ConfigError> {
+        let hops = NonZeroU8::new(count).filter(|count| count.get() <= MAX_HOPS);
+        if hops.is_none() || !matches!(self.family, Some(Family::XForwarded | Family::Forwarded)) {
+            let problem = "is not accepted: 1 to 64 proxies, of a family that has a list";
+            return Err(ConfigError::new("hops", count.to_string(), problem));
+        }
+        self.hops = hops;
+        Ok(self)
+    }
+
+    /// Reads the scheme from this field, for [`address_header`](Self::address_header): `https` alone means HTTPS. The
+    /// proxy must overwrite it.
+    ///
+    /// # Errors
+    /// If the family is another one, which tells the scheme in a field of its own.
+    pub fn with_scheme_header(mut self, name: HeaderName) -> Result<Self, ConfigError> {
+        if self.family != Some(Family::Address) {
+            return Err(ConfigError::new("scheme header", name.as_str(), "is read beside an address header alone"));
+        }
+        self.scheme = Some(name);
+        Ok(self)
+    }
+
+    /// Believes whoever connects through a Unix socket as well: a proxy on this machine. Who may open the socket is up to
+    /// the permissions of the file.
+    pub const fn and_unix_sockets(mut self) -> Self {
+        self.unix_sockets = true;
+        self
+    }
+
+    /// Believes these proxies about their clients' certificates, too, in this header. They must have **verified** the
+    /// certificate, and overwrite the header or remove it where there is none.
+    #[cfg(feature = "client-cert")]
+    pub fn with_client_certificates(mut self, header: CertificateHeader) -> Self {
+        self.certificate = Some(header);
+        self
+    }
+
     /// Whether the address is one of the proxies. IPv4-mapped IPv6 counts as IPv4.
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {
-        let address = address.to_canonical();
-        self.networks.iter().any(|network| network.contains(&address))
+        contain(&self.networks, address)
     }
 
-    pub(super) const fn family(&self) -> Option<Family> {
-        self.family
+    /// What was removed and what did not parse so far. Take it before the proxies go into a layer or a `Stack`.
+    #[must_use]
+    pub fn counts(&self) -> EvidenceCounts {
+        self.counts.clone()
+    }
+
+    pub(super) fn count_malformed(&self) {
+        self.counts.0.malformed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn count_removed(&self) {
+        self.counts.0.removed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The family that the connection's other end is believed in.
+    pub(super) fn believed(&self, connection: &Connection) -> Option<Family> {
+        let trusted = match connection.peer() {
+            Some(peer) => self.contains(peer.ip()),
+            None => self.unix_sockets && connection.is_unix_socket(),
+        };
+        self.family.filter(|_| trusted)
+    }
+
+    pub(super) fn hops(&self) -> Option<usize> {
+        self.hops.map(|hops| usize::from(hops.get()))
+    }
+
+    pub(super) const fn names(&self) -> (Option<&HeaderName>, Option<&HeaderName>) {
+        (self.address.as_ref(), self.scheme.as_ref())
+    }
+
+    /// Whether the configuration says of this field that proxies write it, outside of the families.
+    pub(super) fn names_field(&self, name: &HeaderName) -> bool {
+        #[cfg(feature = "client-cert")]
+        if self.certificate.as_ref().is_some_and(|header| header.name() == name) {
+            return true;
+        }
+        self.address.as_ref() == Some(name) || self.scheme.as_ref() == Some(name)
+    }
+
+    #[cfg(feature = "client-cert")]
+    pub(super) const fn certificate_header(&self) -> Option<&CertificateHeader> {
+        self.certificate.as_ref()
     }
 
     fn read<I: IntoIterator<Item: AsRef<str>>>(items: I, family: Family, width: Width) -> Result<Self, ConfigError> {
-        let networks = items.into_iter().map(|item| network(item.as_ref(), width)).collect::<Result<Arc<[_]>, _>>()?;
-        if networks.is_empty() {
-            return Err(error("[]", "must name a proxy; TrustedProxies::none() trusts nobody"));
-        }
-        Ok(Self { networks, family: Some(family) })
+        let networks = networks("trusted proxies", items, width)?;
+        Ok(Self { networks, family: Some(family), ..Self::none() })
     }
 }
 
@@ -109,13 +241,82 @@ impl Default for TrustedProxies {
     }
 }
 
+/// Counts what was wrong with the evidence of all requests. Clones share the counts.
+#[derive(Clone, Debug, Default)]
+pub struct EvidenceCounts(Arc<Counts>);
+
+#[derive(Debug, Default)]
+struct Counts {
+    malformed: AtomicU64,
+    removed: AtomicU64,
+}
+
+impl EvidenceCounts {
+    /// Requests whose forwarding or certificate header, from a trusted proxy, did not parse where it matters.
+    #[must_use]
+    pub fn malformed(&self) -> u64 {
+        self.0.malformed.load(Ordering::Relaxed)
+    }
+
+    /// Requests that carried forwarding or identity headers which nobody vouches for; they were removed.
+    #[must_use]
+    pub fn removed(&self) -> u64 {
+        self.0.removed.load(Ordering::Relaxed)
+    }
+}
+
 #[derive(Clone, Copy)]
-enum Width {
+pub(super) enum Width {
     Narrow,
     Any,
 }
 
-fn network(text: &str, width: Width) -> Result<IpNet, ConfigError> {
+/// A network, ready to be compared with the address of each request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Network {
+    V4 { base: u32, mask: u32 },
+    V6 { base: u128, mask: u128 },
+}
+
+impl From<IpNet> for Network {
+    fn from(network: IpNet) -> Self {
+        match network {
+            IpNet::V4(v4) => Self::V4 { base: v4.network().to_bits(), mask: v4.netmask().to_bits() },
+            IpNet::V6(v6) => Self::V6 { base: v6.network().to_bits(), mask: v6.netmask().to_bits() },
+        }
+    }
+}
+
+/// Whether the address is in one of these. IPv4-mapped IPv6 counts as IPv4.
+pub(super) fn contain(networks: &[Network], address: IpAddr) -> bool {
+    match address.to_canonical() {
+        IpAddr::V4(address) => {
+            let address = address.to_bits();
+            networks.iter().any(|network| matches!(network, Network::V4 { base, mask } if address & mask == *base))
+        }
+        IpAddr::V6(address) => {
+            let address = address.to_bits();
+            networks.iter().any(|network| matches!(network, Network::V6 { base, mask } if address & mask == *base))
+        }
+    }
+}
+
+/// Reads addresses and networks, at least one.
+pub(super) fn networks<I: IntoIterator<Item: AsRef<str>>>(
+    setting: &'static str,
+    items: I,
+    width: Width,
+) -> Result<Arc<[Network]>, ConfigError> {
+    let read = |item: I::Item| network(setting, item.as_ref(), width).map(Network::from);
+    let networks = items.into_iter().map(read).collect::<Result<Arc<[_]>, _>>()?;
+    if networks.is_empty() {
+        return Err(ConfigError::new(setting, "[]", "must name a proxy"));
+    }
+    Ok(networks)
+}
+
+fn network(setting: &'static str, text: &str, width: Width) -> Result<IpNet, ConfigError> {
+    let error = |value: &str, problem: &str| ConfigError::new(setting, value, problem);
     let written: IpNet = match text.parse::<IpAddr>() {
         Ok(address) => address.into(),
         Err(_) => text.parse().map_err(|source| error(text, "is not an address or a network").caused_by(source))?,
@@ -142,10 +343,6 @@ fn unmapped(network: IpNet) -> Option<IpNet> {
     let Some(v4) = v6.addr().to_ipv4_mapped() else { return Some(network) };
     let prefix = v6.prefix_len().checked_sub(96)?;
     Ipv4Net::new(v4, prefix).ok().map(IpNet::V4)
-}
-
-fn error(value: &str, problem: &str) -> ConfigError {
-    ConfigError::new("trusted proxies", value, problem)
 }
 
 #[cfg(test)]
@@ -197,6 +394,36 @@ mod tests {
     #[test]
     fn nobody_is_nobody() {
         assert!(!TrustedProxies::none().contains("127.0.0.1".parse().unwrap()));
-        assert_eq!(TrustedProxies::default().family(), None);
+        let local = Connection::plain("127.0.0.1:1".parse().unwrap());
+        for connection in [local, Connection::unix_socket(), Connection::unaddressed()] {
+            assert_eq!(TrustedProxies::default().believed(&connection), None);
+        }
+    }
+    #[test]
+    fn a_unix_socket_is_believed_by_choice_and_memory_never() {
+        let alone = TrustedProxies::forwarded(["10.0.12.7"]).unwrap();
+        let local = alone.clone().and_unix_sockets();
+        assert_eq!(alone.believed(&Connection::unix_socket()), None);
+        assert_eq!(local.believed(&Connection::unix_socket()), Some(Family::Forwarded));
+        assert_eq!(local.believed(&Connection::unaddressed()), None);
+        assert_eq!(TrustedProxies::none().and_unix_sockets().believed(&Connection::unix_socket()), None);
+    }
+
+    #[test]
+    fn settings_that_do_not_fit_are_refused() {
+        let name = HeaderName::from_static;
+        let x_forwarded = || TrustedProxies::x_forwarded(["10.0.12.7"]).unwrap();
+        let real_ip = || TrustedProxies::address_header(name("x-real-ip"), ["10.0.12.7"]).unwrap();
+        for hops in [0, 65, 255] {
+            assert_eq!(x_forwarded().with_hops(hops).unwrap_err().value(), hops.to_string());
+        }
+        assert!(x_forwarded().with_hops(64).is_ok());
+        assert!(real_ip().with_hops(1).is_err(), "there is no list");
+        assert!(TrustedProxies::none().with_hops(1).is_err(), "nobody to count from");
+        assert!(x_forwarded().with_scheme_header(name("x-scheme")).is_err());
+        assert!(real_ip().with_scheme_header(name("x-scheme")).is_ok());
+        for list in ["x-forwarded-for", "forwarded", "host"] {
+            assert!(TrustedProxies::address_header(name(list), ["10.0.12.7"]).is_err(), "{list}");
+        }
     }
 }

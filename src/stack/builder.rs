@@ -32,6 +32,7 @@ pub struct StackBuilder {
     plain_http: bool,
     client_limit: Vec<Result<RateLimitLayer, ConfigError>>,
     authn: Vec<AuthnLayer>,
+    no_store: bool,
     principal_limit: Vec<Result<RateLimitLayer, ConfigError>>,
     policy: Vec<Arc<dyn PolicyBackend>>,
     #[cfg(feature = "rbac")]
@@ -98,6 +99,12 @@ impl StackBuilder {
     /// [`both`](crate::authn::both).
     pub fn authenticate(mut self, authenticator: impl Authenticator) -> Self {
         self.authn.push(AuthnLayer::new(authenticator).allow_anonymous());
+        self
+    }
+
+    /// Keeps responses to authenticated requests out of every cache; see [`AuthnLayer::no_store`].
+    pub fn no_store(mut self) -> Self {
+        self.no_store = true;
         self
     }
 
@@ -173,6 +180,7 @@ impl StackBuilder {
             (Some(authn), None, true) => Some(authn.dangerous_plain_http()),
             (authn, _, _) => authn,
         };
+        let authn = authn.map(|authn| if self.no_store { authn.no_store() } else { authn });
         if authn.is_none() {
             let needy = [
                 ("policy", policy.is_some()),

@@ -1,28 +1,38 @@
-use std::{fmt, path::Path, sync::Arc};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use rustls_pki_types::{
     CertificateDer, PrivateKeyDer,
     pem::{self, PemObject},
 };
 use tokio_rustls::rustls::{
-    ServerConfig,
+    ConfigBuilder, ServerConfig, WantsVerifier,
     crypto::aws_lc_rs,
-    sign::{CertifiedKey, SingleCertAndKey},
+    sign::CertifiedKey,
     version::{TLS12, TLS13},
 };
+use x509_parser::{certificate::X509Certificate, prelude::FromDer};
 use zeroize::Zeroizing;
 
-use crate::error::ConfigError;
+use crate::{
+    clock::{Clock, Instants, SystemClock},
+    error::ConfigError,
+};
 
 /// A server's certificate, the chain up to its issuer, and its private key. `Debug` shows none of them.
 ///
-/// The key is checked to belong to the certificate; whether the certificate is expired or for the right name is not.
+/// The key is checked to belong to the certificate, and the certificate to be valid now; whether it is for the right name is
+/// not.
 #[must_use]
 #[derive(Clone)]
 pub struct ServerCertificate {
-    #[cfg(feature = "tls-self-signed")]
-    certificate: CertificateDer<'static>,
-    pub(super) config: ServerConfig,
+    pub(super) key: Arc<CertifiedKey>,
+    pub(super) builder: ConfigBuilder<ServerConfig, WantsVerifier>,
+    /// Where chain and key came from.
+    pub(super) files: Option<(PathBuf, PathBuf)>,
 }
 
 impl ServerCertificate {
@@ -36,16 +46,18 @@ impl ServerCertificate {
         let read = |path: &Path, setting, name: &str| {
             std::fs::read(path).map_err(|source| ConfigError::new(setting, name, "cannot be read").caused_by(source))
         };
-        let chain = read(chain, CHAIN, &chain_name)?;
-        let key = Zeroizing::new(read(key, KEY, &key_name)?);
-        Self::read(&chain, &chain_name, &key, &key_name)
+        let chain_pem = read(chain, CHAIN, &chain_name)?;
+        let key_pem = Zeroizing::new(read(key, KEY, &key_name)?);
+        let mut certificate = Self::read(&chain_pem, &chain_name, &key_pem, &key_name)?;
+        certificate.files = Some((chain.into(), key.into()));
+        Ok(certificate)
     }
 
     /// Reads the chain (the server's own certificate first) and the key (PKCS #8, PKCS #1 or SEC 1) from PEM.
     ///
     /// # Errors
-    /// If the PEM does not parse, there is no certificate or no key in it, the key is of a kind that is not supported, or
-    /// it does not belong to the certificate.
+    /// If the PEM does not parse, there is no certificate or no key in it, the key is of a kind that is not supported or
+    /// does not belong to the certificate, or the certificate is expired or not valid yet.
     pub fn from_pem(chain: &[u8], key: &[u8]) -> Result<Self, ConfigError> {
         Self::read(chain, "(PEM)", key, "(PEM)")
     }
@@ -66,7 +78,7 @@ impl ServerCertificate {
             ConfigError::new("self-signed certificate", &*shown, "cannot be made").caused_by(source)
         })?;
         let key = PrivateKeyDer::Pkcs8(made.signing_key.serialize_der().into());
-        Self::certify(vec![made.cert.der().clone()], key, &shown)
+        Self::certify(vec![made.cert.der().clone()], key, &shown, &shown)
     }
 
     /// The server's own certificate as PEM, for a client to trust. Not the key.
@@ -76,7 +88,7 @@ impl ServerCertificate {
         use base64::{Engine, engine::general_purpose::STANDARD};
 
         let mut pem = String::from("-----BEGIN CERTIFICATE-----\n");
-        let text = STANDARD.encode(&self.certificate);
+        let text = STANDARD.encode(self.key.cert.first().map(AsRef::<[u8]>::as_ref).unwrap_or_default());
         for (index, char) in text.chars().enumerate() {
             if index > 0 && index % 64 == 0 {
                 pem.push('\n');
@@ -90,43 +102,57 @@ impl ServerCertificate {
     fn read(chain: &[u8], chain_name: &str, key: &[u8], key_name: &str) -> Result<Self, ConfigError> {
         let chain = CertificateDer::pem_slice_iter(chain)
             .collect::<Result<Vec<_>, _>>()
-            .map_err(|source| ConfigError::new(CHAIN, chain_name, "is not PEM").caused_by(without_text(source)))?;
+            .map_err(|source| ConfigError::new(CHAIN, chain_name, "is not PEM").caused_by(without_text(&source)))?;
         if chain.is_empty() {
             return Err(ConfigError::new(CHAIN, chain_name, "has no certificate"));
         }
         let key = PrivateKeyDer::from_pem_slice(key).map_err(|source| {
-            ConfigError::new(KEY, key_name, "has no private key in PEM").caused_by(without_text(source))
+            ConfigError::new(KEY, key_name, "has no private key in PEM").caused_by(without_text(&source))
         })?;
-        Self::certify(chain, key, key_name)
+        Self::certify(chain, key, chain_name, key_name)
     }
 
     fn certify(
         chain: Vec<CertificateDer<'static>>,
         key: PrivateKeyDer<'static>,
-        name: &str,
+        chain_name: &str,
+        key_name: &str,
     ) -> Result<Self, ConfigError> {
         let provider = Arc::new(aws_lc_rs::default_provider());
-        #[cfg(feature = "tls-self-signed")]
-        let certificate = chain.first().cloned().ok_or_else(|| ConfigError::new(CHAIN, name, "has no certificate"))?;
+        // At start, and at a reload: there is no request whose time could be used.
+        valid_at(&chain, chain_name, SystemClock::new().now())?;
         let key = CertifiedKey::from_der(chain, key, &provider).map_err(|source| {
-            ConfigError::new(KEY, name, "does not belong to the certificate, or is not supported").caused_by(source)
+            ConfigError::new(KEY, key_name, "does not belong to the certificate, or is not supported").caused_by(source)
         })?;
         // The provider is named: what the process chose for others, or failed to choose, does not matter here.
-        let config = ServerConfig::builder_with_provider(provider)
+        let builder = ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&TLS13, &TLS12])
-            .map_err(|source| ConfigError::new(CHAIN, name, "cannot be served").caused_by(source))?
-            .with_no_client_auth()
-            .with_cert_resolver(Arc::new(SingleCertAndKey::from(key)));
-        Ok(Self {
-            #[cfg(feature = "tls-self-signed")]
-            certificate,
-            config,
-        })
+            .map_err(|source| ConfigError::new(CHAIN, chain_name, "cannot be served").caused_by(source))?;
+        Ok(Self { key: Arc::new(key), builder, files: None })
     }
 }
 
+/// The server's own certificate is neither expired nor not valid yet. Those of the chain are the client's business: it may
+/// know another way to a root.
+fn valid_at(chain: &[CertificateDer<'_>], name: &str, at: Instants) -> Result<(), ConfigError> {
+    let refuse = |problem: String| Err(ConfigError::new(CHAIN, name, problem));
+    let Some(first) = chain.first() else { return refuse("has no certificate".to_owned()) };
+    let Ok((_, certificate)) = X509Certificate::from_der(first) else {
+        return refuse("has a certificate that does not parse".to_owned());
+    };
+    let validity = certificate.validity();
+    let now = i64::try_from(at.unix_seconds()).unwrap_or(i64::MAX);
+    if now > validity.not_after.timestamp() {
+        return refuse(format!("is expired since {}", validity.not_after));
+    }
+    if now < validity.not_before.timestamp() {
+        return refuse(format!("is not valid before {}", validity.not_before));
+    }
+    Ok(())
+}
+
 /// What is wrong, without the text that the parser quotes: it may be the private key.
-fn without_text(error: pem::Error) -> &'static str {
+pub(super) fn without_text(error: &pem::Error) -> &'static str {
     match error {
         pem::Error::MissingSectionEnd { .. } => "a section has no end: each marker needs a line of its own",
         pem::Error::IllegalSectionStart { .. } => "a section begins with a broken marker",
@@ -171,6 +197,29 @@ mod tests {
             let error = ServerCertificate::from_pem(chain.as_bytes(), key.as_bytes()).unwrap_err();
             assert_eq!(error.setting(), setting, "{name}");
         }
+    }
+
+    #[test]
+    fn an_expired_certificate_is_named_with_its_file() {
+        let (year, key) = (i64::from(365 * 86_400), rcgen::KeyPair::generate().unwrap());
+        let mut params = rcgen::CertificateParams::new(["localhost".to_owned()]).unwrap();
+        params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+        params.not_after = rcgen::date_time_ymd(2021, 1, 1);
+        let made = params.self_signed(&key).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let (chain_file, key_file) = (folder.path().join("server.crt"), folder.path().join("server.key"));
+        std::fs::write(&chain_file, made.pem()).unwrap();
+        std::fs::write(&key_file, key.serialize_pem()).unwrap();
+        let error = ServerCertificate::from_pem_files(&chain_file, &key_file).unwrap_err();
+        assert_eq!((error.setting(), error.value()), (CHAIN, &*chain_file.display().to_string()));
+        assert!(error.to_string().contains("is expired since Jan  1 00:00:00 2021"), "{error}");
+
+        let chain = [made.der().clone()];
+        let at = |seconds: i64| Instants::new(u64::try_from(seconds).unwrap() * 1_000_000_000, 0);
+        let start = 1_577_836_800;
+        assert!(valid_at(&chain, "", at(start)).is_ok() && valid_at(&chain, "", at(start + year)).is_ok());
+        assert!(valid_at(&chain, "", at(start - 1)).unwrap_err().to_string().contains("is not valid before"));
+        assert!(valid_at(&chain, "", at(start + year + 86_401)).is_err());
     }
 
     #[test]

@@ -3,18 +3,24 @@ use std::{net::IpAddr, sync::Arc};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use tower::Layer;
 
-use super::{hsts::Hsts, redirect::Targets};
+use super::{
+    hosts::{self, Hosts},
+    hsts::Hsts,
+    redirect::Targets,
+};
 use crate::{
     client::{AddressSource, ClientInfo, TlsVersion},
     clock::{Clock, SystemClock},
     context::{Envelope, Stage},
     error::ConfigError,
-    evidence::{Host, REMOVED, any_forwarding},
+    evidence::{REMOVED, any_forwarding},
     gate::{Amend, Gate, Step},
     head::RequestHead,
     now::Now,
     rejection::{Rejection, RejectionKind},
 };
+
+const EARLY_DATA: HeaderName = HeaderName::from_static("early-data");
 
 /// The record's word for a credential that anybody on the way could read; the request was refused.
 const EXPOSED: &str = "credential_over_plain_http";
@@ -48,11 +54,14 @@ struct Shared {
     exempt: Vec<(Method, Box<str>)>,
     credentials: Vec<HeaderName>,
     plain_on_loopback: bool,
+    hosts: Option<Hosts>,
+    any_server_name: bool,
     clock: Arc<dyn Clock>,
 }
 
 impl TlsLayer {
-    /// Refuses plain HTTP with `403`, sends no `Strict-Transport-Security`, and takes any TLS version.
+    /// Refuses plain HTTP with `403`, sends no `Strict-Transport-Security`, and takes any TLS version and any host; but a
+    /// host that is another one than the handshake's (`421`), and early data for what is not safe (`425`).
     pub fn require() -> Self {
         let shared = Shared {
             minimum: None,
@@ -66,6 +75,8 @@ impl TlsLayer {
                 HeaderName::from_static("x-api-key"),
             ],
             plain_on_loopback: false,
+            hosts: None,
+            any_server_name: false,
             clock: Arc::new(SystemClock::new()),
         };
         Self { shared: Arc::new(shared) }
@@ -83,6 +94,26 @@ impl TlsLayer {
     pub fn redirect_to<I: IntoIterator<Item: AsRef<str>>>(mut self, hosts: I) -> Result<Self, ConfigError> {
         self.set().redirect = Some(Targets::read(hosts)?);
         Ok(self)
+    }
+
+    /// Answers for these hosts alone, and refuses others with `421` (RFC 9110 §15.5.20); a request that names no host, or
+    /// two, is refused with `400`. Default: every host.
+    ///
+    /// An item is a host, or `host:port` if no other port counts; `*.example.com` is one label more than `example.com`.
+    /// The request's host is what [`redirect_to`](Self::redirect_to) says. Exempt paths are left out.
+    ///
+    /// # Errors
+    /// If the list is empty, or an item is not a host.
+    pub fn hosts<I: IntoIterator<Item: AsRef<str>>>(mut self, hosts: I) -> Result<Self, ConfigError> {
+        self.set().hosts = Some(Hosts::read(hosts)?);
+        Ok(self)
+    }
+
+    /// Takes requests for another host than the one that the handshake named (SNI). For a server whose certificates and
+    /// client roots are the same for all of its hosts, and whose clients do not understand `421`.
+    pub fn allow_any_server_name(mut self) -> Self {
+        self.set().any_server_name = true;
+        self
     }
 
     /// Sends `Strict-Transport-Security` with responses to requests over HTTPS, in place of what the handler set. Never
@@ -147,19 +178,22 @@ impl TlsLayer {
     }
 
     fn verify(&self, head: &RequestHead<'_>, envelope: &mut Envelope) -> Result<Passed, Rejection> {
-        let proxied = self.shared.plain_on_loopback
-            && (envelope.trail.flags.contains(&REMOVED) || any_forwarding(head.headers()));
+        let shared = &*self.shared;
+        let proxied =
+            shared.plain_on_loopback && (envelope.trail.flags.contains(&REMOVED) || any_forwarding(head.headers()));
         let client = envelope.client_or_connection(|| head.connection())?;
         if client.is_secure() {
             return self.over_tls(head, client);
         }
-        if self.shared.plain_on_loopback && !proxied && is_local(client) {
-            return Ok(Passed::plain(false));
+        if shared.plain_on_loopback && !proxied && is_local(client) {
+            return self.over_loopback(head);
         }
         let refusal = (!self.is_exempt(head)).then(|| self.refusal(head, client));
-        let credential = self.shared.credentials.iter().any(|name| head.headers().contains_key(name));
+        let mut exposed = shared.credentials.iter().filter(|name| head.headers().contains_key(*name)).peekable();
+        let credential = exposed.peek().is_some();
         if credential {
             envelope.trail.flag(if refusal.is_some() { EXPOSED } else { IGNORED });
+            exposed.for_each(|name| envelope.trail.expose(name.clone()));
         }
         refusal.map_or(Ok(Passed::plain(credential)), Err)
     }
@@ -174,27 +208,47 @@ impl TlsLayer {
     }
 
     fn over_tls(&self, head: &RequestHead<'_>, client: &ClientInfo) -> Result<Passed, Rejection> {
-        let sts = match &self.shared.hsts {
-            None => Sts::AsIs,
-            Some(_) if host(head, client).and_then(Host::parse).is_some_and(|host| host.is_local_or_literal()) => {
-                Sts::Remove
-            }
-            Some(value) => Sts::Set(value.clone()),
+        let shared = &*self.shared;
+        let server_name = if shared.any_server_name { None } else { client.server_name() };
+        let checked = shared.hosts.is_some() || server_name.is_some();
+        let named = (checked || shared.hsts.is_some()).then(|| hosts::named(head, client.forwarded_host()));
+        let sts = match (&shared.hsts, &named) {
+            (None, _) => Sts::AsIs,
+            (Some(_), Some(Ok(host))) if host.is_local_or_literal() => Sts::Remove,
+            (Some(value), _) => Sts::Set(value.clone()),
         };
-        let below = self.shared.minimum.is_some_and(|minimum| client.tls_version().is_some_and(|it| it < minimum));
-        if !below {
-            return Ok(Passed { sts, drop_credentials: false });
+        let below = shared.minimum.is_some_and(|minimum| client.tls_version().is_some_and(|it| it < minimum));
+        let answer = match &named {
+            _ if below => Err(Rejection::new(RejectionKind::PlainHttp, "the TLS version is below the minimum")),
+            Some(named) if checked => hosts::check(named, shared.hosts.as_ref(), server_name),
+            Some(_) | None => Ok(()),
+        };
+        match (answer.and_then(|()| no_replay(head)), sts) {
+            (Ok(()), sts) => Ok(Passed { sts, drop_credentials: false }),
+            (Err(rejection), Sts::Set(value)) => Err(rejection.with_header(header::STRICT_TRANSPORT_SECURITY, value)),
+            (Err(rejection), Sts::AsIs | Sts::Remove) => Err(rejection),
         }
-        let rejection = Rejection::new(RejectionKind::PlainHttp, "the TLS version is below the minimum");
-        Err(match sts {
-            Sts::Set(value) => rejection.with_header(header::STRICT_TRANSPORT_SECURITY, value),
-            Sts::AsIs | Sts::Remove => rejection,
-        })
+    }
+
+    /// Plain HTTP of this machine: the list of hosts keeps a foreign name out that was bound to it.
+    fn over_loopback(&self, head: &RequestHead<'_>) -> Result<Passed, Rejection> {
+        if let Some(hosts) = &self.shared.hosts {
+            hosts::check(&hosts::named(head, None), Some(hosts), None)?;
+        }
+        no_replay(head).map(|()| Passed::plain(false))
     }
 
     fn is_exempt(&self, head: &RequestHead<'_>) -> bool {
         self.shared.exempt.iter().any(|(method, path)| method == head.method() && **path == *head.path())
     }
+}
+
+/// Early data can be sent again by whoever recorded it. Several or invalid values count as one that says so (RFC 8470 §5.1).
+fn no_replay(head: &RequestHead<'_>) -> Result<(), Rejection> {
+    if !head.method().is_safe() && head.headers().contains_key(EARLY_DATA) {
+        return Err(Rejection::new(RejectionKind::TooEarly, "early data, and the method is not safe"));
+    }
+    Ok(())
 }
 
 /// Whether the client sits on this machine and talks to us directly.

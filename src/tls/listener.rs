@@ -1,65 +1,50 @@
-use std::{
-    collections::VecDeque,
-    fmt,
-    future::poll_fn,
-    io,
-    net::SocketAddr,
-    pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
+use std::{fmt, io, net::SocketAddr, num::NonZeroUsize, sync::Arc, time::Duration};
+
+use tokio::net::{TcpListener, TcpStream, ToSocketAddrs};
+use tokio_rustls::{
+    TlsAcceptor,
+    rustls::{
+        ConfigBuilder, ProtocolVersion, ServerConfig, ServerConnection, WantsVerifier,
+        server::{NoClientAuth, danger::ClientCertVerifier},
     },
-    task::{Context, Poll, ready},
-    time::Duration,
+    server::TlsStream,
 };
 
-use axum::{
-    extract::connect_info::Connected,
-    serve::{IncomingStream, Listener},
+use super::{
+    accepting::{Accepting, Handshake, HandshakeFailures, announced},
+    certificate::ServerCertificate,
+    client_roots::ClientRoots,
+    reload::CertificateReloader,
 };
-use tokio::{
-    net::{TcpListener, TcpStream, ToSocketAddrs},
-    task::{AbortHandle, JoinSet},
-    time::{Sleep, sleep, timeout},
-};
-use tokio_rustls::{TlsAcceptor, rustls::ProtocolVersion, server::TlsStream};
-
-use super::certificate::ServerCertificate;
 use crate::{
-    client::{Connection, TlsVersion},
-    log,
+    client::{ClientCertificate, Connection, TlsVersion},
+    evidence::ProxyProtocol,
 };
 
-/// The most handshakes at once. One more, and the oldest is given up.
-const MAX_HANDSHAKES: usize = 256;
-/// How long a handshake may take.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long to wait after an error that the next `accept` would meet again, such as too many open files.
-const PAUSE: Duration = Duration::from_secs(1);
-
-/// Accepts TLS connections for `axum::serve`.
+/// Accepts TLS connections, for `axum::serve` and for hyper.
 ///
 /// TLS 1.3, or 1.2 (RFC 9325 §3.1.1); no early data; ALPN offers `http/1.1`, and `h2` after
-/// [`with_http2`](Self::with_http2). Serve with `into_make_service_with_connect_info::<Connection>()`, so that each
-/// request knows its peer and TLS version.
+/// [`with_http2`](Self::with_http2). Each [`Connection`] knows its peer, TLS version, cipher suite, server name, ALPN, and
+/// the client's certificate if there is one. `portcullis::axum::serve`, or
+/// `into_make_service_with_connect_info::<Connection>()`, hands it to the requests; with hyper, do it as the
+/// [module docs](crate::tls) show.
 ///
 /// Handshakes run beside each other and beside `accept`: a client that stays silent keeps nobody waiting. Each has 10 s.
 /// At most 256 run at once; while more come, the oldest is given up, so that silent clients cannot fill the house. A
 /// handshake that fails is dropped and [counted](Self::failed_handshakes). Dropping the listener ends them all.
-///
-/// # Cancel safety
-/// `accept` may be dropped and called again; nothing is lost.
 pub struct TlsListener {
-    tcp: TcpListener,
-    acceptor: TlsAcceptor,
-    handshakes: JoinSet<Option<Accepted>>,
-    /// In the order in which they began; may hold some that are over.
-    begun: VecDeque<AbortHandle>,
-    failures: HandshakeFailures,
-    pause: Option<Pin<Box<Sleep>>>,
+    accepting: Accepting<TlsHandshake>,
+    reloader: CertificateReloader,
+    builder: ConfigBuilder<ServerConfig, WantsVerifier>,
+    verifier: Arc<dyn ClientCertVerifier>,
+    http2: bool,
 }
 
-type Accepted = (TlsStream<TcpStream>, Connection);
+#[derive(Clone)]
+struct TlsHandshake {
+    acceptor: TlsAcceptor,
+    proxies: Option<ProxyProtocol>,
+}
 
 impl TlsListener {
     /// Binds an address.
@@ -73,25 +58,63 @@ impl TlsListener {
     /// Takes over a listener that is bound.
     #[must_use]
     pub fn new(listener: TcpListener, certificate: ServerCertificate) -> Self {
-        let mut config = certificate.config;
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Self {
-            tcp: listener,
-            acceptor: TlsAcceptor::from(Arc::new(config)),
-            handshakes: JoinSet::new(),
-            begun: VecDeque::new(),
-            failures: HandshakeFailures::default(),
-            pause: None,
-        }
+        let builder = certificate.builder.clone();
+        let reloader = CertificateReloader::new(certificate);
+        let verifier: Arc<dyn ClientCertVerifier> = Arc::new(NoClientAuth);
+        let config = config(&builder, &verifier, &reloader, false);
+        let handshake = TlsHandshake { acceptor: TlsAcceptor::from(config), proxies: None };
+        Self { accepting: Accepting::new(listener, handshake), reloader, builder, verifier, http2: false }
     }
 
     /// Offers HTTP/2 as well, and prefers it. Needs axum's feature `http2`; without it such connections fail.
     #[must_use]
     pub fn with_http2(mut self) -> Self {
-        let mut config = (**self.acceptor.config()).clone();
-        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        self.acceptor = TlsAcceptor::from(Arc::new(config));
+        self.http2 = true;
+        self.configured()
+    }
+
+    /// Asks every client for a certificate that one of these roots issued, and refuses the handshake of who has none.
+    #[must_use]
+    pub fn require_client_certificates(mut self, roots: &ClientRoots) -> Self {
+        self.verifier = roots.required();
+        self.configured()
+    }
+
+    /// Asks every client for a certificate that one of these roots issued, and takes who has none as well. A certificate
+    /// of somebody else's refuses the handshake.
+    #[must_use]
+    pub fn accept_client_certificates(mut self, roots: &ClientRoots) -> Self {
+        self.verifier = roots.optional();
+        self.configured()
+    }
+
+    /// Expects the PROXY protocol, version 2, before each handshake, and connections from these proxies alone.
+    ///
+    /// If the header tells of TLS (`PP2_TYPE_SSL`), the proxy ended the client's and began its own: then only its word
+    /// about the client counts, and of this handshake nothing. If it does not, the proxy passes the client's TLS through.
+    #[must_use]
+    pub fn with_proxy_protocol(mut self, proxies: ProxyProtocol) -> Self {
+        self.accepting.handshake.proxies = Some(proxies);
         self
+    }
+
+    /// How many handshakes run at once, and how long each may take, the PROXY protocol included. Default: 256, 10 s.
+    #[must_use]
+    pub const fn with_handshake_bounds(mut self, most: NonZeroUsize, timeout: Duration) -> Self {
+        self.accepting.set_bounds(most, timeout);
+        self
+    }
+
+    fn configured(mut self) -> Self {
+        let config = config(&self.builder, &self.verifier, &self.reloader, self.http2);
+        self.accepting.handshake.acceptor = TlsAcceptor::from(config);
+        self
+    }
+
+    /// Changes the certificate while the listener serves.
+    #[must_use]
+    pub fn certificate_reloader(&self) -> CertificateReloader {
+        self.reloader.clone()
     }
 
     /// The address that it is bound to; the port is the one that the system chose, if it was bound to port 0.
@@ -99,90 +122,87 @@ impl TlsListener {
     /// # Errors
     /// If the system cannot tell.
     pub fn local_address(&self) -> io::Result<SocketAddr> {
-        self.tcp.local_addr()
+        self.accepting.local_address()
     }
 
     /// The count of handshakes that failed, timed out or were given up; it goes on while the listener serves.
     #[must_use]
     pub fn failed_handshakes(&self) -> HandshakeFailures {
-        self.failures.clone()
+        self.accepting.failures()
     }
 
-    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<Accepted> {
-        loop {
-            while let Poll::Ready(Some(done)) = self.handshakes.poll_join_next(cx) {
-                match done {
-                    Ok(Some(accepted)) => return Poll::Ready(accepted),
-                    Ok(None) | Err(_) => self.failures.add(),
-                }
-            }
-            if let Some(pause) = &mut self.pause {
-                ready!(pause.as_mut().poll(cx));
-                self.pause = None;
-            }
-            match ready!(self.tcp.poll_accept(cx)) {
-                Ok((stream, peer)) => self.begin(stream, peer),
-                Err(error) if concerns_one_connection(&error) => {}
-                Err(error) => {
-                    log::error(&format!("cannot accept connections: {error}"));
-                    self.pause = Some(Box::pin(sleep(PAUSE)));
-                }
-            }
-        }
-    }
-
-    fn begin(&mut self, stream: TcpStream, peer: SocketAddr) {
-        if self.begun.len() >= MAX_HANDSHAKES {
-            self.begun.retain(|handshake| !handshake.is_finished());
-        }
-        if self.begun.len() >= MAX_HANDSHAKES
-            && let Some(oldest) = self.begun.pop_front()
-        {
-            oldest.abort();
-        }
-        let handshake = self.handshakes.spawn(handshake(self.acceptor.clone(), stream, peer));
-        self.begun.push_back(handshake);
+    /// Waits for the next connection whose handshake is done.
+    ///
+    /// # Cancel safety
+    /// It may be dropped and called again; nothing is lost.
+    pub async fn accept(&mut self) -> (TlsStream<TcpStream>, Connection) {
+        self.accepting.accept().await
     }
 }
 
-/// Counts the handshakes of a [`TlsListener`] that came to nothing. Clones share the count.
-#[derive(Clone, Debug, Default)]
-pub struct HandshakeFailures(Arc<AtomicU64>);
+fn config(
+    builder: &ConfigBuilder<ServerConfig, WantsVerifier>,
+    verifier: &Arc<dyn ClientCertVerifier>,
+    reloader: &CertificateReloader,
+    http2: bool,
+) -> Arc<ServerConfig> {
+    let builder = builder.clone().with_client_cert_verifier(Arc::clone(verifier));
+    let mut config = builder.with_cert_resolver(reloader.resolver());
+    let offered: &[&[u8]] = if http2 { &[b"h2", b"http/1.1"] } else { &[b"http/1.1"] };
+    config.alpn_protocols = offered.iter().map(|protocol| protocol.to_vec()).collect();
+    Arc::new(config)
+}
 
-impl HandshakeFailures {
-    /// How many there were so far.
+impl Handshake for TlsHandshake {
+    type Io = TlsStream<TcpStream>;
+
+    async fn run(self, mut stream: TcpStream, peer: SocketAddr) -> Option<(Self::Io, Connection)> {
+        let (announced, tells_tls) = announced(self.proxies.as_ref(), &mut stream, peer).await?;
+        let stream = self.acceptor.accept(stream).await.ok()?;
+        let own = Connection::from_rustls(announced.peer()?, stream.get_ref().1)?;
+        let connection = match announced.announcing_proxy() {
+            Some(_) if tells_tls => announced,
+            Some(proxy) => own.announced_by(proxy),
+            None => own,
+        };
+        Some((stream, connection))
+    }
+}
+
+impl Connection {
+    /// The facts of a rustls connection whose handshake is done: version, cipher suite, server name, ALPN, and the
+    /// client's certificate. None if it is not done, or the version is none that is known.
     #[must_use]
-    pub fn count(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+    pub fn from_rustls(peer: SocketAddr, connection: &ServerConnection) -> Option<Self> {
+        let version = match connection.protocol_version()? {
+            ProtocolVersion::TLSv1_3 => TlsVersion::Tls13,
+            ProtocolVersion::TLSv1_2 => TlsVersion::Tls12,
+            _ => return None,
+        };
+        let mut facts = Self::tls(peer, version);
+        if let Some(suite) = connection.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str()) {
+            facts = facts.with_cipher_suite(suite);
+        }
+        if let Some(name) = connection.server_name() {
+            facts = facts.with_server_name(name);
+        }
+        if let Some(protocol) = connection.alpn_protocol() {
+            facts = facts.with_alpn(protocol);
+        }
+        if let Some([certificate, ..]) = connection.peer_certificates() {
+            facts = facts.with_client_certificate(ClientCertificate::from_der(certificate));
+        }
+        Some(facts)
     }
-
-    fn add(&self) {
-        self.0.fetch_add(1, Ordering::Relaxed);
-    }
 }
 
-async fn handshake(acceptor: TlsAcceptor, stream: TcpStream, peer: SocketAddr) -> Option<Accepted> {
-    let stream = timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await.ok()?.ok()?;
-    let version = match stream.get_ref().1.protocol_version()? {
-        ProtocolVersion::TLSv1_3 => TlsVersion::Tls13,
-        ProtocolVersion::TLSv1_2 => TlsVersion::Tls12,
-        _ => return None,
-    };
-    Some((stream, Connection::tls(peer, version)))
-}
-
-fn concerns_one_connection(error: &io::Error) -> bool {
-    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
-
-    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
-}
-
-impl Listener for TlsListener {
+#[cfg(feature = "axum")]
+impl axum::serve::Listener for TlsListener {
     type Io = TlsStream<TcpStream>;
     type Addr = Connection;
 
     async fn accept(&mut self) -> (Self::Io, Self::Addr) {
-        poll_fn(|cx| self.poll_accept(cx)).await
+        self.accepting.accept().await
     }
 
     /// The address that it is bound to, in the shape of a connection; see [`TlsListener::local_address`].
@@ -191,18 +211,15 @@ impl Listener for TlsListener {
     }
 }
 
-impl Connected<IncomingStream<'_, TlsListener>> for Connection {
-    fn connect_info(stream: IncomingStream<'_, TlsListener>) -> Self {
-        *stream.remote_addr()
+#[cfg(feature = "axum")]
+impl axum::extract::connect_info::Connected<axum::serve::IncomingStream<'_, TlsListener>> for Connection {
+    fn connect_info(stream: axum::serve::IncomingStream<'_, TlsListener>) -> Self {
+        stream.remote_addr().clone()
     }
 }
 
 impl fmt::Debug for TlsListener {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TlsListener")
-            .field("address", &self.tcp.local_addr().ok())
-            .field("handshakes", &self.handshakes.len())
-            .field("failures", &self.failures)
-            .finish_non_exhaustive()
+        f.debug_struct("TlsListener").field("accepting", &self.accepting).finish_non_exhaustive()
     }
 }

@@ -12,10 +12,13 @@
 //! |---|---|
 //! | `308` | plain HTTP, `GET` or `HEAD`, for one of the [redirect hosts](TlsLayer::redirect_to) (RFC 9110 §15.4.9) |
 //! | `403` | plain HTTP otherwise (OWASP ASVS 5.0, 4.1.2); a TLS version below the minimum. Kind [`PlainHttp`](crate::RejectionKind::PlainHttp) |
+//! | `400` | no host, two, or none by grammar, where the host counts |
+//! | `421` | a host that is not [answered for](TlsLayer::hosts), or is not the one of the handshake (RFC 9110 §15.5.20) |
+//! | `425` | `Early-Data`, and the method is not safe (RFC 8470 §5.2) |
 //! | `500` | no peer address in the request; the layer stands inside authentication or a limit, or twice |
 //!
-//! A credential that came over plain HTTP is flagged in the record, refused or redirected:
-//! `credential_over_plain_http`; on an exempt path: `credential_ignored_over_plain_http`. It has been on the wire and
+//! A credential that came over plain HTTP is an event of the record, refused or redirected: its field stands in
+//! `exposed_credentials`, with the flag `credential_over_plain_http`; on an exempt path: `credential_ignored_over_plain_http`. It has been on the wire and
 //! should be replaced.
 //!
 //! Stack it inside the evidence layer, outside limits and authentication. It works without an evidence layer; then the
@@ -51,7 +54,8 @@
     doc = r#"
 # Terminating TLS in this process
 
-[`TlsListener`] is a listener for `axum::serve`; the peer address and the TLS version arrive in each request:
+[`TlsListener`] is a listener for `axum::serve`; the peer address, the TLS version, the server name and the client's
+certificate arrive in each request:
 
 ```no_run
 use axum::{Router, routing::get};
@@ -65,20 +69,58 @@ axum::serve(listener, app.into_make_service_with_connect_info::<Connection>()).a
 # Ok(())
 # }
 ```
+
+and for hyper, where each request of a connection gets a clone of its facts:
+
+```no_run
+use hyper_util::{rt::{TokioExecutor, TokioIo}, server::conn::auto, service::TowerToHyperService};
+use portcullis::tls::{ServerCertificate, TlsLayer, TlsListener};
+use tower::{Layer, ServiceExt, service_fn};
+
+# async fn serve() -> Result<(), Box<dyn std::error::Error>> {
+let certificate = ServerCertificate::from_pem_files("server.crt", "server.key")?;
+let mut listener = TlsListener::bind("0.0.0.0:8443", certificate).await?.with_http2();
+let app = TlsLayer::require().layer(service_fn(async |_: http::Request<hyper::body::Incoming>| {
+    Ok::<_, std::convert::Infallible>(http::Response::new(String::from("hello")))
+}));
+loop {
+    let (stream, connection) = listener.accept().await;
+    let app = app.clone();
+    let app = service_fn(move |mut request: http::Request<hyper::body::Incoming>| {
+        request.extensions_mut().insert(connection.clone());
+        app.clone().oneshot(request)
+    });
+    tokio::spawn(async move {
+        let server = auto::Builder::new(TokioExecutor::new());
+        server.serve_connection(TokioIo::new(stream), TowerToHyperService::new(app)).await
+    });
+}
+# }
+```
 "#
 )]
 
 #[cfg(feature = "tls-listener")]
+mod accepting;
+#[cfg(feature = "tls-listener")]
 mod certificate;
+#[cfg(feature = "tls-listener")]
+mod client_roots;
+mod hosts;
 mod hsts;
 mod layer;
 #[cfg(feature = "tls-listener")]
 mod listener;
-mod redirect;
-
 #[cfg(feature = "tls-listener")]
-pub use certificate::ServerCertificate;
+mod proxied;
+mod redirect;
+#[cfg(feature = "tls-listener")]
+mod reload;
+
 pub use hsts::Hsts;
 pub use layer::TlsLayer;
 #[cfg(feature = "tls-listener")]
-pub use listener::{HandshakeFailures, TlsListener};
+pub use {
+    accepting::HandshakeFailures, certificate::ServerCertificate, client_roots::ClientRoots, listener::TlsListener,
+    proxied::ProxiedListener, reload::CertificateReloader,
+};

@@ -1,6 +1,11 @@
 //! What the tests share: a probe service, a clock, and short ways to send a request and read the answer.
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses a part of it")]
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "test code")]
+
+#[cfg(feature = "tls-listener")]
+pub mod certs;
+#[cfg(feature = "tls-listener")]
+pub mod foreign;
 
 use std::{
     convert::Infallible,

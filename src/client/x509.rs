@@ -1,0 +1,198 @@
+//! What a certificate says of its owner (RFC 5280 §4).
+
+use aws_lc_rs::digest;
+use x509_parser::{
+    certificate::X509Certificate,
+    extensions::{GeneralName, ParsedExtension},
+    prelude::FromDer,
+};
+
+use super::distinguished_name;
+
+/// What is in a certificate, as far as it names somebody or limits its use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct CertificateFacts {
+    pub(crate) sha256: [u8; 32],
+    /// DNS names and URIs among the alternative names, as they stand.
+    pub(crate) dns: Vec<Box<str>>,
+    pub(crate) uris: Vec<Box<str>>,
+    /// The subject's distinguished name (RFC 4514). None if it is empty, or a proxy did not tell.
+    pub(crate) subject: Option<Box<str>>,
+    /// In seconds since the Unix epoch. None if a proxy told only the names.
+    pub(crate) validity: Option<(i64, i64)>,
+    pub(crate) usage: Usage,
+}
+
+/// What the key may be used for. What is not said is allowed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Usage {
+    /// It may sign certificates or revocation lists.
+    pub(crate) is_authority: bool,
+    /// It may sign handshakes.
+    pub(crate) signs: bool,
+    /// It may authenticate clients (RFC 5280 §4.2.1.12).
+    pub(crate) client: bool,
+}
+
+impl Usage {
+    /// Nothing is said.
+    pub(crate) const ANY: Self = Self { is_authority: false, signs: true, client: true };
+}
+
+impl CertificateFacts {
+    pub(crate) fn read(der: &[u8]) -> Result<Self, &'static str> {
+        let Ok(([], certificate)) = X509Certificate::from_der(der) else { return Err("does not parse") };
+        let (mut dns, mut uris) = (Vec::new(), Vec::new());
+        let (mut usage, mut seen) = (Usage::ANY, Vec::new());
+        for extension in certificate.extensions() {
+            match extension.parsed_extension() {
+                ParsedExtension::SubjectAlternativeName(names) => {
+                    for name in &names.general_names {
+                        match name {
+                            GeneralName::DNSName(name) => dns.push((*name).into()),
+                            GeneralName::URI(uri) => uris.push((*uri).into()),
+                            GeneralName::Invalid(..) => return Err("has an alternative name that does not parse"),
+                            _ => {}
+                        }
+                    }
+                }
+                ParsedExtension::BasicConstraints(constraints) => usage.is_authority |= constraints.ca,
+                ParsedExtension::KeyUsage(key) => {
+                    usage.is_authority |= key.key_cert_sign() || key.crl_sign();
+                    usage.signs = key.digital_signature();
+                }
+                ParsedExtension::ExtendedKeyUsage(key) => usage.client = key.client_auth || key.any,
+                ParsedExtension::ParseError { .. } if extension.critical || concerns_us(&extension.oid) => {
+                    return Err("has an extension that does not parse");
+                }
+                _ => continue,
+            }
+            if seen.contains(&&extension.oid) {
+                return Err("has an extension that stands twice");
+            }
+            seen.push(&extension.oid);
+        }
+        let validity = certificate.validity();
+        Ok(Self {
+            sha256: sha256(der),
+            dns,
+            uris,
+            subject: distinguished_name::text(certificate.subject()),
+            validity: Some((validity.not_before.timestamp(), validity.not_after.timestamp())),
+            usage,
+        })
+    }
+}
+
+fn concerns_us(oid: &x509_parser::der_parser::Oid<'_>) -> bool {
+    use x509_parser::oid_registry::{
+        OID_X509_EXT_BASIC_CONSTRAINTS, OID_X509_EXT_EXTENDED_KEY_USAGE, OID_X509_EXT_KEY_USAGE,
+        OID_X509_EXT_SUBJECT_ALT_NAME,
+    };
+
+    [
+        OID_X509_EXT_SUBJECT_ALT_NAME,
+        OID_X509_EXT_BASIC_CONSTRAINTS,
+        OID_X509_EXT_KEY_USAGE,
+        OID_X509_EXT_EXTENDED_KEY_USAGE,
+    ]
+    .contains(oid)
+}
+
+pub(crate) fn sha256(der: &[u8]) -> [u8; 32] {
+    let mut hash = [0; 32];
+    let digest = digest::digest(&digest::SHA256, der);
+    hash.iter_mut().zip(digest.as_ref()).for_each(|(to, from)| *to = *from);
+    hash
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{
+        BasicConstraints, CertificateParams, CustomExtension, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose,
+        SanType,
+    };
+
+    use super::*;
+
+    fn read(params: CertificateParams) -> Result<CertificateFacts, &'static str> {
+        let key = KeyPair::generate().unwrap();
+        CertificateFacts::read(params.self_signed(&key).unwrap().der())
+    }
+
+    fn params(dns: &[&str], uris: &[&str]) -> CertificateParams {
+        let mut params = CertificateParams::default();
+        let dns = dns.iter().map(|name| SanType::DnsName((*name).try_into().unwrap()));
+        let uris = uris.iter().map(|uri| SanType::URI((*uri).try_into().unwrap()));
+        params.subject_alt_names = dns.chain(uris).collect();
+        params
+    }
+
+    #[test]
+    fn names_and_validity() {
+        let mut params = params(&["a.example", "B.example"], &["spiffe://a.example/x"]);
+        params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+        params.not_after = rcgen::date_time_ymd(2021, 1, 1);
+        let facts = read(params).unwrap();
+        assert_eq!(facts.dns.iter().map(|name| &**name).collect::<Vec<_>>(), ["a.example", "B.example"]);
+        assert_eq!(facts.uris.iter().map(|name| &**name).collect::<Vec<_>>(), ["spiffe://a.example/x"]);
+        assert_eq!(facts.validity, Some((1_577_836_800, 1_609_459_200)));
+        assert_eq!(facts.usage, Usage::ANY);
+    }
+
+    #[test]
+    fn uses() {
+        type Change = fn(&mut CertificateParams);
+        let cases: [(&str, Change, Usage); 5] = [
+            (
+                "an authority",
+                |params| params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained),
+                Usage { is_authority: true, ..Usage::ANY },
+            ),
+            (
+                "an authority by key usage",
+                |params| params.key_usages = vec![KeyUsagePurpose::KeyCertSign],
+                Usage { is_authority: true, signs: false, client: true },
+            ),
+            ("signs", |params| params.key_usages = vec![KeyUsagePurpose::DigitalSignature], Usage::ANY),
+            (
+                "a server's",
+                |params| params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth],
+                Usage { client: false, ..Usage::ANY },
+            ),
+            (
+                "a client's too",
+                |params| {
+                    params.extended_key_usages =
+                        vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+                },
+                Usage::ANY,
+            ),
+        ];
+        for (name, change, usage) in cases {
+            let mut params = params(&["a.example"], &[]);
+            change(&mut params);
+            assert_eq!(read(params).unwrap().usage, usage, "{name}");
+        }
+    }
+
+    #[test]
+    fn what_does_not_parse_names_nobody() {
+        let with = |oid: &[u64], content: &[u8]| {
+            let mut params = params(&[], &[]);
+            params.custom_extensions = vec![CustomExtension::from_oid_content(oid, content.to_vec())];
+            read(params)
+        };
+        let san = [2, 5, 29, 17];
+        assert!(with(&san, &[0x30, 0x03, 0x82, 0x01, b'a']).is_ok());
+        assert!(with(&san, &[0x30, 0x03, 0x82, 0x01, 0xff]).is_err(), "not ASCII");
+        assert!(with(&san, &[0x30, 0x05, 0x82, 0x01, b'a']).is_err(), "cut short");
+        assert!(with(&[2, 5, 29, 19], &[0x30, 0x03, 0x01]).is_err(), "basic constraints");
+        assert!(CertificateFacts::read(b"").is_err());
+        let key = KeyPair::generate().unwrap();
+        let certificate = params(&["a.example"], &[]).self_signed(&key).unwrap();
+        let longer = [certificate.der(), &[0][..]].concat();
+        assert!(CertificateFacts::read(&longer).is_err(), "something after it");
+        assert_eq!(CertificateFacts::read(certificate.der()).unwrap().sha256, sha256(certificate.der()));
+    }
+}

@@ -1,0 +1,181 @@
+//! Accepting connections that are not ready when they come: each has something to say first, and may be silent, slow or
+//! broken without keeping others waiting.
+
+use std::{
+    collections::VecDeque,
+    fmt,
+    future::poll_fn,
+    io,
+    net::SocketAddr,
+    num::NonZeroUsize,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use tokio::{
+    io::AsyncReadExt,
+    net::{TcpListener, TcpStream},
+    task::{AbortHandle, JoinSet},
+    time::{Sleep, sleep, timeout},
+};
+
+use crate::{
+    client::Connection,
+    evidence::{PREFIX_LEN, ProxyHeader, ProxyProtocol},
+    log,
+};
+
+/// The most handshakes at once, unless told otherwise. One more, and the oldest is given up.
+const MAX_HANDSHAKES: NonZeroUsize = NonZeroUsize::new(256).unwrap();
+/// How long a handshake may take, unless told otherwise.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long to wait after an error that the next `accept` would meet again, such as too many open files.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// What a connection goes through before it counts as accepted.
+pub(super) trait Handshake: Clone + Send + 'static {
+    type Io: Send + 'static;
+
+    /// None if it came to nothing.
+    fn run(self, stream: TcpStream, peer: SocketAddr) -> impl Future<Output = Option<(Self::Io, Connection)>> + Send;
+}
+
+/// A listener whose handshakes run beside each other and beside `accept`.
+pub(super) struct Accepting<H: Handshake> {
+    tcp: TcpListener,
+    pub(super) handshake: H,
+    running: JoinSet<Option<(H::Io, Connection)>>,
+    /// In the order in which they began; may hold some that are over.
+    begun: VecDeque<AbortHandle>,
+    most: NonZeroUsize,
+    timeout: Duration,
+    failures: HandshakeFailures,
+    pause: Option<Pin<Box<Sleep>>>,
+}
+
+impl<H: Handshake> Accepting<H> {
+    pub(super) fn new(tcp: TcpListener, handshake: H) -> Self {
+        Self {
+            tcp,
+            handshake,
+            running: JoinSet::new(),
+            begun: VecDeque::new(),
+            most: MAX_HANDSHAKES,
+            timeout: HANDSHAKE_TIMEOUT,
+            failures: HandshakeFailures::default(),
+            pause: None,
+        }
+    }
+
+    pub(super) const fn set_bounds(&mut self, most: NonZeroUsize, timeout: Duration) {
+        (self.most, self.timeout) = (most, timeout);
+    }
+
+    pub(super) fn local_address(&self) -> io::Result<SocketAddr> {
+        self.tcp.local_addr()
+    }
+
+    pub(super) fn failures(&self) -> HandshakeFailures {
+        self.failures.clone()
+    }
+
+    /// Cancel safe: nothing is lost if it is dropped and called again.
+    pub(super) async fn accept(&mut self) -> (H::Io, Connection) {
+        poll_fn(|cx| self.poll_accept(cx)).await
+    }
+
+    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<(H::Io, Connection)> {
+        loop {
+            while let Poll::Ready(Some(done)) = self.running.poll_join_next(cx) {
+                match done {
+                    Ok(Some(accepted)) => return Poll::Ready(accepted),
+                    Ok(None) | Err(_) => self.failures.add(),
+                }
+            }
+            if let Some(pause) = &mut self.pause {
+                ready!(pause.as_mut().poll(cx));
+                self.pause = None;
+            }
+            match ready!(self.tcp.poll_accept(cx)) {
+                Ok((stream, peer)) => self.begin(stream, peer),
+                Err(error) if concerns_one_connection(&error) => {}
+                Err(error) => {
+                    log::error(&format!("cannot accept connections: {error}"));
+                    self.pause = Some(Box::pin(sleep(PAUSE)));
+                }
+            }
+        }
+    }
+
+    fn begin(&mut self, stream: TcpStream, peer: SocketAddr) {
+        if self.begun.len() >= self.most.get() {
+            self.begun.retain(|handshake| !handshake.is_finished());
+        }
+        if self.begun.len() >= self.most.get()
+            && let Some(oldest) = self.begun.pop_front()
+        {
+            oldest.abort();
+        }
+        let (handshake, limit) = (self.handshake.clone(), self.timeout);
+        let running = async move { timeout(limit, handshake.run(stream, peer)).await.ok().flatten() };
+        self.begun.push_back(self.running.spawn(running));
+    }
+}
+
+impl<H: Handshake> fmt::Debug for Accepting<H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Accepting")
+            .field("address", &self.tcp.local_addr().ok())
+            .field("handshakes", &self.running.len())
+            .field("failures", &self.failures)
+            .finish_non_exhaustive()
+    }
+}
+
+fn concerns_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
+}
+
+/// Counts the handshakes of a listener that came to nothing: failed, timed out, given up, or from somebody who may not speak
+/// the PROXY protocol. Clones share the count.
+#[derive(Clone, Debug, Default)]
+pub struct HandshakeFailures(Arc<AtomicU64>);
+
+impl HandshakeFailures {
+    /// How many there were so far.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn add(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// What the PROXY protocol says of a connection, if it is spoken here, and whether it tells of the client's TLS.
+///
+/// Reads the header and not a byte more. None if the peer may not speak it, or does not.
+pub(super) async fn announced(
+    proxies: Option<&ProxyProtocol>,
+    stream: &mut TcpStream,
+    peer: SocketAddr,
+) -> Option<(Connection, bool)> {
+    let Some(proxies) = proxies else { return Some((Connection::plain(peer), false)) };
+    if !proxies.contains(peer.ip()) {
+        return None;
+    }
+    let mut prefix = [0; PREFIX_LEN];
+    stream.read_exact(&mut prefix).await.ok()?;
+    let mut block = vec![0; ProxyHeader::block_len(&prefix).ok()?];
+    stream.read_exact(&mut block).await.ok()?;
+    let header = ProxyHeader::read(&prefix, &block).ok()?;
+    Some((header.connection(peer), header.tells_tls()))
+}

@@ -1,0 +1,108 @@
+use std::{io, net::SocketAddr, num::NonZeroUsize, time::Duration};
+
+use tokio::net::{TcpListener, TcpStream, ToSocketAddrs};
+
+use super::accepting::{Accepting, Handshake, HandshakeFailures, announced};
+use crate::{client::Connection, evidence::ProxyProtocol};
+
+/// Accepts connections that a proxy passes on with the PROXY protocol, version 2, and that carry no TLS of their own: the
+/// proxy ends it, and says so (`PP2_TYPE_SSL`; HAProxy: `send-proxy-v2-ssl`). Without its word a connection is plain HTTP.
+///
+/// For `axum::serve` and for hyper. Headers are read beside each other and beside `accept`, within the bounds of
+/// [`TlsListener`](super::TlsListener). A connection from somebody else, or without a header, is dropped and
+/// [counted](Self::failed_handshakes).
+///
+/// ```no_run
+/// use axum::{Router, routing::get};
+/// use portcullis::{evidence::ProxyProtocol, tls::ProxiedListener};
+///
+/// # async fn serve() -> Result<(), Box<dyn std::error::Error>> {
+/// let app = Router::new().route("/health", get(async || "ok"));
+/// let listener = ProxiedListener::bind("0.0.0.0:8080", ProxyProtocol::v2(["10.0.12.7"])?).await?;
+/// portcullis::axum::serve(listener, app).await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct ProxiedListener {
+    accepting: Accepting<ProxyHandshake>,
+}
+
+#[derive(Clone)]
+struct ProxyHandshake(ProxyProtocol);
+
+impl ProxiedListener {
+    /// Binds an address, and believes these proxies.
+    ///
+    /// # Errors
+    /// If the address cannot be resolved or bound.
+    pub async fn bind(address: impl ToSocketAddrs, proxies: ProxyProtocol) -> io::Result<Self> {
+        Ok(Self::new(TcpListener::bind(address).await?, proxies))
+    }
+
+    /// Takes over a listener that is bound.
+    #[must_use]
+    pub fn new(listener: TcpListener, proxies: ProxyProtocol) -> Self {
+        Self { accepting: Accepting::new(listener, ProxyHandshake(proxies)) }
+    }
+
+    /// How many headers are waited for at once, and how long for each. Default: 256, 10 s.
+    #[must_use]
+    pub const fn with_handshake_bounds(mut self, most: NonZeroUsize, timeout: Duration) -> Self {
+        self.accepting.set_bounds(most, timeout);
+        self
+    }
+
+    /// The address that it is bound to.
+    ///
+    /// # Errors
+    /// If the system cannot tell.
+    pub fn local_address(&self) -> io::Result<SocketAddr> {
+        self.accepting.local_address()
+    }
+
+    /// The count of connections that were dropped; it goes on while the listener serves.
+    #[must_use]
+    pub fn failed_handshakes(&self) -> HandshakeFailures {
+        self.accepting.failures()
+    }
+
+    /// Waits for the next connection whose header was read.
+    ///
+    /// # Cancel safety
+    /// It may be dropped and called again; nothing is lost.
+    pub async fn accept(&mut self) -> (TcpStream, Connection) {
+        self.accepting.accept().await
+    }
+}
+
+impl Handshake for ProxyHandshake {
+    type Io = TcpStream;
+
+    async fn run(self, mut stream: TcpStream, peer: SocketAddr) -> Option<(TcpStream, Connection)> {
+        let (connection, _) = announced(Some(&self.0), &mut stream, peer).await?;
+        Some((stream, connection))
+    }
+}
+
+#[cfg(feature = "axum")]
+impl axum::serve::Listener for ProxiedListener {
+    type Io = TcpStream;
+    type Addr = Connection;
+
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+        self.accepting.accept().await
+    }
+
+    /// The address that it is bound to, in the shape of a connection; see [`ProxiedListener::local_address`].
+    fn local_addr(&self) -> io::Result<Connection> {
+        self.local_address().map(Connection::plain)
+    }
+}
+
+#[cfg(feature = "axum")]
+impl axum::extract::connect_info::Connected<axum::serve::IncomingStream<'_, ProxiedListener>> for Connection {
+    fn connect_info(stream: axum::serve::IncomingStream<'_, ProxiedListener>) -> Self {
+        stream.remote_addr().clone()
+    }
+}

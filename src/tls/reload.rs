@@ -1,0 +1,133 @@
+use std::{
+    fmt,
+    path::PathBuf,
+    sync::{Arc, PoisonError, RwLock, Weak},
+    time::Duration,
+};
+
+use tokio::{
+    task::spawn_blocking,
+    time::{MissedTickBehavior, interval},
+};
+use tokio_rustls::rustls::{
+    server::{ClientHello, ResolvesServerCert},
+    sign::CertifiedKey,
+};
+
+use super::certificate::ServerCertificate;
+use crate::{error::ConfigError, log};
+
+/// Changes the certificate of a [`TlsListener`](super::TlsListener) while it serves. Connections that are open stay open;
+/// handshakes that begin afterwards get the new one.
+///
+/// ```no_run
+/// use std::time::Duration;
+/// use portcullis::tls::{ServerCertificate, TlsListener};
+///
+/// # async fn serve() -> Result<(), Box<dyn std::error::Error>> {
+/// let certificate = ServerCertificate::from_pem_files("server.crt", "server.key")?;
+/// let listener = TlsListener::bind("0.0.0.0:8443", certificate).await?;
+/// listener.certificate_reloader().reload_every(Duration::from_secs(3600));
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct CertificateReloader {
+    current: Arc<Current>,
+}
+
+struct Current {
+    key: RwLock<Arc<CertifiedKey>>,
+    files: Option<(PathBuf, PathBuf)>,
+}
+
+impl CertificateReloader {
+    pub(super) fn new(certificate: ServerCertificate) -> Self {
+        let current = Current { key: RwLock::new(certificate.key), files: certificate.files };
+        Self { current: Arc::new(current) }
+    }
+
+    pub(super) fn resolver(&self) -> Arc<dyn ResolvesServerCert> {
+        Arc::clone(&self.current) as Arc<dyn ResolvesServerCert>
+    }
+
+    /// Serves this certificate from now on.
+    pub fn replace(&self, certificate: ServerCertificate) {
+        self.current.replace(certificate);
+    }
+
+    /// Reads the files again that the first certificate came from, and says whether they hold another one. Blocks as long
+    /// as reading two small files takes; call it on `SIGHUP`, for example.
+    ///
+    /// # Errors
+    /// If the certificate did not come from files, or as
+    /// [`ServerCertificate::from_pem_files`]. The old certificate is served as before then, and the log says so.
+    pub fn reload(&self) -> Result<bool, ConfigError> {
+        self.current.reload()
+    }
+
+    /// Calls [`reload`](Self::reload) at this interval, first after one of it, until the listener is gone. Replace the files in any order: a pair that does not fit is tried again the next time.
+    ///
+    /// # Panics
+    /// If it is called outside a tokio runtime, or the interval is zero.
+    pub fn reload_every(self, period: Duration) {
+        let current: Weak<Current> = Arc::downgrade(&self.current);
+        drop(self);
+        tokio::spawn(async move {
+            let mut ticks = interval(period);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            ticks.tick().await;
+            loop {
+                ticks.tick().await;
+                let Some(current) = current.upgrade() else { return };
+                // What went wrong is in the log.
+                let _ = spawn_blocking(move || current.reload()).await;
+            }
+        });
+    }
+}
+
+impl Current {
+    fn replace(&self, certificate: ServerCertificate) {
+        *self.key.write().unwrap_or_else(PoisonError::into_inner) = certificate.key;
+    }
+
+    fn get(&self) -> Arc<CertifiedKey> {
+        Arc::clone(&self.key.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn reload(&self) -> Result<bool, ConfigError> {
+        let Some((chain, key)) = &self.files else {
+            return Err(ConfigError::new("certificate reload", "(PEM)", "did not come from files"));
+        };
+        match ServerCertificate::from_pem_files(chain, key) {
+            Ok(certificate) if certificate.key.cert == self.get().cert => Ok(false),
+            Ok(certificate) => {
+                self.replace(certificate);
+                Ok(true)
+            }
+            Err(error) => {
+                log::error(&format!("the certificate was not reloaded, the old one is served on: {error}"));
+                Err(error)
+            }
+        }
+    }
+}
+
+impl ResolvesServerCert for Current {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.get())
+    }
+}
+
+impl fmt::Debug for Current {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Current").field("files", &self.files).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for CertificateReloader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CertificateReloader").field("files", &self.current.files).finish_non_exhaustive()
+    }
+}

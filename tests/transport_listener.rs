@@ -1,0 +1,403 @@
+//! What the listeners know of a connection: client certificates, the PROXY protocol, a new server certificate.
+
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "test code")]
+
+mod support;
+
+use std::{io, net::SocketAddr, num::NonZeroUsize, path::Path, sync::Arc, time::Duration};
+
+use axum::{Router, extract::ConnectInfo, routing::get};
+use bytes::Bytes;
+use http::Request;
+use http_body_util::{BodyExt, Empty};
+use hyper::client::conn::http1::SendRequest;
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo},
+    server::conn::auto,
+    service::TowerToHyperService,
+};
+use portcullis::{
+    Connection,
+    evidence::ProxyProtocol,
+    tls::{CertificateReloader, ClientRoots, HandshakeFailures, ProxiedListener, ServerCertificate, TlsListener},
+};
+use support::certs::{Authority, Issued, client};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+use tokio_rustls::{
+    TlsConnector,
+    client::TlsStream,
+    rustls::{
+        ClientConfig, RootCertStore,
+        pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
+        version::{TLS12, TLS13},
+    },
+};
+use tower::{ServiceExt, service_fn};
+
+const LOCAL: [&str; 1] = ["127.0.0.1"];
+
+struct Server {
+    address: SocketAddr,
+    roots: Vec<String>,
+    failures: HandshakeFailures,
+    reloader: CertificateReloader,
+}
+
+/// Answers with what is known of the connection.
+fn app() -> Router {
+    Router::new().route(
+        "/",
+        get(async |ConnectInfo(connection): ConnectInfo<Connection>| {
+            let certificate = connection.client_certificate().map(|certificate| certificate.der().unwrap().len());
+            format!(
+                "{} {:?} {:?} {:?} {:?} {:?} {}",
+                connection.peer().unwrap().ip(),
+                connection.announcing_proxy(),
+                connection.tls_version(),
+                connection.server_name(),
+                connection.alpn().map(String::from_utf8_lossy),
+                connection.cipher_suite(),
+                certificate.map_or_else(|| "-".to_owned(), |len| len.to_string()),
+            )
+        }),
+    )
+}
+
+async fn serve(change: impl FnOnce(TlsListener) -> TlsListener) -> Server {
+    let authority = Authority::new("servers");
+    let certificate = authority.server(&["localhost", "other.localhost"]).for_server();
+    serve_with(certificate, &authority, change).await
+}
+
+async fn serve_with(
+    certificate: ServerCertificate,
+    authority: &Authority,
+    change: impl FnOnce(TlsListener) -> TlsListener,
+) -> Server {
+    let listener = change(TlsListener::bind("127.0.0.1:0", certificate).await.unwrap());
+    let server = Server {
+        address: listener.local_address().unwrap(),
+        roots: vec![authority.pem.clone()],
+        failures: listener.failed_handshakes(),
+        reloader: listener.certificate_reloader(),
+    };
+    tokio::spawn(async move { portcullis::axum::serve(listener, app()).await });
+    server
+}
+
+struct Client<'a> {
+    name: &'static str,
+    identity: Option<&'a Issued>,
+    tls12: bool,
+    /// What is sent before the handshake.
+    before: &'a [u8],
+}
+
+const CLIENT: Client<'_> = Client { name: "localhost", identity: None, tls12: false, before: b"" };
+
+impl Server {
+    async fn connect(&self, client: &Client<'_>) -> io::Result<TlsStream<TcpStream>> {
+        let mut tcp = TcpStream::connect(self.address).await?;
+        tcp.write_all(client.before).await?;
+        let mut roots = RootCertStore::empty();
+        for root in &self.roots {
+            roots.add(CertificateDer::from_pem_slice(root.as_bytes()).unwrap()).unwrap();
+        }
+        let provider = Arc::new(tokio_rustls::rustls::crypto::aws_lc_rs::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[if client.tls12 { &TLS12 } else { &TLS13 }])
+            .unwrap()
+            .with_root_certificates(roots);
+        let mut config = match client.identity {
+            None => builder.with_no_client_auth(),
+            Some(issued) => {
+                let key = PrivateKeyDer::from_pem_slice(issued.key.as_bytes()).unwrap();
+                builder.with_client_auth_cert(vec![issued.der.clone().into()], key).unwrap()
+            }
+        };
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        let name = ServerName::try_from(client.name).unwrap();
+        TlsConnector::from(Arc::new(config)).connect(name, tcp).await
+    }
+
+    /// What the handler says. In TLS 1.3 a refused certificate shows only when something is read.
+    async fn ask(&self, client: &Client<'_>) -> Option<String> {
+        let stream = self.connect(client).await.ok()?;
+        let mut sender = http1(stream).await?;
+        say(&mut sender).await
+    }
+}
+
+async fn http1<T>(stream: T) -> Option<SendRequest<Empty<Bytes>>>
+where
+    T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+{
+    let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.ok()?;
+    tokio::spawn(connection);
+    Some(sender)
+}
+
+async fn say(sender: &mut SendRequest<Empty<Bytes>>) -> Option<String> {
+    let request = Request::get("/").header("host", "localhost").body(Empty::new()).unwrap();
+    let response = sender.send_request(request).await.ok()?;
+    assert_eq!(response.status(), 200);
+    let body = response.into_body().collect().await.ok()?.to_bytes();
+    Some(String::from_utf8(body.to_vec()).unwrap())
+}
+
+#[tokio::test]
+async fn the_facts_of_a_handshake() {
+    let server = serve(|listener| listener).await;
+    let answer = server.ask(&CLIENT).await.unwrap();
+    let expected =
+        r#"127.0.0.1 None Some(Tls13) Some("localhost") Some("http/1.1") Some("TLS13_AES_256_GCM_SHA384") -"#;
+    assert_eq!(answer, expected);
+    let answer = server.ask(&Client { name: "other.localhost", tls12: true, ..CLIENT }).await.unwrap();
+    assert!(answer.contains(r#"Some(Tls12) Some("other.localhost")"#), "{answer}");
+    assert!(answer.contains("TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384"), "{answer}");
+}
+
+#[tokio::test]
+async fn client_certificates() {
+    let (ours, theirs) = (Authority::new("clients"), Authority::new("others"));
+    let roots = ClientRoots::from_pem(ours.pem.as_bytes()).unwrap();
+    let mut expired = client(&["billing.internal"], &[]);
+    expired.not_after = rcgen::date_time_ymd(2020, 1, 1);
+    let mut for_servers = client(&["billing.internal"], &[]);
+    for_servers.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ServerAuth];
+    let good = ours.issue(&client(&["billing.internal"], &[]));
+    let cases = [
+        ("ours", Some(good), true, true),
+        ("another authority's", Some(theirs.issue(&client(&["billing.internal"], &[]))), false, false),
+        ("expired", Some(ours.issue(&expired)), false, false),
+        ("a server's", Some(ours.issue(&for_servers)), false, false),
+        ("none", None, false, true),
+    ];
+    let required = serve(|listener| listener.require_client_certificates(&roots)).await;
+    let optional = serve(|listener| listener.with_http2().accept_client_certificates(&roots)).await;
+    for tls12 in [false, true] {
+        for (name, identity, with_required, with_optional) in &cases {
+            let client = Client { identity: identity.as_ref(), tls12, ..CLIENT };
+            let shown = identity.as_ref().map_or("-".to_owned(), |issued| issued.der.len().to_string());
+            for (server, passes) in [(&required, *with_required), (&optional, *with_optional)] {
+                let answer = server.ask(&client).await;
+                assert_eq!(answer.is_some(), passes, "{name}: {answer:?}");
+                assert!(answer.is_none_or(|answer| answer.ends_with(&format!(" {shown}"))), "{name}");
+            }
+        }
+    }
+    assert_eq!((required.failures.count(), optional.failures.count()), (8, 6));
+}
+
+/// A resumed session carries the certificate of the first handshake.
+#[tokio::test]
+async fn resumption_keeps_the_certificate() {
+    let ours = Authority::new("clients");
+    let roots = ClientRoots::from_pem(ours.pem.as_bytes()).unwrap();
+    let server = serve(|listener| listener.require_client_certificates(&roots)).await;
+    let issued = ours.issue(&client(&["billing.internal"], &[]));
+    let mut store = RootCertStore::empty();
+    store.add(CertificateDer::from_pem_slice(server.roots[0].as_bytes()).unwrap()).unwrap();
+    let key = PrivateKeyDer::from_pem_slice(issued.key.as_bytes()).unwrap();
+    let provider = Arc::new(tokio_rustls::rustls::crypto::aws_lc_rs::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(store)
+        .with_client_auth_cert(vec![issued.der.clone().into()], key)
+        .unwrap();
+    let connector = TlsConnector::from(Arc::new(config));
+    let mut kinds = Vec::new();
+    for _ in 0..2 {
+        let tcp = TcpStream::connect(server.address).await.unwrap();
+        let mut stream = connector.connect(ServerName::try_from("localhost").unwrap(), tcp).await.unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.ends_with(&format!(" {}", issued.der.len())), "{answer}");
+        kinds.push(format!("{:?}", stream.get_ref().1.handshake_kind().unwrap()));
+    }
+    assert_eq!(kinds, ["Full", "Resumed"]);
+}
+
+fn write(folder: &Path, issued: &Issued) {
+    std::fs::write(folder.join("server.crt"), &issued.pem).unwrap();
+    std::fs::write(folder.join("server.key"), &issued.key).unwrap();
+}
+
+#[tokio::test]
+async fn a_new_certificate_drops_no_connection() {
+    let (first, second) = (Authority::new("first"), Authority::new("second"));
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), &first.server(&["localhost"]));
+    let files = (folder.path().join("server.crt"), folder.path().join("server.key"));
+    let certificate = ServerCertificate::from_pem_files(&files.0, &files.1).unwrap();
+    let mut server = serve_with(certificate, &first, |listener| listener).await;
+
+    let mut open = http1(server.connect(&CLIENT).await.unwrap()).await.unwrap();
+    assert!(say(&mut open).await.is_some());
+    assert!(!server.reloader.reload().unwrap(), "the files hold the same");
+
+    write(folder.path(), &second.server(&["localhost"]));
+    assert!(server.reloader.reload().unwrap());
+    assert!(say(&mut open).await.is_some(), "the old connection lives");
+    assert!(server.ask(&CLIENT).await.is_none(), "the new certificate is of another authority");
+    server.roots = vec![second.pem.clone()];
+    assert!(server.ask(&CLIENT).await.is_some());
+
+    for (name, file, text) in [
+        ("half of a pair", "server.key", first.server(&["localhost"]).key),
+        ("no PEM", "server.crt", "nothing".to_owned()),
+        ("no file", "server.crt", String::new()),
+    ] {
+        let kept = std::fs::read(folder.path().join(file)).unwrap();
+        std::fs::write(folder.path().join(file), &text).unwrap();
+        if text.is_empty() {
+            std::fs::remove_file(folder.path().join(file)).unwrap();
+        }
+        let error = server.reloader.reload().unwrap_err();
+        assert!(error.value().ends_with(file), "{name}: {error}");
+        assert!(server.ask(&CLIENT).await.is_some(), "{name}: the old one is served on");
+        std::fs::write(folder.path().join(file), kept).unwrap();
+    }
+    server.reloader.replace(first.server(&["localhost"]).for_server());
+    server.roots = vec![first.pem];
+    assert!(server.ask(&CLIENT).await.is_some(), "handed over in memory");
+}
+
+#[tokio::test]
+async fn a_certificate_from_memory_has_no_files_to_read_again() {
+    let server = serve(|listener| listener).await;
+    assert_eq!(server.reloader.reload().unwrap_err().setting(), "certificate reload");
+}
+
+#[tokio::test]
+async fn files_are_read_again_at_an_interval() {
+    let (first, second) = (Authority::new("first"), Authority::new("second"));
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), &first.server(&["localhost"]));
+    let files = (folder.path().join("server.crt"), folder.path().join("server.key"));
+    let certificate = ServerCertificate::from_pem_files(&files.0, &files.1).unwrap();
+    let mut server = serve_with(certificate, &first, |listener| listener).await;
+    server.reloader.clone().reload_every(Duration::from_millis(20));
+    write(folder.path(), &second.server(&["localhost"]));
+    server.roots = vec![second.pem];
+    // A real task reads real files: asked again until it did, at most for ten seconds.
+    let reloaded = tokio::time::timeout(Duration::from_secs(10), async {
+        while server.ask(&CLIENT).await.is_none() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    });
+    assert!(reloaded.await.is_ok());
+}
+
+/// A PROXY header of version 2 for IPv4.
+fn proxied(source: [u8; 4], fields: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(12 + fields.len()).unwrap().to_be_bytes();
+    [b"\r\n\r\n\0\r\nQUIT\n\x21\x11", &length[..], &source, &[127, 0, 0, 1], &[0xcb, 0x84, 0x01, 0xbb], fields].concat()
+}
+
+/// `PP2_TYPE_SSL` of a client that spoke TLS 1.2 to the proxy.
+const SSL: &[u8] = b"\x20\x00\x0f\x01\0\0\0\0\x21\x00\x07TLSv1.2";
+/// The same of one that spoke none.
+const NO_SSL: &[u8] = b"\x20\x00\x05\0\0\0\0\0";
+
+#[tokio::test]
+async fn the_proxy_protocol_before_tls() {
+    let server = serve(|listener| listener.with_proxy_protocol(ProxyProtocol::v2(LOCAL).unwrap())).await;
+    let ask = async |before: &[u8]| server.ask(&Client { before, ..CLIENT }).await;
+    let answer = ask(&proxied([198, 51, 100, 7], b"")).await.unwrap();
+    assert!(answer.starts_with(r#"198.51.100.7 Some(127.0.0.1) Some(Tls13) Some("localhost")"#), "{answer}");
+    let answer = ask(&proxied([198, 51, 100, 7], SSL)).await.unwrap();
+    assert_eq!(answer, "198.51.100.7 Some(127.0.0.1) Some(Tls12) None None None -", "the proxy's word alone");
+    let answer = ask(&proxied([198, 51, 100, 7], NO_SSL)).await.unwrap();
+    assert_eq!(answer, "198.51.100.7 Some(127.0.0.1) None None None None -", "it was plain HTTP");
+    let answer = ask(b"\r\n\r\n\0\r\nQUIT\n\x20\x00\x00\x00").await.unwrap();
+    assert!(answer.starts_with("127.0.0.1 None Some(Tls13)"), "the proxy for itself: {answer}");
+    assert_eq!(server.failures.count(), 0);
+    for (name, before) in [
+        ("none", &b""[..]),
+        ("version 1", b"PROXY TCP4 198.51.100.7 127.0.0.1 52100 443\r\n"),
+        ("twice", &[proxied([198, 51, 100, 7], b""), proxied([203, 0, 113, 1], b"")].concat()),
+        ("garbage", b"\r\n\r\n\0\r\nQUIT\n\x31\x11\x00\x00"),
+    ] {
+        assert!(ask(before).await.is_none(), "{name}");
+    }
+    assert_eq!(server.failures.count(), 4);
+}
+
+#[tokio::test]
+async fn a_stranger_may_not_speak_the_proxy_protocol() {
+    let server = serve(|listener| listener.with_proxy_protocol(ProxyProtocol::v2(["10.0.12.7"]).unwrap())).await;
+    for before in [&b""[..], &proxied([198, 51, 100, 7], b"")] {
+        assert!(server.ask(&Client { before, ..CLIENT }).await.is_none());
+    }
+    assert_eq!(server.failures.count(), 2);
+}
+
+async fn plain(address: SocketAddr, before: &[u8]) -> Option<String> {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(before).await.ok()?;
+    say(&mut http1(stream).await?).await
+}
+
+#[tokio::test]
+async fn the_proxy_protocol_without_tls() {
+    let listener = ProxiedListener::bind("127.0.0.1:0", ProxyProtocol::v2(LOCAL).unwrap()).await.unwrap();
+    let (address, failures) = (listener.local_address().unwrap(), listener.failed_handshakes());
+    tokio::spawn(async move { portcullis::axum::serve(listener, app()).await });
+    let answer = plain(address, &proxied([198, 51, 100, 7], b"")).await.unwrap();
+    assert_eq!(answer, "198.51.100.7 Some(127.0.0.1) None None None None -");
+    let fields = [SSL, b"\x02\x00\x09localhost\x01\x00\x02h2"].concat();
+    let answer = plain(address, &proxied([198, 51, 100, 7], &fields)).await.unwrap();
+    assert_eq!(answer, r#"198.51.100.7 Some(127.0.0.1) Some(Tls12) Some("localhost") Some("h2") None -"#);
+    assert!(plain(address, b"").await.is_none(), "no header");
+    assert_eq!(failures.count(), 1);
+}
+
+#[tokio::test]
+async fn a_header_that_never_ends_keeps_nobody_waiting() {
+    let listener = ProxiedListener::bind("127.0.0.1:0", ProxyProtocol::v2(LOCAL).unwrap()).await.unwrap();
+    let listener = listener.with_handshake_bounds(NonZeroUsize::new(2).unwrap(), Duration::from_secs(3600));
+    let (address, failures) = (listener.local_address().unwrap(), listener.failed_handshakes());
+    tokio::spawn(async move { portcullis::axum::serve(listener, app()).await });
+    let header = proxied([198, 51, 100, 7], b"");
+    let mut silent = Vec::new();
+    for _ in 0..3 {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(&header[..20]).await.unwrap();
+        silent.push(stream);
+    }
+    assert!(plain(address, &header).await.is_some());
+    let mut end = [0; 1];
+    assert!(matches!(silent[0].read(&mut end).await, Ok(0) | Err(_)), "the oldest is given up");
+    assert!((1..=2).contains(&failures.count()), "{}", failures.count());
+}
+
+/// Without axum: each request of a connection gets its facts.
+#[tokio::test]
+async fn a_server_of_hyper() {
+    let authority = Authority::new("servers");
+    let mut listener = TlsListener::bind("127.0.0.1:0", authority.server(&["localhost"]).for_server()).await.unwrap();
+    let address = listener.local_address().unwrap();
+    let (failures, reloader) = (listener.failed_handshakes(), listener.certificate_reloader());
+    tokio::spawn(async move {
+        loop {
+            let (stream, connection) = listener.accept().await;
+            let service = service_fn(move |mut request: Request<hyper::body::Incoming>| {
+                request.extensions_mut().insert(ConnectInfo(connection.clone()));
+                app().oneshot(request)
+            });
+            let server = auto::Builder::new(TokioExecutor::new());
+            tokio::spawn(async move {
+                server.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service)).await
+            });
+        }
+    });
+    let server = Server { address, roots: vec![authority.pem], failures, reloader };
+    let answer = server.ask(&CLIENT).await.unwrap();
+    assert!(answer.starts_with(r#"127.0.0.1 None Some(Tls13) Some("localhost")"#), "{answer}");
+}
