@@ -71,6 +71,8 @@ struct Facts {
     credential: &'static str,
     credential_id: Option<Box<str>>,
     methods: Box<[Box<str>]>,
+    acr: Option<Box<str>>,
+    auth_time: Option<u64>,
     scopes: Box<[Box<str>]>,
     roles: Box<[Box<str>]>,
     permissions: Box<[Box<str>]>,
@@ -98,6 +100,8 @@ impl Principal {
                 credential,
                 credential_id: None,
                 methods: Box::default(),
+                acr: None,
+                auth_time: None,
                 scopes: Box::default(),
                 roles: Box::default(),
                 permissions: Box::default(),
@@ -144,6 +148,18 @@ impl Principal {
     #[must_use]
     pub fn methods(&self) -> &[Box<str>] {
         &self.facts.methods
+    }
+
+    /// The authentication context class that the issuer tells: `acr` (RFC 9068 §2.2.1, OpenID Connect Core §2).
+    #[must_use]
+    pub fn acr(&self) -> Option<&str> {
+        self.facts.acr.as_deref()
+    }
+
+    /// When the person proved who they are, in seconds since the Unix epoch: `auth_time`.
+    #[must_use]
+    pub fn auth_time(&self) -> Option<u64> {
+        self.facts.auth_time
     }
 
     /// What the credential may be used for (RFC 6749 §3.3).
@@ -238,9 +254,10 @@ impl Principal {
     /// About how many bytes of memory it takes, besides what claims were read into.
     #[cfg(any(feature = "jwt", feature = "jwt-pure-rust"))]
     pub(crate) fn size(&self) -> usize {
-        let Facts { subject, credential_id, methods, scopes, roles, permissions, tenant, plan, claims, .. } =
+        let Facts { subject, credential_id, methods, acr, scopes, roles, permissions, tenant, plan, claims, .. } =
             &*self.facts;
-        let alone = [credential_id, tenant, plan, claims].into_iter().flatten().chain([subject]).map(|text| text.len());
+        let alone =
+            [credential_id, acr, tenant, plan, claims].into_iter().flatten().chain([subject]).map(|text| text.len());
         let listed = [methods, scopes, roles, permissions].into_iter().flatten();
         let listed = listed.map(|text| text.len().saturating_add(size_of::<Box<str>>()));
         alone.chain(listed).fold(size_of::<Facts>(), usize::saturating_add)
@@ -340,6 +357,18 @@ impl PrincipalBuilder {
     /// Sets how the person proved who they are (`amr`, RFC 8176).
     pub fn methods<T: Into<Box<str>>>(mut self, methods: impl IntoIterator<Item = T>) -> Self {
         self.facts.methods = methods.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Sets the authentication context class (`acr`).
+    pub fn acr(mut self, class: impl Into<Box<str>>) -> Self {
+        self.facts.acr = Some(class.into());
+        self
+    }
+
+    /// Sets when the person proved who they are (`auth_time`), in seconds since the Unix epoch.
+    pub fn auth_time(mut self, unix_seconds: u64) -> Self {
+        self.facts.auth_time = Some(unix_seconds);
         self
     }
 

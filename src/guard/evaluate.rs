@@ -103,7 +103,7 @@ pub(super) fn decide_now(node: &Node, ask: &Ask<'_>, trail: &mut Trail, helps: b
         #[cfg(feature = "rbac")]
         Node::Role(role) => {
             let verdict = match role.held_by(ask.subject) {
-                Some(rule) => Verdict::allow().by(Arc::clone(rule)),
+                Some(rule) => Verdict::from_basis(Decision::Allow, rule),
                 None => Verdict::deny("no role of the principal is or inherits it"),
             };
             settle(trail, "role", Some(role.shared_name()), verdict)
@@ -206,20 +206,19 @@ fn conclude(
 ) -> Result<Answer, Rejection> {
     let (verdict, unfulfilled) = hold_to_obligations(verdict, ask.fulfilled);
     let decision = verdict.decision();
+    trail.directed(&verdict);
     trail.decided(DecisionFact::new(policy.name(), Some(Arc::clone(action)), verdict));
     unfulfilled.map_or(Ok(Answer::of(decision)), Err)
 }
 
 /// Turns an allow into a denial and a refusal if it obliges to something that nobody declared to fulfil.
 pub(super) fn hold_to_obligations(verdict: Verdict, fulfilled: &[Box<str>]) -> (Verdict, Option<Rejection>) {
-    let missing = verdict.obligations().iter().find(|obligation| !fulfilled.iter().any(|held| **held == ***obligation));
+    let is_fulfilled = |name: &str| fulfilled.iter().any(|held| **held == *name);
+    let missing = verdict.obligations().iter().find(|obligation| !is_fulfilled(obligation.name()));
     match missing {
-        Some(obligation) if verdict.decision() == Decision::Allow => {
-            let reason = format!("obligation {obligation:?} is not declared as fulfilled");
-            let mut denied = Verdict::deny(reason.clone());
-            if let Some(rule) = verdict.rule() {
-                denied = denied.by(Arc::clone(rule));
-            }
+        Some(obligation) if verdict.is_allow() => {
+            let reason = format!("obligation {:?} is not declared as fulfilled", obligation.name());
+            let denied = verdict.but(Decision::Deny).because(reason.clone());
             let rejection = Rejection::new(crate::rejection::RejectionKind::Misconfigured, reason);
             (denied, Some(rejection))
         }

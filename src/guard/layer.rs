@@ -161,7 +161,7 @@ impl GuardLayer {
     fn conclude(&self, answer: Answer, trail: &mut Trail) -> Result<(), Rejection> {
         let shared = &*self.shared;
         if shared.requirement.node().is_combination() {
-            let verdict = Verdict::of(answer.decision);
+            let verdict = Verdict::new(answer.decision);
             trail.decided(DecisionFact::new("guard", Some(Arc::clone(&shared.text)), verdict));
         }
         match answer {

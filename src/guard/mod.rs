@@ -78,7 +78,7 @@ mod layer;
 mod requirement;
 mod rule;
 
-pub use authorizer::Authorizer;
+pub use authorizer::{Authorizer, Permit};
 pub use layer::{GuardLayer, require};
 #[doc(hidden)]
 pub use requirement::Nodes;

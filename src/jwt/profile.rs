@@ -302,6 +302,12 @@ impl Profile {
         if let Some(jti) = claims.jti.as_deref() {
             principal = principal.credential_id(jti);
         }
+        if let Some(acr) = claims.acr.as_deref() {
+            principal = principal.acr(acr);
+        }
+        if let Some(auth_time) = claims.auth_time {
+            principal = principal.auth_time(auth_time.as_secs());
+        }
         if let Some(tenant) = tenant {
             principal = principal.tenant(tenant);
         }

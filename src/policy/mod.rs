@@ -4,14 +4,23 @@
 //! cannot decide. The guard (requirements on routes) and the authorizer (questions from a handler) both ask it.
 #![cfg_attr(feature = "rbac", doc = "\n[`Rbac`] is one: roles and permissions from a TOML document.")]
 
+mod attributes;
 mod backend;
+mod explain;
+mod parts;
 mod query;
 #[cfg(feature = "rbac")]
 mod rbac;
+mod reload;
 mod verdict;
 
+pub use attributes::Attributes;
 pub use backend::PolicyBackend;
+pub use explain::{Explanation, explain};
+pub use parts::QueryParts;
 pub use query::{AccessQuery, Resource};
 #[cfg(feature = "rbac")]
 pub use rbac::{Permission, Rbac, Role};
-pub use verdict::{Decision, Verdict};
+pub use reload::ReloadState;
+pub(crate) use verdict::Directives;
+pub use verdict::{Basis, Decision, Directive, Verdict};

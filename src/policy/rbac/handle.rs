@@ -1,7 +1,7 @@
 use std::{fmt, sync::Arc};
 
 use crate::{
-    policy::{Decision, Rbac, Verdict},
+    policy::{Basis, Decision, Rbac, Verdict},
     principal::Principal,
 };
 
@@ -115,10 +115,10 @@ impl Role {
         all.filter(move |(position, _)| has(*position)).map(|(_, name)| &**name)
     }
 
-    /// The rule of the role that makes the principal one of these, if any does.
-    pub(crate) fn held_by(&self, principal: &Principal) -> Option<&Arc<str>> {
+    /// The role that makes the principal one of these, if any does: what an allow rests on.
+    pub(crate) fn held_by(&self, principal: &Principal) -> Option<Arc<Basis>> {
         let mut roles = self.policy.table().roles_of(principal);
-        roles.find(|role| role.reach.roles.has(self.position)).map(|role| &role.rule)
+        roles.find(|role| role.reach.roles.has(self.position)).map(|role| Arc::clone(&role.basis))
     }
 
     pub(crate) const fn shared_name(&self) -> &Arc<str> {

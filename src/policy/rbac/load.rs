@@ -7,7 +7,10 @@ use serde::Deserialize;
 use crate::{
     error::ConfigError,
     log,
-    policy::rbac::table::{Positions, Reach, RoleEntry, Table},
+    policy::{
+        Basis,
+        rbac::table::{Denials, Positions, Reach, RoleEntry, Table},
+    },
 };
 
 /// The longest document, in bytes.
@@ -72,18 +75,19 @@ pub(super) fn load(text: &str, origin: Origin<'_>) -> Result<Table, ConfigError>
         origin.error("roles", path.join(" -> "), "inherit from each other in a circle")
     })?;
     warn_of_unused(&document.permissions, &reaches, origin);
-    let version = &document.version;
+    let version: Arc<str> = document.version.into();
+    let basis = |rule: String| Arc::new(Basis::new().rule(rule).version(Arc::clone(&version)));
     let roles = document.roles.keys().zip(reaches).map(|(name, reach)| RoleEntry {
         name: name.as_str().into(),
-        rule: format!("role {name:?}, policy {version:?}").into(),
+        basis: basis(format!("role {name:?}")),
         reach,
     });
     Ok(Table {
-        rule: format!("policy {version:?}").into(),
-        credential_rule: format!("permission of the credential, policy {version:?}").into(),
+        denials: Denials::new(&version),
+        credential_basis: basis("permission of the credential".to_owned()),
         roles: roles.collect(),
         permissions: document.permissions.iter().map(|name| Arc::from(name.as_str())).collect(),
-        version: document.version.into(),
+        version,
         permission_positions,
         role_positions,
     })

@@ -19,7 +19,7 @@ use crate::{
     log,
     now::Now,
     policy::{
-        AccessQuery, PolicyBackend, Resource, Verdict,
+        AccessQuery, Basis, Decision, PolicyBackend, QueryParts, Resource, Verdict,
         rbac::{
             load::{MAX_DOCUMENT_LEN, Origin},
             table::Table,
@@ -178,7 +178,7 @@ impl Rbac {
     fn verdict_of(&self, query: &AccessQuery<'_>) -> Verdict {
         let Some(position) = self.table().permission_positions.get(query.action()) else {
             self.shared.unknown.report(query.action(), self.version());
-            return self.deny("the policy does not know this action");
+            return Verdict::from_basis(Decision::Deny, Arc::clone(&self.table().denials.unknown_action));
         };
         self.verdict(query.subject(), *position, query.resource())
     }
@@ -187,33 +187,33 @@ impl Rbac {
         let table = self.table();
         let tenants = (resource.and_then(Resource::tenant), principal.tenant());
         if matches!(tenants, (Some(owning), Some(asking)) if owning != asking) {
-            return self.deny("the thing belongs to another tenant");
+            return deny(&table.denials.other_tenant);
         }
         if let Some(role) = table.roles_of(principal).find(|role| role.reach.grants.has(permission)) {
-            return Verdict::allow().by(Arc::clone(&role.rule));
+            return Verdict::from_basis(Decision::Allow, Arc::clone(&role.basis));
         }
         if self.trust_credential
             && let Some(name) = table.permissions.get(permission)
             && principal.permissions().iter().any(|held| **held == **name)
         {
-            return Verdict::allow().by(Arc::clone(&table.credential_rule));
+            return Verdict::from_basis(Decision::Allow, Arc::clone(&table.credential_basis));
         }
         match self.verdict_as_owner(principal, permission) {
             Some(verdict) if resource.is_some_and(|thing| thing.is_owned_by(principal)) => verdict,
-            Some(_) => self.deny("granted on the principal's own things only"),
-            None => self.deny("no role grants it"),
+            Some(_) => deny(&table.denials.own_things_only),
+            None => deny(&table.denials.not_granted),
         }
     }
 
     /// Allows if a role grants it on owned things; whether the thing is owned is for the caller to ask.
     fn verdict_as_owner(&self, principal: &Principal, permission: usize) -> Option<Verdict> {
         let role = self.table().roles_of(principal).find(|role| role.reach.grants_own.has(permission))?;
-        Some(Verdict::allow().by(Arc::clone(&role.rule)))
+        Some(Verdict::from_basis(Decision::Allow, Arc::clone(&role.basis)))
     }
+}
 
-    fn deny(&self, reason: &'static str) -> Verdict {
-        Verdict::deny(reason).by(Arc::clone(&self.table().rule))
-    }
+fn deny(basis: &Arc<Basis>) -> Verdict {
+    Verdict::from_basis(Decision::Deny, Arc::clone(basis))
 }
 
 #[async_trait]
@@ -228,6 +228,20 @@ impl PolicyBackend for Rbac {
 
     async fn decide(&self, query: &AccessQuery<'_>) -> Verdict {
         self.verdict_of(query)
+    }
+
+    fn generation(&self) -> Option<u64> {
+        Some(0)
+    }
+
+    fn version(&self) -> Option<Arc<str>> {
+        Some(Arc::clone(&self.table().version))
+    }
+
+    fn parts(&self) -> QueryParts {
+        let own = QueryParts::SUBJECT.and(QueryParts::RESOURCE_FACTS);
+        let parts = own.and(QueryParts::ROLES).and(QueryParts::TENANT);
+        if self.trust_credential { parts.and(QueryParts::PERMISSIONS) } else { parts }
     }
 }
 

@@ -2,7 +2,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use foldhash::fast::FixedState;
 
-use crate::principal::Principal;
+use crate::{policy::Basis, principal::Principal};
 
 /// Positions by name. The names come from the policy alone, so that no client chooses what collides.
 pub(super) type Positions = HashMap<Arc<str>, usize, FixedState>;
@@ -10,22 +10,42 @@ pub(super) type Positions = HashMap<Arc<str>, usize, FixedState>;
 /// A policy as it is asked: inheritance is worked out, every answer is a bit.
 #[derive(Debug)]
 pub(super) struct Table {
-    pub(super) version: Box<str>,
-    /// What a denial names as its rule.
-    pub(super) rule: Arc<str>,
-    /// What an allow by a permission of the credential's own names as its rule.
-    pub(super) credential_rule: Arc<str>,
+    pub(super) version: Arc<str>,
+    pub(super) denials: Denials,
+    /// What an allow by a permission of the credential's own rests on.
+    pub(super) credential_basis: Arc<Basis>,
     pub(super) permissions: Box<[Arc<str>]>,
     pub(super) permission_positions: Positions,
     pub(super) roles: Box<[RoleEntry]>,
     pub(super) role_positions: Positions,
 }
 
+/// What denials rest on: made once, so that a denial does not allocate either.
+#[derive(Debug)]
+pub(super) struct Denials {
+    pub(super) unknown_action: Arc<Basis>,
+    pub(super) other_tenant: Arc<Basis>,
+    pub(super) own_things_only: Arc<Basis>,
+    pub(super) not_granted: Arc<Basis>,
+}
+
+impl Denials {
+    pub(super) fn new(version: &Arc<str>) -> Self {
+        let basis = |reason: &'static str| Arc::new(Basis::new().version(Arc::clone(version)).reason(reason));
+        Self {
+            unknown_action: basis("the policy does not know this action"),
+            other_tenant: basis("the thing belongs to another tenant"),
+            own_things_only: basis("granted on the principal's own things only"),
+            not_granted: basis("no role grants it"),
+        }
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct RoleEntry {
     pub(super) name: Arc<str>,
-    /// What an allow names as its rule.
-    pub(super) rule: Arc<str>,
+    /// What an allow rests on.
+    pub(super) basis: Arc<Basis>,
     pub(super) reach: Reach,
 }
 
