@@ -101,13 +101,7 @@ pub(super) fn decide_now(node: &Node, ask: &Ask<'_>, trail: &mut Trail, helps: b
             settle(trail, "rbac", Some(permission.shared_name()), permission.verdict(ask.subject))
         }
         #[cfg(feature = "rbac")]
-        Node::Role(role) => {
-            let verdict = match role.held_by(ask.subject) {
-                Some(rule) => Verdict::from_basis(Decision::Allow, rule),
-                None => Verdict::deny("no role of the principal is or inherits it"),
-            };
-            settle(trail, "role", Some(role.shared_name()), verdict)
-        }
+        Node::Role(role) => settle(trail, "role", Some(role.shared_name()), role.verdict(ask.subject)),
         Node::RoleNamed(name) => settle(trail, "role", Some(name), allow_if(ask.subject.has_role(name))),
         Node::Scope(scope) => {
             let held = ask.subject.has_scope(scope);

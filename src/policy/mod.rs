@@ -7,6 +7,9 @@
 mod attributes;
 mod backend;
 mod explain;
+#[cfg(feature = "policy-files")]
+mod live;
+mod matrix;
 mod parts;
 mod query;
 #[cfg(feature = "rbac")]
@@ -17,6 +20,9 @@ mod verdict;
 pub use attributes::Attributes;
 pub use backend::PolicyBackend;
 pub use explain::{Explanation, explain};
+#[cfg(feature = "policy-files")]
+pub use live::Reloaded;
+pub use matrix::Matrix;
 pub use parts::QueryParts;
 pub use query::{AccessQuery, Resource};
 #[cfg(feature = "rbac")]

@@ -2,12 +2,15 @@ use std::{collections::HashMap, sync::Arc};
 
 use foldhash::fast::FixedState;
 
-use crate::{policy::Basis, principal::Principal};
+use crate::{
+    policy::{Basis, Decision, Resource, Verdict},
+    principal::Principal,
+};
 
 /// Positions by name. The names come from the policy alone, so that no client chooses what collides.
 pub(super) type Positions = HashMap<Arc<str>, usize, FixedState>;
 
-/// A policy as it is asked: inheritance is worked out, every answer is a bit.
+/// A policy as it is asked: inheritance and wildcards are worked out, every answer is a bit.
 #[derive(Debug)]
 pub(super) struct Table {
     pub(super) version: Arc<str>,
@@ -18,15 +21,19 @@ pub(super) struct Table {
     pub(super) permission_positions: Positions,
     pub(super) roles: Box<[RoleEntry]>,
     pub(super) role_positions: Positions,
+    pub(super) exclusive: Box<[Exclusive]>,
+    pub(super) assignments: Assignments,
 }
 
 /// What denials rest on: made once, so that a denial does not allocate either.
 #[derive(Debug)]
 pub(super) struct Denials {
     pub(super) unknown_action: Arc<Basis>,
+    pub(super) gone: Arc<Basis>,
     pub(super) other_tenant: Arc<Basis>,
     pub(super) own_things_only: Arc<Basis>,
     pub(super) not_granted: Arc<Basis>,
+    pub(super) not_held: Arc<Basis>,
 }
 
 impl Denials {
@@ -34,9 +41,11 @@ impl Denials {
         let basis = |reason: &'static str| Arc::new(Basis::new().version(Arc::clone(version)).reason(reason));
         Self {
             unknown_action: basis("the policy does not know this action"),
+            gone: basis("the policy was reloaded and does not know it any more"),
             other_tenant: basis("the thing belongs to another tenant"),
             own_things_only: basis("granted on the principal's own things only"),
             not_granted: basis("no role grants it"),
+            not_held: basis("no role of the principal is or inherits it"),
         }
     }
 }
@@ -45,35 +54,264 @@ impl Denials {
 pub(super) struct RoleEntry {
     pub(super) name: Arc<str>,
     /// What an allow rests on.
-    pub(super) basis: Arc<Basis>,
+    pub(super) allow: Arc<Basis>,
+    /// What a denial by a rule of this role rests on.
+    pub(super) deny: Arc<Basis>,
     pub(super) reach: Reach,
+    pub(super) written: Written,
+}
+
+/// A role as the document has it, for explanations.
+#[derive(Debug, Default)]
+pub(super) struct Written {
+    pub(super) inherits: Vec<usize>,
+    pub(super) grants: Vec<Arc<str>>,
+    pub(super) grants_own: Vec<Arc<str>>,
+    pub(super) denies: Vec<Arc<str>>,
 }
 
 /// What a role has, with everything that it inherits.
 #[derive(Clone, Debug)]
 pub(super) struct Reach {
-    pub(super) grants: Bits,
-    pub(super) grants_own: Bits,
+    pub(super) cells: Box<[Cell]>,
     /// The roles that it inherits, and itself.
     pub(super) roles: Bits,
 }
 
+/// 64 permissions of a role, one bit each, beside each other: one line of cache for one question.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Cell {
+    pub(super) grants: u64,
+    pub(super) own: u64,
+    pub(super) denies: u64,
+}
+
 impl Reach {
     pub(super) fn none(permissions: usize, roles: usize) -> Self {
-        Self { grants: Bits::none(permissions), grants_own: Bits::none(permissions), roles: Bits::none(roles) }
+        Self { cells: vec![Cell::default(); permissions.div_ceil(64)].into(), roles: Bits::none(roles) }
     }
 
     pub(super) fn merge(&mut self, junior: &Self) {
-        self.grants.merge(&junior.grants);
-        self.grants_own.merge(&junior.grants_own);
+        for (cell, more) in self.cells.iter_mut().zip(&junior.cells) {
+            cell.grants |= more.grants;
+            cell.own |= more.own;
+            cell.denies |= more.denies;
+        }
         self.roles.merge(&junior.roles);
+    }
+
+    /// The 64 permissions that this one is among, and its bit.
+    pub(super) fn cell_mut(&mut self, permission: usize) -> Option<(&mut Cell, u64)> {
+        self.cells.get_mut(permission / 64).map(|cell| (cell, 1 << (permission % 64)))
+    }
+
+    fn cell(&self, permission: usize) -> Cell {
+        let bit = 1 << (permission % 64);
+        self.cells.get(permission / 64).map_or(Cell::default(), |cell| Cell {
+            grants: cell.grants & bit,
+            own: cell.own & bit,
+            denies: cell.denies & bit,
+        })
+    }
+
+    pub(super) fn grants(&self, permission: usize) -> bool {
+        self.cell(permission).grants != 0
+    }
+
+    pub(super) fn grants_own(&self, permission: usize) -> bool {
+        self.cell(permission).own != 0
+    }
+
+    pub(super) fn denies(&self, permission: usize) -> bool {
+        self.cell(permission).denies != 0
+    }
+}
+
+/// Roles of which nobody may hold more than some at once.
+#[derive(Debug)]
+pub(super) struct Exclusive {
+    pub(super) name: Arc<str>,
+    pub(super) roles: Box<[usize]>,
+    pub(super) at_most: usize,
+    /// What a refusal rests on.
+    pub(super) basis: Arc<Basis>,
+}
+
+impl Exclusive {
+    /// Whether roles with these bits are too many.
+    pub(super) fn is_broken_by<'a>(&self, held: impl Iterator<Item = &'a Bits> + Clone) -> bool {
+        let counted = self.roles.iter().filter(|role| held.clone().any(|bits| bits.has(**role))).count();
+        counted > self.at_most
+    }
+}
+
+/// Who has which roles by the policy itself: by issuer, then by subject.
+#[derive(Debug, Default)]
+pub(super) struct Assignments(HashMap<Box<str>, BySubject, FixedState>);
+
+type BySubject = HashMap<Box<str>, Vec<Assignment>, FixedState>;
+
+/// Roles of one subject, in one tenant or in all of them.
+#[derive(Debug)]
+pub(super) struct Assignment {
+    pub(super) tenant: Option<Box<str>>,
+    pub(super) roles: Vec<usize>,
+}
+
+impl Assignments {
+    pub(super) fn add(&mut self, issuer: &str, subject: &str, assignment: Assignment) {
+        self.0.entry(issuer.into()).or_default().entry(subject.into()).or_default().push(assignment);
+    }
+
+    pub(super) fn of(&self, issuer: &str, subject: &str) -> &[Assignment] {
+        self.0.get(issuer).and_then(|subjects| subjects.get(subject)).map_or(&[], Vec::as_slice)
+    }
+}
+
+impl Assignment {
+    pub(super) fn holds_in(&self, tenant: Option<&str>) -> bool {
+        match &self.tenant {
+            None => true,
+            Some(own) => tenant == Some(&**own),
+        }
+    }
+}
+
+/// What a question says of the thing.
+#[derive(Clone, Copy)]
+pub(super) enum Thing<'a> {
+    /// None is named: what is granted on owned things does not pass.
+    None,
+    /// None is named, and the handler will ask about it: what is granted on owned things passes.
+    AskedLater,
+    Named(&'a Resource),
+}
+
+impl<'a> Thing<'a> {
+    fn tenant(self) -> Option<&'a str> {
+        match self {
+            Self::Named(resource) => resource.tenant(),
+            Self::None | Self::AskedLater => None,
+        }
+    }
+
+    fn is_owned_by(self, principal: &Principal) -> bool {
+        match self {
+            Self::Named(resource) => resource.is_owned_by(principal),
+            Self::AskedLater => true,
+            Self::None => false,
+        }
+    }
+}
+
+/// A decision and what it rests on, borrowed: to ask costs no reference count.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Outcome<'t> {
+    pub(super) decision: Decision,
+    pub(super) basis: &'t Arc<Basis>,
+}
+
+impl<'t> Outcome<'t> {
+    const fn allow(basis: &'t Arc<Basis>) -> Self {
+        Self { decision: Decision::Allow, basis }
+    }
+
+    pub(super) const fn deny(basis: &'t Arc<Basis>) -> Self {
+        Self { decision: Decision::Deny, basis }
+    }
+
+    pub(super) fn verdict(self) -> Verdict {
+        Verdict::from_basis(self.decision, Arc::clone(self.basis))
     }
 }
 
 impl Table {
-    /// The principal's roles that the policy knows; the others grant nothing.
-    pub(super) fn roles_of<'t>(&'t self, principal: &Principal) -> impl Iterator<Item = &'t RoleEntry> {
-        principal.roles().iter().filter_map(|name| self.roles.get(*self.role_positions.get(&**name)?))
+    /// The roles that a principal has in a tenant and the policy knows: those of the credential, then those that the policy
+    /// assigns. Others grant nothing.
+    pub(super) fn roles_of<'t, 'p>(
+        &'t self,
+        principal: &'p Principal,
+        tenant: Option<&'p str>,
+    ) -> impl Iterator<Item = &'t RoleEntry> + Clone + use<'t, 'p> {
+        let named = principal.roles().iter().filter_map(|name| self.role_positions.get(&**name));
+        let assigned = if self.assignments.0.is_empty() {
+            &[]
+        } else {
+            self.assignments.of(principal.issuer(), principal.subject())
+        };
+        let assigned = assigned.iter().filter(move |assigned| assigned.holds_in(tenant));
+        named.chain(assigned.flat_map(|assigned| &assigned.roles)).filter_map(|position| self.roles.get(*position))
+    }
+
+    /// The tenant that a question is about: the thing's, or else the principal's.
+    pub(super) fn tenant_of<'t>(principal: &'t Principal, resource: Option<&'t Resource>) -> Option<&'t str> {
+        resource.and_then(Resource::tenant).or_else(|| principal.tenant())
+    }
+
+    /// Decides. What refuses comes first: another tenant, roles that exclude each other, denying rules.
+    pub(super) fn decide(
+        &self,
+        principal: &Principal,
+        permission: usize,
+        thing: Thing<'_>,
+        trust_credential: bool,
+    ) -> Outcome<'_> {
+        let tenant = match (thing.tenant(), principal.tenant()) {
+            (Some(owning), Some(asking)) if owning != asking => return Outcome::deny(&self.denials.other_tenant),
+            (owning, asking) => owning.or(asking),
+        };
+        if let Some(broken) = self.broken(principal, tenant) {
+            return Outcome::deny(broken);
+        }
+        let (mut granting, mut granting_own) = (None, None);
+        for role in self.roles_of(principal, tenant) {
+            let cell = role.reach.cell(permission);
+            if cell.denies != 0 {
+                return Outcome::deny(&role.deny);
+            }
+            if cell.grants != 0 && granting.is_none() {
+                granting = Some(&role.allow);
+            }
+            if cell.own != 0 && granting_own.is_none() {
+                granting_own = Some(&role.allow);
+            }
+        }
+        if let Some(basis) = granting {
+            return Outcome::allow(basis);
+        }
+        if trust_credential
+            && let Some(name) = self.permissions.get(permission)
+            && principal.permissions().iter().any(|held| **held == **name)
+        {
+            return Outcome::allow(&self.credential_basis);
+        }
+        match granting_own {
+            Some(basis) if thing.is_owned_by(principal) => Outcome::allow(basis),
+            Some(_) => Outcome::deny(&self.denials.own_things_only),
+            None => Outcome::deny(&self.denials.not_granted),
+        }
+    }
+
+    /// Whether the principal has a role, or one that inherits it.
+    pub(super) fn holds(&self, principal: &Principal, role: usize) -> Outcome<'_> {
+        let tenant = principal.tenant();
+        if let Some(broken) = self.broken(principal, tenant) {
+            return Outcome::deny(broken);
+        }
+        match self.roles_of(principal, tenant).find(|held| held.reach.roles.has(role)) {
+            Some(held) => Outcome::allow(&held.allow),
+            None => Outcome::deny(&self.denials.not_held),
+        }
+    }
+
+    /// The first set of exclusive roles of which the principal holds too many.
+    fn broken(&self, principal: &Principal, tenant: Option<&str>) -> Option<&Arc<Basis>> {
+        if self.exclusive.is_empty() {
+            return None;
+        }
+        let broken =
+            |set: &&Exclusive| set.is_broken_by(self.roles_of(principal, tenant).map(|role| &role.reach.roles));
+        self.exclusive.iter().find(broken).map(|set| &set.basis)
     }
 }
 
@@ -120,5 +358,17 @@ mod tests {
         merged.set(1);
         merged.merge(&bits);
         assert!(merged.has(1) && merged.has(129) && !merged.has(2));
+    }
+
+    #[test]
+    fn cells_at_the_edges_of_words() {
+        let mut reach = Reach::none(130, 1);
+        for permission in [0, 63, 64, 129] {
+            let (cell, bit) = reach.cell_mut(permission).unwrap();
+            cell.grants |= bit;
+            assert!(reach.grants(permission) && !reach.grants_own(permission) && !reach.denies(permission));
+        }
+        assert!(!reach.grants(1) && !reach.grants(128) && !reach.grants(1_000));
+        assert!(reach.cell_mut(1_000).is_none());
     }
 }
