@@ -111,7 +111,7 @@ fn a_bad_file_is_refused_and_the_running_policy_stays() {
             "version = \"2\"\npermissions = [\"a\"]\n[roles.r]\ngrants = [\"b\"]",
             "line 4: roles.r.grants: \"b\" is not in permissions",
         ),
-        ("half a file", &FULL[..40], "line 2: TOML is not a policy"),
+        ("half a file", &FULL.replace("orders:cancel\"]", ""), "TOML is not a policy: "),
         ("empty", "", "TOML is not a policy: missing field"),
         ("no UTF-8 text", "\u{0}", "TOML is not a policy"),
     ] {
@@ -193,7 +193,8 @@ fn large(version: usize) -> String {
     const ROLES: usize = 1_000;
     let mut text = format!("version = \"{version}\"\npermissions = [\"even\", \"odd\", ");
     (0..20).for_each(|n| write!(text, "\"p{n}\", ").unwrap());
-    writeln!(text, "]\n[roles.clerk]\ngrants = [\"{}\"]", ["even", "odd"][version % 2]).unwrap();
+    writeln!(text, "]\n[roles.clerk]\ngrants = [\"{}\"]", if version.is_multiple_of(2) { "even" } else { "odd" })
+        .unwrap();
     for role in 0..ROLES {
         let grants: Vec<String> = (0..10).map(|n| format!("\"p{}\"", (role + n) % 20)).collect();
         writeln!(text, "[roles.r{role}]\ngrants = [{}]", grants.join(", ")).unwrap();
@@ -218,7 +219,11 @@ fn readers_see_one_policy_or_the_next_while_ten_thousand_rules_are_replaced() {
                     let query = AccessQuery::new(&clerk, "even", Instants::new(0, 0));
                     let Now::Known(verdict) = policy.decide_now(&query) else { panic!("rbac never waits") };
                     let version: u64 = verdict.version().unwrap().parse().unwrap();
-                    assert_eq!(verdict.is_allow(), version % 2 == 0, "the answer is that of the version it names");
+                    assert_eq!(
+                        verdict.is_allow(),
+                        version.is_multiple_of(2),
+                        "the answer is that of the version it names"
+                    );
                     let after = policy.generation().unwrap();
                     assert!(before >= last && after >= before, "a generation never goes back");
                     (last, asked) = (after, asked + 1);

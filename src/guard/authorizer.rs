@@ -44,6 +44,7 @@ pub struct Authorizer {
     at: Instants,
     fulfilled: Arc<[Box<str>]>,
     attributes: Attributes,
+    hides: bool,
 }
 
 impl Authorizer {
@@ -82,6 +83,7 @@ impl Authorizer {
             at: envelope.at,
             fulfilled: Arc::default(),
             attributes: Attributes::new(),
+            hides: false,
         })
     }
 
@@ -89,6 +91,14 @@ impl Authorizer {
     #[must_use]
     pub fn fulfilling<T: Into<Box<str>>>(mut self, obligations: impl IntoIterator<Item = T>) -> Self {
         self.fulfilled = obligations.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Hides that the thing exists from those who may not act on it: what would be a `403` is a
+    /// [`NotFound`](RejectionKind::NotFound), `404`, as the handler answers where there is no such thing.
+    #[must_use]
+    pub const fn hiding(mut self) -> Self {
+        self.hides = true;
         self
     }
 
@@ -109,7 +119,7 @@ impl Authorizer {
     /// the handler is in the [`Permit`].
     ///
     /// # Errors
-    /// - [`Forbidden`](RejectionKind::Forbidden) (`403`) if it denies; an action that the policy does not know is denied, and
+    /// - [`Forbidden`](RejectionKind::Forbidden) (`403`) if it denies, or `404` if [`hiding`](Self::hiding); an action that the policy does not know is denied, and
     ///   an RBAC policy logs it as an error.
     /// - [`Unavailable`](RejectionKind::Unavailable) (`503`) if it cannot decide.
     /// - [`Misconfigured`](RejectionKind::Misconfigured) (`500`) if it allows with an obligation that nobody declared to
@@ -236,7 +246,8 @@ impl Authorizer {
         match decision {
             Decision::Allow => Ok(permit),
             Decision::Deny => {
-                Err(Rejection::new(RejectionKind::Forbidden, format!("{} denies {action:?}", self.policy.name())))
+                let kind = if self.hides { RejectionKind::NotFound } else { RejectionKind::Forbidden };
+                Err(Rejection::new(kind, format!("{} denies {action:?}", self.policy.name())))
             }
             Decision::CannotDecide => Err(self.cannot_decide(action)),
         }

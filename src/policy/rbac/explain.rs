@@ -34,7 +34,7 @@ pub(super) fn steps(table: &Table, query: &AccessQuery<'_>) -> Vec<String> {
         steps.extend(ways.into_iter().map(|way| format!("role {} ({source}): {way}", role.name)));
     }
     for set in &table.exclusive {
-        if set.is_broken_by(table.roles_of(subject, tenant).map(|role| &role.reach.roles)) {
+        if set.is_broken_by(table.roles_of(subject, tenant).iter().map(|role| &role.reach.roles)) {
             steps.push(format!("more than {} of the roles of exclusive.{} are held", set.at_most, set.name));
         }
     }

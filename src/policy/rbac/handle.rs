@@ -2,7 +2,7 @@ use std::{fmt, sync::Arc};
 
 use crate::{
     policy::{
-        Decision, Rbac, Verdict,
+        Decision, Rbac, Resource, Verdict,
         rbac::{
             snapshot::Snapshot,
             table::{Outcome, RoleEntry, Thing},
@@ -54,19 +54,19 @@ impl Permission {
     /// Whether a principal holds it, as a route would find: no thing is named. It allocates nothing and counts no reference.
     #[must_use]
     pub fn is_held_by(&self, principal: &Principal) -> bool {
-        self.policy.ask(|snapshot| self.outcome(snapshot, principal).decision == Decision::Allow)
+        self.policy.ask(|snapshot| self.outcome(snapshot, principal, None).decision == Decision::Allow)
     }
 
     pub(crate) const fn shared_name(&self) -> &Arc<str> {
         &self.name
     }
 
-    pub(crate) fn verdict(&self, principal: &Principal) -> Verdict {
-        self.policy.ask(|snapshot| self.outcome(snapshot, principal).verdict())
+    pub(crate) fn verdict(&self, principal: &Principal, resource: Option<&Resource>) -> Verdict {
+        self.policy.ask(|snapshot| self.outcome(snapshot, principal, resource).verdict())
     }
 
-    fn outcome<'s>(&self, snapshot: &'s Snapshot, principal: &Principal) -> Outcome<'s> {
-        let thing = if self.owners { Thing::AskedLater } else { Thing::None };
+    fn outcome<'s>(&self, snapshot: &'s Snapshot, principal: &Principal, resource: Option<&Resource>) -> Outcome<'s> {
+        let thing = Thing { resource, passes_owners: self.owners };
         match snapshot.permission(self.slot) {
             Some(permission) => snapshot.table.decide(principal, permission, thing, self.policy.trust_credential),
             None => Outcome::deny(&snapshot.table.denials.gone),

@@ -287,7 +287,7 @@ impl Rbac {
                 self.shared.unknown.report(query.action(), &table.version);
                 return Outcome::deny(&table.denials.unknown_action).verdict();
             };
-            let thing = query.resource().map_or(Thing::None, Thing::Named);
+            let thing = Thing { resource: query.resource(), passes_owners: false };
             table.decide(query.subject(), *permission, thing, self.trust_credential).verdict()
         })
     }

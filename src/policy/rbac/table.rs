@@ -163,6 +163,12 @@ impl Assignments {
         self.0.entry(issuer.into()).or_default().entry(subject.into()).or_default().push(assignment);
     }
 
+    /// The roles of a principal in a tenant.
+    fn roles_of(&self, principal: &Principal, tenant: Option<&str>) -> impl Iterator<Item = &usize> {
+        let assigned = self.of(principal.issuer(), principal.subject()).iter();
+        assigned.filter(move |assigned| assigned.holds_in(tenant)).flat_map(|assigned| &assigned.roles)
+    }
+
     pub(super) fn of(&self, issuer: &str, subject: &str) -> &[Assignment] {
         self.0.get(issuer).and_then(|subjects| subjects.get(subject)).map_or(&[], Vec::as_slice)
     }
@@ -179,28 +185,19 @@ impl Assignment {
 
 /// What a question says of the thing.
 #[derive(Clone, Copy)]
-pub(super) enum Thing<'a> {
-    /// None is named: what is granted on owned things does not pass.
-    None,
-    /// None is named, and the handler will ask about it: what is granted on owned things passes.
-    AskedLater,
-    Named(&'a Resource),
+pub(super) struct Thing<'a> {
+    pub(super) resource: Option<&'a Resource>,
+    /// The handler will ask whose it is: what is granted on owned things passes.
+    pub(super) passes_owners: bool,
 }
 
 impl<'a> Thing<'a> {
     fn tenant(self) -> Option<&'a str> {
-        match self {
-            Self::Named(resource) => resource.tenant(),
-            Self::None | Self::AskedLater => None,
-        }
+        self.resource.and_then(Resource::tenant)
     }
 
     fn is_owned_by(self, principal: &Principal) -> bool {
-        match self {
-            Self::Named(resource) => resource.is_owned_by(principal),
-            Self::AskedLater => true,
-            Self::None => false,
-        }
+        self.passes_owners || self.resource.is_some_and(|resource| resource.is_owned_by(principal))
     }
 }
 
@@ -226,21 +223,33 @@ impl<'t> Outcome<'t> {
 }
 
 impl Table {
-    /// The roles that a principal has in a tenant and the policy knows: those of the credential, then those that the policy
-    /// assigns. Others grant nothing.
-    pub(super) fn roles_of<'t, 'p>(
+    /// Shows the roles that a principal has in a tenant and the policy knows: those of the credential, then those that the
+    /// policy assigns. Others grant nothing.
+    #[inline]
+    pub(super) fn each_role<'t>(
         &'t self,
-        principal: &'p Principal,
-        tenant: Option<&'p str>,
-    ) -> impl Iterator<Item = &'t RoleEntry> + Clone + use<'t, 'p> {
-        let named = principal.roles().iter().filter_map(|name| self.role_positions.get(&**name));
-        let assigned = if self.assignments.0.is_empty() {
-            &[]
-        } else {
-            self.assignments.of(principal.issuer(), principal.subject())
-        };
-        let assigned = assigned.iter().filter(move |assigned| assigned.holds_in(tenant));
-        named.chain(assigned.flat_map(|assigned| &assigned.roles)).filter_map(|position| self.roles.get(*position))
+        principal: &Principal,
+        tenant: Option<&str>,
+        mut see: impl FnMut(&'t RoleEntry),
+    ) {
+        // Plain loops: chained iterators take four times as long here.
+        for name in principal.roles() {
+            if let Some(position) = self.role_positions.get(&**name)
+                && let Some(role) = self.roles.get(*position)
+            {
+                see(role);
+            }
+        }
+        if !self.assignments.0.is_empty() {
+            self.assignments.roles_of(principal, tenant).filter_map(|role| self.roles.get(*role)).for_each(see);
+        }
+    }
+
+    /// The same as a list.
+    pub(super) fn roles_of(&self, principal: &Principal, tenant: Option<&str>) -> Vec<&RoleEntry> {
+        let mut roles = Vec::new();
+        self.each_role(principal, tenant, |role| roles.push(role));
+        roles
     }
 
     /// The tenant that a question is about: the thing's, or else the principal's.
@@ -263,18 +272,21 @@ impl Table {
         if let Some(broken) = self.broken(principal, tenant) {
             return Outcome::deny(broken);
         }
-        let (mut granting, mut granting_own) = (None, None);
-        for role in self.roles_of(principal, tenant) {
+        let (mut denying, mut granting, mut granting_own) = (None, None, None);
+        self.each_role(principal, tenant, |role| {
             let cell = role.reach.cell(permission);
             if cell.denies != 0 {
-                return Outcome::deny(&role.deny);
+                denying = denying.or(Some(&role.deny));
             }
-            if cell.grants != 0 && granting.is_none() {
-                granting = Some(&role.allow);
+            if cell.grants != 0 {
+                granting = granting.or(Some(&role.allow));
             }
-            if cell.own != 0 && granting_own.is_none() {
-                granting_own = Some(&role.allow);
+            if cell.own != 0 {
+                granting_own = granting_own.or(Some(&role.allow));
             }
+        });
+        if let Some(basis) = denying {
+            return Outcome::deny(basis);
         }
         if let Some(basis) = granting {
             return Outcome::allow(basis);
@@ -298,20 +310,34 @@ impl Table {
         if let Some(broken) = self.broken(principal, tenant) {
             return Outcome::deny(broken);
         }
-        match self.roles_of(principal, tenant).find(|held| held.reach.roles.has(role)) {
-            Some(held) => Outcome::allow(&held.allow),
-            None => Outcome::deny(&self.denials.not_held),
-        }
+        let mut found = None;
+        self.each_role(principal, tenant, |held| {
+            if found.is_none() && held.reach.roles.has(role) {
+                found = Some(&held.allow);
+            }
+        });
+        found.map_or(Outcome::deny(&self.denials.not_held), Outcome::allow)
     }
 
     /// The first set of exclusive roles of which the principal holds too many.
+    #[inline]
     fn broken(&self, principal: &Principal, tenant: Option<&str>) -> Option<&Arc<Basis>> {
         if self.exclusive.is_empty() {
             return None;
         }
-        let broken =
-            |set: &&Exclusive| set.is_broken_by(self.roles_of(principal, tenant).map(|role| &role.reach.roles));
-        self.exclusive.iter().find(broken).map(|set| &set.basis)
+        self.first_broken(principal, tenant)
+    }
+
+    fn first_broken(&self, principal: &Principal, tenant: Option<&str>) -> Option<&Arc<Basis>> {
+        let is_broken = |set: &&Exclusive| {
+            let has = |member: &&usize| {
+                let mut has = false;
+                self.each_role(principal, tenant, |role| has |= role.reach.roles.has(**member));
+                has
+            };
+            set.roles.iter().filter(has).count() > set.at_most
+        };
+        self.exclusive.iter().find(is_broken).map(|set| &set.basis)
     }
 }
 
