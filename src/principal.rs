@@ -81,6 +81,8 @@ struct Facts {
     expires_at: Option<u64>,
     claims: Option<Box<str>>,
     read: ReadClaims,
+    #[cfg(feature = "rbac")]
+    known: KnownRoles,
 }
 
 impl Principal {
@@ -110,6 +112,8 @@ impl Principal {
                 expires_at: None,
                 claims: None,
                 read: ReadClaims::default(),
+                #[cfg(feature = "rbac")]
+                known: KnownRoles::default(),
             },
         }
     }
@@ -251,7 +255,26 @@ impl Principal {
         self.facts.read.get_or_keep(|| self.claims())
     }
 
-    /// About how many bytes of memory it takes, besides what claims were read into.
+    /// Where a policy has the roles that it knows, looked up once for each policy that runs and remembered with its number: a
+    /// newer policy has another, and what was remembered for an older one does not count. Numbers must be unique in the process.
+    /// The first four policies are remembered; `None` for others, which look again.
+    #[cfg(feature = "rbac")]
+    pub(crate) fn known_roles(&self, policy: u64, find: impl Fn(&str) -> Option<usize>) -> Option<&[usize]> {
+        let mut place = &self.facts.known;
+        for _ in 0..MAX_POLICIES {
+            let known = place.0.get_or_init(|| {
+                let positions = self.facts.roles.iter().filter_map(|role| find(role)).collect();
+                Box::new(Known { policy, positions, next: KnownRoles::default() })
+            });
+            if known.policy == policy {
+                return Some(&known.positions);
+            }
+            place = &known.next;
+        }
+        None
+    }
+
+    /// About how many bytes of memory it takes, besides what claims were read into and what policies remember.
     #[cfg(any(feature = "jwt", feature = "jwt-pure-rust"))]
     pub(crate) fn size(&self) -> usize {
         let Facts { subject, credential_id, methods, acr, scopes, roles, permissions, tenant, plan, claims, .. } =
@@ -323,6 +346,40 @@ impl PartialEq for ReadClaims {
 }
 
 impl Eq for ReadClaims {}
+
+/// The most policies whose positions of roles are remembered.
+#[cfg(feature = "rbac")]
+const MAX_POLICIES: usize = 4;
+
+/// What policies know of the roles, each policy at most once: a list that only grows. As with [`ReadClaims`], it is no part of
+/// what a principal is.
+#[cfg(feature = "rbac")]
+#[derive(Default)]
+struct KnownRoles(OnceLock<Box<Known>>);
+
+#[cfg(feature = "rbac")]
+struct Known {
+    policy: u64,
+    positions: Box<[usize]>,
+    next: KnownRoles,
+}
+
+#[cfg(feature = "rbac")]
+impl Clone for KnownRoles {
+    fn clone(&self) -> Self {
+        Self::default()
+    }
+}
+
+#[cfg(feature = "rbac")]
+impl PartialEq for KnownRoles {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+#[cfg(feature = "rbac")]
+impl Eq for KnownRoles {}
 
 impl fmt::Debug for Principal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -439,6 +496,31 @@ mod tests {
     fn the_same_subject_from_two_issuers_is_two_principals() {
         assert!(principal("https://a.example").is_same_as(&principal("https://a.example")));
         assert!(!principal("https://a.example").is_same_as(&principal("https://b.example")));
+    }
+
+    #[cfg(feature = "rbac")]
+    #[test]
+    fn roles_are_looked_up_once_for_each_policy() {
+        use std::cell::Cell;
+
+        let alice = Principal::builder(PrincipalKind::User, "i", "alice", "jwt").roles(["a", "x", "b"]).build();
+        let looked = Cell::new(0);
+        let ask = |policy: u64| {
+            let find = |role: &str| {
+                looked.set(looked.get() + 1);
+                ["a", "b"].iter().position(|known| *known == role).map(|at| at + usize::try_from(policy).unwrap())
+            };
+            alice.known_roles(policy, find).map(<[usize]>::to_vec)
+        };
+        for policy in [1, 2, 1, 3, 4, 2, 4] {
+            let first = usize::try_from(policy).unwrap();
+            assert_eq!(ask(policy), Some(vec![first, first + 1]), "{policy}");
+        }
+        assert_eq!(looked.get(), 12, "three roles of four policies");
+        assert_eq!(ask(5), None, "who is not remembered looks again");
+        assert_eq!(looked.get(), 12);
+        let copy = Principal { facts: Arc::new((*alice.facts).clone()) };
+        assert!(copy == alice && copy.facts.known.0.get().is_none());
     }
 
     #[test]

@@ -1,5 +1,4 @@
 //! What a reviewer asks of a stack: routes without a rule, rules without a route, and who may use which.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
 
 mod support;
 

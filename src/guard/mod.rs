@@ -89,6 +89,8 @@ mod resource;
 mod review;
 mod route;
 mod rule;
+#[cfg(feature = "policy-files")]
+mod table;
 
 pub use authorizer::{Authorizer, Permit};
 pub use hours::{Hours, Weekday};
@@ -103,3 +105,5 @@ pub use resource::{PathParams, ResourceSource, from_head, from_path};
 #[cfg(feature = "stack")]
 pub(crate) use review::Review;
 pub use rule::{Rule, deny, public};
+#[cfg(feature = "policy-files")]
+pub use table::{RouteRules, RuleNames};

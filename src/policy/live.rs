@@ -50,20 +50,22 @@ impl Files {
 
     /// Reads them whole: modification times are too coarse to tell two writes apart.
     pub(crate) fn read(&self) -> Result<Vec<SourceText>, ConfigError> {
-        self.paths.iter().map(|path| self.read_one(path)).collect()
+        self.paths.iter().map(|path| read_file("policy file", path, self.limit)).collect()
     }
+}
 
-    fn read_one(&self, path: &Path) -> Result<SourceText, ConfigError> {
-        let name = path.display().to_string();
-        let unreadable = |error: io::Error| ConfigError::new("policy file", &name, "cannot be read").caused_by(error);
-        let bound = u64::try_from(self.limit).unwrap_or(u64::MAX).saturating_add(1);
-        let mut text = String::new();
-        File::open(path).and_then(|file| file.take(bound).read_to_string(&mut text)).map_err(unreadable)?;
-        if text.len() > self.limit {
-            return Err(ConfigError::new("policy file", name, format!("has more than {} bytes", self.limit)));
-        }
-        Ok(SourceText { name, text })
+/// Reads a file of at most so many bytes. This blocks.
+pub(crate) fn read_file(setting: &str, path: &Path, limit: usize) -> Result<SourceText, ConfigError> {
+    let name = path.display().to_string();
+    let unreadable = |error: io::Error| ConfigError::new(setting, &name, "cannot be read").caused_by(error);
+    // One byte more than is allowed, so that a file that is too long is refused and not cut off.
+    let bound = u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(1);
+    let mut text = String::new();
+    File::open(path).and_then(|file| file.take(bound).read_to_string(&mut text)).map_err(unreadable)?;
+    if text.len() > limit {
+        return Err(ConfigError::new(setting, name, format!("has more than {limit} bytes")));
     }
+    Ok(SourceText { name, text })
 }
 
 /// From texts to a policy; what is wrong with them is found here.

@@ -124,6 +124,15 @@ impl StackBuilder {
         self
     }
 
+    /// Adds the lines of a table that was read from a file, and its fallback if it has one.
+    #[cfg(feature = "policy-files")]
+    pub fn routes(mut self, rules: crate::guard::RouteRules) -> Self {
+        let (lines, fallback) = rules.into_parts();
+        self.lines.extend(lines);
+        self.fallback.extend(fallback);
+        self
+    }
+
     /// Sets the rule for every path that the table does not name. Without it they are refused: `401` to the anonymous,
     /// `403` to others.
     pub fn fallback(mut self, rule: impl Into<Rule>) -> Self {
