@@ -77,6 +77,11 @@ fn decide(case: &Case, action: &str) -> bool {
 fn decisions() {
     let (small, large) = (case(64, 1), case(1_024, 1));
     let many = case(1_024, 8);
+    let aged = case(1_024, 1);
+    for _ in 0..10 {
+        aged.policy.replace_with_toml(&policy(1_024)).expect("the same policy");
+        assert!(aged.held.is_held_by(&aged.principal));
+    }
     let name = |case: &Case| case.held.name().to_owned();
     let (small_name, large_name) = (name(&small), name(&large));
     measure(&[
@@ -86,6 +91,9 @@ fn decisions() {
         timed("deny, 1 024 roles", || assert!(!black_box(&large.other).is_held_by(black_box(&large.principal)))),
         timed("deny, a principal of 8 roles", || {
             assert!(!black_box(&many.other).is_held_by(black_box(&many.principal)))
+        }),
+        timed("allow, a principal that saw ten reloads", || {
+            assert!(black_box(&aged.held).is_held_by(black_box(&aged.principal)));
         }),
         timed("verdict by name, 64 roles", || assert!(decide(&small, &small_name))),
         timed("verdict by name, 1 024 roles", || assert!(decide(&large, &large_name))),

@@ -115,7 +115,8 @@ impl<S: Sync> FromRequestParts<S> for crate::guard::Authorizer {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Rejection> {
         authenticated_context(parts)?;
-        Self::of(&parts.extensions)
+        let matched = parts.extensions.get::<::axum::extract::MatchedPath>().map(::axum::extract::MatchedPath::as_str);
+        Ok(Self::of(&parts.extensions)?.for_method(&parts.method).on_route(matched))
     }
 }
 

@@ -62,7 +62,8 @@
 //! | `jwt-remote` | | `jwt::keys::LiveKeys`: key sets from files, URLs and discovery; implies `jwt` |
 //! | `api-key` | yes | [`api_key`]: keys, hashed records, stores |
 //! | `guard` | yes | [`guard`]: requirements on routes, the authorizer |
-//! | `rbac` | yes | `policy::Rbac`: roles to permissions from TOML |
+//! | `rbac` | yes | `policy::Rbac`: roles to permissions from TOML and JSON, reloaded when the file changes |
+//! | `policy-files` | yes | `policy::test_table`, `guard::RouteRules`, and what reloads policies; `rbac` implies it |
 //! | `rate-limit` | yes | [`rate_limit`]: quotas per client and per principal |
 //! | `audit` | yes | [`audit`]: one record for each request |
 //! | `audit-json-lines`, `audit-tracing` | yes | where records go |

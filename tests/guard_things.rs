@@ -498,3 +498,15 @@ async fn a_batch_with_a_hole_decides_nothing() {
     let app = ServiceBuilder::new().layer(authn(alice().build())).layer(guard).service_fn(handler);
     assert_eq!(send(&app, get("/x")).await.status(), 200);
 }
+
+#[tokio::test]
+async fn the_handlers_question_carries_the_route() {
+    let heard = std::sync::Arc::new(Listening::default());
+    let ask = async |authz: Authorizer| authz.check("yes", &Resource::new("order", 1)).await.map(|_| "done");
+    let inner = Router::new().route("/orders/{id}", routing::get(ask));
+    let guard = require(authenticated()).with_policy(std::sync::Arc::clone(&heard));
+    let router = Router::new().nest("/api", inner).layer(guard).layer(authn(alice().build()));
+    let response = router.oneshot(get("/api/orders/7").map(|()| Body::empty())).await.unwrap();
+    assert_eq!(response.status(), 200);
+    assert_eq!(*heard.0.lock().unwrap(), ["yes /api/orders/{id} order 1 -"]);
+}

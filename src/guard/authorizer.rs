@@ -1,6 +1,6 @@
 use std::{fmt, net::IpAddr, sync::Arc};
 
-use http::Extensions;
+use http::{Extensions, Method};
 
 use crate::{
     client::ClientInfo,
@@ -32,8 +32,8 @@ use crate::{
 /// }
 /// ```
 ///
-/// The question carries subject, client, action, thing, address and time; not the method and not the route, which the
-/// route's own requirement has.
+/// The question carries subject, client, action, thing, attributes, address and time; and method and route template where they
+/// are known: axum's extractor knows them, elsewhere [`for_method`](Self::for_method) says the method.
 #[derive(Clone)]
 pub struct Authorizer {
     context: SecurityContext,
@@ -44,6 +44,8 @@ pub struct Authorizer {
     at: Instants,
     fulfilled: Arc<[Box<str>]>,
     attributes: Attributes,
+    method: Option<Method>,
+    route: Option<Arc<str>>,
     hides: bool,
 }
 
@@ -83,6 +85,8 @@ impl Authorizer {
             at: envelope.at,
             fulfilled: Arc::default(),
             attributes: Attributes::new(),
+            method: None,
+            route: envelope.route.clone(),
             hides: false,
         })
     }
@@ -106,6 +110,22 @@ impl Authorizer {
     #[must_use]
     pub const fn principal(&self) -> &Principal {
         &self.subject
+    }
+
+    /// Says the request's method, so that policies hear of method and route. HEAD is asked about as GET.
+    #[must_use]
+    pub fn for_method(mut self, method: &Method) -> Self {
+        self.method = Some(if *method == Method::HEAD { Method::GET } else { method.clone() });
+        self
+    }
+
+    /// Says the route's template; the one that a stack or a guard outside found is known already.
+    #[cfg(feature = "axum")]
+    pub(crate) fn on_route(mut self, template: Option<&str>) -> Self {
+        if let Some(template) = template.filter(|template| self.route.as_deref() != Some(template)) {
+            self.route = Some(template.into());
+        }
+        self
     }
 
     /// Adds what the application knows of the circumstances; policies see it beside the attributes of the thing.
@@ -197,6 +217,9 @@ impl Authorizer {
         let mut query = AccessQuery::new(&self.subject, action, self.at)
             .with_client(self.client.as_ref())
             .with_address(self.address);
+        if let Some(method) = &self.method {
+            query = query.with_route(method.as_str(), self.route.as_deref());
+        }
         if !self.attributes.is_empty() {
             query = query.with_attributes(&self.attributes);
         }

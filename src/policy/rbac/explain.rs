@@ -24,8 +24,7 @@ pub(super) fn steps(table: &Table, query: &AccessQuery<'_>) -> Vec<String> {
     for unknown in subject.roles().iter().filter(|role| !table.role_positions.contains_key(&***role)) {
         steps.push(format!("role {unknown:?} of the credential is not in the policy"));
     }
-    let tenant = Table::tenant_of(subject, query.resource());
-    for role in table.roles_of(subject, tenant) {
+    for role in table.roles_of(subject, query.resource()) {
         let source = if subject.has_role(&role.name) { "of the credential" } else { "assigned by the policy" };
         let ways = ways(table, role, action);
         if ways.is_empty() {
@@ -33,10 +32,8 @@ pub(super) fn steps(table: &Table, query: &AccessQuery<'_>) -> Vec<String> {
         }
         steps.extend(ways.into_iter().map(|way| format!("role {} ({source}): {way}", role.name)));
     }
-    for set in &table.exclusive {
-        if set.is_broken_by(table.roles_of(subject, tenant).iter().map(|role| &role.reach.roles)) {
-            steps.push(format!("more than {} of the roles of exclusive.{} are held", set.at_most, set.name));
-        }
+    if let Some(set) = table.broken(subject, query.resource()) {
+        steps.push(format!("more than {} of the roles of exclusive.{} are held", set.at_most, set.name));
     }
     if let Some(resource) = query.resource() {
         let owned = if resource.is_owned_by(subject) { "belongs to" } else { "does not belong to" };

@@ -2,11 +2,8 @@ use std::{fmt, sync::Arc};
 
 use crate::{
     policy::{
-        Decision, Rbac, Resource, Verdict,
-        rbac::{
-            snapshot::Snapshot,
-            table::{Outcome, RoleEntry, Thing},
-        },
+        Rbac, Resource, Verdict,
+        rbac::table::{RoleEntry, Thing, deny},
     },
     principal::Principal,
 };
@@ -54,7 +51,12 @@ impl Permission {
     /// Whether a principal holds it, as a route would find: no thing is named. It allocates nothing and counts no reference.
     #[must_use]
     pub fn is_held_by(&self, principal: &Principal) -> bool {
-        self.policy.ask(|snapshot| self.outcome(snapshot, principal, None).decision == Decision::Allow)
+        let thing = self.thing(None);
+        self.policy.ask(|snapshot| {
+            snapshot.permission(self.slot).is_some_and(|permission| {
+                snapshot.table.decide(principal, permission, thing, self.policy.trust_credential).is_allow()
+            })
+        })
     }
 
     pub(crate) const fn shared_name(&self) -> &Arc<str> {
@@ -62,15 +64,15 @@ impl Permission {
     }
 
     pub(crate) fn verdict(&self, principal: &Principal, resource: Option<&Resource>) -> Verdict {
-        self.policy.ask(|snapshot| self.outcome(snapshot, principal, resource).verdict())
+        let thing = self.thing(resource);
+        self.policy.ask(|snapshot| match snapshot.permission(self.slot) {
+            Some(permission) => snapshot.table.verdict(principal, permission, thing, self.policy.trust_credential),
+            None => deny(&snapshot.table.denials.gone),
+        })
     }
 
-    fn outcome<'s>(&self, snapshot: &'s Snapshot, principal: &Principal, resource: Option<&Resource>) -> Outcome<'s> {
-        let thing = Thing { resource, passes_owners: self.owners };
-        match snapshot.permission(self.slot) {
-            Some(permission) => snapshot.table.decide(principal, permission, thing, self.policy.trust_credential),
-            None => Outcome::deny(&snapshot.table.denials.gone),
-        }
+    const fn thing<'r>(&self, resource: Option<&'r Resource>) -> Thing<'r> {
+        Thing { resource, passes_owners: self.owners }
     }
 
     pub(crate) const fn passes_owners(&self) -> bool {
@@ -143,18 +145,14 @@ impl Role {
     /// Whether a principal has it, or a role that inherits it.
     #[must_use]
     pub fn is_held_by(&self, principal: &Principal) -> bool {
-        self.policy.ask(|snapshot| self.outcome(snapshot, principal).decision == Decision::Allow)
+        self.verdict(principal).is_allow()
     }
 
     pub(crate) fn verdict(&self, principal: &Principal) -> Verdict {
-        self.policy.ask(|snapshot| self.outcome(snapshot, principal).verdict())
-    }
-
-    fn outcome<'s>(&self, snapshot: &'s Snapshot, principal: &Principal) -> Outcome<'s> {
-        match snapshot.role(self.slot) {
+        self.policy.ask(|snapshot| match snapshot.role(self.slot) {
             Some(role) => snapshot.table.holds(principal, role),
-            None => Outcome::deny(&snapshot.table.denials.gone),
-        }
+            None => deny(&snapshot.table.denials.gone),
+        })
     }
 
     pub(crate) const fn shared_name(&self) -> &Arc<str> {

@@ -1,7 +1,10 @@
+mod constraints;
 mod document;
 mod explain;
 mod handle;
+mod hierarchy;
 mod load;
+mod near;
 mod pattern;
 mod snapshot;
 mod table;
@@ -28,7 +31,7 @@ use crate::{
             document::{Format, Origin},
             load::MAX_DOCUMENT_LEN,
             snapshot::{Handles, Newest, Snapshot},
-            table::{Outcome, Table, Thing},
+            table::{Table, Thing, deny},
         },
     },
 };
@@ -216,7 +219,7 @@ impl Rbac {
     pub fn permission(&self, name: &str) -> Result<Permission, ConfigError> {
         let table = self.table();
         let Some((shared, _)) = table.permission_positions.get_key_value(name) else {
-            return Err(unknown("permission", name, &table.version, &load::near(name, &table.permission_positions)));
+            return Err(unknown("permission", name, &table.version, &near::near(name, &table.permission_positions)));
         };
         let slot = self.shared.handles.permission(shared);
         self.amend();
@@ -230,7 +233,7 @@ impl Rbac {
     pub fn role(&self, name: &str) -> Result<Role, ConfigError> {
         let table = self.table();
         let Some((shared, _)) = table.role_positions.get_key_value(name) else {
-            return Err(unknown("role", name, &table.version, &load::near(name, &table.role_positions)));
+            return Err(unknown("role", name, &table.version, &near::near(name, &table.role_positions)));
         };
         let slot = self.shared.handles.role(shared);
         self.amend();
@@ -285,10 +288,10 @@ impl Rbac {
             let table = &*snapshot.table;
             let Some(permission) = table.permission_positions.get(query.action()) else {
                 self.shared.unknown.report(query.action(), &table.version);
-                return Outcome::deny(&table.denials.unknown_action).verdict();
+                return deny(&table.denials.unknown_action);
             };
             let thing = Thing { resource: query.resource(), passes_owners: false };
-            table.decide(query.subject(), *permission, thing, self.trust_credential).verdict()
+            table.verdict(query.subject(), *permission, thing, self.trust_credential)
         })
     }
 }

@@ -94,17 +94,21 @@ pub(super) struct Cell {
     pub(super) denies: u64,
 }
 
+impl Cell {
+    fn add(&mut self, other: &Self) {
+        self.grants |= other.grants;
+        self.own |= other.own;
+        self.denies |= other.denies;
+    }
+}
+
 impl Reach {
     pub(super) fn none(permissions: usize, roles: usize) -> Self {
         Self { cells: vec![Cell::default(); permissions.div_ceil(64)].into(), roles: Bits::none(roles) }
     }
 
     pub(super) fn merge(&mut self, junior: &Self) {
-        for (cell, more) in self.cells.iter_mut().zip(&junior.cells) {
-            cell.grants |= more.grants;
-            cell.own |= more.own;
-            cell.denies |= more.denies;
-        }
+        self.cells.iter_mut().zip(&junior.cells).for_each(|(cell, more)| cell.add(more));
         self.roles.merge(&junior.roles);
     }
 
@@ -199,9 +203,12 @@ pub(super) struct Thing<'a> {
     pub(super) passes_owners: bool,
 }
 
-impl<'a> Thing<'a> {
-    fn tenant(self) -> Option<&'a str> {
-        self.resource.and_then(Resource::tenant)
+impl Thing<'_> {
+    fn is_of_another_tenant(self, principal: &Principal) -> bool {
+        match self.resource.and_then(Resource::tenant) {
+            Some(owning) => principal.tenant().is_some_and(|asking| asking != owning),
+            None => false,
+        }
     }
 
     fn is_owned_by(self, principal: &Principal) -> bool {
@@ -209,25 +216,31 @@ impl<'a> Thing<'a> {
     }
 }
 
-/// A decision and what it rests on, borrowed: to ask costs no reference count.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Outcome<'t> {
-    pub(super) decision: Decision,
-    pub(super) basis: &'t Arc<Basis>,
+/// What a table says, and by which of its points: to ask costs no reference count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Answer {
+    OtherTenant,
+    Exclusive,
+    Denied,
+    Granted,
+    GrantedByCredential,
+    GrantedToOwner,
+    OwnThingsOnly,
+    NotGranted,
 }
 
-impl<'t> Outcome<'t> {
-    const fn allow(basis: &'t Arc<Basis>) -> Self {
-        Self { decision: Decision::Allow, basis }
+impl Answer {
+    pub(super) const fn is_allow(self) -> bool {
+        matches!(self, Self::Granted | Self::GrantedByCredential | Self::GrantedToOwner)
     }
+}
 
-    pub(super) const fn deny(basis: &'t Arc<Basis>) -> Self {
-        Self { decision: Decision::Deny, basis }
-    }
+pub(super) fn deny(basis: &Arc<Basis>) -> Verdict {
+    Verdict::from_basis(Decision::Deny, Arc::clone(basis))
+}
 
-    pub(super) fn verdict(self) -> Verdict {
-        Verdict::from_basis(self.decision, Arc::clone(self.basis))
-    }
+fn allow(basis: &Arc<Basis>) -> Verdict {
+    Verdict::from_basis(Decision::Allow, Arc::clone(basis))
 }
 
 impl Table {
@@ -236,128 +249,151 @@ impl Table {
         NEXT.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Shows the roles that a principal has in a tenant and the policy knows: those of the credential, then those that the
-    /// policy assigns. Others grant nothing.
+    /// Shows the roles that a principal has where the question is about this thing, and that the policy knows: those of the
+    /// credential, then those that the policy assigns. Others grant nothing.
     #[inline]
     pub(super) fn each_role<'t>(
         &'t self,
         principal: &Principal,
-        tenant: Option<&str>,
+        resource: Option<&Resource>,
         mut see: impl FnMut(&'t RoleEntry),
     ) {
         // Plain loops: chained iterators take longer here.
-        let find = |name: &str| self.role_positions.get(name).copied();
-        if let Some(known) = principal.known_roles(self.id, find) {
-            for position in known {
-                if let Some(role) = self.roles.get(*position) {
-                    see(role);
+        match principal.known_roles(self.id, |name| self.role_positions.get(name).copied()) {
+            Some(known) => {
+                for position in known {
+                    if let Some(role) = self.roles.get(*position) {
+                        see(role);
+                    }
                 }
             }
-        } else {
-            for name in principal.roles() {
-                if let Some(role) = find(name).and_then(|position| self.roles.get(position)) {
-                    see(role);
-                }
-            }
+            None => self.named_roles(principal).for_each(&mut see),
         }
         if !self.assignments.0.is_empty() {
+            let tenant = Self::tenant_of(principal, resource);
             self.assignments.roles_of(principal, tenant).filter_map(|role| self.roles.get(*role)).for_each(see);
         }
     }
 
+    fn named_roles(&self, principal: &Principal) -> impl Iterator<Item = &RoleEntry> {
+        principal.roles().iter().filter_map(|name| self.roles.get(*self.role_positions.get(&**name)?))
+    }
+
     /// The same as a list.
-    pub(super) fn roles_of(&self, principal: &Principal, tenant: Option<&str>) -> Vec<&RoleEntry> {
+    pub(super) fn roles_of(&self, principal: &Principal, resource: Option<&Resource>) -> Vec<&RoleEntry> {
         let mut roles = Vec::new();
-        self.each_role(principal, tenant, |role| roles.push(role));
+        self.each_role(principal, resource, |role| roles.push(role));
         roles
     }
 
     /// The tenant that a question is about: the thing's, or else the principal's.
-    pub(super) fn tenant_of<'t>(principal: &'t Principal, resource: Option<&'t Resource>) -> Option<&'t str> {
+    fn tenant_of<'t>(principal: &'t Principal, resource: Option<&'t Resource>) -> Option<&'t str> {
         resource.and_then(Resource::tenant).or_else(|| principal.tenant())
     }
 
     /// Decides. What refuses comes first: another tenant, roles that exclude each other, denying rules.
+    #[inline]
     pub(super) fn decide(
         &self,
         principal: &Principal,
         permission: usize,
         thing: Thing<'_>,
         trust_credential: bool,
-    ) -> Outcome<'_> {
-        let tenant = match (thing.tenant(), principal.tenant()) {
-            (Some(owning), Some(asking)) if owning != asking => return Outcome::deny(&self.denials.other_tenant),
-            (owning, asking) => owning.or(asking),
-        };
-        if let Some(broken) = self.broken(principal, tenant) {
-            return Outcome::deny(broken);
+    ) -> Answer {
+        if thing.is_of_another_tenant(principal) {
+            return Answer::OtherTenant;
         }
-        let (mut denying, mut granting, mut granting_own) = (None, None, None);
-        self.each_role(principal, tenant, |role| {
-            let cell = role.reach.cell(permission);
-            if cell.denies != 0 {
-                denying = denying.or(Some(&role.deny));
-            }
-            if cell.grants != 0 {
-                granting = granting.or(Some(&role.allow));
-            }
-            if cell.own != 0 {
-                granting_own = granting_own.or(Some(&role.allow));
+        if !self.exclusive.is_empty() && self.broken(principal, thing.resource).is_some() {
+            return Answer::Exclusive;
+        }
+        let (word, bit) = (permission / 64, 1 << (permission % 64));
+        let mut all = Cell::default();
+        self.each_role(principal, thing.resource, |role| {
+            if let Some(cell) = role.reach.cells.get(word) {
+                all.add(cell);
             }
         });
-        if let Some(basis) = denying {
-            return Outcome::deny(basis);
+        if all.denies & bit != 0 {
+            Answer::Denied
+        } else if all.grants & bit != 0 {
+            Answer::Granted
+        } else if trust_credential && self.is_carried_by(principal, permission) {
+            Answer::GrantedByCredential
+        } else if all.own & bit == 0 {
+            Answer::NotGranted
+        } else if thing.is_owned_by(principal) {
+            Answer::GrantedToOwner
+        } else {
+            Answer::OwnThingsOnly
         }
-        if let Some(basis) = granting {
-            return Outcome::allow(basis);
-        }
-        if trust_credential
-            && let Some(name) = self.permissions.get(permission)
-            && principal.permissions().iter().any(|held| **held == **name)
-        {
-            return Outcome::allow(&self.credential_basis);
-        }
-        match granting_own {
-            Some(basis) if thing.is_owned_by(principal) => Outcome::allow(basis),
-            Some(_) => Outcome::deny(&self.denials.own_things_only),
-            None => Outcome::deny(&self.denials.not_granted),
+    }
+
+    fn is_carried_by(&self, principal: &Principal, permission: usize) -> bool {
+        let name = self.permissions.get(permission);
+        name.is_some_and(|name| principal.permissions().iter().any(|held| **held == **name))
+    }
+
+    /// The answer with what it rests on: one reference count, and no allocation.
+    pub(super) fn verdict(
+        &self,
+        principal: &Principal,
+        permission: usize,
+        thing: Thing<'_>,
+        trust_credential: bool,
+    ) -> Verdict {
+        let by_role = |has: fn(&Reach, usize) -> bool| {
+            let mut found = None;
+            self.each_role(principal, thing.resource, |role| {
+                if found.is_none() && has(&role.reach, permission) {
+                    found = Some(role);
+                }
+            });
+            found
+        };
+        let denials = &self.denials;
+        match self.decide(principal, permission, thing, trust_credential) {
+            Answer::OtherTenant => deny(&denials.other_tenant),
+            Answer::Exclusive => {
+                deny(self.broken(principal, thing.resource).map_or(&denials.not_granted, |set| &set.basis))
+            }
+            Answer::Denied => deny(by_role(Reach::denies).map_or(&denials.not_granted, |role| &role.deny)),
+            Answer::Granted => {
+                by_role(Reach::grants).map_or_else(|| deny(&denials.not_granted), |role| allow(&role.allow))
+            }
+            Answer::GrantedToOwner => {
+                by_role(Reach::grants_own).map_or_else(|| deny(&denials.not_granted), |role| allow(&role.allow))
+            }
+            Answer::GrantedByCredential => allow(&self.credential_basis),
+            Answer::OwnThingsOnly => deny(&denials.own_things_only),
+            Answer::NotGranted => deny(&denials.not_granted),
         }
     }
 
     /// Whether the principal has a role, or one that inherits it.
-    pub(super) fn holds(&self, principal: &Principal, role: usize) -> Outcome<'_> {
-        let tenant = principal.tenant();
-        if let Some(broken) = self.broken(principal, tenant) {
-            return Outcome::deny(broken);
+    pub(super) fn holds(&self, principal: &Principal, role: usize) -> Verdict {
+        if let Some(broken) = self.broken(principal, None) {
+            return deny(&broken.basis);
         }
         let mut found = None;
-        self.each_role(principal, tenant, |held| {
+        self.each_role(principal, None, |held| {
             if found.is_none() && held.reach.roles.has(role) {
-                found = Some(&held.allow);
+                found = Some(held);
             }
         });
-        found.map_or(Outcome::deny(&self.denials.not_held), Outcome::allow)
+        found.map_or_else(|| deny(&self.denials.not_held), |held| allow(&held.allow))
     }
 
     /// The first set of exclusive roles of which the principal holds too many.
-    #[inline]
-    fn broken(&self, principal: &Principal, tenant: Option<&str>) -> Option<&Arc<Basis>> {
-        if self.exclusive.is_empty() {
-            return None;
-        }
-        self.first_broken(principal, tenant)
-    }
-
-    fn first_broken(&self, principal: &Principal, tenant: Option<&str>) -> Option<&Arc<Basis>> {
+    pub(super) fn broken(&self, principal: &Principal, resource: Option<&Resource>) -> Option<&Exclusive> {
         let is_broken = |set: &&Exclusive| {
             let has = |member: &&usize| {
                 let mut has = false;
-                self.each_role(principal, tenant, |role| has |= role.reach.roles.has(**member));
+                self.each_role(principal, resource, |role| has |= role.reach.roles.has(**member));
                 has
             };
             set.roles.iter().filter(has).count() > set.at_most
         };
-        self.exclusive.iter().find(is_broken).map(|set| &set.basis)
+        self.exclusive.iter().find(is_broken)
     }
 }
 
