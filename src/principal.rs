@@ -259,7 +259,17 @@ impl Principal {
     /// newer policy has another, and what was remembered for an older one does not count. Numbers must be unique in the process.
     /// The first four policies are remembered; `None` for others, which look again.
     #[cfg(feature = "rbac")]
+    #[inline]
     pub(crate) fn known_roles(&self, policy: u64, find: impl Fn(&str) -> Option<usize>) -> Option<&[usize]> {
+        match self.facts.known.0.get() {
+            Some(known) if known.policy == policy => Some(&known.positions),
+            Some(_) | None => self.known_roles_further_on(policy, find),
+        }
+    }
+
+    #[cfg(feature = "rbac")]
+    #[cold]
+    fn known_roles_further_on(&self, policy: u64, find: impl Fn(&str) -> Option<usize>) -> Option<&[usize]> {
         let mut place = &self.facts.known;
         for _ in 0..MAX_POLICIES {
             let known = place.0.get_or_init(|| {

@@ -78,16 +78,25 @@ pub(crate) struct Live<T> {
     /// Grows with each change of how the policy is held, too.
     revision: AtomicU64,
     /// Held by whoever replaces the policy, and by nobody else.
-    replacing: Mutex<Replacing>,
+    replacing: Mutex<Replacing<T>>,
     state: Mutex<ReloadState>,
     origin: Option<(Files, Box<Compile<T>>)>,
 }
 
-/// What was read last: a file that stays as it is, good or bad, is not compiled again.
-struct Replacing {
+struct Replacing<T> {
+    /// What was read last: a file that stays as it is, good or bad, is not compiled again.
     seen: Vec<SourceText>,
     /// The error of what was read last, if it was refused.
     refused: Option<Arc<str>>,
+    /// Policies that were replaced and that somebody may still ask. They are kept here so that whoever replaces frees them,
+    /// and not whoever asks: to free a large one takes long.
+    replaced: Vec<Arc<T>>,
+}
+
+impl<T> Replacing<T> {
+    fn free_what_nobody_asks(&mut self) {
+        self.replaced.retain(|policy| Arc::strong_count(policy) > 1);
+    }
 }
 
 impl<T: Send + Sync + 'static> Live<T> {
@@ -111,7 +120,7 @@ impl<T: Send + Sync + 'static> Live<T> {
             current: ArcSwap::from_pointee(policy),
             generation: AtomicU64::new(0),
             revision: AtomicU64::new(0),
-            replacing: Mutex::new(Replacing { seen, refused: None }),
+            replacing: Mutex::new(Replacing { seen, refused: None, replaced: Vec::new() }),
             state: Mutex::new(ReloadState::new()),
             origin,
         }
@@ -138,10 +147,11 @@ impl<T: Send + Sync + 'static> Live<T> {
 
     /// Replaces the policy by what `make` makes of the one that runs, or leaves it as it is.
     pub(crate) fn replace(&self, make: impl FnOnce(&T) -> Result<T, ConfigError>) -> Result<(), ConfigError> {
-        let _replacing = lock(&self.replacing);
-        match make(&self.current.load()) {
+        let mut replacing = lock(&self.replacing);
+        let made = make(&self.current.load());
+        match made {
             Ok(policy) => {
-                self.put(policy);
+                self.put(policy, &mut replacing);
                 Ok(())
             }
             Err(error) => {
@@ -153,9 +163,10 @@ impl<T: Send + Sync + 'static> Live<T> {
 
     /// Changes how the policy is held, not what it says: the generation stays.
     pub(crate) fn amend(&self, make: impl FnOnce(&T) -> T) {
-        let _replacing = lock(&self.replacing);
+        let mut replacing = lock(&self.replacing);
         let amended = make(&self.current.load());
-        self.current.store(Arc::new(amended));
+        replacing.replaced.push(self.current.swap(Arc::new(amended)));
+        replacing.free_what_nobody_asks();
         self.revision.fetch_add(1, Ordering::Release);
     }
 
@@ -165,6 +176,7 @@ impl<T: Send + Sync + 'static> Live<T> {
             return Err(ConfigError::new("policy", "a text", "has no file to be read again"));
         };
         let mut replacing = lock(&self.replacing);
+        replacing.free_what_nobody_asks();
         let again = |error: &str| replacing.refused.as_deref() == Some(error);
         let texts = match files.read() {
             Ok(texts) => texts,
@@ -193,12 +205,13 @@ impl<T: Send + Sync + 'static> Live<T> {
         };
         replacing.seen = texts;
         replacing.refused = None;
-        self.put(policy);
+        self.put(policy, &mut replacing);
         Ok(Reloaded::Replaced)
     }
 
-    fn put(&self, policy: T) {
-        self.current.store(Arc::new(policy));
+    fn put(&self, policy: T, replacing: &mut Replacing<T>) {
+        replacing.replaced.push(self.current.swap(Arc::new(policy)));
+        replacing.free_what_nobody_asks();
         self.revision.fetch_add(1, Ordering::Release);
         self.generation.fetch_add(1, Ordering::Release);
         let mut state = lock(&self.state);
@@ -312,6 +325,19 @@ mod tests {
         write(&path, "2");
         assert_eq!(live.reload().unwrap(), Reloaded::Replaced);
         assert!(live.state().failing().is_none());
+    }
+
+    #[test]
+    fn who_asks_never_frees_a_policy() {
+        let live = Live::new(1);
+        let asked = live.load();
+        live.replace(|_| Ok(2)).unwrap();
+        let kept = |live: &Live<u32>| lock(&live.replacing).replaced.iter().map(|policy| **policy).collect::<Vec<_>>();
+        assert_eq!(kept(&live), [1], "it is still asked");
+        drop(asked);
+        assert_eq!(kept(&live), [1], "and not freed when it is no more");
+        live.replace(|_| Ok(3)).unwrap();
+        assert!(kept(&live).is_empty());
     }
 
     #[test]

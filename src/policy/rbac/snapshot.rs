@@ -35,6 +35,7 @@ impl Snapshot {
     }
 
     /// Where the permission of a handle stands.
+    #[inline]
     pub(super) fn permission(&self, slot: usize) -> Option<usize> {
         self.permissions.get(slot).copied().flatten()
     }
@@ -112,6 +113,7 @@ impl Newest {
     }
 
     /// Asks the policy that runs.
+    #[inline]
     pub(super) fn ask<R>(&self, ask: impl Fn(&Snapshot) -> R) -> R {
         let revision = self.live.revision();
         let kept = KEPT.try_with(|kept| {
