@@ -7,10 +7,18 @@
 //! | [`Claims<T>`] | the token's claims as a type of your own | `401` to the anonymous, `403` if they do not fit |
 //! | [`Authorizer`](crate::guard::Authorizer) | the question that needs the data | `401` to the anonymous |
 //!
+//! [`Routes`] builds a router and keeps the list of its routes, for the report that a stack gives at start.
+//!
 //! All of them refuse with `500` when no authentication layer ran outside the handler; the log says so.
 
 use std::{convert::Infallible, ops::Deref, sync::Arc};
 
+#[cfg(feature = "stack")]
+use ::axum::{
+    Router,
+    handler::Handler,
+    routing::{self, MethodFilter, MethodRouter},
+};
 use ::axum::{
     ServiceExt,
     body::Body,
@@ -22,6 +30,8 @@ use ::axum::{
     response::{IntoResponse, Response},
     serve::{IncomingStream, Listener, Serve},
 };
+#[cfg(feature = "stack")]
+use http::Method;
 use http::{Request, request::Parts};
 use serde::de::DeserializeOwned;
 use tower::Service;
@@ -34,6 +44,8 @@ use crate::{
     principal::Principal,
     rejection::{Rejection, RejectionKind},
 };
+#[cfg(feature = "stack")]
+use crate::{error::ConfigError, stack::RouteList};
 
 /// Serves an application and puts the [`Connection`] of each request into its extensions.
 ///
@@ -103,7 +115,8 @@ impl<S: Sync> FromRequestParts<S> for crate::guard::Authorizer {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Rejection> {
         authenticated_context(parts)?;
-        Self::of(&parts.extensions)
+        let matched = parts.extensions.get::<::axum::extract::MatchedPath>().map(::axum::extract::MatchedPath::as_str);
+        Ok(Self::of(&parts.extensions)?.for_method(&parts.method).on_route(matched))
     }
 }
 
@@ -151,5 +164,92 @@ impl<T: DeserializeOwned + Send + Sync + 'static, S: Sync> FromRequestParts<S> f
                 Err(Rejection::new(RejectionKind::Forbidden, "the claims do not fit the type that the handler reads"))
             }
         }
+    }
+}
+
+/// Builds a router, and keeps the list of its routes, which a router cannot tell: for the
+/// [report](crate::stack::Stack::report) of routes without a rule and rules without a route.
+///
+/// ```
+/// use axum::Router;
+/// use portcullis::{axum::Routes, guard::public, stack::Stack};
+///
+/// let (router, routes): (Router, _) = Routes::new()
+///     .route("GET /health", async || "ok")
+///     .route("GET /orders", async || "orders")
+///     .build()?;
+/// let stack = Stack::builder().route("GET /health", public()).build()?;
+/// let report = stack.report(&routes);
+/// report.log();
+/// assert_eq!(report.routes_without_rule(), ["GET /orders"]);
+/// let app = stack.protect(router);
+/// # let _ = app;
+/// # Ok::<(), portcullis::ConfigError>(())
+/// ```
+#[cfg(feature = "stack")]
+#[must_use]
+#[derive(Debug, Default)]
+pub struct Routes<S = ()> {
+    routes: Vec<(String, MethodRouter<S>)>,
+    failed: Option<ConfigError>,
+}
+
+#[cfg(feature = "stack")]
+impl<S: Clone + Send + Sync + 'static> Routes<S> {
+    /// No routes yet.
+    pub const fn new() -> Self {
+        Self { routes: Vec::new(), failed: None }
+    }
+
+    /// Adds a route, named as in the stack's table: `DELETE /orders/{id}`, or `ANY /files/{*path}`. A route of GET answers
+    /// HEAD as well.
+    pub fn route<H: Handler<T, S>, T: 'static>(mut self, line: impl Into<String>, handler: H) -> Self {
+        let line = line.into();
+        let method = line.split(' ').next().unwrap_or_default();
+        let filter = match method {
+            "ANY" => Ok(routing::any(handler)),
+            method => Method::from_bytes(method.as_bytes())
+                .ok()
+                .and_then(|method| MethodFilter::try_from(method).ok())
+                .map(|filter| routing::on(filter, handler))
+                .ok_or_else(|| {
+                    ConfigError::new("route", format!("{line:?}"), "must start with a method that axum knows")
+                }),
+        };
+        match filter {
+            Ok(router) => self.routes.push((line, router)),
+            Err(error) => self.failed = self.failed.or(Some(error)),
+        }
+        self
+    }
+
+    /// Adds routes of another part of the application, all of them below a prefix such as `/api`. Their handlers see the
+    /// whole path.
+    pub fn nest(mut self, prefix: &str, routes: Self) -> Self {
+        let below = |line: String| match line.split_once(' ') {
+            Some((method, "/")) => format!("{method} {prefix}"),
+            Some((method, path)) => format!("{method} {prefix}{path}"),
+            None => line,
+        };
+        self.routes.extend(routes.routes.into_iter().map(|(line, router)| (below(line), router)));
+        self.failed = self.failed.or(routes.failed);
+        self
+    }
+
+    /// Finishes the router and the list. What is not a route, such as a fallback or a state, is added to the router.
+    ///
+    /// # Errors
+    /// If a line is not of the form that a stack's table takes, stands twice, or contradicts another.
+    pub fn build(self) -> Result<(Router<S>, RouteList), ConfigError> {
+        if let Some(error) = self.failed {
+            return Err(error);
+        }
+        let list = RouteList::from_lines(self.routes.iter().map(|(line, _)| line.as_str()))?;
+        let router =
+            self.routes.into_iter().fold(Router::new(), |router, (line, handlers)| match line.split_once(' ') {
+                Some((_, path)) => router.route(path, handlers),
+                None => router,
+            });
+        Ok((router, list))
     }
 }

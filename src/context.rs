@@ -17,7 +17,7 @@ use crate::{
     challenge::Challenges,
     client::{ClientInfo, Connection},
     clock::{Clock, Instants},
-    policy::PolicyBackend,
+    policy::{Directive, PolicyBackend},
     principal::{Principal, Slot},
     rejection::{Rejection, RejectionKind},
     trail::{DecisionFact, Trail},
@@ -81,6 +81,18 @@ impl SecurityContext {
     #[must_use]
     pub fn at(&self) -> Instants {
         self.lock().at
+    }
+
+    /// What the guards' policies oblige the handler to; the guards declared all of it as fulfilled.
+    #[must_use]
+    pub fn obligations(&self) -> Vec<Directive> {
+        self.lock().trail.directives.as_ref().map_or_else(Vec::new, |asked| asked.obligations.clone())
+    }
+
+    /// What the guards' policies advise the handler to do.
+    #[must_use]
+    pub fn advice(&self) -> Vec<Directive> {
+        self.lock().trail.directives.as_ref().map_or_else(Vec::new, |asked| asked.advice.clone())
     }
 
     /// Adds a fact to the audit record. At most [`MAX_NOTES`](crate::trail::MAX_NOTES) are kept, each name and value cut to

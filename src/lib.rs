@@ -68,7 +68,8 @@
 //! | `api-key-file` | | `api_key::FileKeyStore`: keys in a TOML or JSON file |
 //! | `api-key-cached` | | `api_key::Cached`: a cache before a slow store |
 //! | `guard` | yes | [`guard`]: requirements on routes, the authorizer |
-//! | `rbac` | yes | `policy::Rbac`: roles to permissions from TOML |
+//! | `rbac` | yes | `policy::Rbac`: roles to permissions from TOML and JSON, reloaded when the file changes |
+//! | `policy-files` | yes | `policy::test_table`, `guard::RouteRules`, and what reloads policies; `rbac` implies it |
 //! | `rate-limit` | yes | [`rate_limit`]: quotas per client and per principal |
 //! | `audit` | yes | [`audit`]: one record for each request |
 //! | `audit-json-lines`, `audit-tracing` | yes | where records go |

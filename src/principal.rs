@@ -84,6 +84,7 @@ struct Facts {
     kind: PrincipalKind,
     issuer: Arc<str>,
     credential: &'static str,
+    auth_time: Option<u64>,
     expires_at: Option<u64>,
     /// Where all strings stand, the issuer apart; claims once, with what is a part of them.
     text: String,
@@ -91,6 +92,7 @@ struct Facts {
     spans: Vec<Span>,
     subject: Span,
     credential_id: Option<Span>,
+    acr: Option<Span>,
     tenant: Option<Span>,
     plan: Option<Span>,
     claims: Option<Span>,
@@ -99,6 +101,8 @@ struct Facts {
     roles: Span,
     permissions: Span,
     read: ReadClaims,
+    #[cfg(feature = "rbac")]
+    known: KnownRoles,
 }
 
 impl Principal {
@@ -116,11 +120,13 @@ impl Principal {
             kind,
             issuer: issuer.into(),
             credential,
+            auth_time: None,
             expires_at: None,
             text: String::new(),
             spans: Vec::new(),
             subject: Span::default(),
             credential_id: None,
+            acr: None,
             tenant: None,
             plan: None,
             claims: None,
@@ -129,6 +135,8 @@ impl Principal {
             roles: Span::default(),
             permissions: Span::default(),
             read: ReadClaims::default(),
+            #[cfg(feature = "rbac")]
+            known: KnownRoles::default(),
         };
         let mut builder = PrincipalBuilder { facts, claims_at: 0 };
         builder.facts.subject = builder.text(subject.as_ref());
@@ -199,6 +207,18 @@ impl Principal {
     /// How the person proved who they are, as the issuer tells it: `amr` (RFC 8176), such as `pwd` or `mfa`.
     pub fn methods(&self) -> Texts<'_> {
         self.texts(self.facts().methods)
+    }
+
+    /// The authentication context class that the issuer tells: `acr` (RFC 9068 §2.2.1, OpenID Connect Core §2).
+    #[must_use]
+    pub fn acr(&self) -> Option<&str> {
+        self.facts().acr.map(|span| self.text(span))
+    }
+
+    /// When the person proved who they are, in seconds since the Unix epoch: `auth_time`.
+    #[must_use]
+    pub fn auth_time(&self) -> Option<u64> {
+        self.facts().auth_time
     }
 
     /// What the credential may be used for (RFC 6749 §3.3).
@@ -287,6 +307,35 @@ impl Principal {
         self.facts().read.get_or_keep(|| self.claims())
     }
 
+    /// Where a policy has the roles that it knows, looked up once for each policy that runs and remembered with its number: a
+    /// newer policy has another, and what was remembered for an older one does not count. Numbers must be unique in the process.
+    /// The first four policies are remembered; `None` for others, which look again.
+    #[cfg(feature = "rbac")]
+    #[inline]
+    pub(crate) fn known_roles(&self, policy: u64, find: impl Fn(&str) -> Option<usize>) -> Option<&[usize]> {
+        match self.facts().known.0.get() {
+            Some(known) if known.policy == policy => Some(&known.positions),
+            Some(_) | None => self.known_roles_further_on(policy, find),
+        }
+    }
+
+    #[cfg(feature = "rbac")]
+    #[cold]
+    fn known_roles_further_on(&self, policy: u64, find: impl Fn(&str) -> Option<usize>) -> Option<&[usize]> {
+        let mut place = &self.facts().known;
+        for _ in 0..MAX_POLICIES {
+            let known = place.0.get_or_init(|| {
+                let positions = self.roles().filter_map(&find).collect();
+                Box::new(Known { policy, positions, next: KnownRoles::default() })
+            });
+            if known.policy == policy {
+                return Some(&known.positions);
+            }
+            place = &known.next;
+        }
+        None
+    }
+
     /// Whether issuer and subject are the same.
     #[must_use]
     pub fn is_same_as(&self, other: &Self) -> bool {
@@ -325,12 +374,13 @@ impl PartialEq for Principal {
     fn eq(&self, other: &Self) -> bool {
         let texts = |one: &Self| {
             let facts = one.facts();
-            [Some(facts.subject), facts.credential_id, facts.tenant, facts.plan, facts.claims]
+            [Some(facts.subject), facts.credential_id, facts.acr, facts.tenant, facts.plan, facts.claims]
         };
         let same_text = |(own, others): (Option<Span>, Option<Span>)| {
             own.map(|span| self.text(span)) == others.map(|span| other.text(span))
         };
-        (self.kind(), self.credential(), self.expires_at()) == (other.kind(), other.credential(), other.expires_at())
+        (self.kind(), self.credential()) == (other.kind(), other.credential())
+            && (self.expires_at(), self.auth_time()) == (other.expires_at(), other.auth_time())
             && self.issuer() == other.issuer()
             && texts(self).into_iter().zip(texts(other)).all(same_text)
             && (self.methods(), self.scopes()) == (other.methods(), other.scopes())
@@ -339,6 +389,30 @@ impl PartialEq for Principal {
 }
 
 impl Eq for Principal {}
+
+/// The most policies whose positions of roles are remembered.
+#[cfg(feature = "rbac")]
+const MAX_POLICIES: usize = 4;
+
+/// What policies know of the roles, each policy at most once: a list that only grows. As with [`ReadClaims`], it is no part of
+/// what a principal is.
+#[cfg(feature = "rbac")]
+#[derive(Default)]
+struct KnownRoles(OnceLock<Box<Known>>);
+
+#[cfg(feature = "rbac")]
+struct Known {
+    policy: u64,
+    positions: Box<[usize]>,
+    next: KnownRoles,
+}
+
+#[cfg(feature = "rbac")]
+impl Clone for KnownRoles {
+    fn clone(&self) -> Self {
+        Self::default()
+    }
+}
 
 impl fmt::Debug for Principal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -376,6 +450,18 @@ impl PrincipalBuilder {
     /// Sets how the person proved who they are (`amr`, RFC 8176).
     pub fn methods<T: AsRef<str>>(mut self, methods: impl IntoIterator<Item = T>) -> Self {
         self.set_methods(methods);
+        self
+    }
+
+    /// Sets the authentication context class (`acr`).
+    pub fn acr(mut self, class: impl AsRef<str>) -> Self {
+        self.set_acr(class);
+        self
+    }
+
+    /// Sets when the person proved who they are (`auth_time`), in seconds since the Unix epoch.
+    pub fn auth_time(mut self, unix_seconds: u64) -> Self {
+        self.set_auth_time(unix_seconds);
         self
     }
 
@@ -436,6 +522,14 @@ impl PrincipalBuilder {
 
     pub(crate) fn set_credential_id(&mut self, id: impl AsRef<str>) {
         self.facts.credential_id = Some(self.text(id.as_ref()));
+    }
+
+    pub(crate) fn set_acr(&mut self, class: impl AsRef<str>) {
+        self.facts.acr = Some(self.text(class.as_ref()));
+    }
+
+    pub(crate) const fn set_auth_time(&mut self, unix_seconds: u64) {
+        self.facts.auth_time = Some(unix_seconds);
     }
 
     pub(crate) fn set_methods<T: AsRef<str>>(&mut self, methods: impl IntoIterator<Item = T>) {
@@ -503,6 +597,31 @@ mod tests {
     fn the_same_subject_from_two_issuers_is_two_principals() {
         assert!(principal("https://a.example").is_same_as(&principal("https://a.example")));
         assert!(!principal("https://a.example").is_same_as(&principal("https://b.example")));
+    }
+
+    #[cfg(feature = "rbac")]
+    #[test]
+    fn roles_are_looked_up_once_for_each_policy() {
+        use std::cell::Cell;
+
+        let alice = Principal::builder(PrincipalKind::User, "i", "alice", "jwt").roles(["a", "x", "b"]).build();
+        let looked = Cell::new(0);
+        let ask = |policy: u64| {
+            let find = |role: &str| {
+                looked.set(looked.get() + 1);
+                ["a", "b"].iter().position(|known| *known == role).map(|at| at + usize::try_from(policy).unwrap())
+            };
+            alice.known_roles(policy, find).map(<[usize]>::to_vec)
+        };
+        for policy in [1, 2, 1, 3, 4, 2, 4] {
+            let first = usize::try_from(policy).unwrap();
+            assert_eq!(ask(policy), Some(vec![first, first + 1]), "{policy}");
+        }
+        assert_eq!(looked.get(), 12, "three roles of four policies");
+        assert_eq!(ask(5), None, "who is not remembered looks again");
+        assert_eq!(looked.get(), 12);
+        let copy = alice.clone_with(|builder| builder);
+        assert!(copy == alice && copy.facts().known.0.get().is_none());
     }
 
     #[test]

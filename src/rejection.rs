@@ -16,8 +16,12 @@ pub enum RejectionKind {
     Unauthenticated,
     /// `401`: a credential that is malformed, unknown, expired, revoked or for somebody else (RFC 6750 §3.1).
     InvalidCredential,
+    /// `401`: the person must prove who they are more strongly, or again (RFC 9470 §3).
+    InsufficientAuthentication,
     /// `403`: the identity is known and may not do this (RFC 9110 §15.5.4).
     Forbidden,
+    /// `404`: there is nothing, or nothing for this identity; nobody learns which (RFC 9110 §15.5.4, §15.5.5).
+    NotFound,
     /// `403`: the credential's scopes do not reach (RFC 6750 §3.1 `insufficient_scope`).
     InsufficientScope,
     /// `403`: the request came over plain HTTP (OWASP ASVS 5.0, 4.1.2).
@@ -42,7 +46,10 @@ impl RejectionKind {
     pub const fn status(self) -> StatusCode {
         match self {
             Self::InvalidRequest => StatusCode::BAD_REQUEST,
-            Self::Unauthenticated | Self::InvalidCredential => StatusCode::UNAUTHORIZED,
+            Self::Unauthenticated | Self::InvalidCredential | Self::InsufficientAuthentication => {
+                StatusCode::UNAUTHORIZED
+            }
+            Self::NotFound => StatusCode::NOT_FOUND,
             Self::Forbidden | Self::InsufficientScope | Self::PlainHttp => StatusCode::FORBIDDEN,
             Self::Redirect => StatusCode::PERMANENT_REDIRECT,
             Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
@@ -60,7 +67,9 @@ impl RejectionKind {
             Self::InvalidRequest => "invalid_request",
             Self::Unauthenticated => "unauthenticated",
             Self::InvalidCredential => "invalid_credential",
+            Self::InsufficientAuthentication => "insufficient_user_authentication",
             Self::Forbidden => "forbidden",
+            Self::NotFound => "not_found",
             Self::InsufficientScope => "insufficient_scope",
             Self::PlainHttp => "plain_http",
             Self::Redirect => "https_required",
@@ -79,7 +88,9 @@ impl RejectionKind {
             Self::InvalidRequest => "The request is malformed or carries contradicting credentials.",
             Self::Unauthenticated => "This resource needs a credential.",
             Self::InvalidCredential => "The credential is not accepted.",
+            Self::InsufficientAuthentication => "This resource needs a stronger or newer authentication.",
             Self::Forbidden => "The credential does not allow this.",
+            Self::NotFound => "There is no such resource.",
             Self::InsufficientScope => "The credential's scopes do not allow this.",
             Self::PlainHttp => "This service answers over HTTPS only.",
             Self::Redirect => "This service answers over HTTPS only.",

@@ -1,10 +1,10 @@
 //! What a request's stages, policies and handler leave for the audit record.
 
-use std::{borrow::Cow, ops::Deref, sync::Arc};
+use std::{ops::Deref, sync::Arc};
 
 use http::HeaderName;
 
-use crate::policy::{Decision, Verdict};
+use crate::policy::{Decision, Directives, Verdict};
 
 /// The most notes that a request keeps; later ones are counted, not kept.
 pub const MAX_NOTES: usize = 16;
@@ -15,17 +15,17 @@ pub const MAX_NOTE_LEN: usize = 256;
 #[derive(Clone, Debug)]
 pub(crate) struct DecisionFact {
     pub(crate) backend: &'static str,
-    pub(crate) decision: Decision,
     pub(crate) action: Option<Arc<str>>,
-    pub(crate) rule: Option<Arc<str>>,
-    pub(crate) reasons: Vec<Cow<'static, str>>,
+    pub(crate) verdict: Verdict,
 }
 
 impl DecisionFact {
-    pub(crate) fn new(backend: &'static str, action: Option<Arc<str>>, verdict: Verdict) -> Self {
-        let decision = verdict.decision();
-        let (rule, reasons) = verdict.into_parts();
-        Self { backend, decision, action, rule, reasons }
+    pub(crate) const fn new(backend: &'static str, action: Option<Arc<str>>, verdict: Verdict) -> Self {
+        Self { backend, action, verdict }
+    }
+
+    pub(crate) const fn decision(&self) -> Decision {
+        self.verdict.decision()
     }
 }
 
@@ -85,6 +85,8 @@ impl<'a> IntoIterator for &'a Decisions {
 pub(crate) struct Mark {
     kept: usize,
     lost: u32,
+    obligations: usize,
+    advice: usize,
 }
 
 /// Facts for the record that no stage needs again.
@@ -92,6 +94,8 @@ pub(crate) struct Mark {
 pub(crate) struct Trail {
     pub(crate) decisions: Decisions,
     pub(crate) decisions_lost: u32,
+    /// What the allows of guards ask of the handler. Bounded by what the application's requirements are.
+    pub(crate) directives: Option<Box<Directives>>,
     pub(crate) notes: Vec<(Box<str>, Box<str>)>,
     pub(crate) notes_lost: u32,
     pub(crate) flags: Vec<&'static str>,
@@ -111,12 +115,26 @@ impl Trail {
         }
     }
 
+    /// Keeps what an allow asks of the handler.
+    pub(crate) fn directed(&mut self, verdict: &Verdict) {
+        if verdict.is_allow() && !(verdict.obligations().is_empty() && verdict.advice().is_empty()) {
+            let kept = self.directives.get_or_insert_default();
+            kept.obligations.extend_from_slice(verdict.obligations());
+            kept.advice.extend_from_slice(verdict.advice());
+        }
+    }
+
     /// Adds what another trail kept.
     pub(crate) fn append(&mut self, other: Self) {
         match other.decisions {
             Decisions::None => {}
             Decisions::One(fact) => self.decided(fact),
             Decisions::Several(facts) => facts.into_iter().for_each(|fact| self.decided(fact)),
+        }
+        if let Some(theirs) = other.directives {
+            let kept = self.directives.get_or_insert_default();
+            kept.obligations.extend(theirs.obligations);
+            kept.advice.extend(theirs.advice);
         }
         other.notes.iter().for_each(|(name, value)| self.note(name, value));
         other.flags.into_iter().for_each(|flag| self.flag(flag));
@@ -126,13 +144,19 @@ impl Trail {
     }
 
     pub(crate) fn mark(&self) -> Mark {
-        Mark { kept: self.decisions.len(), lost: self.decisions_lost }
+        let (obligations, advice) =
+            self.directives.as_ref().map_or((0, 0), |kept| (kept.obligations.len(), kept.advice.len()));
+        Mark { kept: self.decisions.len(), lost: self.decisions_lost, obligations, advice }
     }
 
     /// Forgets the decisions since the mark: those that an attempt found before it had to wait are made again.
     pub(crate) fn rewind(&mut self, to: Mark) {
         self.decisions.truncate(to.kept);
         self.decisions_lost = to.lost;
+        if let Some(kept) = &mut self.directives {
+            kept.obligations.truncate(to.obligations);
+            kept.advice.truncate(to.advice);
+        }
     }
 
     pub(crate) fn note(&mut self, name: &str, value: &str) {
@@ -199,5 +223,13 @@ mod tests {
         trail.decided(fact(7));
         trail.rewind(empty);
         assert!(trail.decisions.is_empty());
+        trail.directed(&Verdict::allow().obliging("mask"));
+        let masked = trail.mark();
+        trail.directed(&Verdict::allow().obliging("log").advising("ask"));
+        trail.directed(&Verdict::deny("no").obliging("never"));
+        let asked = |trail: &Trail| trail.directives.as_deref().map(|kept| (kept.obligations.len(), kept.advice.len()));
+        assert_eq!(asked(&trail), Some((2, 1)));
+        trail.rewind(masked);
+        assert_eq!(asked(&trail), Some((1, 0)));
     }
 }

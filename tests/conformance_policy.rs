@@ -1,13 +1,16 @@
 //! The suite for policy backends, on what the crate has and on a backend that is written with public API alone.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 
 use async_trait::async_trait;
 use portcullis::{
     Now, Principal, PrincipalKind,
     conformance::{PolicyFixture, PolicyQuestion, policy_backend},
-    policy::{AccessQuery, PolicyBackend, Rbac, Resource, Verdict},
+    policy::{AccessQuery, PolicyBackend, QueryParts, Rbac, Resource, Verdict},
 };
 
 fn principal(subject: &str, roles: &[&str]) -> Principal {
@@ -91,6 +94,11 @@ enum Broken {
     Disagrees,
     OpensOnFailure,
     Nameless,
+    AnswersOthersInABatch,
+    LosesAnswers,
+    LooksAtTheClock,
+    LooksAtTheAddress,
+    CountsDecisions(AtomicU64),
 }
 
 impl Broken {
@@ -99,6 +107,8 @@ impl Broken {
         match (self, query.action()) {
             (_, "orders:cancel") => Verdict::deny("no"),
             (Self::AllowsStrangers, "orders:read") => Verdict::allow(),
+            (Self::LooksAtTheClock, _) if query.at().unix_seconds() > 1_800_000_000 => Verdict::deny("too late"),
+            (Self::LooksAtTheAddress, _) if query.address().is_some() => Verdict::cannot_decide("an address"),
             (_, "orders:read") if clerk => Verdict::allow(),
             (Self::OpensOnFailure, "backend:down") => Verdict::allow(),
             (_, "backend:down") => Verdict::cannot_decide("down"),
@@ -124,6 +134,26 @@ impl PolicyBackend for Broken {
     async fn decide(&self, query: &AccessQuery<'_>) -> Verdict {
         self.verdict(query)
     }
+
+    async fn decide_all(&self, queries: &[AccessQuery<'_>]) -> Vec<Verdict> {
+        let verdicts = queries.iter().map(|query| self.verdict(query));
+        match self {
+            Self::AnswersOthersInABatch => verdicts.rev().collect(),
+            Self::LosesAnswers => verdicts.skip(1).collect(),
+            _ => verdicts.collect(),
+        }
+    }
+
+    fn generation(&self) -> Option<u64> {
+        match self {
+            Self::CountsDecisions(count) => Some(count.fetch_add(1, Ordering::SeqCst)),
+            _ => None,
+        }
+    }
+
+    fn parts(&self) -> QueryParts {
+        QueryParts::ROLES
+    }
 }
 
 #[tokio::test]
@@ -134,6 +164,11 @@ async fn the_suite_finds_each_broken_rule() {
         (Broken::Disagrees, "`decide_now` and `decide` must give the same verdict"),
         (Broken::OpensOnFailure, "the fixture's undecidable question must be cannot_decide"),
         (Broken::Nameless, "a backend must have a name"),
+        (Broken::AnswersOthersInABatch, "`decide_all` and `decide` must give the same verdict"),
+        (Broken::LosesAnswers, "`decide_all` must give one verdict for each question"),
+        (Broken::LooksAtTheClock, "time is not among `parts` and must change no verdict"),
+        (Broken::LooksAtTheAddress, "address is not among `parts` and must change no verdict"),
+        (Broken::CountsDecisions(AtomicU64::new(0)), "the generation must not change while nothing is reloaded"),
     ] {
         let name = format!("{broken:?}");
         let fixture = fixture().undecidable(PolicyQuestion::new(principal("alice", &["clerk"]), "backend:down"));

@@ -50,7 +50,7 @@ fn router() -> Router {
             "/orders/alices",
             route(async |authz: Authorizer| {
                 let order = Resource::new("order", 1).owned_by("https://id.test", "alice");
-                authz.check("orders:read", &order).await.map(|()| "order 1")
+                authz.check("orders:read", &order).await.map(|_| "order 1")
             }),
         )
         .route(

@@ -407,7 +407,7 @@ async fn handler(request: Request<()>) -> Result<Response<String>, std::convert:
         Ok(authz) => authz.check(action, &order).await,
         Err(rejection) => Err(rejection),
     };
-    Ok(answer.map_or_else(|rejection| rejection.to_response(), |()| Response::default()))
+    Ok(answer.map_or_else(|rejection| rejection.to_response(), |_| Response::default()))
 }
 
 #[tokio::test]

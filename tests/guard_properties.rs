@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use portcullis::{
     Challenge, Now, Principal, PrincipalKind,
     authn::{AuthnLayer, Outcome, authenticate_fn},
-    guard::{Requirement, check, not, policy, require, role, scope},
+    guard::{Requirement, check, not, policy, predicate, require, role, scope},
     policy::{AccessQuery, Decision, PolicyBackend, Verdict},
 };
 use proptest::prelude::*;
@@ -21,6 +21,8 @@ enum Expr {
     Policy(Decision),
     Role(bool),
     Check(bool),
+    /// A condition over the whole question, which may not know either.
+    Predicate(Decision),
     Scope(bool),
     All(Vec<Self>),
     Any(Vec<Self>),
@@ -41,6 +43,10 @@ impl Expr {
                 let held = *held;
                 check("constant", move |_, _| held)
             }
+            Self::Predicate(decision) => {
+                let decision = *decision;
+                predicate("constant", move |_| decision)
+            }
             Self::All(parts) => Requirement::all_of(parts.iter().map(Self::requirement)).unwrap(),
             Self::Any(parts) => Requirement::any_of(parts.iter().map(Self::requirement)).unwrap(),
             Self::Not(part) => not(part.requirement()),
@@ -49,7 +55,7 @@ impl Expr {
 
     fn decision(&self) -> Decision {
         match self {
-            Self::Policy(decision) => *decision,
+            Self::Policy(decision) | Self::Predicate(decision) => *decision,
             Self::Role(held) | Self::Check(held) | Self::Scope(held) => known(*held),
             Self::All(parts) => parts.iter().map(Self::decision).fold(Decision::Allow, Decision::and),
             Self::Any(parts) => parts.iter().map(Self::decision).fold(Decision::Deny, Decision::or),
@@ -59,8 +65,10 @@ impl Expr {
 }
 
 fn expressions() -> impl Strategy<Value = Expr> {
+    let decision = || prop_oneof![Just(Decision::Allow), Just(Decision::Deny), Just(Decision::CannotDecide)];
     let leaf = prop_oneof![
-        prop_oneof![Just(Decision::Allow), Just(Decision::Deny), Just(Decision::CannotDecide)].prop_map(Expr::Policy),
+        decision().prop_map(Expr::Policy),
+        decision().prop_map(Expr::Predicate),
         any::<bool>().prop_map(Expr::Role),
         any::<bool>().prop_map(Expr::Check),
         any::<bool>().prop_map(Expr::Scope),

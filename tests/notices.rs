@@ -26,7 +26,7 @@ use portcullis::{
     authn::AuthnLayer,
     evidence::{EvidenceLayer, TrustedProxies},
     guard::{authenticated, policy, public, require},
-    policy::{AccessQuery, PolicyBackend, Verdict},
+    policy::{AccessQuery, PolicyBackend, Rbac, Verdict},
     problem::ProblemLayer,
     rate_limit::{Quota, RateLimitLayer},
     stack::Stack,
@@ -229,4 +229,37 @@ async fn one_line_for_each_mistake_however_many_requests() {
     }
     let said = lines.take();
     assert_eq!(said.len(), 2, "one for each minute: {said:#?}");
+}
+
+#[test]
+fn a_refused_policy_and_a_handle_that_nobody_knows_any_more_are_told_once() {
+    let lines = Lines::default();
+    let _guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(lines.clone()));
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let write = |permission: &str, role: &str| {
+        let text = format!(
+            "version = \"1\"\npermissions = [\"{permission}\"]\n[roles.r]\ngrants = [\"*\"]\ninherits = [{role}]"
+        );
+        std::fs::write(file.path(), text).unwrap();
+    };
+    write("orders:read", "");
+    let policy = Rbac::from_toml_file(file.path()).unwrap();
+    let _read = policy.permission("orders:read").unwrap();
+    write("orders:read", "\"boss\"");
+    for _ in 0..50 {
+        assert!(policy.reload().is_err());
+    }
+    let said = lines.take();
+    let expected = format!(
+        "ERROR a newer policy is refused, the one that runs stays: {}: line 5: roles.r.inherits: \"boss\" is not a role of this policy",
+        file.path().display()
+    );
+    assert_eq!(said, [expected]);
+    write("orders:list", "");
+    for _ in 0..50 {
+        policy.reload().unwrap();
+    }
+    let said = lines.take();
+    assert_eq!(said.len(), 1, "{said:#?}");
+    assert!(said[0].contains("does not know the permission \"orders:read\" any more, which a handle asks for: denied"));
 }

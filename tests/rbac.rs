@@ -75,7 +75,9 @@ fn who_may_do_what() {
         ("two roles", &["cashier", "storekeeper"], &["orders:list", "orders:read", "stock:count"]),
         ("known beside unknown", &["root", "clerk"], &["orders:list"]),
     ] {
-        let granted: BTreeSet<&str> = shop.permissions().filter(|action| allows(&shop, roles, action)).collect();
+        let granted: Vec<String> =
+            shop.permissions().into_iter().filter(|action| allows(&shop, roles, action)).collect();
+        let granted: BTreeSet<&str> = granted.iter().map(String::as_str).collect();
         assert_eq!(granted, allowed.iter().copied().collect(), "{name}");
     }
 }
@@ -92,10 +94,11 @@ fn an_action_that_the_policy_does_not_know_is_denied() {
 fn the_verdict_names_the_rule() {
     let shop = Rbac::from_toml(SHOP).unwrap();
     let verdict = ask(&shop, &principal(&["intern", "manager"]), "orders:list", None);
-    assert_eq!(verdict.rule().unwrap().as_ref(), r#"role "manager", policy "2026-11-01""#);
+    assert_eq!(verdict.rules(), [r#"role "manager""#.into()]);
+    assert_eq!(verdict.version().unwrap().as_ref(), "2026-11-01");
     assert!(verdict.reasons().is_empty() && verdict.obligations().is_empty());
     let verdict = ask(&shop, &principal(&["intern"]), "orders:list", None);
-    assert_eq!(verdict.rule().unwrap().as_ref(), r#"policy "2026-11-01""#);
+    assert_eq!((verdict.rules(), verdict.version().unwrap().as_ref()), (&[][..], "2026-11-01"));
     assert_eq!(verdict.reasons(), ["no role grants it"]);
 }
 
@@ -157,7 +160,7 @@ fn permissions_of_the_credential_count_only_by_choice() {
     let trusting = strict.clone().trust_credential_permissions();
     let verdict = ask(&trusting, &bearer, "audit:read", None);
     assert_eq!(verdict.decision(), Decision::Allow);
-    assert!(verdict.rule().unwrap().starts_with("permission of the credential"));
+    assert_eq!(verdict.rules(), ["permission of the credential".into()]);
     assert_eq!(ask(&trusting, &bearer, "admin:everything", None).decision(), Decision::Deny, "not in the list");
     assert_eq!(ask(&trusting, &bearer, "orders:list", None).decision(), Decision::Deny, "not carried");
     let early = strict.permission("audit:read").unwrap();
@@ -177,21 +180,22 @@ fn handles_are_checked_and_know_their_policy() {
     assert_eq!(error, r#"role: "administrator" is not in policy "2026-11-01""#);
     let manager = shop.role("manager").unwrap();
     assert!(manager.belongs_to(&shop));
-    assert!(manager.permissions().eq(["orders:list", "orders:read", "orders:cancel", "stock:count"]));
-    assert!(manager.permissions_own().eq(["orders:read"]));
-    assert!(shop.roles().eq(["cashier", "clerk", "intern", "manager", "storekeeper"]));
-    assert_eq!(shop.version(), "2026-11-01");
+    assert_eq!(manager.permissions(), ["orders:list", "orders:read", "orders:cancel", "stock:count"]);
+    assert_eq!(manager.permissions_own(), ["orders:read"]);
+    assert_eq!(shop.roles(), ["cashier", "clerk", "intern", "manager", "storekeeper"]);
+    assert_eq!(&*shop.version(), "2026-11-01");
 }
 
 #[test]
 fn a_file_is_named_in_every_error() {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     file.write_all(SHOP.as_bytes()).unwrap();
-    assert_eq!(Rbac::from_toml_file(file.path()).unwrap().roles().count(), 5);
+    assert_eq!(Rbac::from_toml_file(file.path()).unwrap().roles().len(), 5);
     file.write_all(b"\n[roles.thief]\ninherits = [\"boss\"]\n").unwrap();
     let path = file.path().display().to_string();
     let error = Rbac::from_toml_file(file.path()).unwrap_err().to_string();
-    assert_eq!(error, format!("{path}: roles.thief.inherits: \"boss\" is not a role of this policy"));
+    let line = std::fs::read_to_string(file.path()).unwrap().lines().count();
+    assert_eq!(error, format!("{path}: line {line}: roles.thief.inherits: \"boss\" is not a role of this policy"));
     file.write_all(b"inherit = []").unwrap();
     let error = Rbac::from_toml_file(file.path()).unwrap_err().to_string();
     let line = std::fs::read_to_string(file.path()).unwrap().lines().count();
@@ -226,7 +230,7 @@ fn a_thousand_roles_in_one_chain() {
     ] {
         assert_eq!(allows(&policy, &[role], permission), expected, "{role} {permission}");
     }
-    assert_eq!(policy.role("r1023").unwrap().permissions().count(), 1024);
+    assert_eq!(policy.role("r1023").unwrap().permissions().len(), 1024);
     // The longest chain that is allowed does not exhaust the stack either, and neither does a circle of that length.
     let longest = chain(4096);
     assert!(allows(&Rbac::from_toml(&longest).unwrap(), &["r4095"], "p0"));
@@ -292,9 +296,8 @@ proptest! {
     #[test]
     fn no_list_of_roles_panics_or_is_granted(roles in proptest::collection::vec("\\PC{0,20}", 0..10)) {
         let shop = Rbac::from_toml(SHOP).unwrap();
-        let known: Vec<&str> = shop.roles().collect();
-        prop_assume!(roles.iter().all(|role| !known.contains(&role.as_str())));
+        prop_assume!(roles.iter().all(|role| !shop.roles().contains(role)));
         let roles: Vec<&str> = roles.iter().map(String::as_str).collect();
-        prop_assert!(shop.permissions().all(|action| !allows(&shop, &roles, action)));
+        prop_assert!(shop.permissions().iter().all(|action| !allows(&shop, &roles, action)));
     }
 }

@@ -140,7 +140,7 @@ impl PolicyBackend for Ledger {
             "decides:never" => Verdict::cannot_decide("the ledger is closed"),
             "panics:later" => panic!("the policy panics"),
             "waits:ever" => pending().await,
-            _ => Verdict::deny("not in the ledger").by("ledger-7".into()),
+            _ => Verdict::deny("not in the ledger").by("ledger-7"),
         }
     }
 }

@@ -190,7 +190,7 @@ mod tests {
         error::StoreError,
         gate::{Gate, Step},
         now::Now,
-        policy::Decision,
+        policy::Verdict,
         principal::{Principal, PrincipalKind},
         trail::DecisionFact,
     };
@@ -234,13 +234,7 @@ mod tests {
         async fn decide(&self, head: RequestHead<'_>, envelope: &mut Envelope) -> Result<(), Rejection> {
             envelope.client_or_connection(|| head.connection())?;
             envelope.route = Some("/orders/{id}".into());
-            envelope.decided(DecisionFact {
-                backend: "first",
-                decision: Decision::Allow,
-                action: None,
-                rule: None,
-                reasons: Vec::new(),
-            });
+            envelope.decided(DecisionFact::new("first", None, Verdict::allow()));
             pending().await
         }
     }

@@ -6,7 +6,8 @@ use crate::rejection::RejectionKind;
 pub enum AuditOutcome {
     /// No layer refused, and the service answered, with whatever status.
     Allowed,
-    /// Refused: the request may not do this (`403`, and `308`, `421` or `425` for the wrong transport, host or moment).
+    /// Refused: the request may not do this (`403`, `404` where that is hidden, `401` where a stronger authentication is needed,
+    /// and `308`, `421` or `425` for the wrong transport, host or moment).
     Denied,
     /// Refused: no credential, a bad one, or a malformed one (`400`, `401`).
     Unauthenticated,
@@ -40,7 +41,9 @@ impl AuditOutcome {
             RejectionKind::InvalidRequest | RejectionKind::Unauthenticated | RejectionKind::InvalidCredential => {
                 Self::Unauthenticated
             }
-            RejectionKind::Forbidden
+            RejectionKind::InsufficientAuthentication
+            | RejectionKind::Forbidden
+            | RejectionKind::NotFound
             | RejectionKind::InsufficientScope
             | RejectionKind::PlainHttp
             | RejectionKind::Redirect
@@ -63,7 +66,9 @@ mod tests {
             (Kind::InvalidRequest, "unauthenticated"),
             (Kind::Unauthenticated, "unauthenticated"),
             (Kind::InvalidCredential, "unauthenticated"),
+            (Kind::InsufficientAuthentication, "denied"),
             (Kind::Forbidden, "denied"),
+            (Kind::NotFound, "denied"),
             (Kind::InsufficientScope, "denied"),
             (Kind::PlainHttp, "denied"),
             (Kind::Redirect, "denied"),

@@ -295,7 +295,7 @@ impl<'a> AuditDecision<'a> {
     /// The decision.
     #[must_use]
     pub const fn decision(&self) -> Decision {
-        self.0.decision
+        self.0.decision()
     }
 
     /// What was asked for.
@@ -304,15 +304,39 @@ impl<'a> AuditDecision<'a> {
         self.0.action.as_deref().map(text)
     }
 
-    /// The rule that decided.
+    /// The first of the rules that decided.
     #[must_use]
     pub fn rule(&self) -> Option<Cow<'a, str>> {
-        self.0.rule.as_deref().map(text)
+        self.rules().next()
+    }
+
+    /// The rules or policies that decided; the first eight.
+    #[must_use]
+    pub fn rules(&self) -> impl ExactSizeIterator<Item = Cow<'a, str>> + use<'a> {
+        self.0.verdict.rules().iter().take(MAX_REASONS).map(|rule| text(rule))
+    }
+
+    /// The version of the policy that decided.
+    #[must_use]
+    pub fn policy_version(&self) -> Option<Cow<'a, str>> {
+        self.0.verdict.version().map(|version| text(version))
+    }
+
+    /// The names of the obligations; the first eight.
+    #[must_use]
+    pub fn obligations(&self) -> impl ExactSizeIterator<Item = Cow<'a, str>> + use<'a> {
+        self.0.verdict.obligations().iter().take(MAX_REASONS).map(|obligation| text(obligation.name()))
+    }
+
+    /// The names of the advice; the first eight.
+    #[must_use]
+    pub fn advice(&self) -> impl ExactSizeIterator<Item = Cow<'a, str>> + use<'a> {
+        self.0.verdict.advice().iter().take(MAX_REASONS).map(|advice| text(advice.name()))
     }
 
     /// Why; the first eight reasons.
     pub fn reasons(&self) -> impl Iterator<Item = Cow<'a, str>> + use<'a> {
-        self.0.reasons.iter().take(MAX_REASONS).map(|reason| text(reason))
+        self.0.verdict.reasons().iter().take(MAX_REASONS).map(|reason| text(reason))
     }
 }
 
@@ -349,7 +373,10 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::client::Connection;
+    use crate::{
+        client::Connection,
+        policy::{Directive, Verdict},
+    };
 
     #[test]
     fn the_least_record() {
@@ -384,13 +411,10 @@ mod tests {
         facts.subject = Some(AuditIdentity::new(alice));
         let app = Principal::builder(PrincipalKind::Key, "keys", "shop", "api_key").build();
         facts.client_identity = Some(AuditIdentity::new(app));
-        facts.trail.decided(DecisionFact {
-            backend: "rbac",
-            decision: Decision::Deny,
-            action: Some("orders:cancel".into()),
-            rule: None,
-            reasons: vec!["not a manager\n".into()],
-        });
+        let verdict = Verdict::deny("not a manager\n").by("orders\u{202e}").by("managers").of_version("7");
+        facts.trail.decided(DecisionFact::new("rbac", Some("orders:cancel".into()), verdict));
+        let verdict = Verdict::allow().by("one").obliging(Directive::new("mask").with("pin", "4711")).advising("ask");
+        facts.trail.decided(DecisionFact::new("cedar", None, verdict));
         facts.trail.note("report", "a\r\nb");
         facts.trail.flag("credential_over_plain_http");
         facts.trail.expose(http::header::AUTHORIZATION);
@@ -413,7 +437,10 @@ mod tests {
             "client_identity": { "issuer": "keys", "subject": "shop", "kind": "key", "credential": "api_key" },
             "rejection": { "code": "forbidden", "reason": "no rule" },
             "decisions": [{
-                "backend": "rbac", "decision": "deny", "action": "orders:cancel", "reasons": [r"not a manager\u{a}"],
+                "backend": "rbac", "decision": "deny", "action": "orders:cancel", "rule": r"orders\u{202e}",
+                "rules": [r"orders\u{202e}", "managers"], "policy_version": "7", "reasons": [r"not a manager\u{a}"],
+            }, {
+                "backend": "cedar", "decision": "allow", "rule": "one", "obligations": ["mask"], "advice": ["ask"],
             }],
             "notes": [{ "name": "report", "value": r"a\u{d}\u{a}b" }],
             "notes_lost": 3,

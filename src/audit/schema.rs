@@ -92,8 +92,17 @@ struct DecisionView<'a> {
     action: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     rule: Option<Cow<'a, str>>,
+    /// All of them, where there is more than one.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    rules: Vec<Cow<'a, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    policy_version: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     reasons: Vec<Cow<'a, str>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    obligations: Vec<Cow<'a, str>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    advice: Vec<Cow<'a, str>>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
@@ -166,7 +175,11 @@ impl Serialize for AuditDecision<'_> {
             decision: self.decision().as_str(),
             action: self.action(),
             rule: self.rule(),
+            rules: if self.rules().len() > 1 { self.rules().collect() } else { Vec::new() },
+            policy_version: self.policy_version(),
             reasons: self.reasons().collect(),
+            obligations: self.obligations().collect(),
+            advice: self.advice().collect(),
         }
         .serialize(serializer)
     }

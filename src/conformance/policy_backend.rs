@@ -1,7 +1,12 @@
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    sync::LazyLock,
+};
+
 use crate::{
     clock::Instants,
     now::Now,
-    policy::{AccessQuery, Decision, PolicyBackend, Resource, Verdict},
+    policy::{AccessQuery, Attributes, Decision, PolicyBackend, QueryParts, Resource, Verdict},
     principal::Principal,
 };
 
@@ -27,6 +32,14 @@ impl PolicyQuestion {
     pub fn on(mut self, resource: Resource) -> Self {
         self.resource = Some(resource);
         self
+    }
+
+    fn query(&self, at: Instants) -> AccessQuery<'_> {
+        let query = AccessQuery::new(&self.subject, &self.action, at);
+        match &self.resource {
+            Some(resource) => query.on(resource),
+            None => query,
+        }
     }
 }
 
@@ -67,13 +80,17 @@ impl PolicyFixture {
 /// 2. what the policy allows is allowed, what it denies is denied, what it cannot decide is neither;
 /// 3. an action that it does not know is denied, also to who may do something else;
 /// 4. a principal that brings no roles, scopes and permissions is denied what the allowed one may do;
-/// 5. the answer at once and the answer after waiting are the same, and the same question gets the same answer again.
+/// 5. the answer at once, the answer after waiting and the answer to several questions are the same, and the same question
+///    gets the same answer again;
+/// 6. what it does not name among its [`parts`](PolicyBackend::parts) changes no verdict;
+/// 7. its generation does not change while nothing is reloaded.
 ///
 /// # Panics
 /// With a sentence that names the broken rule.
 pub async fn policy_backend(backend: &dyn PolicyBackend, fixture: PolicyFixture) {
     let PolicyFixture { allowed, denied, undecidable, at } = fixture;
     assert!(!backend.name().is_empty(), "a backend must have a name: records show it");
+    let generation = backend.generation();
 
     let stranger =
         Principal::builder(allowed.subject.kind(), "portcullis-conformance", "stranger", allowed.subject.credential());
@@ -86,25 +103,59 @@ pub async fn policy_backend(backend: &dyn PolicyBackend, fixture: PolicyFixture)
         ("a principal without roles, scopes and permissions", Some(unprivileged), Decision::Deny),
         ("the fixture's undecidable question", undecidable, Decision::CannotDecide),
     ];
-    for (name, question, expected) in table {
-        let Some(question) = question else { continue };
-        let verdict = answer(backend, &question, at, name).await;
-        assert_eq!(verdict.decision(), expected, "{name} must be {}", expected.as_str());
-        let again = answer(backend, &question, at, name).await;
-        assert_eq!(again.decision(), expected, "{name} must get the same answer again");
+    let table: Vec<_> = table.into_iter().filter_map(|(name, asked, is)| Some((name, asked?, is))).collect();
+    for (name, question, expected) in &table {
+        let query = question.query(at);
+        let verdict = answer(backend, &query, name).await;
+        assert_eq!(verdict.decision(), *expected, "{name} must be {}", expected.as_str());
+        let again = answer(backend, &query, name).await;
+        assert_eq!(again.decision(), *expected, "{name} must get the same answer again");
+        for (part, changed) in without_what_is_not_read(backend.parts(), query, at) {
+            let decision = answer(backend, &changed, name).await.decision();
+            assert_eq!(decision, *expected, "{name}: {part} is not among `parts` and must change no verdict");
+        }
     }
+    let queries: Vec<AccessQuery<'_>> = table.iter().map(|(_, question, _)| question.query(at)).collect();
+    let verdicts = backend.decide_all(&queries).await;
+    assert_eq!(verdicts.len(), table.len(), "`decide_all` must give one verdict for each question");
+    for (verdict, (name, _, expected)) in verdicts.iter().zip(&table) {
+        assert_eq!(verdict.decision(), *expected, "{name}: `decide_all` and `decide` must give the same verdict");
+    }
+    assert!(backend.decide_all(&[]).await.is_empty(), "no questions must get no verdicts");
+    assert_eq!(backend.generation(), generation, "the generation must not change while nothing is reloaded");
 }
 
 /// Asks in both ways, and demands one answer.
-async fn answer(backend: &dyn PolicyBackend, question: &PolicyQuestion, at: Instants, name: &str) -> Verdict {
-    let mut query = AccessQuery::new(&question.subject, &question.action, at);
-    if let Some(resource) = &question.resource {
-        query = query.on(resource);
-    }
-    let at_once = backend.decide_now(&query);
-    let verdict = backend.decide(&query).await;
+async fn answer(backend: &dyn PolicyBackend, query: &AccessQuery<'_>, name: &str) -> Verdict {
+    let at_once = backend.decide_now(query);
+    let verdict = backend.decide(query).await;
     if let Now::Known(at_once) = at_once {
         assert_eq!(at_once, verdict, "{name}: `decide_now` and `decide` must give the same verdict");
     }
     verdict
 }
+
+/// The same question, once for each part that is not read, with another value there.
+fn without_what_is_not_read<'a>(
+    parts: QueryParts,
+    query: AccessQuery<'a>,
+    at: Instants,
+) -> Vec<(&'static str, AccessQuery<'a>)> {
+    static ATTRIBUTES: LazyLock<Attributes> =
+        LazyLock::new(|| Attributes::new().with("portcullis-conformance", "an attribute"));
+    const ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 77));
+    let later = Instants::new(at.unix_nanos().saturating_add(YEAR), at.monotonic_nanos().saturating_add(YEAR));
+    let changes = [
+        ("attributes", QueryParts::ATTRIBUTES, query.with_attributes(&ATTRIBUTES)),
+        ("method", QueryParts::METHOD, query.with_route("PORTCULLIS-CONFORMANCE", query.route())),
+        ("route", QueryParts::METHOD.and(QueryParts::ROUTE), query.with_route("GET", Some("/portcullis-conformance"))),
+        ("address", QueryParts::ADDRESS, query.with_address(Some(ADDRESS))),
+        ("time", QueryParts::TIME, query.at_time(later)),
+        ("client", QueryParts::CLIENT, query.with_client(Some(query.subject()))),
+    ];
+    let unread = changes.into_iter().filter(|(_, part, _)| parts.without(*part) == parts);
+    unread.map(|(name, _, changed)| (name, changed)).collect()
+}
+
+/// In nanoseconds.
+const YEAR: u64 = 365 * 24 * 3600 * 1_000_000_000;

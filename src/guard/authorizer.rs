@@ -1,6 +1,6 @@
 use std::{fmt, net::IpAddr, sync::Arc};
 
-use http::Extensions;
+use http::{Extensions, Method};
 
 use crate::{
     client::ClientInfo,
@@ -9,7 +9,7 @@ use crate::{
     gate,
     guard::evaluate::{NO_POLICY, hold_to_obligations},
     now::Now,
-    policy::{AccessQuery, Decision, PolicyBackend, Resource, Verdict},
+    policy::{AccessQuery, Attributes, Decision, Directive, PolicyBackend, Resource, Verdict},
     principal::Principal,
     rejection::{Rejection, RejectionKind},
     trail::DecisionFact,
@@ -32,8 +32,8 @@ use crate::{
 /// }
 /// ```
 ///
-/// The question carries subject, client, action, thing, address and time; not the method and not the route, which the
-/// route's own requirement has.
+/// The question carries subject, client, action, thing, attributes, address and time; and method and route template where they
+/// are known: axum's extractor knows them, elsewhere [`for_method`](Self::for_method) says the method.
 #[derive(Clone)]
 pub struct Authorizer {
     context: SecurityContext,
@@ -43,6 +43,10 @@ pub struct Authorizer {
     address: Option<IpAddr>,
     at: Instants,
     fulfilled: Arc<[Box<str>]>,
+    attributes: Attributes,
+    method: Option<Method>,
+    route: Option<Arc<str>>,
+    hides: bool,
 }
 
 impl Authorizer {
@@ -80,6 +84,10 @@ impl Authorizer {
             address: envelope.client.as_ref().and_then(ClientInfo::vouched_address),
             at: envelope.at,
             fulfilled: Arc::default(),
+            attributes: Attributes::new(),
+            method: None,
+            route: envelope.route.clone(),
+            hides: false,
         })
     }
 
@@ -90,16 +98,48 @@ impl Authorizer {
         self
     }
 
+    /// Hides that the thing exists from those who may not act on it: what would be a `403` is a
+    /// [`NotFound`](RejectionKind::NotFound), `404`, as the handler answers where there is no such thing.
+    #[must_use]
+    pub const fn hiding(mut self) -> Self {
+        self.hides = true;
+        self
+    }
+
     /// Who asks.
     #[must_use]
     pub const fn principal(&self) -> &Principal {
         &self.subject
     }
 
-    /// Demands that the policy allows the action on this thing, or on none in particular (`None`).
+    /// Says the request's method, so that policies hear of method and route. HEAD is asked about as GET.
+    #[must_use]
+    pub fn for_method(mut self, method: &Method) -> Self {
+        self.method = Some(if *method == Method::HEAD { Method::GET } else { method.clone() });
+        self
+    }
+
+    /// Says the route's template; the one that a stack or a guard outside found is known already.
+    #[cfg(feature = "axum")]
+    pub(crate) fn on_route(mut self, template: Option<&str>) -> Self {
+        if let Some(template) = template.filter(|template| self.route.as_deref() != Some(template)) {
+            self.route = Some(template.into());
+        }
+        self
+    }
+
+    /// Adds what the application knows of the circumstances; policies see it beside the attributes of the thing.
+    #[must_use]
+    pub fn with_attributes(mut self, attributes: Attributes) -> Self {
+        self.attributes = attributes;
+        self
+    }
+
+    /// Demands that the policy allows the action on this thing, or on none in particular (`None`). What the allow asks of
+    /// the handler is in the [`Permit`].
     ///
     /// # Errors
-    /// - [`Forbidden`](RejectionKind::Forbidden) (`403`) if it denies; an action that the policy does not know is denied, and
+    /// - [`Forbidden`](RejectionKind::Forbidden) (`403`) if it denies, or `404` if [`hiding`](Self::hiding); an action that the policy does not know is denied, and
     ///   an RBAC policy logs it as an error.
     /// - [`Unavailable`](RejectionKind::Unavailable) (`503`) if it cannot decide.
     /// - [`Misconfigured`](RejectionKind::Misconfigured) (`500`) if it allows with an obligation that nobody declared to
@@ -111,20 +151,56 @@ impl Authorizer {
         &self,
         action: &str,
         resource: impl Into<Option<&'a Resource>> + Send,
-    ) -> Result<(), Rejection> {
-        let (decision, unfulfilled) = self.ask(action, resource.into()).await;
-        if let Some(rejection) = unfulfilled {
-            gate::report(Stage::Guard, &rejection, self.at);
-            return Err(rejection);
+    ) -> Result<Permit, Rejection> {
+        let verdict = self.ask(action, resource.into()).await;
+        self.conclude(action, verdict)
+    }
+
+    /// Demands that the policy allows the action on each of these things: one permit for each, in their order. The policy is
+    /// asked about all of them at once.
+    ///
+    /// # Errors
+    /// As [`check`](Self::check). A refusal of one thing outweighs that another cannot be decided.
+    ///
+    /// # Cancel safety
+    /// Dropped while it waits, it leaves nothing in the record.
+    pub async fn check_all(&self, action: &str, resources: &[Resource]) -> Result<Vec<Permit>, Rejection> {
+        let verdicts = self.ask_all(action, resources).await;
+        let (permits, refusals): (Vec<_>, Vec<_>) =
+            verdicts.into_iter().map(|verdict| self.conclude(action, verdict)).partition(Result::is_ok);
+        let undecided = |refusal: &Rejection| refusal.kind() == RejectionKind::Unavailable;
+        match refusals.into_iter().filter_map(Result::err).min_by_key(undecided) {
+            Some(refusal) => Err(refusal),
+            None => Ok(permits.into_iter().flatten().collect()),
         }
-        let backend = self.policy.name();
-        match decision {
-            Decision::Allow => Ok(()),
-            Decision::Deny => Err(Rejection::new(RejectionKind::Forbidden, format!("{backend} denies {action:?}"))),
-            Decision::CannotDecide => {
-                Err(Rejection::new(RejectionKind::Unavailable, format!("{backend} cannot decide {action:?}")))
-            }
+    }
+
+    /// Keeps the things on which the policy allows the action, in their order: for lists. `resource` says what the policy
+    /// shall know of a thing. The policy is asked about all of them at once.
+    ///
+    /// An allow with an obligation that nobody declared to [fulfil](Self::fulfilling) is a denial here. What the allows ask
+    /// otherwise is not told: ask [`check`](Self::check) where it matters.
+    ///
+    /// # Errors
+    /// [`Unavailable`](RejectionKind::Unavailable) (`503`) if the policy cannot decide about one of them: a list that is too
+    /// short in silence is no answer.
+    ///
+    /// # Cancel safety
+    /// Dropped while it waits, it leaves nothing in the record.
+    pub async fn filter<T: Send>(
+        &self,
+        action: &str,
+        things: Vec<T>,
+        resource: impl Fn(&T) -> Resource + Send,
+    ) -> Result<Vec<T>, Rejection> {
+        let resources: Vec<Resource> = things.iter().map(resource).collect();
+        let decisions: Vec<Decision> =
+            self.ask_all(action, &resources).await.into_iter().map(|verdict| self.record(action, verdict).0).collect();
+        if decisions.contains(&Decision::CannotDecide) {
+            return Err(self.cannot_decide(action));
         }
+        let kept = things.into_iter().zip(decisions).filter(|(_, decision)| *decision == Decision::Allow);
+        Ok(kept.map(|(thing, _)| thing).collect())
     }
 
     /// Asks whether the policy allows the action on this thing, or on none in particular (`None`), to show or hide something
@@ -133,21 +209,47 @@ impl Authorizer {
     /// # Cancel safety
     /// Dropped while it waits, it leaves nothing in the record.
     pub async fn allows<'a>(&self, action: &str, resource: impl Into<Option<&'a Resource>> + Send) -> Decision {
-        self.ask(action, resource.into()).await.0
+        let verdict = self.ask(action, resource.into()).await;
+        self.record(action, verdict).0
     }
 
-    async fn ask(&self, action: &str, resource: Option<&Resource>) -> (Decision, Option<Rejection>) {
+    fn query<'q>(&'q self, action: &'q str, resource: Option<&'q Resource>) -> AccessQuery<'q> {
         let mut query = AccessQuery::new(&self.subject, action, self.at)
             .with_client(self.client.as_ref())
             .with_address(self.address);
-        if let Some(resource) = resource {
-            query = query.on(resource);
+        if let Some(method) = &self.method {
+            query = query.with_route(method.as_str(), self.route.as_deref());
         }
-        let verdict = match self.policy.decide_now(&query) {
+        if !self.attributes.is_empty() {
+            query = query.with_attributes(&self.attributes);
+        }
+        match resource {
+            Some(resource) => query.on(resource),
+            None => query,
+        }
+    }
+
+    async fn ask(&self, action: &str, resource: Option<&Resource>) -> Verdict {
+        let query = self.query(action, resource);
+        match self.policy.decide_now(&query) {
             Now::Known(verdict) => verdict,
             Now::Wait => self.policy.decide(&query).await,
-        };
-        self.record(action, verdict)
+        }
+    }
+
+    /// One verdict for each thing, whatever the backend answers.
+    async fn ask_all(&self, action: &str, resources: &[Resource]) -> Vec<Verdict> {
+        if resources.is_empty() {
+            return Vec::new();
+        }
+        let queries: Vec<AccessQuery<'_>> =
+            resources.iter().map(|resource| self.query(action, Some(resource))).collect();
+        let verdicts = self.policy.decide_all(&queries).await;
+        if verdicts.len() == queries.len() {
+            return verdicts;
+        }
+        let reason = format!("{} answers for {} questions", verdicts.len(), queries.len());
+        vec![Verdict::cannot_decide(reason); queries.len()]
     }
 
     fn record(&self, action: &str, verdict: Verdict) -> (Decision, Option<Rejection>) {
@@ -155,6 +257,54 @@ impl Authorizer {
         let decision = verdict.decision();
         self.context.lock().decided(DecisionFact::new(self.policy.name(), Some(action.into()), verdict));
         (decision, unfulfilled)
+    }
+
+    fn conclude(&self, action: &str, verdict: Verdict) -> Result<Permit, Rejection> {
+        let permit = Permit { obligations: verdict.obligations().into(), advice: verdict.advice().into() };
+        let (decision, unfulfilled) = self.record(action, verdict);
+        if let Some(rejection) = unfulfilled {
+            gate::report(Stage::Guard, &rejection, self.at);
+            return Err(rejection);
+        }
+        match decision {
+            Decision::Allow => Ok(permit),
+            Decision::Deny => {
+                let kind = if self.hides { RejectionKind::NotFound } else { RejectionKind::Forbidden };
+                Err(Rejection::new(kind, format!("{} denies {action:?}", self.policy.name())))
+            }
+            Decision::CannotDecide => Err(self.cannot_decide(action)),
+        }
+    }
+
+    fn cannot_decide(&self, action: &str) -> Rejection {
+        Rejection::new(RejectionKind::Unavailable, format!("{} cannot decide {action:?}", self.policy.name()))
+    }
+}
+
+/// What an allow asks of the handler: obligations, all of which it declared to [fulfil](Authorizer::fulfilling), and advice.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Permit {
+    obligations: Box<[Directive]>,
+    advice: Box<[Directive]>,
+}
+
+impl Permit {
+    /// What the handler must do.
+    #[must_use]
+    pub fn obligations(&self) -> &[Directive] {
+        &self.obligations
+    }
+
+    /// The first obligation of this name.
+    #[must_use]
+    pub fn obligation(&self, name: &str) -> Option<&Directive> {
+        self.obligations.iter().find(|obligation| obligation.name() == name)
+    }
+
+    /// What the handler may do.
+    #[must_use]
+    pub fn advice(&self) -> &[Directive] {
+        &self.advice
     }
 }
 

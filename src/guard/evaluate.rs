@@ -10,7 +10,7 @@ use crate::{
     guard::requirement::Node,
     head::RequestHead,
     now::Now,
-    policy::{AccessQuery, Decision, PolicyBackend, Verdict},
+    policy::{AccessQuery, Decision, PolicyBackend, Resource, Verdict},
     principal::Principal,
     rejection::Rejection,
     trail::{DecisionFact, Trail},
@@ -27,26 +27,33 @@ pub(super) struct Ask<'a> {
     pub(super) subject: &'a Principal,
     pub(super) client: Option<&'a Principal>,
     pub(super) policy: Option<&'a dyn PolicyBackend>,
+    pub(super) resource: Option<&'a Resource>,
     pub(super) route: Option<&'a str>,
     pub(super) address: Option<IpAddr>,
     pub(super) at: Instants,
     pub(super) fulfilled: &'a [Box<str>],
 }
 
-/// The decision, and what it would be if the credential carried every scope that is asked for.
+/// The decision, and what it would be if the credential carried every scope that is asked for, or the person had proved who
+/// they are as strongly and lately as is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Answer {
     pub(super) decision: Decision,
     pub(super) with_scopes: Decision,
+    pub(super) with_strength: Decision,
 }
 
 impl Answer {
     const fn of(decision: Decision) -> Self {
-        Self { decision, with_scopes: decision }
+        Self { decision, with_scopes: decision, with_strength: decision }
     }
 
     const fn negate(self) -> Self {
-        Self { decision: self.decision.negate(), with_scopes: self.with_scopes.negate() }
+        Self {
+            decision: self.decision.negate(),
+            with_scopes: self.with_scopes.negate(),
+            with_strength: self.with_strength.negate(),
+        }
     }
 }
 
@@ -70,10 +77,12 @@ impl Join {
             Self::All => Answer {
                 decision: so_far.decision.and(next.decision),
                 with_scopes: so_far.with_scopes.and(next.with_scopes),
+                with_strength: so_far.with_strength.and(next.with_strength),
             },
             Self::Any => Answer {
                 decision: so_far.decision.or(next.decision),
                 with_scopes: so_far.with_scopes.or(next.with_scopes),
+                with_strength: so_far.with_strength.or(next.with_strength),
             },
         }
     }
@@ -89,7 +98,7 @@ impl Join {
 }
 
 /// Decides without waiting, if the parts that can answer at once settle it. `helps` tells that no `not` stands outside:
-/// only there more scopes could help.
+/// only there more scopes or a stronger proof could help.
 pub(super) fn decide_now(node: &Node, ask: &Ask<'_>, trail: &mut Trail, helps: bool) -> Now<Result<Answer, Rejection>> {
     match node {
         Node::All(nodes) => join_now(Join::All, nodes, ask, trail, helps),
@@ -98,22 +107,30 @@ pub(super) fn decide_now(node: &Node, ask: &Ask<'_>, trail: &mut Trail, helps: b
         Node::Authenticated => settle(trail, "authenticated", None, Verdict::allow()),
         #[cfg(feature = "rbac")]
         Node::Permission(permission) => {
-            settle(trail, "rbac", Some(permission.shared_name()), permission.verdict(ask.subject))
+            settle(trail, "rbac", Some(permission.shared_name()), permission.verdict(ask.subject, ask.resource))
         }
         #[cfg(feature = "rbac")]
-        Node::Role(role) => {
-            let verdict = match role.held_by(ask.subject) {
-                Some(rule) => Verdict::allow().by(Arc::clone(rule)),
-                None => Verdict::deny("no role of the principal is or inherits it"),
-            };
-            settle(trail, "role", Some(role.shared_name()), verdict)
-        }
+        Node::Role(role) => settle(trail, "role", Some(role.shared_name()), role.verdict(ask.subject)),
         Node::RoleNamed(name) => settle(trail, "role", Some(name), allow_if(ask.subject.has_role(name))),
         Node::Scope(scope) => {
             let held = ask.subject.has_scope(scope);
             settle(trail, "scope", Some(scope), allow_if(held)).map(|answer| {
                 answer.map(|answer| if helps { Answer { with_scopes: Decision::Allow, ..answer } } else { answer })
             })
+        }
+        Node::Strength(strength) => {
+            let verdict = allow_if(strength.is_met_by(ask.subject, ask.at.unix_seconds()));
+            settle(trail, "strength", Some(strength.name()), verdict).map(|answer| {
+                answer.map(|answer| if helps { Answer { with_strength: Decision::Allow, ..answer } } else { answer })
+            })
+        }
+        Node::Predicate(predicate) => {
+            let verdict = match predicate.test(&query(ask, predicate.name())) {
+                Decision::Allow => Verdict::allow(),
+                Decision::Deny => Verdict::deny("does not hold"),
+                Decision::CannotDecide => Verdict::cannot_decide("what it needs is not known"),
+            };
+            settle(trail, "predicate", Some(predicate.name()), verdict)
         }
         Node::Check(name, test) => settle(trail, "check", Some(name), allow_if(test(ask.subject, &ask.head))),
         Node::Policy(action) => match ask.policy {
@@ -191,10 +208,14 @@ fn query<'a>(ask: &Ask<'a>, action: &'a str) -> AccessQuery<'a> {
         Method::HEAD => "GET",
         _ => ask.head.method().as_str(),
     };
-    AccessQuery::new(ask.subject, action, ask.at)
+    let query = AccessQuery::new(ask.subject, action, ask.at)
         .with_client(ask.client)
         .with_route(method, ask.route)
-        .with_address(ask.address)
+        .with_address(ask.address);
+    match ask.resource {
+        Some(resource) => query.on(resource),
+        None => query,
+    }
 }
 
 fn conclude(
@@ -206,20 +227,19 @@ fn conclude(
 ) -> Result<Answer, Rejection> {
     let (verdict, unfulfilled) = hold_to_obligations(verdict, ask.fulfilled);
     let decision = verdict.decision();
+    trail.directed(&verdict);
     trail.decided(DecisionFact::new(policy.name(), Some(Arc::clone(action)), verdict));
     unfulfilled.map_or(Ok(Answer::of(decision)), Err)
 }
 
 /// Turns an allow into a denial and a refusal if it obliges to something that nobody declared to fulfil.
 pub(super) fn hold_to_obligations(verdict: Verdict, fulfilled: &[Box<str>]) -> (Verdict, Option<Rejection>) {
-    let missing = verdict.obligations().iter().find(|obligation| !fulfilled.iter().any(|held| **held == ***obligation));
+    let is_fulfilled = |name: &str| fulfilled.iter().any(|held| **held == *name);
+    let missing = verdict.obligations().iter().find(|obligation| !is_fulfilled(obligation.name()));
     match missing {
-        Some(obligation) if verdict.decision() == Decision::Allow => {
-            let reason = format!("obligation {obligation:?} is not declared as fulfilled");
-            let mut denied = Verdict::deny(reason.clone());
-            if let Some(rule) = verdict.rule() {
-                denied = denied.by(Arc::clone(rule));
-            }
+        Some(obligation) if verdict.is_allow() => {
+            let reason = format!("obligation {:?} is not declared as fulfilled", obligation.name());
+            let denied = verdict.but(Decision::Deny).because(reason.clone());
             let rejection = Rejection::new(crate::rejection::RejectionKind::Misconfigured, reason);
             (denied, Some(rejection))
         }

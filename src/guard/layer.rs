@@ -2,6 +2,8 @@ use std::{fmt, sync::Arc};
 
 use tower::Layer;
 
+#[cfg(feature = "stack")]
+use crate::guard::route::parameters_of;
 #[cfg(feature = "rbac")]
 use crate::policy::{Permission, Role};
 use crate::{
@@ -12,11 +14,14 @@ use crate::{
     gate::{Gate, Step},
     guard::{
         evaluate::{self, Answer, Ask, NO_POLICY},
+        predicate::Strength,
         requirement::{Node, Requirement},
+        resource::{NoResource, ResourceSource},
+        route::{self, Params},
     },
     head::RequestHead,
     now::Now,
-    policy::{Decision, PolicyBackend, Verdict},
+    policy::{Decision, PolicyBackend, Resource, Verdict},
     rejection::{Rejection, RejectionKind},
     trail::{DecisionFact, Trail},
 };
@@ -29,25 +34,57 @@ const REALM: &str = "api";
 /// It is a tower layer, for a router or for one route, and a rule of a stack's route table.
 pub fn require(requirement: impl Into<Requirement>) -> GuardLayer {
     let requirement = requirement.into();
-    let mut scopes = Vec::new();
-    requirement.node().scopes(&mut scopes);
-    let scopes = scopes.join(" ");
     let shared = Shared {
         text: requirement.to_string().into(),
         asks_policy: any_condition(&requirement, |node| matches!(node, Node::Policy(_))),
-        // Cannot fail: realm and scopes are of the allowed characters.
-        insufficient: insufficient_scope(REALM, &scopes).unwrap_or_default(),
-        scopes: scopes.into(),
+        needs_resource: any_condition(
+            &requirement,
+            |node| matches!(node, Node::Predicate(predicate) if predicate.needs_resource()),
+        ),
+        // Cannot fail: realm, scopes and classes are of the allowed characters.
+        insufficient: Insufficient::new(REALM, &requirement).unwrap_or_default(),
         requirement,
         fulfilled: Box::default(),
         policy: None,
+        resource: None,
+        hides: false,
     };
     GuardLayer { shared: Arc::new(shared) }
 }
 
-fn insufficient_scope(realm: &str, scopes: &str) -> Result<Challenges, ConfigError> {
-    let challenge = Challenge::new("Bearer", realm)?.with("error", "insufficient_scope")?.with("scope", scopes)?;
-    Ok([challenge].into_iter().collect())
+/// The challenges that tell what is missing, written once.
+#[derive(Clone, Default)]
+struct Insufficient {
+    scope: Challenges,
+    strength: Challenges,
+}
+
+impl Insufficient {
+    fn new(realm: &str, requirement: &Requirement) -> Result<Self, ConfigError> {
+        let mut scopes = Vec::new();
+        requirement.node().scopes(&mut scopes);
+        let bearer = |error: &str| Challenge::new("Bearer", realm)?.with("error", error);
+        let scope = bearer("insufficient_scope")?.with("scope", &scopes.join(" "))?;
+
+        let mut strengths = Vec::new();
+        requirement.node().strengths(&mut strengths);
+        let mut strength = bearer("insufficient_user_authentication")?;
+        // Of several lists of classes, the first: RFC 9470 has no way to ask for one of each.
+        if let Some(classes) = strengths.iter().find_map(|strength| match strength {
+            Strength::Acr { any_of, .. } => Some(any_of.join(" ")),
+            Strength::Fresh { .. } => None,
+        }) {
+            strength = strength.with("acr_values", &classes)?;
+        }
+        let ages = strengths.iter().filter_map(|strength| match strength {
+            Strength::Fresh { max_age, .. } => Some(max_age.as_secs()),
+            Strength::Acr { .. } => None,
+        });
+        if let Some(max_age) = ages.min() {
+            strength = strength.with("max_age", &max_age.to_string())?;
+        }
+        Ok(Self { scope: [scope].into_iter().collect(), strength: [strength].into_iter().collect() })
+    }
 }
 
 fn any_condition(requirement: &Requirement, is_it: impl Fn(&Node) -> bool) -> bool {
@@ -67,22 +104,44 @@ pub struct GuardLayer {
 struct Shared {
     requirement: Requirement,
     text: Arc<str>,
-    scopes: Box<str>,
-    insufficient: Challenges,
+    insufficient: Insufficient,
     fulfilled: Box<[Box<str>]>,
     policy: Option<Arc<dyn PolicyBackend>>,
+    resource: Option<ResourceSource>,
     asks_policy: bool,
+    needs_resource: bool,
+    hides: bool,
 }
 
 impl GuardLayer {
-    /// Names the protection space in the challenge that tells which scopes are missing. The default is `api`.
+    /// Names the protection space in the challenges that tell what is missing. The default is `api`.
     ///
     /// # Errors
     /// If the realm is empty or has a character that a challenge cannot carry; see [`Challenge::new`].
     pub fn realm(mut self, realm: &str) -> Result<Self, ConfigError> {
-        let insufficient = insufficient_scope(realm, &self.shared.scopes)?;
+        let insufficient = Insufficient::new(realm, &self.shared.requirement)?;
         Arc::make_mut(&mut self.shared).insufficient = insufficient;
         Ok(self)
+    }
+
+    /// Says what thing the request is about: for the policy, for permission handles (a thing of another tenant is denied), and
+    /// for conditions such as [`owner`](crate::guard::owner).
+    ///
+    /// A request that does not name it is refused with `400`; a route that has no such parameter, with `500`, or at the
+    /// build of a stack. What the policy should know beyond type, id and tenant is not in the head: ask the
+    /// [`Authorizer`](crate::guard::Authorizer).
+    pub fn on(mut self, resource: ResourceSource) -> Self {
+        Arc::make_mut(&mut self.shared).resource = Some(resource);
+        self
+    }
+
+    /// Hides that the route exists from those who may not use it: what would be a `403` is a
+    /// [`NotFound`](RejectionKind::NotFound), `404`, rendered like the application's own. The anonymous get `401` all the same.
+    ///
+    /// It hides nothing unless the application answers alike where there is nothing; see the manual's page on the guard.
+    pub fn hide(mut self) -> Self {
+        Arc::make_mut(&mut self.shared).hides = true;
+        self
     }
 
     /// Declares that the application fulfils these obligations. An allow that obliges to any other is refused with `500`.
@@ -97,6 +156,21 @@ impl GuardLayer {
     pub fn with_policy(mut self, policy: impl PolicyBackend) -> Self {
         Arc::make_mut(&mut self.shared).policy = Some(Arc::new(policy));
         self
+    }
+
+    #[cfg(feature = "stack")]
+    pub(super) fn requirement(&self) -> &Requirement {
+        &self.shared.requirement
+    }
+
+    #[cfg(feature = "stack")]
+    pub(super) fn names_resource(&self) -> bool {
+        self.shared.resource.is_some()
+    }
+
+    /// Whether what it denies is answered as if there were nothing.
+    pub(crate) fn hides(&self) -> bool {
+        self.shared.hides
     }
 
     /// Whether a policy must be set outside.
@@ -126,15 +200,61 @@ impl GuardLayer {
         roles
     }
 
+    /// What is wrong with this guard on a route of this template.
+    #[cfg(feature = "stack")]
+    pub(crate) fn check_route(&self, template: &str) -> Result<(), String> {
+        let shared = &*self.shared;
+        match &shared.resource {
+            None if shared.needs_resource => {
+                Err("has a condition on the thing, and names none: add .on(..)".to_owned())
+            }
+            None => Ok(()),
+            Some(resource) => {
+                let parameters = parameters_of(template);
+                match resource.parameters().into_iter().find(|needed| !parameters.contains(needed)) {
+                    Some(missing) => Err(format!("names a thing by {{{missing}}}, which its path does not have")),
+                    None => Ok(()),
+                }
+            }
+        }
+    }
+
+    /// The thing that the request is about, if this guard names one.
+    fn resource(&self, head: &RequestHead<'_>, envelope: &mut Envelope) -> Result<Option<Resource>, Rejection> {
+        if !envelope.has_run(Stage::Authentication) {
+            return Err(misordered("no authentication outside the guard: add an AuthnLayer outside it"));
+        }
+        let template = route::template(head, envelope);
+        if envelope.route.is_none() {
+            envelope.route.clone_from(&template);
+        }
+        let Some(source) = &self.shared.resource else {
+            return if self.shared.needs_resource {
+                Err(misordered("a guard has a condition on the thing, and names none: add GuardLayer::on"))
+            } else {
+                Ok(None)
+            };
+        };
+        envelope.authenticated()?;
+        let params = template.as_deref().map(|template| Params::of(template, route::path(head))).transpose();
+        let found = params.and_then(|params| source.read(head, params.as_ref()));
+        found.map(Some).map_err(|why| match why {
+            NoResource::WrongRoute => misordered(
+                "a guard names a thing by a parameter that its route does not have, or the route is not known",
+            ),
+            NoResource::NotNamed => {
+                Rejection::new(RejectionKind::InvalidRequest, format!("the request names no thing: {source}"))
+            }
+        })
+    }
+
     /// Checks what must stand before anything is asked, and hands out the question and the trail.
     fn open<'a>(
         &'a self,
         head: RequestHead<'a>,
+        resource: Option<&'a Resource>,
         envelope: &'a mut Envelope,
     ) -> Result<(Ask<'a>, &'a mut Trail), Rejection> {
-        if !envelope.has_run(Stage::Authentication) {
-            return Err(misordered("no authentication outside the guard: add an AuthnLayer outside it"));
-        }
         if let Some(policy) = &self.shared.policy {
             envelope.policy = Some(Arc::clone(policy));
         }
@@ -149,6 +269,7 @@ impl GuardLayer {
             subject,
             client: client_identity.as_ref(),
             policy: policy.as_deref(),
+            resource,
             route: route.as_deref(),
             address: client.as_ref().and_then(ClientInfo::vouched_address),
             at: *at,
@@ -161,22 +282,23 @@ impl GuardLayer {
     fn conclude(&self, answer: Answer, trail: &mut Trail) -> Result<(), Rejection> {
         let shared = &*self.shared;
         if shared.requirement.node().is_combination() {
-            let verdict = Verdict::of(answer.decision);
+            let verdict = Verdict::new(answer.decision);
             trail.decided(DecisionFact::new("guard", Some(Arc::clone(&shared.text)), verdict));
         }
+        let refuse = |kind, why: &str| Err(Rejection::new(kind, format!("{why} {}", shared.text)));
         match answer {
             Answer { decision: Decision::Allow, .. } => Ok(()),
-            Answer { decision: Decision::CannotDecide, .. } => {
-                Err(Rejection::new(RejectionKind::Unavailable, format!("cannot decide {}", shared.text)))
+            Answer { decision: Decision::CannotDecide, .. } => refuse(RejectionKind::Unavailable, "cannot decide"),
+            Answer { decision: Decision::Deny, .. } if shared.hides => refuse(RejectionKind::NotFound, "does not meet"),
+            Answer { decision: Decision::Deny, with_scopes: Decision::Allow, .. } => {
+                refuse(RejectionKind::InsufficientScope, "scopes do not reach for")
+                    .map_err(|rejection| rejection.with_challenges(shared.insufficient.scope.clone()))
             }
-            Answer { decision: Decision::Deny, with_scopes: Decision::Allow } => Err(Rejection::new(
-                RejectionKind::InsufficientScope,
-                format!("scopes do not reach for {}", shared.text),
-            )
-            .with_challenges(shared.insufficient.clone())),
-            Answer { decision: Decision::Deny, .. } => {
-                Err(Rejection::new(RejectionKind::Forbidden, format!("does not meet {}", shared.text)))
+            Answer { decision: Decision::Deny, with_strength: Decision::Allow, .. } => {
+                refuse(RejectionKind::InsufficientAuthentication, "not proved strongly or lately enough for")
+                    .map_err(|rejection| rejection.with_challenges(shared.insufficient.strength.clone()))
             }
+            Answer { decision: Decision::Deny, .. } => refuse(RejectionKind::Forbidden, "does not meet"),
         }
     }
 }
@@ -197,7 +319,11 @@ impl Step for GuardLayer {
     }
 
     fn decide_now(&self, head: &RequestHead<'_>, envelope: &mut Envelope) -> Now<Result<(), Rejection>> {
-        let (ask, trail) = match self.open(*head, envelope) {
+        let resource = match self.resource(head, envelope) {
+            Ok(resource) => resource,
+            Err(rejection) => return Now::Known(Err(rejection)),
+        };
+        let (ask, trail) = match self.open(*head, resource.as_ref(), envelope) {
             Ok(opened) => opened,
             Err(rejection) => return Now::Known(Err(rejection)),
         };
@@ -212,16 +338,21 @@ impl Step for GuardLayer {
     }
 
     async fn decide(&self, head: RequestHead<'_>, envelope: &mut Envelope) -> Result<(), Rejection> {
-        let (ask, trail) = self.open(head, envelope)?;
+        let resource = self.resource(&head, envelope)?;
+        let (ask, trail) = self.open(head, resource.as_ref(), envelope)?;
         let answer = evaluate::decide(self.shared.requirement.node(), &ask, trail, true).await?;
         self.conclude(answer, trail)
     }
 }
 
 impl fmt::Display for GuardLayer {
-    /// The requirement, as reviewers and records read it.
+    /// The requirement, as reviewers and records read it, and what else the guard says: `owner on order {id}, hidden`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.shared.text)
+        f.write_str(&self.shared.text)?;
+        if let Some(resource) = &self.shared.resource {
+            write!(f, " on {resource}")?;
+        }
+        f.write_str(if self.shared.hides { ", hidden" } else { "" })
     }
 }
 
@@ -231,6 +362,7 @@ impl fmt::Debug for GuardLayer {
             .field("requirement", &self.shared.requirement)
             .field("fulfilled", &self.shared.fulfilled)
             .field("policy", &self.shared.policy)
+            .field("resource", &self.shared.resource)
             .finish_non_exhaustive()
     }
 }

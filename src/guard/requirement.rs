@@ -2,7 +2,12 @@ use std::{fmt, sync::Arc};
 
 #[cfg(feature = "rbac")]
 use crate::policy::{Permission, Role};
-use crate::{error::ConfigError, head::RequestHead, principal::Principal};
+use crate::{
+    error::ConfigError,
+    guard::predicate::{Predicate, Strength},
+    head::RequestHead,
+    principal::Principal,
+};
 
 /// What a request must meet: one condition, or several joined with [`all`], [`any`] and [`not`].
 ///
@@ -57,6 +62,8 @@ pub(super) enum Node {
     Scope(Arc<str>),
     Policy(Arc<str>),
     Check(Arc<str>, Arc<Test>),
+    Predicate(Predicate),
+    Strength(Strength),
     All(Box<[Self]>),
     Any(Box<[Self]>),
     Not(Box<Self>),
@@ -72,6 +79,7 @@ impl Node {
             Self::All(nodes) | Self::Any(nodes) => nodes,
             Self::Not(node) => std::slice::from_ref(&**node),
             Self::Authenticated | Self::RoleNamed(_) | Self::Scope(_) | Self::Policy(_) | Self::Check(..) => &[],
+            Self::Predicate(_) | Self::Strength(_) => &[],
             #[cfg(feature = "rbac")]
             Self::Permission(_) | Self::Role(_) => &[],
         }
@@ -99,6 +107,29 @@ impl Node {
                 }
             }
             Self::Not(_) | Self::Authenticated | Self::RoleNamed(_) | Self::Policy(_) | Self::Check(..) => {}
+            Self::Predicate(_) | Self::Strength(_) => {}
+            #[cfg(feature = "rbac")]
+            Self::Permission(_) | Self::Role(_) => {}
+        }
+    }
+
+    /// The strengths to ask for: classes, and the shortest time since the person proved who they are. As with scopes, none
+    /// that stand behind a `not`, and of an `any` those of the first alternative that has some.
+    pub(super) fn strengths<'a>(&'a self, into: &mut Vec<&'a Strength>) {
+        match self {
+            Self::Strength(strength) => into.push(strength),
+            Self::All(nodes) => nodes.iter().for_each(|node| node.strengths(into)),
+            Self::Any(nodes) => {
+                let before = into.len();
+                for node in nodes {
+                    node.strengths(into);
+                    if into.len() > before {
+                        return;
+                    }
+                }
+            }
+            Self::Not(_) | Self::Authenticated | Self::RoleNamed(_) | Self::Scope(_) | Self::Policy(_) => {}
+            Self::Check(..) | Self::Predicate(_) => {}
             #[cfg(feature = "rbac")]
             Self::Permission(_) | Self::Role(_) => {}
         }
@@ -175,6 +206,8 @@ impl fmt::Display for Node {
             Self::Scope(scope) => return write!(f, "scope {scope}"),
             Self::Policy(action) => return write!(f, "policy {action}"),
             Self::Check(name, _) => return write!(f, "check {name}"),
+            Self::Predicate(predicate) => return f.write_str(predicate.name()),
+            Self::Strength(strength) => return f.write_str(strength.name()),
             Self::All(_) => "all(",
             Self::Any(_) => "any(",
             Self::Not(_) => "not(",
@@ -236,6 +269,10 @@ const NAME: &str = "must be 1 to 256 bytes without control characters";
 
 fn printable(byte: u8) -> bool {
     !byte.is_ascii_control()
+}
+
+pub(super) fn named_printable(setting: &str, name: &str) -> Result<Arc<str>, ConfigError> {
+    named(setting, name, printable, NAME)
 }
 
 fn named(setting: &str, name: &str, allowed: fn(u8) -> bool, problem: &str) -> Result<Arc<str>, ConfigError> {

@@ -23,6 +23,7 @@ pub(super) struct Claims<'a> {
     pub(super) jti: Option<Cow<'a, str>>,
     pub(super) azp: Option<Cow<'a, str>>,
     pub(super) client_id: Option<Cow<'a, str>>,
+    pub(super) acr: Option<Cow<'a, str>>,
     pub(super) amr: Vec<Cow<'a, str>>,
     pub(super) auth_time: Option<Duration>,
     /// A claim that only ID tokens have (OpenID Connect Core §2, §3.3.2.11).
@@ -123,6 +124,7 @@ impl<'de> Members<'de> for Reading<'de, '_> {
             "jti" => claims.jti = Some(value.text(Refusal("jti is not a string"))?),
             "azp" => claims.azp = Some(value.text(Refusal("azp is not a string"))?),
             "client_id" => claims.client_id = Some(value.text(Refusal("client_id is not a string"))?),
+            "acr" => claims.acr = Some(value.text(Refusal("acr is not a string"))?),
             "amr" => match value.typed(Refusal("amr is not an array of strings"))? {
                 Shape::Texts(methods) => claims.amr = methods,
                 Shape::Text(_) | Shape::Other => return Err(value.refuse(Refusal("amr is not an array of strings"))),
@@ -207,7 +209,7 @@ mod tests {
     fn reads_what_there_is() {
         let claims = read(
             r#"{"iss":"i","sub":"s","aud":["a","b"],"exp":2,"nbf":1.5,"iat":1e0,"auth_time":1,"jti":"j","azp":"z","client_id":"c",
-                "amr":["pwd","mfa"],"roles":["clerk"],"scope":7,"address":{"city":["x"]}}"#,
+                "acr":"urn:mfa","amr":["pwd","mfa"],"roles":["clerk"],"scope":7,"address":{"city":["x"]}}"#,
         )
         .unwrap();
         assert_eq!(claims.iss.as_deref(), Some("i"));
@@ -216,6 +218,7 @@ mod tests {
         assert_eq!(claims.exp, Some(Duration::from_secs(2)));
         assert_eq!(claims.nbf, Some(Duration::from_millis(1500)));
         assert_eq!(claims.iat, Some(Duration::from_secs(1)));
+        assert_eq!(claims.acr.as_deref(), Some("urn:mfa"));
         assert_eq!(claims.amr, ["pwd", "mfa"]);
         assert_eq!(claims.mapped(0), Some(&Shape::Other));
         assert_eq!(claims.auth_time, Some(Duration::from_secs(1)));
@@ -227,9 +230,10 @@ mod tests {
     fn wrong_types_refuse() {
         let dates = ["\"1\"", "-1", "1e999", "null", "[1]", "true"];
         let texts = ["1", "null", "[\"a\"]", "{}", "false"];
-        for (names, values) in
-            [(["exp", "nbf", "iat", "auth_time"].as_slice(), dates.as_slice()), (&["iss", "sub", "jti", "azp"], &texts)]
-        {
+        for (names, values) in [
+            (["exp", "nbf", "iat", "auth_time"].as_slice(), dates.as_slice()),
+            (&["iss", "sub", "jti", "azp", "acr"], &texts),
+        ] {
             for name in names {
                 for value in values {
                     let text = format!(r#"{{"{name}":{value}}}"#);

@@ -74,7 +74,7 @@ pub(super) struct Mapped {
 pub(super) const SCOPE: usize = 0;
 
 /// Claims that are read under their registered meaning; a profile cannot map one as something else.
-const REGISTERED: [&str; 17] = [
+const REGISTERED: [&str; 18] = [
     "iss",
     "sub",
     "aud",
@@ -84,6 +84,7 @@ const REGISTERED: [&str; 17] = [
     "jti",
     "azp",
     "client_id",
+    "acr",
     "amr",
     "auth_time",
     "cnf",

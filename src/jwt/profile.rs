@@ -298,6 +298,12 @@ impl Profile {
         if let Some(jti) = claims.jti.as_deref() {
             principal.set_credential_id(jti);
         }
+        if let Some(acr) = claims.acr.as_deref() {
+            principal.set_acr(acr);
+        }
+        if let Some(auth_time) = claims.auth_time {
+            principal.set_auth_time(auth_time.as_secs());
+        }
         if let Some(tenant) = self.tenant(claims)? {
             principal.set_tenant(tenant);
         }

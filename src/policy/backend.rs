@@ -4,7 +4,7 @@ use async_trait::async_trait;
 
 use crate::{
     now::Now,
-    policy::{AccessQuery, Verdict},
+    policy::{AccessQuery, QueryParts, ReloadState, Verdict},
 };
 
 /// May this principal do this action on this resource, in this context?
@@ -12,9 +12,15 @@ use crate::{
 /// # Contract
 /// - What the backend does not know (an action, a role, an attribute) is a denial; what it cannot find out is
 ///   [`cannot decide`](crate::policy::Decision::CannotDecide), which the client sees as `503`.
-/// - [`decide_now`](Self::decide_now) and [`decide`](Self::decide) give the same verdict. The conformance suite (feature
-///   `conformance`) checks it.
+/// - [`decide_now`](Self::decide_now), [`decide`](Self::decide) and [`decide_all`](Self::decide_all) give the same verdict.
+/// - The verdict depends on the action, on the [`parts`](Self::parts) of the question, on the
+///   [`generation`](Self::generation), and on nothing else; for a remote decision point, on nothing else that it can see.
 /// - Time is in the query; a backend reads no clock.
+///
+/// The conformance suite (feature `conformance`) checks what can be checked of it.
+///
+/// `name` and `decide` are enough. A backend that answers from memory has `decide_now` too; one whose policy can change has
+/// `generation`; one that asks somebody far away has `decide_all`; one that is cached has `parts`. A wrapper has all of them.
 #[async_trait]
 pub trait PolicyBackend: Debug + Send + Sync + 'static {
     /// The backend's name in records, such as `rbac`.
@@ -28,6 +34,52 @@ pub trait PolicyBackend: Debug + Send + Sync + 'static {
 
     /// Answers.
     async fn decide(&self, query: &AccessQuery<'_>) -> Verdict;
+
+    /// Answers several questions: one verdict for each, in their order. As it stands, it asks one after the other.
+    ///
+    /// A list of another length is no answer: whoever asked takes all of it for [`cannot
+    /// decide`](crate::policy::Decision::CannotDecide).
+    async fn decide_all(&self, queries: &[AccessQuery<'_>]) -> Vec<Verdict> {
+        let mut verdicts = Vec::with_capacity(queries.len());
+        for query in queries {
+            verdicts.push(match self.decide_now(query) {
+                Now::Known(verdict) => verdict,
+                Now::Wait => self.decide(query).await,
+            });
+        }
+        verdicts
+    }
+
+    /// A number that grows whenever the policy may answer differently than before, a reload for example; it never goes back.
+    /// Whatever is remembered of a verdict is worked out anew when it differs. A wrapper of several backends adds theirs up.
+    ///
+    /// `None` says that it cannot be told, as of a remote decision point: what is remembered then only has its age to go by.
+    /// A policy that never changes says `Some(0)`, and must not leave it at the default, which is `None`.
+    fn generation(&self) -> Option<u64> {
+        None
+    }
+
+    /// The version of the policy, as whoever wrote it named it, if it can be told without asking.
+    fn version(&self) -> Option<Arc<str>> {
+        None
+    }
+
+    /// What the verdicts depend on, besides the action. [`QueryParts::ALL`] unless the backend says less.
+    fn parts(&self) -> QueryParts {
+        QueryParts::ALL
+    }
+
+    /// How reloading goes, for readiness checks and metrics. `None` if the policy is never reloaded.
+    fn reload_state(&self) -> Option<ReloadState> {
+        None
+    }
+
+    /// How the decision comes about, step by step, for people: what [`explain`](crate::policy::explain) prints besides
+    /// the verdict. Nothing by default.
+    fn steps(&self, query: &AccessQuery<'_>) -> Vec<String> {
+        let _ = query;
+        Vec::new()
+    }
 }
 
 macro_rules! forward {
@@ -45,6 +97,30 @@ macro_rules! forward {
 
             async fn decide(&self, query: &AccessQuery<'_>) -> Verdict {
                 (**self).decide(query).await
+            }
+
+            async fn decide_all(&self, queries: &[AccessQuery<'_>]) -> Vec<Verdict> {
+                (**self).decide_all(queries).await
+            }
+
+            fn generation(&self) -> Option<u64> {
+                (**self).generation()
+            }
+
+            fn version(&self) -> Option<Arc<str>> {
+                (**self).version()
+            }
+
+            fn parts(&self) -> QueryParts {
+                (**self).parts()
+            }
+
+            fn reload_state(&self) -> Option<ReloadState> {
+                (**self).reload_state()
+            }
+
+            fn steps(&self, query: &AccessQuery<'_>) -> Vec<String> {
+                (**self).steps(query)
             }
         }
     )*};

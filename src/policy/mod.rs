@@ -4,14 +4,35 @@
 //! cannot decide. The guard (requirements on routes) and the authorizer (questions from a handler) both ask it.
 #![cfg_attr(feature = "rbac", doc = "\n[`Rbac`] is one: roles and permissions from a TOML document.")]
 
+mod attributes;
 mod backend;
+mod explain;
+#[cfg(feature = "policy-files")]
+mod live;
+mod matrix;
+mod parts;
 mod query;
 #[cfg(feature = "rbac")]
 mod rbac;
+mod reload;
+#[cfg(feature = "policy-files")]
+mod test_table;
 mod verdict;
 
+pub use attributes::Attributes;
 pub use backend::PolicyBackend;
+pub use explain::{Explanation, explain};
+#[cfg(feature = "policy-files")]
+pub use live::Reloaded;
+#[cfg(all(feature = "guard", feature = "policy-files"))]
+pub(crate) use live::read_file;
+pub use matrix::Matrix;
+pub use parts::QueryParts;
 pub use query::{AccessQuery, Resource};
 #[cfg(feature = "rbac")]
 pub use rbac::{Permission, Rbac, Role};
-pub use verdict::{Decision, Verdict};
+pub use reload::ReloadState;
+#[cfg(feature = "policy-files")]
+pub use test_table::{TableError, test_table, test_table_text};
+pub(crate) use verdict::Directives;
+pub use verdict::{Basis, Decision, Directive, Verdict};

@@ -2,15 +2,19 @@ use std::{borrow::Cow, net::IpAddr};
 
 use serde_json::Value;
 
-use crate::{clock::Instants, principal::Principal};
+use crate::{clock::Instants, policy::Attributes, principal::Principal};
 
 /// The question: who wants to do what to which thing, and under which circumstances.
-#[derive(Clone, Debug)]
+///
+/// The guard and the [`Authorizer`](crate::guard::Authorizer) fill in all that the request tells. How strongly the subject
+/// was authenticated stands in the [`Principal`]: `acr`, `amr` and `auth_time`, as far as its credential says.
+#[derive(Clone, Copy, Debug)]
 pub struct AccessQuery<'a> {
     subject: &'a Principal,
     client: Option<&'a Principal>,
     action: &'a str,
     resource: Option<&'a Resource>,
+    attributes: Option<&'a Attributes>,
     method: Option<&'a str>,
     route: Option<&'a str>,
     address: Option<IpAddr>,
@@ -21,7 +25,17 @@ impl<'a> AccessQuery<'a> {
     /// Asks whether `subject` may do `action`, at the time `at`.
     #[must_use]
     pub const fn new(subject: &'a Principal, action: &'a str, at: Instants) -> Self {
-        Self { subject, client: None, action, resource: None, method: None, route: None, address: None, at }
+        Self {
+            subject,
+            client: None,
+            action,
+            resource: None,
+            attributes: None,
+            method: None,
+            route: None,
+            address: None,
+            at,
+        }
     }
 
     /// Names what acts for the subject.
@@ -38,6 +52,13 @@ impl<'a> AccessQuery<'a> {
         self
     }
 
+    /// Adds what the application knows of the circumstances.
+    #[must_use]
+    pub const fn with_attributes(mut self, attributes: &'a Attributes) -> Self {
+        self.attributes = Some(attributes);
+        self
+    }
+
     /// Adds the request's method and route template.
     #[must_use]
     pub const fn with_route(mut self, method: &'a str, route: Option<&'a str>) -> Self {
@@ -50,6 +71,13 @@ impl<'a> AccessQuery<'a> {
     #[must_use]
     pub const fn with_address(mut self, address: Option<IpAddr>) -> Self {
         self.address = address;
+        self
+    }
+
+    /// The same question at another time.
+    #[must_use]
+    pub const fn at_time(mut self, at: Instants) -> Self {
+        self.at = at;
         self
     }
 
@@ -75,6 +103,18 @@ impl<'a> AccessQuery<'a> {
     #[must_use]
     pub const fn resource(&self) -> Option<&'a Resource> {
         self.resource
+    }
+
+    /// An attribute of the question itself, not of the thing.
+    #[must_use]
+    pub fn attribute(&self, name: &str) -> Option<&'a Value> {
+        self.attributes.and_then(|attributes| attributes.get(name))
+    }
+
+    /// The attributes of the question itself.
+    #[must_use]
+    pub const fn attributes(&self) -> Option<&'a Attributes> {
+        self.attributes
     }
 
     /// The request's method. The guard says `GET` for a HEAD request, which is decided as GET.
@@ -110,19 +150,19 @@ impl<'a> AccessQuery<'a> {
 /// let order = Resource::new("order", "42").owned_by("https://id.example.com", "alice").with("status", "open");
 /// assert_eq!(order.attribute("status"), Some(&"open".into()));
 /// ```
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Resource {
     kind: Cow<'static, str>,
     id: String,
     owner: Option<(String, String)>,
     tenant: Option<String>,
-    attributes: Vec<(Cow<'static, str>, Value)>,
+    attributes: Attributes,
 }
 
 impl Resource {
     /// Names a thing.
     pub fn new(kind: impl Into<Cow<'static, str>>, id: impl ToString) -> Self {
-        Self { kind: kind.into(), id: id.to_string(), owner: None, tenant: None, attributes: Vec::new() }
+        Self { kind: kind.into(), id: id.to_string(), owner: None, tenant: None, attributes: Attributes::new() }
     }
 
     /// Says whose it is: a principal is known by issuer and subject together (RFC 8725 §3.8).
@@ -139,10 +179,10 @@ impl Resource {
         self
     }
 
-    /// Adds an attribute.
+    /// Adds an attribute. The value of a name that is there already is replaced.
     #[must_use]
     pub fn with(mut self, name: impl Into<Cow<'static, str>>, value: impl Into<Value>) -> Self {
-        self.attributes.push((name.into(), value.into()));
+        self.attributes.set(name.into(), value.into());
         self
     }
 
@@ -166,6 +206,12 @@ impl Resource {
             .is_some_and(|(issuer, subject)| issuer == principal.issuer() && subject == principal.subject())
     }
 
+    /// Whose it is: issuer and subject.
+    #[must_use]
+    pub fn owner(&self) -> Option<(&str, &str)> {
+        self.owner.as_ref().map(|(issuer, subject)| (issuer.as_str(), subject.as_str()))
+    }
+
     /// The tenant.
     #[must_use]
     pub fn tenant(&self) -> Option<&str> {
@@ -175,6 +221,12 @@ impl Resource {
     /// An attribute.
     #[must_use]
     pub fn attribute(&self, name: &str) -> Option<&Value> {
-        self.attributes.iter().find(|(held, _)| held == name).map(|(_, value)| value)
+        self.attributes.get(name)
+    }
+
+    /// All attributes.
+    #[must_use]
+    pub const fn attributes(&self) -> &Attributes {
+        &self.attributes
     }
 }

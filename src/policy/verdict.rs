@@ -1,4 +1,8 @@
-use std::{borrow::Cow, sync::Arc};
+use std::{borrow::Cow, fmt, sync::Arc};
+
+use serde_json::Value;
+
+use crate::policy::Attributes;
 
 /// Allow, deny, or cannot decide: `200`, `403`, `503`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -54,56 +58,244 @@ impl Decision {
     }
 }
 
-/// A policy's answer: the decision, the rule that made it, reasons for the record, and obligations.
+/// What stands behind a verdict: the rules that decided, the version of the policy, and reasons for the record.
 ///
-/// An obligation is binding: an allow whose obligations nobody declared to fulfil is refused.
+/// A backend that gives the same one again and again makes it once and shares it: a verdict from a shared basis costs one
+/// reference count and no allocation.
+///
+/// ```
+/// use std::sync::Arc;
+/// use portcullis::policy::{Basis, Decision, Verdict};
+///
+/// let basis = Arc::new(Basis::new().rule("office hours").version("7").reason("it is Sunday"));
+/// let verdict = Verdict::from_basis(Decision::Deny, Arc::clone(&basis));
+/// assert_eq!(verdict.rules(), ["office hours".into()]);
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Basis {
+    rules: Vec<Arc<str>>,
+    version: Option<Arc<str>>,
+    reasons: Vec<Cow<'static, str>>,
+}
+
+impl Basis {
+    /// Nothing known.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { rules: Vec::new(), version: None, reasons: Vec::new() }
+    }
+
+    /// Adds the id of a rule or policy that decided.
+    #[must_use]
+    pub fn rule(mut self, id: impl Into<Arc<str>>) -> Self {
+        self.rules.push(id.into());
+        self
+    }
+
+    /// Says which version of the policy decided.
+    #[must_use]
+    pub fn version(mut self, version: impl Into<Arc<str>>) -> Self {
+        self.version = Some(version.into());
+        self
+    }
+
+    /// Adds a reason for the record.
+    #[must_use]
+    pub fn reason(mut self, reason: impl Into<Cow<'static, str>>) -> Self {
+        self.reasons.push(reason.into());
+        self
+    }
+}
+
+/// Something that a verdict tells the application: a name, and parameters. As an obligation it binds, as advice it does not.
+///
+/// ```
+/// use portcullis::policy::Directive;
+///
+/// let mask = Directive::new("mask").with("fields", vec!["email", "phone"]);
+/// assert_eq!(mask.to_string(), r#"mask {"fields":["email","phone"]}"#);
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Directive {
+    name: Cow<'static, str>,
+    parameters: Attributes,
+}
+
+impl Directive {
+    /// A directive without parameters. Its name is what the application declares to fulfil.
+    pub fn new(name: impl Into<Cow<'static, str>>) -> Self {
+        Self { name: name.into(), parameters: Attributes::new() }
+    }
+
+    /// Adds a parameter. The value of a name that is there already is replaced.
+    #[must_use]
+    pub fn with(mut self, name: impl Into<Cow<'static, str>>, value: impl Into<Value>) -> Self {
+        self.parameters.set(name.into(), value.into());
+        self
+    }
+
+    /// The name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The parameters.
+    #[must_use]
+    pub const fn parameters(&self) -> &Attributes {
+        &self.parameters
+    }
+
+    /// A parameter.
+    #[must_use]
+    pub fn parameter(&self, name: &str) -> Option<&Value> {
+        self.parameters.get(name)
+    }
+}
+
+impl From<&'static str> for Directive {
+    fn from(name: &'static str) -> Self {
+        Self::new(name)
+    }
+}
+
+impl From<String> for Directive {
+    fn from(name: String) -> Self {
+        Self::new(name)
+    }
+}
+
+impl fmt::Display for Directive {
+    /// The name, and the parameters as JSON if there are any.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)?;
+        if self.parameters.is_empty() {
+            return Ok(());
+        }
+        write!(f, " {}", serde_json::to_string(&self.parameters).map_err(|_| fmt::Error)?)
+    }
+}
+
+/// What an allow asks of the application.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Directives {
+    pub(crate) obligations: Vec<Directive>,
+    pub(crate) advice: Vec<Directive>,
+}
+
+/// A policy's answer: the decision, the rules and the version of the policy that made it, reasons for the record,
+/// obligations and advice.
+///
+/// An obligation is binding: an allow whose obligations are not all declared as fulfilled, by the guard or by the handler, is
+/// refused with `500`. Advice is not binding.
+///
+/// It is three words long; a plain allow or one from a shared [`Basis`] does not allocate.
+///
+/// ```
+/// use portcullis::policy::{Directive, Verdict};
+///
+/// let verdict = Verdict::allow()
+///     .by("orders-eu")
+///     .of_version("2026-11-01")
+///     .obliging(Directive::new("mask").with("fields", vec!["email"]))
+///     .advising("offer step-up");
+/// assert_eq!((verdict.obligations().len(), verdict.advice().len()), (1, 1));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verdict {
     decision: Decision,
-    rule: Option<Arc<str>>,
-    reasons: Vec<Cow<'static, str>>,
-    obligations: Vec<String>,
+    basis: Option<Arc<Basis>>,
+    directives: Option<Box<Directives>>,
 }
 
 impl Verdict {
     /// Allows.
     #[must_use]
     pub const fn allow() -> Self {
-        Self::of(Decision::Allow)
+        Self::new(Decision::Allow)
     }
 
     /// Denies, for a reason that the record shows and the client does not.
     pub fn deny(reason: impl Into<Cow<'static, str>>) -> Self {
-        Self::of(Decision::Deny).because(reason)
+        Self::new(Decision::Deny).because(reason)
     }
 
     /// Says that no decision could be had, and why.
     pub fn cannot_decide(reason: impl Into<Cow<'static, str>>) -> Self {
-        Self::of(Decision::CannotDecide).because(reason)
+        Self::new(Decision::CannotDecide).because(reason)
     }
 
-    pub(crate) const fn of(decision: Decision) -> Self {
-        Self { decision, rule: None, reasons: Vec::new(), obligations: Vec::new() }
-    }
-
-    /// Names the rule that decided.
+    /// A decision, and nothing behind it yet.
     #[must_use]
-    pub fn by(mut self, rule: Arc<str>) -> Self {
-        self.rule = Some(rule);
+    pub const fn new(decision: Decision) -> Self {
+        Self { decision, basis: None, directives: None }
+    }
+
+    /// A decision, and what stands behind it.
+    #[must_use]
+    pub const fn from_basis(decision: Decision, basis: Arc<Basis>) -> Self {
+        Self { decision, basis: Some(basis), directives: None }
+    }
+
+    fn basis_mut(&mut self) -> &mut Basis {
+        Arc::make_mut(self.basis.get_or_insert_default())
+    }
+
+    /// Names a rule or policy that decided; there may be several.
+    #[must_use]
+    pub fn by(mut self, rule: impl Into<Arc<str>>) -> Self {
+        self.basis_mut().rules.push(rule.into());
+        self
+    }
+
+    /// Says which version of the policy decided.
+    #[must_use]
+    pub fn of_version(mut self, version: impl Into<Arc<str>>) -> Self {
+        self.basis_mut().version = Some(version.into());
         self
     }
 
     /// Adds a reason for the record.
     #[must_use]
     pub fn because(mut self, reason: impl Into<Cow<'static, str>>) -> Self {
-        self.reasons.push(reason.into());
+        self.basis_mut().reasons.push(reason.into());
         self
     }
 
-    /// Binds the allow to something that the application must do.
+    /// Binds the allow to something that the application must do. On another verdict it means nothing.
     #[must_use]
-    pub fn obliging(mut self, obligation: impl Into<String>) -> Self {
-        self.obligations.push(obligation.into());
+    pub fn obliging(mut self, obligation: impl Into<Directive>) -> Self {
+        self.directives.get_or_insert_default().obligations.push(obligation.into());
+        self
+    }
+
+    /// Adds something that the application may do.
+    #[must_use]
+    pub fn advising(mut self, advice: impl Into<Directive>) -> Self {
+        self.directives.get_or_insert_default().advice.push(advice.into());
+        self
+    }
+
+    /// Adds what stands behind another verdict and what it asks for; the decision stays. A version that is set stays too.
+    #[must_use]
+    pub fn with_facts_of(mut self, other: &Self) -> Self {
+        match (&mut self.basis, &other.basis) {
+            (_, None) => {}
+            (mine @ None, Some(theirs)) => *mine = Some(Arc::clone(theirs)),
+            (Some(mine), Some(theirs)) => {
+                let mine = Arc::make_mut(mine);
+                mine.rules.extend(theirs.rules.iter().cloned());
+                mine.reasons.extend(theirs.reasons.iter().cloned());
+                if mine.version.is_none() {
+                    mine.version.clone_from(&theirs.version);
+                }
+            }
+        }
+        if let Some(theirs) = &other.directives {
+            let mine = self.directives.get_or_insert_default();
+            mine.obligations.extend(theirs.obligations.iter().cloned());
+            mine.advice.extend(theirs.advice.iter().cloned());
+        }
         self
     }
 
@@ -113,33 +305,55 @@ impl Verdict {
         self.decision
     }
 
-    /// The rule that decided.
+    /// Whether it allows. An obligation may still stand in the way.
     #[must_use]
-    pub const fn rule(&self) -> Option<&Arc<str>> {
-        self.rule.as_ref()
+    pub const fn is_allow(&self) -> bool {
+        matches!(self.decision, Decision::Allow)
+    }
+
+    /// The rules or policies that decided.
+    #[must_use]
+    pub fn rules(&self) -> &[Arc<str>] {
+        self.basis.as_ref().map_or(&[], |basis| &basis.rules)
+    }
+
+    /// The version of the policy that decided.
+    #[must_use]
+    pub fn version(&self) -> Option<&Arc<str>> {
+        self.basis.as_ref().and_then(|basis| basis.version.as_ref())
     }
 
     /// Why, for the record.
     #[must_use]
     pub fn reasons(&self) -> &[Cow<'static, str>] {
-        &self.reasons
-    }
-
-    /// Rule and reasons, for the record.
-    pub(crate) fn into_parts(self) -> (Option<Arc<str>>, Vec<Cow<'static, str>>) {
-        (self.rule, self.reasons)
+        self.basis.as_ref().map_or(&[], |basis| &basis.reasons)
     }
 
     /// What the application must do for the allow to count.
     #[must_use]
-    pub fn obligations(&self) -> &[String] {
-        &self.obligations
+    pub fn obligations(&self) -> &[Directive] {
+        self.directives.as_ref().map_or(&[], |directives| &directives.obligations)
+    }
+
+    /// What the application may do.
+    #[must_use]
+    pub fn advice(&self) -> &[Directive] {
+        self.directives.as_ref().map_or(&[], |directives| &directives.advice)
+    }
+
+    /// The same, with another decision.
+    pub(crate) const fn but(mut self, decision: Decision) -> Self {
+        self.decision = decision;
+        self
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::Decision::{Allow, CannotDecide, Deny};
+    use super::{
+        Decision::{Allow, CannotDecide, Deny},
+        *,
+    };
 
     #[test]
     fn the_three_valued_truth_table() {
@@ -155,5 +369,26 @@ mod tests {
             assert_eq!((a.or(b), b.or(a)), (or, or), "{a:?} or {b:?}");
         }
         assert_eq!([Allow, Deny, CannotDecide].map(super::Decision::negate), [Deny, Allow, CannotDecide]);
+    }
+
+    #[test]
+    fn a_verdict_is_small_and_a_shared_basis_stays_as_it_is() {
+        assert!(size_of::<Verdict>() <= 3 * size_of::<usize>());
+        let basis = Arc::new(Basis::new().rule("r").version("1"));
+        let verdict = Verdict::from_basis(Allow, Arc::clone(&basis)).by("s").because("more");
+        assert_eq!(verdict.rules(), ["r".into(), "s".into()]);
+        assert_eq!(*basis, Basis::new().rule("r").version("1"));
+    }
+
+    #[test]
+    fn facts_of_several_verdicts_come_together() {
+        let first = Verdict::allow().by("a").of_version("1").obliging("mask");
+        let second = Verdict::deny("no").by("b").of_version("2").obliging("log").advising("ask");
+        let both = first.with_facts_of(&second).with_facts_of(&Verdict::allow());
+        assert_eq!((both.decision(), both.rules()), (Allow, &["a".into(), "b".into()][..]));
+        assert_eq!((both.version().map(|version| &**version), both.reasons()), (Some("1"), &["no".into()][..]));
+        assert_eq!(both.obligations(), ["mask".into(), "log".into()]);
+        assert_eq!(both.advice(), ["ask".into()]);
+        assert_eq!(Verdict::allow().with_facts_of(&second).version().map(|version| &**version), Some("2"));
     }
 }

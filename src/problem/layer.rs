@@ -13,7 +13,7 @@ use crate::{
     clock::SystemClock,
     context::{SecurityContext, Stage},
     gate::report,
-    problem::render::{self, ProblemDetails, RejectionRenderer, render_into},
+    problem::render::{self, NotFoundApart, ProblemDetails, RejectionRenderer, render_into},
     rejection::Rejection,
 };
 
@@ -33,6 +33,12 @@ impl ProblemLayer {
     /// Renders with this.
     pub fn with_renderer(renderer: impl RejectionRenderer) -> Self {
         Self { renderer: Arc::new(renderer) }
+    }
+
+    /// Renders with this what is not there ([`NotFound`](crate::RejectionKind::NotFound)), as the application itself does:
+    /// what a guard [hides](crate::guard::GuardLayer::hide) then looks the same.
+    pub fn not_found(self, renderer: impl RejectionRenderer) -> Self {
+        Self::with_renderer(NotFoundApart { not_found: Arc::new(renderer), others: self.renderer })
     }
 }
 

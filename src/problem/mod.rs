@@ -28,5 +28,5 @@ mod render;
 pub(crate) use layer::render_rejection;
 pub use layer::{Problem, ProblemLayer, ResponseFuture};
 #[cfg(feature = "stack")]
-pub(crate) use render::render_into;
+pub(crate) use render::{NotFoundApart, render_into};
 pub use render::{ProblemDetails, RejectionRenderer, Rendered, Request as RenderRequest};

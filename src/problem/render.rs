@@ -92,6 +92,22 @@ impl<R: RejectionRenderer + ?Sized> RejectionRenderer for Arc<R> {
     }
 }
 
+/// Writes what is not there, or hidden, with one renderer, and everything else with another.
+#[derive(Clone, Debug)]
+pub(crate) struct NotFoundApart {
+    pub(crate) not_found: Arc<dyn RejectionRenderer>,
+    pub(crate) others: Arc<dyn RejectionRenderer>,
+}
+
+impl RejectionRenderer for NotFoundApart {
+    fn render(&self, rejection: &Rejection, request: &Request) -> Option<Rendered> {
+        match rejection.kind() {
+            RejectionKind::NotFound => self.not_found.render(rejection, request),
+            _ => self.others.render(rejection, request),
+        }
+    }
+}
+
 /// Writes problem details (RFC 9457), or one line of text for a client that does not take JSON.
 ///
 /// Members: `type`, `title` (the status phrase, §4.2.1), `status`, `detail` (from a fixed table), `code`

@@ -14,7 +14,7 @@ use crate::{
     gate::Step,
     guard::Rule,
     policy::PolicyBackend,
-    problem::{ProblemDetails, RejectionRenderer},
+    problem::{NotFoundApart, ProblemDetails, RejectionRenderer},
     rate_limit::{Quota, RateLimitLayer},
     stack::{Stack, stages::Stages, table::RouteTable},
     tls::TlsLayer,
@@ -26,6 +26,7 @@ use crate::{
 pub struct StackBuilder {
     clock: Vec<Arc<dyn Clock>>,
     renderer: Vec<Arc<dyn RejectionRenderer>>,
+    not_found: Vec<Arc<dyn RejectionRenderer>>,
     audit: Vec<AuditLayer>,
     proxies: Vec<TrustedProxies>,
     tls: Vec<TlsLayer>,
@@ -130,6 +131,15 @@ impl StackBuilder {
         self
     }
 
+    /// Adds the lines of a table that was read from a file, and its fallback if it has one.
+    #[cfg(feature = "policy-files")]
+    pub fn routes(mut self, rules: crate::guard::RouteRules) -> Self {
+        let (lines, fallback) = rules.into_parts();
+        self.lines.extend(lines);
+        self.fallback.extend(fallback);
+        self
+    }
+
     /// Sets the rule for every path that the table does not name. Without it they are refused: `401` to the anonymous,
     /// `403` to others.
     pub fn fallback(mut self, rule: impl Into<Rule>) -> Self {
@@ -140,6 +150,13 @@ impl StackBuilder {
     /// Writes the bodies of refusals; [`ProblemDetails`] by default.
     pub fn renderer(mut self, renderer: impl RejectionRenderer) -> Self {
         self.renderer.push(Arc::new(renderer));
+        self
+    }
+
+    /// Writes the bodies of what is not there ([`NotFound`](crate::RejectionKind::NotFound)) as the application itself does:
+    /// what a rule [hides](crate::guard::GuardLayer::hide) then looks the same.
+    pub fn not_found(mut self, renderer: impl RejectionRenderer) -> Self {
+        self.not_found.push(Arc::new(renderer));
         self
     }
 
@@ -159,6 +176,7 @@ impl StackBuilder {
     /// - a rule, the policy or a limit per principal needs an identity and there is no authentication,
     /// - a rule asks a policy and there is none, or holds a permission of another policy,
     /// - a line of the table does not parse, stands twice or contradicts another,
+    /// - a rule is about a thing that the path of its line does not name,
     /// - a quota is not accepted.
     pub fn build(self) -> Result<Stack, ConfigError> {
         let table = RouteTable::new(self.lines, once("fallback", self.fallback)?)?;
@@ -192,6 +210,14 @@ impl StackBuilder {
                 return Err(ConfigError::new(setting, "a rule", problem));
             }
         }
+        for line in table.lines() {
+            line.rule
+                .check_route(line.template)
+                .map_err(|problem| ConfigError::new("route", line.to_string(), problem))?;
+        }
+        if let Some(fallback) = table.fallback() {
+            fallback.check_route("/").map_err(|problem| ConfigError::new("fallback", fallback.to_string(), problem))?;
+        }
         if policy.is_none() && table.rules().any(Rule::needs_policy) {
             return Err(ConfigError::new("policy", "none", "is needed by a rule: add .policy(..)"));
         }
@@ -202,9 +228,13 @@ impl StackBuilder {
         let fields = authn.iter().flat_map(AuthnLayer::credential_headers);
         let tls = tls.map(|tls| fields.cloned().fold(tls, TlsLayer::credential_header));
 
+        let mut renderer = once("renderer", self.renderer)?.unwrap_or_else(|| Arc::new(ProblemDetails::new()));
+        if let Some(not_found) = once("not_found", self.not_found)? {
+            renderer = Arc::new(NotFoundApart { not_found, others: renderer });
+        }
         let clock = once("clock", self.clock)?.unwrap_or_else(|| Arc::new(SystemClock::new()));
         Ok(Stack::new(Stages {
-            renderer: once("renderer", self.renderer)?.unwrap_or_else(|| Arc::new(ProblemDetails::new())),
+            renderer,
             // One reading of one clock for a request: the stack's.
             audit: once("audit", self.audit)?.map(|audit| audit.with_clock(Arc::clone(&clock))),
             evidence: EvidenceLayer::new(proxies),

@@ -57,9 +57,11 @@
 
 mod builder;
 mod path;
+mod review;
 mod service;
 mod stages;
 mod table;
 
 pub use builder::StackBuilder;
+pub use review::{RouteList, RouteReport};
 pub use service::{Protected, ResponseFuture, Stack};

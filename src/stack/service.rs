@@ -15,9 +15,13 @@ use crate::{
     context::{Envelope, SecurityContext, Stage, misordered},
     gate::refused,
     head::RequestHead,
+    policy::PolicyBackend,
     problem::{RenderRequest, render_into, render_rejection},
     rejection::Rejection,
-    stack::stages::{Memos, Progress, Stages},
+    stack::{
+        stages::{Memos, Progress, Refusal, Stages},
+        table::RouteTable,
+    },
 };
 
 /// The layers of one service, in their order, as one value. See the [module docs](super).
@@ -39,6 +43,14 @@ impl fmt::Debug for Stack {
 impl Stack {
     pub(super) fn new(stages: Stages) -> Self {
         Self { stages: Arc::new(stages) }
+    }
+
+    pub(super) fn table(&self) -> &RouteTable {
+        &self.stages.table
+    }
+
+    pub(super) fn policy(&self) -> Option<&dyn PolicyBackend> {
+        self.stages.policy.as_deref()
     }
 
     /// Wraps a finished service, a router for example. Nothing can be added to it afterwards that the stack does not see.

@@ -227,7 +227,8 @@ impl Stages {
         if self.authn.is_some() {
             envelope.authenticated()?;
         }
-        Err(Rejection::new(RejectionKind::Forbidden, "no rule for this method and path"))
+        let kind = if self.table.hides() { RejectionKind::NotFound } else { RejectionKind::Forbidden };
+        Err(Rejection::new(kind, "no rule for this method and path"))
     }
 }
 

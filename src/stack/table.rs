@@ -25,6 +25,20 @@ struct Entry {
     any: Option<Rule>,
 }
 
+/// One line of the table.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Line<'a> {
+    pub(super) method: Option<&'a Method>,
+    pub(super) template: &'a str,
+    pub(super) rule: &'a Rule,
+}
+
+impl std::fmt::Display for Line<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {}", self.method.map_or("ANY", Method::as_str), self.template)
+    }
+}
+
 /// What the table says about a request.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Found<'a> {
@@ -125,11 +139,36 @@ impl RouteTable {
         }
     }
 
+    pub(super) const fn fallback(&self) -> Option<&Rule> {
+        self.fallback.as_ref()
+    }
+
+    /// Whether the fallback hides what the table knows.
+    pub(super) fn hides(&self) -> bool {
+        self.fallback.as_ref().is_some_and(Rule::hides)
+    }
+
+    /// Each line: the method (none for `ANY`), the template and the rule.
+    pub(super) fn lines(&self) -> impl Iterator<Item = Line<'_>> {
+        self.entries.iter().flat_map(|entry| {
+            let methods = entry.methods.iter().map(|(method, rule)| (Some(method), rule));
+            let all = methods.chain(entry.any.as_ref().map(|rule| (None, rule)));
+            all.map(|(method, rule)| Line { method, template: &entry.template, rule })
+        })
+    }
+
     pub(super) fn rules(&self) -> impl Iterator<Item = &Rule> {
         let entries =
             self.entries.iter().flat_map(|entry| entry.methods.iter().map(|(_, rule)| rule).chain(&entry.any));
         entries.chain(&self.fallback)
     }
+}
+
+/// The method of a line, none for `ANY`, and its template. `None` if it is no line.
+pub(super) fn split_line(line: &str) -> Option<(Option<Method>, String)> {
+    let (method, template) = line.split_once(' ')?;
+    let method = if method == "ANY" { None } else { Some(Method::from_bytes(method.as_bytes()).ok()?) };
+    Some((method, template.to_owned()))
 }
 
 /// A CORS preflight (Fetch, "CORS-preflight request"): it never carries a credential.

@@ -22,7 +22,7 @@ impl PolicyBackend for Slow {
 
     async fn decide(&self, query: &AccessQuery<'_>) -> Verdict {
         match query.action() {
-            "masked" => Verdict::allow().by("rule 7".into()).obliging("mask"),
+            "masked" => Verdict::allow().by("rule 7").obliging("mask"),
             action if query.route() == Some("/orders/{id}") => Verdict::allow().because(action.to_owned()),
             _ => Verdict::deny("no route"),
         }
@@ -53,7 +53,7 @@ async fn trail_of(rule: impl Into<Rule>, subject: Option<&str>) -> (Result<(), R
     };
     let told =
         envelope.trail.decisions.iter().map(|fact| {
-            format!("{} {} {}", fact.backend, fact.action.as_deref().unwrap_or("-"), fact.decision.as_str())
+            format!("{} {} {}", fact.backend, fact.action.as_deref().unwrap_or("-"), fact.decision().as_str())
         });
     (answer.map_err(|rejection| rejection.kind()), told.collect())
 }
@@ -125,8 +125,8 @@ fn reasons_and_rules_reach_the_trail() {
     let request = Request::get("/").body(()).unwrap();
     let guard = require(role("boss").unwrap());
     assert!(matches!(guard.decide_now(&RequestHead::of(&request), &mut envelope), Now::Known(Err(_))));
-    assert_eq!(envelope.trail.decisions[0].reasons, ["not held"]);
-    assert!(envelope.trail.decisions[0].rule.is_none());
+    assert_eq!(envelope.trail.decisions[0].verdict.reasons(), ["not held"]);
+    assert!(envelope.trail.decisions[0].verdict.rules().is_empty());
 }
 
 #[cfg(feature = "rbac")]
@@ -141,8 +141,8 @@ fn a_permission_is_recorded_without_copies() {
     assert!(matches!(guard.decide_now(&RequestHead::of(&request), &mut envelope), Now::Known(Ok(()))));
     let fact = &envelope.trail.decisions[0];
     assert!(Arc::ptr_eq(fact.action.as_ref().unwrap(), permission.shared_name()), "shared, not copied");
-    assert_eq!(fact.rule.as_deref(), Some(r#"role "clerk", policy "1""#));
-    assert_eq!((fact.backend, fact.reasons.capacity()), ("rbac", 0));
+    assert_eq!(fact.verdict.rules(), [r#"role "clerk""#.into()]);
+    assert_eq!((fact.backend, fact.verdict.version().map(|version| &**version)), ("rbac", Some("1")));
 }
 
 #[cfg(feature = "rbac")]

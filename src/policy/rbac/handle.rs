@@ -1,7 +1,10 @@
 use std::{fmt, sync::Arc};
 
 use crate::{
-    policy::{Decision, Rbac, Verdict},
+    policy::{
+        Rbac, Resource, Verdict,
+        rbac::table::{RoleEntry, Thing, deny},
+    },
     principal::Principal,
 };
 
@@ -9,18 +12,20 @@ use crate::{
 ///
 /// As a requirement of a route it asks its own policy: the roles of the principal must grant it. A route names no thing, so
 /// what a role grants on owned things only (`grants_own`) does not pass; see [`allow_owners`](Self::allow_owners).
-/// A clone costs two reference counts.
+///
+/// It stays valid when the policy is reloaded, and follows the newer one. If that does not list the permission any more,
+/// everybody is denied, and the log says so. A clone costs two reference counts.
 #[derive(Clone)]
 pub struct Permission {
     policy: Rbac,
-    position: usize,
+    slot: usize,
     name: Arc<str>,
     owners: bool,
 }
 
 impl Permission {
-    pub(super) const fn new(policy: Rbac, position: usize, name: Arc<str>) -> Self {
-        Self { policy, position, name, owners: false }
+    pub(super) const fn new(policy: Rbac, slot: usize, name: Arc<str>) -> Self {
+        Self { policy, slot, name, owners: false }
     }
 
     /// The name, such as `orders:read`.
@@ -43,16 +48,31 @@ impl Permission {
         self
     }
 
+    /// Whether a principal holds it, as a route would find: no thing is named. It allocates nothing and counts no reference.
+    #[must_use]
+    pub fn is_held_by(&self, principal: &Principal) -> bool {
+        let thing = self.thing(None);
+        self.policy.ask(|snapshot| {
+            snapshot.permission(self.slot).is_some_and(|permission| {
+                snapshot.table.decide(principal, permission, thing, self.policy.trust_credential).is_allow()
+            })
+        })
+    }
+
     pub(crate) const fn shared_name(&self) -> &Arc<str> {
         &self.name
     }
 
-    pub(crate) fn verdict(&self, principal: &Principal) -> Verdict {
-        let verdict = self.policy.verdict(principal, self.position, None);
-        if self.owners && verdict.decision() == Decision::Deny {
-            return self.policy.verdict_as_owner(principal, self.position).unwrap_or(verdict);
-        }
-        verdict
+    pub(crate) fn verdict(&self, principal: &Principal, resource: Option<&Resource>) -> Verdict {
+        let thing = self.thing(resource);
+        self.policy.ask(|snapshot| match snapshot.permission(self.slot) {
+            Some(permission) => snapshot.table.verdict(principal, permission, thing, self.policy.trust_credential),
+            None => deny(&snapshot.table.denials.gone),
+        })
+    }
+
+    const fn thing<'r>(&self, resource: Option<&'r Resource>) -> Thing<'r> {
+        Thing { resource, passes_owners: self.owners }
     }
 
     pub(crate) const fn passes_owners(&self) -> bool {
@@ -73,17 +93,17 @@ impl fmt::Debug for Permission {
 /// A role that its policy knows; made by [`Rbac::role`], so that a typo fails at start.
 ///
 /// As a requirement of a route it passes whoever has the role or one that inherits it (ANSI INCITS 359, authorized roles).
-/// A clone costs two reference counts.
+/// It stays valid when the policy is reloaded, as a [`Permission`] does. A clone costs two reference counts.
 #[derive(Clone)]
 pub struct Role {
     policy: Rbac,
-    position: usize,
+    slot: usize,
     name: Arc<str>,
 }
 
 impl Role {
-    pub(super) const fn new(policy: Rbac, position: usize, name: Arc<str>) -> Self {
-        Self { policy, position, name }
+    pub(super) const fn new(policy: Rbac, slot: usize, name: Arc<str>) -> Self {
+        Self { policy, slot, name }
     }
 
     /// The name.
@@ -98,27 +118,41 @@ impl Role {
         self.policy.is_same_as(policy)
     }
 
-    /// What the role grants on everything, inherited grants included, in the order of the policy's list.
-    pub fn permissions(&self) -> impl Iterator<Item = &str> {
-        let role = self.policy.table().roles.get(self.position);
-        self.named(move |position| role.is_some_and(|role| role.reach.grants.has(position)))
+    /// What the role grants on everything, inherited grants included and denied ones left out, in the order of the policy's
+    /// list.
+    #[must_use]
+    pub fn permissions(&self) -> Vec<String> {
+        self.named(|role, permission| role.reach.grants(permission) && !role.reach.denies(permission))
     }
 
-    /// What the role grants on the principal's own things, inherited grants included, in the order of the policy's list.
-    pub fn permissions_own(&self) -> impl Iterator<Item = &str> {
-        let role = self.policy.table().roles.get(self.position);
-        self.named(move |position| role.is_some_and(|role| role.reach.grants_own.has(position)))
+    /// What the role grants on the principal's own things, inherited grants included and denied ones left out, in the order
+    /// of the policy's list.
+    #[must_use]
+    pub fn permissions_own(&self) -> Vec<String> {
+        self.named(|role, permission| role.reach.grants_own(permission) && !role.reach.denies(permission))
     }
 
-    fn named(&self, has: impl Fn(usize) -> bool) -> impl Iterator<Item = &str> {
-        let all = self.policy.table().permissions.iter().enumerate();
-        all.filter(move |(position, _)| has(*position)).map(|(_, name)| &**name)
+    fn named(&self, has: impl Fn(&RoleEntry, usize) -> bool) -> Vec<String> {
+        self.policy.ask(|snapshot| {
+            let table = &snapshot.table;
+            let role = snapshot.role(self.slot).and_then(|position| table.roles.get(position));
+            let all = table.permissions.iter().enumerate();
+            let had = all.filter(|(permission, _)| role.is_some_and(|role| has(role, *permission)));
+            had.map(|(_, name)| name.to_string()).collect()
+        })
     }
 
-    /// The rule of the role that makes the principal one of these, if any does.
-    pub(crate) fn held_by(&self, principal: &Principal) -> Option<&Arc<str>> {
-        let mut roles = self.policy.table().roles_of(principal);
-        roles.find(|role| role.reach.roles.has(self.position)).map(|role| &role.rule)
+    /// Whether a principal has it, or a role that inherits it.
+    #[must_use]
+    pub fn is_held_by(&self, principal: &Principal) -> bool {
+        self.verdict(principal).is_allow()
+    }
+
+    pub(crate) fn verdict(&self, principal: &Principal) -> Verdict {
+        self.policy.ask(|snapshot| match snapshot.role(self.slot) {
+            Some(role) => snapshot.table.holds(principal, role),
+            None => deny(&snapshot.table.denials.gone),
+        })
     }
 
     pub(crate) const fn shared_name(&self) -> &Arc<str> {

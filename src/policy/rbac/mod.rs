@@ -1,13 +1,19 @@
+mod constraints;
+mod document;
+mod explain;
 mod handle;
+mod hierarchy;
 mod load;
+mod near;
+mod pattern;
+mod snapshot;
 mod table;
 
 use std::{
     fmt,
-    fs::File,
-    io::Read,
     path::Path,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -19,16 +25,18 @@ use crate::{
     log,
     now::Now,
     policy::{
-        AccessQuery, PolicyBackend, Resource, Verdict,
+        AccessQuery, Matrix, PolicyBackend, QueryParts, ReloadState, Reloaded, Verdict,
+        live::{Files, Live, SourceText},
         rbac::{
-            load::{MAX_DOCUMENT_LEN, Origin},
-            table::Table,
+            document::{Format, Origin},
+            load::MAX_DOCUMENT_LEN,
+            snapshot::{Handles, Newest, Snapshot},
+            table::{Table, Thing, deny},
         },
     },
-    principal::Principal,
 };
 
-/// Role-based access control with a hierarchy of roles (ANSI INCITS 359), from a TOML document.
+/// Role-based access control with a hierarchy of roles (ANSI INCITS 359, core and hierarchical), from TOML or JSON.
 ///
 /// ```
 /// use portcullis::policy::Rbac;
@@ -43,36 +51,48 @@ use crate::{
 ///
 ///     [roles.manager]
 ///     inherits = ["clerk"]
-///     grants = ["orders:read", "orders:cancel"]
+///     grants = ["orders:*"]
 /// "#)?;
 /// let manager = policy.role("manager")?;
-/// assert!(manager.permissions().eq(["orders:list", "orders:read", "orders:cancel"]));
+/// assert_eq!(manager.permissions(), ["orders:list", "orders:read", "orders:cancel"]);
 /// assert!(policy.permission("order:read").unwrap_err().to_string().contains("did you mean \"orders:read\"?"));
 /// # Ok::<(), portcullis::ConfigError>(())
 /// ```
 ///
 /// # The document
 /// - `version`: required; names the policy in records.
-/// - `permissions`: required; the closed list. A grant of anything else is refused, and there are no wildcards.
-/// - `[roles.NAME]`: `inherits` (roles), `grants` (on everything), `grants_own` (only on what the principal owns).
+/// - `permissions`: required; the closed list.
+/// - `[roles.NAME]`: `inherits` (roles), `grants` (on everything), `grants_own` (only on what the principal owns), `denies`
+///   (wins over every grant, of any role). Grants and denials may have wildcards: `*` is one segment between colons, or all
+///   the rest as the last one. A wildcard that stands for no permission is refused.
+/// - `[[exclusive]]`: `name`, `roles`, `at_most` (1 unless it is said): a principal that holds more of them is refused.
+/// - `[[assignments]]`: `issuer`, `subject`, `roles`, and `tenant` if they hold there alone.
 ///
 /// Names are 1 to 128 bytes of ASCII letters, digits and `. _ : / @ -`, compared byte for byte. There are at most 4096
-/// permissions and 4096 roles, in at most 4 MiB. A permission that no role grants is logged as a warning.
+/// permissions, 4096 roles and 64 exclusive sets, in at most 4 MiB. A permission that no role grants is logged as a warning.
 ///
 /// # The decision
 /// 1. An action that is not in `permissions` is denied, and logged as an error once for each name.
 /// 2. A thing that names a tenant is denied to a principal of another tenant. (A principal without a tenant passes this
 ///    point: give one to every principal that must stay inside.)
-/// 3. If one of the principal's roles, or one that it inherits, grants the action, it is allowed. Roles that the policy does
-///    not know grant nothing.
-/// 4. If one grants it on owned things, and the question names a thing that the principal owns by issuer and subject, it is
+/// 3. Whoever holds roles that exclude each other, inherited ones included, is denied.
+/// 4. If one of the principal's roles, or one that it inherits, denies the action, it is denied.
+/// 5. If one grants it, it is allowed. Roles that the policy does not know grant nothing.
+/// 6. If one grants it on owned things, and the question names a thing that the principal owns by issuer and subject, it is
 ///    allowed.
-/// 5. All else is denied.
+/// 7. All else is denied.
 ///
-/// It never says "cannot decide" and never waits. Inheritance is worked out at load, so a decision looks each role of the
-/// principal up once and tests a bit; an allow does not allocate. A clone costs one reference count.
+/// The roles are those that the credential asserts, and those that the policy assigns: in every tenant, or in that of the
+/// thing, or, if it names none, in that of the principal.
 ///
-/// Not there: separation of duty (SSD, DSD), sessions with a part of the roles, changes of a loaded policy.
+/// It never says "cannot decide" and never waits. Inheritance and wildcards are worked out at load, so a decision looks each
+/// role of the principal up once and tests a bit; it does not allocate. A clone costs one reference count.
+///
+/// # Reload
+/// A policy from a file is read again by [`reload`](Self::reload), or by [`watch`](Self::watch) when the file changes. The
+/// newer one is checked as a whole before it runs; a bad one never does, and [`reload_state`](PolicyBackend::reload_state)
+/// and the log tell why. Whoever asks takes no lock that a reload holds, and the next decision after a reload is the newer
+/// policy's, for tokens that were verified before as well. Handles stay valid.
 #[derive(Clone)]
 pub struct Rbac {
     shared: Arc<Shared>,
@@ -80,41 +100,110 @@ pub struct Rbac {
 }
 
 struct Shared {
-    table: Table,
+    newest: Newest,
+    handles: Arc<Handles>,
     unknown: Unknown,
 }
 
 impl Rbac {
-    /// Reads a policy.
+    /// Reads a policy in TOML.
     ///
     /// # Errors
-    /// If the document is not of the form above: the error names the setting and the offending value, or the line.
+    /// If the document is not of the form above: the error names line, setting, offending value and reason.
     pub fn from_toml(text: &str) -> Result<Self, ConfigError> {
-        Self::load(text, Origin { file: None })
+        Self::from_text(Format::Toml, text)
     }
 
-    /// Reads a policy from a file. This blocks: call it at start.
+    /// Reads a policy in JSON: an object with the members of the TOML document.
+    ///
+    /// # Errors
+    /// As [`from_toml`](Self::from_toml).
+    pub fn from_json(text: &str) -> Result<Self, ConfigError> {
+        Self::from_text(Format::Json, text)
+    }
+
+    /// Reads a policy from a TOML file. This blocks: call it at start.
     ///
     /// # Errors
     /// As [`from_toml`](Self::from_toml), with the file named; or if the file cannot be read.
     pub fn from_toml_file(path: impl AsRef<Path>) -> Result<Self, ConfigError> {
-        let path = path.as_ref();
-        let name = path.display().to_string();
-        let unreadable = |error| ConfigError::new("policy file", name.as_str(), "cannot be read").caused_by(error);
-        let mut text = String::new();
-        // One byte more than is allowed, so that a file that is too long is refused and not cut off.
-        let limit = u64::try_from(MAX_DOCUMENT_LEN).unwrap_or(u64::MAX).saturating_add(1);
-        File::open(path).and_then(|file| file.take(limit).read_to_string(&mut text)).map_err(unreadable)?;
-        Self::load(&text, Origin { file: Some(&name) })
+        Self::from_file(Format::Toml, path.as_ref())
     }
 
-    fn load(text: &str, origin: Origin<'_>) -> Result<Self, ConfigError> {
-        let shared = Shared { table: load::load(text, origin)?, unknown: Unknown::default() };
-        Ok(Self { shared: Arc::new(shared), trust_credential: false })
+    /// Reads a policy from a JSON file. This blocks: call it at start.
+    ///
+    /// # Errors
+    /// As [`from_toml_file`](Self::from_toml_file).
+    pub fn from_json_file(path: impl AsRef<Path>) -> Result<Self, ConfigError> {
+        Self::from_file(Format::Json, path.as_ref())
     }
 
-    /// Lets the permissions that a credential itself carries ([`Principal::permissions`]) grant as well, as far as the
-    /// policy lists them. Whoever issues the credentials then decides beside the policy.
+    fn from_text(format: Format, text: &str) -> Result<Self, ConfigError> {
+        let handles = Arc::new(Handles::default());
+        let table = load::load(Origin { file: None, format, text })?;
+        let live = Live::new(Snapshot::new(Arc::new(table), &handles));
+        Ok(Self::new(live, handles))
+    }
+
+    fn from_file(format: Format, path: &Path) -> Result<Self, ConfigError> {
+        let handles = Arc::new(Handles::default());
+        let compiled = Arc::clone(&handles);
+        let compile = move |texts: &[SourceText]| {
+            let [SourceText { name, text }] = texts else {
+                return Err(ConfigError::new("policy file", texts.len().to_string(), "must be one file"));
+            };
+            compile(Origin { file: Some(name), format, text }, &compiled)
+        };
+        let live = Live::from_files(Files::new([path], MAX_DOCUMENT_LEN), compile)?;
+        Ok(Self::new(live, handles))
+    }
+
+    fn new(live: Live<Snapshot>, handles: Arc<Handles>) -> Self {
+        let shared = Shared { newest: Newest::new(live), handles, unknown: Unknown::default() };
+        Self { shared: Arc::new(shared), trust_credential: false }
+    }
+
+    /// Reads the policy's file again, and lets the newer policy run if it says something else and is good. This blocks: in
+    /// async code, call it where blocking is allowed.
+    ///
+    /// # Errors
+    /// As [`from_toml_file`](Self::from_toml_file); the policy that runs stays. Also if this policy comes from a text.
+    pub fn reload(&self) -> Result<Reloaded, ConfigError> {
+        self.shared.newest.live.reload()
+    }
+
+    /// Lets a policy that is written in TOML run from here on, wherever this one came from.
+    ///
+    /// # Errors
+    /// As [`from_toml`](Self::from_toml); the policy that runs stays.
+    pub fn replace_with_toml(&self, text: &str) -> Result<(), ConfigError> {
+        self.replace_with(Origin { file: None, format: Format::Toml, text })
+    }
+
+    /// Lets a policy that is written in JSON run from here on, wherever this one came from.
+    ///
+    /// # Errors
+    /// As [`from_toml`](Self::from_toml); the policy that runs stays.
+    pub fn replace_with_json(&self, text: &str) -> Result<(), ConfigError> {
+        self.replace_with(Origin { file: None, format: Format::Json, text })
+    }
+
+    fn replace_with(&self, origin: Origin<'_>) -> Result<(), ConfigError> {
+        self.shared.newest.live.replace(|_| compile(origin, &self.shared.handles))
+    }
+
+    /// Looks at the policy's file again and again, and reloads it when it says something else, until every clone of the
+    /// policy is dropped. It runs as a task of the tokio runtime that it is called in; files are read on its blocking threads.
+    ///
+    /// # Errors
+    /// If the policy comes from a text, `every` is shorter than a second, or no tokio runtime runs here.
+    pub fn watch(&self, every: Duration) -> Result<(), ConfigError> {
+        self.shared.newest.live.watch(every)
+    }
+
+    /// Lets the permissions that a credential itself carries ([`Principal::permissions`](crate::Principal::permissions))
+    /// grant as well, as far as the policy lists them. Whoever issues the credentials then decides beside the policy; its
+    /// denials win all the same.
     ///
     /// Say it before handles are made: a [`Permission`] made earlier does not [belong](Permission::belongs_to) to the result.
     #[must_use]
@@ -129,10 +218,12 @@ impl Rbac {
     /// If the policy does not list it; the error tells names that are close.
     pub fn permission(&self, name: &str) -> Result<Permission, ConfigError> {
         let table = self.table();
-        match table.permission_positions.get_key_value(name) {
-            Some((shared, position)) => Ok(Permission::new(self.clone(), *position, Arc::clone(shared))),
-            None => Err(self.unknown("permission", name, &load::near(name, &table.permission_positions))),
-        }
+        let Some((shared, _)) = table.permission_positions.get_key_value(name) else {
+            return Err(unknown("permission", name, &table.version, &near::near(name, &table.permission_positions)));
+        };
+        let slot = self.shared.handles.permission(shared);
+        self.amend();
+        Ok(Permission::new(self.clone(), slot, Arc::clone(shared)))
     }
 
     /// The handle of a role, for requirements.
@@ -141,34 +232,51 @@ impl Rbac {
     /// If the policy does not have it; the error tells names that are close.
     pub fn role(&self, name: &str) -> Result<Role, ConfigError> {
         let table = self.table();
-        match table.role_positions.get_key_value(name) {
-            Some((shared, position)) => Ok(Role::new(self.clone(), *position, Arc::clone(shared))),
-            None => Err(self.unknown("role", name, &load::near(name, &table.role_positions))),
-        }
+        let Some((shared, _)) = table.role_positions.get_key_value(name) else {
+            return Err(unknown("role", name, &table.version, &near::near(name, &table.role_positions)));
+        };
+        let slot = self.shared.handles.role(shared);
+        self.amend();
+        Ok(Role::new(self.clone(), slot, Arc::clone(shared)))
     }
 
-    fn unknown(&self, setting: &str, name: &str, near: &str) -> ConfigError {
-        ConfigError::new(setting, format!("{name:?}"), format!("is not in policy {:?}{near}", self.version()))
+    /// Lets the policy that runs know of a new handle.
+    fn amend(&self) {
+        let Shared { newest, handles, .. } = &*self.shared;
+        newest.live.amend(|running| Snapshot::new(Arc::clone(&running.table), handles));
     }
 
     /// The version that the document names.
     #[must_use]
-    pub fn version(&self) -> &str {
-        &self.table().version
+    pub fn version(&self) -> Arc<str> {
+        Arc::clone(&self.table().version)
     }
 
     /// The permissions, in the order of the document.
-    pub fn permissions(&self) -> impl Iterator<Item = &str> {
-        self.table().permissions.iter().map(|name| &**name)
+    #[must_use]
+    pub fn permissions(&self) -> Vec<String> {
+        self.table().permissions.iter().map(ToString::to_string).collect()
     }
 
     /// The roles, sorted by name.
-    pub fn roles(&self) -> impl Iterator<Item = &str> {
-        self.table().roles.iter().map(|role| &*role.name)
+    #[must_use]
+    pub fn roles(&self) -> Vec<String> {
+        self.table().roles.iter().map(|role| role.name.to_string()).collect()
     }
 
-    fn table(&self) -> &Table {
-        &self.shared.table
+    /// Which role may do what: a line for each role, a column for each permission, for the review that is due from time to
+    /// time. Assignments are not in it.
+    #[must_use]
+    pub fn matrix(&self) -> Matrix {
+        explain::matrix(&self.table())
+    }
+
+    fn table(&self) -> Arc<Table> {
+        Arc::clone(&self.shared.newest.live.load().table)
+    }
+
+    fn ask<R>(&self, ask: impl Fn(&Snapshot) -> R) -> R {
+        self.shared.newest.ask(ask)
     }
 
     fn is_same_as(&self, other: &Self) -> bool {
@@ -176,44 +284,31 @@ impl Rbac {
     }
 
     fn verdict_of(&self, query: &AccessQuery<'_>) -> Verdict {
-        let Some(position) = self.table().permission_positions.get(query.action()) else {
-            self.shared.unknown.report(query.action(), self.version());
-            return self.deny("the policy does not know this action");
-        };
-        self.verdict(query.subject(), *position, query.resource())
+        self.ask(|snapshot| {
+            let table = &*snapshot.table;
+            let Some(permission) = table.permission_positions.get(query.action()) else {
+                self.shared.unknown.report(query.action(), &table.version);
+                return deny(&table.denials.unknown_action);
+            };
+            let thing = Thing { resource: query.resource(), passes_owners: false };
+            table.verdict(query.subject(), *permission, thing, self.trust_credential)
+        })
     }
+}
 
-    fn verdict(&self, principal: &Principal, permission: usize, resource: Option<&Resource>) -> Verdict {
-        let table = self.table();
-        let tenants = (resource.and_then(Resource::tenant), principal.tenant());
-        if matches!(tenants, (Some(owning), Some(asking)) if owning != asking) {
-            return self.deny("the thing belongs to another tenant");
-        }
-        if let Some(role) = table.roles_of(principal).find(|role| role.reach.grants.has(permission)) {
-            return Verdict::allow().by(Arc::clone(&role.rule));
-        }
-        if self.trust_credential
-            && let Some(name) = table.permissions.get(permission)
-            && principal.permissions().contains(name)
-        {
-            return Verdict::allow().by(Arc::clone(&table.credential_rule));
-        }
-        match self.verdict_as_owner(principal, permission) {
-            Some(verdict) if resource.is_some_and(|thing| thing.is_owned_by(principal)) => verdict,
-            Some(_) => self.deny("granted on the principal's own things only"),
-            None => self.deny("no role grants it"),
-        }
+fn compile(origin: Origin<'_>, handles: &Handles) -> Result<Snapshot, ConfigError> {
+    let table = load::load(origin)?;
+    for gone in handles.missing_in(&table) {
+        log::error(&format!(
+            "policy {:?} does not know the {gone} any more, which a handle asks for: denied",
+            table.version
+        ));
     }
+    Ok(Snapshot::new(Arc::new(table), handles))
+}
 
-    /// Allows if a role grants it on owned things; whether the thing is owned is for the caller to ask.
-    fn verdict_as_owner(&self, principal: &Principal, permission: usize) -> Option<Verdict> {
-        let role = self.table().roles_of(principal).find(|role| role.reach.grants_own.has(permission))?;
-        Some(Verdict::allow().by(Arc::clone(&role.rule)))
-    }
-
-    fn deny(&self, reason: &'static str) -> Verdict {
-        Verdict::deny(reason).by(Arc::clone(&self.table().rule))
-    }
+fn unknown(setting: &str, name: &str, version: &str, near: &str) -> ConfigError {
+    ConfigError::new(setting, format!("{name:?}"), format!("is not in policy {version:?}{near}"))
 }
 
 #[async_trait]
@@ -229,14 +324,37 @@ impl PolicyBackend for Rbac {
     async fn decide(&self, query: &AccessQuery<'_>) -> Verdict {
         self.verdict_of(query)
     }
+
+    fn generation(&self) -> Option<u64> {
+        Some(self.shared.newest.live.generation())
+    }
+
+    fn version(&self) -> Option<Arc<str>> {
+        Some(self.version())
+    }
+
+    fn parts(&self) -> QueryParts {
+        let own = QueryParts::SUBJECT.and(QueryParts::RESOURCE_FACTS);
+        let parts = own.and(QueryParts::ROLES).and(QueryParts::TENANT);
+        if self.trust_credential { parts.and(QueryParts::PERMISSIONS) } else { parts }
+    }
+
+    fn reload_state(&self) -> Option<ReloadState> {
+        Some(self.shared.newest.live.state())
+    }
+
+    fn steps(&self, query: &AccessQuery<'_>) -> Vec<String> {
+        explain::steps(&self.table(), query)
+    }
 }
 
 impl fmt::Debug for Rbac {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let table = self.table();
         f.debug_struct("Rbac")
-            .field("version", &self.version())
-            .field("permissions", &self.table().permissions.len())
-            .field("roles", &self.table().roles.len())
+            .field("version", &table.version)
+            .field("permissions", &table.permissions.len())
+            .field("roles", &table.roles.len())
             .field("trust_credential_permissions", &self.trust_credential)
             .finish()
     }

@@ -1,0 +1,465 @@
+//! Rules of routes as a table in TOML.
+
+use std::{collections::BTreeMap, fmt, path::Path, time::Duration};
+
+use serde::{
+    Deserialize, Deserializer,
+    de::{self, MapAccess, Visitor, value::MapAccessDeserializer},
+};
+use toml::{Spanned, Value};
+
+#[cfg(feature = "rbac")]
+use crate::policy::Rbac;
+use crate::{
+    error::ConfigError,
+    guard::{
+        Hours, Requirement, ResourceSource, Rule, Weekday, acr, amr, attribute, authenticated, authenticated_within,
+        deny, during, from_path, network, not, owner, policy, public, require, role, same_tenant, scope,
+    },
+    policy::read_file,
+};
+
+/// The longest document, in bytes.
+const MAX_DOCUMENT_LEN: usize = 4 * 1024 * 1024;
+
+/// The rules of routes, from a table in TOML: what a stack's [`routes`](crate::stack::StackBuilder::routes) takes.
+///
+/// ```
+/// use portcullis::{guard::{RouteRules, RuleNames}, policy::Rbac};
+///
+/// let rbac = Rbac::from_toml("version = '1'\npermissions = ['orders:read']\n[roles.clerk]\ngrants = ['*']")?;
+/// let rules = RouteRules::from_toml(r#"
+///     [routes]
+///     "GET /health" = "public"
+///     "GET /orders/{id}" = { permission = "orders:read", resource = { type = "order", id = "{id}" }, hide = true }
+///     "DELETE /orders/{id}" = { all = [{ role = "clerk" }, { not = { network = ["192.0.2.0/24"] } }] }
+/// "#, &RuleNames::new().rbac(&rbac))?;
+/// assert_eq!(rules.lines().count(), 3);
+/// # Ok::<(), portcullis::ConfigError>(())
+/// ```
+///
+/// What the table does not name is refused, unless it has a `fallback`. The manual's page on the guard lists the conditions.
+#[derive(Clone, Debug)]
+pub struct RouteRules {
+    lines: Vec<(String, Rule)>,
+    fallback: Option<Rule>,
+}
+
+/// What the names in a table of rules stand for.
+#[derive(Clone, Debug, Default)]
+pub struct RuleNames {
+    #[cfg(feature = "rbac")]
+    rbac: Option<Rbac>,
+    conditions: BTreeMap<String, Requirement>,
+    resources: BTreeMap<String, ResourceSource>,
+}
+
+impl RuleNames {
+    /// No names.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Permissions and roles are those of this policy. Without one, there are no permissions, and roles are compared by name.
+    #[cfg(feature = "rbac")]
+    #[must_use]
+    pub fn rbac(mut self, policy: &Rbac) -> Self {
+        self.rbac = Some(policy.clone());
+        self
+    }
+
+    /// Names a requirement of your own: `condition = "name"`.
+    #[must_use]
+    pub fn condition(mut self, name: impl Into<String>, requirement: impl Into<Requirement>) -> Self {
+        self.conditions.insert(name.into(), requirement.into());
+        self
+    }
+
+    /// Names a way of your own to find the thing: `resource = "name"`.
+    #[must_use]
+    pub fn resource(mut self, name: impl Into<String>, source: ResourceSource) -> Self {
+        self.resources.insert(name.into(), source);
+        self
+    }
+}
+
+impl RouteRules {
+    /// Reads a table.
+    ///
+    /// # Errors
+    /// If it is not of its form, or names what there is not: the error has line, route and reason.
+    pub fn from_toml(text: &str, names: &RuleNames) -> Result<Self, ConfigError> {
+        read(None, text, names)
+    }
+
+    /// Reads a table from a file. This blocks: call it at start.
+    ///
+    /// # Errors
+    /// As [`from_toml`](Self::from_toml), with the file named; or if the file cannot be read.
+    pub fn from_toml_file(path: impl AsRef<Path>, names: &RuleNames) -> Result<Self, ConfigError> {
+        let source = read_file("rule file", path.as_ref(), MAX_DOCUMENT_LEN)?;
+        read(Some(&source.name), &source.text, names)
+    }
+
+    /// The lines of the table, with their rules as reviewers read them.
+    pub fn lines(&self) -> impl Iterator<Item = (&str, String)> {
+        self.lines.iter().map(|(line, rule)| (line.as_str(), rule.to_string()))
+    }
+
+    #[cfg(feature = "stack")]
+    pub(crate) fn into_parts(self) -> (Vec<(String, Rule)>, Option<Rule>) {
+        (self.lines, self.fallback)
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Document {
+    fallback: Option<Spanned<Written>>,
+    routes: BTreeMap<Spanned<String>, Written>,
+}
+
+/// A word, or a table of one condition and what else the rule says.
+enum Written {
+    Word(String),
+    Table(Box<Conditions>),
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Conditions {
+    permission: Option<String>,
+    permission_or_owner: Option<String>,
+    role: Option<String>,
+    scope: Option<String>,
+    policy: Option<String>,
+    condition: Option<String>,
+    attribute: Option<WrittenAttribute>,
+    network: Option<Vec<String>>,
+    hours: Option<WrittenHours>,
+    acr: Option<Vec<String>>,
+    amr: Option<String>,
+    /// Seconds.
+    authenticated_within: Option<u64>,
+    all: Option<Vec<Written>>,
+    any: Option<Vec<Written>>,
+    not: Option<Box<Written>>,
+    // Of the rule, not of a condition in it.
+    require: Option<String>,
+    resource: Option<WrittenResource>,
+    fulfilling: Option<Vec<String>>,
+    hide: Option<bool>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenAttribute {
+    name: String,
+    value: Value,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenHours {
+    from: String,
+    until: String,
+    #[serde(default)]
+    days: Vec<WrittenDay>,
+    offset: Option<String>,
+}
+
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum WrittenDay {
+    Mon,
+    Tue,
+    Wed,
+    Thu,
+    Fri,
+    Sat,
+    Sun,
+}
+
+enum WrittenResource {
+    Named(String),
+    Path(WrittenThing),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenThing {
+    r#type: String,
+    id: String,
+    tenant: Option<String>,
+}
+
+/// Reads a text as one variant and a table as the other; an untagged enum would lose what is wrong with the table.
+macro_rules! word_or_table {
+    ($name:ident, $word:path, $table:expr, $expecting:literal) => {
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                struct WordOrTable;
+
+                impl<'de> Visitor<'de> for WordOrTable {
+                    type Value = $name;
+
+                    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                        f.write_str($expecting)
+                    }
+
+                    fn visit_str<E: de::Error>(self, word: &str) -> Result<$name, E> {
+                        Ok($word(word.to_owned()))
+                    }
+
+                    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<$name, A::Error> {
+                        Deserialize::deserialize(MapAccessDeserializer::new(map)).map($table)
+                    }
+                }
+
+                deserializer.deserialize_any(WordOrTable)
+            }
+        }
+    };
+}
+
+word_or_table!(Written, Written::Word, |table| Written::Table(Box::new(table)), "a word or a table of one condition");
+word_or_table!(WrittenResource, WrittenResource::Named, WrittenResource::Path, "a name or a table of type and id");
+
+fn read(file: Option<&str>, text: &str, names: &RuleNames) -> Result<RouteRules, ConfigError> {
+    let place = |start: Option<usize>, setting: &str| {
+        let before = start.and_then(|start| text.get(..start));
+        let line = before.map_or(String::new(), |before| format!("line {}: ", before.matches('\n').count() + 1));
+        format!("{}{line}{setting}", file.map_or(String::new(), |file| format!("{file}: ")))
+    };
+    if text.len() > MAX_DOCUMENT_LEN {
+        let problem = format!("are too many: a table has at most {MAX_DOCUMENT_LEN}");
+        return Err(ConfigError::new(place(None, "rules"), format!("{} bytes", text.len()), problem));
+    }
+    let document: Document = toml::from_str(text).map_err(|error| {
+        let problem = format!("is not a table of rules: {}", error.message().trim_end());
+        ConfigError::new(place(error.span().map(|span| span.start), "rules"), "TOML", problem)
+    })?;
+    let mut lines: Vec<(usize, String, Rule)> = Vec::new();
+    for (line, written) in &document.routes {
+        let start = line.span().start;
+        let rule = names.rule(written).map_err(|error| {
+            let problem = format!("has a rule that is not good: {error}");
+            ConfigError::new(place(Some(start), "routes"), format!("{:?}", line.get_ref()), problem)
+        })?;
+        lines.push((start, line.get_ref().clone(), rule));
+    }
+    lines.sort_by_key(|(start, ..)| *start);
+    let fallback = match &document.fallback {
+        None => None,
+        Some(written) => Some(names.rule(written.get_ref()).map_err(|error| {
+            ConfigError::new(place(Some(written.span().start), "fallback"), "the rule", format!("is not good: {error}"))
+        })?),
+    };
+    Ok(RouteRules { lines: lines.into_iter().map(|(_, line, rule)| (line, rule)).collect(), fallback })
+}
+
+fn refuse(setting: &str, value: impl fmt::Debug, problem: &str) -> ConfigError {
+    ConfigError::new(setting, format!("{value:?}"), problem)
+}
+
+impl RuleNames {
+    fn rule(&self, written: &Written) -> Result<Rule, ConfigError> {
+        let table = match written {
+            Written::Word(word) if word == "public" => return Ok(public()),
+            Written::Word(word) if word == "deny" => return Ok(deny()),
+            Written::Word(_) => return self.requirement(written).map(|requirement| require(requirement).into()),
+            Written::Table(table) => table,
+        };
+        let hides = table.hide == Some(true);
+        if table.require.as_deref() == Some("deny") {
+            if table.conditions().count() > 1 || table.resource.is_some() || table.fulfilling.is_some() {
+                return Err(refuse("require", "deny", "stands beside a condition, which it would make moot"));
+            }
+            return Ok(if hides { deny().hide() } else { deny() });
+        }
+        let mut guard = require(self.of_table(table)?);
+        if let Some(resource) = &table.resource {
+            guard = guard.on(self.source(resource)?);
+        }
+        if let Some(fulfilled) = &table.fulfilling {
+            guard = guard.fulfilling(fulfilled.iter().map(String::as_str));
+        }
+        Ok(if hides { guard.hide() } else { guard }.into())
+    }
+
+    fn source(&self, written: &WrittenResource) -> Result<ResourceSource, ConfigError> {
+        match written {
+            WrittenResource::Named(name) => self
+                .resources
+                .get(name)
+                .cloned()
+                .ok_or_else(|| refuse("resource", name, "is not named by the application")),
+            WrittenResource::Path(WrittenThing { r#type, id, tenant }) => {
+                let source = from_path(r#type, id)?;
+                tenant.as_deref().map_or(Ok(source.clone()), |tenant| source.in_tenant(tenant))
+            }
+        }
+    }
+
+    /// A condition inside a rule.
+    fn requirement(&self, written: &Written) -> Result<Requirement, ConfigError> {
+        match written {
+            Written::Word(word) => word_of(word),
+            Written::Table(table) => {
+                if table.resource.is_some() || table.hide.is_some() || table.fulfilling.is_some() {
+                    let problem = "stands inside a condition, and belongs to the whole rule";
+                    return Err(refuse("resource, hide or fulfilling", "a condition", problem));
+                }
+                self.of_table(table)
+            }
+        }
+    }
+
+    fn of_table(&self, table: &Conditions) -> Result<Requirement, ConfigError> {
+        let named: Vec<&str> = table.conditions().collect();
+        let [_one] = named.as_slice() else {
+            let problem = "must have exactly one condition: join several with all or any";
+            return Err(refuse("condition", named, problem));
+        };
+        let several =
+            |parts: &[Written]| parts.iter().map(|part| self.requirement(part)).collect::<Result<Vec<_>, _>>();
+        if let Some(name) = &table.permission {
+            return self.permission(name, false);
+        }
+        if let Some(name) = &table.permission_or_owner {
+            return self.permission(name, true);
+        }
+        if let Some(name) = &table.role {
+            return self.role(name);
+        }
+        if let Some(name) = &table.condition {
+            let known = self.conditions.get(name).cloned();
+            return known.ok_or_else(|| refuse("condition", name, "is not named by the application"));
+        }
+        if let Some(parts) = &table.all {
+            return Requirement::all_of(several(parts)?);
+        }
+        if let Some(parts) = &table.any {
+            return Requirement::any_of(several(parts)?);
+        }
+        if let Some(part) = &table.not {
+            return self.requirement(part).map(not);
+        }
+        of_circumstances(table)
+    }
+
+    #[cfg(feature = "rbac")]
+    fn permission(&self, name: &str, owners: bool) -> Result<Requirement, ConfigError> {
+        let rbac =
+            self.rbac.as_ref().ok_or_else(|| refuse("permission", name, "needs a role policy: RuleNames::rbac"))?;
+        let permission = rbac.permission(name)?;
+        Ok(if owners { permission.allow_owners() } else { permission }.into())
+    }
+
+    #[cfg(not(feature = "rbac"))]
+    fn permission(&self, name: &str, _: bool) -> Result<Requirement, ConfigError> {
+        let _ = self;
+        Err(refuse("permission", name, "needs a role policy: the feature rbac is off"))
+    }
+
+    fn role(&self, name: &str) -> Result<Requirement, ConfigError> {
+        #[cfg(feature = "rbac")]
+        if let Some(rbac) = &self.rbac {
+            return rbac.role(name).map(Into::into);
+        }
+        role(name)
+    }
+}
+
+fn word_of(word: &str) -> Result<Requirement, ConfigError> {
+    match word {
+        "authenticated" => Ok(authenticated()),
+        "owner" => Ok(owner()),
+        "same_tenant" => Ok(same_tenant()),
+        _ => Err(refuse(
+            "rule",
+            word,
+            "is none of authenticated, owner and same_tenant, nor public or deny as a whole rule",
+        )),
+    }
+}
+
+/// The conditions that name nothing of the application's.
+fn of_circumstances(table: &Conditions) -> Result<Requirement, ConfigError> {
+    if let Some(word) = &table.require {
+        return word_of(word);
+    }
+    if let Some(name) = &table.scope {
+        return scope(name);
+    }
+    if let Some(action) = &table.policy {
+        return policy(action);
+    }
+    if let Some(WrittenAttribute { name, value }) = &table.attribute {
+        let value = serde_json::to_value(value).map_err(|error| refuse(name, value, "is no value").caused_by(error))?;
+        return attribute(name, value);
+    }
+    if let Some(networks) = &table.network {
+        return network(networks.iter().map(String::as_str));
+    }
+    if let Some(hours) = &table.hours {
+        return hours.read().map(during);
+    }
+    if let Some(classes) = &table.acr {
+        return acr(classes.iter().map(String::as_str));
+    }
+    if let Some(method) = &table.amr {
+        return amr(method);
+    }
+    match table.authenticated_within {
+        Some(seconds) => Ok(authenticated_within(Duration::from_secs(seconds))),
+        None => Err(refuse("condition", "none", "must be one")),
+    }
+}
+
+impl Conditions {
+    /// The names of the conditions that are set.
+    fn conditions(&self) -> impl Iterator<Item = &'static str> {
+        let set = [
+            ("permission", self.permission.is_some()),
+            ("permission_or_owner", self.permission_or_owner.is_some()),
+            ("role", self.role.is_some()),
+            ("scope", self.scope.is_some()),
+            ("policy", self.policy.is_some()),
+            ("condition", self.condition.is_some()),
+            ("attribute", self.attribute.is_some()),
+            ("network", self.network.is_some()),
+            ("hours", self.hours.is_some()),
+            ("acr", self.acr.is_some()),
+            ("amr", self.amr.is_some()),
+            ("authenticated_within", self.authenticated_within.is_some()),
+            ("all", self.all.is_some()),
+            ("any", self.any.is_some()),
+            ("not", self.not.is_some()),
+            ("require", self.require.is_some()),
+        ];
+        set.into_iter().filter(|(_, is_set)| *is_set).map(|(name, _)| name)
+    }
+}
+
+impl WrittenHours {
+    fn read(&self) -> Result<Hours, ConfigError> {
+        let mut hours = Hours::between(&self.from, &self.until)?;
+        if !self.days.is_empty() {
+            hours = hours.on(self.days.iter().map(|day| match day {
+                WrittenDay::Mon => Weekday::Monday,
+                WrittenDay::Tue => Weekday::Tuesday,
+                WrittenDay::Wed => Weekday::Wednesday,
+                WrittenDay::Thu => Weekday::Thursday,
+                WrittenDay::Fri => Weekday::Friday,
+                WrittenDay::Sat => Weekday::Saturday,
+                WrittenDay::Sun => Weekday::Sunday,
+            }))?;
+        }
+        match &self.offset {
+            Some(offset) => hours.at_offset(offset),
+            None => Ok(hours),
+        }
+    }
+}

@@ -1,0 +1,512 @@
+//! Guards that know what the request is about: the thing in the path, relations to it, and how strongly somebody proved who
+//! they are; and guards that hide.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
+
+mod support;
+
+use std::{convert::Infallible, sync::Mutex, time::Duration};
+
+use async_trait::async_trait;
+use axum::{Router, body::Body, routing};
+use http::{Request, Response, header};
+use portcullis::{
+    Challenge, Now, Principal, PrincipalBuilder, PrincipalKind, Rejection, RejectionKind, SecurityContext,
+    authn::{AuthnLayer, Outcome, authenticate_fn},
+    guard::{
+        Authorizer, GuardLayer, Hours, Requirement, ResourceSource, acr, all, amr, any, attribute, authenticated,
+        authenticated_within, deny, during, from_head, from_path, network, not, owner, policy, predicate, public,
+        require, role, same_tenant, scope,
+    },
+    policy::{AccessQuery, Attributes, Decision, Directive, PolicyBackend, Rbac, Resource, Verdict},
+    problem::{ProblemDetails, ProblemLayer, RejectionRenderer, RenderRequest, Rendered},
+    stack::Stack,
+    tls::TlsLayer,
+};
+use support::{NOW, Probe, Still, get, send, test_scheme, text, with};
+use tower::{Layer, ServiceBuilder, ServiceExt};
+
+/// The kind of a refusal.
+fn kind<T: std::fmt::Debug>(answer: Result<T, Rejection>) -> RejectionKind {
+    answer.unwrap_err().kind()
+}
+
+const ISSUER: &str = "https://id.example.com";
+
+fn alice() -> PrincipalBuilder {
+    Principal::builder(PrincipalKind::User, ISSUER, "alice", "jwt")
+}
+
+/// Everybody is this principal.
+fn authn(who: Principal) -> AuthnLayer {
+    let challenge = Challenge::new("Test", "tests").unwrap();
+    AuthnLayer::new(authenticate_fn(challenge, move |_, _| Outcome::verified(who.clone()))).dangerous_plain_http()
+}
+
+/// The status that a guard on an axum route gives.
+async fn on_route(template: &str, guard: GuardLayer, who: PrincipalBuilder, path: &str) -> u16 {
+    let router = Router::new().route(template, routing::get(async || "handler").layer(guard)).layer(authn(who.build()));
+    router.oneshot(get(path).map(|()| Body::empty())).await.unwrap().status().as_u16()
+}
+
+/// Keeps what it was asked, and allows what is called `yes`.
+#[derive(Debug, Default)]
+struct Listening(Mutex<Vec<String>>);
+
+impl Listening {
+    fn hear(&self, query: &AccessQuery<'_>) -> Verdict {
+        let thing = query.resource().map_or("-".to_owned(), |thing| {
+            format!("{} {} {}", thing.kind(), thing.id(), thing.tenant().unwrap_or("-"))
+        });
+        let heard = format!("{} {} {thing}", query.action(), query.route().unwrap_or("-"));
+        self.0.lock().unwrap().push(heard);
+        if query.action() == "yes" { Verdict::allow() } else { Verdict::deny("no") }
+    }
+}
+
+#[async_trait]
+impl PolicyBackend for Listening {
+    fn name(&self) -> &'static str {
+        "listening"
+    }
+
+    fn decide_now(&self, query: &AccessQuery<'_>) -> Now<Verdict> {
+        Now::Known(self.hear(query))
+    }
+
+    async fn decide(&self, query: &AccessQuery<'_>) -> Verdict {
+        self.hear(query)
+    }
+}
+
+#[tokio::test]
+async fn the_policy_hears_of_the_thing_in_the_path() {
+    let order = || from_path("order", "{id}").unwrap();
+    let report = from_head("report", |head, path| {
+        let month = path.get("id").filter(|month| month.len() == 7)?;
+        Some(Resource::new("report", month).with("drafts", head.uri().query().is_some()))
+    });
+    for (name, template, source, path, status, heard) in [
+        ("a parameter", "/orders/{id}", order(), "/orders/42", 200, "yes /orders/{id} order 42 -"),
+        ("decoded", "/orders/{id}", order(), "/orders/caf%C3%A9", 200, "yes /orders/{id} order café -"),
+        (
+            "with a tenant",
+            "/t/{t}/orders/{id}",
+            order().in_tenant("{t}").unwrap(),
+            "/t/acme/orders/42",
+            200,
+            "yes /t/{t}/orders/{id} order 42 acme",
+        ),
+        (
+            "the rest",
+            "/files/{*path}",
+            from_path("file", "{path}").unwrap(),
+            "/files/a/b",
+            200,
+            "yes /files/{*path} file a/b -",
+        ),
+        ("a function", "/reports/{id}", report.clone(), "/reports/2027-01", 200, "yes /reports/{id} report 2027-01 -"),
+        ("a function that finds nothing", "/reports/{id}", report, "/reports/2027", 400, ""),
+        ("no such parameter", "/orders/{number}", order(), "/orders/42", 500, ""),
+        ("no text", "/orders/{id}", order(), "/orders/%E9", 400, ""),
+    ] {
+        let policy_heard = std::sync::Arc::new(Listening::default());
+        let guard = require(policy("yes").unwrap()).with_policy(std::sync::Arc::clone(&policy_heard)).on(source);
+        assert_eq!(on_route(template, guard, alice(), path).await, status, "{name}");
+        assert_eq!(policy_heard.0.lock().unwrap().join(";"), heard, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn nested_routers_name_the_whole_route() {
+    let heard = std::sync::Arc::new(Listening::default());
+    let order = from_path("order", "{id}").unwrap().in_tenant("{tenant}").unwrap();
+    let guard = require(policy("yes").unwrap()).with_policy(std::sync::Arc::clone(&heard)).on(order);
+    let inner = Router::new().route("/orders/{id}", routing::get(async || "handler").layer(guard));
+    let router = Router::new().nest("/t/{tenant}", inner).layer(authn(alice().build()));
+    let response = router.oneshot(get("/t/acme/orders/7").map(|()| Body::empty())).await.unwrap();
+    assert_eq!(response.status(), 200);
+    assert_eq!(*heard.0.lock().unwrap(), ["yes /t/{tenant}/orders/{id} order 7 acme"]);
+}
+
+#[tokio::test]
+async fn where_no_route_is_known_a_thing_of_the_path_is_refused() {
+    let guard = require(authenticated()).on(from_path("order", "{id}").unwrap());
+    let app = authn(alice().build()).layer(guard.layer(Probe::default()));
+    assert_eq!(send(&app, get("/orders/42")).await.status(), 500, "not skipped");
+    let all = require(authenticated()).on(from_path("report", "all").unwrap());
+    let app = authn(alice().build()).layer(all.layer(Probe::default()));
+    assert_eq!(send(&app, get("/orders/42")).await.status(), 500, "a path pattern needs a route");
+    let found = require(authenticated()).on(from_head("by path", |head, _| Some(Resource::new("path", head.path()))));
+    let app = authn(alice().build()).layer(found.layer(Probe::default()));
+    assert_eq!(send(&app, get("/orders/42")).await.status(), 200);
+}
+
+#[tokio::test]
+async fn relations_and_roles_mix() {
+    let thing = from_head("thing", |head, _| {
+        let thing = Resource::new("order", 1).with("open", true);
+        Some(match head.path() {
+            "/x/own" => thing.owned_by(ISSUER, "alice").in_tenant("acme"),
+            "/x/bobs" => thing.owned_by(ISSUER, "bob").in_tenant("acme"),
+            _ => thing.owned_by(ISSUER, "bob").in_tenant("globex").with("open", false),
+        })
+    });
+    let clerk = || role("clerk").unwrap();
+    let rows: Vec<(&str, Requirement, [u16; 3])> = vec![
+        ("owner", owner(), [200, 403, 403]),
+        ("tenant", same_tenant(), [200, 200, 403]),
+        ("attribute", attribute("open", true).unwrap(), [200, 200, 403]),
+        ("not the owner", not(owner()), [403, 200, 200]),
+        ("owner or role", any((owner(), role("boss").unwrap())), [200, 403, 403]),
+        ("tenant and role", all((same_tenant(), clerk())), [200, 200, 403]),
+        ("four eyes", all((clerk(), same_tenant(), not(owner()))), [403, 200, 403]),
+    ];
+    for (name, requirement, expected) in rows {
+        for (path, expected) in ["/x/own", "/x/bobs", "/x/foreign"].into_iter().zip(expected) {
+            let guard = require(requirement.clone()).on(thing.clone());
+            let who = alice().roles(["clerk"]).tenant("acme");
+            assert_eq!(on_route("/x/{id}", guard, who, path).await, expected, "{name}, {path}");
+        }
+        let bare = require(requirement).layer(Probe::default());
+        let status = send(&authn(alice().build()).layer(bare), get("/x/own")).await.status();
+        assert_eq!(status, 500, "{name}: a condition on a thing that nobody names");
+    }
+}
+
+#[tokio::test]
+async fn a_permission_handle_knows_the_tenant_of_the_path() {
+    let text = "version = \"1\"\npermissions = [\"orders:read\"]\n[roles.clerk]\ngrants = [\"orders:read\"]\n[roles.own]\ngrants_own = [\"*\"]";
+    let read = Rbac::from_toml(text).unwrap().permission("orders:read").unwrap();
+    for (name, permission, role) in [("granted", read.clone(), "clerk"), ("owners pass", read.allow_owners(), "own")] {
+        let guard = || require(&permission).on(from_path("order", "{id}").unwrap().in_tenant("{t}").unwrap());
+        for (path, status) in [("/t/acme/orders/1", 200), ("/t/globex/orders/1", 403)] {
+            let who = alice().roles([role]).tenant("acme");
+            assert_eq!(on_route("/t/{t}/orders/{id}", guard(), who, path).await, status, "{name}, {path}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn circumstances() {
+    let office = || network(["198.51.100.0/24"]).unwrap();
+    let elsewhere = || network(["192.0.2.0/24"]).unwrap();
+    let day = |from, until| during(Hours::between(from, until).unwrap());
+    let own = |decision| predicate("own", move |_| decision);
+    let rows: Vec<(&str, Requirement, u16)> = vec![
+        ("network", office(), 200),
+        ("another network", elsewhere(), 403),
+        ("not from there", not(elsewhere()), 200),
+        ("office hours", day("08:00", "09:00"), 200),
+        ("too early", day("08:01", "09:00"), 403),
+        ("mfa", amr("mfa").unwrap(), 200),
+        ("no smart card", amr("sc").unwrap(), 403),
+        ("one's own: allow", own(Decision::Allow), 200),
+        ("one's own: deny", own(Decision::Deny), 403),
+        ("one's own: unknown", own(Decision::CannotDecide), 503),
+        ("not what is unknown", not(own(Decision::CannotDecide)), 503),
+        ("all", all((office(), day("07:00", "12:00"), amr("mfa").unwrap())), 200),
+    ];
+    let who = test_authenticator(alice().methods(["pwd", "mfa"]).build());
+    for (name, requirement, status) in rows {
+        let stack = Stack::builder()
+            .clock(Still)
+            .tls(TlsLayer::require())
+            .authenticate(std::sync::Arc::clone(&who))
+            .route("GET /x", require(requirement))
+            .build()
+            .unwrap();
+        let response = send(&stack.protect(Probe::default()), get("/x")).await;
+        assert_eq!(response.status(), status, "{name}");
+    }
+    // By hand, without evidence and without a connection: the address is not known, and neither way opens.
+    for requirement in [office(), not(office())] {
+        let app = authn(alice().build()).layer(require(requirement).layer(Probe::default()));
+        let request = Request::get("/x").body(()).unwrap();
+        assert_eq!(send(&app, request).await.status(), 503);
+    }
+}
+
+fn test_authenticator(who: Principal) -> std::sync::Arc<dyn portcullis::authn::Authenticator> {
+    let challenge = Challenge::new("Test", "tests").unwrap();
+    std::sync::Arc::new(authenticate_fn(challenge, move |_, _| Outcome::verified(who.clone())))
+}
+
+#[tokio::test]
+async fn a_stronger_proof_is_asked_for() {
+    let gold = || acr(["gold", "silver"]).unwrap();
+    let fresh = || authenticated_within(Duration::from_secs(300));
+    let step_up = |parameters: &str| {
+        Some(format!("Bearer realm=\"api\", error=\"insufficient_user_authentication\"{parameters}"))
+    };
+    let bronze = || alice().acr("bronze").auth_time(NOW - 1_000).roles(["clerk"]);
+    let rows: Vec<(&str, Requirement, PrincipalBuilder, u16, Option<String>)> = vec![
+        ("strong", gold(), bronze().acr("silver"), 200, None),
+        ("weak", gold(), bronze(), 401, step_up(", acr_values=\"gold silver\"")),
+        ("not told", gold(), alice(), 401, step_up(", acr_values=\"gold silver\"")),
+        ("old", fresh(), bronze(), 401, step_up(", max_age=\"300\"")),
+        ("fresh", fresh(), bronze().auth_time(NOW - 300), 200, None),
+        (
+            "both",
+            all((gold(), fresh(), authenticated_within(Duration::from_secs(600)))),
+            bronze(),
+            401,
+            step_up(", acr_values=\"gold silver\", max_age=\"300\""),
+        ),
+        (
+            "and a role that is held",
+            all((gold(), role("clerk").unwrap())),
+            bronze(),
+            401,
+            step_up(", acr_values=\"gold silver\""),
+        ),
+        ("and a role that is not", all((gold(), role("boss").unwrap())), bronze(), 403, None),
+        ("and a scope that is not", all((gold(), scope("a").unwrap())), bronze(), 403, None),
+        ("or a role that is held", any((gold(), role("clerk").unwrap())), bronze(), 200, None),
+        ("turned around", not(gold()), bronze().acr("gold"), 403, None),
+    ];
+    for (name, requirement, who, status, challenge) in rows {
+        let stack =
+            Stack::builder().clock(Still).tls(TlsLayer::require()).authenticate(test_authenticator(who.build()));
+        let stack = stack.route("GET /x", require(requirement)).build().unwrap();
+        let response = send(&stack.protect(Probe::default()), get("/x")).await;
+        assert_eq!(response.status(), status, "{name}");
+        let sent = response.headers().get(header::WWW_AUTHENTICATE).map(|value| value.to_str().unwrap().to_owned());
+        assert_eq!(sent, challenge, "{name}");
+    }
+}
+
+#[derive(Debug)]
+struct OwnPage;
+
+impl RejectionRenderer for OwnPage {
+    fn render(&self, _: &Rejection, _: &RenderRequest) -> Option<Rendered> {
+        Some(Rendered::new(header::HeaderValue::from_static("text/html"), "<h1>Nothing here</h1>"))
+    }
+}
+
+/// Everything that a client can see of an answer.
+async fn seen(response: Response<Body>) -> (u16, Vec<(String, String)>, String) {
+    let (status, headers) = (response.status().as_u16(), response.headers().clone());
+    let headers = headers.iter().map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned()));
+    let headers = headers.collect();
+    (status, headers, text(response).await)
+}
+
+#[tokio::test]
+async fn what_is_hidden_looks_like_what_is_not_there() {
+    let router = || {
+        let fallback = async || Rejection::new(RejectionKind::NotFound, "no such route");
+        Router::new().route("/secret", routing::get(async || "secret")).fallback(fallback)
+    };
+    let builder = || {
+        Stack::builder()
+            .clock(Still)
+            .tls(TlsLayer::require())
+            .authenticate(test_scheme())
+            .route("GET /secret", require(role("manager").unwrap()).hide())
+            .route("GET /scoped", require(scope("none").unwrap()).hide())
+            .route("GET /strong", require(acr(["gold"]).unwrap()).hide())
+            .route("GET /denied", deny().hide())
+            .route("GET /nothing", require(authenticated()))
+            .fallback(deny().hide())
+    };
+    for (name, stack) in [("the details", builder()), ("a page of one's own", builder().not_found(OwnPage))] {
+        let app = stack.build().unwrap().protect(router());
+        let ask = async |who: &str, path: &str| {
+            let request =
+                if who.is_empty() { get(path) } else { with(get(path), "authorization", &format!("Test {who}")) };
+            app.clone().oneshot(request.map(|()| Body::empty())).await.unwrap()
+        };
+        let without_id = |(status, headers, body): (u16, Vec<_>, String)| {
+            // Each request has an id of its own; nothing else may differ.
+            let body = body.split("\"request_id\"").next().unwrap_or_default().to_owned();
+            (status, headers, body)
+        };
+        let nothing = without_id(seen(ask("alice", "/nothing").await).await);
+        assert_eq!(nothing.0, 404, "{name}");
+        for path in ["/secret", "/scoped", "/strong", "/denied", "/unknown"] {
+            assert_eq!(without_id(seen(ask("alice", path).await).await), nothing, "{name}, {path}");
+            assert_eq!(ask("", path).await.status(), 401, "{name}, {path}: the anonymous are asked who they are");
+        }
+        let mut post = with(get("/secret"), "authorization", "Test boss").map(|()| Body::empty());
+        *post.method_mut() = http::Method::POST;
+        assert_eq!(without_id(seen(app.clone().oneshot(post).await.unwrap()).await), nothing, "{name}: another method");
+        assert_eq!(text(ask("boss", "/secret").await).await, "secret", "{name}");
+        assert_eq!(nothing.2.contains("Nothing here"), name.starts_with("a page"), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn layers_by_hand_hide_as_well() {
+    let guard = require(role("boss").unwrap()).hide();
+    assert_eq!(guard.to_string(), "role boss, hidden");
+    let layers = ServiceBuilder::new().layer(ProblemLayer::new().not_found(OwnPage)).layer(authn(alice().build()));
+    let response = send(&layers.layer(guard).service(Probe::default()), get("/x")).await;
+    assert_eq!(response.status(), 404);
+    assert!(text(response).await.contains("Nothing here"));
+    let other = ServiceBuilder::new().layer(ProblemLayer::with_renderer(ProblemDetails::new()).not_found(OwnPage));
+    let response = send(
+        &other.layer(authn(alice().build())).layer(require(role("boss").unwrap())).service(Probe::default()),
+        get("/x"),
+    )
+    .await;
+    assert_eq!(response.status(), 403);
+    assert!(!text(response).await.contains("Nothing here"));
+}
+
+#[tokio::test]
+async fn the_authorizer_hides_as_well() {
+    let handler = async |request: Request<()>| {
+        let authz = Authorizer::of(request.extensions()).unwrap();
+        assert_eq!(kind(authz.check("no", None).await), RejectionKind::Forbidden);
+        assert_eq!(kind(authz.hiding().check("no", None).await), RejectionKind::NotFound);
+        Ok::<_, Infallible>(Response::<String>::default())
+    };
+    let guard = require(authenticated()).with_policy(Listening::default());
+    let app = ServiceBuilder::new().layer(authn(alice().build())).layer(guard).service_fn(handler);
+    assert_eq!(send(&app, get("/x")).await.status(), 200);
+}
+
+#[test]
+fn a_stack_finds_rules_about_things_that_are_not_in_the_path() {
+    let build = |line: &str, guard: GuardLayer| {
+        let stack = Stack::builder().tls(TlsLayer::require()).authenticate(test_scheme()).route(line, guard);
+        stack.build().map_err(|error| error.to_string())
+    };
+    let order = |id: &str| -> ResourceSource { from_path("order", id).unwrap() };
+    for (name, line, guard, expected) in [
+        ("no parameter", "GET /orders", require(owner()).on(order("{id}")), "names a thing by {id}"),
+        ("another parameter", "GET /orders/{number}", require(owner()).on(order("{id}")), "names a thing by {id}"),
+        ("the tenant's", "GET /orders/{id}", require(owner()).on(order("{id}").in_tenant("{t}").unwrap()), "by {t}"),
+        ("no thing", "GET /orders/{id}", require(any((owner(), authenticated()))), "add .on(..)"),
+    ] {
+        let error = build(line, guard).unwrap_err();
+        assert!(error.starts_with(&format!("route: {line}")) && error.contains(expected), "{name}: {error}");
+    }
+    assert!(build("GET /t/{t}/x-{id}", require(owner()).on(order("{id}").in_tenant("{t}").unwrap())).is_ok());
+    assert!(build("GET /files/{*id}", require(owner()).on(order("{id}"))).is_ok());
+    let fallback = Stack::builder().tls(TlsLayer::require()).authenticate(test_scheme());
+    assert!(fallback.fallback(require(owner()).on(order("{id}"))).build().is_err());
+    for bad in ["", "{", "{}", "a}b"] {
+        assert!(from_path("order", bad).is_err() && order("{id}").in_tenant(bad).is_err(), "{bad:?}");
+    }
+    assert!(from_path("", "{id}").is_err());
+    assert!(from_head("x", |_, _| None).in_tenant("{t}").is_err());
+}
+
+/// Obliges to mask, and advises to tell.
+#[derive(Debug)]
+struct Masking;
+
+#[async_trait]
+impl PolicyBackend for Masking {
+    fn name(&self) -> &'static str {
+        "masking"
+    }
+
+    async fn decide(&self, query: &AccessQuery<'_>) -> Verdict {
+        tokio::task::yield_now().await;
+        let mask = Directive::new("mask").with("fields", vec!["email"]);
+        match query.resource().map(Resource::id) {
+            Some("undecided") => Verdict::cannot_decide("away"),
+            Some("no") => Verdict::deny("no").obliging("never"),
+            Some("plain") => Verdict::allow(),
+            _ if query.attribute("urgent").is_some() => Verdict::allow().advising("hurry"),
+            _ => Verdict::allow().obliging(mask).advising("tell"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn obligations_and_advice_reach_the_handler() {
+    let handler = async |request: Request<()>| {
+        let context = SecurityContext::of(request.extensions()).unwrap();
+        let [mask] = &context.obligations()[..] else { panic!("one obligation: {:?}", context.obligations()) };
+        assert_eq!(mask.parameter("fields"), Some(&serde_json::json!(["email"])));
+        assert_eq!(context.advice(), ["tell".into()]);
+        let authz = Authorizer::of(request.extensions()).unwrap();
+        let thing = |id: &str| Resource::new("thing", id);
+        assert_eq!(kind(authz.check("read", &thing("x")).await), RejectionKind::Misconfigured, "nobody fulfils it");
+        let masking = authz.clone().fulfilling(["mask"]);
+        let permit = masking.check("read", &thing("x")).await.unwrap();
+        assert_eq!(permit.obligation("mask").unwrap().to_string(), r#"mask {"fields":["email"]}"#);
+        assert!(permit.obligation("other").is_none() && permit.advice().len() == 1);
+        let urgent = authz.clone().with_attributes(Attributes::new().with("urgent", true));
+        assert_eq!(urgent.check("read", None).await.unwrap().advice(), ["hurry".into()]);
+
+        assert_eq!(masking.check_all("read", &[thing("a"), thing("plain")]).await.unwrap().len(), 2);
+        assert!(masking.check_all("read", &[]).await.unwrap().is_empty());
+        for (things, expected) in [
+            (&["a", "no"][..], RejectionKind::Forbidden),
+            (&["undecided", "a"], RejectionKind::Unavailable),
+            (&["undecided", "no"], RejectionKind::Forbidden),
+            (&["no", "undecided"], RejectionKind::Forbidden),
+        ] {
+            let things: Vec<Resource> = things.iter().map(|id| thing(id)).collect();
+            assert_eq!(kind(masking.check_all("read", &things).await), expected, "{things:?}");
+        }
+        let ids = |ids: &[&'static str]| ids.to_vec();
+        assert_eq!(masking.filter("read", ids(&["a", "no", "plain"]), |id| thing(id)).await.unwrap(), ["a", "plain"]);
+        assert_eq!(authz.filter("read", ids(&["a", "no", "plain"]), |id| thing(id)).await.unwrap(), ["plain"]);
+        assert_eq!(
+            kind(masking.filter("read", ids(&["a", "undecided"]), |id| thing(id)).await),
+            RejectionKind::Unavailable
+        );
+        Ok::<_, Infallible>(Response::<String>::default())
+    };
+    let guard = require(policy("read").unwrap()).with_policy(Masking).fulfilling(["mask"]);
+    let app = ServiceBuilder::new().layer(authn(alice().build())).layer(guard).service_fn(handler);
+    assert_eq!(send(&app, get("/x")).await.status(), 200);
+}
+
+#[tokio::test]
+async fn public_routes_stay_public() {
+    let stack = Stack::builder().tls(TlsLayer::require()).authenticate(test_scheme()).route("GET /x", public().hide());
+    assert_eq!(send(&stack.build().unwrap().protect(Probe::default()), get("/x")).await.status(), 200);
+}
+
+/// Answers for fewer things than it was asked about.
+#[derive(Debug)]
+struct Forgetful;
+
+#[async_trait]
+impl PolicyBackend for Forgetful {
+    fn name(&self) -> &'static str {
+        "forgetful"
+    }
+
+    async fn decide(&self, _: &AccessQuery<'_>) -> Verdict {
+        Verdict::allow()
+    }
+
+    async fn decide_all(&self, queries: &[AccessQuery<'_>]) -> Vec<Verdict> {
+        vec![Verdict::allow(); queries.len() - 1]
+    }
+}
+
+#[tokio::test]
+async fn a_batch_with_a_hole_decides_nothing() {
+    let handler = async |request: Request<()>| {
+        let authz = Authorizer::of(request.extensions()).unwrap();
+        let things = [Resource::new("a", 1), Resource::new("a", 2)];
+        let rejection = authz.check_all("read", &things).await.unwrap_err();
+        assert_eq!(rejection.kind(), RejectionKind::Unavailable);
+        assert!(authz.filter("read", things.to_vec(), Clone::clone).await.is_err());
+        Ok::<_, Infallible>(Response::<String>::default())
+    };
+    let guard = require(authenticated()).with_policy(Forgetful);
+    let app = ServiceBuilder::new().layer(authn(alice().build())).layer(guard).service_fn(handler);
+    assert_eq!(send(&app, get("/x")).await.status(), 200);
+}
+
+#[tokio::test]
+async fn the_handlers_question_carries_the_route() {
+    let heard = std::sync::Arc::new(Listening::default());
+    let ask = async |authz: Authorizer| authz.check("yes", &Resource::new("order", 1)).await.map(|_| "done");
+    let inner = Router::new().route("/orders/{id}", routing::get(ask));
+    let guard = require(authenticated()).with_policy(std::sync::Arc::clone(&heard));
+    let router = Router::new().nest("/api", inner).layer(guard).layer(authn(alice().build()));
+    let response = router.oneshot(get("/api/orders/7").map(|()| Body::empty())).await.unwrap();
+    assert_eq!(response.status(), 200);
+    assert_eq!(*heard.0.lock().unwrap(), ["yes /api/orders/{id} order 1 -"]);
+}
