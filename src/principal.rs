@@ -5,6 +5,8 @@
     allow(dead_code, reason = "only the cache of tokens finds principals again")
 )]
 mod kept;
+#[cfg(feature = "rbac")]
+mod known;
 mod read;
 mod texts;
 
@@ -15,6 +17,8 @@ use triomphe::ThinArc;
 
 pub(crate) use kept::Terms;
 use kept::Word;
+#[cfg(feature = "rbac")]
+use known::KnownRoles;
 use read::ReadClaims;
 use texts::Span;
 pub use texts::Texts;
@@ -307,33 +311,11 @@ impl Principal {
         self.facts().read.get_or_keep(|| self.claims())
     }
 
-    /// Where a policy has the roles that it knows, looked up once for each policy that runs and remembered with its number: a
-    /// newer policy has another, and what was remembered for an older one does not count. Numbers must be unique in the process.
-    /// The first four policies are remembered; `None` for others, which look again.
+    /// Where a policy has the roles that it knows: looked up once for each policy, by its number; see [`KnownRoles`].
     #[cfg(feature = "rbac")]
     #[inline]
     pub(crate) fn known_roles(&self, policy: u64, find: impl Fn(&str) -> Option<usize>) -> Option<&[usize]> {
-        match self.facts().known.0.get() {
-            Some(known) if known.policy == policy => Some(&known.positions),
-            Some(_) | None => self.known_roles_further_on(policy, find),
-        }
-    }
-
-    #[cfg(feature = "rbac")]
-    #[cold]
-    fn known_roles_further_on(&self, policy: u64, find: impl Fn(&str) -> Option<usize>) -> Option<&[usize]> {
-        let mut place = &self.facts().known;
-        for _ in 0..MAX_POLICIES {
-            let known = place.0.get_or_init(|| {
-                let positions = self.roles().filter_map(&find).collect();
-                Box::new(Known { policy, positions, next: KnownRoles::default() })
-            });
-            if known.policy == policy {
-                return Some(&known.positions);
-            }
-            place = &known.next;
-        }
-        None
+        self.facts().known.get_or_keep(policy, || self.roles().filter_map(&find).collect())
     }
 
     /// Whether issuer and subject are the same.
@@ -389,30 +371,6 @@ impl PartialEq for Principal {
 }
 
 impl Eq for Principal {}
-
-/// The most policies whose positions of roles are remembered.
-#[cfg(feature = "rbac")]
-const MAX_POLICIES: usize = 4;
-
-/// What policies know of the roles, each policy at most once: a list that only grows. As with [`ReadClaims`], it is no part of
-/// what a principal is.
-#[cfg(feature = "rbac")]
-#[derive(Default)]
-struct KnownRoles(OnceLock<Box<Known>>);
-
-#[cfg(feature = "rbac")]
-struct Known {
-    policy: u64,
-    positions: Box<[usize]>,
-    next: KnownRoles,
-}
-
-#[cfg(feature = "rbac")]
-impl Clone for KnownRoles {
-    fn clone(&self) -> Self {
-        Self::default()
-    }
-}
 
 impl fmt::Debug for Principal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -621,7 +579,7 @@ mod tests {
         assert_eq!(ask(5), None, "who is not remembered looks again");
         assert_eq!(looked.get(), 12);
         let copy = alice.clone_with(|builder| builder);
-        assert!(copy == alice && copy.facts().known.0.get().is_none());
+        assert!(copy == alice && !copy.facts().known.has_any());
     }
 
     #[test]

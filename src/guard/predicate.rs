@@ -182,7 +182,7 @@ pub fn during(hours: Hours) -> Requirement {
 pub fn amr(method: &str) -> Result<Requirement, ConfigError> {
     let method = named_printable("amr", method)?;
     Ok(Predicate::requirement(format!("amr {method}"), false, move |query| {
-        allow_if(query.subject().methods().iter().any(|used| **used == *method))
+        allow_if(query.subject().methods().contains(&method))
     }))
 }
 

@@ -19,7 +19,7 @@ use crate::{
     problem::{RenderRequest, render_into, render_rejection},
     rejection::Rejection,
     stack::{
-        stages::{Memos, Progress, Refusal, Stages},
+        stages::{Memos, Progress, Stages},
         table::RouteTable,
     },
 };

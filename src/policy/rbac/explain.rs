@@ -21,7 +21,7 @@ pub(super) fn steps(table: &Table, query: &AccessQuery<'_>) -> Vec<String> {
     {
         steps.push(format!("the thing is of tenant {owning}, the principal of tenant {asking}"));
     }
-    for unknown in subject.roles().iter().filter(|role| !table.role_positions.contains_key(&***role)) {
+    for unknown in subject.roles().iter().filter(|role| !table.role_positions.contains_key(*role)) {
         steps.push(format!("role {unknown:?} of the credential is not in the policy"));
     }
     for role in table.roles_of(subject, query.resource()) {
