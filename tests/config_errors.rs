@@ -132,10 +132,15 @@ fn roles_and_permissions() {
         row(
             "unknown permission in the file",
             changed(grants, r#"grants = ["orders:write"]"#),
-            "roles.clerk.grants",
+            "line 5: roles.clerk.grants",
             r#""orders:write""#,
         ),
-        row("unknown role in the file", changed(grants, r#"inherits = ["boss"]"#), "roles.clerk.inherits", r#""boss""#),
+        row(
+            "unknown role in the file",
+            changed(grants, r#"inherits = ["boss"]"#),
+            "line 5: roles.clerk.inherits",
+            r#""boss""#,
+        ),
     ]);
 }
 

@@ -48,6 +48,32 @@ async fn rbac_conforms_alone_and_behind_pointers() {
 }
 
 #[tokio::test]
+async fn rbac_conforms_after_a_reload_and_with_all_that_a_policy_can_say() {
+    let policy = rbac();
+    let full = r#"{
+        "version": "2", "permissions": ["orders:read", "orders:cancel"],
+        "roles": { "clerk": { "grants": ["*:read"] }, "auditor": { "denies": ["orders:*"] }, "boss": { "grants": ["*"] } },
+        "exclusive": [{ "name": "eyes", "roles": ["boss", "clerk"] }],
+        "assignments": [
+            { "issuer": "https://id.example.com", "subject": "carol", "roles": ["boss"] },
+            { "issuer": "https://id.example.com", "subject": "dan", "tenant": "acme", "roles": ["boss"] }
+        ]
+    }"#;
+    policy.replace_with_json(full).unwrap();
+    policy_backend(&policy, fixture()).await;
+    let cancel = |subject: &str, roles: &[&str]| PolicyQuestion::new(principal(subject, roles), "orders:cancel");
+    let of_acme = |question: PolicyQuestion| question.on(Resource::new("order", 1).in_tenant("acme"));
+    for (allowed, denied) in [
+        (cancel("carol", &[]), cancel("dan", &[])),
+        (of_acme(cancel("dan", &[])), of_acme(cancel("erin", &[]))),
+        (cancel("erin", &["boss"]), cancel("erin", &["boss", "clerk"])),
+        (cancel("erin", &["boss"]), cancel("erin", &["boss", "auditor"])),
+    ] {
+        policy_backend(&policy, PolicyFixture::new(allowed, denied)).await;
+    }
+}
+
+#[tokio::test]
 async fn rbac_conforms_on_owned_things() {
     let own = Resource::new("order", 1).owned_by("https://id.example.com", "alice");
     let cancel = |subject: &str| PolicyQuestion::new(principal(subject, &["clerk"]), "orders:cancel").on(own.clone());

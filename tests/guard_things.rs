@@ -510,3 +510,32 @@ async fn the_handlers_question_carries_the_route() {
     assert_eq!(response.status(), 200);
     assert_eq!(*heard.0.lock().unwrap(), ["yes /api/orders/{id} order 1 -"]);
 }
+
+/// A stack matches the path that it sees: stripped, if it stands inside a nest. A guard inside it goes by the router's.
+#[tokio::test]
+async fn stacks_and_guards_inside_nests_find_the_thing() {
+    let order = || from_path("order", "{id}").unwrap();
+    for (name, stack_line, nested) in
+        [("the stack inside the nest", "GET /orders/{id}", true), ("outside", "GET /api/orders/{id}", false)]
+    {
+        let heard = std::sync::Arc::new(Listening::default());
+        let stack = Stack::builder()
+            .tls(TlsLayer::require())
+            .authenticate(test_scheme())
+            .policy(std::sync::Arc::clone(&heard))
+            .route(stack_line, require(policy("yes").unwrap()).on(order()))
+            .build()
+            .unwrap();
+        let guard = || require(policy("yes").unwrap()).on(order());
+        let inner = Router::new().route("/orders/{id}", routing::get(async || "handler").layer(guard()));
+        let request = with(get("/api/orders/7"), "authorization", "Test alice").map(|()| Body::empty());
+        let response = if nested {
+            Router::new().nest_service("/api", stack.protect(inner)).oneshot(request).await.unwrap()
+        } else {
+            stack.protect(Router::new().nest("/api", inner)).oneshot(request).await.unwrap()
+        };
+        assert_eq!(response.status(), 200, "{name}");
+        let heard = heard.0.lock().unwrap();
+        assert!(heard.len() == 2 && heard.iter().all(|heard| heard.ends_with("order 7 -")), "{name}: {heard:?}");
+    }
+}

@@ -17,7 +17,7 @@ use crate::{
         predicate::Strength,
         requirement::{Node, Requirement},
         resource::{NoResource, ResourceSource},
-        route::{self, Params},
+        route::{self, MatchedBy, Params},
     },
     head::RequestHead,
     now::Now,
@@ -220,11 +220,16 @@ impl GuardLayer {
     }
 
     /// The thing that the request is about, if this guard names one.
-    fn resource(&self, head: &RequestHead<'_>, envelope: &mut Envelope) -> Result<Option<Resource>, Rejection> {
+    fn resource(
+        &self,
+        head: &RequestHead<'_>,
+        by: MatchedBy,
+        envelope: &mut Envelope,
+    ) -> Result<Option<Resource>, Rejection> {
         if !envelope.has_run(Stage::Authentication) {
             return Err(misordered("no authentication outside the guard: add an AuthnLayer outside it"));
         }
-        let template = route::template(head, envelope);
+        let template = route::template(head, by, envelope);
         if envelope.route.is_none() {
             envelope.route.clone_from(&template);
         }
@@ -236,7 +241,7 @@ impl GuardLayer {
             };
         };
         envelope.authenticated()?;
-        let params = template.as_deref().map(|template| Params::of(template, route::path(head))).transpose();
+        let params = template.as_deref().map(|template| Params::of(template, route::path(head, by))).transpose();
         let found = params.and_then(|params| source.read(head, params.as_ref()));
         found.map(Some).map_err(|why| match why {
             NoResource::WrongRoute => misordered(
@@ -301,6 +306,44 @@ impl GuardLayer {
             Answer { decision: Decision::Deny, .. } => refuse(RejectionKind::Forbidden, "does not meet"),
         }
     }
+
+    /// Decides, if the answer is in memory.
+    pub(super) fn ask_now(
+        &self,
+        head: &RequestHead<'_>,
+        by: MatchedBy,
+        envelope: &mut Envelope,
+    ) -> Now<Result<(), Rejection>> {
+        let resource = match self.resource(head, by, envelope) {
+            Ok(resource) => resource,
+            Err(rejection) => return Now::Known(Err(rejection)),
+        };
+        let (ask, trail) = match self.open(*head, resource.as_ref(), envelope) {
+            Ok(opened) => opened,
+            Err(rejection) => return Now::Known(Err(rejection)),
+        };
+        let mark = trail.mark();
+        match evaluate::decide_now(self.shared.requirement.node(), &ask, trail, true) {
+            Now::Known(answer) => Now::Known(answer.and_then(|answer| self.conclude(answer, trail))),
+            Now::Wait => {
+                trail.rewind(mark);
+                Now::Wait
+            }
+        }
+    }
+
+    /// Decides what [`ask_now`](Self::ask_now) could not.
+    pub(super) async fn ask(
+        &self,
+        head: RequestHead<'_>,
+        by: MatchedBy,
+        envelope: &mut Envelope,
+    ) -> Result<(), Rejection> {
+        let resource = self.resource(&head, by, envelope)?;
+        let (ask, trail) = self.open(head, resource.as_ref(), envelope)?;
+        let answer = evaluate::decide(self.shared.requirement.node(), &ask, trail, true).await?;
+        self.conclude(answer, trail)
+    }
 }
 
 impl<S> Layer<S> for GuardLayer {
@@ -319,29 +362,11 @@ impl Step for GuardLayer {
     }
 
     fn decide_now(&self, head: &RequestHead<'_>, envelope: &mut Envelope) -> Now<Result<(), Rejection>> {
-        let resource = match self.resource(head, envelope) {
-            Ok(resource) => resource,
-            Err(rejection) => return Now::Known(Err(rejection)),
-        };
-        let (ask, trail) = match self.open(*head, resource.as_ref(), envelope) {
-            Ok(opened) => opened,
-            Err(rejection) => return Now::Known(Err(rejection)),
-        };
-        let mark = trail.mark();
-        match evaluate::decide_now(self.shared.requirement.node(), &ask, trail, true) {
-            Now::Known(answer) => Now::Known(answer.and_then(|answer| self.conclude(answer, trail))),
-            Now::Wait => {
-                trail.rewind(mark);
-                Now::Wait
-            }
-        }
+        self.ask_now(head, MatchedBy::Outside, envelope)
     }
 
     async fn decide(&self, head: RequestHead<'_>, envelope: &mut Envelope) -> Result<(), Rejection> {
-        let resource = self.resource(&head, envelope)?;
-        let (ask, trail) = self.open(head, resource.as_ref(), envelope)?;
-        let answer = evaluate::decide(self.shared.requirement.node(), &ask, trail, true).await?;
-        self.conclude(answer, trail)
+        self.ask(head, MatchedBy::Outside, envelope).await
     }
 }
 

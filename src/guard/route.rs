@@ -4,10 +4,23 @@ use std::{borrow::Cow, sync::Arc};
 
 use crate::{context::Envelope, error::ConfigError, guard::resource::NoResource, head::RequestHead, log};
 
-/// The template of the route that matched: what the router around the guard says, else what the stack's table says.
-pub(super) fn template(head: &RequestHead<'_>, envelope: &Envelope) -> Option<Arc<str>> {
+/// Who matched the route that a guard goes by.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum MatchedBy {
+    /// The table of the stack that asks the guard, on the path that the stack sees.
+    Table,
+    /// A router around the guard, or else the table of a stack outside.
+    Outside,
+}
+
+/// The template of the route that matched.
+pub(super) fn template(head: &RequestHead<'_>, by: MatchedBy, envelope: &Envelope) -> Option<Arc<str>> {
     let table = envelope.route.as_ref();
-    let Some(matched) = matched_path(head) else { return table.cloned() };
+    let matched = match by {
+        MatchedBy::Table => None,
+        MatchedBy::Outside => matched_path(head),
+    };
+    let Some(matched) = matched else { return table.cloned() };
     match table {
         Some(table) if **table == *matched => Some(Arc::clone(table)),
         Some(table) => {
@@ -33,13 +46,22 @@ const fn matched_path<'a>(_: &RequestHead<'a>) -> Option<&'a str> {
     None
 }
 
-/// The path as the client sent it: a nested router sees a part of it alone.
-pub(super) fn path<'a>(head: &RequestHead<'a>) -> &'a str {
-    #[cfg(feature = "axum")]
-    if let Some(axum::extract::OriginalUri(uri)) = head.extension() {
-        return uri.path();
+/// The path that was matched: a nested router sees a part of it alone.
+pub(super) fn path<'a>(head: &RequestHead<'a>, by: MatchedBy) -> &'a str {
+    match by {
+        MatchedBy::Table => head.path(),
+        MatchedBy::Outside => original_path(head).unwrap_or_else(|| head.path()),
     }
-    head.path()
+}
+
+#[cfg(feature = "axum")]
+fn original_path<'a>(head: &RequestHead<'a>) -> Option<&'a str> {
+    head.extension::<axum::extract::OriginalUri>().map(|original| original.0.path())
+}
+
+#[cfg(not(feature = "axum"))]
+const fn original_path<'a>(_: &RequestHead<'a>) -> Option<&'a str> {
+    None
 }
 
 /// The parameters of a path, decoded.

@@ -4,8 +4,7 @@ use std::fmt;
 use crate::policy::{Permission, Role};
 use crate::{
     context::{Envelope, Stage},
-    gate::Step,
-    guard::GuardLayer,
+    guard::{GuardLayer, route::MatchedBy},
     head::RequestHead,
     now::Now,
     policy::Verdict,
@@ -106,7 +105,7 @@ impl Rule {
     /// Decides, if the answer is in memory. The stack must have marked [`Stage::Authentication`] before.
     pub(crate) fn decide_now(&self, head: &RequestHead<'_>, envelope: &mut Envelope) -> Now<Result<(), Rejection>> {
         match &self.kind {
-            Kind::Require(guard) => guard.decide_now(head, envelope),
+            Kind::Require(guard) => guard.ask_now(head, MatchedBy::Table, envelope),
             Kind::Public => {
                 envelope.decided(DecisionFact::new("public", None, Verdict::allow()));
                 Now::Known(Ok(()))
@@ -118,7 +117,7 @@ impl Rule {
     /// Decides what [`decide_now`](Self::decide_now) could not.
     pub(crate) async fn decide(&self, head: RequestHead<'_>, envelope: &mut Envelope) -> Result<(), Rejection> {
         match &self.kind {
-            Kind::Require(guard) => guard.decide(head, envelope).await,
+            Kind::Require(guard) => guard.ask(head, MatchedBy::Table, envelope).await,
             Kind::Public | Kind::Deny { .. } => match self.decide_now(&head, envelope) {
                 Now::Known(answer) => answer,
                 Now::Wait => Err(Rejection::new(RejectionKind::Unavailable, "no answer")),
