@@ -96,7 +96,7 @@ fn the_principal() {
     let principal = identity.in_slot(Slot::Subject).unwrap();
     assert_eq!((principal.kind(), principal.credential()), (PrincipalKind::Service, "client_cert"));
     assert_eq!((principal.issuer(), principal.subject()), ("client-certificates", "billing.internal"));
-    assert_eq!(principal.roles(), ["clerk".into(), "auditor".into()]);
+    assert_eq!(principal.roles(), ["clerk", "auditor"]);
     assert_eq!(principal.expires_at(), Some(1_893_456_000));
     let id: Vec<u8> = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &issued.der).as_ref().to_vec();
     let id: String = id.iter().map(|byte| format!("{byte:02x}")).collect();
@@ -104,7 +104,7 @@ fn the_principal() {
 
     let spiffe = verified(&by_spiffe(), &client(&[], &[WEB])).unwrap();
     assert_eq!((spiffe.issuer(), spiffe.subject()), ("spiffe://prod.example", WEB));
-    assert_eq!(verified(&by_dns(), &client(&["a.batch.internal"], &[])).unwrap().roles(), ["batch".into()]);
+    assert_eq!(verified(&by_dns(), &client(&["a.batch.internal"], &[])).unwrap().roles(), ["batch"]);
 }
 
 #[test]
@@ -318,8 +318,11 @@ fn forwarded(peer: &str, scheme: &str, header: &HeaderName, values: &[&str]) -> 
     request
 }
 
-/// The headers of three proxies, and how each writes a certificate.
-fn headers() -> [(HeaderName, CertificateHeader, fn(&Issued) -> String); 3] {
+/// A field, how it is read, and how a proxy writes a certificate into it.
+type Forwarding = (HeaderName, CertificateHeader, fn(&Issued) -> String);
+
+/// The headers of three proxies.
+fn headers() -> [Forwarding; 3] {
     let nginx = HeaderName::from_static("x-ssl-client-cert");
     [
         (HeaderName::from_static("client-cert"), CertificateHeader::client_cert(), |issued| {
@@ -347,7 +350,8 @@ async fn a_trusted_proxy_forwards_what_it_verified() {
         let app = app(by_dns(), proxies);
         let (value, other) = (write(&good), write(&other));
         let (proxy, stranger) = ("10.0.12.7:1", "203.0.113.1:1");
-        let cases: [(&str, &str, &str, &[&str], &str, u64, u64); 7] = [
+        type Case<'a> = (&'a str, &'a str, &'a str, &'a [&'a str], &'a str, u64, u64);
+        let cases: [Case<'_>; 7] = [
             ("in order", proxy, "https", &[&value], "billing.internal/-", 0, 0),
             ("not on the list", proxy, "https", &[&other], "401", 0, 0),
             ("no certificate", proxy, "https", &[], "401", 0, 0),

@@ -376,7 +376,8 @@ async fn spoofing() {
         ("scheme and host", &[("x-forwarded-proto", "https"), ("x-forwarded-host", "evil.example")]),
         ("underscores", &[("x_forwarded_for", "127.0.0.1"), ("x_forwarded_proto", "https"), ("x_real_ip", "::1")]),
     ];
-    let own: [(&str, TrustedProxies, &[(&'static str, &str)]); 4] = [
+    type Case<'a> = (&'a str, TrustedProxies, &'a [(&'static str, &'a str)]);
+    let own: [Case<'_>; 4] = [
         (
             "X-Forwarded-For",
             TrustedProxies::x_forwarded(["10.0.12.0/24"]).unwrap(),

@@ -59,7 +59,8 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
         (None, Some(name)) => variable(&name)?,
         (None, None) => return Err(Failure::Usage("say --store or --store-env".to_owned())),
     };
-    let session = Session { store: store::open(&store, args.new).await?, at: SystemClock::new().now(), json: args.json };
+    let session =
+        Session { store: store::open(&store, args.new).await?, at: SystemClock::new().now(), json: args.json };
     match args.command {
         Command::Create(create) => session.create(create).await,
         Command::List(list) => session.list(list).await,

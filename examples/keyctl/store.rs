@@ -7,7 +7,8 @@ use portcullis::api_key::{ApiKeyAdmin, FileKeyStore, PostgresKeyStore, SqliteKey
 use crate::Failure;
 
 /// The forms that [`open`] knows.
-pub(crate) const HELP: &str = "Where the keys are: a file .db (SQLite), .toml or .json, or postgres://user@host/database";
+pub(crate) const HELP: &str =
+    "Where the keys are: a file .db (SQLite), .toml or .json, or postgres://user@host/database";
 
 /// Opens a store; makes a file that is not there only if that is wanted, since its name may be mistyped.
 pub(crate) async fn open(store: &str, make: bool) -> Result<Arc<dyn ApiKeyAdmin>, Failure> {
