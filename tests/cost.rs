@@ -13,6 +13,7 @@ use std::{
 
 use http::Request;
 use portcullis::{
+    ClientCertificate, Connection, TlsVersion,
     audit::AuditLayer,
     authn::AuthnLayer,
     evidence::{EvidenceLayer, TrustedProxies},
@@ -20,7 +21,7 @@ use portcullis::{
     policy::Rbac,
     rate_limit::{Quota, RateLimitLayer},
     stack::Stack,
-    tls::TlsLayer,
+    tls::{Hsts, TlsLayer},
 };
 use support::{Discard, Probe, get, person, with};
 use tower::{Layer, Service};
@@ -106,6 +107,45 @@ fn a_layer_allocates_the_context_and_nothing_else() {
         ),
     ];
     for (name, allocations) in seen {
+        assert!(allocations <= CONTEXT, "{name}: {allocations}");
+    }
+}
+
+/// Who is calling, over what, and whether that is enough: the facts are made with the connection, not with the request.
+#[test]
+fn transport_evidence_and_its_enforcement_allocate_nothing() {
+    let probe = Probe::default();
+    let tls = || {
+        let layer = TlsLayer::require().hsts(Hsts::one_year()).minimum_version(TlsVersion::Tls12);
+        layer.hosts(["api.example.com"]).unwrap()
+    };
+    let with_facts = || {
+        let mut request = with(get("/"), "host", "api.example.com");
+        let connection = Connection::tls("198.51.100.7:52100".parse().unwrap(), TlsVersion::Tls13)
+            .with_server_name("api.example.com")
+            .with_alpn(b"h2")
+            .with_client_certificate(ClientCertificate::from_der(b"a certificate"));
+        request.extensions_mut().insert(connection);
+        request
+    };
+    let proxied = || {
+        let mut request = with(get("/"), "host", "api.example.com");
+        request = with(request, "x-forwarded-for", "198.51.100.7, 10.0.12.9, 10.0.12.8");
+        request = with(request, "x-forwarded-proto", "https");
+        request.extensions_mut().insert(Connection::plain("10.0.12.7:40100".parse().unwrap()));
+        request
+    };
+    let x_forwarded = TrustedProxies::x_forwarded(["10.0.12.0/24"]).unwrap();
+    for (name, allocations) in [
+        (
+            "facts of the connection",
+            added(EvidenceLayer::new(TrustedProxies::none()).layer(tls().layer(probe.clone())), with_facts, &probe),
+        ),
+        (
+            "three hops of X-Forwarded-For",
+            added(EvidenceLayer::new(x_forwarded).layer(tls().layer(probe.clone())), proxied, &probe),
+        ),
+    ] {
         assert!(allocations <= CONTEXT, "{name}: {allocations}");
     }
 }

@@ -43,7 +43,8 @@ impl<'a> Host<'a> {
     /// §8.1.1). A name whose last label is a number counts as an address, as browsers read it so.
     pub(crate) fn is_local_or_literal(&self) -> bool {
         let name = self.name.strip_suffix('.').unwrap_or(self.name);
-        let last = name.rsplit('.').next().unwrap_or(name);
+        let last = name.bytes().rposition(|byte| byte == b'.').and_then(|dot| name.get(dot.saturating_add(1)..));
+        let last = last.unwrap_or(name);
         name.starts_with('[')
             || last.eq_ignore_ascii_case("localhost")
             || (!last.is_empty() && last.bytes().all(|byte| byte.is_ascii_digit()))

@@ -66,11 +66,17 @@ impl EvidenceLayer {
         let proxies = &self.shared.proxies;
         let connection = head.connection();
         let believed = connection.as_ref().and_then(|connection| proxies.believed(connection));
-        envelope.client = match (believed, connection) {
-            (Some(family), Some(connection)) => Some(self.through_proxy(family, &connection, head.headers(), envelope)),
-            (_, connection) => connection.map(ClientInfo::from_connection),
+        let strip = match (believed, connection) {
+            (Some(family), Some(connection)) => {
+                let (client, strip) = self.through_proxy(family, &connection, head.headers(), envelope);
+                envelope.client = Some(client);
+                strip
+            }
+            (_, connection) => {
+                envelope.client = connection.map(ClientInfo::from_connection);
+                Strip::needed(head.headers(), None, proxies)
+            }
         };
-        let strip = Strip::needed(head.headers(), believed, proxies);
         if strip != Strip::Nothing {
             proxies.count_removed();
             envelope.trail.flag(REMOVED);
@@ -85,10 +91,10 @@ impl EvidenceLayer {
         connection: &Connection,
         headers: &HeaderMap,
         envelope: &mut Envelope,
-    ) -> ClientInfo {
+    ) -> (ClientInfo, Strip) {
         let proxies = &self.shared.proxies;
         let peer = connection.peer().map(|peer| peer.ip().to_canonical());
-        let found = walk::walk(headers, peer, family, proxies);
+        let (found, strip) = walk::walk(headers, peer, family, proxies);
         let source = if found.malformed {
             proxies.count_malformed();
             envelope.trail.flag(MALFORMED);
@@ -97,7 +103,7 @@ impl EvidenceLayer {
             AddressSource::Proxy
         };
         let certificate = self.certificate(&found, headers, envelope);
-        ClientInfo::from_proxy(found.address, source, found.secure, found.host, certificate)
+        (ClientInfo::from_proxy(found.address, source, found.secure, found.host, certificate), strip)
     }
 
     #[cfg(not(feature = "client-cert"))]

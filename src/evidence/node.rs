@@ -56,20 +56,29 @@ impl Node {
 /// Four numbers without leading zeros, as std reads them, in a fraction of the time: most clients of most services are
 /// written so.
 fn ipv4(text: &[u8]) -> Option<Ipv4Addr> {
+    if !matches!(text.len(), 7..=15) {
+        return None;
+    }
     let (mut address, mut number, mut digits, mut dots) = (0_u32, 0_u32, 0_u32, 0_u32);
+    // A number of at most 15 digits: what wraps has too many, and is refused for that.
+    let is_number = |number: u32, digits: u32| match digits {
+        1 => true,
+        2 => number >= 10,
+        3 => matches!(number, 100..=255),
+        _ => false,
+    };
     for byte in text {
-        match byte {
-            b'0'..=b'9' if digits == 0 || (digits < 3 && number != 0) => {
-                number = number * 10 + u32::from(byte - b'0');
-                digits += 1;
-            }
-            b'.' if digits > 0 && dots < 3 && number < 256 => {
-                (address, number, digits, dots) = (address << 8 | number, 0, 0, dots + 1);
-            }
-            _ => return None,
+        let digit = byte.wrapping_sub(b'0');
+        if digit < 10 {
+            number = number.wrapping_mul(10).wrapping_add(u32::from(digit));
+            digits += 1;
+        } else if *byte == b'.' && is_number(number, digits) {
+            (address, number, digits, dots) = (address << 8 | number, 0, 0, dots + 1);
+        } else {
+            return None;
         }
     }
-    (dots == 3 && digits > 0 && number < 256).then(|| Ipv4Addr::from(address << 8 | number))
+    (dots == 3 && is_number(number, digits)).then(|| Ipv4Addr::from(address << 8 | number))
 }
 
 fn ipv6(text: &str) -> Option<Ipv6Addr> {
@@ -160,7 +169,7 @@ mod tests {
     }
     proptest! {
         #[test]
-        fn numbers_are_read_as_std_reads_them(text in r"(0|1|25|256|255|01|99|\.|:|x| ){0,9}", address in any::<[u8; 4]>()) {
+        fn numbers_are_read_as_std_reads_them(text in r"(0|1|25|256|255|01|001|99|4294967297|\.|\.|:|x| ){0,9}", address in any::<[u8; 4]>()) {
             prop_assert_eq!(ipv4(text.as_bytes()), text.parse().ok());
             let address = Ipv4Addr::from(address);
             prop_assert_eq!(ipv4(address.to_string().as_bytes()), Some(address));

@@ -41,7 +41,7 @@ pub(crate) fn any_forwarding(headers: &HeaderMap) -> bool {
     headers.keys().any(|name| matches!(Kind::of(name.as_str()), Some(Kind::Of(_) | Kind::Other)))
 }
 
-fn is_stray(name: &HeaderName, believed: Option<Family>, proxies: &TrustedProxies) -> bool {
+pub(super) fn is_stray(name: &HeaderName, believed: Option<Family>, proxies: &TrustedProxies) -> bool {
     if proxies.names_field(name) {
         return believed.is_none();
     }
@@ -70,6 +70,8 @@ impl Kind {
     /// Most names are told apart by their first byte.
     fn of(name: &str) -> Option<Self> {
         match name.as_bytes() {
+            // What most proxies write, before anything that takes longer.
+            b"x-forwarded-for" | b"x-forwarded-proto" | b"x-forwarded-host" => Some(Self::Of(Family::XForwarded)),
             [b'x', b'-' | b'_', rest @ ..] => Self::of_x(name, rest),
             b"forwarded" => Some(Self::Of(Family::Forwarded)),
             [b'c', rest @ ..] if begins(rest, "lient-cert") => Some(Self::Certificate),
@@ -84,7 +86,7 @@ impl Kind {
         match first {
             b'f' if is(rest, "forwarded-client-cert") => Some(Self::Certificate),
             b'f' if begins(rest, "forwarded") => {
-                let family = name.starts_with("x-forwarded-") && !name.contains('_');
+                let family = name.starts_with("x-forwarded-") && !name.as_bytes().contains(&b'_');
                 Some(if family { Self::Of(Family::XForwarded) } else { Self::Other })
             }
             b'r' if is(rest, "real-ip") => Some(Self::Other),

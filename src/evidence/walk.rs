@@ -4,14 +4,18 @@
 //! it meets trusted proxies; the first address that is none of them is the client's. What stands left of it was written by
 //! the client or by somebody who is not trusted, and is not looked at.
 
-use std::net::IpAddr;
+use std::{iter::Rev, net::IpAddr};
 
-use http::{HeaderMap, HeaderName, HeaderValue, header::GetAll};
+use http::{
+    HeaderMap, HeaderName, HeaderValue,
+    header::{GetAll, ValueIter},
+};
 
 use super::{
     forwarded,
     host::Host,
     node::{Node, is_secure_scheme},
+    strip::{Strip, is_stray},
     trust::{Family, TrustedProxies},
 };
 
@@ -21,9 +25,6 @@ const MAX_ELEMENTS: usize = 64;
 const MAX_BYTES: usize = 8 * 1024;
 
 const FORWARDED: HeaderName = http::header::FORWARDED;
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
 /// What the trusted proxies say about the client.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,24 +44,36 @@ impl Found {
     }
 }
 
-/// Walks from `peer`, which is a trusted proxy: an address, or a Unix socket.
-pub(super) fn walk(headers: &HeaderMap, peer: Option<IpAddr>, family: Family, proxies: &TrustedProxies) -> Found {
-    match (family, proxies.hops()) {
-        (Family::XForwarded, _) => x_forwarded(headers, peer, proxies),
+/// Walks from `peer`, which is a trusted proxy: an address, or a Unix socket. Says as well what must be removed.
+pub(super) fn walk(
+    headers: &HeaderMap,
+    peer: Option<IpAddr>,
+    family: Family,
+    proxies: &TrustedProxies,
+) -> (Found, Strip) {
+    let found = match (family, proxies.hops()) {
+        (Family::XForwarded, _) => {
+            let mut stray = false;
+            let lists = List::of_family(headers, |other| stray |= is_stray(other, Some(family), proxies));
+            let strip = if stray { Strip::AllBut(Some(family)) } else { Strip::Nothing };
+            return (x_forwarded(lists, peer, proxies), strip);
+        }
         (Family::Forwarded, None) => forwarded(headers, peer, proxies),
         (Family::Forwarded, Some(hops)) => forwarded_by_hops(headers, peer, hops),
         (Family::Address, _) => single_address(headers, peer, proxies),
-    }
+    };
+    (found, Strip::needed(headers, Some(family), proxies))
 }
 
-fn x_forwarded(headers: &HeaderMap, peer: Option<IpAddr>, proxies: &TrustedProxies) -> Found {
-    let Some(chain) = List::read(headers, &X_FORWARDED_FOR) else { return Found::malformed(peer) };
+fn x_forwarded(lists: [Option<List<'_>>; 3], peer: Option<IpAddr>, proxies: &TrustedProxies) -> Found {
+    let [chain, schemes, hosts] = lists;
+    let Some(chain) = chain else { return Found::malformed(peer) };
     let hops = proxies.hops();
     if hops.is_some_and(|hops| chain.len < hops) {
         return Found::malformed(peer);
     }
     let (mut address, mut position) = (peer, 0);
-    for (index, element) in chain.rightmost_first().enumerate() {
+    for (index, element) in chain.rightmost_first.enumerate() {
         position = index;
         // Whether whoever wrote the next element is trusted as well.
         let mut goes_on = hops.is_some_and(|hops| index.saturating_add(1) < hops);
@@ -76,11 +89,7 @@ fn x_forwarded(headers: &HeaderMap, peer: Option<IpAddr>, proxies: &TrustedProxi
             break;
         }
     }
-    let (Some(schemes), Some(hosts)) =
-        (List::read(headers, &X_FORWARDED_PROTO), List::read(headers, &X_FORWARDED_HOST))
-    else {
-        return Found::malformed(address);
-    };
+    let (Some(schemes), Some(hosts)) = (schemes, hosts) else { return Found::malformed(address) };
     Found {
         address,
         malformed: false,
@@ -117,39 +126,94 @@ fn single_address(headers: &HeaderMap, peer: Option<IpAddr>, proxies: &TrustedPr
 
 /// A list of comma-separated elements over all lines of a field, within bounds.
 struct List<'a> {
-    lines: GetAll<'a, HeaderValue>,
+    rightmost_first: Elements<'a>,
     len: usize,
 }
 
 impl<'a> List<'a> {
-    /// None if the list is longer than anything that proxies write.
-    fn read(headers: &'a HeaderMap, name: &HeaderName) -> Option<Self> {
-        let lines = headers.get_all(name);
+    /// `X-Forwarded-For`, `-Proto` and `-Host`, found in one pass: to look each of them up would take longer. None in place
+    /// of a list that is longer than anything that proxies write.
+    fn of_family(headers: &'a HeaderMap, mut other: impl FnMut(&HeaderName)) -> [Option<Self>; 3] {
+        let mut found = [const { Some(Self { rightmost_first: Elements { line: None, lines: None }, len: 0 }) }; 3];
+        for (name, value) in headers {
+            let [chain, schemes, hosts] = &mut found;
+            let list = match name.as_str() {
+                "x-forwarded-for" => chain,
+                "x-forwarded-proto" => schemes,
+                "x-forwarded-host" => hosts,
+                _ => {
+                    other(name);
+                    continue;
+                }
+            };
+            match list {
+                Some(List { len: 0, .. }) => *list = Self::of_line(value),
+                // Of a second line on, all of them are looked at anew.
+                Some(_) => *list = Self::of_lines(headers.get_all(name)),
+                None => {}
+            }
+        }
+        found
+    }
+
+    fn of_line(line: &'a HeaderValue) -> Option<Self> {
+        let len = elements_of(line)?;
+        (len <= MAX_ELEMENTS)
+            .then_some(Self { rightmost_first: Elements { line: Some(line.as_bytes()), lines: None }, len })
+    }
+
+    fn of_lines(lines: GetAll<'a, HeaderValue>) -> Option<Self> {
         let (mut bytes, mut len) = (0_usize, 0_usize);
         for line in &lines {
             bytes = bytes.saturating_add(line.len());
             if bytes > MAX_BYTES {
                 return None;
             }
-            let commas: usize = line.as_bytes().iter().map(|byte| usize::from(*byte == b',')).sum();
-            len = len.saturating_add(commas).saturating_add(1);
+            len = len.saturating_add(elements_of(line)?);
         }
-        (len <= MAX_ELEMENTS).then_some(Self { lines, len })
-    }
-
-    /// The elements from the last to the first, without white space around them.
-    fn rightmost_first(&self) -> impl Iterator<Item = &'a [u8]> {
-        let elements = self.lines.iter().rev().flat_map(|line| line.as_bytes().rsplit(|byte| *byte == b','));
-        elements.map(<[u8]>::trim_ascii)
+        (len <= MAX_ELEMENTS)
+            .then(|| Self { rightmost_first: Elements { line: None, lines: Some(lines.iter().rev()) }, len })
     }
 
     /// What the same hop said that wrote the element at `position` of the chain, counted from the right.
     ///
     /// A lone value was written by the outermost proxy and passed on by the others. A longer list has one element for
     /// each hop; one that is too short for this hop says nothing.
-    fn at(&self, position: usize) -> Option<&'a str> {
+    fn at(mut self, position: usize) -> Option<&'a str> {
         let position = if self.len == 1 { 0 } else { position };
-        std::str::from_utf8(self.rightmost_first().nth(position)?).ok()
+        std::str::from_utf8(self.rightmost_first.nth(position)?).ok()
+    }
+}
+
+/// How many elements a line has. None if it is too long.
+fn elements_of(line: &HeaderValue) -> Option<usize> {
+    let commas = line.as_bytes().iter().filter(|byte| **byte == b',').count();
+    (line.len() <= MAX_BYTES).then(|| commas.saturating_add(1))
+}
+
+/// Elements from the last to the first, without white space around them.
+struct Elements<'a> {
+    /// What is left of the line.
+    line: Option<&'a [u8]>,
+    lines: Option<Rev<ValueIter<'a, HeaderValue>>>,
+}
+
+impl<'a> Iterator for Elements<'a> {
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<&'a [u8]> {
+        let line = match self.line.take() {
+            Some(line) => line,
+            None => self.lines.as_mut()?.next()?.as_bytes(),
+        };
+        let element = match line.iter().rposition(|byte| *byte == b',').and_then(|comma| line.split_at_checked(comma)) {
+            Some((before, from_comma)) => {
+                self.line = Some(before);
+                from_comma.get(1..).unwrap_or_default()
+            }
+            None => line,
+        };
+        Some(element.trim_ascii())
     }
 }
 
@@ -265,7 +329,7 @@ mod tests {
     }
 
     fn found(family: Family, fields: &[(&'static str, &str)]) -> Found {
-        walk(&headers(fields), peer(), family, &proxies())
+        walk(&headers(fields), peer(), family, &proxies()).0
     }
 
     fn peer() -> Option<IpAddr> {
@@ -435,7 +499,7 @@ mod tests {
             Family::XForwarded => TrustedProxies::x_forwarded([PEER]),
             _ => TrustedProxies::forwarded([PEER]),
         };
-        let found = walk(&headers(fields), peer(), family, &proxies.unwrap().with_hops(hops).unwrap());
+        let (found, _) = walk(&headers(fields), peer(), family, &proxies.unwrap().with_hops(hops).unwrap());
         let address = found.address.unwrap().to_string();
         assert!(!found.malformed || (address == PEER && !found.secure), "{fields:?}");
         ((!found.malformed).then_some(address), found.secure)
@@ -500,7 +564,7 @@ mod tests {
         let proxies = TrustedProxies::address_header(name("x-real-ip"), [PEER]).unwrap();
         let proxies = proxies.with_scheme_header(name("x-scheme")).unwrap();
         let of = |fields: &[(&'static str, &str)]| {
-            let found = walk(&headers(fields), peer(), Family::Address, &proxies);
+            let (found, _) = walk(&headers(fields), peer(), Family::Address, &proxies);
             (found.address.unwrap().to_string(), found.malformed, found.secure)
         };
         let is = |address: &str, malformed, secure| (address.to_owned(), malformed, secure);
@@ -530,7 +594,7 @@ mod tests {
     fn a_unix_socket_has_no_address_to_fall_back_on() {
         let proxies = TrustedProxies::x_forwarded([PEER]).unwrap().and_unix_sockets();
         let of = |chain: &str| {
-            let found = walk(&headers(&[("x-forwarded-for", chain)]), None, Family::XForwarded, &proxies);
+            let (found, _) = walk(&headers(&[("x-forwarded-for", chain)]), None, Family::XForwarded, &proxies);
             (found.address.map(|address| address.to_string()), found.malformed)
         };
         assert_eq!(of("203.0.113.1, 198.51.100.7"), (Some("198.51.100.7".to_owned()), false));
@@ -571,14 +635,15 @@ mod tests {
 
         #[test]
         fn no_bytes_panic(lines in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..120), 0..4)) {
-            for (family, name) in [(Family::XForwarded, X_FORWARDED_FOR), (Family::XForwarded, X_FORWARDED_PROTO),
-                (Family::XForwarded, X_FORWARDED_HOST), (Family::Forwarded, FORWARDED)]
-            {
+            let x_forwarded = ["x-forwarded-for", "x-forwarded-proto", "x-forwarded-host"];
+            let x_forwarded = x_forwarded.map(|name| (Family::XForwarded, HeaderName::from_static(name)));
+            for (family, name) in x_forwarded.into_iter().chain([(Family::Forwarded, FORWARDED)]) {
                 let mut headers = HeaderMap::new();
                 for value in lines.iter().filter_map(|line| HeaderValue::from_bytes(line).ok()) {
                     headers.append(name.clone(), value);
                 }
-                let found = walk(&headers, peer(), family, &proxies());
+                let (found, strip) = walk(&headers, peer(), family, &proxies());
+                prop_assert_eq!(strip, Strip::Nothing);
                 prop_assert!(!(found.malformed && found.secure));
             }
         }
