@@ -313,12 +313,13 @@ async fn two_cookies_of_two_authenticators() {
 
 #[tokio::test]
 async fn a_device_and_a_cookie_together() {
-    let pair = || AuthnLayer::new(both(device(), with_cookie())).allow_anonymous();
+    let strict = || AuthnLayer::new(both(device(), with_cookie()));
+    let pair = || strict().allow_anonymous();
     let (good, bad) = (cookie(&good()), cookie("x"));
     let rows: [(&str, Request<()>, StatusCode, &str); 5] = [
         ("both", with(with(get("/"), "x-device", "1"), "cookie", &good), StatusCode::OK, "alice"),
         ("device and bad cookie", with(with(get("/"), "x-device", "1"), "cookie", &bad), StatusCode::UNAUTHORIZED, ""),
-        ("cookie alone", with(get("/"), "cookie", &good), StatusCode::UNAUTHORIZED, ""),
+        ("cookie alone, which came by itself", with(get("/"), "cookie", &good), StatusCode::OK, "-"),
         ("bad cookie alone", with(get("/"), "cookie", &bad), StatusCode::OK, "-"),
         ("bad device", with(with(get("/"), "x-device", "bad"), "cookie", &bad), StatusCode::UNAUTHORIZED, ""),
     ];
@@ -326,6 +327,12 @@ async fn a_device_and_a_cookie_together() {
         let (found, body, _) = through(pair(), request).await;
         assert_eq!((found, body.as_str()), (status, expected), "{name}");
     }
+    for (name, line) in [("cookie", &good), ("bad cookie", &bad)] {
+        let (found, ..) = through(strict(), with(get("/"), "cookie", line)).await;
+        assert_eq!(found, StatusCode::UNAUTHORIZED, "{name} alone, where an identity is needed");
+    }
+    let (found, ..) = through(strict(), with(get("/"), "x-device", "1")).await;
+    assert_eq!(found, StatusCode::UNAUTHORIZED, "device alone");
 }
 
 #[tokio::test]
