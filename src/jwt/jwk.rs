@@ -3,10 +3,7 @@
 
 use base64::Engine;
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve};
-use serde::{
-    Deserialize,
-    de::{IgnoredAny, MapAccess},
-};
+use serde::{Deserialize, de::IgnoredAny};
 use serde_json::value::RawValue;
 
 use crate::{
@@ -158,7 +155,7 @@ fn without_zeros(mut number: &[u8]) -> &[u8] {
 struct Skip;
 
 impl<'de> Members<'de> for Skip {
-    fn member<A: MapAccess<'de>>(&mut self, _: &str, value: Value<'_, 'de, A>) -> Result<(), A::Error> {
+    fn member(&mut self, _: &str, value: Value<'_, 'de>) -> Result<(), Refusal> {
         value.skip()
     }
 }
