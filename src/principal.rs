@@ -109,24 +109,18 @@ struct Facts {
     known: KnownRoles,
 }
 
-impl Principal {
-    /// Starts a principal: its kind, who vouches for it, its name there, and the credential that proved it (`jwt`,
-    /// `api_key`, or a lower-case word of your own).
-    pub fn builder(
-        kind: PrincipalKind,
-        issuer: impl Into<Arc<str>>,
-        subject: impl AsRef<str>,
-        credential: &'static str,
-    ) -> PrincipalBuilder {
-        let facts = Facts {
+impl Facts {
+    #[inline]
+    fn new(kind: PrincipalKind, issuer: Arc<str>, credential: &'static str, text: String) -> Self {
+        Self {
             terms: Terms::default(),
             key_len: 0,
             kind,
-            issuer: issuer.into(),
+            issuer,
             credential,
             auth_time: None,
             expires_at: None,
-            text: String::new(),
+            text,
             spans: Vec::new(),
             subject: Span::default(),
             credential_id: None,
@@ -141,8 +135,21 @@ impl Principal {
             read: ReadClaims::default(),
             #[cfg(feature = "rbac")]
             known: KnownRoles::default(),
-        };
-        let mut builder = PrincipalBuilder { facts, claims_at: 0 };
+        }
+    }
+}
+
+impl Principal {
+    /// Starts a principal: its kind, who vouches for it, its name there, and the credential that proved it (`jwt`,
+    /// `api_key`, or a lower-case word of your own).
+    pub fn builder(
+        kind: PrincipalKind,
+        issuer: impl Into<Arc<str>>,
+        subject: impl AsRef<str>,
+        credential: &'static str,
+    ) -> PrincipalBuilder {
+        let mut builder =
+            PrincipalBuilder { facts: Facts::new(kind, issuer.into(), credential, String::new()), claims_at: 0 };
         builder.facts.subject = builder.text(subject.as_ref());
         builder
     }
@@ -150,6 +157,7 @@ impl Principal {
     /// Starts a principal of whom claims, a JSON object, tell. What is given to the builder as a part of this very text is not
     /// written down again.
     #[cfg(any(feature = "jwt", feature = "jwt-pure-rust"))]
+    #[inline]
     pub(crate) fn of_claims(
         kind: PrincipalKind,
         issuer: Arc<str>,
@@ -157,11 +165,10 @@ impl Principal {
         credential: &'static str,
         claims: &str,
     ) -> PrincipalBuilder {
-        let mut builder = Self::builder(kind, issuer, "", credential);
-        builder.facts.text = claims.to_owned();
-        builder.facts.spans.reserve(8);
+        let facts = Facts::new(kind, issuer, credential, claims.to_owned());
+        let mut builder = PrincipalBuilder { facts, claims_at: claims.as_ptr().addr() };
         builder.facts.claims = Some(Span { start: 0, len: claims.len() });
-        builder.claims_at = claims.as_ptr().addr();
+        builder.facts.spans.reserve(8);
         builder.facts.subject = builder.text(subject);
         builder
     }

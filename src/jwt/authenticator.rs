@@ -218,7 +218,8 @@ impl Shared {
             None => token::read_header(token::text(token::decode(parts.header, &mut rest)?)?)?,
         };
         let claims_text = token::text(token::decode(parts.claims, &mut rest)?)?;
-        let claims = Claims::read(claims_text, &self.mapped)?;
+        let mut claims = Claims::default();
+        claims.read(claims_text, &self.mapped)?;
         // The issuer comes first, then its keys: keys are never pooled across issuers (RFC 8725 §3.8).
         let known = claims.iss.as_deref().and_then(|iss| self.routes.find(iss));
         let (issuer, profile, name) = known.ok_or(Refusal("iss is missing or not known"))?;

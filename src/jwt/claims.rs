@@ -2,12 +2,9 @@
 
 use std::{borrow::Cow, time::Duration};
 
-use serde::de::MapAccess;
-
 use crate::jwt::{
     Refusal,
-    date::Date,
-    json::{self, Members, Shape, Value},
+    json::{self, Found, Members, Shape, Value},
     path::Mapped,
 };
 
@@ -29,15 +26,13 @@ pub(super) struct Claims<'a> {
     /// A claim that only ID tokens have (OpenID Connect Core §2, §3.3.2.11).
     pub(super) of_id_token: bool,
     /// The claims that a profile maps, by their place.
-    mapped: Vec<(usize, Shape<'a>)>,
+    mapped: Found<'a>,
 }
 
 impl<'a> Claims<'a> {
     /// Reads the claims, and those that are mapped besides.
-    pub(super) fn read(text: &'a str, mapped: &Mapped) -> Result<Self, Refusal> {
-        let mut reading = Reading { claims: Self::default(), mapped };
-        json::read(text, &mut reading, Refusal("claims are not a JSON object"))?;
-        Ok(reading.claims)
+    pub(super) fn read(&mut self, text: &'a str, mapped: &Mapped) -> Result<(), Refusal> {
+        json::read(text, &mut Reading { claims: self, mapped }, Refusal("claims are not a JSON object"))
     }
 
     /// The value of the claim that is mapped to this place.
@@ -103,35 +98,34 @@ impl Registered {
     }
 }
 
-struct Reading<'a, 'n> {
-    claims: Claims<'a>,
-    mapped: &'n Mapped,
+struct Reading<'r, 'a> {
+    claims: &'r mut Claims<'a>,
+    mapped: &'r Mapped,
 }
 
-impl<'de> Members<'de> for Reading<'de, '_> {
-    fn member<A: MapAccess<'de>>(&mut self, name: &str, mut value: Value<'_, 'de, A>) -> Result<(), A::Error> {
-        let claims = &mut self.claims;
+impl<'de> Members<'de> for Reading<'_, 'de> {
+    fn member(&mut self, name: &str, value: Value<'_, 'de>) -> Result<(), Refusal> {
+        const NOT_METHODS: Refusal = Refusal("amr is not an array of strings");
+        let claims = &mut *self.claims;
         match name {
             "iss" => claims.iss = Some(value.text(Refusal("iss is not a string"))?),
             "sub" => claims.sub = Some(value.text(Refusal("sub is not a string"))?),
-            "aud" => claims.aud = Some(value.typed(Refusal("aud is neither a string nor an array of strings"))?),
-            "exp" => claims.exp = Some(value.typed::<Date>(Refusal("exp is not a date"))?.0),
-            "nbf" => claims.nbf = Some(value.typed::<Date>(Refusal("nbf is not a date"))?.0),
-            "iat" => claims.iat = Some(value.typed::<Date>(Refusal("iat is not a date"))?.0),
-            "auth_time" => {
-                claims.auth_time = Some(value.typed::<Date>(Refusal("auth_time is not a date"))?.0);
-            }
+            "aud" => claims.aud = Some(value.texts(Refusal("aud is neither a string nor an array of strings"))?),
+            "exp" => claims.exp = Some(value.date(Refusal("exp is not a date"))?),
+            "nbf" => claims.nbf = Some(value.date(Refusal("nbf is not a date"))?),
+            "iat" => claims.iat = Some(value.date(Refusal("iat is not a date"))?),
+            "auth_time" => claims.auth_time = Some(value.date(Refusal("auth_time is not a date"))?),
             "jti" => claims.jti = Some(value.text(Refusal("jti is not a string"))?),
             "azp" => claims.azp = Some(value.text(Refusal("azp is not a string"))?),
             "client_id" => claims.client_id = Some(value.text(Refusal("client_id is not a string"))?),
             "acr" => claims.acr = Some(value.text(Refusal("acr is not a string"))?),
-            "amr" => match value.typed(Refusal("amr is not an array of strings"))? {
+            "amr" => match value.texts(NOT_METHODS)? {
                 Shape::Texts(methods) => claims.amr = methods,
-                Shape::Text(_) | Shape::Other => return Err(value.refuse(Refusal("amr is not an array of strings"))),
+                Shape::Text(_) | Shape::Other => return Err(NOT_METHODS),
             },
-            "cnf" => return Err(value.refuse(Refusal("token is bound to a key (cnf), which is not checked here"))),
-            "events" => return Err(value.refuse(Refusal("a security event or logout token"))),
-            "token_introspection" => return Err(value.refuse(Refusal("an introspection response"))),
+            "cnf" => return Err(Refusal("token is bound to a key (cnf), which is not checked here")),
+            "events" => return Err(Refusal("a security event or logout token")),
+            "token_introspection" => return Err(Refusal("an introspection response")),
             "nonce" | "at_hash" | "c_hash" => {
                 claims.of_id_token = true;
                 return value.skip();
@@ -157,7 +151,8 @@ mod tests {
         {
             assert_eq!(mapped.place_of(&path).ok(), Some(place + 1));
         }
-        Claims::read(text, &mapped)
+        let mut claims = Claims::default();
+        claims.read(text, &mapped).map(|()| claims)
     }
 
     #[test]

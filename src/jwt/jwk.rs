@@ -3,10 +3,7 @@
 
 use base64::Engine;
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve};
-use serde::{
-    Deserialize,
-    de::{IgnoredAny, MapAccess},
-};
+use serde::{Deserialize, de::IgnoredAny};
 use serde_json::value::RawValue;
 
 use crate::{
@@ -174,7 +171,7 @@ fn without_zeros(mut number: &[u8]) -> &[u8] {
 struct Texts;
 
 impl<'de> Members<'de> for Texts {
-    fn member<A: MapAccess<'de>>(&mut self, name: &str, mut value: Value<'_, 'de, A>) -> Result<(), A::Error> {
+    fn member(&mut self, name: &str, value: Value<'_, 'de>) -> Result<(), Refusal> {
         match name {
             "kty" => value.text(Refusal("kty is not a string")).map(drop),
             "crv" => value.text(Refusal("crv is not a string")).map(drop),

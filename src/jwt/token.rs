@@ -6,7 +6,7 @@ use base64::{
     Engine,
     engine::{DecodePaddingMode, GeneralPurposeConfig},
 };
-use serde::de::MapAccess;
+use memchr::{memchr, memrchr};
 
 use crate::{
     credential::MAX_CREDENTIAL_LEN,
@@ -49,13 +49,16 @@ pub(super) fn split(token: &str) -> Result<Parts<'_>, Refusal> {
     if token.len() > MAX_CREDENTIAL_LEN {
         return Err(Refusal("token too long"));
     }
-    let parts = token.rsplit_once('.').and_then(|(signed, signature)| {
-        let (header, claims) = signed.split_once('.')?;
-        Some(Parts { signed, header, claims, signature })
+    let parts = memrchr(b'.', token.as_bytes()).and_then(|last| {
+        let (signed, signature) = (token.get(..last)?, token.get(last.saturating_add(1)..)?);
+        let first = memchr(b'.', signed.as_bytes())?;
+        Some(Parts { signed, header: signed.get(..first)?, claims: signed.get(first.saturating_add(1)..)?, signature })
     });
     match parts {
         Some(parts) if parts.header.len() > MAX_HEADER_LEN => Err(Refusal("token header too long")),
-        Some(parts) if parts.claims.contains('.') => Err(Refusal("token has more than three parts")),
+        Some(parts) if memchr(b'.', parts.claims.as_bytes()).is_some() => {
+            Err(Refusal("token has more than three parts"))
+        }
         Some(parts) if parts.header.is_empty() || parts.claims.is_empty() => Err(Refusal("token has an empty part")),
         Some(parts) if parts.signature.is_empty() => Err(Refusal("token has no signature")),
         Some(parts) => Ok(parts),
@@ -141,19 +144,19 @@ struct Fields<'a> {
 }
 
 impl<'de> Members<'de> for Fields<'de> {
-    fn member<A: MapAccess<'de>>(&mut self, name: &str, mut value: Value<'_, 'de, A>) -> Result<(), A::Error> {
+    fn member(&mut self, name: &str, value: Value<'_, 'de>) -> Result<(), Refusal> {
         match name {
             "alg" => self.algorithm = Some(value.text(Refusal("alg is not a string"))?),
             "kid" => self.key_id = Some(value.text(Refusal("kid is not a string"))?),
             "typ" => self.typ = Typ::of(&value.text(Refusal("typ is not a string"))?),
-            "crit" => return Err(value.refuse(Refusal("crit names an extension: none is understood"))),
-            "b64" => return Err(value.refuse(Refusal("b64 in the header: payload encodings are not taken"))),
-            "zip" | "enc" => return Err(value.refuse(Refusal("zip or enc in the header: not a signed token"))),
-            "jwk" => return Err(value.refuse(Refusal("the header brings its own key"))),
+            "crit" => return Err(Refusal("crit names an extension: none is understood")),
+            "b64" => return Err(Refusal("b64 in the header: payload encodings are not taken")),
+            "zip" | "enc" => return Err(Refusal("zip or enc in the header: not a signed token")),
+            "jwk" => return Err(Refusal("the header brings its own key")),
             "cty" => {
                 let cty = value.text(Refusal("cty is not a string"))?;
                 if Typ::of(&cty) == Typ::Jwt {
-                    return Err(value.refuse(Refusal("cty says that a token is nested inside")));
+                    return Err(Refusal("cty says that a token is nested inside"));
                 }
             }
             // `jku`, `x5u`, `x5c` among them: they never lead to a key.

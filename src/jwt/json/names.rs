@@ -2,83 +2,69 @@
 
 use std::borrow::Cow;
 
-/// Up to here names are compared by their marks, one with each other: faster than sorting.
+use smallvec::SmallVec;
+
+/// Up to here a name is compared with those before it, if it may be one of them. More are sorted in the end, so that an object
+/// of thousands of members stays cheap.
 const FEW: usize = 32;
 
+/// Up to here they need no memory of their own.
+const INLINE: usize = 16;
+
 #[derive(Default)]
-pub(super) struct Names<'de> {
-    names: Vec<Cow<'de, str>>,
-    /// Of each name something that tells it from most others.
-    marks: Vec<u32>,
+pub(super) struct Names<'de>(SmallVec<[Cow<'de, str>; INLINE]>);
+
+/// An object whose members are being read.
+pub(super) struct Object {
+    first: usize,
+    /// A bit for each name so far. Two names may have the same.
+    marks: u64,
 }
 
 impl<'de> Names<'de> {
-    pub(super) fn len(&self) -> usize {
-        self.names.len()
+    pub(super) fn open(&self) -> Object {
+        Object { first: self.0.len(), marks: 0 }
     }
 
+    /// Adds a name of the innermost object. True if it is known to stand twice; [`close`](Self::close) has the last word.
     #[inline(always)]
-    pub(super) fn push(&mut self, name: Cow<'de, str>) {
-        if self.names.capacity() == 0 {
-            self.names.reserve(FEW);
-            self.marks.reserve(FEW);
+    pub(super) fn add(&mut self, object: &mut Object, name: Cow<'de, str>) -> bool {
+        let mark = mark(name.as_bytes());
+        if object.marks & mark != 0
+            && let Some(known) = self.0.get(object.first..)
+            && known.len() <= FEW
+            && known.contains(&name)
+        {
+            return true;
         }
-        self.marks.push(mark(name.as_bytes()));
-        self.names.push(name);
-    }
-
-    pub(super) fn truncate(&mut self, len: usize) {
-        self.names.truncate(len);
-        self.marks.truncate(len);
-    }
-
-    /// Whether any name stands twice among those from `first` on. Their order is lost; they are many, and sorted so that
-    /// an object of thousands of members stays cheap.
-    pub(super) fn any_twice_from(&mut self, first: usize) -> bool {
-        let (Some(names), Some(marks)) = (self.names.get_mut(first..), self.marks.get(first..)) else { return false };
-        if names.len() > FEW {
-            names.sort_unstable();
-            return names.windows(2).any(|pair| matches!(pair, [one, other] if one == other));
-        }
-        let mut rest = marks;
-        let mut place = 0_usize;
-        while let Some((mark, others)) = rest.split_first() {
-            // No way out of the loop: so the processor compares many marks at once.
-            if others.iter().fold(false, |any, other| any | (other == mark)) && is_among(names, place) {
-                return true;
-            }
-            rest = others;
-            place = place.saturating_add(1);
-        }
+        object.marks |= mark;
+        self.0.push(name);
         false
     }
-}
 
-/// Whether the name at this place stands again behind it.
-fn is_among(names: &[Cow<'_, str>], place: usize) -> bool {
-    let mut rest = names.iter().skip(place);
-    let name = rest.next();
-    name.is_some_and(|name| rest.any(|other| other == name))
-}
-
-/// Length, and the first, middle and last byte.
-#[inline(always)]
-const fn mark(name: &[u8]) -> u32 {
-    match name {
-        [] => 0,
-        [only] => u32::from_le_bytes([1, *only, 0, 0]),
-        [first, .., last] => {
-            let middle = match name.split_at_checked(name.len() / 2) {
-                Some((_, [middle, ..])) => *middle,
-                Some((_, [])) | None => 0,
-            };
-            #[expect(
-                clippy::cast_possible_truncation,
-                reason = "names of the same length have the same lowest byte of it"
-            )]
-            u32::from_le_bytes([name.len() as u8, *first, middle, *last])
+    /// Takes the innermost object's names off. True if one stood twice.
+    pub(super) fn close(&mut self, object: Object) -> bool {
+        let mut twice = false;
+        if let Some(names) = self.0.get_mut(object.first..)
+            && names.len() > FEW
+        {
+            names.sort_unstable();
+            twice = names.windows(2).any(|pair| matches!(pair, [one, other] if one == other));
         }
+        self.0.truncate(object.first);
+        twice
     }
+}
+
+/// One bit, chosen by length and by the first, middle and last byte.
+#[inline(always)]
+fn mark(name: &[u8]) -> u64 {
+    let middle = name.get(name.len() / 2).copied().unwrap_or_default();
+    let (first, last) = (name.first().copied().unwrap_or_default(), name.last().copied().unwrap_or_default());
+    let [length, ..] = name.len().to_le_bytes();
+    // The upper bits of the product depend on all of them (Knuth's multiplicative hash).
+    let spread = u32::from_le_bytes([length, first, middle, last]).wrapping_mul(0x9e37_79b1);
+    1 << (spread >> 26)
 }
 
 #[cfg(test)]
@@ -89,14 +75,20 @@ mod tests {
 
     proptest! {
         #[test]
-        fn twice_is_told_however_many_there_are(names in proptest::collection::vec("[ab]{0,5}|[a-z]{300}", 0..60), outer in 0_usize..3) {
+        fn twice_is_told_however_many_there_are(
+            names in proptest::collection::vec("[ab]{0,5}|[a-z]{300}", 0..60),
+            outer in 0_usize..3,
+        ) {
             let mut kept = Names::default();
-            (0..outer).for_each(|_| kept.push("a".into()));
-            names.iter().for_each(|name| kept.push(name.as_str().into()));
+            let mut around = kept.open();
+            for name in ["a", "b", "aa"].into_iter().take(outer) {
+                prop_assert!(!kept.add(&mut around, name.into()));
+            }
+            let mut object = kept.open();
+            let known = names.iter().any(|name| kept.add(&mut object, name.as_str().into()));
             let distinct = names.iter().collect::<std::collections::HashSet<_>>().len();
-            prop_assert_eq!(kept.any_twice_from(outer), distinct < names.len());
-            kept.truncate(outer);
-            prop_assert_eq!(kept.len(), outer);
+            prop_assert_eq!(known || kept.close(object), distinct < names.len());
+            prop_assert!(known || kept.0.len() == outer);
         }
     }
 }

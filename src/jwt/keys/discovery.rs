@@ -6,7 +6,6 @@ use std::{
 };
 
 use async_trait::async_trait;
-use serde::de::MapAccess;
 
 use super::{
     endpoint::Endpoint,
@@ -143,7 +142,7 @@ struct Metadata<'a> {
 }
 
 impl<'de> Members<'de> for Metadata<'de> {
-    fn member<A: MapAccess<'de>>(&mut self, name: &str, mut value: Value<'_, 'de, A>) -> Result<(), A::Error> {
+    fn member(&mut self, name: &str, value: Value<'_, 'de>) -> Result<(), Refusal> {
         match name {
             "issuer" => self.issuer = Some(value.text(Refusal("issuer is not a string"))?),
             "jwks_uri" => self.jwks_uri = Some(value.text(Refusal("jwks_uri is not a string"))?),
