@@ -47,7 +47,7 @@ impl Fields {
     /// of `Retry-After`, and none where waiting does not help.
     pub(super) fn limit(&self, taken: &Taken) -> Option<HeaderValue> {
         let mut field = Cursor::new([0; LONGEST]);
-        field.write_all(self.starts.get(taken.quota())?).ok()?;
+        field.write_all(self.starts.get(taken.charge())?).ok()?;
         write_number(&mut field, taken.remaining().into())?;
         if let Some(seconds) = taken.reset_nanos().map(seconds_up).or_else(|| retry_after(taken)) {
             field.write_all(b";t=").ok()?;

@@ -1,4 +1,4 @@
-use std::{borrow::Cow, num::NonZeroU32, sync::Arc};
+use std::{borrow::Cow, sync::Arc};
 
 use http::{HeaderMap, StatusCode};
 use tower::Layer;
@@ -11,7 +11,8 @@ use crate::{
     head::RequestHead,
     now::Now,
     rate_limit::{
-        LimitKey, MemoryLimits, Quota, Quotas, RateLimitStore, Taken,
+        Draw, KeyPart, LimitKey, MemoryLimits, Quota, Quotas, RateLimitStore, Taken,
+        draw::Charges,
         headers::{self, Fields, RATELIMIT, RATELIMIT_POLICY},
         key::valid_scope,
     },
@@ -153,23 +154,17 @@ impl RateLimitLayer {
 
 impl Shared {
     /// Whose request it is; none if it is not counted here.
-    fn key<'a>(
-        &'a self,
-        head: &RequestHead<'_>,
-        envelope: &'a mut Envelope,
-    ) -> Result<Option<LimitKey<'a>>, Rejection> {
+    fn part<'a>(&self, head: &RequestHead<'_>, envelope: &'a mut Envelope) -> Result<Option<KeyPart<'a>>, Rejection> {
         match self.counted {
             Counted::Client => {
                 let client = envelope.client_or_connection(|| head.connection())?;
                 let address = client.address().ok_or_else(|| misordered(NO_PEER))?;
-                Ok(Some(LimitKey::client(&self.scope, address)))
+                Ok(Some(KeyPart::network(address)))
             }
             Counted::Principal if !envelope.has_run(Stage::Authentication) => {
                 Err(misordered("the limit per principal has no authentication outside it: put it inside"))
             }
-            Counted::Principal => {
-                Ok(envelope.subject.as_ref().map(|principal| LimitKey::principal(&self.scope, principal)))
-            }
+            Counted::Principal => Ok(envelope.subject.as_ref().map(KeyPart::principal)),
         }
     }
 
@@ -196,6 +191,9 @@ impl Shared {
 impl RateLimitLayer {
     fn conclude(&self, answer: Result<Taken, StoreError>, trail: &mut Trail) -> Result<Report, Rejection> {
         let shared = &self.shared;
+        if answer.as_ref().is_ok_and(Taken::is_degraded) {
+            trail.flag("limit_degraded");
+        }
         match (answer, shared.on_store_error) {
             (Ok(taken), _) if !taken.is_granted() => Err(shared.refuse(&taken)),
             (Ok(taken), _) if shared.send_fields => Ok(Report(Some((Arc::clone(shared), taken)))),
@@ -235,20 +233,22 @@ impl Step for RateLimitLayer {
 
     fn decide_now(&self, head: &RequestHead<'_>, envelope: &mut Envelope) -> Now<Result<Report, Rejection>> {
         let (shared, at) = (&*self.shared, envelope.at);
-        let answer = match shared.key(head, envelope) {
-            Ok(Some(key)) => shared.store.take_now(&key, &shared.quotas, NonZeroU32::MIN, at),
+        let parts = match shared.part(head, envelope) {
+            Ok(Some(part)) => [part],
             Ok(None) => return Now::Known(Ok(Report(None))),
             Err(rejection) => return Now::Known(Err(rejection)),
         };
+        let charges = Charges::none().add(LimitKey::new(&shared.scope, &parts), &shared.quotas);
+        let answer = shared.store.take_now(&Draw::new(charges.as_slice()), at);
         answer.map(|answer| self.conclude(answer, &mut envelope.trail))
     }
 
     async fn decide(&self, head: RequestHead<'_>, envelope: &mut Envelope) -> Result<Report, Rejection> {
         let (shared, at) = (&*self.shared, envelope.at);
-        let answer = match shared.key(&head, envelope)? {
-            Some(key) => shared.store.take(&key, &shared.quotas, NonZeroU32::MIN, at).await,
-            None => return Ok(Report(None)),
-        };
+        let Some(part) = shared.part(&head, envelope)? else { return Ok(Report(None)) };
+        let parts = [part];
+        let charges = Charges::none().add(LimitKey::new(&shared.scope, &parts), &shared.quotas);
+        let answer = shared.store.take(&Draw::new(charges.as_slice()), at).await;
         self.conclude(answer, &mut envelope.trail)
     }
 }

@@ -49,6 +49,7 @@
 //! # }
 //! ```
 
+mod draw;
 #[cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 mod gcra;
 #[cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
@@ -61,7 +62,8 @@ mod memory;
 mod quota;
 mod store;
 
-pub use key::{LimitKey, LimitSource, MAX_SCOPE_LEN};
+pub use draw::{Charge, Draw, MAX_CHARGES};
+pub use key::{KeyPart, LimitKey, MAX_SCOPE_LEN};
 pub use layer::{OnStoreError, RateLimitLayer};
 pub use memory::MemoryLimits;
 pub use quota::{MAX_POLICY_NAME_LEN, MAX_QUOTAS, Quota, Quotas};

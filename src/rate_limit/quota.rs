@@ -1,9 +1,6 @@
-use std::{borrow::Cow, num::NonZeroU32, ops::Deref, time::Duration};
+use std::{borrow::Cow, ops::Deref, time::Duration};
 
-use crate::{
-    error::ConfigError,
-    rate_limit::{Taken, gcra},
-};
+use crate::error::ConfigError;
 
 /// The most quotas that one limiter holds.
 pub const MAX_QUOTAS: usize = 4;
@@ -45,7 +42,10 @@ pub struct Quota {
     interval: u64,
     capacity: u64,
     name: Option<Cow<'static, str>>,
+    name_hash: u64,
 }
+
+const DEFAULT_NAME: &str = "default";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Period {
@@ -103,7 +103,8 @@ impl Quota {
     const fn new(count: u32, period: Period) -> Self {
         // A count of zero never gets as far as a limiter; if it did, its capacity of zero would let nothing pass.
         let interval = if count == 0 { u64::MAX } else { period.nanos().div_ceil(count as u64) };
-        Self { count, period, burst: 0, interval, capacity: 0, name: None }.burst(count)
+        let name_hash = fnv(DEFAULT_NAME.as_bytes());
+        Self { count, period, burst: 0, interval, capacity: 0, name: None, name_hash }.burst(count)
     }
 
     /// Sets how many requests may come at once after a pause. Default: the count.
@@ -113,9 +114,12 @@ impl Quota {
         self
     }
 
-    /// Names the policy in the `RateLimit` and `RateLimit-Policy` fields.
+    /// Names the policy, in the `RateLimit` and `RateLimit-Policy` fields and in stores: of one key, each name is counted
+    /// apart.
     pub fn named(mut self, name: impl Into<Cow<'static, str>>) -> Self {
-        self.name = Some(name.into());
+        let name = name.into();
+        self.name_hash = fnv(name.as_bytes());
+        self.name = Some(name);
         self
     }
 
@@ -176,13 +180,28 @@ impl Quota {
     /// The policy's name; `default` if none was given.
     #[must_use]
     pub fn name(&self) -> &str {
-        self.name.as_deref().unwrap_or("default")
+        self.name.as_deref().unwrap_or(DEFAULT_NAME)
     }
 
-    pub(super) fn named_if_not(mut self, name: &'static str) -> Self {
-        self.name.get_or_insert(Cow::Borrowed(name));
-        self
+    pub(super) fn named_if_not(self, name: &'static str) -> Self {
+        if self.name.is_none() { self.named(name) } else { self }
     }
+
+    /// A number for the name, the same in every process.
+    pub(super) const fn name_hash(&self) -> u64 {
+        self.name_hash
+    }
+}
+
+/// FNV-1a. Names come from the owner, so nobody looks for two that collide.
+const fn fnv(bytes: &[u8]) -> u64 {
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    let mut rest = bytes;
+    while let [byte, tail @ ..] = rest {
+        hash = (hash ^ *byte as u64).wrapping_mul(0x0000_0100_0000_01b3);
+        rest = tail;
+    }
+    hash
 }
 
 /// What an RFC 9651 String may hold, and not too much of it.
@@ -201,7 +220,7 @@ fn valid_name(name: &str) -> Result<(), ConfigError> {
 
 /// One to [`MAX_QUOTAS`] quotas that were checked: each within its bounds, no two of one name.
 ///
-/// Only [`new`](Self::new) makes them, so a store never meets a quota of zero.
+/// Only [`new`](Self::new) makes them, so a limiter never has a quota of zero.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Quotas {
     quotas: Box<[Quota]>,
@@ -228,15 +247,6 @@ impl Quotas {
             names.push(quota.name());
         }
         Ok(Self { quotas })
-    }
-
-    /// Takes `cost` from every quota, or from none: the arithmetic that a [`RateLimitStore`](super::RateLimitStore) needs.
-    ///
-    /// `tats` is what the store keeps for a key, one number for each quota: the moment at which that quota will be whole
-    /// again (GCRA's "theoretical arrival time"), in nanoseconds of the clock that `now` is read from. A key that the
-    /// store does not know has zeros. The numbers change only if the request is granted.
-    pub fn take(&self, tats: &mut [u64; MAX_QUOTAS], now: u64, cost: NonZeroU32) -> Taken {
-        gcra::take(&self.quotas, tats, now, cost)
     }
 }
 
