@@ -1,6 +1,6 @@
 //! Why a request was refused, and what the client may learn of it.
 
-use std::{borrow::Cow, fmt};
+use std::{borrow::Cow, fmt, sync::Arc};
 
 use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 
@@ -109,12 +109,20 @@ pub struct Rejection {
     challenges: Challenges,
     retry_after: Option<u32>,
     headers: Vec<(HeaderName, HeaderValue)>,
+    violated_policy: Option<Arc<str>>,
 }
 
 impl Rejection {
     /// Refuses, for a reason that the log and the audit record show and the client does not. It must not hold a secret.
     pub fn new(kind: RejectionKind, reason: impl Into<Cow<'static, str>>) -> Self {
-        Self { kind, reason: reason.into(), challenges: Challenges::none(), retry_after: None, headers: Vec::new() }
+        Self {
+            kind,
+            reason: reason.into(),
+            challenges: Challenges::none(),
+            retry_after: None,
+            headers: Vec::new(),
+            violated_policy: None,
+        }
     }
 
     /// Sends these challenges along.
@@ -139,6 +147,14 @@ impl Rejection {
         self
     }
 
+    /// Names the quota policy that refuses: a problem document shows it in `violated-policies`
+    /// (draft-ietf-httpapi-ratelimit-headers-10 §5).
+    #[must_use]
+    pub fn with_violated_policy(mut self, name: impl Into<Arc<str>>) -> Self {
+        self.violated_policy = Some(name.into());
+        self
+    }
+
     /// What kind of refusal it is.
     #[must_use]
     pub const fn kind(&self) -> RejectionKind {
@@ -155,6 +171,18 @@ impl Rejection {
     #[must_use]
     pub fn reason(&self) -> &str {
         &self.reason
+    }
+
+    /// When to come back, in whole seconds: `Retry-After`, and the delay of gRPC's `RetryInfo`.
+    #[must_use]
+    pub const fn retry_after(&self) -> Option<u32> {
+        self.retry_after
+    }
+
+    /// The quota policy that refuses.
+    #[must_use]
+    pub fn violated_policy(&self) -> Option<&str> {
+        self.violated_policy.as_deref()
     }
 
     /// The challenges that go along.

@@ -93,6 +93,8 @@ pub enum KeyPart<'a> {
     },
     /// What a closure of the owner's made.
     Custom(&'a str),
+    /// What the requests lack that are counted together for it.
+    Missing,
 }
 
 impl<'a> KeyPart<'a> {
@@ -161,6 +163,7 @@ impl fmt::Display for KeyPart<'_> {
             Self::Route(template) => write!(f, "route={}:{template}", template.len()),
             Self::Header { name, value } => two(f, "header", name, value),
             Self::Custom(text) => write!(f, "custom={}:{text}", text.len()),
+            Self::Missing => f.write_str("missing"),
         }
     }
 }
@@ -222,6 +225,8 @@ mod tests {
             vec![KeyPart::Custom("a:custom=1:b")],
             vec![KeyPart::Custom("a")],
             vec![KeyPart::Route("a")],
+            vec![KeyPart::Custom("missing")],
+            vec![KeyPart::Missing],
             vec![KeyPart::network("192.0.2.1".parse().unwrap())],
             vec![KeyPart::wide_network("192.0.2.1".parse().unwrap())],
             vec![],

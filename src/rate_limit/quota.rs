@@ -187,6 +187,14 @@ impl Quota {
         if self.name.is_none() { self.named(name) } else { self }
     }
 
+    /// That many times as much, under the same name.
+    pub(super) fn times(&self, factor: u32) -> Self {
+        let burst = self.burst.saturating_mul(factor);
+        let mut times = Self::new(self.count.saturating_mul(factor), self.period).burst(burst);
+        (times.name, times.name_hash) = (self.name.clone(), self.name_hash);
+        times
+    }
+
     /// A number for the name, the same in every process.
     pub(super) const fn name_hash(&self) -> u64 {
         self.name_hash
@@ -205,7 +213,7 @@ const fn fnv(bytes: &[u8]) -> u64 {
 }
 
 /// What an RFC 9651 String may hold, and not too much of it.
-fn valid_name(name: &str) -> Result<(), ConfigError> {
+pub(super) fn valid_name(name: &str) -> Result<(), ConfigError> {
     let problem = if name.is_empty() {
         "must not be empty"
     } else if name.len() > MAX_POLICY_NAME_LEN {
@@ -295,6 +303,15 @@ mod tests {
         let long = Quota::per_day(1).named("x".repeat(65)).validate().unwrap_err();
         assert_eq!(long.setting(), "policy name");
         assert!(Quota::per_day(u32::MAX).validate().is_ok());
+    }
+
+    #[test]
+    fn a_multiple_is_as_much_more() {
+        let quota = Quota::per_minute(600).burst(60).named("search");
+        assert_eq!(quota.times(16), Quota::per_minute(9_600).burst(960).named("search"));
+        let most = Quota::per_second(1_000_000_000).burst(u32::MAX).times(16);
+        assert_eq!((most.interval_nanos(), most.burst_size()), (1, u32::MAX), "no number overflows");
+        assert!(Quota::per_day(1).burst(50_000).times(16).validate().is_ok());
     }
 
     #[test]
