@@ -56,6 +56,11 @@ impl Contender {
         self
     }
 
+    /// Sends each request once, whatever the answers are.
+    pub fn send_each(&self) {
+        self.requests.iter().for_each(|request| drop(send(&self.app, copy(request))));
+    }
+
     /// Sends each request once, and checks the answers.
     pub fn warm_up(&self) {
         for request in &self.requests {
