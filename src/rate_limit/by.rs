@@ -7,7 +7,7 @@ use crate::{
     error::ConfigError,
     head::RequestHead,
     principal::Principal,
-    rate_limit::{KeyPart, LimitKey},
+    rate_limit::{KeyPart, LimitKey, LimitScope},
     rejection::{Rejection, RejectionKind},
 };
 
@@ -330,7 +330,7 @@ impl Parts<'_> {
         self.iter().any(is_v6).then(|| Self { parts: self.parts.map(KeyPart::widened), len: self.len })
     }
 
-    pub(super) fn key<'k>(&'k self, scope: &'k str) -> LimitKey<'k> {
-        LimitKey::new(scope, self)
+    pub(super) fn key<'k>(&'k self, scope: LimitScope<'k>) -> LimitKey<'k> {
+        scope.key(self)
     }
 }

@@ -3,7 +3,6 @@ use std::{
     collections::{HashMap, hash_map::Entry},
     fmt,
     future::Future,
-    hash::BuildHasher,
     pin::Pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -25,7 +24,7 @@ use crate::{
     gate::report,
     head::RequestHead,
     rate_limit::{
-        LimitBy, OnMissingKey,
+        LimitBy, LimitScope, OnMissingKey,
         by::Owned,
         headers::{RATELIMIT, RATELIMIT_POLICY, string},
         quota::valid_name,
@@ -162,7 +161,7 @@ impl ConcurrencyLayer {
         let shared = &*self.shared;
         let mut owned = Owned::default();
         let Some(parts) = shared.by.find(head, envelope, &mut owned, shared.on_missing)? else { return Ok(None) };
-        let key = shared.running.seed.hash_one(parts.key(""));
+        let key = parts.key(LimitScope::new("")).hash_with(&shared.running.seed);
         match shared.running.enter(key, shared.most) {
             Some(running) => {
                 let place = Place { running: Arc::clone(&shared.running), key };

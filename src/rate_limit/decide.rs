@@ -16,7 +16,7 @@ use crate::{
     now::Now,
     principal::Principal,
     rate_limit::{
-        Draw, LimitRequest, OnStoreError, RateLimitLayer, Taken,
+        Charge, Draw, LimitRequest, LimitScope, OnStoreError, RateLimitLayer, Taken,
         by::{Owned, Parts},
         draw::Charges,
         headers::{RATELIMIT, RATELIMIT_POLICY, retry_after},
@@ -35,6 +35,10 @@ struct Asked<'a> {
 }
 
 impl Shared {
+    fn scope(&self) -> LimitScope<'_> {
+        LimitScope::with_hash(&self.scope, self.scope_hash)
+    }
+
     fn tier(&self, principal: Option<&Principal>) -> Arc<Tier> {
         match &self.tiers {
             Tiers::One(tier) => Arc::clone(tier),
@@ -60,15 +64,15 @@ impl Shared {
     }
 
     fn charges<'a>(&'a self, tier: &'a Tier, asked: &'a Asked<'_>) -> Charges<'a> {
-        let charges = Charges::none().add(asked.parts.key(&self.scope), &tier.quotas);
+        let charges = Charges::none().add(asked.parts.key(self.scope()), &tier.quotas);
         match &asked.around {
-            Some(around) => charges.add(around.key(&self.scope), &tier.wide),
+            Some(around) => charges.add(around.key(self.scope()), &tier.wide),
             None => charges,
         }
     }
 
-    fn draw<'a>(&self, charges: &'a Charges<'_>, cost: NonZeroU32) -> Draw<'a> {
-        let draw = Draw::new(charges.as_slice()).with_cost(cost);
+    fn draw<'a>(&self, charges: &'a [Charge<'a>], cost: NonZeroU32) -> Draw<'a> {
+        let draw = Draw::new(charges).with_cost(cost);
         if self.count_refused && !self.mode.waits() { draw.counting_refused() } else { draw }
     }
 
@@ -134,11 +138,7 @@ impl Shared {
         }
         let told =
             Told { fields: self.send_fields, x_fields: self.x_fields, tier: Arc::clone(tier), taken: *taken, at };
-        told.fields(|name, value| {
-            let unchanged = std::mem::replace(&mut rejection, Rejection::new(RejectionKind::RateLimited, ""));
-            rejection = unchanged.with_header(name, value);
-        });
-        rejection
+        told.fields().fold(rejection, |rejection, (name, value)| rejection.with_header(name, value))
     }
 }
 
@@ -159,8 +159,13 @@ impl Step for RateLimitLayer {
         let mut owned = Owned::default();
         let answer = match shared.asked(head, envelope, &mut owned) {
             Ok(Some(asked)) => {
-                let charges = shared.charges(&tier, &asked);
-                shared.mode.take_now(&*shared.store, &shared.draw(&charges, asked.cost), at)
+                let take = |charges: &[Charge<'_>]| {
+                    shared.mode.take_now(&*shared.store, &shared.draw(charges, asked.cost), at)
+                };
+                match (&*tier.quotas, &asked.around) {
+                    ([quota], None) => take(&[Charge::new(asked.parts.key(shared.scope()), quota)]),
+                    _ => take(shared.charges(&tier, &asked).as_slice()),
+                }
             }
             Ok(None) => return Now::Known(Ok(Report(None))),
             Err(rejection) => return Now::Known(Err(rejection)),
@@ -175,7 +180,7 @@ impl Step for RateLimitLayer {
         let answer = {
             let Some(asked) = shared.asked(&head, envelope, &mut owned)? else { return Ok(Report(None)) };
             let charges = shared.charges(&tier, &asked);
-            let draw = shared.draw(&charges, asked.cost);
+            let draw = shared.draw(charges.as_slice(), asked.cost);
             shared.mode.take(&*shared.store, &draw, at, &shared.tally).await
         };
         shared.conclude(answer, tier, at, &mut envelope.trail)
@@ -196,23 +201,21 @@ struct Told {
 }
 
 impl Told {
-    fn fields(self, mut add: impl FnMut(HeaderName, HeaderValue)) {
-        if self.fields {
-            add(RATELIMIT_POLICY, self.tier.fields.policy());
-            if let Some(limit) = self.tier.fields.limit(&self.taken) {
-                add(RATELIMIT, limit);
-            }
-        }
-        if let Some(reset) = self.x_fields {
-            self.tier.fields.x_fields(&self.taken, reset, self.at).for_each(|(name, value)| add(name, value));
-        }
+    fn fields(&self) -> impl Iterator<Item = (HeaderName, HeaderValue)> {
+        let fields = &self.tier.fields;
+        let standard = self.fields.then(|| {
+            let limit = fields.limit(&self.taken).map(|limit| (RATELIMIT, limit));
+            [Some((RATELIMIT_POLICY, fields.policy())), limit].into_iter().flatten()
+        });
+        let older = self.x_fields.map(|reset| fields.x_fields(&self.taken, reset, self.at));
+        standard.into_iter().flatten().chain(older.into_iter().flatten())
     }
 }
 
 impl Amend for Report {
     fn amend(self, _: StatusCode, headers: &mut HeaderMap) {
         if let Some(told) = self.0 {
-            told.fields(|name, value| {
+            told.fields().for_each(|(name, value)| {
                 headers.append(name, value);
             });
         }

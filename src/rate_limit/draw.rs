@@ -16,17 +16,20 @@ pub struct Charge<'a> {
 impl<'a> Charge<'a> {
     /// Counts this key under this quota.
     #[must_use]
+    #[inline]
     pub const fn new(key: LimitKey<'a>, quota: &'a Quota) -> Self {
         Self { key, quota }
     }
 
     /// Whose requests are counted.
     #[must_use]
+    #[inline]
     pub const fn key(&self) -> &LimitKey<'a> {
         &self.key
     }
 
     /// How many there may be.
+    #[inline]
     pub const fn quota(&self) -> &'a Quota {
         self.quota
     }
@@ -61,11 +64,13 @@ pub struct Draw<'a> {
 impl<'a> Draw<'a> {
     /// Takes one from each of these, at most [`MAX_CHARGES`] of them, no two of one key and name. Without a charge, or with
     /// more of them, it is refused.
+    #[inline]
     pub const fn new(charges: &'a [Charge<'a>]) -> Self {
         Self { charges, cost: NonZeroU32::MIN, count_refused: false }
     }
 
     /// Takes this many from each.
+    #[inline]
     pub const fn with_cost(mut self, cost: NonZeroU32) -> Self {
         self.cost = cost;
         self
@@ -80,18 +85,21 @@ impl<'a> Draw<'a> {
 
     /// What it takes from.
     #[must_use]
+    #[inline]
     pub const fn charges(&self) -> &'a [Charge<'a>] {
         self.charges
     }
 
     /// How many it takes from each.
     #[must_use]
+    #[inline]
     pub const fn cost(&self) -> NonZeroU32 {
         self.cost
     }
 
     /// Whether it counts also if it is refused.
     #[must_use]
+    #[inline]
     pub const fn counts_refused(&self) -> bool {
         self.count_refused
     }
@@ -104,6 +112,12 @@ impl<'a> Draw<'a> {
     /// `u64::MAX`.
     pub fn take(&self, tats: &mut [u64], now: u64) -> Taken {
         gcra::take(self, tats, now)
+    }
+
+    /// The same for a draw of this one charge: what is answered, and what is kept from now on.
+    #[inline]
+    pub(super) fn take_one(&self, charge: &Charge<'_>, tat: u64, now: u64) -> (Taken, u64) {
+        gcra::take_one(charge.quota(), tat, now, self.cost, self.count_refused)
     }
 }
 

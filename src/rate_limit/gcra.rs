@@ -26,22 +26,24 @@ enum Answer {
 /// Takes `cost` at `now` from a quota that is whole again at `tat`.
 ///
 /// Total over all of `u64`: where a sum would not fit, the request is refused.
+#[inline]
 fn ask(quota: &Quota, tat: u64, now: u64, cost: NonZeroU32) -> Answer {
     let (interval, capacity) = (quota.interval_nanos(), quota.capacity_nanos());
-    let price = interval.saturating_mul(u64::from(cost.get()));
+    let price = if cost.get() == 1 { interval } else { interval.saturating_mul(u64::from(cost.get())) };
     if cost.get() > quota.burst_size() || price > capacity {
         return Answer::TooCostly;
     }
     let reset = tat.saturating_sub(now).saturating_add(price);
     match now.checked_add(reset) {
         Some(tat) if reset <= capacity && tat <= LAST => {
-            let left = capacity.saturating_sub(reset).checked_div(interval).unwrap_or(0);
+            let left = quota.intervals_in(capacity.saturating_sub(reset));
             Answer::Granted { tat, remaining: u32::try_from(left).unwrap_or(u32::MAX), reset }
         }
         _ => Answer::Refused { retry_after: reset.saturating_sub(capacity).max(1) },
     }
 }
 
+#[inline]
 fn mend(quota: &Quota, tat: u64, now: u64) -> u64 {
     let most = now.saturating_add(quota.capacity_nanos());
     if tat > most.saturating_add(JUMP) { most.min(LAST) } else { tat }
@@ -78,6 +80,29 @@ pub(super) fn take(draw: &Draw<'_>, tats: &mut [u64], now: u64) -> Taken {
         return look(charges, tats, now, cost);
     }
     taken
+}
+
+/// The same for one quota, without the detours.
+#[inline]
+pub(super) fn take_one(quota: &Quota, tat: u64, now: u64, cost: NonZeroU32, count_refused: bool) -> (Taken, u64) {
+    let tat = mend(quota, tat, now);
+    match ask(quota, tat, now, cost) {
+        Answer::Granted { tat, remaining, reset } => (Taken::granted(0, remaining, reset), tat),
+        Answer::Refused { .. } if count_refused => {
+            let tat = drain(quota, tat, now, cost);
+            (of(0, ask(quota, tat, now, cost)), tat)
+        }
+        answer @ (Answer::Refused { .. } | Answer::TooCostly) => (of(0, answer), tat),
+    }
+}
+
+#[inline]
+fn of(charge: usize, answer: Answer) -> Taken {
+    match answer {
+        Answer::Granted { remaining, reset, .. } => Taken::granted(charge, remaining, reset),
+        Answer::Refused { retry_after } => Taken::refused(charge, retry_after),
+        Answer::TooCostly => Taken::too_costly(charge),
+    }
 }
 
 /// What all charges together say.
@@ -243,6 +268,20 @@ mod tests {
                 }
                 prop_assert!(!meter.take(u64::from(now), 1).is_granted());
             }
+        }
+
+        #[test]
+        fn one_quota_is_as_several_are(
+            quota in quotas(),
+            tat in prop_oneof![any::<u64>(), 0..100_000_000_000_u64],
+            now in prop_oneof![any::<u64>(), 0..100_000_000_000_u64],
+            amount in 1..300_u32,
+            count_refused: bool,
+        ) {
+            let mut tats = [tat];
+            let take = if count_refused { take_counting_refused } else { take };
+            let taken = take(std::slice::from_ref(&quota), &mut tats, now, cost(amount));
+            prop_assert_eq!(take_one(&quota, tat, now, cost(amount), count_refused), (taken, tats[0]));
         }
 
         #[test]

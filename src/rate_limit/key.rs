@@ -1,5 +1,6 @@
 use std::{
     fmt,
+    hash::{BuildHasher, Hash, Hasher},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
@@ -24,34 +25,79 @@ pub const MAX_SCOPE_LEN: usize = 64;
 /// let key = LimitKey::new("search", &parts);
 /// assert_eq!(key.to_string(), "search:sub=22:https://id.example.com,5:alice:route=12:/orders/{id}");
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LimitKey<'a> {
-    scope: &'a str,
+    scope: LimitScope<'a>,
     parts: &'a [KeyPart<'a>],
+}
+
+/// The name of a limiter, read once for all of its keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LimitScope<'a> {
+    name: &'a str,
+    hash: u64,
+}
+
+impl<'a> LimitScope<'a> {
+    /// The limiter of this name.
+    #[must_use]
+    pub const fn new(name: &'a str) -> Self {
+        Self { name, hash: fnv(name.as_bytes()) }
+    }
+
+    /// The key of these parts together, in this order. Without parts it is one key for everybody.
+    #[inline]
+    #[must_use]
+    pub const fn key(self, parts: &'a [KeyPart<'a>]) -> LimitKey<'a> {
+        LimitKey { scope: self, parts }
+    }
+
+    #[inline]
+    pub(super) const fn hash(&self) -> u64 {
+        self.hash
+    }
+
+    pub(super) const fn with_hash(name: &'a str, hash: u64) -> Self {
+        Self { name, hash }
+    }
+}
+
+/// FNV-1a, for names that come from the owner, so that nobody looks for two that collide.
+pub(super) const fn fnv(bytes: &[u8]) -> u64 {
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    let mut rest = bytes;
+    while let [byte, tail @ ..] = rest {
+        hash = (hash ^ *byte as u64).wrapping_mul(0x0000_0100_0000_01b3);
+        rest = tail;
+    }
+    hash
 }
 
 impl<'a> LimitKey<'a> {
     /// The key of these parts together, in this order. Without parts it is one key for everybody.
     #[must_use]
+    #[inline]
     pub const fn new(scope: &'a str, parts: &'a [KeyPart<'a>]) -> Self {
-        Self { scope, parts }
+        LimitScope::new(scope).key(parts)
     }
 
     /// Which limiter counts: limiters that share a store and not their counts have different scopes.
     #[must_use]
+    #[inline]
     pub const fn scope(&self) -> &'a str {
-        self.scope
+        self.scope.name
     }
 
     /// Whose requests are counted.
     #[must_use]
+    #[inline]
     pub const fn parts(&self) -> &'a [KeyPart<'a>] {
         self.parts
     }
 }
 
 /// One thing that tells requests apart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum KeyPart<'a> {
     /// The client's network. See [`network`](Self::network).
@@ -97,18 +143,41 @@ pub enum KeyPart<'a> {
     Missing,
 }
 
+impl LimitKey<'_> {
+    /// The hash under a seed. One address alone, the key of most requests, takes a short way.
+    #[inline]
+    pub(super) fn hash_with(&self, seed: &impl BuildHasher) -> u64 {
+        match self.parts {
+            [KeyPart::Network { prefix: IpAddr::V4(v4), bits }] => {
+                seed.hash_one((u128::from(self.scope.hash) << 64) | u128::from(v4_word(*v4, *bits)))
+            }
+            _ => seed.hash_one(self),
+        }
+    }
+}
+
+#[inline]
+fn v4_word(v4: Ipv4Addr, bits: u8) -> u64 {
+    (u64::from(v4.to_bits()) << 16) | (u64::from(bits) << 8)
+}
+
 impl<'a> KeyPart<'a> {
     /// The network of a client: one IPv4 address, or the first 64 bits of an IPv6 address, which is the least that one
     /// subscriber gets. An IPv4-mapped IPv6 address is its IPv4 address.
     #[must_use]
+    #[inline]
     pub fn network(address: IpAddr) -> Self {
-        match address.to_canonical() {
-            prefix @ IpAddr::V4(_) => Self::Network { prefix, bits: 32 },
-            IpAddr::V6(v6) => {
-                let [a, b, c, d, ..] = v6.segments();
-                Self::Network { prefix: Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into(), bits: 64 }
-            }
-        }
+        let v4 = match address {
+            IpAddr::V4(v4) => v4,
+            IpAddr::V6(v6) => match v6.to_ipv4_mapped() {
+                Some(v4) => v4,
+                None => {
+                    let [a, b, c, d, ..] = v6.segments();
+                    return Self::Network { prefix: IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0)), bits: 64 };
+                }
+            },
+        };
+        Self::Network { prefix: IpAddr::V4(v4), bits: 32 }
     }
 
     /// The network around it: a /24 of IPv4, a /48 of IPv6, which is what one site gets.
@@ -141,11 +210,49 @@ impl<'a> KeyPart<'a> {
     }
 }
 
+impl Hash for LimitKey<'_> {
+    /// In few words of full width: a limiter hashes every request's key.
+    #[inline]
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.scope.hash);
+        self.parts.iter().for_each(|part| part.hash(state));
+    }
+}
+
+impl Hash for KeyPart<'_> {
+    #[inline]
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        // Behind a tag and lengths, so that no choice of texts reads as another key.
+        let texts = |state: &mut H, tag: u64, one: &str, other: &str| {
+            state.write_u64(tag | ((one.len() as u64) << 8));
+            state.write_usize(other.len());
+            state.write(one.as_bytes());
+            state.write(other.as_bytes());
+        };
+        match *self {
+            Self::Network { prefix: IpAddr::V4(v4), bits } => {
+                state.write_u64(v4_word(v4, bits));
+            }
+            Self::Network { prefix: IpAddr::V6(v6), bits } => {
+                state.write_u64(8 | (u64::from(bits) << 8));
+                state.write_u128(v6.to_bits());
+            }
+            Self::Principal { issuer, subject } => texts(state, 1, issuer, subject),
+            Self::Credential { issuer, id } => texts(state, 2, issuer, id),
+            Self::Tenant { issuer, tenant } => texts(state, 3, issuer, tenant),
+            Self::Header { name, value } => texts(state, 4, name, value),
+            Self::Route(template) => texts(state, 5, template, ""),
+            Self::Custom(text) => texts(state, 6, text, ""),
+            Self::Missing => state.write_u64(7),
+        }
+    }
+}
+
 impl fmt::Display for LimitKey<'_> {
     /// `scope`, then `:part` for each part. Every text of a client's stands behind its length, so that no choice of one
     /// reaches into the next.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.scope)?;
+        f.write_str(self.scope.name)?;
         self.parts.iter().try_for_each(|part| write!(f, ":{part}"))
     }
 }
@@ -180,9 +287,11 @@ pub(super) fn valid_scope(scope: &str) -> Result<(), ConfigError> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashSet;
+    use std::{collections::HashSet, sync::LazyLock};
 
     use super::*;
+
+    static BUILD: LazyLock<foldhash::quality::RandomState> = LazyLock::new(Default::default);
 
     #[test]
     fn one_network_is_one_key() {
@@ -231,6 +340,8 @@ mod tests {
             vec![KeyPart::wide_network("192.0.2.1".parse().unwrap())],
             vec![],
         ];
+        let hashes: HashSet<u64> = keys.iter().map(|parts| LimitKey::new("x", parts).hash_with(&*BUILD)).collect();
+        assert_eq!(hashes.len(), keys.len());
         let mut texts: HashSet<String> = keys.iter().map(|parts| LimitKey::new("x", parts).to_string()).collect();
         texts.insert(LimitKey::new("y", &keys[0]).to_string());
         assert_eq!(texts.len(), keys.len() + 1);

@@ -15,7 +15,7 @@ use crate::{
     error::ConfigError,
     gate::Gate,
     rate_limit::{
-        LimitBy, LimitRequest, Limits, MemoryLimits, OnMissingKey, Quota, RateLimitStore, XRateLimitReset,
+        LimitBy, LimitRequest, LimitScope, Limits, MemoryLimits, OnMissingKey, Quota, RateLimitStore, XRateLimitReset,
         key::valid_scope,
         plan::{Held, Plans, Tier},
     },
@@ -59,6 +59,7 @@ pub(super) struct Shared {
     pub(super) by: LimitBy,
     pub(super) on_missing: Option<OnMissingKey>,
     pub(super) scope: Cow<'static, str>,
+    pub(super) scope_hash: u64,
     pub(super) tiers: Tiers,
     pub(super) wide: bool,
     pub(super) cost: Cost,
@@ -157,6 +158,7 @@ impl RateLimitLayer {
             by,
             on_missing: None,
             scope: Cow::Borrowed(scope),
+            scope_hash: LimitScope::new(scope).hash(),
             tiers: match limits.0 {
                 Held::Quota(quota) => Tiers::One(Arc::new(Tier::new([quota])?)),
                 Held::Plans(plans) => Tiers::Plans(plans),
@@ -205,7 +207,10 @@ impl RateLimitLayer {
     pub fn with_scope(self, scope: impl Into<Cow<'static, str>>) -> Result<Self, ConfigError> {
         let scope = scope.into();
         valid_scope(&scope)?;
-        Ok(self.edit(|shared| shared.scope = scope))
+        Ok(self.edit(|shared| {
+            shared.scope_hash = LimitScope::new(&scope).hash();
+            shared.scope = scope;
+        }))
     }
 
     /// Reads this clock, if this layer is the outermost of the crate's: whoever is outermost reads the time for all.

@@ -78,7 +78,7 @@ pub(crate) use concurrency::Permit;
 pub use concurrency::{Concurrency, ConcurrencyFuture, ConcurrencyLayer};
 pub use draw::{Charge, Draw, MAX_CHARGES};
 pub use headers::XRateLimitReset;
-pub use key::{KeyPart, LimitKey, MAX_SCOPE_LEN};
+pub use key::{KeyPart, LimitKey, LimitScope, MAX_SCOPE_LEN};
 pub use layer::{LimitCounts, OnStoreError, RateLimitLayer};
 pub use memory::MemoryLimits;
 pub use plan::{Limits, Plans};

@@ -1,6 +1,6 @@
 use std::{borrow::Cow, ops::Deref, time::Duration};
 
-use crate::error::ConfigError;
+use crate::{error::ConfigError, rate_limit::key::fnv};
 
 /// The most quotas that one limiter holds.
 pub const MAX_QUOTAS: usize = 4;
@@ -40,6 +40,8 @@ pub struct Quota {
     period: Period,
     burst: u32,
     interval: u64,
+    /// 2⁶⁴ by the interval, less a little.
+    reciprocal: u64,
     capacity: u64,
     name: Option<Cow<'static, str>>,
     name_hash: u64,
@@ -104,7 +106,12 @@ impl Quota {
         // A count of zero never gets as far as a limiter; if it did, its capacity of zero would let nothing pass.
         let interval = if count == 0 { u64::MAX } else { period.nanos().div_ceil(count as u64) };
         let name_hash = fnv(DEFAULT_NAME.as_bytes());
-        Self { count, period, burst: 0, interval, capacity: 0, name: None, name_hash }.burst(count)
+        // The interval is at least one.
+        let reciprocal = match u64::MAX.checked_div(interval) {
+            Some(reciprocal) => reciprocal,
+            None => 0,
+        };
+        Self { count, period, burst: 0, interval, reciprocal, capacity: 0, name: None, name_hash }.burst(count)
     }
 
     /// Sets how many requests may come at once after a pause. Default: the count.
@@ -161,20 +168,35 @@ impl Quota {
 
     /// How many requests at once.
     #[must_use]
+    #[inline]
     pub const fn burst_size(&self) -> u32 {
         self.burst
     }
 
     /// The nanoseconds in which one request comes back, rounded up.
     #[must_use]
+    #[inline]
     pub const fn interval_nanos(&self) -> u64 {
         self.interval
     }
 
     /// The nanoseconds in which a whole burst comes back.
     #[must_use]
+    #[inline]
     pub const fn capacity_nanos(&self) -> u64 {
         self.capacity
+    }
+
+    /// `nanos` by the interval, by a multiplication.
+    #[inline]
+    pub(super) fn intervals_in(&self, nanos: u64) -> u64 {
+        let upper = u128::from(nanos).wrapping_mul(u128::from(self.reciprocal)) >> 64;
+        let mut number = u64::try_from(upper).unwrap_or(u64::MAX);
+        // It is one too small at times, and never too large, so nothing wraps.
+        while nanos.wrapping_sub(number.wrapping_mul(self.interval)) >= self.interval {
+            number = number.saturating_add(1);
+        }
+        number
     }
 
     /// The policy's name; `default` if none was given.
@@ -196,20 +218,10 @@ impl Quota {
     }
 
     /// A number for the name, the same in every process.
+    #[inline]
     pub(super) const fn name_hash(&self) -> u64 {
         self.name_hash
     }
-}
-
-/// FNV-1a. Names come from the owner, so nobody looks for two that collide.
-const fn fnv(bytes: &[u8]) -> u64 {
-    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
-    let mut rest = bytes;
-    while let [byte, tail @ ..] = rest {
-        hash = (hash ^ *byte as u64).wrapping_mul(0x0000_0100_0000_01b3);
-        rest = tail;
-    }
-    hash
 }
 
 /// What an RFC 9651 String may hold, and not too much of it.
@@ -303,6 +315,28 @@ mod tests {
         let long = Quota::per_day(1).named("x".repeat(65)).validate().unwrap_err();
         assert_eq!(long.setting(), "policy name");
         assert!(Quota::per_day(u32::MAX).validate().is_ok());
+    }
+
+    #[test]
+    fn a_multiplication_divides() {
+        for quota in [
+            Quota::per_second(1),
+            Quota::per_second(3),
+            Quota::per_second(1_000_000_000),
+            Quota::per_second(999_999_999),
+            Quota::per_day(u32::MAX),
+            Quota::per_day(1),
+            Quota::per_minute(7),
+        ] {
+            let each = quota.interval_nanos();
+            let most = LONGEST_CAPACITY / each;
+            for number in [0, 1, 2, 3, 1_000, most / 3, most - 1, most] {
+                for nanos in [number * each, number * each + each / 2, number * each + (each - 1)] {
+                    assert_eq!(quota.intervals_in(nanos), nanos / each, "{nanos} by {each}");
+                }
+            }
+            assert_eq!(quota.intervals_in(u64::MAX), u64::MAX / each);
+        }
     }
 
     #[test]

@@ -71,6 +71,22 @@ pub struct MemoryLimits {
 #[repr(align(64))]
 struct Bucket([Cell; WAYS]);
 
+impl Bucket {
+    /// Looks at all cells without a branch between them: in which one it is, nobody can predict.
+    #[inline]
+    fn find(&self, fingerprint: u64) -> Option<(&Cell, u64)> {
+        let mut found = WAYS;
+        for (index, cell) in self.0.iter().enumerate().rev() {
+            if cell.fingerprint.load(Relaxed) == fingerprint {
+                found = index;
+            }
+        }
+        let cell = self.0.get(found)?;
+        let tat = cell.tat.load(Acquire);
+        (tat != CLAIMED && cell.fingerprint.load(Relaxed) == fingerprint).then_some((cell, tat))
+    }
+}
+
 /// One count. A cell that was never used is one whose quota is whole.
 ///
 /// What happens at the same time, without a lock:
@@ -88,12 +104,18 @@ struct Cell {
     tat: AtomicU64,
 }
 
-/// Where a count may stand.
+/// Where a count may stand: in two buckets that the hash of its key gives.
 #[derive(Clone, Copy)]
 struct Place {
-    buckets: [usize; 2],
+    hash: u64,
     fingerprint: u64,
-    stripe: usize,
+}
+
+impl Place {
+    /// Which lock puts it there. All charges of one key have the same.
+    fn stripe(&self) -> usize {
+        usize::try_from(self.hash & 0xff).unwrap_or(0)
+    }
 }
 
 /// Where a count stands, or will.
@@ -144,138 +166,169 @@ impl MemoryLimits {
         self.buckets.len().saturating_mul(QUARTERS_PER_BUCKET) / 4
     }
 
+    #[inline]
     fn take_from(&self, draw: &Draw<'_>, now: u64) -> Taken {
-        if let [charge] = draw.charges()
-            && let Some(taken) = self.take_one(draw, &self.place(charge), now)
-        {
-            return taken;
+        // The short way: one charge whose count is there.
+        if let [charge] = draw.charges() {
+            let place = self.place(charge);
+            while let Some((cell, before)) = self.find(&place) {
+                let (taken, after) = draw.take_one(charge, before, now);
+                if after == before || swap(&cell.tat, before, after) {
+                    return taken;
+                }
+            }
         }
         self.take_locked(draw, now)
     }
 
-    /// The short way: one charge whose count is there.
-    fn take_one(&self, draw: &Draw<'_>, place: &Place, now: u64) -> Option<Taken> {
-        loop {
-            let (cell, before) = self.find(place)?;
-            let mut after = [before];
-            let taken = draw.take(&mut after, now);
-            if after == [before] || swap(&cell.tat, before, after[0]) {
-                return Some(taken);
-            }
-        }
+    #[cold]
+    fn refuse_draw(index: usize) -> Taken {
+        Taken::too_costly(index)
     }
 
+    #[cold]
+    #[inline(never)]
     fn take_locked(&self, draw: &Draw<'_>, now: u64) -> Taken {
         let charges = draw.charges();
-        if charges.len() > MAX_CHARGES {
-            return Taken::too_costly(0);
+        if charges.is_empty() || charges.len() > MAX_CHARGES {
+            return Self::refuse_draw(0);
         }
-        let places: Places = std::array::from_fn(|index| charges.get(index).map(|charge| self.place(charge)));
-        if let Some(twice) = repeated(&places) {
-            return Taken::too_costly(twice);
+        let mut places = [Place { hash: 0, fingerprint: 0 }; MAX_CHARGES];
+        for (index, charge) in charges.iter().enumerate() {
+            // Charges of one key stand side by side, and are hashed once.
+            let before = index.checked_sub(1).and_then(|before| Some((charges.get(before)?, *places.get(before)?)));
+            let place = match before {
+                Some((before, place)) if before.key() == charge.key() => Self::place_of(place.hash, charge),
+                _ => self.place(charge),
+            };
+            if places.iter().take(index).any(|other| other.hash == place.hash && other.fingerprint == place.fingerprint)
+            {
+                return Self::refuse_draw(index);
+            }
+            if let Some(slot) = places.get_mut(index) {
+                *slot = place;
+            }
         }
-        let _locks = self.lock(&places);
+        let places = places.get(..charges.len()).unwrap_or_default();
+        let _locks = self.lock(places);
         loop {
-            let (seats, before) = self.seats(charges, &places, now);
+            let mut seats = [None; MAX_CHARGES];
+            let mut before = [0; MAX_CHARGES];
+            self.sit(charges, places, now, &mut seats, &mut before);
             let mut after = before;
             let taken = draw.take(&mut after, now);
-            let mut moves = [None; MAX_CHARGES];
-            for ((slot, (seat, place)), (before, after)) in
-                moves.iter_mut().zip(seats.into_iter().zip(places)).zip(before.into_iter().zip(after))
-            {
-                if let (Some(seat), Some(place)) = (seat, place)
-                    && before != after
-                {
-                    *slot = Some(Move { seat, fingerprint: place.fingerprint, before, after });
-                }
+            let steps = seats.iter().flatten().zip(places).zip(before.iter().zip(&after));
+            let steps = steps.filter(|(_, (before, after))| before != after).map(|((seat, place), (before, after))| {
+                Move { seat: *seat, fingerprint: place.fingerprint, before: *before, after: *after }
+            });
+            let made = steps.clone().take_while(Move::make).count();
+            if made == steps.clone().count() {
+                return taken;
             }
-            let failed = moves.iter().position(|step| step.is_some_and(|step| !step.make()));
-            let Some(failed) = failed else { return taken };
             // Somebody was faster at one of them: take back the others, and look again.
-            moves.iter().take(failed).flatten().for_each(|step| step.undo(now));
+            steps.take(made).for_each(|step| step.undo(now));
         }
     }
 
     /// Locks the keys' stripes, in their order, so that no two wait for each other.
-    fn lock(&self, places: &Places) -> [Option<MutexGuard<'_, ()>>; MAX_CHARGES] {
-        let mut stripes = places.map(|place| place.map(|place| place.stripe));
+    fn lock(&self, places: &[Place]) -> (Option<MutexGuard<'_, ()>>, [Option<MutexGuard<'_, ()>>; MAX_CHARGES]) {
+        let lock =
+            |stripe: usize| self.stripes.get(stripe).map(|lock| lock.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut rest = [const { None }; MAX_CHARGES];
+        let first = places.first().map(Place::stripe);
+        if places.iter().all(|place| Some(place.stripe()) == first) {
+            return (first.and_then(lock), rest);
+        }
+        let mut stripes = [None; MAX_CHARGES];
+        stripes.iter_mut().zip(places).for_each(|(stripe, place)| *stripe = Some(place.stripe()));
         stripes.sort_unstable();
         let mut last = None;
-        stripes.map(|stripe| {
-            if stripe == last {
-                return None;
+        for (guard, stripe) in rest.iter_mut().zip(stripes) {
+            if stripe != last {
+                (*guard, last) = (stripe.and_then(lock), stripe);
             }
-            last = stripe;
-            self.stripes.get(stripe?).map(|lock| lock.lock().unwrap_or_else(PoisonError::into_inner))
-        })
+        }
+        (None, rest)
     }
 
-    fn seats<'a>(
+    /// Finds where each count stands or will, and when it is whole.
+    fn sit<'a>(
         &'a self,
         charges: &[Charge<'_>],
-        places: &Places,
+        places: &[Place],
         now: u64,
-    ) -> ([Option<Seat<'a>>; MAX_CHARGES], [u64; MAX_CHARGES]) {
-        let (mut seats, mut tats): ([Option<Seat<'a>>; MAX_CHARGES], _) = ([None; MAX_CHARGES], [0; MAX_CHARGES]);
-        for (index, (charge, place)) in charges.iter().zip(places.iter().flatten()).enumerate() {
+        seats: &mut [Option<Seat<'a>>; MAX_CHARGES],
+        tats: &mut [u64; MAX_CHARGES],
+    ) {
+        for (index, (charge, place)) in charges.iter().zip(places).enumerate() {
             let (seat, tat) = if let Some((cell, tat)) = self.find(place) {
                 (Seat::Own(cell), tat)
-            } else if let Some((cell, tat)) = self.spare(place, now, &seats) {
+            } else if let Some((cell, tat)) = self.spare(place, now, seats) {
                 (Seat::Spare(cell, tat), 0)
             } else {
-                let cell = self.shared_cell(charge, &seats);
+                let cell = self.shared_cell(charge, seats);
                 (Seat::Shared(cell), cell.load(Acquire))
             };
             if let (Some(slot), Some(kept)) = (seats.get_mut(index), tats.get_mut(index)) {
                 (*slot, *kept) = (Some(seat), tat);
             }
         }
-        (seats, tats)
     }
 
+    #[inline]
     fn find(&self, place: &Place) -> Option<(&Cell, u64)> {
-        self.cells(place).find_map(|cell| {
-            if cell.fingerprint.load(Relaxed) != place.fingerprint {
-                return None;
-            }
-            let tat = cell.tat.load(Acquire);
-            (tat != CLAIMED && cell.fingerprint.load(Relaxed) == place.fingerprint).then_some((cell, tat))
-        })
+        let home = self.home(place);
+        match self.buckets.get(home)?.find(place.fingerprint) {
+            None => self.buckets.get(self.away(place, home))?.find(place.fingerprint),
+            found => found,
+        }
     }
 
     /// The cell to take over: of the first bucket that has a whole one, the one that is whole the longest.
-    fn spare<'a>(&'a self, place: &Place, now: u64, taken: &[Option<Seat<'a>>]) -> Option<(&'a Cell, u64)> {
+    fn spare<'a>(
+        &'a self,
+        place: &Place,
+        now: u64,
+        taken: &[Option<Seat<'a>>; MAX_CHARGES],
+    ) -> Option<(&'a Cell, u64)> {
         let free = |cell: &&'a Cell| {
             !taken.iter().flatten().any(|seat| matches!(seat, Seat::Spare(other, _) if std::ptr::eq(*other, *cell)))
         };
-        place.buckets.iter().find_map(|bucket| {
-            let cells = self.buckets.get(*bucket)?.0.iter().filter(free);
+        let home = self.home(place);
+        [home, self.away(place, home)].into_iter().find_map(|bucket| {
+            let cells = self.buckets.get(bucket)?.0.iter().filter(free);
             let tats = cells.map(|cell| (cell, cell.tat.load(Acquire)));
             tats.filter(|(_, tat)| *tat <= now && *tat != CLAIMED).min_by_key(|(_, tat)| *tat)
         })
     }
 
-    fn cells(&self, place: &Place) -> impl Iterator<Item = &Cell> {
-        place.buckets.into_iter().filter_map(|bucket| self.buckets.get(bucket)).flat_map(|bucket| &bucket.0)
+    #[inline]
+    fn place(&self, charge: &Charge<'_>) -> Place {
+        Self::place_of(charge.key().hash_with(&self.seed), charge)
     }
 
-    fn place(&self, charge: &Charge<'_>) -> Place {
-        let hash = self.seed.hash_one(charge.key());
-        let other = hash.rotate_left(32).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let (count, home) = (self.buckets.len(), spread(hash, self.buckets.len()));
-        // Any other one: `away` is 1 to `count - 1`.
-        let away = spread(other, count.saturating_sub(1)).saturating_add(1);
-        let away = home.saturating_add(away);
-        Place {
-            buckets: [home, if away < count { away } else { away.saturating_sub(count) }],
-            // Zero is the fingerprint of a cell that nobody has.
-            fingerprint: (hash ^ charge.quota().name_hash()).max(1),
-            stripe: usize::try_from(hash & 0xff).unwrap_or(0),
-        }
+    #[inline]
+    fn place_of(hash: u64, charge: &Charge<'_>) -> Place {
+        // Zero is the fingerprint of a cell that nobody has.
+        Place { hash, fingerprint: (hash ^ charge.quota().name_hash()).max(1) }
+    }
+
+    /// The bucket that is looked at first.
+    #[inline]
+    fn home(&self, place: &Place) -> usize {
+        spread(place.hash, self.buckets.len())
+    }
+
+    /// Any other one.
+    fn away(&self, place: &Place, home: usize) -> usize {
+        let count = self.buckets.len();
+        let hash = place.hash.rotate_left(32).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let away = home.saturating_add(spread(hash, count.saturating_sub(1))).saturating_add(1);
+        if away < count { away } else { away.saturating_sub(count) }
     }
 
     /// Where the neighbours of a key count together; no cell that another charge of the draw has.
-    fn shared_cell<'a>(&'a self, charge: &Charge<'_>, taken: &[Option<Seat<'a>>]) -> &'a AtomicU64 {
+    fn shared_cell<'a>(&'a self, charge: &Charge<'_>, taken: &[Option<Seat<'a>>; MAX_CHARGES]) -> &'a AtomicU64 {
         static NOWHERE: AtomicU64 = AtomicU64::new(0);
         let mut hasher = self.seed.build_hasher();
         charge.key().scope().hash(&mut hasher);
@@ -289,24 +342,15 @@ impl MemoryLimits {
     }
 }
 
-type Places = [Option<Place>; MAX_CHARGES];
-
-/// The index of a charge that stands twice.
-fn repeated(places: &Places) -> Option<usize> {
-    let same = |one: &Place, other: &Place| one.fingerprint == other.fingerprint && one.buckets == other.buckets;
-    places.iter().enumerate().find_map(|(index, place)| {
-        let before = places.get(..index)?;
-        place.as_ref().filter(|place| before.iter().flatten().any(|other| same(place, other))).map(|_| index)
-    })
-}
-
 /// Spreads hashes over `count` places without a division: the upper half of the product.
+#[inline]
 fn spread(hash: u64, count: usize) -> usize {
     let count = u64::try_from(count).unwrap_or(u64::MAX);
-    let upper = u128::from(hash).saturating_mul(u128::from(count)) >> 64;
+    let upper = u128::from(hash).wrapping_mul(u128::from(count)) >> 64;
     usize::try_from(upper).unwrap_or(0)
 }
 
+#[inline]
 fn swap(tat: &AtomicU64, before: u64, after: u64) -> bool {
     tat.compare_exchange(before, after, AcqRel, Acquire).is_ok()
 }
