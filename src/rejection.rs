@@ -133,6 +133,7 @@ struct Inner {
     challenges: Challenges,
     retry_after: Option<u32>,
     headers: Vec<(HeaderName, HeaderValue)>,
+    violated_policy: Option<Arc<str>>,
 }
 
 impl Rejection {
@@ -144,6 +145,7 @@ impl Rejection {
             challenges: Challenges::none(),
             retry_after: None,
             headers: Vec::new(),
+            violated_policy: None,
         };
         Self { inner: Arc::new(inner) }
     }
@@ -170,6 +172,14 @@ impl Rejection {
         self
     }
 
+    /// Names the quota policy that refuses: a problem document shows it in `violated-policies`
+    /// (draft-ietf-httpapi-ratelimit-headers-10 §5).
+    #[must_use]
+    pub fn with_violated_policy(mut self, name: impl Into<Arc<str>>) -> Self {
+        Arc::make_mut(&mut self.inner).violated_policy = Some(name.into());
+        self
+    }
+
     /// What kind of refusal it is.
     #[must_use]
     pub fn kind(&self) -> RejectionKind {
@@ -186,6 +196,18 @@ impl Rejection {
     #[must_use]
     pub fn reason(&self) -> &str {
         &self.inner.reason
+    }
+
+    /// When to come back, in whole seconds: `Retry-After`, and the delay of gRPC's `RetryInfo`.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<u32> {
+        self.inner.retry_after
+    }
+
+    /// The quota policy that refuses.
+    #[must_use]
+    pub fn violated_policy(&self) -> Option<&str> {
+        self.inner.violated_policy.as_deref()
     }
 
     /// The challenges that go along.

@@ -4,7 +4,6 @@
 
 use std::{
     collections::HashMap,
-    num::NonZeroU32,
     panic::AssertUnwindSafe,
     sync::{Arc, Mutex},
 };
@@ -13,15 +12,17 @@ use async_trait::async_trait;
 use portcullis::{
     Instants, Now, StoreError,
     conformance::rate_limit_store,
-    rate_limit::{LimitKey, MAX_QUOTAS, MemoryLimits, Quotas, RateLimitStore, Taken},
+    rate_limit::{Charge, Draw, KeyPart, MemoryLimits, RateLimitStore, Taken},
 };
 
-const NOW: Instants = Instants::new(1_800_000_000_000_000_000, 0);
+const DAY: u64 = 86_400_000_000_000;
+const NOW: Instants = Instants::new(1_800_000_000_000_000_000, DAY);
 
 #[tokio::test]
 async fn memory() {
     rate_limit_store(&MemoryLimits::new(), NOW).await;
     rate_limit_store(&MemoryLimits::new(), Instants::new(0, 123_456_789_012_345)).await;
+    rate_limit_store(&MemoryLimits::with_capacity(256).unwrap(), NOW).await;
 }
 
 #[tokio::test]
@@ -32,54 +33,64 @@ async fn pointers() {
     rate_limit_store(&boxed, NOW).await;
 }
 
-/// A token bucket, in plain arithmetic of its own: how many nanoseconds' worth is left, and since when.
+/// A token bucket, in plain arithmetic of its own: what share of the burst's time is left, in nanoseconds, and since when.
 #[derive(Debug, Default)]
-struct TokenBuckets(Mutex<HashMap<String, (u128, u64)>>);
+struct TokenBuckets(Mutex<HashMap<String, (i128, i128)>>);
+
+impl TokenBuckets {
+    /// The name of a charge, its price, and what is left of it.
+    fn left(buckets: &HashMap<String, (i128, i128)>, charge: &Charge<'_>, now: i128) -> (String, i128) {
+        let name = format!("{}/{}", charge.key(), charge.quota().name());
+        let whole = i128::from(charge.quota().capacity_nanos());
+        let Some((debt, since)) = buckets.get(&name) else { return (name, whole) };
+        let debt = (debt - (now - since)).max(0);
+        let debt = if debt > whole + 60_000_000_000 { whole } else { debt };
+        (name, whole - debt)
+    }
+}
 
 #[async_trait]
 impl RateLimitStore for TokenBuckets {
-    async fn take(
-        &self,
-        key: &LimitKey<'_>,
-        quotas: &Quotas,
-        cost: NonZeroU32,
-        at: Instants,
-    ) -> Result<Taken, StoreError> {
+    async fn take(&self, draw: &Draw<'_>, at: Instants) -> Result<Taken, StoreError> {
+        tokio::task::yield_now().await;
         let mut buckets = self.0.lock().unwrap();
-        let now = at.unix_nanos();
-        let nanos = |number: u128| u64::try_from(number).unwrap();
-        let mut after = Vec::new();
-        let mut granted: Option<Taken> = None;
-        let mut refused: Option<Taken> = None;
-        for (index, quota) in quotas.iter().enumerate() {
-            let each = u128::from(quota.interval_nanos());
-            let whole = each * u128::from(quota.burst_size());
-            let price = each * u128::from(cost.get());
-            if price > whole {
-                return Ok(Taken::too_costly(index));
-            }
-            let name = format!("{key}/{}", quota.name());
-            let (left, since) = buckets.get(&name).copied().unwrap_or((whole, now));
-            let left = whole.min(left + u128::from(now - since));
-            if left < price {
-                let wait = nanos(price - left);
-                if refused.is_none_or(|refused| refused.retry_after_nanos() < Some(wait)) {
-                    refused = Some(Taken::refused(index, wait));
-                }
-                continue;
-            }
-            let left = left - price;
-            let remaining = u32::try_from(left / each).unwrap();
-            if granted.is_none_or(|granted| remaining < granted.remaining()) {
-                granted = Some(Taken::granted(index, remaining, nanos(whole - left)));
-            }
-            after.push((name, (left, now)));
+        let now = i128::from(at.unix_nanos());
+        let nanos = |number: i128| u64::try_from(number).unwrap();
+        let counted: Vec<_> = draw
+            .charges()
+            .iter()
+            .map(|charge| {
+                let quota = charge.quota();
+                let price = i128::from(quota.interval_nanos()) * i128::from(draw.cost().get());
+                (Self::left(&buckets, charge, now), price, i128::from(quota.capacity_nanos()), quota.interval_nanos())
+            })
+            .collect();
+        if let Some(index) = counted.iter().position(|(_, price, whole, _)| price > whole) {
+            return Ok(Taken::too_costly(index));
         }
-        if let Some(refused) = refused {
-            return Ok(refused);
-        }
-        buckets.extend(after);
-        Ok(granted.unwrap())
+        let missing = |left: i128, price: i128| price - left;
+        let refuses = counted.iter().any(|((_, left), price, ..)| left < price);
+        let taken: Vec<_> = counted
+            .into_iter()
+            .map(|((name, left), price, whole, each)| {
+                let left = match (refuses, draw.counts_refused()) {
+                    (false, _) => left - price,
+                    (true, true) => left.min((left - price).max(0)),
+                    (true, false) => left,
+                };
+                buckets.insert(name, (whole - left, now));
+                (left, price, whole, each)
+            })
+            .collect();
+        let answers = taken.into_iter().enumerate().map(|(index, (left, price, whole, each))| {
+            if refuses {
+                (-missing(left, price), Taken::refused(index, nanos(missing(left, price).max(0))))
+            } else {
+                let remaining = left / i128::from(each);
+                (remaining, Taken::granted(index, u32::try_from(remaining).unwrap(), nanos(whole - left)))
+            }
+        });
+        Ok(answers.min_by_key(|(order, _)| *order).map_or(Taken::too_costly(0), |(_, taken)| taken))
     }
 }
 
@@ -93,52 +104,111 @@ async fn a_token_bucket_of_your_own() {
 enum Flaw {
     None,
     TakesWhenItRefuses,
+    NeverCountsRefusals,
     ForgetsTheIssuer,
     TakesBeforeItSaysWait,
     CountsTheFastWayApart,
-    OnlyTheFirstQuota,
+    OnlyTheFirstCharge,
+    OneAfterTheOther,
+    KnowsNoName,
+    KnowsTheNumbers,
+    WidensEveryNetwork,
     SaysTooShortAWait,
+    BelievesTheClock,
+    OpensWhenTheClockGoesBack,
     ForgetsEverything,
+    ReadsThenWrites,
 }
 
 #[derive(Debug)]
 struct Flawed {
     flaw: Flaw,
-    kept: Mutex<HashMap<String, [u64; MAX_QUOTAS]>>,
+    kept: Mutex<HashMap<String, u64>>,
+    turn: Mutex<()>,
 }
 
 impl Flawed {
     fn new(flaw: Flaw) -> Self {
-        Self { flaw, kept: Mutex::default() }
+        Self { flaw, kept: Mutex::default(), turn: Mutex::default() }
     }
 
-    fn ask(&self, key: &LimitKey<'_>, quotas: &Quotas, cost: NonZeroU32, at: Instants, fast: bool) -> Taken {
-        let mut text = key.to_string();
-        match self.flaw {
-            Flaw::ForgetsTheIssuer => text = text.rsplit(':').next().unwrap().to_owned(),
-            Flaw::CountsTheFastWayApart if fast => text.push_str("/fast"),
+    fn name(&self, charge: &Charge<'_>, fast: bool) -> String {
+        let mut key = charge.key().to_string();
+        let name = charge.quota().name();
+        match (self.flaw, charge.key().parts()) {
+            (Flaw::ForgetsTheIssuer, [KeyPart::Principal { subject, .. }]) => key = (*subject).to_owned(),
+            (Flaw::WidensEveryNetwork, [KeyPart::Network { prefix, .. }]) => {
+                key = format!("{}{:?}", charge.key().scope(), KeyPart::wide_network(*prefix));
+            }
             _ => {}
         }
-        let mut kept = self.kept.lock().unwrap();
-        let tats = kept.entry(text).or_default();
-        let first;
-        let quotas = match self.flaw {
-            Flaw::OnlyTheFirstQuota => {
-                first = Quotas::new([quotas[0].clone()]).unwrap();
-                &first
-            }
-            _ => quotas,
-        };
-        let taken = quotas.take(tats, at.unix_nanos(), cost);
         match self.flaw {
-            Flaw::TakesWhenItRefuses if !taken.is_granted() => tats[0] += quotas[0].interval_nanos(),
-            Flaw::SaysTooShortAWait => {
-                if let Some(wait) = taken.retry_after_nanos() {
-                    return Taken::refused(taken.quota(), wait / 2);
+            Flaw::CountsTheFastWayApart if fast => format!("{key}/{name}/fast"),
+            Flaw::KnowsNoName => key,
+            Flaw::KnowsTheNumbers => format!("{key}/{name}/{}", charge.quota().count()),
+            _ => format!("{key}/{name}"),
+        }
+    }
+
+    fn read(&self, draw: &Draw<'_>, fast: bool) -> (Vec<String>, Vec<u64>) {
+        let names: Vec<String> = draw.charges().iter().map(|charge| self.name(charge, fast)).collect();
+        let kept = self.kept.lock().unwrap();
+        let tats = names.iter().map(|name| kept.get(name).copied().unwrap_or(0)).collect();
+        (names, tats)
+    }
+
+    fn ask(&self, draw: &Draw<'_>, at: Instants, fast: bool) -> Taken {
+        let _turn = self.turn.lock().unwrap();
+        let (names, tats) = self.read(draw, fast);
+        self.decide(draw, at, names, tats)
+    }
+
+    fn decide(&self, draw: &Draw<'_>, at: Instants, names: Vec<String>, mut tats: Vec<u64>) -> Taken {
+        let now = at.unix_nanos();
+        let mut kept = self.kept.lock().unwrap();
+        let first = draw.charges().get(..1).unwrap_or_default();
+        let plain = Draw::new(draw.charges()).with_cost(draw.cost());
+        let before = tats.clone();
+        let mut taken = match self.flaw {
+            Flaw::OnlyTheFirstCharge => Draw::new(first).with_cost(draw.cost()).take(&mut tats, now),
+            Flaw::NeverCountsRefusals => plain.take(&mut tats, now),
+            Flaw::OneAfterTheOther => {
+                let each = draw.charges().iter().zip(&mut tats).enumerate().map(|(index, (charge, tat))| {
+                    let alone = Draw::new(std::slice::from_ref(charge)).with_cost(draw.cost());
+                    (alone.take(std::slice::from_mut(tat), now), index)
+                });
+                let all: Vec<_> = each.collect();
+                match all.iter().find(|(taken, _)| !taken.is_granted()) {
+                    Some((refused, index)) => refused
+                        .retry_after_nanos()
+                        .map_or(Taken::too_costly(*index), |wait| Taken::refused(*index, wait)),
+                    None => draw.take(&mut before.clone(), now),
                 }
             }
-            Flaw::ForgetsEverything => kept.clear(),
+            _ => draw.take(&mut tats, now),
+        };
+        match self.flaw {
+            Flaw::TakesWhenItRefuses if !taken.is_granted() && !tats.is_empty() => {
+                tats[0] += draw.charges()[0].quota().interval_nanos();
+            }
+            Flaw::SaysTooShortAWait => {
+                if let Some(wait) = taken.retry_after_nanos() {
+                    taken = Taken::refused(taken.charge(), wait / 2);
+                }
+            }
+            Flaw::BelievesTheClock if !taken.is_granted() => tats = before,
+            Flaw::OpensWhenTheClockGoesBack => {
+                for (tat, charge) in tats.iter_mut().zip(draw.charges()) {
+                    if *tat > now + charge.quota().capacity_nanos() {
+                        *tat = 0;
+                    }
+                }
+            }
             _ => {}
+        }
+        kept.extend(names.into_iter().zip(tats));
+        if matches!(self.flaw, Flaw::ForgetsEverything) {
+            kept.clear();
         }
         taken
     }
@@ -146,25 +216,21 @@ impl Flawed {
 
 #[async_trait]
 impl RateLimitStore for Flawed {
-    fn take_now(
-        &self,
-        key: &LimitKey<'_>,
-        quotas: &Quotas,
-        cost: NonZeroU32,
-        at: Instants,
-    ) -> Now<Result<Taken, StoreError>> {
-        let taken = self.ask(key, quotas, cost, at, true);
+    fn take_now(&self, draw: &Draw<'_>, at: Instants) -> Now<Result<Taken, StoreError>> {
+        if matches!(self.flaw, Flaw::ReadsThenWrites) {
+            return Now::Wait;
+        }
+        let taken = self.ask(draw, at, true);
         if matches!(self.flaw, Flaw::TakesBeforeItSaysWait) { Now::Wait } else { Now::Known(Ok(taken)) }
     }
 
-    async fn take(
-        &self,
-        key: &LimitKey<'_>,
-        quotas: &Quotas,
-        cost: NonZeroU32,
-        at: Instants,
-    ) -> Result<Taken, StoreError> {
-        Ok(self.ask(key, quotas, cost, at, false))
+    async fn take(&self, draw: &Draw<'_>, at: Instants) -> Result<Taken, StoreError> {
+        let (names, tats) = self.read(draw, false);
+        if !matches!(self.flaw, Flaw::ReadsThenWrites) {
+            return Ok(self.ask(draw, at, false));
+        }
+        tokio::task::yield_now().await;
+        Ok(self.decide(draw, at, names, tats))
     }
 }
 
@@ -178,12 +244,20 @@ fn the_suite_finds_what_is_wrong() {
     assert!(passes(Flaw::None));
     for flaw in [
         Flaw::TakesWhenItRefuses,
+        Flaw::NeverCountsRefusals,
         Flaw::ForgetsTheIssuer,
         Flaw::TakesBeforeItSaysWait,
         Flaw::CountsTheFastWayApart,
-        Flaw::OnlyTheFirstQuota,
+        Flaw::OnlyTheFirstCharge,
+        Flaw::OneAfterTheOther,
+        Flaw::KnowsNoName,
+        Flaw::KnowsTheNumbers,
+        Flaw::WidensEveryNetwork,
         Flaw::SaysTooShortAWait,
+        Flaw::BelievesTheClock,
+        Flaw::OpensWhenTheClockGoesBack,
         Flaw::ForgetsEverything,
+        Flaw::ReadsThenWrites,
     ] {
         assert!(!passes(flaw), "{flaw:?} went unnoticed");
     }

@@ -7,7 +7,6 @@ mod support;
 use std::{
     convert::Infallible,
     future::Future,
-    num::NonZeroU32,
     pin::pin,
     sync::{
         Arc, Mutex,
@@ -28,7 +27,7 @@ use portcullis::{
     guard::{GuardLayer, all, authenticated, check, policy, public, require, scope},
     policy::{AccessQuery, PolicyBackend, Verdict},
     problem::ProblemLayer,
-    rate_limit::{LimitKey, MemoryLimits, Quota, Quotas, RateLimitLayer, RateLimitStore, Taken},
+    rate_limit::{Draw, MemoryLimits, Quota, RateLimitLayer, RateLimitStore, Taken},
     stack::Stack,
     tls::{Hsts, TlsLayer},
 };
@@ -100,30 +99,18 @@ impl Remote {
 
 #[async_trait]
 impl RateLimitStore for Remote {
-    fn take_now(
-        &self,
-        key: &LimitKey<'_>,
-        quotas: &Quotas,
-        cost: NonZeroU32,
-        at: Instants,
-    ) -> Now<Result<Taken, StoreError>> {
+    fn take_now(&self, draw: &Draw<'_>, at: Instants) -> Now<Result<Taken, StoreError>> {
         if self.waits {
             return Now::Wait;
         }
         self.asked.0.fetch_add(1, Ordering::SeqCst);
-        self.limits.take_now(key, quotas, cost, at)
+        self.limits.take_now(draw, at)
     }
 
-    async fn take(
-        &self,
-        key: &LimitKey<'_>,
-        quotas: &Quotas,
-        cost: NonZeroU32,
-        at: Instants,
-    ) -> Result<Taken, StoreError> {
+    async fn take(&self, draw: &Draw<'_>, at: Instants) -> Result<Taken, StoreError> {
         tokio::task::yield_now().await;
         self.asked.0.fetch_add(1, Ordering::SeqCst);
-        self.limits.take(key, quotas, cost, at).await
+        self.limits.take(draw, at).await
     }
 }
 

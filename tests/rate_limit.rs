@@ -5,7 +5,6 @@
 mod support;
 
 use std::{
-    num::NonZeroU32,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -20,7 +19,7 @@ use portcullis::{
     Challenge, Clock, ConfigError, Connection, Instants, Now, Principal, PrincipalKind, Rejection, RejectionKind,
     StoreError, StoreErrorKind,
     authn::{AuthnLayer, Outcome, authenticate_fn},
-    rate_limit::{LimitKey, MemoryLimits, OnStoreError, Quota, Quotas, RateLimitLayer, RateLimitStore, Taken},
+    rate_limit::{Draw, MemoryLimits, OnStoreError, Quota, RateLimitLayer, RateLimitStore, Taken},
 };
 use support::{NOW, Probe, get, send, with};
 use tower::{Layer, Service, ServiceExt};
@@ -327,16 +326,10 @@ struct Remote(Option<MemoryLimits>);
 
 #[async_trait]
 impl RateLimitStore for Remote {
-    async fn take(
-        &self,
-        key: &LimitKey<'_>,
-        quotas: &Quotas,
-        cost: NonZeroU32,
-        at: Instants,
-    ) -> Result<Taken, StoreError> {
+    async fn take(&self, draw: &Draw<'_>, at: Instants) -> Result<Taken, StoreError> {
         tokio::task::yield_now().await;
         match &self.0 {
-            Some(limits) => limits.take(key, quotas, cost, at).await,
+            Some(limits) => limits.take(draw, at).await,
             None => Err(StoreError::new(StoreErrorKind::Unavailable, "remote").caused_by("connection refused")),
         }
     }
@@ -348,11 +341,11 @@ struct Broken;
 
 #[async_trait]
 impl RateLimitStore for Broken {
-    fn take_now(&self, _: &LimitKey<'_>, _: &Quotas, _: NonZeroU32, _: Instants) -> Now<Result<Taken, StoreError>> {
+    fn take_now(&self, _: &Draw<'_>, _: Instants) -> Now<Result<Taken, StoreError>> {
         Now::Known(Err(StoreError::new(StoreErrorKind::Corrupt, "broken")))
     }
 
-    async fn take(&self, _: &LimitKey<'_>, _: &Quotas, _: NonZeroU32, _: Instants) -> Result<Taken, StoreError> {
+    async fn take(&self, _: &Draw<'_>, _: Instants) -> Result<Taken, StoreError> {
         Err(StoreError::new(StoreErrorKind::Corrupt, "broken"))
     }
 }
@@ -424,7 +417,7 @@ struct Never;
 
 #[async_trait]
 impl RateLimitStore for Never {
-    async fn take(&self, _: &LimitKey<'_>, _: &Quotas, _: NonZeroU32, _: Instants) -> Result<Taken, StoreError> {
+    async fn take(&self, _: &Draw<'_>, _: Instants) -> Result<Taken, StoreError> {
         Ok(Taken::too_costly(0))
     }
 }

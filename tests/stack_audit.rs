@@ -7,7 +7,6 @@ use std::{
     collections::VecDeque,
     future::{Future, pending},
     io,
-    num::NonZeroU32,
     pin::{Pin, pin},
     sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll, Waker},
@@ -27,7 +26,7 @@ use portcullis::{
     guard::{authenticated, policy, public, require, role},
     policy::{AccessQuery, PolicyBackend, Verdict},
     problem::{ProblemDetails, ProblemLayer, RejectionRenderer, RenderRequest, Rendered},
-    rate_limit::{LimitKey, Quota, Quotas, RateLimitLayer, RateLimitStore, Taken},
+    rate_limit::{Draw, Quota, RateLimitLayer, RateLimitStore, Taken},
     stack::{Protected, Stack, StackBuilder},
     tls::{Hsts, TlsLayer},
 };
@@ -517,8 +516,8 @@ async fn a_limit_store_that_panics_or_fails() {
         now: bool,
     }
 
-    fn take(key: &LimitKey<'_>) -> Result<Taken, StoreError> {
-        let key = format!("{:?}", key.source());
+    fn take(draw: &Draw<'_>) -> Result<Taken, StoreError> {
+        let key = draw.charges()[0].key().to_string();
         assert!(!key.contains("192.0.2.1"), "the store panics");
         if key.contains("192.0.2.2") {
             return Err(StoreError::new(StoreErrorKind::Unavailable, "brittle").caused_by(CANARY));
@@ -528,19 +527,13 @@ async fn a_limit_store_that_panics_or_fails() {
 
     #[async_trait]
     impl RateLimitStore for Brittle {
-        fn take_now(
-            &self,
-            key: &LimitKey<'_>,
-            _: &Quotas,
-            _: NonZeroU32,
-            _: Instants,
-        ) -> Now<Result<Taken, StoreError>> {
-            if self.now { Now::Known(take(key)) } else { Now::Wait }
+        fn take_now(&self, draw: &Draw<'_>, _: Instants) -> Now<Result<Taken, StoreError>> {
+            if self.now { Now::Known(take(draw)) } else { Now::Wait }
         }
 
-        async fn take(&self, key: &LimitKey<'_>, _: &Quotas, _: NonZeroU32, _: Instants) -> Result<Taken, StoreError> {
+        async fn take(&self, draw: &Draw<'_>, _: Instants) -> Result<Taken, StoreError> {
             tokio::task::yield_now().await;
-            take(key)
+            take(draw)
         }
     }
 

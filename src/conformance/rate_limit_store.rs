@@ -1,18 +1,28 @@
-use std::{net::Ipv4Addr, num::NonZeroU32};
+use std::{
+    future::{Future, poll_fn},
+    net::Ipv4Addr,
+    num::NonZeroU32,
+    pin::Pin,
+    sync::atomic::{AtomicU32, Ordering},
+    task::Poll,
+};
 
 use crate::{
     clock::Instants,
     now::Now,
-    principal::{Principal, PrincipalKind},
-    rate_limit::{LimitKey, Quota, Quotas, RateLimitStore, Taken},
+    rate_limit::{Charge, Draw, KeyPart, LimitKey, Quota, RateLimitStore, Taken},
 };
 
 const SECOND: u64 = 1_000_000_000;
+const DAY: u64 = 86_400 * SECOND;
 
 /// Checks a [`RateLimitStore`] against its contract. Time is an argument, so nothing sleeps.
 ///
-/// `start` is the first moment that the store is asked at; the suite goes on from there by less than a day, both clocks
-/// alike. The store must be able to hold 64 keys and must not know the scopes that begin with `conformance-`.
+/// `start` is the moment that the suite goes by: the store is asked up to a year later, and once up to two hours earlier,
+/// both clocks alike. The store must be able to hold 256 counts and must not know the scopes that begin with
+/// `conformance-`. A store that answers in another process may count in microseconds: the quotas here are whole ones.
+/// It must be usable from several threads where [`take_now`](RateLimitStore::take_now) knows the answer; what waits is
+/// asked many times at once from this task.
 ///
 /// # Panics
 /// With a sentence that says which rule is broken.
@@ -22,18 +32,26 @@ const SECOND: u64 = 1_000_000_000;
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() {
-/// rate_limit_store(&MemoryLimits::new(), Instants::new(1_800_000_000_000_000_000, 0)).await;
+/// let start = Instants::new(1_800_000_000_000_000_000, 86_400_000_000_000);
+/// rate_limit_store(&MemoryLimits::new(), start).await;
 /// # }
 /// ```
 pub async fn rate_limit_store(store: &dyn RateLimitStore, start: Instants) {
     let suite = Suite { store, start };
-    suite.a_burst_then_refusals().await;
-    suite.what_was_used_comes_back().await;
+    suite.exact_traces().await;
+    suite.refusals_take_nothing().await;
+    suite.refusals_that_count().await;
     suite.waiting_as_told_is_enough().await;
     suite.all_or_nothing().await;
+    suite.several_keys_at_once().await;
     suite.too_costly_is_for_good().await;
     suite.keys_are_independent().await;
+    suite.quotas_may_change().await;
+    suite.the_clock_may_jump().await;
+    suite.extreme_quotas().await;
     suite.now_and_async_agree().await;
+    suite.many_tasks().await;
+    suite.many_threads().await;
 }
 
 struct Suite<'a> {
@@ -41,32 +59,141 @@ struct Suite<'a> {
     start: Instants,
 }
 
+/// What is asked, and of whom.
+#[derive(Clone, Copy)]
+struct Ask<'a> {
+    key: LimitKey<'a>,
+    quotas: &'a [Quota],
+    cost: u32,
+    counts_refused: bool,
+}
+
+impl<'a> Ask<'a> {
+    const fn new(key: LimitKey<'a>, quotas: &'a [Quota]) -> Self {
+        Self { key, quotas, cost: 1, counts_refused: false }
+    }
+
+    const fn costing(self, cost: u32) -> Self {
+        Self { cost, ..self }
+    }
+
+    fn charges(&self) -> Vec<Charge<'a>> {
+        self.quotas.iter().map(|quota| Charge::new(self.key, quota)).collect()
+    }
+
+    fn draw<'c>(&self, charges: &'c [Charge<'a>]) -> Draw<'c>
+    where
+        'a: 'c,
+    {
+        let draw = Draw::new(charges).with_cost(NonZeroU32::new(self.cost).unwrap_or(NonZeroU32::MIN));
+        if self.counts_refused { draw.counting_refused() } else { draw }
+    }
+}
+
 #[expect(clippy::panic, reason = "a suite reports by panicking")]
 impl Suite<'_> {
-    /// Takes as a layer does: at once if the store can, else waiting.
-    async fn take(&self, key: &LimitKey<'_>, quotas: &Quotas, cost: u32, after: u64) -> Taken {
+    /// Takes as a layer does: at once if the store can, else waiting. `after` is in nanoseconds from the start.
+    async fn draw(&self, draw: Draw<'_>, after: i64) -> Taken {
         let at = self.at(after);
-        let answer = match self.store.take_now(key, quotas, amount(cost), at) {
+        let answer = match self.store.take_now(&draw, at) {
             Now::Known(answer) => answer,
-            Now::Wait => self.store.take(key, quotas, amount(cost), at).await,
+            Now::Wait => self.store.take(&draw, at).await,
         };
         answer.unwrap_or_else(|error| panic!("the store failed: {error}"))
     }
 
-    async fn take_waiting(&self, key: &LimitKey<'_>, quotas: &Quotas, cost: u32, after: u64) -> Taken {
-        let answer = self.store.take(key, quotas, amount(cost), self.at(after)).await;
+    async fn take(&self, ask: Ask<'_>, after: u64) -> Taken {
+        let charges = ask.charges();
+        self.draw(ask.draw(&charges), signed(after)).await
+    }
+
+    async fn take_waiting(&self, ask: Ask<'_>, after: u64) -> Taken {
+        let charges = ask.charges();
+        let answer = self.store.take(&ask.draw(&charges), self.at(signed(after))).await;
         answer.unwrap_or_else(|error| panic!("the store failed: {error}"))
     }
 
-    fn at(&self, after: u64) -> Instants {
-        let unix = self.start.unix_nanos().saturating_add(after);
-        Instants::new(unix, self.start.monotonic_nanos().saturating_add(after))
+    fn at(&self, after: i64) -> Instants {
+        let unix = self.start.unix_nanos().saturating_add_signed(after);
+        Instants::new(unix, self.start.monotonic_nanos().saturating_add_signed(after))
     }
 
-    async fn a_burst_then_refusals(&self) {
-        let (key, quotas) = (client("conformance-burst", 1), quotas([Quota::per_minute(60).burst(5)]));
+    /// Traces that GCRA gives, worked out by hand: milliseconds, cost, and what is answered.
+    async fn exact_traces(&self) {
+        enum Answer {
+            Left(u32, u64),
+            Wait(u64),
+        }
+        use Answer::{Left, Wait};
+        type Trace = [(u64, u32, Answer)];
+        let traces: [(&str, Quota, &Trace); 3] = [
+            (
+                "five at once, one a second",
+                Quota::per_minute(60).burst(5),
+                &[
+                    (0, 1, Left(4, 1_000)),
+                    (0, 3, Left(1, 4_000)),
+                    (0, 2, Wait(1_000)),
+                    (0, 1, Left(0, 5_000)),
+                    (0, 1, Wait(1_000)),
+                    (500, 1, Wait(500)),
+                    (999, 1, Wait(1)),
+                    (1_000, 1, Left(0, 5_000)),
+                    (3_500, 1, Left(1, 3_500)),
+                    (3_500, 2, Wait(500)),
+                    (4_000, 2, Left(0, 5_000)),
+                    (600_000, 5, Left(0, 5_000)),
+                    (600_000, 1, Wait(1_000)),
+                    (604_999, 5, Wait(1)),
+                    (605_000, 5, Left(0, 5_000)),
+                ],
+            ),
+            (
+                "one at once, ten a second",
+                Quota::per_second(10).burst(1),
+                &[
+                    (0, 1, Left(0, 100)),
+                    (0, 1, Wait(100)),
+                    (99, 1, Wait(1)),
+                    (100, 1, Left(0, 100)),
+                    (250, 1, Left(0, 100)),
+                    (300, 1, Wait(50)),
+                    (350, 1, Left(0, 100)),
+                ],
+            ),
+            (
+                "a thousand a day, all at once",
+                Quota::per_day(1_000),
+                &[
+                    (0, 1_000, Left(0, 86_400_000)),
+                    (0, 1, Wait(86_400)),
+                    (86_399, 1, Wait(1)),
+                    (86_400, 1, Left(0, 86_400_000)),
+                    (43_200_000 + 86_400, 500, Left(0, 86_400_000)),
+                    (43_200_000 + 86_400, 1, Wait(86_400)),
+                ],
+            ),
+        ];
+        for (number, (name, quota, trace)) in (1..).zip(traces) {
+            let parts = client(number);
+            let quotas = [quota];
+            let ask = Ask::new(LimitKey::new("conformance-trace", &parts), &quotas);
+            for (step, (after, cost, expected)) in trace.iter().enumerate() {
+                let taken = self.take(ask.costing(*cost), after.saturating_mul(SECOND / 1_000)).await;
+                let told = match expected {
+                    Left(remaining, reset) => Taken::granted(0, *remaining, reset.saturating_mul(SECOND / 1_000)),
+                    Wait(wait) => Taken::refused(0, wait.saturating_mul(SECOND / 1_000)),
+                };
+                assert_eq!(taken, told, "{name}: step {step}, {cost} at {after} ms");
+            }
+        }
+    }
+
+    async fn refusals_take_nothing(&self) {
+        let (parts, quotas) = (client(1), [Quota::per_minute(60).burst(5)]);
+        let ask = Ask::new(LimitKey::new("conformance-refusals", &parts), &quotas);
         for remaining in (0..5).rev() {
-            let taken = self.take(&key, &quotas, 1, 0).await;
+            let taken = self.take(ask, 0).await;
             assert!(
                 taken.is_granted(),
                 "a key that the store does not know has its whole burst; refused with {taken:?}"
@@ -75,7 +202,7 @@ impl Suite<'_> {
             assert!(taken.reset_nanos() > Some(0), "after a grant the quota is whole later than now");
         }
         for _ in 0..20 {
-            let taken = self.take(&key, &quotas, 1, 0).await;
+            let taken = self.take(ask, 0).await;
             assert!(!taken.is_granted(), "beyond the burst a request is refused");
             assert_eq!(taken.remaining(), 0, "after a refusal nothing remains");
             assert_eq!(
@@ -84,25 +211,44 @@ impl Suite<'_> {
                 "the time to wait is that of one request, however often it was refused: a refusal takes nothing"
             );
         }
+        let two = self.take(ask, 5 * SECOND / 2).await;
+        assert_eq!((two.is_granted(), two.remaining()), (true, 1), "after 2.5 s two came back, rounded down");
     }
 
-    async fn what_was_used_comes_back(&self) {
-        let (key, quotas) = (client("conformance-back", 1), quotas([Quota::per_minute(60).burst(5)]));
-        assert!(self.take(&key, &quotas, 5, 0).await.is_granted(), "a whole burst may be taken as one cost");
-        assert!(!self.take(&key, &quotas, 1, SECOND / 2).await.is_granted(), "half a request is none");
-        let two = self.take(&key, &quotas, 1, 5 * SECOND / 2).await;
-        assert_eq!((two.is_granted(), two.remaining()), (true, 1), "after 2.5 s two came back, rounded down");
-        assert!(self.take(&key, &quotas, 5, 600 * SECOND).await.is_granted(), "after a long time all is back");
-        assert!(!self.take(&key, &quotas, 1, 600 * SECOND).await.is_granted(), "and never more than the burst");
+    async fn refusals_that_count(&self) {
+        let parts = client(1);
+        let quotas = [Quota::per_minute(60).burst(5), Quota::per_hour(60).burst(10).named("hour")];
+        let (first, rest) = quotas.split_at(1);
+        let both = Ask::new(LimitKey::new("conformance-counted", &parts), &quotas);
+        let counting = Ask { counts_refused: true, quotas: first, ..both };
+        assert!(self.take(counting.costing(4), 0).await.is_granted(), "who is granted pays as ever");
+        let refused = self.take(counting.costing(2), 0).await;
+        assert_eq!(refused, Taken::refused(0, 2 * SECOND), "the one that was left is taken, so two are to wait for");
+        for _ in 0..20 {
+            let refused = self.take(counting, SECOND / 2).await;
+            assert_eq!(refused.retry_after_nanos(), Some(SECOND), "who knocks again waits anew, and for no longer");
+        }
+        assert_eq!(self.take(counting, 3 * SECOND / 2).await, Taken::granted(0, 0, 5 * SECOND));
+        let several = Ask { counts_refused: true, ..both };
+        for _ in 0..3 {
+            assert!(!self.take(several.costing(2), 3 * SECOND / 2).await.is_granted());
+        }
+        let hour = self.take(Ask { quotas: rest, ..both }, 3 * SECOND / 2).await;
+        assert_eq!(
+            hour.remaining(),
+            3,
+            "a refusal that counts takes from every quota: three times two of ten, then one"
+        );
     }
 
     async fn waiting_as_told_is_enough(&self) {
-        let quotas = quotas([Quota::per_second(7).burst(3), Quota::per_hour(3_600).burst(8).named("hour")]);
+        let quotas = [Quota::per_second(8).burst(3), Quota::per_hour(3_600).burst(8).named("hour")];
         for (number, cost) in [(1, 1), (2, 2), (3, 3)] {
-            let key = client("conformance-wait", number);
+            let parts = client(number);
+            let ask = Ask::new(LimitKey::new("conformance-wait", &parts), &quotas).costing(cost);
             let mut now = 0;
             for round in 0..24 {
-                let taken = self.take(&key, &quotas, cost, now).await;
+                let taken = self.take(ask, now).await;
                 let Some(wait) = taken.retry_after_nanos() else {
                     assert!(taken.is_granted(), "a cost within the burst is never refused for good");
                     continue;
@@ -111,11 +257,11 @@ impl Suite<'_> {
                 // Microseconds are exact enough for a store outside this process.
                 let early = now.saturating_add(wait.saturating_sub(1_000));
                 if early > now {
-                    let early = self.take(&key, &quotas, cost, early).await;
+                    let early = self.take(ask, early).await;
                     assert!(!early.is_granted(), "a microsecond early is too early (round {round})");
                 }
                 now = now.saturating_add(wait);
-                let taken = self.take(&key, &quotas, cost, now).await;
+                let taken = self.take(ask, now).await;
                 assert!(taken.is_granted(), "waiting as long as told is enough (round {round})");
             }
             assert!(now > 0, "the quotas were met");
@@ -123,88 +269,273 @@ impl Suite<'_> {
     }
 
     async fn all_or_nothing(&self) {
-        let key = client("conformance-all", 1);
-        let quotas = quotas([
+        let parts = client(1);
+        let quotas = [
             Quota::per_hour(60).burst(10).named("wide"),
             Quota::per_hour(60).burst(2).named("narrow"),
             Quota::per_hour(60).burst(5).named("middle"),
-        ]);
-        let first = self.take(&key, &quotas, 1, 0).await;
-        assert_eq!((first.quota(), first.remaining()), (1, 1), "a grant tells of the tightest quota");
-        assert!(self.take(&key, &quotas, 1, 0).await.is_granted());
+        ];
+        let ask = Ask::new(LimitKey::new("conformance-all", &parts), &quotas);
+        let first = self.take(ask, 0).await;
+        assert_eq!((first.charge(), first.remaining()), (1, 1), "a grant tells of the tightest quota");
+        assert!(self.take(ask, 0).await.is_granted());
         for _ in 0..20 {
-            let taken = self.take(&key, &quotas, 1, 0).await;
-            assert_eq!((taken.is_granted(), taken.quota()), (false, 1), "a refusal tells of the quota that refuses");
+            let taken = self.take(ask, 0).await;
+            assert_eq!((taken.is_granted(), taken.charge()), (false, 1), "a refusal tells of the quota that refuses");
         }
-        // After two minutes `narrow` is whole, `wide` and `middle` as well: had a refusal taken from them, they were not.
-        let later = self.take(&key, &quotas, 2, 120 * SECOND).await;
+        let wide = self.take(Ask { quotas: quotas.split_at(1).0, ..ask }, 0).await;
+        assert_eq!(
+            (wide.is_granted(), wide.remaining()),
+            (true, 7),
+            "a request that one quota refuses takes from no other; a quota is known by its name, alone or among others"
+        );
+        // After two minutes `narrow` is whole.
+        let later = self.take(ask.costing(2), 120 * SECOND).await;
         assert!(later.is_granted(), "a request that one quota refuses takes from no other");
-        let much = self.take(&key, &quotas, 1, 120 * SECOND).await;
-        assert_eq!((much.is_granted(), much.quota()), (false, 1));
+        let much = self.take(ask, 120 * SECOND).await;
+        assert_eq!((much.is_granted(), much.charge()), (false, 1));
         assert_eq!(much.retry_after_nanos(), Some(60 * SECOND), "one comes back in a minute");
     }
 
+    /// A network and the wide one around it, under quotas of one name.
+    async fn several_keys_at_once(&self) {
+        let (narrow, wide) = (Quota::per_hour(2), Quota::per_hour(5));
+        let take = async |subnet: u16| {
+            let address = std::net::Ipv6Addr::new(0x2001, 0xdb8, 1, subnet, 0, 0, 0, 1).into();
+            let (inner, outer) = ([KeyPart::network(address)], [KeyPart::wide_network(address)]);
+            let charges = [
+                Charge::new(LimitKey::new("conformance-wide", &inner), &narrow),
+                Charge::new(LimitKey::new("conformance-wide", &outer), &wide),
+            ];
+            let taken = self.draw(Draw::new(&charges), 0).await;
+            (taken.is_granted(), taken.charge())
+        };
+        for subnet in [1, 2] {
+            assert_eq!(take(subnet).await, (true, 0));
+            assert_eq!(take(subnet).await, (true, 0));
+            for _ in 0..5 {
+                assert_eq!(
+                    take(subnet).await,
+                    (false, 0),
+                    "the key's own quota refuses, and the wide one keeps its rest"
+                );
+            }
+        }
+        assert_eq!(take(3).await, (true, 1), "four of five were taken, so one is left to a third");
+        assert_eq!(take(3).await, (false, 1), "and that was the last");
+        assert_eq!(take(4).await, (false, 1), "a fourth has none");
+    }
+
     async fn too_costly_is_for_good(&self) {
-        let (key, quotas) = (client("conformance-cost", 1), quotas([Quota::per_minute(60).burst(5)]));
+        let (parts, quotas) = (client(1), [Quota::per_minute(60).burst(5)]);
+        let ask = Ask::new(LimitKey::new("conformance-cost", &parts), &quotas);
         for cost in [6, 1_000, u32::MAX] {
-            let taken = self.take(&key, &quotas, cost, 0).await;
+            let taken = self.take(ask.costing(cost), 0).await;
             assert!(!taken.is_granted(), "a cost of {cost} is more than a burst of 5");
             assert_eq!(taken.retry_after_nanos(), None, "waiting does not help, so no time is told");
         }
-        assert!(self.take(&key, &quotas, 5, 0).await.is_granted(), "such a refusal takes nothing");
+        assert!(self.take(ask.costing(5), 0).await.is_granted(), "such a refusal takes nothing");
+        let empty: [Charge<'_>; 0] = [];
+        assert!(!self.draw(Draw::new(&empty), 0).await.is_granted(), "nothing to take from grants nothing");
     }
 
     async fn keys_are_independent(&self) {
-        let quotas = quotas([Quota::per_hour(1)]);
-        let principals = [
-            ("https://a.example", "alice"),
-            ("https://a.example", "bob"),
-            ("https://b.example", "alice"),
-            ("a", "b:c"),
-            ("a:b", "c"),
-            ("", "a:b:c"),
-        ]
-        .map(|(issuer, subject)| Principal::builder(PrincipalKind::User, issuer, subject, "jwt").build());
-        let mut keys: Vec<LimitKey<'_>> =
-            principals.iter().map(|principal| LimitKey::principal("conformance-keys", principal)).collect();
-        keys.extend([1, 2].map(|number| client("conformance-keys", number)));
-        keys.push(client("conformance-other", 1));
+        let quotas = [Quota::per_hour(1)];
+        let long = "x".repeat(5_000);
+        let parts: Vec<Vec<KeyPart<'_>>> = vec![
+            vec![KeyPart::Principal { issuer: "https://a.example", subject: "alice" }],
+            vec![KeyPart::Principal { issuer: "https://a.example", subject: "bob" }],
+            vec![KeyPart::Principal { issuer: "https://b.example", subject: "alice" }],
+            vec![KeyPart::Principal { issuer: "a", subject: "b:c" }],
+            vec![KeyPart::Principal { issuer: "a:b", subject: "c" }],
+            vec![KeyPart::Principal { issuer: "", subject: "a:b:c" }],
+            vec![KeyPart::Principal { issuer: "a", subject: &long }],
+            vec![KeyPart::Credential { issuer: "a", id: "b:c" }],
+            vec![KeyPart::Tenant { issuer: "a", tenant: "b:c" }],
+            vec![KeyPart::Route("/orders/{id}")],
+            vec![KeyPart::Custom("/orders/{id}")],
+            vec![KeyPart::Custom("{}\r\n\0 ä")],
+            vec![KeyPart::Header { name: "x-device", value: "7" }],
+            vec![KeyPart::Tenant { issuer: "a", tenant: "b" }, KeyPart::Route("/")],
+            vec![],
+            client(1).to_vec(),
+            client(2).to_vec(),
+            vec![KeyPart::wide_network(Ipv4Addr::new(192, 0, 2, 1).into())],
+        ];
+        let mut keys: Vec<LimitKey<'_>> = parts.iter().map(|parts| LimitKey::new("conformance-keys", parts)).collect();
+        keys.extend(parts.iter().take(1).map(|parts| LimitKey::new("conformance-other", parts)));
         for key in &keys {
-            assert!(self.take(key, &quotas, 1, 0).await.is_granted(), "{key} counts alone");
+            assert!(self.take(Ask::new(*key, &quotas), 0).await.is_granted(), "{key} counts alone");
         }
         for key in &keys {
-            assert!(!self.take(key, &quotas, 1, 0).await.is_granted(), "{key} was counted");
+            assert!(!self.take(Ask::new(*key, &quotas), 0).await.is_granted(), "{key} was counted");
+        }
+    }
+
+    async fn quotas_may_change(&self) {
+        let parts = client(1);
+        let ask = |quotas| Ask::new(LimitKey::new("conformance-change", &parts), quotas);
+        let (small, large) = ([Quota::per_minute(10)], [Quota::per_minute(60)]);
+        assert!(self.take(ask(&small).costing(5), 0).await.is_granted());
+        // Half of ten is 30 s of debt, and so is half of sixty.
+        let changed = self.take(ask(&large), 0).await;
+        assert_eq!((changed.is_granted(), changed.remaining()), (true, 29), "a quota that grew goes on from its share");
+        let back = self.take(ask(&small), 0).await;
+        assert_eq!((back.is_granted(), back.remaining()), (true, 3), "and so does one that shrank");
+        let day = [Quota::per_day(10)];
+        assert!(self.take(ask(&day).costing(9), 0).await.is_granted());
+        let wait = self.take(ask(&small), 0).await;
+        assert_eq!(wait.retry_after_nanos(), Some(6 * SECOND), "a debt beyond the burst is that of a whole burst");
+        assert!(self.take(ask(&small), 6 * SECOND).await.is_granted(), "and is kept as such");
+    }
+
+    async fn the_clock_may_jump(&self) {
+        let (parts, quotas) = (client(1), [Quota::per_second(10)]);
+        let ask = Ask::new(LimitKey::new("conformance-clock", &parts), &quotas);
+        let hour = 3_600 * SECOND;
+        let at = async |after: i64| {
+            let charges = ask.charges();
+            self.draw(ask.draw(&charges), after).await
+        };
+        assert!(self.take(ask.costing(10), 0).await.is_granted());
+        // A little back, as between two machines: what was used stays used.
+        for back in [1_000, SECOND, 30 * SECOND] {
+            let wait = at(-signed(back)).await.retry_after_nanos();
+            assert_eq!(wait, Some(back.saturating_add(SECOND / 10)), "{back} ns back grants nothing");
+        }
+        // Far back: nothing is granted at once, and nobody is shut out for the hour.
+        assert_eq!(
+            at(-signed(hour)).await.retry_after_nanos(),
+            Some(SECOND / 10),
+            "an hour back is a whole burst of debt"
+        );
+        let (mut granted, start) = (0, -signed(hour));
+        for tenth in 0..20 {
+            for _ in 0..3 {
+                granted += u32::from(at(start.saturating_add(tenth * signed(SECOND / 10))).await.is_granted());
+            }
+        }
+        assert_eq!(granted, 19, "after that it goes on at its rate");
+        // Forward, far and farther.
+        let (mut granted, far) = (0, 365 * DAY);
+        for _ in 0..30 {
+            granted += u32::from(self.take(ask, far).await.is_granted());
+        }
+        assert_eq!(granted, 10, "a clock that jumps ahead gives a burst, and no more than one");
+    }
+
+    async fn extreme_quotas(&self) {
+        for (number, name, quota, cost) in [
+            (1, "a billion a second", Quota::per_second(1_000_000_000), 1_000_000_000),
+            (2, "the largest burst", Quota::per_second(1_000_000).burst(u32::MAX), u32::MAX),
+            (3, "the largest count", Quota::per_day(u32::MAX), u32::MAX),
+            (4, "one a day", Quota::per_day(1), 1),
+            (5, "a burst of a hundred years", Quota::per_day(1).burst(36_500), 36_500),
+        ] {
+            let (parts, quotas) = (client(number), [quota]);
+            let ask = Ask::new(LimitKey::new("conformance-extreme", &parts), &quotas);
+            assert!(quotas.iter().all(|quota| quota.validate().is_ok()), "{name}");
+            assert!(self.take(ask.costing(cost), 0).await.is_granted(), "{name}: the whole burst at once");
+            assert!(!self.take(ask.costing(cost), 0).await.is_granted(), "{name}: and not again");
+            let last = self.take(ask.costing(cost), 0).await.retry_after_nanos();
+            assert!(last.is_some_and(|wait| wait > 0), "{name}: waiting helps");
         }
     }
 
     async fn now_and_async_agree(&self) {
-        let quotas = quotas([Quota::per_second(3).burst(2), Quota::per_minute(20).named("minute")]);
-        let (one, other, mixed) =
-            (client("conformance-now", 1), client("conformance-now", 2), client("conformance-now", 3));
+        let quotas = [Quota::per_second(4).burst(2), Quota::per_minute(20).named("minute")];
+        let keys = [client(1), client(2), client(3)];
+        let [one, other, mixed] =
+            keys.each_ref().map(|parts| Ask::new(LimitKey::new("conformance-now", parts), &quotas));
         for step in 0..60_u64 {
             let (after, cost) = (step.saturating_mul(SECOND / 8), if step % 3 == 0 { 2 } else { 1 });
-            let first = self.take(&one, &quotas, cost, after).await;
-            let second = self.take_waiting(&other, &quotas, cost, after).await;
+            let first = self.take(one.costing(cost), after).await;
+            let second = self.take_waiting(other.costing(cost), after).await;
             assert_eq!(first, second, "`take_now` and `take` give the same answers (step {step})");
             let third = if step % 2 == 0 {
-                self.take(&mixed, &quotas, cost, after).await
+                self.take(mixed.costing(cost), after).await
             } else {
-                self.take_waiting(&mixed, &quotas, cost, after).await
+                self.take_waiting(mixed.costing(cost), after).await
             };
             assert_eq!(first, third, "`take_now` and `take` count together (step {step})");
         }
     }
+
+    /// Many ask at once, and their waits interleave.
+    async fn many_tasks(&self) {
+        let parts = client(1);
+        let quotas = [Quota::per_hour(30), Quota::per_hour(60).named("other")];
+        let ask = Ask::new(LimitKey::new("conformance-tasks", &parts), &quotas);
+        let granted = together((0..100).map(|_| async { self.take_waiting(ask, 0).await.is_granted() })).await;
+        let granted = granted.into_iter().filter(|granted| *granted).count();
+        assert_eq!(granted, 30, "of many at once as many are granted as one after the other");
+        let other = self.take(Ask { quotas: quotas.split_at(1).1, ..ask }, 0).await;
+        assert_eq!(other.remaining(), 29, "and the refused ones took nothing");
+    }
+
+    /// The same on threads, where the store answers at once.
+    async fn many_threads(&self) {
+        for (number, costs) in [(1, [1, 1, 1, 1]), (2, [1, 2, 3, 4])] {
+            let parts = client(number);
+            let quotas = [Quota::per_hour(1_000), Quota::per_hour(10_000).named("other")];
+            for quotas in [quotas.split_at(1).0, &quotas] {
+                let scope = if quotas.len() == 1 { "conformance-thread" } else { "conformance-threads" };
+                let ask = Ask::new(LimitKey::new(scope, &parts), quotas);
+                let granted = AtomicU32::new(0);
+                std::thread::scope(|scope| {
+                    for cost in costs {
+                        let granted = &granted;
+                        scope.spawn(move || {
+                            let ask = ask.costing(cost);
+                            let charges = ask.charges();
+                            for _ in 0..1_000 {
+                                match self.store.take_now(&ask.draw(&charges), self.at(0)) {
+                                    Now::Known(Ok(taken)) if taken.is_granted() => {
+                                        granted.fetch_add(cost, Ordering::Relaxed);
+                                    }
+                                    Now::Known(_) | Now::Wait => {}
+                                }
+                            }
+                        });
+                    }
+                });
+                let mut granted = granted.into_inner();
+                assert!(granted <= 1_000, "threads got {granted} of 1000");
+                while self.take(ask, 0).await.is_granted() {
+                    granted = granted.saturating_add(1);
+                }
+                assert_eq!(granted, 1_000, "what threads were refused is still there");
+                if let [_, other] = quotas {
+                    let other = self.take(Ask { quotas: std::slice::from_ref(other), ..ask }, 0).await;
+                    assert_eq!(other.remaining(), 8_999, "what one quota refused was taken from no other");
+                }
+            }
+        }
+    }
 }
 
-fn client(scope: &str, number: u8) -> LimitKey<'_> {
-    LimitKey::client(scope, Ipv4Addr::new(192, 0, 2, number).into())
+/// Polls all of them, in turn, until all have answered.
+async fn together<T>(futures: impl IntoIterator<Item = impl Future<Output = T>>) -> Vec<T> {
+    let mut waiting: Vec<Pin<Box<_>>> = futures.into_iter().map(Box::pin).collect();
+    let mut answers = Vec::new();
+    poll_fn(|context| {
+        waiting.retain_mut(|future| match future.as_mut().poll(context) {
+            Poll::Ready(answer) => {
+                answers.push(answer);
+                false
+            }
+            Poll::Pending => true,
+        });
+        if waiting.is_empty() { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+    answers
 }
 
-fn amount(cost: u32) -> NonZeroU32 {
-    NonZeroU32::new(cost).unwrap_or(NonZeroU32::MIN)
+fn signed(nanos: u64) -> i64 {
+    i64::try_from(nanos).unwrap_or(i64::MAX)
 }
 
-#[expect(clippy::panic, reason = "a suite reports by panicking")]
-fn quotas<const N: usize>(quotas: [Quota; N]) -> Quotas {
-    Quotas::new(quotas).unwrap_or_else(|error| panic!("{error}"))
+fn client(number: u8) -> [KeyPart<'static>; 1] {
+    [KeyPart::network(Ipv4Addr::new(192, 0, 2, number).into())]
 }

@@ -111,7 +111,7 @@ impl RejectionRenderer for NotFoundApart {
 /// Writes problem details (RFC 9457), or one line of text for a client that does not take JSON.
 ///
 /// Members: `type`, `title` (the status phrase, §4.2.1), `status`, `detail` (from a fixed table), `code`
-/// ([`RejectionKind::code`]) and `request_id`. `type` is `about:blank` unless [`with_type_base`](Self::with_type_base) gives
+/// ([`RejectionKind::code`]), `request_id`, and `violated-policies` where a quota refuses. `type` is `about:blank` unless [`with_type_base`](Self::with_type_base) gives
 /// documents of your own; for `429` it is the registered `quota-exceeded`
 /// (draft-ietf-httpapi-ratelimit-headers-10 §5).
 #[derive(Clone, Debug, Default)]
@@ -163,6 +163,9 @@ struct Document<'a> {
     code: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     request_id: Option<String>,
+    /// The name is the draft's, hyphen and all, although RFC 9457 §3.2 advises against it.
+    #[serde(rename = "violated-policies", skip_serializing_if = "Option::is_none")]
+    violated_policies: Option<[&'a str; 1]>,
 }
 
 impl RejectionRenderer for ProblemDetails {
@@ -178,6 +181,7 @@ impl RejectionRenderer for ProblemDetails {
             detail: kind.detail(),
             code: kind.code(),
             request_id: request.id.map(|id| id.to_string()),
+            violated_policies: rejection.violated_policy().map(|name| [name]),
         };
         let body = serde_json::to_vec(&document).ok()?;
         Some(Rendered::new(HeaderValue::from_static("application/problem+json"), body))

@@ -2,7 +2,15 @@
 
 use std::num::NonZeroU32;
 
-use crate::rate_limit::{MAX_QUOTAS, Quota, Taken};
+use crate::rate_limit::{Charge, Draw, MAX_CHARGES, Quota, Taken};
+
+/// The last moment that is ever kept; the one after it is for stores to mark something with.
+const LAST: u64 = u64::MAX - 1;
+
+/// A debt that is longer than a whole burst by more than this was not run up on this clock: the clock was set back, or the
+/// quota was made smaller. It is taken as a whole burst, or its key would be shut out for as long as the clock went back.
+/// The clocks of a store's users must agree better than this.
+pub(super) const JUMP: u64 = 60_000_000_000;
 
 /// What one quota says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,31 +26,92 @@ enum Answer {
 /// Takes `cost` at `now` from a quota that is whole again at `tat`.
 ///
 /// Total over all of `u64`: where a sum would not fit, the request is refused.
+#[inline]
 fn ask(quota: &Quota, tat: u64, now: u64, cost: NonZeroU32) -> Answer {
     let (interval, capacity) = (quota.interval_nanos(), quota.capacity_nanos());
-    let price = interval.saturating_mul(u64::from(cost.get()));
+    let price = if cost.get() == 1 { interval } else { interval.saturating_mul(u64::from(cost.get())) };
     if cost.get() > quota.burst_size() || price > capacity {
         return Answer::TooCostly;
     }
     let reset = tat.saturating_sub(now).saturating_add(price);
     match now.checked_add(reset) {
-        Some(tat) if reset <= capacity => {
-            let left = capacity.saturating_sub(reset).checked_div(interval).unwrap_or(0);
+        Some(tat) if reset <= capacity && tat <= LAST => {
+            let left = quota.intervals_in(capacity.saturating_sub(reset));
             Answer::Granted { tat, remaining: u32::try_from(left).unwrap_or(u32::MAX), reset }
         }
         _ => Answer::Refused { retry_after: reset.saturating_sub(capacity).max(1) },
     }
 }
 
-/// Takes `cost` from all quotas, or from none.
-pub(super) fn take(quotas: &[Quota], tats: &mut [u64; MAX_QUOTAS], now: u64, cost: NonZeroU32) -> Taken {
-    let mut after = *tats;
+#[inline]
+fn mend(quota: &Quota, tat: u64, now: u64) -> u64 {
+    let most = now.saturating_add(quota.capacity_nanos());
+    if tat > most.saturating_add(JUMP) { most.min(LAST) } else { tat }
+}
+
+/// What a refused request does to a quota: it takes what is left, and keeps it from coming back while it goes on.
+fn drain(quota: &Quota, tat: u64, now: u64, cost: NonZeroU32) -> u64 {
+    let price = quota.interval_nanos().saturating_mul(u64::from(cost.get()));
+    let most = now.saturating_add(quota.capacity_nanos()).min(LAST);
+    tat.max(now).saturating_add(price).min(most).max(tat)
+}
+
+/// Takes `cost` from all charges, or from none. Moves `tats` only.
+pub(super) fn take(draw: &Draw<'_>, tats: &mut [u64], now: u64) -> Taken {
+    let (charges, cost) = (draw.charges(), draw.cost());
+    if charges.len() > MAX_CHARGES || tats.len() < charges.len() {
+        return Taken::too_costly(0);
+    }
+    for (charge, tat) in charges.iter().zip(tats.iter_mut()) {
+        *tat = mend(charge.quota(), *tat, now);
+    }
+    let taken = look(charges, tats, now, cost);
+    if taken.is_granted() {
+        for (charge, tat) in charges.iter().zip(tats) {
+            if let Answer::Granted { tat: next, .. } = ask(charge.quota(), *tat, now, cost) {
+                *tat = next;
+            }
+        }
+    } else if draw.counts_refused() && taken.retry_after_nanos().is_some() {
+        for (charge, tat) in charges.iter().zip(tats.iter_mut()) {
+            *tat = drain(charge.quota(), *tat, now, cost);
+        }
+        // When to come back is told by what is left after this.
+        return look(charges, tats, now, cost);
+    }
+    taken
+}
+
+/// The same for one quota, without the detours.
+#[inline]
+pub(super) fn take_one(quota: &Quota, tat: u64, now: u64, cost: NonZeroU32, count_refused: bool) -> (Taken, u64) {
+    let tat = mend(quota, tat, now);
+    match ask(quota, tat, now, cost) {
+        Answer::Granted { tat, remaining, reset } => (Taken::granted(0, remaining, reset), tat),
+        Answer::Refused { .. } if count_refused => {
+            let tat = drain(quota, tat, now, cost);
+            (of(0, ask(quota, tat, now, cost)), tat)
+        }
+        answer @ (Answer::Refused { .. } | Answer::TooCostly) => (of(0, answer), tat),
+    }
+}
+
+#[inline]
+fn of(charge: usize, answer: Answer) -> Taken {
+    match answer {
+        Answer::Granted { remaining, reset, .. } => Taken::granted(charge, remaining, reset),
+        Answer::Refused { retry_after } => Taken::refused(charge, retry_after),
+        Answer::TooCostly => Taken::too_costly(charge),
+    }
+}
+
+/// What all charges together say.
+fn look(charges: &[Charge<'_>], tats: &[u64], now: u64, cost: NonZeroU32) -> Taken {
     let mut tightest: Option<(u32, Taken)> = None;
     let mut refused: Option<(u64, Taken)> = None;
-    for ((index, quota), tat) in quotas.iter().enumerate().zip(&mut after) {
-        match ask(quota, *tat, now, cost) {
-            Answer::Granted { tat: next, remaining, reset } => {
-                *tat = next;
+    for ((index, charge), tat) in charges.iter().enumerate().zip(tats) {
+        match ask(charge.quota(), *tat, now, cost) {
+            Answer::Granted { remaining, reset, .. } => {
                 if tightest.as_ref().is_none_or(|(least, _)| remaining < *least) {
                     tightest = Some((remaining, Taken::granted(index, remaining, reset)));
                 }
@@ -56,10 +125,7 @@ pub(super) fn take(quotas: &[Quota], tats: &mut [u64; MAX_QUOTAS], now: u64, cos
         }
     }
     match (refused, tightest) {
-        (None, Some((_, granted))) => {
-            *tats = after;
-            granted
-        }
+        (None, Some((_, granted))) => granted,
         (Some((_, refused)), _) => refused,
         (None, None) => Taken::too_costly(0),
     }
@@ -70,18 +136,29 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::rate_limit::LimitKey;
 
     fn cost(cost: u32) -> NonZeroU32 {
         NonZeroU32::new(cost).unwrap()
     }
 
+    fn take(quotas: &[Quota], tats: &mut [u64], now: u64, cost: NonZeroU32) -> Taken {
+        let charges: Vec<_> = quotas.iter().map(|quota| Charge::new(LimitKey::new("x", &[]), quota)).collect();
+        super::take(&Draw::new(&charges).with_cost(cost), tats, now)
+    }
+
+    fn take_counting_refused(quotas: &[Quota], tats: &mut [u64], now: u64, cost: NonZeroU32) -> Taken {
+        let charges: Vec<_> = quotas.iter().map(|quota| Charge::new(LimitKey::new("x", &[]), quota)).collect();
+        super::take(&Draw::new(&charges).with_cost(cost).counting_refused(), tats, now)
+    }
+
     /// One quota, driven from the outside.
-    struct Meter(Quota, [u64; MAX_QUOTAS]);
+    struct Meter(Quota, [u64; MAX_CHARGES]);
 
     impl Meter {
         fn new(quota: Quota) -> Self {
             quota.validate().unwrap();
-            Self(quota, [0; MAX_QUOTAS])
+            Self(quota, [0; MAX_CHARGES])
         }
 
         fn take(&mut self, now: u64, amount: u32) -> Taken {
@@ -105,7 +182,7 @@ mod tests {
     #[test]
     fn the_refusal_is_the_one_that_lasts_longest() {
         let quotas = [Quota::per_second(1), Quota::per_hour(1).named("hour"), Quota::per_day(9).named("day")];
-        let mut tats = [0; MAX_QUOTAS];
+        let mut tats = [0; MAX_CHARGES];
         assert_eq!(take(&quotas, &mut tats, 7, cost(1)), Taken::granted(0, 0, 1_000_000_000));
         let kept = tats;
         assert_eq!(take(&quotas, &mut tats, 7, cost(1)), Taken::refused(1, 3_600_000_000_000));
@@ -115,9 +192,9 @@ mod tests {
 
     #[test]
     fn no_quota_grants_nothing() {
-        assert!(!take(&[], &mut [0; MAX_QUOTAS], 0, cost(1)).is_granted());
+        assert!(!take(&[], &mut [0; MAX_CHARGES], 0, cost(1)).is_granted());
         for zero in [Quota::per_second(0), Quota::per_second(0).burst(9), Quota::per_second(9).burst(0)] {
-            assert!(!take(&[zero], &mut [0; MAX_QUOTAS], 0, cost(1)).is_granted());
+            assert!(!take(&[zero], &mut [0; MAX_CHARGES], 0, cost(1)).is_granted());
         }
     }
 
@@ -194,9 +271,23 @@ mod tests {
         }
 
         #[test]
+        fn one_quota_is_as_several_are(
+            quota in quotas(),
+            tat in prop_oneof![any::<u64>(), 0..100_000_000_000_u64],
+            now in prop_oneof![any::<u64>(), 0..100_000_000_000_u64],
+            amount in 1..300_u32,
+            count_refused: bool,
+        ) {
+            let mut tats = [tat];
+            let take = if count_refused { take_counting_refused } else { take };
+            let taken = take(std::slice::from_ref(&quota), &mut tats, now, cost(amount));
+            prop_assert_eq!(take_one(&quota, tat, now, cost(amount), count_refused), (taken, tats[0]));
+        }
+
+        #[test]
         fn later_is_never_worse(quota in quotas(), tat: u64, now: u64, later: u64, amount in 1..8_u32) {
             let later = now.saturating_add(later);
-            let at = |now| take(std::slice::from_ref(&quota), &mut [tat; MAX_QUOTAS], now, cost(amount));
+            let at = |now| take(std::slice::from_ref(&quota), &mut [tat; MAX_CHARGES], now, cost(amount));
             // The last moments of the clock, where the sum does not fit, are the exception: nothing passes.
             if at(now).is_granted() && later.checked_add(quota.capacity_nanos()).is_some() {
                 prop_assert!(at(later).is_granted());
@@ -222,10 +313,15 @@ mod tests {
         #[test]
         fn no_number_panics_or_opens(count in 1..=u32::MAX, burst: u32, tat: u64, now: u64, amount in 1..=u32::MAX) {
             let quota = Quota::per_hour(count).burst(burst);
-            let mut tats = [tat; MAX_QUOTAS];
+            let mut tats = [tat; MAX_CHARGES];
             let taken = take(std::slice::from_ref(&quota), &mut tats, now, cost(amount));
-            prop_assert_eq!(tats[0] != tat, taken.is_granted());
+            prop_assert!(tats[0] < u64::MAX || tat == u64::MAX);
+            if !taken.is_granted() && tats[0] != tat {
+                prop_assert!(tat > now.saturating_add(quota.capacity_nanos()).saturating_add(JUMP), "mended");
+                prop_assert!(tats[0] == now.saturating_add(quota.capacity_nanos()).min(LAST), "to a whole burst");
+            }
             if taken.is_granted() {
+                prop_assert!(tats[0] > tat);
                 prop_assert!(amount <= burst);
                 prop_assert!(tats[0] - now <= quota.capacity_nanos());
             }
@@ -233,6 +329,80 @@ mod tests {
                 prop_assert!(!taken.is_granted() && taken.retry_after_nanos().is_none());
             }
         }
+    }
+
+    proptest! {
+        #[test]
+        fn several_quotas_grant_what_each_grants_alone(
+            several in prop::collection::vec(quotas(), 1..5),
+            start: u32,
+            arrivals in prop::collection::vec((0..2_000_000_000_u64, 1..8_u32), 1..120),
+        ) {
+            let mut now = u64::from(start);
+            let mut together = [0; MAX_CHARGES];
+            for (wait, amount) in arrivals {
+                now += wait;
+                let before = together;
+                let alone: Vec<bool> = several
+                    .iter()
+                    .zip(before)
+                    .map(|(quota, tat)| take(std::slice::from_ref(quota), &mut [tat], now, cost(amount)).is_granted())
+                    .collect();
+                let taken = take(&several, &mut together, now, cost(amount));
+                prop_assert_eq!(taken.is_granted(), alone.iter().all(|granted| *granted));
+                if taken.is_granted() {
+                    prop_assert!(together.iter().zip(before).take(several.len()).all(|(after, before)| *after > before));
+                } else {
+                    prop_assert_eq!(together, before, "a refusal takes from none");
+                    prop_assert!(!alone[taken.charge()]);
+                }
+                prop_assert!(together[several.len()..].iter().all(|tat| *tat == 0));
+            }
+        }
+
+        #[test]
+        fn counting_refused_is_stricter_and_bounded(quota in quotas(), start: u32, arrivals in arrivals()) {
+            let (mut lax, mut strict) = ([0; MAX_CHARGES], [0; MAX_CHARGES]);
+            let mut now = u64::from(start);
+            for (quarters, amount) in arrivals {
+                now += quarters * quota.interval_nanos() / 4;
+                let _ = take(std::slice::from_ref(&quota), &mut lax, now, cost(amount));
+                let taken = take_counting_refused(std::slice::from_ref(&quota), &mut strict, now, cost(amount));
+                prop_assert!(strict[0] <= now + quota.capacity_nanos(), "never more than empty");
+                if let Some(wait) = taken.retry_after_nanos() {
+                    let price = quota.interval_nanos() * u64::from(amount);
+                    prop_assert!(wait <= price);
+                    prop_assert!(take(std::slice::from_ref(&quota), &mut strict.clone(), now + wait, cost(amount)).is_granted());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_refused_draw_that_counts_takes_what_is_left() {
+        let quotas = [Quota::per_second(10).burst(5), Quota::per_hour(100).burst(50).named("hour")];
+        let mut tats = [0; MAX_CHARGES];
+        assert!(take(&quotas, &mut tats, 0, cost(4)).is_granted());
+        assert_eq!(take_counting_refused(&quotas, &mut tats, 0, cost(2)), Taken::refused(0, 200_000_000));
+        assert_eq!(tats[..2], [500_000_000, 6 * 36_000_000_000], "one of the first was left, two of the second go");
+        assert_eq!(take_counting_refused(&quotas, &mut tats, 50_000_000, cost(1)), Taken::refused(0, 100_000_000));
+        assert_eq!(take_counting_refused(&quotas, &mut tats, 50_000_000, cost(6)), Taken::too_costly(0));
+        assert_eq!(tats[..2], [550_000_000, 7 * 36_000_000_000], "who costs too much takes nothing");
+    }
+
+    #[test]
+    fn a_clock_that_was_set_back_shuts_nobody_out() {
+        let quota = Quota::per_second(10);
+        let hour = 3_600_000_000_000;
+        let mut meter = Meter::new(quota);
+        assert!(meter.take(hour, 10).is_granted());
+        assert_eq!(meter.take(hour - 1_000_000_000, 1), Taken::refused(0, 1_100_000_000), "a second is kept");
+        assert_eq!(meter.take(0, 1), Taken::refused(0, 100_000_000), "an hour is not");
+        assert_eq!(meter.take(100_000_000, 1), Taken::granted(0, 0, 1_000_000_000));
+        // A quota that was made smaller is the same: half a day of debt is a second's.
+        let mut tats = [0; MAX_CHARGES];
+        assert!(take(&[Quota::per_day(100)], &mut tats, hour, cost(50)).is_granted());
+        assert_eq!(take(&[Quota::per_second(10)], &mut tats, hour, cost(1)), Taken::refused(0, 100_000_000));
     }
 
     #[test]

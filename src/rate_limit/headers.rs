@@ -1,16 +1,33 @@
 //! The `RateLimit` and `RateLimit-Policy` fields (draft-ietf-httpapi-ratelimit-headers-10).
 
-use std::io::{Cursor, Write};
+use std::{
+    io::{Cursor, Write},
+    sync::Arc,
+};
 
 use http::{HeaderName, HeaderValue};
 
 use crate::{
+    clock::Instants,
     error::ConfigError,
     rate_limit::{MAX_POLICY_NAME_LEN, Quotas, Taken},
 };
 
 pub(super) const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
 pub(super) const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+pub(super) const X_LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
+pub(super) const X_REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
+pub(super) const X_RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
+
+/// What `X-RateLimit-Reset` holds. There is no standard for it: some clients read seconds from now, others a date.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum XRateLimitReset {
+    /// Seconds from now, rounded up, as Envoy sends it.
+    Seconds,
+    /// Seconds since the Unix epoch, as GitHub sends it.
+    UnixTime,
+}
 
 const NANOS: u64 = 1_000_000_000;
 /// A name of escaped characters, its quotes, `;r=`, ten digits, `;t=` and twenty digits.
@@ -22,6 +39,8 @@ pub(super) struct Fields {
     policy: HeaderValue,
     /// `"name";r=` for each quota.
     starts: Box<[Box<[u8]>]>,
+    /// Each quota's name and count.
+    quotas: Box<[(Arc<str>, u32)]>,
 }
 
 impl Fields {
@@ -34,7 +53,35 @@ impl Fields {
         let policy = HeaderValue::try_from(&policy)
             .map_err(|error| ConfigError::new("policy name", policy, "is not a field value").caused_by(error))?;
         let starts = quotas.iter().map(|quota| format!("{};r=", string(quota.name())).into_bytes().into()).collect();
-        Ok(Self { policy, starts })
+        let quotas = quotas.iter().map(|quota| (quota.name().into(), quota.count())).collect();
+        Ok(Self { policy, starts, quotas })
+    }
+
+    /// The index of a charge's quota. Behind the charges of the quotas come those of the wide network.
+    fn index(&self, taken: &Taken) -> usize {
+        taken.charge().checked_rem(self.quotas.len()).unwrap_or(0)
+    }
+
+    /// The name of the quota that the answer is about.
+    pub(super) fn name(&self, taken: &Taken) -> Option<Arc<str>> {
+        self.quotas.get(self.index(taken)).map(|(name, _)| Arc::clone(name))
+    }
+
+    /// The older fields, which have no standard: limit, remaining, reset.
+    pub(super) fn x_fields(
+        &self,
+        taken: &Taken,
+        reset: XRateLimitReset,
+        at: Instants,
+    ) -> impl Iterator<Item = (HeaderName, HeaderValue)> {
+        let limit = self.quotas.get(self.index(taken)).map(|(_, count)| (X_LIMIT, u64::from(*count)));
+        let seconds = taken.reset_nanos().map(seconds_up).or_else(|| retry_after(taken)).map(|seconds| match reset {
+            XRateLimitReset::Seconds => seconds,
+            XRateLimitReset::UnixTime => at.unix_seconds().saturating_add(1).saturating_add(seconds),
+        });
+        let reset = seconds.map(|seconds| (X_RESET, seconds));
+        let fields = [limit, Some((X_REMAINING, u64::from(taken.remaining()))), reset];
+        fields.into_iter().flatten().map(|(name, number)| (name, number.into()))
     }
 
     pub(super) fn policy(&self) -> HeaderValue {
@@ -47,7 +94,7 @@ impl Fields {
     /// of `Retry-After`, and none where waiting does not help.
     pub(super) fn limit(&self, taken: &Taken) -> Option<HeaderValue> {
         let mut field = Cursor::new([0; LONGEST]);
-        field.write_all(self.starts.get(taken.quota())?).ok()?;
+        field.write_all(self.starts.get(self.index(taken))?).ok()?;
         write_number(&mut field, taken.remaining().into())?;
         if let Some(seconds) = taken.reset_nanos().map(seconds_up).or_else(|| retry_after(taken)) {
             field.write_all(b";t=").ok()?;
@@ -68,7 +115,7 @@ const fn seconds_up(nanos: u64) -> u64 {
 }
 
 /// An RFC 9651 String (§4.1.6).
-fn string(name: &str) -> String {
+pub(super) fn string(name: &str) -> String {
     format!("\"{}\"", name.replace('\\', "\\\\").replace('"', "\\\""))
 }
 
@@ -120,11 +167,33 @@ mod tests {
             (Taken::refused(1, 5_000_000_001), Some(r#""daily";r=0;t=6"#), Some(6)),
             (Taken::refused(1, u64::MAX), Some(r#""daily";r=0;t=18446744074"#), Some(18_446_744_074)),
             (Taken::too_costly(1), Some(r#""daily";r=0"#), None),
-            (Taken::granted(7, 1, 1), None, None),
+            (Taken::granted(3, 1, 1), Some(r#""daily";r=1;t=1"#), None),
         ] {
             assert_eq!(two.limit(&taken).as_ref().map(|value| value.to_str().unwrap()), field, "{taken:?}");
             assert_eq!(retry_after(&taken), wait, "{taken:?}");
         }
+    }
+
+    #[test]
+    fn the_older_fields_say_what_reset_is() {
+        let two = fields([Quota::per_second(5), Quota::per_day(9).named("daily")]);
+        let told = |taken, reset| -> Vec<String> {
+            let fields = two.x_fields(&taken, reset, Instants::new(1_800_000_000_500_000_000, 0));
+            fields.map(|(name, value)| format!("{name}={}", value.to_str().unwrap())).collect()
+        };
+        assert_eq!(
+            told(Taken::granted(1, 3, 30_000_000_001), XRateLimitReset::Seconds),
+            ["x-ratelimit-limit=9", "x-ratelimit-remaining=3", "x-ratelimit-reset=31"]
+        );
+        assert_eq!(
+            told(Taken::refused(0, 1), XRateLimitReset::UnixTime),
+            ["x-ratelimit-limit=5", "x-ratelimit-remaining=0", "x-ratelimit-reset=1800000002"],
+            "rounded up twice: never too early"
+        );
+        assert_eq!(
+            told(Taken::too_costly(0), XRateLimitReset::Seconds),
+            ["x-ratelimit-limit=5", "x-ratelimit-remaining=0"]
+        );
     }
 
     #[test]

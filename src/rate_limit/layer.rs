@@ -1,22 +1,24 @@
-use std::{borrow::Cow, num::NonZeroU32, sync::Arc};
+use std::{
+    borrow::Cow,
+    fmt,
+    num::NonZeroU32,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+};
 
-use http::{HeaderMap, StatusCode};
 use tower::Layer;
 
 use crate::{
     clock::{Clock, SystemClock},
-    context::{Envelope, NO_PEER, Stage, misordered},
-    error::{ConfigError, StoreError},
-    gate::{Amend, Gate, Step},
-    head::RequestHead,
-    now::Now,
+    error::ConfigError,
+    gate::Gate,
     rate_limit::{
-        LimitKey, MemoryLimits, Quota, Quotas, RateLimitStore, Taken,
-        headers::{self, Fields, RATELIMIT, RATELIMIT_POLICY},
+        LimitBy, LimitRequest, LimitScope, Limits, MemoryLimits, OnMissingKey, Quota, RateLimitStore, XRateLimitReset,
         key::valid_scope,
+        plan::{Held, Plans, Tier},
     },
-    rejection::{Rejection, RejectionKind},
-    trail::Trail,
 };
 
 /// What happens to a request when the [store](RateLimitStore) fails.
@@ -30,40 +32,94 @@ pub enum OnStoreError {
     Admit,
 }
 
-/// Applies a [`Quota`] to each client or to each principal. See the [module docs](crate::rate_limit).
+/// Applies a [`Quota`] to each client, to each principal, or to [what you say](LimitBy). See the
+/// [module docs](crate::rate_limit).
 ///
 /// Clones share one count: axum calls `layer` once for each route, and clones the service for each connection.
 ///
 /// | setting | default |
 /// |---|---|
 /// | store | [`MemoryLimits`] of the default capacity, for this layer alone |
-/// | scope | `client` or `principal` |
-/// | policy name | `client` for a ceiling per client, `default` for a quota per principal |
-/// | response fields | sent |
+/// | scope | `client`, `principal`, or `custom` |
+/// | policy name | `client` for a ceiling per client, `default` otherwise |
+/// | cost of a request | 1 |
+/// | over the quota | refused with `429`, and not counted |
+/// | no key | refused; without an identity, a limit that goes by it lets pass, and leaves the rest to the guard |
+/// | IPv6 | a /64 has the quota, and its /48 sixteen times that |
+/// | response fields | `RateLimit` and `RateLimit-Policy` |
 /// | store error | [`Refuse`](OnStoreError::Refuse) |
 #[must_use]
 #[derive(Clone, Debug)]
 pub struct RateLimitLayer {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
+}
+
+#[derive(Clone)]
+pub(super) struct Shared {
+    pub(super) by: LimitBy,
+    pub(super) on_missing: Option<OnMissingKey>,
+    pub(super) scope: Cow<'static, str>,
+    pub(super) scope_hash: u64,
+    pub(super) tiers: Tiers,
+    pub(super) wide: bool,
+    pub(super) cost: Cost,
+    pub(super) count_refused: bool,
+    pub(super) mode: Mode,
+    pub(super) send_fields: bool,
+    pub(super) x_fields: Option<XRateLimitReset>,
+    pub(super) store: Arc<dyn RateLimitStore>,
+    pub(super) on_store_error: OnStoreError,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) tally: Arc<Tally>,
 }
 
 #[derive(Clone, Debug)]
-struct Shared {
-    counted: Counted,
-    scope: Cow<'static, str>,
-    quotas: Quotas,
-    fields: Fields,
-    send_fields: bool,
-    store: Arc<dyn RateLimitStore>,
-    on_store_error: OnStoreError,
-    clock: Arc<dyn Clock>,
+pub(super) enum Tiers {
+    One(Arc<Tier>),
+    Plans(Plans),
 }
 
-/// Whose requests are counted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Counted {
-    Client,
-    Principal,
+#[derive(Clone)]
+pub(super) enum Cost {
+    Fixed(NonZeroU32),
+    By(Arc<CostFn>),
+}
+
+pub(super) type CostFn = dyn Fn(&LimitRequest<'_>) -> u32 + Send + Sync;
+
+/// What becomes of a request over the quota.
+#[derive(Clone, Debug)]
+pub(super) enum Mode {
+    Reject,
+    Observe,
+    #[cfg(feature = "throttle")]
+    Throttle(Arc<super::throttle::Queue>),
+}
+
+/// What a limiter did since it was made.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    pub(super) refused: AtomicU64,
+    pub(super) observed: AtomicU64,
+    pub(super) waited: AtomicU64,
+    pub(super) degraded: AtomicU64,
+    pub(super) failed: AtomicU64,
+}
+
+/// What a limiter did since it was made, for a metric. What passes at once is not counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LimitCounts {
+    /// Requests that were refused for the quota.
+    pub refused: u64,
+    /// Requests that would have been refused, and passed.
+    pub observed: u64,
+    /// Requests that passed after they waited.
+    pub waited: u64,
+    /// Requests that another count than the right one decided about.
+    pub degraded: u64,
+    /// Requests that the store failed for.
+    pub failed: u64,
 }
 
 impl RateLimitLayer {
@@ -71,142 +127,167 @@ impl RateLimitLayer {
     /// of bad credentials costs little.
     ///
     /// # Errors
-    /// [`ConfigError`] if the quota is out of its bounds; see [`Quota::validate`].
-    pub fn per_client(quota: Quota) -> Result<Self, ConfigError> {
-        Self::new(Counted::Client, quota.named_if_not("client"))
+    /// [`ConfigError`] if a quota is out of its bounds; see [`Quota::validate`].
+    pub fn per_client(limits: impl Into<Limits>) -> Result<Self, ConfigError> {
+        let limits = match limits.into() {
+            Limits(Held::Quota(quota)) => quota.named_if_not("client").into(),
+            plans => plans,
+        };
+        Self::new(LimitBy::source(), limits, "client")
     }
 
     /// A quota for each principal, by issuer and subject. It stands inside authentication; requests without an identity pass
     /// uncounted, so give them a ceiling per client.
     ///
     /// # Errors
-    /// [`ConfigError`] if the quota is out of its bounds; see [`Quota::validate`].
-    pub fn per_principal(quota: Quota) -> Result<Self, ConfigError> {
-        Self::new(Counted::Principal, quota)
+    /// [`ConfigError`] if a quota is out of its bounds; see [`Quota::validate`].
+    pub fn per_principal(limits: impl Into<Limits>) -> Result<Self, ConfigError> {
+        Self::new(LimitBy::principal(), limits.into(), "principal")
     }
 
-    fn new(counted: Counted, quota: Quota) -> Result<Self, ConfigError> {
-        let quotas = Quotas::new([quota])?;
+    /// A quota for each of what you say. It stands inside authentication if that takes an identity, else outside.
+    ///
+    /// # Errors
+    /// [`ConfigError`] if a quota is out of its bounds; see [`Quota::validate`].
+    pub fn per(by: LimitBy, limits: impl Into<Limits>) -> Result<Self, ConfigError> {
+        Self::new(by, limits.into(), "custom")
+    }
+
+    fn new(by: LimitBy, limits: Limits, scope: &'static str) -> Result<Self, ConfigError> {
         let shared = Shared {
-            counted,
-            scope: Cow::Borrowed(match counted {
-                Counted::Client => "client",
-                Counted::Principal => "principal",
-            }),
-            fields: Fields::of(&quotas)?,
+            by,
+            on_missing: None,
+            scope: Cow::Borrowed(scope),
+            scope_hash: LimitScope::new(scope).hash(),
+            tiers: match limits.0 {
+                Held::Quota(quota) => Tiers::One(Arc::new(Tier::new([quota])?)),
+                Held::Plans(plans) => Tiers::Plans(plans),
+            },
+            wide: true,
+            cost: Cost::Fixed(NonZeroU32::MIN),
+            count_refused: false,
+            mode: Mode::Reject,
             send_fields: true,
-            quotas,
+            x_fields: None,
             store: Arc::new(MemoryLimits::new()),
             on_store_error: OnStoreError::Refuse,
             clock: Arc::new(SystemClock),
+            tally: Arc::default(),
         };
         Ok(Self { shared: Arc::new(shared) })
+    }
+
+    fn edit(mut self, edit: impl FnOnce(&mut Shared)) -> Self {
+        edit(Arc::make_mut(&mut self.shared));
+        self
     }
 
     /// Adds a quota that holds as well: 10 a second and 1 000 a day, say. A request takes from all of them or from none.
     ///
     /// # Errors
-    /// [`ConfigError`] if the quota is out of its bounds, has the name of another one, or is the fifth.
-    pub fn and(mut self, quota: Quota) -> Result<Self, ConfigError> {
-        let quotas = Quotas::new(self.shared.quotas.iter().cloned().chain([quota]))?;
-        let shared = Arc::make_mut(&mut self.shared);
-        shared.fields = Fields::of(&quotas)?;
-        shared.quotas = quotas;
-        Ok(self)
+    /// [`ConfigError`] if the quota is out of its bounds, has the name of another one, or is the fifth; or if the limiter has
+    /// [`Plans`], which hold several quotas themselves.
+    pub fn and(self, quota: Quota) -> Result<Self, ConfigError> {
+        let Tiers::One(tier) = &self.shared.tiers else {
+            return Err(ConfigError::new("quota", quota.name(), "is added to plans: add it to each of them"));
+        };
+        let tier = Tiers::One(Arc::new(Tier::new(tier.quotas.iter().cloned().chain([quota]))?));
+        Ok(self.edit(|shared| shared.tiers = tier))
     }
 
     /// Counts in this store.
-    pub fn with_store(mut self, store: impl RateLimitStore) -> Self {
-        Arc::make_mut(&mut self.shared).store = Arc::new(store);
-        self
+    pub fn with_store(self, store: impl RateLimitStore) -> Self {
+        self.edit(|shared| shared.store = Arc::new(store))
     }
 
     /// Names this limiter within its store: limiters that share a store, and not their counts, need different scopes.
     ///
     /// # Errors
     /// [`ConfigError`] unless it is 1 to 64 lower-case letters, digits, hyphens and underscores.
-    pub fn with_scope(mut self, scope: impl Into<Cow<'static, str>>) -> Result<Self, ConfigError> {
+    pub fn with_scope(self, scope: impl Into<Cow<'static, str>>) -> Result<Self, ConfigError> {
         let scope = scope.into();
         valid_scope(&scope)?;
-        Arc::make_mut(&mut self.shared).scope = scope;
-        Ok(self)
+        Ok(self.edit(|shared| {
+            shared.scope_hash = LimitScope::new(&scope).hash();
+            shared.scope = scope;
+        }))
     }
 
     /// Reads this clock, if this layer is the outermost of the crate's: whoever is outermost reads the time for all.
-    pub fn with_clock(mut self, clock: impl Clock) -> Self {
-        Arc::make_mut(&mut self.shared).clock = Arc::new(clock);
-        self
+    pub fn with_clock(self, clock: impl Clock) -> Self {
+        self.edit(|shared| shared.clock = Arc::new(clock))
+    }
+
+    /// Says what a request takes. A cost beyond the burst is refused for good, without `Retry-After`.
+    ///
+    /// # Errors
+    /// [`ConfigError`] if it is zero.
+    pub fn with_cost(self, cost: u32) -> Result<Self, ConfigError> {
+        let cost = NonZeroU32::new(cost).ok_or_else(|| ConfigError::new("cost", "0", "must be at least 1"))?;
+        Ok(self.edit(|shared| shared.cost = Cost::Fixed(cost)))
+    }
+
+    /// Asks this function what a request takes: by its route, its `Content-Length`. One that costs nothing passes uncounted.
+    /// The function must not panic; if it does, that request fails as if a handler had panicked, and nothing was taken.
+    pub fn with_cost_by(self, cost: impl Fn(&LimitRequest<'_>) -> u32 + Send + Sync + 'static) -> Self {
+        self.edit(|shared| shared.cost = Cost::By(Arc::new(cost)))
+    }
+
+    /// Counts requests also if they are refused: who keeps knocking stays out. By default they are not, so that a client that
+    /// tries again too early is no worse off. A limiter that
+    /// [throttles](Self::throttle) never counts them.
+    pub fn counting_refused(self) -> Self {
+        self.edit(|shared| shared.count_refused = true)
+    }
+
+    /// Says what happens to requests without a key.
+    pub fn on_missing_key(self, choice: OnMissingKey) -> Self {
+        self.edit(|shared| shared.on_missing = Some(choice))
+    }
+
+    /// Counts no /48 around an IPv6 /64. Whoever has one, and a provider rents them out for nothing, then has 65 536 times
+    /// the quota.
+    pub fn dangerous_without_wide_networks(self) -> Self {
+        self.edit(|shared| shared.wide = false)
+    }
+
+    /// Refuses nobody for the quota: counts, and marks in the audit record who would have been refused, with
+    /// `limit_would_refuse`. Sends no response fields. For trying out a quota on live traffic.
+    pub fn observe_only(self) -> Self {
+        self.edit(|shared| shared.mode = Mode::Observe)
+    }
+
+    /// Lets requests over the quota wait their turn instead of refusing them.
+    #[cfg(feature = "throttle")]
+    pub fn throttle(self, throttle: super::Throttle) -> Self {
+        self.edit(|shared| shared.mode = Mode::Throttle(Arc::new(throttle.queue())))
     }
 
     /// Says what happens when the store fails.
-    pub fn on_store_error(mut self, choice: OnStoreError) -> Self {
-        Arc::make_mut(&mut self.shared).on_store_error = choice;
-        self
+    pub fn on_store_error(self, choice: OnStoreError) -> Self {
+        self.edit(|shared| shared.on_store_error = choice)
     }
 
     /// Sends no `RateLimit` and no `RateLimit-Policy`. `Retry-After` stays.
-    pub fn without_headers(mut self) -> Self {
-        Arc::make_mut(&mut self.shared).send_fields = false;
-        self
-    }
-}
-
-impl Shared {
-    /// Whose request it is; none if it is not counted here.
-    fn key<'a>(
-        &'a self,
-        head: &RequestHead<'_>,
-        envelope: &'a mut Envelope,
-    ) -> Result<Option<LimitKey<'a>>, Rejection> {
-        match self.counted {
-            Counted::Client => {
-                let client = envelope.client_or_connection(|| head.connection())?;
-                let address = client.address().ok_or_else(|| misordered(NO_PEER))?;
-                Ok(Some(LimitKey::client(&self.scope, address)))
-            }
-            Counted::Principal if !envelope.has_run(Stage::Authentication) => {
-                Err(misordered("the limit per principal has no authentication outside it: put it inside"))
-            }
-            Counted::Principal => {
-                Ok(envelope.subject.as_ref().map(|principal| LimitKey::principal(&self.scope, principal)))
-            }
-        }
+    pub fn without_headers(self) -> Self {
+        self.edit(|shared| shared.send_fields = false)
     }
 
-    fn refuse(&self, taken: &Taken) -> Rejection {
-        let reason = match (self.counted, taken.retry_after_nanos()) {
-            (Counted::Client, Some(_)) => "over the quota per client",
-            (Counted::Principal, Some(_)) => "over the quota per principal",
-            (Counted::Client | Counted::Principal, None) => "costs more than the whole quota",
-        };
-        let mut rejection = Rejection::new(RejectionKind::RateLimited, reason);
-        if let Some(seconds) = headers::retry_after(taken) {
-            rejection = rejection.with_retry_after(u32::try_from(seconds).unwrap_or(u32::MAX));
-        }
-        if self.send_fields {
-            rejection = rejection.with_header(RATELIMIT_POLICY, self.fields.policy());
-            if let Some(limit) = self.fields.limit(taken) {
-                rejection = rejection.with_header(RATELIMIT, limit);
-            }
-        }
-        rejection
+    /// Sends `X-RateLimit-Limit`, `X-RateLimit-Remaining` and `X-RateLimit-Reset` as well, for clients that know only them.
+    pub fn with_x_ratelimit_headers(self, reset: XRateLimitReset) -> Self {
+        self.edit(|shared| shared.x_fields = Some(reset))
     }
-}
 
-impl RateLimitLayer {
-    fn conclude(&self, answer: Result<Taken, StoreError>, trail: &mut Trail) -> Result<Report, Rejection> {
-        let shared = &self.shared;
-        match (answer, shared.on_store_error) {
-            (Ok(taken), _) if !taken.is_granted() => Err(shared.refuse(&taken)),
-            (Ok(taken), _) if shared.send_fields => Ok(Report(Some((Arc::clone(shared), taken)))),
-            (Ok(_), _) => Ok(Report(None)),
-            (Err(_), OnStoreError::Admit) => {
-                trail.flag("limit_failed_open");
-                Ok(Report(None))
-            }
-            (Err(error), OnStoreError::Refuse) => {
-                Err(Rejection::new(RejectionKind::Unavailable, format!("rate limit store: {error}")))
-            }
+    /// What this limiter and its clones did so far.
+    #[must_use]
+    pub fn counts(&self) -> LimitCounts {
+        let tally = &self.shared.tally;
+        LimitCounts {
+            refused: tally.refused.load(Relaxed),
+            observed: tally.observed.load(Relaxed),
+            waited: tally.waited.load(Relaxed),
+            degraded: tally.degraded.load(Relaxed),
+            failed: tally.failed.load(Relaxed),
         }
     }
 }
@@ -219,88 +300,14 @@ impl<S> Layer<S> for RateLimitLayer {
     }
 }
 
-impl Step for RateLimitLayer {
-    type Memo = Report;
-
-    fn stage(&self) -> Stage {
-        match self.shared.counted {
-            Counted::Client => Stage::ClientLimit,
-            Counted::Principal => Stage::PrincipalLimit,
-        }
-    }
-
-    fn clock(&self) -> &dyn Clock {
-        &*self.shared.clock
-    }
-
-    fn decide_now(&self, head: &RequestHead<'_>, envelope: &mut Envelope) -> Now<Result<Report, Rejection>> {
-        let (shared, at) = (&*self.shared, envelope.at);
-        let answer = match shared.key(head, envelope) {
-            Ok(Some(key)) => shared.store.take_now(&key, &shared.quotas, NonZeroU32::MIN, at),
-            Ok(None) => return Now::Known(Ok(Report(None))),
-            Err(rejection) => return Now::Known(Err(rejection)),
-        };
-        answer.map(|answer| self.conclude(answer, &mut envelope.trail))
-    }
-
-    async fn decide(&self, head: RequestHead<'_>, envelope: &mut Envelope) -> Result<Report, Rejection> {
-        let (shared, at) = (&*self.shared, envelope.at);
-        let answer = match shared.key(&head, envelope)? {
-            Some(key) => shared.store.take(&key, &shared.quotas, NonZeroU32::MIN, at).await,
-            None => return Ok(Report(None)),
-        };
-        self.conclude(answer, &mut envelope.trail)
-    }
-}
-
-/// What the response tells of the quota.
-#[derive(Debug)]
-pub(crate) struct Report(Option<(Arc<Shared>, Taken)>);
-
-impl Amend for Report {
-    fn amend(self, _: StatusCode, headers: &mut HeaderMap) {
-        if let Some((shared, taken)) = self.0 {
-            headers.append(RATELIMIT_POLICY, shared.fields.policy());
-            if let Some(limit) = shared.fields.limit(&taken) {
-                headers.append(RATELIMIT, limit);
-            }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{clock::Instants, error::StoreErrorKind};
-
-    fn conclude(choice: OnStoreError) -> (Result<Report, Rejection>, Vec<&'static str>) {
-        let layer = RateLimitLayer::per_client(Quota::per_second(1)).unwrap().on_store_error(choice);
-        let mut envelope = Envelope::new(Instants::new(0, 0));
-        let failed = Err(StoreError::new(StoreErrorKind::Unavailable, "elsewhere"));
-        let answer = layer.conclude(failed, &mut envelope.trail);
-        (answer, envelope.trail.flags)
-    }
-
-    #[test]
-    fn opening_on_failure_leaves_a_trace() {
-        let (answer, flags) = conclude(OnStoreError::Admit);
-        assert!(answer.is_ok());
-        assert_eq!(flags, ["limit_failed_open"]);
-        let (answer, flags) = conclude(OnStoreError::Refuse);
-        assert_eq!(answer.unwrap_err().reason(), "rate limit store: elsewhere: backend unavailable");
-        assert!(flags.is_empty());
-    }
-
-    #[test]
-    fn what_is_refused_says_by_which_limit() {
-        let client = RateLimitLayer::per_client(Quota::per_second(1)).unwrap();
-        let principal = RateLimitLayer::per_principal(Quota::per_second(1)).unwrap();
-        for (layer, taken, reason) in [
-            (&client, Taken::refused(0, 1), "over the quota per client"),
-            (&principal, Taken::refused(0, 1), "over the quota per principal"),
-            (&principal, Taken::too_costly(0), "costs more than the whole quota"),
-        ] {
-            assert_eq!(layer.shared.refuse(&taken).reason(), reason);
-        }
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RateLimit")
+            .field("by", &self.by)
+            .field("scope", &self.scope)
+            .field("quotas", &self.tiers)
+            .field("mode", &self.mode)
+            .field("store", &self.store)
+            .finish_non_exhaustive()
     }
 }

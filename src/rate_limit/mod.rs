@@ -1,16 +1,18 @@
-//! Rate limits: how often may one client, or one principal, ask?
+//! Limits: how often may one client, or one principal, ask, and how much at the same time?
 //!
 //! [`RateLimitLayer::per_client`] is a ceiling for each client network, before credentials are looked at.
-//! [`RateLimitLayer::per_principal`] is the quota of each identity, after. Both count by a [`Quota`], in a
-//! [`RateLimitStore`]; [`MemoryLimits`] is the one that they use unless you say another.
+//! [`RateLimitLayer::per_principal`] is the quota of each identity, after; [`Plans`] give each its own. [`LimitBy`] has other
+//! keys: credential, tenant, route, header field, closures. They count by a [`Quota`], in a [`RateLimitStore`];
+//! [`MemoryLimits`] is the one that they use unless you say another. [`ConcurrencyLayer`] limits what runs at the same time.
 //!
-//! A request passes the layer when
+//! A request passes a [`RateLimitLayer`] when
 //! 1. it is known whose it is: the limit per client has an address; the limit per principal stands inside authentication
 //!    (a request without an identity passes it uncounted),
-//! 2. every quota of the layer has room for it, and then it takes one from each. A refused request takes nothing.
+//! 2. every quota of the layer has room for it, and then it takes its cost from each. A refused request takes nothing.
 //!
 //! | status | when |
 //! |---|---|
+//! | `400`, `403` | what requests are counted by is missing, or longer than [`MAX_KEY_LEN`], unless [`OnMissingKey`] was said |
 //! | `429` | over the quota (RFC 6585 §4), with `Retry-After`, `RateLimit` and `RateLimit-Policy`, and `no-store` |
 //! | `500` | no peer address; the limit per principal without authentication outside; the limit per client inside it |
 //! | `503` | the store failed, unless [`OnStoreError::Admit`] was said |
@@ -49,6 +51,10 @@
 //! # }
 //! ```
 
+mod by;
+mod concurrency;
+mod decide;
+mod draw;
 #[cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 mod gcra;
 #[cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
@@ -57,12 +63,26 @@ mod key;
 mod layer;
 #[cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 mod memory;
+mod mode;
+mod plan;
 #[cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 mod quota;
 mod store;
+#[cfg(feature = "throttle")]
+#[cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
+mod throttle;
 
-pub use key::{LimitKey, LimitSource, MAX_SCOPE_LEN};
-pub use layer::{OnStoreError, RateLimitLayer};
+pub use by::{LimitBy, LimitRequest, MAX_KEY_LEN, MAX_KEY_PARTS, OnMissingKey};
+#[cfg(feature = "stack")]
+pub(crate) use concurrency::Permit;
+pub use concurrency::{Concurrency, ConcurrencyFuture, ConcurrencyLayer};
+pub use draw::{Charge, Draw, MAX_CHARGES};
+pub use headers::XRateLimitReset;
+pub use key::{KeyPart, LimitKey, LimitScope, MAX_SCOPE_LEN};
+pub use layer::{LimitCounts, OnStoreError, RateLimitLayer};
 pub use memory::MemoryLimits;
+pub use plan::{Limits, Plans};
 pub use quota::{MAX_POLICY_NAME_LEN, MAX_QUOTAS, Quota, Quotas};
 pub use store::{RateLimitStore, Taken};
+#[cfg(feature = "throttle")]
+pub use throttle::Throttle;

@@ -1,9 +1,6 @@
-use std::{borrow::Cow, num::NonZeroU32, ops::Deref, time::Duration};
+use std::{borrow::Cow, ops::Deref, time::Duration};
 
-use crate::{
-    error::ConfigError,
-    rate_limit::{Taken, gcra},
-};
+use crate::{error::ConfigError, rate_limit::key::fnv};
 
 /// The most quotas that one limiter holds.
 pub const MAX_QUOTAS: usize = 4;
@@ -43,9 +40,14 @@ pub struct Quota {
     period: Period,
     burst: u32,
     interval: u64,
+    /// 2⁶⁴ by the interval, less a little.
+    reciprocal: u64,
     capacity: u64,
     name: Option<Cow<'static, str>>,
+    name_hash: u64,
 }
+
+const DEFAULT_NAME: &str = "default";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Period {
@@ -103,7 +105,13 @@ impl Quota {
     const fn new(count: u32, period: Period) -> Self {
         // A count of zero never gets as far as a limiter; if it did, its capacity of zero would let nothing pass.
         let interval = if count == 0 { u64::MAX } else { period.nanos().div_ceil(count as u64) };
-        Self { count, period, burst: 0, interval, capacity: 0, name: None }.burst(count)
+        let name_hash = fnv(DEFAULT_NAME.as_bytes());
+        // The interval is at least one.
+        let reciprocal = match u64::MAX.checked_div(interval) {
+            Some(reciprocal) => reciprocal,
+            None => 0,
+        };
+        Self { count, period, burst: 0, interval, reciprocal, capacity: 0, name: None, name_hash }.burst(count)
     }
 
     /// Sets how many requests may come at once after a pause. Default: the count.
@@ -113,9 +121,12 @@ impl Quota {
         self
     }
 
-    /// Names the policy in the `RateLimit` and `RateLimit-Policy` fields.
+    /// Names the policy, in the `RateLimit` and `RateLimit-Policy` fields and in stores: of one key, each name is counted
+    /// apart.
     pub fn named(mut self, name: impl Into<Cow<'static, str>>) -> Self {
-        self.name = Some(name.into());
+        let name = name.into();
+        self.name_hash = fnv(name.as_bytes());
+        self.name = Some(name);
         self
     }
 
@@ -157,36 +168,64 @@ impl Quota {
 
     /// How many requests at once.
     #[must_use]
+    #[inline]
     pub const fn burst_size(&self) -> u32 {
         self.burst
     }
 
     /// The nanoseconds in which one request comes back, rounded up.
     #[must_use]
+    #[inline]
     pub const fn interval_nanos(&self) -> u64 {
         self.interval
     }
 
     /// The nanoseconds in which a whole burst comes back.
     #[must_use]
+    #[inline]
     pub const fn capacity_nanos(&self) -> u64 {
         self.capacity
+    }
+
+    /// `nanos` by the interval, by a multiplication.
+    #[inline]
+    pub(super) fn intervals_in(&self, nanos: u64) -> u64 {
+        let upper = u128::from(nanos).wrapping_mul(u128::from(self.reciprocal)) >> 64;
+        let mut number = u64::try_from(upper).unwrap_or(u64::MAX);
+        // It is one too small at times, and never too large, so nothing wraps.
+        while nanos.wrapping_sub(number.wrapping_mul(self.interval)) >= self.interval {
+            number = number.saturating_add(1);
+        }
+        number
     }
 
     /// The policy's name; `default` if none was given.
     #[must_use]
     pub fn name(&self) -> &str {
-        self.name.as_deref().unwrap_or("default")
+        self.name.as_deref().unwrap_or(DEFAULT_NAME)
     }
 
-    pub(super) fn named_if_not(mut self, name: &'static str) -> Self {
-        self.name.get_or_insert(Cow::Borrowed(name));
-        self
+    pub(super) fn named_if_not(self, name: &'static str) -> Self {
+        if self.name.is_none() { self.named(name) } else { self }
+    }
+
+    /// That many times as much, under the same name.
+    pub(super) fn times(&self, factor: u32) -> Self {
+        let burst = self.burst.saturating_mul(factor);
+        let mut times = Self::new(self.count.saturating_mul(factor), self.period).burst(burst);
+        (times.name, times.name_hash) = (self.name.clone(), self.name_hash);
+        times
+    }
+
+    /// A number for the name, the same in every process.
+    #[inline]
+    pub(super) const fn name_hash(&self) -> u64 {
+        self.name_hash
     }
 }
 
 /// What an RFC 9651 String may hold, and not too much of it.
-fn valid_name(name: &str) -> Result<(), ConfigError> {
+pub(super) fn valid_name(name: &str) -> Result<(), ConfigError> {
     let problem = if name.is_empty() {
         "must not be empty"
     } else if name.len() > MAX_POLICY_NAME_LEN {
@@ -201,7 +240,7 @@ fn valid_name(name: &str) -> Result<(), ConfigError> {
 
 /// One to [`MAX_QUOTAS`] quotas that were checked: each within its bounds, no two of one name.
 ///
-/// Only [`new`](Self::new) makes them, so a store never meets a quota of zero.
+/// Only [`new`](Self::new) makes them, so a limiter never has a quota of zero.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Quotas {
     quotas: Box<[Quota]>,
@@ -228,15 +267,6 @@ impl Quotas {
             names.push(quota.name());
         }
         Ok(Self { quotas })
-    }
-
-    /// Takes `cost` from every quota, or from none: the arithmetic that a [`RateLimitStore`](super::RateLimitStore) needs.
-    ///
-    /// `tats` is what the store keeps for a key, one number for each quota: the moment at which that quota will be whole
-    /// again (GCRA's "theoretical arrival time"), in nanoseconds of the clock that `now` is read from. A key that the
-    /// store does not know has zeros. The numbers change only if the request is granted.
-    pub fn take(&self, tats: &mut [u64; MAX_QUOTAS], now: u64, cost: NonZeroU32) -> Taken {
-        gcra::take(&self.quotas, tats, now, cost)
     }
 }
 
@@ -285,6 +315,37 @@ mod tests {
         let long = Quota::per_day(1).named("x".repeat(65)).validate().unwrap_err();
         assert_eq!(long.setting(), "policy name");
         assert!(Quota::per_day(u32::MAX).validate().is_ok());
+    }
+
+    #[test]
+    fn a_multiplication_divides() {
+        for quota in [
+            Quota::per_second(1),
+            Quota::per_second(3),
+            Quota::per_second(1_000_000_000),
+            Quota::per_second(999_999_999),
+            Quota::per_day(u32::MAX),
+            Quota::per_day(1),
+            Quota::per_minute(7),
+        ] {
+            let each = quota.interval_nanos();
+            let most = LONGEST_CAPACITY / each;
+            for number in [0, 1, 2, 3, 1_000, most / 3, most - 1, most] {
+                for nanos in [number * each, number * each + each / 2, number * each + (each - 1)] {
+                    assert_eq!(quota.intervals_in(nanos), nanos / each, "{nanos} by {each}");
+                }
+            }
+            assert_eq!(quota.intervals_in(u64::MAX), u64::MAX / each);
+        }
+    }
+
+    #[test]
+    fn a_multiple_is_as_much_more() {
+        let quota = Quota::per_minute(600).burst(60).named("search");
+        assert_eq!(quota.times(16), Quota::per_minute(9_600).burst(960).named("search"));
+        let most = Quota::per_second(1_000_000_000).burst(u32::MAX).times(16);
+        assert_eq!((most.interval_nanos(), most.burst_size()), (1, u32::MAX), "no number overflows");
+        assert!(Quota::per_day(1).burst(50_000).times(16).validate().is_ok());
     }
 
     #[test]

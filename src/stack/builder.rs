@@ -15,7 +15,7 @@ use crate::{
     guard::Rule,
     policy::PolicyBackend,
     problem::{NotFoundApart, ProblemDetails, RejectionRenderer},
-    rate_limit::{Quota, RateLimitLayer},
+    rate_limit::{ConcurrencyLayer, Limits, RateLimitLayer},
     stack::{Stack, stages::Stages, table::RouteTable},
     tls::TlsLayer,
 };
@@ -32,6 +32,8 @@ pub struct StackBuilder {
     tls: Vec<TlsLayer>,
     plain_http: bool,
     client_limit: Vec<Result<RateLimitLayer, ConfigError>>,
+    client_concurrency: Vec<ConcurrencyLayer>,
+    principal_concurrency: Vec<ConcurrencyLayer>,
     authn: Vec<AuthnLayer>,
     no_store: bool,
     principal_limit: Vec<Result<RateLimitLayer, ConfigError>>,
@@ -75,14 +77,14 @@ impl StackBuilder {
     }
 
     /// Limits each client address, before any credential is looked at: a ceiling against floods, not a quota.
-    pub fn limit_clients(mut self, quota: Quota) -> Self {
-        self.client_limit.push(RateLimitLayer::per_client(quota));
+    pub fn limit_clients(mut self, limits: impl Into<Limits>) -> Self {
+        self.client_limit.push(RateLimitLayer::per_client(limits));
         self
     }
 
-    /// Limits each authenticated principal.
-    pub fn limit_principals(mut self, quota: Quota) -> Self {
-        self.principal_limit.push(RateLimitLayer::per_principal(quota));
+    /// Limits each authenticated principal, by one quota or by its plan.
+    pub fn limit_principals(mut self, limits: impl Into<Limits>) -> Self {
+        self.principal_limit.push(RateLimitLayer::per_principal(limits));
         self
     }
 
@@ -92,6 +94,16 @@ impl StackBuilder {
             self.client_limit.push(Ok(limit));
         } else {
             self.principal_limit.push(Ok(limit));
+        }
+        self
+    }
+
+    /// Limits how many requests run at the same time: one such limit that goes by an identity, and one that does not.
+    pub fn limit_concurrency(mut self, limit: ConcurrencyLayer) -> Self {
+        if limit.stage() == Stage::ClientLimit {
+            self.client_concurrency.push(limit);
+        } else {
+            self.principal_concurrency.push(limit);
         }
         self
     }
@@ -183,6 +195,8 @@ impl StackBuilder {
         let tls = once("tls", self.tls)?;
         let client_limit = once("limit_clients", self.client_limit)?.transpose()?;
         let principal_limit = once("limit_principals", self.principal_limit)?.transpose()?;
+        let client_concurrency = once("limit_concurrency", self.client_concurrency)?;
+        let principal_concurrency = once("limit_concurrency", self.principal_concurrency)?;
         let authn = once("authenticate", self.authn)?;
         let policy = once("policy", self.policy)?;
         let proxies = once("proxies", self.proxies)?.unwrap_or_else(TrustedProxies::none);
@@ -203,6 +217,7 @@ impl StackBuilder {
             let needy = [
                 ("policy", policy.is_some()),
                 ("limit_principals", principal_limit.is_some()),
+                ("limit_concurrency", principal_concurrency.is_some()),
                 ("route", table.rules().any(Rule::needs_identity)),
             ];
             if let Some((setting, _)) = needy.into_iter().find(|(_, needs)| *needs) {
@@ -240,8 +255,10 @@ impl StackBuilder {
             evidence: EvidenceLayer::new(proxies),
             clock,
             tls,
+            client_concurrency,
             client_limit,
             authn,
+            principal_concurrency,
             principal_limit,
             policy,
             table,

@@ -263,6 +263,7 @@ impl Finish {
     fn response<R: ResponseBody>(&mut self, mut response: Response<R>) -> Response<R> {
         let status = response.status();
         self.memos.amend(status, response.headers_mut());
+        let response = self.memos.follow(response);
         match self.audit.take() {
             Some(audit) => audit.finish_with(response),
             None => response,

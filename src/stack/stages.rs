@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, Request, StatusCode, request::Parts};
+use http::{HeaderMap, Request, Response, StatusCode, request::Parts};
 
 use crate::{
     audit::AuditLayer,
     authn::AuthnLayer,
+    body::ResponseBody,
     clock::Clock,
     context::{Envelope, Stage},
     evidence::EvidenceLayer,
@@ -17,7 +18,7 @@ use crate::{
     now::Now,
     policy::PolicyBackend,
     problem::RejectionRenderer,
-    rate_limit::RateLimitLayer,
+    rate_limit::{ConcurrencyLayer, Permit, RateLimitLayer},
     rejection::{Rejection, RejectionKind},
     stack::table::{RouteTable, is_preflight},
     tls::TlsLayer,
@@ -31,8 +32,10 @@ pub(super) struct Stages {
     pub(super) audit: Option<AuditLayer>,
     pub(super) evidence: EvidenceLayer,
     pub(super) tls: Option<TlsLayer>,
+    pub(super) client_concurrency: Option<ConcurrencyLayer>,
     pub(super) client_limit: Option<RateLimitLayer>,
     pub(super) authn: Option<AuthnLayer>,
+    pub(super) principal_concurrency: Option<ConcurrencyLayer>,
     pub(super) principal_limit: Option<RateLimitLayer>,
     pub(super) policy: Option<Arc<dyn PolicyBackend>>,
     pub(super) table: RouteTable,
@@ -43,8 +46,10 @@ pub(super) struct Stages {
 pub(super) struct Memos {
     evidence: Option<<EvidenceLayer as Step>::Memo>,
     tls: Option<<TlsLayer as Step>::Memo>,
+    client_permit: Option<Permit>,
     client_limit: Option<<RateLimitLayer as Step>::Memo>,
     authn: Option<<AuthnLayer as Step>::Memo>,
+    principal_permit: Option<Permit>,
     principal_limit: Option<<RateLimitLayer as Step>::Memo>,
 }
 
@@ -60,6 +65,29 @@ impl Memos {
         add(self.authn.take(), status, headers);
         add(self.client_limit.take(), status, headers);
         add(self.tls.take(), status, headers);
+    }
+
+    /// Lets the response's body hold the places that the request has.
+    pub(super) fn follow<R: ResponseBody>(&mut self, response: Response<R>) -> Response<R> {
+        let permits = [self.principal_permit.take(), self.client_permit.take()];
+        permits.into_iter().flatten().fold(response, |response, permit| permit.follow(response))
+    }
+}
+
+/// Counts the request among those that run, once: a stage that had to wait is asked again.
+fn admit(
+    layer: Option<&ConcurrencyLayer>,
+    head: &RequestHead<'_>,
+    envelope: &mut Envelope,
+    permit: &mut Option<Permit>,
+) -> Result<(), Rejection> {
+    match layer {
+        Some(layer) if permit.is_none() => {
+            envelope.enter(layer.stage())?;
+            *permit = layer.admit(head, envelope)?;
+            Ok(())
+        }
+        _ => Ok(()),
     }
 }
 
@@ -162,9 +190,21 @@ impl Stages {
             Stage::Audit | Stage::Problem => Now::Known(Ok(())),
             Stage::Evidence => step(Some(&self.evidence), request, envelope, &mut memos.evidence),
             Stage::Tls => step(self.tls.as_ref(), request, envelope, &mut memos.tls),
-            Stage::ClientLimit => step(self.client_limit.as_ref(), request, envelope, &mut memos.client_limit),
+            Stage::ClientLimit => {
+                let layer = self.client_concurrency.as_ref();
+                match admit(layer, &request.head(), envelope, &mut memos.client_permit) {
+                    Ok(()) => step(self.client_limit.as_ref(), request, envelope, &mut memos.client_limit),
+                    Err(rejection) => Now::Known(Err(rejection)),
+                }
+            }
             Stage::Authentication => step(self.authn.as_ref(), request, envelope, &mut memos.authn),
-            Stage::PrincipalLimit => step(self.principal_limit.as_ref(), request, envelope, &mut memos.principal_limit),
+            Stage::PrincipalLimit => {
+                let layer = self.principal_concurrency.as_ref();
+                match admit(layer, &request.head(), envelope, &mut memos.principal_permit) {
+                    Ok(()) => step(self.principal_limit.as_ref(), request, envelope, &mut memos.principal_limit),
+                    Err(rejection) => Now::Known(Err(rejection)),
+                }
+            }
             Stage::Guard => {
                 let head = request.head();
                 match envelope.enter(Stage::Guard).and_then(|()| self.rule(&head, envelope)) {

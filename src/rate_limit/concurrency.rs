@@ -1,0 +1,381 @@
+use std::{
+    borrow::Cow,
+    collections::{HashMap, hash_map::Entry},
+    fmt,
+    future::Future,
+    pin::Pin,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    task::{Context, Poll, ready},
+};
+
+use foldhash::quality::RandomState;
+use http::{HeaderMap, HeaderValue, Request, Response};
+use pin_project_lite::pin_project;
+use tower::{Layer, Service};
+
+use crate::{
+    body::{BodyWatch, ResponseBody},
+    clock::{Clock, SystemClock},
+    context::{Envelope, SecurityContext, Stage},
+    error::ConfigError,
+    gate::report,
+    head::RequestHead,
+    rate_limit::{
+        LimitBy, LimitScope, OnMissingKey,
+        by::Owned,
+        headers::{RATELIMIT, RATELIMIT_POLICY, string},
+        quota::valid_name,
+    },
+    rejection::{Rejection, RejectionKind},
+};
+
+/// How many locks the counts are spread over.
+const SHARDS: usize = 16;
+
+/// Limits how many requests run at the same time: of each client, each principal, or of [what you say](LimitBy).
+///
+/// A request runs from here until its response's body was handed out, failed or was dropped, or until the request itself was
+/// given up or panicked. A body that cannot be [watched](ResponseBody::watch) counts as done at its head. One too many is
+/// refused with `429` and `Retry-After: 1`, and is not counted.
+///
+/// | setting | default |
+/// |---|---|
+/// | policy name | `concurrent` |
+/// | no key | as a [`RateLimitLayer`](super::RateLimitLayer) has it |
+/// | response fields | `RateLimit-Policy: "concurrent";q=10;qu="concurrent-requests"`, and what is left in `RateLimit` |
+///
+/// Counts are this process's own. There is one for each key that has requests running, so they take no more memory than those
+/// do. Clones count together.
+///
+/// ```
+/// use portcullis::rate_limit::ConcurrencyLayer;
+///
+/// let limit = ConcurrencyLayer::per_principal(10)?;
+/// # let _ = limit;
+/// # Ok::<(), portcullis::ConfigError>(())
+/// ```
+#[must_use]
+#[derive(Clone)]
+pub struct ConcurrencyLayer {
+    shared: Arc<Shared>,
+}
+
+#[derive(Clone)]
+struct Shared {
+    by: LimitBy,
+    on_missing: Option<OnMissingKey>,
+    most: u32,
+    name: Cow<'static, str>,
+    policy: HeaderValue,
+    send_fields: bool,
+    clock: Arc<dyn Clock>,
+    running: Arc<Running>,
+}
+
+impl ConcurrencyLayer {
+    /// At most this many at the same time from each client network. It stands before authentication.
+    ///
+    /// # Errors
+    /// [`ConfigError`] if it is zero.
+    pub fn per_client(most: u32) -> Result<Self, ConfigError> {
+        Self::per(LimitBy::source(), most)
+    }
+
+    /// At most this many at the same time of each principal. It stands inside authentication; requests without an identity
+    /// pass uncounted.
+    ///
+    /// # Errors
+    /// [`ConfigError`] if it is zero.
+    pub fn per_principal(most: u32) -> Result<Self, ConfigError> {
+        Self::per(LimitBy::principal(), most)
+    }
+
+    /// At most this many at the same time of each of what you say.
+    ///
+    /// # Errors
+    /// [`ConfigError`] if it is zero.
+    pub fn per(by: LimitBy, most: u32) -> Result<Self, ConfigError> {
+        if most == 0 {
+            return Err(ConfigError::new("concurrent requests", "0", "must be at least 1"));
+        }
+        let name = Cow::Borrowed("concurrent");
+        let shared = Shared {
+            by,
+            on_missing: None,
+            most,
+            policy: policy(&name, most)?,
+            name,
+            send_fields: true,
+            clock: Arc::new(SystemClock),
+            running: Arc::new(Running::default()),
+        };
+        Ok(Self { shared: Arc::new(shared) })
+    }
+
+    fn edit(mut self, edit: impl FnOnce(&mut Shared)) -> Self {
+        edit(Arc::make_mut(&mut self.shared));
+        self
+    }
+
+    /// Names the policy in the response fields.
+    ///
+    /// # Errors
+    /// [`ConfigError`] unless it is 1 to [`MAX_POLICY_NAME_LEN`](super::MAX_POLICY_NAME_LEN) printable ASCII characters.
+    pub fn named(self, name: impl Into<Cow<'static, str>>) -> Result<Self, ConfigError> {
+        let name = name.into();
+        valid_name(&name)?;
+        let policy = policy(&name, self.shared.most)?;
+        Ok(self.edit(|shared| (shared.name, shared.policy) = (name, policy)))
+    }
+
+    /// Says what happens to requests without a key.
+    pub fn on_missing_key(self, choice: OnMissingKey) -> Self {
+        self.edit(|shared| shared.on_missing = Some(choice))
+    }
+
+    /// Sends no `RateLimit` and no `RateLimit-Policy`. `Retry-After` stays.
+    pub fn without_headers(self) -> Self {
+        self.edit(|shared| shared.send_fields = false)
+    }
+
+    /// Reads this clock, if this layer is the outermost of the crate's: whoever is outermost reads the time for all.
+    pub fn with_clock(self, clock: impl Clock) -> Self {
+        self.edit(|shared| shared.clock = Arc::new(clock))
+    }
+
+    /// How many requests run now.
+    #[must_use]
+    pub fn running(&self) -> u64 {
+        self.shared.running.all.load(Relaxed)
+    }
+
+    pub(crate) fn stage(&self) -> Stage {
+        if self.shared.by.needs_identity() { Stage::PrincipalLimit } else { Stage::ClientLimit }
+    }
+
+    /// Lets one more run, or refuses; none if it is not counted.
+    pub(crate) fn admit(&self, head: &RequestHead<'_>, envelope: &mut Envelope) -> Result<Option<Permit>, Rejection> {
+        let shared = &*self.shared;
+        let mut owned = Owned::default();
+        let Some(parts) = shared.by.find(head, envelope, &mut owned, shared.on_missing)? else { return Ok(None) };
+        let key = parts.key(LimitScope::new("")).hash_with(&shared.running.seed);
+        match shared.running.enter(key, shared.most) {
+            Some(running) => {
+                let place = Place { running: Arc::clone(&shared.running), key };
+                let fields = shared.send_fields.then(|| self.clone());
+                Ok(Some(Permit { fields, left: shared.most.saturating_sub(running), place }))
+            }
+            None => Err(self.refuse()),
+        }
+    }
+
+    fn refuse(&self) -> Rejection {
+        let shared = &*self.shared;
+        let rejection = Rejection::new(RejectionKind::RateLimited, "too many requests at the same time")
+            .with_violated_policy(&*shared.name)
+            .with_retry_after(1);
+        if !shared.send_fields {
+            return rejection;
+        }
+        let rejection = rejection.with_header(RATELIMIT_POLICY, shared.policy.clone());
+        match left(&shared.name, 0) {
+            Some(limit) => rejection.with_header(RATELIMIT, limit),
+            None => rejection,
+        }
+    }
+}
+
+fn policy(name: &str, most: u32) -> Result<HeaderValue, ConfigError> {
+    let field = format!(r#"{};q={most};qu="concurrent-requests""#, string(name));
+    HeaderValue::try_from(&field)
+        .map_err(|error| ConfigError::new("policy name", field, "is not a field value").caused_by(error))
+}
+
+fn left(name: &str, left: u32) -> Option<HeaderValue> {
+    HeaderValue::try_from(format!("{};r={left}", string(name))).ok()
+}
+
+impl fmt::Debug for ConcurrencyLayer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ConcurrencyLayer")
+            .field("by", &self.shared.by)
+            .field("most", &self.shared.most)
+            .field("running", &self.running())
+            .finish_non_exhaustive()
+    }
+}
+
+/// How many run, by key. Two keys of one fingerprint would share a count: too strict, and nobody outside can bring it about.
+#[derive(Default)]
+struct Running {
+    shards: [Mutex<HashMap<u64, u32, RandomState>>; SHARDS],
+    all: AtomicU64,
+    seed: RandomState,
+}
+
+impl Running {
+    fn shard(&self, key: u64) -> MutexGuard<'_, HashMap<u64, u32, RandomState>> {
+        let [first, ..] = &self.shards;
+        let index = usize::try_from(key & 0xf).unwrap_or(0);
+        self.shards.get(index).unwrap_or(first).lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many run with this one.
+    fn enter(&self, key: u64, most: u32) -> Option<u32> {
+        let running = match self.shard(key).entry(key) {
+            Entry::Occupied(count) if *count.get() >= most => return None,
+            Entry::Occupied(mut count) => {
+                *count.get_mut() = count.get().saturating_add(1);
+                *count.get()
+            }
+            Entry::Vacant(count) => *count.insert(1),
+        };
+        self.all.fetch_add(1, Relaxed);
+        Some(running)
+    }
+
+    fn leave(&self, key: u64) {
+        self.all.fetch_sub(1, Relaxed);
+        if let Entry::Occupied(mut count) = self.shard(key).entry(key) {
+            *count.get_mut() = count.get().saturating_sub(1);
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
+    }
+}
+
+/// A request that runs. Whoever holds the last of it lets the next one in.
+pub(crate) struct Permit {
+    fields: Option<ConcurrencyLayer>,
+    left: u32,
+    place: Place,
+}
+
+struct Place {
+    running: Arc<Running>,
+    key: u64,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.running.leave(self.key);
+    }
+}
+
+impl fmt::Debug for Permit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Permit").field("left", &self.left).finish_non_exhaustive()
+    }
+}
+
+impl Permit {
+    /// Hands the place to the response's body.
+    pub(crate) fn follow<B: ResponseBody>(self, mut response: Response<B>) -> Response<B> {
+        if let Some(layer) = &self.fields {
+            let headers: &mut HeaderMap = response.headers_mut();
+            headers.append(RATELIMIT_POLICY, layer.shared.policy.clone());
+            if let Some(limit) = left(&layer.shared.name, self.left) {
+                headers.append(RATELIMIT, limit);
+            }
+        }
+        let place = self.place;
+        if response.body().is_end_stream() {
+            return response;
+        }
+        response.map(|body| body.watch(BodyWatch::new(move |_| drop(place))))
+    }
+}
+
+impl<S> Layer<S> for ConcurrencyLayer {
+    type Service = Concurrency<S>;
+
+    fn layer(&self, inner: S) -> Concurrency<S> {
+        Concurrency { inner, layer: self.clone() }
+    }
+}
+
+/// Middleware that [`ConcurrencyLayer`] applies.
+#[derive(Clone, Debug)]
+pub struct Concurrency<S> {
+    inner: S,
+    layer: ConcurrencyLayer,
+}
+
+impl<S, B, R> Service<Request<B>> for Concurrency<S>
+where
+    S: Service<Request<B>, Response = Response<R>>,
+    R: ResponseBody,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = ConcurrencyFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        let context = SecurityContext::of_or_open(request.extensions_mut(), &*self.layer.shared.clock);
+        let stage = self.layer.stage();
+        let answer = {
+            let mut envelope = context.lock();
+            let answer =
+                envelope.enter(stage).and_then(|()| self.layer.admit(&RequestHead::of(&request), &mut envelope));
+            if let Err(rejection) = &answer {
+                report(stage, rejection, envelope.at);
+                envelope.refused = Some(rejection.clone());
+            }
+            answer
+        };
+        let state = match answer {
+            Ok(permit) => State::Forward { inner: self.inner.call(request), permit },
+            Err(rejection) => State::Refuse { rejection },
+        };
+        ConcurrencyFuture { state }
+    }
+}
+
+pin_project! {
+    /// Response future of [`Concurrency`].
+    #[derive(Debug)]
+    pub struct ConcurrencyFuture<F> {
+        #[pin]
+        state: State<F>,
+    }
+}
+
+pin_project! {
+    #[project = StateProj]
+    #[derive(Debug)]
+    enum State<F> {
+        Forward { #[pin] inner: F, permit: Option<Permit> },
+        Refuse { rejection: Rejection },
+    }
+}
+
+impl<F, R, E> Future for ConcurrencyFuture<F>
+where
+    F: Future<Output = Result<Response<R>, E>>,
+    R: ResponseBody,
+{
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        Poll::Ready(match self.project().state.project() {
+            StateProj::Forward { inner, permit } => {
+                let answer = ready!(inner.poll(cx));
+                // A service that failed has no body, and runs no longer.
+                let permit = permit.take();
+                answer.map(|response| match permit {
+                    Some(permit) => permit.follow(response),
+                    None => response,
+                })
+            }
+            StateProj::Refuse { rejection } => Ok(rejection.to_response()),
+        })
+    }
+}

@@ -1,0 +1,263 @@
+//! How a limiter decides about a request.
+
+use std::{
+    num::NonZeroU32,
+    sync::{Arc, atomic::Ordering::Relaxed},
+};
+
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+
+use crate::{
+    clock::{Clock, Instants},
+    context::{Envelope, Stage},
+    error::StoreError,
+    gate::{Amend, Step},
+    head::RequestHead,
+    now::Now,
+    principal::Principal,
+    rate_limit::{
+        Charge, Draw, LimitRequest, LimitScope, OnStoreError, RateLimitLayer, Taken,
+        by::{Owned, Parts},
+        draw::Charges,
+        headers::{RATELIMIT, RATELIMIT_POLICY, retry_after},
+        layer::{Cost, Mode, Shared, Tiers},
+        plan::Tier,
+    },
+    rejection::{Rejection, RejectionKind},
+    trail::Trail,
+};
+
+/// What is asked of the store for one request.
+struct Asked<'a> {
+    parts: Parts<'a>,
+    around: Option<Parts<'a>>,
+    cost: NonZeroU32,
+}
+
+impl Shared {
+    fn scope(&self) -> LimitScope<'_> {
+        LimitScope::with_hash(&self.scope, self.scope_hash)
+    }
+
+    fn tier(&self, principal: Option<&Principal>) -> Arc<Tier> {
+        match &self.tiers {
+            Tiers::One(tier) => Arc::clone(tier),
+            Tiers::Plans(plans) => plans.tier(principal),
+        }
+    }
+
+    /// What to ask; nothing if the request is not counted here.
+    fn asked<'a>(
+        &'a self,
+        head: &'a RequestHead<'a>,
+        envelope: &'a mut Envelope,
+        owned: &'a mut Owned,
+    ) -> Result<Option<Asked<'a>>, Rejection> {
+        let cost = match &self.cost {
+            Cost::Fixed(cost) => Some(*cost),
+            Cost::By(cost) => NonZeroU32::new(cost(&LimitRequest { head, envelope })),
+        };
+        // Also for what costs nothing: a limiter in the wrong place says so.
+        let parts = self.by.find(head, envelope, owned, self.on_missing)?;
+        let (Some(parts), Some(cost)) = (parts, cost) else { return Ok(None) };
+        Ok(Some(Asked { around: if self.wide { parts.around() } else { None }, parts, cost }))
+    }
+
+    fn charges<'a>(&'a self, tier: &'a Tier, asked: &'a Asked<'_>) -> Charges<'a> {
+        let charges = Charges::none().add(asked.parts.key(self.scope()), &tier.quotas);
+        match &asked.around {
+            Some(around) => charges.add(around.key(self.scope()), &tier.wide),
+            None => charges,
+        }
+    }
+
+    fn draw<'a>(&self, charges: &'a [Charge<'a>], cost: NonZeroU32) -> Draw<'a> {
+        let draw = Draw::new(charges).with_cost(cost);
+        if self.count_refused && !self.mode.waits() { draw.counting_refused() } else { draw }
+    }
+
+    fn conclude(
+        &self,
+        answer: Result<Taken, StoreError>,
+        tier: Arc<Tier>,
+        at: Instants,
+        trail: &mut Trail,
+    ) -> Result<Report, Rejection> {
+        let taken = match answer {
+            Ok(taken) => taken,
+            Err(error) => return self.failed(&error, trail),
+        };
+        if taken.is_degraded() {
+            self.tally.degraded.fetch_add(1, Relaxed);
+            trail.flag("limit_degraded");
+        }
+        match (taken.is_granted(), &self.mode) {
+            (true, Mode::Observe) => Ok(Report(None)),
+            (false, Mode::Observe) => {
+                self.tally.observed.fetch_add(1, Relaxed);
+                trail.flag("limit_would_refuse");
+                Ok(Report(None))
+            }
+            (false, _) => {
+                self.tally.refused.fetch_add(1, Relaxed);
+                Err(self.refuse(&taken, &tier, at))
+            }
+            (true, _) if self.send_fields || self.x_fields.is_some() => {
+                Ok(Report(Some(Told { fields: self.send_fields, x_fields: self.x_fields, tier, taken, at })))
+            }
+            (true, _) => Ok(Report(None)),
+        }
+    }
+
+    fn failed(&self, error: &StoreError, trail: &mut Trail) -> Result<Report, Rejection> {
+        self.tally.failed.fetch_add(1, Relaxed);
+        match self.on_store_error {
+            OnStoreError::Admit => {
+                trail.flag("limit_failed_open");
+                Ok(Report(None))
+            }
+            OnStoreError::Refuse => {
+                Err(Rejection::new(RejectionKind::Unavailable, format!("rate limit store: {error}")))
+            }
+        }
+    }
+
+    fn refuse(&self, taken: &Taken, tier: &Arc<Tier>, at: Instants) -> Rejection {
+        let reason = match (&*self.scope, taken.retry_after_nanos()) {
+            (_, None) => "costs more than the whole quota".into(),
+            ("client", Some(_)) => "over the quota per client".into(),
+            ("principal", Some(_)) => "over the quota per principal".into(),
+            (scope, Some(_)) => std::borrow::Cow::Owned(format!("over the quota of {scope}")),
+        };
+        let mut rejection = Rejection::new(RejectionKind::RateLimited, reason);
+        if let Some(name) = tier.fields.name(taken) {
+            rejection = rejection.with_violated_policy(name);
+        }
+        if let Some(seconds) = retry_after(taken) {
+            rejection = rejection.with_retry_after(u32::try_from(seconds).unwrap_or(u32::MAX));
+        }
+        let told =
+            Told { fields: self.send_fields, x_fields: self.x_fields, tier: Arc::clone(tier), taken: *taken, at };
+        told.fields().fold(rejection, |rejection, (name, value)| rejection.with_header(name, value))
+    }
+}
+
+impl Step for RateLimitLayer {
+    type Memo = Report;
+
+    fn stage(&self) -> Stage {
+        if self.shared.by.needs_identity() { Stage::PrincipalLimit } else { Stage::ClientLimit }
+    }
+
+    fn clock(&self) -> &dyn Clock {
+        &*self.shared.clock
+    }
+
+    fn decide_now(&self, head: &RequestHead<'_>, envelope: &mut Envelope) -> Now<Result<Report, Rejection>> {
+        let (shared, at) = (&*self.shared, envelope.at);
+        let tier = shared.tier(envelope.subject.as_ref());
+        let mut owned = Owned::default();
+        let answer = match shared.asked(head, envelope, &mut owned) {
+            Ok(Some(asked)) => {
+                let take = |charges: &[Charge<'_>]| {
+                    shared.mode.take_now(&*shared.store, &shared.draw(charges, asked.cost), at)
+                };
+                match (&*tier.quotas, &asked.around) {
+                    ([quota], None) => take(&[Charge::new(asked.parts.key(shared.scope()), quota)]),
+                    _ => take(shared.charges(&tier, &asked).as_slice()),
+                }
+            }
+            Ok(None) => return Now::Known(Ok(Report(None))),
+            Err(rejection) => return Now::Known(Err(rejection)),
+        };
+        answer.map(|answer| shared.conclude(answer, tier, at, &mut envelope.trail))
+    }
+
+    async fn decide(&self, head: RequestHead<'_>, envelope: &mut Envelope) -> Result<Report, Rejection> {
+        let (shared, at) = (&*self.shared, envelope.at);
+        let tier = shared.tier(envelope.subject.as_ref());
+        let mut owned = Owned::default();
+        let answer = {
+            let Some(asked) = shared.asked(&head, envelope, &mut owned)? else { return Ok(Report(None)) };
+            let charges = shared.charges(&tier, &asked);
+            let draw = shared.draw(charges.as_slice(), asked.cost);
+            shared.mode.take(&*shared.store, &draw, at, &shared.tally).await
+        };
+        shared.conclude(answer, tier, at, &mut envelope.trail)
+    }
+}
+
+/// What the response tells of the quota.
+#[derive(Debug)]
+pub(crate) struct Report(Option<Told>);
+
+#[derive(Debug)]
+struct Told {
+    fields: bool,
+    x_fields: Option<super::XRateLimitReset>,
+    tier: Arc<Tier>,
+    taken: Taken,
+    at: Instants,
+}
+
+impl Told {
+    fn fields(&self) -> impl Iterator<Item = (HeaderName, HeaderValue)> {
+        let fields = &self.tier.fields;
+        let standard = self.fields.then(|| {
+            let limit = fields.limit(&self.taken).map(|limit| (RATELIMIT, limit));
+            [Some((RATELIMIT_POLICY, fields.policy())), limit].into_iter().flatten()
+        });
+        let older = self.x_fields.map(|reset| fields.x_fields(&self.taken, reset, self.at));
+        standard.into_iter().flatten().chain(older.into_iter().flatten())
+    }
+}
+
+impl Amend for Report {
+    fn amend(self, _: StatusCode, headers: &mut HeaderMap) {
+        if let Some(told) = self.0 {
+            told.fields().for_each(|(name, value)| {
+                headers.append(name, value);
+            });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{error::StoreErrorKind, rate_limit::Quota};
+
+    fn conclude(choice: OnStoreError) -> (Result<Report, Rejection>, Vec<&'static str>) {
+        let layer = RateLimitLayer::per_client(Quota::per_second(1)).unwrap().on_store_error(choice);
+        let mut envelope = Envelope::new(Instants::new(0, 0));
+        let failed = Err(StoreError::new(StoreErrorKind::Unavailable, "elsewhere"));
+        let answer = layer.shared.conclude(failed, layer.shared.tier(None), envelope.at, &mut envelope.trail);
+        (answer, envelope.trail.flags)
+    }
+
+    #[test]
+    fn opening_on_failure_leaves_a_trace() {
+        let (answer, flags) = conclude(OnStoreError::Admit);
+        assert!(answer.is_ok());
+        assert_eq!(flags, ["limit_failed_open"]);
+        let (answer, flags) = conclude(OnStoreError::Refuse);
+        assert_eq!(answer.unwrap_err().reason(), "rate limit store: elsewhere: backend unavailable");
+        assert!(flags.is_empty());
+    }
+
+    #[test]
+    fn what_is_refused_says_by_which_limit() {
+        let client = RateLimitLayer::per_client(Quota::per_second(1)).unwrap();
+        let principal = RateLimitLayer::per_principal(Quota::per_second(1)).unwrap();
+        let named = principal.clone().with_scope("search").unwrap();
+        for (layer, taken, reason) in [
+            (&client, Taken::refused(0, 1), "over the quota per client"),
+            (&principal, Taken::refused(0, 1), "over the quota per principal"),
+            (&named, Taken::refused(0, 1), "over the quota of search"),
+            (&principal, Taken::too_costly(0), "costs more than the whole quota"),
+        ] {
+            let rejection = layer.shared.refuse(&taken, &layer.shared.tier(None), Instants::new(0, 0));
+            assert_eq!(rejection.reason(), reason);
+        }
+    }
+}

@@ -1,0 +1,434 @@
+use std::{
+    fmt,
+    hash::{BuildHasher, Hash, Hasher},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{
+            AtomicU64,
+            Ordering::{AcqRel, Acquire, Relaxed, Release},
+        },
+    },
+};
+
+use async_trait::async_trait;
+use foldhash::quality::RandomState;
+
+use crate::{
+    clock::Instants,
+    error::{ConfigError, StoreError},
+    now::Now,
+    rate_limit::{Charge, Draw, MAX_CHARGES, RateLimitStore, Taken},
+};
+
+/// How many cells fill a line of the processor's cache.
+const WAYS: usize = 4;
+/// How many counts there is room for in each bucket, times four. A count has two buckets to choose from, so that few meet
+/// two full ones.
+const QUARTERS_PER_BUCKET: usize = 9;
+/// How many counts share one cell of those for keys that find no room.
+const COUNTS_PER_SHARED: usize = 16;
+/// The most counts that a table may have room for: about 1.9 GB.
+const MAX_COUNTS: usize = 1 << 26;
+/// How many keys can be put in their place at the same time.
+const STRIPES: usize = 256;
+/// Stands for the moment in a cell that is being given to another key. [`Draw::take`] never makes it.
+const CLAIMED: u64 = u64::MAX;
+
+/// Counts in this process's memory: a table of fixed size that answers at once.
+///
+/// # Bounds
+/// - 29 bytes for each count of the capacity, all of it taken at the start: 1.9 MB for the default of
+///   [`DEFAULT_CAPACITY`](Self::DEFAULT_CAPACITY) counts. A limiter of several quotas needs one count for each of them.
+/// - Keys beyond the capacity cost no memory. A quota that is whole is forgotten as soon as its cell is needed; one that is
+///   in debt never is. Where both buckets of a new key are full of debt, it shares a cell with its neighbours: an IPv4
+///   address with its /24, an IPv6 /64 with its /48, anything else with whom the hash brings together. When there is room again,
+///   it has a whole burst of its own. So a flood of addresses makes limits tighter for newcomers and looser for nobody.
+/// - A check of a key that is there, under one quota, reads one line of cache and writes it with one compare-and-swap. A key
+///   that is not there, and one under several quotas, takes one of 256 short locks as well. Nothing is allocated.
+///
+/// A cell holds a 64-bit fingerprint under a seed that is random in each process, not the key itself. Two keys of one
+/// fingerprint would share a count; that limits and never opens, and nobody outside can find such a pair.
+///
+/// Only the monotonic clock counts: setting the wall clock changes nothing. A restart forgets everything, and each process
+/// counts on its own: behind a load balancer, `n` processes together pass up to `n` times the quota.
+///
+/// ```
+/// use portcullis::rate_limit::MemoryLimits;
+///
+/// let limits = MemoryLimits::with_capacity(1_000_000)?;
+/// assert!(limits.capacity() >= 1_000_000);
+/// # Ok::<(), portcullis::ConfigError>(())
+/// ```
+pub struct MemoryLimits {
+    buckets: Box<[Bucket]>,
+    shared: Box<[AtomicU64]>,
+    stripes: Box<[Mutex<()>]>,
+    seed: RandomState,
+}
+
+/// The cells of one line.
+#[derive(Default)]
+#[repr(align(64))]
+struct Bucket([Cell; WAYS]);
+
+impl Bucket {
+    /// Looks at all cells without a branch between them: in which one it is, nobody can predict.
+    #[inline]
+    fn find(&self, fingerprint: u64) -> Option<(&Cell, u64)> {
+        let mut found = WAYS;
+        for (index, cell) in self.0.iter().enumerate().rev() {
+            if cell.fingerprint.load(Relaxed) == fingerprint {
+                found = index;
+            }
+        }
+        let cell = self.0.get(found)?;
+        let tat = cell.tat.load(Acquire);
+        (tat != CLAIMED && cell.fingerprint.load(Relaxed) == fingerprint).then_some((cell, tat))
+    }
+}
+
+/// One count. A cell that was never used is one whose quota is whole.
+///
+/// What happens at the same time, without a lock:
+/// - `tat` only grows while a cell belongs to one count, but for what [`Move::undo`] takes back, and it grows when the cell goes
+///   to another: the new owner's moment is later than `now`, and the old one was not. So a compare-and-swap that finds the
+///   `tat` of before proves that the cell did not change hands in between.
+/// - Who takes a cell over first swaps `tat` for [`CLAIMED`], then writes the fingerprint, then the new `tat`. Who looks reads
+///   `tat`, then the fingerprint: the new `tat` shows the new fingerprint; the old one with the new fingerprint fails the swap.
+/// - A new count is put in its place under the lock of its key's stripe, and looked for once more there, so that it has one
+///   cell. A draw of several charges holds the locks of all its keys.
+#[derive(Default)]
+struct Cell {
+    fingerprint: AtomicU64,
+    /// When the quota is whole again, in nanoseconds of the monotonic clock.
+    tat: AtomicU64,
+}
+
+/// Where a count may stand: in two buckets that the hash of its key gives.
+#[derive(Clone, Copy)]
+struct Place {
+    hash: u64,
+    fingerprint: u64,
+}
+
+impl Place {
+    /// Which lock puts it there. All charges of one key have the same.
+    fn stripe(&self) -> usize {
+        usize::try_from(self.hash & 0xff).unwrap_or(0)
+    }
+}
+
+/// Where a count stands, or will.
+#[derive(Clone, Copy)]
+enum Seat<'a> {
+    /// It is there.
+    Own(&'a Cell),
+    /// It is not, and this cell's quota is whole.
+    Spare(&'a Cell, u64),
+    /// It is not, and there is no room.
+    Shared(&'a AtomicU64),
+}
+
+impl MemoryLimits {
+    /// The capacity unless you say another: 65 536 counts.
+    pub const DEFAULT_CAPACITY: usize = 65_536;
+
+    /// Makes a table of the default capacity.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::of_counts(Self::DEFAULT_CAPACITY)
+    }
+
+    /// Makes a table with room for `counts` keys that are in debt at the same time, each under one quota.
+    ///
+    /// # Errors
+    /// [`ConfigError`] if `counts` is zero or above 67 108 864.
+    pub fn with_capacity(counts: usize) -> Result<Self, ConfigError> {
+        if counts == 0 || counts > MAX_COUNTS {
+            return Err(ConfigError::new("capacity", counts.to_string(), "is not 1 to 67108864 counts"));
+        }
+        Ok(Self::of_counts(counts))
+    }
+
+    fn of_counts(counts: usize) -> Self {
+        let buckets = counts.saturating_mul(4).div_ceil(QUARTERS_PER_BUCKET).max(2);
+        Self {
+            buckets: (0..buckets).map(|_| Bucket::default()).collect(),
+            shared: (0..counts.div_ceil(COUNTS_PER_SHARED).max(MAX_CHARGES)).map(|_| AtomicU64::new(0)).collect(),
+            stripes: (0..STRIPES).map(|_| Mutex::default()).collect(),
+            seed: RandomState::default(),
+        }
+    }
+
+    /// How many counts there is room for.
+    #[must_use]
+    pub const fn capacity(&self) -> usize {
+        self.buckets.len().saturating_mul(QUARTERS_PER_BUCKET) / 4
+    }
+
+    #[inline]
+    fn take_from(&self, draw: &Draw<'_>, now: u64) -> Taken {
+        // The short way: one charge whose count is there.
+        if let [charge] = draw.charges() {
+            let place = self.place(charge);
+            while let Some((cell, before)) = self.find(&place) {
+                let (taken, after) = draw.take_one(charge, before, now);
+                if after == before || swap(&cell.tat, before, after) {
+                    return taken;
+                }
+            }
+        }
+        self.take_locked(draw, now)
+    }
+
+    #[cold]
+    fn refuse_draw(index: usize) -> Taken {
+        Taken::too_costly(index)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn take_locked(&self, draw: &Draw<'_>, now: u64) -> Taken {
+        let charges = draw.charges();
+        if charges.is_empty() || charges.len() > MAX_CHARGES {
+            return Self::refuse_draw(0);
+        }
+        let mut places = [Place { hash: 0, fingerprint: 0 }; MAX_CHARGES];
+        for (index, charge) in charges.iter().enumerate() {
+            // Charges of one key stand side by side, and are hashed once.
+            let before = index.checked_sub(1).and_then(|before| Some((charges.get(before)?, *places.get(before)?)));
+            let place = match before {
+                Some((before, place)) if before.key() == charge.key() => Self::place_of(place.hash, charge),
+                _ => self.place(charge),
+            };
+            if places.iter().take(index).any(|other| other.hash == place.hash && other.fingerprint == place.fingerprint)
+            {
+                return Self::refuse_draw(index);
+            }
+            if let Some(slot) = places.get_mut(index) {
+                *slot = place;
+            }
+        }
+        let places = places.get(..charges.len()).unwrap_or_default();
+        let _locks = self.lock(places);
+        loop {
+            let mut seats = [None; MAX_CHARGES];
+            let mut before = [0; MAX_CHARGES];
+            self.sit(charges, places, now, &mut seats, &mut before);
+            let mut after = before;
+            let taken = draw.take(&mut after, now);
+            let steps = seats.iter().flatten().zip(places).zip(before.iter().zip(&after));
+            let steps = steps.filter(|(_, (before, after))| before != after).map(|((seat, place), (before, after))| {
+                Move { seat: *seat, fingerprint: place.fingerprint, before: *before, after: *after }
+            });
+            let made = steps.clone().take_while(Move::make).count();
+            if made == steps.clone().count() {
+                return taken;
+            }
+            // Somebody was faster at one of them: take back the others, and look again.
+            steps.take(made).for_each(|step| step.undo(now));
+        }
+    }
+
+    /// Locks the keys' stripes, in their order, so that no two wait for each other.
+    fn lock(&self, places: &[Place]) -> (Option<MutexGuard<'_, ()>>, [Option<MutexGuard<'_, ()>>; MAX_CHARGES]) {
+        let lock =
+            |stripe: usize| self.stripes.get(stripe).map(|lock| lock.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut rest = [const { None }; MAX_CHARGES];
+        let first = places.first().map(Place::stripe);
+        if places.iter().all(|place| Some(place.stripe()) == first) {
+            return (first.and_then(lock), rest);
+        }
+        let mut stripes = [None; MAX_CHARGES];
+        stripes.iter_mut().zip(places).for_each(|(stripe, place)| *stripe = Some(place.stripe()));
+        stripes.sort_unstable();
+        let mut last = None;
+        for (guard, stripe) in rest.iter_mut().zip(stripes) {
+            if stripe != last {
+                (*guard, last) = (stripe.and_then(lock), stripe);
+            }
+        }
+        (None, rest)
+    }
+
+    /// Finds where each count stands or will, and when it is whole.
+    fn sit<'a>(
+        &'a self,
+        charges: &[Charge<'_>],
+        places: &[Place],
+        now: u64,
+        seats: &mut [Option<Seat<'a>>; MAX_CHARGES],
+        tats: &mut [u64; MAX_CHARGES],
+    ) {
+        for (index, (charge, place)) in charges.iter().zip(places).enumerate() {
+            let (seat, tat) = if let Some((cell, tat)) = self.find(place) {
+                (Seat::Own(cell), tat)
+            } else if let Some((cell, tat)) = self.spare(place, now, seats) {
+                (Seat::Spare(cell, tat), 0)
+            } else {
+                let cell = self.shared_cell(charge, seats);
+                (Seat::Shared(cell), cell.load(Acquire))
+            };
+            if let (Some(slot), Some(kept)) = (seats.get_mut(index), tats.get_mut(index)) {
+                (*slot, *kept) = (Some(seat), tat);
+            }
+        }
+    }
+
+    #[inline]
+    fn find(&self, place: &Place) -> Option<(&Cell, u64)> {
+        let home = self.home(place);
+        match self.buckets.get(home)?.find(place.fingerprint) {
+            None => self.buckets.get(self.away(place, home))?.find(place.fingerprint),
+            found => found,
+        }
+    }
+
+    /// The cell to take over: of the first bucket that has a whole one, the one that is whole the longest.
+    fn spare<'a>(
+        &'a self,
+        place: &Place,
+        now: u64,
+        taken: &[Option<Seat<'a>>; MAX_CHARGES],
+    ) -> Option<(&'a Cell, u64)> {
+        let free = |cell: &&'a Cell| {
+            !taken.iter().flatten().any(|seat| matches!(seat, Seat::Spare(other, _) if std::ptr::eq(*other, *cell)))
+        };
+        let home = self.home(place);
+        [home, self.away(place, home)].into_iter().find_map(|bucket| {
+            let cells = self.buckets.get(bucket)?.0.iter().filter(free);
+            let tats = cells.map(|cell| (cell, cell.tat.load(Acquire)));
+            tats.filter(|(_, tat)| *tat <= now && *tat != CLAIMED).min_by_key(|(_, tat)| *tat)
+        })
+    }
+
+    #[inline]
+    fn place(&self, charge: &Charge<'_>) -> Place {
+        Self::place_of(charge.key().hash_with(&self.seed), charge)
+    }
+
+    #[inline]
+    fn place_of(hash: u64, charge: &Charge<'_>) -> Place {
+        // Zero is the fingerprint of a cell that nobody has.
+        Place { hash, fingerprint: (hash ^ charge.quota().name_hash()).max(1) }
+    }
+
+    /// The bucket that is looked at first.
+    #[inline]
+    fn home(&self, place: &Place) -> usize {
+        spread(place.hash, self.buckets.len())
+    }
+
+    /// Any other one.
+    fn away(&self, place: &Place, home: usize) -> usize {
+        let count = self.buckets.len();
+        let hash = place.hash.rotate_left(32).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let away = home.saturating_add(spread(hash, count.saturating_sub(1))).saturating_add(1);
+        if away < count { away } else { away.saturating_sub(count) }
+    }
+
+    /// Where the neighbours of a key count together; no cell that another charge of the draw has.
+    fn shared_cell<'a>(&'a self, charge: &Charge<'_>, taken: &[Option<Seat<'a>>; MAX_CHARGES]) -> &'a AtomicU64 {
+        static NOWHERE: AtomicU64 = AtomicU64::new(0);
+        let mut hasher = self.seed.build_hasher();
+        charge.key().scope().hash(&mut hasher);
+        charge.key().parts().iter().for_each(|part| part.widened().hash(&mut hasher));
+        charge.quota().name_hash().hash(&mut hasher);
+        let start = spread(hasher.finish(), self.shared.len());
+        let is_free = |cell: &&AtomicU64| {
+            !taken.iter().flatten().any(|seat| matches!(seat, Seat::Shared(other) if std::ptr::eq(*other, *cell)))
+        };
+        self.shared.iter().cycle().skip(start).take(MAX_CHARGES).find(is_free).unwrap_or(&NOWHERE)
+    }
+}
+
+/// Spreads hashes over `count` places without a division: the upper half of the product.
+#[inline]
+fn spread(hash: u64, count: usize) -> usize {
+    let count = u64::try_from(count).unwrap_or(u64::MAX);
+    let upper = u128::from(hash).wrapping_mul(u128::from(count)) >> 64;
+    usize::try_from(upper).unwrap_or(0)
+}
+
+#[inline]
+fn swap(tat: &AtomicU64, before: u64, after: u64) -> bool {
+    tat.compare_exchange(before, after, AcqRel, Acquire).is_ok()
+}
+
+/// One count's part of a draw.
+#[derive(Clone, Copy)]
+struct Move<'a> {
+    seat: Seat<'a>,
+    fingerprint: u64,
+    before: u64,
+    after: u64,
+}
+
+impl Move<'_> {
+    /// Makes it, unless somebody was faster.
+    fn make(&self) -> bool {
+        match self.seat {
+            Seat::Own(cell) => swap(&cell.tat, self.before, self.after),
+            Seat::Shared(tat) => swap(tat, self.before, self.after),
+            Seat::Spare(cell, tat) => {
+                if !swap(&cell.tat, tat, CLAIMED) {
+                    return false;
+                }
+                cell.fingerprint.store(self.fingerprint, Relaxed);
+                cell.tat.store(self.after, Release);
+                true
+            }
+        }
+    }
+
+    /// Gives back what it took, and no more than that if others took in the meantime.
+    fn undo(&self, now: u64) {
+        let (cell, tat) = match self.seat {
+            Seat::Own(cell) => (Some(cell), &cell.tat),
+            Seat::Spare(cell, _) => (Some(cell), &cell.tat),
+            Seat::Shared(tat) => (None, tat),
+        };
+        let whole = match self.seat {
+            // Later than what stood there before: see `Cell`.
+            Seat::Spare(_, old) => old.saturating_add(1).max(now),
+            Seat::Own(_) | Seat::Shared(_) => self.before,
+        };
+        let price = self.after.saturating_sub(whole.max(now));
+        let mut current = self.after;
+        loop {
+            let given_back = if current == self.after { whole } else { current.saturating_sub(price) };
+            match tat.compare_exchange(current, given_back, AcqRel, Acquire) {
+                Ok(_) => return,
+                Err(CLAIMED) => return,
+                Err(_) if cell.is_some_and(|cell| cell.fingerprint.load(Relaxed) != self.fingerprint) => return,
+                Err(other) => current = other,
+            }
+        }
+    }
+}
+
+impl Default for MemoryLimits {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for MemoryLimits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryLimits").field("capacity", &self.capacity()).finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl RateLimitStore for MemoryLimits {
+    fn take_now(&self, draw: &Draw<'_>, at: Instants) -> Now<Result<Taken, StoreError>> {
+        Now::Known(Ok(self.take_from(draw, at.monotonic_nanos())))
+    }
+
+    async fn take(&self, draw: &Draw<'_>, at: Instants) -> Result<Taken, StoreError> {
+        Ok(self.take_from(draw, at.monotonic_nanos()))
+    }
+}
+
+#[cfg(test)]
+mod tests;

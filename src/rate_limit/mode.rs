@@ -1,0 +1,50 @@
+//! What becomes of a request over the quota.
+
+use crate::{
+    clock::Instants,
+    error::StoreError,
+    now::Now,
+    rate_limit::{
+        Draw, RateLimitStore, Taken,
+        layer::{Mode, Tally},
+    },
+};
+
+impl Mode {
+    /// Whether requests wait. One that waits is refused again and again, and that must not count.
+    pub(super) const fn waits(&self) -> bool {
+        match self {
+            Self::Reject | Self::Observe => false,
+            #[cfg(feature = "throttle")]
+            Self::Throttle(_) => true,
+        }
+    }
+
+    pub(super) fn take_now(
+        &self,
+        store: &dyn RateLimitStore,
+        draw: &Draw<'_>,
+        at: Instants,
+    ) -> Now<Result<Taken, StoreError>> {
+        match self {
+            Self::Reject | Self::Observe => store.take_now(draw, at),
+            #[cfg(feature = "throttle")]
+            Self::Throttle(queue) => queue.take_now(store, draw, at),
+        }
+    }
+
+    pub(super) async fn take(
+        &self,
+        store: &dyn RateLimitStore,
+        draw: &Draw<'_>,
+        at: Instants,
+        tally: &Tally,
+    ) -> Result<Taken, StoreError> {
+        let _ = tally;
+        match self {
+            Self::Reject | Self::Observe => store.take(draw, at).await,
+            #[cfg(feature = "throttle")]
+            Self::Throttle(queue) => queue.take(store, draw, at, tally).await,
+        }
+    }
+}

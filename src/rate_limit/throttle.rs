@@ -1,0 +1,208 @@
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    hash::BuildHasher,
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering::Relaxed},
+    time::Duration,
+};
+
+use foldhash::quality::RandomState;
+use tokio::{
+    sync::{Mutex as Turn, Semaphore},
+    time::{Instant, sleep, timeout_at},
+};
+
+use crate::{
+    clock::Instants,
+    error::{ConfigError, StoreError},
+    now::Now,
+    rate_limit::{Draw, RateLimitStore, Taken, layer::Tally},
+};
+
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+const MOST_WAITERS: usize = 65_536;
+
+/// Lets requests over the quota wait their turn: how long, and how many of them at most.
+///
+/// Those of one key pass one after the other, in the order in which they came, as the quota comes back. A request is refused
+/// with `429` if its turn does not come in time, at once if it is plain that it will not, or if as many wait already. A waiting
+/// request holds its connection and its body, so keep both numbers small.
+///
+/// # Cancel safety
+/// A request that is given up while it waits took nothing, and leaves its place.
+///
+/// ```
+/// use std::time::Duration;
+/// use portcullis::rate_limit::{Quota, RateLimitLayer, Throttle};
+///
+/// let limit = RateLimitLayer::per_principal(Quota::per_second(10))?.throttle(Throttle::new(Duration::from_secs(2), 500)?);
+/// # let _ = limit;
+/// # Ok::<(), portcullis::ConfigError>(())
+/// ```
+#[derive(Clone, Copy, Debug)]
+#[must_use]
+pub struct Throttle {
+    longest: Duration,
+    waiters: usize,
+}
+
+impl Throttle {
+    /// Waits at most this long, and with at most this many others of the limiter.
+    ///
+    /// # Errors
+    /// [`ConfigError`] if the time is zero or above 60 s, or the number zero or above 65 536.
+    pub fn new(longest: Duration, waiters: usize) -> Result<Self, ConfigError> {
+        if longest.is_zero() || longest > LONGEST_WAIT {
+            return Err(ConfigError::new("longest wait", format!("{longest:?}"), "is not above zero and at most 60 s"));
+        }
+        if waiters == 0 || waiters > MOST_WAITERS {
+            return Err(ConfigError::new("waiters", waiters.to_string(), "is not 1 to 65536"));
+        }
+        Ok(Self { longest, waiters })
+    }
+
+    pub(super) fn queue(self) -> Queue {
+        Queue {
+            longest: self.longest,
+            places: Semaphore::new(self.waiters),
+            waiters: self.waiters,
+            lines: Mutex::default(),
+            seed: RandomState::default(),
+        }
+    }
+}
+
+/// Who waits.
+#[derive(Debug)]
+pub(super) struct Queue {
+    longest: Duration,
+    places: Semaphore,
+    waiters: usize,
+    /// One line for each key that somebody waits for; no more of them than waiters.
+    lines: Mutex<HashMap<u64, Line>>,
+    seed: RandomState,
+}
+
+#[derive(Debug)]
+struct Line {
+    /// Who is first holds it. It is fair, and who gives up leaves it.
+    turn: Arc<Turn<()>>,
+    waiting: usize,
+}
+
+impl Queue {
+    /// Takes, unless others of the key are before it. Who is refused for now has to wait.
+    pub(super) fn take_now(
+        &self,
+        store: &dyn RateLimitStore,
+        draw: &Draw<'_>,
+        at: Instants,
+    ) -> Now<Result<Taken, StoreError>> {
+        if self.places.available_permits() < self.waiters && self.lines().contains_key(&self.line_of(draw)) {
+            return Now::Wait;
+        }
+        match store.take_now(draw, at) {
+            Now::Known(Ok(taken)) if self.may_wait(&taken) && self.places.available_permits() > 0 => Now::Wait,
+            answer => answer,
+        }
+    }
+
+    pub(super) async fn take(
+        &self,
+        store: &dyn RateLimitStore,
+        draw: &Draw<'_>,
+        at: Instants,
+        tally: &Tally,
+    ) -> Result<Taken, StoreError> {
+        let key = self.line_of(draw);
+        if !self.lines().contains_key(&key) {
+            let taken = store.take(draw, at).await?;
+            if !self.may_wait(&taken) {
+                return Ok(taken);
+            }
+        }
+        let start = Instant::now();
+        let now = || later(at, start.elapsed());
+        let (Ok(_place), Ok(_)) = (self.places.try_acquire(), tokio::runtime::Handle::try_current()) else {
+            return store.take(draw, now()).await;
+        };
+        let place = Place::enter(self, key);
+        let deadline = start.checked_add(self.longest).unwrap_or(start);
+        let Ok(_turn) = timeout_at(deadline, place.turn.lock()).await else {
+            return store.take(draw, now()).await;
+        };
+        loop {
+            let taken = store.take(draw, now()).await?;
+            match taken.retry_after_nanos().map(Duration::from_nanos) {
+                Some(wait) if start.elapsed().saturating_add(wait) <= self.longest => sleep(wait).await,
+                Some(_) => return Ok(taken),
+                None => {
+                    if taken.is_granted() {
+                        tally.waited.fetch_add(1, Relaxed);
+                    }
+                    return Ok(taken);
+                }
+            }
+        }
+    }
+
+    fn may_wait(&self, taken: &Taken) -> bool {
+        taken.retry_after_nanos().is_some_and(|wait| Duration::from_nanos(wait) <= self.longest)
+    }
+
+    fn line_of(&self, draw: &Draw<'_>) -> u64 {
+        self.seed.hash_one(draw.charges().first().map(|charge| charge.key()))
+    }
+
+    fn lines(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Line>> {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// That much later, on both clocks.
+fn later(at: Instants, by: Duration) -> Instants {
+    let by = u64::try_from(by.as_nanos()).unwrap_or(u64::MAX);
+    Instants::new(at.unix_nanos().saturating_add(by), at.monotonic_nanos().saturating_add(by))
+}
+
+/// A place in a line, left on drop.
+struct Place<'a> {
+    queue: &'a Queue,
+    key: u64,
+    turn: Arc<Turn<()>>,
+}
+
+impl<'a> Place<'a> {
+    fn enter(queue: &'a Queue, key: u64) -> Self {
+        let mut lines = queue.lines();
+        let line = lines.entry(key).or_insert_with(|| Line { turn: Arc::default(), waiting: 0 });
+        line.waiting = line.waiting.saturating_add(1);
+        Self { queue, key, turn: Arc::clone(&line.turn) }
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        if let Entry::Occupied(mut line) = self.queue.lines().entry(self.key) {
+            line.get_mut().waiting = line.get().waiting.saturating_sub(1);
+            if line.get().waiting == 0 {
+                line.remove();
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bounds_are_named() {
+        let error = |longest, waiters| Throttle::new(longest, waiters).unwrap_err().to_string();
+        let second = Duration::from_secs(1);
+        assert_eq!(error(Duration::ZERO, 1), "longest wait: 0ns is not above zero and at most 60 s");
+        assert_eq!(error(61 * second, 1), "longest wait: 61s is not above zero and at most 60 s");
+        assert_eq!(error(second, 0), "waiters: 0 is not 1 to 65536");
+        assert_eq!(error(second, 65_537), "waiters: 65537 is not 1 to 65536");
+        assert!(Throttle::new(60 * second, 65_536).is_ok());
+    }
+}

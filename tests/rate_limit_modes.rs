@@ -1,0 +1,292 @@
+//! What becomes of requests over the quota: they wait their turn, or are only counted; and what responses tell.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "test code")]
+
+mod support;
+
+use std::{
+    collections::BTreeMap,
+    future::Future,
+    pin::Pin,
+    sync::{Arc, Mutex},
+    task::{Context, Waker},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use http_body_util::Full;
+use portcullis::{
+    Connection, Instants, Now, StoreError, StoreErrorKind, TlsVersion,
+    problem::ProblemLayer,
+    rate_limit::{
+        Draw, MemoryLimits, OnStoreError, Quota, RateLimitLayer, RateLimitStore, Taken, Throttle, XRateLimitReset,
+    },
+};
+use support::{NOW, Probe, Still, get, send, text};
+use tokio::time::Instant;
+use tower::{Layer, Service, ServiceExt};
+
+fn throttled(quota: Quota, seconds: u64, waiters: usize) -> RateLimitLayer {
+    let throttle = Throttle::new(Duration::from_secs(seconds), waiters).unwrap();
+    RateLimitLayer::per_client(quota).unwrap().with_clock(TokioClock(Instant::now())).throttle(throttle)
+}
+
+/// The paused time of tokio.
+#[derive(Debug)]
+struct TokioClock(Instant);
+
+impl portcullis::Clock for TokioClock {
+    fn now(&self) -> Instants {
+        let nanos = u64::try_from(self.0.elapsed().as_nanos()).unwrap();
+        Instants::new(NOW * 1_000_000_000 + nanos, nanos)
+    }
+}
+
+fn get_from(number: u8) -> Request<()> {
+    let mut request = Request::get("/orders").body(()).unwrap();
+    let peer = ([192, 0, 2, number], 52_100).into();
+    request.extensions_mut().insert(Connection::tls(peer, TlsVersion::Tls13));
+    request
+}
+
+/// Sends all at once; tells status and milliseconds of each.
+async fn all_at_once<S>(service: &S, requests: Vec<Request<()>>) -> Vec<(u16, u128)>
+where
+    S: Service<Request<()>, Response = Response<Full<Bytes>>, Error = std::convert::Infallible>
+        + Clone
+        + Send
+        + 'static,
+    S::Future: Send,
+{
+    let start = Instant::now();
+    let tasks: Vec<_> = requests
+        .into_iter()
+        .map(|request| {
+            let service = service.clone();
+            tokio::spawn(async move {
+                (service.oneshot(request).await.unwrap().status().as_u16(), start.elapsed().as_millis())
+            })
+        })
+        .collect();
+    let mut answers = Vec::new();
+    for task in tasks {
+        answers.push(task.await.unwrap());
+    }
+    answers
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_pass_one_after_the_other_as_the_quota_comes_back() {
+    let layer = throttled(Quota::per_second(10).burst(2), 2, 100);
+    let service = layer.layer(Probe::default());
+    let answers = all_at_once(&service, (0..8).map(|_| get("/")).collect()).await;
+    let (statuses, times): (Vec<_>, Vec<_>) = answers.into_iter().unzip();
+    assert_eq!(statuses, [200; 8]);
+    // In the order in which they came. Timers of tokio are exact to a millisecond.
+    for (time, expected) in times.iter().zip([0, 0, 100, 200, 300, 400, 500, 600]) {
+        assert!((expected..=expected + 12).contains(time), "{times:?}");
+    }
+    assert_eq!(layer.counts().waited, 6);
+    assert_eq!(layer.counts().refused, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_would_wait_too_long_is_refused_at_once_or_when_its_time_is_over() {
+    let layer = throttled(Quota::per_second(1), 3, 100);
+    let service = layer.layer(Probe::default());
+    let answers = all_at_once(&service, (0..8).map(|_| get("/")).collect()).await;
+    let passed = answers.iter().filter(|(status, _)| *status == 200).count();
+    assert_eq!(passed, 4, "one at once, and one each second for three: {answers:?}");
+    assert!(answers.iter().all(|(_, time)| *time <= 3_010), "{answers:?}");
+
+    let slow = throttled(Quota::per_hour(1), 3, 100);
+    let service = slow.layer(Probe::default());
+    let answers = all_at_once(&service, vec![get("/"), get("/")]).await;
+    assert_eq!(answers, [(200, 0), (429, 0)], "an hour is too long, and that is plain at once");
+}
+
+#[tokio::test(start_paused = true)]
+async fn waiters_are_capped_and_keys_do_not_hold_up_each_other() {
+    let layer = throttled(Quota::per_second(1), 5, 3);
+    let service = layer.layer(Probe::default());
+    let answers = all_at_once(&service, (0..10).map(|_| get_from(1)).collect()).await;
+    let at_once = answers.iter().filter(|(_, time)| *time == 0);
+    assert_eq!(at_once.clone().filter(|(status, _)| *status == 200).count(), 1);
+    assert_eq!(at_once.filter(|(status, _)| *status == 429).count(), 6, "three wait, and no more: {answers:?}");
+    assert_eq!(answers.iter().filter(|(status, _)| *status == 200).count(), 4);
+
+    // A crowd of one address, and one request of another.
+    let layer = throttled(Quota::per_second(1), 5, 100);
+    let service = layer.layer(Probe::default());
+    let mut requests: Vec<_> = (0..50).map(|_| get_from(1)).collect();
+    requests.extend([get_from(2), get_from(2)]);
+    let answers = all_at_once(&service, requests).await;
+    assert_eq!(answers[50], (200, 0));
+    assert_eq!(answers[51].0, 200);
+    assert!(answers[51].1 <= 1_005, "{answers:?}");
+}
+
+fn is_waiting<F: Future>(future: &mut Pin<Box<F>>) -> bool {
+    future.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending()
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_gives_up_while_waiting_takes_nothing_and_leaves_its_place() {
+    let probe = Probe::default();
+    let seen = Arc::clone(&probe.seen);
+    let service = throttled(Quota::per_second(1), 10, 2).layer(probe);
+    assert_eq!(send(&service, get("/")).await.status(), StatusCode::OK);
+    for round in 0..20 {
+        let mut first = Box::pin(service.clone().oneshot(get("/")));
+        let mut second = Box::pin(service.clone().oneshot(get("/")));
+        assert!(is_waiting(&mut first) && is_waiting(&mut second), "round {round}");
+        // The third finds both places taken.
+        assert_eq!(send(&service, get("/")).await.status(), StatusCode::TOO_MANY_REQUESTS, "round {round}");
+        if round % 2 == 0 {
+            drop((first, second));
+        } else {
+            drop(second);
+            drop(first);
+        }
+    }
+    assert_eq!(seen.calls(), 1, "who gave up did not reach the service");
+    let start = Instant::now();
+    assert_eq!(send(&service, get("/")).await.status(), StatusCode::OK);
+    assert!(start.elapsed() <= Duration::from_millis(1_005), "forty that gave up took nothing: {:?}", start.elapsed());
+
+    // The first of the line gives up: the next takes its turn.
+    let mut first = Box::pin(service.clone().oneshot(get("/")));
+    assert!(is_waiting(&mut first));
+    let second = tokio::spawn({
+        let service = service.clone();
+        async move { send(&service, get("/")).await.status() }
+    });
+    tokio::task::yield_now().await;
+    drop(first);
+    let start = Instant::now();
+    assert_eq!(second.await.unwrap(), StatusCode::OK);
+    assert!(start.elapsed() <= Duration::from_millis(1_005), "{:?}", start.elapsed());
+}
+
+/// A store that always has to be waited for, and fails after some draws.
+#[derive(Debug)]
+struct Remote {
+    limits: MemoryLimits,
+    left: Mutex<u32>,
+}
+
+#[async_trait]
+impl RateLimitStore for Remote {
+    async fn take(&self, draw: &Draw<'_>, at: Instants) -> Result<Taken, StoreError> {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        {
+            let mut left = self.left.lock().unwrap();
+            *left = left.checked_sub(1).ok_or_else(|| StoreError::new(StoreErrorKind::Unavailable, "remote"))?;
+        }
+        self.limits.take(draw, at).await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_waits_and_one_that_fails_while_somebody_waits() {
+    let remote = |left| Remote { limits: MemoryLimits::new(), left: Mutex::new(left) };
+    let layer = throttled(Quota::per_second(10).burst(1), 5, 100).with_store(remote(1_000));
+    let answers = all_at_once(&layer.layer(Probe::default()), (0..5).map(|_| get("/")).collect()).await;
+    assert!(answers.iter().all(|(status, _)| *status == 200), "{answers:?}");
+    assert!(answers[4].1 >= 400 && answers[4].1 <= 500, "{answers:?}");
+
+    for (choice, status) in [(OnStoreError::Refuse, 503), (OnStoreError::Admit, 200)] {
+        let layer = throttled(Quota::per_second(10).burst(1), 5, 100).with_store(remote(2)).on_store_error(choice);
+        let service = layer.layer(Probe::default());
+        assert_eq!(send(&service, get("/")).await.status(), StatusCode::OK);
+        assert_eq!(send(&service, get("/")).await.status(), status, "it failed while the request waited");
+        assert_eq!(layer.counts().failed, 1);
+    }
+}
+
+#[tokio::test]
+async fn observing_counts_and_refuses_nobody() {
+    let layer = RateLimitLayer::per_client(Quota::per_hour(2)).unwrap().with_clock(Still).observe_only();
+    let service = layer.layer(Probe::default());
+    for _ in 0..7 {
+        let response = send(&service, get("/")).await;
+        assert_eq!(response.status(), StatusCode::OK);
+        for name in ["ratelimit", "ratelimit-policy", "retry-after"] {
+            assert!(!response.headers().contains_key(name), "what is not enforced is not announced");
+        }
+    }
+    assert_eq!((layer.counts().observed, layer.counts().refused), (5, 0));
+}
+
+#[tokio::test]
+async fn the_older_fields_come_on_demand() {
+    for (reset, granted, refused) in
+        [(XRateLimitReset::Seconds, "1800", "1800"), (XRateLimitReset::UnixTime, "1800001801", "1800001801")]
+    {
+        let layer = RateLimitLayer::per_client(Quota::per_hour(2).burst(1)).unwrap().with_clock(Still);
+        let service = layer.with_x_ratelimit_headers(reset).layer(Probe::default());
+        for (status, reset) in [(200, granted), (429, refused)] {
+            let response = send(&service, get("/")).await;
+            let told: BTreeMap<_, _> = response
+                .headers()
+                .iter()
+                .filter(|(name, _)| name.as_str().contains("ratelimit"))
+                .map(|(name, value)| (name.as_str(), value.to_str().unwrap()))
+                .collect();
+            let expected = BTreeMap::from([
+                ("ratelimit", r#""client";r=0;t=1800"#),
+                ("ratelimit-policy", r#""client";q=2;w=3600"#),
+                ("x-ratelimit-limit", "2"),
+                ("x-ratelimit-remaining", "0"),
+                ("x-ratelimit-reset", reset),
+            ]);
+            assert_eq!((response.status().as_u16(), told), (status, expected));
+        }
+    }
+    let only = RateLimitLayer::per_client(Quota::per_hour(2)).unwrap().with_clock(Still).without_headers();
+    let service = only.with_x_ratelimit_headers(XRateLimitReset::Seconds).layer(Probe::default());
+    let response = send(&service, get("/")).await;
+    assert!(!response.headers().contains_key("ratelimit"));
+    assert_eq!(response.headers()["x-ratelimit-remaining"], "1");
+}
+
+#[tokio::test]
+async fn a_problem_document_names_the_policy() {
+    let layer = RateLimitLayer::per_client(Quota::per_hour(5).named("hour")).unwrap();
+    let layer = layer.and(Quota::per_day(1).named("day")).unwrap().with_clock(Still);
+    let service = ProblemLayer::new().layer(layer.layer(Probe::default()));
+    send(&service, get("/")).await;
+    let response = send(&service, get("/")).await;
+    assert_eq!(response.headers()["content-type"], "application/problem+json");
+    let document: serde_json::Value = serde_json::from_str(&text(response).await).unwrap();
+    assert_eq!(document["type"], "https://iana.org/assignments/http-problem-types#quota-exceeded");
+    assert_eq!((document["status"].as_u64(), document["title"].as_str()), (Some(429), Some("Too Many Requests")));
+    assert_eq!(document["violated-policies"], serde_json::json!(["day"]));
+}
+
+/// A store that answers for another that is down.
+#[derive(Debug)]
+struct Fallback(MemoryLimits);
+
+#[async_trait]
+impl RateLimitStore for Fallback {
+    fn take_now(&self, draw: &Draw<'_>, at: Instants) -> Now<Result<Taken, StoreError>> {
+        self.0.take_now(draw, at).map(|answer| answer.map(Taken::degraded))
+    }
+
+    async fn take(&self, draw: &Draw<'_>, at: Instants) -> Result<Taken, StoreError> {
+        self.0.take(draw, at).await.map(Taken::degraded)
+    }
+}
+
+#[tokio::test]
+async fn answers_of_a_count_that_is_not_the_right_one_are_counted() {
+    let layer = RateLimitLayer::per_client(Quota::per_hour(1)).unwrap().with_clock(Still);
+    let layer = layer.with_store(Fallback(MemoryLimits::new()));
+    let service = layer.layer(Probe::default());
+    assert_eq!(send(&service, get("/")).await.status(), StatusCode::OK);
+    assert_eq!(send(&service, get("/")).await.status(), StatusCode::TOO_MANY_REQUESTS, "it still limits");
+    assert_eq!((layer.counts().degraded, layer.counts().refused), (2, 1));
+}
