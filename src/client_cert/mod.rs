@@ -19,7 +19,7 @@
 //! | refused if needed, `401` | not accepted: anonymous where anonymous requests pass |
 //!
 //! The principal is a [`Service`](crate::PrincipalKind::Service) with the credential `client_cert`; its credential id is the
-//! certificate's SHA-256. It acts, or with [`as_client`](ClientCertAuthenticator::as_client) stands beside the subject that
+//! certificate's SHA-256. It acts, or with [`as_client`](ClientCertAuthenticatorBuilder::as_client) stands beside the subject that
 //! another authenticator finds.
 //!
 //! # Example
