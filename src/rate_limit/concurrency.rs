@@ -21,7 +21,7 @@ use crate::{
     clock::{Clock, SystemClock},
     context::{Envelope, SecurityContext, Stage},
     error::ConfigError,
-    gate::report,
+    gate::refused,
     head::RequestHead,
     rate_limit::{
         LimitBy, LimitScope, OnMissingKey,
@@ -326,8 +326,7 @@ where
             let answer =
                 envelope.enter(stage).and_then(|()| self.layer.admit(&RequestHead::of(&request), &mut envelope));
             if let Err(rejection) = &answer {
-                report(stage, rejection, envelope.at);
-                envelope.refused = Some(rejection.clone());
+                refused(stage, &mut envelope, rejection);
             }
             answer
         };
