@@ -44,7 +44,9 @@ fuzz_target!(|data: &[u8]| {
                 let subject = identity.in_slot(Slot::Subject).unwrap().subject().to_owned();
                 let spelled = data.to_ascii_lowercase();
                 let words = subject.split(['=', ',', '+', '\\']).next_back().unwrap_or_default().to_ascii_lowercase();
-                assert!(spelled.windows(words.len().max(1)).any(|window| window == words.as_bytes()) || words.is_empty());
+                assert!(
+                    spelled.windows(words.len().max(1)).any(|window| window == words.as_bytes()) || words.is_empty()
+                );
             }
             Now::Known(Outcome::RefusedIfNeeded(_)) => {}
             other => panic!("{other:?}"),

@@ -24,7 +24,8 @@ fn check(bytes: &[u8]) {
             assert!(ProxyHeader::parse(&[bytes, &[0; 8]].concat()).is_err());
         }
         Ok(None) => {
-            let wanted = bytes.get(14..16).map_or(usize::MAX, |length| 16 + u16::from_be_bytes([length[0], length[1]]) as usize);
+            let wanted =
+                bytes.get(14..16).map_or(usize::MAX, |length| 16 + u16::from_be_bytes([length[0], length[1]]) as usize);
             assert!(bytes.len() < wanted && bytes.iter().zip(SIGNATURE).all(|(byte, expected)| byte == expected));
         }
         Ok(Some((header, length))) => {

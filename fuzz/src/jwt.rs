@@ -87,7 +87,7 @@ fn check(header: &[u8], claims: &[u8], principal: &Principal) {
     let scopes: Vec<&str> = scopes.split(' ').filter(|scope| !scope.is_empty()).collect();
     assert!(principal.scopes().iter().all(|scope| scopes.contains(&scope.as_ref())));
     let roles = claims.get("roles").map_or(&[][..], |roles| roles.as_array().unwrap());
-    assert!(principal.roles().iter().all(|role| roles.contains(&role.as_ref().into())));
+    assert!(principal.roles().iter().all(|role| roles.contains(&role.into())));
     let now = NOW as f64;
     assert!(claims["exp"].as_f64().unwrap() > now - LEEWAY);
     assert!(claims["iat"].is_number());
