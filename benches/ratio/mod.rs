@@ -73,7 +73,7 @@ impl Contender {
 
     /// Sends each request once, whatever the answers are.
     pub fn send_each(&self) {
-        self.requests.iter().for_each(|request| drop(send(&self.app, copy(request))));
+        (0..self.count).for_each(|index| drop(send(&self.app, (self.make)(index))));
     }
 
     /// Sends each request once, and checks the answers.
