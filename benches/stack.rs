@@ -158,6 +158,9 @@ fn contenders() -> Vec<Contender> {
 
 fn main() {
     let contenders = contenders();
+    if ratio::counted(&contenders) {
+        return;
+    }
     contenders.iter().for_each(Contender::warm_up);
     let timed: Vec<_> = contenders.iter().map(Contender::timed).collect();
     ratio::measure(&timed).print("contender", contenders[0].name);

@@ -20,7 +20,7 @@ use portcullis::{
     evidence::{EvidenceLayer, TrustedProxies},
     tls::{Hsts, ServerCertificate, TlsLayer, TlsListener},
 };
-use ratio::{Contender, Timed, base, router, send};
+use ratio::{Contender, Timed, base, router};
 use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, KeyPair};
 use tokio::{net::TcpStream, runtime::Runtime};
 use tokio_rustls::{
@@ -103,23 +103,6 @@ fn layers() {
     contenders.iter().for_each(Contender::warm_up);
     let timed: Vec<_> = contenders.iter().map(Contender::timed).collect();
     ratio::measure(&timed).print("layers around axum's router", "bare");
-}
-
-/// For callgrind.
-fn count(name: &str, requests: usize) {
-    let contenders = contenders();
-    let contender = contenders.iter().find(|contender| contender.name == name).expect("a contender's name");
-    contender.warm_up();
-    let requests: Vec<Request<Body>> = (0..requests).map(|_| contender.a_request()).collect();
-    send_all(contender, requests);
-}
-
-/// The part that callgrind counts.
-#[inline(never)]
-fn send_all(contender: &Contender, requests: Vec<Request<Body>>) {
-    for request in requests {
-        assert_eq!(send(&contender.app, request).status(), 200);
-    }
 }
 
 /// One certificate, its client configuration, and two servers with it.
@@ -248,7 +231,7 @@ fn main() {
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["layers"] => layers(),
         ["listener"] => listener(),
-        ["count", name, requests] => count(name, requests.parse().expect("a number")),
+        _ if ratio::counted(&contenders()) => {}
         _ => {
             layers();
             listener();

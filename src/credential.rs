@@ -66,8 +66,8 @@ pub(crate) fn authorization(headers: &HeaderMap) -> Result<Option<Credential<'_>
 }
 
 /// What may be a token behind `scheme` in `Authorization`, if that stands once: nothing else is checked. Only good for finding
-/// a token again that was checked when it came first.
-#[cfg(any(feature = "jwt", feature = "jwt-pure-rust"))]
+/// a token again that was checked when it came first, and for leaving one to somebody else.
+#[cfg(any(feature = "jwt", feature = "jwt-pure-rust", feature = "api-key"))]
 pub(crate) fn unchecked<'a>(headers: &'a HeaderMap, scheme: &[u8]) -> Option<&'a [u8]> {
     let value = only(headers, &header::AUTHORIZATION).ok()??.as_bytes();
     let (found, rest) = value.split_at_checked(scheme.len())?;

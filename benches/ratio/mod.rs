@@ -137,6 +137,28 @@ pub fn send(app: &App, request: Request<Body>) -> Response<Body> {
     }
 }
 
+/// `count NAME REQUESTS` on the command line sends so many requests through one contender, for callgrind to count.
+pub fn counted(contenders: &[Contender]) -> bool {
+    let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
+    let [command, name, requests] = &arguments[..] else { return false };
+    if command != "count" {
+        return false;
+    }
+    let contender = contenders.iter().find(|contender| contender.name == name).expect("a contender's name");
+    contender.warm_up();
+    let requests = (0..requests.parse().expect("a number")).map(|_| contender.a_request()).collect();
+    send_all(contender, requests);
+    true
+}
+
+/// The part that callgrind counts.
+#[inline(never)]
+fn send_all(contender: &Contender, requests: Vec<Request<Body>>) {
+    for request in requests {
+        assert_eq!(send(&contender.app, request).status(), contender.status);
+    }
+}
+
 pub fn router() -> Router {
     Router::new().route("/orders", get(async || "orders"))
 }

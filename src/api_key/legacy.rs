@@ -56,8 +56,8 @@ impl LegacyFormat {
     }
 
     /// Whether somebody meant this to be such a key.
-    pub(super) fn claims(&self, text: &str) -> bool {
-        !self.prefix.is_empty() && text.starts_with(&*self.prefix)
+    pub(super) fn claims(&self, text: &[u8]) -> bool {
+        !self.prefix.is_empty() && text.starts_with(self.prefix.as_bytes())
     }
 
     /// Reads a key without keeping it.
@@ -118,6 +118,6 @@ mod tests {
         ] {
             assert!(format.read(text).is_none(), "{name}");
         }
-        assert!(!LegacyFormat::new("", 20..=20).unwrap().claims("eyJh"), "no prefix, no claim");
+        assert!(!LegacyFormat::new("", 20..=20).unwrap().claims(b"eyJh"), "no prefix, no claim");
     }
 }

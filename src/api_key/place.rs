@@ -10,6 +10,7 @@ use crate::{
         format::{MAX_TEXT, Presented},
         legacy::MAX_LEGACY,
     },
+    credential,
     head::RequestHead,
     rejection::{Rejection, RejectionKind},
 };
@@ -34,14 +35,14 @@ pub(super) enum Carried {
 
 impl Formats {
     /// Whether somebody meant this to be one of our keys.
-    fn claim(&self, text: &str) -> bool {
+    fn claim(&self, text: &[u8]) -> bool {
         self.own.claims(text) || self.legacy.as_ref().is_some_and(|legacy| legacy.claims(text))
     }
 
     /// What begins like a key of our own is nothing else: a mistyped one does not get to the store as a legacy key.
     fn read(&self, text: &str) -> Option<Presented> {
         match &self.legacy {
-            Some(legacy) if !self.own.claims(text) => legacy.read(text),
+            Some(legacy) if !self.own.claims(text.as_bytes()) => legacy.read(text),
             Some(_) | None => self.own.read(text),
         }
     }
@@ -70,9 +71,13 @@ pub(super) fn find(
 }
 
 fn in_authorization(formats: &Formats, head: &RequestHead<'_>) -> Result<Option<Key>, Rejection> {
+    // Somebody else's token, a long one mostly: it is read, and its form checked, by who takes it.
+    if credential::unchecked(head.headers(), b"Bearer").is_some_and(|token| !formats.claim(token)) {
+        return Ok(None);
+    }
     let Some(credential) = head.authorization()? else { return Ok(None) };
     let (scheme, token) = (|scheme| credential.is_scheme(scheme), credential.token());
-    Ok(if scheme(SCHEME) || (scheme("Bearer") && formats.claim(token)) {
+    Ok(if scheme(SCHEME) || (scheme("Bearer") && formats.claim(token.as_bytes())) {
         Some(formats.read(token))
     } else if scheme("Basic") {
         in_basic(formats, token)
@@ -88,7 +93,7 @@ fn in_basic(formats: &Formats, token: &str) -> Option<Key> {
     // Fails as well if it is too long for a key with a colon after it.
     let length = STANDARD.decode_slice(token, &mut *buffer).ok()?;
     let (user, password) = std::str::from_utf8(buffer.get(..length)?).ok()?.split_once(':')?;
-    formats.claim(user).then(|| if password.is_empty() { formats.read(user) } else { None })
+    formats.claim(user.as_bytes()).then(|| if password.is_empty() { formats.read(user) } else { None })
 }
 
 #[cfg(test)]
@@ -135,8 +140,10 @@ mod tests {
         let legacy = |prefix| Some(LegacyFormat::new(prefix, 40..=128).unwrap());
         let with = |prefix| Formats { own: ApiKeyFormat::default(), legacy: legacy(prefix) };
         let key = format!("sk_live_{}", "a".repeat(32));
-        assert!(with("sk_live_").claim(&key) && with("sk_live_").read(&key).is_some_and(|key| key.is_legacy()));
-        assert!(!with("").claim(&key), "without a prefix no bearer token is claimed");
+        assert!(
+            with("sk_live_").claim(key.as_bytes()) && with("sk_live_").read(&key).is_some_and(|key| key.is_legacy())
+        );
+        assert!(!with("").claim(key.as_bytes()), "without a prefix no bearer token is claimed");
         assert!(with("").read(&key).is_some_and(|key| key.is_legacy()));
         assert!(with("pc_").read(&format!("pc_{}", "a".repeat(40))).is_none(), "what begins like an own key is one");
         let longest = format!("sk_live_{}", "a".repeat(120));

@@ -93,6 +93,8 @@ impl AuthnLayer {
             Outcome::Verified(identity) => self.admit(identity, head, envelope),
             Outcome::Refused(rejection) => Err(self.with_challenges(rejection)),
             Outcome::Absent | Outcome::RefusedIfNeeded(_) if head.headers().contains_key(header::AUTHORIZATION) => {
+                // One that is malformed is that first, whoever would have claimed it.
+                head.authorization()?;
                 let rejection =
                     Rejection::new(RejectionKind::InvalidCredential, "no authenticator claims this Authorization");
                 Err(rejection.with_challenges(shared.unclaimed.clone()))

@@ -1,8 +1,7 @@
-use std::{borrow::Cow, fmt, sync::Arc};
+use std::{fmt, sync::Arc};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, header};
-use serde::Serialize;
 
 use crate::{
     context::RequestId,
@@ -133,7 +132,8 @@ impl ProblemDetails {
     /// If `base` is not an absolute URI in `https` that ends in `/` or `#`.
     pub fn with_type_base(base: &str) -> Result<Self, ConfigError> {
         let absolute = base.starts_with("https://") && base.ends_with(['/', '#']);
-        if !absolute || !base.bytes().all(|byte| byte.is_ascii_graphic()) {
+        // RFC 3986 has neither quotes nor backslashes, and a document would have to escape them.
+        if !absolute || !base.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'"' && byte != b'\\') {
             return Err(ConfigError::new(
                 "problem type base",
                 format!("{base:?}"),
@@ -143,29 +143,43 @@ impl ProblemDetails {
         Ok(Self { type_base: Some(base.into()) })
     }
 
-    fn type_of(&self, kind: RejectionKind) -> Cow<'static, str> {
+    fn type_of(&self, kind: RejectionKind) -> [&str; 2] {
         match (&self.type_base, kind) {
-            (Some(base), _) => format!("{base}{}", kind.code()).into(),
+            (Some(base), _) => [base, kind.code()],
             (None, RejectionKind::RateLimited) => {
-                "https://iana.org/assignments/http-problem-types#quota-exceeded".into()
+                ["https://iana.org/assignments/http-problem-types#quota-exceeded", ""]
             }
-            (None, _) => "about:blank".into(),
+            (None, _) => ["about:blank", ""],
         }
     }
-}
 
-#[derive(Serialize)]
-struct Document<'a> {
-    r#type: &'a str,
-    title: &'a str,
-    status: u16,
-    detail: &'a str,
-    code: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    request_id: Option<String>,
-    /// The name is the draft's, hyphen and all, although RFC 9457 §3.2 advises against it.
-    #[serde(rename = "violated-policies", skip_serializing_if = "Option::is_none")]
-    violated_policies: Option<[&'a str; 1]>,
+    /// The document. Whoever floods a service with bad requests makes it write this each time, so it is put together of pieces
+    /// that need no escaping: all but the name of a policy come from fixed tables, or were checked.
+    fn document(&self, rejection: &Rejection, id: Option<RequestId>) -> Option<String> {
+        let (kind, status) = (rejection.kind(), rejection.kind().status());
+        let [base, code] = self.type_of(kind);
+        let mut document = String::with_capacity(320_usize.saturating_add(base.len()));
+        let title = status.canonical_reason().unwrap_or("Error");
+        for piece in [r#"{"type":""#, base, code, r#"","title":""#, title, r#"","status":"#, status.as_str()] {
+            document.push_str(piece);
+        }
+        for piece in [r#","detail":""#, kind.detail(), r#"","code":""#, kind.code(), r#"""#] {
+            document.push_str(piece);
+        }
+        if let Some(id) = id {
+            document.push_str(r#","request_id":""#);
+            document.push_str(std::str::from_utf8(&id.digits()).ok()?);
+            document.push('"');
+        }
+        if let Some(name) = rejection.violated_policy() {
+            // The name is the draft's, hyphen and all, although RFC 9457 §3.2 advises against it.
+            document.push_str(r#","violated-policies":["#);
+            document.push_str(&serde_json::to_string(name).ok()?);
+            document.push(']');
+        }
+        document.push('}');
+        Some(document)
+    }
 }
 
 impl RejectionRenderer for ProblemDetails {
@@ -174,17 +188,8 @@ impl RejectionRenderer for ProblemDetails {
         if !request.accepts_json() {
             return Some(Rendered::new(HeaderValue::from_static("text/plain; charset=utf-8"), kind.detail()));
         }
-        let document = Document {
-            r#type: &self.type_of(kind),
-            title: kind.status().canonical_reason().unwrap_or("Error"),
-            status: kind.status().as_u16(),
-            detail: kind.detail(),
-            code: kind.code(),
-            request_id: request.id.map(|id| id.to_string()),
-            violated_policies: rejection.violated_policy().map(|name| [name]),
-        };
-        let body = serde_json::to_vec(&document).ok()?;
-        Some(Rendered::new(HeaderValue::from_static("application/problem+json"), body))
+        let document = self.document(rejection, request.id)?;
+        Some(Rendered::new(HeaderValue::from_static("application/problem+json"), document))
     }
 }
 
@@ -237,6 +242,44 @@ mod tests {
         assert!(!String::from_utf8_lossy(rendered.body()).contains("4711"));
     }
 
+    /// The pieces make a document whatever the kind and the name of the policy.
+    #[test]
+    fn every_document_is_json() {
+        let kinds = [
+            RejectionKind::InvalidRequest,
+            RejectionKind::Unauthenticated,
+            RejectionKind::InvalidCredential,
+            RejectionKind::InsufficientAuthentication,
+            RejectionKind::Forbidden,
+            RejectionKind::NotFound,
+            RejectionKind::InsufficientScope,
+            RejectionKind::PlainHttp,
+            RejectionKind::Redirect,
+            RejectionKind::Misdirected,
+            RejectionKind::TooEarly,
+            RejectionKind::RateLimited,
+            RejectionKind::Misconfigured,
+            RejectionKind::Unavailable,
+        ];
+        let id = crate::SecurityContext::open(crate::clock::Instants::new(0, 0)).request_id();
+        for kind in kinds {
+            for renderer in [ProblemDetails::new(), ProblemDetails::with_type_base("https://e.example.com/#").unwrap()]
+            {
+                let rejection = Rejection::new(kind, "kid 4711").with_violated_policy(r#"a "b" \ c"#);
+                let text = renderer.document(&rejection, Some(id)).unwrap();
+                let read: serde_json::Value = serde_json::from_str(&text).unwrap();
+                assert_eq!(
+                    (read["status"].as_u64(), &read["code"]),
+                    (Some(kind.status().as_u16().into()), &kind.code().into())
+                );
+                assert_eq!(read["detail"], kind.detail());
+                assert_eq!(read["request_id"], id.to_string());
+                assert_eq!(read["violated-policies"], serde_json::json!([r#"a "b" \ c"#]));
+                assert_eq!(read.as_object().unwrap().len(), 7, "{text}");
+            }
+        }
+    }
+
     #[test]
     fn media_types_are_negotiated() {
         for (name, accept, media_type) in [
@@ -259,9 +302,14 @@ mod tests {
             String::from_utf8_lossy(rendered(&renderer, None).body())
                 .contains("https://errors.example.com/invalid_credential")
         );
-        for (name, base) in
-            [("relative", "errors/"), ("http", "http://a/"), ("no end", "https://a"), ("space", "https://a b/")]
-        {
+        for (name, base) in [
+            ("relative", "errors/"),
+            ("a quote", "https://a\"/"),
+            ("a backslash", "https://a\\/"),
+            ("http", "http://a/"),
+            ("no end", "https://a"),
+            ("space", "https://a b/"),
+        ] {
             assert!(ProblemDetails::with_type_base(base).is_err(), "{name}");
         }
     }
