@@ -51,6 +51,7 @@
 //! # }
 //! ```
 
+mod budget;
 mod by;
 mod concurrency;
 mod decide;
@@ -72,6 +73,8 @@ mod store;
 #[cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 mod throttle;
 
+pub(crate) use budget::Attempts;
+pub use budget::FailureBudget;
 pub use by::{LimitBy, LimitRequest, MAX_KEY_LEN, MAX_KEY_PARTS, OnMissingKey};
 #[cfg(feature = "stack")]
 pub(crate) use concurrency::Permit;

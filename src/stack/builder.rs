@@ -15,7 +15,7 @@ use crate::{
     guard::Rule,
     policy::PolicyBackend,
     problem::{NotFoundApart, ProblemDetails, RejectionRenderer},
-    rate_limit::{ConcurrencyLayer, Limits, RateLimitLayer},
+    rate_limit::{ConcurrencyLayer, FailureBudget, Limits, RateLimitLayer},
     stack::{Stack, stages::Stages, table::RouteTable},
     tls::TlsLayer,
 };
@@ -36,6 +36,7 @@ pub struct StackBuilder {
     principal_concurrency: Vec<ConcurrencyLayer>,
     authn: Vec<AuthnLayer>,
     no_store: bool,
+    failure_budget: Vec<FailureBudget>,
     principal_limit: Vec<Result<RateLimitLayer, ConfigError>>,
     policy: Vec<Arc<dyn PolicyBackend>>,
     #[cfg(feature = "rbac")]
@@ -105,6 +106,12 @@ impl StackBuilder {
         } else {
             self.principal_concurrency.push(limit);
         }
+        self
+    }
+
+    /// Refuses credentials of a source that had too many bad ones, unless they are known.
+    pub fn failure_budget(mut self, budget: FailureBudget) -> Self {
+        self.failure_budget.push(budget);
         self
     }
 
@@ -213,11 +220,13 @@ impl StackBuilder {
             (authn, _, _) => authn,
         };
         let authn = authn.map(|authn| if self.no_store { authn.no_store() } else { authn });
+        let failure_budget = once("failure_budget", self.failure_budget)?;
         if authn.is_none() {
             let needy = [
                 ("policy", policy.is_some()),
                 ("limit_principals", principal_limit.is_some()),
                 ("limit_concurrency", principal_concurrency.is_some()),
+                ("failure_budget", failure_budget.is_some()),
                 ("route", table.rules().any(Rule::needs_identity)),
             ];
             if let Some((setting, _)) = needy.into_iter().find(|(_, needs)| *needs) {
@@ -238,6 +247,11 @@ impl StackBuilder {
         }
         #[cfg(feature = "rbac")]
         check_handles(&table, policy.is_some(), self.rbac.as_ref())?;
+
+        let authn = match failure_budget {
+            Some(budget) => authn.map(|authn| authn.with_failure_budget(budget)),
+            None => authn,
+        };
 
         // What the authenticator reads is a credential to TLS enforcement as well, whatever the field is called.
         let fields = authn.iter().flat_map(AuthnLayer::credential_headers);
