@@ -167,7 +167,7 @@ impl MemoryLimits {
     }
 
     #[inline]
-    fn take_from(&self, draw: &Draw<'_>, now: u64) -> Taken {
+    pub(super) fn take_from(&self, draw: &Draw<'_>, now: u64) -> Taken {
         // The short way: one charge whose count is there.
         if let [charge] = draw.charges() {
             let place = self.place(charge);
