@@ -237,7 +237,7 @@ async fn over_tls_and_over_a_socket() {
 #[tokio::test]
 #[ignore = "needs Redis; tests/run installs it"]
 async fn a_node_of_a_cluster_decides_about_all_keys_of_a_decision() {
-    let server = Server::start_with(&["--cluster-enabled", "yes"]);
+    let server = Server::start_in_cluster();
     assert_eq!(server.say("CLUSTER ADDSLOTSRANGE 0 16383"), "+OK\r\n");
     tokio::time::timeout(Duration::from_secs(20), async {
         while !server.say("CLUSTER INFO").contains("cluster_state:ok") {

@@ -37,6 +37,12 @@ impl Server {
         server
     }
 
+    /// The only node of a cluster, without slots.
+    pub fn start_in_cluster() -> Self {
+        // The port of its bus would be ten thousand more than its own, which there may not be.
+        Self::start_with(&["--cluster-enabled", "yes", "--cluster-port", &free_port().to_string()])
+    }
+
     /// One that speaks TLS and nothing else, with this certificate and its key, in PEM.
     pub fn start_with_tls(certificate: &str, key: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
