@@ -13,11 +13,7 @@ mod leases;
 #[path = "support/redis.rs"]
 mod redis;
 
-use std::{
-    num::NonZeroU32,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
 use portcullis::{
     Clock, Instants, Now, Secret, StoreError, StoreErrorKind, SystemClock,
@@ -25,6 +21,7 @@ use portcullis::{
     rate_limit::{Charge, Draw, KeyPart, LimitKey, Quota, RateLimitStore, RedisLimits, RedisState, Taken, WhenAway},
 };
 use redis::Server;
+use tokio::time::Instant;
 
 const DAY: u64 = 86_400_000_000_000;
 const NOW: Instants = Instants::new(1_800_000_000_000_000_000, DAY);

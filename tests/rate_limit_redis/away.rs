@@ -194,7 +194,7 @@ async fn the_limiter_shows_what_the_store_does() {
     assert_eq!((closed.counts().failed, open.counts().failed, own.counts().degraded), (1, 1, 2));
     server.restart();
     for limit in [&closed, &own] {
-        let start = std::time::Instant::now();
+        let start = tokio::time::Instant::now();
         while status(limit).await != StatusCode::OK {
             assert!(start.elapsed() < Duration::from_secs(30), "it does not recover");
             tokio::time::sleep(Duration::from_millis(20)).await;
