@@ -2,11 +2,13 @@
 //! next to tower_governor.
 //!
 //! Tables of ratios come first (see `ratio/mod.rs`), with the bytes for each key; `cargo bench --bench rate_limit -- ratios`
-//! prints them alone.
+//! prints them alone, and `-- redis` those of a shared limit.
 
 #![allow(clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a bench stops where it cannot go on")]
 
 mod ratio;
+#[path = "rate_limit/redis.rs"]
+mod shared;
 
 use std::{
     hint::black_box,
@@ -214,6 +216,9 @@ fn governed_with_fields() -> Router {
 }
 
 fn main() {
+    if std::env::args().any(|argument| argument == "redis") {
+        return shared::rows();
+    }
     memory();
     decisions();
     let requests = requests();
@@ -225,6 +230,7 @@ fn main() {
     }
     let timed: Vec<_> = contenders.iter().map(Contender::timed).collect();
     ratio::measure(&timed).print("layer, 10000 keys", contenders[0].name);
+    shared::rows();
     if std::env::args().any(|argument| argument == "ratios") {
         return;
     }

@@ -5,6 +5,7 @@ use std::{any::TypeId, fmt};
 use http::{Extensions, HeaderMap, HeaderName, Method, Request, Uri, Version, request::Parts};
 
 use crate::{
+    attempt::Attempt,
     client::{ClientInfo, Connection},
     context::SecurityContext,
     credential::{self, Credential},
@@ -31,6 +32,7 @@ pub struct RequestHead<'a> {
     headers: &'a HeaderMap,
     extensions: &'a Extensions,
     client: Option<&'a ClientInfo>,
+    attempt: Attempt<'a>,
 }
 
 impl<'a> RequestHead<'a> {
@@ -44,6 +46,7 @@ impl<'a> RequestHead<'a> {
             headers: request.headers(),
             extensions: request.extensions(),
             client: None,
+            attempt: Attempt::uncounted(),
         }
     }
 
@@ -57,6 +60,7 @@ impl<'a> RequestHead<'a> {
             headers: &parts.headers,
             extensions: &parts.extensions,
             client: None,
+            attempt: Attempt::uncounted(),
         }
     }
 
@@ -65,6 +69,19 @@ impl<'a> RequestHead<'a> {
     pub const fn with_client(mut self, client: Option<&'a ClientInfo>) -> Self {
         self.client = client;
         self
+    }
+
+    /// Adds who counts the attempts at costly steps.
+    #[must_use]
+    pub(crate) const fn with_attempt(mut self, attempt: Attempt<'a>) -> Self {
+        self.attempt = attempt;
+        self
+    }
+
+    /// What an authenticator asks before a step that costs.
+    #[must_use]
+    pub const fn attempt(&self) -> Attempt<'a> {
+        self.attempt
     }
 
     /// The method.

@@ -87,6 +87,7 @@
     allow(rustdoc::broken_intra_doc_links, reason = "links lead to features that are off")
 )]
 
+mod attempt;
 pub mod authn;
 pub mod body;
 mod challenge;
@@ -140,6 +141,7 @@ pub mod testing;
 #[cfg(all(any(doc, doctest), feature = "full"))]
 pub mod manual;
 
+pub use attempt::Attempt;
 pub use challenge::{Challenge, Challenges};
 pub use client::{AddressSource, ClientCertificate, ClientInfo, Connection, TlsVersion};
 pub use clock::{Clock, Instants, SystemClock};

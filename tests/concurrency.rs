@@ -220,6 +220,38 @@ fn bad_settings_are_named() {
 }
 
 #[tokio::test]
+async fn networks_of_ipv6_have_a_second_limit_around_them() {
+    let layer = ConcurrencyLayer::per_client(2).unwrap().with_clock(Still);
+    let service = layer.layer(handler());
+    let subnet = |number: u32| format!("2001:db8:1:{number:x}::{number:x}");
+    let mut running = Vec::new();
+    for number in 0..32 {
+        let response = send(&service, from("/endless", &subnet(number / 2))).await;
+        assert_eq!(response.status(), StatusCode::OK, "{number}: two of each /64, thirty-two of their /48");
+        let left = 1 - (number % 2);
+        assert_eq!(field(&response, "ratelimit"), [format!(r#""concurrent";r={}"#, left.min(31 - number))]);
+        running.push(response);
+    }
+    assert_eq!(layer.running(), 32, "each counts once");
+    let refused = send(&service, from("/", &subnet(99))).await;
+    assert_eq!(refused.status(), StatusCode::TOO_MANY_REQUESTS, "another /64 of the same /48");
+    assert_eq!(layer.running(), 32, "what its own limit let in has left again");
+    assert_eq!(send(&service, from("/empty", "2001:db8:2::1")).await.status(), StatusCode::OK, "another /48");
+    running.pop();
+    assert_eq!(send(&service, from("/empty", &subnet(99))).await.status(), StatusCode::OK);
+    assert_eq!(send(&service, from("/empty", &subnet(0))).await.status(), StatusCode::TOO_MANY_REQUESTS, "its own");
+    running.clear();
+    assert_eq!(layer.running(), 0);
+
+    let narrow = ConcurrencyLayer::per_client(1).unwrap().dangerous_without_wide_networks();
+    let service = narrow.layer(handler());
+    for number in 0..40 {
+        running.push(send(&service, from("/endless", &subnet(number))).await);
+    }
+    assert_eq!(narrow.running(), 40);
+}
+
+#[tokio::test]
 async fn a_stack_counts_what_runs() {
     let (principals, clients) = (ConcurrencyLayer::per_principal(1).unwrap(), ConcurrencyLayer::per_client(3).unwrap());
     let stack = Stack::builder()

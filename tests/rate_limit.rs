@@ -457,3 +457,23 @@ fn layers_and_services_can_go_anywhere() {
     anywhere(&layer.layer(Probe::default()));
     anywhere(&Arc::new(MemoryLimits::new()));
 }
+
+#[tokio::test]
+async fn jitter_spreads_retry_after_and_is_never_less_than_the_time() {
+    let (layer, _) = per_client(Quota::per_hour(60).burst(1));
+    let service = layer.clone().with_retry_jitter(Duration::from_secs(30)).unwrap().layer(Probe::default());
+    assert_eq!(send(&service, get("/")).await.status(), StatusCode::OK);
+    let mut told = std::collections::BTreeSet::new();
+    for _ in 0..300 {
+        let response = send(&service, get("/")).await;
+        assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);
+        assert_eq!(field(response.headers(), "ratelimit"), [r#""client";r=0;t=60"#], "the true time");
+        told.insert(field(response.headers(), "retry-after")[0].parse::<u64>().unwrap());
+    }
+    assert!(told.iter().all(|seconds| (60..=90).contains(seconds)), "{told:?}");
+    assert!(told.len() > 15, "{told:?}");
+    for wrong in [Duration::ZERO, Duration::from_millis(999), Duration::from_secs(3_601)] {
+        let error = layer.clone().with_retry_jitter(wrong).unwrap_err().to_string();
+        assert!(error.starts_with("retry jitter: ") && error.ends_with("is not 1 s to 1 h"), "{error}");
+    }
+}

@@ -94,7 +94,7 @@ fn an_action_that_the_policy_does_not_know_is_denied() {
 fn the_verdict_names_the_rule() {
     let shop = Rbac::from_toml(SHOP).unwrap();
     let verdict = ask(&shop, &principal(&["intern", "manager"]), "orders:list", None);
-    assert_eq!(verdict.rules(), [r#"role "manager""#.into()]);
+    assert_eq!(verdict.rules(), [std::sync::Arc::from(r#"role "manager""#)]);
     assert_eq!(verdict.version().unwrap().as_ref(), "2026-11-01");
     assert!(verdict.reasons().is_empty() && verdict.obligations().is_empty());
     let verdict = ask(&shop, &principal(&["intern"]), "orders:list", None);
@@ -160,7 +160,7 @@ fn permissions_of_the_credential_count_only_by_choice() {
     let trusting = strict.clone().trust_credential_permissions();
     let verdict = ask(&trusting, &bearer, "audit:read", None);
     assert_eq!(verdict.decision(), Decision::Allow);
-    assert_eq!(verdict.rules(), ["permission of the credential".into()]);
+    assert_eq!(verdict.rules(), [std::sync::Arc::from("permission of the credential")]);
     assert_eq!(ask(&trusting, &bearer, "admin:everything", None).decision(), Decision::Deny, "not in the list");
     assert_eq!(ask(&trusting, &bearer, "orders:list", None).decision(), Decision::Deny, "not carried");
     let early = strict.permission("audit:read").unwrap();

@@ -157,7 +157,7 @@ fn roles_that_exclude_each_other() {
         }
     }
     let verdict = ask(&bank, &bob(&["writer", "signer"]), "cheque:sign", None);
-    assert_eq!(verdict.rules(), [r#"exclusive "four-eyes""#.into()]);
+    assert_eq!(verdict.rules(), [std::sync::Arc::from(r#"exclusive "four-eyes""#)]);
 }
 
 #[test]

@@ -10,6 +10,7 @@ use crate::{
         format::Presented,
         place::{self, Carried, Formats},
     },
+    attempt::Attempt,
     authn::{Authenticator, Identity, Outcome},
     challenge::{Challenge, Challenges},
     client::ClientInfo,
@@ -25,6 +26,14 @@ static X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
 /// Compared with when there is no such key, so that a miss does the work of a hit. It admits nobody, whatever hashes to it.
 const NO_SUCH_KEY: KeyHash = KeyHash::from_bytes([0; KeyHash::LEN]);
+
+/// Why a presented key is none that is held here.
+enum Mismatch {
+    /// As anybody may make them up.
+    Guess(&'static str),
+    /// The record's fault.
+    Unusable(&'static str),
+}
 
 /// Authenticates requests by API key. See the [module docs](crate::api_key) for where a key is read and what is refused.
 ///
@@ -175,6 +184,7 @@ impl ApiKeyAuthenticator {
         (presented, carried): &(Presented, Carried),
         found: Found,
         at: Instants,
+        attempt: Attempt<'_>,
     ) -> Outcome {
         let hit = match found {
             Ok(hit) => hit,
@@ -185,19 +195,20 @@ impl ApiKeyAuthenticator {
                 None => return Outcome::Verified(self.verified(head, hit, *carried, at)),
                 Some(reason) => reason,
             },
-            Err(reason) => reason,
+            Err(Mismatch::Guess(reason)) => {
+                if attempt.is_counted() {
+                    attempt.failed(Some(&presented.id.to_string()));
+                }
+                reason
+            }
+            Err(Mismatch::Unusable(reason)) => reason,
         };
         self.refuse(format!("API key {}: {reason}", presented.id).into()).into()
     }
 
     /// Gives the record whose key the presented one is. The same work, whatever was found: one HMAC if there are peppers, one
     /// comparison.
-    fn check_secret<'a>(
-        &self,
-        presented: &Presented,
-        hit: Option<&'a Hit>,
-        at: Instants,
-    ) -> Result<&'a Hit, &'static str> {
+    fn check_secret<'a>(&self, presented: &Presented, hit: Option<&'a Hit>, at: Instants) -> Result<&'a Hit, Mismatch> {
         let peppers = self.shared.peppers.as_ref();
         let pepper = hit.and_then(|hit| match hit.record().scheme() {
             HashScheme::HmacSha256 { pepper } => Some(pepper),
@@ -207,19 +218,19 @@ impl ApiKeyAuthenticator {
         let made = if pepper.is_some() { keyed.as_ref().unwrap_or(&NO_SUCH_KEY) } else { &presented.sha256 };
         let same = *made == *hit.map_or(&NO_SUCH_KEY, |hit| hit.record().hash());
 
-        let hit = hit.ok_or("unknown id")?;
+        let hit = hit.ok_or(Mismatch::Guess("unknown id"))?;
         let scheme = hit.record().scheme();
         if presented.is_legacy() != (scheme == HashScheme::LegacySha256) {
-            return Err("wrong secret");
+            return Err(Mismatch::Guess("wrong secret"));
         }
         match scheme {
             HashScheme::HmacSha256 { pepper } if !peppers.is_some_and(|peppers| peppers.holds(pepper)) => {
                 not_held(hit, pepper, at);
-                Err("cannot be verified: its pepper is not held")
+                Err(Mismatch::Unusable("cannot be verified: its pepper is not held"))
             }
-            _ if !same => Err("wrong secret"),
+            _ if !same => Err(Mismatch::Guess("wrong secret")),
             HashScheme::Sha256 if peppers.is_some() && !self.shared.accept_unpeppered => {
-                Err("was hashed without a pepper")
+                Err(Mismatch::Unusable("was hashed without a pepper"))
             }
             HashScheme::Sha256 | HashScheme::HmacSha256 { .. } | HashScheme::LegacySha256 => Ok(hit),
         }
@@ -281,8 +292,10 @@ impl Authenticator for ApiKeyAuthenticator {
 
     fn authenticate_now(&self, head: &RequestHead<'_>, at: Instants) -> Now<Outcome> {
         match self.carried(head) {
+            // What is in memory costs nothing that an attacker could use up.
             Ok(Some(key)) => {
-                self.shared.store.find_now(lookup(head, &key.0, at)).map(|found| self.conclude(head, &key, found, at))
+                let found = self.shared.store.find_now(lookup(head, &key.0, at));
+                found.map(|found| self.conclude(head, &key, found, at, Attempt::uncounted()))
             }
             Ok(None) => Now::Known(Outcome::Absent),
             Err(rejection) => Now::Known(rejection.into()),
@@ -292,8 +305,14 @@ impl Authenticator for ApiKeyAuthenticator {
     async fn authenticate(&self, head: &RequestHead<'_>, at: Instants) -> Outcome {
         match self.carried(head) {
             Ok(Some(key)) => {
+                let attempt = head.attempt();
+                if attempt.is_counted()
+                    && let Err(rejection) = attempt.before(Some(&key.0.id.to_string()))
+                {
+                    return rejection.into();
+                }
                 let found = self.shared.store.find(lookup(head, &key.0, at)).await;
-                self.conclude(head, &key, found, at)
+                self.conclude(head, &key, found, at, attempt)
             }
             Ok(None) => Outcome::Absent,
             Err(rejection) => rejection.into(),

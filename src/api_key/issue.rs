@@ -439,8 +439,8 @@ mod tests {
         assert_eq!((record.id(), record.hash()), (&key.id(), &key.hash()));
         assert_eq!((record.subject(), record.name()), ("billing", "ci"));
         assert_eq!((record.tenant(), record.plan()), (Some("acme"), Some("gold")));
-        assert_eq!(record.scopes(), ["orders:read".into(), "orders:write".into()]);
-        assert_eq!(record.roles(), ["clerk".into()]);
+        assert_eq!(record.scopes(), [Box::from("orders:read"), Box::from("orders:write")]);
+        assert_eq!(record.roles(), [Box::from("clerk")]);
         assert_eq!(record.addresses(), ["10.0.0.0/8".parse().unwrap()]);
         assert_eq!(record.metadata().collect::<Vec<_>>(), [("team", "blue")]);
         assert_eq!((record.not_before(), record.revocation()), (Some(2_000), None));

@@ -3,6 +3,8 @@ use std::sync::Arc;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use tower::Layer;
 
+#[cfg(feature = "rate-limit")]
+use crate::attempt::Attempt;
 use crate::{
     authn::{Authenticator, Identity, Outcome},
     challenge::{Challenge, Challenges},
@@ -43,6 +45,8 @@ struct Shared {
     allow_anonymous: bool,
     plain_http: bool,
     no_store: bool,
+    #[cfg(feature = "rate-limit")]
+    budget: Option<crate::rate_limit::FailureBudget>,
 }
 
 impl AuthnLayer {
@@ -57,6 +61,8 @@ impl AuthnLayer {
             allow_anonymous: false,
             plain_http: false,
             no_store: false,
+            #[cfg(feature = "rate-limit")]
+            budget: None,
         };
         Self { shared: Arc::new(shared) }
     }
@@ -80,6 +86,26 @@ impl AuthnLayer {
     pub fn no_store(mut self) -> Self {
         Arc::make_mut(&mut self.shared).no_store = true;
         self
+    }
+
+    /// Refuses credentials of a source that had too many bad ones, unless they are known. None is set by default.
+    #[cfg(feature = "rate-limit")]
+    pub fn with_failure_budget(mut self, budget: crate::rate_limit::FailureBudget) -> Self {
+        Arc::make_mut(&mut self.shared).budget = Some(budget);
+        self
+    }
+
+    /// Who counts the attempts of a request.
+    #[cfg(feature = "rate-limit")]
+    fn attempts<'a>(
+        &'a self,
+        head: &RequestHead<'_>,
+        envelope: &mut Envelope,
+    ) -> Option<crate::rate_limit::Attempts<'a>> {
+        let budget = self.shared.budget.as_ref()?;
+        let at = envelope.at;
+        let address = envelope.client_or_connection(|| head.connection()).ok()?.address()?;
+        Some(budget.attempts(address, at))
     }
 
     fn conclude(
@@ -196,9 +222,13 @@ impl Step for AuthnLayer {
         if let Err(rejection) = self.must_be_set_up(envelope) {
             return Now::Known(Err(rejection));
         }
-        let answer =
-            self.shared.authenticator.authenticate_now(&head.with_client(envelope.client.as_ref()), envelope.at);
-        match answer {
+        #[cfg(feature = "rate-limit")]
+        let attempts = self.attempts(head, envelope);
+        let seen = head.with_client(envelope.client.as_ref());
+        #[cfg(feature = "rate-limit")]
+        let seen =
+            seen.with_attempt(attempts.as_ref().map_or(Attempt::uncounted(), |meter| Attempt::counted_by(meter)));
+        match self.shared.authenticator.authenticate_now(&seen, envelope.at) {
             // Before the rest, and not as a whole: an outcome is large, and moving it around takes longer than this.
             Now::Known(Outcome::Verified(identity)) => Now::Known(self.admit(identity, head, envelope)),
             Now::Known(outcome) => Now::Known(self.conclude(outcome, head, envelope)),
@@ -207,8 +237,13 @@ impl Step for AuthnLayer {
     }
 
     async fn decide(&self, head: RequestHead<'_>, envelope: &mut Envelope) -> Result<Authenticated, Rejection> {
+        #[cfg(feature = "rate-limit")]
+        let attempts = self.attempts(&head, envelope);
         let outcome = {
             let head = head.with_client(envelope.client.as_ref());
+            #[cfg(feature = "rate-limit")]
+            let head =
+                head.with_attempt(attempts.as_ref().map_or(Attempt::uncounted(), |meter| Attempt::counted_by(meter)));
             self.shared.authenticator.authenticate(&head, envelope.at).await
         };
         self.conclude(outcome, &head, envelope)

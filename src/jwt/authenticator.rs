@@ -4,6 +4,7 @@ use async_trait::async_trait;
 use http::HeaderName;
 
 use crate::{
+    attempt::Attempt,
     authn::{Authenticator, Outcome},
     challenge::{Challenge, Challenges},
     clock::Instants,
@@ -70,7 +71,7 @@ impl JwtAuthenticator {
     /// is wrong; the reason is for the operator and holds nothing of the token. [`Unavailable`](RejectionKind::Unavailable)
     /// (`503`) if keys have to be fetched first: use [`verify_waiting`](Self::verify_waiting) where they may.
     pub fn verify(&self, token: &str, at: Instants) -> Result<Principal, Rejection> {
-        match self.verify_now(token, at, Due::Ignored) {
+        match self.verify_now(token, at, Due::Ignored, Attempt::uncounted()) {
             Now::Known(result) => result,
             Now::Wait => Err(KeysUnavailable::new("keys must be fetched first", 1).into()),
         }
@@ -91,14 +92,18 @@ impl JwtAuthenticator {
     /// # Cancel safety
     /// May be dropped at any time.
     pub async fn verify_waiting(&self, token: &str, at: Instants) -> Result<Principal, Rejection> {
+        self.verify_counted(token, at, Attempt::uncounted()).await
+    }
+
+    async fn verify_counted(&self, token: &str, at: Instants, attempt: Attempt<'_>) -> Result<Principal, Rejection> {
         let shared = &*self.shared;
-        let fault = match shared.verify(token, at, Due::Asked) {
+        let fault = match shared.verify(token, at, Due::Asked, attempt) {
             Ok(principal) => return Ok(principal),
             Err(fault) => fault,
         };
         let Fault::Keys(fault) = fault else { return Err(shared.refuse(fault)) };
         let refresh = fault.source.refresh_for(fault.kid.as_deref(), fault.seen, at).await;
-        shared.after(refresh, token, at, fault.gap)
+        shared.after(refresh, token, at, fault.gap, attempt)
     }
 
     /// Waits until every issuer has keys: for a service that would rather not start without them. By default it starts, is
@@ -129,21 +134,33 @@ impl JwtAuthenticator {
         self.shared.routes.profiles().iter().map(move |profile| (profile.name(), profile.keys.source().health(at)))
     }
 
-    fn verify_now(&self, token: &str, at: Instants, due: Due) -> Now<Result<Principal, Rejection>> {
+    fn verify_now(
+        &self,
+        token: &str,
+        at: Instants,
+        due: Due,
+        attempt: Attempt<'_>,
+    ) -> Now<Result<Principal, Rejection>> {
         match self.shared.find(token.as_bytes(), at) {
             Some(principal) => Now::Known(Ok(principal)),
-            None => self.verify_anew_now(token, at, due),
+            None => self.verify_anew_now(token, at, due, attempt),
         }
     }
 
-    fn verify_anew_now(&self, token: &str, at: Instants, due: Due) -> Now<Result<Principal, Rejection>> {
+    fn verify_anew_now(
+        &self,
+        token: &str,
+        at: Instants,
+        due: Due,
+        attempt: Attempt<'_>,
+    ) -> Now<Result<Principal, Rejection>> {
         let shared = &*self.shared;
-        match shared.verify_anew(token, at, due) {
+        match shared.verify_anew(token, at, due, attempt) {
             Ok(principal) => Now::Known(Ok(principal)),
             Err(Fault::Keys(fault)) => fault
                 .source
                 .refresh_now(fault.kid.as_deref(), fault.seen, at)
-                .map(|refresh| shared.after(refresh, token, at, fault.gap)),
+                .map(|refresh| shared.after(refresh, token, at, fault.gap, attempt)),
             Err(fault) => Now::Known(Err(shared.refuse(fault))),
         }
     }
@@ -152,6 +169,8 @@ impl JwtAuthenticator {
 /// Why a token is not verified.
 enum Fault<'a> {
     Refused(Refusal),
+    /// Not looked at: too many of its source were bad.
+    Spared(Box<Rejection>),
     /// For lack of keys, which asking the source may change.
     Keys(KeyFault<'a>),
 }
@@ -189,10 +208,10 @@ enum Due {
 
 impl Shared {
     /// A token that comes again is looked up. What may change while it lives must be checked on both ways.
-    fn verify(&self, token: &str, at: Instants, due: Due) -> Result<Principal, Fault<'_>> {
+    fn verify(&self, token: &str, at: Instants, due: Due, attempt: Attempt<'_>) -> Result<Principal, Fault<'_>> {
         match self.find(token.as_bytes(), at) {
             Some(principal) => Ok(principal),
-            None => self.verify_anew(token, at, due),
+            None => self.verify_anew(token, at, due, attempt),
         }
     }
 
@@ -203,7 +222,7 @@ impl Shared {
     }
 
     /// Cheap checks come first; the signature, which costs most, comes last and before anything is believed.
-    fn verify_anew(&self, token: &str, at: Instants, due: Due) -> Result<Principal, Fault<'_>> {
+    fn verify_anew(&self, token: &str, at: Instants, due: Due, attempt: Attempt<'_>) -> Result<Principal, Fault<'_>> {
         if let Some(cache) = &self.cache {
             cache.missed();
         }
@@ -233,9 +252,14 @@ impl Shared {
         if held.is_due() && due == Due::Asked {
             return Err(fault(held.generation(), Gap::Refresh));
         }
+        let key_id = header.key_id.as_deref();
+        attempt.before(key_id).map_err(|rejection| Fault::Spared(Box::new(rejection)))?;
         match Profile::check_signature(held.keys(), &header, parts.signed.as_bytes(), signature) {
             Ok(()) => {}
-            Err(NoKey::Final(refusal)) => return Err(refusal.into()),
+            Err(NoKey::Final(refusal)) => {
+                attempt.failed(key_id);
+                return Err(refusal.into());
+            }
             Err(NoKey::Unknown) => return Err(fault(held.generation(), Gap::One)),
         }
         if is_new {
@@ -251,10 +275,17 @@ impl Shared {
     }
 
     /// The answer once the source was asked for keys: the token gets one more try, and no third.
-    fn after(&self, refresh: Refresh, token: &str, at: Instants, gap: Gap) -> Result<Principal, Rejection> {
+    fn after(
+        &self,
+        refresh: Refresh,
+        token: &str,
+        at: Instants,
+        gap: Gap,
+        attempt: Attempt<'_>,
+    ) -> Result<Principal, Rejection> {
         match (refresh, gap) {
             (Refresh::LookAgain, _) | (_, Gap::Refresh) => {
-                self.verify(token, at, Due::Ignored).map_err(|fault| self.refuse(fault))
+                self.verify(token, at, Due::Ignored, attempt).map_err(|fault| self.refuse(fault))
             }
             (Refresh::NothingNew, _) => Err(self.refuse(Refusal(NO_KEY).into())),
             (Refresh::Unavailable(cause), _) => Err(cause.into()),
@@ -264,6 +295,7 @@ impl Shared {
     fn refuse(&self, fault: Fault<'_>) -> Rejection {
         let reason = match fault {
             Fault::Refused(Refusal(reason)) => reason,
+            Fault::Spared(rejection) => return *rejection,
             Fault::Keys(KeyFault { gap: Gap::One | Gap::Refresh, .. }) => NO_KEY,
             Fault::Keys(KeyFault { gap: Gap::All, .. }) => {
                 return KeysUnavailable::new("no keys to verify with", 1).into();
@@ -307,9 +339,9 @@ impl Authenticator for JwtAuthenticator {
                 let token = presented.token;
                 let verified = match guess {
                     Some(sought) if std::ptr::eq(sought, token.as_bytes()) => {
-                        self.verify_anew_now(token, at, Due::Asked)
+                        self.verify_anew_now(token, at, Due::Asked, head.attempt())
                     }
-                    Some(_) | None => self.verify_now(token, at, Due::Asked),
+                    Some(_) | None => self.verify_now(token, at, Due::Asked, head.attempt()),
                 };
                 verified.map(|verified| presented.conclude(verified))
             }
@@ -320,7 +352,7 @@ impl Authenticator for JwtAuthenticator {
 
     async fn authenticate(&self, head: &RequestHead<'_>, at: Instants) -> Outcome {
         match self.shared.places.find(head, &self.shared.invalid_token) {
-            Ok(Some(presented)) => presented.conclude(self.verify_waiting(presented.token, at).await),
+            Ok(Some(presented)) => presented.conclude(self.verify_counted(presented.token, at, head.attempt()).await),
             Ok(None) => Outcome::Absent,
             Err(outcome) => outcome,
         }

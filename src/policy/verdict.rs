@@ -376,7 +376,7 @@ mod tests {
         assert!(size_of::<Verdict>() <= 3 * size_of::<usize>());
         let basis = Arc::new(Basis::new().rule("r").version("1"));
         let verdict = Verdict::from_basis(Allow, Arc::clone(&basis)).by("s").because("more");
-        assert_eq!(verdict.rules(), ["r".into(), "s".into()]);
+        assert_eq!(verdict.rules(), [Arc::from("r"), Arc::from("s")]);
         assert_eq!(*basis, Basis::new().rule("r").version("1"));
     }
 

@@ -4,6 +4,20 @@
 //! extensions. [`ProblemLayer`], outside of them, writes the body; a [`RejectionRenderer`] of your own may write another.
 //! Responses without a rejection, or with a body, pass untouched. Replies to HEAD get no body (RFC 9110 §9.3.2).
 //!
+//! A gRPC call (a POST of `application/grpc`) is answered in its own way, whatever the renderer: status 200, `grpc-status`
+//! and `grpc-message`, no body.
+//!
+//! | refusal | `grpc-status` |
+//! |---|---|
+//! | malformed | `INVALID_ARGUMENT` (3) |
+//! | no credential, a bad one, one that is not enough | `UNAUTHENTICATED` (16) |
+//! | not allowed | `PERMISSION_DENIED` (7) |
+//! | not there, or hidden | `UNIMPLEMENTED` (12), as a server answers to a method that it does not have |
+//! | over a limit | `RESOURCE_EXHAUSTED` (8), with `grpc-retry-pushback-ms` and a `google.rpc.RetryInfo` in `grpc-status-details-bin` |
+//! | plain HTTP, another host's | `FAILED_PRECONDITION` (9) |
+//! | set up wrongly | `INTERNAL` (13) |
+//! | cannot decide, too early | `UNAVAILABLE` (14) |
+//!
 //! ```
 //! use portcullis::{Rejection, RejectionKind, problem::ProblemLayer};
 //! use tower::{Layer, Service, service_fn};
@@ -21,6 +35,7 @@
 //! # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(example()).unwrap();
 //! ```
 
+mod grpc;
 mod layer;
 mod render;
 

@@ -6,6 +6,7 @@ use http::{HeaderMap, HeaderValue, Method, header};
 use crate::{
     context::RequestId,
     error::ConfigError,
+    problem::grpc,
     rejection::{Rejection, RejectionKind},
 };
 
@@ -14,6 +15,7 @@ use crate::{
 pub struct Request {
     has_body: bool,
     json: bool,
+    grpc: bool,
     id: Option<RequestId>,
 }
 
@@ -21,7 +23,7 @@ impl Request {
     pub(crate) fn new(method: &Method, headers: &HeaderMap, id: Option<RequestId>) -> Self {
         let named = headers.get_all(header::ACCEPT);
         let json = named.iter().next().is_none() || named.iter().any(|value| names_json(value.as_bytes()));
-        Self { has_body: method != Method::HEAD, json, id }
+        Self { has_body: method != Method::HEAD, json, grpc: grpc::is_call(method, headers), id }
     }
 
     /// Whether the client takes JSON: it said so, or named nothing. Only one that names neither JSON nor a wildcard does
@@ -200,6 +202,10 @@ pub(crate) fn render_into<B: crate::body::ResponseBody>(
     request: &Request,
     response: &mut http::Response<B>,
 ) {
+    if request.grpc {
+        grpc::render(rejection, response);
+        return;
+    }
     if !request.has_body {
         // A router may have written that of the empty body, and the reply to GET has another (RFC 9110 §8.6).
         response.headers_mut().remove(header::CONTENT_LENGTH);

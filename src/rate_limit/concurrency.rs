@@ -25,8 +25,9 @@ use crate::{
     head::RequestHead,
     rate_limit::{
         LimitBy, LimitScope, OnMissingKey,
-        by::Owned,
+        by::{Owned, Parts},
         headers::{RATELIMIT, RATELIMIT_POLICY, string},
+        plan::WIDE_FACTOR,
         quota::valid_name,
     },
     rejection::{Rejection, RejectionKind},
@@ -45,6 +46,7 @@ const SHARDS: usize = 16;
 /// |---|---|
 /// | policy name | `concurrent` |
 /// | no key | as a [`RateLimitLayer`](super::RateLimitLayer) has it |
+/// | IPv6 | a /64 has the limit, and its /48 sixteen times that |
 /// | response fields | `RateLimit-Policy: "concurrent";q=10;qu="concurrent-requests"`, and what is left in `RateLimit` |
 ///
 /// Counts are this process's own. There is one for each key that has requests running, so they take no more memory than those
@@ -68,6 +70,7 @@ struct Shared {
     by: LimitBy,
     on_missing: Option<OnMissingKey>,
     most: u32,
+    wide: bool,
     name: Cow<'static, str>,
     policy: HeaderValue,
     send_fields: bool,
@@ -106,6 +109,7 @@ impl ConcurrencyLayer {
             by,
             on_missing: None,
             most,
+            wide: true,
             policy: policy(&name, most)?,
             name,
             send_fields: true,
@@ -136,6 +140,11 @@ impl ConcurrencyLayer {
         self.edit(|shared| shared.on_missing = Some(choice))
     }
 
+    /// Counts no /48 around an IPv6 /64. Whoever has one then has 65 536 times the limit.
+    pub fn dangerous_without_wide_networks(self) -> Self {
+        self.edit(|shared| shared.wide = false)
+    }
+
     /// Sends no `RateLimit` and no `RateLimit-Policy`. `Retry-After` stays.
     pub fn without_headers(self) -> Self {
         self.edit(|shared| shared.send_fields = false)
@@ -161,15 +170,18 @@ impl ConcurrencyLayer {
         let shared = &*self.shared;
         let mut owned = Owned::default();
         let Some(parts) = shared.by.find(head, envelope, &mut owned, shared.on_missing)? else { return Ok(None) };
-        let key = parts.key(LimitScope::new("")).hash_with(&shared.running.seed);
-        match shared.running.enter(key, shared.most) {
-            Some(running) => {
-                let place = Place { running: Arc::clone(&shared.running), key };
-                let fields = shared.send_fields.then(|| self.clone());
-                Ok(Some(Permit { fields, left: shared.most.saturating_sub(running), place }))
+        let (place, left) = shared.enter(&parts, shared.most, 1).ok_or_else(|| self.refuse())?;
+        let around = if shared.wide { parts.around() } else { None };
+        let (around, left) = match around {
+            None => (None, left),
+            Some(around) => {
+                let most = shared.most.saturating_mul(WIDE_FACTOR);
+                let (around, left_around) = shared.enter(&around, most, 0).ok_or_else(|| self.refuse())?;
+                (Some(around), left.min(left_around))
             }
-            None => Err(self.refuse()),
-        }
+        };
+        let fields = shared.send_fields.then(|| self.clone());
+        Ok(Some(Permit { fields, left, places: (place, around) }))
     }
 
     fn refuse(&self) -> Rejection {
@@ -185,6 +197,16 @@ impl ConcurrencyLayer {
             Some(limit) => rejection.with_header(RATELIMIT, limit),
             None => rejection,
         }
+    }
+}
+
+impl Shared {
+    /// Takes a place, and tells how many more there are.
+    fn enter(&self, parts: &Parts<'_>, most: u32, requests: u64) -> Option<(Place, u32)> {
+        let key = parts.key(LimitScope::new("")).hash_with(&self.running.seed);
+        let running = self.running.enter(key, most)?;
+        self.running.all.fetch_add(requests, Relaxed);
+        Some((Place { running: Arc::clone(&self.running), key, requests }, most.saturating_sub(running)))
     }
 }
 
@@ -233,12 +255,10 @@ impl Running {
             }
             Entry::Vacant(count) => *count.insert(1),
         };
-        self.all.fetch_add(1, Relaxed);
         Some(running)
     }
 
     fn leave(&self, key: u64) {
-        self.all.fetch_sub(1, Relaxed);
         if let Entry::Occupied(mut count) = self.shard(key).entry(key) {
             *count.get_mut() = count.get().saturating_sub(1);
             if *count.get() == 0 {
@@ -252,16 +272,20 @@ impl Running {
 pub(crate) struct Permit {
     fields: Option<ConcurrencyLayer>,
     left: u32,
-    place: Place,
+    /// Its own, and that of the network around it.
+    places: (Place, Option<Place>),
 }
 
 struct Place {
     running: Arc<Running>,
     key: u64,
+    /// How many it stands for in the sum: that of the network around stands for none.
+    requests: u64,
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
+        self.running.all.fetch_sub(self.requests, Relaxed);
         self.running.leave(self.key);
     }
 }
@@ -282,11 +306,11 @@ impl Permit {
                 headers.append(RATELIMIT, limit);
             }
         }
-        let place = self.place;
+        let places = self.places;
         if response.body().is_end_stream() {
             return response;
         }
-        response.map(|body| body.watch(BodyWatch::new(move |_| drop(place))))
+        response.map(|body| body.watch(BodyWatch::new(move |_| drop(places))))
     }
 }
 

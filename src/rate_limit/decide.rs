@@ -1,6 +1,7 @@
 //! How a limiter decides about a request.
 
 use std::{
+    hash::BuildHasher,
     num::NonZeroU32,
     sync::{Arc, atomic::Ordering::Relaxed},
 };
@@ -122,6 +123,13 @@ impl Shared {
         }
     }
 
+    /// Another number of seconds for each that is refused.
+    fn jitter(&self, at: Instants) -> u64 {
+        let Some((most, seed)) = &self.jitter else { return 0 };
+        let chance = seed.hash_one((self.tally.refused.load(Relaxed), at.monotonic_nanos()));
+        chance.checked_rem(most.saturating_add(1)).unwrap_or(0)
+    }
+
     fn refuse(&self, taken: &Taken, tier: &Arc<Tier>, at: Instants) -> Rejection {
         let reason = match (&*self.scope, taken.retry_after_nanos()) {
             (_, None) => "costs more than the whole quota".into(),
@@ -134,6 +142,7 @@ impl Shared {
             rejection = rejection.with_violated_policy(name);
         }
         if let Some(seconds) = retry_after(taken) {
+            let seconds = seconds.saturating_add(self.jitter(at));
             rejection = rejection.with_retry_after(u32::try_from(seconds).unwrap_or(u32::MAX));
         }
         let told =

@@ -6,8 +6,10 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
+    time::Duration,
 };
 
+use foldhash::quality::RandomState;
 use tower::Layer;
 
 use crate::{
@@ -48,6 +50,7 @@ pub enum OnStoreError {
 /// | IPv6 | a /64 has the quota, and its /48 sixteen times that |
 /// | response fields | `RateLimit` and `RateLimit-Policy` |
 /// | store error | [`Refuse`](OnStoreError::Refuse) |
+/// | jitter on `Retry-After` | none |
 #[must_use]
 #[derive(Clone, Debug)]
 pub struct RateLimitLayer {
@@ -71,6 +74,8 @@ pub(super) struct Shared {
     pub(super) on_store_error: OnStoreError,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) tally: Arc<Tally>,
+    /// The most seconds, and where chance comes from.
+    pub(super) jitter: Option<(u64, RandomState)>,
 }
 
 #[derive(Clone, Debug)]
@@ -173,6 +178,7 @@ impl RateLimitLayer {
             on_store_error: OnStoreError::Refuse,
             clock: Arc::new(SystemClock),
             tally: Arc::default(),
+            jitter: None,
         };
         Ok(Self { shared: Arc::new(shared) })
     }
@@ -276,6 +282,23 @@ impl RateLimitLayer {
     /// Sends `X-RateLimit-Limit`, `X-RateLimit-Remaining` and `X-RateLimit-Reset` as well, for clients that know only them.
     pub fn with_x_ratelimit_headers(self, reset: XRateLimitReset) -> Self {
         self.edit(|shared| shared.x_fields = Some(reset))
+    }
+
+    /// Adds up to this much to `Retry-After`, by chance, so that those who were refused at the same moment do not all come back
+    /// at the same moment. It is never less than the true time, which `RateLimit` goes on to tell. None by default.
+    ///
+    /// # Errors
+    /// [`ConfigError`] unless it is 1 s to 1 h.
+    pub fn with_retry_jitter(self, most: Duration) -> Result<Self, ConfigError> {
+        if most < Duration::from_secs(1) || most > Duration::from_secs(3_600) {
+            return Err(ConfigError::new("retry jitter", format!("{most:?}"), "is not 1 s to 1 h"));
+        }
+        Ok(self.edit(|shared| shared.jitter = Some((most.as_secs(), RandomState::default()))))
+    }
+
+    #[cfg(feature = "stack")]
+    pub(crate) fn scope(&self) -> &str {
+        &self.shared.scope
     }
 
     /// What this limiter and its clones did so far.

@@ -51,6 +51,7 @@
 //! # }
 //! ```
 
+mod budget;
 mod by;
 mod concurrency;
 mod decide;
@@ -67,11 +68,17 @@ mod mode;
 mod plan;
 #[cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 mod quota;
+#[cfg(feature = "rate-limit-redis")]
+mod redis;
 mod store;
 #[cfg(feature = "throttle")]
 #[cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 mod throttle;
 
+#[cfg(feature = "rate-limit-redis")]
+pub use self::redis::{Leases, RedisCounts, RedisLimits, RedisLimitsBuilder, RedisState, WhenAway};
+pub(crate) use budget::Attempts;
+pub use budget::FailureBudget;
 pub use by::{LimitBy, LimitRequest, MAX_KEY_LEN, MAX_KEY_PARTS, OnMissingKey};
 #[cfg(feature = "stack")]
 pub(crate) use concurrency::Permit;

@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// How many times the quota of an IPv6 /64 its /48 has, unless another number is said.
-const WIDE_FACTOR: u32 = 16;
+pub(super) const WIDE_FACTOR: u32 = 16;
 
 /// Quotas by name, of which each principal is on one, and a default for the others. Clones are one and the same, so
 /// [`set`](Self::set) reaches the limiters that use it, at once.

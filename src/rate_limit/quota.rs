@@ -217,6 +217,16 @@ impl Quota {
         times
     }
 
+    /// This many hundredths of it, under the same name; a burst that has room for `cost` has it still.
+    #[cfg(feature = "rate-limit-redis")]
+    pub(super) fn share(&self, percent: u32, cost: u32) -> Self {
+        let hundredths = u64::from(self.burst).saturating_mul(u64::from(percent)) / 100;
+        let burst = u32::try_from(hundredths).unwrap_or(u32::MAX).max(cost.min(self.burst)).max(1);
+        let interval = self.interval.saturating_mul(100).div_ceil(u64::from(percent.max(1)));
+        let reciprocal = u64::MAX.checked_div(interval).unwrap_or(0);
+        Self { interval, reciprocal, ..self.clone() }.burst(burst)
+    }
+
     /// A number for the name, the same in every process.
     #[inline]
     pub(super) const fn name_hash(&self) -> u64 {

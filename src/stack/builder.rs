@@ -15,7 +15,7 @@ use crate::{
     guard::Rule,
     policy::PolicyBackend,
     problem::{NotFoundApart, ProblemDetails, RejectionRenderer},
-    rate_limit::{ConcurrencyLayer, Limits, RateLimitLayer},
+    rate_limit::{ConcurrencyLayer, FailureBudget, Limits, RateLimitLayer},
     stack::{Stack, stages::Stages, table::RouteTable},
     tls::TlsLayer,
 };
@@ -31,12 +31,13 @@ pub struct StackBuilder {
     proxies: Vec<TrustedProxies>,
     tls: Vec<TlsLayer>,
     plain_http: bool,
-    client_limit: Vec<Result<RateLimitLayer, ConfigError>>,
+    client_limits: Vec<Result<RateLimitLayer, ConfigError>>,
     client_concurrency: Vec<ConcurrencyLayer>,
     principal_concurrency: Vec<ConcurrencyLayer>,
     authn: Vec<AuthnLayer>,
     no_store: bool,
-    principal_limit: Vec<Result<RateLimitLayer, ConfigError>>,
+    failure_budget: Vec<FailureBudget>,
+    principal_limits: Vec<Result<RateLimitLayer, ConfigError>>,
     policy: Vec<Arc<dyn PolicyBackend>>,
     #[cfg(feature = "rbac")]
     rbac: Option<Rbac>,
@@ -78,22 +79,25 @@ impl StackBuilder {
 
     /// Limits each client address, before any credential is looked at: a ceiling against floods, not a quota.
     pub fn limit_clients(mut self, limits: impl Into<Limits>) -> Self {
-        self.client_limit.push(RateLimitLayer::per_client(limits));
+        self.client_limits.push(RateLimitLayer::per_client(limits));
         self
     }
 
     /// Limits each authenticated principal, by one quota or by its plan.
     pub fn limit_principals(mut self, limits: impl Into<Limits>) -> Self {
-        self.principal_limit.push(RateLimitLayer::per_principal(limits));
+        self.principal_limits.push(RateLimitLayer::per_principal(limits));
         self
     }
 
-    /// Adds a limit with a store or options of its own; it goes where it belongs.
+    /// Adds a limit with a store or options of its own; it goes where it belongs: one that goes by an identity inside
+    /// authentication, any other outside. There may be several on each side; they are asked in the order of the calls, and each
+    /// needs a [scope](RateLimitLayer::with_scope) of its own. What an earlier one took stays taken if a later one refuses, so
+    /// put the quotas that belong together into one limit.
     pub fn limit(mut self, limit: RateLimitLayer) -> Self {
         if limit.stage() == Stage::ClientLimit {
-            self.client_limit.push(Ok(limit));
+            self.client_limits.push(Ok(limit));
         } else {
-            self.principal_limit.push(Ok(limit));
+            self.principal_limits.push(Ok(limit));
         }
         self
     }
@@ -105,6 +109,12 @@ impl StackBuilder {
         } else {
             self.principal_concurrency.push(limit);
         }
+        self
+    }
+
+    /// Refuses credentials of a source that had too many bad ones, unless they are known.
+    pub fn failure_budget(mut self, budget: FailureBudget) -> Self {
+        self.failure_budget.push(budget);
         self
     }
 
@@ -182,7 +192,7 @@ impl StackBuilder {
     ///
     /// # Errors
     /// A [`ConfigError`] that names the setting, if
-    /// - a stage stands twice,
+    /// - a stage stands twice, or two limits on one side of authentication have one scope,
     /// - there is authentication without TLS enforcement, and nobody said
     ///   [`dangerous_plain_http`](Self::dangerous_plain_http), or both were said,
     /// - a rule, the policy or a limit per principal needs an identity and there is no authentication,
@@ -193,8 +203,8 @@ impl StackBuilder {
     pub fn build(self) -> Result<Stack, ConfigError> {
         let table = RouteTable::new(self.lines, once("fallback", self.fallback)?)?;
         let tls = once("tls", self.tls)?;
-        let client_limit = once("limit_clients", self.client_limit)?.transpose()?;
-        let principal_limit = once("limit_principals", self.principal_limit)?.transpose()?;
+        let client_limits = each("limit_clients", self.client_limits)?;
+        let principal_limits = each("limit_principals", self.principal_limits)?;
         let client_concurrency = once("limit_concurrency", self.client_concurrency)?;
         let principal_concurrency = once("limit_concurrency", self.principal_concurrency)?;
         let authn = once("authenticate", self.authn)?;
@@ -213,11 +223,13 @@ impl StackBuilder {
             (authn, _, _) => authn,
         };
         let authn = authn.map(|authn| if self.no_store { authn.no_store() } else { authn });
+        let failure_budget = once("failure_budget", self.failure_budget)?;
         if authn.is_none() {
             let needy = [
                 ("policy", policy.is_some()),
-                ("limit_principals", principal_limit.is_some()),
+                ("limit_principals", !principal_limits.is_empty()),
                 ("limit_concurrency", principal_concurrency.is_some()),
+                ("failure_budget", failure_budget.is_some()),
                 ("route", table.rules().any(Rule::needs_identity)),
             ];
             if let Some((setting, _)) = needy.into_iter().find(|(_, needs)| *needs) {
@@ -239,6 +251,11 @@ impl StackBuilder {
         #[cfg(feature = "rbac")]
         check_handles(&table, policy.is_some(), self.rbac.as_ref())?;
 
+        let authn = match failure_budget {
+            Some(budget) => authn.map(|authn| authn.with_failure_budget(budget)),
+            None => authn,
+        };
+
         // What the authenticator reads is a credential to TLS enforcement as well, whatever the field is called.
         let fields = authn.iter().flat_map(AuthnLayer::credential_headers);
         let tls = tls.map(|tls| fields.cloned().fold(tls, TlsLayer::credential_header));
@@ -256,10 +273,10 @@ impl StackBuilder {
             clock,
             tls,
             client_concurrency,
-            client_limit,
+            client_limits,
             authn,
             principal_concurrency,
-            principal_limit,
+            principal_limits,
             policy,
             table,
         }))
@@ -273,6 +290,25 @@ fn once<T>(setting: &'static str, mut values: Vec<T>) -> Result<Option<T>, Confi
         Ok(value)
     } else {
         Err(ConfigError::new(setting, format!("{} of them", values.len() + 1), "may stand once"))
+    }
+}
+
+/// The limits of one side. Two of one scope would be one count if they shared a store.
+fn each(
+    setting: &'static str,
+    limits: Vec<Result<RateLimitLayer, ConfigError>>,
+) -> Result<Vec<RateLimitLayer>, ConfigError> {
+    let limits = limits.into_iter().collect::<Result<Vec<_>, _>>()?;
+    let twice = limits
+        .iter()
+        .enumerate()
+        .find(|(index, limit)| limits.iter().take(*index).any(|other| other.scope() == limit.scope()));
+    match twice {
+        None => Ok(limits),
+        Some((_, limit)) => {
+            let value = format!("two of scope {}", limit.scope());
+            Err(ConfigError::new(setting, value, "need scopes of their own: say .with_scope(..)"))
+        }
     }
 }
 

@@ -33,10 +33,10 @@ pub(super) struct Stages {
     pub(super) evidence: EvidenceLayer,
     pub(super) tls: Option<TlsLayer>,
     pub(super) client_concurrency: Option<ConcurrencyLayer>,
-    pub(super) client_limit: Option<RateLimitLayer>,
+    pub(super) client_limits: Vec<RateLimitLayer>,
     pub(super) authn: Option<AuthnLayer>,
     pub(super) principal_concurrency: Option<ConcurrencyLayer>,
-    pub(super) principal_limit: Option<RateLimitLayer>,
+    pub(super) principal_limits: Vec<RateLimitLayer>,
     pub(super) policy: Option<Arc<dyn PolicyBackend>>,
     pub(super) table: RouteTable,
 }
@@ -47,10 +47,72 @@ pub(super) struct Memos {
     evidence: Option<<EvidenceLayer as Step>::Memo>,
     tls: Option<<TlsLayer as Step>::Memo>,
     client_permit: Option<Permit>,
-    client_limit: Option<<RateLimitLayer as Step>::Memo>,
+    client_limits: Reports,
     authn: Option<<AuthnLayer as Step>::Memo>,
     principal_permit: Option<Permit>,
-    principal_limit: Option<<RateLimitLayer as Step>::Memo>,
+    principal_limits: Reports,
+}
+
+/// What the limits of one stage add. The first takes no room of its own: most stages have no second.
+#[derive(Debug, Default)]
+struct Reports {
+    first: Option<Report>,
+    rest: Vec<Report>,
+}
+
+type Report = <RateLimitLayer as Step>::Memo;
+
+impl Reports {
+    /// How many limits have let the request pass. None of them is asked again.
+    fn len(&self) -> usize {
+        self.rest.len().saturating_add(usize::from(self.first.is_some()))
+    }
+
+    fn push(&mut self, report: Report) {
+        if self.first.is_none() {
+            self.first = Some(report);
+        } else {
+            self.rest.push(report);
+        }
+    }
+
+    fn take(&mut self) -> impl Iterator<Item = Report> {
+        std::mem::take(&mut self.rest).into_iter().rev().chain(self.first.take())
+    }
+}
+
+/// Asks the limits of one stage that were not asked yet.
+fn limit_now(
+    limits: &[RateLimitLayer],
+    head: &RequestHead<'_>,
+    envelope: &mut Envelope,
+    reports: &mut Reports,
+) -> Now<Result<(), Rejection>> {
+    for limit in limits.iter().skip(reports.len()) {
+        match ask_now(limit, head, envelope) {
+            Now::Known(Ok(report)) => reports.push(report),
+            Now::Known(Err(rejection)) => return Now::Known(Err(rejection)),
+            Now::Wait => return Now::Wait,
+        }
+    }
+    Now::Known(Ok(()))
+}
+
+/// Waits for the limit that has to, and for each after it that has to as well.
+async fn limit(
+    limits: &[RateLimitLayer],
+    request: &Parts,
+    envelope: &mut Envelope,
+    reports: &mut Reports,
+) -> Result<(), Rejection> {
+    while let Some(waiting) = limits.get(reports.len()) {
+        reports.push(waiting.decide(request.head(), envelope).await?);
+        match limit_now(limits, &request.head(), envelope, reports) {
+            Now::Known(answer) => return answer,
+            Now::Wait => {}
+        }
+    }
+    Ok(())
 }
 
 impl Memos {
@@ -61,9 +123,9 @@ impl Memos {
             }
         }
         // From the inside out, as nested layers would.
-        add(self.principal_limit.take(), status, headers);
+        self.principal_limits.take().for_each(|report| report.amend(status, headers));
         add(self.authn.take(), status, headers);
-        add(self.client_limit.take(), status, headers);
+        self.client_limits.take().for_each(|report| report.amend(status, headers));
         add(self.tls.take(), status, headers);
     }
 
@@ -193,7 +255,7 @@ impl Stages {
             Stage::ClientLimit => {
                 let layer = self.client_concurrency.as_ref();
                 match admit(layer, &request.head(), envelope, &mut memos.client_permit) {
-                    Ok(()) => step(self.client_limit.as_ref(), request, envelope, &mut memos.client_limit),
+                    Ok(()) => limit_now(&self.client_limits, &request.head(), envelope, &mut memos.client_limits),
                     Err(rejection) => Now::Known(Err(rejection)),
                 }
             }
@@ -201,7 +263,7 @@ impl Stages {
             Stage::PrincipalLimit => {
                 let layer = self.principal_concurrency.as_ref();
                 match admit(layer, &request.head(), envelope, &mut memos.principal_permit) {
-                    Ok(()) => step(self.principal_limit.as_ref(), request, envelope, &mut memos.principal_limit),
+                    Ok(()) => limit_now(&self.principal_limits, &request.head(), envelope, &mut memos.principal_limits),
                     Err(rejection) => Now::Known(Err(rejection)),
                 }
             }
@@ -238,10 +300,10 @@ impl Stages {
             Stage::Audit | Stage::Problem => Ok(()),
             Stage::Evidence => step(Some(&self.evidence), request, envelope, &mut memos.evidence).await,
             Stage::Tls => step(self.tls.as_ref(), request, envelope, &mut memos.tls).await,
-            Stage::ClientLimit => step(self.client_limit.as_ref(), request, envelope, &mut memos.client_limit).await,
+            Stage::ClientLimit => limit(&self.client_limits, request, envelope, &mut memos.client_limits).await,
             Stage::Authentication => step(self.authn.as_ref(), request, envelope, &mut memos.authn).await,
             Stage::PrincipalLimit => {
-                step(self.principal_limit.as_ref(), request, envelope, &mut memos.principal_limit).await
+                limit(&self.principal_limits, request, envelope, &mut memos.principal_limits).await
             }
             Stage::Guard => {
                 let head = request.head();

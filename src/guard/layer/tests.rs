@@ -141,7 +141,7 @@ fn a_permission_is_recorded_without_copies() {
     assert!(matches!(guard.decide_now(&RequestHead::of(&request), &mut envelope), Now::Known(Ok(()))));
     let fact = &envelope.trail.decisions[0];
     assert!(Arc::ptr_eq(fact.action.as_ref().unwrap(), permission.shared_name()), "shared, not copied");
-    assert_eq!(fact.verdict.rules(), [r#"role "clerk""#.into()]);
+    assert_eq!(fact.verdict.rules(), [std::sync::Arc::from(r#"role "clerk""#)]);
     assert_eq!((fact.backend, fact.verdict.version().map(|version| &**version)), ("rbac", Some("1")));
 }
 

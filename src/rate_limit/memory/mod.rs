@@ -167,7 +167,7 @@ impl MemoryLimits {
     }
 
     #[inline]
-    fn take_from(&self, draw: &Draw<'_>, now: u64) -> Taken {
+    pub(super) fn take_from(&self, draw: &Draw<'_>, now: u64) -> Taken {
         // The short way: one charge whose count is there.
         if let [charge] = draw.charges() {
             let place = self.place(charge);
@@ -179,6 +179,20 @@ impl MemoryLimits {
             }
         }
         self.take_locked(draw, now)
+    }
+
+    /// What [`take_now`](RateLimitStore::take_now) would answer, and takes nothing.
+    pub(super) fn look(&self, draw: &Draw<'_>, at: Instants) -> Taken {
+        let charges = draw.charges();
+        if charges.len() > MAX_CHARGES {
+            return Self::refuse_draw(0);
+        }
+        let now = at.monotonic_nanos();
+        let (mut seats, mut tats) = ([None; MAX_CHARGES], [0; MAX_CHARGES]);
+        let mut places = [Place { hash: 0, fingerprint: 0 }; MAX_CHARGES];
+        places.iter_mut().zip(charges).for_each(|(place, charge)| *place = self.place(charge));
+        self.sit(charges, &places, now, &mut seats, &mut tats);
+        draw.take(&mut tats, now)
     }
 
     #[cold]

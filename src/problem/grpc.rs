@@ -1,0 +1,135 @@
+//! Refusals of gRPC calls: a status in the head and no body ("Trailers-Only" in gRPC over HTTP/2).
+
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
+
+use crate::{
+    body::ResponseBody,
+    rejection::{Rejection, RejectionKind},
+};
+
+const MEDIA_TYPE: &[u8] = b"application/grpc";
+const STATUS: HeaderName = HeaderName::from_static("grpc-status");
+const MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+#[cfg(feature = "rate-limit")]
+const DETAILS: HeaderName = HeaderName::from_static("grpc-status-details-bin");
+/// How long a client that retries by itself waits (gRFC A6); below zero it does not try again.
+const PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
+
+/// Whether a request is a gRPC call: a POST of `application/grpc`, with or without `+proto` and the like. `application/grpc-web` is not.
+pub(super) fn is_call(method: &Method, headers: &HeaderMap) -> bool {
+    method == Method::POST
+        && headers.get(header::CONTENT_TYPE).is_some_and(|value| {
+            value.as_bytes().split_at_checked(MEDIA_TYPE.len()).is_some_and(|(start, rest)| {
+                start.eq_ignore_ascii_case(MEDIA_TYPE) && matches!(rest, [] | [b'+' | b';' | b' ', ..])
+            })
+        })
+}
+
+/// The status code of a kind (`google.rpc.Code`).
+const fn code(kind: RejectionKind) -> u8 {
+    match kind {
+        RejectionKind::InvalidRequest => 3,
+        // What is not there is a method that nobody implements, to tonic as well.
+        RejectionKind::NotFound => 12,
+        RejectionKind::Forbidden | RejectionKind::InsufficientScope => 7,
+        RejectionKind::RateLimited => 8,
+        // Another connection is needed, not another call.
+        RejectionKind::PlainHttp | RejectionKind::Redirect | RejectionKind::Misdirected => 9,
+        RejectionKind::Misconfigured => 13,
+        RejectionKind::TooEarly | RejectionKind::Unavailable => 14,
+        RejectionKind::Unauthenticated
+        | RejectionKind::InvalidCredential
+        | RejectionKind::InsufficientAuthentication => 16,
+    }
+}
+
+/// Turns the response of a refusal into one that a gRPC client understands. Its other header fields become metadata.
+pub(super) fn render<B: ResponseBody>(rejection: &Rejection, response: &mut Response<B>) {
+    *response.status_mut() = StatusCode::OK;
+    let kind = rejection.kind();
+    let headers = response.headers_mut();
+    headers.remove(header::CONTENT_LENGTH);
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    headers.insert(STATUS, HeaderValue::from(u16::from(code(kind))));
+    // Printable ASCII without a percent sign, so there is nothing to encode.
+    headers.insert(MESSAGE, HeaderValue::from_static(kind.detail()));
+    if kind == RejectionKind::RateLimited {
+        let pushback = rejection.retry_after().map_or(-1, |seconds| i64::from(seconds).saturating_mul(1_000));
+        headers.insert(PUSHBACK, HeaderValue::from(pushback));
+        #[cfg(feature = "rate-limit")]
+        if let Some(details) = rejection.retry_after().and_then(|seconds| details::of(kind, seconds)) {
+            headers.insert(DETAILS, details);
+        }
+    }
+}
+
+/// `google.rpc.Status` with a `google.rpc.RetryInfo`, in the wire format of Protocol Buffers: five fields, all of them
+/// varints or texts.
+#[cfg(feature = "rate-limit")]
+mod details {
+    use base64::{Engine, engine::general_purpose::STANDARD_NO_PAD};
+    use http::HeaderValue;
+
+    use crate::rejection::RejectionKind;
+
+    pub(super) fn of(kind: RejectionKind, seconds: u32) -> Option<HeaderValue> {
+        // Duration { seconds = 1 } in RetryInfo { retry_delay = 1 } in Any { type_url = 1, value = 2 } in
+        // Status { code = 1, message = 2, details = 3 }
+        let retry_info = bytes(1, &number(1, seconds));
+        let any = [bytes(1, b"type.googleapis.com/google.rpc.RetryInfo"), bytes(2, &retry_info)].concat();
+        let status = [number(1, super::code(kind).into()), bytes(2, kind.detail().as_bytes()), bytes(3, &any)];
+        HeaderValue::try_from(STANDARD_NO_PAD.encode(status.concat())).ok()
+    }
+
+    fn varint(mut number: u32) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        loop {
+            let [low, ..] = number.to_le_bytes();
+            number >>= 7;
+            if number == 0 {
+                bytes.push(low);
+                return bytes;
+            }
+            bytes.push(low | 0x80);
+        }
+    }
+
+    fn number(field: u8, value: u32) -> Vec<u8> {
+        [vec![field << 3], varint(value)].concat()
+    }
+
+    fn bytes(field: u8, value: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(value.len()).unwrap_or(u32::MAX);
+        [vec![field << 3 | 2], varint(length), value.to_vec()].concat()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn calls_are_known_by_their_media_type() {
+        for (method, content_type, call) in [
+            (Method::POST, "application/grpc", true),
+            (Method::POST, "Application/gRPC+proto", true),
+            (Method::POST, "application/grpc;x=1", true),
+            (Method::POST, "application/grpc-web", false),
+            (Method::POST, "application/grpcx", false),
+            (Method::POST, "application/json", false),
+            (Method::POST, "", false),
+            (Method::GET, "application/grpc", false),
+        ] {
+            let headers = HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::try_from(content_type).unwrap())]);
+            assert_eq!(is_call(&method, &headers), call, "{method} {content_type}");
+        }
+        assert!(!is_call(&Method::POST, &HeaderMap::new()));
+    }
+
+    #[test]
+    fn messages_need_no_encoding() {
+        for kind in [RejectionKind::RateLimited, RejectionKind::InvalidCredential, RejectionKind::Unavailable] {
+            assert!(kind.detail().bytes().all(|byte| (0x20..=0x7e).contains(&byte) && byte != b'%'));
+        }
+    }
+}

@@ -1,0 +1,188 @@
+use std::{
+    fmt,
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+};
+
+use crate::{
+    attempt::Meter,
+    clock::Instants,
+    error::ConfigError,
+    rate_limit::{
+        Draw, KeyPart, LimitScope, MemoryLimits, Quota, RateLimitStore, Taken, draw::Charges, headers::retry_after,
+        plan::WIDE_FACTOR,
+    },
+    rejection::{Rejection, RejectionKind},
+};
+
+const SOURCE: LimitScope<'static> = LimitScope::new("failures");
+const KEY: LimitScope<'static> = LimitScope::new("failures-by-key");
+
+/// A budget for credentials that cost a signature check or a look-up in a store, and turn out to be bad.
+///
+/// Failures are counted for each source (an IPv4 address, an IPv6 /64 with the /48 around it), and for each source together
+/// with the id of the key that the credential claims. While one of the two is used up, credentials of that source, or of that
+/// source and key id, which were not verified before are refused with `429` and `Retry-After`, without the check. What was
+/// verified before and is remembered passes all the time, behind the same address as well: a client is never shut out by its
+/// neighbour while it uses a token that is known here.
+///
+/// # Security
+/// Nothing is ever counted against a key id, a subject or an account alone: who floods with somebody else's name shuts out
+/// nobody but those behind the same address who come with a new credential. Nothing sleeps. Credentials that merely ended do
+/// not count, and neither do those that are refused for other reasons before they cost anything. Requests that are refused
+/// here do not count either.
+///
+/// A request without an address, as over a Unix socket, is not counted: all of them would share one budget, and one could shut
+/// out the rest.
+///
+/// | setting | default |
+/// |---|---|
+/// | each source | 100 at once, 300 a minute |
+/// | each source and key id | 20 at once, 60 a minute |
+/// | memory | room for 65 536 counts, 1.9 MB, as [`MemoryLimits`] has it |
+///
+/// ```
+/// use portcullis::rate_limit::{FailureBudget, Quota};
+///
+/// let strict = FailureBudget::new().per_source(Quota::per_minute(60))?.per_key(Quota::per_minute(10))?;
+/// # let _ = strict;
+/// # Ok::<(), portcullis::ConfigError>(())
+/// ```
+#[must_use]
+#[derive(Clone)]
+pub struct FailureBudget {
+    source: Quota,
+    /// Of the network around an IPv6 /64.
+    around: Quota,
+    key: Quota,
+    counts: Arc<Counts>,
+}
+
+struct Counts {
+    limits: MemoryLimits,
+    failed: AtomicU64,
+    refused: AtomicU64,
+}
+
+impl FailureBudget {
+    /// The default budget.
+    pub fn new() -> Self {
+        let source = Quota::per_minute(300).burst(100);
+        Self {
+            around: source.times(WIDE_FACTOR),
+            source,
+            key: Quota::per_minute(60).burst(20),
+            counts: Arc::new(Counts {
+                limits: MemoryLimits::new(),
+                failed: AtomicU64::new(0),
+                refused: AtomicU64::new(0),
+            }),
+        }
+    }
+
+    /// Sets how many may fail from one source.
+    ///
+    /// # Errors
+    /// [`ConfigError`] if the quota is out of its bounds; see [`Quota::validate`].
+    pub fn per_source(mut self, quota: Quota) -> Result<Self, ConfigError> {
+        quota.validate()?;
+        (self.around, self.source) = (quota.times(WIDE_FACTOR), quota);
+        Ok(self)
+    }
+
+    /// Sets how many may fail from one source with one key id.
+    ///
+    /// # Errors
+    /// [`ConfigError`] if the quota is out of its bounds; see [`Quota::validate`].
+    pub fn per_key(mut self, quota: Quota) -> Result<Self, ConfigError> {
+        quota.validate()?;
+        self.key = quota;
+        Ok(self)
+    }
+
+    /// Sets the room, in counts; see [`MemoryLimits::with_capacity`]. What was counted is forgotten.
+    ///
+    /// # Errors
+    /// [`ConfigError`] if it is zero or above 67 108 864.
+    pub fn with_capacity(mut self, counts: usize) -> Result<Self, ConfigError> {
+        let limits = MemoryLimits::with_capacity(counts)?;
+        self.counts = Arc::new(Counts { limits, failed: AtomicU64::new(0), refused: AtomicU64::new(0) });
+        Ok(self)
+    }
+
+    /// How many failed, and how many were refused for that, since the budget was made.
+    #[must_use]
+    pub fn counts(&self) -> (u64, u64) {
+        (self.counts.failed.load(Relaxed), self.counts.refused.load(Relaxed))
+    }
+
+    /// The attempts of one request from this address.
+    pub(crate) const fn attempts(&self, address: IpAddr, at: Instants) -> Attempts<'_> {
+        Attempts { budget: self, address, at }
+    }
+}
+
+impl Default for FailureBudget {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for FailureBudget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FailureBudget")
+            .field("per_source", &self.source)
+            .field("per_key", &self.key)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The attempts of one request.
+pub(crate) struct Attempts<'a> {
+    budget: &'a FailureBudget,
+    address: IpAddr,
+    at: Instants,
+}
+
+impl Attempts<'_> {
+    /// Asks with what the failure would take.
+    fn with_draw<T>(&self, key_id: Option<&str>, ask: impl FnOnce(&Draw<'_>) -> T) -> T {
+        let FailureBudget { source, around: wide, key, .. } = self.budget;
+        let one = std::slice::from_ref;
+        let network = KeyPart::network(self.address);
+        let (alone, around) = ([network], [KeyPart::wide_network(self.address)]);
+        let with_key = [network, KeyPart::Custom(key_id.unwrap_or_default())];
+        let mut charges = Charges::none().add(SOURCE.key(&alone), one(source));
+        if matches!(network, KeyPart::Network { prefix: IpAddr::V6(_), .. }) {
+            charges = charges.add(SOURCE.key(&around), one(wide));
+        }
+        if key_id.is_some() {
+            charges = charges.add(KEY.key(&with_key), one(key));
+        }
+        ask(&Draw::new(charges.as_slice()))
+    }
+}
+
+impl Meter for Attempts<'_> {
+    fn may_try(&self, key_id: Option<&str>) -> Result<(), Rejection> {
+        let counts = &self.budget.counts;
+        let left: Taken = self.with_draw(key_id, |draw| counts.limits.look(draw, self.at));
+        if left.is_granted() {
+            return Ok(());
+        }
+        counts.refused.fetch_add(1, Relaxed);
+        let seconds = retry_after(&left).map_or(1, |seconds| u32::try_from(seconds).unwrap_or(u32::MAX));
+        let rejection = Rejection::new(RejectionKind::RateLimited, "too many bad credentials from this source");
+        Err(rejection.with_retry_after(seconds).with_violated_policy("failures"))
+    }
+
+    fn failed(&self, key_id: Option<&str>) {
+        let counts = &self.budget.counts;
+        counts.failed.fetch_add(1, Relaxed);
+        // What finds the budget empty, because others failed at the same time, takes what is left.
+        let _ = self.with_draw(key_id, |draw| counts.limits.take_now(&draw.counting_refused(), self.at));
+    }
+}

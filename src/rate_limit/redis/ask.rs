@@ -1,0 +1,250 @@
+//! What is asked of Redis, and what it answers.
+
+use redis::{Cmd, Value};
+use tokio::sync::oneshot;
+
+use super::{leases::LeaseKey, name};
+use crate::{
+    clock::Instants,
+    rate_limit::{Draw, Taken},
+};
+
+/// The latest moment that the script counts with, in microseconds: the year 2112. Beyond it the clock stands, so that no debt
+/// is ever paid.
+const LATEST: u64 = 1 << 52;
+
+/// One count, as the script knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Count {
+    pub(super) name: String,
+    /// Microseconds in which one comes back, rounded up.
+    interval: u64,
+    burst: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum What {
+    Take,
+    /// Take, also if it is refused.
+    Count,
+    /// Give back.
+    Give,
+}
+
+/// A draw, or what a lease gives back.
+#[derive(Debug)]
+pub(super) struct Ask {
+    pub(super) counts: Vec<Count>,
+    pub(super) what: What,
+    /// Microseconds; none is the server's time.
+    pub(super) time: Option<u64>,
+    pub(super) least: u32,
+    pub(super) most: u32,
+    /// The lease that what is beyond the least goes to.
+    pub(super) lease: Option<LeaseKey>,
+    pub(super) reply: Option<oneshot::Sender<Result<Answer, Failure>>>,
+}
+
+/// Why there is no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Failure {
+    /// Redis cannot tell now.
+    Away,
+    /// It answered nonsense.
+    Corrupt,
+}
+
+/// Of one draw.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Answer {
+    /// None if it is refused.
+    pub(super) units: u32,
+    pub(super) charge: usize,
+    pub(super) remaining: u32,
+    pub(super) micros: u64,
+}
+
+impl Answer {
+    pub(super) fn taken(&self) -> Taken {
+        let nanos = self.micros.saturating_mul(1_000);
+        if self.units > 0 {
+            Taken::granted(self.charge, self.remaining, nanos)
+        } else {
+            Taken::refused(self.charge, nanos)
+        }
+    }
+}
+
+/// The counts of a draw; the index of the charge that can never grant it, if there is one.
+pub(super) fn counts(draw: &Draw<'_>, prefix: &str) -> Result<Vec<Count>, usize> {
+    let mut counts: Vec<Count> = Vec::with_capacity(draw.charges().len());
+    for (index, charge) in draw.charges().iter().enumerate() {
+        let name = name::of(prefix, charge);
+        if counts.iter().any(|other| other.name == name) {
+            return Err(index);
+        }
+        let quota = charge.quota();
+        counts.push(Count { name, interval: quota.interval_nanos().div_ceil(1_000), burst: quota.burst_size() });
+    }
+    Ok(counts)
+}
+
+impl Ask {
+    pub(super) fn new(counts: Vec<Count>, what: What, amount: (u32, u32), at: Option<Instants>) -> Self {
+        let time = at.map(|at| (at.unix_nanos() / 1_000).min(LATEST));
+        Self { counts, what, time, least: amount.0, most: amount.1, lease: None, reply: None }
+    }
+
+    pub(super) const fn giving_back(counts: Vec<Count>, units: u32, time: Option<u64>) -> Self {
+        Self { counts, what: What::Give, time, least: 0, most: units, lease: None, reply: None }
+    }
+
+    /// Whether somebody still wants to know. What a lease is for goes on without who asked first.
+    pub(super) fn is_wanted(&self) -> bool {
+        match &self.reply {
+            Some(reply) => !reply.is_closed() || self.lease.is_some(),
+            None => true,
+        }
+    }
+
+    /// The part of a name that says where it stands in a cluster.
+    fn slot(&self) -> Option<&str> {
+        self.counts.first()?.name.split(['{', '}']).nth(1)
+    }
+}
+
+/// Draws that go to Redis in one call.
+#[derive(Debug)]
+pub(super) struct Call {
+    /// Their places among all that are asked.
+    pub(super) asks: Vec<usize>,
+}
+
+/// One call for all, or in a cluster one for each slot.
+pub(super) fn calls(asks: &[Ask], in_cluster: bool) -> Vec<Call> {
+    if !in_cluster {
+        return vec![Call { asks: (0..asks.len()).collect() }];
+    }
+    let mut slots: Vec<(&str, Call)> = Vec::new();
+    for (index, ask) in asks.iter().enumerate() {
+        let slot = ask.slot().unwrap_or_default();
+        match slots.iter_mut().find(|(other, _)| *other == slot) {
+            Some((_, call)) => call.asks.push(index),
+            None => slots.push((slot, Call { asks: vec![index] })),
+        }
+    }
+    slots.into_iter().map(|(_, call)| call).collect()
+}
+
+impl Call {
+    /// The command: with the script's hash, or with its text.
+    pub(super) fn command(&self, name: &str, script: &str, asks: &[Ask], outlives_millis: u64) -> Cmd {
+        let mut names: Vec<&str> = Vec::new();
+        let mut places = std::collections::HashMap::new();
+        let counts = || self.asks.iter().filter_map(|index| asks.get(*index)).flat_map(|ask| &ask.counts);
+        for count in counts() {
+            places.entry(count.name.as_str()).or_insert_with(|| {
+                names.push(&count.name);
+                names.len()
+            });
+        }
+        let mut command = redis::cmd(name);
+        command.arg(script).arg(names.len()).arg(&names).arg(outlives_millis);
+        for ask in self.asks.iter().filter_map(|index| asks.get(*index)) {
+            command.arg(match ask.what {
+                What::Take => "take",
+                What::Count => "count",
+                What::Give => "give",
+            });
+            match ask.time {
+                Some(time) => command.arg(time),
+                None => command.arg(""),
+            };
+            command.arg(ask.least).arg(ask.most).arg(ask.counts.len());
+            for count in &ask.counts {
+                let place = places.get(count.name.as_str()).copied().unwrap_or_default();
+                command.arg(place).arg(count.interval).arg(count.burst);
+            }
+        }
+        command
+    }
+}
+
+/// Reads what the script returned for so many draws.
+pub(super) fn answers(value: &Value, asked: usize) -> Option<Vec<Result<Answer, Failure>>> {
+    let Value::Array(numbers) = value else { return None };
+    if numbers.len() != asked.checked_mul(4)? {
+        return None;
+    }
+    numbers.chunks_exact(4).map(answer).collect()
+}
+
+fn answer(numbers: &[Value]) -> Option<Result<Answer, Failure>> {
+    let [Value::Int(units), Value::Int(charge), Value::Int(remaining), Value::Int(micros)] = numbers else {
+        return None;
+    };
+    if *units == -1 {
+        return Some(Err(Failure::Corrupt));
+    }
+    Some(Ok(Answer {
+        units: u32::try_from(*units).ok()?,
+        charge: usize::try_from(*charge).ok()?,
+        // Rounding may leave a little less than nothing.
+        remaining: u32::try_from((*remaining).max(0)).unwrap_or(u32::MAX),
+        micros: u64::try_from(*micros).ok()?,
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rate_limit::{Charge, KeyPart, LimitKey, Quota};
+
+    #[test]
+    fn what_redis_answers_is_read_strictly() {
+        let ints = |numbers: &[i64]| Value::Array(numbers.iter().copied().map(Value::Int).collect());
+        let granted = Answer { units: 1, charge: 0, remaining: 4, micros: 1_000_000 };
+        assert_eq!(answers(&ints(&[1, 0, 4, 1_000_000]), 1), Some(vec![Ok(granted)]));
+        assert_eq!(answers(&ints(&[-1, 0, 0, 0]), 1), Some(vec![Err(Failure::Corrupt)]));
+        assert_eq!(granted.taken(), Taken::granted(0, 4, 1_000_000_000));
+        assert_eq!(Answer { units: 0, ..granted }.taken(), Taken::refused(0, 1_000_000_000));
+        for (value, asked) in [
+            (ints(&[1, 0, 4]), 1),
+            (ints(&[1, 0, 4, 1, 1]), 1),
+            (ints(&[1, 0, 4, 1]), 2),
+            (ints(&[-2, 0, 4, 1]), 1),
+            (ints(&[1, -1, 4, 1]), 1),
+            (ints(&[1, 0, 4, -1]), 1),
+            (ints(&[i64::MAX, 0, 4, 1]), 1),
+            (Value::Nil, 0),
+            (Value::Okay, 1),
+            (Value::Array(vec![Value::BulkString(b"1".to_vec()); 4]), 1),
+        ] {
+            assert_eq!(answers(&value, asked), None, "{value:?}");
+        }
+    }
+
+    #[test]
+    fn a_key_that_several_draw_from_is_named_once() {
+        let quota = Quota::per_second(1);
+        let (one, other) = ([KeyPart::Custom("a")], [KeyPart::Custom("b")]);
+        let ask = |parts: &[KeyPart<'_>]| {
+            let charges = [Charge::new(LimitKey::new("x", parts), &quota)];
+            Ask::new(counts(&Draw::new(&charges), "p:").unwrap(), What::Take, (1, 1), None)
+        };
+        let asks = [ask(&one), ask(&other), ask(&one)];
+        let [call] = &calls(&asks, false)[..] else { panic!("one call") };
+        let command = call.command("EVALSHA", "hash", &asks, 0);
+        let packed = String::from_utf8(command.get_packed_command()).unwrap();
+        assert_eq!(packed.matches("custom=").count(), 2, "{packed}");
+        let slots = calls(&asks, true);
+        assert_eq!(slots.iter().map(|call| call.asks.clone()).collect::<Vec<_>>(), [vec![0, 2], vec![1]]);
+    }
+
+    #[test]
+    fn one_count_twice_is_refused() {
+        let quota = Quota::per_second(1);
+        let charges = [Charge::new(LimitKey::new("x", &[]), &quota); 2];
+        assert_eq!(counts(&Draw::new(&charges), "p:"), Err(1));
+    }
+}

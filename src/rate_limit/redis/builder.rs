@@ -1,0 +1,190 @@
+use std::{
+    fmt,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use super::{
+    Inner, Leases, RedisLimits, connect::Target, leases::Table, line::Shared, name::valid_prefix, state::Tally,
+};
+use crate::{
+    error::ConfigError,
+    rate_limit::{MemoryLimits, gcra::JUMP},
+    secret::Secret,
+};
+
+/// What decides while Redis is away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum WhenAway {
+    /// This process, by counts of its own in memory, with this share of each quota: its part among the processes, or more. A
+    /// request that costs more than the share of the burst passes as long as the quota's own burst has room for it.
+    InProcess {
+        /// Hundredths of the quota, 1 to 100.
+        percent: u32,
+    },
+    /// Nobody: the store fails, and the limiter refuses with `503`, or
+    /// [admits](crate::rate_limit::OnStoreError::Admit) if it was told to.
+    Fail,
+}
+
+impl Default for WhenAway {
+    fn default() -> Self {
+        Self::InProcess { percent: 50 }
+    }
+}
+
+/// Configures [`RedisLimits`].
+///
+/// | setting | default |
+/// |---|---|
+/// | key prefix | `portcullis:` |
+/// | time-out | 50 ms |
+/// | when Redis is away | in process, with 50 % of each quota |
+/// | leases | none: every decision asks |
+/// | clock | the server's |
+#[must_use]
+pub struct RedisLimitsBuilder {
+    address: Secret,
+    login: Option<(Option<String>, Secret)>,
+    roots: Option<Vec<u8>>,
+    prefix: String,
+    timeout: Duration,
+    when_away: WhenAway,
+    capacity: usize,
+    leases: Option<Leases>,
+    in_cluster: bool,
+    callers_time: bool,
+}
+
+impl RedisLimitsBuilder {
+    pub(super) fn new(address: &str) -> Self {
+        Self {
+            address: Secret::from(address.to_owned()),
+            login: None,
+            roots: None,
+            prefix: "portcullis:".into(),
+            timeout: Duration::from_millis(50),
+            when_away: WhenAway::default(),
+            capacity: MemoryLimits::DEFAULT_CAPACITY,
+            leases: None,
+            in_cluster: false,
+            callers_time: false,
+        }
+    }
+
+    /// Logs in with this password, and this name if it is not the default user. One that stands in the address is not
+    /// looked at then.
+    pub fn login(mut self, user: Option<&str>, password: impl Into<Secret>) -> Self {
+        self.login = Some((user.map(str::to_owned), password.into()));
+        self
+    }
+
+    /// Trusts these certificate authorities and no other, for a `rediss://` address: PEM, one or several. Without it, those
+    /// of the system.
+    pub fn roots(mut self, pem: impl Into<Vec<u8>>) -> Self {
+        self.roots = Some(pem.into());
+        self
+    }
+
+    /// Begins every key with this, so that several services may use one server.
+    pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
+        self.prefix = prefix.into();
+        self
+    }
+
+    /// How long a decision waits. Longer than this, Redis is away.
+    pub const fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// Says what decides while Redis is away.
+    pub const fn when_away(mut self, choice: WhenAway) -> Self {
+        self.when_away = choice;
+        self
+    }
+
+    /// How many keys in debt there is room for in this process while Redis is away; see
+    /// [`MemoryLimits::with_capacity`].
+    pub const fn capacity(mut self, counts: usize) -> Self {
+        self.capacity = counts;
+        self
+    }
+
+    /// Takes slices of large quotas ahead. See [`Leases`] for what that costs in exactness.
+    pub const fn leases(mut self, leases: Leases) -> Self {
+        self.leases = Some(leases);
+        self
+    }
+
+    /// Sends one call for each hash tag, because a node of a Redis Cluster takes no keys of different slots in one. The
+    /// address is that of one node or of a proxy: redirections to other nodes are not followed, and are an error of the store.
+    pub const fn in_cluster(mut self) -> Self {
+        self.in_cluster = true;
+        self
+    }
+
+    /// Goes by the wall clock of the process that asks, in place of the server's. The clocks of all of them must agree, and
+    /// better than to a minute: a clock that is ahead uses up what others have not got yet. For tests, mostly.
+    pub const fn callers_time(mut self) -> Self {
+        self.callers_time = true;
+        self
+    }
+
+    /// Checks the settings. Nothing is connected yet: the first decision does.
+    ///
+    /// # Errors
+    /// [`ConfigError`] if the address is none, the prefix is not 1 to 64 visible ASCII characters without braces, the time-out
+    /// is not 1 ms to 10 s, the share is not 1 to 100, the capacity is out of its bounds, or the certificate authorities
+    /// cannot be read.
+    pub fn build(self) -> Result<RedisLimits, ConfigError> {
+        valid_prefix(&self.prefix)?;
+        if self.timeout < Duration::from_millis(1) || self.timeout > Duration::from_secs(10) {
+            return Err(ConfigError::new("time-out", format!("{:?}", self.timeout), "is not 1 ms to 10 s"));
+        }
+        if let WhenAway::InProcess { percent } = self.when_away
+            && !(1..=100).contains(&percent)
+        {
+            return Err(ConfigError::new("share while Redis is away", format!("{percent} %"), "is not 1 to 100 %"));
+        }
+        let mut target = Target::new(self.address.expose_str().unwrap_or_default(), self.roots.as_deref())?;
+        if let Some((user, password)) = self.login {
+            let password = password.expose_str().ok_or_else(|| ConfigError::new("password", "bytes", "is no text"))?;
+            target.login = target.login.set_password(password);
+            if let Some(user) = user {
+                target.login = target.login.set_username(user);
+            }
+        }
+        let shared = Shared {
+            target,
+            timeout: self.timeout,
+            in_cluster: self.in_cluster,
+            // What another clock reads as paid, one that is behind by as much as is allowed does not.
+            outlives: if self.callers_time { Duration::from_nanos(JUMP) } else { Duration::ZERO },
+            leases: self.leases.map(Table::new),
+            tally: Tally::default(),
+        };
+        let inner = Inner {
+            shared: Arc::new(shared),
+            prefix: self.prefix,
+            callers_time: self.callers_time,
+            when_away: self.when_away,
+            memory: MemoryLimits::with_capacity(self.capacity)?,
+            orders: Mutex::default(),
+        };
+        Ok(RedisLimits { inner: Arc::new(inner) })
+    }
+}
+
+/// The address may hold a password.
+impl fmt::Debug for RedisLimitsBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisLimitsBuilder")
+            .field("prefix", &self.prefix)
+            .field("timeout", &self.timeout)
+            .field("when_away", &self.when_away)
+            .field("leases", &self.leases)
+            .finish_non_exhaustive()
+    }
+}

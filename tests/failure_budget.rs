@@ -1,0 +1,319 @@
+//! The budget for bad credentials: it bounds what a flood costs, and shuts nobody out whom the attacker merely names.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    unreachable_pub,
+    dead_code,
+    reason = "helpers of tests are shared and panic as tests do"
+)]
+
+mod support;
+
+#[path = "jwt/mint.rs"]
+mod mint;
+
+use std::{
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use http::{Request, Response, StatusCode};
+use mint::{AUDIENCE, CLAIMS, HEADER, ISSUER, claims_but, key, token};
+use portcullis::{
+    Clock, Connection, Instants, Rejection, RejectionKind, TlsVersion,
+    api_key::{ApiKeyAuthenticator, ApiKeyStore, Found, Lookup, MemoryKeyStore, NewApiKey},
+    authn::AuthnLayer,
+    guard::{authenticated, require},
+    jwt::{Algorithm, Issuer, JwtAuthenticator, KeySet},
+    rate_limit::{FailureBudget, Quota},
+    stack::Stack,
+};
+use support::{NOW, Probe, send};
+use tower::{Layer, Service};
+
+/// A clock that is moved by hand; clones share the hands.
+#[derive(Clone, Debug, Default)]
+struct Hands(Arc<AtomicU64>);
+
+impl Hands {
+    fn advance(&self, by: Duration) {
+        self.0.fetch_add(u64::try_from(by.as_nanos()).unwrap(), Ordering::SeqCst);
+    }
+}
+
+impl Clock for Hands {
+    fn now(&self) -> Instants {
+        let nanos = self.0.load(Ordering::SeqCst);
+        Instants::new(NOW * 1_000_000_000 + nanos, nanos)
+    }
+}
+
+fn jwt() -> JwtAuthenticator {
+    let key = || key(Algorithm::HS256);
+    let keys = KeySet::new([key(), key().with_id("k"), key().with_id("victims-key")]).unwrap();
+    let profile = Issuer::fixed(ISSUER, keys).access_tokens(AUDIENCE).algorithms([Algorithm::HS256]);
+    JwtAuthenticator::builder().issuer(profile).leeway(Duration::ZERO).build().unwrap()
+}
+
+/// Of this key id, or of none.
+fn header(kid: &str) -> String {
+    if kid.is_empty() {
+        return HEADER.replace("ES256", "HS256");
+    }
+    HEADER.replace("ES256", "HS256").replace('}', &format!(r#","kid":"{kid}"}}"#))
+}
+
+/// A good token of this subject.
+fn good(subject: &str) -> String {
+    let header = HEADER.replace("ES256", "HS256");
+    token(Algorithm::HS256, &header, &claims_but("sub", &format!("\"{subject}\"")))
+}
+
+/// A forged one: the signature is of another text.
+fn forged(number: usize, kid: &str) -> String {
+    let token = token(Algorithm::HS256, &header(kid), &claims_but("jti", &format!("\"{number}\"")));
+    let other = good("somebody");
+    format!("{}.{}", token.rsplit_once('.').unwrap().0, other.rsplit_once('.').unwrap().1)
+}
+
+fn from(address: &str, token: &str) -> Request<()> {
+    let mut request = Request::get("/orders").header("authorization", format!("Bearer {token}")).body(()).unwrap();
+    let peer = (address.parse::<IpAddr>().unwrap(), 52_100).into();
+    request.extensions_mut().insert(Connection::tls(peer, TlsVersion::Tls13));
+    request
+}
+
+fn guarded(
+    budget: &FailureBudget,
+    clock: &Hands,
+) -> impl Service<Request<()>, Response = Response<http_body_util::Full<bytes::Bytes>>, Error = std::convert::Infallible>
++ Clone {
+    Stack::builder()
+        .clock(clock.clone())
+        .dangerous_plain_http()
+        .authenticate(jwt())
+        .failure_budget(budget.clone())
+        .fallback(require(authenticated()))
+        .build()
+        .unwrap()
+        .protect(Probe::default())
+}
+
+const NAT: &str = "198.51.100.7";
+
+#[tokio::test]
+async fn a_flood_behind_the_same_address_refuses_no_token_that_is_known() {
+    let (budget, clock) = (FailureBudget::new(), Hands::default());
+    let service = guarded(&budget, &clock);
+    let neighbour = good("neighbour");
+    assert_eq!(send(&service, from(NAT, &neighbour)).await.status(), StatusCode::OK);
+
+    // A thousand bad tokens a second, for three seconds; the neighbour asks a hundred times a second.
+    let (mut checked, mut spared) = (0, 0);
+    for number in 0..3_000 {
+        clock.advance(Duration::from_millis(1));
+        match send(&service, from(NAT, &forged(number, "k"))).await.status().as_u16() {
+            401 => checked += 1,
+            429 => spared += 1,
+            other => panic!("{other}"),
+        }
+        if number % 10 == 0 {
+            assert_eq!(send(&service, from(NAT, &neighbour)).await.status(), StatusCode::OK, "request {number}");
+        }
+    }
+    // 20 at once and one a second for one key id of one source.
+    assert!((22..=24).contains(&checked), "{checked} signatures were checked");
+    assert_eq!(spared, 3_000 - checked);
+    assert_eq!(budget.counts(), (checked, spared));
+
+    // Somewhere else nobody notices.
+    assert_eq!(send(&service, from("192.0.2.1", &good("elsewhere"))).await.status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn while_it_is_empty_unknown_credentials_of_that_source_wait() {
+    let clock = Hands::default();
+    let budget = FailureBudget::new().per_source(Quota::per_minute(6).burst(3)).unwrap();
+    let service = guarded(&budget, &clock);
+    for number in 0..3 {
+        let refused = send(&service, from(NAT, &forged(number, ""))).await;
+        assert_eq!(refused.status(), StatusCode::UNAUTHORIZED);
+        assert!(refused.headers().contains_key("www-authenticate"));
+    }
+    for token in [good("new"), forged(9, "k")] {
+        let refused = send(&service, from(NAT, &token)).await;
+        assert_eq!(refused.status(), StatusCode::TOO_MANY_REQUESTS);
+        assert_eq!(refused.headers()["retry-after"], "10");
+        assert!(!refused.headers().contains_key("www-authenticate"), "the credential was not looked at");
+        assert!(!refused.headers().contains_key("ratelimit"), "it is no quota of anybody's");
+    }
+    clock.advance(Duration::from_secs(9));
+    assert_eq!(send(&service, from(NAT, &good("new"))).await.status(), StatusCode::TOO_MANY_REQUESTS);
+    clock.advance(Duration::from_secs(1));
+    let token = good("new");
+    assert_eq!(send(&service, from(NAT, &token)).await.status(), StatusCode::OK, "what is good takes nothing");
+    assert_eq!(send(&service, from(NAT, &good("newer"))).await.status(), StatusCode::OK);
+    assert_eq!(send(&service, from(NAT, &forged(10, "k"))).await.status(), StatusCode::UNAUTHORIZED);
+    assert_eq!(send(&service, from(NAT, &good("newest"))).await.status(), StatusCode::TOO_MANY_REQUESTS);
+    assert_eq!(send(&service, from(NAT, &token)).await.status(), StatusCode::OK, "it is known by now");
+}
+
+#[tokio::test]
+async fn a_victim_that_is_only_named_is_not_shut_out() {
+    let clock = Hands::default();
+    let budget = FailureBudget::new().per_key(Quota::per_minute(6).burst(3)).unwrap();
+    let service = guarded(&budget, &clock);
+    // Forged tokens of the victim's subject and of its key id, from an address of the attacker's.
+    for number in 0..1_000 {
+        send(&service, from("203.0.113.66", &forged(number, "victims-key"))).await;
+    }
+    let header = header("victims-key");
+    let claims = claims_but("sub", "\"alice\"");
+    let token = token(Algorithm::HS256, &header, &claims);
+    assert_eq!(send(&service, from(NAT, &token)).await.status(), StatusCode::OK, "nothing is counted elsewhere");
+    assert_eq!(send(&service, from(NAT, &good("alice"))).await.status(), StatusCode::OK);
+
+    // At the attacker's address, another key id is not touched before the source's budget is used up.
+    assert_eq!(send(&service, from("203.0.113.66", &good("other"))).await.status(), StatusCode::OK);
+    assert_eq!(
+        send(&service, from("203.0.113.66", &forged(1, "victims-key"))).await.status(),
+        StatusCode::TOO_MANY_REQUESTS
+    );
+}
+
+#[tokio::test]
+async fn what_costs_nothing_does_not_count() {
+    let clock = Hands::default();
+    let budget = FailureBudget::new().per_source(Quota::per_hour(1)).unwrap();
+    let service = guarded(&budget, &clock);
+    let header = HEADER.replace("ES256", "HS256");
+    let token = |claims: &str| token(Algorithm::HS256, &header, claims);
+    let expired = token(&claims_but("exp", "1700000100"));
+    let stranger = token(&claims_but("iss", "\"https://evil.example\""));
+    let others = token(&claims_but("aud", "\"other-api\""));
+    let unknown = forged(1, "no-such-key");
+    for bad in [
+        unknown.as_str(),
+        &expired,
+        &stranger,
+        &others,
+        "a.b.c",
+        "....",
+        &CLAIMS.replace(['{', '}', '"', ',', ':'], "."),
+    ] {
+        for _ in 0..50 {
+            let status = send(&service, from(NAT, bad)).await.status();
+            assert!([StatusCode::UNAUTHORIZED, StatusCode::BAD_REQUEST].contains(&status), "{bad}: {status}");
+        }
+    }
+    assert_eq!(budget.counts(), (0, 0));
+    assert_eq!(send(&service, from(NAT, &good("alice"))).await.status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn networks_of_ipv6_share_a_budget_and_their_site_has_one_around_it() {
+    let clock = Hands::default();
+    let budget = FailureBudget::new().per_source(Quota::per_hour(2)).unwrap();
+    let service = guarded(&budget, &clock);
+    let mut checked = 0;
+    for number in 0..200 {
+        let address = format!("2001:db8:1:{:x}::{number:x}", number / 4);
+        if send(&service, from(&address, &forged(number, ""))).await.status() == 401 {
+            checked += 1;
+        }
+    }
+    assert_eq!(checked, 32, "two for each /64, and sixteen times two for their /48");
+    assert_eq!(send(&service, from("2001:db8:2::1", &good("alice"))).await.status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn without_an_address_nobody_is_counted() {
+    let clock = Hands::default();
+    let budget = FailureBudget::new().per_source(Quota::per_hour(1)).unwrap();
+    let service = guarded(&budget, &clock);
+    for number in 0..10 {
+        let mut request = from(NAT, &forged(number, "k"));
+        request.extensions_mut().insert(Connection::unaddressed());
+        assert_eq!(send(&service, request).await.status(), StatusCode::UNAUTHORIZED);
+    }
+}
+
+/// A store of API keys that has to be waited for, and counts how often.
+#[derive(Debug)]
+struct Remote {
+    keys: Arc<MemoryKeyStore>,
+    asked: Arc<AtomicU64>,
+}
+
+#[async_trait]
+impl ApiKeyStore for Remote {
+    async fn find(&self, lookup: Lookup) -> Found {
+        self.asked.fetch_add(1, Ordering::SeqCst);
+        tokio::task::yield_now().await;
+        self.keys.find(lookup).await
+    }
+}
+
+fn with_key(address: &str, key: &str) -> Request<()> {
+    let mut request = from(address, "x");
+    request.headers_mut().remove("authorization");
+    request.headers_mut().insert("x-api-key", key.parse().unwrap());
+    request
+}
+
+#[tokio::test]
+async fn look_ups_of_api_keys_draw_on_it() {
+    let at = Hands::default().now();
+    let (keys, asked) = (Arc::new(MemoryKeyStore::new()), Arc::new(AtomicU64::new(0)));
+    let issue = async |subject: &str| {
+        let (shown, _) = NewApiKey::for_subject(subject).issue(&keys, at).await.unwrap();
+        shown.expose().to_owned()
+    };
+    let good = issue("billing").await;
+    // Two years ago, for one.
+    let long_ago = Instants::new((NOW - 2 * 366 * 86_400) * 1_000_000_000, 0);
+    let (ended, _) = NewApiKey::for_subject("old").issue(&keys, long_ago).await.unwrap();
+    let others = Arc::new(MemoryKeyStore::new());
+    let budget = FailureBudget::new().per_source(Quota::per_hour(5)).unwrap();
+    let remote = Remote { keys: Arc::clone(&keys), asked: Arc::clone(&asked) };
+    let layer = AuthnLayer::new(ApiKeyAuthenticator::new(remote)).dangerous_plain_http();
+    let service = layer.with_failure_budget(budget.clone()).layer(Probe::default());
+
+    for _ in 0..20 {
+        assert_eq!(send(&service, with_key(NAT, ended.expose())).await.status(), StatusCode::UNAUTHORIZED);
+        assert_eq!(send(&service, with_key(NAT, &good)).await.status(), StatusCode::OK);
+    }
+    assert_eq!(budget.counts(), (0, 0), "what ended is nobody's attack");
+    let before = asked.load(Ordering::SeqCst);
+    for number in 0..50 {
+        let (unknown, _) = NewApiKey::for_subject("x").issue(&others, at).await.unwrap();
+        let expected = if number < 5 { StatusCode::UNAUTHORIZED } else { StatusCode::TOO_MANY_REQUESTS };
+        let response = send(&service, with_key(NAT, unknown.expose())).await;
+        assert_eq!(response.status(), expected, "{number}");
+        let rejection = response.extensions().get::<Rejection>().unwrap();
+        let expected = if number < 5 { RejectionKind::InvalidCredential } else { RejectionKind::RateLimited };
+        assert_eq!(rejection.kind(), expected);
+    }
+    assert_eq!(asked.load(Ordering::SeqCst) - before, 5, "the store was asked five times");
+    assert_eq!(send(&service, with_key("192.0.2.1", &good)).await.status(), StatusCode::OK);
+
+    // A store in memory has nothing to spare.
+    let layer = AuthnLayer::new(ApiKeyAuthenticator::new(keys)).dangerous_plain_http();
+    let service = layer.with_failure_budget(budget).layer(Probe::default());
+    assert_eq!(send(&service, with_key(NAT, &good)).await.status(), StatusCode::OK);
+}
+
+#[test]
+fn bad_settings_are_named() {
+    assert!(FailureBudget::new().per_source(Quota::per_hour(0)).is_err());
+    assert!(FailureBudget::new().per_key(Quota::per_hour(1).burst(0)).is_err());
+    assert!(FailureBudget::default().with_capacity(0).is_err());
+    let nobody = Stack::builder().failure_budget(FailureBudget::new()).fallback(portcullis::guard::public()).build();
+    assert!(nobody.unwrap_err().to_string().starts_with("failure_budget: "));
+}

@@ -1,0 +1,148 @@
+//! Refusals of gRPC calls, read by tonic.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "test code")]
+
+mod support;
+
+use std::time::Duration;
+
+use http::{Request, Response, StatusCode};
+use http_body::Body;
+use portcullis::{
+    Connection, Rejection, RejectionKind, TlsVersion,
+    guard::{authenticated, public, require, scope},
+    problem::ProblemLayer,
+    rate_limit::{ConcurrencyLayer, LimitBy, OnStoreError, Quota, RateLimitLayer},
+    stack::Stack,
+    tls::TlsLayer,
+};
+use support::{Probe, Still, send, test_scheme, with};
+use tonic::{Code, Status};
+use tonic_types::StatusExt;
+use tower::{Layer, service_fn};
+
+type Answer = Response<http_body_util::Full<bytes::Bytes>>;
+
+fn call(path: &str) -> Request<()> {
+    let mut request = Request::post(path).header("content-type", "application/grpc+proto").body(()).unwrap();
+    let peer = "198.51.100.7:52100".parse().unwrap();
+    request.extensions_mut().insert(Connection::tls(peer, TlsVersion::Tls13));
+    request
+}
+
+/// What a client makes of it; the answer is one of the shape that gRPC demands.
+fn status(answer: &Answer) -> Status {
+    assert_eq!(answer.status(), StatusCode::OK);
+    assert_eq!(answer.headers()["content-type"], "application/grpc");
+    assert!(!answer.headers().contains_key("content-length"));
+    assert!(answer.body().is_end_stream(), "the head is all");
+    Status::from_header_map(answer.headers()).expect("a grpc-status")
+}
+
+#[tokio::test]
+async fn a_limited_call_is_told_when_to_come_back() {
+    let app = Stack::builder()
+        .clock(Still)
+        .dangerous_plain_http()
+        .limit_clients(Quota::per_hour(60).burst(1))
+        .fallback(public())
+        .build()
+        .unwrap()
+        .protect(Probe::default());
+    assert_eq!(send(&app, call("/orders.Orders/List")).await.status(), StatusCode::OK);
+    let answer = send(&app, call("/orders.Orders/List")).await;
+    let told = status(&answer);
+    assert_eq!((told.code(), told.message()), (Code::ResourceExhausted, "Too many requests; try again later."));
+    let retry = told.get_details_retry_info().expect("a RetryInfo");
+    assert_eq!(retry.retry_delay, Some(Duration::from_secs(60)));
+    assert_eq!(answer.headers()["grpc-retry-pushback-ms"], "60000");
+    assert_eq!(answer.headers()["ratelimit"], r#""client";r=0;t=60"#, "as metadata");
+
+    // Another client of the same service is answered as ever.
+    let mut rest = call("/orders");
+    rest.headers_mut().insert("content-type", "application/json".parse().unwrap());
+    let answer = send(&app, rest).await;
+    assert_eq!(answer.status(), StatusCode::TOO_MANY_REQUESTS);
+    assert_eq!(answer.headers()["content-type"], "application/problem+json");
+    assert!(!answer.headers().contains_key("grpc-status"));
+}
+
+#[tokio::test]
+async fn waiting_that_does_not_help_is_told_as_well() {
+    let limit = RateLimitLayer::per(LimitBy::route(), Quota::per_hour(1)).unwrap().with_cost(2).unwrap();
+    let app = ProblemLayer::new().layer(limit.layer(Probe::default()));
+    let answer = send(&app, call("/a.B/C")).await;
+    let told = status(&answer);
+    assert_eq!(told.code(), Code::ResourceExhausted);
+    assert_eq!(answer.headers()["grpc-retry-pushback-ms"], "-1", "do not try again");
+    assert!(told.get_details_retry_info().is_none());
+}
+
+#[tokio::test]
+async fn one_call_too_many_at_the_same_time() {
+    let busy = ConcurrencyLayer::per(LimitBy::route(), 1).unwrap();
+    let held = busy.layer(service_fn(async |_: Request<()>| std::future::pending().await));
+    let mut waiting = Box::pin(async {
+        let _: Result<Answer, std::convert::Infallible> = tower::ServiceExt::oneshot(held, call("/a.B/C")).await;
+    });
+    assert!(
+        std::future::Future::poll(waiting.as_mut(), &mut std::task::Context::from_waker(std::task::Waker::noop()))
+            .is_pending()
+    );
+    let app = ProblemLayer::new().layer(busy.layer(Probe::default()));
+    let told = status(&send(&app, call("/a.B/C")).await);
+    assert_eq!(told.code(), Code::ResourceExhausted);
+    assert_eq!(told.get_details_retry_info().unwrap().retry_delay, Some(Duration::from_secs(1)));
+}
+
+#[tokio::test]
+async fn every_refusal_has_a_status() {
+    for (kind, code) in [
+        (RejectionKind::InvalidRequest, Code::InvalidArgument),
+        (RejectionKind::Unauthenticated, Code::Unauthenticated),
+        (RejectionKind::InvalidCredential, Code::Unauthenticated),
+        (RejectionKind::InsufficientAuthentication, Code::Unauthenticated),
+        (RejectionKind::Forbidden, Code::PermissionDenied),
+        (RejectionKind::InsufficientScope, Code::PermissionDenied),
+        (RejectionKind::NotFound, Code::Unimplemented),
+        (RejectionKind::PlainHttp, Code::FailedPrecondition),
+        (RejectionKind::Redirect, Code::FailedPrecondition),
+        (RejectionKind::Misdirected, Code::FailedPrecondition),
+        (RejectionKind::TooEarly, Code::Unavailable),
+        (RejectionKind::RateLimited, Code::ResourceExhausted),
+        (RejectionKind::Misconfigured, Code::Internal),
+        (RejectionKind::Unavailable, Code::Unavailable),
+    ] {
+        let refuse = service_fn(move |_: Request<()>| {
+            let rejection = Rejection::new(kind, "kid 4711 unknown");
+            std::future::ready(Ok::<Answer, std::convert::Infallible>(rejection.to_response()))
+        });
+        let answer = send(&ProblemLayer::new().layer(refuse), call("/a.B/C")).await;
+        let told = status(&answer);
+        assert_eq!((told.code(), told.message()), (code, kind.detail()));
+        assert!(!format!("{:?}", answer.headers()).contains("4711"));
+    }
+}
+
+#[tokio::test]
+async fn the_stack_refuses_calls_in_their_own_way() {
+    let ledger = scope("ledger").unwrap();
+    let app = Stack::builder()
+        .tls(TlsLayer::require())
+        .authenticate(test_scheme())
+        .limit(RateLimitLayer::per_principal(Quota::per_hour(9)).unwrap().on_store_error(OnStoreError::Refuse))
+        .route("POST /a.B/Read", require(authenticated()))
+        .route("POST /a.B/Ask", require(ledger))
+        .build()
+        .unwrap()
+        .protect(Probe::default());
+    let anonymous = send(&app, call("/a.B/Read")).await;
+    assert_eq!(status(&anonymous).code(), Code::Unauthenticated);
+    assert!(anonymous.headers().contains_key("www-authenticate"), "metadata, like the rest");
+    for (path, code) in [("/a.B/Ask", Code::PermissionDenied), ("/a.B/Other", Code::PermissionDenied)] {
+        let answer = send(&app, with(call(path), "authorization", "Test alice")).await;
+        assert_eq!(status(&answer).code(), code, "{path}");
+    }
+    let answer = send(&app, with(call("/a.B/Read"), "authorization", "Test alice")).await;
+    assert!(!answer.headers().contains_key("grpc-status"), "what passes is the service's own");
+}

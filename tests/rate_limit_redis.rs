@@ -1,0 +1,304 @@
+//! Limits in Redis: the contract, other processes, leases, and what goes wrong. Each test has a server of its own.
+
+#![cfg(unix)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "test code")]
+
+#[path = "rate_limit_redis/away.rs"]
+mod away;
+#[path = "support/certs.rs"]
+#[allow(dead_code, unreachable_pub, reason = "a part of it is used here")]
+mod certs;
+#[path = "rate_limit_redis/leases.rs"]
+mod leases;
+#[path = "support/redis.rs"]
+mod redis;
+
+use std::{num::NonZeroU32, sync::Arc, time::Duration};
+
+use portcullis::{
+    Clock, Instants, Now, Secret, StoreError, StoreErrorKind, SystemClock,
+    conformance::rate_limit_store,
+    rate_limit::{Charge, Draw, KeyPart, LimitKey, Quota, RateLimitStore, RedisLimits, RedisState, Taken, WhenAway},
+};
+use redis::Server;
+use tokio::time::Instant;
+
+const DAY: u64 = 86_400_000_000_000;
+const NOW: Instants = Instants::new(1_800_000_000_000_000_000, DAY);
+
+/// Waits until it is so. Whoever waits in vain fails after half a minute.
+async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !is_so() {
+        assert!(start.elapsed() < Duration::from_secs(30), "in vain: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// A busy machine is no reason to decide without Redis, where a test is not about that.
+const PATIENT: Duration = Duration::from_secs(10);
+
+fn store(server: &Server) -> RedisLimits {
+    RedisLimits::builder(&server.address()).timeout(PATIENT).when_away(WhenAway::Fail).build().unwrap()
+}
+
+/// Takes as a layer does.
+async fn draw(store: &RedisLimits, draw: &Draw<'_>) -> Result<Taken, StoreError> {
+    let at = SystemClock::new().now();
+    match store.take_now(draw, at) {
+        Now::Known(answer) => answer,
+        Now::Wait => store.take(draw, at).await,
+    }
+}
+
+async fn take(store: &RedisLimits, name: &str, quotas: &[Quota], cost: u32) -> Result<Taken, StoreError> {
+    let parts = [KeyPart::Custom(name)];
+    let charges: Vec<Charge<'_>> =
+        quotas.iter().map(|quota| Charge::new(LimitKey::new("test", &parts), quota)).collect();
+    draw(store, &Draw::new(&charges).with_cost(NonZeroU32::new(cost).unwrap())).await
+}
+
+async fn granted(store: &RedisLimits, name: &str, quota: &Quota) -> bool {
+    take(store, name, std::slice::from_ref(quota), 1).await.unwrap().is_granted()
+}
+
+#[tokio::test]
+#[ignore = "needs Redis; tests/run installs it"]
+async fn the_store_keeps_its_contract() {
+    let server = Server::start();
+    let builder = || RedisLimits::builder(&server.address()).timeout(PATIENT).callers_time();
+    rate_limit_store(&builder().build().unwrap(), NOW).await;
+    rate_limit_store(&builder().prefix("cluster:").in_cluster().build().unwrap(), NOW).await;
+    let long_ago = Instants::new(1_000_000_000_000_000_000, 0);
+    rate_limit_store(&Arc::new(builder().prefix("earlier:").build().unwrap()), long_ago).await;
+}
+
+#[test]
+#[ignore = "needs Redis; tests/run installs it"]
+fn processes_share_a_quota() {
+    let server = Server::start();
+    let quotas = [Quota::per_day(1_000), Quota::per_day(2_000).named("other")];
+    // Each with a runtime and a connection of its own, as processes are.
+    let counted = std::thread::scope(|scope| {
+        let process = || {
+            let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+            runtime.block_on(async {
+                let store = store(&server);
+                let tasks: Vec<_> = (0..32)
+                    .map(|_| {
+                        let (store, quotas) = (store.clone(), quotas.clone());
+                        tokio::spawn(async move {
+                            let mut granted = 0;
+                            for _ in 0..50 {
+                                granted += u32::from(take(&store, "alice", &quotas, 1).await.unwrap().is_granted());
+                            }
+                            granted
+                        })
+                    })
+                    .collect();
+                let mut granted = 0;
+                for task in tasks {
+                    granted += task.await.unwrap();
+                }
+                (granted, store.counts())
+            })
+        };
+        let threads = [scope.spawn(process), scope.spawn(process)];
+        threads.map(|thread| thread.join().unwrap())
+    });
+    assert_eq!(counted.iter().map(|(granted, _)| granted).sum::<u32>(), 1_000, "of 3 200 that were asked for");
+    for (_, counts) in counted {
+        assert_eq!((counts.asked, counts.in_process, counts.connections), (1_600, 0, 1));
+        assert!(counts.calls * 4 < counts.asked, "decisions that wait together share a call: {counts:?}");
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let left = runtime.block_on(take(&store(&server), "alice", &quotas[1..], 1)).unwrap();
+    assert_eq!(left.remaining(), 999, "what one quota refused was taken from no other");
+}
+
+#[tokio::test]
+#[ignore = "needs Redis; tests/run installs it"]
+async fn the_servers_clock_counts_and_keys_live_as_long_as_their_debt() {
+    let server = Server::start();
+    let store = store(&server);
+    let quota = Quota::per_second(10).burst(2);
+    // The clock that is passed is a year ahead, then a year behind: nobody looks at it.
+    let parts = [KeyPart::Custom("a")];
+    let charges = [Charge::new(LimitKey::new("test", &parts), &quota)];
+    let mut granted = 0;
+    for year in [0, 1, 2, 0] {
+        let at = Instants::new(NOW.unix_nanos() + year * 365 * DAY, year * 365 * DAY);
+        granted += u32::from(store.take(&Draw::new(&charges), at).await.unwrap().is_granted());
+    }
+    assert!((2..=4).contains(&granted), "{granted} of a burst of two, and a tenth of a second each more");
+    assert_eq!(server.keys().len(), 1);
+    assert!(server.keys()[0].starts_with("portcullis:{"));
+    until("a key is gone with its debt", || server.keys().is_empty()).await;
+}
+
+#[tokio::test]
+#[ignore = "needs Redis; tests/run installs it"]
+async fn scripts_that_were_flushed_are_sent_again() {
+    let server = Server::start();
+    let store = store(&server);
+    let quota = Quota::per_day(3);
+    for flush in [false, true, true] {
+        if flush {
+            assert_eq!(server.say("SCRIPT FLUSH"), "+OK\r\n");
+        }
+        assert!(granted(&store, "a", &quota).await);
+    }
+    assert!(!granted(&store, "a", &quota).await);
+    assert_eq!((store.counts().failures, store.counts().corrupt), (0, 0));
+}
+
+#[tokio::test]
+#[ignore = "needs Redis; tests/run installs it"]
+async fn keys_that_hold_something_else_are_an_error_and_are_left_alone() {
+    let server = Server::start();
+    let store = store(&server);
+    let quota = Quota::per_day(10);
+    assert!(granted(&store, "a", &quota).await);
+    let key = server.keys()[0].clone();
+    for (command, kind) in [
+        (format!("LPUSH {key} 1"), "+list\r\n"),
+        (format!("HSET {key} 1 1"), "+hash\r\n"),
+        (format!("SET {key} text"), "+string\r\n"),
+        (format!("SET {key} nan"), "+string\r\n"),
+        (format!("SET {key} inf"), "+string\r\n"),
+        (format!("SET {key} -5"), "+string\r\n"),
+        (format!("SET {key} 9007199254740993"), "+string\r\n"),
+    ] {
+        server.say(&format!("DEL {key}"));
+        server.say(&command);
+        let before = store.counts().corrupt;
+        // At the same time as one that is good.
+        let (bad, good) = tokio::join!(
+            take(&store, "a", std::slice::from_ref(&quota), 1),
+            take(&store, "b", std::slice::from_ref(&quota), 1)
+        );
+        assert_eq!(bad.unwrap_err().kind(), StoreErrorKind::Corrupt, "{command}");
+        assert!(good.unwrap().is_granted(), "{command}");
+        assert_eq!(server.say(&format!("TYPE {key}")), kind, "{command}");
+        assert_eq!((store.counts().corrupt, store.state()), (before + 1, RedisState::Up));
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs Redis; tests/run installs it"]
+async fn passwords() {
+    let server = Server::start_with(&["--requirepass", "correct-horse"]);
+    let quota = Quota::per_day(10);
+    let port = server.port();
+    let builder = |address: &str| RedisLimits::builder(address).timeout(PATIENT).when_away(WhenAway::Fail);
+    let plain = server.address();
+    let in_address = builder(&format!("redis://:correct-horse@127.0.0.1:{port}/3")).build().unwrap();
+    let apart = builder(&plain).login(None, Secret::from("correct-horse".to_owned())).build().unwrap();
+    for store in [&in_address, &apart] {
+        assert!(granted(store, "a", &quota).await);
+        let shown = format!("{store:?} {:?}", builder("redis://:correct-horse@a"));
+        assert!(!shown.contains("horse"), "{shown}");
+    }
+    let wrong = builder(&plain).login(Some("default"), Secret::from("wrong".to_owned())).build().unwrap();
+    for store in [wrong, builder(&plain).build().unwrap()] {
+        let refused = take(&store, "a", std::slice::from_ref(&quota), 1).await.unwrap_err();
+        assert_eq!((refused.kind(), store.state()), (StoreErrorKind::Unavailable, RedisState::Away));
+        assert_eq!(store.counts().connections, 0);
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs Redis; tests/run installs it"]
+async fn over_tls_and_over_a_socket() {
+    let quota = Quota::per_day(10);
+    let authority = certs::Authority::new("one");
+    let issued = authority.server(&["localhost"]);
+    let server = Server::start_with_tls(&issued.pem, &issued.key);
+    let address = format!("rediss://localhost:{}", server.port());
+    let builder = |address: &str| RedisLimits::builder(address).timeout(PATIENT).when_away(WhenAway::Fail);
+    let trusted = builder(&address).roots(authority.pem.clone()).build().unwrap();
+    assert!(granted(&trusted, "a", &quota).await);
+    let strangers = certs::Authority::new("other").pem;
+    let by_address = format!("rediss://127.0.0.1:{}", server.port());
+    for (address, roots) in [(&address, &strangers), (&by_address, &authority.pem)] {
+        let store = builder(address).roots(roots.clone()).build().unwrap();
+        assert!(take(&store, "a", std::slice::from_ref(&quota), 1).await.is_err(), "{address}");
+        assert_eq!(store.counts().connections, 0);
+    }
+
+    let server = Server::start();
+    let store = builder(&format!("redis+unix://{}", server.socket().display())).build().unwrap();
+    assert!(granted(&store, "a", &quota).await);
+}
+
+#[tokio::test]
+#[ignore = "needs Redis; tests/run installs it"]
+async fn a_node_of_a_cluster_decides_about_all_keys_of_a_decision() {
+    let server = Server::start_in_cluster();
+    assert_eq!(server.say("CLUSTER ADDSLOTSRANGE 0 16383"), "+OK\r\n");
+    tokio::time::timeout(Duration::from_secs(20), async {
+        while !server.say("CLUSTER INFO").contains("cluster_state:ok") {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await
+    .unwrap();
+    let store = RedisLimits::builder(&server.address()).timeout(PATIENT).in_cluster().build().unwrap();
+    let quotas = [Quota::per_day(10), Quota::per_day(20).named("other")];
+    let (narrow, wide) = (Quota::per_day(2), Quota::per_day(32));
+    let of_network = async |number: u16| {
+        let address = std::net::Ipv6Addr::new(0x2001, 0xdb8, number, 7, 0, 0, 0, 1).into();
+        let (inner, outer) = ([KeyPart::network(address)], [KeyPart::wide_network(address)]);
+        let charges = [
+            Charge::new(LimitKey::new("client", &inner), &narrow),
+            Charge::new(LimitKey::new("client", &outer), &wide),
+        ];
+        draw(&store, &Draw::new(&charges)).await.unwrap().is_granted()
+    };
+    for round in 0..3 {
+        // In different slots, at the same time.
+        let (one, other, third) = tokio::join!(of_network(1), of_network(2), take(&store, "a", &quotas, 1));
+        assert_eq!((one, other), (round < 2, round < 2));
+        assert!(third.unwrap().is_granted());
+    }
+    assert_eq!((store.counts().corrupt, store.counts().failures), (0, 0), "{:?}", store.counts());
+}
+
+#[tokio::test]
+#[ignore = "needs Redis; tests/run installs it"]
+async fn who_no_longer_waits_takes_nothing_more_and_disturbs_nobody() {
+    let server = Server::start();
+    let store = store(&server);
+    let quota = Quota::per_day(1_000);
+    for _ in 0..100 {
+        let given_up = tokio::time::timeout(Duration::ZERO, take(&store, "a", std::slice::from_ref(&quota), 1));
+        let _ = given_up.await;
+        assert!(granted(&store, "a", &quota).await);
+    }
+    assert_eq!(store.state(), RedisState::Up);
+}
+
+#[test]
+fn bad_settings_are_named() {
+    let error = |builder: portcullis::rate_limit::RedisLimitsBuilder| builder.build().unwrap_err().to_string();
+    let builder = || RedisLimits::builder("redis://127.0.0.1");
+    let leases = portcullis::rate_limit::Leases::new;
+    for (told, begins) in [
+        (error(RedisLimits::builder("secret")), "redis: the address is no redis://"),
+        (error(builder().prefix("a{b}")), "key prefix: \"a{b}\" is not 1 to 64"),
+        (error(builder().timeout(Duration::ZERO)), "time-out: 0ns is not 1 ms to 10 s"),
+        (error(builder().timeout(Duration::from_secs(11))), "time-out: 11s is not"),
+        (error(builder().when_away(WhenAway::InProcess { percent: 0 })), "share while Redis is away: 0 %"),
+        (error(builder().when_away(WhenAway::InProcess { percent: 101 })), "share while Redis is away: 101 %"),
+        (error(builder().capacity(0)), "capacity: 0"),
+        (error(builder().roots("x")), "redis: the address is not rediss://"),
+        (error(builder().login(None, Secret::new(vec![0xff]))), "password: bytes is no text"),
+        (leases().one_in(19).unwrap_err().to_string(), "slice: one in 19 is not"),
+        (leases().one_in(10_001).unwrap_err().to_string(), "slice: one in 10001 is not"),
+        (leases().held_for(Duration::from_millis(9)).unwrap_err().to_string(), "lease: 9ms is not held"),
+        (leases().held_for(Duration::from_secs(61)).unwrap_err().to_string(), "lease: 61s is not held"),
+    ] {
+        assert!(told.starts_with(begins), "{told}");
+    }
+    assert!(format!("{:?}", RedisLimits::new("redis://127.0.0.1").unwrap()).contains("state: Connecting"));
+}

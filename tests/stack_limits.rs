@@ -1,0 +1,155 @@
+//! Several limits on one side of authentication: each is asked once, in order, whether it answers at once or has to be waited for.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "test code")]
+
+mod support;
+
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use http::{Request, StatusCode};
+use portcullis::{
+    Connection, Instants, Now, StoreError, TlsVersion,
+    guard::{authenticated, public, require},
+    rate_limit::{Draw, LimitBy, MemoryLimits, Plans, Quota, RateLimitLayer, RateLimitStore, Taken},
+    stack::Stack,
+};
+use support::{Probe, Still, send, test_scheme, with};
+
+/// Counts in memory, writes down who is asked, and may have to be waited for.
+#[derive(Clone, Debug)]
+struct Watched {
+    waits: bool,
+    inner: Arc<MemoryLimits>,
+    asked: Arc<Mutex<Vec<String>>>,
+}
+
+impl Watched {
+    fn note(&self, draw: &Draw<'_>) {
+        self.asked.lock().unwrap().push(draw.charges()[0].key().scope().to_owned());
+    }
+}
+
+#[async_trait]
+impl RateLimitStore for Watched {
+    fn take_now(&self, draw: &Draw<'_>, at: Instants) -> Now<Result<Taken, StoreError>> {
+        if self.waits {
+            return Now::Wait;
+        }
+        self.note(draw);
+        self.inner.take_now(draw, at)
+    }
+
+    async fn take(&self, draw: &Draw<'_>, at: Instants) -> Result<Taken, StoreError> {
+        tokio::task::yield_now().await;
+        self.note(draw);
+        self.inner.take(draw, at).await
+    }
+}
+
+fn from(address: &str) -> Request<()> {
+    let mut request = Request::get("/orders").body(()).unwrap();
+    let peer = format!("{address}:52100").parse().unwrap();
+    request.extensions_mut().insert(Connection::tls(peer, TlsVersion::Tls13));
+    request
+}
+
+fn is(subject: &str) -> Request<()> {
+    with(from("198.51.100.7"), "authorization", &format!("Test {subject}"))
+}
+
+#[tokio::test]
+async fn each_is_asked_once_and_in_order_whichever_of_them_waits() {
+    for waits in 0..16_u8 {
+        let asked = Arc::<Mutex<Vec<String>>>::default();
+        let inner = Arc::new(MemoryLimits::new());
+        let limit = |number: u8, scope: &str, limit: Result<RateLimitLayer, _>| {
+            let store =
+                Watched { waits: waits >> number & 1 == 1, inner: Arc::clone(&inner), asked: Arc::clone(&asked) };
+            limit.unwrap().with_scope(scope.to_owned()).unwrap().with_store(store)
+        };
+        let hourly = |count, name: &'static str| Quota::per_hour(count).named(name);
+        let app = Stack::builder()
+            .clock(Still)
+            .dangerous_plain_http()
+            .limit(limit(0, "source", RateLimitLayer::per_client(hourly(9, "source"))))
+            .limit(limit(1, "route", RateLimitLayer::per(LimitBy::route(), hourly(8, "route"))))
+            .authenticate(test_scheme())
+            .limit(limit(2, "principal", RateLimitLayer::per_principal(hourly(4, "principal"))))
+            .limit(limit(3, "credential", RateLimitLayer::per(LimitBy::credential(), hourly(3, "credential"))))
+            .fallback(require(authenticated()))
+            .build()
+            .unwrap()
+            .protect(Probe::default());
+        for left in (0..3).rev() {
+            let response = send(&app, is("alice")).await;
+            assert_eq!(response.status(), StatusCode::OK, "{waits:04b}");
+            let fields: Vec<&str> =
+                response.headers().get_all("ratelimit").iter().map(|value| value.to_str().unwrap()).collect();
+            let names: Vec<&str> = fields.iter().map(|field| field.split(';').next().unwrap()).collect();
+            assert_eq!(names, [r#""credential""#, r#""principal""#, r#""route""#, r#""source""#], "{waits:04b}");
+            assert!(fields[0].contains(&format!("r={left}")), "{fields:?}");
+            let asked = std::mem::take(&mut *asked.lock().unwrap());
+            assert_eq!(asked, ["source", "route", "principal", "credential"], "{waits:04b}");
+        }
+        let refused = send(&app, is("alice")).await;
+        assert_eq!(refused.status(), StatusCode::TOO_MANY_REQUESTS, "{waits:04b}");
+        let told: Vec<_> = refused.headers().get_all("ratelimit").iter().collect();
+        assert!(told.iter().any(|field| field.to_str().unwrap().starts_with(r#""credential";r=0"#)), "{told:?}");
+        // The limit before has taken, and refuses now before the last one is asked.
+        asked.lock().unwrap().clear();
+        assert_eq!(send(&app, is("alice")).await.status(), StatusCode::TOO_MANY_REQUESTS);
+        assert_eq!(*asked.lock().unwrap(), ["source", "route", "principal"], "{waits:04b}");
+        // Others are not touched, but for what all share.
+        assert_eq!(send(&app, is("bob")).await.status(), StatusCode::OK);
+    }
+}
+
+#[tokio::test]
+async fn a_limit_that_does_not_apply_leaves_the_next_one_in_force() {
+    let tenants = RateLimitLayer::per(LimitBy::tenant(), Quota::per_hour(1)).unwrap();
+    let tenants = tenants.on_missing_key(portcullis::rate_limit::OnMissingKey::Pass).with_scope("tenant").unwrap();
+    let app = Stack::builder()
+        .clock(Still)
+        .dangerous_plain_http()
+        .authenticate(test_scheme())
+        .limit(tenants)
+        .limit_principals(Quota::per_hour(2))
+        .route("GET /orders", public())
+        .build()
+        .unwrap()
+        .protect(Probe::default());
+    for status in [200, 200, 429] {
+        assert_eq!(send(&app, is("alice")).await.status(), status);
+    }
+    for _ in 0..5 {
+        assert_eq!(send(&app, from("198.51.100.7")).await.status(), 200, "anonymous requests pass uncounted here");
+    }
+}
+
+#[test]
+fn two_of_one_scope_are_a_mistake() {
+    let plans = Plans::new([Quota::per_hour(1)]).unwrap();
+    let builder = || Stack::builder().dangerous_plain_http().authenticate(test_scheme()).fallback(public());
+    for (stack, begins) in [
+        (
+            builder().limit_clients(Quota::per_hour(1)).limit_clients(Quota::per_day(9)).build(),
+            "limit_clients: two of scope client need scopes of their own",
+        ),
+        (
+            builder().limit_principals(&plans).limit_principals(&plans).build(),
+            "limit_principals: two of scope principal need",
+        ),
+        (
+            builder()
+                .limit(RateLimitLayer::per(LimitBy::tenant(), Quota::per_hour(1)).unwrap())
+                .limit(RateLimitLayer::per(LimitBy::credential(), Quota::per_hour(1)).unwrap())
+                .build(),
+            "limit_principals: two of scope custom need",
+        ),
+    ] {
+        let error = stack.unwrap_err().to_string();
+        assert!(error.starts_with(begins), "{error}");
+    }
+    assert!(builder().limit_clients(Quota::per_hour(1)).limit_principals(&plans).build().is_ok());
+}
