@@ -127,6 +127,8 @@ pub mod tls;
 #[cfg(feature = "axum")]
 pub mod axum;
 mod cors;
+#[cfg(feature = "health")]
+pub mod health;
 #[cfg(feature = "api-key-admin")]
 pub mod key_admin;
 #[cfg(feature = "stack")]

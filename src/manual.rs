@@ -18,6 +18,7 @@ pages! {
     guard "guard.md"
     policy "policy.md"
     audit "audit.md"
+    health "health.md"
     extending "extending.md"
     threat_model "threat-model.md"
     performance "performance.md"

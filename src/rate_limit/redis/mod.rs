@@ -115,6 +115,12 @@ impl RedisLimits {
         self.inner.shared.tally.state()
     }
 
+    /// What decides while Redis is away.
+    #[must_use]
+    pub fn when_away(&self) -> WhenAway {
+        self.inner.when_away
+    }
+
     /// What it and its clones did so far.
     #[must_use]
     pub fn counts(&self) -> RedisCounts {

@@ -1,0 +1,205 @@
+//! How what the layers depend on is doing: for probes, for people and for metrics.
+//!
+//! A [`Health`] watches sources. Each is ready; or stale: it works with what it had, since something newer cannot be had; or
+//! failing: requests that need it are refused, mostly with `503`. Looking costs no I/O, so that whoever may ask for the state,
+//! however often, starts nothing.
+//!
+//! ```
+//! use portcullis::{Clock, SystemClock, health::{Condition, Health, SourceHealth}};
+//!
+//! let health = Health::new().watch("ledger", |_| SourceHealth::stale("the feed is 40 s behind"));
+//! let report = health.look(SystemClock::new().now());
+//! assert_eq!(report.condition(), Condition::Stale);
+//! assert!(report.is_ready(), "it goes on with what it had");
+//! ```
+
+#[cfg(feature = "axum")]
+mod router;
+
+use std::{fmt, sync::Arc};
+
+#[cfg(feature = "axum")]
+pub use router::{LIVE_PATH, READY_PATH, probes, report_router};
+
+use crate::{clock::Instants, policy::PolicyBackend};
+
+/// How a source is doing. In this order: the worst is the last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[expect(clippy::exhaustive_enums, reason = "complete by definition: new, old, or none")]
+pub enum Condition {
+    /// All is well.
+    Ready,
+    /// It works with what it had, and what is newer cannot be had. Somebody should look after it before it is too old.
+    Stale,
+    /// Requests that need it are refused.
+    Failing,
+}
+
+impl Condition {
+    /// `ready`, `stale` or `failing`: the label of a metric.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ready => "ready",
+            Self::Stale => "stale",
+            Self::Failing => "failing",
+        }
+    }
+}
+
+/// The condition of one source, and why it is not ready. The cause is for the operator; no probe shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use]
+pub struct SourceHealth {
+    condition: Condition,
+    cause: Option<Arc<str>>,
+}
+
+impl SourceHealth {
+    /// All is well.
+    pub const fn ready() -> Self {
+        Self { condition: Condition::Ready, cause: None }
+    }
+
+    /// It works with what it had, for this cause.
+    pub fn stale(cause: impl Into<Arc<str>>) -> Self {
+        Self { condition: Condition::Stale, cause: Some(cause.into()) }
+    }
+
+    /// Requests that need it are refused, for this cause.
+    pub fn failing(cause: impl Into<Arc<str>>) -> Self {
+        Self { condition: Condition::Failing, cause: Some(cause.into()) }
+    }
+
+    /// The condition.
+    #[must_use]
+    pub const fn condition(&self) -> Condition {
+        self.condition
+    }
+
+    /// Why it is not ready.
+    #[must_use]
+    pub fn cause(&self) -> Option<&str> {
+        self.cause.as_deref()
+    }
+}
+
+type Look = dyn Fn(Instants, &mut Report) + Send + Sync;
+
+/// Watches sources, in the order in which they were named. A clone watches the same.
+#[derive(Clone, Default)]
+#[must_use]
+pub struct Health {
+    sources: Vec<Arc<Look>>,
+}
+
+impl Health {
+    /// Watches nothing yet: ready.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Watches a source of your own. The look must not wait for anything: it is called for each probe.
+    pub fn watch(self, name: &str, look: impl Fn(Instants) -> SourceHealth + Send + Sync + 'static) -> Self {
+        let name: Arc<str> = name.into();
+        self.with(move |at, report| report.push(Arc::clone(&name), look(at)))
+    }
+
+    /// Watches the keys of each issuer, as `jwt:` and the issuer's name. Stale while a refresh fails and the keys that are
+    /// there are trusted; failing while there are none, or they are too old.
+    #[cfg(any(feature = "jwt", feature = "jwt-pure-rust"))]
+    pub fn watch_tokens(self, authenticator: &crate::jwt::JwtAuthenticator) -> Self {
+        let authenticator = authenticator.clone();
+        self.with(move |at, report| {
+            for (issuer, keys) in authenticator.readiness(at) {
+                let health = match (keys.is_ready(), keys.cause()) {
+                    (true, None) => SourceHealth::ready(),
+                    (true, Some(cause)) => SourceHealth::stale(cause),
+                    (false, _) => SourceHealth::failing(keys.cause().unwrap_or("no keys")),
+                };
+                report.push(format!("jwt:{issuer}").into(), health);
+            }
+        })
+    }
+
+    /// Watches the reloading of a policy, as `policy:` and the backend's name. Stale while the newest policy is refused, and
+    /// the one before it runs.
+    pub fn watch_policy(self, policy: impl PolicyBackend) -> Self {
+        let name: Arc<str> = format!("policy:{}", policy.name()).into();
+        self.with(move |_, report| {
+            let state = policy.reload_state();
+            let failing = state.as_ref().and_then(|state| state.failing());
+            report.push(Arc::clone(&name), failing.map_or_else(SourceHealth::ready, SourceHealth::stale));
+        })
+    }
+
+    /// Watches a file of API keys, as `api_keys`. Stale while the file is broken, and what was read before is in use.
+    #[cfg(feature = "api-key-file")]
+    pub fn watch_key_file(self, store: Arc<crate::api_key::FileKeyStore>) -> Self {
+        self.watch("api_keys", move |_| store.health().failing.map_or_else(SourceHealth::ready, SourceHealth::stale))
+    }
+
+    /// Watches limits in Redis, as `limits`. While Redis is away it is stale if this process decides by itself, and failing if
+    /// nobody does.
+    #[cfg(feature = "rate-limit-redis")]
+    pub fn watch_limits(self, limits: &crate::rate_limit::RedisLimits) -> Self {
+        use crate::rate_limit::{RedisState, WhenAway};
+
+        let limits = limits.clone();
+        self.watch("limits", move |_| match (limits.state(), limits.when_away()) {
+            (RedisState::Away, WhenAway::Fail) => SourceHealth::failing("Redis does not answer"),
+            (RedisState::Away, WhenAway::InProcess { .. }) => SourceHealth::stale("Redis does not answer"),
+            (RedisState::Up | RedisState::Connecting, _) => SourceHealth::ready(),
+        })
+    }
+
+    /// Looks at all sources.
+    pub fn look(&self, at: Instants) -> Report {
+        let mut report = Report::default();
+        for look in &self.sources {
+            look(at, &mut report);
+        }
+        report
+    }
+
+    fn with(mut self, look: impl Fn(Instants, &mut Report) + Send + Sync + 'static) -> Self {
+        self.sources.push(Arc::new(look));
+        self
+    }
+}
+
+impl fmt::Debug for Health {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Health").field("sources", &self.sources.len()).finish_non_exhaustive()
+    }
+}
+
+/// What a look at all sources found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[must_use]
+pub struct Report {
+    sources: Vec<(Arc<str>, SourceHealth)>,
+}
+
+impl Report {
+    fn push(&mut self, name: Arc<str>, health: SourceHealth) {
+        self.sources.push((name, health));
+    }
+
+    /// The worst condition of all; ready if nothing is watched.
+    #[must_use]
+    pub fn condition(&self) -> Condition {
+        self.sources.iter().map(|(_, health)| health.condition).max().unwrap_or(Condition::Ready)
+    }
+
+    /// Whether no source is failing. A stale one serves.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.condition() < Condition::Failing
+    }
+
+    /// Each source's name and health.
+    pub fn sources(&self) -> impl Iterator<Item = (&str, &SourceHealth)> {
+        self.sources.iter().map(|(name, health)| (&**name, health))
+    }
+}
