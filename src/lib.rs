@@ -71,6 +71,7 @@
 //! | `rbac` | yes | `policy::Rbac`: roles to permissions from TOML and JSON, reloaded when the file changes |
 //! | `policy-files` | yes | `policy::test_table`, `guard::RouteRules`, and what reloads policies; `rbac` implies it |
 //! | `rate-limit` | yes | [`rate_limit`]: quotas and concurrency per client, principal, plan and more |
+//! | `rate-limit-redis` | | `rate_limit::RedisLimits`: limits that several processes share, in Redis or Valkey; implies `rate-limit` |
 //! | `throttle` | | `rate_limit::Throttle`: requests over the quota wait their turn; implies `rate-limit` |
 //! | `audit` | yes | [`audit`]: one record for each request |
 //! | `audit-json-lines`, `audit-tracing` | yes | where records go |

@@ -18,7 +18,9 @@ use std::{num::NonZeroU32, sync::Arc, time::Duration};
 use portcullis::{
     Clock, Instants, Now, Secret, StoreError, StoreErrorKind, SystemClock,
     conformance::rate_limit_store,
-    rate_limit::{Charge, Draw, KeyPart, LimitKey, Quota, RateLimitStore, RedisLimits, RedisState, Taken, WhenAway},
+    rate_limit::{
+        Charge, Draw, KeyPart, LimitKey, MemoryLimits, Quota, RateLimitStore, RedisLimits, RedisState, Taken, WhenAway,
+    },
 };
 use redis::Server;
 use tokio::time::Instant;
@@ -71,6 +73,49 @@ async fn the_store_keeps_its_contract() {
     rate_limit_store(&builder().prefix("cluster:").in_cluster().build().unwrap(), NOW).await;
     let long_ago = Instants::new(1_000_000_000_000_000_000, 0);
     rate_limit_store(&Arc::new(builder().prefix("earlier:").build().unwrap()), long_ago).await;
+}
+
+/// The script is the arithmetic of `Draw::take` once more, so it must answer the same, whatever is asked.
+#[tokio::test]
+#[ignore = "needs Redis; tests/run installs it"]
+async fn the_script_answers_as_the_counts_in_memory_do() {
+    let server = Server::start();
+    let shared = RedisLimits::builder(&server.address()).timeout(PATIENT).callers_time().build().unwrap();
+    let memory = MemoryLimits::new();
+    let quotas = [
+        Quota::per_second(100).burst(7),
+        Quota::per_minute(60).burst(30).named("minute"),
+        Quota::per_hour(1_000).named("hour"),
+        Quota::per_second(1_000).burst(3).named("tight"),
+    ];
+    let names = ["a", "b", "c"].map(|name| [KeyPart::Custom(name)]);
+    let (mut state, mut after, mut granted) = (42_u64, 0_u64, 0);
+    let mut random = |below: u64| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) % below
+    };
+    for step in 0..5_000 {
+        after += [0, 1_000, 9_000, 1_000_000, 40_000_000, 3_000_000_000][usize::try_from(random(6)).unwrap()];
+        let first = usize::try_from(random(4)).unwrap();
+        let last = first + 1 + usize::try_from(random(4)).unwrap();
+        let name = &names[usize::try_from(random(3)).unwrap()];
+        let charges: Vec<Charge<'_>> =
+            (first..last.min(4)).map(|quota| Charge::new(LimitKey::new("test", name), &quotas[quota])).collect();
+        let draw = Draw::new(&charges).with_cost(NonZeroU32::new(1 + u32::try_from(random(4)).unwrap()).unwrap());
+        let draw = if random(5) == 0 { draw.counting_refused() } else { draw };
+        // At times a little back, as between two machines.
+        let back = if random(10) == 0 { random(500_000) * 1_000 } else { 0 };
+        let at = Instants::new(NOW.unix_nanos() + after - back, NOW.monotonic_nanos() + after - back);
+        let Now::Known(expected) = memory.take_now(&draw, at) else { panic!("it is in memory") };
+        let expected = expected.unwrap();
+        let taken = match shared.take_now(&draw, at) {
+            Now::Known(answer) => answer.unwrap(),
+            Now::Wait => shared.take(&draw, at).await.unwrap(),
+        };
+        assert_eq!(taken, expected, "step {step}: {draw:?}");
+        granted += u32::from(taken.is_granted());
+    }
+    assert!((1_000..4_000).contains(&granted), "{granted}: both outcomes were seen");
 }
 
 #[test]

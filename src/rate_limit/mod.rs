@@ -3,7 +3,8 @@
 //! [`RateLimitLayer::per_client`] is a ceiling for each client network, before credentials are looked at.
 //! [`RateLimitLayer::per_principal`] is the quota of each identity, after; [`Plans`] give each its own. [`LimitBy`] has other
 //! keys: credential, tenant, route, header field, closures. They count by a [`Quota`], in a [`RateLimitStore`];
-//! [`MemoryLimits`] is the one that they use unless you say another. [`ConcurrencyLayer`] limits what runs at the same time.
+//! [`MemoryLimits`] is the one that they use unless you say another, `RedisLimits` (feature `rate-limit-redis`) one that
+//! several processes share. [`ConcurrencyLayer`] limits what runs at the same time.
 //!
 //! A request passes a [`RateLimitLayer`] when
 //! 1. it is known whose it is: the limit per client has an address; the limit per principal stands inside authentication

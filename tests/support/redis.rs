@@ -6,8 +6,10 @@ use std::{
     fs,
     io::{Read, Write},
     net::{TcpListener, TcpStream},
+    os::unix::net::UnixStream,
     path::PathBuf,
     process::{Child, Command, Stdio},
+    sync::atomic::{AtomicU16, Ordering::Relaxed},
     thread::sleep,
     time::Duration,
 };
@@ -89,12 +91,18 @@ impl Server {
             .expect("redis-server, which tests/run installs");
         self.process = Some(process);
         for _ in 0..1_000 {
-            if TcpStream::connect(("127.0.0.1", self.port)).is_ok() {
+            if self.is_ready() {
                 return;
             }
             sleep(Duration::from_millis(10));
         }
         panic!("it does not start: {}", fs::read_to_string(self.folder.path().join("log")).unwrap());
+    }
+
+    fn is_ready(&self) -> bool {
+        // What listens on the port might be another's.
+        let answers = UnixStream::connect(self.socket()).is_ok() && self.say("PING").starts_with(['+', '-']);
+        answers && TcpStream::connect(("127.0.0.1", self.port)).is_ok()
     }
 
     /// Ends it at once.
@@ -123,7 +131,7 @@ impl Server {
 
     /// Says a command of words without spaces, as it stands, and gives the answer as it stands.
     pub fn say(&self, command: &str) -> String {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
+        let mut stream = UnixStream::connect(self.socket()).unwrap();
         let words: Vec<&str> = command.split(' ').collect();
         let mut text = format!("*{}\r\n", words.len());
         words.iter().for_each(|word| text.push_str(&format!("${}\r\n{word}\r\n", word.len())));
@@ -151,6 +159,11 @@ impl Drop for Server {
     }
 }
 
+/// One that no connection gets by itself, and no other test of this process: a server that is started again has it still.
 fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let start = u16::try_from(std::process::id() % 20_000).unwrap();
+    let ports = std::iter::repeat_with(|| 10_000 + (start + NEXT.fetch_add(1, Relaxed)) % 20_000);
+    let is_free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    ports.take(20_000).find(is_free).expect("a free port")
 }

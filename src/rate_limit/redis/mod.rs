@@ -68,7 +68,7 @@ const QUEUE: usize = 8_192;
 /// A key that holds something else than a count, and a command that Redis refuses, are an error of the store: `503`, unless
 /// the limiter [admits](crate::rate_limit::OnStoreError::Admit) on errors. [`RedisCounts::corrupt`] counts them.
 ///
-/// It needs a tokio runtime, whose task ends with the last clone.
+/// It needs a tokio runtime with timers, in which its task runs until the last clone is dropped. Where there is none, Redis is away.
 ///
 /// ```
 /// use portcullis::rate_limit::{Leases, Quota, RateLimitLayer, RedisLimits};
@@ -214,7 +214,9 @@ impl Inner {
         };
         let (reply, answer) = oneshot::channel();
         ask.reply = Some(reply);
-        let sent = self.orders().is_some_and(|orders| orders.try_send(Order::Take(ask)).is_ok());
+        // Without a runtime there is nobody to wait with.
+        let sent = Handle::try_current().is_ok()
+            && self.orders().is_some_and(|orders| orders.try_send(Order::Take(ask)).is_ok());
         if !sent {
             return self.without_redis(draw, at);
         }
