@@ -277,6 +277,11 @@ impl Principal {
         self.facts().expires_at
     }
 
+    /// The claims as they were written.
+    pub(crate) fn claims_text(&self) -> Option<&str> {
+        self.facts().claims.map(|claims| self.text(claims))
+    }
+
     /// Reads the claims of the token into a type of your own, each time anew.
     /// [`claims_shared`](Self::claims_shared) reads them once.
     ///

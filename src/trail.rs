@@ -4,7 +4,7 @@ use std::{ops::Deref, sync::Arc};
 
 use http::HeaderName;
 
-use crate::policy::{Decision, Directives, Verdict};
+use crate::policy::{Decision, Directives, Shadowed, Verdict};
 
 /// The most notes that a request keeps; later ones are counted, not kept.
 pub const MAX_NOTES: usize = 16;
@@ -17,11 +17,13 @@ pub(crate) struct DecisionFact {
     pub(crate) backend: &'static str,
     pub(crate) action: Option<Arc<str>>,
     pub(crate) verdict: Verdict,
+    /// False of a policy that was asked beside the one that counts.
+    pub(crate) enforced: bool,
 }
 
 impl DecisionFact {
     pub(crate) const fn new(backend: &'static str, action: Option<Arc<str>>, verdict: Verdict) -> Self {
-        Self { backend, action, verdict }
+        Self { backend, action, verdict, enforced: true }
     }
 
     pub(crate) const fn decision(&self) -> Decision {
@@ -107,7 +109,20 @@ pub(crate) struct Trail {
 const MAX_DECISIONS: usize = 32;
 
 impl Trail {
+    /// Keeps a decision, and those of shadows that differ.
     pub(crate) fn decided(&mut self, fact: DecisionFact) {
+        if fact.verdict.shadows().is_empty() {
+            self.keep(fact);
+            return;
+        }
+        let (shadows, action) = (fact.verdict.shadows().to_vec(), fact.action.clone());
+        self.keep(fact);
+        for Shadowed { backend, verdict } in shadows {
+            self.keep(DecisionFact { backend, action: action.clone(), verdict, enforced: false });
+        }
+    }
+
+    fn keep(&mut self, fact: DecisionFact) {
         if self.decisions.len() < MAX_DECISIONS {
             self.decisions.push(fact);
         } else {
@@ -128,8 +143,8 @@ impl Trail {
     pub(crate) fn append(&mut self, other: Self) {
         match other.decisions {
             Decisions::None => {}
-            Decisions::One(fact) => self.decided(fact),
-            Decisions::Several(facts) => facts.into_iter().for_each(|fact| self.decided(fact)),
+            Decisions::One(fact) => self.keep(fact),
+            Decisions::Several(facts) => facts.into_iter().for_each(|fact| self.keep(fact)),
         }
         if let Some(theirs) = other.directives {
             let kept = self.directives.get_or_insert_default();

@@ -292,6 +292,12 @@ impl<'a> AuditDecision<'a> {
         self.0.backend
     }
 
+    /// Whether the decision counted. One of a policy in the shadow does not; it is in the record where it differs.
+    #[must_use]
+    pub const fn is_enforced(&self) -> bool {
+        self.0.enforced
+    }
+
     /// The decision.
     #[must_use]
     pub const fn decision(&self) -> Decision {

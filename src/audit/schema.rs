@@ -88,6 +88,9 @@ struct IdentityView<'a> {
 struct DecisionView<'a> {
     backend: &'static str,
     decision: &'static str,
+    /// Left out where it counted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    enforced: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     action: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -173,6 +176,7 @@ impl Serialize for AuditDecision<'_> {
         DecisionView {
             backend: self.backend(),
             decision: self.decision().as_str(),
+            enforced: (!self.is_enforced()).then_some(false),
             action: self.action(),
             rule: self.rule(),
             rules: if self.rules().len() > 1 { self.rules().collect() } else { Vec::new() },

@@ -1,4 +1,4 @@
-use std::{fmt::Debug, sync::Arc};
+use std::{fmt::Debug, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 
@@ -69,6 +69,12 @@ pub trait PolicyBackend: Debug + Send + Sync + 'static {
         QueryParts::ALL
     }
 
+    /// How long a verdict holds as long as the [`generation`](Self::generation) stays, so that it may be remembered for a question
+    /// that has the same action and [`parts`](Self::parts). `None`, which nobody has to say, is not at all.
+    fn holds_for(&self) -> Option<Duration> {
+        None
+    }
+
     /// How reloading goes, for readiness checks and metrics. `None` if the policy is never reloaded.
     fn reload_state(&self) -> Option<ReloadState> {
         None
@@ -113,6 +119,10 @@ macro_rules! forward {
 
             fn parts(&self) -> QueryParts {
                 (**self).parts()
+            }
+
+            fn holds_for(&self) -> Option<Duration> {
+                (**self).holds_for()
             }
 
             fn reload_state(&self) -> Option<ReloadState> {

@@ -6,6 +6,9 @@
 
 mod attributes;
 mod backend;
+#[cfg(feature = "policy-cached")]
+mod cached;
+mod combine;
 mod explain;
 #[cfg(feature = "policy-files")]
 mod live;
@@ -21,6 +24,11 @@ mod verdict;
 
 pub use attributes::Attributes;
 pub use backend::PolicyBackend;
+#[cfg(feature = "policy-cached")]
+pub use cached::Cached;
+pub use combine::Combined;
+#[cfg(feature = "policy-shadow")]
+pub use combine::{Shadow, ShadowStats};
 pub use explain::{Explanation, explain};
 #[cfg(feature = "policy-files")]
 pub use live::Reloaded;
@@ -34,5 +42,5 @@ pub use rbac::{Permission, Rbac, Role};
 pub use reload::ReloadState;
 #[cfg(feature = "policy-files")]
 pub use test_table::{TableError, test_table, test_table_text};
-pub(crate) use verdict::Directives;
 pub use verdict::{Basis, Decision, Directive, Verdict};
+pub(crate) use verdict::{Directives, Shadowed};

@@ -33,6 +33,15 @@ impl ReloadState {
         self
     }
 
+    /// That of several policies together: counts are added up, and one that fails is told.
+    #[must_use]
+    pub(crate) fn and(mut self, other: Self) -> Self {
+        self.reloads = self.reloads.saturating_add(other.reloads);
+        self.failures = self.failures.saturating_add(other.failures);
+        self.failing = self.failing.or(other.failing);
+        self
+    }
+
     /// How often the policy was replaced by a newer one.
     #[must_use]
     pub const fn reloads(&self) -> u64 {

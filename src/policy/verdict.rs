@@ -181,6 +181,15 @@ impl fmt::Display for Directive {
 pub(crate) struct Directives {
     pub(crate) obligations: Vec<Directive>,
     pub(crate) advice: Vec<Directive>,
+    /// What policies say that are not enforced, where they differ.
+    pub(crate) shadows: Vec<Shadowed>,
+}
+
+/// What a policy says that is asked and not enforced.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Shadowed {
+    pub(crate) backend: &'static str,
+    pub(crate) verdict: Verdict,
 }
 
 /// A policy's answer: the decision, the rules and the version of the policy that made it, reasons for the record,
@@ -204,8 +213,10 @@ pub(crate) struct Directives {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verdict {
     decision: Decision,
+    /// A denial for want of anything that speaks of the question.
+    silent: bool,
     basis: Option<Arc<Basis>>,
-    directives: Option<Box<Directives>>,
+    directives: Option<Arc<Directives>>,
 }
 
 impl Verdict {
@@ -220,6 +231,19 @@ impl Verdict {
         Self::new(Decision::Deny).because(reason)
     }
 
+    /// Denies because nothing in the policy speaks of the question. Alone it is a denial like any other; where policies are
+    /// [combined](crate::policy::Combined) by deny-overrides or first-applicable, it leaves the question to the others.
+    pub fn not_applicable(reason: impl Into<Cow<'static, str>>) -> Self {
+        Self::deny(reason).leaving_it()
+    }
+
+    /// The same of a denial that is there.
+    #[must_use]
+    pub(crate) const fn leaving_it(mut self) -> Self {
+        self.silent = matches!(self.decision, Decision::Deny);
+        self
+    }
+
     /// Says that no decision could be had, and why.
     pub fn cannot_decide(reason: impl Into<Cow<'static, str>>) -> Self {
         Self::new(Decision::CannotDecide).because(reason)
@@ -228,17 +252,31 @@ impl Verdict {
     /// A decision, and nothing behind it yet.
     #[must_use]
     pub const fn new(decision: Decision) -> Self {
-        Self { decision, basis: None, directives: None }
+        Self { decision, silent: false, basis: None, directives: None }
     }
 
     /// A decision, and what stands behind it.
     #[must_use]
     pub const fn from_basis(decision: Decision, basis: Arc<Basis>) -> Self {
-        Self { decision, basis: Some(basis), directives: None }
+        Self { decision, silent: false, basis: Some(basis), directives: None }
     }
 
     fn basis_mut(&mut self) -> &mut Basis {
         Arc::make_mut(self.basis.get_or_insert_default())
+    }
+
+    fn directives_mut(&mut self) -> &mut Directives {
+        Arc::make_mut(self.directives.get_or_insert_default())
+    }
+
+    /// Keeps what a policy says that is not enforced.
+    pub(crate) fn shadowed_by(mut self, backend: &'static str, verdict: Self) -> Self {
+        self.directives_mut().shadows.push(Shadowed { backend, verdict });
+        self
+    }
+
+    pub(crate) fn shadows(&self) -> &[Shadowed] {
+        self.directives.as_ref().map_or(&[], |directives| &directives.shadows)
     }
 
     /// Names a rule or policy that decided; there may be several.
@@ -265,14 +303,14 @@ impl Verdict {
     /// Binds the allow to something that the application must do. On another verdict it means nothing.
     #[must_use]
     pub fn obliging(mut self, obligation: impl Into<Directive>) -> Self {
-        self.directives.get_or_insert_default().obligations.push(obligation.into());
+        self.directives_mut().obligations.push(obligation.into());
         self
     }
 
     /// Adds something that the application may do.
     #[must_use]
     pub fn advising(mut self, advice: impl Into<Directive>) -> Self {
-        self.directives.get_or_insert_default().advice.push(advice.into());
+        self.directives_mut().advice.push(advice.into());
         self
     }
 
@@ -292,9 +330,10 @@ impl Verdict {
             }
         }
         if let Some(theirs) = &other.directives {
-            let mine = self.directives.get_or_insert_default();
+            let mine = self.directives_mut();
             mine.obligations.extend(theirs.obligations.iter().cloned());
             mine.advice.extend(theirs.advice.iter().cloned());
+            mine.shadows.extend(theirs.shadows.iter().cloned());
         }
         self
     }
@@ -309,6 +348,12 @@ impl Verdict {
     #[must_use]
     pub const fn is_allow(&self) -> bool {
         matches!(self.decision, Decision::Allow)
+    }
+
+    /// Whether it is a denial because [nothing speaks of the question](Self::not_applicable).
+    #[must_use]
+    pub const fn is_not_applicable(&self) -> bool {
+        self.silent && matches!(self.decision, Decision::Deny)
     }
 
     /// The rules or policies that decided.

@@ -288,7 +288,7 @@ impl Rbac {
             let table = &*snapshot.table;
             let Some(permission) = table.permission_positions.get(query.action()) else {
                 self.shared.unknown.report(query.action(), &table.version);
-                return deny(&table.denials.unknown_action);
+                return deny(&table.denials.unknown_action).leaving_it();
             };
             let thing = Thing { resource: query.resource(), passes_owners: false };
             table.verdict(query.subject(), *permission, thing, self.trust_credential)
@@ -337,6 +337,10 @@ impl PolicyBackend for Rbac {
         let own = QueryParts::SUBJECT.and(QueryParts::RESOURCE_FACTS);
         let parts = own.and(QueryParts::ROLES).and(QueryParts::TENANT);
         if self.trust_credential { parts.and(QueryParts::PERMISSIONS) } else { parts }
+    }
+
+    fn holds_for(&self) -> Option<Duration> {
+        Some(Duration::MAX)
     }
 
     fn reload_state(&self) -> Option<ReloadState> {

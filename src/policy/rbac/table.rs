@@ -364,8 +364,8 @@ impl Table {
                 by_role(Reach::grants_own).map_or_else(|| deny(&denials.not_granted), |role| allow(&role.allow))
             }
             Answer::GrantedByCredential => allow(&self.credential_basis),
-            Answer::OwnThingsOnly => deny(&denials.own_things_only),
-            Answer::NotGranted => deny(&denials.not_granted),
+            Answer::OwnThingsOnly => deny(&denials.own_things_only).leaving_it(),
+            Answer::NotGranted => deny(&denials.not_granted).leaving_it(),
         }
     }
 

@@ -1,0 +1,150 @@
+//! What a verdict is remembered by: the action and the declared parts of a question, written so that two questions that
+//! differ in them are written differently.
+
+use serde::Serialize;
+
+use crate::{
+    policy::{AccessQuery, Attributes, QueryParts},
+    principal::{Principal, Texts},
+};
+
+/// Questions that take more room are not remembered.
+pub(super) const MAX_KEY: usize = 1024;
+
+/// Writes the key; false if it is too long.
+pub(super) fn write(into: &mut Vec<u8>, parts: QueryParts, query: &AccessQuery<'_>) -> bool {
+    into.clear();
+    text(into, query.action());
+    principal(into, parts, query.subject());
+    if parts.has(QueryParts::CLIENT) {
+        match query.client() {
+            Some(client) => {
+                into.push(1);
+                principal(into, QueryParts::ALL, client);
+            }
+            None => into.push(0),
+        }
+    }
+    let resource = query.resource();
+    if parts.has(QueryParts::RESOURCE) {
+        optional(into, resource.map(|resource| resource.kind()));
+        optional(into, resource.map(|resource| resource.id()));
+    }
+    if parts.has(QueryParts::RESOURCE_FACTS) {
+        let owner = resource.and_then(|resource| resource.owner());
+        optional(into, owner.map(|(issuer, _)| issuer));
+        optional(into, owner.map(|(_, subject)| subject));
+        optional(into, resource.and_then(|resource| resource.tenant()));
+        attributes(into, resource.map(|resource| resource.attributes()));
+    }
+    if parts.has(QueryParts::ATTRIBUTES) {
+        attributes(into, query.attributes());
+    }
+    if parts.has(QueryParts::METHOD) {
+        optional(into, query.method());
+    }
+    if parts.has(QueryParts::ROUTE) {
+        optional(into, query.route());
+    }
+    if parts.has(QueryParts::ADDRESS) {
+        match query.address() {
+            None => into.push(0),
+            Some(std::net::IpAddr::V4(address)) => {
+                into.push(4);
+                into.extend_from_slice(&address.octets());
+            }
+            Some(std::net::IpAddr::V6(address)) => {
+                into.push(6);
+                into.extend_from_slice(&address.octets());
+            }
+        }
+    }
+    into.len() <= MAX_KEY
+}
+
+fn principal(into: &mut Vec<u8>, parts: QueryParts, of: &Principal) {
+    if parts.has(QueryParts::SUBJECT) {
+        text(into, of.issuer());
+        text(into, of.subject());
+    }
+    for (part, list) in [
+        (QueryParts::ROLES, of.roles()),
+        (QueryParts::SCOPES, of.scopes()),
+        (QueryParts::PERMISSIONS, of.permissions()),
+    ] {
+        if parts.has(part) {
+            texts(into, list);
+        }
+    }
+    if parts.has(QueryParts::TENANT) {
+        optional(into, of.tenant());
+    }
+    if parts.has(QueryParts::STRENGTH) {
+        optional(into, of.acr());
+        texts(into, of.methods());
+        number(into, of.auth_time());
+    }
+    if parts.has(QueryParts::CLAIMS) {
+        text(into, of.kind().as_str());
+        text(into, of.credential());
+        optional(into, of.credential_id());
+        optional(into, of.plan());
+        number(into, of.expires_at());
+        optional(into, of.claims_text());
+    }
+}
+
+fn length(into: &mut Vec<u8>, length: usize) {
+    into.extend_from_slice(&u64::try_from(length).unwrap_or(u64::MAX).to_le_bytes());
+}
+
+fn text(into: &mut Vec<u8>, text: &str) {
+    length(into, text.len());
+    // What is too long to be remembered is not copied either.
+    if text.len() <= MAX_KEY {
+        into.extend_from_slice(text.as_bytes());
+    } else {
+        into.resize(MAX_KEY.saturating_add(1).max(into.len()), 0);
+    }
+}
+
+fn optional(into: &mut Vec<u8>, of: Option<&str>) {
+    match of {
+        Some(of) => {
+            into.push(1);
+            text(into, of);
+        }
+        None => into.push(0),
+    }
+}
+
+fn texts(into: &mut Vec<u8>, list: Texts<'_>) {
+    length(into, list.len());
+    for of in list {
+        text(into, of);
+    }
+}
+
+fn number(into: &mut Vec<u8>, of: Option<u64>) {
+    match of {
+        Some(of) => {
+            into.push(1);
+            into.extend_from_slice(&of.to_le_bytes());
+        }
+        None => into.push(0),
+    }
+}
+
+/// JSON text ends by itself: nothing that follows it can be taken for a part of it.
+fn attributes(into: &mut Vec<u8>, of: Option<&Attributes>) {
+    match of {
+        Some(of) if !of.is_empty() => {
+            into.push(1);
+            let mut writer = serde_json::Serializer::new(&mut *into);
+            if of.serialize(&mut writer).is_err() {
+                into.resize(MAX_KEY.saturating_add(1), 0);
+            }
+        }
+        Some(_) | None => into.push(0),
+    }
+}

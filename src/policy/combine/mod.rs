@@ -1,0 +1,276 @@
+//! Several policies as one.
+
+#[cfg(feature = "policy-shadow")]
+mod shadow;
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+
+#[cfg(feature = "policy-shadow")]
+pub use self::shadow::{Shadow, ShadowStats};
+use crate::{
+    now::Now,
+    policy::{AccessQuery, Decision, PolicyBackend, QueryParts, ReloadState, Verdict},
+};
+
+/// Several policies that decide together. It is a [`PolicyBackend`] itself, so that combinations nest.
+///
+/// They are asked in order, and no further than the answer needs: put those first that answer from memory. Rules, reasons,
+/// obligations and versions are those of the policies whose answer became the answer; so a denial has no obligations of an
+/// allow. Without waiting it answers if all that are asked do.
+///
+/// ```
+/// # #[cfg(feature = "rbac")]
+/// # fn main() -> Result<(), portcullis::ConfigError> {
+/// use portcullis::policy::{Combined, Rbac};
+///
+/// let by_role = Rbac::from_toml("version = '1'\npermissions = ['orders:read']\n[roles.clerk]\ngrants = ['orders:read']")?;
+/// let barred = Rbac::from_toml("version = '7'\npermissions = ['orders:read']\n[roles.suspended]\ndenies = ['*']")?;
+/// let policy = Combined::deny_overrides(barred).with(by_role);
+/// # let _ = policy;
+/// # Ok(())
+/// # }
+/// # #[cfg(not(feature = "rbac"))]
+/// # fn main() {}
+/// ```
+#[must_use]
+#[derive(Debug)]
+pub struct Combined {
+    how: Algorithm,
+    policies: Vec<Arc<dyn PolicyBackend>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Algorithm {
+    DenyOverrides,
+    FirstApplicable,
+    AllOf,
+    AnyOf,
+}
+
+impl Combined {
+    /// One denial denies. Else one that cannot decide outweighs an allow, and an allow those to whom the question is
+    /// [not applicable](Verdict::not_applicable); if it is so to all, it is denied.
+    pub fn deny_overrides(policy: impl PolicyBackend) -> Self {
+        Self::new(Algorithm::DenyOverrides, policy)
+    }
+
+    /// The first policy decides to whom the question is not [not applicable](Verdict::not_applicable); one that cannot decide
+    /// is such a one. If it is so to all, it is denied.
+    pub fn first_applicable(policy: impl PolicyBackend) -> Self {
+        Self::new(Algorithm::FirstApplicable, policy)
+    }
+
+    /// All must allow. A denial, of whatever kind, outweighs one that cannot decide.
+    pub fn all_of(policy: impl PolicyBackend) -> Self {
+        Self::new(Algorithm::AllOf, policy)
+    }
+
+    /// One must allow. One that cannot decide outweighs denials.
+    pub fn any_of(policy: impl PolicyBackend) -> Self {
+        Self::new(Algorithm::AnyOf, policy)
+    }
+
+    fn new(how: Algorithm, policy: impl PolicyBackend) -> Self {
+        Self { how, policies: vec![Arc::new(policy)] }
+    }
+
+    /// Adds a policy that is asked after those that are there.
+    pub fn with(mut self, policy: impl PolicyBackend) -> Self {
+        self.policies.push(Arc::new(policy));
+        self
+    }
+}
+
+impl Algorithm {
+    /// What outweighs what: of several answers the one of the highest rank counts.
+    const fn rank(self, verdict: &Verdict) -> u8 {
+        match (self, verdict.decision(), verdict.is_not_applicable()) {
+            (Self::DenyOverrides | Self::FirstApplicable | Self::AnyOf, Decision::Deny, true) => 0,
+            (Self::DenyOverrides, Decision::Allow, _) => 1,
+            (Self::DenyOverrides, Decision::CannotDecide, _) => 2,
+            (Self::DenyOverrides, Decision::Deny, false) => 3,
+            (Self::FirstApplicable, _, _) => 3,
+            (Self::AllOf, Decision::Allow, _) => 1,
+            (Self::AllOf, Decision::CannotDecide, _) => 2,
+            (Self::AllOf, Decision::Deny, _) => 3,
+            (Self::AnyOf, Decision::Deny, false) => 1,
+            (Self::AnyOf, Decision::CannotDecide, _) => 2,
+            (Self::AnyOf, Decision::Allow, _) => 3,
+        }
+    }
+}
+
+/// No further answer changes one of this rank.
+const SETTLED: u8 = 3;
+
+/// The answers so far that would become the answer.
+struct Fold {
+    how: Algorithm,
+    rank: u8,
+    first: Option<Verdict>,
+    more: Vec<Verdict>,
+}
+
+impl Fold {
+    const fn new(how: Algorithm) -> Self {
+        Self { how, rank: 0, first: None, more: Vec::new() }
+    }
+
+    fn add(&mut self, verdict: Verdict) {
+        let rank = self.how.rank(&verdict);
+        if self.first.is_none() || rank > self.rank {
+            (self.rank, self.first) = (rank, Some(verdict));
+            self.more.clear();
+        } else if rank == self.rank {
+            self.more.push(verdict);
+        }
+    }
+
+    const fn is_settled(&self) -> bool {
+        self.rank == SETTLED
+    }
+
+    fn finish(self) -> Verdict {
+        let Some(first) = self.first else { return Verdict::cannot_decide("nobody was asked") };
+        // Who demands all of them denies where one does not allow; that is no silence.
+        let silent = first.is_not_applicable() && !matches!(self.how, Algorithm::AllOf);
+        let verdict = if self.more.is_empty() && (silent || !first.is_not_applicable()) {
+            first
+        } else {
+            merge(first.decision(), &first, &self.more)
+        };
+        if silent { verdict.leaving_it() } else { verdict }
+    }
+}
+
+fn merge(decision: Decision, first: &Verdict, more: &[Verdict]) -> Verdict {
+    let all = || std::iter::once(first).chain(more);
+    let versions: Vec<_> = all().filter_map(Verdict::version).map(Arc::clone).collect();
+    let merged = all().fold(Verdict::new(decision), |merged, verdict| merged.with_facts_of(verdict));
+    match joined(versions) {
+        Some(version) => merged.of_version(version),
+        None => merged,
+    }
+}
+
+/// Each version once, in order.
+fn joined(versions: Vec<Arc<str>>) -> Option<Arc<str>> {
+    let mut each: Vec<Arc<str>> = Vec::new();
+    for version in versions {
+        if !each.contains(&version) {
+            each.push(version);
+        }
+    }
+    match &each[..] {
+        [] => None,
+        [one] => Some(Arc::clone(one)),
+        several => Some(several.join(", ").into()),
+    }
+}
+
+/// The sum, or none if one of them cannot be told.
+pub(super) fn sum(generations: impl IntoIterator<Item = Option<u64>>) -> Option<u64> {
+    generations.into_iter().try_fold(0_u64, |sum, one| Some(sum.saturating_add(one?)))
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl PolicyBackend for Combined {
+    fn name(&self) -> &'static str {
+        match self.how {
+            Algorithm::DenyOverrides => "deny_overrides",
+            Algorithm::FirstApplicable => "first_applicable",
+            Algorithm::AllOf => "all_of",
+            Algorithm::AnyOf => "any_of",
+        }
+    }
+
+    fn decide_now(&self, query: &AccessQuery<'_>) -> Now<Verdict> {
+        let mut fold = Fold::new(self.how);
+        for policy in &self.policies {
+            match policy.decide_now(query) {
+                Now::Known(verdict) => fold.add(verdict),
+                Now::Wait => return Now::Wait,
+            }
+            if fold.is_settled() {
+                break;
+            }
+        }
+        Now::Known(fold.finish())
+    }
+
+    async fn decide(&self, query: &AccessQuery<'_>) -> Verdict {
+        let mut fold = Fold::new(self.how);
+        for policy in &self.policies {
+            fold.add(ask(&**policy, query).await);
+            if fold.is_settled() {
+                break;
+            }
+        }
+        fold.finish()
+    }
+
+    /// Asks each policy at most once, about all that is open.
+    async fn decide_all(&self, queries: &[AccessQuery<'_>]) -> Vec<Verdict> {
+        let mut folds: Vec<Fold> = queries.iter().map(|_| Fold::new(self.how)).collect();
+        for policy in &self.policies {
+            let mut open: Vec<_> = folds.iter_mut().zip(queries).filter(|(fold, _)| !fold.is_settled()).collect();
+            if open.is_empty() {
+                break;
+            }
+            let asked: Vec<AccessQuery<'_>> = open.iter().map(|(_, query)| **query).collect();
+            let mut verdicts = policy.decide_all(&asked).await;
+            if verdicts.len() != asked.len() {
+                let reason = format!("{} answers for {} questions", verdicts.len(), asked.len());
+                verdicts = vec![Verdict::cannot_decide(reason); asked.len()];
+            }
+            for ((fold, _), verdict) in open.iter_mut().zip(verdicts) {
+                fold.add(verdict);
+            }
+        }
+        folds.into_iter().map(Fold::finish).collect()
+    }
+
+    fn generation(&self) -> Option<u64> {
+        sum(self.policies.iter().map(|policy| policy.generation()))
+    }
+
+    fn version(&self) -> Option<Arc<str>> {
+        joined(self.policies.iter().filter_map(|policy| policy.version()).collect())
+    }
+
+    fn parts(&self) -> QueryParts {
+        self.policies.iter().fold(QueryParts::NONE, |parts, policy| parts.and(policy.parts()))
+    }
+
+    fn holds_for(&self) -> Option<Duration> {
+        self.policies.iter().try_fold(Duration::MAX, |least, policy| Some(least.min(policy.holds_for()?)))
+    }
+
+    fn reload_state(&self) -> Option<ReloadState> {
+        self.policies.iter().filter_map(|policy| policy.reload_state()).reduce(ReloadState::and)
+    }
+
+    fn steps(&self, query: &AccessQuery<'_>) -> Vec<String> {
+        let steps = |policy: &Arc<dyn PolicyBackend>| {
+            let answer = match policy.decide_now(query) {
+                Now::Known(verdict) if verdict.is_not_applicable() => "not applicable",
+                Now::Known(verdict) => verdict.decision().as_str(),
+                Now::Wait => "must be waited for",
+            };
+            let inner = policy.steps(query).into_iter().map(|step| format!("  {step}"));
+            std::iter::once(format!("{}: {answer}", policy.name())).chain(inner).collect::<Vec<_>>()
+        };
+        self.policies.iter().flat_map(steps).collect()
+    }
+}
+
+/// Answers at once where it can.
+pub(super) async fn ask(policy: &dyn PolicyBackend, query: &AccessQuery<'_>) -> Verdict {
+    match policy.decide_now(query) {
+        Now::Known(verdict) => verdict,
+        Now::Wait => policy.decide(query).await,
+    }
+}

@@ -1,0 +1,508 @@
+//! Several policies as one, a policy in the shadow, and verdicts that are remembered.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
+
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use http::{Request, Response};
+use portcullis::{
+    Challenge, Instants, Now, Principal, PrincipalKind, RequestHead, StoreError,
+    audit::{AuditLayer, AuditRecord, AuditSink, Lost},
+    authn::{AuthnLayer, Outcome, authenticate_fn},
+    conformance::{PolicyFixture, PolicyQuestion, policy_backend},
+    guard::{policy, require},
+    policy::{
+        AccessQuery, Attributes, Cached, Combined, Decision, PolicyBackend, QueryParts, Rbac, Resource, Shadow, Verdict,
+    },
+};
+use tower::{Layer, ServiceExt};
+
+fn principal(subject: &str, roles: &[&str]) -> Principal {
+    Principal::builder(PrincipalKind::User, "https://id.example.com", subject, "jwt").roles(roles).build()
+}
+
+fn at(seconds: u64) -> Instants {
+    Instants::new(seconds * 1_000_000_000, seconds * 1_000_000_000)
+}
+
+/// What a policy may say; the fourth is a denial for want of a rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Said {
+    Allow,
+    Deny,
+    Nothing,
+    CannotDecide,
+}
+
+const ALL: [Said; 4] = [Said::Allow, Said::Deny, Said::Nothing, Said::CannotDecide];
+
+/// Says one thing, with a rule, a version, an obligation and a number of its own; at once, or after waiting.
+#[derive(Debug)]
+struct Says(Said, usize, bool);
+
+impl Says {
+    fn verdict(&self) -> Verdict {
+        let verdict = match self.0 {
+            Said::Allow => Verdict::allow(),
+            Said::Deny => Verdict::deny("no"),
+            Said::Nothing => Verdict::not_applicable("nothing"),
+            Said::CannotDecide => Verdict::cannot_decide("away"),
+        };
+        verdict.by(format!("rule {}", self.1)).of_version(self.1.to_string()).obliging(format!("do {}", self.1))
+    }
+}
+
+#[async_trait]
+impl PolicyBackend for Says {
+    fn name(&self) -> &'static str {
+        "says"
+    }
+
+    fn decide_now(&self, _: &AccessQuery<'_>) -> Now<Verdict> {
+        if self.2 { Now::Wait } else { Now::Known(self.verdict()) }
+    }
+
+    async fn decide(&self, _: &AccessQuery<'_>) -> Verdict {
+        tokio::task::yield_now().await;
+        self.verdict()
+    }
+}
+
+/// The tables, written down apart from the code: by what is among the answers, and for the first that applies by order.
+fn expected(how: &str, said: &[Said]) -> Decision {
+    let any = |one| said.contains(&one);
+    let (allow, deny, unknown) = (Decision::Allow, Decision::Deny, Decision::CannotDecide);
+    match how {
+        "deny_overrides" if any(Said::Deny) => deny,
+        "deny_overrides" if any(Said::CannotDecide) => unknown,
+        "deny_overrides" if any(Said::Allow) => allow,
+        "deny_overrides" => deny,
+        "first_applicable" => match said.iter().find(|one| **one != Said::Nothing) {
+            Some(Said::Allow) => allow,
+            Some(Said::CannotDecide) => unknown,
+            _ => deny,
+        },
+        "all_of" if any(Said::Deny) || any(Said::Nothing) => deny,
+        "all_of" if any(Said::CannotDecide) => unknown,
+        "all_of" => allow,
+        "any_of" if any(Said::Allow) => allow,
+        "any_of" if any(Said::CannotDecide) => unknown,
+        "any_of" => deny,
+        other => unreachable!("{other}"),
+    }
+}
+
+fn combined(how: &str, said: &[Said], waits: bool) -> Combined {
+    let mut parts = said.iter().enumerate().map(|(number, said)| Says(*said, number, waits));
+    let first = parts.next().unwrap();
+    let start = match how {
+        "deny_overrides" => Combined::deny_overrides(first),
+        "first_applicable" => Combined::first_applicable(first),
+        "all_of" => Combined::all_of(first),
+        _ => Combined::any_of(first),
+    };
+    parts.fold(start, Combined::with)
+}
+
+#[tokio::test]
+async fn the_truth_tables_of_one_two_and_three_policies() {
+    let alice = principal("alice", &[]);
+    let query = AccessQuery::new(&alice, "x", at(1));
+    let mut lists: Vec<Vec<Said>> = ALL.iter().map(|one| vec![*one]).collect();
+    for a in ALL {
+        for b in ALL {
+            lists.push(vec![a, b]);
+            lists.extend(ALL.map(|c| vec![a, b, c]));
+        }
+    }
+    assert_eq!(lists.len(), 4 + 16 + 64);
+    for how in ["deny_overrides", "first_applicable", "all_of", "any_of"] {
+        for said in &lists {
+            let policy = combined(how, said, false);
+            let Now::Known(verdict) = policy.decide_now(&query) else { panic!("all answer at once") };
+            assert_eq!(verdict.decision(), expected(how, said), "{how} {said:?}");
+            assert_eq!(verdict, policy.decide(&query).await, "{how} {said:?}");
+            assert_eq!([verdict.clone(), verdict.clone()], *policy.decide_all(&[query, query]).await, "{how} {said:?}");
+            let waiting = combined(how, said, true);
+            assert_eq!(waiting.decide_now(&query), Now::Wait);
+            assert_eq!(verdict, waiting.decide(&query).await, "{how} {said:?}");
+            // Only who said what was decided stands in it, with what they ask for.
+            for (number, one) in said.iter().enumerate() {
+                let says = Says(*one, number, false).verdict();
+                let named = verdict.rules().contains(&format!("rule {number}").into());
+                let obliges = verdict.obligations().iter().any(|directive| directive.name() == format!("do {number}"));
+                assert_eq!(named, obliges, "{how} {said:?}");
+                assert!(!named || says.decision() == verdict.decision(), "{how} {said:?}: {number}");
+            }
+            assert!(!verdict.rules().is_empty());
+        }
+    }
+    let all = combined("all_of", &[Said::Allow, Said::Allow], false);
+    let verdict = all.decide(&query).await;
+    assert_eq!((verdict.rules().len(), verdict.obligations().len()), (2, 2));
+    assert_eq!(verdict.version().map(|version| &**version), Some("0, 1"));
+    // What demands all says no by itself, however it came to it: around it nothing may overrule it as silence.
+    let nested = Combined::deny_overrides(combined("all_of", &[Said::Nothing, Said::Deny], false)).with(Says(
+        Said::Allow,
+        9,
+        false,
+    ));
+    assert_eq!(nested.decide(&query).await.decision(), Decision::Deny);
+    let nested = Combined::deny_overrides(combined("any_of", &[Said::Nothing, Said::Nothing], false)).with(Says(
+        Said::Allow,
+        9,
+        false,
+    ));
+    assert_eq!(nested.decide(&query).await.decision(), Decision::Allow);
+}
+
+const ROLES: &str = r#"
+    version = "1"
+    permissions = ["orders:read", "orders:cancel"]
+    [roles.clerk]
+    grants = ["orders:read"]
+"#;
+
+fn rbac() -> Rbac {
+    Rbac::from_toml(ROLES).unwrap()
+}
+
+fn fixture() -> PolicyFixture {
+    let clerk = principal("alice", &["clerk"]);
+    PolicyFixture::new(PolicyQuestion::new(clerk.clone(), "orders:read"), PolicyQuestion::new(clerk, "orders:cancel"))
+}
+
+#[tokio::test]
+async fn combinations_shadows_and_caches_conform() {
+    policy_backend(&Combined::deny_overrides(rbac()).with(rbac()), fixture()).await;
+    policy_backend(&Combined::first_applicable(rbac()).with(rbac()), fixture()).await;
+    policy_backend(&Combined::all_of(rbac()).with(Slow::new(rbac())), fixture()).await;
+    policy_backend(&Combined::any_of(Slow::new(rbac())).with(rbac()), fixture()).await;
+    policy_backend(&Shadow::new(rbac(), Slow::new(rbac())), fixture()).await;
+    policy_backend(&Shadow::new(rbac(), Bad::Panics), fixture()).await;
+    policy_backend(&Shadow::new(Slow::new(rbac()), Bad::PanicsLater), fixture()).await;
+    policy_backend(&Cached::new(rbac()).unwrap(), fixture()).await;
+    policy_backend(&Cached::new(Slow::new(rbac())).unwrap(), fixture()).await;
+}
+
+/// Answers as another policy, after waiting, and counts what it is asked.
+#[derive(Debug)]
+struct Slow<P> {
+    policy: P,
+    asked: AtomicUsize,
+    gate: tokio::sync::Semaphore,
+}
+
+impl<P> Slow<P> {
+    fn new(policy: P) -> Self {
+        Self { policy, asked: AtomicUsize::new(0), gate: tokio::sync::Semaphore::new(1_000) }
+    }
+}
+
+#[async_trait]
+impl<P: PolicyBackend> PolicyBackend for Slow<P> {
+    fn name(&self) -> &'static str {
+        "slow"
+    }
+
+    async fn decide(&self, query: &AccessQuery<'_>) -> Verdict {
+        self.asked.fetch_add(1, SeqCst);
+        let _passed = self.gate.acquire().await;
+        tokio::task::yield_now().await;
+        self.policy.decide(query).await
+    }
+
+    fn generation(&self) -> Option<u64> {
+        self.policy.generation()
+    }
+
+    fn parts(&self) -> QueryParts {
+        self.policy.parts()
+    }
+
+    fn holds_for(&self) -> Option<Duration> {
+        Some(Duration::from_secs(60))
+    }
+}
+
+#[derive(Debug)]
+enum Bad {
+    Panics,
+    PanicsLater,
+    Hangs,
+    Undecided,
+}
+
+#[async_trait]
+impl PolicyBackend for Bad {
+    fn name(&self) -> &'static str {
+        "bad"
+    }
+
+    fn decide_now(&self, _: &AccessQuery<'_>) -> Now<Verdict> {
+        match self {
+            Self::Panics => panic!("on purpose"),
+            Self::PanicsLater | Self::Hangs => Now::Wait,
+            Self::Undecided => Now::Known(Verdict::cannot_decide("away")),
+        }
+    }
+
+    async fn decide(&self, query: &AccessQuery<'_>) -> Verdict {
+        match self.decide_now(query) {
+            Now::Known(verdict) => verdict,
+            Now::Wait if matches!(self, Self::Hangs) => std::future::pending().await,
+            Now::Wait => panic!("on purpose"),
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shadow_changes_nothing_and_delays_no_longer_than_it_may() {
+    let clerk = principal("alice", &["clerk"]);
+    let query = AccessQuery::new(&clerk, "orders:read", at(1));
+    for bad in [Bad::Panics, Bad::PanicsLater, Bad::Hangs, Bad::Undecided] {
+        let name = format!("{bad:?}");
+        let hangs = matches!(bad, Bad::Hangs);
+        let policy = Shadow::new(rbac(), bad);
+        let start = tokio::time::Instant::now();
+        let verdict = policy.decide(&query).await;
+        assert_eq!(verdict.decision(), Decision::Allow, "{name}");
+        assert_eq!(verdict.rules(), ["clerk".into()], "{name}");
+        let expected = Duration::from_millis(if hangs { 20 } else { 0 });
+        let took = start.elapsed();
+        assert!(took >= expected && took <= expected + Duration::from_millis(2), "{name}: {took:?}");
+        assert_eq!((policy.stats().compared, policy.stats().differences), (1, 1), "{name}");
+        let list = policy.decide_all(&[query, query]).await;
+        assert!(list.len() == 2 && list.iter().all(Verdict::is_allow), "{name}");
+    }
+    let never = Shadow::new(rbac(), Bad::Hangs).waiting(Duration::ZERO);
+    assert!(never.decide(&query).await.is_allow());
+    let same = Shadow::new(rbac(), Slow::new(rbac()));
+    assert!(same.decide(&query).await.is_allow());
+    assert_eq!((same.stats().compared, same.stats().differences), (1, 0));
+}
+
+/// Keeps the records, as JSON.
+#[derive(Clone, Debug, Default)]
+struct Kept(Arc<Mutex<Vec<serde_json::Value>>>);
+
+#[async_trait]
+impl AuditSink for Kept {
+    fn accept(&self, record: AuditRecord) -> Result<(), Lost> {
+        self.0.lock().unwrap().push(serde_json::to_value(&record).unwrap());
+        Ok(())
+    }
+
+    fn lost(&self) -> u64 {
+        0
+    }
+
+    async fn flush(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_difference_is_in_the_audit_record_and_is_not_enforced() {
+    let kept = Kept::default();
+    let challenge = Challenge::new("Test", "test").unwrap();
+    let decide = AuthnLayer::new(authenticate_fn(challenge, |_: &RequestHead<'_>, _| {
+        Outcome::verified(principal("alice", &["clerk"]))
+    }));
+    let policies = Shadow::new(rbac(), Says(Said::Deny, 7, false));
+    let guard = require(policy("orders:read").unwrap()).with_policy(policies);
+    let inner =
+        tower::service_fn(async |_: Request<()>| Ok::<_, std::convert::Infallible>(Response::new(String::new())));
+    let service = AuditLayer::new(kept.clone()).layer(decide.layer(guard.layer(inner)));
+    let response = service.oneshot(Request::get("/orders").body(()).unwrap()).await.unwrap();
+    assert_eq!(response.status(), 200);
+    drop(response);
+    let records = kept.0.lock().unwrap();
+    let decisions = records[0]["decisions"].as_array().unwrap();
+    assert_eq!(decisions.len(), 2, "{decisions:?}");
+    assert_eq!((&decisions[0]["decision"], decisions[0].get("enforced")), (&"allow".into(), None));
+    assert_eq!((&decisions[1]["decision"], &decisions[1]["enforced"]), (&"deny".into(), &false.into()));
+    assert_eq!((&decisions[1]["backend"], &decisions[1]["rule"]), (&"says".into(), &"rule 7".into()));
+}
+
+#[tokio::test]
+async fn what_is_remembered_is_given_again_for_at_most_five_seconds() {
+    let policy = Cached::new(Slow::new(rbac())).unwrap();
+    let clerk = principal("alice", &["clerk"]);
+    let asked = || policy.policy().asked.load(SeqCst);
+    let ask = |seconds| {
+        let (policy, clerk) = (&policy, &clerk);
+        async move { policy.decide(&AccessQuery::new(clerk, "orders:read", at(seconds))).await.decision() }
+    };
+    assert_eq!(policy.decide_now(&AccessQuery::new(&clerk, "orders:read", at(10))), Now::Wait);
+    assert_eq!((ask(10).await, ask(14).await, asked()), (Decision::Allow, Decision::Allow, 1));
+    let at_once = policy.decide_now(&AccessQuery::new(&clerk, "orders:read", at(14)));
+    assert!(matches!(at_once, Now::Known(verdict) if verdict.is_allow()));
+    assert_eq!((ask(15).await, asked()), (Decision::Allow, 2));
+    // A reload makes it void at once.
+    policy.policy().policy.replace_with_toml(&ROLES.replace("grants", "denies")).unwrap();
+    assert_eq!((ask(15).await, asked()), (Decision::Deny, 3));
+    policy.flush();
+    assert_eq!((ask(15).await, asked()), (Decision::Deny, 4));
+    let mut list = Vec::new();
+    for action in ["orders:read", "orders:cancel", "orders:read"] {
+        list.push(AccessQuery::new(&clerk, action, at(15)));
+    }
+    assert_eq!(policy.decide_all(&list).await.len(), 3);
+    assert_eq!(asked(), 5, "one of three was not remembered");
+}
+
+/// Says what it is told, reads all but the time, and counts.
+#[derive(Debug, Default)]
+struct Counting {
+    asked: AtomicUsize,
+    undecided: bool,
+    generation: AtomicU64,
+    holds: Option<Duration>,
+}
+
+#[async_trait]
+impl PolicyBackend for Counting {
+    fn name(&self) -> &'static str {
+        "counting"
+    }
+
+    fn decide_now(&self, _: &AccessQuery<'_>) -> Now<Verdict> {
+        self.asked.fetch_add(1, SeqCst);
+        Now::Known(if self.undecided {
+            Verdict::cannot_decide("away")
+        } else {
+            Verdict::allow().by("r").obliging("mask").of_version("1")
+        })
+    }
+
+    async fn decide(&self, query: &AccessQuery<'_>) -> Verdict {
+        match self.decide_now(query) {
+            Now::Known(verdict) => verdict,
+            Now::Wait => unreachable!(),
+        }
+    }
+
+    fn generation(&self) -> Option<u64> {
+        Some(self.generation.load(SeqCst))
+    }
+
+    fn parts(&self) -> QueryParts {
+        QueryParts::ALL.without(QueryParts::TIME)
+    }
+
+    fn holds_for(&self) -> Option<Duration> {
+        self.holds
+    }
+}
+
+#[tokio::test]
+async fn what_may_not_be_remembered_is_not() {
+    assert!(Cached::new(Counting::default()).is_err(), "undeclared");
+    assert!(Cached::new(Counting { holds: Some(Duration::ZERO), ..Counting::default() }).is_err(), "for no time");
+    assert!(Cached::max_verdicts(rbac(), 0).is_err());
+    let undecided = Counting { holds: Some(Duration::MAX), undecided: true, ..Counting::default() };
+    let policy = Cached::new(undecided).unwrap();
+    let alice = principal("alice", &[]);
+    for _ in 0..3 {
+        let query = AccessQuery::new(&alice, "x", at(1));
+        assert_eq!(policy.decide(&query).await.decision(), Decision::CannotDecide);
+        assert!(matches!(policy.decide_now(&query), Now::Known(_)));
+    }
+    assert_eq!(policy.policy().asked.load(SeqCst), 6);
+}
+
+#[test]
+fn questions_that_differ_in_a_declared_part_are_two() {
+    let policy = Cached::new(Counting { holds: Some(Duration::MAX), ..Counting::default() }).unwrap();
+    let build = |subject: &str, roles: &[&str], scopes: &[&str]| {
+        Principal::builder(PrincipalKind::User, "i", subject, "jwt").roles(roles).scopes(scopes).build()
+    };
+    let people = [
+        build("a", &["b"], &["c"]),
+        build("ab", &[], &["c"]),
+        build("a", &["b", "c"], &[]),
+        build("a", &["bc"], &[]),
+        build("a", &[], &["b", "c"]),
+        build("a", &[], &["b c"]),
+    ];
+    let things = [
+        Resource::new("order", "1"),
+        Resource::new("order1", ""),
+        Resource::new("order", "1").with("x", "1"),
+        Resource::new("order", "1").with("x", 1),
+        Resource::new("order", "1").in_tenant("x"),
+        Resource::new("order", "1").owned_by("i", "a"),
+    ];
+    let facts = [Attributes::new().with("x", "y"), Attributes::new().with("x\":\"y", "")];
+    let mut queries = Vec::new();
+    for person in &people {
+        for action in ["x", "xa", ""] {
+            let query = AccessQuery::new(person, action, at(1));
+            queries.push(query);
+            queries.extend(things.iter().map(|thing| query.on(thing)));
+            queries.extend(facts.iter().map(|facts| query.with_attributes(facts)));
+            queries.push(query.with_client(Some(&people[0])));
+            queries.push(query.with_route("GET", None));
+            queries.push(query.with_route("GET", Some("/")));
+            queries.push(query.with_address(Some([127, 0, 0, 1].into())));
+        }
+    }
+    for query in queries.iter().chain(&queries) {
+        assert!(matches!(policy.decide_now(query), Now::Known(_)));
+    }
+    assert_eq!(policy.policy().asked.load(SeqCst), queries.len(), "each once, and none for another");
+    // One that takes too much room is asked each time.
+    let long = "x".repeat(2_000);
+    for _ in 0..2 {
+        assert!(matches!(policy.decide_now(&AccessQuery::new(&people[0], &long, at(1))), Now::Known(_)));
+    }
+    assert_eq!(policy.policy().asked.load(SeqCst), queries.len() + 2);
+    let hit = allocation_counter::measure(|| drop(policy.decide_now(&queries[0])));
+    assert_eq!(hit.count_total, 0, "a hit does not allocate, obligations or not");
+}
+
+#[tokio::test]
+async fn who_asks_the_same_waits_for_one_answer() {
+    let policy = Arc::new(Cached::new(Slow::new(rbac())).unwrap());
+    let closed = policy.policy().gate.acquire_many(1_000).await.unwrap();
+    let ask = |policy: &Arc<Cached<Slow<Rbac>>>| {
+        let policy = Arc::clone(policy);
+        tokio::spawn(async move {
+            let clerk = principal("alice", &["clerk"]);
+            policy.decide(&AccessQuery::new(&clerk, "orders:read", at(1))).await.decision()
+        })
+    };
+    let first = ask(&policy);
+    while policy.policy().asked.load(SeqCst) == 0 {
+        tokio::task::yield_now().await;
+    }
+    let waiting: Vec<_> = (0..20).map(|_| ask(&policy)).collect();
+    for _ in 0..50 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(policy.policy().asked.load(SeqCst), 1);
+    // Who asks goes away: another one takes over.
+    first.abort();
+    assert!(first.await.is_err());
+    while policy.policy().asked.load(SeqCst) == 1 {
+        tokio::task::yield_now().await;
+    }
+    // The policy is replaced while the answer is on its way: what comes then is not for who asks from now on.
+    policy.policy().policy.replace_with_toml(&ROLES.replace("grants", "denies")).unwrap();
+    let late = ask(&policy);
+    for _ in 0..50 {
+        tokio::task::yield_now().await;
+    }
+    drop(closed);
+    for one in waiting {
+        assert_eq!(one.await.unwrap(), Decision::Deny);
+    }
+    assert_eq!(late.await.unwrap(), Decision::Deny);
+}
