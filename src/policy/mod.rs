@@ -6,6 +6,10 @@
 
 mod attributes;
 mod backend;
+#[cfg(feature = "cedar")]
+mod cedar;
+#[cfg(any(feature = "cedar", feature = "rego"))]
+mod documents;
 mod explain;
 #[cfg(feature = "policy-files")]
 mod live;
@@ -14,6 +18,8 @@ mod parts;
 mod query;
 #[cfg(feature = "rbac")]
 mod rbac;
+#[cfg(feature = "rego")]
+mod rego;
 mod reload;
 #[cfg(feature = "policy-files")]
 mod test_table;
@@ -21,6 +27,8 @@ mod verdict;
 
 pub use attributes::Attributes;
 pub use backend::PolicyBackend;
+#[cfg(feature = "cedar")]
+pub use cedar::{Cedar, CedarBuilder, CedarEntity, CedarUid, EntitySource};
 pub use explain::{Explanation, explain};
 #[cfg(feature = "policy-files")]
 pub use live::Reloaded;
@@ -31,6 +39,8 @@ pub use parts::QueryParts;
 pub use query::{AccessQuery, Resource};
 #[cfg(feature = "rbac")]
 pub use rbac::{Permission, Rbac, Role};
+#[cfg(feature = "rego")]
+pub use rego::{Rego, RegoBuilder};
 pub use reload::ReloadState;
 #[cfg(feature = "policy-files")]
 pub use test_table::{TableError, test_table, test_table_text};
