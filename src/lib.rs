@@ -70,6 +70,8 @@
 //! | `guard` | yes | [`guard`]: requirements on routes, the authorizer |
 //! | `rbac` | yes | `policy::Rbac`: roles to permissions from TOML and JSON, reloaded when the file changes |
 //! | `policy-files` | yes | `policy::test_table`, `guard::RouteRules`, and what reloads policies; `rbac` implies it |
+//! | `cedar` | | `policy::Cedar`: policies in Cedar, checked against a schema, reloaded |
+//! | `rego` | | `policy::Rego`: policies in Rego, evaluated in the process, reloaded; not tried with Rust 1.88 |
 //! | `rate-limit` | yes | [`rate_limit`]: quotas and concurrency per client, principal, plan and more |
 //! | `throttle` | | `rate_limit::Throttle`: requests over the quota wait their turn; implies `rate-limit` |
 //! | `audit` | yes | [`audit`]: one record for each request |

@@ -266,7 +266,7 @@ fn ids_are_never_parsed() {
     let decide = |who: PrincipalBuilder| on_order(policies, who, "orders:read").decision();
     assert_eq!(decide(person("alice")), Decision::Allow);
     assert_eq!(decide(person("bob").roles(["boss"])), Decision::Allow);
-    let long = "alice".repeat(200_000);
+    let long = "alice".repeat(20_000);
     for id in [
         "alice\"",
         "alice\n",

@@ -2,7 +2,7 @@ mod decision;
 mod input;
 mod program;
 
-use std::{fmt, num::NonZeroUsize, path::Path, sync::Arc, time::Duration};
+use std::{fmt, path::Path, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 
@@ -39,8 +39,8 @@ use crate::{
 /// # Ok::<(), portcullis::ConfigError>(())
 /// ```
 ///
-/// The policy is compiled once, to the program that regorus' register machine runs. Questions share no lock that one of them
-/// could wait for.
+/// The policy is compiled once, by regorus, and shared by its engines: questions have no lock that one of them could wait for.
+/// regorus' interpreter evaluates it, not its register machine, to which a conflict between rules is undefined and no error.
 ///
 /// # The decision
 /// It is one rule, named by its path: `data.orders.allow` is the rule `allow` of `package orders`. Its value is `true` or
@@ -118,8 +118,7 @@ impl Rego {
     /// Starts a policy of several modules and data documents. `decision` is the path of the rule that decides, such as
     /// `data.orders.allow`.
     pub fn builder(decision: impl Into<Arc<str>>) -> RegoBuilder {
-        let limits =
-            Limits { instructions: RegoBuilder::DEFAULT_INSTRUCTIONS, time: RegoBuilder::DEFAULT_TIME, lenient: false };
+        let limits = Limits { time: RegoBuilder::DEFAULT_TIME, lenient: false };
         let settings = Settings { decision: decision.into(), version: None, limits };
         RegoBuilder { documents: Documents::new(), settings, parts: QueryParts::ALL }
     }
@@ -173,8 +172,6 @@ impl Rego {
 }
 
 impl RegoBuilder {
-    /// How many instructions a decision may take unless [`max_instructions`](Self::max_instructions) says so.
-    pub const DEFAULT_INSTRUCTIONS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(999_999);
     /// How long a decision may take unless [`max_time`](Self::max_time) says so.
     pub const DEFAULT_TIME: Duration = Duration::from_millis(50);
 
@@ -215,14 +212,8 @@ impl RegoBuilder {
         self
     }
 
-    /// Bounds a decision in instructions of regorus' machine; beyond, it cannot be made. One million unless it is said.
-    pub const fn max_instructions(mut self, instructions: NonZeroUsize) -> Self {
-        self.settings.limits.instructions = instructions;
-        self
-    }
-
     /// Bounds a decision in time; beyond, it cannot be made. 50 ms unless it is said. The clock is looked at every 256
-    /// instructions: one built-in function is not cut short.
+    /// steps: one built-in function is not cut short.
     pub const fn max_time(mut self, time: Duration) -> Self {
         self.settings.limits.time = time;
         self

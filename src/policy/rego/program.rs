@@ -1,21 +1,16 @@
-//! The compiled policy: one program, and machines that run it.
+//! The compiled policy, and engines that evaluate it.
 
 use std::{
     num::{NonZeroU32, NonZeroUsize},
     sync::{
-        Arc, Mutex, TryLockError,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
     thread,
     time::Duration,
 };
 
-use regorus::{
-    Engine, Value,
-    languages::rego::compiler::Compiler,
-    rvm::{program::Program, vm::RegoVM},
-    utils::limits::ExecutionTimerConfig,
-};
+use regorus::{Engine, Value, utils::limits::ExecutionTimerConfig};
 
 use crate::{
     error::ConfigError,
@@ -27,23 +22,22 @@ use crate::{
     },
 };
 
-/// How many instructions pass between two looks at the clock.
+/// How many steps pass between two looks at the clock.
 const CLOCK_INTERVAL: NonZeroU32 = NonZeroU32::MIN.saturating_add(255);
 
 /// A policy, ready to be asked by many threads at once.
 pub(super) struct Compiled {
     pub(super) version: Arc<str>,
     pub(super) basis: Arc<Basis>,
-    program: Arc<Program>,
-    data: Value,
-    limits: Limits,
-    /// Machines that are ready. A question takes one that is free and never waits for one.
-    machines: Box<[Mutex<RegoVM>]>,
+    decision: Arc<str>,
+    /// What engines are copied from; a copy shares the policy and the data.
+    prepared: Engine,
+    /// Engines that are ready. A question takes one that is free and never waits for one.
+    engines: Box<[Mutex<Engine>]>,
 }
 
 #[derive(Clone, Copy)]
 pub(super) struct Limits {
-    pub(super) instructions: NonZeroUsize,
     pub(super) time: Duration,
     pub(super) lenient: bool,
 }
@@ -52,6 +46,10 @@ impl Compiled {
     pub(super) fn new(texts: &[(Kind, SourceText)], settings: &Settings) -> Result<Self, ConfigError> {
         let mut engine = Engine::new();
         engine.set_strict_builtin_errors(!settings.limits.lenient);
+        engine.set_execution_timer_config(ExecutionTimerConfig {
+            limit: settings.limits.time,
+            check_interval: CLOCK_INTERVAL,
+        });
         for (kind, SourceText { name, text }) in texts {
             match kind {
                 Kind::Policy => {
@@ -66,63 +64,48 @@ impl Compiled {
                 }
             }
         }
-        let data = engine.get_data();
         let decision = &settings.decision;
         let policy = engine.compile_with_entrypoint(decision).map_err(|error| refused(&error, decision))?;
-        let program = Compiler::compile_from_policy(&policy, &[decision]);
-        let program = program
-            .map_err(|error| ConfigError::new(&**decision, "the policy", format!("does not compile: {error}")))?;
+        let data = engine.get_data();
+        if let Some(rule) = policy.get_rules().keys().find(|rule| is_in(&data, rule)) {
+            return Err(ConfigError::new("data document", rule.as_str(), "is defined by a rule, too"));
+        }
         let version: Arc<str> = match &settings.version {
             Some(version) => Arc::clone(version),
             None => fingerprint(texts.iter().map(|(_, text)| text)).into(),
         };
         let basis = Arc::new(Basis::new().rule(Arc::clone(decision)).version(Arc::clone(&version)));
-        let mut compiled = Self { version, basis, program, data, limits: settings.limits, machines: Box::default() };
-        let machines = thread::available_parallelism().map_or(4, NonZeroUsize::get).min(64);
-        compiled.machines = (0..machines).map(|_| compiled.machine().map(Mutex::new)).collect::<Result<_, _>>()?;
-        Ok(compiled)
-    }
-
-    fn machine(&self) -> Result<RegoVM, ConfigError> {
-        let mut machine = RegoVM::new();
-        machine.load_program(Arc::clone(&self.program));
-        machine.set_max_instructions(self.limits.instructions.get());
-        machine.set_strict_builtin_errors(!self.limits.lenient);
-        machine.set_execution_timer_config(Some(ExecutionTimerConfig {
-            limit: self.limits.time,
-            check_interval: CLOCK_INTERVAL,
-        }));
-        let taken = machine.set_data(self.data.clone());
-        taken.map_err(|error| {
-            ConfigError::new("data document", "its content", format!("contradicts a rule: {error}"))
-        })?;
-        Ok(machine)
+        let count = thread::available_parallelism().map_or(4, NonZeroUsize::get).min(64);
+        let engines = (0..count).map(|_| Mutex::new(engine.clone())).collect();
+        Ok(Self { version, basis, decision: Arc::clone(decision), prepared: engine, engines })
     }
 
     /// What the decision is for this input.
     pub(super) fn evaluate(&self, input: Value) -> Result<Value, String> {
-        let count = self.machines.len();
+        let count = self.engines.len();
         let start = own_number();
         for position in 0..count {
-            let Some(machine) = self.machines.get((start + position) % count) else { continue };
-            let mut machine = match machine.try_lock() {
-                Ok(machine) => machine,
-                Err(TryLockError::WouldBlock) => continue,
-                Err(TryLockError::Poisoned(_)) => continue,
-            };
-            return run(&mut machine, input);
+            let Some(engine) = self.engines.get(start.wrapping_add(position) % count) else { continue };
+            if let Ok(mut engine) = engine.try_lock() {
+                return self.run(&mut engine, input);
+            }
         }
-        let mut machine = self.machine().map_err(|error| error.to_string())?;
-        run(&mut machine, input)
+        self.run(&mut self.prepared.clone(), input)
+    }
+
+    fn run(&self, engine: &mut Engine, input: Value) -> Result<Value, String> {
+        engine.set_input(input);
+        let decision = engine.eval_rule(self.decision.to_string());
+        // Whom the question was about does not stay.
+        engine.set_input(Value::Undefined);
+        decision.map_err(|error| reason(&error.to_string()).to_owned())
     }
 }
 
-fn run(machine: &mut RegoVM, input: Value) -> Result<Value, String> {
-    machine.set_input(input);
-    let decision = machine.execute_entry_point_by_index(0);
-    // Whom the question was about does not stay.
-    machine.set_input(Value::Undefined);
-    decision.map_err(|error| error.to_string())
+/// Whether data stand where a rule does.
+fn is_in(data: &Value, rule: &str) -> bool {
+    let path = rule.split('.').skip(1);
+    !matches!(path.fold(data, |value, name| &value[name]), Value::Undefined)
 }
 
 /// A number for each thread, so that threads take different machines.
@@ -141,9 +124,13 @@ fn refused(error: &impl ToString, name: &str) -> ConfigError {
         let (number, code) = line.split_once('|')?;
         (!number.trim().is_empty() && number.trim().bytes().all(|byte| byte.is_ascii_digit())).then(|| code.trim())
     });
-    let reason = text.lines().find_map(|line| line.trim_start().strip_prefix("error: "));
-    match (place, reason) {
-        (Some(place), Some(reason)) => ConfigError::new(place, format!("{:?}", shown.unwrap_or_default()), reason),
+    match place {
+        Some(place) => ConfigError::new(place, format!("{:?}", shown.unwrap_or_default()), reason(&text)),
         _ => ConfigError::new(name, "the policy", format!("does not compile: {}", text.trim())),
     }
+}
+
+/// The last line of such a drawing, or all of another text.
+fn reason(text: &str) -> &str {
+    text.lines().find_map(|line| line.trim_start().strip_prefix("error: ")).unwrap_or_else(|| text.trim())
 }
