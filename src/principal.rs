@@ -282,6 +282,12 @@ impl Principal {
         self.facts().claims.map(|claims| self.text(claims))
     }
 
+    /// Whether there are claims to read.
+    #[cfg(any(feature = "cedar", feature = "rego"))]
+    pub(crate) fn has_claims(&self) -> bool {
+        self.facts().claims.is_some()
+    }
+
     /// Reads the claims of the token into a type of your own, each time anew.
     /// [`claims_shared`](Self::claims_shared) reads them once.
     ///

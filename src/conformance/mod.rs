@@ -7,6 +7,8 @@ mod api_key_store;
 #[cfg(feature = "audit")]
 mod audit_sink;
 mod authenticator;
+#[cfg(feature = "cedar")]
+mod entity_source;
 #[cfg(feature = "jwt")]
 mod key_source;
 mod policy_backend;
@@ -18,6 +20,8 @@ pub use api_key_store::api_key_store;
 #[cfg(feature = "audit")]
 pub use audit_sink::audit_sink;
 pub use authenticator::{AuthenticatorFixture, authenticator};
+#[cfg(feature = "cedar")]
+pub use entity_source::entity_source;
 #[cfg(feature = "jwt")]
 pub use key_source::{key_source, key_source_without_keys};
 pub use policy_backend::{PolicyFixture, PolicyQuestion, policy_backend};

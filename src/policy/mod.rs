@@ -9,6 +9,10 @@ mod backend;
 #[cfg(feature = "policy-cached")]
 mod cached;
 mod combine;
+#[cfg(feature = "cedar")]
+mod cedar;
+#[cfg(any(feature = "cedar", feature = "rego"))]
+mod documents;
 mod explain;
 #[cfg(feature = "policy-files")]
 mod live;
@@ -17,6 +21,8 @@ mod parts;
 mod query;
 #[cfg(feature = "rbac")]
 mod rbac;
+#[cfg(feature = "rego")]
+mod rego;
 mod reload;
 #[cfg(feature = "policy-files")]
 mod test_table;
@@ -29,6 +35,8 @@ pub use cached::Cached;
 pub use combine::Combined;
 #[cfg(feature = "policy-shadow")]
 pub use combine::{Shadow, ShadowStats};
+#[cfg(feature = "cedar")]
+pub use cedar::{Cedar, CedarBuilder, CedarEntity, CedarUid, EntitySource};
 pub use explain::{Explanation, explain};
 #[cfg(feature = "policy-files")]
 pub use live::Reloaded;
@@ -39,6 +47,8 @@ pub use parts::QueryParts;
 pub use query::{AccessQuery, Resource};
 #[cfg(feature = "rbac")]
 pub use rbac::{Permission, Rbac, Role};
+#[cfg(feature = "rego")]
+pub use rego::{Rego, RegoBuilder};
 pub use reload::ReloadState;
 #[cfg(feature = "policy-files")]
 pub use test_table::{TableError, test_table, test_table_text};

@@ -1,0 +1,584 @@
+//! Cedar: what its examples document, how questions are put, entity sources, errors, reload and attacks.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
+
+mod support;
+
+use std::{collections::HashMap, fs, path::Path};
+
+use async_trait::async_trait;
+use axum::{Router, body::Body, routing};
+use portcullis::{
+    Challenge, Instants, Now, Principal, PrincipalBuilder, PrincipalKind, StoreError, StoreErrorKind,
+    authn::{AuthnLayer, Outcome, authenticate_fn},
+    conformance::{PolicyFixture, PolicyQuestion, entity_source, policy_backend},
+    guard::{from_path, policy, require},
+    policy::{
+        AccessQuery, Attributes, Cedar, CedarBuilder, CedarEntity, CedarUid, Decision, EntitySource, PolicyBackend,
+        QueryParts, Reloaded, Resource, Verdict, explain,
+    },
+};
+use serde_json::json;
+use support::{NOW, get};
+use tower::ServiceExt;
+
+const ISSUER: &str = "https://id.example.com";
+
+fn person(subject: &str) -> PrincipalBuilder {
+    Principal::builder(PrincipalKind::User, ISSUER, subject, "jwt")
+}
+
+fn at() -> Instants {
+    Instants::new(NOW * 1_000_000_000, 0)
+}
+
+fn now(policy: &Cedar, query: &AccessQuery<'_>) -> Verdict {
+    match policy.decide_now(query) {
+        Now::Known(verdict) => verdict,
+        Now::Wait => panic!("nothing is to be waited for"),
+    }
+}
+
+fn example(name: &str) -> CedarBuilder {
+    let file = |end: &str| Path::new("tests/policies").join(format!("{name}.{end}"));
+    Cedar::builder()
+        .schema_file(file("cedarschema"))
+        .policies_file(file("cedar"))
+        .entities_file(file("json"))
+        .issuer(ISSUER)
+}
+
+fn rules(verdict: &Verdict) -> Vec<&str> {
+    verdict.rules().iter().map(|rule| &**rule).collect()
+}
+
+#[test]
+fn the_document_cloud_of_the_cedar_examples() {
+    let policy = example("document_cloud").build().unwrap();
+    for (who, action, kind, id, decision, by) in [
+        ("alice", "CreateDocument", "Drive", "drive", Decision::Allow, &["drive-owner"][..]),
+        ("alice", "ViewDocument", "Document", "alice_public", Decision::Allow, &["document-owner", "public-view"]),
+        ("charlie", "ViewDocument", "Document", "alice_public", Decision::Allow, &["public-view"]),
+        // Alice has blocked Bob.
+        ("bob", "ViewDocument", "Document", "alice_public", Decision::Deny, &["blocked-users"]),
+        ("charlie", "CreateDocument", "Drive", "drive", Decision::Deny, &[]),
+        ("charlie", "ModifyDocument", "Document", "alice_public", Decision::Allow, &["modifyACL"]),
+        ("charlie", "DeleteDocument", "Document", "alice_public", Decision::Deny, &[]),
+        ("alice", "DeleteGroup", "Group", "alice_personal", Decision::Allow, &["group-owner"]),
+        ("alice", "DeleteGroup", "Group", "bob_personal", Decision::Deny, &[]),
+    ] {
+        let (subject, thing) = (person(who).build(), Resource::new(kind, id));
+        let verdict = now(&policy, &AccessQuery::new(&subject, action, at()).on(&thing));
+        assert_eq!((verdict.decision(), rules(&verdict)), (decision, by.to_vec()), "{who} {action} {id}: {verdict:?}");
+    }
+}
+
+#[test]
+fn the_photos_of_the_cedar_documentation_and_a_template() {
+    let policy = example("photos").links_file("tests/policies/photos_links.json").version("7").build().unwrap();
+    let verdict = |who: &str, action: &str, photo: &str| {
+        let (subject, thing) = (person(who).build(), Resource::new("photo", photo));
+        now(&policy, &AccessQuery::new(&subject, action, at()).on(&thing))
+    };
+    let alice = verdict("alice", "view", "VacationPhoto94.jpg");
+    assert_eq!((alice.decision(), rules(&alice)), (Decision::Allow, vec!["alice-sees-janes-vacation"]));
+    assert_eq!(alice.version().unwrap().as_ref(), "7");
+    assert_eq!(verdict("bob", "view", "VacationPhoto94.jpg").decision(), Decision::Deny);
+    assert_eq!(verdict("alice", "edit", "VacationPhoto94.jpg").decision(), Decision::Deny);
+    let bob = verdict("bob", "comment", "trip.jpg");
+    assert_eq!((bob.decision(), rules(&bob)), (Decision::Allow, vec!["trip-for-friends"]));
+    assert_eq!(verdict("alice", "view", "trip.jpg").decision(), Decision::Deny);
+}
+
+const SHOP: &str = r#"
+    namespace Shop {
+        entity Role in [Role];
+        entity Team in [Team];
+        entity User in [Role, Team] { tenant?: String, scopes?: Set<String>, email?: String, level?: Long };
+        entity Robot in [Role];
+        entity Application;
+        entity Order { owner?: User, tenant?: String, status: String, network?: ipaddr };
+        type Where = { method?: String, address?: ipaddr, time: datetime, unix_time: Long, acr?: String, ticket?: String };
+        action "orders:all";
+        action "orders:read", "orders:cancel" in ["orders:all"]
+            appliesTo { principal: [User, Robot], resource: Order, context: Where };
+        action "orders:list" in ["orders:all"]
+            appliesTo { principal: [User, Robot], resource: Application, context: { amount?: Long } };
+    }
+"#;
+
+fn shop(policies: &str) -> CedarBuilder {
+    Cedar::builder()
+        .namespace("Shop")
+        .principal_type(PrincipalKind::Service, "Robot")
+        .without_resource("Application", "shop")
+        .schema("shop.cedarschema", SHOP)
+        .policies("shop.cedar", policies)
+}
+
+/// The verdict on an order of Alice's that is open.
+fn on_order(policies: &str, who: PrincipalBuilder, action: &str) -> Verdict {
+    let policy = shop(policies).build().unwrap();
+    let (subject, attributes) = (who.build(), Attributes::new().with("ticket", "T-7").with("undeclared", "x"));
+    let order = Resource::new("order", 42).owned_by(ISSUER, "alice").in_tenant("acme").with("status", "open");
+    let order = order.with("network", "10.0.0.0/8").with("undeclared", 1);
+    let query = AccessQuery::new(&subject, action, at())
+        .on(&order)
+        .with_attributes(&attributes)
+        .with_route("GET", Some("/orders/{id}"))
+        .with_address(Some("10.1.2.3".parse().unwrap()));
+    now(&policy, &query)
+}
+
+#[test]
+fn a_question_is_put_as_the_schema_declares() {
+    let when = |condition: &str| {
+        format!(
+            "permit (principal, action in Shop::Action::\"orders:all\", resource is Shop::Order) when {{ {condition} }};"
+        )
+    };
+    let alice = || {
+        person("alice")
+            .roles(["clerk"])
+            .scopes(["orders", "mail"])
+            .tenant("acme")
+            .acr("high")
+            .claims(r#"{"email": "alice@example.com", "level": 3}"#)
+    };
+    for condition in [
+        r#"principal == Shop::User::"https://id.example.com#alice""#,
+        r#"principal in Shop::Role::"clerk""#,
+        r#"principal is Shop::User && principal has tenant && principal.tenant == "acme""#,
+        r#"principal is Shop::User && principal has scopes && principal.scopes.contains("mail")"#,
+        r#"principal is Shop::User && principal has email && principal.email like "*@example.com""#,
+        r#"principal is Shop::User && principal has level && principal.level == 3"#,
+        r#"resource has owner && resource.owner == principal"#,
+        r#"resource has tenant && resource.tenant == "acme""#,
+        r#"resource.status == "open" && resource == Shop::Order::"42""#,
+        r#"resource has network && context has address && context.address.isInRange(resource.network)"#,
+        r#"context has method && context.method == "GET""#,
+        r#"context.time == datetime("2027-01-15T08:00:00Z") && context.unix_time == 1800000000"#,
+        r#"context has acr && context.acr == "high""#,
+        r#"context has ticket && context.ticket == "T-7""#,
+    ] {
+        let allowed = on_order(&when(condition), alice(), "orders:read");
+        assert_eq!(allowed.decision(), Decision::Allow, "{condition}: {allowed:?}");
+        assert_eq!(rules(&allowed), ["shop.cedar:1"], "a policy without an @id is named by its place");
+        let denied = on_order(&when(&format!("!({condition})")), alice(), "orders:read");
+        assert_eq!(denied.decision(), Decision::Deny, "{condition}: {denied:?}");
+    }
+}
+
+#[test]
+fn what_the_schema_does_not_know_is_denied() {
+    let all = "permit (principal, action, resource);";
+    let deny = |who: PrincipalBuilder, action: &str| {
+        let verdict = on_order(all, who, action);
+        assert_eq!(verdict.decision(), Decision::Deny, "{verdict:?}");
+        verdict.reasons()[0].to_string()
+    };
+    assert!(deny(person("alice"), "orders:drop").contains("no action \"orders:drop\""));
+    assert!(deny(Principal::builder(PrincipalKind::Key, ISSUER, "k", "api_key"), "orders:read").contains("key"));
+    assert!(deny(person("alice"), "orders:list").contains("Order"), "an action that is for another type");
+    let robot = Principal::builder(PrincipalKind::Service, ISSUER, "r", "jwt");
+    assert!(on_order(all, robot, "orders:read").is_allow());
+
+    let policy = shop(all).build().unwrap();
+    let alice = person("alice").build();
+    assert!(now(&policy, &AccessQuery::new(&alice, "orders:list", at())).is_allow());
+    let unknown = Resource::new("invoice", 1);
+    assert_eq!(now(&policy, &AccessQuery::new(&alice, "orders:read", at()).on(&unknown)).decision(), Decision::Deny);
+    let nothing = Cedar::builder().namespace("Shop").schema("s", SHOP).policies("p", all).build().unwrap();
+    assert_eq!(now(&nothing, &AccessQuery::new(&alice, "orders:list", at())).decision(), Decision::Deny);
+}
+
+#[test]
+fn what_fails_is_neither_allowed_nor_denied_by_luck() {
+    let amount = |policies: &str, amount: i64| {
+        let policy = shop(policies).build().unwrap();
+        let (alice, attributes) = (person("alice").build(), Attributes::new().with("amount", amount));
+        now(&policy, &AccessQuery::new(&alice, "orders:list", at()).with_attributes(&attributes))
+    };
+    let overflow = "context has amount && context.amount * 9223372036854775807 > 0";
+    let list = "action == Shop::Action::\"orders:list\"";
+    let permit = format!("permit (principal, {list}, resource);");
+    let failing_forbid = format!("@id(\"f\") forbid (principal, {list}, resource) when {{ {overflow} }};");
+    let failing_permit = format!("@id(\"p\") permit (principal, {list}, resource) when {{ {overflow} }};");
+    let forbid = format!("forbid (principal, {list}, resource);");
+    for (policies, decision) in [
+        (format!("{permit}{failing_forbid}"), Decision::CannotDecide),
+        (failing_forbid.clone(), Decision::CannotDecide),
+        (failing_permit.clone(), Decision::CannotDecide),
+        (format!("{permit}{failing_permit}"), Decision::CannotDecide),
+        (format!("{forbid}{failing_permit}"), Decision::Deny),
+        (format!("{permit}{forbid}{failing_forbid}"), Decision::Deny),
+    ] {
+        let verdict = amount(&policies, 2);
+        assert_eq!(verdict.decision(), decision, "{policies}: {verdict:?}");
+        // Without an overflow they say what they say.
+        assert_ne!(amount(&policies, 0).decision(), Decision::CannotDecide, "{policies}");
+    }
+    let verdict = amount(&failing_forbid, 2);
+    assert!(verdict.reasons().iter().any(|reason| reason.contains('f') && reason.contains("overflow")), "{verdict:?}");
+}
+
+#[test]
+fn entities_that_do_not_fit_the_schema_cannot_be_decided() {
+    let policy = shop(
+        "permit (principal, action, resource); forbid (principal, action, resource is Shop::Order) when { resource.status == \"secret\" };",
+    );
+    let policy = policy.build().unwrap();
+    let alice = person("alice").build();
+    let decide = |order: Resource| now(&policy, &AccessQuery::new(&alice, "orders:read", at()).on(&order)).decision();
+    let order = || Resource::new("order", 42);
+    assert_eq!(decide(order().with("status", "open")), Decision::Allow);
+    assert_eq!(decide(order().with("status", "secret")), Decision::Deny);
+    // A value of another type would only be unequal to "secret", and allowed.
+    for confused in [
+        json!(["secret"]),
+        json!({ "a": "secret" }),
+        json!(1),
+        json!(true),
+        json!(1.5),
+        json!({ "__entity": { "type": "Shop::User", "id": "secret" } }),
+        json!({ "__extn": { "fn": "ip", "arg": "10.0.0.1" } }),
+    ] {
+        assert_eq!(decide(order().with("status", confused.clone())), Decision::CannotDecide, "{confused}");
+    }
+    assert_eq!(decide(order()), Decision::CannotDecide, "the schema demands a status");
+    assert_eq!(decide(order().with("status", json!(null))), Decision::CannotDecide);
+    let broken = person("alice").claims("{").build();
+    let order = order().with("status", "open");
+    let verdict = now(&policy, &AccessQuery::new(&broken, "orders:read", at()).on(&order));
+    assert_eq!(verdict.decision(), Decision::CannotDecide);
+    let odd = person("alice").claims(r#"{"level": "high"}"#).build();
+    assert_eq!(
+        now(&policy, &AccessQuery::new(&odd, "orders:read", at()).on(&order)).decision(),
+        Decision::CannotDecide
+    );
+}
+
+#[test]
+fn ids_are_never_parsed() {
+    let policies = r#"
+        permit (principal == Shop::User::"https://id.example.com#alice", action, resource);
+        permit (principal in Shop::Role::"boss", action, resource);
+    "#;
+    let decide = |who: PrincipalBuilder| on_order(policies, who, "orders:read").decision();
+    assert_eq!(decide(person("alice")), Decision::Allow);
+    assert_eq!(decide(person("bob").roles(["boss"])), Decision::Allow);
+    let long = "alice".repeat(20_000);
+    for id in [
+        "alice\"",
+        "alice\n",
+        "alice\0",
+        "",
+        "ALICE",
+        "alice\" || true || \"",
+        "Shop::User::\"alice\"",
+        "x#alice",
+        &long,
+    ] {
+        assert_eq!(decide(person(id)), Decision::Deny, "{id:.40}");
+        assert_eq!(decide(person("bob").roles([id])), Decision::Deny, "{id:.40}");
+    }
+    for role in ["boss\", Shop::Role::\"boss", "boss\\", "Shop::Role::\"boss\""] {
+        assert_eq!(decide(person("bob").roles([role])), Decision::Deny, "{role}");
+    }
+    // No issuer can end where another one goes on.
+    let of = |issuer: &str, subject: &str| {
+        let policies = "permit (principal == Shop::User::\"https://a#b#c\", action, resource);";
+        on_order(policies, Principal::builder(PrincipalKind::User, issuer, subject, "jwt"), "orders:read").decision()
+    };
+    assert_eq!(of("https://a", "b#c"), Decision::Allow);
+    assert_eq!(of("https://a#b", "c"), Decision::Deny);
+    let own = shop("permit (principal == Shop::User::\"alice\", action, resource);").issuer(ISSUER).build().unwrap();
+    let list = |who: Principal| now(&own, &AccessQuery::new(&who, "orders:list", at())).decision();
+    assert_eq!(list(person("alice").build()), Decision::Allow);
+    let foreign = Principal::builder(PrincipalKind::User, "https://evil.example", "alice", "jwt").build();
+    assert_eq!(list(foreign), Decision::Deny);
+}
+
+#[test]
+fn roles_are_in_roles_and_obligations_come_with_the_allow() {
+    let entities = r#"[
+        { "uid": { "type": "Shop::Role", "id": "manager" }, "attrs": {}, "parents": [{ "type": "Shop::Role", "id": "clerk" }] }
+    ]"#;
+    let policy = shop(
+        "@obligation(\"log, mask\") @advice(\"ask\")\npermit (principal in Shop::Role::\"clerk\", action == Shop::Action::\"orders:list\", resource);",
+    );
+    let policy = policy.entities("roles.json", entities).build().unwrap();
+    let list = |role: &str| {
+        let alice = person("alice").roles([role]).build();
+        now(&policy, &AccessQuery::new(&alice, "orders:list", at()))
+    };
+    let verdict = list("manager");
+    assert!(verdict.is_allow() && list("clerk").is_allow() && !list("guest").is_allow());
+    assert_eq!((verdict.obligations(), verdict.advice()), (&["log".into(), "mask".into()][..], &["ask".into()][..]));
+    assert!(list("guest").obligations().is_empty());
+}
+
+/// Users and what they are in, from memory or from somebody to be waited for.
+#[derive(Debug)]
+struct Directory {
+    entities: HashMap<CedarUid, Vec<CedarEntity>>,
+    waits: bool,
+    up: bool,
+}
+
+fn directory(waits: bool) -> Directory {
+    let alice = CedarEntity::new("Shop::User", "alice").with("level", 7).within(CedarUid::new("Shop::Team", "north"));
+    let north = CedarEntity::new("Shop::Team", "north").within(CedarUid::new("Shop::Team", "sales"));
+    let order = CedarEntity::new("Shop::Order", "42")
+        .with("status", "open")
+        .with("owner", json!({ "type": "Shop::User", "id": "alice" }));
+    let entities = [(alice.uid().clone(), vec![alice, north]), (order.uid().clone(), vec![order])];
+    Directory { entities: entities.into(), waits, up: true }
+}
+
+impl Directory {
+    fn find(&self, wanted: &CedarUid) -> Result<Vec<CedarEntity>, StoreError> {
+        match self.up {
+            true => Ok(self.entities.get(wanted).cloned().unwrap_or_default()),
+            false => Err(StoreError::new(StoreErrorKind::Unavailable, "directory")),
+        }
+    }
+}
+
+#[async_trait]
+impl EntitySource for Directory {
+    fn entities_now(&self, wanted: &CedarUid, _: &AccessQuery<'_>) -> Now<Result<Vec<CedarEntity>, StoreError>> {
+        if self.waits { Now::Wait } else { Now::Known(self.find(wanted)) }
+    }
+
+    async fn entities(&self, wanted: &CedarUid, _: &AccessQuery<'_>) -> Result<Vec<CedarEntity>, StoreError> {
+        tokio::task::yield_now().await;
+        self.find(wanted)
+    }
+
+    fn generation(&self) -> Option<u64> {
+        (!self.waits).then_some(3)
+    }
+}
+
+const OF_DIRECTORY: &str = r#"
+    permit (principal is Shop::User in Shop::Team::"sales", action == Shop::Action::"orders:read", resource)
+    when { principal has level && principal.level == 7 && resource has owner && resource.owner == principal };
+"#;
+
+#[tokio::test]
+async fn entities_come_from_a_source() {
+    for waits in [false, true] {
+        let known = CedarUid::new("Shop::User", "alice");
+        entity_source(&directory(waits), known, &person("alice").build()).await;
+        let policy = shop(OF_DIRECTORY).issuer(ISSUER).source(directory(waits)).build().unwrap();
+        // The credential says less than the directory knows.
+        let alice = person("alice").claims(r#"{"level": 1}"#).build();
+        let (order, bob) = (Resource::new("order", 42), person("bob").build());
+        let query = AccessQuery::new(&alice, "orders:read", at()).on(&order);
+        let verdict = policy.decide(&query).await;
+        assert!(verdict.is_allow(), "{verdict:?}");
+        assert_eq!(
+            policy.decide(&AccessQuery::new(&bob, "orders:read", at()).on(&order)).await.decision(),
+            Decision::Deny
+        );
+        // What the handler says of its thing is newer than what the source says.
+        let other = Resource::new("order", 42).owned_by(ISSUER, "bob");
+        let verdict = policy.decide(&AccessQuery::new(&alice, "orders:read", at()).on(&other)).await;
+        assert_eq!(verdict.decision(), Decision::Deny);
+        assert_eq!(policy.generation(), (!waits).then_some(3));
+        assert_eq!(policy.parts(), QueryParts::ALL);
+
+        let down =
+            shop(OF_DIRECTORY).issuer(ISSUER).source(Directory { up: false, ..directory(waits) }).build().unwrap();
+        let verdict = down.decide(&query).await;
+        assert_eq!(verdict.decision(), Decision::CannotDecide);
+        assert!(verdict.reasons()[0].contains("directory"), "{verdict:?}");
+    }
+}
+
+#[tokio::test]
+async fn cedar_conforms() {
+    let policies = "permit (principal in Shop::Role::\"clerk\", action == Shop::Action::\"orders:read\", resource);\n\
+        permit (principal, action == Shop::Action::\"orders:cancel\", resource) when { context.unix_time * 9223372036854775807 > 0 };";
+    let clerk = person("alice").roles(["clerk"]).build();
+    let question = |action: &str, status: &str| {
+        PolicyQuestion::new(clerk.clone(), action).on(Resource::new("order", 1).with("status", status))
+    };
+    let plain = shop(policies).build().unwrap();
+    let fixture = PolicyFixture::new(question("orders:read", "open"), question("orders:list", "open"));
+    policy_backend(&plain, fixture.undecidable(question("orders:cancel", "open"))).await;
+    let least = Cedar::builder()
+        .schema(
+            "s",
+            "entity Role; entity User in [Role]; entity T; action a appliesTo { principal: User, resource: T };",
+        )
+        .policies("p", "permit (principal in Role::\"clerk\", action == Action::\"a\", resource == T::\"1\");")
+        .build()
+        .unwrap();
+    let on = |id: u8| PolicyQuestion::new(clerk.clone(), "a").on(Resource::new("T", id));
+    policy_backend(&least, PolicyFixture::new(on(1), on(2))).await;
+    assert!(!least.parts().has(QueryParts::METHOD) && !least.parts().has(QueryParts::TIME));
+    for waits in [false, true] {
+        let policy =
+            shop(&format!("{policies}{OF_DIRECTORY}")).issuer(ISSUER).source(directory(waits)).build().unwrap();
+        let fixture = PolicyFixture::new(question("orders:read", "open"), question("orders:list", "open"));
+        policy_backend(&policy, fixture).await;
+    }
+    let order = Resource::new("order", 1).with("status", "open");
+    let told = explain(&plain, &AccessQuery::new(&clerk, "orders:read", at()).on(&order)).await.to_string();
+    assert!(told.contains("permit shop.cedar:1: applies") && told.contains("1 of 2 policies match by scope"), "{told}");
+}
+
+#[test]
+fn bad_documents_are_refused_with_file_line_and_reason() {
+    let good = "permit (principal, action, resource);";
+    let order = r#"[
+        { "uid": { "type": "Shop::Team", "id": "a" }, "attrs": {}, "parents": [] },
+        "#;
+    for (policies, entities, links, parts) in [
+        ("permit (principal, action,\n resource) when { ;", "[]", "[]", &["shop.cedar:2", "unexpected"][..]),
+        (
+            "permit (principal, action, resource);\n\npermit (principal, action == Shop::Action::\"nope\", resource);",
+            "[]",
+            "[]",
+            &["shop.cedar:3", "nope"],
+        ),
+        (
+            "// one\npermit (principal, action, resource is Shop::Order)\nwhen { resource.colour == 1 };",
+            "[]",
+            "[]",
+            &["shop.cedar:3", "colour"],
+        ),
+        ("permit (principal is Shop::Nobody, action, resource);", "[]", "[]", &["shop.cedar:1", "Shop::Nobody"]),
+        (
+            "@id(\"x\") permit (principal, action, resource);\n@id(\"x\") permit (principal, action, resource);",
+            "[]",
+            "[]",
+            &["shop.cedar:2", "\"x\"", "shop.cedar:1"],
+        ),
+        ("// nothing", "[]", "[]", &["empty"]),
+        (
+            good,
+            &format!(
+                "{order}{{ \"uid\": {{ \"type\": \"Shop::Order\", \"id\": \"o\" }}, \"attrs\": {{ \"status\": 1 }}, \"parents\": [] }}]"
+            ),
+            "[]",
+            &["entities.json:3", "status"],
+        ),
+        (
+            good,
+            &format!(
+                "{order}{{ \"uid\": {{ \"type\": \"Shop::Ghost\", \"id\": \"o\" }}, \"attrs\": {{}}, \"parents\": [] }}]"
+            ),
+            "[]",
+            &["entities.json:3", "Shop::Ghost"],
+        ),
+        (good, "[\n{ \"uid\": ", "[]", &["entities.json:2"]),
+        (good, "[]", "[\n{ \"template_id\": \"t\", \"link_id\": \"l\", \"args\": {} }]", &["links.json:2", "\"l\""]),
+        (
+            "@id(\"t\") permit (principal == ?principal, action, resource);",
+            "[]",
+            "[{ \"template_id\": \"t\", \"link_id\": \"l\", \"args\": { \"?principal\": \"Shop::User::alice\" } }]",
+            &["links.json:1", "?principal"],
+        ),
+        (
+            "@id(\"t\") permit (principal == ?principal, action, resource);",
+            "[]",
+            "[{ \"template_id\": \"t\", \"link_id\": \"t\", \"args\": { \"?principal\": \"Shop::User::\\\"a\\\"\" } }]",
+            &["links.json:1", "another policy"],
+        ),
+    ] {
+        let built = shop(policies).entities("entities.json", entities).links("links.json", links).build();
+        let error = built.expect_err(policies).to_string();
+        assert!(parts.iter().all(|part| error.contains(part)), "{policies}: {error}");
+    }
+    let refused = |builder: CedarBuilder| builder.build().unwrap_err().to_string();
+    assert!(refused(Cedar::builder().policies("p", good)).contains("schema"));
+    assert!(
+        refused(Cedar::builder().policies("p", good).schema("s.cedarschema", "entity A;\nentity B in [C];"))
+            .contains('C')
+    );
+    assert!(
+        refused(Cedar::builder().policies("p", good).schema("s.cedarschema", "entity A;\nentity"))
+            .contains("s.cedarschema:2")
+    );
+    for (builder, name) in [
+        (shop(good).role_type("Rule"), "Shop::Rule"),
+        (shop(good).resource_type("order", "Ordre"), "Shop::Ordre"),
+        (shop(good).principal_type(PrincipalKind::User, "Usr"), "Shop::Usr"),
+        (shop(good).without_resource("App", "x"), "Shop::App"),
+        (shop(good).namespace("Shap"), "Shap"),
+    ] {
+        let error = refused(builder);
+        assert!(error.contains(name), "{error}");
+    }
+}
+
+#[test]
+fn a_bad_newer_policy_never_runs() {
+    let dir = tempfile::tempdir().unwrap();
+    let at_path = |name: &str| dir.path().join(name);
+    let write = |name: &str, text: &str| fs::write(at_path(name), text).unwrap();
+    let clerks = "permit (principal in Shop::Role::\"clerk\", action == Shop::Action::\"orders:list\", resource);";
+    write("shop.cedar", clerks);
+    write("shop.cedarschema", SHOP);
+    write("entities.json", "[]");
+    let policy = Cedar::builder()
+        .namespace("Shop")
+        .without_resource("Application", "shop")
+        .policies_file(at_path("shop.cedar"))
+        .schema_file(at_path("shop.cedarschema"))
+        .entities_file(at_path("entities.json"))
+        .build()
+        .unwrap();
+    let list = |role: &str| {
+        let alice = person("alice").roles([role]).build();
+        now(&policy, &AccessQuery::new(&alice, "orders:list", at())).is_allow()
+    };
+    assert!(list("clerk") && !list("boss"));
+    let before = policy.version();
+    for (name, bad, place) in [
+        ("shop.cedar", "permit (principal, action, resource", "shop.cedar:1"),
+        ("shop.cedar", "", "empty"),
+        ("shop.cedar", "permit (principal is Shop::Nobody, action, resource);", "shop.cedar:1"),
+        ("shop.cedarschema", "entity User;", "Shop"),
+        ("entities.json", "[{}]", "entities.json:1"),
+    ] {
+        let good = fs::read_to_string(at_path(name)).unwrap();
+        write(name, bad);
+        let error = policy.reload().unwrap_err().to_string();
+        assert!(error.contains(place), "{name}: {error}");
+        assert!(policy.reload_state().unwrap().failing().unwrap().contains(place));
+        assert!(list("clerk") && !list("boss"), "the policy that ran stays");
+        write(name, &good);
+        policy.reload().unwrap();
+    }
+    assert_eq!(policy.version(), before);
+    let generation = policy.generation().unwrap();
+    write(
+        "entities.json",
+        r#"[{ "uid": { "type": "Shop::Role", "id": "boss" }, "attrs": {}, "parents": [{ "type": "Shop::Role", "id": "clerk" }] }]"#,
+    );
+    assert_eq!(policy.reload().unwrap(), Reloaded::Replaced);
+    assert!(list("clerk") && list("boss"));
+    assert_eq!(policy.generation(), Some(generation + 1));
+    assert_ne!(policy.version(), before);
+}
+
+#[tokio::test]
+async fn cedar_guards_a_route() {
+    let guarded = |who: &'static str, path: &'static str| async move {
+        let guard = require(policy("view").unwrap())
+            .on(from_path("photo", "{photo}").unwrap())
+            .with_policy(example("photos").build().unwrap());
+        let challenge = Challenge::new("Test", "tests").unwrap();
+        let authn = AuthnLayer::new(authenticate_fn(challenge, move |_, _| Outcome::verified(person(who).build())));
+        let router = Router::new()
+            .route("/photos/{photo}", routing::get(async || "photo").layer(guard))
+            .layer(authn.dangerous_plain_http());
+        router.oneshot(get(path).map(|()| Body::empty())).await.unwrap().status().as_u16()
+    };
+    assert_eq!(guarded("alice", "/photos/VacationPhoto94.jpg").await, 200);
+    assert_eq!(guarded("bob", "/photos/VacationPhoto94.jpg").await, 403);
+    assert_eq!(guarded("alice", "/photos/other.jpg%22%20in%20Album").await, 403);
+}

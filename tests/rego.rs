@@ -1,0 +1,337 @@
+//! Rego: what OPA documents, the input field by field, decision documents, limits, reload and attacks.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
+
+mod support;
+
+use std::{fs, path::Path, time::Duration};
+
+use axum::{Router, body::Body, routing};
+use portcullis::{
+    Challenge, Instants, Now, Principal, PrincipalBuilder, PrincipalKind,
+    authn::{AuthnLayer, Outcome, authenticate_fn},
+    conformance::{PolicyFixture, PolicyQuestion, policy_backend},
+    guard::{from_path, policy, require},
+    policy::{
+        AccessQuery, Attributes, Decision, PolicyBackend, QueryParts, Rego, Reloaded, Resource, Verdict, explain,
+    },
+};
+use serde_json::{Value, json};
+use support::{NOW, get};
+use tower::ServiceExt;
+
+const ISSUER: &str = "https://id.example.com";
+
+fn person(subject: &str) -> PrincipalBuilder {
+    Principal::builder(PrincipalKind::User, ISSUER, subject, "jwt")
+}
+
+fn at() -> Instants {
+    Instants::new(NOW * 1_000_000_000 + 7, 0)
+}
+
+fn rego(decision: &'static str, file: &str) -> Rego {
+    Rego::builder(decision).policy_file(Path::new("tests/policies").join(file)).build().unwrap()
+}
+
+fn now(policy: &Rego, query: &AccessQuery<'_>) -> Verdict {
+    match policy.decide_now(query) {
+        Now::Known(verdict) => verdict,
+        Now::Wait => panic!("Rego never waits"),
+    }
+}
+
+fn decides(policy: &Rego, subject: &str, action: &str, kind: &'static str, id: &str) -> Decision {
+    let (subject, thing) = (person(subject).build(), Resource::new(kind, id));
+    now(policy, &AccessQuery::new(&subject, action, at()).on(&thing).with_route("GET", None)).decision()
+}
+
+#[test]
+fn the_roles_of_the_opa_documentation() {
+    let policy = rego("data.rbac.authz.allow", "rbac.rego");
+    for (user, action, object, expected) in [
+        ("alice", "read", "server123", Decision::Allow),
+        ("alice", "write", "server123", Decision::Allow),
+        ("bob", "read", "database456", Decision::Allow),
+        ("bob", "read", "server123", Decision::Deny),
+        ("carol", "read", "server123", Decision::Deny),
+    ] {
+        assert_eq!(decides(&policy, user, action, "server", object), expected, "{user} {action} {object}");
+    }
+}
+
+#[test]
+fn the_attributes_of_the_opa_documentation() {
+    let policy = rego("data.abac.allow", "abac.rego");
+    let buys = |user: &str, ticker: &str, amount: Value| {
+        let (user, stock) = (person(user).build(), Resource::new("stock", ticker));
+        let attributes = Attributes::new().with("amount", amount);
+        now(&policy, &AccessQuery::new(&user, "buy", at()).on(&stock).with_attributes(&attributes)).decision()
+    };
+    assert_eq!(buys("alice", "MSFT", 1_000_000.into()), Decision::Allow);
+    assert_eq!(buys("alice", "AMZN", 4_900_000.into()), Decision::Allow);
+    assert_eq!(buys("alice", "AMZN", 5_100_000.into()), Decision::Deny);
+    assert_eq!(buys("carol", "MSFT", 3_000_000.into()), Decision::Deny);
+    assert_eq!(buys("bob", "MSFT", 1.into()), Decision::Deny);
+    assert_eq!(buys("alice", "NONE", 1.into()), Decision::Deny);
+}
+
+#[test]
+fn the_salaries_of_the_opa_tutorial_and_its_new_policy() {
+    let dir = tempfile::tempdir().unwrap();
+    let (base, hr, data) = (dir.path().join("base.rego"), dir.path().join("hr.rego"), dir.path().join("hr.json"));
+    fs::copy("tests/policies/salaries.rego", &base).unwrap();
+    fs::write(&hr, "package httpapi.authz\n").unwrap();
+    fs::write(&data, "{}").unwrap();
+    let policy =
+        Rego::builder("data.httpapi.authz.allow").policy_file(base).policy_file(&hr).data_file(&data).build().unwrap();
+    let sees = |who: &str, whose: &str| decides(&policy, who, "salary:read", "salary", whose);
+    assert_eq!(sees("alice", "alice"), Decision::Allow);
+    assert_eq!(sees("bob", "alice"), Decision::Allow);
+    assert_eq!(sees("bob", "charlie"), Decision::Deny);
+    assert_eq!(sees("david", "alice"), Decision::Deny);
+    let before = policy.version();
+
+    fs::copy("tests/policies/salaries_hr.rego", &hr).unwrap();
+    fs::write(&data, r#"{"hr": ["david"]}"#).unwrap();
+    assert_eq!(policy.reload().unwrap(), Reloaded::Replaced);
+    for whose in ["alice", "bob", "charlie", "david"] {
+        assert_eq!(sees("david", whose), Decision::Allow, "{whose}");
+    }
+    assert_eq!(sees("bob", "charlie"), Decision::Deny);
+    assert_eq!(policy.generation(), Some(1));
+    assert_ne!(policy.version(), before);
+}
+
+/// A policy whose reasons are its whole input.
+fn mirror(parts: QueryParts) -> Rego {
+    let text = "package m\ndecision := {\"allow\": true, \"reasons\": [json.marshal(input)]}\n";
+    Rego::builder("data.m.decision").policy("m.rego", text).reads(parts).build().unwrap()
+}
+
+fn seen(policy: &Rego, query: &AccessQuery<'_>) -> Value {
+    let verdict = now(policy, query);
+    assert!(verdict.is_allow(), "{verdict:?}");
+    serde_json::from_str(&verdict.reasons()[0]).unwrap()
+}
+
+#[test]
+fn the_input_field_by_field() {
+    let alice = person("alice")
+        .roles(["clerk", "boss"])
+        .scopes(["orders"])
+        .permissions(["orders:read"])
+        .tenant("acme")
+        .plan("gold")
+        .acr("high")
+        .methods(["pwd", "otp"])
+        .auth_time(NOW - 60)
+        .expires_at(NOW + 60)
+        .claims(r#"{"sub": "alice", "email": "alice@example.com"}"#)
+        .build();
+    let app = Principal::builder(PrincipalKind::Service, "https://apps.example", "shop", "api_key").build();
+    let order = Resource::new("order", 42).owned_by(ISSUER, "alice").in_tenant("acme").with("status", "open");
+    let attributes = Attributes::new().with("ticket", "T-7");
+    let query = AccessQuery::new(&alice, "orders:read", at())
+        .with_client(Some(&app))
+        .on(&order)
+        .with_attributes(&attributes)
+        .with_route("GET", Some("/orders/{id}"))
+        .with_address(Some("192.0.2.7".parse().unwrap()));
+    let whole = json!({
+        "action": "orders:read",
+        "subject": {
+            "issuer": ISSUER, "id": "alice", "kind": "user", "credential": "jwt",
+            "roles": ["clerk", "boss"], "scopes": ["orders"], "permissions": ["orders:read"],
+            "tenant": "acme", "plan": "gold", "acr": "high", "amr": ["pwd", "otp"],
+            "auth_time": NOW - 60, "expires_at": NOW + 60,
+            "claims": { "sub": "alice", "email": "alice@example.com" },
+        },
+        "client": {
+            "issuer": "https://apps.example", "id": "shop", "kind": "service", "credential": "api_key",
+            "roles": [], "scopes": [], "permissions": [], "amr": [],
+        },
+        "resource": {
+            "type": "order", "id": "42", "owner": { "issuer": ISSUER, "id": "alice" }, "tenant": "acme",
+            "attributes": { "status": "open" },
+        },
+        "attributes": { "ticket": "T-7" },
+        "method": "GET", "route": "/orders/{id}", "address": "192.0.2.7",
+        "time": NOW, "time_ns": NOW * 1_000_000_000 + 7,
+    });
+    assert_eq!(seen(&mirror(QueryParts::ALL), &query), whole);
+    // What a policy does not read is not there.
+    assert_eq!(seen(&mirror(QueryParts::NONE), &query), json!({ "action": "orders:read", "subject": {} }));
+    let roles = QueryParts::ROLES.and(QueryParts::RESOURCE);
+    assert_eq!(mirror(roles).parts(), roles);
+    let some = seen(&mirror(roles), &query);
+    assert_eq!(some["subject"], json!({ "roles": ["clerk", "boss"] }));
+    assert_eq!(some["resource"], json!({ "type": "order", "id": "42" }));
+
+    let nobody = person("bob").build();
+    let least = seen(&mirror(QueryParts::ALL), &AccessQuery::new(&nobody, "x", at()));
+    let fields: Vec<_> = least.as_object().unwrap().keys().collect();
+    assert_eq!(fields, ["action", "subject", "time", "time_ns"], "what is not known is undefined");
+}
+
+#[test]
+fn what_is_undefined_denies_and_what_fails_cannot_decide() {
+    let of = |body: &str| {
+        let text = format!("package t\n{body}\n");
+        let policy = Rego::builder("data.t.allow").policy("t.rego", text).build().unwrap();
+        let alice = person("alice").build();
+        let attributes = Attributes::new().with("n", 0).with("address", "no address");
+        now(&policy, &AccessQuery::new(&alice, "a", at()).with_attributes(&attributes))
+    };
+    assert_eq!(of("allow if input.nothing").decision(), Decision::Deny);
+    assert_eq!(of("allow := 1").decision(), Decision::Deny);
+    assert_eq!(of("allow := \"true\"").decision(), Decision::Deny);
+    assert_eq!(of("allow := {\"allow\": \"yes\"}").decision(), Decision::Deny);
+    assert_eq!(of("allow if input.subject.id == \"alice\"").decision(), Decision::Allow);
+    for failing in [
+        // Two values at once.
+        "allow := true if input.action == \"a\"\nallow := false if input.subject.id == \"alice\"",
+        // A division by zero, and behind `not`, where undefined would allow.
+        "allow if 1 / input.attributes.n > 0",
+        "deny := 1 if input.action == \"a\"\ndeny := 2 if input.subject.id == \"alice\"\nallow if not deny",
+        "allow if not net.cidr_contains(\"10.0.0.0/8\", input.attributes.address)",
+    ] {
+        let verdict = of(failing);
+        assert_eq!(verdict.decision(), Decision::CannotDecide, "{failing}: {verdict:?}");
+        assert!(verdict.reasons()[0].starts_with("data.t.allow: "), "{verdict:?}");
+    }
+}
+
+#[test]
+fn an_evaluation_is_bounded() {
+    let endless = "package t\nallow if count([1 | some a in numbers.range(1, 4000); some b in numbers.range(1, 4000); a + b == 0]) == 0\n";
+    let alice = person("alice").build();
+    let query = AccessQuery::new(&alice, "a", at());
+    let short =
+        Rego::builder("data.t.allow").policy("t.rego", endless).max_time(Duration::from_millis(1)).build().unwrap();
+    // An engine that was stopped answers the next question.
+    assert_eq!(now(&short, &query).decision(), Decision::CannotDecide);
+    let verdict = now(&short, &query);
+    assert_eq!(verdict.decision(), Decision::CannotDecide);
+    assert!(verdict.reasons()[0].contains("time"), "{verdict:?}");
+}
+
+#[test]
+fn bad_documents_are_refused_with_file_line_and_reason() {
+    let good = "package t\ndefault allow := false\n";
+    let refused = |decision: &'static str, policy: &str, data: &str| {
+        let built = Rego::builder(decision).policy("t.rego", policy).data("data.json", data).build();
+        built.expect_err(policy).to_string()
+    };
+    for (decision, policy, data, parts) in [
+        ("data.t.allow", "package t\nallow if {\n  input.x ==\n}\n", "{}", &["t.rego:4:"][..]),
+        ("data.t.allow", "package t\nallow if undefined_var\n", "{}", &["t.rego:2:", "undefined_var"]),
+        ("data.t.allow", "package t\nallow if no.such_function(1)\n", "{}", &["t.rego:2:", "no.such_function"]),
+        ("data.t.deny", good, "{}", &["data.t.deny"]),
+        ("t.allow", good, "{}", &["\"t.allow\" must be the path of a rule"]),
+        ("data.t.allow", good, "{\n\"a\": }", &["data.json:2"]),
+        ("data.t.allow", good, "[1]", &["data.json", "object"]),
+        ("data.t.allow", good, r#"{"t": {"allow": true}}"#, &["allow"]),
+    ] {
+        let error = refused(decision, policy, data);
+        assert!(parts.iter().all(|part| error.contains(part)), "{policy:?}: {error}");
+    }
+}
+
+#[test]
+fn a_bad_newer_policy_never_runs() {
+    let dir = tempfile::tempdir().unwrap();
+    let (file, data) = (dir.path().join("t.rego"), dir.path().join("data.json"));
+    let text = "package t\nallow if input.subject.id in data.users\n";
+    fs::write(&file, text).unwrap();
+    fs::write(&data, r#"{"users": ["alice"]}"#).unwrap();
+    let policy = Rego::builder("data.t.allow").policy_file(&file).data_file(&data).build().unwrap();
+    let allowed = |who: &str| decides(&policy, who, "a", "t", "1") == Decision::Allow;
+    assert!(allowed("alice") && !allowed("bob"));
+    fs::write(&file, "package t\nallow if {\n").unwrap();
+    assert!(policy.reload().unwrap_err().to_string().contains("t.rego:"));
+    fs::write(&file, text).unwrap();
+    fs::write(&data, "{\"users\": [\"bob\"]").unwrap();
+    assert!(policy.reload().unwrap_err().to_string().contains("data.json:1"));
+    let state = policy.reload_state().unwrap();
+    assert_eq!((state.reloads(), state.failures()), (0, 2));
+    assert!(state.failing().unwrap().contains("data.json:1"));
+    assert!(allowed("alice") && !allowed("bob"), "the policy that ran stays");
+    fs::write(&data, "{\"users\": [\"bob\"]}").unwrap();
+    assert_eq!(policy.reload().unwrap(), Reloaded::Replaced);
+    assert!(!allowed("alice") && allowed("bob"));
+    assert!(Rego::from_text("data.t.allow", text).unwrap().reload().is_err());
+}
+
+#[test]
+fn what_clients_send_is_only_ever_a_value() {
+    let policy = rego("data.httpapi.authz.allow", "salaries.rego");
+    let long = "a".repeat(1 << 20);
+    for id in
+        ["alice\" or true", "alice\n", "alice\0", "{\"id\":\"alice\"}", "", "data.httpapi", "ALICE", long.as_str()]
+    {
+        assert_eq!(decides(&policy, "bob", "salary:read", "salary", id), Decision::Deny, "{id:.40}");
+        assert_eq!(decides(&policy, id, "salary:read", "salary", "alice"), Decision::Deny, "{id:.40}");
+    }
+    // An attribute of another type is not what the rule compares with.
+    let policy = rego("data.abac.allow", "abac.rego");
+    let (alice, stock) = (person("alice").build(), Resource::new("stock", "MSFT"));
+    for amount in [json!("1"), json!([1]), json!({ "a": 1 })] {
+        let attributes = Attributes::new().with("amount", amount.clone());
+        let verdict = now(&policy, &AccessQuery::new(&alice, "buy", at()).on(&stock).with_attributes(&attributes));
+        assert_eq!(verdict.decision(), Decision::Deny, "{amount}: strings, arrays and objects order after numbers");
+    }
+    let broken = person("alice").claims("{").build();
+    let verdict = now(&policy, &AccessQuery::new(&broken, "buy", at()).on(&stock));
+    assert_eq!(verdict.decision(), Decision::CannotDecide);
+}
+
+#[test]
+fn many_threads_ask_one_policy() {
+    let policy = rego("data.rbac.authz.allow", "rbac.rego");
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                for _ in 0..200 {
+                    assert_eq!(decides(&policy, "alice", "write", "server", "server123"), Decision::Allow);
+                    assert_eq!(decides(&policy, "bob", "write", "server", "server123"), Decision::Deny);
+                }
+            });
+        }
+    });
+}
+
+#[tokio::test]
+async fn rego_conforms() {
+    let text = "package t\ndefault allow := false\nallow if {\n  input.action == \"orders:read\"\n  \"clerk\" in input.subject.roles\n}\n\
+                allow if {\n  input.action == \"broken\"\n  1 / count(input.subject.scopes) > 0\n}\n";
+    let clerk = person("alice").roles(["clerk"]).build();
+    let question = |action: &str| PolicyQuestion::new(clerk.clone(), action);
+    let fixture =
+        || PolicyFixture::new(question("orders:read"), question("orders:cancel")).undecidable(question("broken"));
+    let all = Rego::from_text("data.t.allow", text).unwrap();
+    policy_backend(&all, fixture()).await;
+    let read = QueryParts::ROLES.and(QueryParts::SCOPES);
+    let some = Rego::builder("data.t.allow").policy("t.rego", text).reads(read).build().unwrap();
+    policy_backend(&some, fixture()).await;
+    let query = AccessQuery::new(&clerk, "orders:read", at());
+    let told = explain(&all, &query).await.to_string();
+    assert!(told.contains("rego: allow, by data.t.allow") && told.contains("data.t.allow is true"), "{told}");
+}
+
+#[tokio::test]
+async fn rego_guards_a_route() {
+    let guarded = |who: &'static str, path: &'static str| async move {
+        let guard = require(policy("salary:read").unwrap())
+            .on(from_path("salary", "{user}").unwrap())
+            .with_policy(rego("data.httpapi.authz.allow", "salaries.rego"));
+        let challenge = Challenge::new("Test", "tests").unwrap();
+        let authn = AuthnLayer::new(authenticate_fn(challenge, move |_, _| Outcome::verified(person(who).build())))
+            .dangerous_plain_http();
+        let router = Router::new().route("/salaries/{user}", routing::get(async || "salary").layer(guard)).layer(authn);
+        router.oneshot(get(path).map(|()| Body::empty())).await.unwrap().status().as_u16()
+    };
+    assert_eq!(guarded("alice", "/salaries/alice").await, 200);
+    assert_eq!(guarded("bob", "/salaries/alice").await, 200);
+    assert_eq!(guarded("bob", "/salaries/charlie").await, 403);
+    assert_eq!(guarded("bob", "/salaries/alice%22%20or%20true").await, 403);
+}
