@@ -95,6 +95,7 @@ mod clock;
 mod context;
 mod credential;
 mod error;
+pub mod event;
 pub mod gate;
 mod head;
 mod log;

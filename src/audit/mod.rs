@@ -41,32 +41,50 @@
 //! # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(example()).unwrap();
 //! ```
 
+#[cfg(feature = "audit-chain")]
+pub mod chain;
+mod channel;
+mod entry;
 mod guard;
 #[cfg(feature = "audit-json-lines")]
 mod json_lines;
 mod layer;
-#[cfg(feature = "audit-json-lines")]
-mod lines;
+#[cfg(feature = "audit-metrics")]
+mod metrics;
 mod outcome;
-#[cfg(feature = "audit-json-lines")]
+mod parts;
+mod pool;
+mod privacy;
 mod queue;
 mod record;
 mod schema;
+mod select;
 mod sink;
+mod span;
 mod text;
+mod traceparent;
 #[cfg(feature = "audit-tracing")]
 mod tracing;
 
+pub use channel::{AuditReceiver, Channel, WhenFull};
+pub use entry::{AuditCompletion, AuditEntry, AuditEvent, AuditGap, AuditRepeats, MAX_ENTRY_LEN};
 #[cfg(feature = "stack")]
 pub(crate) use guard::Entry;
 #[cfg(feature = "audit-json-lines")]
-pub use json_lines::{JsonLines, WhenFull};
+pub use json_lines::{Fsync, JsonLines, JsonLinesBuilder};
+#[cfg(feature = "stack")]
+pub(crate) use layer::Storing;
 pub use layer::{Audit, AuditLayer, ResponseFuture};
 pub use outcome::AuditOutcome;
+pub use parts::{AuditAttempt, AuditDecision, AuditIdentity, AuditLimit};
+pub use privacy::{Personal, Privacy};
 #[cfg(feature = "testing")]
 pub(crate) use record::sample;
-pub use record::{AuditDecision, AuditIdentity, AuditRecord, MAX_PATH_LEN, MAX_TEXT_LEN, SCHEMA_VERSION};
-pub use sink::{AuditSink, Lost};
+pub use record::{AuditRecord, MAX_PATH_LEN, MAX_TEXT_LEN, SCHEMA_VERSION};
+pub use select::{Filter, Sample};
+pub use sink::{AuditSink, Lost, Receipt, Room};
 
+#[cfg(feature = "audit-metrics")]
+pub use self::metrics::MetricsSink;
 #[cfg(feature = "audit-tracing")]
 pub use self::tracing::TracingSink;
