@@ -214,13 +214,26 @@ fn a_flood_of_refusals_leaves_room_for_the_rest_and_is_counted() {
     assert_eq!(read(&bytes), ["/0", "/flood", "/allowed", "999 more"]);
 }
 
+/// Says when it has written.
+struct Telling(mpsc::Sender<()>, Arc<Mutex<Vec<u8>>>);
+
+impl Write for Telling {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.1.lock().unwrap().extend(bytes);
+        let _ = self.0.send(());
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 #[test]
 fn what_is_counted_is_told_soon_without_a_flush() {
     let bytes = Arc::<Mutex<Vec<u8>>>::default();
-    let (begun, written) = mpsc::channel();
-    let (open, gate) = mpsc::channel();
-    drop(open);
-    let sink = JsonLines::builder().to_writer(Gated { begun, gate, bytes: Arc::clone(&bytes) }).unwrap();
+    let (tell, written) = mpsc::channel();
+    let sink = JsonLines::builder().to_writer(Telling(tell, Arc::clone(&bytes))).unwrap();
     for n in 0..3 {
         assert_eq!(sink.accept(refusal("/flood", n)), Ok(()));
     }
@@ -279,7 +292,7 @@ fn files_are_rotated_by_time_and_old_ones_go() {
     let day = 24 * 60 * 60 * 1_000_000_000;
     let rotation = Rotation {
         every: Some(Duration::from_nanos(day)),
-        keep_for: Some(Duration::from_nanos(2 * day)),
+        keep_for: Some(Duration::from_nanos(3 * day)),
         keep_files: Some(3),
         ..Rotation::default()
     };
