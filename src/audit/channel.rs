@@ -153,11 +153,11 @@ impl AuditReceiver {
         let mut batch = Batch::of(&self.queue);
         let filled = batch.fill(at_most);
         let gap = (batch.gap() > 0).then(|| AuditEntry::Gap(super::entry::gap(batch.gap(), 0)));
-        let taken = gap.into_iter().chain(batch.take_entries()).collect();
+        let taken: Vec<_> = gap.into_iter().chain(batch.take_entries()).collect();
         batch.leave();
         match filled {
             Filled::Entries | Filled::Nothing => Some(taken),
-            Filled::Closed => None,
+            Filled::Closed => (!taken.is_empty()).then_some(taken),
         }
     }
 }

@@ -1,22 +1,27 @@
 //! Audit: one record for each request, whatever becomes of it.
 //!
-//! [`AuditLayer`] hands an [`AuditRecord`] to an [`AuditSink`]: who asked for what, from where, what was decided and why,
-//! what was answered, and how long it took. It refuses nothing that is not misordered, and changes no response.
+//! [`AuditLayer`] hands an [`AuditEntry`] to an [`AuditSink`]: who asked for what, from where, what was decided and why,
+//! what was answered, and how long it took. It changes no response, and refuses nothing that is not misordered, unless the
+//! owner chose to serve no request whose record cannot be stored ([`WhenFull::Refuse`]).
 //!
-//! The record is written once,
-//! 1. at the head of the response if its body is in memory (its length is known), or there is none (HEAD, `204`, `304`);
-//! 2. else at the end of the body: its last frame, its failure, or its drop;
-//! 3. when the inner service returns an error or panics, or the request is given up before there is a response.
+//! The record of a request is written once,
+//! 1. when there is a response, at its head;
+//! 2. when the inner service returns an error or panics, or the request is given up before there is a response.
+//!
+//! How the body ended is an entry of its own, where that [is wanted](AuditLayer::with_completions); what happens to the service
+//! itself ([`event`](crate::event)) is another.
 //!
 //! | status | when |
 //! |---|---|
 //! | `500` | the layer stands inside another layer of this crate, or twice; the log says so |
+//! | `503` | the sink has no room for the record, and was told to let nothing pass without |
 //!
 //! Stack it outermost: what stands outside of it is not recorded. A panic is recorded as one whether it is caught outside or
 //! not; a layer that catches panics inside turns it into an ordinary response before this one sees it. Refusals count as
 //! such if a layer of this crate spoke them, or if the response carries a [`Rejection`](crate::Rejection) in its extensions.
 //!
-//! A request costs the record, its path, and what the sink does. Only a body that is watched costs two boxes more.
+//! A request costs what the sink does, and no allocation where that gives records back, as [`JsonLines`] does. Only a body that
+//! is watched costs two boxes more.
 //! `JsonLines` writes from a thread of its own; the manual's page on audit has the schema and how to write a sink.
 //!
 //! ```

@@ -30,7 +30,7 @@ pub(crate) enum Filled {
     Entries,
     /// Nothing came for a while.
     Nothing,
-    /// Nothing will come any more.
+    /// Nothing will come any more. There may be a gap to tell of, once.
     Closed,
 }
 
@@ -52,9 +52,8 @@ impl<'a> Batch<'a> {
                 return Filled::Entries;
             }
             if waiting == 0 && state.closed {
-                let filled = if state.untold > 0 { Filled::Entries } else { Filled::Closed };
                 self.take(&mut state);
-                return filled;
+                return Filled::Closed;
             }
             if waiting == 0 && slept {
                 if state.repeats.pending() {
