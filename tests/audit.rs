@@ -400,7 +400,7 @@ async fn trailers_tell_the_status_of_a_grpc_call() {
     let mut trailers = http::HeaderMap::new();
     trailers.insert("grpc-status", http::HeaderValue::from_static("7"));
     let handler = service_fn(move |_: Request<()>| {
-        let body = Full::new(Bytes::from("aa")).with_trailers(ready(Some(Ok(trailers.clone()))));
+        let body = Frames::of([Ok("aa")]).with_trailers(ready(Some(Ok(trailers.clone()))));
         ready(Ok::<_, Infallible>(Response::new(body.boxed_unsync())))
     });
     let response = AuditLayer::new(captured.clone()).with_completions().layer(handler).oneshot(get("/")).await.unwrap();

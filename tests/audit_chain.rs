@@ -239,6 +239,10 @@ fn a_torn_end_is_told_and_never_repaired() {
         assert!(after.starts_with(torn), "what was there is left alone");
         let report = trail.verify();
         assert!(report.is_sound() && report.torn_tail.is_none(), "{report}");
+        if cut == 1 {
+            assert!(report.torn.is_empty(), "it lacked its line feed alone, and its hash says that it is whole: {report}");
+            continue;
+        }
         assert_eq!(report.torn.iter().map(|torn| torn.bytes).collect::<Vec<_>>(), [bytes as u64], "{cut}");
     }
     // A fragment that no line tells of was put there.

@@ -117,9 +117,9 @@ fn whoever_is_answered_has_a_record_also_after_kill_9() {
     assert!(total > 1000, "{total} requests");
 }
 
-/// A limit on the size of files stands in for a small disk where nobody may mount one.
+/// A write that fails although there seemed to be room: a limit on the size of files, which the room on the disk says nothing of.
 #[test]
-fn where_the_disk_is_full_requests_are_refused_and_none_is_answered_without_a_record() {
+fn where_writing_fails_all_the_same_what_had_begun_is_answered_and_nothing_begins() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("audit.jsonl");
     let mut shell = Command::new("sh");
@@ -128,10 +128,14 @@ fn where_the_disk_is_full_requests_are_refused_and_none_is_answered_without_a_re
     shell.arg(std::env::current_exe().unwrap()).args(["--exact", "child", "--nocapture"]);
     let child = start(&mut shell, &file, 200);
     let output = child.wait_with_output().unwrap();
-    let (answered, refused) = said(String::from_utf8(output.stderr).unwrap().lines().map(str::to_owned));
+    let text = String::from_utf8(output.stderr).unwrap();
+    let (answered, refused) = said(text.lines().map(str::to_owned));
     let recorded = recorded(&file);
-    assert!(answered.iter().all(|id| recorded.contains(id)), "{} answered, {} recorded", answered.len(), recorded.len());
-    assert!(!answered.is_empty() && refused > 100, "{} answered, {refused} refused", answered.len());
+    let missing = answered.iter().filter(|id| !recorded.contains(*id)).count();
+    assert!(missing <= 8, "{missing} of the eight that were under way");
+    let lost = format!("lost {}", missing + refused);
+    assert!(text.lines().any(|line| line == lost), "{lost}: all of them are counted");
+    assert!(answered.len() > 50 && refused > 100, "{} answered, {refused} refused", answered.len());
     assert_eq!(answered.len() + refused, 1600);
 }
 

@@ -53,9 +53,8 @@ impl Linked {
             tails.map_err(|error| refuse("cannot be read to its end").caused_by(error))?.iter().enumerate()
         {
             let mut after: usize = 0;
-            let link = tail.split(|byte| *byte == b'\n').rev().enumerate().find_map(|(index, line)| {
-                // What comes after the last line feed has no end: it is no line yet.
-                let found = parts(line).filter(|_| index > 0);
+            let link = tail.split(|byte| *byte == b'\n').rev().find_map(|line| {
+                let found = parts(line);
                 after = after.saturating_add(if found.is_none() { line.len() } else { 0 });
                 found
             });

@@ -12,8 +12,8 @@ use crate::{
 pub(super) struct Lines {
     /// The bytes of lines that were never finished, after the last whole one.
     torn: u64,
-    /// Whether the last of them has a line feed by now.
-    ended: bool,
+    /// Whether a line feed is due first.
+    feeds: bool,
     text: Vec<u8>,
     ends: Vec<End>,
     #[cfg(feature = "audit-chain")]
@@ -48,7 +48,7 @@ pub(super) struct Written {
 impl Lines {
     /// Begins with a line feed of its own if what is there already ends in so many bytes of a line.
     pub(super) fn new(torn: u64) -> Self {
-        Self { torn, ..Self::default() }
+        Self { torn, feeds: torn > 0, ..Self::default() }
     }
 
     #[cfg(feature = "audit-chain")]
@@ -58,9 +58,9 @@ impl Lines {
         target: &impl Target,
     ) -> Result<Self, crate::ConfigError> {
         if let Some(chain) = chain {
+            // Line feeds behind what is no link of the chain do not make it one; and one that lacks nothing but its line feed is.
             let (chain, torn) = Linked::continuing(chain, target.tails())?;
-            // Line feeds behind what is no link of the chain do not make it one.
-            (self.ended, self.torn) = (torn > self.torn && self.torn == 0, torn);
+            self.torn = torn;
             self.chain = Some(chain);
         }
         Ok(self)
@@ -98,7 +98,7 @@ impl Lines {
     ) -> Written {
         self.text.clear();
         self.ends.clear();
-        let feeds = self.torn > 0 && !self.ended;
+        let feeds = self.feeds;
         if feeds {
             self.text.push(b'\n');
         }
@@ -118,7 +118,7 @@ impl Lines {
         let _ = last;
         let begin = usize::from(begun && feeds);
         if begun {
-            (self.torn, self.ended) = (0, false);
+            (self.torn, self.feeds) = (0, false);
         }
         self.put(begin, entries.len(), target)
     }
@@ -130,15 +130,15 @@ impl Lines {
         let after = whole.checked_sub(1).and_then(|last| self.ends.get(last)).map(|line| line.at);
         let fragment = u64::try_from(end.saturating_sub(after.unwrap_or(begin))).unwrap_or(u64::MAX);
         match after {
-            Some(_) => (self.torn, self.ended) = (fragment, false),
+            Some(_) => (self.torn, self.feeds) = (fragment, fragment > 0),
             // The line feed that ends a torn line is no part of another one.
-            None if self.torn > 0 && !self.ended && fragment > 0 => {
+            None if self.feeds && fragment > 0 => {
                 self.torn = self.torn.saturating_add(fragment.saturating_sub(1));
-                self.ended = fragment == 1;
+                self.feeds = fragment > 1;
             }
             None if fragment > 0 => {
                 self.torn = self.torn.saturating_add(fragment);
-                self.ended = false;
+                self.feeds = true;
             }
             None => {}
         }

@@ -17,6 +17,7 @@ use crate::{
 const LINE: u64 = MAX_ENTRY_LEN as u64 + 512;
 /// For so many records there is room before they are asked for.
 const AHEAD: u64 = 2048;
+const PAUSE: Duration = Duration::from_millis(10);
 const SECOND: Duration = Duration::from_secs(1);
 
 pub(super) struct Writer<T> {
@@ -27,11 +28,13 @@ pub(super) struct Writer<T> {
     /// Since when something is written and not synchronised.
     unsynced: Option<Instants>,
     failed: log::Once,
+    /// Whether the disk has no room for a single record.
+    is_full: bool,
 }
 
 impl<T: Target> Writer<T> {
     pub(super) fn new(queue: Arc<Queue>, target: T, lines: Lines, fsync: Fsync) -> Self {
-        Self { queue, target, lines, fsync, unsynced: None, failed: log::Once::new() }
+        Self { queue, target, lines, fsync, unsynced: None, failed: log::Once::new(), is_full: false }
     }
 
     pub(super) fn run(mut self) {
@@ -63,6 +66,10 @@ impl<T: Target> Writer<T> {
             }
             if last {
                 return batch.leave();
+            }
+            if self.is_full {
+                // Every request asks again: not more often than this.
+                std::thread::sleep(PAUSE);
             }
             if let (Fsync::Every(period), Some(since)) = (self.fsync, self.unsynced)
                 && now.since(since) >= period
@@ -108,6 +115,7 @@ impl<T: Target> Writer<T> {
                 Some(entries)
             }
         };
+        self.is_full = headroom == Some(0);
         self.queue.set_headroom(headroom);
     }
 }

@@ -55,7 +55,7 @@ impl<'a> Batch<'a> {
                 self.take(&mut state);
                 return Filled::Closed;
             }
-            if waiting == 0 && slept {
+            if waiting == 0 && (slept || std::mem::take(&mut state.look)) {
                 if state.repeats.pending() {
                     state.tell_repeats();
                     continue;

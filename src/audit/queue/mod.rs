@@ -90,6 +90,8 @@ struct State {
     writer: Writer,
     /// The writer shall not linger.
     hurry: bool,
+    /// The writer shall look whether there is room by now.
+    look: bool,
     closed: bool,
     dead: bool,
 }

@@ -27,6 +27,7 @@ impl Queue {
         let on_disk = state.headroom.is_none_or(|room| u64::try_from(promised).unwrap_or(u64::MAX) < room);
         if state.dead || state.failing || !on_disk || state.is_full(Lane::Main, &self.rules) {
             // What the disk has room for may have changed: the writer looks again.
+            state.look = true;
             self.wake(&mut state, false);
             state.lose(1);
             return Err(Lost);
