@@ -107,7 +107,11 @@ fn main() {
     let contenders = vec![
         Contender::new("bare axum router", router(), &base()),
         Contender::new("bare axum router again (noise)", router(), &base()),
-        Contender::new("audit alone, records dropped", AuditLayer::new(Discard).without_events().layer(router()), &base()),
+        Contender::new(
+            "audit alone, records dropped",
+            AuditLayer::new(Discard).without_events().layer(router()),
+            &base(),
+        ),
         Contender::new("audit alone, a queue and its writer", AuditLayer::new(nowhere()).layer(router()), &base()),
         Contender::new("all stages without audit", plain.layer(router()), &base()),
         Contender::new("all stages, records dropped", with_audit(Discard).layer(router()), &base()),
@@ -134,7 +138,8 @@ fn main() {
     const LINES: usize = 200_000;
     let records = records(RECORDS);
     let directory = tempfile::tempdir().expect("a directory");
-    let lines: Vec<serde_json::Value> = records.iter().map(|record| serde_json::to_value(record).expect("JSON")).collect();
+    let lines: Vec<serde_json::Value> =
+        records.iter().map(|record| serde_json::to_value(record).expect("JSON")).collect();
     let bare = median(|| {
         let file = std::fs::File::create(directory.path().join("bare")).expect("a file");
         let mut writer = BufWriter::new(file);

@@ -183,7 +183,11 @@ impl Event {
 impl fmt::Debug for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut shown = f.debug_struct("Event");
-        shown.field("kind", &self.kind).field("about", &self.about).field("details", &self.details).finish_non_exhaustive()
+        shown
+            .field("kind", &self.kind)
+            .field("about", &self.about)
+            .field("details", &self.details)
+            .finish_non_exhaustive()
     }
 }
 

@@ -363,9 +363,11 @@ fn streams<const N: usize>(
 async fn a_streamed_body_is_recorded_at_its_head_and_again_at_its_end_where_that_is_wanted() {
     let (captured, clock) = (Captured::new(), Moved::default());
     let audit = AuditLayer::new(captured.clone()).with_clock(clock.clone()).with_completions();
-    for (name, take, end, bytes) in
-        [("to its end", 3, BodyEnd::Complete, 3), ("dropped", 1, BodyEnd::Dropped, 2), ("failed", 9, BodyEnd::Failed, 2)]
-    {
+    for (name, take, end, bytes) in [
+        ("to its end", 3, BodyEnd::Complete, 3),
+        ("dropped", 1, BodyEnd::Dropped, 2),
+        ("failed", 9, BodyEnd::Failed, 2),
+    ] {
         let fails = name == "failed";
         let body = move || {
             let last = if fails { Err(io::Error::other("disk")) } else { Ok("b") };
@@ -373,7 +375,10 @@ async fn a_streamed_body_is_recorded_at_its_head_and_again_at_its_end_where_that
         };
         let mut response = audit.layer(service_fn(move |_: Request<()>| body())).oneshot(get("/")).await.unwrap();
         assert_eq!(captured.records().len(), 1, "{name}: decided at the head");
-        assert_eq!((captured.records()[0].outcome(), captured.records()[0].status()), (AuditOutcome::Allowed, Some(200)));
+        assert_eq!(
+            (captured.records()[0].outcome(), captured.records()[0].status()),
+            (AuditOutcome::Allowed, Some(200))
+        );
         let mut taken = 0;
         while taken < take
             && let Some(Ok(_)) = response.frame().await

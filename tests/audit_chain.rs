@@ -1,5 +1,11 @@
 //! The chain of an audit file: whatever is altered, taken out or moved is found, and the first of it named.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, clippy::cast_possible_truncation, reason = "test code, helpers included")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::cast_possible_truncation,
+    reason = "test code, helpers included"
+)]
 
 use std::{
     path::PathBuf,
@@ -51,7 +57,8 @@ impl Trail {
     }
 
     fn files(&self) -> Vec<PathBuf> {
-        let mut files: Vec<_> = std::fs::read_dir(self.directory.path()).unwrap().map(|file| file.unwrap().path()).collect();
+        let mut files: Vec<_> =
+            std::fs::read_dir(self.directory.path()).unwrap().map(|file| file.unwrap().path()).collect();
         files.retain(|file| file.file_name().unwrap().to_str().unwrap().starts_with("audit.jsonl."));
         files.sort();
         files.push(self.path());
@@ -175,7 +182,10 @@ fn who_has_not_the_key_cannot_make_the_chain_anew() {
     let problem = trail.verify_with_sent().problem.unwrap();
     assert_eq!((problem.kind, problem.seq), (ProblemKind::CutOff, 15));
     let forged = forger.sent.lock().unwrap().clone();
-    assert!(verify([trail.path()], &[trail.public()], &forged).unwrap().is_sound(), "what is not signed is not believed");
+    assert!(
+        verify([trail.path()], &[trail.public()], &forged).unwrap().is_sound(),
+        "what is not signed is not believed"
+    );
     for checkpoint in trail.sent.lock().unwrap().iter() {
         let text = checkpoint.to_string();
         assert_eq!(&text.parse::<Checkpoint>().unwrap(), checkpoint);
@@ -240,7 +250,10 @@ fn a_torn_end_is_told_and_never_repaired() {
         let report = trail.verify();
         assert!(report.is_sound() && report.torn_tail.is_none(), "{report}");
         if cut == 1 {
-            assert!(report.torn.is_empty(), "it lacked its line feed alone, and its hash says that it is whole: {report}");
+            assert!(
+                report.torn.is_empty(),
+                "it lacked its line feed alone, and its hash says that it is whole: {report}"
+            );
             continue;
         }
         assert_eq!(report.torn.iter().map(|torn| torn.bytes).collect::<Vec<_>>(), [bytes as u64], "{cut}");

@@ -83,7 +83,8 @@ fn this_program() -> Command {
 /// The ids in the file. A line that is torn is no record.
 fn recorded(file: &Path) -> HashSet<String> {
     let text = std::fs::read(file).unwrap_or_default();
-    let id = |line: &[u8]| serde_json::from_slice::<serde_json::Value>(line).ok()?["request_id"].as_str().map(str::to_owned);
+    let id =
+        |line: &[u8]| serde_json::from_slice::<serde_json::Value>(line).ok()?["request_id"].as_str().map(str::to_owned);
     text.split(|byte| *byte == b'\n').filter_map(id).collect()
 }
 
@@ -199,7 +200,9 @@ fn a_small_disk_that_is_full_and_then_is_not() {
 #[test]
 fn an_unwritable_target_is_named_at_the_start() {
     let directory = tempfile::tempdir().unwrap();
-    for path in ["/proc/portcullis/audit.jsonl".into(), directory.path().to_owned(), directory.path().join("no/audit.jsonl")] {
+    for path in
+        ["/proc/portcullis/audit.jsonl".into(), directory.path().to_owned(), directory.path().join("no/audit.jsonl")]
+    {
         let error = JsonLines::open(&path).unwrap_err().to_string();
         assert!(error.contains(path.to_str().unwrap()), "{error}");
     }

@@ -40,7 +40,9 @@ impl PolicyBackend for Ledger {
 
     fn decide_now(&self, query: &AccessQuery<'_>) -> Now<Verdict> {
         Now::Known(match query.action() {
-            "ledger:read" => Verdict::allow().by("r1").by("r2").of_version("7").because("in the ledger").advising("ask"),
+            "ledger:read" => {
+                Verdict::allow().by("r1").by("r2").of_version("7").because("in the ledger").advising("ask")
+            }
             _ => Verdict::deny("not in the ledger"),
         })
     }
@@ -139,7 +141,10 @@ async fn every_attempt_to_authenticate_is_told() {
     });
     let stack = Stack::builder().audit(audit).tls(TlsLayer::require()).authenticate(by_cookie).route("GET /", public());
     let ignored = record(stack, &captured, with(get("/"), "cookie", "session=1")).await;
-    assert_eq!((&ignored["attempts"][0]["outcome"], &ignored["attempts"][0]["fields"]), (&json!("ignored"), &json!(["cookie"])));
+    assert_eq!(
+        (&ignored["attempts"][0]["outcome"], &ignored["attempts"][0]["fields"]),
+        (&json!("ignored"), &json!(["cookie"]))
+    );
     assert_eq!(ignored["outcome"], "allowed");
 }
 
@@ -157,7 +162,8 @@ async fn what_nothing_depends_on_is_not_enforced() {
     let app = builder(audit).build().unwrap().layer(handler);
     app.oneshot(with(get("/ledger/1"), "authorization", "Test alice")).await.unwrap();
     let record = serde_json::to_value(&captured.take()[0]).unwrap();
-    let seen: Vec<_> = record["decisions"].as_array().unwrap().iter().map(|it| (&it["decision"], &it["enforced"])).collect();
+    let seen: Vec<_> =
+        record["decisions"].as_array().unwrap().iter().map(|it| (&it["decision"], &it["enforced"])).collect();
     assert_eq!(
         seen,
         [(&json!("allow"), &json!(true)), (&json!("deny"), &json!(false)), (&json!("allow"), &json!(true))]
@@ -272,7 +278,8 @@ async fn what_is_hidden_is_hidden_everywhere() {
     let shown = record(builder(audit.clone()), &captured, request()).await;
     assert_eq!(shown["path"], "/public/{how}");
     assert!(shown["notes"].is_null());
-    let (subject, address) = (shown["subject"]["subject"].as_str().unwrap(), shown["client"]["address"].as_str().unwrap());
+    let (subject, address) =
+        (shown["subject"]["subject"].as_str().unwrap(), shown["client"]["address"].as_str().unwrap());
     assert!(subject.starts_with("p-") && address.starts_with("p-") && subject != address);
     let again = record(builder(audit.clone()), &captured, request()).await;
     assert_eq!((&again["subject"], &again["client"]), (&shown["subject"], &shown["client"]));
@@ -294,7 +301,8 @@ async fn what_happens_to_the_service_is_told() {
     let _deaf = AuditLayer::new(deaf.clone()).without_events();
     tell(Event::new(EventKind::PolicyRefused, "what happens\n.toml").with("reason", "line 3"));
     let mine = |captured: &Captured| {
-        let is_mine = |entry: &AuditEntry| matches!(entry, AuditEntry::Event(event) if event.about().starts_with("what happens"));
+        let is_mine =
+            |entry: &AuditEntry| matches!(entry, AuditEntry::Event(event) if event.about().starts_with("what happens"));
         captured.entries().into_iter().filter(is_mine).collect::<Vec<_>>()
     };
     let told = serde_json::to_value(&mine(&captured)[0]).unwrap();
@@ -394,9 +402,8 @@ async fn the_page_and_the_entries_have_the_same_members() {
     std::fs::write(&path, "{\"torn\":").unwrap();
     let key = portcullis::audit::chain::ChainKey::generate().unwrap();
     let captured = Captured::new();
-    let sink = std::sync::Arc::new(
-        JsonLines::builder().chain(portcullis::audit::chain::Chain::new(key)).open(&path).unwrap(),
-    );
+    let sink =
+        std::sync::Arc::new(JsonLines::builder().chain(portcullis::audit::chain::Chain::new(key)).open(&path).unwrap());
     let audit = AuditLayer::new((captured.clone(), std::sync::Arc::clone(&sink))).with_completions();
     let audit = audit.with_headers(["user-agent"]).unwrap();
 

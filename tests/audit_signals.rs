@@ -130,7 +130,8 @@ impl MakeWriter<'_> for Log {
 #[tokio::test]
 async fn a_span_has_the_fields_of_the_conventions() {
     let log = Log::default();
-    let subscriber = tracing_subscriber::fmt().with_writer(log.clone()).with_ansi(false).with_span_events(FmtSpan::CLOSE);
+    let subscriber =
+        tracing_subscriber::fmt().with_writer(log.clone()).with_ansi(false).with_span_events(FmtSpan::CLOSE);
     let _default = tracing::subscriber::set_default(subscriber.finish());
     let privacy = Privacy::new().omit(Personal::Path);
     let audit = AuditLayer::new(Captured::new()).with_spans();
@@ -145,7 +146,9 @@ async fn a_span_has_the_fields_of_the_conventions() {
     let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
     let lines: Vec<&str> = text.lines().collect();
     let [inside, allowed, refused, .., hidden] = &lines[..] else { panic!("{text}") };
-    assert!(inside.contains("HTTP request{") && inside.contains("inside") && inside.contains("http.request.method=\"GET\""));
+    assert!(
+        inside.contains("HTTP request{") && inside.contains("inside") && inside.contains("http.request.method=\"GET\"")
+    );
     for field in [
         "otel.name=GET /public/{how}",
         "otel.kind=\"server\"",

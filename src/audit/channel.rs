@@ -1,11 +1,4 @@
-use std::{
-    fmt,
-    future::poll_fn,
-    num::NonZeroUsize,
-    sync::Arc,
-    task::Poll,
-    time::Duration,
-};
+use std::{fmt, future::poll_fn, num::NonZeroUsize, sync::Arc, task::Poll, time::Duration};
 
 use async_trait::async_trait;
 
@@ -134,9 +127,7 @@ pub(crate) async fn flush(queue: &Queue, backend: &'static str) -> Result<(), St
     });
     match failure.await {
         None => Ok(()),
-        Some(kind) => {
-            Err(StoreError::new(StoreErrorKind::Unavailable, backend).caused_by(std::io::Error::from(kind)))
-        }
+        Some(kind) => Err(StoreError::new(StoreErrorKind::Unavailable, backend).caused_by(std::io::Error::from(kind))),
     }
 }
 

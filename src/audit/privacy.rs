@@ -90,11 +90,7 @@ impl Privacy {
     /// # Errors
     /// If the key has fewer than 32 bytes.
     #[cfg(feature = "audit-pseudonyms")]
-    pub fn pseudonymise(
-        mut self,
-        key: &Secret,
-        what: impl IntoIterator<Item = Personal>,
-    ) -> Result<Self, ConfigError> {
+    pub fn pseudonymise(mut self, key: &Secret, what: impl IntoIterator<Item = Personal>) -> Result<Self, ConfigError> {
         let bytes = key.expose();
         if bytes.len() < 32 {
             let shown = format!("{} bytes", bytes.len());

@@ -4,8 +4,9 @@ use http::{HeaderName, HeaderValue, Method, Version};
 
 use crate::{
     audit::{
-        AuditOutcome, Personal, Privacy, pool,
+        AuditOutcome, Personal, Privacy,
         parts::{AuditAttempt, AuditDecision, AuditIdentity, AuditLimit},
+        pool,
         text::{self, clean},
         traceparent::TraceParent,
     },

@@ -165,8 +165,16 @@ macro_rules! serialize_in_full {
 }
 
 serialize_in_full!(
-    AuditEntry, AuditRecord, AuditCompletion, AuditRepeats, AuditEvent, AuditGap, AuditIdentity, AuditDecision<'_>,
-    AuditAttempt<'_>, AuditLimit<'_>
+    AuditEntry,
+    AuditRecord,
+    AuditCompletion,
+    AuditRepeats,
+    AuditEvent,
+    AuditGap,
+    AuditIdentity,
+    AuditDecision<'_>,
+    AuditAttempt<'_>,
+    AuditLimit<'_>
 );
 
 impl Serialize for Shown<'_, AuditEntry> {

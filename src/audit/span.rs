@@ -100,10 +100,9 @@ impl RequestSpan {
         // A refusal is the client's fault, and no error of the server (conventions for HTTP spans, "Status").
         let failed = match record.outcome() {
             AuditOutcome::Failed | AuditOutcome::Aborted | AuditOutcome::Panicked => true,
-            AuditOutcome::Allowed
-            | AuditOutcome::Denied
-            | AuditOutcome::Unauthenticated
-            | AuditOutcome::Limited => record.status().is_some_and(|status| status >= 500),
+            AuditOutcome::Allowed | AuditOutcome::Denied | AuditOutcome::Unauthenticated | AuditOutcome::Limited => {
+                record.status().is_some_and(|status| status >= 500)
+            }
         };
         if failed {
             span.record("otel.status_code", "ERROR");

@@ -133,12 +133,9 @@ fn tell(entry: &AuditEntry) {
             about = &*event.about(),
             details = details(event),
         ),
-        AuditEntry::Gap(gap) => emit!(
-            ::tracing::Level::WARN,
-            time = time(gap.unix_nanos()).as_str(),
-            lost = gap.lost(),
-            torn = gap.torn(),
-        ),
+        AuditEntry::Gap(gap) => {
+            emit!(::tracing::Level::WARN, time = time(gap.unix_nanos()).as_str(), lost = gap.lost(), torn = gap.torn(),)
+        }
     }
 }
 

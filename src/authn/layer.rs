@@ -146,8 +146,10 @@ impl AuthnLayer {
         envelope: &mut Envelope,
     ) -> Result<Authenticated, Rejection> {
         if identity.has_left_authorization() && head.headers().contains_key(header::AUTHORIZATION) {
-            let rejection =
-                Rejection::new(RejectionKind::InvalidRequest, "a second credential, in Authorization, that nobody claims");
+            let rejection = Rejection::new(
+                RejectionKind::InvalidRequest,
+                "a second credential, in Authorization, that nobody claims",
+            );
             self.attempted(AttemptOutcome::Refused, &rejection, head, envelope);
             return Err(rejection);
         }

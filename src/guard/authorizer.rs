@@ -194,8 +194,12 @@ impl Authorizer {
         resource: impl Fn(&T) -> Resource + Send,
     ) -> Result<Vec<T>, Rejection> {
         let resources: Vec<Resource> = things.iter().map(resource).collect();
-        let decisions: Vec<Decision> =
-            self.ask_all(action, &resources).await.into_iter().map(|verdict| self.record(action, verdict, true).0).collect();
+        let decisions: Vec<Decision> = self
+            .ask_all(action, &resources)
+            .await
+            .into_iter()
+            .map(|verdict| self.record(action, verdict, true).0)
+            .collect();
         if decisions.contains(&Decision::CannotDecide) {
             return Err(self.cannot_decide(action));
         }

@@ -44,7 +44,8 @@ impl ChainKey {
             Ok(der) => Self::from_pkcs8(&zeroize::Zeroizing::new(der)),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 let key = Self::generate()?;
-                let der = key.0.to_pkcs8().map_err(|_| ConfigError::new("chain key", "a new one", "cannot be written"))?;
+                let der =
+                    key.0.to_pkcs8().map_err(|_| ConfigError::new("chain key", "a new one", "cannot be written"))?;
                 let mut options = std::fs::OpenOptions::new();
                 options.write(true).create_new(true);
                 #[cfg(unix)]

@@ -53,7 +53,11 @@ impl fmt::Display for Report {
         match &self.checkpoint {
             Some(checkpoint) => {
                 let Checkpoint { upto, time, key, .. } = checkpoint;
-                writeln!(f, "signed up to line {upto}, at {time}, by key {key}; {} lines after that", self.uncovered())?;
+                writeln!(
+                    f,
+                    "signed up to line {upto}, at {time}, by key {key}; {} lines after that",
+                    self.uncovered()
+                )?;
             }
             None => writeln!(f, "nothing is signed by one of the keys")?,
         }
@@ -226,16 +230,14 @@ impl Walk<'_> {
             self.begin(file, line)?;
         }
         let linked = found.filter(|(seq, hashed, hash)| {
-            self.last.is_none_or(|(last, before)| {
-                *seq == last.saturating_add(1) && hash_of(&before, hashed) == *hash
-            })
+            self.last.is_none_or(|(last, before)| *seq == last.saturating_add(1) && hash_of(&before, hashed) == *hash)
         });
         let Some((seq, _, hash)) = linked else {
             let has_end = whole.is_some();
             return self.not_linked(file, number, line, has_end, found.map(|(seq, ..)| seq));
         };
-        let members: Members = serde_json::from_slice(line)
-            .map_err(|_| self.problem(file, number, ProblemKind::Unreadable))?;
+        let members: Members =
+            serde_json::from_slice(line).map_err(|_| self.problem(file, number, ProblemKind::Unreadable))?;
         if let Some((torn, at, _)) = self.fragment.take() {
             if members.torn != torn.bytes {
                 return Err(self.problem(&torn.file, at, ProblemKind::Unreadable));
@@ -259,7 +261,8 @@ impl Walk<'_> {
         let not_opened = || self.problem(file, 1, ProblemKind::NotOpened);
         let members: Members = serde_json::from_slice(line).map_err(|_| not_opened())?;
         let (seq, ..) = parts(line).ok_or_else(not_opened)?;
-        let previous = members.previous.filter(|_| members.entry == "opened").and_then(|hash| from_hex(hash.as_bytes()));
+        let previous =
+            members.previous.filter(|_| members.entry == "opened").and_then(|hash| from_hex(hash.as_bytes()));
         let (Some(previous), Some(before)) = (previous, seq.checked_sub(1)) else { return Err(not_opened()) };
         self.last = Some((before, previous));
         Ok(())
@@ -296,8 +299,14 @@ impl Walk<'_> {
     }
 
     fn checkpoint(&mut self, file: &Path, number: u64, members: Members) -> Result<(), Problem> {
-        let Members { time: Some(time), key: Some(key), upto: Some(upto), head: Some(head), signature: Some(signature), .. } =
-            members
+        let Members {
+            time: Some(time),
+            key: Some(key),
+            upto: Some(upto),
+            head: Some(head),
+            signature: Some(signature),
+            ..
+        } = members
         else {
             return Err(self.problem(file, number, ProblemKind::BadSignature));
         };

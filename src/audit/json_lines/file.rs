@@ -87,10 +87,9 @@ impl TargetFile {
         // What cannot be read, a pipe for example, is not torn.
         let torn = if len > 0 { torn_bytes(&path).unwrap_or(0) } else { 0 };
         let began = metadata.modified().ok().and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok());
-        let began = began.filter(|_| len > 0).map_or_else(
-            || SystemClock.now().unix_nanos(),
-            |time| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX),
-        );
+        let began = began
+            .filter(|_| len > 0)
+            .map_or_else(|| SystemClock.now().unix_nanos(), |time| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
         let period = period(rotation.every, began);
         Ok(Self { path, file, len, rotation, syncs, torn, period, allocated: 0, failed: log::Once::new() })
     }
@@ -325,7 +324,8 @@ mod tests {
         let later = rotated(&path, 1_800_000_000_000_000_001);
         assert_eq!(later.file_name().unwrap(), "audit.jsonl.20270115T080000.000000001");
         let earlier = rotated(&path, 1_700_000_000_000_000_000);
-        for file in [&later, &path, &earlier, &directory.path().join("audit.jsonl.gz"), &directory.path().join("other")] {
+        for file in [&later, &path, &earlier, &directory.path().join("audit.jsonl.gz"), &directory.path().join("other")]
+        {
             fs::write(file, "x\n").unwrap();
         }
         assert_eq!(rotated_files(&path).unwrap(), [earlier, later]);

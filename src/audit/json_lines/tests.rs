@@ -49,7 +49,9 @@ fn full() -> io::Error {
 /// What each line is about: the path of a record, the numbers of a gap, nothing if it is no JSON.
 fn told(text: &[u8]) -> Vec<String> {
     let about = |line: &str| match serde_json::from_str::<serde_json::Value>(line) {
-        Ok(line) if line["entry"] == "gap" => format!("lost {} torn {}", line["lost"], line["torn"].as_u64().unwrap_or(0)),
+        Ok(line) if line["entry"] == "gap" => {
+            format!("lost {} torn {}", line["lost"], line["torn"].as_u64().unwrap_or(0))
+        }
         Ok(line) if line["entry"] == "repeated" => format!("{} more", line["count"]),
         Ok(line) => line["path"].as_str().unwrap().to_owned(),
         Err(_) => format!("{} bytes", line.len()),

@@ -4,10 +4,10 @@ use std::{io, sync::Arc, time::Duration};
 
 use crate::{
     audit::{
+        WhenFull,
         entry::MAX_ENTRY_LEN,
         json_lines::{Fsync, file::Target, lines::Lines},
         queue::{Batch, Filled, Queue},
-        WhenFull,
     },
     clock::{Clock, Instants, SystemClock},
     log,
@@ -56,7 +56,8 @@ impl<T: Target> Writer<T> {
                     written.lost = u64::try_from(batch.entries().len()).unwrap_or(u64::MAX);
                 }
                 if let Some(error) = &written.failure {
-                    let text = format!("cannot write an audit record: {error}; it is said once, the sink has the count");
+                    let text =
+                        format!("cannot write an audit record: {error}; it is said once, the sink has the count");
                     self.failed.error(&text);
                 }
                 self.look_for_room();

@@ -84,7 +84,8 @@ mod tests {
         let facts_mut: &mut Facts = &mut facts;
         facts_mut.unix_nanos = second * 1_000_000_000;
         facts_mut.rejection = Some((kind, "no".into()));
-        facts_mut.client = Some(ClientInfo::from_connection(Connection::plain((address.parse::<IpAddr>().unwrap(), 1).into())));
+        facts_mut.client =
+            Some(ClientInfo::from_connection(Connection::plain((address.parse::<IpAddr>().unwrap(), 1).into())));
         AuditRecord::new(facts.shareable())
     }
 
@@ -106,7 +107,8 @@ mod tests {
         }
         assert!(due.is_empty() && repeats.pending());
         assert!(!repeats.count(&refusal(8, "192.0.2.1", Unauthenticated), &mut due), "the next second");
-        let mut told: Vec<_> = due.iter().map(|due| (due.first().address().unwrap().to_string(), due.count())).collect();
+        let mut told: Vec<_> =
+            due.iter().map(|due| (due.first().address().unwrap().to_string(), due.count())).collect();
         told.sort();
         assert_eq!(told, [("192.0.2.1".to_owned(), 2), ("2001:db8::1".to_owned(), 1)]);
         assert!(!repeats.pending());
