@@ -212,7 +212,7 @@ pub fn tell(event: Event) {
 }
 
 /// Listens as long as it lives.
-#[cfg(feature = "audit")]
+#[cfg(any(test, feature = "audit"))]
 pub(crate) fn listen(listener: Weak<dyn Listener>) {
     let mut listeners = LISTENERS.write().unwrap_or_else(PoisonError::into_inner);
     listeners.retain(|listener| listener.strong_count() > 0);
@@ -231,7 +231,7 @@ impl Turn {
     }
 }
 
-#[cfg(all(test, feature = "audit"))]
+#[cfg(test)]
 mod tests {
     use std::sync::{Arc, Mutex};
 

@@ -75,7 +75,7 @@ impl Channel {
         let Some(records) = NonZeroUsize::new(records) else {
             return Err(ConfigError::new("audit channel", "0", "must hold one record at least"));
         };
-        let refusals = records.div_ceil(NonZeroUsize::MIN.saturating_add(7));
+        let refusals = NonZeroUsize::new(records.get() / 8).unwrap_or(NonZeroUsize::MIN);
         let rules = Rules { records, refusals, when_full, count_repeats: true, lingers: false };
         let queue = Arc::new(Queue::new(rules));
         Ok((Self { queue: Arc::clone(&queue) }, AuditReceiver { queue }))

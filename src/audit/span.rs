@@ -25,7 +25,7 @@ impl RequestSpan {
 
     pub(crate) const fn leave(&self) {}
 
-    pub(crate) fn close(self: Box<Self>, _: &AuditRecord) {
+    pub(crate) fn close(self, _: &AuditRecord) {
         let _ = AuditOutcome::Allowed;
     }
 }
@@ -69,7 +69,7 @@ impl RequestSpan {
     }
 
     /// What is known at the end.
-    pub(crate) fn close(self: Box<Self>, record: &AuditRecord) {
+    pub(crate) fn close(self, record: &AuditRecord) {
         let span = &self.span;
         let shown = record.method();
         let known = method_of(&shown);

@@ -60,8 +60,10 @@ pub struct Chain {
     key: Arc<ChainKey>,
     every_entries: u64,
     every: Duration,
-    send: Option<Arc<dyn Fn(&Checkpoint) + Send + Sync>>,
+    send: Option<Arc<SendFn>>,
 }
+
+type SendFn = dyn Fn(&Checkpoint) + Send + Sync;
 
 impl Chain {
     /// Signs a checkpoint with this key after each 1 000 lines, or 10 seconds after a line that is not signed yet.
