@@ -1,5 +1,5 @@
 //! What is in the entries of the audit trail, and that the manual's page says the same.
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "test code, helpers included")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "test code, helpers included")]
 
 mod support;
 
