@@ -104,7 +104,7 @@ fn records(count: usize) -> Vec<AuditRecord> {
 
 fn main() {
     let plain = stages().build().expect("a stack");
-    let contenders = vec![
+    let contenders = [
         Contender::new("bare axum router", router(), &base()),
         Contender::new("bare axum router again (noise)", router(), &base()),
         Contender::new(

@@ -49,9 +49,9 @@ pub(crate) fn conclude(passed: bool, cases: &[Case], audit_file: &Path) -> Resul
     let mut written: usize = 0;
     for line in std::fs::read_to_string(audit_file)?.lines() {
         let entry: serde_json::Value = serde_json::from_str(line)?;
-        written += match entry["entry"].as_str() {
+        written += match entry.get("entry").and_then(serde_json::Value::as_str) {
             Some("decided") => 1,
-            Some("repeated") => usize::try_from(entry["count"].as_u64().unwrap_or(0))?,
+            Some("repeated") => usize::try_from(entry.get("count").and_then(serde_json::Value::as_u64).unwrap_or(0))?,
             _ => 0,
         };
     }
