@@ -13,7 +13,7 @@ use criterion::{BatchSize, Criterion};
 use portcullis::{
     Challenge, Clock, Principal, PrincipalKind, StoreError, SystemClock,
     api_key::{ApiKeyAuthenticator, MemoryKeyStore, NewApiKey},
-    audit::{AuditLayer, AuditRecord, AuditSink, Lost},
+    audit::{AuditEntry, AuditLayer, AuditSink, Lost},
     authn::{AuthnLayer, Outcome, authenticate_fn, one_of},
     evidence::{EvidenceLayer, TrustedProxies},
     guard::{authenticated, require},
@@ -31,8 +31,8 @@ struct Discard;
 
 #[async_trait::async_trait]
 impl AuditSink for Discard {
-    fn accept(&self, record: AuditRecord) -> Result<(), Lost> {
-        black_box(record);
+    fn accept(&self, entry: AuditEntry) -> Result<(), Lost> {
+        black_box(entry);
         Ok(())
     }
 

@@ -6,7 +6,8 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
+use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::{
     BodyExt, Empty, Full,
@@ -30,7 +31,8 @@ pub trait ResponseBody: Body + Default + Sized {
 
     /// The same body, whose end `watch` will see.
     #[must_use]
-    fn watch(self, watch: BodyWatch) -> Self {
+    fn watch(self, mut watch: BodyWatch) -> Self {
+        watch.facts.bytes = self.size_hint().exact().unwrap_or_default();
         watch.end(BodyEnd::Complete);
         self
     }
@@ -48,15 +50,42 @@ pub enum BodyEnd {
     Dropped,
 }
 
+/// What went by until a body ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct BodyFacts {
+    /// The bytes of its data frames.
+    pub bytes: u64,
+    /// The status of a gRPC call, from the trailers.
+    pub grpc_status: Option<u16>,
+}
+
 /// Is told how a body ended, once; dropping it says [`BodyEnd::Dropped`].
 pub struct BodyWatch {
-    on_end: Option<Box<dyn FnOnce(BodyEnd) + Send + Sync>>,
+    on_end: Option<Box<OnEnd>>,
+    facts: BodyFacts,
 }
+
+type OnEnd = dyn FnOnce(BodyEnd, BodyFacts) + Send + Sync;
 
 impl BodyWatch {
     /// Calls `on_end` once.
     pub fn new(on_end: impl FnOnce(BodyEnd) + Send + Sync + 'static) -> Self {
-        Self { on_end: Some(Box::new(on_end)) }
+        Self::with_facts(move |end, _| on_end(end))
+    }
+
+    /// Calls `on_end` once, with what went by until then.
+    pub fn with_facts(on_end: impl FnOnce(BodyEnd, BodyFacts) + Send + Sync + 'static) -> Self {
+        Self { on_end: Some(Box::new(on_end)), facts: BodyFacts::default() }
+    }
+
+    fn saw(&mut self, frame: &Frame<impl Buf>) {
+        if let Some(data) = frame.data_ref() {
+            let bytes = u64::try_from(data.remaining()).unwrap_or(u64::MAX);
+            self.facts.bytes = self.facts.bytes.saturating_add(bytes);
+        } else if let Some(trailers) = frame.trailers_ref() {
+            self.facts.grpc_status = grpc_status(trailers);
+        }
     }
 
     /// Tells how the body ended.
@@ -66,9 +95,14 @@ impl BodyWatch {
 
     fn tell(&mut self, end: BodyEnd) {
         if let Some(on_end) = self.on_end.take() {
-            on_end(end);
+            on_end(end, self.facts);
         }
     }
+}
+
+/// The status of a gRPC call, if it is there and a number.
+pub(crate) fn grpc_status(fields: &HeaderMap) -> Option<u16> {
+    fields.get("grpc-status")?.to_str().ok()?.parse().ok()
 }
 
 impl Drop for BodyWatch {
@@ -110,6 +144,9 @@ impl<B: Body> Body for Watched<B> {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
         let mut this = self.project();
         let frame = ready!(this.body.as_mut().poll_frame(cx));
+        if let Some(Ok(frame)) = &frame {
+            this.watch.saw(frame);
+        }
         match &frame {
             None => this.watch.tell(BodyEnd::Complete),
             Some(Err(_)) => this.watch.tell(BodyEnd::Failed),
@@ -128,11 +165,6 @@ impl<B: Body> Body for Watched<B> {
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
     }
-}
-
-/// Whether the body is in memory as far as anybody can tell: it knows its length, so nothing is left to wait for.
-pub(crate) fn is_in_memory(body: &impl Body) -> bool {
-    body.is_end_stream() || body.size_hint().exact().is_some()
 }
 
 impl ResponseBody for Full<Bytes> {

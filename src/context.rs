@@ -194,8 +194,10 @@ pub(crate) struct Envelope {
     pub(crate) route: Option<Arc<str>>,
     pub(crate) policy: Option<Arc<dyn PolicyBackend>>,
     pub(crate) trail: Trail,
-    /// Why the request was refused, once it was.
-    pub(crate) refused: Option<(RejectionKind, Cow<'static, str>)>,
+    /// Which stage refused the request, and why, once one did.
+    pub(crate) refused: Option<(Stage, RejectionKind, Cow<'static, str>)>,
+    /// Whether a proxy that is believed sent the request, so that its word on request ids counts.
+    pub(crate) by_trusted_proxy: bool,
     marks: Marks,
 }
 
@@ -203,7 +205,7 @@ impl Default for Envelope {
     fn default() -> Self {
         Self {
             at: Instants::new(0, 0),
-            request_id: RequestId(0),
+            request_id: RequestId::NONE,
             client: None,
             subject: None,
             client_identity: None,
@@ -213,6 +215,7 @@ impl Default for Envelope {
             policy: None,
             trail: Trail::default(),
             refused: None,
+            by_trusted_proxy: false,
             marks: Marks(0),
         }
     }
@@ -295,6 +298,20 @@ pub(crate) enum Stage {
 }
 
 impl Stage {
+    /// The word that records and metrics show.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Audit => "audit",
+            Self::Problem => "problem",
+            Self::Evidence => "evidence",
+            Self::Tls => "tls",
+            Self::ClientLimit => "client_limit",
+            Self::Authentication => "authentication",
+            Self::PrincipalLimit => "principal_limit",
+            Self::Guard => "guard",
+        }
+    }
+
     const fn stands_once(self) -> bool {
         match self {
             Self::Audit | Self::Problem | Self::Evidence | Self::Tls | Self::Authentication => true,
@@ -345,6 +362,11 @@ impl Marks {
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct RequestId(u64);
 
+/// No request's id; those begin at one.
+impl RequestId {
+    pub(crate) const NONE: Self = Self(0);
+}
+
 impl RequestId {
     /// Each thread takes many numbers at a time: threads that count together would wait for each other.
     fn next() -> Self {
@@ -388,6 +410,13 @@ impl RequestId {
 impl fmt::Display for RequestId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(std::str::from_utf8(&self.digits()).unwrap_or_default())
+    }
+}
+
+/// As it is written.
+impl serde::Serialize for RequestId {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 

@@ -160,7 +160,8 @@ where
 /// Notes a refusal for the record, and reports it if it is the operator's to mend.
 pub(crate) fn refused(stage: Stage, envelope: &mut Envelope, rejection: &Rejection) {
     report(stage, rejection, envelope.at);
-    envelope.refused = Some(rejection.facts());
+    let (kind, reason) = rejection.facts();
+    envelope.refused = Some((stage, kind, reason));
 }
 
 async fn wait<T: Step>(step: T, context: SecurityContext, mut parts: Parts) -> (Parts, Result<T::Memo, Rejection>) {

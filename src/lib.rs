@@ -79,6 +79,9 @@
 //! | `throttle` | | `rate_limit::Throttle`: requests over the quota wait their turn; implies `rate-limit` |
 //! | `audit` | yes | [`audit`]: one record for each request |
 //! | `audit-json-lines`, `audit-tracing` | yes | where records go |
+//! | `audit-chain` | | [`audit::chain`]: lines that show whether one was altered; signed checkpoints |
+//! | `audit-pseudonyms` | | keyed hashes in the place of names and addresses |
+//! | `audit-metrics` | | `audit::MetricsSink`: counters and histograms through the crate `metrics` |
 //! | `axum` | yes | [`axum`]: extractors, `serve` |
 //! | `tracing` | yes | the crate's own notices to operators |
 //! | `full` | | all of the above but `jwt-pure-rust` |
@@ -101,6 +104,7 @@ mod clock;
 mod context;
 mod credential;
 mod error;
+pub mod event;
 pub mod gate;
 mod head;
 mod log;

@@ -1,10 +1,13 @@
 //! What a request's stages, policies and handler leave for the audit record.
 
-use std::{ops::Deref, sync::Arc};
+use std::{borrow::Cow, ops::Deref, sync::Arc};
 
 use http::HeaderName;
 
-use crate::policy::{Decision, Directives, Shadowed, Verdict};
+use crate::{
+    policy::{Decision, Directives, Shadowed, Verdict},
+    rejection::RejectionKind,
+};
 
 /// The most notes that a request keeps; later ones are counted, not kept.
 pub const MAX_NOTES: usize = 16;
@@ -17,13 +20,19 @@ pub(crate) struct DecisionFact {
     pub(crate) backend: &'static str,
     pub(crate) action: Option<Arc<str>>,
     pub(crate) verdict: Verdict,
-    /// False of a policy that was asked beside the one that counts.
+    /// Whether the request depended on it.
     pub(crate) enforced: bool,
 }
 
 impl DecisionFact {
     pub(crate) const fn new(backend: &'static str, action: Option<Arc<str>>, verdict: Verdict) -> Self {
         Self { backend, action, verdict, enforced: true }
+    }
+
+    /// The same for an answer that nothing depended on: who asked goes on either way, or a policy is only tried out.
+    pub(crate) const fn unenforced(mut self) -> Self {
+        self.enforced = false;
+        self
     }
 
     pub(crate) const fn decision(&self) -> Decision {
@@ -82,6 +91,86 @@ impl<'a> IntoIterator for &'a Decisions {
     }
 }
 
+/// A credential that was presented, and what became of it, where that was not an identity.
+#[derive(Clone, Debug)]
+pub(crate) struct AttemptFact {
+    pub(crate) outcome: AttemptOutcome,
+    /// The header fields in which there was a credential.
+    pub(crate) fields: Vec<HeaderName>,
+    pub(crate) kind: RejectionKind,
+    pub(crate) reason: Cow<'static, str>,
+}
+
+/// What became of a credential.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum AttemptOutcome {
+    Refused,
+    /// A bad one that the client's software sent by itself, where none is needed.
+    Ignored,
+}
+
+impl AttemptOutcome {
+    #[cfg(feature = "audit")]
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Refused => "refused",
+            Self::Ignored => "ignored",
+        }
+    }
+}
+
+/// What one limiter answered.
+#[derive(Clone, Debug)]
+pub(crate) struct LimitFact {
+    pub(crate) scope: Cow<'static, str>,
+    pub(crate) state: LimitState,
+    pub(crate) degraded: bool,
+    pub(crate) remaining: Option<u32>,
+    pub(crate) retry_after_nanos: Option<u64>,
+}
+
+/// How a limiter decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LimitState {
+    Granted,
+    Refused,
+    WouldRefuse,
+    FailedOpen,
+}
+
+impl LimitState {
+    #[cfg(feature = "audit")]
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Granted => "granted",
+            Self::Refused => "refused",
+            Self::WouldRefuse => "would_refuse",
+            Self::FailedOpen => "failed_open",
+        }
+    }
+}
+
+/// What the limiters answered, in order. Two of them, the usual number, cost no allocation.
+#[derive(Debug, Default)]
+pub(crate) struct LimitFacts {
+    first: [Option<LimitFact>; 2],
+    more: Vec<LimitFact>,
+}
+
+impl LimitFacts {
+    fn push(&mut self, fact: LimitFact) {
+        match self.first.iter_mut().find(|place| place.is_none()) {
+            Some(place) => *place = Some(fact),
+            // As many as an application puts layers: bounded by its code.
+            None => self.more.push(fact),
+        }
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &LimitFact> {
+        self.first.iter().flatten().chain(&self.more)
+    }
+}
+
 /// How far the decisions had come, for [`Trail::rewind`].
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Mark {
@@ -103,6 +192,9 @@ pub(crate) struct Trail {
     pub(crate) flags: Vec<&'static str>,
     /// The fields of credentials that crossed the wire in the clear.
     pub(crate) exposed: Vec<HeaderName>,
+    /// Credentials that came and gave no identity.
+    pub(crate) attempts: Vec<AttemptFact>,
+    pub(crate) limits: LimitFacts,
 }
 
 /// The most decisions that a request keeps: a handler may ask in a loop.
@@ -154,6 +246,8 @@ impl Trail {
         other.notes.iter().for_each(|(name, value)| self.note(name, value));
         other.flags.into_iter().for_each(|flag| self.flag(flag));
         other.exposed.into_iter().for_each(|name| self.expose(name));
+        self.attempts.extend(other.attempts);
+        other.limits.first.into_iter().flatten().chain(other.limits.more).for_each(|fact| self.limits.push(fact));
         self.decisions_lost = self.decisions_lost.saturating_add(other.decisions_lost);
         self.notes_lost = self.notes_lost.saturating_add(other.notes_lost);
     }
@@ -180,6 +274,15 @@ impl Trail {
         } else {
             self.notes_lost = self.notes_lost.saturating_add(1);
         }
+    }
+
+    /// Keeps what became of a credential. Each stage of authentication adds one or two.
+    pub(crate) fn attempted(&mut self, attempt: AttemptFact) {
+        self.attempts.push(attempt);
+    }
+
+    pub(crate) fn limited(&mut self, fact: LimitFact) {
+        self.limits.push(fact);
     }
 
     /// Says that the credential in this field, whose value is nowhere kept, crossed the wire in the clear.

@@ -26,9 +26,11 @@ use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
 use portcullis::{
     Challenge, Clock, Instants, Principal, PrincipalKind, Rejection, RejectionKind, RequestHead, SecurityContext,
     StoreError,
-    audit::{AuditLayer, AuditOutcome, AuditRecord, AuditSink, Lost},
+    audit::{AuditEntry, AuditLayer, AuditOutcome, AuditRecord, AuditSink, Lost},
     authn::{Authenticator, AuthnLayer, Outcome, authenticate_fn},
+    body::BodyEnd,
     problem::ProblemLayer,
+    testing::Captured,
 };
 use support::{NOW, Probe, Still, get, get_plain, with};
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
@@ -55,8 +57,8 @@ impl Kept {
 
 #[async_trait]
 impl AuditSink for Kept {
-    fn accept(&self, record: AuditRecord) -> Result<(), Lost> {
-        self.0.lock().unwrap().push(record);
+    fn accept(&self, entry: AuditEntry) -> Result<(), Lost> {
+        self.0.lock().unwrap().extend(entry.decided().cloned());
         Ok(())
     }
 
@@ -139,7 +141,7 @@ async fn an_allowed_request() {
     assert_eq!(seen.clones(), clones, "the inner service is not cloned");
     let record = kept.one();
     assert_eq!(record.outcome(), AuditOutcome::Allowed);
-    assert_eq!((record.status(), &*record.method(), record.path()), (Some(200), "GET", "/orders"));
+    assert_eq!((record.status(), &*record.method(), &*record.path()), (Some(200), "GET", "/orders"));
     assert_eq!(record.time(), "2027-01-15T08:00:00.000000000Z");
     assert_eq!(record.http_version(), "1.1");
     assert_eq!(record.address(), Some("198.51.100.7".parse().unwrap()));
@@ -358,39 +360,59 @@ fn streams<const N: usize>(
 }
 
 #[tokio::test]
-async fn a_streamed_body_is_recorded_at_its_end() {
-    let (kept, audit) = audit();
-    let clock = Moved::default();
-    let service = audit.with_clock(clock.clone()).layer(streams(|| [Ok("a"), Ok("b")]));
-    let mut response = service.oneshot(get("/")).await.unwrap();
-    for _ in 0..2 {
-        clock.advance(Duration::from_secs(1));
-        assert!(response.frame().await.unwrap().is_ok());
-        assert_eq!(kept.len(), 0);
+async fn a_streamed_body_is_recorded_at_its_head_and_again_at_its_end_where_that_is_wanted() {
+    let (captured, clock) = (Captured::new(), Moved::default());
+    let audit = AuditLayer::new(captured.clone()).with_clock(clock.clone()).with_completions();
+    for (name, take, end, bytes) in [
+        ("to its end", 3, BodyEnd::Complete, 3),
+        ("dropped", 1, BodyEnd::Dropped, 2),
+        ("failed", 9, BodyEnd::Failed, 2),
+    ] {
+        let fails = name == "failed";
+        let body = move || {
+            let last = if fails { Err(io::Error::other("disk")) } else { Ok("b") };
+            ready(Ok::<_, Infallible>(Response::new(Frames::of([Ok("aa"), last]))))
+        };
+        let mut response = audit.layer(service_fn(move |_: Request<()>| body())).oneshot(get("/")).await.unwrap();
+        assert_eq!(captured.records().len(), 1, "{name}: decided at the head");
+        assert_eq!(
+            (captured.records()[0].outcome(), captured.records()[0].status()),
+            (AuditOutcome::Allowed, Some(200))
+        );
+        let mut taken = 0;
+        while taken < take
+            && let Some(Ok(_)) = response.frame().await
+        {
+            taken += 1;
+            clock.advance(Duration::from_secs(1));
+            assert!(captured.entries().len() == 1 || taken == 2, "{name}");
+        }
+        drop(response);
+        let entries = captured.entries();
+        let [AuditEntry::Decided(record), AuditEntry::Completed(completed)] = &entries[..] else {
+            panic!("{name}: {entries:?}");
+        };
+        assert_eq!(completed.request_id(), record.request_id(), "{name}");
+        assert_eq!((completed.end(), completed.bytes()), (end, bytes), "{name}");
+        assert!(completed.duration() >= Duration::from_secs(1), "{name}");
+        let _ = captured.take();
     }
-    assert!(response.frame().await.is_none());
-    let record = kept.one();
-    assert_eq!((record.outcome(), record.status()), (AuditOutcome::Allowed, Some(200)));
-    assert_eq!(record.latency(), Duration::from_secs(2));
-    drop(response);
-    kept.one();
 }
 
 #[tokio::test]
-async fn a_streamed_body_that_is_dropped_or_fails() {
-    let (kept, audit) = audit();
-    let mut response = audit.layer(streams(|| [Ok("a"), Ok("b")])).oneshot(get("/")).await.unwrap();
-    assert!(response.frame().await.unwrap().is_ok());
-    drop(response);
-    assert_eq!((kept.one().outcome(), kept.one().status()), (AuditOutcome::Aborted, Some(200)));
-
-    let (kept, audit) = self::audit();
-    let fails = streams(|| [Ok("a"), Err(io::Error::other("disk"))]);
-    let mut response = audit.layer(fails).oneshot(get("/")).await.unwrap();
-    assert!(response.frame().await.unwrap().is_ok());
-    assert!(response.frame().await.unwrap().is_err());
-    drop(response);
-    assert_eq!((kept.one().outcome(), kept.one().status()), (AuditOutcome::Failed, Some(200)));
+async fn trailers_tell_the_status_of_a_grpc_call() {
+    let captured = Captured::new();
+    let mut trailers = http::HeaderMap::new();
+    trailers.insert("grpc-status", http::HeaderValue::from_static("7"));
+    let handler = service_fn(move |_: Request<()>| {
+        let body = Frames::of([Ok("aa")]).with_trailers(ready(Some(Ok(trailers.clone()))));
+        ready(Ok::<_, Infallible>(Response::new(body.boxed_unsync())))
+    });
+    let response = AuditLayer::new(captured.clone()).with_completions().layer(handler).oneshot(get("/")).await.unwrap();
+    response.into_body().collect().await.unwrap();
+    let entries = captured.entries();
+    let [AuditEntry::Decided(_), AuditEntry::Completed(completed)] = &entries[..] else { panic!("{entries:?}") };
+    assert_eq!((completed.bytes(), completed.grpc_status()), (2, Some(7)));
 }
 
 #[tokio::test]
@@ -408,15 +430,6 @@ async fn what_has_no_body_to_wait_for_is_recorded_at_the_head() {
         drop(response);
         kept.one();
     }
-}
-
-#[tokio::test]
-async fn a_body_of_known_length_is_recorded_at_the_head() {
-    let (kept, audit) = audit();
-    let response = audit.layer(Probe::default()).oneshot(get("/")).await.unwrap();
-    assert_eq!(kept.one().outcome(), AuditOutcome::Allowed);
-    drop(response);
-    kept.one();
 }
 
 #[tokio::test]
@@ -501,6 +514,9 @@ async fn notes_are_bounded() {
     let record = kept.one();
     assert_eq!((record.notes().len(), record.notes_lost()), (16, 24));
     assert!(json(&record).len() < 16 * 1024);
+    let mut line = Vec::new();
+    AuditEntry::from(record).write_json(&mut line);
+    assert!(line.len() <= 4096 && String::from_utf8(line).unwrap().ends_with(r#""truncated":true}"#));
 }
 
 #[tokio::test]
@@ -518,7 +534,7 @@ struct Panics;
 
 #[async_trait]
 impl AuditSink for Panics {
-    fn accept(&self, _: AuditRecord) -> Result<(), Lost> {
+    fn accept(&self, _: AuditEntry) -> Result<(), Lost> {
         panic!("the sink is broken")
     }
 
@@ -551,7 +567,7 @@ async fn the_layer_fits_a_router() {
     let service = router.layer(authn()).layer(audit);
     let request = as_alice("/hello").map(|()| axum::body::Body::empty());
     assert_eq!(support::text(service.oneshot(request).await.unwrap()).await, "hello");
-    assert_eq!((kept.one().outcome(), kept.one().path()), (AuditOutcome::Allowed, "/hello"));
+    assert_eq!((kept.one().outcome(), &*kept.one().path()), (AuditOutcome::Allowed, "/hello"));
 }
 
 #[test]
@@ -671,7 +687,7 @@ mod json_lines {
     #[tokio::test]
     async fn a_full_disk_loses_records_and_says_so_and_refuses_nobody() {
         let sink = Arc::new(JsonLines::open("/dev/full").unwrap());
-        let audit = AuditLayer::new(Arc::clone(&sink));
+        let audit = AuditLayer::new(Arc::clone(&sink)).without_events();
         for _ in 0..10 {
             assert_eq!(audit.layer(Probe::default()).oneshot(get("/")).await.unwrap().status(), 200);
         }

@@ -9,7 +9,7 @@ use std::{
 use async_trait::async_trait;
 use portcullis::{
     StoreError,
-    audit::{AuditRecord, AuditSink, JsonLines, Lost},
+    audit::{AuditEntry, AuditSink, Channel, Filter, JsonLines, Lost, Receipt, Room, Sample, WhenFull},
     conformance::audit_sink,
     testing::Captured,
 };
@@ -39,6 +39,38 @@ async fn json_lines_conforms() {
 }
 
 #[tokio::test]
+async fn json_lines_conforms_also_where_requests_are_refused_without_room() {
+    let file = NamedTempFile::new().unwrap();
+    let sink = JsonLines::builder().when_full(WhenFull::Refuse).open(file.path()).unwrap();
+    audit_sink(&sink, || written(file.path())).await;
+}
+
+#[tokio::test]
+async fn what_takes_nothing_out_conforms() {
+    let captured = Captured::new();
+    audit_sink(&Filter::new(captured.clone(), |_| true), || self::captured(&captured)).await;
+    let captured = Captured::new();
+    audit_sink(&Sample::one_in(1, captured.clone()).unwrap(), || self::captured(&captured)).await;
+}
+
+#[tokio::test]
+async fn a_channel_conforms() {
+    for when_full in [WhenFull::Discard, WhenFull::Refuse] {
+        let (sink, mut receiver) = Channel::new(10_000, when_full).unwrap();
+        let captured = Captured::new();
+        let into = captured.clone();
+        let consumer = std::thread::spawn(move || {
+            while let Some(entries) = receiver.receive(std::time::Duration::from_secs(9)) {
+                entries.into_iter().try_for_each(|entry| into.accept(entry)).unwrap();
+            }
+        });
+        audit_sink(&sink, || self::captured(&captured)).await;
+        drop(sink);
+        consumer.join().unwrap();
+    }
+}
+
+#[tokio::test]
 async fn pointers_conform() {
     let sink = Captured::new();
     let shared: Arc<dyn AuditSink> = Arc::new(sink.clone());
@@ -62,7 +94,7 @@ async fn a_pair_conforms_on_both_sides() {
 struct Faulty {
     fault: Fault,
     arrived: Captured,
-    held: Mutex<Vec<AuditRecord>>,
+    held: Mutex<Vec<AuditEntry>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -72,12 +104,13 @@ enum Fault {
     DeliversTwice,
     TurnsAround,
     FlushesNothing,
+    StoresLater,
 }
 
 #[async_trait]
 impl AuditSink for Faulty {
-    fn accept(&self, record: AuditRecord) -> Result<(), Lost> {
-        self.held.lock().unwrap().push(record);
+    fn accept(&self, entry: AuditEntry) -> Result<(), Lost> {
+        self.held.lock().unwrap().push(entry);
         Ok(())
     }
 
@@ -86,22 +119,32 @@ impl AuditSink for Faulty {
     }
 
     async fn flush(&self) -> Result<(), StoreError> {
-        let mut records = std::mem::take(&mut *self.held.lock().unwrap());
+        let mut entries = std::mem::take(&mut *self.held.lock().unwrap());
         match self.fault {
-            Fault::None => {}
-            Fault::LosesOne => drop(records.pop()),
-            Fault::DeliversTwice => records.extend(records.last().cloned()),
-            Fault::TurnsAround => records.reverse(),
+            Fault::None | Fault::StoresLater => {}
+            Fault::LosesOne => drop(entries.pop()),
+            Fault::DeliversTwice => entries.extend(entries.last().cloned()),
+            Fault::TurnsAround => entries.reverse(),
             Fault::FlushesNothing => return Ok(()),
         }
-        records.into_iter().try_for_each(|record| self.arrived.accept(record)).unwrap();
+        entries.into_iter().try_for_each(|entry| self.arrived.accept(entry)).unwrap();
         Ok(())
+    }
+
+    fn reserve(&self) -> Result<Option<Room>, Lost> {
+        Ok((self.fault == Fault::StoresLater).then(|| Room::new(())))
+    }
+
+    fn accept_reserved(&self, entry: AuditEntry, _: Room) -> Receipt {
+        self.accept(entry).unwrap();
+        Receipt::done()
     }
 }
 
 #[tokio::test]
 async fn the_suite_finds_faults() {
-    for fault in [Fault::None, Fault::LosesOne, Fault::DeliversTwice, Fault::TurnsAround, Fault::FlushesNothing] {
+    use Fault::{DeliversTwice, FlushesNothing, LosesOne, StoresLater, TurnsAround};
+    for fault in [Fault::None, LosesOne, DeliversTwice, TurnsAround, FlushesNothing, StoresLater] {
         let suite = tokio::spawn(async move {
             let arrived = Captured::new();
             let sink = Faulty { fault, arrived: arrived.clone(), held: Mutex::default() };

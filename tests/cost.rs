@@ -14,7 +14,7 @@ use std::{
 use http::Request;
 use portcullis::{
     ClientCertificate, Connection, TlsVersion,
-    audit::AuditLayer,
+    audit::{AuditLayer, AuditSink, JsonLines},
     authn::AuthnLayer,
     evidence::{EvidenceLayer, TrustedProxies},
     guard::{authenticated, require},
@@ -176,4 +176,22 @@ fn audit_boxes_no_future_and_clones_no_service() {
     // What the record itself needs comes on top of the context; none of it is a boxed future.
     let allocations = added(app, || get("/"), &probe);
     assert!(allocations <= CONTEXT + 6, "{allocations}");
+}
+
+/// What was written is used again, and what a line looks like is the writer's affair.
+#[test]
+fn a_record_that_goes_through_a_queue_allocates_nothing_in_the_long_run() {
+    let sink = Arc::new(JsonLines::builder().to_writer(std::io::sink()).unwrap());
+    let app = AuditLayer::new(Arc::clone(&sink)).layer(Probe::default());
+    let request = || with(get("/orders/42?page=7"), "x-request-id", "of the client");
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    for _ in 0..20 {
+        for _ in 0..256 {
+            allocations(app.clone(), request);
+        }
+        runtime.block_on(sink.flush()).unwrap();
+    }
+    let probe = Probe::default();
+    let allocations = added(app, request, &probe);
+    assert!(allocations <= CONTEXT, "{allocations}");
 }

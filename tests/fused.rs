@@ -21,7 +21,7 @@ use http::{HeaderMap, Method, Request, Response, header};
 use http_body_util::BodyExt;
 use portcullis::{
     Connection, Instants, Now, Principal, Rejection, RejectionKind, StoreError,
-    audit::{AuditLayer, AuditOutcome, AuditRecord, AuditSink, Lost},
+    audit::{AuditEntry, AuditLayer, AuditOutcome, AuditRecord, AuditSink, Lost},
     authn::{Authenticator, AuthnLayer},
     evidence::{EvidenceLayer, TrustedProxies},
     guard::{GuardLayer, all, authenticated, check, policy, public, require, scope},
@@ -125,8 +125,8 @@ impl Kept {
 
 #[async_trait]
 impl AuditSink for Kept {
-    fn accept(&self, record: AuditRecord) -> Result<(), Lost> {
-        self.0.lock().unwrap().push(record);
+    fn accept(&self, entry: AuditEntry) -> Result<(), Lost> {
+        self.0.lock().unwrap().extend(entry.decided().cloned());
         Ok(())
     }
 

@@ -10,7 +10,7 @@ use http_body_util::Full;
 use libfuzzer_sys::fuzz_target;
 use portcullis::{
     Challenge, Connection, Principal, PrincipalKind, SecurityContext,
-    audit::{AuditLayer, MAX_PATH_LEN, MAX_TEXT_LEN},
+    audit::{AuditEntry, AuditLayer, MAX_ENTRY_LEN, MAX_PATH_LEN, MAX_TEXT_LEN},
     authn::{AuthnLayer, Outcome, authenticate_fn},
     testing::Captured,
 };
@@ -53,6 +53,10 @@ fuzz_target!(|data: &str| {
     assert!(record.method().len() <= MAX_TEXT_LEN);
     assert!(record.subject().unwrap().subject().len() <= MAX_TEXT_LEN);
     assert!(line.len() <= 16 * 1024, "{}", line.len());
+    let mut bounded = Vec::new();
+    AuditEntry::from(record.clone()).write_json(&mut bounded);
+    assert!(bounded.len() <= MAX_ENTRY_LEN, "{}", bounded.len());
+    check(&serde_json::from_slice(&bounded).unwrap());
     check(&serde_json::from_str(&line).unwrap());
 });
 

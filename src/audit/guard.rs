@@ -2,56 +2,80 @@
 //!
 //! For a service that fuses the stages:
 //! 1. `audit.begin(context, &head)` at the very beginning, before another stage runs (or `open`, if the caller marks
-//!    `Stage::Audit` itself). The entry belongs into the response future, declared **after** the inner future: what that
-//!    one holds of the context goes back before the entry is dropped.
+//!    `Stage::Audit` itself). It refuses the request if its record could not be stored. The entry belongs into the response
+//!    future, declared **after** the inner future: what that one holds of the context goes back before the entry is dropped.
 //! 2. `entry.entering()` before each call into code that is not ours (`inner.call`, every poll of the inner future or of a
 //!    waiting decision) and `entry.left()` after it. An entry dropped in between tells of a panic: `thread::panicking()`
 //!    would miss one that is caught outside, and blame one that has nothing to do with the request.
-//! 3. The response, from inside or a refusal: `entry.finish_with(response)`, which decides between head and last frame.
-//! 4. An error of the inner service: `entry.fail()`.
+//! 3. The response, from inside or a refusal: `entry.finish_with(response)`. Where there is a receipt, the response waits for it.
+//! 4. An error of the inner service: `entry.fail()`; the same holds for it.
 //! 5. Otherwise nothing: a dropped entry tells of a request that was given up.
 //!
-//! The facts are read from the context when the record is made. An entry allocates nothing until then.
+//! The facts are read from the context when the record is made. Their memory was another record's, so that in the long run an
+//! entry allocates nothing.
 
-use std::{fmt, sync::Arc};
+use std::{borrow::Cow, fmt, sync::Arc};
 
-use http::{Method, Response, StatusCode, Version, uri::PathAndQuery};
+use http::{HeaderName, Method, Response, StatusCode, Version};
+use triomphe::UniqueArc;
 
 use crate::{
     audit::{
-        AuditIdentity, AuditOutcome, AuditRecord, AuditSink,
-        record::{Facts, MAX_PATH_LEN, MAX_TEXT_LEN},
+        AuditCompletion, AuditEntry, AuditEvent, AuditIdentity, AuditOutcome, AuditRecord, AuditSink, Privacy, Receipt,
+        Room,
+        entry::Completion,
+        pool,
+        record::{Facts, MAX_PATH_LEN, MAX_SENT_LEN, MAX_TEXT_LEN},
         sink::accept_quietly,
+        span::RequestSpan,
         text,
     },
-    body::{BodyEnd, BodyWatch, ResponseBody, is_in_memory},
-    client::{ClientInfo, Connection},
-    clock::Clock,
-    context::{Envelope, SecurityContext},
+    body::{BodyWatch, ResponseBody, grpc_status},
+    client::ClientInfo,
+    clock::{Clock, Instants},
+    context::{Envelope, RequestId, SecurityContext},
+    event::{Event, Listener},
     head::RequestHead,
     log,
     rejection::{Rejection, RejectionKind},
 };
 
-/// Where records go, and the clock that dates them.
+/// Where records go, the clock that dates them, and what is in them beyond the usual.
 #[derive(Clone, Debug)]
 pub(crate) struct Recorder {
     pub(crate) sink: Arc<dyn AuditSink>,
     pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) privacy: Option<Arc<Privacy>>,
+    pub(crate) headers: Box<[HeaderName]>,
+    pub(crate) completions: bool,
+    pub(crate) spans: bool,
+    /// Hears what happens to the service.
+    pub(crate) ear: Option<Arc<Ear>>,
+}
+
+/// Records what happens to the service.
+#[derive(Debug)]
+pub(crate) struct Ear {
+    pub(crate) sink: Arc<dyn AuditSink>,
+    pub(crate) privacy: Option<Arc<Privacy>>,
+}
+
+impl Listener for Ear {
+    fn hear(&self, event: &Event) {
+        let entry = AuditEntry::Event(AuditEvent::new(event.clone(), self.privacy.as_ref()));
+        let _ = accept_quietly(|| self.sink.accept(entry));
+    }
 }
 
 /// See the [module docs](self).
 pub(crate) struct Entry {
     recorder: Arc<Recorder>,
     context: SecurityContext,
-    method: Method,
-    target: Option<PathAndQuery>,
-    version: Version,
-    connection: Option<Connection>,
-    status: Option<StatusCode>,
-    rejection: Option<(RejectionKind, Box<str>)>,
+    /// None once it is written.
+    facts: Option<UniqueArc<Facts>>,
+    room: Option<Room>,
+    span: Option<Box<RequestSpan>>,
     inside: bool,
-    written: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -62,20 +86,35 @@ enum Ending {
     Panicked,
 }
 
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+
 impl Entry {
-    pub(crate) fn open(recorder: Arc<Recorder>, context: SecurityContext, head: &RequestHead<'_>) -> Self {
-        Self {
-            recorder,
-            context,
-            method: head.method().clone(),
-            target: head.uri().path_and_query().cloned(),
-            version: head.version(),
-            connection: head.connection(),
-            status: None,
-            rejection: None,
-            inside: false,
-            written: false,
+    /// Refuses the request if its record could not be stored.
+    pub(crate) fn open(
+        recorder: Arc<Recorder>,
+        context: SecurityContext,
+        head: &RequestHead<'_>,
+    ) -> Result<Self, Rejection> {
+        let mut room = None;
+        accept_quietly(|| {
+            room = recorder.sink.reserve()?;
+            Ok(())
+        })
+        .map_err(|_| unstorable(&*recorder.clock))?;
+        let mut facts = pool::take();
+        facts.method.clone_from(head.method());
+        facts.version = head.version();
+        text::path(&mut facts.path, head.path(), MAX_PATH_LEN);
+        facts.client = head.connection().map(ClientInfo::from_connection);
+        let sent = head.headers();
+        copy(&mut facts.sent_request_id, sent.get(X_REQUEST_ID));
+        copy(&mut facts.sent_traceparent, sent.get(TRACEPARENT));
+        for name in &recorder.headers {
+            facts.headers.extend(sent.get_all(name).iter().take(2).map(|value| (name.clone(), value.clone())));
         }
+        let span = if recorder.spans { RequestSpan::open(head, &facts, context.request_id()) } else { None };
+        Ok(Self { recorder, context, facts: Some(facts), room, span, inside: false })
     }
 
     /// The request's context.
@@ -89,106 +128,168 @@ impl Entry {
     }
 
     /// What runs now may panic.
-    pub(crate) const fn entering(&mut self) {
+    pub(crate) fn entering(&mut self) {
         self.inside = true;
+        if let Some(span) = &self.span {
+            span.enter();
+        }
     }
 
     /// It did not.
-    pub(crate) const fn left(&mut self) {
+    pub(crate) fn left(&mut self) {
         self.inside = false;
+        if let Some(span) = &self.span {
+            span.leave();
+        }
     }
 
-    /// Writes the record now if the response is complete, else when its body ends.
-    pub(crate) fn finish_with<R: ResponseBody>(mut self, response: Response<R>) -> Response<R> {
-        self.status = Some(response.status());
-        self.rejection = response.extensions().get().map(facts_of);
-        if self.has_no_body(response.status()) || is_in_memory(response.body()) {
-            self.write(Ending::Answered);
-            return response;
+    /// Writes the record: the answer is known. It may go once the receipt is there.
+    pub(crate) fn finish_with<R: ResponseBody>(mut self, response: Response<R>) -> (Response<R>, Option<Receipt>) {
+        let mut completes = false;
+        if let Some(facts) = &mut self.facts {
+            facts.status = Some(response.status().as_u16());
+            facts.rejection = response.extensions().get().map(facts_of);
+            if facts.version == Version::HTTP_2 {
+                facts.grpc_status = grpc_status(response.headers());
+            }
+            completes = self.recorder.completions && !has_no_body(&facts.method, response.status());
         }
+        let receipt = self.write(Ending::Answered);
+        (if completes { self.watch(response) } else { response }, receipt)
+    }
+
+    /// Writes another entry when the body ends.
+    fn watch<R: ResponseBody>(&self, response: Response<R>) -> Response<R> {
+        let recorder = Arc::clone(&self.recorder);
+        let (request_id, began): (RequestId, Instants) = (self.context.request_id(), self.context.at());
         response.map(|body| {
-            body.watch(BodyWatch::new(move |end| match end {
-                BodyEnd::Complete => self.write(Ending::Answered),
-                BodyEnd::Failed => self.write(Ending::Failed),
-                BodyEnd::Dropped => self.write(Ending::Aborted),
+            body.watch(BodyWatch::with_facts(move |end, facts| {
+                let _ = accept_quietly(|| {
+                    let now = recorder.clock.now();
+                    recorder.sink.accept(AuditEntry::Completed(AuditCompletion::new(Completion {
+                        unix_nanos: now.unix_nanos(),
+                        request_id,
+                        end,
+                        duration: now.since(began),
+                        bytes: facts.bytes,
+                        grpc_status: facts.grpc_status,
+                    })))
+                });
             }))
         })
     }
 
-    /// The inner service returned an error.
-    pub(crate) fn fail(mut self) {
-        self.write(Ending::Failed);
+    /// The inner service returned an error, which may go once the receipt is there.
+    pub(crate) fn fail(mut self) -> Option<Receipt> {
+        self.write(Ending::Failed)
     }
 
-    /// Whether nobody will read a body (RFC 9110 §9.3.2, §15.3.5, §15.4.5).
-    fn has_no_body(&self, status: StatusCode) -> bool {
-        self.method == Method::HEAD || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
-    }
-
-    fn write(&mut self, ending: Ending) {
+    fn write(&mut self, ending: Ending) -> Option<Receipt> {
         static LOST: log::Once = log::Once::new();
-        if std::mem::replace(&mut self.written, true) {
-            return;
-        }
+        let facts = self.facts.take()?;
+        let room = self.room.take();
+        let mut receipt = None;
         // The clock, the sink and the log are not all ours, and this may be a destructor.
         let _ = accept_quietly(|| {
-            let record = self.record(ending);
-            let handed_over = self.recorder.sink.accept(record);
+            let record = self.record(facts, ending);
+            if let Some(span) = self.span.take() {
+                span.close(&record);
+            }
+            let sink = &self.recorder.sink;
+            if let Some(room) = room {
+                receipt = Some(sink.accept_reserved(AuditEntry::Decided(record), room));
+                return Ok(());
+            }
+            let handed_over = sink.accept(AuditEntry::Decided(record));
             if handed_over.is_err() {
                 LOST.error("the audit sink lost a record; it is said once, the sink has the count");
             }
             handed_over
         });
+        receipt
     }
 
-    fn record(&mut self, ending: Ending) -> AuditRecord {
+    fn record(&self, mut facts: UniqueArc<Facts>, ending: Ending) -> AuditRecord {
         let now = self.recorder.clock.now();
+        let privacy = self.recorder.privacy.as_ref();
         let mut envelope = self.context.lock();
-        let rejection =
-            self.rejection.take().or_else(|| envelope.refused.take().map(|(kind, reason)| (kind, clean(&reason))));
-        let outcome = match (ending, &rejection) {
+        let identity =
+            |principal: &Option<_>| principal.clone().map(|held| AuditIdentity::new(held, privacy.map(Arc::clone)));
+        facts.unix_nanos = envelope.at.unix_nanos();
+        facts.latency = now.since(envelope.at);
+        facts.request_id = envelope.request_id;
+        facts.by_trusted_proxy = envelope.by_trusted_proxy;
+        facts.route.clone_from(&envelope.route);
+        if envelope.client.is_some() {
+            facts.client.clone_from(&envelope.client);
+        }
+        facts.subject = identity(&envelope.subject);
+        facts.client_identity = identity(&envelope.client_identity);
+        if let Some((stage, kind, reason)) = envelope.refused.take() {
+            // The one that the client got counts; which stage spoke it can only be told of the one that is the same.
+            let (shown, _) = facts.rejection.get_or_insert_with(|| (kind, clean(reason)));
+            if *shown == kind {
+                facts.refused_by = Some(stage);
+            }
+        }
+        facts.outcome = match (ending, &facts.rejection) {
             (Ending::Answered, Some((kind, _))) => AuditOutcome::of_rejection(*kind),
             (Ending::Answered, None) => AuditOutcome::Allowed,
             (Ending::Failed, _) => AuditOutcome::Failed,
             (Ending::Aborted, _) => AuditOutcome::Aborted,
             (Ending::Panicked, _) => AuditOutcome::Panicked,
         };
-        AuditRecord::new(Facts {
-            unix_nanos: envelope.at.unix_nanos(),
-            latency: now.since(envelope.at),
-            request_id: envelope.request_id,
-            method: std::mem::take(&mut self.method),
-            path: text::path(self.target.as_ref().map_or("", PathAndQuery::path), MAX_PATH_LEN),
-            route: envelope.route.clone(),
-            version: self.version,
-            client: envelope.client.clone().or_else(|| self.connection.clone().map(ClientInfo::from_connection)),
-            subject: envelope.subject.clone().map(AuditIdentity::new),
-            client_identity: envelope.client_identity.clone().map(AuditIdentity::new),
-            rejection,
-            status: self.status.map(|status| status.as_u16()),
-            outcome,
-            trail: std::mem::take(&mut envelope.trail),
-        })
+        facts.trail = std::mem::take(&mut envelope.trail);
+        facts.privacy = privacy.map(Arc::clone);
+        AuditRecord::new(facts.shareable())
     }
 }
 
 /// Without the request target, whose query may hold a secret.
 impl fmt::Debug for Entry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Entry").field("context", &self.context).field("status", &self.status).finish_non_exhaustive()
+        f.debug_struct("Entry").field("context", &self.context).finish_non_exhaustive()
     }
 }
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        self.write(if self.inside { Ending::Panicked } else { Ending::Aborted });
+        if self.inside
+            && let Some(span) = &self.span
+        {
+            span.leave();
+        }
+        let _ = self.write(if self.inside { Ending::Panicked } else { Ending::Aborted });
     }
 }
 
-fn facts_of(rejection: &Rejection) -> (RejectionKind, Box<str>) {
-    (rejection.kind(), clean(rejection.reason()))
+/// Whether nobody will read a body (RFC 9110 §9.3.2, §15.3.5, §15.4.5).
+fn has_no_body(method: &Method, status: StatusCode) -> bool {
+    method == Method::HEAD || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
 }
 
-fn clean(reason: &str) -> Box<str> {
-    text::clean(reason, MAX_TEXT_LEN).into()
+/// The beginning of a field's value, if it is visible ASCII.
+fn copy(out: &mut String, value: Option<&http::HeaderValue>) {
+    if let Some(text) = value.and_then(|value| value.to_str().ok()) {
+        out.push_str(text.get(..MAX_SENT_LEN).unwrap_or(text));
+    }
+}
+
+fn unstorable(clock: &dyn Clock) -> Rejection {
+    static SAID: log::Seldom = log::Seldom::new();
+    SAID.error(clock.now(), "requests are refused: their audit records cannot be stored");
+    Rejection::new(RejectionKind::Unavailable, "the audit record could not be stored").with_retry_after(1)
+}
+
+fn facts_of(rejection: &Rejection) -> (RejectionKind, Cow<'static, str>) {
+    let (kind, reason) = rejection.facts();
+    (kind, clean(reason))
+}
+
+/// A reason that is fixed, as most are, is not copied.
+fn clean(reason: Cow<'static, str>) -> Cow<'static, str> {
+    match reason {
+        Cow::Borrowed(fixed) => text::clean(fixed, MAX_TEXT_LEN),
+        Cow::Owned(made) => Cow::Owned(text::clean(&made, MAX_TEXT_LEN).into_owned()),
+    }
 }

@@ -2,22 +2,24 @@ use std::{
     fmt,
     future::Future,
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, Weak},
     task::{Context, Poll, ready},
 };
 
-use http::{Request, Response};
+use http::{HeaderName, Request, Response, header};
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
 use crate::{
     audit::{
-        AuditSink,
-        guard::{Entry, Recorder},
+        AuditSink, Privacy, Receipt,
+        guard::{Ear, Entry, Recorder},
     },
     body::ResponseBody,
     clock::{Clock, SystemClock},
     context::{SecurityContext, Stage},
+    error::ConfigError,
+    event,
     gate::refused,
     head::RequestHead,
     rejection::Rejection,
@@ -33,13 +35,89 @@ pub struct AuditLayer {
 impl AuditLayer {
     /// Hands each record to this sink. To keep a hand on it, for a flush before the process ends, pass an `Arc` of it.
     pub fn new(sink: impl AuditSink) -> Self {
-        Self { recorder: Arc::new(Recorder { sink: Arc::new(sink), clock: Arc::new(SystemClock::new()) }) }
+        let sink: Arc<dyn AuditSink> = Arc::new(sink);
+        let recorder = Recorder {
+            sink,
+            clock: Arc::new(SystemClock::new()),
+            privacy: None,
+            headers: Box::default(),
+            completions: false,
+            spans: false,
+            ear: None,
+        };
+        Self { recorder: Arc::new(recorder) }.listening()
+    }
+
+    fn edit(mut self, edit: impl FnOnce(&mut Recorder)) -> Self {
+        edit(Arc::make_mut(&mut self.recorder));
+        self
+    }
+
+    /// Hears from now on what happens to the service.
+    fn listening(self) -> Self {
+        let ear = Arc::new(Ear { sink: Arc::clone(&self.recorder.sink), privacy: self.recorder.privacy.clone() });
+        let weak: Weak<Ear> = Arc::downgrade(&ear);
+        event::listen(weak);
+        self.edit(|recorder| recorder.ear = Some(ear))
+    }
+
+    /// Records requests alone, and not what happens to the service ([`event`]). Where several layers of a process write to one
+    /// sink, one of them is enough to record that.
+    pub fn without_events(self) -> Self {
+        self.edit(|recorder| recorder.ear = None)
+    }
+
+    /// Writes another entry for each answer with a body, when that ends: how it ended, how many bytes the server took, the
+    /// status of a gRPC call. The record of the request is written before, when its head is known. It costs two boxes a body.
+    pub fn with_completions(self) -> Self {
+        self.edit(|recorder| recorder.completions = true)
+    }
+
+    /// Hides what records would show of people.
+    pub fn with_privacy(self, privacy: Privacy) -> Self {
+        let listens = self.recorder.ear.is_some();
+        let layer = self.edit(|recorder| recorder.privacy = Some(Arc::new(privacy)));
+        if listens { layer.listening() } else { layer }
+    }
+
+    /// Records these header fields of requests, such as `User-Agent`: at most eight fields, two values of each, 256 bytes of a
+    /// value. They are what the client says, and nothing is left out of them.
+    ///
+    /// # Errors
+    /// If there are more, or one of them is no name of a field or holds credentials. A `Stack` also refuses the fields that its
+    /// authenticator reads.
+    pub fn with_headers<T: AsRef<str>>(self, names: impl IntoIterator<Item = T>) -> Result<Self, ConfigError> {
+        let mut headers = Vec::new();
+        for name in names {
+            let shown = name.as_ref();
+            let refuse = |problem| ConfigError::new("audit header", shown, problem);
+            let name: HeaderName = shown.parse().map_err(|_| refuse("is no name of a header field"))?;
+            if holds_credentials(&name) {
+                return Err(refuse("holds credentials, which are never recorded"));
+            }
+            if headers.len() >= MAX_HEADERS {
+                return Err(refuse("is one too many: at most 8"));
+            }
+            headers.push(name);
+        }
+        Ok(self.edit(|recorder| recorder.headers = headers.into()))
+    }
+
+    /// Opens a `tracing` span for each request (target `portcullis::request`, level `INFO`), in which everything inside runs.
+    /// Its fields follow the OpenTelemetry semantic conventions for HTTP servers. Without the feature `tracing` it does nothing.
+    pub fn with_spans(self) -> Self {
+        self.edit(|recorder| recorder.spans = true)
+    }
+
+    /// The fields that are recorded.
+    #[cfg(feature = "stack")]
+    pub(crate) fn headers(&self) -> &[HeaderName] {
+        &self.recorder.headers
     }
 
     /// Reads the time from this clock: when a request comes, and when its record is written.
-    pub fn with_clock(mut self, clock: impl Clock) -> Self {
-        Arc::make_mut(&mut self.recorder).clock = Arc::new(clock);
-        self
+    pub fn with_clock(self, clock: impl Clock) -> Self {
+        self.edit(|recorder| recorder.clock = Arc::new(clock))
     }
 
     /// Marks the stage and begins the record. There is no entry where an audit layer outside writes it already; a service
@@ -50,13 +128,28 @@ impl AuditLayer {
         head: &RequestHead<'_>,
     ) -> (Option<Entry>, Result<(), Rejection>) {
         let (audited_outside, entered) = enter(&context);
-        ((!audited_outside).then(|| self.open(context, head)), entered)
+        if audited_outside {
+            return (None, entered);
+        }
+        match self.open(context, head) {
+            Ok(entry) => (Some(entry), entered),
+            Err(rejection) => (None, entered.and(Err(rejection))),
+        }
     }
 
-    /// Begins the record of a request whose stage is marked.
-    pub(crate) fn open(&self, context: SecurityContext, head: &RequestHead<'_>) -> Entry {
+    /// Begins the record of a request whose stage is marked, or refuses the request if it could not be stored.
+    pub(crate) fn open(&self, context: SecurityContext, head: &RequestHead<'_>) -> Result<Entry, Rejection> {
         Entry::open(Arc::clone(&self.recorder), context, head)
     }
+}
+
+/// The most header fields that are recorded.
+const MAX_HEADERS: usize = 8;
+
+fn holds_credentials(name: &HeaderName) -> bool {
+    const OTHERS: [&str; 4] = ["x-api-key", "api-key", "x-auth-token", "dpop"];
+    [header::AUTHORIZATION, header::PROXY_AUTHORIZATION, header::COOKIE].contains(name)
+        || OTHERS.contains(&name.as_str())
 }
 
 impl<S> Layer<S> for AuditLayer {
@@ -103,7 +196,7 @@ where
             }
             Err(rejection) => State::Refuse { rejection },
         };
-        ResponseFuture { state, entry }
+        ResponseFuture { state, entry, storing: None }
     }
 }
 
@@ -120,11 +213,37 @@ fn enter(context: &SecurityContext) -> (bool, Result<(), Rejection>) {
 
 pin_project! {
     /// Response future of [`Audit`].
-    pub struct ResponseFuture<F> {
+    pub struct ResponseFuture<F>
+    where
+        F: Future,
+    {
         // First: it drops before the entry, so that a waiting decision has put the facts back when the record is made.
         #[pin]
         state: State<F>,
         entry: Option<Entry>,
+        storing: Option<Box<Storing<F::Output>>>,
+    }
+}
+
+/// An answer that is held back until its record is stored.
+pub(crate) struct Storing<T> {
+    receipt: Receipt,
+    answer: Option<T>,
+}
+
+impl<T> Storing<T> {
+    /// The answer, if nothing holds it back.
+    pub(crate) fn begin(answer: T, receipt: Option<Receipt>) -> Result<T, Box<Self>> {
+        match receipt {
+            None => Ok(answer),
+            Some(receipt) => Err(Box::new(Self { receipt, answer: Some(answer) })),
+        }
+    }
+
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<T> {
+        ready!(Pin::new(&mut self.receipt).poll(cx));
+        // Once it was given away there is nothing to come any more.
+        self.answer.take().map_or(Poll::Pending, Poll::Ready)
     }
 }
 
@@ -136,7 +255,7 @@ pin_project! {
     }
 }
 
-impl<F> fmt::Debug for ResponseFuture<F> {
+impl<F: Future> fmt::Debug for ResponseFuture<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ResponseFuture").field("entry", &self.entry).finish_non_exhaustive()
     }
@@ -151,6 +270,9 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         let this = self.project();
+        if let Some(storing) = this.storing {
+            return storing.poll(cx);
+        }
         let answer = match this.state.project() {
             StateProj::Forward { inner } => {
                 if let Some(entry) = this.entry.as_mut() {
@@ -164,14 +286,18 @@ where
             }
             StateProj::Refuse { rejection } => Ok(rejection.to_response()),
         };
-        Poll::Ready(match (answer, this.entry.take()) {
-            (Ok(response), Some(entry)) => Ok(entry.finish_with(response)),
-            (Err(error), Some(entry)) => {
-                entry.fail();
-                Err(error)
+        let (answer, receipt) = match (answer, this.entry.take()) {
+            (Ok(response), Some(entry)) => {
+                let (response, receipt) = entry.finish_with(response);
+                (Ok(response), receipt)
             }
-            (answer, None) => answer,
-        })
+            (Err(error), Some(entry)) => (Err(error), entry.fail()),
+            (answer, None) => (answer, None),
+        };
+        match Storing::begin(answer, receipt) {
+            Ok(answer) => Poll::Ready(answer),
+            Err(storing) => this.storing.insert(storing).poll(cx),
+        }
     }
 }
 
@@ -184,7 +310,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        audit::{AuditOutcome, AuditRecord, Lost},
+        audit::{AuditEntry, AuditOutcome, AuditRecord, Lost},
         client::Connection,
         context::Envelope,
         error::StoreError,
@@ -200,8 +326,8 @@ mod tests {
 
     #[async_trait]
     impl AuditSink for Kept {
-        fn accept(&self, record: AuditRecord) -> Result<(), Lost> {
-            self.0.lock().unwrap().push(record);
+        fn accept(&self, entry: AuditEntry) -> Result<(), Lost> {
+            self.0.lock().unwrap().extend(entry.decided().cloned());
             Ok(())
         }
 

@@ -1,22 +1,27 @@
 //! Audit: one record for each request, whatever becomes of it.
 //!
-//! [`AuditLayer`] hands an [`AuditRecord`] to an [`AuditSink`]: who asked for what, from where, what was decided and why,
-//! what was answered, and how long it took. It refuses nothing that is not misordered, and changes no response.
+//! [`AuditLayer`] hands an [`AuditEntry`] to an [`AuditSink`]: who asked for what, from where, what was decided and why,
+//! what was answered, and how long it took. It changes no response, and refuses nothing that is not misordered, unless the
+//! owner chose to serve no request whose record cannot be stored ([`WhenFull::Refuse`]).
 //!
-//! The record is written once,
-//! 1. at the head of the response if its body is in memory (its length is known), or there is none (HEAD, `204`, `304`);
-//! 2. else at the end of the body: its last frame, its failure, or its drop;
-//! 3. when the inner service returns an error or panics, or the request is given up before there is a response.
+//! The record of a request is written once,
+//! 1. when there is a response, at its head;
+//! 2. when the inner service returns an error or panics, or the request is given up before there is a response.
+//!
+//! How the body ended is an entry of its own, where that [is wanted](AuditLayer::with_completions); what happens to the service
+//! itself ([`event`](crate::event)) is another.
 //!
 //! | status | when |
 //! |---|---|
 //! | `500` | the layer stands inside another layer of this crate, or twice; the log says so |
+//! | `503` | the sink has no room for the record, and was told to let nothing pass without |
 //!
 //! Stack it outermost: what stands outside of it is not recorded. A panic is recorded as one whether it is caught outside or
 //! not; a layer that catches panics inside turns it into an ordinary response before this one sees it. Refusals count as
 //! such if a layer of this crate spoke them, or if the response carries a [`Rejection`](crate::Rejection) in its extensions.
 //!
-//! A request costs the record, its path, and what the sink does. Only a body that is watched costs two boxes more.
+//! A request costs what the sink does, and no allocation where that gives records back, as [`JsonLines`] does. Only a body that
+//! is watched costs two boxes more.
 //! `JsonLines` writes from a thread of its own; the manual's page on audit has the schema and how to write a sink.
 //!
 //! ```
@@ -41,32 +46,50 @@
 //! # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(example()).unwrap();
 //! ```
 
+#[cfg(feature = "audit-chain")]
+pub mod chain;
+mod channel;
+mod entry;
 mod guard;
 #[cfg(feature = "audit-json-lines")]
 mod json_lines;
 mod layer;
-#[cfg(feature = "audit-json-lines")]
-mod lines;
+#[cfg(feature = "audit-metrics")]
+mod metrics;
 mod outcome;
-#[cfg(feature = "audit-json-lines")]
+mod parts;
+mod pool;
+mod privacy;
 mod queue;
 mod record;
 mod schema;
+mod select;
 mod sink;
+mod span;
 mod text;
+mod traceparent;
 #[cfg(feature = "audit-tracing")]
 mod tracing;
 
+pub use channel::{AuditReceiver, Channel, WhenFull};
+pub use entry::{AuditCompletion, AuditEntry, AuditEvent, AuditGap, AuditRepeats, MAX_ENTRY_LEN};
 #[cfg(feature = "stack")]
 pub(crate) use guard::Entry;
 #[cfg(feature = "audit-json-lines")]
-pub use json_lines::{JsonLines, WhenFull};
+pub use json_lines::{Fsync, JsonLines, JsonLinesBuilder};
+#[cfg(feature = "stack")]
+pub(crate) use layer::Storing;
 pub use layer::{Audit, AuditLayer, ResponseFuture};
 pub use outcome::AuditOutcome;
+pub use parts::{AuditAttempt, AuditDecision, AuditIdentity, AuditLimit};
+pub use privacy::{Personal, Privacy};
 #[cfg(feature = "testing")]
 pub(crate) use record::sample;
-pub use record::{AuditDecision, AuditIdentity, AuditRecord, MAX_PATH_LEN, MAX_TEXT_LEN, SCHEMA_VERSION};
-pub use sink::{AuditSink, Lost};
+pub use record::{AuditRecord, MAX_PATH_LEN, MAX_TEXT_LEN, SCHEMA_VERSION};
+pub use select::{Filter, Sample};
+pub use sink::{AuditSink, Lost, Receipt, Room};
 
+#[cfg(feature = "audit-metrics")]
+pub use self::metrics::MetricsSink;
 #[cfg(feature = "audit-tracing")]
 pub use self::tracing::TracingSink;

@@ -1,15 +1,19 @@
 use std::{borrow::Cow, fmt, net::IpAddr, sync::Arc, time::Duration};
 
-use http::{HeaderName, Method, Version};
+use http::{HeaderName, HeaderValue, Method, Version};
 
 use crate::{
-    audit::{AuditOutcome, text::clean},
+    audit::{
+        AuditOutcome, Personal, Privacy,
+        parts::{AuditAttempt, AuditDecision, AuditIdentity, AuditLimit},
+        pool,
+        text::{self, clean},
+        traceparent::TraceParent,
+    },
     client::{AddressSource, ClientInfo, TlsVersion},
-    context::RequestId,
-    policy::Decision,
-    principal::{Principal, PrincipalKind},
+    context::{RequestId, Stage},
     rejection::RejectionKind,
-    trail::{DecisionFact, Trail},
+    trail::Trail,
 };
 
 /// The version of the schema that records are serialized in. Members are added without a new number.
@@ -18,40 +22,112 @@ pub const SCHEMA_VERSION: u32 = 1;
 pub const MAX_PATH_LEN: usize = 1024;
 /// The longest of each other text in a record, in bytes.
 pub const MAX_TEXT_LEN: usize = 256;
-/// The most reasons that are shown of one decision.
-const MAX_REASONS: usize = 8;
+/// The longest id that a request brings along, in bytes.
+pub(crate) const MAX_SENT_LEN: usize = 128;
 
 /// What happened to one request. A clone costs one reference count.
 ///
-/// It serializes to one JSON object; the manual's page on audit describes each member. No header value, no query and no
-/// body is in it. Every text is bounded ([`MAX_TEXT_LEN`], the path by [`MAX_PATH_LEN`]) and free of control characters,
-/// line separators, bidirectional controls and invisible characters, so that no part of it can forge a line of a log:
-/// in the path such bytes are percent-encoded, elsewhere they are `\u{…}`. Text that was cut ends with `…`.
+/// It serializes to one JSON object; the manual's page on audit describes each member. No header value but those that were
+/// [asked for](crate::audit::AuditLayer::with_headers), no query and no body is in it. Every text is bounded
+/// ([`MAX_TEXT_LEN`], the path by [`MAX_PATH_LEN`]) and free of control characters, line separators, bidirectional controls
+/// and invisible characters, so that no part of it can forge a line of a log: in the path such bytes are percent-encoded,
+/// elsewhere they are `\u{…}`. Text that was cut ends with `…`.
+///
+/// What the layer's [`Privacy`] hides is hidden here as well.
 #[derive(Clone)]
 pub struct AuditRecord {
-    facts: Arc<Facts>,
+    facts: triomphe::Arc<Facts>,
 }
 
 pub(crate) struct Facts {
     pub(crate) unix_nanos: u64,
     pub(crate) latency: Duration,
     pub(crate) request_id: RequestId,
+    /// What the request brought along, as it came.
+    pub(crate) sent_request_id: String,
+    pub(crate) sent_traceparent: String,
+    pub(crate) by_trusted_proxy: bool,
+    pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
     pub(crate) method: Method,
-    pub(crate) path: Box<str>,
+    pub(crate) path: String,
     pub(crate) route: Option<Arc<str>>,
     pub(crate) version: Version,
     pub(crate) client: Option<ClientInfo>,
     pub(crate) subject: Option<AuditIdentity>,
     pub(crate) client_identity: Option<AuditIdentity>,
-    pub(crate) rejection: Option<(RejectionKind, Box<str>)>,
+    pub(crate) rejection: Option<(RejectionKind, Cow<'static, str>)>,
+    pub(crate) refused_by: Option<Stage>,
     pub(crate) status: Option<u16>,
+    pub(crate) grpc_status: Option<u16>,
     pub(crate) outcome: AuditOutcome,
     pub(crate) trail: Trail,
+    pub(crate) privacy: Option<Arc<Privacy>>,
+}
+
+impl Default for Facts {
+    fn default() -> Self {
+        Self {
+            unix_nanos: 0,
+            latency: Duration::ZERO,
+            request_id: RequestId::NONE,
+            sent_request_id: String::new(),
+            sent_traceparent: String::new(),
+            by_trusted_proxy: false,
+            headers: Vec::new(),
+            method: Method::GET,
+            path: String::new(),
+            route: None,
+            version: Version::HTTP_11,
+            client: None,
+            subject: None,
+            client_identity: None,
+            rejection: None,
+            refused_by: None,
+            status: None,
+            grpc_status: None,
+            outcome: AuditOutcome::Allowed,
+            trail: Trail::default(),
+            privacy: None,
+        }
+    }
+}
+
+impl Facts {
+    /// Forgets everything but the memory of its texts.
+    pub(crate) fn clear(&mut self) {
+        let mut texts = [&mut self.sent_request_id, &mut self.sent_traceparent, &mut self.path].map(std::mem::take);
+        texts.iter_mut().for_each(String::clear);
+        let [sent_request_id, sent_traceparent, path] = texts;
+        let mut headers = std::mem::take(&mut self.headers);
+        headers.clear();
+        *self = Self { sent_request_id, sent_traceparent, path, headers, ..Self::default() };
+    }
 }
 
 impl AuditRecord {
-    pub(crate) fn new(facts: Facts) -> Self {
-        Self { facts: Arc::new(facts) }
+    pub(crate) const fn new(facts: triomphe::Arc<Facts>) -> Self {
+        Self { facts }
+    }
+
+    /// Gives the memory back to who makes records.
+    pub(crate) fn recycle(self) {
+        pool::give_back(self.facts);
+    }
+
+    fn privacy(&self) -> Option<&Privacy> {
+        self.facts.privacy.as_deref()
+    }
+
+    fn omits(&self, what: Personal) -> bool {
+        self.privacy().is_some_and(|privacy| privacy.omits(what))
+    }
+
+    /// A clean text of a type that the owner may want to hide.
+    fn personal<'t>(&self, what: Personal, text: &'t str) -> Cow<'t, str> {
+        match self.privacy() {
+            Some(privacy) if !privacy.shows(what) => privacy.text(what, "", text),
+            _ => clean(text, MAX_TEXT_LEN),
+        }
     }
 
     /// When the request came, in nanoseconds since the Unix epoch.
@@ -63,12 +139,10 @@ impl AuditRecord {
     /// When the request came: RFC 3339, UTC, with nine decimals.
     #[must_use]
     pub fn time(&self) -> String {
-        // u64 nanoseconds end in the year 2554, which jiff can tell.
-        let time = jiff::Timestamp::from_nanosecond(i128::from(self.facts.unix_nanos)).unwrap_or(jiff::Timestamp::MAX);
-        format!("{time:.9}")
+        text::Time::of(self.facts.unix_nanos).as_str().to_owned()
     }
 
-    /// How long it took until the answer was complete, or until the request was given up.
+    /// How long it took until the answer was known, or until the request was given up.
     #[must_use]
     pub fn latency(&self) -> Duration {
         self.facts.latency
@@ -78,6 +152,44 @@ impl AuditRecord {
     #[must_use]
     pub fn request_id(&self) -> RequestId {
         self.facts.request_id
+    }
+
+    /// `X-Request-Id` as the client sent it: a claim, which anybody can make.
+    #[must_use]
+    pub fn client_request_id(&self) -> Option<Cow<'_, str>> {
+        self.sent(&self.facts.sent_request_id).filter(|_| !self.facts.by_trusted_proxy)
+    }
+
+    /// `X-Request-Id` as a trusted proxy sent it.
+    #[must_use]
+    pub fn proxy_request_id(&self) -> Option<Cow<'_, str>> {
+        self.sent(&self.facts.sent_request_id).filter(|_| self.facts.by_trusted_proxy)
+    }
+
+    /// `traceparent` as it came, where it does not count: from a client, or malformed.
+    #[must_use]
+    pub fn client_traceparent(&self) -> Option<Cow<'_, str>> {
+        self.sent(&self.facts.sent_traceparent).filter(|_| self.trace_parent().is_none())
+    }
+
+    /// The trace that the request belongs to, by a trusted proxy's `traceparent` (W3C Trace Context §3.2.2.3).
+    #[must_use]
+    pub fn trace_id(&self) -> Option<&str> {
+        self.trace_parent().map(TraceParent::trace_id)
+    }
+
+    /// The span that the request belongs to, by a trusted proxy's `traceparent`.
+    #[must_use]
+    pub fn parent_id(&self) -> Option<&str> {
+        self.trace_parent().map(TraceParent::parent_id)
+    }
+
+    fn trace_parent(&self) -> Option<TraceParent<'_>> {
+        if self.facts.by_trusted_proxy { TraceParent::parse(&self.facts.sent_traceparent) } else { None }
+    }
+
+    fn sent<'t>(&self, text: &'t str) -> Option<Cow<'t, str>> {
+        (!text.is_empty()).then(|| self.personal(Personal::Headers, text))
     }
 
     /// What became of it.
@@ -92,6 +204,12 @@ impl AuditRecord {
         self.facts.status
     }
 
+    /// The status of a gRPC call that was answered by its head alone, as a refusal is.
+    #[must_use]
+    pub fn grpc_status(&self) -> Option<u16> {
+        self.facts.grpc_status
+    }
+
     /// The method.
     #[must_use]
     pub fn method(&self) -> Cow<'_, str> {
@@ -100,32 +218,59 @@ impl AuditRecord {
 
     /// The path as it was sent, without the query: visible ASCII, other bytes percent-encoded.
     #[must_use]
-    pub fn path(&self) -> &str {
-        &self.facts.path
+    pub fn path(&self) -> Cow<'_, str> {
+        match self.privacy() {
+            Some(privacy) => privacy.path(&self.facts.path, self.facts.route.as_deref()),
+            None => Cow::Borrowed(&self.facts.path),
+        }
     }
 
     /// The route template, where a stage knew it.
     #[must_use]
     pub fn route(&self) -> Option<Cow<'_, str>> {
-        self.facts.route.as_deref().map(text)
+        self.facts.route.as_deref().map(|route| clean(route, MAX_TEXT_LEN))
     }
 
     /// The HTTP version, such as `1.1` or `2`.
     #[must_use]
     pub fn http_version(&self) -> &'static str {
-        match self.facts.version {
-            Version::HTTP_09 => "0.9",
-            Version::HTTP_10 => "1.0",
-            Version::HTTP_11 => "1.1",
-            Version::HTTP_2 => "2",
-            Version::HTTP_3 => "3",
-            _ => "other",
+        http_version(self.facts.version)
+    }
+
+    /// The header fields that were [asked for](crate::audit::AuditLayer::with_headers), in their order.
+    pub fn headers(&self) -> impl Iterator<Item = (&str, Cow<'_, str>)> {
+        let hidden = self.privacy().filter(|privacy| !privacy.shows(Personal::Headers));
+        self.facts.headers.iter().filter(|_| !self.omits(Personal::Headers)).map(move |(name, value)| {
+            let shown = text::header(value.as_bytes(), MAX_TEXT_LEN);
+            let shown = match hidden {
+                Some(privacy) => privacy.text(Personal::Headers, name.as_str(), &shown).into_owned(),
+                None => shown,
+            };
+            (name.as_str(), Cow::Owned(shown))
+        })
+    }
+
+    /// The client's address; none also where it is hidden.
+    #[must_use]
+    pub fn address(&self) -> Option<IpAddr> {
+        let shown = self.privacy().is_none_or(|privacy| privacy.shows(Personal::Address));
+        self.facts.client.as_ref().and_then(ClientInfo::address).filter(|_| shown)
+    }
+
+    /// The client's address as records show it: itself, or its pseudonym.
+    pub(crate) fn shown_address(&self) -> ShownAddress {
+        match (self.facts.client.as_ref().and_then(ClientInfo::address), self.privacy()) {
+            (None, _) => ShownAddress::None,
+            (Some(address), None) => ShownAddress::Plain(address),
+            (Some(address), Some(privacy)) if privacy.shows(Personal::Address) => ShownAddress::Plain(address),
+            (Some(address), Some(privacy)) => {
+                privacy.address(address).map_or(ShownAddress::None, ShownAddress::Pseudonym)
+            }
         }
     }
 
-    /// The client's address.
-    #[must_use]
-    pub fn address(&self) -> Option<IpAddr> {
+    /// The address itself, for what is not shown.
+    pub(crate) fn source(&self) -> Option<IpAddr> {
         self.facts.client.as_ref().and_then(ClientInfo::address)
     }
 
@@ -159,6 +304,13 @@ impl AuditRecord {
         self.facts.client_identity.as_ref()
     }
 
+    /// Every credential that was looked at, and what became of it: those that gave an identity, then those that did not.
+    pub fn attempts(&self) -> impl Iterator<Item = AuditAttempt<'_>> {
+        let verified = [self.subject(), self.client_identity()].into_iter().flatten().map(AuditAttempt::verified);
+        let privacy = self.privacy();
+        verified.chain(self.facts.trail.attempts.iter().map(move |fact| AuditAttempt::of(fact, privacy)))
+    }
+
     /// The kind of the refusal: the one that the client got, else the one that a layer spoke.
     #[must_use]
     pub fn rejection(&self) -> Option<RejectionKind> {
@@ -168,13 +320,20 @@ impl AuditRecord {
     /// The operator's reason for the refusal.
     #[must_use]
     pub fn rejection_reason(&self) -> Option<&str> {
-        self.facts.rejection.as_ref().map(|(_, reason)| &**reason)
+        self.facts.rejection.as_ref().filter(|_| !self.omits(Personal::Reasons)).map(|(_, reason)| &**reason)
+    }
+
+    /// The layer that refused, such as `authentication`; `handler` if it was the handler.
+    #[must_use]
+    pub fn refused_by(&self) -> Option<&'static str> {
+        self.facts.rejection.as_ref().map(|_| self.facts.refused_by.map_or("handler", Stage::as_str))
     }
 
     /// What policies were asked, in order, and what they said.
     #[must_use]
     pub fn decisions(&self) -> impl ExactSizeIterator<Item = AuditDecision<'_>> {
-        self.facts.trail.decisions.iter().map(AuditDecision)
+        let hides_reasons = self.omits(Personal::Reasons);
+        self.facts.trail.decisions.iter().map(move |fact| AuditDecision::of(fact, hides_reasons))
     }
 
     /// How many further decisions were not kept.
@@ -183,10 +342,17 @@ impl AuditRecord {
         self.facts.trail.decisions_lost
     }
 
+    /// What the limiters answered, in order.
+    pub fn limits(&self) -> impl Iterator<Item = AuditLimit<'_>> {
+        self.facts.trail.limits.iter().map(AuditLimit::of)
+    }
+
     /// What the handler noted, in order: names and values.
     #[must_use]
     pub fn notes(&self) -> impl ExactSizeIterator<Item = (Cow<'_, str>, Cow<'_, str>)> {
-        self.facts.trail.notes.iter().map(|(name, value)| (text(name), text(value)))
+        let shown = if self.omits(Personal::Notes) { 0 } else { self.facts.trail.notes.len() };
+        let notes = self.facts.trail.notes.iter().take(shown);
+        notes.map(|(name, value)| (clean(name, MAX_TEXT_LEN), self.personal(Personal::Notes, value)))
     }
 
     /// How many further notes were not kept.
@@ -208,6 +374,24 @@ impl AuditRecord {
     }
 }
 
+/// An address that may be hidden.
+pub(crate) enum ShownAddress {
+    None,
+    Plain(IpAddr),
+    Pseudonym(String),
+}
+
+pub(crate) const fn http_version(version: Version) -> &'static str {
+    match version {
+        Version::HTTP_09 => "0.9",
+        Version::HTTP_10 => "1.0",
+        Version::HTTP_11 => "1.1",
+        Version::HTTP_2 => "2",
+        Version::HTTP_3 => "3",
+        _ => "other",
+    }
+}
+
 impl fmt::Debug for AuditRecord {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AuditRecord")
@@ -216,244 +400,30 @@ impl fmt::Debug for AuditRecord {
             .field("status", &self.status())
             .field("method", &self.method())
             .field("path", &self.path())
-            .field("rejection", &self.facts.rejection)
+            .field("rejection", &self.rejection())
+            .field("reason", &self.rejection_reason())
             .finish_non_exhaustive()
     }
-}
-
-/// An identity, as a record shows it: no claims, no roles, no secret.
-#[derive(Clone)]
-pub struct AuditIdentity(Principal);
-
-impl AuditIdentity {
-    pub(crate) const fn new(principal: Principal) -> Self {
-        Self(principal)
-    }
-
-    /// Person, program or key.
-    #[must_use]
-    pub fn kind(&self) -> PrincipalKind {
-        self.0.kind()
-    }
-
-    /// Who vouches for the subject.
-    #[must_use]
-    pub fn issuer(&self) -> Cow<'_, str> {
-        text(self.0.issuer())
-    }
-
-    /// The name at the issuer.
-    #[must_use]
-    pub fn subject(&self) -> Cow<'_, str> {
-        text(self.0.subject())
-    }
-
-    /// The credential that proved it, such as `jwt`.
-    #[must_use]
-    pub fn credential(&self) -> &'static str {
-        self.0.credential()
-    }
-
-    /// The public id of that credential.
-    #[must_use]
-    pub fn credential_id(&self) -> Option<Cow<'_, str>> {
-        self.0.credential_id().map(text)
-    }
-
-    /// The tenant.
-    #[must_use]
-    pub fn tenant(&self) -> Option<Cow<'_, str>> {
-        self.0.tenant().map(text)
-    }
-
-    /// How the person proved who they are (`amr`, RFC 8176); the first sixteen.
-    pub fn methods(&self) -> impl Iterator<Item = Cow<'_, str>> {
-        self.0.methods().take(16).map(text)
-    }
-}
-
-impl fmt::Debug for AuditIdentity {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AuditIdentity")
-            .field("issuer", &self.issuer())
-            .field("subject", &self.subject())
-            .finish_non_exhaustive()
-    }
-}
-
-/// What one policy was asked, and what it said.
-#[derive(Clone, Copy, Debug)]
-pub struct AuditDecision<'a>(&'a DecisionFact);
-
-impl<'a> AuditDecision<'a> {
-    /// The backend that decided, such as `rbac`.
-    #[must_use]
-    pub const fn backend(&self) -> &'static str {
-        self.0.backend
-    }
-
-    /// Whether the decision counted. One of a policy in the shadow does not; it is in the record where it differs.
-    #[must_use]
-    pub const fn is_enforced(&self) -> bool {
-        self.0.enforced
-    }
-
-    /// The decision.
-    #[must_use]
-    pub const fn decision(&self) -> Decision {
-        self.0.decision()
-    }
-
-    /// What was asked for.
-    #[must_use]
-    pub fn action(&self) -> Option<Cow<'a, str>> {
-        self.0.action.as_deref().map(text)
-    }
-
-    /// The first of the rules that decided.
-    #[must_use]
-    pub fn rule(&self) -> Option<Cow<'a, str>> {
-        self.rules().next()
-    }
-
-    /// The rules or policies that decided; the first eight.
-    #[must_use]
-    pub fn rules(&self) -> impl ExactSizeIterator<Item = Cow<'a, str>> + use<'a> {
-        self.0.verdict.rules().iter().take(MAX_REASONS).map(|rule| text(rule))
-    }
-
-    /// The version of the policy that decided.
-    #[must_use]
-    pub fn policy_version(&self) -> Option<Cow<'a, str>> {
-        self.0.verdict.version().map(|version| text(version))
-    }
-
-    /// The names of the obligations; the first eight.
-    #[must_use]
-    pub fn obligations(&self) -> impl ExactSizeIterator<Item = Cow<'a, str>> + use<'a> {
-        self.0.verdict.obligations().iter().take(MAX_REASONS).map(|obligation| text(obligation.name()))
-    }
-
-    /// The names of the advice; the first eight.
-    #[must_use]
-    pub fn advice(&self) -> impl ExactSizeIterator<Item = Cow<'a, str>> + use<'a> {
-        self.0.verdict.advice().iter().take(MAX_REASONS).map(|advice| text(advice.name()))
-    }
-
-    /// Why; the first eight reasons.
-    pub fn reasons(&self) -> impl Iterator<Item = Cow<'a, str>> + use<'a> {
-        self.0.verdict.reasons().iter().take(MAX_REASONS).map(|reason| text(reason))
-    }
-}
-
-fn text(text: &str) -> Cow<'_, str> {
-    clean(text, MAX_TEXT_LEN)
 }
 
 /// A record for tests: a GET of this path that was allowed.
 #[cfg(any(test, feature = "testing"))]
 pub(crate) fn sample(path: &str) -> AuditRecord {
+    AuditRecord::new(sample_facts(path).shareable())
+}
+
+#[cfg(any(test, feature = "testing"))]
+pub(crate) fn sample_facts(path: &str) -> triomphe::UniqueArc<Facts> {
     use crate::{clock::Instants, context::Envelope};
 
     let envelope = Envelope::new(Instants::new(1_800_000_000_000_000_000, 0));
-    AuditRecord::new(Facts {
+    let mut facts = triomphe::UniqueArc::new(Facts {
         unix_nanos: envelope.at.unix_nanos(),
         latency: Duration::from_micros(250),
         request_id: envelope.request_id,
-        method: Method::GET,
-        path: super::text::path(path, MAX_PATH_LEN),
-        route: None,
-        version: Version::HTTP_11,
-        client: None,
-        subject: None,
-        client_identity: None,
-        rejection: None,
         status: Some(200),
-        outcome: AuditOutcome::Allowed,
-        trail: Trail::default(),
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-    use crate::{
-        client::Connection,
-        policy::{Directive, Verdict},
-    };
-
-    #[test]
-    fn the_least_record() {
-        let record = sample("/orders");
-        let expected = json!({
-            "schema": 1,
-            "time": "2027-01-15T08:00:00.000000000Z",
-            "request_id": record.request_id().to_string(),
-            "outcome": "allowed",
-            "status": 200,
-            "latency_ns": 250_000,
-            "method": "GET",
-            "path": "/orders",
-            "http_version": "1.1",
-        });
-        assert_eq!(serde_json::to_value(&record).unwrap(), expected);
-    }
-
-    #[test]
-    fn the_full_record() {
-        let mut facts = Arc::into_inner(sample("/orders/42").facts).unwrap();
-        facts.route = Some("/orders/{id}".into());
-        facts.status = Some(403);
-        facts.outcome = AuditOutcome::Denied;
-        facts.rejection = Some((RejectionKind::Forbidden, "no rule".into()));
-        facts.client = Some(ClientInfo::from_connection(Connection::tls(
-            "198.51.100.7:52100".parse().unwrap(),
-            TlsVersion::Tls13,
-        )));
-        let alice = Principal::builder(PrincipalKind::User, "https://id.example.com", "al\u{202e}ice", "jwt");
-        let alice = alice.credential_id("jti-1").tenant("acme").methods(["pwd"]).claims(r#"{"pin":"4711"}"#).build();
-        facts.subject = Some(AuditIdentity::new(alice));
-        let app = Principal::builder(PrincipalKind::Key, "keys", "shop", "api_key").build();
-        facts.client_identity = Some(AuditIdentity::new(app));
-        let verdict = Verdict::deny("not a manager\n").by("orders\u{202e}").by("managers").of_version("7");
-        facts.trail.decided(DecisionFact::new("rbac", Some("orders:cancel".into()), verdict));
-        let verdict = Verdict::allow().by("one").obliging(Directive::new("mask").with("pin", "4711")).advising("ask");
-        facts.trail.decided(DecisionFact::new("cedar", None, verdict));
-        facts.trail.note("report", "a\r\nb");
-        facts.trail.flag("credential_over_plain_http");
-        facts.trail.expose(http::header::AUTHORIZATION);
-        facts.trail.notes_lost = 3;
-        let record = AuditRecord::new(facts);
-        let mut value = serde_json::to_value(&record).unwrap();
-        for same in ["schema", "time", "request_id", "latency_ns", "method", "http_version"] {
-            value.as_object_mut().unwrap().remove(same);
-        }
-        let expected = json!({
-            "outcome": "denied",
-            "status": 403,
-            "path": "/orders/42",
-            "route": "/orders/{id}",
-            "client": { "address": "198.51.100.7", "source": "connection", "secure": true, "tls": "1.3" },
-            "subject": {
-                "issuer": "https://id.example.com", "subject": r"al\u{202e}ice", "kind": "user", "credential": "jwt",
-                "credential_id": "jti-1", "tenant": "acme", "methods": ["pwd"],
-            },
-            "client_identity": { "issuer": "keys", "subject": "shop", "kind": "key", "credential": "api_key" },
-            "rejection": { "code": "forbidden", "reason": "no rule" },
-            "decisions": [{
-                "backend": "rbac", "decision": "deny", "action": "orders:cancel", "rule": r"orders\u{202e}",
-                "rules": [r"orders\u{202e}", "managers"], "policy_version": "7", "reasons": [r"not a manager\u{a}"],
-            }, {
-                "backend": "cedar", "decision": "allow", "rule": "one", "obligations": ["mask"], "advice": ["ask"],
-            }],
-            "notes": [{ "name": "report", "value": r"a\u{d}\u{a}b" }],
-            "notes_lost": 3,
-            "exposed_credentials": ["authorization"],
-            "flags": ["credential_over_plain_http"],
-        });
-        assert_eq!(value, expected);
-        assert!(!format!("{record:?} {:?}", record.subject()).contains("4711"));
-    }
+        ..Facts::default()
+    });
+    text::path(&mut facts.path, path, MAX_PATH_LEN);
+    facts
 }

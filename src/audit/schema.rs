@@ -1,116 +1,141 @@
-//! The JSON form of a record, version 1. `docs/audit.md` describes it.
+//! The JSON form of an entry, version 1. `docs/audit.md` describes it, and a test holds the two against each other.
+//!
+//! It is written as it is read, without a structure in between: half a million entries a second is what a writer is for.
 
-use std::{borrow::Cow, net::IpAddr};
+use std::borrow::Cow;
 
 use http::HeaderName;
-use serde::{Serialize, Serializer};
-
-use crate::{
-    audit::record::{AuditDecision, AuditIdentity, AuditRecord, SCHEMA_VERSION},
-    client::{AddressSource, TlsVersion},
-    principal::PrincipalKind,
-    rejection::RejectionKind,
+use serde::{
+    Serialize, Serializer,
+    ser::{SerializeMap, SerializeSeq},
 };
 
-#[derive(Serialize)]
-struct RecordView<'a> {
-    schema: u32,
-    time: String,
-    request_id: String,
-    outcome: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    status: Option<u16>,
-    latency_ns: u64,
-    method: Cow<'a, str>,
-    path: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    route: Option<Cow<'a, str>>,
-    http_version: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    client: Option<ClientView>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    subject: Option<&'a AuditIdentity>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    client_identity: Option<&'a AuditIdentity>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    rejection: Option<RejectionView<'a>>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    decisions: Vec<AuditDecision<'a>>,
-    #[serde(skip_serializing_if = "is_zero")]
-    decisions_lost: u32,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    notes: Vec<NoteView<'a>>,
-    #[serde(skip_serializing_if = "is_zero")]
-    notes_lost: u32,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    exposed_credentials: Vec<&'a str>,
-    #[serde(skip_serializing_if = "<[_]>::is_empty")]
-    flags: &'a [&'static str],
+use crate::{
+    audit::{
+        AuditAttempt, AuditDecision, AuditEntry, AuditIdentity, AuditLimit, AuditRecord,
+        entry::{AuditCompletion, AuditEvent, AuditGap, AuditRepeats, time},
+        record::{SCHEMA_VERSION, ShownAddress},
+        text::shorten,
+    },
+    body::BodyEnd,
+    client::{AddressSource, TlsVersion},
+};
+
+/// How much of an entry is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Bounds {
+    /// The longest path and the longest other text, in bytes.
+    path: usize,
+    text: usize,
+    /// The longest list.
+    items: usize,
+    truncated: bool,
 }
 
-#[derive(Serialize)]
-struct ClientView {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    address: Option<IpAddr>,
-    source: &'static str,
-    secure: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    tls: Option<&'static str>,
+impl Bounds {
+    /// As much as the accessors tell.
+    pub(crate) const FULL: Self = Self { path: usize::MAX, text: usize::MAX, items: usize::MAX, truncated: false };
+    /// From the most to the least, which always fits into [`MAX_ENTRY_LEN`](crate::audit::MAX_ENTRY_LEN).
+    pub(crate) const ALL: [Self; 3] = [
+        Self::FULL,
+        Self { path: 512, text: 96, items: 4, truncated: true },
+        Self { path: 256, text: 32, items: 2, truncated: true },
+    ];
 }
 
-#[derive(Serialize)]
-struct RejectionView<'a> {
-    code: &'static str,
-    reason: &'a str,
+/// An entry within bounds.
+pub(crate) struct Shown<'a, T> {
+    pub(crate) entry: &'a T,
+    pub(crate) bounds: Bounds,
 }
 
-#[derive(Serialize)]
-struct NoteView<'a> {
-    name: Cow<'a, str>,
-    value: Cow<'a, str>,
+impl<'a, T> Shown<'a, T> {
+    const fn with<U>(&self, entry: &'a U) -> Shown<'a, U> {
+        Shown { entry, bounds: self.bounds }
+    }
 }
 
-#[derive(Serialize)]
-struct IdentityView<'a> {
-    issuer: Cow<'a, str>,
-    subject: Cow<'a, str>,
-    kind: &'static str,
-    credential: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    credential_id: Option<Cow<'a, str>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    tenant: Option<Cow<'a, str>>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    methods: Vec<Cow<'a, str>>,
+/// An object under construction.
+struct Object<M> {
+    map: M,
+    bounds: Bounds,
 }
 
-#[derive(Serialize)]
-struct DecisionView<'a> {
-    backend: &'static str,
-    decision: &'static str,
-    /// Left out where it counted.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    enforced: Option<bool>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    action: Option<Cow<'a, str>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    rule: Option<Cow<'a, str>>,
-    /// All of them, where there is more than one.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    rules: Vec<Cow<'a, str>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    policy_version: Option<Cow<'a, str>>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    reasons: Vec<Cow<'a, str>>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    obligations: Vec<Cow<'a, str>>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    advice: Vec<Cow<'a, str>>,
+impl<M: SerializeMap> Object<M> {
+    fn put<T: Serialize + ?Sized>(&mut self, name: &'static str, value: &T) -> Result<(), M::Error> {
+        self.map.serialize_entry(name, value)
+    }
+
+    fn put_if<T: Serialize>(&mut self, name: &'static str, value: Option<T>) -> Result<(), M::Error> {
+        value.map_or(Ok(()), |value| self.put(name, &value))
+    }
+
+    fn text(&mut self, name: &'static str, text: Cow<'_, str>) -> Result<(), M::Error> {
+        self.put(name, &*shorten(text, self.bounds.text))
+    }
+
+    fn text_if(&mut self, name: &'static str, text: Option<Cow<'_, str>>) -> Result<(), M::Error> {
+        text.map_or(Ok(()), |text| self.text(name, text))
+    }
+
+    fn count(&mut self, name: &'static str, count: impl Into<u64>) -> Result<(), M::Error> {
+        let count = count.into();
+        if count == 0 { Ok(()) } else { self.put(name, &count) }
+    }
+
+    /// A list, left out if it is empty. It is gone through twice.
+    fn list<F, I, T>(&mut self, name: &'static str, make: F) -> Result<(), M::Error>
+    where
+        F: Fn() -> I,
+        I: Iterator<Item = T>,
+        for<'t> Shown<'t, T>: Serialize,
+    {
+        if make().next().is_none() { Ok(()) } else { self.put(name, &List { make, bounds: self.bounds }) }
+    }
+
+    fn end(mut self) -> Result<M::Ok, M::Error> {
+        if self.bounds.truncated {
+            self.put("truncated", &true)?;
+        }
+        self.map.end()
+    }
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
-const fn is_zero(count: &u32) -> bool {
-    *count == 0
+struct List<F> {
+    make: F,
+    bounds: Bounds,
+}
+
+impl<F, I, T> Serialize for List<F>
+where
+    F: Fn() -> I,
+    I: Iterator<Item = T>,
+    for<'t> Shown<'t, T>: Serialize,
+{
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut list = serializer.serialize_seq(None)?;
+        for item in (self.make)().take(self.bounds.items) {
+            list.serialize_element(&Shown { entry: &item, bounds: self.bounds })?;
+        }
+        list.end()
+    }
+}
+
+fn begin<S: Serializer>(
+    serializer: S,
+    entry: &'static str,
+    unix_nanos: u64,
+    bounds: Bounds,
+) -> Result<Object<S::SerializeMap>, S::Error> {
+    let mut object = Object { map: serializer.serialize_map(None)?, bounds };
+    object.put("schema", &SCHEMA_VERSION)?;
+    object.put("entry", entry)?;
+    object.put("time", time(unix_nanos).as_str())?;
+    Ok(object)
+}
+
+fn nanos(duration: std::time::Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 pub(crate) const fn tls_version(version: TlsVersion) -> &'static str {
@@ -120,71 +145,280 @@ pub(crate) const fn tls_version(version: TlsVersion) -> &'static str {
     }
 }
 
-impl Serialize for AuditRecord {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        RecordView {
-            schema: SCHEMA_VERSION,
-            time: self.time(),
-            request_id: self.request_id().to_string(),
-            outcome: self.outcome().as_str(),
-            status: self.status(),
-            latency_ns: u64::try_from(self.latency().as_nanos()).unwrap_or(u64::MAX),
-            method: self.method(),
-            path: self.path(),
-            route: self.route(),
-            http_version: self.http_version(),
-            client: self.address_source().map(|source| ClientView {
-                address: self.address(),
-                source: AddressSource::as_str(source),
-                secure: self.is_secure() == Some(true),
-                tls: self.tls_version().map(tls_version),
-            }),
-            subject: self.subject(),
-            client_identity: self.client_identity(),
-            rejection: self
-                .rejection()
-                .zip(self.rejection_reason())
-                .map(|(kind, reason)| RejectionView { code: RejectionKind::code(kind), reason }),
-            decisions: self.decisions().collect(),
-            decisions_lost: self.decisions_lost(),
-            notes: self.notes().map(|(name, value)| NoteView { name, value }).collect(),
-            notes_lost: self.notes_lost(),
-            exposed_credentials: self.exposed_credentials().iter().map(HeaderName::as_str).collect(),
-            flags: self.flags(),
-        }
-        .serialize(serializer)
+pub(crate) const fn body_end(end: BodyEnd) -> &'static str {
+    match end {
+        BodyEnd::Complete => "complete",
+        BodyEnd::Failed => "failed",
+        BodyEnd::Dropped => "dropped",
     }
 }
 
-impl Serialize for AuditIdentity {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        IdentityView {
-            issuer: self.issuer(),
-            subject: self.subject(),
-            kind: PrincipalKind::as_str(self.kind()),
-            credential: self.credential(),
-            credential_id: self.credential_id(),
-            tenant: self.tenant(),
-            methods: self.methods().collect(),
+/// What can be told within bounds. Public types are told in full.
+macro_rules! serialize_in_full {
+    ($($type:ty),*) => {$(
+        impl Serialize for $type {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                Shown { entry: self, bounds: Bounds::FULL }.serialize(serializer)
+            }
         }
-        .serialize(serializer)
+    )*};
+}
+
+serialize_in_full!(
+    AuditEntry,
+    AuditRecord,
+    AuditCompletion,
+    AuditRepeats,
+    AuditEvent,
+    AuditGap,
+    AuditIdentity,
+    AuditDecision<'_>,
+    AuditAttempt<'_>,
+    AuditLimit<'_>
+);
+
+impl Serialize for Shown<'_, AuditEntry> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.entry {
+            AuditEntry::Decided(record) => self.with(record).serialize(serializer),
+            AuditEntry::Completed(completion) => self.with(completion).serialize(serializer),
+            AuditEntry::Repeated(repeats) => self.with(repeats).serialize(serializer),
+            AuditEntry::Event(event) => self.with(event).serialize(serializer),
+            AuditEntry::Gap(gap) => self.with(gap).serialize(serializer),
+        }
     }
 }
 
-impl Serialize for AuditDecision<'_> {
+impl Serialize for Shown<'_, AuditRecord> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        DecisionView {
-            backend: self.backend(),
-            decision: self.decision().as_str(),
-            enforced: (!self.is_enforced()).then_some(false),
-            action: self.action(),
-            rule: self.rule(),
-            rules: if self.rules().len() > 1 { self.rules().collect() } else { Vec::new() },
-            policy_version: self.policy_version(),
-            reasons: self.reasons().collect(),
-            obligations: self.obligations().collect(),
-            advice: self.advice().collect(),
+        let (record, bounds) = (self.entry, self.bounds);
+        let mut object = begin(serializer, "decided", record.unix_nanos(), bounds)?;
+        object.put("request_id", &record.request_id())?;
+        object.text_if("client_request_id", record.client_request_id())?;
+        object.text_if("proxy_request_id", record.proxy_request_id())?;
+        object.put_if("trace_id", record.trace_id())?;
+        object.put_if("parent_id", record.parent_id())?;
+        object.text_if("client_traceparent", record.client_traceparent())?;
+        object.put("outcome", record.outcome().as_str())?;
+        object.put_if("status", record.status())?;
+        object.put_if("grpc_status", record.grpc_status())?;
+        object.put("latency_ns", &nanos(record.latency()))?;
+        object.text("method", record.method())?;
+        object.put("path", &*shorten(record.path(), bounds.path))?;
+        object.text_if("route", record.route())?;
+        object.put("http_version", record.http_version())?;
+        if record.headers().next().is_some() {
+            object.put("headers", &Headers(self))?;
         }
-        .serialize(serializer)
+        if record.address_source().is_some() {
+            object.put("client", &Client(record))?;
+        }
+        object.put_if("subject", record.subject().map(|subject| self.with(subject)))?;
+        object.put_if("client_identity", record.client_identity().map(|client| self.with(client)))?;
+        object.list("attempts", || record.attempts())?;
+        if record.rejection().is_some() {
+            object.put("rejection", &Refused(self))?;
+        }
+        object.list("decisions", || record.decisions())?;
+        object.count("decisions_lost", record.decisions_lost())?;
+        object.list("limits", || record.limits())?;
+        object.list("notes", || record.notes().map(Note))?;
+        object.count("notes_lost", record.notes_lost())?;
+        object.list("exposed_credentials", || record.exposed_credentials().iter().map(name))?;
+        object.list("flags", || record.flags().iter().map(|flag| Text(Cow::Borrowed(flag))))?;
+        object.end()
+    }
+}
+
+struct Note<'a>((Cow<'a, str>, Cow<'a, str>));
+
+impl Serialize for Shown<'_, Note<'_>> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let (name, value) = &self.entry.0;
+        let mut map = serializer.serialize_map(Some(2))?;
+        map.serialize_entry("name", &*shorten(Cow::Borrowed(name), self.bounds.text))?;
+        map.serialize_entry("value", &*shorten(Cow::Borrowed(value), self.bounds.text))?;
+        map.end()
+    }
+}
+
+struct Headers<'a>(&'a Shown<'a, AuditRecord>);
+
+impl Serialize for Headers<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        for (name, value) in self.0.entry.headers().take(self.0.bounds.items) {
+            map.serialize_entry(name, &*shorten(value, self.0.bounds.text))?;
+        }
+        map.end()
+    }
+}
+
+struct Client<'a>(&'a AuditRecord);
+
+impl Serialize for Client<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut object = Object { map: serializer.serialize_map(None)?, bounds: Bounds::FULL };
+        match self.0.shown_address() {
+            ShownAddress::None => {}
+            ShownAddress::Plain(address) => object.put("address", &address)?,
+            ShownAddress::Pseudonym(pseudonym) => object.put("address", &pseudonym)?,
+        }
+        object.put_if("source", self.0.address_source().map(AddressSource::as_str))?;
+        object.put("secure", &(self.0.is_secure() == Some(true)))?;
+        object.put_if("tls", self.0.tls_version().map(tls_version))?;
+        object.end()
+    }
+}
+
+struct Refused<'a>(&'a Shown<'a, AuditRecord>);
+
+impl Serialize for Refused<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let record = self.0.entry;
+        let bounds = Bounds { truncated: false, ..self.0.bounds };
+        let mut object = Object { map: serializer.serialize_map(None)?, bounds };
+        object.put_if("code", record.rejection().map(|kind| kind.code()))?;
+        object.text_if("reason", record.rejection_reason().map(Cow::Borrowed))?;
+        object.put_if("layer", record.refused_by())?;
+        object.end()
+    }
+}
+
+impl<'a, T> Shown<'a, T> {
+    /// An object within an entry, which says for all that it was cut.
+    fn inner<S: Serializer>(&self, serializer: S) -> Result<Object<S::SerializeMap>, S::Error> {
+        Ok(Object { map: serializer.serialize_map(None)?, bounds: Bounds { truncated: false, ..self.bounds } })
+    }
+}
+
+impl Serialize for Shown<'_, AuditIdentity> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let identity = self.entry;
+        let mut object = self.inner(serializer)?;
+        object.text("issuer", identity.issuer())?;
+        object.text("subject", identity.subject())?;
+        object.put("kind", identity.kind().as_str())?;
+        object.put("credential", identity.credential())?;
+        object.text_if("credential_id", identity.credential_id())?;
+        object.text_if("tenant", identity.tenant())?;
+        object.list("methods", || identity.methods().map(Text))?;
+        object.end()
+    }
+}
+
+struct Text<'a>(Cow<'a, str>);
+
+fn name(name: &HeaderName) -> Text<'_> {
+    Text(Cow::Borrowed(name.as_str()))
+}
+
+impl Serialize for Shown<'_, Text<'_>> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&shorten(Cow::Borrowed(&self.entry.0), self.bounds.text))
+    }
+}
+
+impl Serialize for Shown<'_, AuditAttempt<'_>> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let attempt = self.entry;
+        let mut object = self.inner(serializer)?;
+        object.put("outcome", attempt.outcome())?;
+        object.put_if("credential", attempt.credential())?;
+        object.list("fields", || attempt.fields().iter().map(name))?;
+        object.put_if("code", attempt.rejection().map(|kind| kind.code()))?;
+        object.text_if("reason", attempt.reason())?;
+        object.end()
+    }
+}
+
+impl Serialize for Shown<'_, AuditDecision<'_>> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let decision = self.entry;
+        let mut object = self.inner(serializer)?;
+        object.put("backend", decision.backend())?;
+        object.put("decision", decision.decision().as_str())?;
+        object.put("enforced", &decision.is_enforced())?;
+        object.text_if("action", decision.action())?;
+        object.text_if("rule", decision.rule())?;
+        if decision.rules().len() > 1 {
+            object.list("rules", || decision.rules().map(Text))?;
+        }
+        object.text_if("policy_version", decision.policy_version())?;
+        object.list("reasons", || decision.reasons().map(Text))?;
+        object.list("obligations", || decision.obligations().map(Text))?;
+        object.list("advice", || decision.advice().map(Text))?;
+        object.end()
+    }
+}
+
+impl Serialize for Shown<'_, AuditLimit<'_>> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let limit = self.entry;
+        let mut object = self.inner(serializer)?;
+        object.text("scope", limit.scope())?;
+        object.put("state", limit.state())?;
+        if limit.is_degraded() {
+            object.put("degraded", &true)?;
+        }
+        object.put_if("remaining", limit.remaining())?;
+        object.put_if("retry_after_ms", limit.retry_after_ms())?;
+        object.end()
+    }
+}
+
+impl Serialize for Shown<'_, AuditCompletion> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let completion = self.entry;
+        let mut object = begin(serializer, "completed", completion.unix_nanos(), self.bounds)?;
+        object.put("request_id", &completion.request_id())?;
+        object.put("end", body_end(completion.end()))?;
+        object.put("bytes", &completion.bytes())?;
+        object.put_if("grpc_status", completion.grpc_status())?;
+        object.put("duration_ns", &nanos(completion.duration()))?;
+        object.end()
+    }
+}
+
+impl Serialize for Shown<'_, AuditRepeats> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let first = self.entry.first();
+        let mut object = begin(serializer, "repeated", first.unix_nanos(), self.bounds)?;
+        object.put("request_id", &first.request_id())?;
+        object.put("count", &self.entry.count())?;
+        object.put("outcome", first.outcome().as_str())?;
+        object.put_if("status", first.status())?;
+        if self.entry.many_sources() {
+            object.put("many_sources", &true)?;
+        } else if first.address_source().is_some() {
+            object.put("client", &Client(first))?;
+        }
+        if first.rejection().is_some() {
+            object.put("rejection", &Refused(&self.with(first)))?;
+        }
+        object.end()
+    }
+}
+
+impl Serialize for Shown<'_, AuditEvent> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let event = self.entry;
+        let mut object = begin(serializer, "event", event.unix_nanos(), self.bounds)?;
+        object.put("event", event.kind().as_str())?;
+        object.text("about", event.about())?;
+        object.list("details", || event.details().map(|(name, value)| Note((Cow::Borrowed(name), value))))?;
+        object.put_if("request_id", event.request_id())?;
+        object.put_if("by", event.by().map(|by| self.with(by)))?;
+        object.end()
+    }
+}
+
+impl Serialize for Shown<'_, AuditGap> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let gap = self.entry;
+        let mut object = begin(serializer, "gap", gap.unix_nanos(), self.bounds)?;
+        object.put("lost", &gap.lost())?;
+        object.count("torn", gap.torn())?;
+        object.end()
     }
 }

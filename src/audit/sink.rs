@@ -1,21 +1,24 @@
 use std::{
-    fmt::Debug,
+    fmt::{self, Debug},
+    future::Future,
     panic::{AssertUnwindSafe, catch_unwind},
+    pin::Pin,
     sync::Arc,
+    task::{Context, Poll},
 };
 
 use async_trait::async_trait;
 
-use crate::{audit::AuditRecord, error::StoreError, log};
+use crate::{audit::AuditEntry, error::StoreError, log};
 
-/// A record was lost; the sink has counted it.
+/// An entry was lost, or would be; the sink has counted it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the audit sink lost a record")]
+#[error("the audit sink lost an entry")]
 #[non_exhaustive]
 pub struct Lost;
 
 impl Lost {
-    /// Says that a record was lost.
+    /// Says that an entry was lost.
     #[must_use]
     pub const fn new() -> Self {
         Self
@@ -28,15 +31,18 @@ impl Default for Lost {
     }
 }
 
-/// Where records go.
+/// Where entries go.
 ///
 /// # Contract
-/// - [`accept`](Self::accept) is called once for each request, on the thread that serves it, often from a destructor. It
-///   hands the record on and returns: to a queue, a channel, memory. It must not panic; if it does, the request goes on, and
-///   the log says once that records are lost.
-/// - Records that one thread hands over are delivered in that order.
-/// - Every record is delivered or counted by [`lost`](Self::lost), never both and never neither.
+/// - [`accept`](Self::accept) is called on the thread that serves the request, often from a destructor. It hands the entry
+///   on and returns: to a queue, a channel, memory. It must not panic; if it does, the request goes on, and the log says once
+///   that entries are lost.
+/// - Entries that one thread hands over are delivered in that order.
+/// - Every entry is delivered or counted by [`lost`](Self::lost), never both and never neither. A refusal that nobody was
+///   authenticated in may be delivered as one more of an [`AuditRepeats`](crate::audit::AuditRepeats).
 /// - After [`flush`](Self::flush), everything accepted before it was called is delivered or counted as lost.
+/// - A sink that lets no request pass whose record it cannot store implements [`reserve`](Self::reserve) and
+///   [`accept_reserved`](Self::accept_reserved); the others leave them alone.
 ///
 /// The conformance suite (feature `conformance`) checks it.
 ///
@@ -44,19 +50,19 @@ impl Default for Lost {
 /// use std::sync::{atomic::{AtomicU64, Ordering}, mpsc::Sender};
 ///
 /// use async_trait::async_trait;
-/// use portcullis::{StoreError, audit::{AuditRecord, AuditSink, Lost}};
+/// use portcullis::{StoreError, audit::{AuditEntry, AuditSink, Lost}};
 ///
-/// /// Hands records to somebody else in this process, who must keep up: the channel has no end.
+/// /// Hands entries to somebody else in this process, who must keep up: the channel has no end.
 /// #[derive(Debug)]
 /// struct Channel {
-///     sender: Sender<AuditRecord>,
+///     sender: Sender<AuditEntry>,
 ///     lost: AtomicU64,
 /// }
 ///
 /// #[async_trait]
 /// impl AuditSink for Channel {
-///     fn accept(&self, record: AuditRecord) -> Result<(), Lost> {
-///         self.sender.send(record).map_err(|_| {
+///     fn accept(&self, entry: AuditEntry) -> Result<(), Lost> {
+///         self.sender.send(entry).map_err(|_| {
 ///             self.lost.fetch_add(1, Ordering::Relaxed);
 ///             Lost::new()
 ///         })
@@ -73,23 +79,111 @@ impl Default for Lost {
 /// ```
 #[async_trait]
 pub trait AuditSink: Debug + Send + Sync + 'static {
-    /// Takes a record.
+    /// Takes an entry.
     ///
     /// # Errors
-    /// [`Lost`] if the record is lost already.
-    fn accept(&self, record: AuditRecord) -> Result<(), Lost>;
+    /// [`Lost`] if it is lost already.
+    fn accept(&self, entry: AuditEntry) -> Result<(), Lost>;
 
-    /// How many records were lost since the sink was made.
+    /// How many entries were lost since the sink was made.
     fn lost(&self) -> u64;
 
-    /// Waits until every record accepted so far is delivered.
+    /// Waits until every entry accepted so far is delivered.
     ///
     /// # Errors
-    /// If a record accepted since the last flush could not be delivered.
+    /// If an entry accepted since the last flush could not be delivered.
     ///
     /// # Cancel safety
     /// Dropping it gives up the waiting, nothing else.
     async fn flush(&self) -> Result<(), StoreError>;
+
+    /// Keeps room for the record of a request that begins, if this sink lets no other pass. Default: it needs none.
+    ///
+    /// # Errors
+    /// [`Lost`] if there is no room, or what was handed over lately could not be stored. The request is refused with `503`
+    /// before anything else happens, and counts as lost: there is no room to record even that.
+    fn reserve(&self) -> Result<Option<Room>, Lost> {
+        Ok(None)
+    }
+
+    /// Takes an entry that [`reserve`](Self::reserve) kept room for. The answer is held back until the receipt is there.
+    fn accept_reserved(&self, entry: AuditEntry, room: Room) -> Receipt {
+        let _ = self.accept(entry);
+        drop(room);
+        Receipt::done()
+    }
+}
+
+/// Room for one entry in a sink, which is given back when it is dropped.
+pub struct Room(Kept);
+
+enum Kept {
+    /// It is kept until it is dropped.
+    One(Box<dyn Send + Sync>),
+    Pair(Box<(Option<Room>, Option<Room>)>),
+}
+
+impl Room {
+    /// Room that `guard` keeps until it is dropped.
+    pub fn new(guard: impl Send + Sync + 'static) -> Self {
+        Self(Kept::One(Box::new(guard)))
+    }
+}
+
+impl Debug for Room {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Room").finish_non_exhaustive()
+    }
+}
+
+/// Is ready when an entry is stored, or when it is certain that it will not be: the side effects of the request have happened
+/// by then, so that it is answered either way, and the sink counts what it lost.
+#[must_use]
+pub struct Receipt(Option<Pin<Box<dyn Future<Output = ()> + Send + Sync>>>);
+
+impl Receipt {
+    /// Ready when this is.
+    pub fn when(stored: impl Future<Output = ()> + Send + Sync + 'static) -> Self {
+        Self(Some(Box::pin(stored)))
+    }
+
+    /// Ready at once.
+    pub const fn done() -> Self {
+        Self(None)
+    }
+
+    fn and(self, other: Self) -> Self {
+        match (self.0, other.0) {
+            (None, waits) | (waits, None) => Self(waits),
+            (Some(one), Some(other)) => Self::when(async move {
+                one.await;
+                other.await;
+            }),
+        }
+    }
+}
+
+impl Future for Receipt {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        match &mut self.0 {
+            None => Poll::Ready(()),
+            Some(stored) => {
+                let answer = stored.as_mut().poll(cx);
+                if answer.is_ready() {
+                    self.0 = None;
+                }
+                answer
+            }
+        }
+    }
+}
+
+impl Debug for Receipt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Receipt").field("done", &self.0.is_none()).finish()
+    }
 }
 
 macro_rules! forward {
@@ -97,8 +191,8 @@ macro_rules! forward {
         #[async_trait]
         #[deny(clippy::missing_trait_methods)]
         impl<A: AuditSink + ?Sized> AuditSink for $pointer<A> {
-            fn accept(&self, record: AuditRecord) -> Result<(), Lost> {
-                (**self).accept(record)
+            fn accept(&self, entry: AuditEntry) -> Result<(), Lost> {
+                (**self).accept(entry)
             }
 
             fn lost(&self) -> u64 {
@@ -108,19 +202,27 @@ macro_rules! forward {
             async fn flush(&self) -> Result<(), StoreError> {
                 (**self).flush().await
             }
+
+            fn reserve(&self) -> Result<Option<Room>, Lost> {
+                (**self).reserve()
+            }
+
+            fn accept_reserved(&self, entry: AuditEntry, room: Room) -> Receipt {
+                (**self).accept_reserved(entry, room)
+            }
         }
     )*};
 }
 
 forward!(Arc, Box);
 
-/// Both get every record, whatever becomes of the other's; nest tuples for more. The counts of lost records add up.
+/// Both get every entry, whatever becomes of the other's; nest tuples for more. The counts of lost entries add up.
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]
 impl<A: AuditSink, B: AuditSink> AuditSink for (A, B) {
-    fn accept(&self, record: AuditRecord) -> Result<(), Lost> {
-        let first = accept_quietly(|| self.0.accept(record.clone()));
-        self.1.accept(record).and(first)
+    fn accept(&self, entry: AuditEntry) -> Result<(), Lost> {
+        let first = accept_quietly(|| self.0.accept(entry.clone()));
+        self.1.accept(entry).and(first)
     }
 
     fn lost(&self) -> u64 {
@@ -131,6 +233,35 @@ impl<A: AuditSink, B: AuditSink> AuditSink for (A, B) {
         let first = self.0.flush().await;
         self.1.flush().await.and(first)
     }
+
+    fn reserve(&self) -> Result<Option<Room>, Lost> {
+        Ok(match (self.0.reserve()?, self.1.reserve()?) {
+            (None, None) => None,
+            pair => Some(Room(Kept::Pair(Box::new(pair)))),
+        })
+    }
+
+    fn accept_reserved(&self, entry: AuditEntry, room: Room) -> Receipt {
+        let (first, second) = match room.0 {
+            Kept::Pair(pair) => *pair,
+            Kept::One(room) => (Some(Room(Kept::One(room))), None),
+        };
+        let receipt = hand_over(&self.0, entry.clone(), first);
+        receipt.and(hand_over(&self.1, entry, second))
+    }
+}
+
+/// Hands an entry to a sink, into the room that it kept, if it did.
+pub(crate) fn hand_over(sink: &(impl AuditSink + ?Sized), entry: AuditEntry, room: Option<Room>) -> Receipt {
+    let mut receipt = Receipt::done();
+    let _ = accept_quietly(|| match room {
+        Some(room) => {
+            receipt = sink.accept_reserved(entry, room);
+            Ok(())
+        }
+        None => sink.accept(entry),
+    });
+    receipt
 }
 
 /// Runs code of a sink where a panic must not spread: in a destructor, it would abort the process.

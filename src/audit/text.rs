@@ -25,20 +25,85 @@ pub(crate) fn clean(text: &str, max: usize) -> Cow<'_, str> {
     Cow::Owned(out.text)
 }
 
-/// The path of a request: as it was sent, but every byte that is not visible ASCII percent-encoded (RFC 3986 §2.1).
-pub(crate) fn path(sent: &str, max: usize) -> Box<str> {
+/// Writes the path of a request: as it was sent, but every byte that is not visible ASCII percent-encoded (RFC 3986 §2.1).
+/// Allocates nothing where there is room in `out`.
+pub(crate) fn path(out: &mut String, sent: &str, max: usize) {
+    out.clear();
     if sent.len() <= max && sent.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return sent.into();
+        out.push_str(sent);
+        return;
     }
-    let mut out = Bounded::new(max);
+    let mut cut = Bounded { text: std::mem::take(out), max, fits: 0 };
     for byte in sent.bytes() {
         let taken =
-            if byte.is_ascii_graphic() { out.push(char::from(byte)) } else { out.push(format_args!("%{byte:02X}")) };
+            if byte.is_ascii_graphic() { cut.push(char::from(byte)) } else { cut.push(format_args!("%{byte:02X}")) };
         if !taken {
             break;
         }
     }
-    out.text.into()
+    *out = cut.text;
+}
+
+/// A clean text, cut shorter.
+pub(crate) fn shorten(text: Cow<'_, str>, max: usize) -> Cow<'_, str> {
+    if text.len() <= max {
+        return text;
+    }
+    let room = max.saturating_sub(CUT.len_utf8());
+    let end = (0..=room).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+    Cow::Owned(format!("{}{CUT}", text.get(..end).unwrap_or_default()))
+}
+
+/// A header value: bytes that are no UTF-8 become `\\x..`, and the rest is [clean].
+pub(crate) fn header(value: &[u8], max: usize) -> String {
+    let mut out = Bounded::new(max);
+    for chunk in value.utf8_chunks() {
+        let valid = chunk.valid();
+        for (at, c) in valid.char_indices() {
+            let taken = if must_escape(valid, at, c) { out.push(c.escape_unicode()) } else { out.push(c) };
+            if !taken {
+                return out.text;
+            }
+        }
+        for byte in chunk.invalid() {
+            if !out.push(format_args!("\\x{byte:02x}")) {
+                return out.text;
+            }
+        }
+    }
+    out.text
+}
+
+/// A moment as records show it: RFC 3339, UTC, nine decimals.
+#[derive(Clone, Copy)]
+pub(crate) struct Time {
+    text: [u8; 32],
+    len: usize,
+}
+
+impl Time {
+    pub(crate) fn of(unix_nanos: u64) -> Self {
+        const PRINTER: jiff::fmt::temporal::DateTimePrinter =
+            jiff::fmt::temporal::DateTimePrinter::new().precision(Some(9));
+        // u64 nanoseconds end in the year 2554, which jiff can tell in 30 bytes.
+        let time = jiff::Timestamp::from_nanosecond(i128::from(unix_nanos)).unwrap_or(jiff::Timestamp::MAX);
+        let mut shown = Self { text: [0; 32], len: 0 };
+        let _ = PRINTER.print_timestamp(&time, jiff::fmt::StdFmtWrite(&mut shown));
+        shown
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        self.text.get(..self.len).and_then(|text| std::str::from_utf8(text).ok()).unwrap_or_default()
+    }
+}
+
+impl Write for Time {
+    fn write_str(&mut self, text: &str) -> std::fmt::Result {
+        let end = self.len.saturating_add(text.len());
+        self.text.get_mut(self.len..end).ok_or(std::fmt::Error)?.copy_from_slice(text.as_bytes());
+        self.len = end;
+        Ok(())
+    }
 }
 
 fn must_escape(text: &str, at: usize, c: char) -> bool {
@@ -130,6 +195,17 @@ mod tests {
     }
 
     #[test]
+    fn moments_have_nine_decimals() {
+        for (nanos, shown) in [
+            (0, "1970-01-01T00:00:00.000000000Z"),
+            (1_800_000_000_000_000_001, "2027-01-15T08:00:00.000000001Z"),
+            (u64::MAX, "2554-07-21T23:34:33.709551615Z"),
+        ] {
+            assert_eq!(Time::of(nanos).as_str(), shown);
+        }
+    }
+
+    #[test]
     fn what_needs_no_change_is_borrowed() {
         assert!(matches!(clean("Zoë", 256), Cow::Borrowed(_)));
     }
@@ -139,7 +215,29 @@ mod tests {
         assert_eq!(clean("abcdefgh", 8), "abcdefgh");
         assert_eq!(clean("abcdefghi", 8), "abcde…");
         assert_eq!(clean("äöüäöü", 8), "äö…");
-        assert_eq!(&*path(&"/a".repeat(600), 1024), format!("{}/…", "/a".repeat(510)));
+        assert_eq!(written_path(&"/a".repeat(600), 1024), format!("{}/…", "/a".repeat(510)));
+        assert_eq!(shorten("abcdefgh".into(), 8), "abcdefgh");
+        assert_eq!(shorten("abcdefghi".into(), 8), "abcde…");
+        assert_eq!(shorten("äöüäöü".into(), 8), "äö…");
+    }
+
+    fn written_path(sent: &str, max: usize) -> String {
+        let mut out = String::from("of another request");
+        path(&mut out, sent, max);
+        out
+    }
+
+    #[test]
+    fn a_header_value_is_text_whatever_its_bytes_are() {
+        for (sent, shown) in [
+            (&b"curl/8.5"[..], "curl/8.5"),
+            (b"a\xffb\xc3", r"a\xffb\xc3"),
+            ("Zo\u{eb}\u{202e}".as_bytes(), "Zoë\\u{202e}"),
+            (b"\t", r"\u{9}"),
+        ] {
+            assert_eq!(header(sent, 64), shown);
+        }
+        assert_eq!(header(&[0xff; 100], 16), r"\xff\xff\xff…");
     }
 
     #[test]
@@ -152,7 +250,7 @@ mod tests {
             ("line feed", "/a\nb", "/a%0Ab"),
             ("delete", "/\u{7f}", "/%7F"),
         ] {
-            assert_eq!(&*path(sent, 1024), expected, "{name}");
+            assert_eq!(written_path(sent, 1024), expected, "{name}");
         }
     }
 
@@ -162,7 +260,7 @@ mod tests {
             let cleaned = clean(&text, max);
             prop_assert!(cleaned.len() <= max);
             prop_assert!(!cleaned.char_indices().any(|(_, c)| c != '\\' && must_escape("", 0, c)));
-            let path = path(&text, max);
+            let path = written_path(&text, max);
             prop_assert!(path.len() <= max);
             prop_assert!(path.chars().all(|c| c.is_ascii_graphic() || c == CUT));
         }

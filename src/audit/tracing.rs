@@ -2,13 +2,19 @@ use async_trait::async_trait;
 use serde::Serialize;
 
 use crate::{
-    audit::{AuditIdentity, AuditOutcome, AuditRecord, AuditSink, Lost, record::SCHEMA_VERSION, schema::tls_version},
+    audit::{
+        AuditEntry, AuditIdentity, AuditOutcome, AuditRecord, AuditSink, Lost,
+        entry::time,
+        record::SCHEMA_VERSION,
+        schema::{body_end, tls_version},
+    },
     client::AddressSource,
     error::StoreError,
     rejection::RejectionKind,
 };
 
-/// Emits one `tracing` event for each record, target `portcullis::audit`: `INFO` if it was allowed, `WARN` for the rest.
+/// Emits one `tracing` event for each entry, target `portcullis::audit`: `INFO` for what was allowed and for what goes well,
+/// `WARN` for the rest.
 ///
 /// The fields are those of the JSON schema, flattened (`client_address`, `subject_issuer`, ..); lists are JSON texts. Fields
 /// without a value are left out. What the subscriber does with the event is its own affair: this sink counts nothing as
@@ -40,13 +46,14 @@ macro_rules! emit {
             target: "portcullis::audit",
             $level,
             schema = SCHEMA_VERSION,
+            entry = "decided",
             time = record.time(),
             request_id = %record.request_id(),
             outcome = record.outcome().as_str(),
             status = record.status(),
             latency_ns = u64::try_from(record.latency().as_nanos()).unwrap_or(u64::MAX),
             method = &*record.method(),
-            path = record.path(),
+            path = &*record.path(),
             route = record.route().as_deref(),
             http_version = record.http_version(),
             client_address = record.address().map(::tracing::field::display),
@@ -64,6 +71,12 @@ macro_rules! emit {
             client_identity_credential_id = client.and_then(AuditIdentity::credential_id).as_deref(),
             rejection = record.rejection().map(RejectionKind::code),
             rejection_reason = record.rejection_reason(),
+            rejection_layer = record.refused_by(),
+            trace_id = record.trace_id(),
+            client_request_id = record.client_request_id().as_deref(),
+            proxy_request_id = record.proxy_request_id().as_deref(),
+            attempts = json(record.attempts().collect()),
+            limits = json(record.limits().collect()),
             decisions = json(record.decisions().collect()),
             decisions_lost = record.decisions_lost(),
             notes = json(record.notes().collect()),
@@ -79,17 +92,75 @@ fn json<T: Serialize>(list: Vec<T>) -> Option<String> {
     if list.is_empty() { None } else { serde_json::to_string(&list).ok() }
 }
 
+/// What is not the record of a request.
+fn tell(entry: &AuditEntry) {
+    macro_rules! emit {
+        ($level:expr, $($fields:tt)*) => {
+            ::tracing::event!(
+                target: "portcullis::audit", $level, schema = SCHEMA_VERSION, entry = entry.kind(), $($fields)*
+            )
+        };
+    }
+    match entry {
+        AuditEntry::Decided(_) => {}
+        AuditEntry::Completed(completion) => emit!(
+            ::tracing::Level::INFO,
+            time = time(completion.unix_nanos()).as_str(),
+            request_id = %completion.request_id(),
+            end = body_end(completion.end()),
+            bytes = completion.bytes(),
+            grpc_status = completion.grpc_status(),
+        ),
+        AuditEntry::Repeated(repeats) => emit!(
+            ::tracing::Level::WARN,
+            time = repeats.first().time(),
+            request_id = %repeats.first().request_id(),
+            count = repeats.count(),
+            client_address = repeats.first().address().map(::tracing::field::display),
+            rejection = repeats.first().rejection().map(RejectionKind::code),
+        ),
+        AuditEntry::Event(event) if event.kind().is_trouble() => emit!(
+            ::tracing::Level::WARN,
+            time = time(event.unix_nanos()).as_str(),
+            event = event.kind().as_str(),
+            about = &*event.about(),
+            details = details(event),
+        ),
+        AuditEntry::Event(event) => emit!(
+            ::tracing::Level::INFO,
+            time = time(event.unix_nanos()).as_str(),
+            event = event.kind().as_str(),
+            about = &*event.about(),
+            details = details(event),
+        ),
+        AuditEntry::Gap(gap) => {
+            emit!(::tracing::Level::WARN, time = time(gap.unix_nanos()).as_str(), lost = gap.lost(), torn = gap.torn(),)
+        }
+    }
+}
+
+fn details(event: &crate::audit::AuditEvent) -> Option<String> {
+    json(event.details().collect())
+}
+
 #[async_trait]
 impl AuditSink for TracingSink {
-    fn accept(&self, record: AuditRecord) -> Result<(), Lost> {
+    fn accept(&self, entry: AuditEntry) -> Result<(), Lost> {
+        let record = match &entry {
+            AuditEntry::Decided(record) => record,
+            other => {
+                tell(other);
+                return Ok(());
+            }
+        };
         match record.outcome() {
-            AuditOutcome::Allowed => emit!(::tracing::Level::INFO, &record),
+            AuditOutcome::Allowed => emit!(::tracing::Level::INFO, record),
             AuditOutcome::Denied
             | AuditOutcome::Unauthenticated
             | AuditOutcome::Limited
             | AuditOutcome::Failed
             | AuditOutcome::Aborted
-            | AuditOutcome::Panicked => emit!(::tracing::Level::WARN, &record),
+            | AuditOutcome::Panicked => emit!(::tracing::Level::WARN, record),
         }
         Ok(())
     }

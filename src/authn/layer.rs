@@ -13,6 +13,7 @@ use crate::{
     head::RequestHead,
     now::Now,
     rejection::{Rejection, RejectionKind},
+    trail::{AttemptFact, AttemptOutcome},
 };
 
 /// Applies an [`Authenticator`]. See the [module docs](crate::authn).
@@ -117,24 +118,53 @@ impl AuthnLayer {
         let shared = &*self.shared;
         match outcome {
             Outcome::Verified(identity) => self.admit(identity, head, envelope),
-            Outcome::Refused(rejection) => Err(self.with_challenges(rejection)),
+            Outcome::Refused(rejection) => {
+                self.attempted(AttemptOutcome::Refused, &rejection, head, envelope);
+                Err(self.with_challenges(rejection))
+            }
             Outcome::Absent | Outcome::RefusedIfNeeded(_) if head.headers().contains_key(header::AUTHORIZATION) => {
                 // One that is malformed is that first, whoever would have claimed it.
                 head.authorization()?;
                 let rejection =
                     Rejection::new(RejectionKind::InvalidCredential, "no authenticator claims this Authorization");
+                self.attempted(AttemptOutcome::Refused, &rejection, head, envelope);
                 Err(rejection.with_challenges(shared.unclaimed.clone()))
             }
             Outcome::RefusedIfNeeded(rejection) if shared.allow_anonymous => {
+                self.attempted(AttemptOutcome::Ignored, &rejection, head, envelope);
                 envelope.refused_if_needed = Some(Box::new(self.with_challenges(rejection)));
                 Ok(self.passed_anonymously(envelope))
             }
-            Outcome::RefusedIfNeeded(rejection) => Err(self.with_challenges(rejection)),
+            Outcome::RefusedIfNeeded(rejection) => {
+                self.attempted(AttemptOutcome::Refused, &rejection, head, envelope);
+                Err(self.with_challenges(rejection))
+            }
             Outcome::Absent if shared.allow_anonymous => Ok(self.passed_anonymously(envelope)),
             Outcome::Absent => {
                 Err(self.with_challenges(Rejection::new(RejectionKind::Unauthenticated, "no credential")))
             }
         }
+    }
+
+    /// Keeps for the record which credential came to nothing, by the names of its fields. A bad one that another authenticator
+    /// of [`one_of`](crate::authn::one_of) outweighed is told by that one's outcome alone.
+    fn attempted(
+        &self,
+        outcome: AttemptOutcome,
+        rejection: &Rejection,
+        head: &RequestHead<'_>,
+        envelope: &mut Envelope,
+    ) {
+        let (kind, reason) = rejection.facts();
+        let known = [header::AUTHORIZATION, header::COOKIE];
+        let presented = self.shared.headers.iter().chain(&known).filter(|name| head.headers().contains_key(*name));
+        let mut fields: Vec<HeaderName> = Vec::new();
+        for name in presented {
+            if !fields.contains(name) {
+                fields.push(name.clone());
+            }
+        }
+        envelope.trail.attempted(AttemptFact { outcome, fields, kind, reason });
     }
 
     fn admit(
@@ -144,10 +174,12 @@ impl AuthnLayer {
         envelope: &mut Envelope,
     ) -> Result<Authenticated, Rejection> {
         if identity.has_left_authorization() && head.headers().contains_key(header::AUTHORIZATION) {
-            return Err(Rejection::new(
+            let rejection = Rejection::new(
                 RejectionKind::InvalidRequest,
                 "a second credential, in Authorization, that nobody claims",
-            ));
+            );
+            self.attempted(AttemptOutcome::Refused, &rejection, head, envelope);
+            return Err(rejection);
         }
         let stripped = identity.take_stripped();
         (envelope.subject, envelope.client_identity) = identity.into_parts();

@@ -8,7 +8,7 @@ use crate::{
 const THREADS: usize = 8;
 const RECORDS: usize = 50;
 
-/// Checks an [`AuditSink`]. `delivered` tells the `request_id` of each record that arrived, in order.
+/// Checks an [`AuditSink`]. `delivered` tells the `request_id` of each record of a request that arrived, in order.
 ///
 /// The sink is new, has nothing to fail on, and has room for 500 records.
 ///
@@ -40,6 +40,23 @@ pub async fn audit_sink(sink: &dyn AuditSink, delivered: impl Fn() -> Vec<String
         assert!(order.into_iter().eq(&ids), "records of each thread are delivered in its order");
     }
     assert_eq!(sink.lost(), 0, "nothing is counted as lost that was delivered");
+
+    let before = delivered().len();
+    match sink.reserve() {
+        Err(lost) => assert_eq!(Err(lost), Ok(()), "a sink with room keeps some"),
+        Ok(None) => {}
+        Ok(Some(given_back)) => {
+            drop(given_back);
+            let record = sample("/reserved");
+            let id = record.request_id().to_string();
+            let room = sink.reserve();
+            assert!(matches!(room, Ok(Some(_))), "a sink that keeps room once keeps room again");
+            if let Ok(Some(room)) = room {
+                sink.accept_reserved(record.into(), room).await;
+            }
+            assert_eq!(delivered().get(before..), Some(&[id][..]), "with the receipt, the record is delivered");
+        }
+    }
 }
 
 async fn flush(sink: &dyn AuditSink, rule: &str) {
@@ -51,7 +68,7 @@ fn accept(sink: &dyn AuditSink, records: usize) -> Vec<String> {
     let one = |_| {
         let record = sample("/conformance");
         let id: RequestId = record.request_id();
-        assert!(sink.accept(record).is_ok(), "a sink with room accepts a record");
+        assert!(sink.accept(record.into()).is_ok(), "a sink with room accepts a record");
         id.to_string()
     };
     (0..records).map(one).collect()

@@ -66,6 +66,7 @@ impl EvidenceLayer {
         let proxies = &self.shared.proxies;
         let connection = head.connection();
         let believed = connection.as_ref().and_then(|connection| proxies.believed(connection));
+        envelope.by_trusted_proxy = believed.is_some();
         let strip = match (believed, connection) {
             (Some(family), Some(connection)) => {
                 let (client, strip) = self.through_proxy(family, &connection, head.headers(), envelope);

@@ -194,8 +194,12 @@ impl Authorizer {
         resource: impl Fn(&T) -> Resource + Send,
     ) -> Result<Vec<T>, Rejection> {
         let resources: Vec<Resource> = things.iter().map(resource).collect();
-        let decisions: Vec<Decision> =
-            self.ask_all(action, &resources).await.into_iter().map(|verdict| self.record(action, verdict).0).collect();
+        let decisions: Vec<Decision> = self
+            .ask_all(action, &resources)
+            .await
+            .into_iter()
+            .map(|verdict| self.record(action, verdict, true).0)
+            .collect();
         if decisions.contains(&Decision::CannotDecide) {
             return Err(self.cannot_decide(action));
         }
@@ -210,7 +214,8 @@ impl Authorizer {
     /// Dropped while it waits, it leaves nothing in the record.
     pub async fn allows<'a>(&self, action: &str, resource: impl Into<Option<&'a Resource>> + Send) -> Decision {
         let verdict = self.ask(action, resource.into()).await;
-        self.record(action, verdict).0
+        // What comes of it is the handler's own affair.
+        self.record(action, verdict, false).0
     }
 
     fn query<'q>(&'q self, action: &'q str, resource: Option<&'q Resource>) -> AccessQuery<'q> {
@@ -252,16 +257,17 @@ impl Authorizer {
         vec![Verdict::cannot_decide(reason); queries.len()]
     }
 
-    fn record(&self, action: &str, verdict: Verdict) -> (Decision, Option<Rejection>) {
+    fn record(&self, action: &str, verdict: Verdict, enforced: bool) -> (Decision, Option<Rejection>) {
         let (verdict, unfulfilled) = hold_to_obligations(verdict, &self.fulfilled);
         let decision = verdict.decision();
-        self.context.lock().decided(DecisionFact::new(self.policy.name(), Some(action.into()), verdict));
+        let fact = DecisionFact::new(self.policy.name(), Some(action.into()), verdict);
+        self.context.lock().decided(if enforced { fact } else { fact.unenforced() });
         (decision, unfulfilled)
     }
 
     fn conclude(&self, action: &str, verdict: Verdict) -> Result<Permit, Rejection> {
         let permit = Permit { obligations: verdict.obligations().into(), advice: verdict.advice().into() };
-        let (decision, unfulfilled) = self.record(action, verdict);
+        let (decision, unfulfilled) = self.record(action, verdict, true);
         if let Some(rejection) = unfulfilled {
             gate::report(Stage::Guard, &rejection, self.at);
             return Err(rejection);

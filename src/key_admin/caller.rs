@@ -7,6 +7,7 @@ use crate::{
     api_key::{ApiKeyRecord, Hit, KeyId, Owner},
     clock::Instants,
     context::{SecurityContext, misordered},
+    event::{self, Event, EventKind},
     guard::Authorizer,
     key_admin::{ANY_OWNER, GRANT_ANY, KeyAdmin, fault::Fault},
     principal::{Principal, PrincipalKind, Slot},
@@ -148,14 +149,17 @@ impl Caller {
     }
 
     /// What was done. Everything that the router changes is told here.
-    pub(super) fn done(&self, event: &str, what: &str, owner: &Owner, more: &[(&str, &str)]) {
+    pub(super) fn done(&self, kind: EventKind, what: &str, owner: &Owner, more: &[(&'static str, &str)]) {
         let by = self.principal();
-        self.context.note(event, what);
+        self.context.note(&kind.as_str().replacen('_', ".", 1), what);
         for (name, value) in more {
             self.context.note(name, value);
         }
         self.context.note("owner", &format!("{owner:?}"));
         self.context.note("by", &format!("{:?} of {:?}", by.subject(), by.issuer()));
+        let told = Event::new(kind, what).at(self.at()).by(self.context.request_id(), by.clone());
+        let told = told.with("owner", format!("{owner:?}"));
+        event::tell(more.iter().fold(told, |told, (name, value)| told.with(name, *value)));
     }
 
     /// The answer, which nobody keeps.

@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use crate::{
     api_key::{ApiKey, ApiKeyRecord, DEFAULT_OVERLAP, Hit, KeyView, Revocation},
+    event::EventKind,
     key_admin::{
         CREATE, KeyAdmin, READ, REVOKE, ROTATE,
         body::{self, Members},
@@ -51,7 +52,7 @@ async fn try_create(admin: &KeyAdmin, caller: &Caller, request: Request) -> Resu
     let id = record.id().to_string();
     caller.begins("create", &id);
     admin.store.insert(record.clone()).await?;
-    caller.done("key.created", &id, record.owner(), &[]);
+    caller.done(EventKind::KeyCreated, &id, record.owner(), &[]);
     Ok((key, Hit::new(record.into()).with_owner_disabled(owner_disabled)))
 }
 
@@ -80,7 +81,7 @@ async fn try_rotate(admin: &KeyAdmin, caller: &Caller, id: Id, request: Request)
     if !admin.store.rotate(rotation).await? {
         return Err(Fault::no_such_key());
     }
-    caller.done("key.rotated", &old, record.owner(), &[("key.rotated_to", &new)]);
+    caller.done(EventKind::KeyRotated, &old, record.owner(), &[("key.rotated_to", &new)]);
     Ok((key, Hit::new(record.into()).with_owner_disabled(hit.owner_disabled())))
 }
 
@@ -113,7 +114,7 @@ async fn try_revoke(admin: &KeyAdmin, caller: &Caller, id: Id, request: Request)
     if !admin.store.revoke(key, &revocation).await? {
         return Err(Fault::no_such_key());
     }
-    caller.done("key.revoked", &key.to_string(), hit.record().owner(), &[("reason", &reason)]);
+    caller.done(EventKind::KeyRevoked, &key.to_string(), hit.record().owner(), &[("reason", &reason)]);
     // It may have been revoked before, with another reason, or be purged by now.
     Ok(admin.store.get(key).await?.unwrap_or_else(|| {
         let revoked = hit.record().revoked(&revocation);

@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use crate::{
     api_key::{Owner, Revocation},
+    event::EventKind,
     key_admin::{
         DISABLE_OWNER, KeyAdmin,
         body::{self, Members},
@@ -44,7 +45,7 @@ async fn try_disable(admin: &KeyAdmin, caller: &Caller, request: Request) -> Res
     let disablement = Revocation::new(caller.now(), &reason)?;
     caller.begins("disable", &format!("{owner:?}"));
     let changed = admin.store.disable_owner(&owner, &disablement).await?;
-    caller.done("owner.disabled", owner.subject(), &owner, &[("reason", &reason)]);
+    caller.done(EventKind::OwnerDisabled, owner.subject(), &owner, &[("reason", &reason)]);
     Ok(Standing::new(&owner, admin.store.disablement(&owner).await?, changed))
 }
 
@@ -56,7 +57,7 @@ async fn try_enable(admin: &KeyAdmin, caller: &Caller, request: Request) -> Resu
     let (owner, _) = named(admin, caller, request, &["subject", "tenant"]).await?;
     caller.begins("enable", &format!("{owner:?}"));
     let changed = admin.store.enable_owner(&owner).await?;
-    caller.done("owner.enabled", owner.subject(), &owner, &[]);
+    caller.done(EventKind::OwnerEnabled, owner.subject(), &owner, &[]);
     Ok(Standing::new(&owner, None, changed))
 }
 

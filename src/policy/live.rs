@@ -15,7 +15,12 @@ use std::{
 use arc_swap::ArcSwap;
 use tokio::runtime::Handle;
 
-use crate::{error::ConfigError, log, policy::ReloadState};
+use crate::{
+    error::ConfigError,
+    event::{self, Event, EventKind},
+    log,
+    policy::ReloadState,
+};
 
 /// What a reload did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -214,15 +219,26 @@ impl<T: Send + Sync + 'static> Live<T> {
         replacing.free_what_nobody_asks();
         self.revision.fetch_add(1, Ordering::Release);
         self.generation.fetch_add(1, Ordering::Release);
-        let mut state = lock(&self.state);
-        *state = std::mem::take(&mut *state).succeeded();
+        {
+            let mut state = lock(&self.state);
+            *state = std::mem::take(&mut *state).succeeded();
+        }
+        let generation = self.generation().to_string();
+        event::tell(Event::new(EventKind::PolicyReloaded, self.name()).with("generation", generation));
     }
 
     fn refuse(&self, error: &ConfigError) {
         let why = described(error);
         log::error(&format!("a newer policy is refused, the one that runs stays: {why}"));
+        event::tell(Event::new(EventKind::PolicyRefused, self.name()).with("reason", &*why));
         let mut state = lock(&self.state);
         *state = std::mem::take(&mut *state).failed(why);
+    }
+
+    /// What records call it: its first file.
+    fn name(&self) -> String {
+        let path = self.origin.as_ref().and_then(|(files, _)| files.paths.first());
+        path.map_or_else(|| "policy".to_owned(), |path| path.display().to_string())
     }
 
     /// Looks at the files again and again, until the policy is dropped.

@@ -25,7 +25,7 @@ use crate::{
         plan::Tier,
     },
     rejection::{Rejection, RejectionKind},
-    trail::Trail,
+    trail::{LimitFact, LimitState, Trail},
 };
 
 /// What is asked of the store for one request.
@@ -92,6 +92,19 @@ impl Shared {
             self.tally.degraded.fetch_add(1, Relaxed);
             trail.flag("limit_degraded");
         }
+        self.tally.tell(&self.scope, taken.is_degraded(), false);
+        let state = match (taken.is_granted(), &self.mode) {
+            (true, _) => LimitState::Granted,
+            (false, Mode::Observe) => LimitState::WouldRefuse,
+            (false, _) => LimitState::Refused,
+        };
+        trail.limited(LimitFact {
+            scope: self.scope.clone(),
+            state,
+            degraded: taken.is_degraded(),
+            remaining: taken.is_granted().then(|| taken.remaining()),
+            retry_after_nanos: taken.retry_after_nanos(),
+        });
         match (taken.is_granted(), &self.mode) {
             (true, Mode::Observe) => Ok(Report(None)),
             (false, Mode::Observe) => {
@@ -114,7 +127,15 @@ impl Shared {
         self.tally.failed.fetch_add(1, Relaxed);
         match self.on_store_error {
             OnStoreError::Admit => {
+                self.tally.tell(&self.scope, false, true);
                 trail.flag("limit_failed_open");
+                trail.limited(LimitFact {
+                    scope: self.scope.clone(),
+                    state: LimitState::FailedOpen,
+                    degraded: false,
+                    remaining: None,
+                    retry_after_nanos: None,
+                });
                 Ok(Report(None))
             }
             OnStoreError::Refuse => {

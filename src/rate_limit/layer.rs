@@ -15,6 +15,7 @@ use tower::Layer;
 use crate::{
     clock::{Clock, SystemClock},
     error::ConfigError,
+    event::{self, Event, EventKind, Turn},
     gate::Gate,
     rate_limit::{
         LimitBy, LimitRequest, LimitScope, Limits, MemoryLimits, OnMissingKey, Quota, RateLimitStore, XRateLimitReset,
@@ -109,6 +110,21 @@ pub(super) struct Tally {
     pub(super) waited: AtomicU64,
     pub(super) degraded: AtomicU64,
     pub(super) failed: AtomicU64,
+    degraded_now: Turn,
+    open_now: Turn,
+}
+
+impl Tally {
+    /// Tells of the turns: requests by the thousand see the same.
+    pub(super) fn tell(&self, scope: &str, degraded: bool, open: bool) {
+        let turn = |turn: &Turn, now, began, ended| {
+            if turn.is_new(now) {
+                event::tell(Event::new(if now { began } else { ended }, format!("limit {scope}")));
+            }
+        };
+        turn(&self.degraded_now, degraded, EventKind::LimiterDegraded, EventKind::LimiterRestored);
+        turn(&self.open_now, open, EventKind::FailedOpen, EventKind::FailedOpenEnded);
+    }
 }
 
 /// What a limiter did since it was made, for a metric. What passes at once is not counted.

@@ -2,6 +2,8 @@
 use std::any::Any;
 use std::sync::Arc;
 
+use http::HeaderName;
+
 #[cfg(feature = "rbac")]
 use crate::policy::Rbac;
 use crate::{
@@ -197,6 +199,7 @@ impl StackBuilder {
     ///   [`dangerous_plain_http`](Self::dangerous_plain_http), or both were said,
     /// - a rule, the policy or a limit per principal needs an identity and there is no authentication,
     /// - a rule asks a policy and there is none, or holds a permission of another policy,
+    /// - audit shall record a header field that the authenticator reads,
     /// - a line of the table does not parse, stands twice or contradicts another,
     /// - a rule is about a thing that the path of its line does not name,
     /// - a quota is not accepted.
@@ -255,6 +258,12 @@ impl StackBuilder {
             Some(budget) => authn.map(|authn| authn.with_failure_budget(budget)),
             None => authn,
         };
+        let audit = once("audit", self.audit)?;
+        let mut recorded = audit.iter().flat_map(AuditLayer::headers);
+        let read = |name: &&HeaderName| authn.iter().any(|authn| authn.credential_headers().contains(*name));
+        if let Some(name) = recorded.find(read) {
+            return Err(ConfigError::new("audit header", name.as_str(), "is a credential, which is never recorded"));
+        }
 
         // What the authenticator reads is a credential to TLS enforcement as well, whatever the field is called.
         let fields = authn.iter().flat_map(AuthnLayer::credential_headers);
@@ -268,7 +277,7 @@ impl StackBuilder {
         Ok(Stack::new(Stages {
             renderer,
             // One reading of one clock for a request: the stack's.
-            audit: once("audit", self.audit)?.map(|audit| audit.with_clock(Arc::clone(&clock))),
+            audit: audit.map(|audit| audit.with_clock(Arc::clone(&clock))),
             evidence: EvidenceLayer::new(proxies),
             clock,
             tls,

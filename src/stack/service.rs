@@ -10,7 +10,7 @@ use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
 use crate::{
-    audit::Entry,
+    audit::{Entry, Receipt, Storing},
     body::ResponseBody,
     context::{Envelope, SecurityContext, Stage, misordered},
     gate::refused,
@@ -97,11 +97,18 @@ where
             refused(Stage::Audit, &mut outer.lock(), &rejection);
             let rendering = rendering(&request, outer.request_id());
             let finish = Finish { stages: Arc::clone(stages), memos: Memos::default(), rendering, audit: None };
-            return ResponseFuture { state: State::Refuse { rejection }, finish };
+            return ResponseFuture { state: State::Refuse { rejection }, finish, storing: None };
         }
         let at = stages.clock.now();
         let mut opened = match &stages.audit {
-            Some(audit) => Opened::Audited(audit.open(SecurityContext::open(at), &RequestHead::of(&request))),
+            Some(audit) => match audit.open(SecurityContext::open(at), &RequestHead::of(&request)) {
+                Ok(entry) => Opened::Audited(entry),
+                Err(rejection) => {
+                    let rendering = RenderRequest::new(request.method(), request.headers(), None);
+                    let finish = Finish { stages: Arc::clone(stages), memos: Memos::default(), rendering, audit: None };
+                    return ResponseFuture { state: State::Refuse { rejection }, finish, storing: None };
+                }
+            },
             None => Opened::Own(SecurityContext::open(at)),
         };
         let mut memos = Memos::default();
@@ -132,7 +139,7 @@ where
                 (State::Wait { decision, held: Some((ready, body)) }, audit)
             }
         };
-        ResponseFuture { state, finish: Finish { stages: Arc::clone(stages), memos, rendering, audit } }
+        ResponseFuture { state, finish: Finish { stages: Arc::clone(stages), memos, rendering, audit }, storing: None }
     }
 }
 
@@ -229,10 +236,14 @@ fn left(audit: Option<&mut Entry>) {
 
 pin_project! {
     /// Response future of [`Protected`].
-    pub struct ResponseFuture<S, B, F> {
+    pub struct ResponseFuture<S, B, F>
+    where
+        F: Future,
+    {
         #[pin]
         state: State<S, B, F>,
         finish: Finish,
+        storing: Option<Box<Storing<F::Output>>>,
     }
 }
 
@@ -245,7 +256,7 @@ pin_project! {
     }
 }
 
-impl<S, B, F> fmt::Debug for ResponseFuture<S, B, F> {
+impl<S, B, F: Future> fmt::Debug for ResponseFuture<S, B, F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ResponseFuture").finish_non_exhaustive()
     }
@@ -260,13 +271,13 @@ struct Finish {
 }
 
 impl Finish {
-    fn response<R: ResponseBody>(&mut self, mut response: Response<R>) -> Response<R> {
+    fn response<R: ResponseBody>(&mut self, mut response: Response<R>) -> (Response<R>, Option<Receipt>) {
         let status = response.status();
         self.memos.amend(status, response.headers_mut());
         let response = self.memos.follow(response);
         match self.audit.take() {
             Some(audit) => audit.finish_with(response),
-            None => response,
+            None => (response, None),
         }
     }
 }
@@ -281,25 +292,24 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         let finish = this.finish;
-        loop {
+        if let Some(storing) = this.storing {
+            return storing.poll(cx);
+        }
+        let (answer, receipt) = loop {
             match this.state.as_mut().project() {
                 StateProj::Forward { inner } => {
                     entering(finish.audit.as_mut());
                     let answer = inner.poll(cx);
                     left(finish.audit.as_mut());
-                    return match ready!(answer) {
+                    break match ready!(answer) {
                         Ok(mut response) => {
                             entering(finish.audit.as_mut());
                             render_rejection(&*finish.stages.renderer, &finish.rendering, &mut response);
                             left(finish.audit.as_mut());
-                            Poll::Ready(Ok(finish.response(response)))
+                            let (response, receipt) = finish.response(response);
+                            (Ok(response), receipt)
                         }
-                        Err(error) => {
-                            if let Some(audit) = finish.audit.take() {
-                                audit.fail();
-                            }
-                            Poll::Ready(Err(error))
-                        }
+                        Err(error) => (Err(error), finish.audit.take().and_then(Entry::fail)),
                     };
                 }
                 StateProj::Refuse { rejection } => {
@@ -307,7 +317,8 @@ where
                     entering(finish.audit.as_mut());
                     render_into(&*finish.stages.renderer, rejection, &finish.rendering, &mut response);
                     left(finish.audit.as_mut());
-                    return Poll::Ready(Ok(finish.response(response)));
+                    let (response, receipt) = finish.response(response);
+                    break (Ok(response), receipt);
                 }
                 StateProj::Wait { decision, held } => {
                     entering(finish.audit.as_mut());
@@ -331,6 +342,10 @@ where
                     this.state.set(next);
                 }
             }
+        };
+        match Storing::begin(answer, receipt) {
+            Ok(answer) => Poll::Ready(answer),
+            Err(storing) => this.storing.insert(storing).poll(cx),
         }
     }
 }

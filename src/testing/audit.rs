@@ -3,22 +3,22 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 
 use crate::{
-    audit::{AuditRecord, AuditSink, Lost, sample},
+    audit::{AuditEntry, AuditRecord, AuditSink, Lost, sample},
     error::StoreError,
 };
 
-/// An audit sink that keeps every record in memory. Clones share the records.
+/// An audit sink that keeps every entry in memory. Clones share the entries.
 ///
 /// ```
 /// use portcullis::{audit::AuditSink, testing::{Captured, sample_record}};
 ///
 /// let captured = Captured::new();
-/// captured.accept(sample_record("/orders")).unwrap();
+/// captured.accept(sample_record("/orders").into()).unwrap();
 /// assert_eq!(captured.records()[0].path(), "/orders");
 /// ```
 #[derive(Clone, Debug, Default)]
 pub struct Captured {
-    records: Arc<Mutex<Vec<AuditRecord>>>,
+    entries: Arc<Mutex<Vec<AuditEntry>>>,
 }
 
 impl Captured {
@@ -28,27 +28,33 @@ impl Captured {
         Self::default()
     }
 
-    /// The records so far, in the order in which they came.
+    /// The records of requests so far, in the order in which they came.
     #[must_use]
     pub fn records(&self) -> Vec<AuditRecord> {
+        self.lock().iter().filter_map(|entry| entry.decided().cloned()).collect()
+    }
+
+    /// All entries so far, in the order in which they came.
+    #[must_use]
+    pub fn entries(&self) -> Vec<AuditEntry> {
         self.lock().clone()
     }
 
-    /// Takes the records out.
+    /// Takes the records of requests out, and drops the other entries.
     #[must_use]
     pub fn take(&self) -> Vec<AuditRecord> {
-        std::mem::take(&mut self.lock())
+        std::mem::take(&mut *self.lock()).iter().filter_map(|entry| entry.decided().cloned()).collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<AuditRecord>> {
-        self.records.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Vec<AuditEntry>> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 #[async_trait]
 impl AuditSink for Captured {
-    fn accept(&self, record: AuditRecord) -> Result<(), Lost> {
-        self.lock().push(record);
+    fn accept(&self, entry: AuditEntry) -> Result<(), Lost> {
+        self.lock().push(entry);
         Ok(())
     }
 

@@ -23,7 +23,7 @@ use http_body_util::{BodyExt, Full};
 use portcullis::{
     Challenge, Clock, Connection, Instants, Principal, PrincipalKind, Rejection, RejectionKind, RequestHead,
     SecurityContext, StoreError, TlsVersion,
-    audit::{AuditRecord, AuditSink, Lost},
+    audit::{AuditEntry, AuditSink, Lost},
     authn::{Authenticator, Outcome, authenticate_fn},
 };
 use tower::{Service, ServiceExt};
@@ -177,7 +177,7 @@ pub struct Discard;
 
 #[async_trait::async_trait]
 impl AuditSink for Discard {
-    fn accept(&self, _: AuditRecord) -> Result<(), Lost> {
+    fn accept(&self, _: AuditEntry) -> Result<(), Lost> {
         Ok(())
     }
 

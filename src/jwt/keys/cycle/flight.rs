@@ -7,6 +7,7 @@ use std::{
 use super::{Control, Cycle, MAX_LIFE, MIN_LIFE, State};
 use crate::{
     error::StoreError,
+    event::{self, Event, EventKind},
     jwt::{
         KeySet,
         keys::{
@@ -80,11 +81,15 @@ impl Flight {
                 }
                 control.text = text.into();
                 control.validator = validator;
+                if known.is_some() {
+                    event::tell(Event::new(EventKind::KeySetRotated, cycle.source.name()));
+                }
                 KeySnapshot::new(keys, known.as_ref().map_or(1, |known| known.generation().saturating_add(1)))
             }
         };
         if state.cause.is_some() {
             log::warn(&one_line(&format!("keys of {}: refreshed again", cycle.source.name())));
+            event::tell(Event::new(EventKind::KeySetRestored, cycle.source.name()));
         }
         cycle.state.store(Arc::new(State {
             keys: Some(keys),
@@ -102,6 +107,7 @@ impl Flight {
         let cause = one_line(&error.source().map_or_else(|| error.to_string(), chain));
         if state.cause.as_deref() != Some(&*cause) {
             log::warn(&one_line(&format!("keys of {} cannot be refreshed: {cause}", cycle.source.name())));
+            event::tell(Event::new(EventKind::KeySetUnavailable, cycle.source.name()).with("reason", &*cause));
         }
         cycle.state.store(Arc::new(State { cause: Some(cause.into()), ..State::clone(&state) }));
         control.failures = control.failures.saturating_add(1);

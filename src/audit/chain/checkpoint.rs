@@ -1,0 +1,180 @@
+use std::{fmt, path::Path, str::FromStr};
+
+use aws_lc_rs::{
+    digest::{SHA256, digest},
+    signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey},
+};
+use serde::{Deserialize, Serialize};
+
+use super::{Hash, from_hex, hex};
+use crate::error::ConfigError;
+
+/// The key that signs checkpoints (Ed25519, RFC 8032).
+pub struct ChainKey(Ed25519KeyPair);
+
+impl ChainKey {
+    /// Makes a new key.
+    ///
+    /// # Errors
+    /// If the system has no randomness.
+    pub fn generate() -> Result<Self, ConfigError> {
+        Ed25519KeyPair::generate().map(Self).map_err(|_| ConfigError::new("chain key", "a new one", "cannot be made"))
+    }
+
+    /// Takes a key in PKCS #8 (RFC 5958, RFC 8410), in DER.
+    ///
+    /// # Errors
+    /// If it is no such key.
+    pub fn from_pkcs8(der: &[u8]) -> Result<Self, ConfigError> {
+        Ed25519KeyPair::from_pkcs8(der)
+            .map(Self)
+            .map_err(|_| ConfigError::new("chain key", "the key", "is no Ed25519 key in PKCS #8"))
+    }
+
+    /// Reads a key in PKCS #8 from a file, or makes one and writes it there, for its owner alone (mode `0600`).
+    ///
+    /// # Errors
+    /// If the file cannot be read or made, or holds something else.
+    pub fn from_file_or_new(path: impl AsRef<Path>) -> Result<Self, ConfigError> {
+        let path = path.as_ref();
+        let refuse = |error: std::io::Error| {
+            ConfigError::new("chain key", path.display().to_string(), "cannot be read or made").caused_by(error)
+        };
+        match std::fs::read(path) {
+            Ok(der) => Self::from_pkcs8(&zeroize::Zeroizing::new(der)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                let key = Self::generate()?;
+                let der =
+                    key.0.to_pkcs8().map_err(|_| ConfigError::new("chain key", "a new one", "cannot be written"))?;
+                let mut options = std::fs::OpenOptions::new();
+                options.write(true).create_new(true);
+                #[cfg(unix)]
+                std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+                let mut file = options.open(path).map_err(refuse)?;
+                std::io::Write::write_all(&mut file, der.as_ref()).and_then(|()| file.sync_all()).map_err(refuse)?;
+                Ok(key)
+            }
+            Err(error) => Err(refuse(error)),
+        }
+    }
+
+    /// The half that verifies.
+    #[must_use]
+    pub fn public_key(&self) -> PublicKey {
+        let mut bytes = [0; 32];
+        bytes.copy_from_slice(self.0.public_key().as_ref());
+        PublicKey(bytes)
+    }
+
+    pub(super) fn sign(&self, upto: u64, head: &Hash, time: &str) -> Checkpoint {
+        let key = self.public_key().id();
+        let mut checkpoint = Checkpoint { time: time.to_owned(), key, upto, head: hex(head), signature: String::new() };
+        checkpoint.signature = hex(self.0.sign(&checkpoint.message()).as_ref());
+        checkpoint
+    }
+}
+
+impl fmt::Debug for ChainKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("ChainKey").field(&self.public_key().id()).finish()
+    }
+}
+
+/// The key that verifies checkpoints. It is written as 64 hexadecimal digits.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct PublicKey([u8; 32]);
+
+impl PublicKey {
+    /// What checkpoints call it: the first 16 hexadecimal digits of its SHA-256.
+    #[must_use]
+    pub fn id(&self) -> String {
+        hex(digest(&SHA256, &self.0).as_ref().get(..8).unwrap_or_default())
+    }
+}
+
+impl fmt::Display for PublicKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex(&self.0))
+    }
+}
+
+impl fmt::Debug for PublicKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PublicKey({self})")
+    }
+}
+
+impl FromStr for PublicKey {
+    type Err = ConfigError;
+
+    fn from_str(text: &str) -> Result<Self, ConfigError> {
+        from_hex(text.trim().as_bytes())
+            .map(Self)
+            .ok_or_else(|| ConfigError::new("public key", text, "is not 64 hexadecimal digits in lower case"))
+    }
+}
+
+/// A signed statement: the line of this number had this hash at this time. It is written as the JSON object that it is read
+/// from, and verifies by itself, wherever it was sent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Checkpoint {
+    pub(super) time: String,
+    pub(super) key: String,
+    pub(super) upto: u64,
+    pub(super) head: String,
+    pub(super) signature: String,
+}
+
+impl Checkpoint {
+    /// When it was signed: RFC 3339, UTC.
+    #[must_use]
+    pub fn time(&self) -> &str {
+        &self.time
+    }
+
+    /// The id of the key that signed it.
+    #[must_use]
+    pub fn key_id(&self) -> &str {
+        &self.key
+    }
+
+    /// The number of the last line that it vouches for.
+    #[must_use]
+    pub const fn upto(&self) -> u64 {
+        self.upto
+    }
+
+    /// The hash of that line, which goes over all before it.
+    #[must_use]
+    pub fn head(&self) -> &str {
+        &self.head
+    }
+
+    fn message(&self) -> Vec<u8> {
+        format!("portcullis-audit-checkpoint-v1\n{}\n{}\n{}\n", self.upto, self.head, self.time).into_bytes()
+    }
+
+    /// Whether one of these keys signed it.
+    #[must_use]
+    pub fn is_signed_by(&self, keys: &[PublicKey]) -> bool {
+        let Some(signature) = from_hex::<64>(self.signature.as_bytes()) else { return false };
+        let message = self.message();
+        let signed = |key: &PublicKey| UnparsedPublicKey::new(&ED25519, key.0).verify(&message, &signature).is_ok();
+        keys.iter().filter(|key| key.id() == self.key).any(signed)
+    }
+}
+
+impl fmt::Display for Checkpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&serde_json::to_string(self).map_err(|_| fmt::Error)?)
+    }
+}
+
+impl FromStr for Checkpoint {
+    type Err = ConfigError;
+
+    fn from_str(text: &str) -> Result<Self, ConfigError> {
+        serde_json::from_str(text)
+            .map_err(|error| ConfigError::new("checkpoint", "the text", "is none").caused_by(error))
+    }
+}

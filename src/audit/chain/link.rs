@@ -1,0 +1,191 @@
+//! The writer's side of a chain.
+
+use std::io::{self, Write};
+
+use super::{Chain, Checkpoint, Hash, hash_of, hex, parts};
+use crate::{
+    audit::{
+        entry::time,
+        json_lines::{End, Line},
+        record::SCHEMA_VERSION,
+    },
+    clock::Instants,
+    error::ConfigError,
+    log,
+};
+
+/// How far the chain has come.
+#[derive(Clone, Copy, Debug)]
+struct State {
+    seq: u64,
+    hash: Hash,
+    /// Lines since the last checkpoint.
+    unsigned: u64,
+}
+
+/// A chain that goes on.
+#[derive(Debug)]
+pub(crate) struct Linked {
+    chain: Chain,
+    state: State,
+    /// Whether the file that is written to has said what it follows.
+    opened: bool,
+    /// Since when there is a line that no checkpoint covers.
+    unsigned_since: Option<Instants>,
+    /// What held before the batch that is being written.
+    before: (State, bool),
+    /// What holds after each line of the batch that is being written.
+    after: Vec<State>,
+    /// The checkpoints in it, by the number of their line in it.
+    checkpoints: Vec<(usize, Checkpoint)>,
+    plain: Vec<u8>,
+    plain_ends: Vec<End>,
+}
+
+impl Linked {
+    /// Goes on after the last link that is there. `tails` are the ends of the file and of the one before it. Also tells how many
+    /// bytes come after that link.
+    pub(crate) fn continuing(chain: Chain, tails: io::Result<Vec<Vec<u8>>>) -> Result<(Self, u64), ConfigError> {
+        let refuse = |problem: &str| ConfigError::new("audit chain", "the file", problem);
+        let mut state = State { seq: 0, hash: [0; 32], unsigned: 0 };
+        let mut torn: usize = 0;
+        for (index, tail) in
+            tails.map_err(|error| refuse("cannot be read to its end").caused_by(error))?.iter().enumerate()
+        {
+            let mut after: usize = 0;
+            let link = tail.split(|byte| *byte == b'\n').rev().find_map(|line| {
+                let found = parts(line);
+                after = after.saturating_add(if found.is_none() { line.len() } else { 0 });
+                found
+            });
+            torn = if index == 0 { after } else { torn };
+            if let Some((seq, _, hash)) = link {
+                (state.seq, state.hash) = (seq, hash);
+                break;
+            }
+            if tail.contains(&b'\n') {
+                return Err(refuse("holds lines that are in no chain: begin with a new file"));
+            }
+        }
+        let linked = Self {
+            chain,
+            state,
+            opened: false,
+            unsigned_since: None,
+            before: (state, false),
+            after: Vec::new(),
+            checkpoints: Vec::new(),
+            plain: Vec::new(),
+            plain_ends: Vec::new(),
+        };
+        Ok((linked, u64::try_from(torn).unwrap_or(u64::MAX)))
+    }
+
+    pub(crate) fn is_due(&self, now: Instants) -> bool {
+        self.unsigned_since.is_some_and(|since| now.since(since) >= self.chain.every)
+    }
+
+    pub(crate) const fn has_end(&self) -> bool {
+        self.state.unsigned > 0
+    }
+
+    /// Makes links of the lines in `text`. So many bytes stand there that are no line; `text` begins with a line feed if it
+    /// `feeds` them one.
+    pub(crate) fn link(
+        &mut self,
+        text: &mut Vec<u8>,
+        ends: &mut Vec<End>,
+        (torn, feeds): (u64, bool),
+        begun: bool,
+        now: Instants,
+        last: bool,
+    ) {
+        std::mem::swap(text, &mut self.plain);
+        std::mem::swap(ends, &mut self.plain_ends);
+        text.clear();
+        ends.clear();
+        self.after.clear();
+        self.checkpoints.clear();
+        self.opened &= !begun;
+        self.before = (self.state, self.opened);
+        let (plain, plain_ends) = (std::mem::take(&mut self.plain), std::mem::take(&mut self.plain_ends));
+        let mut begin = usize::from(feeds);
+        text.extend(plain.get(..begin).unwrap_or_default());
+        if !self.opened {
+            self.open(text, ends, torn, now);
+        }
+        for end in &plain_ends {
+            let line = plain.get(begin..end.at).and_then(|line| line.strip_suffix(b"\n")).unwrap_or_default();
+            self.add(text, ends, line, end.line);
+            begin = end.at;
+            if self.state.unsigned >= self.chain.every_entries {
+                self.checkpoint(text, ends, now);
+            }
+        }
+        if self.state.unsigned > 0 && (last || self.is_due(now)) {
+            self.checkpoint(text, ends, now);
+        }
+        if self.state.unsigned > 0 {
+            self.unsigned_since.get_or_insert(now);
+        }
+        (self.plain, self.plain_ends) = (plain, plain_ends);
+    }
+
+    /// Takes a line in: an object, whose first member becomes its number and whose last one its hash.
+    fn add(&mut self, text: &mut Vec<u8>, ends: &mut Vec<End>, line: &[u8], kind: Line) {
+        let begin = text.len();
+        self.state.seq = self.state.seq.saturating_add(1);
+        let _ = write!(text, r#"{{"seq":{},"#, self.state.seq);
+        let members = line.strip_prefix(b"{").and_then(|line| line.strip_suffix(b"}")).unwrap_or_default();
+        text.extend_from_slice(members);
+        self.state.hash = hash_of(&self.state.hash, text.get(begin..).unwrap_or_default());
+        let _ = writeln!(text, r#","hash":"{}"}}"#, hex(&self.state.hash));
+        self.state.unsigned = self.state.unsigned.saturating_add(1);
+        self.after.push(self.state);
+        ends.push(End { at: text.len(), line: kind });
+    }
+
+    fn open(&mut self, text: &mut Vec<u8>, ends: &mut Vec<End>, torn: u64, now: Instants) {
+        let torn = if torn > 0 { format!(r#","torn":{torn}"#) } else { String::new() };
+        let line = format!(
+            r#"{{"schema":{SCHEMA_VERSION},"entry":"opened","time":"{}","previous":"{}"{torn}}}"#,
+            time(now.unix_nanos()).as_str(),
+            hex(&self.state.hash),
+        );
+        self.add(text, ends, line.as_bytes(), Line::Link);
+        self.opened = true;
+    }
+
+    fn checkpoint(&mut self, text: &mut Vec<u8>, ends: &mut Vec<End>, now: Instants) {
+        let time = time(now.unix_nanos());
+        let checkpoint = self.chain.key.sign(self.state.seq, &self.state.hash, time.as_str());
+        let line = format!(
+            r#"{{"schema":{SCHEMA_VERSION},"entry":"checkpoint","time":"{}","key":"{}","upto":{},"head":"{}","signature":"{}"}}"#,
+            checkpoint.time, checkpoint.key, checkpoint.upto, checkpoint.head, checkpoint.signature,
+        );
+        self.add(text, ends, line.as_bytes(), Line::Link);
+        self.state.unsigned = 0;
+        if let Some(after) = self.after.last_mut() {
+            after.unsigned = 0;
+        }
+        self.unsigned_since = None;
+        self.checkpoints.push((self.after.len(), checkpoint));
+    }
+
+    /// So many lines of the batch were written whole: the chain goes on after them.
+    pub(crate) fn settle(&mut self, written: usize) {
+        if written < self.after.len() {
+            match written.checked_sub(1).and_then(|last| self.after.get(last)) {
+                Some(state) => self.state = *state,
+                None => (self.state, self.opened) = self.before,
+            }
+        }
+        let Some(send) = &self.chain.send else { return };
+        for (_, checkpoint) in self.checkpoints.drain(..).filter(|(line, _)| *line <= written) {
+            let sent = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| send(&checkpoint)));
+            if sent.is_err() {
+                log::error("what takes the checkpoints of an audit chain panicked");
+            }
+        }
+    }
+}

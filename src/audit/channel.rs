@@ -1,0 +1,161 @@
+use std::{fmt, future::poll_fn, num::NonZeroUsize, sync::Arc, task::Poll, time::Duration};
+
+use async_trait::async_trait;
+
+use crate::{
+    audit::{
+        AuditEntry, AuditSink, Lost, Receipt, Room,
+        queue::{Batch, Filled, Queue, Rules},
+    },
+    error::{ConfigError, StoreError, StoreErrorKind},
+};
+
+/// What happens to an entry that a sink has no room for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[expect(clippy::exhaustive_enums, reason = "complete by definition: lose it, wait, or do not begin")]
+pub enum WhenFull {
+    /// It is discarded and counted. Nothing slows the service.
+    Discard,
+    /// The thread that serves the request waits for room, at most for this long; then the entry is discarded and counted.
+    Wait(Duration),
+    /// Room for its record is kept before a request begins; without any it is refused with `503`, and nothing else happens. Its
+    /// answer is held back until the record is stored. Other entries are discarded and counted if there is no room.
+    Refuse,
+}
+
+impl WhenFull {
+    /// What holds unless something else is said: it waits for one second.
+    pub const DEFAULT: Self = Self::Wait(Duration::from_secs(1));
+}
+
+impl Default for WhenFull {
+    fn default() -> Self {
+        Self::DEFAULT
+    }
+}
+
+/// Hands entries to a consumer of your own, through a queue with an end.
+///
+/// The queue holds so many records, and an eighth of that number of refusals before authentication, which are counted by
+/// source and second. With [`WhenFull::Refuse`], a record counts as stored when the consumer has taken it.
+///
+/// The consumer is one thread, which takes what there is with [`AuditReceiver::receive`]. When it drops the receiver, what
+/// comes from then on is lost and counted.
+///
+/// ```
+/// use std::time::Duration;
+/// use portcullis::audit::{AuditLayer, Channel, WhenFull};
+///
+/// # fn main() -> Result<(), portcullis::ConfigError> {
+/// let (channel, mut receiver) = Channel::new(10_000, WhenFull::Discard)?;
+/// std::thread::spawn(move || {
+///     while let Some(entries) = receiver.receive(Duration::from_secs(60)) {
+///         for entry in entries {
+///             let mut line = Vec::new();
+///             entry.write_json(&mut line);
+///             // send it on
+///         }
+///     }
+/// });
+/// let audit = AuditLayer::new(channel);
+/// # let _ = audit;
+/// # Ok(())
+/// # }
+/// ```
+pub struct Channel {
+    queue: Arc<Queue>,
+}
+
+impl Channel {
+    /// Makes both ends.
+    ///
+    /// # Errors
+    /// If `records` is zero.
+    pub fn new(records: usize, when_full: WhenFull) -> Result<(Self, AuditReceiver), ConfigError> {
+        let Some(records) = NonZeroUsize::new(records) else {
+            return Err(ConfigError::new("audit channel", "0", "must hold one record at least"));
+        };
+        let refusals = NonZeroUsize::new(records.get() / 8).unwrap_or(NonZeroUsize::MIN);
+        let rules = Rules { records, refusals, when_full, count_repeats: true, lingers: false };
+        let queue = Arc::new(Queue::new(rules));
+        Ok((Self { queue: Arc::clone(&queue) }, AuditReceiver { queue }))
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl AuditSink for Channel {
+    fn accept(&self, entry: AuditEntry) -> Result<(), Lost> {
+        self.queue.push(entry)
+    }
+
+    fn lost(&self) -> u64 {
+        self.queue.lost()
+    }
+
+    async fn flush(&self) -> Result<(), StoreError> {
+        flush(&self.queue, "audit channel").await
+    }
+
+    fn reserve(&self) -> Result<Option<Room>, Lost> {
+        self.queue.reserve()
+    }
+
+    fn accept_reserved(&self, entry: AuditEntry, room: Room) -> Receipt {
+        self.queue.push_reserved(entry, room)
+    }
+}
+
+impl Drop for Channel {
+    fn drop(&mut self) {
+        self.queue.close();
+    }
+}
+
+impl fmt::Debug for Channel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Channel").field("rules", self.queue.rules()).field("lost", &self.lost()).finish_non_exhaustive()
+    }
+}
+
+/// Waits until a queue's writer is done with what is there now.
+pub(crate) async fn flush(queue: &Queue, backend: &'static str) -> Result<(), StoreError> {
+    let mark = queue.mark();
+    let failure = poll_fn(|cx| match queue.settled(mark, cx.waker()) {
+        Some(failure) => Poll::Ready(failure),
+        None => Poll::Pending,
+    });
+    match failure.await {
+        None => Ok(()),
+        Some(kind) => Err(StoreError::new(StoreErrorKind::Unavailable, backend).caused_by(std::io::Error::from(kind))),
+    }
+}
+
+/// The consumer's end of a [`Channel`].
+#[derive(Debug)]
+pub struct AuditReceiver {
+    queue: Arc<Queue>,
+}
+
+impl AuditReceiver {
+    /// Waits on this thread for entries and takes them, at most 256 at once. Empty if none came for about this long. A gap stands
+    /// first where some were lost. None once the channel is dropped and everything was taken.
+    pub fn receive(&mut self, at_most: Duration) -> Option<Vec<AuditEntry>> {
+        let mut batch = Batch::of(&self.queue);
+        let filled = batch.fill(at_most);
+        let gap = (batch.gap() > 0).then(|| AuditEntry::Gap(super::entry::gap(batch.gap(), 0)));
+        let taken: Vec<_> = gap.into_iter().chain(batch.take_entries()).collect();
+        batch.leave();
+        match filled {
+            Filled::Entries | Filled::Nothing => Some(taken),
+            Filled::Closed => (!taken.is_empty()).then_some(taken),
+        }
+    }
+}
+
+impl Drop for AuditReceiver {
+    fn drop(&mut self) {
+        // What is left is lost, and so is what comes.
+        drop(Batch::of(&self.queue));
+    }
+}

@@ -1,0 +1,288 @@
+use std::{borrow::Cow, fmt, sync::Arc, time::Duration};
+
+use crate::{
+    audit::{
+        AuditIdentity, AuditRecord, MAX_TEXT_LEN, Personal, Privacy,
+        schema::{Bounds, Shown},
+        text::{Time, clean},
+    },
+    body::BodyEnd,
+    clock::{Clock, SystemClock},
+    context::RequestId,
+    event::{Event, EventKind},
+};
+
+/// The longest line that [`AuditEntry::write_json`] writes, in bytes, without its end.
+pub const MAX_ENTRY_LEN: usize = 4096;
+
+/// What a sink is given. A clone costs one reference count.
+///
+/// It serializes to one JSON object whose member `entry` tells the kinds apart; the manual's page on audit has the schema.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum AuditEntry {
+    /// What became of a request (`decided`): one for each, when its answer is known.
+    Decided(AuditRecord),
+    /// How the body of an answer ended (`completed`), where that was [asked for](crate::audit::AuditLayer::with_completions).
+    Completed(AuditCompletion),
+    /// Refusals before authentication of the same source and kind (`repeated`): how many came after the first, in a second.
+    Repeated(AuditRepeats),
+    /// Something that happened to the service (`event`).
+    Event(AuditEvent),
+    /// Entries are missing here (`gap`).
+    Gap(AuditGap),
+}
+
+impl AuditEntry {
+    /// The record of a request, if it is one.
+    #[must_use]
+    pub const fn decided(&self) -> Option<&AuditRecord> {
+        match self {
+            Self::Decided(record) => Some(record),
+            Self::Completed(_) | Self::Repeated(_) | Self::Event(_) | Self::Gap(_) => None,
+        }
+    }
+
+    /// The word of the member `entry`.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Decided(_) => "decided",
+            Self::Completed(_) => "completed",
+            Self::Repeated(_) => "repeated",
+            Self::Event(_) => "event",
+            Self::Gap(_) => "gap",
+        }
+    }
+
+    /// Adds it to `out` as one line of JSON, without the line feed, of at most [`MAX_ENTRY_LEN`] bytes. One that would be longer
+    /// is told with shorter texts and shorter lists, and has `"truncated":true`.
+    pub fn write_json(&self, out: &mut Vec<u8>) {
+        let begin = out.len();
+        for bounds in Bounds::ALL {
+            out.truncate(begin);
+            // What is serialized is texts and numbers, and a vector takes all.
+            if serde_json::to_writer(&mut *out, &Shown { entry: self, bounds }).is_ok()
+                && out.len().saturating_sub(begin) <= MAX_ENTRY_LEN
+            {
+                return;
+            }
+        }
+    }
+
+    /// Whether it is the refusal of a request that nobody was authenticated in: what an anonymous flood consists of.
+    pub(crate) fn is_anonymous_refusal(&self) -> bool {
+        match self {
+            Self::Decided(record) => {
+                record.rejection().is_some() && record.subject().is_none() && record.client_identity().is_none()
+            }
+            Self::Repeated(_) => true,
+            Self::Completed(_) | Self::Event(_) | Self::Gap(_) => false,
+        }
+    }
+
+    /// Gives its memory back.
+    pub(crate) fn recycle(self) {
+        if let Self::Decided(record) = self {
+            record.recycle();
+        }
+    }
+}
+
+impl From<AuditRecord> for AuditEntry {
+    fn from(record: AuditRecord) -> Self {
+        Self::Decided(record)
+    }
+}
+
+/// How the body of an answer ended.
+#[derive(Clone)]
+pub struct AuditCompletion(Arc<Completion>);
+
+pub(crate) struct Completion {
+    pub(crate) unix_nanos: u64,
+    pub(crate) request_id: RequestId,
+    pub(crate) end: BodyEnd,
+    pub(crate) duration: Duration,
+    pub(crate) bytes: u64,
+    pub(crate) grpc_status: Option<u16>,
+}
+
+impl AuditCompletion {
+    pub(crate) fn new(completion: Completion) -> Self {
+        Self(Arc::new(completion))
+    }
+
+    /// When the body ended, in nanoseconds since the Unix epoch.
+    #[must_use]
+    pub fn unix_nanos(&self) -> u64 {
+        self.0.unix_nanos
+    }
+
+    /// The request's id: that of its record.
+    #[must_use]
+    pub fn request_id(&self) -> RequestId {
+        self.0.request_id
+    }
+
+    /// How it ended.
+    #[must_use]
+    pub fn end(&self) -> BodyEnd {
+        self.0.end
+    }
+
+    /// The time from the beginning of the request to the end of the body.
+    #[must_use]
+    pub fn duration(&self) -> Duration {
+        self.0.duration
+    }
+
+    /// How many bytes of the body the server took.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.0.bytes
+    }
+
+    /// The status of a gRPC call, from the trailers.
+    #[must_use]
+    pub fn grpc_status(&self) -> Option<u16> {
+        self.0.grpc_status
+    }
+}
+
+impl fmt::Debug for AuditCompletion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AuditCompletion")
+            .field("request_id", &self.request_id())
+            .field("end", &self.end())
+            .field("bytes", &self.bytes())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Refusals that were counted instead of recorded, each like the first, which was.
+#[derive(Clone, Debug)]
+pub struct AuditRepeats {
+    pub(crate) first: AuditRecord,
+    pub(crate) count: u64,
+    pub(crate) many_sources: bool,
+}
+
+impl AuditRepeats {
+    /// The record of the first one, which was delivered by itself.
+    #[must_use]
+    pub const fn first(&self) -> &AuditRecord {
+        &self.first
+    }
+
+    /// How many came after it.
+    #[must_use]
+    pub const fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// Whether they came from more networks than are told apart in a second: the first one's is one of them.
+    #[must_use]
+    pub const fn many_sources(&self) -> bool {
+        self.many_sources
+    }
+}
+
+/// Something that happened to the service.
+#[derive(Clone)]
+pub struct AuditEvent(Arc<Told>);
+
+struct Told {
+    event: Event,
+    by: Option<AuditIdentity>,
+    hides_details: bool,
+}
+
+impl AuditEvent {
+    pub(crate) fn new(event: Event, privacy: Option<&Arc<Privacy>>) -> Self {
+        let by = event.principal().cloned().map(|by| AuditIdentity::new(by, privacy.map(Arc::clone)));
+        let hides_details = privacy.is_some_and(|privacy| privacy.omits(Personal::Notes));
+        Self(Arc::new(Told { event, by, hides_details }))
+    }
+
+    /// What happened.
+    #[must_use]
+    pub fn kind(&self) -> EventKind {
+        self.0.event.kind()
+    }
+
+    /// What it happened to.
+    #[must_use]
+    pub fn about(&self) -> Cow<'_, str> {
+        clean(self.0.event.about(), MAX_TEXT_LEN)
+    }
+
+    /// More about it: names and values.
+    #[must_use]
+    pub fn details(&self) -> impl ExactSizeIterator<Item = (&'static str, Cow<'_, str>)> {
+        let shown = if self.0.hides_details { 0 } else { crate::event::MAX_DETAILS };
+        self.0.event.details().take(shown).map(|(name, value)| (name, clean(value, MAX_TEXT_LEN)))
+    }
+
+    /// When it happened, in nanoseconds since the Unix epoch.
+    #[must_use]
+    pub fn unix_nanos(&self) -> u64 {
+        self.0.event.unix_nanos()
+    }
+
+    /// The request that brought it about.
+    #[must_use]
+    pub fn request_id(&self) -> Option<RequestId> {
+        self.0.event.request_id()
+    }
+
+    /// Who asked for it.
+    #[must_use]
+    pub fn by(&self) -> Option<&AuditIdentity> {
+        self.0.by.as_ref()
+    }
+}
+
+impl fmt::Debug for AuditEvent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AuditEvent").field("kind", &self.kind()).field("about", &self.about()).finish_non_exhaustive()
+    }
+}
+
+/// Says that entries are missing, and how many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AuditGap {
+    pub(crate) unix_nanos: u64,
+    pub(crate) lost: u64,
+    pub(crate) torn: u64,
+}
+
+impl AuditGap {
+    /// When the writer could write again, in nanoseconds since the Unix epoch.
+    #[must_use]
+    pub const fn unix_nanos(&self) -> u64 {
+        self.unix_nanos
+    }
+
+    /// How many entries were lost since the last gap: discarded, not written, or never accepted.
+    #[must_use]
+    pub const fn lost(&self) -> u64 {
+        self.lost
+    }
+
+    /// The bytes of an entry that is there in part, right before this one.
+    #[must_use]
+    pub const fn torn(&self) -> u64 {
+        self.torn
+    }
+}
+
+/// A gap that is found now.
+pub(crate) fn gap(lost: u64, torn: u64) -> AuditGap {
+    AuditGap { unix_nanos: SystemClock.now().unix_nanos(), lost, torn }
+}
+
+/// A time, for who writes it.
+pub(crate) fn time(unix_nanos: u64) -> Time {
+    Time::of(unix_nanos)
+}

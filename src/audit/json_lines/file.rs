@@ -1,0 +1,343 @@
+//! The file that lines are written to: opened anew when it is renamed away, rotated, kept for a while.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Read, Seek, SeekFrom, Write},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use crate::{
+    audit::{json_lines::Rotation, text::Time},
+    clock::{Clock, Instants, SystemClock},
+    error::ConfigError,
+    log,
+};
+
+/// Where lines go.
+pub(super) trait Target: Send {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize>;
+
+    fn flush(&mut self) -> io::Result<()>;
+
+    /// Forces what was written to the disk.
+    fn sync(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Called before so many bytes are written. True if they begin a new file.
+    fn prepare(&mut self, now: Instants, coming: usize) -> bool {
+        let _ = (now, coming);
+        false
+    }
+
+    /// The bytes of a line without its end that stood there before.
+    fn torn(&self) -> u64 {
+        0
+    }
+
+    /// The ends of what stands there, and of what stood before it, for who continues it.
+    fn tails(&self) -> io::Result<Vec<Vec<u8>>> {
+        Ok(Vec::new())
+    }
+
+    /// Sees to it that the disk has room for so many bytes more. None if that cannot be known here.
+    fn keep_room(&mut self, bytes: u64) -> Option<bool> {
+        let _ = bytes;
+        None
+    }
+}
+
+/// A pipe, or memory.
+pub(super) struct Plain<W>(pub(super) W);
+
+impl<W: Write + Send> Target for Plain<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+/// A file by its path.
+pub(super) struct TargetFile {
+    path: PathBuf,
+    file: File,
+    len: u64,
+    rotation: Rotation,
+    syncs: bool,
+    torn: u64,
+    /// In which period of [`Rotation::every`] it was begun.
+    period: u64,
+    /// Up to where the disk has room.
+    allocated: u64,
+    failed: log::Once,
+}
+
+impl TargetFile {
+    pub(super) fn open(path: PathBuf, rotation: Rotation, syncs: bool) -> Result<Self, ConfigError> {
+        let refuse = |problem: &str, error: io::Error| {
+            ConfigError::new("audit file", path.display().to_string(), problem).caused_by(error)
+        };
+        let file = append_to(&path).map_err(|error| refuse("cannot be opened for appending", error))?;
+        let metadata = file.metadata().map_err(|error| refuse("cannot be examined", error))?;
+        let len = if metadata.is_file() { metadata.len() } else { 0 };
+        // What cannot be read, a pipe for example, is not torn.
+        let torn = if len > 0 { torn_bytes(&path).unwrap_or(0) } else { 0 };
+        let began = metadata.modified().ok().and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok());
+        let began = began
+            .filter(|_| len > 0)
+            .map_or_else(|| SystemClock.now().unix_nanos(), |time| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
+        let period = period(rotation.every, began);
+        Ok(Self { path, file, len, rotation, syncs, torn, period, allocated: 0, failed: log::Once::new() })
+    }
+
+    /// Whether the path leads to another file by now, or to none.
+    fn is_gone(&self) -> bool {
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::MetadataExt;
+
+            let identity = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
+            match (fs::metadata(&self.path).map(identity), self.file.metadata().map(identity)) {
+                (Ok(there), Ok(open)) => there != open,
+                (Err(error), Ok(_)) => error.kind() == io::ErrorKind::NotFound,
+                (_, Err(_)) => false,
+            }
+        }
+        #[cfg(not(unix))]
+        {
+            !self.path.exists()
+        }
+    }
+
+    fn is_due(&self, now: Instants, coming: usize) -> bool {
+        let coming = u64::try_from(coming).unwrap_or(u64::MAX);
+        let too_large = self.rotation.size.is_some_and(|size| self.len.saturating_add(coming) > size);
+        self.len > 0 && (too_large || period(self.rotation.every, now.unix_nanos()) > self.period)
+    }
+
+    fn rotate(&mut self, now: Instants) -> io::Result<()> {
+        self.close()?;
+        let mut nanos = now.unix_nanos();
+        // Two within one reading of the clock.
+        while rotated(&self.path, nanos).exists() {
+            nanos = nanos.saturating_add(1);
+        }
+        fs::rename(&self.path, rotated(&self.path, nanos))
+    }
+
+    /// Gives back the room that was kept and not needed, and forces the rest to the disk.
+    fn close(&mut self) -> io::Result<()> {
+        if self.allocated > self.len {
+            self.file.set_len(self.len)?;
+        }
+        if self.syncs { self.file.sync_all() } else { Ok(()) }
+    }
+
+    fn begin(&mut self, now: Instants) -> io::Result<()> {
+        let file = append_to(&self.path)?;
+        let metadata = file.metadata()?;
+        self.len = if metadata.is_file() { metadata.len() } else { 0 };
+        // Somebody else may have begun it.
+        self.torn = if self.len > 0 { torn_bytes(&self.path).unwrap_or(0) } else { 0 };
+        (self.file, self.allocated) = (file, 0);
+        self.period = period(self.rotation.every, now.unix_nanos());
+        if self.syncs
+            && let Some(directory) = self.path.parent()
+        {
+            let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
+            // The name of the new file must survive a crash as well.
+            File::open(directory)?.sync_all()?;
+        }
+        Ok(())
+    }
+
+    /// Removes rotated files that are too many or too old.
+    fn clean_up(&self, now: Instants) -> io::Result<()> {
+        let mut files = rotated_files(&self.path)?;
+        let surplus = self.rotation.keep_files.map_or(0, |keep| files.len().saturating_sub(keep));
+        let mut removed: Vec<PathBuf> = files.drain(..surplus).collect();
+        if let Some(time) = self.rotation.keep_for {
+            let limit = Duration::from_nanos(now.unix_nanos()).saturating_sub(time);
+            let oldest = rotated(&self.path, u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX));
+            removed.extend(files.into_iter().take_while(|file| *file < oldest));
+        }
+        removed.iter().try_for_each(fs::remove_file)
+    }
+}
+
+impl Target for TargetFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = self.file.write(bytes)?;
+        self.len = self.len.saturating_add(u64::try_from(count).unwrap_or(u64::MAX));
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
+    fn prepare(&mut self, now: Instants, coming: usize) -> bool {
+        let prepared = if self.is_gone() {
+            self.close().and_then(|()| self.begin(now)).map(|()| true)
+        } else if self.is_due(now, coming) {
+            self.rotate(now).and_then(|()| self.begin(now)).map(|()| {
+                if let Err(error) = self.clean_up(now) {
+                    log::warn(&format!("an old audit file cannot be removed: {error}"));
+                }
+                true
+            })
+        } else {
+            Ok(false)
+        };
+        prepared.unwrap_or_else(|error| {
+            let path = self.path.display();
+            self.failed.error(&format!("audit file {path} cannot be begun anew, the old one is written on: {error}"));
+            false
+        })
+    }
+
+    fn torn(&self) -> u64 {
+        self.torn
+    }
+
+    fn tails(&self) -> io::Result<Vec<Vec<u8>>> {
+        [&self.path].into_iter().chain(rotated_files(&self.path)?.last()).map(|file| tail(file)).collect()
+    }
+
+    #[cfg(target_os = "linux")]
+    fn keep_room(&mut self, bytes: u64) -> Option<bool> {
+        /// So much more at once, so that the file is not in many pieces.
+        const STEP: u64 = 1 << 20;
+        let end = self.len.saturating_add(bytes);
+        if end <= self.allocated {
+            return Some(true);
+        }
+        let flags = rustix::fs::FallocateFlags::KEEP_SIZE;
+        for end in [end.saturating_add(STEP), end] {
+            match rustix::fs::fallocate(&self.file, flags, self.len, end.saturating_sub(self.len)) {
+                Ok(()) => {
+                    self.allocated = end;
+                    return Some(true);
+                }
+                Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NODEV | rustix::io::Errno::SPIPE) => return None,
+                Err(_) => {}
+            }
+        }
+        Some(false)
+    }
+}
+
+impl Drop for TargetFile {
+    fn drop(&mut self) {
+        if self.allocated > self.len {
+            let _ = self.file.set_len(self.len);
+        }
+    }
+}
+
+fn append_to(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.append(true).create(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path)
+}
+
+fn period(every: Option<Duration>, unix_nanos: u64) -> u64 {
+    let every = every.and_then(|every| u64::try_from(every.as_nanos()).ok());
+    every.and_then(|every| unix_nanos.checked_div(every)).unwrap_or(0)
+}
+
+/// The name of a rotated file: the moment without what a file system might not take.
+fn rotated(path: &Path, unix_nanos: u64) -> PathBuf {
+    let time: String = Time::of(unix_nanos).as_str().chars().filter(|c| !matches!(c, '-' | ':' | 'Z')).collect();
+    let mut name = path.as_os_str().to_owned();
+    name.push(".");
+    name.push(time);
+    name.into()
+}
+
+/// The rotated files of a path, in their order.
+pub(super) fn rotated_files(path: &Path) -> io::Result<Vec<PathBuf>> {
+    let Some(name) = path.file_name() else { return Ok(Vec::new()) };
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut files = Vec::new();
+    for entry in fs::read_dir(directory)? {
+        let found = entry?.file_name();
+        let rest = found.as_encoded_bytes().strip_prefix(name.as_encoded_bytes());
+        let is_time = |rest: &[u8]| {
+            rest.len() == 26
+                && rest.iter().enumerate().all(|(at, byte)| match at {
+                    0 | 16 => *byte == b'.',
+                    9 => *byte == b'T',
+                    _ => byte.is_ascii_digit(),
+                })
+        };
+        if rest.is_some_and(is_time) {
+            files.push(path.with_file_name(found));
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// The bytes after the last line feed.
+fn torn_bytes(path: &Path) -> io::Result<u64> {
+    let tail = tail(path)?;
+    let torn = tail.rsplit(|byte| *byte == b'\n').next().map_or(0, <[u8]>::len);
+    Ok(u64::try_from(torn).unwrap_or(u64::MAX))
+}
+
+/// The end of a file that is long enough for some lines.
+fn tail(path: &Path) -> io::Result<Vec<u8>> {
+    const TAIL: u64 = 64 << 10;
+    let mut file = match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        file => file?,
+    };
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
+        return Ok(Vec::new());
+    }
+    file.seek(SeekFrom::Start(metadata.len().saturating_sub(TAIL)))?;
+    let mut tail = Vec::new();
+    file.take(TAIL).read_to_end(&mut tail)?;
+    Ok(tail)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rotated_files_are_told_from_others_and_sort() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("audit.jsonl");
+        let later = rotated(&path, 1_800_000_000_000_000_001);
+        assert_eq!(later.file_name().unwrap(), "audit.jsonl.20270115T080000.000000001");
+        let earlier = rotated(&path, 1_700_000_000_000_000_000);
+        for file in [&later, &path, &earlier, &directory.path().join("audit.jsonl.gz"), &directory.path().join("other")]
+        {
+            fs::write(file, "x\n").unwrap();
+        }
+        assert_eq!(rotated_files(&path).unwrap(), [earlier, later]);
+    }
+
+    #[test]
+    fn a_torn_end_is_measured() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("audit.jsonl");
+        for (text, torn) in [("", 0), ("a\n", 0), ("a\nbc\n", 0), ("a\nbc", 2), ("abc", 3)] {
+            fs::write(&path, text).unwrap();
+            assert_eq!(torn_bytes(&path).unwrap(), torn, "{text:?}");
+        }
+    }
+}

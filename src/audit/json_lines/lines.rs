@@ -1,0 +1,173 @@
+use std::io;
+
+#[cfg(feature = "audit-chain")]
+use crate::audit::chain::Linked;
+use crate::{
+    audit::{AuditEntry, entry::gap, json_lines::file::Target},
+    clock::Instants,
+};
+
+/// Writes entries as lines, and knows how many it wrote.
+#[derive(Debug, Default)]
+pub(super) struct Lines {
+    /// The bytes of lines that were never finished, after the last whole one.
+    torn: u64,
+    /// Whether a line feed is due first.
+    feeds: bool,
+    text: Vec<u8>,
+    ends: Vec<End>,
+    #[cfg(feature = "audit-chain")]
+    chain: Option<Linked>,
+}
+
+/// Where a line ends in the text, and what it is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct End {
+    pub(crate) at: usize,
+    pub(crate) line: Line,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Line {
+    Entry,
+    Gap,
+    /// The chain's own.
+    #[cfg(feature = "audit-chain")]
+    Link,
+}
+
+/// What became of a batch.
+#[derive(Debug, Default)]
+pub(super) struct Written {
+    pub(super) lost: u64,
+    pub(super) failure: Option<io::Error>,
+    /// Whether the gap before it is told.
+    pub(super) told: bool,
+}
+
+impl Lines {
+    /// Begins with a line feed of its own if what is there already ends in so many bytes of a line.
+    pub(super) fn new(torn: u64) -> Self {
+        Self { torn, feeds: torn > 0, ..Self::default() }
+    }
+
+    #[cfg(feature = "audit-chain")]
+    pub(super) fn chained(
+        mut self,
+        chain: Option<crate::audit::chain::Chain>,
+        target: &impl Target,
+    ) -> Result<Self, crate::ConfigError> {
+        if let Some(chain) = chain {
+            // Line feeds behind what is no link of the chain do not make it one; and one that lacks nothing but its line feed is.
+            let (chain, torn) = Linked::continuing(chain, target.tails())?;
+            self.torn = torn;
+            self.chain = Some(chain);
+        }
+        Ok(self)
+    }
+
+    /// Whether there is something to write although nobody handed anything over.
+    #[cfg_attr(not(feature = "audit-chain"), expect(clippy::unused_self, reason = "a chain has something to say"))]
+    pub(super) fn is_due(&self, now: Instants) -> bool {
+        #[cfg(feature = "audit-chain")]
+        return self.chain.as_ref().is_some_and(|chain| chain.is_due(now));
+        #[cfg(not(feature = "audit-chain"))]
+        {
+            let _ = now;
+            false
+        }
+    }
+
+    /// Whether there is something to write before the end.
+    #[cfg_attr(not(feature = "audit-chain"), expect(clippy::unused_self, reason = "a chain has something to say"))]
+    pub(super) fn has_end(&self) -> bool {
+        #[cfg(feature = "audit-chain")]
+        return self.chain.as_ref().is_some_and(Linked::has_end);
+        #[cfg(not(feature = "audit-chain"))]
+        false
+    }
+
+    /// Writes a line for each entry, after one for the `lost` that are missing before them.
+    pub(super) fn write(
+        &mut self,
+        entries: &[AuditEntry],
+        lost: u64,
+        now: Instants,
+        last: bool,
+        target: &mut impl Target,
+    ) -> Written {
+        self.text.clear();
+        self.ends.clear();
+        let feeds = self.feeds;
+        if feeds {
+            self.text.push(b'\n');
+        }
+        let gap = (lost > 0 || self.torn > 0).then(|| AuditEntry::Gap(gap(lost, self.torn)));
+        for entry in gap.iter().chain(entries) {
+            entry.write_json(&mut self.text);
+            self.text.push(b'\n');
+            let line = if matches!(entry, AuditEntry::Gap(_)) { Line::Gap } else { Line::Entry };
+            self.ends.push(End { at: self.text.len(), line });
+        }
+        // A file that cannot be rotated or opened anew is written on.
+        let begun = target.prepare(now, self.text.len());
+        #[cfg(feature = "audit-chain")]
+        if let Some(chain) = &mut self.chain {
+            chain.link(&mut self.text, &mut self.ends, (self.torn, feeds), begun, now, last);
+        }
+        let _ = last;
+        let begin = usize::from(begun && feeds);
+        if begun {
+            (self.torn, self.feeds) = (0, false);
+        }
+        self.put(begin, entries.len(), target)
+    }
+
+    fn put(&mut self, begin: usize, entries: usize, target: &mut impl Target) -> Written {
+        let (written, mut failure) = write_text(self.text.get(begin..).unwrap_or_default(), target);
+        let end = begin.saturating_add(written);
+        let mut whole = self.ends.iter().filter(|line| line.at <= end).count();
+        let after = whole.checked_sub(1).and_then(|last| self.ends.get(last)).map(|line| line.at);
+        let fragment = u64::try_from(end.saturating_sub(after.unwrap_or(begin))).unwrap_or(u64::MAX);
+        match after {
+            Some(_) => (self.torn, self.feeds) = (fragment, fragment > 0),
+            // The line feed that ends a torn line is no part of another one.
+            None if self.feeds && fragment > 0 => {
+                self.torn = self.torn.saturating_add(fragment.saturating_sub(1));
+                self.feeds = fragment > 1;
+            }
+            None if fragment > 0 => {
+                self.torn = self.torn.saturating_add(fragment);
+                self.feeds = true;
+            }
+            None => {}
+        }
+        if failure.is_none()
+            && let Err(error) = target.flush()
+        {
+            // Some of it may be there; who must know the number cannot count on it.
+            (whole, failure) = (0, Some(error));
+        }
+        #[cfg(feature = "audit-chain")]
+        if let Some(chain) = &mut self.chain {
+            chain.settle(whole);
+        }
+        let told = |line: Line| self.ends.iter().take(whole).filter(|end| end.line == line).count();
+        let lost = entries.saturating_sub(told(Line::Entry));
+        let has_gap = self.ends.iter().any(|end| end.line == Line::Gap);
+        Written { lost: u64::try_from(lost).unwrap_or(u64::MAX), failure, told: !has_gap || told(Line::Gap) > 0 }
+    }
+}
+
+fn write_text(text: &[u8], target: &mut impl Target) -> (usize, Option<io::Error>) {
+    let mut written: usize = 0;
+    while let Some(rest) = text.get(written..).filter(|rest| !rest.is_empty()) {
+        match target.write(rest) {
+            Ok(0) => return (written, Some(io::ErrorKind::WriteZero.into())),
+            Ok(count) => written = written.saturating_add(count),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return (written, Some(error)),
+        }
+    }
+    (written, None)
+}

@@ -1,0 +1,318 @@
+use std::{
+    io,
+    sync::{Mutex, mpsc},
+};
+
+use super::*;
+use crate::{
+    audit::{
+        json_lines::file::rotated_files,
+        record::{sample, sample_facts},
+    },
+    clock::{Clock, SystemClock},
+    error::StoreErrorKind,
+    rejection::RejectionKind,
+};
+
+/// Says how each call of `write` goes: so many bytes, or an error. Then all goes well.
+#[derive(Debug, Default)]
+struct Disk {
+    plan: Vec<io::Result<usize>>,
+    bytes: Arc<Mutex<Vec<u8>>>,
+}
+
+impl Disk {
+    fn planned(mut plan: Vec<io::Result<usize>>) -> (Self, Arc<Mutex<Vec<u8>>>) {
+        plan.reverse();
+        let disk = Self { plan, bytes: Arc::default() };
+        let bytes = Arc::clone(&disk.bytes);
+        (disk, bytes)
+    }
+}
+
+impl Write for Disk {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = self.plan.pop().unwrap_or(Ok(bytes.len()))?.min(bytes.len());
+        self.bytes.lock().unwrap().extend(&bytes[..count]);
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn full() -> io::Error {
+    io::ErrorKind::StorageFull.into()
+}
+
+/// What each line is about: the path of a record, the numbers of a gap, nothing if it is no JSON.
+fn told(text: &[u8]) -> Vec<String> {
+    let about = |line: &str| match serde_json::from_str::<serde_json::Value>(line) {
+        Ok(line) if line["entry"] == "gap" => {
+            format!("lost {} torn {}", line["lost"], line["torn"].as_u64().unwrap_or(0))
+        }
+        Ok(line) if line["entry"] == "repeated" => format!("{} more", line["count"]),
+        Ok(line) => line["path"].as_str().unwrap().to_owned(),
+        Err(_) => format!("{} bytes", line.len()),
+    };
+    String::from_utf8(text.to_vec()).unwrap().lines().map(about).collect()
+}
+
+fn read(bytes: &Mutex<Vec<u8>>) -> Vec<String> {
+    told(&bytes.lock().unwrap())
+}
+
+#[test]
+fn what_is_written_in_part_is_counted_to_the_record_and_told() {
+    let line = serde_json::to_vec(&sample("/0")).unwrap().len() + 1;
+    for (name, plan, lost, left) in [
+        ("all at once", vec![], 0, &["/0", "/1", "/later"][..]),
+        ("in pieces", vec![Ok(7), Ok(300)], 0, &["/0", "/1", "/later"]),
+        ("interrupted", vec![Err(io::ErrorKind::Interrupted.into())], 0, &["/0", "/1", "/later"]),
+        ("nothing", vec![Err(full())], 2, &["lost 2 torn 0", "/later"]),
+        ("one line", vec![Ok(line), Err(full())], 1, &["/0", "lost 1 torn 0", "/later"]),
+        ("a line and a half", vec![Ok(line + 9), Err(full())], 1, &["/0", "9 bytes", "lost 1 torn 9", "/later"]),
+        ("half a line", vec![Ok(9), Ok(0)], 2, &["9 bytes", "lost 2 torn 9", "/later"]),
+    ] {
+        let (disk, bytes) = Disk::planned(plan);
+        let (mut target, mut lines, now) = (Plain(disk), Lines::new(0), SystemClock.now());
+        let written = lines.write(&[sample("/0").into(), sample("/1").into()], 0, now, false, &mut target);
+        assert_eq!((written.lost, written.failure.is_some()), (lost, lost > 0), "{name}");
+        let written = lines.write(&[sample("/later").into()], lost, now, false, &mut target);
+        assert_eq!((written.lost, written.told), (0, true), "{name}");
+        assert_eq!(read(&bytes), left, "{name}");
+    }
+}
+
+#[test]
+fn pieces_of_several_attempts_add_up() {
+    let (disk, bytes) = Disk::planned(vec![Ok(9), Err(full()), Ok(1), Err(full()), Ok(5), Err(full())]);
+    let (mut target, mut lines, now) = (Plain(disk), Lines::new(0), SystemClock.now());
+    for _ in 0..3 {
+        assert_eq!(lines.write(&[sample("/lost").into()], 0, now, false, &mut target).lost, 1);
+    }
+    lines.write(&[sample("/later").into()], 3, now, false, &mut target);
+    assert_eq!(read(&bytes), ["9 bytes", "5 bytes", "lost 3 torn 14", "/later"]);
+}
+
+#[tokio::test]
+async fn a_failed_write_is_told_by_one_flush_and_by_a_gap() {
+    let (disk, bytes) = Disk::planned(vec![Err(full())]);
+    let sink = JsonLines::builder().to_writer(disk).unwrap();
+    assert_eq!(sink.accept(sample("/lost").into()), Ok(()));
+    assert_eq!(sink.flush().await.unwrap_err().kind(), StoreErrorKind::Unavailable);
+    assert_eq!(sink.lost(), 1);
+    assert_eq!(sink.accept(sample("/kept").into()), Ok(()));
+    assert!(sink.flush().await.is_ok());
+    assert_eq!(sink.lost(), 1);
+    assert_eq!(read(&bytes), ["lost 1 torn 0", "/kept"]);
+}
+
+/// Writes when told to.
+#[derive(Debug)]
+struct Gated {
+    begun: mpsc::Sender<()>,
+    gate: mpsc::Receiver<()>,
+    bytes: Arc<Mutex<Vec<u8>>>,
+}
+
+impl Write for Gated {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let _ = self.begun.send(());
+        let _ = self.gate.recv();
+        self.bytes.lock().unwrap().extend(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A sink for two records whose writer has taken the first and stands still.
+fn standing_still(when_full: WhenFull) -> (JsonLines, mpsc::Sender<()>, Arc<Mutex<Vec<u8>>>) {
+    let ((begun, has_begun), (open, gate)) = (mpsc::channel(), mpsc::channel());
+    let bytes = Arc::default();
+    let writer = Gated { begun, gate, bytes: Arc::clone(&bytes) };
+    let two = NonZeroUsize::new(2).unwrap();
+    let sink = JsonLines::builder().capacity(two).refusal_capacity(two).when_full(when_full).to_writer(writer).unwrap();
+    let room = sink.reserve().unwrap();
+    match room {
+        Some(room) => drop(sink.accept_reserved(sample("/0").into(), room)),
+        None => assert_eq!(sink.accept(sample("/0").into()), Ok(())),
+    }
+    has_begun.recv().unwrap();
+    (sink, open, bytes)
+}
+
+#[test]
+fn a_full_queue_discards_counts_and_tells() {
+    let (sink, open, bytes) = standing_still(WhenFull::Discard);
+    assert_eq!(sink.accept(sample("/1").into()), Ok(()));
+    assert_eq!(sink.accept(sample("/2").into()), Err(Lost));
+    assert_eq!(sink.lost(), 1);
+    drop(open);
+    drop(sink);
+    assert_eq!(read(&bytes), ["/0", "lost 1 torn 0", "/1"]);
+}
+
+#[test]
+fn a_full_queue_waits_and_loses_nothing() {
+    let (sink, open, bytes) = standing_still(WhenFull::Wait(Duration::from_secs(600)));
+    let sink = Arc::new(sink);
+    std::thread::scope(|scope| {
+        let waits = scope.spawn(|| (1..100).map(|n| sink.accept(sample(&format!("/{n}")).into())).collect::<Vec<_>>());
+        drop(open);
+        assert!(waits.join().unwrap().iter().all(Result::is_ok));
+    });
+    assert_eq!(sink.lost(), 0);
+    drop(sink);
+    assert_eq!(read(&bytes).len(), 100);
+}
+
+#[test]
+fn waiting_has_an_end() {
+    let (sink, open, bytes) = standing_still(WhenFull::Wait(Duration::from_millis(1)));
+    assert_eq!(sink.accept(sample("/1").into()), Ok(()));
+    assert_eq!(sink.accept(sample("/2").into()), Err(Lost), "after a millisecond");
+    drop(open);
+    drop(sink);
+    assert_eq!(read(&bytes), ["/0", "lost 1 torn 0", "/1"]);
+}
+
+#[test]
+fn without_room_nothing_begins() {
+    let (sink, open, bytes) = standing_still(WhenFull::Refuse);
+    let room = sink.reserve().unwrap();
+    assert!(room.is_some());
+    assert!(sink.reserve().is_err(), "two are under way");
+    drop(room);
+    let room = sink.reserve().unwrap().unwrap();
+    drop(sink.accept_reserved(sample("/1").into(), room));
+    assert!(sink.reserve().is_err());
+    drop(open);
+    drop(sink);
+    assert_eq!(read(&bytes), ["/0", "lost 2 torn 0", "/1"]);
+}
+
+fn refusal(path: &str, nanos: u64) -> AuditEntry {
+    let mut facts = sample_facts(path);
+    facts.unix_nanos += nanos;
+    facts.rejection = Some((RejectionKind::Unauthenticated, "no credential".into()));
+    crate::audit::AuditRecord::new(facts.shareable()).into()
+}
+
+#[test]
+fn a_flood_of_refusals_leaves_room_for_the_rest_and_is_counted() {
+    let (sink, open, bytes) = standing_still(WhenFull::Discard);
+    for n in 0..1000 {
+        assert_eq!(sink.accept(refusal("/flood", n)), Ok(()), "the first is a record, the others are counted");
+    }
+    assert_eq!(sink.accept(sample("/allowed").into()), Ok(()));
+    assert_eq!(sink.lost(), 0);
+    drop(open);
+    drop(sink);
+    assert_eq!(read(&bytes), ["/0", "/flood", "/allowed", "999 more"]);
+}
+
+/// Says when it has written.
+struct Telling(mpsc::Sender<()>, Arc<Mutex<Vec<u8>>>);
+
+impl Write for Telling {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.1.lock().unwrap().extend(bytes);
+        let _ = self.0.send(());
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn what_is_counted_is_told_soon_without_a_flush() {
+    let bytes = Arc::<Mutex<Vec<u8>>>::default();
+    let (tell, written) = mpsc::channel();
+    let sink = JsonLines::builder().to_writer(Telling(tell, Arc::clone(&bytes))).unwrap();
+    for n in 0..3 {
+        assert_eq!(sink.accept(refusal("/flood", n)), Ok(()));
+    }
+    while !read(&bytes).contains(&"2 more".to_owned()) {
+        written.recv().unwrap();
+    }
+}
+
+#[derive(Debug)]
+struct Broken;
+
+impl Write for Broken {
+    fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+        panic!("broken")
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_writer_that_panics_loses_what_it_counts() {
+    let sink = JsonLines::builder().to_writer(Broken).unwrap();
+    assert_eq!(sink.accept(sample("/0").into()), Ok(()));
+    assert!(sink.flush().await.is_err());
+    assert_eq!(sink.accept(sample("/1").into()), Err(Lost));
+    assert_eq!(sink.lost(), 2);
+}
+
+#[test]
+fn a_writer_that_stands_still_does_not_hold_up_the_end() {
+    let (sink, open, _) = standing_still(WhenFull::Discard);
+    let shut = JsonLines { shutdown: Duration::from_millis(1), queue: Arc::clone(&sink.queue), writer: None };
+    drop(shut);
+    let mut sink = sink;
+    sink.shutdown = Duration::from_millis(1);
+    drop(sink);
+    drop(open);
+}
+
+#[tokio::test]
+async fn a_torn_last_line_is_left_alone_and_told() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "{\"path\":").unwrap();
+    let sink = JsonLines::open(file.path()).unwrap();
+    assert_eq!(sink.accept(sample("/0").into()), Ok(()));
+    sink.flush().await.unwrap();
+    assert_eq!(told(&std::fs::read(file.path()).unwrap()), ["8 bytes", "lost 0 torn 8", "/0"]);
+}
+
+#[test]
+fn files_are_rotated_by_time_and_old_ones_go() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("audit.jsonl");
+    let day = 24 * 60 * 60 * 1_000_000_000;
+    let rotation = Rotation {
+        every: Some(Duration::from_nanos(day)),
+        keep_for: Some(Duration::from_nanos(3 * day)),
+        keep_files: Some(3),
+        ..Rotation::default()
+    };
+    let mut target = TargetFile::open(path.clone(), rotation, true).unwrap();
+    let mut lines = Lines::new(0);
+    let today = SystemClock.now().unix_nanos() / day * day;
+    for (name, at, files) in [
+        ("today", 0, 0),
+        ("later today", day - 1, 0),
+        ("tomorrow", day, 1),
+        ("the day after", 2 * day, 2),
+        ("the third day", 3 * day + 5, 3),
+        ("the fourth", 4 * day + 9, 3),
+        ("long after", 40 * day, 1),
+    ] {
+        let now = crate::clock::Instants::new(today + at, 0);
+        let written = lines.write(&[sample("/").into()], 0, now, false, &mut target);
+        assert!(written.failure.is_none(), "{name}");
+        assert_eq!(rotated_files(&path).unwrap().len(), files, "{name}");
+    }
+}

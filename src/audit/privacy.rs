@@ -1,0 +1,249 @@
+//! What records do not show of people, by its type.
+
+use std::{borrow::Cow, fmt, net::IpAddr};
+
+#[cfg(feature = "audit-pseudonyms")]
+use aws_lc_rs::hmac;
+
+#[cfg(feature = "audit-pseudonyms")]
+use crate::{error::ConfigError, secret::Secret};
+
+/// What stands in the place of what is left out.
+const OMITTED: &str = "[omitted]";
+
+/// A type of data in a record that may tell of a person.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Personal {
+    /// The name at the issuer, of the subject and of the client identity.
+    Subject,
+    /// The tenant.
+    Tenant,
+    /// The client's address.
+    Address,
+    /// The public id of a credential: a key id, a `jti`.
+    CredentialId,
+    /// The path; the route's template stays.
+    Path,
+    /// Reasons of refusals, of attempts and of decisions.
+    Reasons,
+    /// What handlers noted.
+    Notes,
+    /// The header fields that were asked for, and the ids that the client sent.
+    Headers,
+}
+
+impl Personal {
+    const fn bit(self) -> u8 {
+        1 << self as u8
+    }
+}
+
+/// What records do not show, or show by a pseudonym only. Without it they show all that the schema has.
+///
+/// It holds for everything that can be read from a record, in every sink of the layer.
+///
+/// ```
+/// use portcullis::audit::{AuditLayer, JsonLines, Personal, Privacy};
+///
+/// # fn example() -> Result<(), portcullis::ConfigError> {
+/// let privacy = Privacy::new().omit(Personal::Notes).hide_parameters(["token"]);
+/// let audit = AuditLayer::new(JsonLines::open("audit.jsonl")?).with_privacy(privacy);
+/// # let _ = audit;
+/// # Ok(())
+/// # }
+/// ```
+#[must_use]
+#[derive(Clone, Default)]
+pub struct Privacy {
+    omitted: u8,
+    pseudonymous: u8,
+    parameters: Vec<Box<str>>,
+    #[cfg(feature = "audit-pseudonyms")]
+    key: Option<hmac::Key>,
+}
+
+impl Privacy {
+    /// Shows everything.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Leaves out data of this type.
+    pub const fn omit(mut self, what: Personal) -> Self {
+        self.omitted |= what.bit();
+        self
+    }
+
+    /// Shows the values of these path parameters as `{name}`: a path such as `/reset/{token}` holds a secret. It needs the
+    /// route's template, so a path that no route matches is shown as it came.
+    pub fn hide_parameters<T: Into<Box<str>>>(mut self, names: impl IntoIterator<Item = T>) -> Self {
+        self.parameters.extend(names.into_iter().map(Into::into));
+        self
+    }
+
+    /// Shows a keyed hash (HMAC-SHA-256, the first 128 bits) of data of these types: the same person has the same pseudonym,
+    /// and only who has the key can tell whose it is. [`Subject`](Personal::Subject) is hashed together with its issuer.
+    ///
+    /// A new key breaks the link to what was recorded before, and so does forgetting it.
+    ///
+    /// # Errors
+    /// If the key has fewer than 32 bytes.
+    #[cfg(feature = "audit-pseudonyms")]
+    pub fn pseudonymise(mut self, key: &Secret, what: impl IntoIterator<Item = Personal>) -> Result<Self, ConfigError> {
+        let bytes = key.expose();
+        if bytes.len() < 32 {
+            let shown = format!("{} bytes", bytes.len());
+            return Err(ConfigError::new("pseudonym key", shown, "are too few: at least 32"));
+        }
+        self.key = Some(hmac::Key::new(hmac::HMAC_SHA256, bytes));
+        self.pseudonymous = what.into_iter().fold(self.pseudonymous, |bits, what| bits | what.bit());
+        Ok(self)
+    }
+
+    pub(crate) const fn omits(&self, what: Personal) -> bool {
+        self.omitted & what.bit() != 0
+    }
+
+    /// Whether data of this type is shown as it is.
+    pub(crate) const fn shows(&self, what: Personal) -> bool {
+        (self.omitted | self.pseudonymous) & what.bit() == 0
+    }
+
+    /// A text of this type, as records show it. `within` tells apart what has the same name elsewhere.
+    pub(crate) fn text<'t>(&self, what: Personal, within: &str, text: &'t str) -> Cow<'t, str> {
+        if self.omits(what) {
+            Cow::Borrowed(OMITTED)
+        } else if self.pseudonymous & what.bit() != 0 {
+            self.pseudonym(what, within, text)
+        } else {
+            Cow::Borrowed(text)
+        }
+    }
+
+    pub(crate) fn address(&self, address: IpAddr) -> Option<String> {
+        if self.omits(Personal::Address) {
+            return None;
+        }
+        Some(self.text(Personal::Address, "", &address.to_string()).into_owned())
+    }
+
+    #[cfg(feature = "audit-pseudonyms")]
+    fn pseudonym<'t>(&self, what: Personal, within: &str, text: &str) -> Cow<'t, str> {
+        use fmt::Write;
+
+        let Some(key) = &self.key else { return Cow::Borrowed(OMITTED) };
+        let mut context = hmac::Context::with_key(key);
+        context.update(&[what.bit()]);
+        context.update(&u64::try_from(within.len()).unwrap_or(u64::MAX).to_be_bytes());
+        context.update(within.as_bytes());
+        context.update(text.as_bytes());
+        let tag = context.sign();
+        let mut shown = String::from("p-");
+        for byte in tag.as_ref().iter().take(16) {
+            let _ = write!(shown, "{byte:02x}");
+        }
+        Cow::Owned(shown)
+    }
+
+    #[cfg(not(feature = "audit-pseudonyms"))]
+    fn pseudonym<'t>(&self, _: Personal, _: &str, _: &str) -> Cow<'t, str> {
+        Cow::Borrowed(OMITTED)
+    }
+
+    /// The path with the hidden parameters replaced by their names.
+    pub(crate) fn path<'p>(&self, path: &'p str, template: Option<&str>) -> Cow<'p, str> {
+        if self.omits(Personal::Path) {
+            return Cow::Borrowed(OMITTED);
+        }
+        let (false, Some(template)) = (self.parameters.is_empty(), template) else { return Cow::Borrowed(path) };
+        let mut shown = String::with_capacity(path.len());
+        let (mut parts, mut hidden) = (path.split('/'), false);
+        for (index, expected) in template.split('/').enumerate() {
+            let Some(part) = parts.next() else { break };
+            if index > 0 {
+                shown.push('/');
+            }
+            match self.parameter(expected) {
+                Some(_) if expected.starts_with("{*") => {
+                    shown.push_str(expected);
+                    return Cow::Owned(shown);
+                }
+                // Also a parameter with text around it.
+                Some(_) => {
+                    shown.push_str(expected);
+                    hidden = true;
+                }
+                None => shown.push_str(part),
+            }
+        }
+        if !hidden {
+            return Cow::Borrowed(path);
+        }
+        for part in parts {
+            shown.push('/');
+            shown.push_str(part);
+        }
+        Cow::Owned(shown)
+    }
+
+    /// The hidden parameter in a segment of a template.
+    fn parameter(&self, segment: &str) -> Option<&str> {
+        let (_, inner) = segment.split_once('{')?;
+        let name = inner.split_once('}').map_or(inner, |(name, _)| name).trim_start_matches('*');
+        self.parameters.iter().find(|hidden| ***hidden == *name).map(|hidden| &**hidden)
+    }
+}
+
+impl fmt::Debug for Privacy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Privacy")
+            .field("omitted", &format_args!("{:#010b}", self.omitted))
+            .field("pseudonymous", &format_args!("{:#010b}", self.pseudonymous))
+            .field("parameters", &self.parameters)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hidden_parameters_are_their_names() {
+        let privacy = Privacy::new().hide_parameters(["token", "rest"]);
+        for (path, template, shown) in [
+            ("/reset/s3cr3t", Some("/reset/{token}"), "/reset/{token}"),
+            ("/reset/s3cr3t/again", Some("/reset/{token}/again"), "/reset/{token}/again"),
+            ("/r/pre-s3cr3t", Some("/r/pre-{token}"), "/r/pre-{token}"),
+            ("/files/a/b/c", Some("/files/{*rest}"), "/files/{*rest}"),
+            ("/orders/42", Some("/orders/{id}"), "/orders/42"),
+            ("/reset/s3cr3t", None, "/reset/s3cr3t"),
+            ("/reset", Some("/reset/{token}"), "/reset"),
+        ] {
+            assert_eq!(privacy.path(path, template), shown, "{path}");
+        }
+        assert_eq!(Privacy::new().omit(Personal::Path).path("/reset", None), OMITTED);
+    }
+
+    #[cfg(feature = "audit-pseudonyms")]
+    #[test]
+    fn a_pseudonym_is_stable_and_tells_types_and_issuers_apart() {
+        let key = Secret::new(b"0123456789abcdef0123456789abcdef".to_vec());
+        let privacy = Privacy::new().pseudonymise(&key, [Personal::Subject, Personal::Tenant]).unwrap();
+        let alice = privacy.text(Personal::Subject, "https://id.test", "alice");
+        assert!(alice.starts_with("p-") && alice.len() == 34 && !alice.contains("alice"), "{alice}");
+        assert_eq!(alice, privacy.text(Personal::Subject, "https://id.test", "alice"));
+        for (what, issuer, name) in [
+            (Personal::Subject, "https://id.tes", "talice"),
+            (Personal::Subject, "https://other.test", "alice"),
+            (Personal::Tenant, "https://id.test", "alice"),
+            (Personal::Subject, "https://id.test", "bob"),
+        ] {
+            assert_ne!(alice, privacy.text(what, issuer, name));
+        }
+        assert_eq!(privacy.text(Personal::CredentialId, "", "k1"), "k1");
+        assert!(Privacy::new().pseudonymise(&Secret::new(b"short".to_vec()), []).is_err());
+        assert!(!format!("{privacy:?}").contains("0123456789abcdef"));
+    }
+}

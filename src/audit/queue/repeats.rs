@@ -1,0 +1,129 @@
+//! Refusals before authentication are told once a second for each source and kind, with a count.
+
+use std::{
+    collections::HashMap,
+    net::{IpAddr, Ipv6Addr},
+};
+
+use crate::{
+    audit::{AuditRecord, AuditRepeats},
+    rejection::RejectionKind,
+};
+
+/// The most sources and kinds that are told apart in a second.
+const MAX_GROUPS: usize = 1024;
+
+#[derive(Debug, Default)]
+pub(super) struct Repeats {
+    /// The second that is counted now, since the Unix epoch.
+    second: u64,
+    groups: HashMap<Group, AuditRepeats>,
+    /// Whether there is something to tell.
+    pending: bool,
+}
+
+/// A source, none for all of those that find no room of their own.
+type Group = (Option<IpAddr>, RejectionKind);
+
+impl Repeats {
+    /// Counts a refusal. False if it is the first of its group: it is a record of its own.
+    pub(super) fn count(&mut self, record: &AuditRecord, due: &mut Vec<AuditRepeats>) -> bool {
+        let Some(kind) = record.rejection() else { return false };
+        let second = record.unix_nanos() / 1_000_000_000;
+        // A request that took long counts to the second that is now; a clock that was set back begins anew.
+        if second > self.second || second.saturating_add(60) < self.second {
+            self.take(due);
+            self.second = second;
+        }
+        let own = (record.source().map(network), kind);
+        let group = if self.groups.len() < MAX_GROUPS || self.groups.contains_key(&own) { own } else { (None, kind) };
+        match self.groups.get_mut(&group) {
+            Some(repeats) => {
+                repeats.count = repeats.count.saturating_add(1);
+                repeats.many_sources |= group != own;
+                self.pending = true;
+                true
+            }
+            None => {
+                let many_sources = group != own;
+                self.groups.insert(group, AuditRepeats { first: record.clone(), count: 0, many_sources });
+                false
+            }
+        }
+    }
+
+    pub(super) const fn pending(&self) -> bool {
+        self.pending
+    }
+
+    /// What was counted; each group begins anew.
+    pub(super) fn take(&mut self, due: &mut Vec<AuditRepeats>) {
+        self.pending = false;
+        due.extend(self.groups.drain().map(|(_, repeats)| repeats).filter(|repeats| repeats.count > 0));
+    }
+}
+
+/// Whoever has an IPv6 address has its /64.
+const fn network(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),
+        IpAddr::V4(_) => address,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        audit::record::{Facts, sample_facts},
+        client::{ClientInfo, Connection},
+    };
+
+    fn refusal(second: u64, address: &str, kind: RejectionKind) -> AuditRecord {
+        let mut facts = sample_facts("/");
+        let facts_mut: &mut Facts = &mut facts;
+        facts_mut.unix_nanos = second * 1_000_000_000;
+        facts_mut.rejection = Some((kind, "no".into()));
+        facts_mut.client =
+            Some(ClientInfo::from_connection(Connection::plain((address.parse::<IpAddr>().unwrap(), 1).into())));
+        AuditRecord::new(facts.shareable())
+    }
+
+    #[test]
+    fn a_source_and_kind_is_told_once_a_second() {
+        use RejectionKind::{InvalidCredential, Unauthenticated};
+        let (mut repeats, mut due) = (Repeats::default(), Vec::new());
+        for (name, second, address, kind, counted) in [
+            ("the first", 7, "192.0.2.1", Unauthenticated, false),
+            ("again", 7, "192.0.2.1", Unauthenticated, true),
+            ("of another kind", 7, "192.0.2.1", InvalidCredential, false),
+            ("of another source", 7, "192.0.2.2", Unauthenticated, false),
+            ("of a network", 7, "2001:db8::1", Unauthenticated, false),
+            ("of the same network", 7, "2001:db8::ffff:1", Unauthenticated, true),
+            ("of the next network", 7, "2001:db8:0:1::1", Unauthenticated, false),
+            ("late", 5, "192.0.2.1", Unauthenticated, true),
+        ] {
+            assert_eq!(repeats.count(&refusal(second, address, kind), &mut due), counted, "{name}");
+        }
+        assert!(due.is_empty() && repeats.pending());
+        assert!(!repeats.count(&refusal(8, "192.0.2.1", Unauthenticated), &mut due), "the next second");
+        let mut told: Vec<_> =
+            due.iter().map(|due| (due.first().address().unwrap().to_string(), due.count())).collect();
+        told.sort();
+        assert_eq!(told, [("192.0.2.1".to_owned(), 2), ("2001:db8::1".to_owned(), 1)]);
+        assert!(!repeats.pending());
+    }
+
+    #[test]
+    fn a_flood_of_many_sources_is_bounded() {
+        let (mut repeats, mut due) = (Repeats::default(), Vec::new());
+        let mut records = 0;
+        for n in 0..5000_u32 {
+            let address = IpAddr::from(n.to_be_bytes()).to_string();
+            records += u32::from(!repeats.count(&refusal(7, &address, RejectionKind::Unauthenticated), &mut due));
+        }
+        assert_eq!(records, 1025);
+        repeats.take(&mut due);
+        assert_eq!((due.len(), due[0].count(), due[0].many_sources()), (1, 5000 - 1025, true));
+    }
+}

@@ -1,0 +1,300 @@
+//! The chain of an audit file: whatever is altered, taken out or moved is found, and the first of it named.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::cast_possible_truncation,
+    reason = "test code, helpers included"
+)]
+
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use portcullis::{
+    audit::{
+        AuditSink, JsonLines, JsonLinesBuilder,
+        chain::{Chain, ChainKey, Checkpoint, ProblemKind, PublicKey, Report, verify},
+    },
+    testing::sample_record,
+};
+use tempfile::TempDir;
+
+struct Trail {
+    directory: TempDir,
+    key: PathBuf,
+    sent: Arc<Mutex<Vec<Checkpoint>>>,
+}
+
+impl Trail {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let key = directory.path().join("chain.key");
+        Self { directory, key, sent: Arc::default() }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.directory.path().join("audit.jsonl")
+    }
+
+    fn public(&self) -> PublicKey {
+        ChainKey::from_file_or_new(&self.key).unwrap().public_key()
+    }
+
+    /// Starts a process, so to say, which writes so many records and ends.
+    fn run(&self, records: usize, set: impl Fn(JsonLinesBuilder) -> JsonLinesBuilder) {
+        let sent = Arc::clone(&self.sent);
+        let chain = Chain::new(ChainKey::from_file_or_new(&self.key).unwrap())
+            .checkpoint_every(10, Duration::from_secs(600))
+            .on_checkpoint(move |checkpoint| sent.lock().unwrap().push(checkpoint.clone()));
+        let sink = set(JsonLines::builder()).chain(chain).open(self.path()).unwrap();
+        for n in 0..records {
+            sink.accept(sample_record(&format!("/{n}")).into()).unwrap();
+        }
+        drop(sink);
+    }
+
+    fn files(&self) -> Vec<PathBuf> {
+        let mut files: Vec<_> =
+            std::fs::read_dir(self.directory.path()).unwrap().map(|file| file.unwrap().path()).collect();
+        files.retain(|file| file.file_name().unwrap().to_str().unwrap().starts_with("audit.jsonl."));
+        files.sort();
+        files.push(self.path());
+        files
+    }
+
+    fn verify(&self) -> Report {
+        verify(self.files(), &[self.public()], &[]).unwrap()
+    }
+
+    fn verify_with_sent(&self) -> Report {
+        verify(self.files(), &[self.public()], &self.sent.lock().unwrap()).unwrap()
+    }
+
+    fn lines(&self) -> Vec<String> {
+        std::fs::read_to_string(self.path()).unwrap().lines().map(str::to_owned).collect()
+    }
+
+    fn rewrite(&self, lines: &[String]) {
+        std::fs::write(self.path(), lines.concat_lines()).unwrap();
+    }
+}
+
+trait Lines {
+    fn concat_lines(&self) -> String;
+}
+
+impl Lines for [String] {
+    fn concat_lines(&self) -> String {
+        self.iter().map(|line| format!("{line}\n")).collect()
+    }
+}
+
+#[test]
+fn what_was_written_is_sound_also_after_restarts() {
+    let trail = Trail::new();
+    for records in [25, 0, 3, 40] {
+        trail.run(records, |builder| builder);
+        let report = trail.verify_with_sent();
+        assert!(report.is_sound() && report.torn_tail.is_none() && report.torn.is_empty(), "{report}");
+        assert_eq!((report.first, report.uncovered()), (Some(1), 0), "a checkpoint ends it: {report}");
+    }
+    let decided = trail.lines().iter().filter(|line| line.contains(r#""entry":"decided""#)).count();
+    assert_eq!(decided, 68);
+    assert_eq!(trail.lines().iter().filter(|line| line.contains(r#""entry":"opened""#)).count(), 3);
+    assert!(trail.sent.lock().unwrap().len() >= 6);
+}
+
+#[test]
+fn rotation_and_retention_keep_the_chain() {
+    let trail = Trail::new();
+    for _ in 0..4 {
+        trail.run(300, |builder| builder.rotate_at_size(20_000));
+    }
+    assert!(trail.files().len() > 3, "{:?}", trail.files());
+    let report = trail.verify_with_sent();
+    assert!(report.is_sound(), "{report}");
+    assert_eq!(report.first, Some(1));
+    let all = trail.files();
+    std::fs::remove_file(&all[0]).unwrap();
+    let report = trail.verify_with_sent();
+    assert!(report.is_sound() && report.first > Some(1), "{report}");
+    std::fs::remove_file(&all[2]).unwrap();
+    let problem = trail.verify().problem.unwrap();
+    assert!(matches!(problem.kind, ProblemKind::Missing { .. }), "{problem}");
+    assert_eq!((&problem.file, problem.line), (&all[3], 1));
+}
+
+#[test]
+fn what_is_altered_missing_or_moved_is_named() {
+    let trail = Trail::new();
+    trail.run(30, |builder| builder);
+    let lines = trail.lines();
+    let check = |name: &str, changed: Vec<String>, seq: u64, is: fn(&ProblemKind) -> bool| {
+        trail.rewrite(&changed);
+        let report = trail.verify();
+        let problem = report.problem.clone().unwrap_or_else(|| panic!("{name}: {report}"));
+        assert_eq!(problem.seq, seq, "{name}: {report}");
+        assert!(is(&problem.kind), "{name}: {report}");
+        assert!(report.to_string().contains("NOT SOUND") && report.to_string().contains(&format!("record {seq} ")));
+    };
+    let mut altered = lines.clone();
+    altered[6] = altered[6].replace("allowed", "denied");
+    check("altered", altered, 7, |kind| *kind == ProblemKind::Altered);
+    let mut missing = lines.clone();
+    missing.remove(6);
+    check("missing", missing, 7, |kind| *kind == ProblemKind::Missing { found: 8 });
+    let mut moved = lines.clone();
+    moved.swap(6, 8);
+    check("moved", moved, 7, |kind| *kind == ProblemKind::Missing { found: 9 });
+    let mut repeated = lines.clone();
+    repeated.insert(7, lines[6].clone());
+    check("repeated", repeated, 8, |kind| *kind == ProblemKind::Reordered { found: 7 });
+    let mut put_in = lines.clone();
+    put_in.insert(7, r#"{"entry":"decided"}"#.into());
+    check("put in", put_in, 8, |kind| *kind == ProblemKind::Unreadable);
+    let mut replaced = lines.clone();
+    replaced[6] = r#"{"entry":"decided"}"#.into();
+    check("replaced", replaced, 7, |kind| *kind == ProblemKind::Unreadable);
+    check("the beginning cut off", lines[3..].to_vec(), 1, |kind| *kind == ProblemKind::NotOpened);
+    trail.rewrite(&lines);
+    assert!(trail.verify().is_sound());
+}
+
+#[test]
+fn who_has_not_the_key_cannot_make_the_chain_anew() {
+    let (trail, forger) = (Trail::new(), Trail::new());
+    trail.run(30, |builder| builder);
+    forger.run(30, |builder| builder);
+    let other = verify([forger.path()], &[trail.public()], &[]).unwrap();
+    assert_eq!(other.problem.unwrap().kind, ProblemKind::BadSignature);
+    // Lines of another history, up to a checkpoint that is the true one's.
+    let (mut lines, truth) = (forger.lines(), trail.lines());
+    let at = lines.iter().position(|line| line.contains("checkpoint")).unwrap();
+    lines[at].clone_from(&truth[at]);
+    trail.rewrite(&lines);
+    assert_eq!(trail.verify().problem.unwrap().kind, ProblemKind::Altered);
+    // What is cut off is missed by what was sent elsewhere.
+    trail.rewrite(&truth[..14]);
+    assert!(trail.verify().is_sound(), "nobody can tell from the file alone");
+    let problem = trail.verify_with_sent().problem.unwrap();
+    assert_eq!((problem.kind, problem.seq), (ProblemKind::CutOff, 15));
+    let forged = forger.sent.lock().unwrap().clone();
+    assert!(
+        verify([trail.path()], &[trail.public()], &forged).unwrap().is_sound(),
+        "what is not signed is not believed"
+    );
+    for checkpoint in trail.sent.lock().unwrap().iter() {
+        let text = checkpoint.to_string();
+        assert_eq!(&text.parse::<Checkpoint>().unwrap(), checkpoint);
+        assert!(checkpoint.is_signed_by(&[trail.public()]) && !checkpoint.is_signed_by(&[forger.public()]));
+        let other = text.replace(r#""upto":"#, r#""upto":1"#).parse::<Checkpoint>().unwrap();
+        assert!(!other.is_signed_by(&[trail.public()]));
+    }
+}
+
+/// Every byte of a file, flipped in one bit: the verification names the line that holds it, or tells of a torn end.
+fn flip(trail: &Trail, positions: impl Iterator<Item = usize>) {
+    let good = std::fs::read(trail.path()).unwrap();
+    for at in positions {
+        let mut bad = good.clone();
+        bad[at] ^= 1 << (at % 8);
+        std::fs::write(trail.path(), &bad).unwrap();
+        let report = trail.verify();
+        let line = u64::try_from(good[..at].iter().filter(|byte| **byte == b'\n').count()).unwrap() + 1;
+        match (&report.problem, &report.torn_tail) {
+            (Some(problem), _) => assert!(problem.line == line || problem.line == line + 1, "byte {at}: {report}"),
+            (None, Some(_)) => assert!(at + 1 == good.len(), "byte {at}: {report}"),
+            (None, None) => assert_eq!(at, usize::MAX, "byte {at} of line {line}: {report}"),
+        }
+    }
+    std::fs::write(trail.path(), good).unwrap();
+}
+
+#[test]
+fn one_byte_flipped_anywhere_is_found() {
+    let trail = Trail::new();
+    trail.run(12, |builder| builder);
+    let len = std::fs::metadata(trail.path()).unwrap().len();
+    flip(&trail, (0..usize::try_from(len).unwrap()).step_by(1));
+}
+
+#[test]
+#[ignore = "slow without optimization; tests/run starts it"]
+fn one_byte_flipped_in_a_million_records_is_found() {
+    let trail = Trail::new();
+    trail.run(1_000_000, |builder| builder.when_full(portcullis::audit::WhenFull::Wait(Duration::from_secs(600))));
+    let report = trail.verify_with_sent();
+    assert!(report.is_sound() && report.last > Some(1_000_000), "{report}");
+    let len = usize::try_from(std::fs::metadata(trail.path()).unwrap().len()).unwrap();
+    flip(&trail, [len / 7, len / 2, len - 100_000].into_iter());
+}
+
+#[test]
+fn a_torn_end_is_told_and_never_repaired() {
+    let trail = Trail::new();
+    trail.run(12, |builder| builder);
+    let whole = std::fs::read(trail.path()).unwrap();
+    for cut in [1, 2, 40, 200] {
+        let torn = &whole[..whole.len() - cut];
+        std::fs::write(trail.path(), torn).unwrap();
+        let bytes = torn.len() - torn.iter().rposition(|byte| *byte == b'\n').unwrap() - 1;
+        let report = trail.verify();
+        assert!(report.is_sound(), "{report}");
+        assert_eq!(report.torn_tail.unwrap().bytes, bytes as u64, "{cut}");
+        trail.run(3, |builder| builder);
+        let after = std::fs::read(trail.path()).unwrap();
+        assert!(after.starts_with(torn), "what was there is left alone");
+        let report = trail.verify();
+        assert!(report.is_sound() && report.torn_tail.is_none(), "{report}");
+        if cut == 1 {
+            assert!(
+                report.torn.is_empty(),
+                "it lacked its line feed alone, and its hash says that it is whole: {report}"
+            );
+            continue;
+        }
+        assert_eq!(report.torn.iter().map(|torn| torn.bytes).collect::<Vec<_>>(), [bytes as u64], "{cut}");
+    }
+    // A fragment that no line tells of was put there.
+    let mut lines = trail.lines();
+    let at = lines.iter().position(|line| line.contains("torn")).unwrap();
+    lines[at - 1].push('x');
+    trail.rewrite(&lines);
+    assert_eq!(trail.verify().problem.unwrap().kind, ProblemKind::Unreadable);
+}
+
+#[test]
+fn a_chain_is_not_begun_in_the_middle_of_a_file() {
+    let trail = Trail::new();
+    std::fs::write(trail.path(), "{\"entry\":\"decided\"}\n").unwrap();
+    let chain = Chain::new(ChainKey::generate().unwrap());
+    let error = JsonLines::builder().chain(chain).open(trail.path()).unwrap_err();
+    assert!(error.to_string().contains("in no chain"), "{error}");
+    assert!(ChainKey::from_pkcs8(b"nonsense").is_err());
+    assert!("xyz".parse::<PublicKey>().is_err());
+    std::fs::write(trail.directory.path().join("nonsense"), "x").unwrap();
+    assert!(ChainKey::from_file_or_new(trail.directory.path().join("nonsense")).is_err());
+}
+
+#[test]
+fn the_example_says_the_same() {
+    let trail = Trail::new();
+    trail.run(12, |builder| builder);
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let run = || {
+        let mut command = std::process::Command::new(&cargo);
+        command.args(["run", "--quiet", "--all-features", "--example", "audit_verify", "--", "--key"]);
+        let output = command.arg(trail.public().to_string()).arg(trail.path()).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+    };
+    let (code, text) = run();
+    assert!(code == Some(0) && text.contains("signed up to line"), "{text}");
+    let mut lines = trail.lines();
+    lines[4] = lines[4].replace("allowed", "denied");
+    trail.rewrite(&lines);
+    let (code, text) = run();
+    assert!(code == Some(1) && text.contains("record 5 (") && text.contains("line 5): altered"), "{text}");
+}

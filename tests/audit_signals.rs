@@ -1,0 +1,186 @@
+//! What goes out besides records: metrics with labels of few values, and spans by the OpenTelemetry conventions.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "test code, helpers included")]
+
+mod support;
+
+use std::{
+    collections::BTreeMap,
+    io,
+    sync::{Arc, Mutex},
+};
+
+use metrics::{
+    Counter, CounterFn, Gauge, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder, SharedString, Unit,
+};
+use portcullis::{
+    audit::{AuditLayer, MetricsSink, Personal, Privacy, Sample},
+    guard::{authenticated, public, require},
+    rate_limit::Quota,
+    stack::{Stack, StackBuilder},
+    testing::Captured,
+    tls::TlsLayer,
+};
+use support::{Probe, get, test_scheme, with};
+use tower::{Layer, ServiceExt};
+use tracing_subscriber::fmt::{MakeWriter, format::FmtSpan};
+
+/// Keeps what is counted, by name and labels.
+#[derive(Clone, Debug, Default)]
+struct Kept(Arc<Mutex<BTreeMap<String, u64>>>);
+
+#[derive(Debug)]
+struct Handle(Kept, String);
+
+impl Handle {
+    fn add(&self, value: u64) {
+        *self.0.0.lock().unwrap().entry(self.1.clone()).or_default() += value;
+    }
+}
+
+impl CounterFn for Handle {
+    fn increment(&self, value: u64) {
+        self.add(value);
+    }
+
+    fn absolute(&self, _: u64) {}
+}
+
+impl HistogramFn for Handle {
+    fn record(&self, _: f64) {
+        self.add(1);
+    }
+}
+
+impl Kept {
+    fn handle(&self, key: &Key) -> Arc<Handle> {
+        let labels: Vec<_> = key.labels().map(|label| format!("{}={}", label.key(), label.value())).collect();
+        Arc::new(Handle(self.clone(), format!("{} {}", key.name(), labels.join(" ")).trim().to_owned()))
+    }
+}
+
+impl Recorder for Kept {
+    fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+    fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+    fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+    fn register_counter(&self, key: &Key, _: &Metadata<'_>) -> Counter {
+        Counter::from_arc(self.handle(key))
+    }
+
+    fn register_gauge(&self, _: &Key, _: &Metadata<'_>) -> Gauge {
+        Gauge::noop()
+    }
+
+    fn register_histogram(&self, key: &Key, _: &Metadata<'_>) -> Histogram {
+        Histogram::from_arc(self.handle(key))
+    }
+}
+
+fn stack(audit: AuditLayer) -> StackBuilder {
+    Stack::builder()
+        .audit(audit.without_events())
+        .tls(TlsLayer::require())
+        .limit_clients(Quota::per_minute(4))
+        .authenticate(test_scheme())
+        .route("GET /public/{how}", public())
+        .route("GET /orders", require(authenticated()))
+}
+
+#[tokio::test]
+async fn requests_are_counted_by_labels_of_few_values() {
+    let kept = Kept::default();
+    let _installed = metrics::set_default_local_recorder(&kept);
+    let app = stack(AuditLayer::new(MetricsSink::new()).with_completions()).build().unwrap().layer(Probe::default());
+    for path in ["/public/a", "/public/b", "/orders", "/else", "/public/c"] {
+        app.clone().oneshot(get(path)).await.unwrap();
+    }
+    let kept = kept.0.lock().unwrap().clone();
+    let count = |name: &str| kept.get(name).copied();
+    let requests = |labels: &str| count(&format!("portcullis_requests_total {labels}"));
+    assert_eq!(requests("outcome=allowed layer=none reason=none"), Some(2), "{kept:?}");
+    assert_eq!(requests("outcome=unauthenticated layer=guard reason=unauthenticated"), Some(2), "{kept:?}");
+    assert_eq!(requests("outcome=limited layer=client_limit reason=rate_limited"), Some(1), "{kept:?}");
+    assert_eq!(count("portcullis_request_duration_seconds outcome=allowed"), Some(2));
+    assert_eq!(count("portcullis_response_body_bytes end=complete"), Some(5));
+    assert_eq!(count("portcullis_decisions_total backend=public decision=allow enforced=true"), Some(2));
+}
+
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl MakeWriter<'_> for Log {
+    type Writer = Self;
+
+    fn make_writer(&self) -> Self {
+        self.clone()
+    }
+}
+
+#[tokio::test]
+async fn a_span_has_the_fields_of_the_conventions() {
+    let log = Log::default();
+    let subscriber =
+        tracing_subscriber::fmt().with_writer(log.clone()).with_ansi(false).with_span_events(FmtSpan::CLOSE);
+    let _default = tracing::subscriber::set_default(subscriber.finish());
+    let privacy = Privacy::new().omit(Personal::Path);
+    let audit = AuditLayer::new(Captured::new()).with_spans();
+    let handler = tower::service_fn(async |_: http::Request<()>| {
+        tracing::info!("inside");
+        Ok::<_, std::convert::Infallible>(http::Response::new(http_body_util::Full::<bytes::Bytes>::default()))
+    });
+    let app = stack(audit.clone()).build().unwrap().layer(handler);
+    app.clone().oneshot(with(get("/public/x"), "authorization", "Test alice")).await.unwrap();
+    app.oneshot(get("/orders")).await.unwrap();
+    stack(audit.with_privacy(privacy)).build().unwrap().layer(handler).oneshot(get("/public/s3cr3t")).await.unwrap();
+    let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    let [inside, allowed, refused, .., hidden] = &lines[..] else { panic!("{text}") };
+    assert!(
+        inside.contains("HTTP request{") && inside.contains("inside") && inside.contains("http.request.method=\"GET\"")
+    );
+    for field in [
+        "otel.name=GET /public/{how}",
+        "otel.kind=\"server\"",
+        "http.route=\"/public/{how}\"",
+        "http.response.status_code=200",
+        "url.path=\"/public/x\"",
+        "url.scheme=\"https\"",
+        "network.protocol.version=\"1.1\"",
+        "client.address=198.51.100.7",
+        "user.id=\"alice\"",
+        "portcullis.outcome=\"allowed\"",
+    ] {
+        assert!(allowed.contains(field), "{field} in {allowed}");
+    }
+    assert!(!allowed.contains("error.type") && !allowed.contains("otel.status_code"));
+    assert!(refused.contains("error.type=\"unauthenticated\"") && refused.contains("status_code=401"), "{refused}");
+    assert!(!refused.contains("otel.status_code"), "a refusal is no error of the server");
+    assert!(!text.contains("s3cr3t") && hidden.contains("[omitted]"), "{hidden}");
+}
+
+#[tokio::test]
+async fn successes_are_sampled_and_refusals_never() {
+    let captured = Captured::new();
+    let sampled = Arc::new(Sample::one_in(10, captured.clone()).unwrap());
+    let audit = AuditLayer::new(Arc::clone(&sampled)).without_events();
+    let stack = Stack::builder().audit(audit).tls(TlsLayer::require()).authenticate(test_scheme());
+    let stack = stack.route("GET /public", public()).route("GET /orders", require(authenticated())).build().unwrap();
+    for _ in 0..100 {
+        stack.layer(Probe::default()).oneshot(get("/public")).await.unwrap();
+        stack.layer(Probe::default()).oneshot(get("/orders")).await.unwrap();
+    }
+    let allowed = captured.records().iter().filter(|record| record.rejection().is_none()).count();
+    assert_eq!((allowed, captured.records().len(), sampled.successes()), (10, 110, 100));
+    assert!(Sample::one_in(0, captured).is_err());
+}
