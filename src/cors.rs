@@ -3,7 +3,7 @@
 use http::{HeaderName, header};
 
 /// The response header fields that a cross-origin client needs in order to react to a refusal: `WWW-Authenticate`,
-/// `Retry-After`, `RateLimit`, `RateLimit-Policy`.
+/// `Retry-After`, `RateLimit`, `RateLimit-Policy`, `DPoP-Nonce`.
 ///
 /// Give them to the `CorsLayer` that stands outside the stack:
 ///
@@ -13,9 +13,10 @@ use http::{HeaderName, header};
 /// let cors = CorsLayer::new().expose_headers(portcullis::EXPOSED_HEADERS);
 /// # let _ = cors;
 /// ```
-pub const EXPOSED_HEADERS: [HeaderName; 4] = [
+pub const EXPOSED_HEADERS: [HeaderName; 5] = [
     header::WWW_AUTHENTICATE,
     header::RETRY_AFTER,
     HeaderName::from_static("ratelimit"),
     HeaderName::from_static("ratelimit-policy"),
+    HeaderName::from_static("dpop-nonce"),
 ];

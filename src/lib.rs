@@ -59,6 +59,7 @@
 //! | `tls-self-signed` | | a certificate for development; implies `tls-listener` |
 //! | `jwt` | yes | [`jwt`]: verified tokens; cryptography by aws-lc-rs |
 //! | `jwt-pure-rust` | | [`jwt`] without C: cryptography by RustCrypto, unless `jwt` is on too |
+//! | `dpop` | | `jwt::bound::Dpop`: tokens bound to their owner's key (RFC 9449); implies `jwt` |
 //! | `jwt-remote` | | `jwt::keys::LiveKeys`: key sets from files, URLs and discovery; implies `jwt` |
 //! | `client-cert` | | [`client_cert`]: identity by client certificate, from the connection or a trusted proxy |
 //! | `api-key` | yes | [`api_key`]: keys, hashed records, stores |
@@ -162,6 +163,6 @@ pub use credential::{Credential, MAX_CREDENTIAL_LEN};
 pub use error::{ConfigError, StoreError, StoreErrorKind};
 pub use head::RequestHead;
 pub use now::Now;
-pub use principal::{Principal, PrincipalBuilder, PrincipalKind, Slot, Texts};
+pub use principal::{Confirmation, Principal, PrincipalBuilder, PrincipalKind, Slot, Texts};
 pub use rejection::{Rejection, RejectionKind};
 pub use secret::Secret;

@@ -1,5 +1,6 @@
 //! Who was authenticated, and how.
 
+mod confirmation;
 #[cfg_attr(
     not(any(feature = "jwt", feature = "jwt-pure-rust")),
     allow(dead_code, reason = "only the cache of tokens finds principals again")
@@ -15,6 +16,7 @@ use std::{fmt, sync::Arc};
 use serde::de::DeserializeOwned;
 use triomphe::ThinArc;
 
+pub use confirmation::Confirmation;
 pub(crate) use kept::Terms;
 use kept::Word;
 #[cfg(feature = "rbac")]
@@ -90,6 +92,8 @@ struct Facts {
     credential: &'static str,
     auth_time: Option<u64>,
     expires_at: Option<u64>,
+    /// Of few credentials, and then apart.
+    confirmation: Option<Box<Confirmation>>,
     /// Where all strings stand, the issuer apart; claims once, with what is a part of them.
     text: String,
     /// The parts of it that are in lists.
@@ -120,6 +124,7 @@ impl Facts {
             credential,
             auth_time: None,
             expires_at: None,
+            confirmation: None,
             text,
             spans: Vec::new(),
             subject: Span::default(),
@@ -288,6 +293,13 @@ impl Principal {
         self.facts().claims.is_some()
     }
 
+    /// What the credential is bound to, so that it is of no use to who does not have that as well: a token's `cnf` (RFC 7800).
+    /// The authenticator has checked it.
+    #[must_use]
+    pub fn confirmation(&self) -> Option<&Confirmation> {
+        self.facts().confirmation.as_deref()
+    }
+
     /// Reads the claims of the token into a type of your own, each time anew.
     /// [`claims_shared`](Self::claims_shared) reads them once.
     ///
@@ -351,7 +363,8 @@ impl Principal {
         let facts = self.facts();
         let spans = facts.spans.capacity().saturating_mul(size_of::<Span>());
         let key = self.block.slice.len().saturating_mul(size_of::<Word>());
-        [facts.text.capacity(), spans, key].into_iter().fold(size_of::<Facts>(), usize::saturating_add)
+        let bound = facts.confirmation.as_ref().map_or(0, |_| size_of::<Confirmation>());
+        [facts.text.capacity(), spans, key, bound].into_iter().fold(size_of::<Facts>(), usize::saturating_add)
     }
 
     pub(crate) fn terms(&self) -> Terms {
@@ -382,6 +395,7 @@ impl PartialEq for Principal {
         (self.kind(), self.credential()) == (other.kind(), other.credential())
             && (self.expires_at(), self.auth_time()) == (other.expires_at(), other.auth_time())
             && self.issuer() == other.issuer()
+            && self.confirmation() == other.confirmation()
             && texts(self).into_iter().zip(texts(other)).all(same_text)
             && (self.methods(), self.scopes()) == (other.methods(), other.scopes())
             && (self.roles(), self.permissions()) == (other.roles(), other.permissions())
@@ -477,6 +491,12 @@ impl PrincipalBuilder {
         self
     }
 
+    /// Sets what the credential is bound to. Only for an authenticator that has checked it, or hands it on to who does.
+    pub fn confirmation(mut self, confirmation: Confirmation) -> Self {
+        self.set_confirmation(confirmation);
+        self
+    }
+
     /// Keeps the token's claims, a JSON object, for [`Principal::claims`].
     pub fn claims(mut self, json: impl AsRef<str>) -> Self {
         self.facts.claims = Some(self.text(json.as_ref()));
@@ -530,6 +550,10 @@ impl PrincipalBuilder {
 
     pub(crate) const fn set_expires_at(&mut self, unix_seconds: u64) {
         self.facts.expires_at = Some(unix_seconds);
+    }
+
+    pub(crate) fn set_confirmation(&mut self, confirmation: Confirmation) {
+        self.facts.confirmation = Some(Box::new(confirmation));
     }
 
     fn text(&mut self, text: &str) -> Span {

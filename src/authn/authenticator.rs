@@ -1,7 +1,7 @@
 use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;
-use http::{HeaderName, header};
+use http::{HeaderName, HeaderValue, header};
 
 use crate::{
     challenge::Challenge,
@@ -21,6 +21,8 @@ pub struct Identity {
     ambient: bool,
     /// Header fields that end here.
     stripped: Vec<HeaderName>,
+    /// A header field of the response.
+    answered: Option<Box<(HeaderName, HeaderValue)>>,
 }
 
 impl Identity {
@@ -33,13 +35,21 @@ impl Identity {
             left_authorization: false,
             ambient: false,
             stripped: Vec::new(),
+            answered: None,
         }
     }
 
     /// An application that acts for a subject whom another authenticator finds. By itself it is anonymous: nobody acts.
     #[must_use]
     pub const fn of_client(client: Principal) -> Self {
-        Self { subject: None, client: Some(client), left_authorization: false, ambient: false, stripped: Vec::new() }
+        Self {
+            subject: None,
+            client: Some(client),
+            left_authorization: false,
+            ambient: false,
+            stripped: Vec::new(),
+            answered: None,
+        }
     }
 
     /// The identity in a slot.
@@ -83,6 +93,18 @@ impl Identity {
         std::mem::take(&mut self.stripped)
     }
 
+    /// Adds this header field to the response, and forbids to cache it: what the client needs for its next request, such as a
+    /// nonce. One field; a later one replaces it.
+    #[must_use]
+    pub fn answering(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.answered = Some(Box::new((name, value)));
+        self
+    }
+
+    pub(crate) const fn take_answered(&mut self) -> Option<Box<(HeaderName, HeaderValue)>> {
+        self.answered.take()
+    }
+
     pub(crate) const fn is_ambient(&self) -> bool {
         self.ambient
     }
@@ -97,11 +119,19 @@ impl Identity {
         let left_authorization = acting.left_authorization && beside.left_authorization;
         match (acting, beside) {
             (
-                Self { subject: Some(subject), client: None, ambient, mut stripped, .. },
-                Self { subject: None, client: Some(client), stripped: besides, .. },
+                Self { subject: Some(subject), client: None, ambient, mut stripped, answered, .. },
+                Self { subject: None, client: Some(client), stripped: besides, answered: beside, .. },
             ) => {
                 stripped.extend(besides);
-                Ok(Self { subject: Some(subject), client: Some(client), left_authorization, ambient, stripped })
+                let answered = answered.or(beside);
+                Ok(Self {
+                    subject: Some(subject),
+                    client: Some(client),
+                    left_authorization,
+                    ambient,
+                    stripped,
+                    answered,
+                })
             }
             pair => Err(pair),
         }
@@ -114,7 +144,14 @@ impl Identity {
 
 impl From<Principal> for Identity {
     fn from(subject: Principal) -> Self {
-        Self { subject: Some(subject), client: None, left_authorization: false, ambient: false, stripped: Vec::new() }
+        Self {
+            subject: Some(subject),
+            client: None,
+            left_authorization: false,
+            ambient: false,
+            stripped: Vec::new(),
+            answered: None,
+        }
     }
 }
 

@@ -175,7 +175,8 @@ impl<C, S> Both<C, S> {
                 Outcome::RefusedIfNeeded(rejection)
             }
             // The two overlap, and both read the same credential.
-            (Outcome::Verified(client), Outcome::Verified(subject)) => {
+            (Outcome::Verified(mut client), Outcome::Verified(mut subject)) => {
+                let answered = subject.take_answered().or_else(|| client.take_answered());
                 let left_authorization = client.has_left_authorization() && subject.has_left_authorization();
                 let ambient = client.is_ambient() && subject.is_ambient();
                 let stripped = union([client.stripped().to_vec(), subject.stripped().to_vec()]);
@@ -191,6 +192,9 @@ impl<C, S> Both<C, S> {
                             stripped.into_iter().fold(Identity::with_client(subject, client), Identity::stripping);
                         if left_authorization {
                             pair = pair.leaving_authorization();
+                        }
+                        if let Some(field) = answered {
+                            pair = pair.answering(field.0, field.1);
                         }
                         Outcome::Verified(if ambient { pair.ambient() } else { pair })
                     }

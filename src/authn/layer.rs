@@ -181,7 +181,7 @@ impl AuthnLayer {
             self.attempted(AttemptOutcome::Refused, &rejection, head, envelope);
             return Err(rejection);
         }
-        let stripped = identity.take_stripped();
+        let (stripped, answered) = (identity.take_stripped(), identity.take_answered());
         (envelope.subject, envelope.client_identity) = identity.into_parts();
         let shared = &*self.shared;
         if envelope.subject.is_none() {
@@ -191,8 +191,8 @@ impl AuthnLayer {
             }
             envelope.challenges = shared.challenges.clone();
         }
-        let cache = Some(if shared.no_store { "no-store" } else { "private" });
-        Ok(Authenticated { cache, challenges: shared.challenges.clone(), stripped })
+        let cache = Some(if shared.no_store || answered.is_some() { "no-store" } else { "private" });
+        Ok(Authenticated { cache, challenges: shared.challenges.clone(), stripped, answered })
     }
 
     /// The fields that its authenticator reads.
@@ -204,7 +204,7 @@ impl AuthnLayer {
     /// Who needs an identity further inside offers these challenges.
     fn passed_anonymously(&self, envelope: &mut Envelope) -> Authenticated {
         envelope.challenges = self.shared.challenges.clone();
-        Authenticated { cache: None, challenges: self.shared.challenges.clone(), stripped: Vec::new() }
+        Authenticated { cache: None, challenges: self.shared.challenges.clone(), stripped: Vec::new(), answered: None }
     }
 
     /// Every `401` carries a challenge (RFC 9110 §15.5.2): the authenticator's own, or else those of this layer.
@@ -306,6 +306,8 @@ pub(crate) struct Authenticated {
     challenges: Challenges,
     /// Header fields of the request that end here.
     stripped: Vec<HeaderName>,
+    /// A header field of the response.
+    answered: Option<Box<(HeaderName, HeaderValue)>>,
 }
 
 impl Amend for Authenticated {
@@ -315,6 +317,9 @@ impl Amend for Authenticated {
             && !headers.contains_key(header::CACHE_CONTROL)
         {
             headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(cache));
+        }
+        if let Some(field) = self.answered {
+            headers.insert(field.0, field.1);
         }
         // A handler's own 401 needs a challenge as well (RFC 9110 §15.5.2); the ones that it sent are left alone.
         if status == StatusCode::UNAUTHORIZED && !headers.contains_key(header::WWW_AUTHENTICATE) {

@@ -3,15 +3,18 @@ use std::{fmt, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use http::HeaderName;
 
+#[cfg(feature = "dpop")]
+use crate::jwt::bound::{Dpop, Prover};
 use crate::{
     attempt::Attempt,
-    authn::{Authenticator, Outcome},
+    authn::{Authenticator, Identity, Outcome},
     challenge::{Challenge, Challenges},
     clock::Instants,
     error::ConfigError,
     head::RequestHead,
     jwt::{
         CacheStats, CookiePlace, IssuerProfile, Refusal, TokenCache,
+        bound::Demands,
         cache::Cache,
         claims::Claims,
         headers::Headers,
@@ -46,8 +49,12 @@ struct Shared {
     places: Places,
     cache: Option<Cache>,
     headers: Headers,
-    challenge: Challenge,
+    /// What is offered, for each scheme.
+    offers: Vec<Challenge>,
     invalid_token: Challenges,
+    demands: Demands,
+    #[cfg(feature = "dpop")]
+    prover: Option<Prover>,
 }
 
 impl JwtAuthenticator {
@@ -61,6 +68,10 @@ impl JwtAuthenticator {
             headers: Vec::new(),
             cookies: Vec::new(),
             cache: Some(TokenCache::new()),
+            certificate_bound: false,
+            resource_metadata: None,
+            #[cfg(feature = "dpop")]
+            dpop: None,
         }
     }
 
@@ -68,11 +79,12 @@ impl JwtAuthenticator {
     ///
     /// # Errors
     /// [`InvalidCredential`](RejectionKind::InvalidCredential) (`401`) with a Bearer challenge of `invalid_token`, whatever
-    /// is wrong; the reason is for the operator and holds nothing of the token. [`Unavailable`](RejectionKind::Unavailable)
+    /// is wrong; the reason is for the operator and holds nothing of the token. So is a token that is [bound](crate::jwt::bound)
+    /// to a key or certificate: nothing here shows that its sender has it. [`Unavailable`](RejectionKind::Unavailable)
     /// (`503`) if keys have to be fetched first: use [`verify_waiting`](Self::verify_waiting) where they may.
     pub fn verify(&self, token: &str, at: Instants) -> Result<Principal, Rejection> {
         match self.verify_now(token, at, Due::Ignored, Attempt::uncounted()) {
-            Now::Known(result) => result,
+            Now::Known(result) => result.and_then(|principal| self.shared.bound_to_nothing(principal)),
             Now::Wait => Err(KeysUnavailable::new("keys must be fetched first", 1).into()),
         }
     }
@@ -92,10 +104,12 @@ impl JwtAuthenticator {
     /// # Cancel safety
     /// May be dropped at any time.
     pub async fn verify_waiting(&self, token: &str, at: Instants) -> Result<Principal, Rejection> {
-        self.verify_counted(token, at, Attempt::uncounted()).await
+        let verified = self.verify_anything(token, at, Attempt::uncounted()).await;
+        verified.and_then(|principal| self.shared.bound_to_nothing(principal))
     }
 
-    async fn verify_counted(&self, token: &str, at: Instants, attempt: Attempt<'_>) -> Result<Principal, Rejection> {
+    /// Verifies the token alone, and not what it is bound to.
+    async fn verify_anything(&self, token: &str, at: Instants, attempt: Attempt<'_>) -> Result<Principal, Rejection> {
         let shared = &*self.shared;
         let fault = match shared.verify(token, at, Due::Asked, attempt) {
             Ok(principal) => return Ok(principal),
@@ -301,7 +315,55 @@ impl Shared {
                 return KeysUnavailable::new("no keys to verify with", 1).into();
             }
         };
+        self.invalid_token(reason)
+    }
+
+    fn invalid_token(&self, reason: &'static str) -> Rejection {
         Rejection::new(RejectionKind::InvalidCredential, reason).with_challenges(self.invalid_token.clone())
+    }
+
+    /// For who has no request to look at.
+    fn bound_to_nothing(&self, principal: Principal) -> Result<Principal, Rejection> {
+        match principal.confirmation() {
+            None if self.demands.key || self.demands.certificate => {
+                Err(self.invalid_token("the token is bound to nothing, and must be"))
+            }
+            None => Ok(principal),
+            Some(_) => Err(self.invalid_token("the token is bound (cnf), and there is no request to prove it")),
+        }
+    }
+
+    /// For a token that came without a proof.
+    fn admit(&self, principal: Principal, head: &RequestHead<'_>) -> Result<Identity, Rejection> {
+        if principal.confirmation().is_some_and(|confirmation| confirmation.key_thumbprint().is_some()) {
+            return Err(self.invalid_token("the token is bound to a key (cnf.jkt), and came without a proof"));
+        }
+        match self.demands.check(&principal, head) {
+            Ok(()) => Ok(principal.into()),
+            Err(Refusal(reason)) => Err(self.invalid_token(reason)),
+        }
+    }
+
+    /// For a token that came with the scheme `DPoP`.
+    #[cfg(feature = "dpop")]
+    async fn admit_with_proof(
+        &self,
+        verified: Result<Principal, Rejection>,
+        token: &str,
+        head: &RequestHead<'_>,
+        at: Instants,
+    ) -> Result<Identity, Rejection> {
+        let Some(prover) = &self.prover else { return verified.map(Identity::from) };
+        let principal = verified.map_err(|rejection| prover.refuse_token(rejection))?;
+        if let Err(Refusal(reason)) = self.demands.check(&principal, head) {
+            return Err(prover.refuse_token(self.invalid_token(reason)));
+        }
+        let next_nonce = prover.check(&principal, token, head, at).await?;
+        let identity = Identity::from(principal);
+        Ok(match next_nonce {
+            Some((name, value)) => identity.answering(name, value),
+            None => identity,
+        })
     }
 }
 
@@ -311,7 +373,7 @@ impl fmt::Debug for JwtAuthenticator {
             .field("issuers", &self.shared.routes)
             .field("leeway", &self.shared.leeway)
             .field("places", &self.shared.places)
-            .field("challenge", &self.shared.challenge)
+            .field("offers", &self.shared.offers)
             .field("cache", &self.shared.cache)
             .finish_non_exhaustive()
     }
@@ -320,11 +382,15 @@ impl fmt::Debug for JwtAuthenticator {
 #[async_trait]
 impl Authenticator for JwtAuthenticator {
     fn challenges(&self) -> Vec<Challenge> {
-        vec![self.shared.challenge.clone()]
+        self.shared.offers.clone()
     }
 
     fn credential_headers(&self) -> Vec<HeaderName> {
-        self.shared.places.fields()
+        let mut fields = self.shared.places.fields();
+        if self.shared.places.dpop {
+            fields.push(HeaderName::from_static("dpop"));
+        }
+        fields
     }
 
     fn authenticate_now(&self, head: &RequestHead<'_>, at: Instants) -> Now<Outcome> {
@@ -332,9 +398,15 @@ impl Authenticator for JwtAuthenticator {
         // A token that is remembered needs no reading: byte for byte it is one that was read and verified.
         let guess = shared.places.guess(head);
         if let Some(principal) = guess.and_then(|token| shared.find(token, at)) {
-            return Now::Known(Outcome::verified(principal));
+            return Now::Known(match shared.admit(principal, head) {
+                Ok(identity) => Outcome::Verified(identity),
+                Err(rejection) => rejection.into(),
+            });
         }
         match shared.places.find(head, &shared.invalid_token) {
+            // A proof is used up when it is checked, and who is asked now may be asked again: another authenticator beside
+            // this one may have to wait.
+            Ok(Some(presented)) if presented.with_proof => Now::Wait,
             Ok(Some(presented)) => {
                 let token = presented.token;
                 let verified = match guess {
@@ -343,7 +415,8 @@ impl Authenticator for JwtAuthenticator {
                     }
                     Some(_) | None => self.verify_now(token, at, Due::Asked, head.attempt()),
                 };
-                verified.map(|verified| presented.conclude(verified))
+                verified
+                    .map(|verified| presented.conclude(verified.and_then(|principal| shared.admit(principal, head))))
             }
             Ok(None) => Now::Known(Outcome::Absent),
             Err(outcome) => Now::Known(outcome),
@@ -352,7 +425,16 @@ impl Authenticator for JwtAuthenticator {
 
     async fn authenticate(&self, head: &RequestHead<'_>, at: Instants) -> Outcome {
         match self.shared.places.find(head, &self.shared.invalid_token) {
-            Ok(Some(presented)) => presented.conclude(self.verify_counted(presented.token, at, head.attempt()).await),
+            Ok(Some(presented)) => {
+                // Of the token alone.
+                let verified = self.verify_anything(presented.token, at, head.attempt()).await;
+                #[cfg(feature = "dpop")]
+                if presented.with_proof {
+                    let admitted = self.shared.admit_with_proof(verified, presented.token, head, at).await;
+                    return presented.conclude(admitted);
+                }
+                presented.conclude(verified.and_then(|principal| self.shared.admit(principal, head)))
+            }
             Ok(None) => Outcome::Absent,
             Err(outcome) => outcome,
         }
@@ -377,6 +459,10 @@ pub struct JwtAuthenticatorBuilder {
     headers: Vec<String>,
     cookies: Vec<CookiePlace>,
     cache: Option<TokenCache>,
+    certificate_bound: bool,
+    resource_metadata: Option<String>,
+    #[cfg(feature = "dpop")]
+    dpop: Option<Dpop>,
 }
 
 impl JwtAuthenticatorBuilder {
@@ -438,13 +524,34 @@ impl JwtAuthenticatorBuilder {
         self
     }
 
+    /// Takes tokens with the scheme `DPoP` as well, each with a proof of the key that it is bound to (RFC 9449).
+    #[cfg(feature = "dpop")]
+    pub fn dpop(mut self, dpop: Dpop) -> Self {
+        self.dpop = Some(dpop);
+        self
+    }
+
+    /// Refuses tokens that are not bound to a certificate (`cnf.x5t#S256`, RFC 8705 §3). By default they pass; one that is bound
+    /// never does without its certificate.
+    pub const fn certificate_bound(mut self) -> Self {
+        self.certificate_bound = true;
+        self
+    }
+
+    /// Names the URL of the metadata of this API in its challenges (RFC 9728 §5.1), where clients read which issuer to go to.
+    pub fn resource_metadata(mut self, url: impl Into<String>) -> Self {
+        self.resource_metadata = Some(url.into());
+        self
+    }
+
     /// Finishes the authenticator.
     ///
     /// # Errors
     /// If there is no issuer or one stands twice; an issuer or audience is empty; an issuer has no algorithm, lacks a key
     /// for one, or mixes symmetric with asymmetric keys; a mapped claim is empty or registered; an access-token option is
     /// set for ID tokens; the leeway is above 300 s; there is no place for tokens, one stands twice, or a header field has another
-    /// meaning; the cache has no or too many entries, or no bytes; the realm is not printable ASCII without quotes.
+    /// meaning; the cache has no or too many entries, or no bytes; the realm is not printable ASCII without quotes; the URL of the metadata is not an
+    /// `https` URL of such characters; DPoP has no algorithm or a symmetric one, or there is no `Authorization` to have it in.
     pub fn build(self) -> Result<JwtAuthenticator, ConfigError> {
         if self.profiles.is_empty() {
             return Err(ConfigError::new("JWT issuers", "none", "must be at least one"));
@@ -457,9 +564,44 @@ impl JwtAuthenticatorBuilder {
         for profile in self.profiles {
             routes.add(profile.accept(&mut mapped)?)?;
         }
-        let places = Places::new(self.authorization, self.headers, self.cookies)?;
-        let challenge = Challenge::new(places.scheme(), &self.realm)?;
-        let invalid_token = challenge.clone().with("error", "invalid_token")?;
+        #[cfg_attr(not(feature = "dpop"), expect(unused_mut, reason = "only DPoP changes them"))]
+        let mut places = Places::new(self.authorization, self.headers, self.cookies)?;
+        let metadata = self.resource_metadata;
+        if let Some(url) = metadata.as_deref().filter(|url| !url.starts_with("https://") || url.contains('#')) {
+            return Err(ConfigError::new(
+                "resource metadata",
+                format!("{url:?}"),
+                "is not an https URL without fragment",
+            ));
+        }
+        let offer = |scheme: &str| {
+            let offer = Challenge::new(scheme, &self.realm)?;
+            metadata.as_deref().map_or(Ok(offer.clone()), |url| offer.with("resource_metadata", url))
+        };
+        let challenge = offer(places.scheme())?;
+        #[cfg_attr(not(feature = "dpop"), expect(unused_mut, reason = "only DPoP adds to them"))]
+        let mut invalid_token = vec![challenge.clone().with("error", "invalid_token")?];
+        #[cfg_attr(not(feature = "dpop"), expect(unused_mut, reason = "only DPoP adds to them"))]
+        let mut offers = vec![challenge];
+        #[cfg_attr(not(feature = "dpop"), expect(unused_mut, reason = "only DPoP changes them"))]
+        let mut demands = Demands { key: false, certificate: self.certificate_bound };
+        #[cfg(feature = "dpop")]
+        let prover = match self.dpop {
+            None => None,
+            Some(_) if !self.authorization => {
+                return Err(ConfigError::new("DPoP", "without Authorization", "has no place: its scheme stands there"));
+            }
+            Some(dpop) => {
+                let with_proof = offer("DPoP")?.with("algs", &dpop.algorithm_names().join(" "))?;
+                (places.dpop, demands.key) = (true, dpop.is_required());
+                if demands.key {
+                    offers.clear();
+                }
+                offers.push(with_proof.clone());
+                invalid_token.push(with_proof.clone());
+                Some(dpop.build(&with_proof)?)
+            }
+        };
         Ok(JwtAuthenticator {
             shared: Arc::new(Shared {
                 routes,
@@ -468,8 +610,11 @@ impl JwtAuthenticatorBuilder {
                 places,
                 cache: self.cache.as_ref().map(TokenCache::build).transpose()?,
                 headers: Headers::default(),
-                challenge,
-                invalid_token: [invalid_token].into_iter().collect(),
+                offers,
+                invalid_token: invalid_token.into_iter().collect(),
+                demands,
+                #[cfg(feature = "dpop")]
+                prover,
             }),
         })
     }

@@ -2,10 +2,14 @@
 
 use std::{borrow::Cow, time::Duration};
 
-use crate::jwt::{
-    Refusal,
-    json::{self, Found, Members, Shape, Value},
-    path::Mapped,
+use crate::{
+    jwt::{
+        Refusal,
+        bound::confirmation,
+        json::{self, Found, Members, Shape, Value},
+        path::Mapped,
+    },
+    principal::Confirmation,
 };
 
 /// What is read of the claims. A claim that is kept here and is of the wrong JSON type refuses the token, used or not.
@@ -23,6 +27,8 @@ pub(super) struct Claims<'a> {
     pub(super) acr: Option<Cow<'a, str>>,
     pub(super) amr: Vec<Cow<'a, str>>,
     pub(super) auth_time: Option<Duration>,
+    /// What the token is bound to.
+    pub(super) cnf: Option<Confirmation>,
     /// A claim that only ID tokens have (OpenID Connect Core §2, §3.3.2.11).
     pub(super) of_id_token: bool,
     /// The claims that a profile maps, by their place.
@@ -123,7 +129,7 @@ impl<'de> Members<'de> for Reading<'_, 'de> {
                 Shape::Texts(methods) => claims.amr = methods,
                 Shape::Text(_) | Shape::Other => return Err(NOT_METHODS),
             },
-            "cnf" => return Err(Refusal("token is bound to a key (cnf), which is not checked here")),
+            "cnf" => claims.cnf = Some(confirmation::read(value)?),
             "events" => return Err(Refusal("a security event or logout token")),
             "token_introspection" => return Err(Refusal("an introspection response")),
             "nonce" | "at_hash" | "c_hash" => {

@@ -41,7 +41,7 @@ pub(super) fn read<'de>(text: &'de str, members: &mut impl Members<'de>, malform
         return Err(malformed);
     }
     let mut reader = Reader { scan: Scan::new(text), names: Names::default(), malformed };
-    reader.object(|reader, name| members.member(name, Value { reader }))?;
+    reader.object(|reader, name| members.member(name, Value { reader, depth: 1 }))?;
     if reader.scan.is_at_end() { Ok(()) } else { Err(malformed) }
 }
 
@@ -192,6 +192,8 @@ const fn deeper(depth: u8) -> Result<u8, Refusal> {
 /// The value of a member that is being read.
 pub(super) struct Value<'r, 'de> {
     reader: &'r mut Reader<'de>,
+    /// How many objects and arrays it stands in.
+    depth: u8,
 }
 
 impl<'de> Value<'_, 'de> {
@@ -203,7 +205,7 @@ impl<'de> Value<'_, 'de> {
 
     /// Reads a value that must be a string or an array of strings.
     pub(super) fn texts(self, refusal: Refusal) -> Result<Shape<'de>, Refusal> {
-        match self.reader.keep(1)? {
+        match self.reader.keep(self.depth)? {
             Shape::Other => Err(refusal),
             shape => Ok(shape),
         }
@@ -214,14 +216,23 @@ impl<'de> Value<'_, 'de> {
         self.reader.scan.number().as_ref().and_then(date::of).ok_or(refusal)
     }
 
+    /// Reads a value that must be an object.
+    pub(super) fn object(self, members: &mut impl Members<'de>, refusal: Refusal) -> Result<(), Refusal> {
+        if self.reader.scan.peek() != Some(b'{') {
+            return Err(refusal);
+        }
+        let depth = deeper(self.depth)?;
+        self.reader.object(|reader, name| members.member(name, Value { reader, depth }))
+    }
+
     /// Reads over a value.
     pub(super) fn skip(self) -> Result<(), Refusal> {
-        self.reader.skip(1)
+        self.reader.skip(self.depth)
     }
 
     /// Reads a value of any type, and keeps what the branch leads to: strings and arrays of strings as they are.
     pub(super) fn pick(self, branch: &Branch, found: &mut Found<'de>) -> Result<(), Refusal> {
-        self.reader.pick(1, branch, found)
+        self.reader.pick(self.depth, branch, found)
     }
 }
 

@@ -16,7 +16,8 @@
 //!    client,
 //! 7. `sub`, `exp` and what else the profile requires are there and have the values that it expects; now is before `exp` and
 //!    not before `nbf` and `iat`, give or take the leeway,
-//! 8. it has no `cnf`: a token that is bound to a key is not a bearer token (RFC 7800), and the binding is not checked yet,
+//! 8. what it is [bound] to, if it has a `cnf` (RFC 7800), the request proves to have: a token that is bound to a key is not a
+//!    bearer token,
 //! 9. the signature is good.
 //!
 //! | status | when |
@@ -67,6 +68,7 @@
 
 mod algorithm;
 mod authenticator;
+pub mod bound;
 mod cache;
 mod claims;
 mod crypto;

@@ -9,7 +9,6 @@ use crate::{
     error::ConfigError,
     head::RequestHead,
     jwt::CsrfRules,
-    principal::Principal,
     rejection::{Rejection, RejectionKind},
 };
 
@@ -109,6 +108,8 @@ const fn is_token(byte: u8) -> bool {
 #[derive(Clone, Debug)]
 pub(super) struct Places {
     pub(super) authorization: bool,
+    /// Whether `DPoP` is a scheme as well.
+    pub(super) dpop: bool,
     pub(super) headers: Vec<HeaderName>,
     pub(super) cookies: Vec<CookiePlace>,
 }
@@ -150,7 +151,7 @@ impl Places {
         if !authorization && names.is_empty() && cookies.is_empty() {
             return Err(ConfigError::new("places of JWTs", "none", "must be at least one"));
         }
-        Ok(Self { authorization, headers: names, cookies })
+        Ok(Self { authorization, dpop: false, headers: names, cookies })
     }
 
     /// The scheme that a challenge names: `Bearer` where a client can use it. The others are not registered; they only say
@@ -187,14 +188,18 @@ impl Places {
         let mut found = None;
         if self.authorization
             && let Some(credential) = head.authorization()?
-            && credential.is_scheme("Bearer")
             && credential.token().contains('.')
         {
-            found = Some(Presented { token: credential.token(), place: Place::Authorization });
+            let token = credential.token();
+            if credential.is_scheme("Bearer") {
+                found = Some(Presented { token, place: Place::Authorization, with_proof: false });
+            } else if self.dpop && credential.is_scheme("DPoP") {
+                found = Some(Presented { token, place: Place::Authorization, with_proof: true });
+            }
         }
         for name in &self.headers {
             if let Some(token) = head.single_header(name)?
-                && found.replace(Presented { token, place: Place::Header }).is_some()
+                && found.replace(Presented { token, place: Place::Header, with_proof: false }).is_some()
             {
                 let reason = "two tokens where one is taken";
                 return Err(Rejection::new(RejectionKind::InvalidRequest, reason).into());
@@ -213,7 +218,7 @@ impl Places {
                 })
             };
             if let Some(token) = cookie.find(head).map_err(refuse)?
-                && found.replace(Presented { token, place: Place::Cookie }).is_some()
+                && found.replace(Presented { token, place: Place::Cookie, with_proof: false }).is_some()
             {
                 return Err(refuse((RejectionKind::InvalidRequest, "two cookies where one is taken")));
             }
@@ -226,6 +231,8 @@ impl Places {
 pub(super) struct Presented<'a> {
     pub(super) token: &'a str,
     place: Place,
+    /// It came with the scheme `DPoP`.
+    pub(super) with_proof: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -237,8 +244,7 @@ enum Place {
 
 impl Presented<'_> {
     /// What the verification of the token means for the request.
-    pub(super) fn conclude(&self, verified: Result<Principal, Rejection>) -> Outcome {
-        let verified = verified.map(Identity::from);
+    pub(super) fn conclude(&self, verified: Result<Identity, Rejection>) -> Outcome {
         match (self.place, verified) {
             (Place::Authorization, Ok(identity)) => Outcome::Verified(identity),
             (Place::Header, Ok(identity)) => Outcome::Verified(identity.leaving_authorization()),

@@ -308,6 +308,9 @@ impl Profile {
         if let Some(tenant) = self.tenant(claims)? {
             principal.set_tenant(tenant);
         }
+        if let Some(confirmation) = claims.cnf {
+            principal.set_confirmation(confirmation);
+        }
         if let Some(exp) = claims.exp {
             principal.set_expires_at(exp.as_secs());
         }

@@ -1,0 +1,295 @@
+//! Tokens that are bound to a key (RFC 9449) or a certificate (RFC 8705): who has the token alone has nothing.
+
+#![expect(clippy::unwrap_used, clippy::panic, unreachable_pub, dead_code, reason = "helpers of tests are shared")]
+
+mod support;
+
+#[path = "jwt/mint.rs"]
+mod mint;
+
+use aws_lc_rs::{
+    digest,
+    rand::SystemRandom,
+    signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair},
+};
+use http::{Method, Request, Response};
+use mint::{AUDIENCE, CLAIMS, ISSUER, claims_but, encode, key, with_claims};
+use portcullis::{
+    ClientCertificate, Clock, Connection, Instants, Secret, TlsVersion,
+    authn::AuthnLayer,
+    jwt::{
+        Algorithm, Issuer, JwtAuthenticator, JwtAuthenticatorBuilder, KeySet,
+        bound::{Dpop, MemoryReplays, Nonces, ProofUse, Remembered, ReplayStore},
+    },
+};
+use serde_json::{Value, json};
+use support::{Discard, NOW, Probe, Still, send};
+use tower::Layer;
+
+const URL: &str = "https://api.example.com";
+
+fn builder() -> JwtAuthenticatorBuilder {
+    let keys = KeySet::new([key(Algorithm::ES256)]).unwrap();
+    let profile = Issuer::fixed(ISSUER, keys).access_tokens(AUDIENCE).algorithms([Algorithm::ES256]);
+    JwtAuthenticator::builder().issuer(profile)
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    encode(digest::digest(&digest::SHA256, bytes))
+}
+
+struct Owner(EcdsaKeyPair);
+
+impl Owner {
+    fn new() -> Self {
+        Self(EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap())
+    }
+
+    fn jwk(&self) -> Value {
+        let point = self.0.public_key().as_ref();
+        json!({"kty": "EC", "crv": "P-256", "x": encode(&point[1..33]), "y": encode(&point[33..])})
+    }
+
+    fn jkt(&self) -> String {
+        let jwk = self.jwk();
+        let (x, y) = (jwk["x"].as_str().unwrap(), jwk["y"].as_str().unwrap());
+        sha256(format!(r#"{{"crv":"P-256","kty":"EC","x":"{x}","y":"{y}"}}"#).as_bytes())
+    }
+
+    fn token(&self) -> String {
+        with_claims(&claims_but("cnf", &json!({"jkt": self.jkt()}).to_string()))
+    }
+
+    fn header(&self) -> Value {
+        json!({"typ": "dpop+jwt", "alg": "ES256", "jwk": self.jwk()})
+    }
+
+    fn sign(&self, header: &Value, claims: &Value) -> String {
+        let message = format!("{}.{}", encode(header.to_string()), encode(claims.to_string()));
+        let signature = self.0.sign(&SystemRandom::new(), message.as_bytes()).unwrap();
+        format!("{message}.{}", encode(signature))
+    }
+
+    fn proof(&self, claims: &Value) -> String {
+        self.sign(&self.header(), claims)
+    }
+}
+
+fn claims(token: &str, jti: &str) -> Value {
+    json!({"jti": jti, "htm": "GET", "htu": "https://api.example.com/orders", "iat": NOW, "ath": sha256(token.as_bytes())})
+}
+
+fn but(mut value: Value, name: &str, other: Value) -> Value {
+    if other.is_null() {
+        value.as_object_mut().unwrap().remove(name);
+    } else {
+        value[name] = other;
+    }
+    value
+}
+
+fn request(scheme: &str, token: &str, proofs: &[&str]) -> Request<()> {
+    let mut request = Request::get("/orders?page=2").header("authorization", format!("{scheme} {token}"));
+    for proof in proofs {
+        request = request.header("dpop", *proof);
+    }
+    request.body(()).unwrap()
+}
+
+async fn answer(jwt: &JwtAuthenticator, request: Request<()>) -> Response<http_body_util::Full<bytes::Bytes>> {
+    let layer = AuthnLayer::new(jwt.clone()).dangerous_plain_http();
+    // The clock of the outermost layer is the request's.
+    let audited = portcullis::audit::AuditLayer::new(Discard).with_clock(Still);
+    send(&audited.layer(layer.layer(Probe::default())), request).await
+}
+
+fn challenges<B>(response: &Response<B>) -> String {
+    let lines = response.headers().get_all("www-authenticate").iter().map(|line| line.to_str().unwrap());
+    lines.collect::<Vec<_>>().join(" | ")
+}
+
+#[tokio::test]
+async fn attacks_beside_the_happy_path() {
+    let jwt = builder().dpop(Dpop::at([URL]).unwrap()).build().unwrap();
+    let (owner, thief) = (Owner::new(), Owner::new());
+    let token = owner.token();
+    let good = |jti: &str| claims(&token, jti);
+    for (scheme, htu) in
+        [("DPoP", "https://api.example.com/orders"), ("dpop", "HTTPS://API.example.com:443/./%6frders?other#f")]
+    {
+        let proof = owner.proof(&but(good(htu), "htu", htu.into()));
+        assert_eq!(answer(&jwt, request(scheme, &token, &[&proof])).await.status(), 200, "{htu}");
+        // The token is remembered by now, the proof was used up.
+        let again = answer(&jwt, request(scheme, &token, &[&proof])).await;
+        assert_eq!(again.status(), 401, "replay");
+        assert!(challenges(&again).contains("invalid_dpop_proof"), "{}", challenges(&again));
+    }
+    let other = with_claims(&claims_but("cnf", &json!({"jkt": owner.jkt()}).to_string()).replace("t-1", "t-2"));
+    let private = but(owner.jwk(), "d", "AQ".into());
+    let header = owner.header();
+    let rows: Vec<(&str, Vec<String>)> = vec![
+        ("no proof", vec![]),
+        ("two proofs", vec![owner.proof(&good("a1")), owner.proof(&good("a2"))]),
+        ("another method", vec![owner.proof(&but(good("b"), "htm", "POST".into()))]),
+        ("the method in another case", vec![owner.proof(&but(good("c"), "htm", "get".into()))]),
+        ("another path", vec![owner.proof(&but(good("d"), "htu", "https://api.example.com/order".into()))]),
+        (
+            "the path in another case",
+            vec![owner.proof(&but(good("e"), "htu", "https://api.example.com/Orders".into()))],
+        ),
+        ("an escaped slash", vec![owner.proof(&but(good("f"), "htu", "https://api.example.com%2forders".into()))]),
+        ("another host", vec![owner.proof(&but(good("g"), "htu", "https://evil.example/orders".into()))]),
+        ("another port", vec![owner.proof(&but(good("h"), "htu", "https://api.example.com:8443/orders".into()))]),
+        ("another scheme", vec![owner.proof(&but(good("i"), "htu", "http://api.example.com/orders".into()))]),
+        ("a path alone", vec![owner.proof(&but(good("j"), "htu", "/orders".into()))]),
+        ("too old", vec![owner.proof(&but(good("k"), "iat", (NOW - 30).into()))]),
+        ("from the future", vec![owner.proof(&but(good("l"), "iat", (NOW + 6).into()))]),
+        ("iat as text", vec![owner.proof(&but(good("m"), "iat", NOW.to_string().into()))]),
+        ("ath of another token", vec![owner.proof(&claims(&other, "n"))]),
+        ("without jti", vec![owner.proof(&but(good("o"), "jti", Value::Null))]),
+        ("without htm", vec![owner.proof(&but(good("p"), "htm", Value::Null))]),
+        ("without htu", vec![owner.proof(&but(good("q"), "htu", Value::Null))]),
+        ("without iat", vec![owner.proof(&but(good("r"), "iat", Value::Null))]),
+        ("without ath", vec![owner.proof(&but(good("s"), "ath", Value::Null))]),
+        ("typ JWT", vec![owner.sign(&but(header.clone(), "typ", "JWT".into()), &good("t"))]),
+        ("typ of an access token", vec![owner.sign(&but(header.clone(), "typ", "at+jwt".into()), &good("u"))]),
+        ("alg none", vec![owner.sign(&but(header.clone(), "alg", "none".into()), &good("v"))]),
+        ("alg HS256", vec![owner.sign(&but(header.clone(), "alg", "HS256".into()), &good("w"))]),
+        ("without jwk", vec![owner.sign(&but(header.clone(), "jwk", Value::Null), &good("x"))]),
+        ("a private key", vec![owner.sign(&but(header.clone(), "jwk", private), &good("y"))]),
+        ("crit", vec![owner.sign(&but(header.clone(), "crit", json!(["a"])), &good("z"))]),
+        ("signed by another key", vec![thief.sign(&header, &good("z1"))]),
+        ("not a JWT", vec!["a.b".to_owned()]),
+        ("two in one line", vec![format!("{0}, {0}", owner.proof(&good("z2")))]),
+    ];
+    for (name, proofs) in rows {
+        let proofs: Vec<&str> = proofs.iter().map(String::as_str).collect();
+        let refused = answer(&jwt, request("DPoP", &token, &proofs)).await;
+        assert_eq!(refused.status(), 401, "{name}");
+        let expected = r#"DPoP realm="api", algs="ES256 EdDSA ES384 ES512 PS256 RS256", error="invalid_dpop_proof""#;
+        assert_eq!(challenges(&refused), expected, "{name}");
+    }
+    // A refused proof uses nothing up.
+    for (name, iat) in [("k", NOW - 29), ("l", NOW + 5)] {
+        let proof = owner.proof(&but(good(name), "iat", iat.into()));
+        assert_eq!(answer(&jwt, request("DPoP", &token, &[&proof])).await.status(), 200, "{name}");
+    }
+
+    let invalid_token = [
+        ("the thief's own key", request("DPoP", &token, &[&thief.proof(&good("1"))])),
+        (
+            "an unbound token",
+            request("DPoP", &with_claims(CLAIMS), &[&owner.proof(&claims(&with_claims(CLAIMS), "2"))]),
+        ),
+        ("a bad token", request("DPoP", &format!("{token}A"), &[&owner.proof(&good("3"))])),
+        ("downgraded to Bearer", request("Bearer", &token, &[])),
+        ("downgraded to Bearer, with a proof", request("Bearer", &token, &[&owner.proof(&good("4"))])),
+    ];
+    for (name, request) in invalid_token {
+        let refused = answer(&jwt, request).await;
+        assert_eq!(refused.status(), 401, "{name}");
+        assert!(challenges(&refused).contains(r#"error="invalid_token""#), "{name}: {}", challenges(&refused));
+    }
+    assert_eq!(answer(&jwt, request("Bearer", &with_claims(CLAIMS), &[])).await.status(), 200, "unbound, as ever");
+    assert!(jwt.verify(&token, Still.now()).is_err(), "without a request there is no proof");
+    let head = answer(&jwt, {
+        let mut request = request("DPoP", &token, &[&owner.proof(&good("head"))]);
+        *request.method_mut() = Method::HEAD;
+        request
+    });
+    assert_eq!(head.await.status(), 401, "a proof of GET is none of HEAD");
+}
+
+#[tokio::test]
+async fn what_is_not_set_up_stays_shut() {
+    let owner = Owner::new();
+    let token = owner.token();
+    let proof = owner.proof(&claims(&token, "a"));
+    let without = builder().build().unwrap();
+    for scheme in ["DPoP", "Bearer"] {
+        assert_eq!(answer(&without, request(scheme, &token, &[&proof])).await.status(), 401, "{scheme}");
+    }
+    let required = builder().dpop(Dpop::at([URL]).unwrap().required()).build().unwrap();
+    assert_eq!(answer(&required, request("Bearer", &with_claims(CLAIMS), &[])).await.status(), 401);
+    assert_eq!(answer(&required, request("DPoP", &token, &[&proof])).await.status(), 200);
+    for bad in ["http://api.example.com", "api.example.com", "https://u@a", "https://a?b", "https://a#b", ""] {
+        assert!(Dpop::at([bad]).is_err(), "{bad}");
+    }
+    assert!(Dpop::at([""; 0]).is_err() && Dpop::at(["http://localhost:8080"]).is_ok());
+    for algorithms in [vec![], vec![Algorithm::ES256, Algorithm::HS256]] {
+        assert!(builder().dpop(Dpop::at([URL]).unwrap().algorithms(algorithms)).build().is_err());
+    }
+    assert!(builder().dpop(Dpop::at([URL]).unwrap()).without_authorization().header("x-jwt").build().is_err());
+    assert!(builder().resource_metadata("http://api.example.com/x").build().is_err());
+}
+
+#[tokio::test]
+async fn nonces_are_demanded_and_rotate() {
+    let nonces = || Nonces::with_secret(Secret::new(vec![7; 32])).unwrap();
+    let jwt = builder().dpop(Dpop::at([URL]).unwrap().nonces(nonces())).build().unwrap();
+    let owner = Owner::new();
+    let token = owner.token();
+    let first = answer(&jwt, request("DPoP", &token, &[&owner.proof(&claims(&token, "a"))])).await;
+    assert_eq!(first.status(), 401);
+    assert!(challenges(&first).ends_with(r#"error="use_dpop_nonce""#), "{}", challenges(&first));
+    let nonce = first.headers()["dpop-nonce"].to_str().unwrap();
+    assert_eq!(first.headers()["cache-control"], "no-store");
+    let proof = owner.proof(&but(claims(&token, "b"), "nonce", nonce.into()));
+    let second = answer(&jwt, request("DPoP", &token, &[&proof])).await;
+    assert_eq!((second.status().as_u16(), second.headers().contains_key("dpop-nonce")), (200, false));
+    let forged = owner.proof(&but(claims(&token, "c"), "nonce", nonce.to_lowercase().into()));
+    assert!(answer(&jwt, request("DPoP", &token, &[&forged])).await.headers().contains_key("dpop-nonce"));
+}
+
+#[tokio::test]
+async fn a_token_goes_with_its_certificate() {
+    let der = b"stands for a certificate";
+    let token = with_claims(&claims_but("cnf", &json!({"x5t#S256": sha256(der)}).to_string()));
+    let jwt = builder().build().unwrap();
+    let peer = "198.51.100.7:1".parse().unwrap();
+    let with = |token: &str, der: Option<&[u8]>| {
+        let mut request = request("Bearer", token, &[]);
+        let connection = Connection::tls(peer, TlsVersion::Tls13);
+        request.extensions_mut().insert(match der {
+            Some(der) => connection.with_client_certificate(ClientCertificate::from_der(der)),
+            None => connection,
+        });
+        request
+    };
+    for (name, request) in [("no certificate", with(&token, None)), ("not readable", with(&token, Some(der)))] {
+        let refused = answer(&jwt, request).await;
+        assert_eq!(refused.status(), 401, "{name}");
+        assert!(challenges(&refused).contains("invalid_token"), "{name}");
+    }
+    let real = rcgen::generate_simple_self_signed(["client.example".to_owned()]).unwrap();
+    let bound = with_claims(&claims_but("cnf", &json!({"x5t#S256": sha256(real.cert.der())}).to_string()));
+    let other = rcgen::generate_simple_self_signed(["client.example".to_owned()]).unwrap();
+    for round in ["first", "from the cache"] {
+        assert_eq!(answer(&jwt, with(&bound, Some(real.cert.der()))).await.status(), 200, "{round}");
+        assert_eq!(answer(&jwt, with(&bound, Some(other.cert.der()))).await.status(), 401, "{round}");
+        assert_eq!(answer(&jwt, with(&bound, None)).await.status(), 401, "{round}");
+    }
+    let always = builder().certificate_bound().build().unwrap();
+    assert_eq!(answer(&always, with(&with_claims(CLAIMS), Some(real.cert.der()))).await.status(), 401, "unbound");
+    assert_eq!(answer(&always, with(&bound, Some(real.cert.der()))).await.status(), 200);
+}
+
+#[tokio::test]
+async fn the_memory_store_keeps_its_bounds_and_its_word() {
+    const SECOND: u64 = 1_000_000_000;
+    let at = |seconds: u64| Instants::new(seconds * SECOND, 0);
+    let store = MemoryReplays::new().with_bounds(4, 2).unwrap();
+    let used = |key: u8, jti: &str, until: u64| ProofUse::new([key; 32], jti, until * SECOND);
+    let ask = async |proof: ProofUse, now: u64| store.remember(&proof, at(now)).await.map_err(|error| error.kind());
+    assert_eq!(ask(used(1, "a", 130), 100).await, Ok(Remembered::Fresh));
+    assert_eq!(ask(used(1, "a", 135), 100).await, Ok(Remembered::Seen));
+    assert_eq!(ask(used(2, "a", 130), 100).await, Ok(Remembered::Fresh), "another key's jti is another proof");
+    assert_eq!(ask(used(1, "b", 130), 100).await, Ok(Remembered::Fresh));
+    assert_eq!(ask(used(1, "c", 130), 100).await, Ok(Remembered::TooMany));
+    assert_eq!(ask(used(3, "a", 130), 129).await, Ok(Remembered::Fresh));
+    assert!(ask(used(4, "a", 160), 129).await.is_err(), "full: nothing that may be used again is forgotten");
+    assert_eq!(store.len(), 4);
+    assert_eq!(ask(used(4, "a", 160), 130).await, Ok(Remembered::Fresh), "what ended makes room");
+    assert_eq!(ask(used(1, "a", 130), 100).await, Ok(Remembered::Seen), "a clock that went back opens nothing");
+    assert!(MemoryReplays::new().with_bounds(0, 0).is_err() && MemoryReplays::new().with_bounds(1, 2).is_err());
+}
