@@ -18,12 +18,14 @@ use crate::{
         path::Mapped,
         place::Places,
         profile::{NO_KEY, NoKey, Profile},
+        revoked::{Revocations, revoked},
         routes::Routes,
         token::{self, Buffer},
     },
     now::Now,
     principal::{Principal, Terms},
     rejection::{Rejection, RejectionKind},
+    revocation::{RevocationStore, Standing},
 };
 
 /// Authenticates requests by a JWT in `Authorization: Bearer`, or where the builder says. See the
@@ -44,6 +46,7 @@ struct Shared {
     leeway: Duration,
     places: Places,
     cache: Option<Cache>,
+    revocations: Option<Revocations>,
     headers: Headers,
     challenge: Challenge,
     invalid_token: Challenges,
@@ -60,6 +63,7 @@ impl JwtAuthenticator {
             headers: Vec::new(),
             cookies: Vec::new(),
             cache: Some(TokenCache::new()),
+            revocations: None,
         }
     }
 
@@ -154,6 +158,8 @@ enum Fault<'a> {
     Refused(Refusal),
     /// For lack of keys, which asking the source may change.
     Keys(KeyFault<'a>),
+    /// Nobody knows whether it was revoked.
+    Blind,
 }
 
 struct KeyFault<'a> {
@@ -196,10 +202,15 @@ impl Shared {
         }
     }
 
-    /// Looks for a token that was verified before.
+    /// Looks for a token that was verified before, and was not revoked since. One that was goes the long way, and is refused
+    /// there.
     fn find(&self, token: &[u8], at: Instants) -> Option<Principal> {
         let generation = |issuer| self.routes.profile(issuer)?.keys.source().generation(at);
-        self.cache.as_ref()?.get(token, at, generation)
+        let found = self.cache.as_ref()?.get(token, at, generation)?;
+        match &self.revocations {
+            Some(revocations) if !revocations.clear(&found, at) => None,
+            Some(_) | None => Some(found),
+        }
     }
 
     /// Cheap checks come first; the signature, which costs most, comes last and before anything is believed.
@@ -224,6 +235,13 @@ impl Shared {
         let known = claims.iss.as_deref().and_then(|iss| self.routes.find(iss));
         let (issuer, profile, name) = known.ok_or(Refusal("iss is missing or not known"))?;
         profile.check(name, &header, &claims, Duration::from_nanos(at.unix_nanos()), self.leeway)?;
+        if let Some(revocations) = &self.revocations {
+            // Before the signature: while nobody can say, none needs to be checked.
+            if !revocations.can_say(at) {
+                return Err(Fault::Blind);
+            }
+            revocations.check_life(&claims)?;
+        }
         let signature = token::decode(parts.signature, &mut rest)?;
         let fault = |seen, gap| {
             let kid = header.key_id.as_deref().map(Box::from);
@@ -233,15 +251,23 @@ impl Shared {
         if held.is_due() && due == Due::Asked {
             return Err(fault(held.generation(), Gap::Refresh));
         }
-        match Profile::check_signature(held.keys(), &header, parts.signed.as_bytes(), signature) {
-            Ok(()) => {}
+        let key = match Profile::check_signature(held.keys(), &header, parts.signed.as_bytes(), signature) {
+            Ok(key) => key,
             Err(NoKey::Final(refusal)) => return Err(refusal.into()),
             Err(NoKey::Unknown) => return Err(fault(held.generation(), Gap::One)),
-        }
+        };
         if is_new {
             self.headers.remember(parts.header, &header);
         }
-        let principal = profile.principal(name, &claims, claims_text)?;
+        let mut principal = profile.principal(name, &claims, claims_text)?;
+        if let Some(revocations) = &self.revocations {
+            let marks = revocations.marks(&name.issuer, &claims, key)?;
+            match revocations.standing(&marks, at) {
+                Standing::Good => principal.set_marks(marks),
+                Standing::Revoked(kind) => return Err(revoked(kind).into()),
+                Standing::Unknown => return Err(Fault::Blind),
+            }
+        }
         if let (Some(cache), Some((from, until))) = (&self.cache, profile.window(&claims, self.leeway))
             && let Some(terms) = Terms::new(nanos(from), nanos(until), issuer, held.generation())
         {
@@ -268,6 +294,10 @@ impl Shared {
             Fault::Keys(KeyFault { gap: Gap::All, .. }) => {
                 return KeysUnavailable::new("no keys to verify with", 1).into();
             }
+            Fault::Blind => {
+                let reason = "the state of the revocations is too old, or was never loaded";
+                return Rejection::new(RejectionKind::Unavailable, reason).with_retry_after(1);
+            }
         };
         Rejection::new(RejectionKind::InvalidCredential, reason).with_challenges(self.invalid_token.clone())
     }
@@ -281,6 +311,7 @@ impl fmt::Debug for JwtAuthenticator {
             .field("places", &self.shared.places)
             .field("challenge", &self.shared.challenge)
             .field("cache", &self.shared.cache)
+            .field("revocations", &self.shared.revocations)
             .finish_non_exhaustive()
     }
 }
@@ -345,6 +376,7 @@ pub struct JwtAuthenticatorBuilder {
     headers: Vec<String>,
     cookies: Vec<CookiePlace>,
     cache: Option<TokenCache>,
+    revocations: Option<Arc<dyn RevocationStore>>,
 }
 
 impl JwtAuthenticatorBuilder {
@@ -406,6 +438,17 @@ impl JwtAuthenticatorBuilder {
         self
     }
 
+    /// Refuses tokens that this store was told of: on every request, remembered tokens included. Default: none, and a token is
+    /// good until it expires.
+    ///
+    /// A token must then have `iat`, and may not live longer than the store [keeps](crate::revocation::RevocationLimits::kept_for)
+    /// revocations; its `sid`, if it has one, must be a string. While the store cannot say what was revoked, requests are
+    /// refused with `503`.
+    pub fn revocations(mut self, store: impl RevocationStore) -> Self {
+        self.revocations = Some(Arc::new(store));
+        self
+    }
+
     /// Finishes the authenticator.
     ///
     /// # Errors
@@ -425,6 +468,7 @@ impl JwtAuthenticatorBuilder {
         for profile in self.profiles {
             routes.add(profile.accept(&mut mapped)?)?;
         }
+        let revocations = self.revocations.map(|store| Revocations::new(store, &mut mapped)).transpose()?;
         let places = Places::new(self.authorization, self.headers, self.cookies)?;
         let challenge = Challenge::new(places.scheme(), &self.realm)?;
         let invalid_token = challenge.clone().with("error", "invalid_token")?;
@@ -435,6 +479,7 @@ impl JwtAuthenticatorBuilder {
                 leeway: self.leeway,
                 places,
                 cache: self.cache.as_ref().map(TokenCache::build).transpose()?,
+                revocations,
                 headers: Headers::default(),
                 challenge,
                 invalid_token: [invalid_token].into_iter().collect(),
