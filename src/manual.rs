@@ -13,6 +13,7 @@ pages! {
     tls "tls.md"
     client_certificates "client-certificates.md"
     jwt "jwt.md"
+    revocation "revocation.md"
     api_keys "api-keys.md"
     rate_limit "rate-limit.md"
     guard "guard.md"

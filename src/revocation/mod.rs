@@ -7,8 +7,8 @@
 //!
 //! 1. A token that a revocation meets is refused with `401` and `invalid_token`, as any bad token; the operator learns what
 //!    was revoked.
-//! 2. [`MemoryRevocations`] knows what this process was told. `PostgresRevocations` (feature `revocation-postgres`) tells
-//!    every process that shares the database.
+//! 2. [`MemoryRevocations`] knows what this process was told, and tells no other. For several processes, implement
+//!    [`RevocationStore`] over what they share, and feed a [`RevocationState`] from there.
 //! 3. State that others may have changed is trusted for 5 s after the last contact, by default. After that, and before the
 //!    first, requests are refused with `503` and `Retry-After`. After a lost connection the missing part is loaded first.
 //! 4. A revocation is kept until the tokens that it meets have ended: until the `exp` that it is given, or for 24 h by default.
@@ -44,15 +44,11 @@
 //! ```
 
 mod memory;
-#[cfg(feature = "revocation-postgres")]
-mod postgres;
 mod state;
 mod store;
 mod what;
 
 pub use memory::MemoryRevocations;
-#[cfg(feature = "revocation-postgres")]
-pub use postgres::{PostgresRevocations, PostgresRevocationsBuilder};
 pub use state::{RevocationLimits, RevocationState, Standing};
 pub use store::RevocationStore;
 pub use what::Revocation;

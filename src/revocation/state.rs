@@ -4,7 +4,10 @@ use std::{
     hash::{BuildHasherDefault, Hasher},
     sync::{
         Arc, PoisonError, RwLock, RwLockWriteGuard,
-        atomic::{AtomicU64, Ordering::{Acquire, Relaxed, Release}},
+        atomic::{
+            AtomicU64,
+            Ordering::{Acquire, Relaxed, Release},
+        },
     },
     time::Duration,
 };
@@ -188,9 +191,9 @@ impl RevocationState {
     fn look_up(&self, marks: &TokenMarks, at: Instants) -> Standing {
         let entries = self.shared.entries.read().unwrap_or_else(PoisonError::into_inner);
         let (now, issued) = (at.unix_seconds(), marks.issue_time());
-        let met = marks.each().find(|(_, hash)| {
-            entries.get(hash).is_some_and(|entry| issued <= entry.issued_until && now < entry.until)
-        });
+        let met = marks
+            .each()
+            .find(|(_, hash)| entries.get(hash).is_some_and(|entry| issued <= entry.issued_until && now < entry.until));
         met.map_or(Standing::Good, |(kind, _)| Standing::Revoked(kind))
     }
 
@@ -278,7 +281,10 @@ impl RevocationState {
 impl fmt::Debug for RevocationState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let shared = &*self.shared;
-        f.debug_struct("RevocationState").field("len", &self.len()).field("limits", &shared.limits).finish_non_exhaustive()
+        f.debug_struct("RevocationState")
+            .field("len", &self.len())
+            .field("limits", &shared.limits)
+            .finish_non_exhaustive()
     }
 }
 
