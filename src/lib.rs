@@ -131,6 +131,8 @@ pub mod guard;
 pub mod jwt;
 #[cfg(feature = "rate-limit")]
 pub mod rate_limit;
+#[cfg(any(feature = "jwt", feature = "jwt-pure-rust"))]
+pub mod revocation;
 #[cfg(feature = "tls")]
 pub mod tls;
 

@@ -14,6 +14,7 @@ pages! {
     client_certificates "client-certificates.md"
     jwt "jwt.md"
     sender_constrained "sender-constrained.md"
+    revocation "revocation.md"
     api_keys "api-keys.md"
     rate_limit "rate-limit.md"
     guard "guard.md"

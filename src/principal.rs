@@ -8,6 +8,8 @@ mod confirmation;
 mod kept;
 #[cfg(feature = "rbac")]
 mod known;
+#[cfg(any(feature = "jwt", feature = "jwt-pure-rust"))]
+mod marks;
 mod read;
 mod texts;
 
@@ -21,6 +23,12 @@ pub(crate) use kept::Terms;
 use kept::Word;
 #[cfg(feature = "rbac")]
 use known::KnownRoles;
+#[cfg(any(feature = "jwt", feature = "jwt-pure-rust"))]
+use marks::Cleared;
+#[cfg(any(feature = "jwt", feature = "jwt-pure-rust"))]
+pub(crate) use marks::mark_of;
+#[cfg(any(feature = "jwt", feature = "jwt-pure-rust"))]
+pub use marks::{RevocationKind, TokenMarks};
 use read::ReadClaims;
 use texts::Span;
 pub use texts::Texts;
@@ -87,6 +95,8 @@ pub struct Principal {
 struct Facts {
     terms: Terms,
     key_len: usize,
+    #[cfg(any(feature = "jwt", feature = "jwt-pure-rust"))]
+    cleared: Cleared,
     kind: PrincipalKind,
     issuer: Arc<str>,
     credential: &'static str,
@@ -108,6 +118,8 @@ struct Facts {
     scopes: Span,
     roles: Span,
     permissions: Span,
+    #[cfg(any(feature = "jwt", feature = "jwt-pure-rust"))]
+    marks: Option<Box<TokenMarks>>,
     read: ReadClaims,
     #[cfg(feature = "rbac")]
     known: KnownRoles,
@@ -119,6 +131,8 @@ impl Facts {
         Self {
             terms: Terms::default(),
             key_len: 0,
+            #[cfg(any(feature = "jwt", feature = "jwt-pure-rust"))]
+            cleared: Cleared::default(),
             kind,
             issuer,
             credential,
@@ -137,6 +151,8 @@ impl Facts {
             scopes: Span::default(),
             roles: Span::default(),
             permissions: Span::default(),
+            #[cfg(any(feature = "jwt", feature = "jwt-pure-rust"))]
+            marks: None,
             read: ReadClaims::default(),
             #[cfg(feature = "rbac")]
             known: KnownRoles::default(),
@@ -364,7 +380,30 @@ impl Principal {
         let spans = facts.spans.capacity().saturating_mul(size_of::<Span>());
         let key = self.block.slice.len().saturating_mul(size_of::<Word>());
         let bound = facts.confirmation.as_ref().map_or(0, |_| size_of::<Confirmation>());
-        [facts.text.capacity(), spans, key, bound].into_iter().fold(size_of::<Facts>(), usize::saturating_add)
+        let marks = facts.marks.as_ref().map_or(0, |_| size_of::<TokenMarks>());
+        [facts.text.capacity(), spans, key, bound, marks].into_iter().fold(size_of::<Facts>(), usize::saturating_add)
+    }
+
+    /// Whether it was last looked for among the revocations of this generation, and not found.
+    #[inline]
+    pub(crate) fn is_cleared_under(&self, generation: u64) -> bool {
+        self.facts().cleared.is_under(generation)
+    }
+
+    /// Notes that no revocation of this generation meets it.
+    pub(crate) fn note_cleared(&self, generation: u64) {
+        self.facts().cleared.note(generation);
+    }
+
+    /// What revocations find it by. One whose authenticator said nothing has what the principal tells.
+    pub(crate) fn revocation_marks(&self) -> std::borrow::Cow<'_, TokenMarks> {
+        match &self.facts().marks {
+            Some(marks) => std::borrow::Cow::Borrowed(marks),
+            None => {
+                let marks = TokenMarks::new(self.issuer()).subject(self.subject());
+                std::borrow::Cow::Owned(self.credential_id().into_iter().fold(marks, TokenMarks::token))
+            }
+        }
     }
 
     pub(crate) fn terms(&self) -> Terms {
@@ -473,6 +512,13 @@ impl PrincipalBuilder {
         self
     }
 
+    /// Sets what [revocations](crate::revocation) find the principal by. Default: its subject and the id of its credential.
+    #[cfg(any(feature = "jwt", feature = "jwt-pure-rust"))]
+    pub fn marks(mut self, marks: TokenMarks) -> Self {
+        self.set_marks(marks);
+        self
+    }
+
     /// Sets the tenant.
     pub fn tenant(mut self, tenant: impl AsRef<str>) -> Self {
         self.set_tenant(tenant);
@@ -514,6 +560,11 @@ impl PrincipalBuilder {
     pub(crate) fn keep(mut self, terms: Terms, key: &[u8]) -> Principal {
         (self.facts.terms, self.facts.key_len) = (terms, key.len());
         Principal { block: ThinArc::from_header_and_iter(self.facts, kept::words(key)) }
+    }
+
+    #[cfg(any(feature = "jwt", feature = "jwt-pure-rust"))]
+    pub(crate) fn set_marks(&mut self, marks: TokenMarks) {
+        self.facts.marks = Some(Box::new(marks));
     }
 
     pub(crate) fn set_credential_id(&mut self, id: impl AsRef<str>) {

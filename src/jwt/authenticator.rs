@@ -22,12 +22,14 @@ use crate::{
         path::Mapped,
         place::Places,
         profile::{NO_KEY, NoKey, Profile},
+        revoked::{Revocations, revoked},
         routes::Routes,
         token::{self, Buffer},
     },
     now::Now,
     principal::{Principal, Terms},
     rejection::{Rejection, RejectionKind},
+    revocation::{RevocationStore, Standing},
 };
 
 /// Authenticates requests by a JWT in `Authorization: Bearer`, or where the builder says. See the
@@ -48,6 +50,7 @@ struct Shared {
     leeway: Duration,
     places: Places,
     cache: Option<Cache>,
+    revocations: Option<Revocations>,
     headers: Headers,
     /// What is offered, for each scheme.
     offers: Vec<Challenge>,
@@ -72,6 +75,7 @@ impl JwtAuthenticator {
             resource_metadata: None,
             #[cfg(feature = "dpop")]
             dpop: None,
+            revocations: None,
         }
     }
 
@@ -187,6 +191,8 @@ enum Fault<'a> {
     Spared(Box<Rejection>),
     /// For lack of keys, which asking the source may change.
     Keys(KeyFault<'a>),
+    /// Nobody knows whether it was revoked.
+    Blind,
 }
 
 struct KeyFault<'a> {
@@ -229,10 +235,15 @@ impl Shared {
         }
     }
 
-    /// Looks for a token that was verified before.
+    /// Looks for a token that was verified before, and was not revoked since. One that was goes the long way, and is refused
+    /// there.
     fn find(&self, token: &[u8], at: Instants) -> Option<Principal> {
         let generation = |issuer| self.routes.profile(issuer)?.keys.source().generation(at);
-        self.cache.as_ref()?.get(token, at, generation)
+        let found = self.cache.as_ref()?.get(token, at, generation)?;
+        match &self.revocations {
+            Some(revocations) if !revocations.clear(&found, at) => None,
+            Some(_) | None => Some(found),
+        }
     }
 
     /// Cheap checks come first; the signature, which costs most, comes last and before anything is believed.
@@ -257,6 +268,13 @@ impl Shared {
         let known = claims.iss.as_deref().and_then(|iss| self.routes.find(iss));
         let (issuer, profile, name) = known.ok_or(Refusal("iss is missing or not known"))?;
         profile.check(name, &header, &claims, Duration::from_nanos(at.unix_nanos()), self.leeway)?;
+        if let Some(revocations) = &self.revocations {
+            // Before the signature: while nobody can say, none needs to be checked.
+            if !revocations.can_say(at) {
+                return Err(Fault::Blind);
+            }
+            revocations.check_life(&claims)?;
+        }
         let signature = token::decode(parts.signature, &mut rest)?;
         let fault = |seen, gap| {
             let kid = header.key_id.as_deref().map(Box::from);
@@ -268,18 +286,26 @@ impl Shared {
         }
         let key_id = header.key_id.as_deref();
         attempt.before(key_id).map_err(|rejection| Fault::Spared(Box::new(rejection)))?;
-        match Profile::check_signature(held.keys(), &header, parts.signed.as_bytes(), signature) {
-            Ok(()) => {}
+        let key = match Profile::check_signature(held.keys(), &header, parts.signed.as_bytes(), signature) {
+            Ok(key) => key,
             Err(NoKey::Final(refusal)) => {
                 attempt.failed(key_id);
                 return Err(refusal.into());
             }
             Err(NoKey::Unknown) => return Err(fault(held.generation(), Gap::One)),
-        }
+        };
         if is_new {
             self.headers.remember(parts.header, &header);
         }
-        let principal = profile.principal(name, &claims, claims_text)?;
+        let mut principal = profile.principal(name, &claims, claims_text)?;
+        if let Some(revocations) = &self.revocations {
+            let marks = revocations.marks(&name.issuer, &claims, key)?;
+            match revocations.standing(&marks, at) {
+                Standing::Good => principal.set_marks(marks),
+                Standing::Revoked(kind) => return Err(revoked(kind).into()),
+                Standing::Unknown => return Err(Fault::Blind),
+            }
+        }
         if let (Some(cache), Some((from, until))) = (&self.cache, profile.window(&claims, self.leeway))
             && let Some(terms) = Terms::new(nanos(from), nanos(until), issuer, held.generation())
         {
@@ -313,6 +339,10 @@ impl Shared {
             Fault::Keys(KeyFault { gap: Gap::One | Gap::Refresh, .. }) => NO_KEY,
             Fault::Keys(KeyFault { gap: Gap::All, .. }) => {
                 return KeysUnavailable::new("no keys to verify with", 1).into();
+            }
+            Fault::Blind => {
+                let reason = "the state of the revocations is too old, or was never loaded";
+                return Rejection::new(RejectionKind::Unavailable, reason).with_retry_after(1);
             }
         };
         self.invalid_token(reason)
@@ -375,6 +405,7 @@ impl fmt::Debug for JwtAuthenticator {
             .field("places", &self.shared.places)
             .field("offers", &self.shared.offers)
             .field("cache", &self.shared.cache)
+            .field("revocations", &self.shared.revocations)
             .finish_non_exhaustive()
     }
 }
@@ -463,6 +494,7 @@ pub struct JwtAuthenticatorBuilder {
     resource_metadata: Option<String>,
     #[cfg(feature = "dpop")]
     dpop: Option<Dpop>,
+    revocations: Option<Arc<dyn RevocationStore>>,
 }
 
 impl JwtAuthenticatorBuilder {
@@ -544,6 +576,17 @@ impl JwtAuthenticatorBuilder {
         self
     }
 
+    /// Refuses tokens that this store was told of: on every request, remembered tokens included. Default: none, and a token is
+    /// good until it expires.
+    ///
+    /// A token must then have `iat`, and may not live longer than the store [keeps](crate::revocation::RevocationLimits::kept_for)
+    /// revocations; its `sid`, if it has one, must be a string. While the store cannot say what was revoked, requests are
+    /// refused with `503`.
+    pub fn revocations(mut self, store: impl RevocationStore) -> Self {
+        self.revocations = Some(Arc::new(store));
+        self
+    }
+
     /// Finishes the authenticator.
     ///
     /// # Errors
@@ -564,6 +607,7 @@ impl JwtAuthenticatorBuilder {
         for profile in self.profiles {
             routes.add(profile.accept(&mut mapped)?)?;
         }
+        let revocations = self.revocations.map(|store| Revocations::new(store, &mut mapped)).transpose()?;
         #[cfg_attr(not(feature = "dpop"), expect(unused_mut, reason = "only DPoP changes them"))]
         let mut places = Places::new(self.authorization, self.headers, self.cookies)?;
         let metadata = self.resource_metadata;
@@ -609,6 +653,7 @@ impl JwtAuthenticatorBuilder {
                 leeway: self.leeway,
                 places,
                 cache: self.cache.as_ref().map(TokenCache::build).transpose()?,
+                revocations,
                 headers: Headers::default(),
                 offers,
                 invalid_token: invalid_token.into_iter().collect(),

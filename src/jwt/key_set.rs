@@ -98,11 +98,11 @@ impl KeySet {
     }
 
     /// The keys that may have signed a token with this header, those of its `kid` first.
-    pub(super) fn candidates<'a>(
-        &'a self,
+    pub(super) fn candidates<'k, 'i>(
+        &'k self,
         algorithm: Algorithm,
-        key_id: Option<&'a str>,
-    ) -> impl Iterator<Item = &'a Key> + 'a {
+        key_id: Option<&'i str>,
+    ) -> impl Iterator<Item = &'k Key> + use<'k, 'i> {
         let of_algorithm = self.inner.keys.iter().filter(move |key| key.algorithm() == algorithm);
         let named = of_algorithm.clone().filter(move |key| key_id.is_none() || key.id() == key_id);
         named.chain(of_algorithm.filter(move |key| key_id.is_some() && key.id().is_none()))

@@ -28,7 +28,7 @@
 //!
 //! A bad cookie refuses only where an identity is needed; elsewhere the request is anonymous.
 //!
-//! With [keys] that are fetched also `503`, while they cannot be had.
+//! With [keys] that are fetched also `503`, while they cannot be had; and with revocations, while nobody knows them.
 //!
 //! Other credentials, a Bearer token without a dot among them, are [`Absent`](crate::authn::Outcome::Absent) here; the layer
 //! refuses them unless another authenticator claims them. The client never learns which check failed; the reason in the
@@ -40,7 +40,8 @@
 //!
 //! A token that passed is remembered until it ends or its issuer's keys change, and not verified again; see [`TokenCache`].
 //!
-//! There is no revocation yet: until it expires, a token is good. Let tokens live for minutes.
+//! Until it expires, a token is good, unless [`JwtAuthenticatorBuilder::revocations`] says where to ask whether it was
+//! [revoked](crate::revocation).
 //!
 //! # Example
 //! ```
@@ -86,6 +87,7 @@ pub mod keys;
 mod path;
 mod place;
 mod profile;
+mod revoked;
 mod routes;
 mod rules;
 mod token;

@@ -262,18 +262,19 @@ impl Profile {
     }
 
     /// Checks the signature with the issuer's own keys, and of those with the ones of the header's algorithm. An error
-    /// that [may pass](NoKey::Unknown) says that newer keys may do better.
-    pub(super) fn check_signature(
-        keys: &KeySet,
+    /// that [may pass](NoKey::Unknown) says that newer keys may do better. The id of the key that the signature is good under,
+    /// whatever the header names.
+    pub(super) fn check_signature<'k>(
+        keys: &'k KeySet,
         header: &Header<'_>,
         message: &[u8],
         signature: &[u8],
-    ) -> Result<(), NoKey> {
+    ) -> Result<Option<&'k str>, NoKey> {
         let key_id = header.key_id.as_deref();
         let mut tried = false;
         for key in keys.candidates(header.algorithm, key_id).take(MAX_TRIES) {
             if key.verifies(message, signature) {
-                return Ok(());
+                return Ok(key.id());
             }
             tried = true;
         }

@@ -1,0 +1,81 @@
+//! Whether a token was revoked.
+
+use std::{sync::Arc, time::Duration};
+
+use crate::{
+    clock::Instants,
+    error::ConfigError,
+    jwt::{Refusal, claims::Claims, json::Shape, path::Mapped},
+    principal::Principal,
+    revocation::{RevocationKind, RevocationState, RevocationStore, Standing, TokenMarks},
+};
+
+/// The revocations that an authenticator asks.
+#[derive(Debug)]
+pub(super) struct Revocations {
+    state: RevocationState,
+    /// Kept for what feeds the state.
+    _store: Arc<dyn RevocationStore>,
+    /// The place of `sid`.
+    sid: usize,
+}
+
+impl Revocations {
+    pub(super) fn new(store: Arc<dyn RevocationStore>, mapped: &mut Mapped) -> Result<Self, ConfigError> {
+        Ok(Self { state: store.state().clone(), _store: store, sid: mapped.place_of(&"sid".into())? })
+    }
+
+    /// Whether a token that was good before still is.
+    #[inline]
+    pub(super) fn clear(&self, principal: &Principal, at: Instants) -> bool {
+        self.state.check(principal, at) == Standing::Good
+    }
+
+    pub(super) fn can_say(&self, at: Instants) -> bool {
+        self.state.is_fresh(at)
+    }
+
+    /// Refuses a token that could outlive its revocation.
+    pub(super) fn check_life(&self, claims: &Claims<'_>) -> Result<(), Refusal> {
+        let iat = claims.iat.ok_or(Refusal("iat is missing, which revocations need"))?;
+        if claims.exp.unwrap_or(Duration::MAX).saturating_sub(iat) > self.state.longest_life() {
+            return Err(Refusal("token lives longer than revocations are kept"));
+        }
+        Ok(())
+    }
+
+    /// What the token can be revoked by. `key` is the one that verified it.
+    pub(super) fn marks(&self, issuer: &str, claims: &Claims<'_>, key: Option<&str>) -> Result<TokenMarks, Refusal> {
+        let mut marks = TokenMarks::new(issuer).issued_at(claims.iat.unwrap_or_default().as_secs());
+        if let Some(jti) = claims.jti.as_deref() {
+            marks = marks.token(jti);
+        }
+        marks = match claims.mapped(self.sid) {
+            Some(Shape::Text(sid)) => marks.session(sid),
+            Some(Shape::Texts(_) | Shape::Other) => return Err(Refusal("sid is not a string")),
+            None => marks,
+        };
+        if let Some(sub) = claims.sub.as_deref() {
+            marks = marks.subject(sub);
+        }
+        if let Some(client) = claims.client_id.as_deref().or(claims.azp.as_deref()) {
+            marks = marks.client(client);
+        }
+        Ok(key.into_iter().fold(marks, TokenMarks::key))
+    }
+
+    pub(super) fn standing(&self, marks: &TokenMarks, at: Instants) -> Standing {
+        self.state.check_marks(marks, at)
+    }
+}
+
+/// Why a revoked token is refused, for the operator.
+pub(super) const fn revoked(kind: RevocationKind) -> Refusal {
+    Refusal(match kind {
+        RevocationKind::Token => "token is revoked",
+        RevocationKind::Session => "the token's session is revoked",
+        RevocationKind::Subject => "the subject's tokens are revoked",
+        RevocationKind::Client => "the client's tokens are revoked",
+        RevocationKind::Key => "the key that signed the token is revoked",
+    })
+}

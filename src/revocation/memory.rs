@@ -1,0 +1,43 @@
+use async_trait::async_trait;
+
+use super::{Revocation, RevocationLimits, RevocationState, RevocationStore};
+use crate::{clock::Instants, error::StoreError};
+
+/// Revocations of this process alone: gone when it ends, and not known to others. For a service of one process, and tests.
+///
+/// When it is full, [`revoke`](RevocationStore::revoke) fails and nothing is forgotten; see [`RevocationLimits`].
+#[derive(Clone, Debug)]
+pub struct MemoryRevocations {
+    state: RevocationState,
+}
+
+impl MemoryRevocations {
+    /// None yet, with the default limits.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::with_limits(RevocationLimits::new())
+    }
+
+    /// None yet.
+    #[must_use]
+    pub fn with_limits(limits: RevocationLimits) -> Self {
+        Self { state: RevocationState::own(limits) }
+    }
+}
+
+impl Default for MemoryRevocations {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[async_trait]
+impl RevocationStore for MemoryRevocations {
+    fn state(&self) -> &RevocationState {
+        &self.state
+    }
+
+    async fn revoke(&self, revocation: &Revocation, at: Instants) -> Result<(), StoreError> {
+        self.state.add([revocation], at)
+    }
+}

@@ -1,0 +1,350 @@
+use std::{
+    collections::HashMap,
+    fmt,
+    hash::{BuildHasherDefault, Hasher},
+    sync::{
+        Arc, PoisonError, RwLock, RwLockWriteGuard,
+        atomic::{
+            AtomicU64,
+            Ordering::{Acquire, Relaxed, Release},
+        },
+    },
+    time::Duration,
+};
+
+use super::{Revocation, RevocationKind, TokenMarks};
+use crate::{
+    clock::Instants,
+    error::{StoreError, StoreErrorKind},
+    principal::Principal,
+};
+
+/// Beyond its end, a token is good for the leeway: 5 min at most. A revocation is good for so much longer, and a second.
+const MARGIN: u64 = 301;
+
+/// How many revocations a process knows, how long it keeps them, and how long it trusts what it heard.
+///
+/// ```
+/// use std::time::Duration;
+/// use portcullis::revocation::{MemoryRevocations, RevocationLimits};
+///
+/// let limits = RevocationLimits::new().capacity(1_000_000).kept_for(Duration::from_secs(3_600));
+/// let revocations = MemoryRevocations::with_limits(limits);
+/// # let _ = revocations;
+/// ```
+#[must_use]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RevocationLimits {
+    capacity: usize,
+    kept_for: Duration,
+    max_age: Duration,
+}
+
+impl RevocationLimits {
+    /// 100 000 revocations, 24 h, 5 s.
+    pub const fn new() -> Self {
+        Self { capacity: 100_000, kept_for: Duration::from_secs(86_400), max_age: Duration::from_secs(5) }
+    }
+
+    /// Sets how many there may be, 1 to 10 000 000; what is out of that is brought there. About 40 bytes each, taken as they
+    /// come. Default 100 000.
+    pub const fn capacity(mut self, revocations: usize) -> Self {
+        self.capacity = match revocations {
+            0 => 1,
+            1..=10_000_000 => revocations,
+            _ => 10_000_000,
+        };
+        self
+    }
+
+    /// Sets how long one is kept that does not say when it [ends](Revocation::until). No token may live longer: whoever checks
+    /// revocations refuses it. Default 24 h.
+    pub const fn kept_for(mut self, time: Duration) -> Self {
+        self.kept_for = time;
+        self
+    }
+
+    /// Sets how long after the last contact a state is trusted that others may change. Default 5 s: so long a process that
+    /// lost its connection may accept what was revoked elsewhere.
+    pub const fn max_age(mut self, time: Duration) -> Self {
+        self.max_age = time;
+        self
+    }
+}
+
+impl Default for RevocationLimits {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// How a token stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+#[expect(clippy::exhaustive_enums, reason = "complete by definition: good, revoked, or not known")]
+pub enum Standing {
+    /// No revocation meets it.
+    Good,
+    /// A revocation of this kind meets it.
+    Revoked(RevocationKind),
+    /// The state is too old, or was never loaded: nobody can say (`503`).
+    Unknown,
+}
+
+/// What a process knows of revocations. A clone shares the state and costs one reference count.
+///
+/// # Cost
+/// A principal that was asked about before costs two loads as long as nothing was added since; else one look-up for each fact
+/// of its token, at most five, under a lock that readers share. Nothing is allocated, nothing awaited.
+#[derive(Clone)]
+pub struct RevocationState {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    /// Grows with each change, and is never that of another state.
+    generation: AtomicU64,
+    /// The first nanosecond of the monotonic clock at which the state is not trusted any more.
+    good_until: AtomicU64,
+    entries: RwLock<Entries>,
+    limits: RevocationLimits,
+}
+
+type Entries = HashMap<u64, Entry, BuildHasherDefault<Hashed>>;
+
+#[derive(Clone, Copy)]
+struct Entry {
+    /// Tokens issued after this second are not met.
+    issued_until: u64,
+    /// The second from which nobody needs it.
+    until: u64,
+}
+
+/// The keys are hashes already.
+#[derive(Default)]
+struct Hashed(u64);
+
+impl Hasher for Hashed {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, _: &[u8]) {}
+
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
+}
+
+/// Unique in the process: a principal that was cleared by one state is not by another.
+fn next_generation() -> u64 {
+    static LAST: AtomicU64 = AtomicU64::new(0);
+    LAST.fetch_add(1, Relaxed).saturating_add(1)
+}
+
+impl RevocationState {
+    /// A state that nobody else changes: it is trusted for ever.
+    #[must_use]
+    pub fn own(limits: RevocationLimits) -> Self {
+        Self::new(limits, u64::MAX)
+    }
+
+    /// A state that is fed by others: it is not trusted until [`confirm`](Self::confirm) is called.
+    #[must_use]
+    pub fn fed(limits: RevocationLimits) -> Self {
+        Self::new(limits, 0)
+    }
+
+    fn new(limits: RevocationLimits, good_until: u64) -> Self {
+        let shared = Shared {
+            generation: AtomicU64::new(next_generation()),
+            good_until: AtomicU64::new(good_until),
+            entries: RwLock::default(),
+            limits,
+        };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// How a principal's token stands.
+    #[inline]
+    pub fn check(&self, principal: &Principal, at: Instants) -> Standing {
+        if !self.is_fresh(at) {
+            return Standing::Unknown;
+        }
+        // Before the look-up: what is added meanwhile has a later one.
+        let generation = self.shared.generation.load(Acquire);
+        if principal.is_cleared_under(generation) {
+            return Standing::Good;
+        }
+        let standing = self.look_up(&principal.revocation_marks(), at);
+        if standing == Standing::Good {
+            principal.note_cleared(generation);
+        }
+        standing
+    }
+
+    /// How a token with these marks stands.
+    pub fn check_marks(&self, marks: &TokenMarks, at: Instants) -> Standing {
+        if self.is_fresh(at) { self.look_up(marks, at) } else { Standing::Unknown }
+    }
+
+    fn look_up(&self, marks: &TokenMarks, at: Instants) -> Standing {
+        let entries = self.shared.entries.read().unwrap_or_else(PoisonError::into_inner);
+        let (now, issued) = (at.unix_seconds(), marks.issue_time());
+        let met = marks
+            .each()
+            .find(|(_, hash)| entries.get(hash).is_some_and(|entry| issued <= entry.issued_until && now < entry.until));
+        met.map_or(Standing::Good, |(kind, _)| Standing::Revoked(kind))
+    }
+
+    /// Whether the state is trusted now.
+    #[must_use]
+    #[inline]
+    pub fn is_fresh(&self, at: Instants) -> bool {
+        at.monotonic_nanos() < self.shared.good_until.load(Acquire)
+    }
+
+    /// Adds revocations, all or none. What is there already is kept for the longer of both times.
+    ///
+    /// # Errors
+    /// [`Conflict`](StoreErrorKind::Conflict) if there is no room, also once those that have ended are dropped.
+    pub fn add<'r>(
+        &self,
+        revocations: impl IntoIterator<Item = &'r Revocation>,
+        at: Instants,
+    ) -> Result<(), StoreError> {
+        let (now, limits) = (at.unix_seconds(), &self.shared.limits);
+        let entry = |revocation: &Revocation| {
+            let end = revocation.end().unwrap_or_else(|| now.saturating_add(limits.kept_for.as_secs()));
+            let issued_until = revocation.last_issue().unwrap_or(u64::MAX);
+            (revocation.hash(), Entry { issued_until, until: end.saturating_add(MARGIN) })
+        };
+        let mut new: Vec<_> = revocations.into_iter().map(entry).filter(|(_, entry)| now < entry.until).collect();
+        new.sort_unstable_by_key(|(hash, _)| *hash);
+        let mut entries = self.write();
+        let lacking = |entries: &Entries| {
+            let mut last = None;
+            new.iter().filter(|(hash, _)| last.replace(*hash) != Some(*hash) && !entries.contains_key(hash)).count()
+        };
+        let fits = |entries: &Entries| entries.len().saturating_add(lacking(entries)) <= limits.capacity;
+        if !fits(&entries) {
+            entries.retain(|_, entry| now < entry.until);
+            if !fits(&entries) {
+                let error = StoreError::new(StoreErrorKind::Conflict, "revocations");
+                return Err(error.caused_by(format!("there is room for {} and no more", limits.capacity)));
+            }
+        }
+        for (hash, new) in new {
+            let entry = entries.entry(hash).or_insert(new);
+            entry.issued_until = entry.issued_until.max(new.issued_until);
+            entry.until = entry.until.max(new.until);
+        }
+        self.shared.generation.store(next_generation(), Release);
+        Ok(())
+    }
+
+    /// Says that at this moment nothing was missing: the moment before the question was asked, not after the answer. An
+    /// earlier moment than the last changes nothing.
+    pub fn confirm(&self, at: Instants) {
+        let age = u64::try_from(self.shared.limits.max_age.as_nanos()).unwrap_or(u64::MAX);
+        self.shared.good_until.fetch_max(at.monotonic_nanos().saturating_add(age), Release);
+    }
+
+    /// Says that something is missing: the state is not trusted until it is confirmed again.
+    pub fn distrust(&self) {
+        self.shared.good_until.store(0, Release);
+    }
+
+    /// How long a token may live at most, so that its revocation is kept until it ends.
+    #[must_use]
+    pub fn longest_life(&self) -> Duration {
+        self.shared.limits.kept_for
+    }
+
+    /// How many revocations are known; those that have ended may be among them.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.shared.entries.read().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// Whether none is known.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Entries> {
+        self.shared.entries.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for RevocationState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shared = &*self.shared;
+        f.debug_struct("RevocationState")
+            .field("len", &self.len())
+            .field("limits", &shared.limits)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ISSUER: &str = "https://id.example.com";
+    const NOW: u64 = 1_800_000_000;
+
+    fn at(seconds: u64) -> Instants {
+        Instants::new((NOW + seconds) * 1_000_000_000, seconds * 1_000_000_000)
+    }
+
+    fn token(jti: &str) -> Revocation {
+        Revocation::token(ISSUER, jti).unwrap()
+    }
+
+    #[test]
+    fn a_full_state_forgets_nothing_that_counts() {
+        let state = RevocationState::own(RevocationLimits::new().capacity(2));
+        let marks = |jti: &str| TokenMarks::new(ISSUER).token(jti);
+        state.add([&token("a").until(NOW + 10), &token("b"), &token("b")], at(0)).unwrap();
+        assert!(state.add([&token("b")], at(0)).is_ok(), "it is there already");
+        for _ in 0..3 {
+            assert_eq!(state.add([&token("c")], at(310)).unwrap_err().kind(), StoreErrorKind::Conflict);
+            assert_eq!(state.check_marks(&marks("a"), at(310)), Standing::Revoked(RevocationKind::Token));
+        }
+        assert_eq!(state.check_marks(&marks("a"), at(311)), Standing::Good, "its token has ended, leeway included");
+        state.add([&token("c")], at(311)).unwrap();
+        assert_eq!(state.len(), 2);
+        assert_eq!(state.check_marks(&marks("c"), at(311)), Standing::Revoked(RevocationKind::Token));
+    }
+
+    #[test]
+    fn what_is_added_between_two_looks_is_seen() {
+        let state = RevocationState::own(RevocationLimits::new());
+        let other = RevocationState::own(RevocationLimits::new());
+        let alice = Principal::builder(crate::PrincipalKind::User, ISSUER, "alice", "jwt").credential_id("a").build();
+        assert_eq!(state.check(&alice, at(0)), Standing::Good);
+        assert_eq!(state.check(&alice, at(0)), Standing::Good);
+        other.add([&token("a")], at(0)).unwrap();
+        assert_eq!(state.check(&alice, at(0)), Standing::Good);
+        assert_eq!(other.check(&alice, at(0)), Standing::Revoked(RevocationKind::Token), "cleared by another state");
+        state.add([&token("a")], at(0)).unwrap();
+        assert_eq!(state.check(&alice, at(0)), Standing::Revoked(RevocationKind::Token));
+    }
+
+    #[test]
+    fn trust_ends_and_does_not_come_back_by_itself() {
+        let state = RevocationState::fed(RevocationLimits::new());
+        let marks = TokenMarks::new(ISSUER).token("a");
+        assert_eq!(state.check_marks(&marks, at(0)), Standing::Unknown);
+        state.confirm(at(1));
+        state.confirm(at(0));
+        assert_eq!(state.check_marks(&marks, at(5)), Standing::Good);
+        assert_eq!(state.check_marks(&marks, at(6)), Standing::Unknown);
+        state.confirm(at(7));
+        assert_eq!(state.check_marks(&marks, at(7)), Standing::Good);
+        state.distrust();
+        assert_eq!(state.check_marks(&marks, at(7)), Standing::Unknown);
+    }
+}

@@ -1,0 +1,154 @@
+use std::fmt;
+
+use crate::{
+    clock::Instants,
+    error::ConfigError,
+    principal::{Principal, RevocationKind, mark_of},
+};
+
+/// The longest issuer and the longest id, in bytes.
+const MAX_LEN: usize = 2_048;
+
+/// What no longer counts, of one issuer.
+///
+/// ```
+/// use portcullis::revocation::{Revocation, RevocationKind};
+///
+/// let token = Revocation::token("https://id.example.com", "4711")?.until(1_800_000_900);
+/// assert_eq!((token.kind(), token.value()), (RevocationKind::Token, "4711"));
+/// # Ok::<(), portcullis::ConfigError>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[must_use = "it counts once a store was told"]
+pub struct Revocation {
+    kind: RevocationKind,
+    issuer: Box<str>,
+    value: Box<str>,
+    issued_until: Option<u64>,
+    until: Option<u64>,
+}
+
+impl Revocation {
+    /// One token, by its `jti`. Say its `exp` with [`until`](Self::until), and it takes no room for longer.
+    ///
+    /// # Errors
+    /// If a text is empty, longer than 2 048 bytes or has NUL in it; so with all of these.
+    pub fn token(issuer: &str, jti: &str) -> Result<Self, ConfigError> {
+        Self::new(RevocationKind::Token, issuer, jti)
+    }
+
+    /// All tokens of a session, by its `sid`. Tokens without this claim are not met.
+    ///
+    /// # Errors
+    /// As [`token`](Self::token).
+    pub fn session(issuer: &str, sid: &str) -> Result<Self, ConfigError> {
+        Self::new(RevocationKind::Session, issuer, sid)
+    }
+
+    /// All tokens of a subject that were issued at or before this second of the issuer's clock: "log out everywhere". Tokens
+    /// that are issued later are good.
+    ///
+    /// # Errors
+    /// As [`token`](Self::token).
+    pub fn subject(issuer: &str, sub: &str, issued_until: u64) -> Result<Self, ConfigError> {
+        Ok(Self::new(RevocationKind::Subject, issuer, sub)?.issued_until(issued_until))
+    }
+
+    /// All tokens that an application got, by its `client_id`, or `azp` where a token has none.
+    ///
+    /// # Errors
+    /// As [`token`](Self::token).
+    pub fn client(issuer: &str, client_id: &str) -> Result<Self, ConfigError> {
+        Self::new(RevocationKind::Client, issuer, client_id)
+    }
+
+    /// All tokens that this key of the issuer's key set verifies, whatever `kid` they name.
+    ///
+    /// # Errors
+    /// As [`token`](Self::token).
+    pub fn key(issuer: &str, kid: &str) -> Result<Self, ConfigError> {
+        Self::new(RevocationKind::Key, issuer, kid)
+    }
+
+    /// The token that a principal came with, until it ends. None if it has no id.
+    pub fn of_token(principal: &Principal) -> Option<Self> {
+        let token = Self::token(principal.issuer(), principal.credential_id()?).ok()?;
+        Some(principal.expires_at().into_iter().fold(token, Self::until))
+    }
+
+    /// All tokens that a principal has by now.
+    ///
+    /// # Errors
+    /// As [`token`](Self::token).
+    pub fn of_subject(principal: &Principal, at: Instants) -> Result<Self, ConfigError> {
+        Self::subject(principal.issuer(), principal.subject(), at.unix_seconds())
+    }
+
+    pub(super) fn new(kind: RevocationKind, issuer: &str, value: &str) -> Result<Self, ConfigError> {
+        for (setting, text) in [("issuer of a revocation", issuer), ("id of a revocation", value)] {
+            if text.is_empty() || text.len() > MAX_LEN || text.contains('\0') {
+                let shown = format!("a text of {} bytes", text.len());
+                return Err(ConfigError::new(setting, shown, "must have 1 to 2048 bytes, none of them NUL"));
+            }
+        }
+        Ok(Self { kind, issuer: issuer.into(), value: value.into(), issued_until: None, until: None })
+    }
+
+    /// Meets only tokens that were issued at or before this second. Default: all, future ones included.
+    pub const fn issued_until(mut self, unix_seconds: u64) -> Self {
+        self.issued_until = Some(unix_seconds);
+        self
+    }
+
+    /// Says when the last token that it meets ends, in seconds since the Unix epoch: its `exp`. It is kept for 5 min beyond
+    /// that, the largest leeway. Default: as long as the [state](super::RevocationLimits::kept_for) keeps one.
+    pub const fn until(mut self, unix_seconds: u64) -> Self {
+        self.until = Some(unix_seconds);
+        self
+    }
+
+    /// What it is about.
+    #[must_use]
+    pub const fn kind(&self) -> RevocationKind {
+        self.kind
+    }
+
+    /// The issuer whose tokens it meets.
+    #[must_use]
+    pub fn issuer(&self) -> &str {
+        &self.issuer
+    }
+
+    /// The id: of a token, a session, a subject, a client or a key.
+    #[must_use]
+    pub fn value(&self) -> &str {
+        &self.value
+    }
+
+    /// The last second of issue that it meets; none if it meets all.
+    #[must_use]
+    pub const fn last_issue(&self) -> Option<u64> {
+        self.issued_until
+    }
+
+    /// When the last token that it meets ends, if that was said.
+    #[must_use]
+    pub const fn end(&self) -> Option<u64> {
+        self.until
+    }
+
+    pub(super) fn hash(&self) -> u64 {
+        mark_of(self.kind, &self.issuer, &self.value)
+    }
+}
+
+/// For records: the kind, the id and the issuer.
+impl fmt::Display for Revocation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {:?} of {:?}", self.kind.as_str(), self.value, self.issuer)?;
+        match self.issued_until {
+            Some(second) => write!(f, ", issued until {second}"),
+            None => Ok(()),
+        }
+    }
+}
