@@ -273,7 +273,7 @@ async fn a_shadow_changes_nothing_and_delays_no_longer_than_it_may() {
         let start = tokio::time::Instant::now();
         let verdict = policy.decide(&query).await;
         assert_eq!(verdict.decision(), Decision::Allow, "{name}");
-        assert_eq!(verdict.rules(), ["clerk".into()], "{name}");
+        assert_eq!(verdict.rules(), [std::sync::Arc::from("clerk")], "{name}");
         let expected = Duration::from_millis(if hangs { 20 } else { 0 });
         let took = start.elapsed();
         assert!(took >= expected && took <= expected + Duration::from_millis(2), "{name}: {took:?}");
