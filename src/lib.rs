@@ -74,6 +74,7 @@
 //! | `throttle` | | `rate_limit::Throttle`: requests over the quota wait their turn; implies `rate-limit` |
 //! | `audit` | yes | [`audit`]: one record for each request |
 //! | `audit-json-lines`, `audit-tracing` | yes | where records go |
+//! | `config` | | [`config`]: issuers, key stores, policy, quotas, proxies and sinks from a TOML file |
 //! | `axum` | yes | [`axum`]: extractors, `serve` |
 //! | `tracing` | yes | the crate's own notices to operators |
 //! | `full` | | all of the above but `jwt-pure-rust` |
@@ -99,6 +100,8 @@ mod error;
 pub mod gate;
 mod head;
 mod log;
+#[cfg(any(feature = "rbac", feature = "config"))]
+mod near;
 mod now;
 pub mod policy;
 mod principal;
@@ -126,6 +129,8 @@ pub mod tls;
 
 #[cfg(feature = "axum")]
 pub mod axum;
+#[cfg(feature = "config")]
+pub mod config;
 mod cors;
 #[cfg(feature = "api-key-admin")]
 pub mod key_admin;
