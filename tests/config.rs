@@ -214,7 +214,11 @@ async fn quotas_change_while_requests_run_and_nothing_else() {
     std::fs::write(&path, files.document(8)).unwrap();
     live.reload().unwrap();
     // All of the burst was used; the rest is of the same share. A quota of another name begins whole.
-    std::fs::write(&path, files.document(8).replace("gold]\ncount", "best]\ncount").replace("['gold']\n[[", "['best']\n[[")).unwrap();
+    std::fs::write(
+        &path,
+        files.document(8).replace("gold]\ncount", "best]\ncount").replace("['gold']\n[[", "['best']\n[["),
+    )
+    .unwrap();
     live.reload().unwrap();
     assert_eq!(ask().await, 403);
 

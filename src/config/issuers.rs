@@ -132,8 +132,8 @@ mod on {
                 let audience =
                     needed(issuer.audience.as_ref(), written.at, &format!("{field}.audience"), "an issuer", report);
                 if algorithms.is_none() {
-                    let advice = "are there, and an issuer without a provider needs them: add algorithms = [\"ES256\"]";
-                    report.add(written.at, format!("{field}.algorithms"), "none", advice);
+                    let advice = "is there, and an issuer without a provider needs it: add algorithms = [\"ES256\"]";
+                    report.missing(written.at, format!("{field}.algorithms"), advice.to_owned());
                 }
                 let (name, audience, algorithms) = (name?, audience?, algorithms?);
                 if audience.value.is_empty() {

@@ -286,7 +286,7 @@ fn needed<'a, T>(
 ) -> Option<&'a At<T>> {
     if value.is_none() {
         let name = field.rsplit('.').next().unwrap_or(field);
-        report.add(at, field, "nothing", format!("is there, and {by} needs it: add {name} = .."));
+        report.missing(at, field.to_owned(), format!("is there, and {by} needs it: add {name} = .."));
     }
     value
 }

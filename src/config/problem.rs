@@ -104,11 +104,13 @@ pub(super) struct Sheet {
 pub(super) struct Report<'a> {
     sheet: &'a Sheet,
     problems: Vec<Problem>,
+    /// Tables that something was taken out of.
+    thinned: Vec<String>,
 }
 
 impl<'a> Report<'a> {
     pub(super) const fn new(sheet: &'a Sheet) -> Self {
-        Self { sheet, problems: Vec::new() }
+        Self { sheet, problems: Vec::new(), thinned: Vec::new() }
     }
 
     pub(super) const fn sheet(&self) -> &'a Sheet {
@@ -117,6 +119,19 @@ impl<'a> Report<'a> {
 
     pub(super) const fn is_clean(&self) -> bool {
         self.problems.is_empty()
+    }
+
+    /// Notes that this field was taken out: what is missing beside it may be what was meant.
+    pub(super) fn thin(&mut self, field: &str) {
+        let parent = field.rfind('.').and_then(|dot| field.get(..=dot));
+        self.thinned.extend(parent.map(str::to_owned));
+    }
+
+    /// Notes that a field is not there.
+    pub(super) fn missing(&mut self, at: usize, field: String, advice: String) {
+        if !self.thinned.iter().any(|parent| field.starts_with(parent)) {
+            self.add(at, field, "nothing", advice);
+        }
     }
 
     /// Notes that the value of `field`, which stands at this byte, cannot be.

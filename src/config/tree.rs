@@ -73,7 +73,9 @@ pub(super) fn read<T: for<'de> Deserialize<'de>>(report: &mut Report<'_>) -> Opt
         if !known_already {
             note(report, &message, &path, removed.as_ref().map(|_| span.start));
         }
-        thinned.push(removed?);
+        let removed = removed?;
+        report.thin(&removed);
+        thinned.push(removed);
     }
     None
 }
