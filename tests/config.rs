@@ -4,7 +4,7 @@
 
 mod support;
 
-use std::{borrow::Cow, path::Path, time::SystemTime};
+use std::{borrow::Cow, path::Path};
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::{Request, StatusCode};
@@ -50,7 +50,7 @@ impl Files {
             "x": URL_SAFE_NO_PAD.encode(&point[1..33]), "y": URL_SAFE_NO_PAD.encode(&point[33..]),
         });
         std::fs::write(dir.path().join("keys.json"), serde_json::json!({ "keys": [jwk] }).to_string()).unwrap();
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+        let now = SystemClock::new().now().unix_nanos() / 1_000_000_000;
         let mint = |audience: &str, expires: u64| {
             let mut header = jsonwebtoken::Header::new(jsonwebtoken::Algorithm::ES256);
             (header.typ, header.kid) = (Some("at+jwt".into()), Some("1".into()));
@@ -98,7 +98,7 @@ impl Files {
         )
     }
 
-    fn from_code(&self) -> Stack {
+    fn by_code(&self) -> Stack {
         let policy = Rbac::from_toml_file(self.path("policy.toml")).unwrap();
         let (list, cancel) = (policy.permission("orders:list").unwrap(), policy.permission("orders:cancel").unwrap());
         let issuer = Issuer::jwks_file("https://id.example.com", self.path("keys.json")).unwrap();
@@ -188,7 +188,7 @@ async fn from_code_and_from_a_document_they_answer_alike() {
     let config = Config::from_toml(&files.document(6)).unwrap();
     let from_document = config.builder().await.unwrap().build().unwrap();
     let by_document = answers(from_document, requests(&files)).await;
-    let by_code = answers(files.from_code(), requests(&files)).await;
+    let by_code = answers(files.by_code(), requests(&files)).await;
     assert!(by_code.len() >= 30);
     for (index, (code, document)) in by_code.iter().zip(&by_document).enumerate() {
         assert_eq!(code, document, "request {index}");
@@ -213,7 +213,8 @@ async fn quotas_change_while_requests_run_and_nothing_else() {
     assert_eq!((ask().await, ask().await), (403, 429));
     std::fs::write(&path, files.document(8)).unwrap();
     live.reload().unwrap();
-    // All of the burst was used; the rest is of the same share. A quota of another name begins whole.
+    // All of the burst was used, and stays used. A quota of another name begins whole.
+    assert_eq!(ask().await, 429);
     std::fs::write(
         &path,
         files.document(8).replace("gold]\ncount", "best]\ncount").replace("['gold']\n[[", "['best']\n[["),

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use crate::{
     config::{
-        document::{AwayText, ByText, CountedIn, Document, Limit, PeriodText, QuotaText},
+        document::{ByText, CountedIn, Document, Limit, PeriodText, QuotaText},
         problem::Report,
         tree::At,
     },
@@ -175,7 +175,10 @@ fn connect(
     redis: &At<crate::config::document::Redis>,
     report: &mut Report<'_>,
 ) -> Option<crate::rate_limit::RedisLimits> {
-    use crate::rate_limit::{RedisLimits, WhenAway};
+    use crate::{
+        config::document::AwayText,
+        rate_limit::{RedisLimits, WhenAway},
+    };
 
     let written = &redis.value;
     let address = match written.address.value.read() {

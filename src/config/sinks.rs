@@ -1,11 +1,11 @@
 //! Where audit records go.
 
-use std::{num::NonZeroUsize, path::Path};
+use std::path::Path;
 
 use crate::{
     audit::AuditLayer,
     config::{
-        document::{Audit, FullText, SinkText},
+        document::{Audit, SinkText},
         needed,
         problem::Report,
         tree::At,
@@ -53,6 +53,7 @@ pub(super) fn place_of(path: &At<String>, field: &str, report: &mut Report<'_>) 
     }
 }
 
+#[cfg_attr(not(feature = "audit-json-lines"), expect(unused_variables, reason = "files alone can fail to open"))]
 pub(super) fn open(written: &At<Audit>, report: &mut Report<'_>) -> Option<AuditLayer> {
     let audit = &written.value;
     match audit.sink {
@@ -60,7 +61,12 @@ pub(super) fn open(written: &At<Audit>, report: &mut Report<'_>) -> Option<Audit
         SinkText::Tracing => Some(AuditLayer::new(crate::audit::TracingSink::new())),
         #[cfg(feature = "audit-json-lines")]
         SinkText::JsonLines => {
-            use crate::audit::{JsonLines, WhenFull};
+            use std::num::NonZeroUsize;
+
+            use crate::{
+                audit::{JsonLines, WhenFull},
+                config::document::FullText,
+            };
 
             let path = audit.path.as_ref()?;
             let mut sink = report.take(path.at, "audit.path", JsonLines::open(&path.value))?;
