@@ -46,6 +46,11 @@ impl ConfigError {
     pub fn value(&self) -> &str {
         &self.value
     }
+
+    #[cfg(feature = "config")]
+    pub(crate) fn problem(&self) -> &str {
+        &self.problem
+    }
 }
 
 impl fmt::Display for ConfigError {

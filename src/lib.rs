@@ -83,6 +83,7 @@
 //! | `audit-chain` | | [`audit::chain`]: lines that show whether one was altered; signed checkpoints |
 //! | `audit-pseudonyms` | | keyed hashes in the place of names and addresses |
 //! | `audit-metrics` | | `audit::MetricsSink`: counters and histograms through the crate `metrics` |
+//! | `config` | | [`config`]: issuers, key stores, policy, quotas, proxies and sinks from a TOML file |
 //! | `axum` | yes | [`axum`]: extractors, `serve` |
 //! | `tracing` | yes | the crate's own notices to operators |
 //! | `full` | | all of the above but `jwt-pure-rust` |
@@ -109,6 +110,8 @@ pub mod event;
 pub mod gate;
 mod head;
 mod log;
+#[cfg(any(feature = "rbac", feature = "config"))]
+mod near;
 mod now;
 pub mod policy;
 mod principal;
@@ -138,6 +141,8 @@ pub mod tls;
 
 #[cfg(feature = "axum")]
 pub mod axum;
+#[cfg(feature = "config")]
+pub mod config;
 mod cors;
 #[cfg(feature = "health")]
 pub mod health;

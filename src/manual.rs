@@ -9,6 +9,7 @@ macro_rules! pages {
 
 pages! {
     stack "stack.md"
+    configuration "configuration.md"
     evidence "evidence.md"
     tls "tls.md"
     client_certificates "client-certificates.md"

@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use http::{Request, Response};
 use portcullis::{
     Challenge, Instants, Now, Principal, PrincipalKind, RequestHead, StoreError,
-    audit::{AuditLayer, AuditRecord, AuditSink, Lost},
+    audit::{AuditLayer, AuditEntry, AuditSink, Lost},
     authn::{AuthnLayer, Outcome, authenticate_fn},
     conformance::{PolicyFixture, PolicyQuestion, policy_backend},
     guard::{policy, require},
@@ -294,8 +294,8 @@ struct Kept(Arc<Mutex<Vec<serde_json::Value>>>);
 
 #[async_trait]
 impl AuditSink for Kept {
-    fn accept(&self, record: AuditRecord) -> Result<(), Lost> {
-        self.0.lock().unwrap().push(serde_json::to_value(&record).unwrap());
+    fn accept(&self, entry: AuditEntry) -> Result<(), Lost> {
+        self.0.lock().unwrap().push(serde_json::to_value(&entry).unwrap());
         Ok(())
     }
 

@@ -259,6 +259,51 @@ fn read(file: Option<&str>, text: &str, names: &RuleNames) -> Result<RouteRules,
     Ok(RouteRules { lines: lines.into_iter().map(|(_, line, rule)| (line, rule)).collect(), fallback })
 }
 
+/// A document that has a table of rules among other things.
+#[cfg(feature = "config")]
+#[derive(Deserialize)]
+struct Among {
+    fallback: Option<Spanned<Written>>,
+    #[serde(default)]
+    routes: BTreeMap<Spanned<String>, Written>,
+}
+
+#[cfg(feature = "config")]
+impl RouteRules {
+    /// Reads the table out of a longer document. Each mistake comes with the byte that it stands at.
+    pub(crate) fn among(text: &str, names: &RuleNames) -> Result<Self, Vec<(usize, ConfigError)>> {
+        let document: Among = toml::from_str(text).map_err(|error| {
+            let problem = format!("are not a table of rules: {}", error.message().trim_end());
+            vec![(error.span().map_or(0, |span| span.start), ConfigError::new("routes", "the rules", problem))]
+        })?;
+        let (mut lines, mut mistakes) = (Vec::new(), Vec::new());
+        for (line, written) in &document.routes {
+            let start = line.span().start;
+            match names.rule(written) {
+                Ok(rule) => lines.push((start, line.get_ref().clone(), rule)),
+                Err(error) => {
+                    let problem = format!("has a rule that is not good: {error}");
+                    mistakes.push((start, ConfigError::new("routes", format!("{:?}", line.get_ref()), problem)));
+                }
+            }
+        }
+        let fallback = document.fallback.and_then(|written| match names.rule(written.get_ref()) {
+            Ok(rule) => Some(rule),
+            Err(error) => {
+                let error = ConfigError::new("fallback", "the rule", format!("is not good: {error}"));
+                mistakes.push((written.span().start, error));
+                None
+            }
+        });
+        lines.sort_by_key(|(start, ..)| *start);
+        if mistakes.is_empty() {
+            Ok(Self { lines: lines.into_iter().map(|(_, line, rule)| (line, rule)).collect(), fallback })
+        } else {
+            Err(mistakes)
+        }
+    }
+}
+
 fn refuse(setting: &str, value: impl fmt::Debug, problem: &str) -> ConfigError {
     ConfigError::new(setting, format!("{value:?}"), problem)
 }

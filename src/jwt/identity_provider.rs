@@ -43,6 +43,12 @@ impl Provider {
         }
     }
 
+    /// The issuer's URL, whose metadata names the keys.
+    #[cfg(all(feature = "config", feature = "jwt-remote"))]
+    pub(crate) fn issuer(&self) -> &str {
+        self.names.first().map_or("", |name| &name.iss)
+    }
+
     /// Allows these signature algorithms and no other (RFC 8725 §3.1). Default: RS256, which all of these providers sign with
     /// unless they are set up otherwise.
     pub fn algorithms(mut self, algorithms: impl IntoIterator<Item = Algorithm>) -> Self {

@@ -69,7 +69,7 @@ impl Decision {
 ///
 /// let basis = Arc::new(Basis::new().rule("office hours").version("7").reason("it is Sunday"));
 /// let verdict = Verdict::from_basis(Decision::Deny, Arc::clone(&basis));
-/// assert_eq!(verdict.rules(), ["office hours".into()]);
+/// assert_eq!(&*verdict.rules()[0], "office hours");
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Basis {

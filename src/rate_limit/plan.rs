@@ -102,6 +102,12 @@ impl Plans {
         });
     }
 
+    /// Takes over the quotas of all the other's plans, and its default, at once.
+    #[cfg(feature = "config")]
+    pub(crate) fn take_over(&self, other: &Self) {
+        self.tiers.store(other.tiers.load_full());
+    }
+
     fn change(&self, edit: impl Fn(&mut Table)) {
         self.tiers.rcu(|table| {
             let mut table = Table::clone(table);

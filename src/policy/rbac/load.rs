@@ -5,12 +5,12 @@ use std::{collections::BTreeSet, sync::Arc};
 use crate::{
     error::ConfigError,
     log,
+    near::near,
     policy::{
         Basis,
         rbac::{
             document::{self, Document, Origin, Placed, RoleDocument},
             hierarchy::flatten,
-            near::near,
             pattern,
             table::{Cell, Denials, Positions, Reach, RoleEntry, Table, Written},
         },
@@ -68,6 +68,11 @@ pub(super) fn load(origin: Origin<'_>) -> Result<Table, ConfigError> {
         exclusive,
         assignments,
     })
+}
+
+/// Names of the table much like this one, as the end of a sentence.
+pub(super) fn near_of(name: &str, known: &Positions) -> String {
+    near(name, known.keys().map(|known| &**known))
 }
 
 fn positions<'a>(
@@ -181,7 +186,7 @@ impl Names<'_> {
         }
         check_pattern(name, setting, self.origin)?;
         if !pattern::is_wild(&name.value) {
-            let problem = format!("is not in permissions{}", near(&name.value, self.permissions));
+            let problem = format!("is not in permissions{}", near_of(&name.value, self.permissions));
             return Err(self.origin.error_of(name, setting, problem));
         }
         let matching =
@@ -197,7 +202,7 @@ impl Names<'_> {
         check_once(names, setting, self.origin)?;
         let position = |name: &Placed| {
             self.roles.get(name.value.as_str()).copied().ok_or_else(|| {
-                let problem = format!("is not a role of this policy{}", near(&name.value, self.roles));
+                let problem = format!("is not a role of this policy{}", near_of(&name.value, self.roles));
                 self.origin.error_of(name, setting, problem)
             })
         };

@@ -4,7 +4,6 @@ mod explain;
 mod handle;
 mod hierarchy;
 mod load;
-mod near;
 mod pattern;
 mod snapshot;
 mod table;
@@ -29,7 +28,7 @@ use crate::{
         live::{Files, Live, SourceText},
         rbac::{
             document::{Format, Origin},
-            load::MAX_DOCUMENT_LEN,
+            load::{MAX_DOCUMENT_LEN, near_of},
             snapshot::{Handles, Newest, Snapshot},
             table::{Table, Thing, deny},
         },
@@ -219,7 +218,7 @@ impl Rbac {
     pub fn permission(&self, name: &str) -> Result<Permission, ConfigError> {
         let table = self.table();
         let Some((shared, _)) = table.permission_positions.get_key_value(name) else {
-            return Err(unknown("permission", name, &table.version, &near::near(name, &table.permission_positions)));
+            return Err(unknown("permission", name, &table.version, &near_of(name, &table.permission_positions)));
         };
         let slot = self.shared.handles.permission(shared);
         self.amend();
@@ -233,7 +232,7 @@ impl Rbac {
     pub fn role(&self, name: &str) -> Result<Role, ConfigError> {
         let table = self.table();
         let Some((shared, _)) = table.role_positions.get_key_value(name) else {
-            return Err(unknown("role", name, &table.version, &near::near(name, &table.role_positions)));
+            return Err(unknown("role", name, &table.version, &near_of(name, &table.role_positions)));
         };
         let slot = self.shared.handles.role(shared);
         self.amend();

@@ -1,18 +1,16 @@
 //! What somebody may have meant.
 
-use crate::policy::rbac::table::Positions;
-
 /// The longest name that is compared, in bytes: longer ones are no typing mistakes.
 const MAX_LEN: usize = 128;
 
 /// Names much like this one, as the end of a sentence; nothing if there are none.
-pub(super) fn near(name: &str, known: &Positions) -> String {
+pub(crate) fn near<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> String {
     if name.len() > MAX_LEN {
         return String::new();
     }
     let mut close: Vec<(usize, &str)> = known
-        .keys()
-        .map(|known| (distance(name, known), &**known))
+        .into_iter()
+        .map(|known| (distance(name, known), known))
         .filter(|(distance, known)| *distance <= 3 && *distance < known.len())
         .collect();
     close.sort_unstable();

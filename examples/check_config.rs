@@ -1,0 +1,36 @@
+//! Checks configuration files before they are rolled out, or prints the schema of them.
+//!
+//! ```sh
+//! cargo run --features full --example check_config -- app.toml
+//! cargo run --features full --example check_config -- --schema > docs/configuration.schema.json
+//! ```
+//!
+//! It ends with 0 if all is well, 1 if there are problems, which it lists, and 2 if it was called wrongly.
+
+use std::process::ExitCode;
+
+use portcullis::config::Config;
+
+fn main() -> ExitCode {
+    let files: Vec<String> = std::env::args().skip(1).collect();
+    match files.as_slice() {
+        [] => {
+            eprintln!("usage: check_config FILE.. | --schema");
+            ExitCode::from(2)
+        }
+        [only] if only == "--schema" => {
+            println!("{:#}", Config::schema());
+            ExitCode::SUCCESS
+        }
+        files => {
+            let bad = files.iter().filter(|file| {
+                let problems = Config::read(file).and_then(|config| config.check()).err();
+                if let Some(problems) = &problems {
+                    println!("{problems}");
+                }
+                problems.is_some()
+            });
+            if bad.count() == 0 { ExitCode::SUCCESS } else { ExitCode::from(1) }
+        }
+    }
+}

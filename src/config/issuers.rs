@@ -1,0 +1,316 @@
+//! Issuers of tokens.
+
+#[cfg(not(feature = "jwt-remote"))]
+pub(super) fn read(
+    document: &super::document::Document,
+    report: &mut super::problem::Report<'_>,
+) -> Option<Box<dyn crate::authn::Authenticator>> {
+    if let Some(issuer) = document.issuers.first() {
+        super::feature_is_off(issuer.at, "issuers", "jwt-remote", report);
+    }
+    if let Some(jwt) = &document.jwt {
+        super::feature_is_off(jwt.at, "jwt", "jwt-remote", report);
+    }
+    None
+}
+
+#[cfg(feature = "jwt-remote")]
+pub(super) use on::read;
+
+#[cfg(feature = "jwt-remote")]
+mod on {
+    use crate::{
+        authn::Authenticator,
+        config::{
+            document::{Document, Issuer as Written, Keys, ProviderText, TokensText},
+            needed,
+            problem::Report,
+            tree::At,
+        },
+        jwt::{
+            Algorithm, ClaimPath, Issuer, IssuerProfile, JwtAuthenticator, JwtAuthenticatorBuilder, Provider,
+            TokenCache, keys::LiveKeys,
+        },
+        near::near,
+    };
+
+    const ALGORITHMS: [&str; 13] = [
+        "HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512",
+        "EdDSA",
+    ];
+
+    pub(in crate::config) fn read(document: &Document, report: &mut Report<'_>) -> Option<Box<dyn Authenticator>> {
+        if document.issuers.is_empty() {
+            if let Some(jwt) = &document.jwt {
+                report.add(jwt.at, "jwt", "the section", "is of no use without issuers: add [[issuers]]");
+            }
+            return None;
+        }
+        let settings = settings(document, report);
+        let mut builder = settings.clone();
+        let mut seen: Vec<(usize, String)> = Vec::new();
+        for (index, issuer) in document.issuers.iter().enumerate() {
+            let field = format!("issuers[{index}]");
+            let Some((name, profile)) = profile(issuer, &field, report) else { continue };
+            // Each alone first: what is wrong with it has its own line then.
+            let alone = JwtAuthenticator::builder().issuer(profile.clone()).build();
+            if report.take(issuer.at, &field, alone).is_none() {
+                continue;
+            }
+            let twice = seen.iter().find(|(_, other)| *other == name).map(|(index, _)| *index);
+            if let Some(first) = twice {
+                let at = issuer.value.issuer.as_ref().map_or(issuer.at, |name| name.at);
+                let advice = format!("stands in issuers[{first}] as well: remove one of them");
+                report.add(at, format!("{field}.issuer"), format!("{name:?}"), advice);
+                continue;
+            }
+            seen.push((index, name));
+            builder = builder.issuer(profile);
+        }
+        if seen.is_empty() {
+            return None;
+        }
+        // What one issuer would refuse alone was told; what is left is of all of them.
+        let at = document.jwt.as_ref().map_or(0, |jwt| jwt.at);
+        report.take(at, "jwt", builder.build()).map(|jwt| Box::new(jwt) as Box<dyn Authenticator>)
+    }
+
+    fn settings(document: &Document, report: &mut Report<'_>) -> JwtAuthenticatorBuilder {
+        let mut builder = JwtAuthenticator::builder();
+        let Some(jwt) = &document.jwt else { return builder };
+        let jwt = &jwt.value;
+        if let Some(leeway) = &jwt.leeway {
+            if leeway.value.0.as_secs() > 300 {
+                report.add(leeway.at, "jwt.leeway", format!("{:?}", leeway.value.0), "must be at most 300s");
+            } else {
+                builder = builder.leeway(leeway.value.0);
+            }
+        }
+        if let Some(realm) = &jwt.realm {
+            builder = builder.realm(&realm.value);
+        }
+        for header in &jwt.headers {
+            builder = builder.header(&header.value);
+        }
+        if let Some(cache) = &jwt.cache {
+            let cache = &cache.value;
+            let mut made = TokenCache::new();
+            if let Some(entries) = cache.max_entries {
+                made = made.max_entries(entries);
+            }
+            if let Some(bytes) = cache.max_bytes {
+                made = made.max_bytes(bytes);
+            }
+            if cache.digest_keys {
+                made = made.digest_keys();
+            }
+            builder = if cache.off { builder.without_cache() } else { builder.cache(made) };
+        }
+        builder
+    }
+
+    /// The issuer's name, and its profile.
+    fn profile(written: &At<Written>, field: &str, report: &mut Report<'_>) -> Option<(String, IssuerProfile)> {
+        let issuer = &written.value;
+        let algorithms = algorithms(issuer, field, report)?;
+        let (name, profile) = match &issuer.provider {
+            Some(provider) => {
+                let mut made = self::provider(written, provider, field, report)?;
+                if let Some(tokens) = issuer.tokens {
+                    let advice = "is said by the provider: remove the line";
+                    report.add(written.at, format!("{field}.tokens"), format!("{tokens:?}").to_lowercase(), advice);
+                }
+                if let Some(algorithms) = algorithms {
+                    made = made.algorithms(algorithms);
+                }
+                let name = made.issuer().to_owned();
+                let keys = keys(written, &name, field, report)?;
+                (name, made.with_keys(keys))
+            }
+            None => {
+                let name = needed(issuer.issuer.as_ref(), written.at, &format!("{field}.issuer"), "an issuer", report);
+                let audience =
+                    needed(issuer.audience.as_ref(), written.at, &format!("{field}.audience"), "an issuer", report);
+                if algorithms.is_none() {
+                    let advice = "is there, and an issuer without a provider needs it: add algorithms = [\"ES256\"]";
+                    report.missing(written.at, format!("{field}.algorithms"), advice.to_owned());
+                }
+                let (name, audience, algorithms) = (name?, audience?, algorithms?);
+                if audience.value.is_empty() {
+                    report.add(
+                        audience.at,
+                        format!("{field}.audience"),
+                        "\"\"",
+                        "must not be empty: name this service",
+                    );
+                    return None;
+                }
+                let keys = keys(written, &name.value, field, report)?;
+                let made = Issuer::with_keys(&name.value, keys);
+                let made = match issuer.tokens.unwrap_or(TokensText::Access) {
+                    TokensText::Access => made.access_tokens(&audience.value),
+                    TokensText::Id => made.id_tokens(&audience.value),
+                };
+                (name.value.clone(), made.algorithms(algorithms))
+            }
+        };
+        Some((name, with_claims(profile, issuer)))
+    }
+
+    fn with_claims(mut profile: IssuerProfile, issuer: &Written) -> IssuerProfile {
+        let path = |path| ClaimPath::from(Vec::<String>::from(path));
+        if let Some(claim) = &issuer.roles_claim {
+            profile = profile.roles_claim(path(claim));
+        }
+        if let Some(claim) = &issuer.permissions_claim {
+            profile = profile.permissions_claim(path(claim));
+        }
+        if let Some(claim) = &issuer.tenant_claim {
+            profile = profile.tenant_claim(path(claim));
+        }
+        if let Some(claim) = &issuer.scope_claim {
+            profile = profile.scope_claim(path(claim));
+        }
+        if let Some(claim) = &issuer.scope_array_claim {
+            profile = profile.scope_array_claim(path(claim));
+        }
+        if issuer.dangerous_untyped {
+            profile = profile.dangerous_untyped();
+        }
+        if let Some(longest) = issuer.max_lifetime {
+            profile = profile.max_lifetime(longest.0);
+        }
+        if let Some(oldest) = issuer.max_age {
+            profile = profile.max_age(oldest.0);
+        }
+        for (claim, values) in &issuer.claims {
+            profile = profile.claim_must_be(claim.as_str(), values.iter().cloned());
+        }
+        profile.may_lack(issuer.may_lack.iter().cloned()).required(issuer.required.iter().map(path))
+    }
+
+    /// The list, if there is one; none at all if it is not good.
+    #[expect(clippy::option_option, reason = "no list is another thing than a bad one")]
+    fn algorithms(issuer: &Written, field: &str, report: &mut Report<'_>) -> Option<Option<Vec<Algorithm>>> {
+        let Some(written) = &issuer.algorithms else { return Some(None) };
+        let mut known = Vec::new();
+        for (index, name) in written.iter().enumerate() {
+            match Algorithm::from_name(&name.value) {
+                Some(algorithm) => known.push(algorithm),
+                None => {
+                    let meant = near(&name.value, ALGORITHMS);
+                    let advice = format!("is no algorithm{meant}; there are: {}", ALGORITHMS.join(", "));
+                    report.add(name.at, format!("{field}.algorithms[{index}]"), format!("{:?}", name.value), advice);
+                }
+            }
+        }
+        (known.len() == written.len()).then_some(Some(known))
+    }
+
+    fn keys(written: &At<Written>, name: &str, field: &str, report: &mut Report<'_>) -> Option<LiveKeys> {
+        let default =
+            At { at: written.value.issuer.as_ref().map_or(written.at, |name| name.at), value: Keys::default() };
+        let keys = written.value.keys.as_ref().unwrap_or(&default);
+        let places = usize::from(keys.value.discover)
+            + usize::from(keys.value.url.is_some())
+            + usize::from(keys.value.file.is_some());
+        if places > 1 {
+            let advice = "must say one place: discover = true, url = \"https://..\" or file = \"..\"";
+            report.add(keys.at, format!("{field}.keys"), "several places", advice);
+            return None;
+        }
+        let (at, of, mut builder) = match (&keys.value.url, &keys.value.file) {
+            (Some(url), _) => (url.at, ".keys.url", LiveKeys::jwks_url(&url.value)),
+            (None, Some(file)) => {
+                if let Err(error) = std::fs::metadata(&file.value) {
+                    let advice = format!("cannot be read: {error}");
+                    report.add(file.at, format!("{field}.keys.file"), format!("{:?}", file.value), advice);
+                    return None;
+                }
+                (file.at, ".keys.file", LiveKeys::jwks_file(&file.value))
+            }
+            (None, None) => (default.at, ".issuer", LiveKeys::discover(name)),
+        };
+        for host in &keys.value.allow_hosts {
+            builder = builder.allow_host(&host.value);
+        }
+        if let Some(fresh) = keys.value.fresh_for {
+            builder = builder.fresh_for(fresh.0);
+        }
+        if let Some(trust) = keys.value.trust_for {
+            builder = builder.trust_for(trust.0);
+        }
+        if keys.value.dangerous_http_on_loopback {
+            builder = builder.dangerous_http_on_loopback();
+        }
+        report.take(at, &format!("{field}{of}"), builder.build())
+    }
+
+    fn provider(
+        written: &At<Written>,
+        provider: &At<ProviderText>,
+        field: &str,
+        report: &mut Report<'_>,
+    ) -> Option<Provider> {
+        let issuer = &written.value;
+        let by = format!("{:?}", provider.value);
+        let mut text = |value: &Option<At<String>>, name: &str| {
+            needed(value.as_ref(), provider.at, &format!("{field}.{name}"), &by, report).map(|text| text.value.clone())
+        };
+        let mut singles = [None, None];
+        let lists = match provider.value {
+            ProviderText::Google => Some((&issuer.clients, "clients")),
+            ProviderText::Entra | ProviderText::EntraV1 => {
+                singles = [text(&issuer.audience, "audience"), None];
+                Some((&issuer.tenants, "tenants"))
+            }
+            ProviderText::Auth0 => {
+                singles = [text(&issuer.domain, "domain"), text(&issuer.audience, "audience")];
+                None
+            }
+            ProviderText::Okta | ProviderText::Keycloak | ProviderText::Kubernetes => {
+                singles = [text(&issuer.issuer, "issuer"), text(&issuer.audience, "audience")];
+                None
+            }
+            ProviderText::CognitoAccess | ProviderText::CognitoId => {
+                singles = [text(&issuer.pool, "pool"), None];
+                Some((&issuer.clients, "clients"))
+            }
+            ProviderText::Firebase => {
+                singles = [text(&issuer.project, "project"), None];
+                None
+            }
+            ProviderText::GithubActions => {
+                singles = [text(&issuer.audience, "audience"), None];
+                Some((&issuer.owners, "owners"))
+            }
+            ProviderText::GitlabCi => {
+                singles = [text(&issuer.issuer, "issuer"), text(&issuer.audience, "audience")];
+                Some((&issuer.namespaces, "namespaces"))
+            }
+        };
+        let list = match lists {
+            Some((value, name)) => {
+                let list = needed(value.as_ref(), provider.at, &format!("{field}.{name}"), &by, report);
+                list?.value.clone()
+            }
+            None => Vec::new(),
+        };
+        let [first, second] = singles;
+        let made = match provider.value {
+            ProviderText::Google => Provider::google(list),
+            ProviderText::Entra => Provider::entra(list, first?),
+            ProviderText::EntraV1 => Provider::entra_v1(list, first?),
+            ProviderText::Auth0 => Provider::auth0(&first?, second?),
+            ProviderText::Okta => Provider::okta(&first?, second?),
+            ProviderText::Keycloak => Provider::keycloak(&first?, &second?),
+            ProviderText::Kubernetes => Provider::kubernetes(&first?, second?),
+            ProviderText::CognitoAccess => Provider::cognito_access(&first?, list),
+            ProviderText::CognitoId => Provider::cognito_id(&first?, list),
+            ProviderText::Firebase => Provider::firebase(&first?),
+            ProviderText::GithubActions => Provider::github_actions(first?, list),
+            ProviderText::GitlabCi => Provider::gitlab_ci(&first?, second?, list),
+        };
+        report.take(provider.at, &format!("{field}.provider"), made)
+    }
+}

@@ -1,0 +1,232 @@
+//! Quotas, plans, and what they limit.
+
+use std::borrow::Cow;
+
+use crate::{
+    config::{
+        document::{ByText, CountedIn, Document, Limit, PeriodText, QuotaText},
+        problem::Report,
+        tree::At,
+    },
+    error::ConfigError,
+    near::near,
+    rate_limit::{FailureBudget, LimitBy, Plans, Quota, RateLimitLayer},
+};
+
+/// A limit, and the handle on its quotas.
+pub(super) struct Made {
+    pub(super) layer: RateLimitLayer,
+    pub(super) plans: Plans,
+}
+
+const fn scope(by: ByText) -> &'static str {
+    match by {
+        ByText::Client => "client",
+        ByText::Principal => "principal",
+        ByText::Credential => "credential",
+        ByText::Tenant => "tenant",
+        ByText::Route => "route",
+    }
+}
+
+/// Each limit of the document, and a note of each that is not good.
+pub(super) fn read(document: &Document, report: &mut Report<'_>) -> Vec<Made> {
+    for (name, quota) in &document.quotas {
+        check_quota(name, quota, report);
+    }
+    for (name, plan) in &document.plans {
+        quotas(document, &plan.value.quotas, &format!("plans.{name}.quotas"), report);
+    }
+    #[cfg(feature = "rate-limit-redis")]
+    let redis = document.redis.as_ref().and_then(|redis| connect(redis, report));
+    #[cfg(not(feature = "rate-limit-redis"))]
+    if let Some(redis) = &document.redis {
+        super::feature_is_off(redis.at, "redis", "rate-limit-redis", report);
+    }
+    let mut scopes: Vec<(usize, String)> = Vec::new();
+    let mut made = Vec::new();
+    for (index, limit) in document.limits.iter().enumerate() {
+        let field = format!("limits[{index}]");
+        let name =
+            limit.value.name.as_ref().map_or_else(|| scope(limit.value.by).to_owned(), |name| name.value.clone());
+        if let Some((first, _)) = scopes.iter().find(|(_, other)| *other == name) {
+            let advice = format!("is the name of limits[{first}] as well: give each a name of its own, name = \"..\"");
+            report.add(limit.at, format!("{field}.name"), format!("{name:?}"), advice);
+        }
+        scopes.push((index, name.clone()));
+        if limit.value.store.value == CountedIn::Redis && document.redis.is_none() {
+            let advice = "needs a server: add a [redis] section with its address";
+            report.add(limit.value.store.at, format!("{field}.store"), "\"redis\"", advice);
+        }
+        let Some(one) = self::limit(document, limit, &field, name, report) else { continue };
+        #[cfg(feature = "rate-limit-redis")]
+        let one = match (&redis, limit.value.store.value) {
+            (Some(redis), CountedIn::Redis) => Made { layer: one.layer.with_store(redis.clone()), ..one },
+            (_, CountedIn::Redis | CountedIn::Memory) => one,
+        };
+        made.push(one);
+    }
+    made
+}
+
+fn check_quota(name: &str, quota: &At<QuotaText>, report: &mut Report<'_>) {
+    let Err(error) = make(name, &quota.value).validate() else { return };
+    let burst = quota.value.burst.as_ref().filter(|_| error.setting() == "burst");
+    let (at, of) = match burst {
+        Some(burst) => (burst.at, "burst"),
+        None if error.setting().starts_with("per_") => (quota.value.count.at, "count"),
+        None => (quota.at, "name"),
+    };
+    report.add(at, format!("quotas.{name}.{of}"), error.value(), error.problem());
+}
+
+fn make(name: &str, written: &QuotaText) -> Quota {
+    let count = written.count.value;
+    let quota = match written.per {
+        PeriodText::Second => Quota::per_second(count),
+        PeriodText::Minute => Quota::per_minute(count),
+        PeriodText::Hour => Quota::per_hour(count),
+        PeriodText::Day => Quota::per_day(count),
+    };
+    let quota = quota.named(Cow::Owned(name.to_owned()));
+    match &written.burst {
+        Some(burst) => quota.burst(burst.value),
+        None => quota,
+    }
+}
+
+/// The quotas of these names; none if one is not known or not good.
+fn quotas(
+    document: &Document,
+    names: &At<Vec<At<String>>>,
+    field: &str,
+    report: &mut Report<'_>,
+) -> Option<Vec<Quota>> {
+    if names.value.is_empty() {
+        report.add(names.at, field, "[]", "must name at least one of [quotas]");
+        return None;
+    }
+    let mut made = Vec::new();
+    for (index, name) in names.value.iter().enumerate() {
+        match document.quotas.get(&name.value) {
+            Some(quota) => made.push(make(&name.value, &quota.value)),
+            None => unknown(name, &format!("{field}[{index}]"), "quota", document.quotas.keys(), report),
+        }
+    }
+    (made.len() == names.value.len() && made.iter().all(|quota| quota.validate().is_ok())).then_some(made)
+}
+
+fn unknown<'a>(
+    name: &At<String>,
+    field: &str,
+    what: &str,
+    known: impl Iterator<Item = &'a String>,
+    report: &mut Report<'_>,
+) {
+    let meant = near(&name.value, known.map(String::as_str));
+    let advice = format!("is no {what}{meant}; write a section [{what}s.{}] or another name", name.value);
+    report.add(name.at, field, format!("{:?}", name.value), advice);
+}
+
+fn limit(document: &Document, limit: &At<Limit>, field: &str, name: String, report: &mut Report<'_>) -> Option<Made> {
+    let written = &limit.value;
+    let default = quotas(document, &written.quotas, &format!("{field}.quotas"), report);
+    let mut tiers = Vec::new();
+    for (index, plan) in written.plans.iter().enumerate() {
+        let Some(text) = document.plans.get(&plan.value) else {
+            unknown(plan, &format!("{field}.plans[{index}]"), "plan", document.plans.keys(), report);
+            continue;
+        };
+        // What is wrong with its quotas is told where the plan is.
+        let mut told = Report::new(report.sheet());
+        tiers.extend(quotas(document, &text.value.quotas, "", &mut told).map(|quotas| (plan.value.as_str(), quotas)));
+    }
+    if matches!(written.by, ByText::Client | ByText::Route) && !written.plans.is_empty() {
+        let advice = "is before anybody is known: plans are for by = \"principal\", \"credential\" or \"tenant\"";
+        report.add(limit.at, format!("{field}.plans"), format!("by {}", scope(written.by)), advice);
+        return None;
+    }
+    let mut plans = report.take(written.quotas.at, &format!("{field}.quotas"), Plans::new(default?))?;
+    if let Some(claim) = &written.plan_claim {
+        plans = plans.by_claim(claim);
+    }
+    for (name, quotas) in tiers {
+        report.take(limit.at, &format!("plans.{name}"), plans.set(name, quotas))?;
+    }
+    let at = written.name.as_ref().map_or(limit.at, |name| name.at);
+    let layer = report.take(at, &format!("{field}.name"), layer(written, &plans, name))?;
+    Some(Made { layer, plans })
+}
+
+fn layer(written: &Limit, plans: &Plans, name: String) -> Result<RateLimitLayer, ConfigError> {
+    let layer = match written.by {
+        ByText::Client => RateLimitLayer::per_client(plans)?,
+        ByText::Principal => RateLimitLayer::per_principal(plans)?,
+        ByText::Credential => RateLimitLayer::per(LimitBy::credential(), plans)?,
+        ByText::Tenant => RateLimitLayer::per(LimitBy::tenant(), plans)?,
+        ByText::Route => RateLimitLayer::per(LimitBy::route(), plans)?,
+    };
+    let layer = layer.with_scope(name)?;
+    Ok(if written.without_headers { layer.without_headers() } else { layer })
+}
+
+#[cfg(feature = "rate-limit-redis")]
+fn connect(
+    redis: &At<crate::config::document::Redis>,
+    report: &mut Report<'_>,
+) -> Option<crate::rate_limit::RedisLimits> {
+    use crate::{
+        config::document::AwayText,
+        rate_limit::{RedisLimits, WhenAway},
+    };
+
+    let written = &redis.value;
+    let address = match written.address.value.read() {
+        Ok(address) => address,
+        Err((value, advice)) => {
+            report.add(written.address.at, "redis.address", value, advice);
+            return None;
+        }
+    };
+    let mut builder = RedisLimits::builder(address.expose_str().unwrap_or_default());
+    if let Some(prefix) = &written.prefix {
+        builder = builder.prefix(&prefix.value);
+    }
+    if let Some(timeout) = &written.timeout {
+        builder = builder.timeout(timeout.value.0);
+    }
+    let percent = written.share_percent.as_ref().map_or(50, |percent| percent.value);
+    builder = builder.when_away(match written.when_away {
+        AwayText::InProcess => WhenAway::InProcess { percent },
+        AwayText::Refuse => WhenAway::Fail,
+    });
+    if let (AwayText::Refuse, Some(percent)) = (written.when_away, &written.share_percent) {
+        let advice = "is of when_away = \"in-process\": remove one of them";
+        report.add(percent.at, "redis.share_percent", percent.value.to_string(), advice);
+    }
+    report.take(redis.at, "redis", builder.build())
+}
+
+pub(super) fn failure_budget(document: &Document, report: &mut Report<'_>) -> Option<FailureBudget> {
+    let written = &document.failure_budget.as_ref()?.value;
+    let mut budget = FailureBudget::new();
+    for (field, name) in
+        [("failure_budget.per_source", &written.per_source), ("failure_budget.per_key", &written.per_key)]
+    {
+        let Some(name) = name else { continue };
+        let Some(quota) = document.quotas.get(&name.value) else {
+            unknown(name, field, "quota", document.quotas.keys(), report);
+            continue;
+        };
+        let quota = make(&name.value, &quota.value);
+        if quota.validate().is_ok() {
+            let per_source = field.ends_with("per_source");
+            budget = report.take(
+                name.at,
+                field,
+                if per_source { budget.per_source(quota) } else { budget.per_key(quota) },
+            )?;
+        }
+    }
+    Some(budget)
+}

@@ -1,0 +1,134 @@
+//! Secrets, which a document names and does not hold.
+
+use std::{borrow::Cow, env, fmt, fs::File, io::Read};
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{
+    Deserialize, Deserializer,
+    de::{self, MapAccess, value::MapAccessDeserializer},
+};
+use zeroize::Zeroizing;
+
+use crate::secret::Secret;
+
+/// The longest secret, in bytes.
+const MAX_LEN: u64 = 64 * 1024;
+
+/// Where a secret is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum SecretRef {
+    Env(String),
+    File { path: String, readable: bool },
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written {
+    env: Option<String>,
+    file: Option<String>,
+    #[serde(default)]
+    dangerous_readable_by_all: bool,
+}
+
+const HOW: &str = "write { env = \"NAME\" } or { file = \"/run/secrets/name\" }";
+
+impl<'de> Deserialize<'de> for SecretRef {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl<'de> de::Visitor<'de> for Visitor {
+            type Value = SecretRef;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "where a secret is: {HOW}")
+            }
+
+            // The text is a secret, most likely: it goes nowhere.
+            fn visit_str<E: de::Error>(self, _: &str) -> Result<SecretRef, E> {
+                Err(E::custom(format!("a secret stands in the document, where it must not be: {HOW}")))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<SecretRef, A::Error> {
+                let written = Written::deserialize(MapAccessDeserializer::new(map))?;
+                match (written.env, written.file) {
+                    (Some(name), None) if !written.dangerous_readable_by_all => Ok(SecretRef::Env(name)),
+                    (None, Some(path)) => Ok(SecretRef::File { path, readable: written.dangerous_readable_by_all }),
+                    _ => Err(de::Error::custom(format!("must say one place of the secret: {HOW}"))),
+                }
+            }
+        }
+        deserializer.deserialize_any(Visitor)
+    }
+}
+
+impl JsonSchema for SecretRef {
+    fn schema_name() -> Cow<'static, str> {
+        "SecretRef".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "description": "Where a secret is: a document holds none.",
+            "oneOf": [
+                { "type": "object", "additionalProperties": false, "required": ["env"],
+                  "properties": { "env": { "type": "string", "description": "An environment variable." } } },
+                { "type": "object", "additionalProperties": false, "required": ["file"],
+                  "properties": {
+                    "file": { "type": "string", "description": "A file that not everybody may read. One line end is cut off." },
+                    "dangerous_readable_by_all": { "type": "boolean", "description": "Takes a file that everybody may read." }
+                } },
+            ],
+        })
+    }
+}
+
+/// Why there is no secret: its place, and what to do.
+pub(super) type NoSecret = (String, String);
+
+impl SecretRef {
+    /// Reads it, without the line end that editors and shells put behind it.
+    pub(super) fn read(&self) -> Result<Secret, NoSecret> {
+        let bytes = match self {
+            Self::Env(name) => {
+                let refuse = |problem: &str| (format!("variable {name:?}"), problem.to_owned());
+                let text = env::var_os(name).ok_or_else(|| refuse("is not set: set it in the environment"))?;
+                text.into_string().map_err(|_| refuse("is not UTF-8: set it to a text"))?.into_bytes()
+            }
+            Self::File { path, readable } => {
+                let refuse = |problem: String| (format!("{path:?}"), problem);
+                let unreadable = |error| refuse(format!("cannot be read: {error}"));
+                let file = File::open(path).map_err(unreadable)?;
+                #[cfg(unix)]
+                if !readable {
+                    use std::os::unix::fs::PermissionsExt;
+                    let mode = file.metadata().map_err(unreadable)?.permissions().mode() & 0o777;
+                    if mode & 0o007 != 0 {
+                        return Err(refuse(format!(
+                            "may be read or written by everybody (mode {mode:04o}): say chmod 0400, or \
+                             dangerous_readable_by_all = true where the directory keeps others out"
+                        )));
+                    }
+                }
+                let mut bytes = Zeroizing::new(Vec::new());
+                file.take(MAX_LEN + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+                if u64::try_from(bytes.len()).is_ok_and(|len| len > MAX_LEN) {
+                    return Err(refuse(format!("is longer than {MAX_LEN} bytes: name the file of the secret alone")));
+                }
+                std::mem::take(&mut *bytes)
+            }
+        };
+        let mut bytes = Zeroizing::new(bytes);
+        for end in [b'\n', b'\r'] {
+            if bytes.last() == Some(&end) {
+                bytes.pop();
+            }
+        }
+        if bytes.is_empty() {
+            let place = match self {
+                Self::Env(name) => format!("variable {name:?}"),
+                Self::File { path, .. } => format!("{path:?}"),
+            };
+            return Err((place, "is empty: put the secret there".to_owned()));
+        }
+        Ok(Secret::new(std::mem::take(&mut *bytes)))
+    }
+}

@@ -1,0 +1,84 @@
+//! Where audit records go.
+
+use std::path::Path;
+
+use crate::{
+    audit::AuditLayer,
+    config::{
+        document::{Audit, SinkText},
+        needed,
+        problem::Report,
+        tree::At,
+    },
+};
+
+pub(super) fn check(written: &At<Audit>, report: &mut Report<'_>) {
+    let audit = &written.value;
+    match audit.sink {
+        SinkText::Tracing => {
+            if let Some(path) = &audit.path {
+                let advice = "is of the sink json-lines: remove it, or set sink = \"json-lines\"";
+                report.add(path.at, "audit.path", format!("{:?}", path.value), advice);
+            }
+            #[cfg(not(feature = "audit-tracing"))]
+            super::feature_is_off(written.at, "audit", "audit-tracing", report);
+        }
+        SinkText::JsonLines => {
+            #[cfg(not(feature = "audit-json-lines"))]
+            super::feature_is_off(written.at, "audit", "audit-json-lines", report);
+            if let Some(path) = needed(audit.path.as_ref(), written.at, "audit.path", "the sink json-lines", report) {
+                place_of(path, "audit.path", report);
+            }
+            if let Some(capacity) = audit.capacity.as_ref().filter(|capacity| capacity.value == 0) {
+                report.add(capacity.at, "audit.capacity", "0", "must be at least 1: records wait for the writer");
+            }
+        }
+    }
+}
+
+/// Notes if a file could not be made there. Nothing is made.
+pub(super) fn place_of(path: &At<String>, field: &str, report: &mut Report<'_>) {
+    let file = Path::new(&path.value);
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let value = format!("{:?}", path.value);
+    if file.is_dir() || path.value.is_empty() {
+        report.add(path.at, field, value, "must be a file, and is none");
+    } else if !folder.is_dir() {
+        report.add(
+            path.at,
+            field,
+            value,
+            format!("is in a directory that is not there: make {:?}", folder.display().to_string()),
+        );
+    }
+}
+
+#[cfg_attr(not(feature = "audit-json-lines"), expect(unused_variables, reason = "files alone can fail to open"))]
+pub(super) fn open(written: &At<Audit>, report: &mut Report<'_>) -> Option<AuditLayer> {
+    let audit = &written.value;
+    match audit.sink {
+        #[cfg(feature = "audit-tracing")]
+        SinkText::Tracing => Some(AuditLayer::new(crate::audit::TracingSink::new())),
+        #[cfg(feature = "audit-json-lines")]
+        SinkText::JsonLines => {
+            use std::num::NonZeroUsize;
+
+            use crate::{
+                audit::{JsonLines, WhenFull},
+                config::document::FullText,
+            };
+
+            let path = audit.path.as_ref()?;
+            let mut sink = report.take(path.at, "audit.path", JsonLines::open(&path.value))?;
+            if let Some(capacity) = audit.capacity.as_ref().and_then(|capacity| NonZeroUsize::new(capacity.value)) {
+                sink = sink.with_capacity(capacity);
+            }
+            Some(AuditLayer::new(sink.when_full(match audit.when_full {
+                FullText::Wait => WhenFull::Wait,
+                FullText::Discard => WhenFull::Discard,
+            })))
+        }
+        #[cfg(not(all(feature = "audit-tracing", feature = "audit-json-lines")))]
+        _ => None,
+    }
+}

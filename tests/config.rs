@@ -1,0 +1,265 @@
+//! Stacks from a document: they answer as those from code do, change while requests run, and keep secrets to themselves.
+
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "test code")]
+
+mod support;
+
+use std::{borrow::Cow, path::Path};
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use http::{Request, StatusCode};
+use portcullis::{
+    Clock, Connection, SystemClock, TlsVersion,
+    api_key::{ApiKeyAuthenticator, ApiKeyFormat, FileKeyStore, KeyIssuer, NewApiKey},
+    authn::one_of,
+    config::Config,
+    evidence::TrustedProxies,
+    guard::{public, require},
+    jwt::{Algorithm, Issuer, JwtAuthenticator},
+    policy::Rbac,
+    rate_limit::{Plans, Quota},
+    stack::Stack,
+    tls::TlsLayer,
+};
+use support::{Probe, send, with};
+
+const POLICY: &str = "version = '1'\npermissions = ['orders:list', 'orders:cancel']\n[roles.clerk]\n\
+    grants = ['orders:list']\n[roles.manager]\ngrants = ['*']\n";
+
+struct Files {
+    dir: tempfile::TempDir,
+    clerk: String,
+    gold: String,
+    token: String,
+    foreign: String,
+    expired: String,
+}
+
+impl Files {
+    fn path(&self, name: &str) -> std::path::PathBuf {
+        self.dir.path().join(name)
+    }
+
+    async fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("policy.toml"), POLICY).unwrap();
+        let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
+        let point = pair.public_key_raw();
+        let jwk = serde_json::json!({
+            "kty": "EC", "crv": "P-256", "alg": "ES256", "use": "sig", "kid": "1",
+            "x": URL_SAFE_NO_PAD.encode(&point[1..33]), "y": URL_SAFE_NO_PAD.encode(&point[33..]),
+        });
+        std::fs::write(dir.path().join("keys.json"), serde_json::json!({ "keys": [jwk] }).to_string()).unwrap();
+        let now = SystemClock::new().now().unix_nanos() / 1_000_000_000;
+        let mint = |audience: &str, expires: u64| {
+            let mut header = jsonwebtoken::Header::new(jsonwebtoken::Algorithm::ES256);
+            (header.typ, header.kid) = (Some("at+jwt".into()), Some("1".into()));
+            let claims = serde_json::json!({
+                "iss": "https://id.example.com", "sub": "ada", "aud": audience, "client_id": "shop", "jti": "1",
+                "iat": now - 7_200, "exp": expires, "roles": ["manager"],
+            });
+            let key = jsonwebtoken::EncodingKey::from_ec_pem(pair.serialize_pem().as_bytes()).unwrap();
+            jsonwebtoken::encode(&header, &claims, &key).unwrap()
+        };
+        let store = FileKeyStore::create(dir.path().join("keys.toml")).unwrap();
+        let issuer = KeyIssuer::new().with_format(ApiKeyFormat::new("shop").unwrap());
+        let at = SystemClock::new().now();
+        let mut keys = Vec::new();
+        for key in [NewApiKey::for_subject("billing").role("clerk"), NewApiKey::for_subject("rich").plan("gold")] {
+            let (key, record) = issuer.mint(key, at).unwrap();
+            portcullis::api_key::ApiKeyAdmin::insert(&store, record).await.unwrap();
+            keys.push(key.expose().to_owned());
+        }
+        Self {
+            clerk: keys[0].clone(),
+            gold: keys[1].clone(),
+            token: mint("orders-api", now + 3_600),
+            foreign: mint("other-api", now + 3_600),
+            expired: mint("orders-api", now - 3_600),
+            dir,
+        }
+    }
+
+    fn document(&self, gold: u32) -> String {
+        let dir = self.dir.path().to_str().unwrap();
+        format!(
+            "[tls]\nhosts = ['api.example.com']\n\
+             [proxies]\nfamily = 'x-forwarded'\nnetworks = ['10.0.12.7']\n\
+             [[issuers]]\nissuer = 'https://id.example.com'\naudience = 'orders-api'\nalgorithms = ['ES256']\n\
+             roles_claim = 'roles'\nkeys = {{ file = '{dir}/keys.json' }}\n\
+             [api_keys]\nstore = 'file'\npath = '{dir}/keys.toml'\nprefix = 'shop'\n\
+             [policy]\nfile = '{dir}/policy.toml'\n\
+             [routes]\n'GET /health' = 'public'\n'GET /orders' = {{ permission = 'orders:list' }}\n\
+             'DELETE /orders/{{id}}' = {{ permission = 'orders:cancel' }}\n\
+             [quotas.flood]\ncount = 20\nper = 'day'\n[quotas.standard]\ncount = 4\nper = 'day'\n\
+             [quotas.gold]\ncount = {gold}\nper = 'day'\n[plans.gold]\nquotas = ['gold']\n\
+             [[limits]]\nby = 'client'\nquotas = ['flood']\n\
+             [[limits]]\nby = 'principal'\nquotas = ['standard']\nplans = ['gold']\n"
+        )
+    }
+
+    fn by_code(&self) -> Stack {
+        let policy = Rbac::from_toml_file(self.path("policy.toml")).unwrap();
+        let (list, cancel) = (policy.permission("orders:list").unwrap(), policy.permission("orders:cancel").unwrap());
+        let issuer = Issuer::jwks_file("https://id.example.com", self.path("keys.json")).unwrap();
+        let issuer = issuer.access_tokens("orders-api").algorithms([Algorithm::ES256]).roles_claim("roles");
+        let keys = ApiKeyAuthenticator::new(FileKeyStore::open(self.path("keys.toml")).unwrap());
+        let daily = |count, name: &'static str| [Quota::per_day(count).named(Cow::Borrowed(name))];
+        Stack::builder()
+            .tls(TlsLayer::require().hosts(["api.example.com"]).unwrap())
+            .proxies(TrustedProxies::x_forwarded(["10.0.12.7"]).unwrap())
+            .limit_clients(Plans::new(daily(20, "flood")).unwrap())
+            .authenticate(one_of((
+                JwtAuthenticator::builder().issuer(issuer).build().unwrap(),
+                keys.with_format(ApiKeyFormat::new("shop").unwrap()),
+            )))
+            .limit_principals(Plans::new(daily(4, "standard")).unwrap().with("gold", daily(6, "gold")).unwrap())
+            .policy(policy)
+            .route("GET /health", public())
+            .route("GET /orders", require(list))
+            .route("DELETE /orders/{id}", require(cancel))
+            .build()
+            .unwrap()
+    }
+}
+
+fn request(method: &str, path: &str, peer: &str, host: &str) -> Request<()> {
+    let mut request = Request::builder().method(method).uri(path).header("host", host).body(()).unwrap();
+    request.extensions_mut().insert(Connection::tls(format!("{peer}:52100").parse().unwrap(), TlsVersion::Tls13));
+    request
+}
+
+/// The requests: what is asked for, and with which field.
+fn requests(files: &Files) -> Vec<Request<()>> {
+    let bearer = |token: &str| format!("Bearer {token}");
+    let api = "api.example.com";
+    let of = |method, path, name, value: &str| with(request(method, path, "198.51.100.7", api), name, value);
+    let mut requests = vec![
+        request("GET", "/health", "198.51.100.1", api),
+        request("HEAD", "/health", "198.51.100.1", api),
+        request("POST", "/health", "198.51.100.1", api),
+        request("GET", "/health", "198.51.100.1", "other.example.com"),
+        request("GET", "/orders", "198.51.100.1", api),
+        request("GET", "/nowhere", "198.51.100.1", api),
+        with(request("GET", "/health", "10.0.12.7", api), "x-forwarded-proto", "http"),
+        with(
+            with(request("GET", "/orders", "10.0.12.7", api), "x-forwarded-for", "198.51.100.9"),
+            "x-forwarded-proto",
+            "https",
+        ),
+        of("GET", "/orders", "x-api-key", &files.clerk),
+        of("DELETE", "/orders/7", "x-api-key", &files.clerk),
+        of("GET", "/nowhere", "x-api-key", &files.clerk),
+        of("GET", "/orders", "x-api-key", "shop_v1_nonsense"),
+        of("GET", "/orders", "authorization", &bearer(&files.token)),
+        of("DELETE", "/orders/7", "authorization", &bearer(&files.token)),
+        of("DELETE", "/orders/7/8", "authorization", &bearer(&files.token)),
+        of("GET", "/orders", "authorization", &bearer(&files.foreign)),
+        of("GET", "/orders", "authorization", &bearer(&files.expired)),
+        of("GET", "/orders", "authorization", "Bearer a.b.c"),
+        of("GET", "/orders", "authorization", "Basic YTpi"),
+        with(of("GET", "/orders", "authorization", &bearer(&files.token)), "x-api-key", &files.clerk),
+    ];
+    let mut plain = request("GET", "/health", "198.51.100.1", api);
+    plain.extensions_mut().insert(Connection::plain("198.51.100.1:52100".parse().unwrap()));
+    requests.push(plain);
+    // The quota of the plan, and then beyond that of the address.
+    requests.extend((0..10).map(|_| with(request("GET", "/orders", "198.51.100.20", api), "x-api-key", &files.gold)));
+    requests.extend((0..4).map(|_| of("GET", "/orders", "x-api-key", &files.clerk)));
+    requests.extend((0..8).map(|_| of("GET", "/health", "accept", "*/*")));
+    requests
+}
+
+async fn answers(stack: Stack, requests: Vec<Request<()>>) -> Vec<(StatusCode, Vec<String>)> {
+    let service = stack.protect(Probe::default());
+    let mut answers = Vec::new();
+    for request in requests {
+        let response = send(&service, request).await;
+        let fields = ["www-authenticate", "ratelimit-policy", "cache-control", "content-type", "vary"];
+        let shown = fields.iter().flat_map(|name| response.headers().get_all(*name)).map(|value| format!("{value:?}"));
+        answers.push((response.status(), shown.collect()));
+    }
+    answers
+}
+
+#[tokio::test]
+async fn from_code_and_from_a_document_they_answer_alike() {
+    let files = Files::new().await;
+    let config = Config::from_toml(&files.document(6)).unwrap();
+    let from_document = config.builder().await.unwrap().build().unwrap();
+    let by_document = answers(from_document, requests(&files)).await;
+    let by_code = answers(files.by_code(), requests(&files)).await;
+    assert!(by_code.len() >= 30);
+    for (index, (code, document)) in by_code.iter().zip(&by_document).enumerate() {
+        assert_eq!(code, document, "request {index}");
+    }
+    // They are not all refused in one way.
+    for status in [200, 401, 403, 421, 429] {
+        assert!(by_code.iter().any(|(code, _)| code.as_u16() == status), "no {status}: {by_code:?}");
+    }
+}
+
+#[tokio::test]
+async fn quotas_change_while_requests_run_and_nothing_else() {
+    let files = Files::new().await;
+    let path = files.path("app.toml");
+    std::fs::write(&path, files.document(1)).unwrap();
+    let (stack, live) = Config::read(&path).unwrap().assemble().await.unwrap();
+    let service = stack.build().unwrap().protect(Probe::default());
+    let ask = async || {
+        let request = request("GET", "/nowhere", "198.51.100.20", "api.example.com");
+        send(&service, with(request, "x-api-key", &files.gold)).await.status().as_u16()
+    };
+    assert_eq!((ask().await, ask().await), (403, 429));
+    std::fs::write(&path, files.document(8)).unwrap();
+    live.reload().unwrap();
+    // All of the burst was used, and stays used. A quota of another name begins whole.
+    assert_eq!(ask().await, 429);
+    std::fs::write(
+        &path,
+        files.document(8).replace("gold]\ncount", "best]\ncount").replace("['gold']\n[[", "['best']\n[["),
+    )
+    .unwrap();
+    live.reload().unwrap();
+    assert_eq!(ask().await, 403);
+
+    std::fs::write(&path, files.document(8).replace("api.example.com", "www.example.com")).unwrap();
+    let refused = live.reload().unwrap_err().to_string();
+    assert!(refused.contains("tls: the section has changed, which needs a restart"), "{refused}");
+    std::fs::write(&path, files.document(0)).unwrap();
+    assert!(live.reload().unwrap_err().to_string().contains("quotas.gold.count: 0 must be at least 1"));
+    assert_eq!(live.policy().unwrap().version().as_ref(), "1");
+}
+
+#[test]
+fn the_schema_in_docs_is_that_of_the_document() {
+    let kept = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/configuration.schema.json"));
+    let kept: serde_json::Value = serde_json::from_str(&kept.unwrap()).unwrap();
+    assert_eq!(kept, Config::schema(), "run: cargo run --features full --example check_config -- --schema");
+}
+
+#[test]
+fn the_example_is_in_order() {
+    // Tests run where the package is, which its paths are relative to.
+    Config::read("examples/config/app.toml").and_then(|config| config.check()).unwrap();
+}
+
+#[test]
+fn debug_shows_where_secrets_are_and_not_what() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("pepper");
+    std::fs::write(&path, "hunter2-hunter2-hunter2-hunter2-hunter2\n").unwrap();
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o400)).unwrap();
+    }
+    let config = Config::from_toml(&format!(
+        "[tls]\n[api_keys]\nstore = 'sqlite'\npath = 'keys.db'\npeppers = [{{ id = 'a', secret = {{ file = '{}' }} }}]\n",
+        path.display()
+    ))
+    .unwrap();
+    config.check().unwrap();
+    let shown = format!("{config:?}");
+    assert!(shown.contains("pepper") && !shown.contains("hunter2"), "{shown}");
+}

@@ -1,0 +1,228 @@
+//! A table of mistakes in configuration files: each is told with its line, its field, and what to change.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "test code")]
+
+use portcullis::config::{Config, Problems};
+
+/// The mistakes of a document. `@` stands for a directory with a policy, a secret and a bad policy in it.
+fn problems(text: &str, dir: &tempfile::TempDir) -> Problems {
+    let text = text.replace('@', dir.path().to_str().unwrap());
+    match Config::from_toml(&text).and_then(|config| config.check()) {
+        Err(problems) => problems,
+        Ok(()) => panic!("is accepted: {text}"),
+    }
+}
+
+fn files() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
+    write("policy.toml", "version = '1'\npermissions = ['orders:read']\n[roles.clerk]\ngrants = ['orders:read']\n");
+    write("bad.toml", "version = '1'\npermissions = ['orders:read']\n[roles.clerk]\ngrants = ['orders:raed']\n");
+    write("empty", "\n");
+    write("short", "too short\n");
+    write("open", "0123456789012345678901234567890123456789");
+    #[cfg(unix)]
+    for (name, mode) in [("empty", 0o600), ("short", 0o600), ("open", 0o644)] {
+        use std::os::unix::fs::PermissionsExt;
+        std::fs::set_permissions(dir.path().join(name), std::fs::Permissions::from_mode(mode)).unwrap();
+    }
+    dir
+}
+
+const ISSUER: &str =
+    "[tls]\n[[issuers]]\nissuer = 'https://id.example.com'\naudience = 'orders'\nalgorithms = ['ES256']\n";
+const QUOTA: &str = "[quotas.flood]\ncount = 9\nper = 'second'\n";
+const KEYS: &str = "[tls]\n[api_keys]\nstore = 'file'\npath = '@/policy.toml'\n";
+
+/// What stands before, the mistake, the line in the whole, the field, and part of the advice.
+const MISTAKES: &[(&str, &str, usize, &str, &str)] = &[
+    ("", "[tsl]", 1, "tsl", "did you mean \"tls\"?"),
+    ("", "[tls]\nhost = ['a.example']", 2, "tls.host", "did you mean \"hosts\" or"),
+    ("", "[tls]\nhosts = 'a.example'", 2, "tls.hosts", "must be a sequence"),
+    ("", "[tls]\nhosts = []", 2, "tls.hosts", "must"),
+    ("", "[tls]\nexempt = ['/health']", 2, "tls.exempt[0]", "must be method and path, as in \"GET /health\""),
+    ("", "[tls]\nminimum_version = '1.1'", 2, "tls.minimum_version", "is none of 1.2, 1.3"),
+    ("", "[tls]\nhsts = { max_age = 3600 }", 2, "tls.hsts.max_age", "as in \"60s\""),
+    ("", "[tls]\nhsts = { max_age = '1 year' }", 2, "tls.hsts.max_age", "ms, s, min, h or d"),
+    ("", "[tls]\nhsts = { max_age = '1d', preload = true }", 2, "tls.hsts", ""),
+    ("dangerous_plain_http = true\n", "[tls]", 1, "dangerous_plain_http", "remove one of them"),
+    ("", "[proxies]\nfamily = 'x-forwarded'\nnetworks = ['0.0.0.0/0']", 3, "proxies.networks", "wide"),
+    ("", "[proxies]\nfamily = 'forwarded'", 1, "proxies.networks", "must name a proxy"),
+    ("", "[proxies]\nnetworks = ['10.0.0.7']", 1, "proxies.family", "add family = .."),
+    ("", "[proxies]\nfamily = 'address-header'\nnetworks = ['10.0.0.7']", 1, "proxies.header", "add header = .."),
+    ("", "[proxies]\nfamily = 'forwarded'\nnetworks = ['10.0.0.7']\nhops = 0", 4, "proxies.hops", "1 to 64"),
+    (
+        "[tls]\n",
+        "[[issuers]]\nissuer = 'https://a.example'\nalgorithms = ['ES256']",
+        2,
+        "issuers[0].audience",
+        "add audience",
+    ),
+    (
+        "[tls]\n",
+        "[[issuers]]\nissuer = 'https://a.example'\naudiance = 'a'",
+        4,
+        "issuers[0].audiance",
+        "did you mean \"audience\"",
+    ),
+    (
+        "[tls]\n",
+        "[[issuers]]\nissuer = 'http://a.example'\naudience = 'a'\nalgorithms = ['ES256']",
+        3,
+        "issuers[0].issuer",
+        "https",
+    ),
+    (
+        "[tls]\n",
+        "[[issuers]]\nissuer = 'https://a.example'\naudience = ''\nalgorithms = ['ES256']",
+        4,
+        "issuers[0].audience",
+        "must not be empty",
+    ),
+    (
+        "[tls]\n",
+        "[[issuers]]\nissuer = 'https://a.example'\naudience = 'a'",
+        2,
+        "issuers[0].algorithms",
+        "add algorithms = [\"ES256\"]",
+    ),
+    (
+        "[tls]\n",
+        "[[issuers]]\nissuer = 'https://a.example'\naudience = 'a'\nalgorithms = ['ES265']",
+        5,
+        "issuers[0].algorithms[0]",
+        "did you mean \"ES256\"",
+    ),
+    ("[tls]\n", "[[issuers]]\nprovider = 'googel'", 3, "issuers[0].provider", "did you mean \"google\"?"),
+    ("[tls]\n", "[[issuers]]\nprovider = 'google'", 3, "issuers[0].clients", "add clients = .."),
+    (
+        "[tls]\n",
+        "[[issuers]]\nprovider = 'auth0'\ndomain = 'https://a.example'\naudience = 'a'",
+        3,
+        "issuers[0].provider",
+        "",
+    ),
+    (ISSUER, "keys = { url = 'http://id.example.com/jwks' }", 6, "issuers[0].keys.url", "https"),
+    (ISSUER, "keys = { file = '@/no.json' }", 6, "issuers[0].keys.file", "cannot be read"),
+    (ISSUER, "keys = { file = 'a', discover = true }", 6, "issuers[0].keys", "must say one place"),
+    (
+        ISSUER,
+        "[[issuers]]\nissuer = 'https://id.example.com'\naudience = 'b'\nalgorithms = ['ES256']",
+        7,
+        "issuers[1].issuer",
+        "stands in issuers[0] as well",
+    ),
+    (ISSUER, "[jwt]\nleeway = '10min'", 7, "jwt.leeway", "at most 300s"),
+    (
+        "",
+        "[[issuers]]\nissuer = 'https://a.example'\naudience = 'a'\nalgorithms = ['ES256']",
+        1,
+        "issuers",
+        "add a [tls] section",
+    ),
+    ("", "[tls]\n[api_keys]\nstore = 'file'", 2, "api_keys.path", "add path = .."),
+    ("", "[tls]\n[api_keys]\nstore = 'file'\npath = '@/no.toml'", 4, "api_keys.path", "cannot be read"),
+    (
+        "",
+        "[tls]\n[api_keys]\nstore = 'sqlite'\npath = '@/no/keys.db'",
+        4,
+        "api_keys.path",
+        "directory that is not there",
+    ),
+    (
+        "",
+        "[tls]\n[api_keys]\nstore = 'postgres'\naddress = 'postgres://u:hunter2@db/x'",
+        4,
+        "api_keys.address",
+        "write { env = \"NAME\" }",
+    ),
+    (
+        "",
+        "[tls]\n[api_keys]\nstore = 'postgres'\naddress = { env = 'PORTCULLIS_NOT_SET' }",
+        4,
+        "api_keys.address",
+        "is not set",
+    ),
+    ("", "[tls]\n[api_keys]\nstore = 'postgres'\naddress = { file = '@/empty' }", 4, "api_keys.address", "is empty"),
+    ("", "[tls]\n[api_keys]\nstore = 'postgres'\naddress = { }", 4, "api_keys.address", "must say one place"),
+    (KEYS, "peppers = [{ id = 'a', secret = { file = '@/open' } }]", 5, "api_keys.peppers[0].secret", "chmod 0400"),
+    (KEYS, "peppers = [{ id = 'a', secret = { file = '@/short' } }]", 5, "api_keys.peppers[0].secret", "32 bytes"),
+    (KEYS, "peppers = ['hunter2']", 5, "api_keys.peppers[0]", ""),
+    (KEYS, "prefix = 'P'", 5, "api_keys.prefix", ""),
+    (KEYS, "header = 'authorization'", 5, "api_keys.header", "carries something else"),
+    ("", "[policy]\nfile = '@/no.toml'", 2, "policy.file", "cannot be read"),
+    ("", "[policy]\nfile = '@/bad.toml'", 2, "policy.file", "did you mean \"orders:read\"?"),
+    ("", "[policy]\nfile = 'policy.yaml'", 2, "policy.file", "must end in .toml or .json"),
+    ("", "[policy]\nfile = '@/policy.toml'\nwatch = '10ms'", 3, "policy.watch", "at least 1s"),
+    (
+        "",
+        "[policy]\nfile = '@/policy.toml'\n[routes]\n'GET /a' = { permission = 'orders:wirte' }",
+        4,
+        "routes",
+        "orders:wirte",
+    ),
+    ("routes_file = 'a.toml'\n", "[routes]\n'GET /a' = 'public'", 1, "routes_file", "move all of them to one place"),
+    ("", "[quotas.flood]\ncount = 0\nper = 'second'", 2, "quotas.flood.count", "at least 1"),
+    ("", "[quotas.flood]\ncount = 9\nper = 'sec'", 3, "quotas.flood.per", "is none of second"),
+    ("", "[quotas.flood]\ncount = 9\nper = 'second'\nburst = 0", 4, "quotas.flood.burst", "at least 1"),
+    (QUOTA, "[[limits]]\nby = 'client'\nquotas = ['floods']", 6, "limits[0].quotas[0]", "did you mean \"flood\"?"),
+    (
+        QUOTA,
+        "[[limits]]\nby = 'principal'\nquotas = ['flood']\nplans = ['gold']",
+        7,
+        "limits[0].plans[0]",
+        "is no plan",
+    ),
+    (QUOTA, "[[limits]]\nby = 'client'\nquotas = []", 6, "limits[0].quotas", "at least one"),
+    (
+        QUOTA,
+        "[[limits]]\nby = 'client'\nquotas = ['flood']\nstore = 'redis'",
+        7,
+        "limits[0].store",
+        "add a [redis] section",
+    ),
+    (
+        QUOTA,
+        "[[limits]]\nby = 'client'\nquotas = ['flood']\n[[limits]]\nby = 'client'\nquotas = ['flood']",
+        7,
+        "limits[1].name",
+        "a name of its own",
+    ),
+    ("", "[redis]\naddress = { env = 'PORTCULLIS_NOT_SET' }", 2, "redis.address", "set it in the environment"),
+    ("", "[failure_budget]\nper_source = 'x'", 2, "failure_budget.per_source", "is no quota"),
+    ("", "[audit]\nsink = 'json-lines'", 1, "audit.path", "add path = .."),
+    ("", "[audit]\nsink = 'json-lines'\npath = '@/no/audit.jsonl'", 3, "audit.path", "directory that is not there"),
+    ("", "[audit]\nsink = 'tracing'\npath = 'a'", 3, "audit.path", "remove it"),
+    ("", "[tls\n", 1, "document", "is not TOML"),
+];
+
+#[test]
+fn each_mistake_is_told_with_line_field_and_remedy() {
+    assert!(MISTAKES.len() >= 30);
+    let dir = files();
+    let mut wrong = Vec::new();
+    for (before, mistake, line, field, advice) in MISTAKES {
+        let told = problems(&format!("{before}{mistake}"), &dir);
+        let is = told.iter().any(|problem| {
+            problem.line() == Some(*line) && problem.field() == *field && problem.advice().contains(advice)
+        });
+        if !is {
+            wrong.push(format!("line {line}, {field}, {advice:?} of {mistake:?}:\n{told}"));
+        }
+        let shown = format!("{told} {told:?}");
+        assert!(!shown.contains("hunter2") && !shown.contains("too short"), "a secret is shown: {shown}");
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
+}
+
+#[test]
+fn all_mistakes_are_told_at_once() {
+    let told = problems(
+        "no_stroe = true\n[tls]\nhost = []\n[quotas.a]\ncount = 0\nper = 'minute'\n[[limits]]\nby = 'client'\nquotas = ['b']\n[audit]\nsink = 'file'\n",
+        &files(),
+    );
+    let lines: Vec<_> = told.iter().map(|problem| (problem.line().unwrap(), problem.field())).collect();
+    let expected =
+        [(1, "no_stroe"), (3, "tls.host"), (5, "quotas.a.count"), (9, "limits[0].quotas[0]"), (11, "audit.sink")];
+    assert_eq!(lines, expected, "{told}");
+}
