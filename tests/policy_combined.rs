@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use http::{Request, Response};
 use portcullis::{
     Challenge, Instants, Now, Principal, PrincipalKind, RequestHead, StoreError,
-    audit::{AuditLayer, AuditEntry, AuditSink, Lost},
+    audit::{AuditEntry, AuditLayer, AuditSink, Lost},
     authn::{AuthnLayer, Outcome, authenticate_fn},
     conformance::{PolicyFixture, PolicyQuestion, policy_backend},
     guard::{policy, require},

@@ -69,14 +69,14 @@ pub(super) fn open(written: &At<Audit>, report: &mut Report<'_>) -> Option<Audit
             };
 
             let path = audit.path.as_ref()?;
-            let mut sink = report.take(path.at, "audit.path", JsonLines::open(&path.value))?;
-            if let Some(capacity) = audit.capacity.as_ref().and_then(|capacity| NonZeroUsize::new(capacity.value)) {
-                sink = sink.with_capacity(capacity);
-            }
-            Some(AuditLayer::new(sink.when_full(match audit.when_full {
-                FullText::Wait => WhenFull::Wait,
+            let mut sink = JsonLines::builder().when_full(match audit.when_full {
+                FullText::Wait => WhenFull::DEFAULT,
                 FullText::Discard => WhenFull::Discard,
-            })))
+            });
+            if let Some(capacity) = audit.capacity.as_ref().and_then(|capacity| NonZeroUsize::new(capacity.value)) {
+                sink = sink.capacity(capacity);
+            }
+            report.take(path.at, "audit.path", sink.open(&path.value)).map(AuditLayer::new)
         }
         #[cfg(not(all(feature = "audit-tracing", feature = "audit-json-lines")))]
         _ => None,

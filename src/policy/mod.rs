@@ -8,9 +8,9 @@ mod attributes;
 mod backend;
 #[cfg(feature = "policy-cached")]
 mod cached;
-mod combine;
 #[cfg(feature = "cedar")]
 mod cedar;
+mod combine;
 #[cfg(any(feature = "cedar", feature = "rego"))]
 mod documents;
 mod explain;
@@ -32,11 +32,11 @@ pub use attributes::Attributes;
 pub use backend::PolicyBackend;
 #[cfg(feature = "policy-cached")]
 pub use cached::Cached;
+#[cfg(feature = "cedar")]
+pub use cedar::{Cedar, CedarBuilder, CedarEntity, CedarUid, EntitySource};
 pub use combine::Combined;
 #[cfg(feature = "policy-shadow")]
 pub use combine::{Shadow, ShadowStats};
-#[cfg(feature = "cedar")]
-pub use cedar::{Cedar, CedarBuilder, CedarEntity, CedarUid, EntitySource};
 pub use explain::{Explanation, explain};
 #[cfg(feature = "policy-files")]
 pub use live::Reloaded;
