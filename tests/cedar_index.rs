@@ -21,7 +21,11 @@ const SCHEMA: &str = r#"
     entity Doc in [Folder] { open: Bool };
     action all;
     action some in [all];
-    action read in [some], write in [all, some], admin
+    action read in [some]
+        appliesTo { principal: [User, Service], resource: [Doc, Folder], context: { n: Long } };
+    action write in [all, some]
+        appliesTo { principal: [User, Service], resource: [Doc, Folder], context: { n: Long } };
+    action admin
         appliesTo { principal: [User, Service], resource: [Doc, Folder], context: { n: Long } };
 "#;
 

@@ -58,13 +58,21 @@ async fn a_channel_conforms() {
     for when_full in [WhenFull::Discard, WhenFull::Refuse] {
         let (sink, mut receiver) = Channel::new(10_000, when_full).unwrap();
         let captured = Captured::new();
-        let into = captured.clone();
+        // Held while entries are under way: what was taken from the channel is not captured yet.
+        let under_way = Arc::new(std::sync::Mutex::new(()));
+        let (into, taking) = (captured.clone(), Arc::clone(&under_way));
         let consumer = std::thread::spawn(move || {
-            while let Some(entries) = receiver.receive(std::time::Duration::from_secs(9)) {
+            loop {
+                let _taking = taking.lock().unwrap();
+                let Some(entries) = receiver.receive(std::time::Duration::from_millis(1)) else { break };
                 entries.into_iter().try_for_each(|entry| into.accept(entry)).unwrap();
             }
         });
-        audit_sink(&sink, || self::captured(&captured)).await;
+        let delivered = || {
+            drop(under_way.lock().unwrap());
+            self::captured(&captured)
+        };
+        audit_sink(&sink, delivered).await;
         drop(sink);
         consumer.join().unwrap();
     }

@@ -273,7 +273,7 @@ async fn a_shadow_changes_nothing_and_delays_no_longer_than_it_may() {
         let start = tokio::time::Instant::now();
         let verdict = policy.decide(&query).await;
         assert_eq!(verdict.decision(), Decision::Allow, "{name}");
-        assert_eq!(verdict.rules(), [std::sync::Arc::from("clerk")], "{name}");
+        assert_eq!(verdict.rules(), [Arc::from("role \"clerk\"")], "{name}");
         let expected = Duration::from_millis(if hangs { 20 } else { 0 });
         let took = start.elapsed();
         assert!(took >= expected && took <= expected + Duration::from_millis(2), "{name}: {took:?}");
@@ -314,7 +314,8 @@ async fn a_difference_is_in_the_audit_record_and_is_not_enforced() {
     let challenge = Challenge::new("Test", "test").unwrap();
     let decide = AuthnLayer::new(authenticate_fn(challenge, |_: &RequestHead<'_>, _| {
         Outcome::verified(principal("alice", &["clerk"]))
-    }));
+    }))
+    .dangerous_plain_http();
     let policies = Shadow::new(rbac(), Says(Said::Deny, 7, false));
     let guard = require(policy("orders:read").unwrap()).with_policy(policies);
     let inner =
@@ -326,7 +327,7 @@ async fn a_difference_is_in_the_audit_record_and_is_not_enforced() {
     let records = kept.0.lock().unwrap();
     let decisions = records[0]["decisions"].as_array().unwrap();
     assert_eq!(decisions.len(), 2, "{decisions:?}");
-    assert_eq!((&decisions[0]["decision"], decisions[0].get("enforced")), (&"allow".into(), None));
+    assert_eq!((&decisions[0]["decision"], decisions[0].get("enforced")), (&"allow".into(), Some(&true.into())));
     assert_eq!((&decisions[1]["decision"], &decisions[1]["enforced"]), (&"deny".into(), &false.into()));
     assert_eq!((&decisions[1]["backend"], &decisions[1]["rule"]), (&"says".into(), &"rule 7".into()));
 }

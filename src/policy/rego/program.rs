@@ -66,10 +66,21 @@ impl Compiled {
         }
         let decision = &settings.decision;
         let policy = engine.compile_with_entrypoint(decision).map_err(|error| refused(&error, decision))?;
+        if !policy.get_rules().contains_key(&**decision) {
+            return Err(ConfigError::new("decision", &**decision, "is no rule of the policy"));
+        }
         let data = engine.get_data();
         if let Some(rule) = policy.get_rules().keys().find(|rule| is_in(&data, rule)) {
             return Err(ConfigError::new("data document", rule.as_str(), "is defined by a rule, too"));
         }
+        // The interpreter looks functions up when it calls them.
+        engine.set_input(Value::new_object());
+        if let Err(error) = engine.eval_rule(decision.to_string())
+            && error.to_string().contains("could not find function")
+        {
+            return Err(refused(&error, decision));
+        }
+        engine.set_input(Value::Undefined);
         let version: Arc<str> = match &settings.version {
             Some(version) => Arc::clone(version),
             None => fingerprint(texts.iter().map(|(_, text)| text)).into(),

@@ -256,7 +256,7 @@ mod tests {
     }
 
     fn thumbprint(text: &str) -> String {
-        BASE64.encode(jwk(text).unwrap().thumbprint().unwrap())
+        base64::prelude::BASE64_URL_SAFE_NO_PAD.encode(jwk(text).unwrap().thumbprint().unwrap())
     }
 
     #[test]
