@@ -65,7 +65,8 @@ impl Captured {
         let (outcome, path) = (record.outcome().as_str(), record.path());
         assert!(record.outcome() == AuditOutcome::Denied, "{path} was {outcome}, not denied");
         let denials = record.decisions().filter(|decision| decision.decision() == Decision::Deny);
-        let rules: Vec<String> = denials.flat_map(|denial| denial.rules().map(|rule| rule.into_owned()).collect::<Vec<_>>()).collect();
+        let rules: Vec<String> =
+            denials.flat_map(|denial| denial.rules().map(|rule| rule.into_owned()).collect::<Vec<_>>()).collect();
         assert!(rules.iter().any(|held| held == rule), "{path} was denied by {rules:?}, not by {rule:?}");
         record
     }

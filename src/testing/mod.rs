@@ -54,6 +54,8 @@ assert_eq!(records.take()[0].rejection(), Some(RejectionKind::InvalidCredential)
 "#
 )]
 
+#[cfg(feature = "jwt")]
+pub mod attack;
 #[cfg(feature = "audit")]
 mod audit;
 mod clock;
@@ -65,10 +67,10 @@ mod issuer;
 pub use audit::{Captured, sample_record};
 pub use clock::TestClock;
 pub use identity::as_principal;
-#[cfg(feature = "jwt")]
-pub use issuer::{TestIssuer, TestToken};
 #[cfg(all(feature = "jwt", feature = "axum"))]
 pub use issuer::{Answers, IssuerServer};
+#[cfg(feature = "jwt")]
+pub use issuer::{TestIssuer, TestToken};
 
 /// What is made for tests says so where a build looks like one for production.
 fn not_for_production() {

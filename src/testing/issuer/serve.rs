@@ -13,10 +13,7 @@ use ::axum::{
 use tokio::{net::TcpListener, task::JoinHandle};
 
 use super::TestIssuer;
-use crate::{
-    clock::Clock,
-    jwt::Algorithm,
-};
+use crate::{clock::Clock, jwt::Algorithm};
 
 /// How a provider on loopback answers.
 #[derive(Clone, Debug, Default)]
@@ -67,8 +64,7 @@ impl TestIssuer {
             let (issuer, answers) = (issuer.clone(), Arc::clone(&answers));
             get(async move || answer(&answers, issuer.jwks()).await)
         };
-        let router =
-            Router::new().route("/.well-known/openid-configuration", metadata).route("/jwks.json", keys);
+        let router = Router::new().route("/.well-known/openid-configuration", metadata).route("/jwks.json", keys);
         let task = tokio::spawn(async move {
             let _ = ::axum::serve(listener, router).await;
         });

@@ -255,3 +255,9 @@ fn object(members: &[(String, String)]) -> String {
         members.iter().map(|(name, json)| format!("{}:{json}", serde_json::Value::from(name.as_str()))).collect();
     format!("{{{}}}", members.join(","))
 }
+
+impl TestToken {
+    pub(in crate::testing) fn issuer_name(&self) -> &str {
+        self.issuer.name()
+    }
+}
