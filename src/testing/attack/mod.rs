@@ -168,14 +168,16 @@ impl<S> AttackSuite<S> {
         let send = move |request: Request<()>| -> Answering {
             let service = service.lock().unwrap_or_else(PoisonError::into_inner).clone();
             Box::pin(async move {
-                match service.oneshot(request.map(|()| B::default())).await {
-                    Ok(response) => {
+                // The error, which need not be `Send`, is let go before the body is awaited.
+                let response = service.oneshot(request.map(|()| B::default())).await.ok();
+                match response {
+                    Some(response) => {
                         let (head, body) = response.into_parts();
                         let body = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
                         Answer { status: head.status.as_u16(), headers: head.headers, body }
                     }
                     // The connection is closed unanswered: nobody is let in, and a refusal it is not.
-                    Err(_) => Answer { status: 0, headers: HeaderMap::new(), body: Bytes::new() },
+                    None => Answer { status: 0, headers: HeaderMap::new(), body: Bytes::new() },
                 }
             })
         };
