@@ -432,7 +432,7 @@ async fn the_quickstart_is_clean() {
     let issuer = TestIssuer::new("orders-api");
     let policy = Rbac::from_toml(include_str!("../examples/quickstart/policy.toml")).unwrap();
     let (list, cancel) = (policy.permission("orders:list").unwrap(), policy.permission("orders:cancel").unwrap());
-    let roles: Vec<String> = policy.roles().map(|role| role.to_string()).collect();
+    let roles = policy.roles();
     let stack = Stack::builder()
         .tls(TlsLayer::require())
         .limit_clients(Quota::per_second(200))
