@@ -3,8 +3,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 
 use crate::{
-    audit::{AuditEntry, AuditRecord, AuditSink, Lost, sample},
+    audit::{AuditEntry, AuditOutcome, AuditRecord, AuditSink, Lost, sample},
     error::StoreError,
+    policy::Decision,
 };
 
 /// An audit sink that keeps every entry in memory. Clones share the entries.
@@ -25,6 +26,7 @@ impl Captured {
     /// Creates an empty one.
     #[must_use]
     pub fn new() -> Self {
+        super::not_for_production();
         Self::default()
     }
 
@@ -44,6 +46,49 @@ impl Captured {
     #[must_use]
     pub fn take(&self) -> Vec<AuditRecord> {
         std::mem::take(&mut *self.lock()).iter().filter_map(|entry| entry.decided().cloned()).collect()
+    }
+
+    /// Takes the one record of the one request since they were last taken, and sees that it was allowed.
+    ///
+    /// # Panics
+    /// If there is no record, or more than one, or the request was not allowed.
+    #[track_caller]
+    pub fn assert_allowed(&self) -> AuditRecord {
+        let record = self.one();
+        let (outcome, reason) = (record.outcome().as_str(), record.rejection_reason().unwrap_or("no reason"));
+        assert!(record.outcome() == AuditOutcome::Allowed, "{} was {outcome}: {reason}", record.path());
+        record
+    }
+
+    /// Takes the one record of the one request since they were last taken, and sees that it was refused by a policy, and by
+    /// this rule of it.
+    ///
+    /// # Panics
+    /// If there is no record, or more than one, or the request was allowed, or no policy's denial names the rule.
+    #[track_caller]
+    pub fn assert_denied_by(&self, rule: &str) -> AuditRecord {
+        let record = self.one();
+        let (outcome, path) = (record.outcome().as_str(), record.path());
+        assert!(record.outcome() == AuditOutcome::Denied, "{path} was {outcome}, not denied");
+        let denials = record.decisions().filter(|decision| decision.decision() == Decision::Deny);
+        let rules: Vec<String> =
+            denials.flat_map(|denial| denial.rules().map(|rule| rule.into_owned()).collect::<Vec<_>>()).collect();
+        assert!(rules.iter().any(|held| held == rule), "{path} was denied by {rules:?}, not by {rule:?}");
+        record
+    }
+
+    /// Takes the one record of the one request since they were last taken.
+    ///
+    /// # Panics
+    /// If there is none, or more than one.
+    #[track_caller]
+    pub fn one(&self) -> AuditRecord {
+        let mut records = self.take();
+        assert!(records.len() == 1, "one request leaves one record, not {}", records.len());
+        match records.pop() {
+            Some(record) => record,
+            None => unreachable!("it was counted"),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<AuditEntry>> {

@@ -35,6 +35,7 @@ impl TestClock {
     /// Starts the clock at `seconds` after the Unix epoch.
     #[must_use]
     pub fn at_unix(seconds: u64) -> Self {
+        super::not_for_production();
         let hands = Hands { unix: AtomicU64::new(seconds.saturating_mul(1_000_000_000)), monotonic: AtomicU64::new(0) };
         Self { hands: Arc::new(hands) }
     }

@@ -54,10 +54,28 @@ assert_eq!(records.take()[0].rejection(), Some(RejectionKind::InvalidCredential)
 "#
 )]
 
+#[cfg(feature = "jwt")]
+pub mod attack;
 #[cfg(feature = "audit")]
 mod audit;
 mod clock;
+mod identity;
+#[cfg(feature = "jwt")]
+mod issuer;
 
 #[cfg(feature = "audit")]
 pub use audit::{Captured, sample_record};
 pub use clock::TestClock;
+pub use identity::as_principal;
+#[cfg(all(feature = "jwt", feature = "axum"))]
+pub use issuer::{Answers, IssuerServer};
+#[cfg(feature = "jwt")]
+pub use issuer::{TestIssuer, TestToken};
+
+/// What is made for tests says so where a build looks like one for production.
+fn not_for_production() {
+    static ONCE: crate::log::Once = crate::log::Once::new();
+    if !cfg!(debug_assertions) {
+        ONCE.error("the feature `testing` is in use in a release build: it belongs into dev-dependencies");
+    }
+}

@@ -1,0 +1,143 @@
+use std::collections::BTreeMap;
+
+use http::Method;
+
+use crate::{error::ConfigError, policy::Matrix, testing::TestToken};
+
+/// What the suite has to know of a service: its routes, who may use them, and how to be somebody.
+#[must_use]
+#[derive(Clone, Debug, Default)]
+pub struct Profile {
+    pub(super) routes: Vec<Route>,
+    pub(super) people: BTreeMap<String, TestToken>,
+    pub(super) keys: Vec<(String, String)>,
+    pub(super) tenants: Vec<(Route, TestToken)>,
+    pub(super) things: Vec<(Route, Route, TestToken)>,
+    pub(super) limit: Option<u32>,
+    pub(super) one_time: bool,
+    pub(super) secrets: Vec<String>,
+}
+
+/// A method and a path to ask for.
+#[derive(Clone, Debug)]
+pub(super) struct Route {
+    pub(super) method: Method,
+    pub(super) path: String,
+    pub(super) public: bool,
+    pub(super) allowed: Vec<String>,
+    /// None: whoever is not allowed.
+    pub(super) denied: Option<Vec<String>>,
+}
+
+impl Route {
+    fn parse(line: &str) -> Result<Self, ConfigError> {
+        let refuse = |problem: &str| ConfigError::new("attack profile", format!("{line:?}"), problem);
+        let (method, path) = line.split_once(' ').ok_or_else(|| refuse("must be a method, one space and a path"))?;
+        if !path.starts_with('/') || path.contains(['{', '}']) {
+            return Err(refuse("must have a path that can be asked for: values in place of parameters"));
+        }
+        let method = Method::from_bytes(method.as_bytes()).map_err(|_| refuse("must start with a method"))?;
+        Ok(Self { method, path: path.to_owned(), public: false, allowed: Vec::new(), denied: None })
+    }
+
+    pub(super) fn line(&self) -> String {
+        format!("{} {}", self.method, self.path)
+    }
+}
+
+impl Profile {
+    /// A service without routes.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a route that everybody may use: a method and a path, as in `GET /health`.
+    ///
+    /// # Errors
+    /// If it is none, or has a parameter in place of a value.
+    pub fn public(mut self, line: &str) -> Result<Self, ConfigError> {
+        self.routes.push(Route { public: true, ..Route::parse(line)? });
+        Ok(self)
+    }
+
+    /// Adds a route that these roles may use, and nobody else: `GET /orders/1`.
+    ///
+    /// # Errors
+    /// As [`public`](Self::public).
+    pub fn route<'r>(mut self, line: &str, roles: impl IntoIterator<Item = &'r str>) -> Result<Self, ConfigError> {
+        let allowed = roles.into_iter().map(str::to_owned).collect();
+        self.routes.push(Route { allowed, ..Route::parse(line)? });
+        Ok(self)
+    }
+
+    /// Adds each guarded route of a [matrix of a stack](crate::stack::Stack::matrix), with these values in place of
+    /// parameters. What there `depends` on more than the role is asked for by nobody; routes of `ANY`, and those that the
+    /// profile has already, are left out.
+    ///
+    /// # Errors
+    /// If a parameter has no value.
+    pub fn matrix(mut self, matrix: &Matrix, values: &[(&str, &str)]) -> Result<Self, ConfigError> {
+        for column in matrix.columns().iter().filter(|column| !column.starts_with("ANY ")) {
+            let fill = |line: String, (name, value): &(&str, &str)| {
+                line.replace(&format!("{{{name}}}"), value).replace(&format!("{{*{name}}}"), value)
+            };
+            let route = Route::parse(&values.iter().fold(column.clone(), fill))?;
+            if self.routes.iter().any(|held| held.line() == route.line()) {
+                continue;
+            }
+            let having = |cell: &str| -> Vec<String> {
+                matrix.rows().filter(|role| matrix.cell(role, column) == Some(cell)).map(str::to_owned).collect()
+            };
+            self.routes.push(Route { allowed: having("yes"), denied: Some(having("")), ..route });
+        }
+        Ok(self)
+    }
+
+    /// Says how to be somebody of a role: with this token.
+    pub fn role(mut self, role: &str, token: TestToken) -> Self {
+        self.people.insert(role.to_owned(), token);
+        self
+    }
+
+    /// Adds a good API key, and the header field that it comes in.
+    pub fn api_key(mut self, header: &str, key: &str) -> Self {
+        self.keys.push((header.to_owned(), key.to_owned()));
+        self
+    }
+
+    /// Adds a thing of one tenant, and somebody of another one who must not get it.
+    ///
+    /// # Errors
+    /// As [`public`](Self::public).
+    pub fn other_tenant(mut self, line: &str, stranger: TestToken) -> Result<Self, ConfigError> {
+        self.tenants.push((Route::parse(line)?, stranger));
+        Ok(self)
+    }
+
+    /// Adds a thing that exists and one that does not, and somebody who may see neither, nor which is which.
+    ///
+    /// # Errors
+    /// As [`public`](Self::public).
+    pub fn hidden(mut self, exists: &str, missing: &str, stranger: TestToken) -> Result<Self, ConfigError> {
+        self.things.push((Route::parse(exists)?, Route::parse(missing)?, stranger));
+        Ok(self)
+    }
+
+    /// Says after how many requests at once a client address is refused, so that the limit is attacked as well.
+    pub const fn limit(mut self, requests: u32) -> Self {
+        self.limit = Some(requests);
+        self
+    }
+
+    /// Says that a token is good for one request alone, so that replay is attacked as well.
+    pub const fn one_time(mut self) -> Self {
+        self.one_time = true;
+        self
+    }
+
+    /// Adds a text that no refusal may show, such as the name of an internal host.
+    pub fn secret(mut self, text: &str) -> Self {
+        self.secrets.push(text.to_owned());
+        self
+    }
+}

@@ -1,0 +1,92 @@
+//! Tokens that nobody may accept.
+
+use super::super::TestToken;
+use crate::jwt::Algorithm;
+
+/// Each with the id of its attack and what it is, in words.
+///
+/// `minted` is the good token itself, signed.
+pub(super) fn forgeries(good: &TestToken, minted: &str) -> Vec<(&'static str, String, String)> {
+    let mut forged: Vec<(&'static str, String, String)> = Vec::new();
+    let mut add = |attack, what: &str, token: String| forged.push((attack, what.to_owned(), token));
+    let (message, signature) = minted.rsplit_once('.').unwrap_or_default();
+    let token = || good.clone();
+
+    for bits in 0..16_u8 {
+        let letter = |(place, c): (usize, char)| if bits >> place & 1 == 0 { c } else { c.to_ascii_uppercase() };
+        let none: String = "none".chars().enumerate().map(letter).collect();
+        let bare = good.unsigned(&none);
+        add("token-alg-none", &format!("alg {none}, no signature"), bare.clone());
+        add("token-alg-none", &format!("alg {none}, a signature"), format!("{bare}{signature}"));
+    }
+    add("token-alg-none", "an empty alg", good.unsigned(""));
+    for forged in good.by_public_key_as_secret() {
+        add("token-hmac-public-key", "HS256 with a form of the public key", forged);
+    }
+    for secret in ["", "secret", "password", "changeme", "\0"] {
+        let forged = good.by_secret(Algorithm::HS256, secret.as_bytes());
+        add("token-weak-secret", &format!("HS256 with the secret {secret:?}"), forged);
+    }
+    for name in ["HS256", "RS256", "PS256", "es256", "ES256K", "unknown"] {
+        add("token-algorithm-mislabelled", &format!("alg {name}"), token().header("alg", name).mint());
+    }
+    add("token-foreign-key", "a key of nobody, by the name of the provider's", token().by_foreign_key().mint());
+    add("token-foreign-key", "a key of nobody, no kid", token().by_foreign_key().without_header("kid").mint());
+    add("token-embedded-key", "jwk", token().by_foreign_key().embedding_key().without_header("kid").mint());
+    add("token-embedded-key", "jwk, kid", token().by_foreign_key().embedding_key().mint());
+    for (name, url) in [("jku", "https://mallory.invalid/jwks.json"), ("x5u", "https://mallory.invalid/cert.pem")] {
+        add("token-key-url", name, token().by_foreign_key().header(name, url).mint());
+    }
+    for kid in ["../../../../dev/null", "/dev/null", "' UNION SELECT '' --", "| true", "https://mallory.invalid/", ""] {
+        let named = token().header("kid", kid);
+        add("token-key-id", &format!("kid {kid:?}, an empty secret"), named.by_secret(Algorithm::HS256, b""));
+        add("token-key-id", &format!("kid {kid:?}, a key of nobody"), named.by_foreign_key().header("kid", kid).mint());
+    }
+    add("token-unsigned", "an empty signature", format!("{message}."));
+    add("token-unsigned", "two parts", message.to_owned());
+    let flipped = if signature.starts_with('A') { "B" } else { "A" };
+    let rest: String = signature.chars().skip(1).collect();
+    add("token-signature-altered", "one character changed", format!("{message}.{flipped}{rest}"));
+    let half: String = signature.chars().take(signature.len() / 2).collect();
+    add("token-signature-altered", "half of the signature", format!("{message}.{half}"));
+    let zeros = "A".repeat(signature.len());
+    add("token-signature-altered", "a signature of zeros", format!("{message}.{zeros}"));
+    let other = token().subject("mallory").mint();
+    let parts = |token: &str| token.split('.').map(str::to_owned).collect::<Vec<_>>();
+    if let ([header, _, signature], [_, claims, _]) = (parts(minted).as_slice(), parts(&other).as_slice()) {
+        add("token-claims-swapped", "claims of another", format!("{header}.{claims}.{signature}"));
+    }
+    for (what, ending) in [("padding", "=="), ("a line feed in encoded form", "%0A"), ("a fourth part", ".e30")] {
+        add("token-signature-reencoded", what, format!("{minted}{ending}"));
+    }
+    add("token-duplicate-header", "alg twice", token().header_again("alg", "none").mint());
+    let twice = token().claim_again("sub", "mallory").mint();
+    add("token-duplicate-claim", "sub twice", twice);
+    let crit = token().header("crit", ["portcullis-test"]).header("portcullis-test", true).mint();
+    add("token-critical-header", "an extension that nobody knows", crit);
+    for typ in ["logout+jwt", "dpop+jwt", "secevent+jwt", "token-introspection+jwt"] {
+        add("token-type", &format!("typ {typ}"), token().header("typ", typ).mint());
+    }
+    add("token-expired", "an hour ago", token().expired().mint());
+    add("token-expired", "in 1970", token().expires_at(1).mint());
+    add("token-without-expiry", "no exp", token().without("exp").mint());
+    add("token-not-yet-valid", "in an hour", token().not_yet_valid().mint());
+    add("token-issued-in-future", "in an hour", token().issued_in_future().mint());
+    add("token-issuer", "another", token().claim("iss", "https://mallory.invalid").mint());
+    add("token-issuer", "none", token().without("iss").mint());
+    add("token-issuer", "a slash more", token().claim("iss", format!("{}/", good.issuer_name())).mint());
+    for (what, audience) in [("another", r#""portcullis-other""#), ("an empty list", "[]"), ("null", "null")] {
+        add("token-audience", what, token().raw_claim("aud", audience).mint());
+    }
+    add("token-audience", "none", token().without("aud").mint());
+    add("token-without-subject", "no sub", token().without("sub").mint());
+    add("token-without-subject", "an empty sub", token().subject("").mint());
+    for (claim, json) in [("exp", r#""9000000000""#), ("exp", "1e999"), ("nbf", r#""0""#), ("sub", "1")] {
+        add("token-claim-type", &format!("{claim} {json}"), token().raw_claim(claim, json).mint());
+    }
+    for text in ["a", "..", "a.b.c", "eyJ.eyJ.eyJ", "null.null.null", "e30.e30.", "ey\u{7e}.a.b"] {
+        add("token-garbage", text, text.to_owned());
+    }
+    add("token-garbage", "100 kB", format!("{message}.{}", "A".repeat(100_000)));
+    forged
+}

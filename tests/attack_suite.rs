@@ -1,0 +1,464 @@
+//! Every attack finds the hole that it is for, in a service that is careless in one thing, and none in its careful twin.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "test code")]
+
+use std::{
+    collections::{BTreeSet, HashSet},
+    convert::Infallible,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU32, Ordering},
+    },
+};
+
+use aws_lc_rs::{hmac, signature};
+use axum::{Router, body::Body, extract::Path, http::StatusCode, routing::get};
+use base64::{
+    Engine,
+    prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD},
+};
+use http::{Method, Request, Response, Uri, header};
+use portcullis::{
+    Clock, Connection, Principal, SystemClock, TlsVersion,
+    api_key::{ApiKeyAuthenticator, KeyLife, MemoryKeyStore, NewApiKey},
+    authn::one_of,
+    guard::{authenticated, public, require, role},
+    jwt::JwtAuthenticator,
+    policy::Rbac,
+    rate_limit::Quota,
+    stack::{Protected, Stack},
+    testing::{
+        TestIssuer,
+        attack::{ATTACKS, AttackReport, Profile, attack_suite},
+    },
+    tls::TlsLayer,
+};
+use serde_json::Value;
+use tower::{ServiceExt, service_fn};
+
+const LIMIT: u32 = 20;
+/// The attacks that only some services give an occasion for.
+const REPLAY: &str = "token-replay";
+
+struct Fixture {
+    issuer: TestIssuer,
+    key: String,
+    app: Protected<Router>,
+}
+
+fn fixture() -> Fixture {
+    let issuer = TestIssuer::new("orders-api");
+    let keys = MemoryKeyStore::new();
+    let new = NewApiKey::for_subject("billing").role("clerk").lives(KeyLife::Never);
+    let (key, record) = new.mint(SystemClock::new().now()).unwrap();
+    keys.add(record).unwrap();
+    let jwt = JwtAuthenticator::builder().issuer(issuer.access_tokens()).build().unwrap();
+    let stack = Stack::builder()
+        .tls(TlsLayer::require())
+        .limit_clients(Quota::per_hour(LIMIT))
+        .authenticate(one_of((jwt, ApiKeyAuthenticator::new(keys))))
+        .route("GET /health", public())
+        .route("GET /orders", require(role("clerk").unwrap()))
+        .route("GET /tenants/{tenant}", require(authenticated()))
+        .route("GET /things/{id}", require(authenticated()))
+        .build()
+        .unwrap();
+    let router = Router::new()
+        .route("/health", get(async || "ok"))
+        .route("/orders", get(async || "orders"))
+        .route(
+            "/tenants/{tenant}",
+            get(
+                async |principal: Principal, Path(tenant): Path<String>| {
+                    if principal.tenant() == Some(tenant.as_str()) { StatusCode::OK } else { StatusCode::FORBIDDEN }
+                },
+            ),
+        )
+        .route(
+            "/things/{id}",
+            get(
+                async |principal: Principal| {
+                    if principal.has_role("clerk") { StatusCode::OK } else { StatusCode::NOT_FOUND }
+                },
+            ),
+        );
+    Fixture { issuer, key: key.expose().to_owned(), app: stack.protect(router) }
+}
+
+impl Fixture {
+    fn profile(&self, attack: &str) -> Profile {
+        let token = || self.issuer.token();
+        let profile = Profile::new()
+            .public("GET /health")
+            .unwrap()
+            .route("GET /orders", ["clerk"])
+            .unwrap()
+            .role("clerk", token().subject("alice").role("clerk"))
+            .role("guest", token().subject("bob").role("guest"))
+            .api_key("x-api-key", &self.key)
+            .other_tenant("GET /tenants/acme", token().tenant("globex").role("guest"))
+            .unwrap()
+            .hidden("GET /things/1", "GET /things/2", token().role("guest"))
+            .unwrap()
+            .limit(LIMIT)
+            .secret("db-7.internal");
+        if attack == REPLAY { profile.one_time() } else { profile }
+    }
+}
+
+fn decoded(part: &str) -> Value {
+    let bytes = BASE64_URL_SAFE_NO_PAD.decode(part).unwrap_or_default();
+    serde_json::from_slice(&bytes).unwrap_or_default()
+}
+
+fn text(part: &str) -> String {
+    String::from_utf8_lossy(&BASE64_URL_SAFE_NO_PAD.decode(part).unwrap_or_default()).into_owned()
+}
+
+fn point(jwk: &Value) -> Vec<u8> {
+    let number = |name: &str| BASE64_URL_SAFE_NO_PAD.decode(jwk[name].as_str().unwrap_or_default()).unwrap_or_default();
+    [vec![4], number("x"), number("y")].concat()
+}
+
+fn verified(message: &str, signature: &[u8], point: &[u8]) -> bool {
+    let key = signature::UnparsedPublicKey::new(&signature::ECDSA_P256_SHA256_FIXED, point);
+    key.verify(message.as_bytes(), signature).is_ok()
+}
+
+/// A verifier that leaves out the one check of the hole.
+fn careless(hole: &str, issuer: &TestIssuer, token: &str, remembered: &Mutex<HashSet<String>>) -> bool {
+    if hole == "token-garbage" {
+        return token.matches('.').count() != 2;
+    }
+    let token = if hole == "token-signature-reencoded" { token.trim_end_matches('=') } else { token };
+    let Some((message, signed)) = token.rsplit_once('.') else { return false };
+    let Some((head, body)) = message.split_once('.') else {
+        return hole == "token-unsigned" && decoded(signed)["iss"] == issuer.name();
+    };
+    let (header, claims) = (decoded(head), decoded(body));
+    let signature = BASE64_URL_SAFE_NO_PAD.decode(signed).unwrap_or_default();
+    let jwks: Value = serde_json::from_str(&issuer.jwks()).unwrap();
+    let trusted = point(&jwks["keys"][0]);
+    let good = verified(message, &signature, &trusted);
+    let by_secret = |secret: &[u8]| {
+        hmac::verify(&hmac::Key::new(hmac::HMAC_SHA256, secret), message.as_bytes(), &signature).is_ok()
+    };
+    let alg = header["alg"].as_str().unwrap_or_default();
+    let kid = header["kid"].as_str().unwrap_or_default();
+    let now = SystemClock::new().now().unix_seconds();
+    let after = |claim: &str| claims[claim].as_u64().is_some_and(|time| time > now + 60);
+    match hole {
+        "token-alg-none" => alg.eq_ignore_ascii_case("none"),
+        "token-hmac-public-key" => {
+            let prefix = b"\x30\x59\x30\x13\x06\x07\x2a\x86\x48\xce\x3d\x02\x01\x06\x08\x2a\x86\x48\xce\x3d\x03\x01\x07\x03\x42\x00";
+            let base64 = BASE64_STANDARD.encode([&prefix[..], &trusted].concat());
+            let lines: Vec<&str> = [&base64[..64], &base64[64..]].to_vec();
+            alg == "HS256"
+                && by_secret(
+                    format!("-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n", lines.join("\n")).as_bytes(),
+                )
+        }
+        "token-weak-secret" => alg == "HS256" && by_secret(b"secret"),
+        "token-algorithm-mislabelled" => good && alg != "ES256",
+        "token-foreign-key" => claims["iss"] == issuer.name() && alg == "ES256" && signature.len() == 64,
+        "token-embedded-key" => verified(message, &signature, &point(&header["jwk"])),
+        // Stands for what is fetched from there: a key of whoever wrote the token.
+        "token-key-url" => header["jku"].is_string(),
+        "token-key-id" => alg == "HS256" && kid.ends_with("/dev/null") && by_secret(b""),
+        "token-unsigned" => signature.is_empty() && alg == "ES256",
+        "token-signature-altered" => signature.len() == 64 && signature.iter().all(|byte| *byte == 0),
+        "token-claims-swapped" => {
+            // Remembers good tokens by their signature alone.
+            let mut remembered = remembered.lock().unwrap();
+            if good {
+                remembered.insert(signed.to_owned());
+            }
+            remembered.contains(signed)
+        }
+        "token-signature-reencoded" => good,
+        "token-duplicate-header" => good && text(head).matches("\"alg\"").count() > 1,
+        "token-duplicate-claim" => good && text(body).matches("\"sub\"").count() > 1,
+        "token-critical-header" => good && !header["crit"].is_null(),
+        "token-type" => good && header["typ"] != "at+jwt",
+        "token-expired" => good && claims["exp"].as_u64().is_some_and(|end| end < now),
+        "token-without-expiry" => good && claims.get("exp").is_none(),
+        "token-not-yet-valid" => good && after("nbf"),
+        "token-issued-in-future" => good && after("iat"),
+        "token-issuer" => good && claims["iss"] != issuer.name(),
+        "token-audience" => good && claims["aud"] != issuer.audience(),
+        "token-without-subject" => good && claims["sub"].as_str().is_none_or(str::is_empty),
+        "token-claim-type" => good && (claims["exp"].is_string() || claims["sub"].is_number()),
+        _ => false,
+    }
+}
+
+/// What a server in front, or a router further in, makes of a path.
+fn normalised(hole: &str, path: &str) -> String {
+    match hole {
+        "path-double-slash" => path.replace("//", "/"),
+        "path-dot-segments" => {
+            let mut segments: Vec<&str> = Vec::new();
+            for segment in path.split('/').skip(1) {
+                match segment {
+                    "." => {}
+                    ".." => drop(segments.pop()),
+                    segment => segments.push(segment),
+                }
+            }
+            format!("/{}", segments.join("/"))
+        }
+        "path-encoded" => path.replace("%6F", "o"),
+        "path-trailing-slash" => path.trim_end_matches('/').to_owned(),
+        "path-case" => path.to_ascii_lowercase(),
+        "path-parameters" => path.split(';').next().unwrap_or_default().to_owned(),
+        "path-backslash" => path.replace("/%5C", "/"),
+        "path-null" => path.split("%00").next().unwrap_or_default().to_owned(),
+        _ => path.to_owned(),
+    }
+}
+
+/// A service that is careless in one thing: what it should refuse it hands to the careful one as a good request.
+async fn answer(hole: &str, fixture: &Fixture, memory: &Memory, mut request: Request<Body>) -> Response<Body> {
+    let clerk = || format!("Bearer {}", fixture.issuer.token().role("clerk").tenant("acme").mint()).parse().unwrap();
+    let has = |request: &Request<Body>, name: &str| request.headers().contains_key(name);
+    let field = |request: &Request<Body>, name: &str| {
+        request.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned()
+    };
+    let (path, method) = (request.uri().path().to_owned(), request.method().clone());
+    let authorization = field(&request, "authorization");
+    let token = authorization.strip_prefix("Bearer ").unwrap_or_default().to_owned();
+    let query = request.uri().query().unwrap_or_default().to_owned();
+    let peer = request.extensions().get::<Connection>().and_then(Connection::peer).unwrap();
+    let mut let_in = !token.is_empty() && careless(hole, &fixture.issuer, &token, &memory.signatures);
+    match hole {
+        "credential-missing" => let_in = path == "/orders" && !has(&request, "authorization"),
+        "credential-twice" => {
+            if request.headers().get_all("authorization").iter().count() > 1 {
+                request.headers_mut().insert("authorization", authorization.parse().unwrap());
+            }
+        }
+        "credential-joined" if authorization.contains(", ") => {
+            let first = authorization.split(", ").next().unwrap_or_default();
+            request.headers_mut().insert("authorization", first.parse().unwrap());
+        }
+        "credential-scheme" if !authorization.is_empty() => {
+            let token = authorization.rsplit(' ').next().unwrap_or_default();
+            request.headers_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
+        }
+        "credential-in-url" => {
+            if let Some(token) = query.strip_prefix("access_token=") {
+                request.headers_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
+            }
+        }
+        "credential-plain-http" => {
+            request.extensions_mut().insert(Connection::tls(peer, TlsVersion::Tls13));
+        }
+        "proxy-scheme" if field(&request, "x-forwarded-proto") == "https" => {
+            request.extensions_mut().insert(Connection::tls(peer, TlsVersion::Tls13));
+        }
+        "key-altered" => {
+            let key = field(&request, "x-api-key");
+            if !key.is_empty() && fixture.key.starts_with(&key) {
+                request.headers_mut().insert("x-api-key", fixture.key.parse().unwrap());
+            }
+        }
+        "identity-header" => let_in = has(&request, "x-remote-user"),
+        "proxy-address" => let_in = field(&request, "x-forwarded-for") == "127.0.0.1",
+        "proxy-certificate" => let_in = field(&request, "x-ssl-client-verify") == "SUCCESS",
+        "proxy-path" if has(&request, "x-original-url") => {
+            *request.uri_mut() = field(&request, "x-original-url").parse().unwrap();
+            let_in = true;
+        }
+        "role-crossing" | "tenant-crossing" => {
+            let claims = decoded(token.split('.').nth(1).unwrap_or_default());
+            let_in = claims["roles"][0] == "guest" && (hole == "role-crossing") == (path == "/orders");
+        }
+        "method-unlisted" if method.as_str() == "PURGE" => return Response::new(Body::from("purged")),
+        "method-override" if has(&request, "x-http-method-override") => {
+            *request.method_mut() = Method::GET;
+            let_in = true;
+        }
+        "method-head" => let_in = method == Method::HEAD,
+        "method-case" if method.as_str() == "get" => {
+            *request.method_mut() = Method::GET;
+            let_in = true;
+        }
+        "preflight-guard" => let_in = has(&request, "access-control-request-method"),
+        "limit-missing" => {
+            // Each request is counted for itself, as by a limiter that lost its memory.
+            let [_, a, b, c] = memory.requests.fetch_add(1, Ordering::SeqCst).to_be_bytes();
+            request.extensions_mut().insert(Connection::tls(([12, a, b, c], 1).into(), TlsVersion::Tls13));
+        }
+        "limit-address-spoof" => {
+            if let Ok(address) = field(&request, "x-forwarded-for").parse::<std::net::IpAddr>() {
+                request.extensions_mut().insert(Connection::tls((address, 1).into(), TlsVersion::Tls13));
+            }
+        }
+        "existence-route" if path.contains("no-such-route") => {
+            return Response::builder().status(404).body(Body::empty()).unwrap();
+        }
+        "existence-thing" if path == "/things/1" => {
+            return Response::builder().status(403).body(Body::empty()).unwrap();
+        }
+        _ if hole.starts_with("path-") => {
+            let other = normalised(hole, &path);
+            if other != path {
+                *request.uri_mut() = other.parse::<Uri>().unwrap();
+                // The guard looked at the path as it came, found no rule for it, and let it pass.
+                let_in = true;
+            }
+        }
+        // The careful service remembers tokens that are good for one request; its twin does not.
+        REPLAY => {}
+        _ => {}
+    }
+    if let_in {
+        request.headers_mut().insert(header::AUTHORIZATION, clerk());
+    }
+    let origin = request.headers().get("origin").cloned();
+    let mut response = fixture.app.clone().oneshot(request).await.unwrap();
+    match hole {
+        "cors-origin" => {
+            if let Some(origin) = origin {
+                response.headers_mut().insert("access-control-allow-origin", origin);
+                response.headers_mut().insert("access-control-allow-credentials", "true".parse().unwrap());
+            }
+        }
+        "leak-body" if response.status() == 401 => {
+            *response.body_mut() = Body::from("no connection to db-7.internal");
+        }
+        "refusal-challenge" => drop(response.headers_mut().remove("www-authenticate")),
+        "cache-shared" => drop(response.headers_mut().remove("cache-control")),
+        _ => {}
+    }
+    response
+}
+
+#[derive(Default)]
+struct Memory {
+    signatures: Mutex<HashSet<String>>,
+    tokens: Mutex<HashSet<String>>,
+    requests: AtomicU32,
+}
+
+/// Runs the suite on a service with this hole, under the profile of this attack.
+async fn run(hole: &'static str, attack: &str) -> AttackReport {
+    let fixture = Arc::new(fixture());
+    let memory = Arc::new(Memory::default());
+    let profile = fixture.profile(attack);
+    let one_time = attack == REPLAY && hole != REPLAY;
+    let service = service_fn(move |request: Request<Body>| {
+        let (fixture, memory) = (Arc::clone(&fixture), Arc::clone(&memory));
+        async move {
+            if one_time && let Some(value) = request.headers().get("authorization") {
+                let new = memory.tokens.lock().unwrap().insert(value.to_str().unwrap_or_default().to_owned());
+                if !new {
+                    let refusal = Response::builder().status(401).header("www-authenticate", "Bearer");
+                    return Ok::<_, Infallible>(refusal.body(Body::empty()).unwrap());
+                }
+            }
+            Ok(answer(hole, &fixture, &memory, request).await)
+        }
+    });
+    attack_suite(service, profile).run().await
+}
+
+#[tokio::test]
+async fn every_attack_finds_its_hole() {
+    let ids: BTreeSet<&str> = ATTACKS.iter().map(|(id, _)| *id).collect();
+    assert_eq!(ids.len(), ATTACKS.len(), "an id stands once");
+    let mut blind = Vec::new();
+    for (id, _) in ATTACKS {
+        let report = run(id, id).await;
+        if !report.findings().iter().any(|finding| finding.attack() == *id) {
+            blind.push(format!("{id}: {report}"));
+        }
+    }
+    assert!(blind.is_empty(), "attacks without a hole that they find: {}", blind.join("\n"));
+}
+
+#[tokio::test]
+async fn the_careful_twin_is_clean() {
+    for attack in ["", REPLAY] {
+        let report = run("none", attack).await;
+        assert!(report.is_clean(), "{report}");
+        let sent: BTreeSet<&str> = report.sent().map(|(attack, _)| attack).collect();
+        let unsent: Vec<&str> = ATTACKS.iter().map(|(id, _)| *id).filter(|id| !sent.contains(id)).collect();
+        assert_eq!(unsent, if attack.is_empty() { vec![REPLAY] } else { vec![] }, "every attack is sent");
+    }
+}
+
+#[tokio::test]
+async fn good_requests_that_are_refused_are_a_finding() {
+    let fixture = fixture();
+    let nobody = Profile::new().public("GET /nowhere").unwrap();
+    let report = attack_suite(fixture.app, nobody).run::<Body, _>().await;
+    assert_eq!(report.findings()[0].attack(), "control", "{report}");
+}
+
+#[tokio::test]
+async fn a_report_is_text_json_and_junit() {
+    let report = run("token-expired", "").await;
+    let finding = report.findings().iter().find(|finding| finding.attack() == "token-expired").unwrap();
+    assert_eq!((finding.route(), finding.got()), ("GET /orders", "200"));
+    assert!(
+        report
+            .to_string()
+            .contains("token-expired: GET /orders, an hour ago: expected a refusal (3xx or 4xx), got 200")
+    );
+    let json: Value = serde_json::from_str(&report.to_json()).unwrap();
+    assert_eq!(json["findings"][0]["attack"], "token-expired");
+    let junit = report.to_junit();
+    assert!(junit.contains(r#"name="token-expired">"#) && junit.contains(r#"name="token-audience"/>"#), "{junit}");
+}
+
+#[test]
+fn a_profile_is_checked() {
+    for line in ["/orders", "GET orders", "GET /orders/{id}", "G@T /orders"] {
+        assert!(Profile::new().public(line).is_err(), "{line}");
+    }
+}
+
+/// What the quickstart knows of its issuer, for the handlers that are included.
+mod identity {
+    pub(crate) const ISSUER: &str = "https://id.quickstart.invalid";
+}
+#[path = "../examples/quickstart/api.rs"]
+mod api;
+
+/// The routes, handlers and policy of the quickstart, with the matrix of its own policy.
+#[tokio::test]
+async fn the_quickstart_is_clean() {
+    let issuer = TestIssuer::new("orders-api");
+    let policy = Rbac::from_toml(include_str!("../examples/quickstart/policy.toml")).unwrap();
+    let (list, cancel) = (policy.permission("orders:list").unwrap(), policy.permission("orders:cancel").unwrap());
+    let roles = policy.roles();
+    let stack = Stack::builder()
+        .tls(TlsLayer::require())
+        .limit_clients(Quota::per_second(200))
+        .authenticate(JwtAuthenticator::builder().issuer(issuer.access_tokens()).build().unwrap())
+        .policy(policy)
+        .route("GET /health", public())
+        .route("GET /me", require(authenticated()))
+        .route("GET /orders", require(list))
+        .route("GET /orders/{id}", require(authenticated()))
+        .route("DELETE /orders/{id}", require(cancel))
+        .build()
+        .unwrap();
+    let mut profile = Profile::new()
+        .public("GET /health")
+        .unwrap()
+        // The handler asks for ownership, which the table does not know.
+        .route("GET /orders/1", ["manager"])
+        .unwrap()
+        .matrix(&stack.matrix(roles.clone()), &[("id", "1")])
+        .unwrap()
+        .hidden("GET /orders/1", "GET /orders/9", issuer.token().subject("mallory").role("customer"))
+        .unwrap();
+    for role in &roles {
+        profile = profile.role(role, issuer.token().subject("mallory").role(role));
+    }
+    let report = attack_suite(stack.protect(api::router()), profile).run::<Body, _>().await;
+    assert!(report.is_clean(), "{report}");
+    assert!(report.sent().any(|(attack, count)| attack == "role-crossing" && count > 1), "{report:?}");
+}
