@@ -51,7 +51,7 @@ pub(super) fn forgeries(good: &TestToken, minted: &str) -> Vec<(&'static str, St
     add("token-signature-altered", "half of the signature", format!("{message}.{half}"));
     let zeros = "A".repeat(signature.len());
     add("token-signature-altered", "a signature of zeros", format!("{message}.{zeros}"));
-    let other = token().subject("mallory").mint();
+    let other = token().subject("portcullis-another").mint();
     let parts = |token: &str| token.split('.').map(str::to_owned).collect::<Vec<_>>();
     if let ([header, _, signature], [_, claims, _]) = (parts(minted).as_slice(), parts(&other).as_slice()) {
         add("token-claims-swapped", "claims of another", format!("{header}.{claims}.{signature}"));
@@ -60,7 +60,7 @@ pub(super) fn forgeries(good: &TestToken, minted: &str) -> Vec<(&'static str, St
         add("token-signature-reencoded", what, format!("{minted}{ending}"));
     }
     add("token-duplicate-header", "alg twice", token().header_again("alg", "none").mint());
-    let twice = token().claim_again("sub", "mallory").mint();
+    let twice = token().claim_again("sub", "portcullis-another").mint();
     add("token-duplicate-claim", "sub twice", twice);
     let crit = token().header("crit", ["portcullis-test"]).header("portcullis-test", true).mint();
     add("token-critical-header", "an extension that nobody knows", crit);

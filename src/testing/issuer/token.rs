@@ -35,6 +35,7 @@ impl TestToken {
             .claim("iss", issuer.name())
             .claim("aud", issuer.audience())
             .claim("client_id", "portcullis-test")
+            .tenant("test")
             .claim("jti", format!("test-{number}"))
             .subject("somebody")
             .issued_at(now)
@@ -66,7 +67,7 @@ impl TestToken {
         self.claim("roles", roles.into_iter().collect::<Vec<_>>())
     }
 
-    /// Sets the tenant.
+    /// Sets the tenant. Default `test`.
     pub fn tenant(self, tenant: &str) -> Self {
         self.claim("tenant", tenant)
     }
