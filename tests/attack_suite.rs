@@ -1,6 +1,14 @@
 //! Every attack finds the hole that it is for, in a service that is careless in one thing, and none in its careful twin.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "test code")]
+#![allow(
+    clippy::collapsible_match,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::string_slice,
+    clippy::unwrap_used,
+    reason = "test code, helpers included"
+)]
 
 use std::{
     collections::{BTreeSet, HashSet},

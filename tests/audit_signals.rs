@@ -1,5 +1,11 @@
 //! What goes out besides records: metrics with labels of few values, and spans by the OpenTelemetry conventions.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "test code, helpers included")]
+#![allow(
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::string_slice,
+    clippy::unwrap_used,
+    reason = "test code, helpers included"
+)]
 
 mod support;
 

@@ -1,6 +1,14 @@
 //! Tokens that are bound to a key (RFC 9449) or a certificate (RFC 8705): who has the token alone has nothing.
 
-#![expect(clippy::unwrap_used, clippy::panic, unreachable_pub, dead_code, reason = "helpers of tests are shared")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::string_slice,
+    clippy::unwrap_used,
+    reason = "test code, helpers included"
+)]
 
 mod support;
 

@@ -1,5 +1,11 @@
 //! Several policies as one, a policy in the shadow, and verdicts that are remembered.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
+#![allow(
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::string_slice,
+    clippy::unwrap_used,
+    reason = "test code, helpers included"
+)]
 
 use std::{
     sync::{

@@ -1,5 +1,11 @@
 //! Rego: what OPA documents, the input field by field, decision documents, limits, reload and attacks.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
+#![allow(
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::string_slice,
+    clippy::unwrap_used,
+    reason = "test code, helpers included"
+)]
 
 mod support;
 

@@ -52,6 +52,7 @@ impl Captured {
     ///
     /// # Panics
     /// If there is no record, or more than one, or the request was not allowed.
+    #[expect(clippy::must_use_candidate, reason = "the assertion alone will do")]
     #[track_caller]
     pub fn assert_allowed(&self) -> AuditRecord {
         let record = self.one();
@@ -65,6 +66,7 @@ impl Captured {
     ///
     /// # Panics
     /// If there is no record, or more than one, or the request was allowed, or no policy's denial names the rule.
+    #[expect(clippy::must_use_candidate, reason = "the assertion alone will do")]
     #[track_caller]
     pub fn assert_denied_by(&self, rule: &str) -> AuditRecord {
         let record = self.one();
@@ -81,6 +83,7 @@ impl Captured {
     ///
     /// # Panics
     /// If there is none, or more than one.
+    #[must_use]
     #[track_caller]
     pub fn one(&self) -> AuditRecord {
         let mut records = self.take();

@@ -164,7 +164,7 @@ mod tests {
         }
         let longer = Nonces::with_secret(secret()).unwrap();
         assert_eq!(longer.take(&given, at(1_000_020)), Taken::Refused, "another step");
-        for forged in ["", "a", &given.to_lowercase(), &format!("{given}="), &given[1..]] {
+        for forged in ["", "a", &given.to_lowercase(), &format!("{given}="), given.split_at(1).1] {
             assert_eq!(nonces.take(forged, at(1_000_020)), Taken::Refused, "{forged}");
         }
         assert!(!format!("{nonces:?}").contains("07"));
