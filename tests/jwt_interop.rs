@@ -88,7 +88,7 @@ fn reasons(because: &str) -> &'static [&'static str] {
         }
         "algorithm" => &["alg is not"],
         "header" => &["crit", "b64", "zip or enc", "brings its own key", "nested inside", "typ is not"],
-        "claim" => &["iss", "aud", "sub", "exp", "nbf", "not valid yet", "issued in the future", "bound to a key"],
+        "claim" => &["iss", "aud", "sub", "exp", "nbf", "not valid yet", "issued in the future", "is bound (cnf)"],
         "signature" => &["signature is not good", "no key for this kid"],
         other => panic!("{other:?} is no kind of reason"),
     }

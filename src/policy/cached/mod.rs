@@ -40,7 +40,7 @@ use crate::{
 /// use portcullis::policy::{Cached, Rbac};
 ///
 /// // A policy in memory gains nothing; it is here for the example.
-/// let policy = Cached::new(Rbac::from_toml("version = '1'\npermissions = []")?)?;
+/// let policy = Cached::new(Rbac::from_toml("version = '1'\npermissions = ['orders:read']\n[roles.clerk]\ngrants = ['orders:read']")?)?;
 /// # let _ = policy;
 /// # Ok(())
 /// # }

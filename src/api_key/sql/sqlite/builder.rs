@@ -126,7 +126,16 @@ impl SqliteKeyStoreBuilder {
                 Box::pin(async { Ok(()) })
             }
         });
-        let writer = writer.connect_with(options.clone().journal_mode(SqliteJournalMode::Wal)).await.map_err(sql)?;
+        // SQLite does not wait by itself where several open a new file and each would switch it to a write-ahead log.
+        let patient = tokio::time::Instant::now() + self.busy_timeout;
+        let writer = loop {
+            match writer.clone().connect_with(options.clone().journal_mode(SqliteJournalMode::Wal)).await {
+                Err(error) if is_busy(&error) && tokio::time::Instant::now() < patient => {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+                opened => break opened.map_err(sql)?,
+            }
+        };
         let mut connection = writer.acquire().await.map_err(sql)?;
         let mode: String = sqlx::query_scalar("PRAGMA journal_mode").fetch_one(&mut *connection).await.map_err(sql)?;
         if mode != "wal" {
@@ -200,4 +209,10 @@ fn make_private(path: &Path) -> io::Result<()> {
         }
         made => made.map(drop),
     }
+}
+
+/// Whether somebody else holds the file (`SQLITE_BUSY`, of whatever kind).
+fn is_busy(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(|error| error.code()).and_then(|code| code.parse::<u32>().ok());
+    code.is_some_and(|code| code & 0xff == 5)
 }
