@@ -43,7 +43,7 @@ impl ProofUse {
     }
 }
 
-/// The id alone, and half of it: it is the client's.
+/// When it ends, alone: the id is the client's, and may be anything.
 impl fmt::Debug for ProofUse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ProofUse").field("until_unix_nanos", &self.until_unix_nanos).finish_non_exhaustive()
