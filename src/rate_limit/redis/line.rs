@@ -296,7 +296,7 @@ async fn call(
                     for (index, told) in call.asks.iter().zip(told) {
                         if told == Err(Failure::Corrupt) {
                             let held = asks.get(*index).and_then(|ask| ask.counts.first());
-                            answers.complaint = held.map(|count| format!("{} or its like is no count", count.name));
+                            answers.complaint = held.map(|count| format!("{:?} or its like is no count", count.name));
                         }
                         if let Some(answer) = answers.of_asks.get_mut(*index) {
                             *answer = told;
