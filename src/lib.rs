@@ -60,7 +60,8 @@
 //! | `jwt` | yes | [`jwt`]: verified tokens; cryptography by aws-lc-rs |
 //! | `jwt-pure-rust` | | [`jwt`] without C: cryptography by RustCrypto, unless `jwt` is on too |
 //! | `dpop` | | `jwt::bound::Dpop`: tokens bound to their owner's key (RFC 9449); implies `jwt` |
-//! | `jwt-remote` | | `jwt::keys::LiveKeys`: key sets from files, URLs and discovery; implies `jwt` |
+//! | `http-client` | | [`http_client`]: the client that fetches keys and asks other services |
+//! | `jwt-remote` | | `jwt::keys::LiveKeys`: key sets from files, URLs and discovery; implies `jwt`, `http-client` |
 //! | `client-cert` | | [`client_cert`]: identity by client certificate, from the connection or a trusted proxy |
 //! | `api-key` | yes | [`api_key`]: keys, hashed records, stores |
 //! | `api-key-sqlite` | | `api_key::SqliteKeyStore`: keys in a file; brings SQLite with it; asks for Rust 1.94 |
@@ -130,6 +131,8 @@ pub mod client_cert;
 pub mod evidence;
 #[cfg(feature = "guard")]
 pub mod guard;
+#[cfg(feature = "http-client")]
+pub mod http_client;
 #[cfg(any(feature = "jwt", feature = "jwt-pure-rust"))]
 pub mod jwt;
 #[cfg(feature = "rate-limit")]
