@@ -115,7 +115,7 @@ struct Inner {
     pages: Mutex<HashMap<String, Script>>,
     delay: Mutex<Duration>,
     fetches: AtomicUsize,
-    requests: Mutex<Vec<Request<()>>>,
+    requests: Mutex<Vec<Request<Bytes>>>,
 }
 
 impl std::fmt::Debug for Origin {
@@ -152,7 +152,7 @@ impl Origin {
         self.0.fetches.load(Ordering::SeqCst)
     }
 
-    pub fn requests(&self) -> Vec<Request<()>> {
+    pub fn requests(&self) -> Vec<Request<Bytes>> {
         self.0.requests.lock().unwrap().clone()
     }
 
