@@ -74,6 +74,7 @@
 //! | `policy-files` | yes | `policy::test_table`, `guard::RouteRules`, and what reloads policies; `rbac` implies it |
 //! | `policy-cached` | | `policy::Cached`: a cache before a slow policy |
 //! | `policy-shadow` | | `policy::Shadow`: a second policy tried beside the one that counts |
+//! | `policy-remote` | | `policy::Opa`, `policy::AuthZen`: decision points elsewhere, asked over HTTP; implies `http-client` |
 //! | `cedar` | | `policy::Cedar`: policies in Cedar, checked against a schema, reloaded |
 //! | `rego` | | `policy::Rego`: policies in Rego, evaluated in the process, reloaded; not tried with Rust 1.88 |
 //! | `rate-limit` | yes | [`rate_limit`]: quotas and concurrency per client, principal, plan and more |
