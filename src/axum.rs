@@ -84,7 +84,7 @@ impl IntoResponse for Rejection {
 fn authenticated_context(parts: &Parts) -> Result<&SecurityContext, Rejection> {
     const NO_AUTHENTICATION: &str = "a handler asks for the principal, and no authentication ran outside it: wrap the router with a Stack or an AuthnLayer";
     match SecurityContext::of(&parts.extensions) {
-        Some(context) if context.lock().has_run(Stage::Authentication) => Ok(context),
+        Some(context) if context.with(|envelope| envelope.has_run(Stage::Authentication)) => Ok(context),
         context => {
             let rejection = misordered(NO_AUTHENTICATION);
             report(Stage::Guard, &rejection, context.map_or_else(|| SystemClock.now(), SecurityContext::at));
@@ -97,7 +97,7 @@ impl<S: Sync> FromRequestParts<S> for Principal {
     type Rejection = Rejection;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Rejection> {
-        authenticated_context(parts)?.lock().authenticated().cloned()
+        authenticated_context(parts)?.with(|envelope| envelope.authenticated().cloned())
     }
 }
 
@@ -157,7 +157,7 @@ impl<T: DeserializeOwned + Send + Sync + 'static, S: Sync> FromRequestParts<S> f
     type Rejection = Rejection;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Rejection> {
-        let principal = authenticated_context(parts)?.lock().authenticated().cloned()?;
+        let principal = authenticated_context(parts)?.with(|envelope| envelope.authenticated().cloned())?;
         match principal.claims_shared() {
             Ok(claims) => Ok(Self(claims)),
             Err(_) => {
