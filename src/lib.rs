@@ -60,7 +60,8 @@
 //! | `jwt` | yes | [`jwt`]: verified tokens; cryptography by aws-lc-rs |
 //! | `jwt-pure-rust` | | [`jwt`] without C: cryptography by RustCrypto, unless `jwt` is on too |
 //! | `dpop` | | `jwt::bound::Dpop`: tokens bound to their owner's key (RFC 9449); implies `jwt` |
-//! | `jwt-remote` | | `jwt::keys::LiveKeys`: key sets from files, URLs and discovery; implies `jwt` |
+//! | `http-client` | | [`http_client`]: the client that fetches keys and asks other services |
+//! | `jwt-remote` | | `jwt::keys::LiveKeys`: key sets from files, URLs and discovery; implies `jwt`, `http-client` |
 //! | `client-cert` | | [`client_cert`]: identity by client certificate, from the connection or a trusted proxy |
 //! | `api-key` | yes | [`api_key`]: keys, hashed records, stores |
 //! | `api-key-sqlite` | | `api_key::SqliteKeyStore`: keys in a file; brings SQLite with it; asks for Rust 1.94 |
@@ -73,6 +74,7 @@
 //! | `policy-files` | yes | `policy::test_table`, `guard::RouteRules`, and what reloads policies; `rbac` implies it |
 //! | `policy-cached` | | `policy::Cached`: a cache before a slow policy |
 //! | `policy-shadow` | | `policy::Shadow`: a second policy tried beside the one that counts |
+//! | `policy-remote` | | `policy::Opa`, `policy::AuthZen`: decision points elsewhere, asked over HTTP; implies `http-client` |
 //! | `cedar` | | `policy::Cedar`: policies in Cedar, checked against a schema, reloaded |
 //! | `rego` | | `policy::Rego`: policies in Rego, evaluated in the process, reloaded; not tried with Rust 1.88 |
 //! | `rate-limit` | yes | [`rate_limit`]: quotas and concurrency per client, principal, plan and more |
@@ -130,6 +132,8 @@ pub mod client_cert;
 pub mod evidence;
 #[cfg(feature = "guard")]
 pub mod guard;
+#[cfg(feature = "http-client")]
+pub mod http_client;
 #[cfg(any(feature = "jwt", feature = "jwt-pure-rust"))]
 pub mod jwt;
 #[cfg(feature = "rate-limit")]
