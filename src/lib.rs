@@ -90,6 +90,7 @@
 //! | `tracing` | yes | the crate's own notices to operators |
 //! | `full` | | all of the above but `jwt-pure-rust` |
 //! | `testing` | | [`testing`]: for test code only |
+//! | `testing-network` | | the attack suite against a service that runs; implies `testing` |
 //! | `conformance` | | [`conformance`]: one suite for each public trait; implies `testing` |
 
 #![cfg_attr(docsrs, feature(doc_cfg))]

@@ -23,6 +23,8 @@ pages! {
     audit "audit.md"
     health "health.md"
     extending "extending.md"
+    testing "testing.md"
+    reliability "reliability.md"
     threat_model "threat-model.md"
     performance "performance.md"
 }

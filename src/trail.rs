@@ -92,7 +92,7 @@ impl<'a> IntoIterator for &'a Decisions {
 }
 
 /// A credential that was presented, and what became of it, where that was not an identity.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct AttemptFact {
     pub(crate) outcome: AttemptOutcome,
     /// The header fields in which there was a credential.
@@ -105,7 +105,7 @@ pub(crate) struct AttemptFact {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum AttemptOutcome {
     Refused,
-    /// A bad one that the client's software sent by itself, where none is needed.
+    /// A bad one that the client's software sent by itself, where none is needed or another one counts.
     Ignored,
 }
 
@@ -294,7 +294,7 @@ impl Trail {
         }
     }
 
-    /// Keeps what became of a credential. Each stage of authentication adds one or two.
+    /// Keeps what became of a credential. Each stage of authentication adds one for each of its authenticators at most.
     pub(crate) fn attempted(&mut self, attempt: AttemptFact) {
         self.rare_mut().attempts.push(attempt);
     }
