@@ -22,6 +22,8 @@ pages! {
     policy "policy.md"
     audit "audit.md"
     health "health.md"
+    grpc "grpc.md"
+    roll_out "roll-out.md"
     extending "extending.md"
     threat_model "threat-model.md"
     performance "performance.md"
