@@ -60,8 +60,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     let rules = Cedar::builder().schema("shop.cedarschema", SCHEMA).policies("shop.cedar", POLICIES).build()?;
     let order = from_path("order", "{id}")?;
-    let app = Router::new()
-        .route("/orders/{id}", get(async |Path(id): Path<u32>| format!("order {id}\n")).delete(cancel));
+    let app =
+        Router::new().route("/orders/{id}", get(async |Path(id): Path<u32>| format!("order {id}\n")).delete(cancel));
     let stack = Stack::builder()
         .dangerous_plain_http() // on this machine alone; the quickstart has HTTPS
         .authenticate(ApiKeyAuthenticator::new(store))

@@ -8,7 +8,11 @@ macro_rules! pages {
 }
 
 pages! {
+    getting_started "getting-started.md"
+    choosing "choosing.md"
     stack "stack.md"
+    defaults "defaults.md"
+    recipes "recipes.md"
     configuration "configuration.md"
     evidence "evidence.md"
     tls "tls.md"
@@ -25,6 +29,10 @@ pages! {
     grpc "grpc.md"
     roll_out "roll-out.md"
     extending "extending.md"
+    operations "operations.md"
+    migration "migration.md"
     threat_model "threat-model.md"
+    comparison "comparison.md"
+    stability "stability.md"
     performance "performance.md"
 }
