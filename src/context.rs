@@ -285,6 +285,21 @@ impl Envelope {
 pub(crate) const NO_PEER: &str = "no peer address in the request: serve the application with portcullis::axum::serve, or insert a \
      portcullis::Connection into the request extensions";
 
+/// The context of a request that went through authentication, for handlers.
+#[cfg(any(feature = "axum", feature = "tonic"))]
+pub(crate) fn authenticated_context(extensions: &Extensions) -> Result<&SecurityContext, Rejection> {
+    const NO_AUTHENTICATION: &str = "a handler asks for the principal, and no authentication ran outside it: wrap the service with a Stack or an AuthnLayer";
+    match SecurityContext::of(extensions) {
+        Some(context) if context.with(|envelope| envelope.has_run(Stage::Authentication)) => Ok(context),
+        context => {
+            let rejection = misordered(NO_AUTHENTICATION);
+            let at = context.map_or_else(|| crate::clock::SystemClock.now(), SecurityContext::at);
+            crate::gate::report(Stage::Guard, &rejection, at);
+            Err(rejection)
+        }
+    }
+}
+
 /// Refuses because the layers are put together wrongly. Whoever answers with it logs it.
 pub(crate) fn misordered(fix: &'static str) -> Rejection {
     Rejection::new(RejectionKind::Misconfigured, fix)

@@ -87,6 +87,7 @@
 //! | `audit-metrics` | | `audit::MetricsSink`: counters and histograms through the crate `metrics` |
 //! | `config` | | [`config`]: issuers, key stores, policy, quotas, proxies and sinks from a TOML file |
 //! | `axum` | yes | [`axum`]: extractors, `serve` |
+//! | `tonic` | | [`tonic`]: the principal in gRPC requests, refusals as a `Status`, a stack around a tonic server |
 //! | `tracing` | yes | the crate's own notices to operators |
 //! | `full` | | all of the above but `jwt-pure-rust` |
 //! | `testing` | | [`testing`]: for test code only |
@@ -121,6 +122,8 @@ mod principal;
 pub mod problem;
 mod rejection;
 mod secret;
+#[cfg(any(feature = "guard", feature = "rate-limit"))]
+mod shadow;
 pub mod trail;
 
 #[cfg(feature = "api-key")]
@@ -155,6 +158,8 @@ pub mod health;
 pub mod key_admin;
 #[cfg(feature = "stack")]
 pub mod stack;
+#[cfg(feature = "tonic")]
+pub mod tonic;
 
 #[cfg(feature = "conformance")]
 pub mod conformance;
@@ -178,3 +183,5 @@ pub use now::Now;
 pub use principal::{Confirmation, Principal, PrincipalBuilder, PrincipalKind, Slot, Texts};
 pub use rejection::{Rejection, RejectionKind};
 pub use secret::Secret;
+#[cfg(any(feature = "guard", feature = "rate-limit"))]
+pub use shadow::ShadowMode;

@@ -14,6 +14,10 @@ pub const MAX_NOTES: usize = 16;
 /// The longest name and the longest value of a note, in bytes; the rest is cut off.
 pub const MAX_NOTE_LEN: usize = 256;
 
+/// Who says in the record what a guard in shadow mode would have refused.
+#[cfg(any(feature = "guard", feature = "audit-metrics"))]
+pub(crate) const GUARD_SHADOW: &str = "guard-shadow";
+
 /// One decision: who was asked, what, and what came of it.
 #[derive(Clone, Debug)]
 pub(crate) struct DecisionFact {
@@ -282,6 +286,21 @@ impl Trail {
             rare.decisions_lost = to.lost;
             rare.directives.obligations.truncate(to.obligations);
             rare.directives.advice.truncate(to.advice);
+        }
+    }
+
+    /// Says of the decisions since the mark that nothing depended on them, and asks nothing of the handler for them.
+    #[cfg(feature = "guard")]
+    pub(crate) fn unenforce(&mut self, from: Mark) {
+        let facts = match &mut self.decisions {
+            Decisions::None => &mut [],
+            Decisions::One(fact) => std::slice::from_mut(fact),
+            Decisions::Several(facts) => facts.as_mut_slice(),
+        };
+        facts.iter_mut().skip(from.kept).for_each(|fact| fact.enforced = false);
+        if let Some(kept) = &mut self.directives {
+            kept.obligations.truncate(from.obligations);
+            kept.advice.truncate(from.advice);
         }
     }
 
