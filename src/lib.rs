@@ -62,6 +62,8 @@
 //! | `dpop` | | `jwt::bound::Dpop`: tokens bound to their owner's key (RFC 9449); implies `jwt` |
 //! | `http-client` | | [`http_client`]: the client that fetches keys and asks other services |
 //! | `jwt-remote` | | `jwt::keys::LiveKeys`: key sets from files, URLs and discovery; implies `jwt`, `http-client` |
+//! | `revocation-redis` | | `revocation::RedisRevocations`: revocations that several processes share, in Redis or Valkey; implies `jwt` |
+//! | `revocation-postgres` | | `revocation::PostgresRevocations`: the same in PostgreSQL; implies `jwt`; asks for Rust 1.94 |
 //! | `client-cert` | | [`client_cert`]: identity by client certificate, from the connection or a trusted proxy |
 //! | `api-key` | yes | [`api_key`]: keys, hashed records, stores |
 //! | `api-key-sqlite` | | `api_key::SqliteKeyStore`: keys in a file; brings SQLite with it; asks for Rust 1.94 |
@@ -120,10 +122,21 @@ mod now;
 pub mod policy;
 mod principal;
 pub mod problem;
+#[cfg(any(feature = "rate-limit-redis", feature = "revocation-redis"))]
+mod redis;
 mod rejection;
+#[cfg(any(
+    feature = "api-key-postgres",
+    feature = "rate-limit-redis",
+    feature = "revocation-postgres",
+    feature = "revocation-redis"
+))]
+mod retry;
 mod secret;
 #[cfg(any(feature = "guard", feature = "rate-limit"))]
 mod shadow;
+#[cfg(any(feature = "api-key-postgres", feature = "api-key-sqlite", feature = "revocation-postgres"))]
+mod sql;
 pub mod trail;
 
 #[cfg(feature = "api-key")]
