@@ -62,6 +62,8 @@
 //! | `dpop` | | `jwt::bound::Dpop`: tokens bound to their owner's key (RFC 9449); implies `jwt` |
 //! | `http-client` | | [`http_client`]: the client that fetches keys and asks other services |
 //! | `jwt-remote` | | `jwt::keys::LiveKeys`: key sets from files, URLs and discovery; implies `jwt`, `http-client` |
+//! | `revocation-redis` | | `revocation::RedisRevocations`: revocations that several processes share, in Redis or Valkey; implies `jwt` |
+//! | `revocation-postgres` | | `revocation::PostgresRevocations`: the same in PostgreSQL; implies `jwt`; asks for Rust 1.94 |
 //! | `client-cert` | | [`client_cert`]: identity by client certificate, from the connection or a trusted proxy |
 //! | `api-key` | yes | [`api_key`]: keys, hashed records, stores |
 //! | `api-key-sqlite` | | `api_key::SqliteKeyStore`: keys in a file; brings SQLite with it; asks for Rust 1.94 |
@@ -87,9 +89,11 @@
 //! | `audit-metrics` | | `audit::MetricsSink`: counters and histograms through the crate `metrics` |
 //! | `config` | | [`config`]: issuers, key stores, policy, quotas, proxies and sinks from a TOML file |
 //! | `axum` | yes | [`axum`]: extractors, `serve` |
+//! | `tonic` | | [`tonic`]: the principal in gRPC requests, refusals as a `Status`, a stack around a tonic server |
 //! | `tracing` | yes | the crate's own notices to operators |
 //! | `full` | | all of the above but `jwt-pure-rust` |
 //! | `testing` | | [`testing`]: for test code only |
+//! | `testing-network` | | the attack suite against a service that runs; implies `testing` |
 //! | `conformance` | | [`conformance`]: one suite for each public trait; implies `testing` |
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -118,8 +122,21 @@ mod now;
 pub mod policy;
 mod principal;
 pub mod problem;
+#[cfg(any(feature = "rate-limit-redis", feature = "revocation-redis"))]
+mod redis;
 mod rejection;
+#[cfg(any(
+    feature = "api-key-postgres",
+    feature = "rate-limit-redis",
+    feature = "revocation-postgres",
+    feature = "revocation-redis"
+))]
+mod retry;
 mod secret;
+#[cfg(any(feature = "guard", feature = "rate-limit"))]
+mod shadow;
+#[cfg(any(feature = "api-key-postgres", feature = "api-key-sqlite", feature = "revocation-postgres"))]
+mod sql;
 pub mod trail;
 
 #[cfg(feature = "api-key")]
@@ -154,6 +171,8 @@ pub mod health;
 pub mod key_admin;
 #[cfg(feature = "stack")]
 pub mod stack;
+#[cfg(feature = "tonic")]
+pub mod tonic;
 
 #[cfg(feature = "conformance")]
 pub mod conformance;
@@ -177,3 +196,5 @@ pub use now::Now;
 pub use principal::{Confirmation, Principal, PrincipalBuilder, PrincipalKind, Slot, Texts};
 pub use rejection::{Rejection, RejectionKind};
 pub use secret::Secret;
+#[cfg(any(feature = "guard", feature = "rate-limit"))]
+pub use shadow::ShadowMode;

@@ -7,6 +7,8 @@
     reason = "test code, helpers included"
 )]
 
+#[path = "audit_signals/shadow.rs"]
+mod shadow;
 mod support;
 
 use std::{
@@ -17,7 +19,7 @@ use std::{
 };
 
 use metrics::{
-    Counter, CounterFn, Gauge, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder, SharedString, Unit,
+    Counter, CounterFn, Gauge, GaugeFn, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder, SharedString, Unit,
 };
 use portcullis::{
     Clock, ConfigError, Now, Principal, PrincipalKind,
@@ -54,6 +56,17 @@ impl CounterFn for Handle {
     fn absolute(&self, _: u64) {}
 }
 
+impl GaugeFn for Handle {
+    fn increment(&self, _: f64) {}
+
+    fn decrement(&self, _: f64) {}
+
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "seconds since 1970")]
+    fn set(&self, value: f64) {
+        self.0.0.lock().unwrap().insert(self.1.clone(), value as u64);
+    }
+}
+
 impl HistogramFn for Handle {
     fn record(&self, _: f64) {
         self.add(1);
@@ -76,8 +89,8 @@ impl Recorder for Kept {
         Counter::from_arc(self.handle(key))
     }
 
-    fn register_gauge(&self, _: &Key, _: &Metadata<'_>) -> Gauge {
-        Gauge::noop()
+    fn register_gauge(&self, key: &Key, _: &Metadata<'_>) -> Gauge {
+        Gauge::from_arc(self.handle(key))
     }
 
     fn register_histogram(&self, key: &Key, _: &Metadata<'_>) -> Histogram {

@@ -114,6 +114,16 @@ pub fn measure(contenders: &[Timed<'_>]) -> Measured {
 }
 
 impl Measured {
+    /// What one of these names takes beyond another, as a part of what the reference takes in the same round; and how many
+    /// allocations it makes beyond it.
+    pub fn added(&self, name: &str, beyond: &str, reference: &str) -> (f64, i64) {
+        let row = |name: &str| self.rows.iter().find(|(held, ..)| *held == name).expect("a contender's name");
+        let ((_, whole, allocations), (_, part, before), (_, bare, _)) = (row(name), row(beyond), row(reference));
+        let mut parts: Vec<f64> =
+            whole.iter().zip(part).zip(bare).map(|((whole, part), bare)| (whole - part) / bare).collect();
+        (median(&mut parts), *allocations as i64 - *before as i64)
+    }
+
     /// Prints all of them against the one of this name.
     pub fn print(&self, title: &str, reference: &str) {
         println!("{title:<42} {:>9} {:>10} {:>7} {:>7}", "ns", "added ns", "ratio", "allocs");

@@ -165,6 +165,16 @@ impl Health {
         })
     }
 
+    /// Watches the state of revocations, as `revocations`. Failing while it is older than it may be, or not loaded yet.
+    #[cfg(any(feature = "jwt", feature = "jwt-pure-rust"))]
+    pub fn watch_revocations(self, store: &dyn crate::revocation::RevocationStore) -> Self {
+        let state = store.state().clone();
+        self.watch("revocations", move |at| match state.is_fresh(at) {
+            true => SourceHealth::ready(),
+            false => SourceHealth::failing("their state is too old, or was never loaded"),
+        })
+    }
+
     /// Looks at all sources.
     pub fn look(&self, at: Instants) -> Report {
         let mut report = Report::default();
