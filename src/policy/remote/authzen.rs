@@ -130,8 +130,7 @@ impl AuthZen {
 impl AuthZenBuilder {
     /// Says that the principals of this issuer are of this type, with their subject as id. A principal is known by issuer and
     /// subject together (RFC 8725 §3.8): each issuer has a type of its own, and who is of another issuer is denied. At least
-    /// one is needed. Principals of API
-    /// keys have their store's name as issuer.
+    /// one is needed. Principals of API keys have their store's name as issuer.
     pub fn subjects(mut self, issuer: impl Into<String>, kind: impl Into<String>) -> Self {
         self.settings.subjects.push((issuer.into(), kind.into()));
         self
