@@ -82,7 +82,7 @@ impl<S: Sync> FromRequestParts<S> for Principal {
     type Rejection = Rejection;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Rejection> {
-        authenticated_context(&parts.extensions)?.lock().authenticated().cloned()
+        authenticated_context(&parts.extensions)?.with(|envelope| envelope.authenticated().cloned())
     }
 }
 
@@ -142,7 +142,7 @@ impl<T: DeserializeOwned + Send + Sync + 'static, S: Sync> FromRequestParts<S> f
     type Rejection = Rejection;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Rejection> {
-        let principal = authenticated_context(&parts.extensions)?.lock().authenticated().cloned()?;
+        let principal = authenticated_context(&parts.extensions)?.with(|envelope| envelope.authenticated().cloned())?;
         match principal.claims_shared() {
             Ok(claims) => Ok(Self(claims)),
             Err(_) => {

@@ -29,6 +29,8 @@ pages! {
     grpc "grpc.md"
     roll_out "roll-out.md"
     extending "extending.md"
+    testing "testing.md"
+    reliability "reliability.md"
     operations "operations.md"
     migration "migration.md"
     threat_model "threat-model.md"

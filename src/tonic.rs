@@ -58,7 +58,7 @@ mod sealed {
 
 impl<T> RequestExt for Request<T> {
     fn principal(&self) -> Result<Principal, Status> {
-        Ok(authenticated_context(self.extensions())?.lock().authenticated().cloned()?)
+        Ok(authenticated_context(self.extensions())?.with(|envelope| envelope.authenticated().cloned())?)
     }
 
     #[cfg(feature = "guard")]

@@ -108,7 +108,7 @@ impl Shared {
     fn conclude(
         &self,
         answer: Result<Taken, StoreError>,
-        tier: Arc<Tier>,
+        tier: &Arc<Tier>,
         at: Instants,
         trail: &mut Trail,
     ) -> Result<Report, Rejection> {
@@ -136,10 +136,16 @@ impl Shared {
         });
         if !taken.is_granted() {
             self.tally.refused.fetch_add(1, Relaxed);
-            return Err(self.refuse(&taken, &tier, at));
+            return Err(self.refuse(&taken, tier, at));
         }
         let tells = !in_shadow && (self.send_fields || self.x_fields.is_some());
-        Ok(Report(tells.then(|| Told { fields: self.send_fields, x_fields: self.x_fields, tier, taken, at })))
+        Ok(Report(tells.then(|| Told {
+            fields: self.send_fields,
+            x_fields: self.x_fields,
+            tier: Arc::clone(tier),
+            taken,
+            at,
+        })))
     }
 
     fn failed(&self, error: &StoreError, trail: &mut Trail) -> Result<Report, Rejection> {
@@ -187,7 +193,8 @@ impl Shared {
         }
         let told =
             Told { fields: self.send_fields, x_fields: self.x_fields, tier: Arc::clone(tier), taken: *taken, at };
-        told.fields().fold(rejection, |rejection, (name, value)| rejection.with_header(name, value))
+        told.tell(|name, value| rejection.push_header(name, value));
+        rejection
     }
 }
 
@@ -204,6 +211,18 @@ impl Step for RateLimitLayer {
 
     fn decide_now(&self, head: &RequestHead<'_>, envelope: &mut Envelope) -> Now<Result<Report, Rejection>> {
         let (shared, at) = (&*self.shared, envelope.at);
+        // What most limits are: one key, one quota, one unit. The long way gives the same answer, and moves more around.
+        if let (Tiers::One(tier), Cost::Fixed(cost)) = (&shared.tiers, &shared.cost)
+            && let [quota] = &*tier.quotas
+            && let Some(part) = shared.by.usual(head, envelope)
+            && !(shared.wide && part.has_wider())
+        {
+            let parts = [part];
+            let charges = [Charge::new(shared.scope().key(&parts), quota)];
+            let mode = shared.mode(at);
+            let answer = mode.take_now(&*shared.store, &shared.draw(&charges, *cost, mode), at);
+            return answer.map(|answer| shared.conclude(answer, tier, at, &mut envelope.trail));
+        }
         let tier = shared.tier(envelope.subject.as_ref());
         let mut owned = Owned::default();
         let answer = match shared.asked(head, envelope, &mut owned) {
@@ -220,7 +239,7 @@ impl Step for RateLimitLayer {
             Ok(None) => return Now::Known(Ok(Report(None))),
             Err(rejection) => return Now::Known(shared.spare(rejection, at, &mut envelope.trail)),
         };
-        answer.map(|answer| shared.conclude(answer, tier, at, &mut envelope.trail))
+        answer.map(|answer| shared.conclude(answer, &tier, at, &mut envelope.trail))
     }
 
     async fn decide(&self, head: RequestHead<'_>, envelope: &mut Envelope) -> Result<Report, Rejection> {
@@ -237,7 +256,7 @@ impl Step for RateLimitLayer {
             let draw = shared.draw(charges.as_slice(), asked.cost, mode);
             mode.take(&*shared.store, &draw, at, &shared.tally).await
         };
-        shared.conclude(answer, tier, at, &mut envelope.trail)
+        shared.conclude(answer, &tier, at, &mut envelope.trail)
     }
 }
 
@@ -255,21 +274,24 @@ struct Told {
 }
 
 impl Told {
-    fn fields(&self) -> impl Iterator<Item = (HeaderName, HeaderValue)> {
+    fn tell(&self, mut add: impl FnMut(HeaderName, HeaderValue)) {
         let fields = &self.tier.fields;
-        let standard = self.fields.then(|| {
-            let limit = fields.limit(&self.taken).map(|limit| (RATELIMIT, limit));
-            [Some((RATELIMIT_POLICY, fields.policy())), limit].into_iter().flatten()
-        });
-        let older = self.x_fields.map(|reset| fields.x_fields(&self.taken, reset, self.at));
-        standard.into_iter().flatten().chain(older.into_iter().flatten())
+        if self.fields {
+            add(RATELIMIT_POLICY, fields.policy());
+            if let Some(limit) = fields.limit(&self.taken) {
+                add(RATELIMIT, limit);
+            }
+        }
+        if let Some(reset) = self.x_fields {
+            fields.x_fields(&self.taken, reset, self.at).for_each(|(name, value)| add(name, value));
+        }
     }
 }
 
 impl Amend for Report {
     fn amend(self, _: StatusCode, headers: &mut HeaderMap) {
         if let Some(told) = self.0 {
-            told.fields().for_each(|(name, value)| {
+            told.tell(|name, value| {
                 headers.append(name, value);
             });
         }
@@ -285,8 +307,8 @@ mod tests {
         let layer = RateLimitLayer::per_client(Quota::per_second(1)).unwrap().on_store_error(choice);
         let mut envelope = Envelope::new(Instants::new(0, 0));
         let failed = Err(StoreError::new(StoreErrorKind::Unavailable, "elsewhere"));
-        let answer = layer.shared.conclude(failed, layer.shared.tier(None), envelope.at, &mut envelope.trail);
-        (answer, envelope.trail.flags)
+        let answer = layer.shared.conclude(failed, &layer.shared.tier(None), envelope.at, &mut envelope.trail);
+        (answer, envelope.trail.rare().flags.clone())
     }
 
     #[test]
