@@ -43,7 +43,7 @@ use serde_json::json;
 use tokio::net::TcpListener;
 
 const ISSUER: &str = "https://id.example.com";
-const SECRET: &[u8; 32] = b"a secret of both, of this example";
+const SECRET: &[u8] = b"a secret of both, of this example";
 
 #[derive(Clone, Deserialize, Serialize)]
 struct Claims {

@@ -3,7 +3,7 @@
 use std::{
     fmt,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
 };
@@ -12,7 +12,6 @@ use crate::{
     clock::{Clock, Instants, SystemClock},
     error::ConfigError,
     event::{self, Event, EventKind, Turn},
-    log,
 };
 
 /// The most days that something is tried out.
@@ -112,6 +111,8 @@ pub(crate) struct Shadow {
 struct Seen {
     would_refuse: AtomicU64,
     on: Turn,
+    /// What is tried out, as it was called first.
+    about: OnceLock<Box<str>>,
 }
 
 impl Shadow {
@@ -124,7 +125,8 @@ impl Shadow {
         let on = self.mode.is_on(at);
         if self.seen.on.is_new(on) {
             let kind = if on { EventKind::ShadowStarted } else { EventKind::ShadowEnded };
-            event::tell(Event::new(kind, about()).at(at).with("until", self.mode.end.to_string()));
+            let about = self.seen.about.get_or_init(|| about().into());
+            event::tell(Event::new(kind, about.clone()).at(at).with("until", self.mode.end.to_string()));
         }
         on
     }
@@ -133,9 +135,9 @@ impl Shadow {
     #[cfg(feature = "stack")]
     pub(crate) fn announce(&self, at: Instants, about: &str) {
         if self.is_on(at, || about.to_owned()) {
-            log::warn(&format!("{about} is in shadow mode and refuses nothing until {}", self.mode.end));
+            crate::log::warn(&format!("{about} is in shadow mode and refuses nothing until {}", self.mode.end));
         } else {
-            log::warn(&format!("the shadow mode of {about} is over, and it refuses: remove it"));
+            crate::log::warn(&format!("the shadow mode of {about} is over, and it refuses: remove it"));
         }
     }
 

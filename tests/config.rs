@@ -244,6 +244,46 @@ fn the_schema_in_docs_is_that_of_the_document() {
     assert_eq!(kept, Config::schema(), "run: cargo run --features full --example check_config -- --schema");
 }
 
+/// What a validator that is not ours says: `None` if the document fits the schema.
+fn validated(document: &str) -> Option<String> {
+    use std::{io::Write, process::Stdio};
+
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let document: serde_json::Value = toml::from_str(document).unwrap();
+    let mut python = std::process::Command::new(root.join("target/interop/python/bin/python"))
+        .arg(root.join("tests/interop/python/validate.py"))
+        .arg(root.join("docs/configuration.schema.json"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    python.stdin.take().unwrap().write_all(document.to_string().as_bytes()).unwrap();
+    let output = python.wait_with_output().unwrap();
+    assert!(output.status.success(), "the validator itself failed");
+    Some(String::from_utf8(output.stdout).unwrap()).filter(|problem| !problem.is_empty())
+}
+
+#[tokio::test]
+#[ignore = "needs the Python packages that tests/run installs"]
+async fn a_schema_validator_takes_what_is_good_and_nothing_else() {
+    let example = std::fs::read_to_string("examples/config/app.toml").unwrap();
+    let document = Files::new().await.document(6);
+    for good in [&example, &document] {
+        assert_eq!(validated(good), None, "{good}");
+    }
+    for (wrong, part) in [
+        (example.replace("[proxies]", "[proxy]"), "proxy"),
+        (example.replace("watch = \"5s\"", "watch = 5"), "5 is not of type"),
+        (example.replace("count = 600", "count = \"many\""), "many"),
+        (example.replace("family = \"x-forwarded\"", "family = \"all\""), "all"),
+        (example.replace("sink = \"tracing\"", ""), "sink"),
+    ] {
+        assert_ne!(wrong, example);
+        let problem = validated(&wrong).unwrap_or_else(|| String::from("nothing"));
+        assert!(problem.contains(part), "{part}: {problem}");
+    }
+}
+
 #[test]
 fn the_example_is_in_order() {
     // Tests run where the package is, which its paths are relative to.

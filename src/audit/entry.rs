@@ -224,6 +224,12 @@ impl AuditEvent {
         self.0.event.details().take(shown).map(|(name, value)| (name, clean(value, MAX_TEXT_LEN)))
     }
 
+    /// When a shadow mode that begins will end, in seconds since the Unix epoch: of nobody, so privacy does not hide it.
+    #[cfg(feature = "audit-metrics")]
+    pub(super) fn shadow_end(&self) -> Option<f64> {
+        self.0.event.details().find(|(name, _)| *name == "until").and_then(|(_, end)| end.parse().ok())
+    }
+
     /// When it happened, in nanoseconds since the Unix epoch.
     #[must_use]
     pub fn unix_nanos(&self) -> u64 {

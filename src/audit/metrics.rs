@@ -25,7 +25,7 @@ use crate::{
 /// | `portcullis_audit_entries_lost_total` | counter | none |
 ///
 /// All labels have few values, which no client can add to. Put it beside the sink that keeps the records; it needs the recorder
-/// to be installed before the first request:
+/// to be installed before the stack is built:
 ///
 /// ```
 /// use portcullis::audit::{AuditLayer, JsonLines, MetricsSink};
@@ -94,12 +94,10 @@ fn would_refuse(layer: &'static str, name: String) {
 
 /// Shows what is in shadow mode, from its start to its end.
 fn shadow(event: &AuditEvent) {
-    let until = match event.kind() {
-        EventKind::ShadowStarted => {
-            event.details().find(|(name, _)| *name == "until").and_then(|(_, end)| end.parse().ok())
-        }
-        EventKind::ShadowEnded => Some(0.0),
-        _ => None,
+    let until = if event.kind() == EventKind::ShadowStarted {
+        event.shadow_end()
+    } else {
+        (event.kind() == EventKind::ShadowEnded).then_some(0.0)
     };
     if let Some(until) = until {
         gauge!("portcullis_shadow_until_seconds", "about" => event.about().into_owned()).set(until);

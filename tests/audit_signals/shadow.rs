@@ -48,7 +48,9 @@ fn stack(path: &str, clock: &TestClock, audit: AuditLayer) -> Stack {
 async fn what_is_tried_out_passes_is_recorded_and_ends() {
     let clock = TestClock::at_unix(NOW);
     let captured = Arc::new(Captured::new());
-    let app = stack("tried", &clock, AuditLayer::new(Arc::clone(&captured))).protect(Probe::default());
+    let all = Arc::new(Captured::new());
+    let audit = AuditLayer::new((Arc::clone(&captured), Arc::clone(&all)));
+    let app = stack("tried", &clock, audit).protect(Probe::default());
     let ask = |path: &'static str, who: &'static str| with(get(path), "authorization", who);
 
     let passed = send(&app, ask("/tried", "Test alice")).await;
@@ -84,7 +86,7 @@ async fn what_is_tried_out_passes_is_recorded_and_ends() {
     assert_eq!(send(&app, ask("/tried", "Test boss")).await.status(), 200);
     assert_eq!(send(&app, ask("/tried", "Test boss")).await.status(), 429);
 
-    let told: Vec<(EventKind, String)> = captured
+    let told: Vec<(EventKind, String)> = all
         .entries()
         .iter()
         .filter_map(|entry| match entry {
@@ -136,7 +138,8 @@ async fn what_is_put_together_wrongly_stays_shut() {
     let guard = require(authenticated()).shadow(ShadowMode::until(&day_ahead()).unwrap());
     assert_eq!(send(&guard.layer(Probe::default()), get("/")).await.status(), 500);
     assert_eq!(guard.would_refuse(), 0);
-    let app = AuthnLayer::new(test_scheme()).allow_anonymous().layer(guard.layer(Probe::default()));
+    let app =
+        AuthnLayer::new(test_scheme()).allow_anonymous().dangerous_plain_http().layer(guard.layer(Probe::default()));
     assert_eq!(app.oneshot(get("/")).await.unwrap().status(), 200);
     assert_eq!(guard.would_refuse(), 1);
 }

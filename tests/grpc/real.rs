@@ -7,7 +7,7 @@ use http::{Request, Response, uri::PathAndQuery};
 use portcullis::{
     guard::{policy, public, require},
     policy::{AccessQuery, PolicyBackend, Rbac, Resource, Verdict},
-    rate_limit::{LimitBy, Quota, RateLimitLayer},
+    rate_limit::{Quota, RateLimitLayer},
     stack::{Stack, StackBuilder},
     tonic::RequestExt,
 };
@@ -175,7 +175,6 @@ fn stack() -> StackBuilder {
             Some(principal) if principal.subject() == "limited" => 60,
             _ => 1,
         }))
-        .limit(RateLimitLayer::per(LimitBy::tenant(), Quota::per_minute(10_000)).unwrap())
         .policy(rbac)
         .route("GET /health", public())
         .route("POST /orders.Orders/Get", require(read.clone()))
