@@ -1,4 +1,7 @@
-use std::net::{IpAddr, Ipv4Addr};
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    sync::atomic::Ordering::AcqRel,
+};
 
 use super::*;
 use crate::rate_limit::{KeyPart, LimitKey, Quota};
