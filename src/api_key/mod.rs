@@ -99,8 +99,6 @@ pub use pepper::Peppers;
 pub use record::ApiKeyRecord;
 pub use rotation::Rotation;
 pub use scheme::{HashScheme, PepperId};
-#[cfg(any(feature = "api-key-sqlite", feature = "api-key-postgres"))]
-pub use sql::OpenError;
 #[cfg(feature = "api-key-postgres")]
 pub use sql::postgres::{PostgresKeyStore, PostgresKeyStoreBuilder};
 #[cfg(feature = "api-key-sqlite")]
@@ -108,6 +106,9 @@ pub use sql::sqlite::{SqliteKeyStore, SqliteKeyStoreBuilder};
 pub use store::{ApiKeyAdmin, ApiKeyStore, MAX_PAGE};
 pub use use_log::UseLog;
 pub use view::{KeyStatus, KeyView};
+
+#[cfg(any(feature = "api-key-sqlite", feature = "api-key-postgres"))]
+pub use crate::sql::OpenError;
 
 /// How many hashes a thread made: refusals must not differ by it.
 #[cfg(test)]

@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// Beyond its end, a token is good for the leeway: 5 min at most. A revocation is good for so much longer, and a second.
-const MARGIN: u64 = 301;
+pub(super) const MARGIN: u64 = 301;
 
 /// How many revocations a process knows, how long it keeps them, and how long it trusts what it heard.
 ///
@@ -70,6 +70,34 @@ impl RevocationLimits {
         self.max_age = time;
         self
     }
+
+    /// How many there may be.
+    #[must_use]
+    pub const fn most(&self) -> usize {
+        self.capacity
+    }
+
+    /// How long after the last contact a state is trusted.
+    #[must_use]
+    pub const fn trusted_for(&self) -> Duration {
+        self.max_age
+    }
+
+    /// When one ends that does not say it, in seconds since the Unix epoch.
+    #[must_use]
+    pub const fn end_from(&self, at: Instants) -> u64 {
+        at.unix_seconds().saturating_add(self.kept_for.as_secs())
+    }
+}
+
+/// Whether a state that others change can be kept with these.
+#[cfg(any(feature = "revocation-postgres", feature = "revocation-redis"))]
+pub(super) fn check_shared(limits: &RevocationLimits) -> Result<(), crate::error::ConfigError> {
+    let age = limits.trusted_for();
+    if (Duration::from_millis(100)..=Duration::from_secs(3_600)).contains(&age) {
+        return Ok(());
+    }
+    Err(crate::error::ConfigError::new("age of revocations", format!("{age:?}"), "is not 100 ms to 1 h"))
 }
 
 impl Default for RevocationLimits {
@@ -215,7 +243,7 @@ impl RevocationState {
     ) -> Result<(), StoreError> {
         let (now, limits) = (at.unix_seconds(), &self.shared.limits);
         let entry = |revocation: &Revocation| {
-            let end = revocation.end().unwrap_or_else(|| now.saturating_add(limits.kept_for.as_secs()));
+            let end = revocation.end().unwrap_or_else(|| limits.end_from(at));
             let issued_until = revocation.last_issue().unwrap_or(u64::MAX);
             (revocation.hash(), Entry { issued_until, until: end.saturating_add(MARGIN) })
         };

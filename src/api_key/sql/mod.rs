@@ -3,18 +3,9 @@
 //! Both databases hold the same two tables; what is said to them is the same text, but for where they differ.
 
 mod columns;
-mod error;
 mod page;
 #[cfg(feature = "api-key-postgres")]
 pub(super) mod postgres;
 #[cfg(feature = "api-key-sqlite")]
 pub(super) mod sqlite;
 mod statements;
-
-use std::pin::Pin;
-
-pub use self::error::OpenError;
-use crate::error::StoreError;
-
-/// What is done on a connection.
-type Work<'c, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'c>>;

@@ -4,12 +4,11 @@ use std::{
     time::Duration,
 };
 
-use super::{
-    Inner, Leases, RedisLimits, connect::Target, leases::Table, line::Shared, name::valid_prefix, state::Tally,
-};
+use super::{Inner, Leases, RedisLimits, leases::Table, line::Shared, state::Tally};
 use crate::{
     error::ConfigError,
     rate_limit::{MemoryLimits, gcra::JUMP},
+    redis::{Target, valid_prefix},
     secret::Secret,
 };
 
@@ -150,11 +149,7 @@ impl RedisLimitsBuilder {
         }
         let mut target = Target::new(self.address.expose_str().unwrap_or_default(), self.roots.as_deref())?;
         if let Some((user, password)) = self.login {
-            let password = password.expose_str().ok_or_else(|| ConfigError::new("password", "bytes", "is no text"))?;
-            target.login = target.login.set_password(password);
-            if let Some(user) = user {
-                target.login = target.login.set_username(user);
-            }
+            target = target.with_login(user.as_deref(), &password)?;
         }
         let shared = Shared {
             target,

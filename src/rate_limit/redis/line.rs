@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+use backon::ExponentialBackoff;
 use redis::{RedisError, RedisResult, Script, Value};
 use tokio::{
     sync::{mpsc, oneshot},
@@ -11,11 +11,14 @@ use tokio::{
 
 use super::{
     ask::{self, Answer, Ask, Failure, What},
-    connect::{Connection, Target},
     leases::Table,
     state::{RedisState, Tally},
 };
-use crate::log;
+use crate::{
+    log,
+    redis::{Connection, Target, is_away},
+    retry::waits,
+};
 
 /// The most draws of one call: the server does nothing else meanwhile.
 const MOST: usize = 128;
@@ -315,21 +318,4 @@ async fn call(
         calls = again;
     }
     Ok(answers)
-}
-
-/// Whether it cannot answer for now.
-fn is_away(error: &RedisError) -> bool {
-    const CODES: [&str; 9] =
-        ["LOADING", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "READONLY", "BUSY", "OOM", "MISCONF", "NOREPLICAS"];
-    error.is_io_error() || error.is_connection_dropped() || error.code().is_some_and(|code| CODES.contains(&code))
-}
-
-/// From 0.1 s to 5 s, and up to as much again by chance.
-fn waits() -> ExponentialBackoff {
-    ExponentialBuilder::new()
-        .with_min_delay(Duration::from_millis(100))
-        .with_max_delay(Duration::from_secs(5))
-        .without_max_times()
-        .with_jitter()
-        .build()
 }

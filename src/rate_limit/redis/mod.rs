@@ -2,7 +2,6 @@
 
 mod ask;
 mod builder;
-mod connect;
 mod leases;
 mod line;
 mod name;

@@ -4,15 +4,10 @@ use std::fmt::{self, Write};
 
 use aws_lc_rs::digest::{SHA256, digest};
 
-use crate::{
-    error::ConfigError,
-    rate_limit::{Charge, KeyPart, LimitKey, key::fnv},
-};
+use crate::rate_limit::{Charge, KeyPart, LimitKey, key::fnv};
 
 /// The longest text of a key that stands in Redis as it is; of a longer one its SHA-256 does.
 const MAX_PLAIN: usize = 200;
-/// The longest prefix, in bytes.
-const MAX_PREFIX_LEN: usize = 64;
 
 /// `prefix{tag}:policy's name:key`. The tag is the same for all that one decision of a limiter takes from, so that they stand
 /// in one slot of a cluster: a number for the key, in which networks are the wide ones around them.
@@ -41,15 +36,6 @@ impl fmt::Display for Widened<'_> {
         f.write_str(self.0.scope())?;
         self.0.parts().iter().copied().map(KeyPart::widened).try_for_each(|part| write!(f, ":{part}"))
     }
-}
-
-/// A brace would move the tag.
-pub(super) fn valid_prefix(prefix: &str) -> Result<(), ConfigError> {
-    let allowed = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'{' | b'}');
-    if !prefix.is_empty() && prefix.len() <= MAX_PREFIX_LEN && prefix.bytes().all(allowed) {
-        return Ok(());
-    }
-    Err(ConfigError::new("key prefix", format!("{prefix:?}"), "is not 1 to 64 visible ASCII characters without braces"))
 }
 
 #[cfg(test)]
@@ -97,13 +83,5 @@ mod tests {
             (name("x", &[KeyPart::Custom(&long)], &quota), name("x", &[KeyPart::Custom(&longer)], &quota));
         assert!(one.len() < 200 && other.len() < 200);
         assert_ne!(one, other);
-    }
-
-    #[test]
-    fn a_prefix_has_no_braces() {
-        assert!(valid_prefix("orders:limits:").is_ok());
-        for prefix in ["", "a b", "{a}", "ä", &"x".repeat(65)] {
-            assert_eq!(valid_prefix(prefix).unwrap_err().setting(), "key prefix");
-        }
     }
 }

@@ -1,25 +1,17 @@
-use std::{fmt, net::IpAddr, sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
-use sqlx::{
-    Connection, PgConnection, PgPool,
-    postgres::{PgConnectOptions, PgPoolOptions, PgSslMode},
-};
-use tokio::{task::JoinSet, time::timeout};
+use sqlx::PgPool;
+use tokio::task::JoinSet;
 
-use super::{BACKEND, Database, PostgresKeyStore, listen::listen, work};
+use super::{PostgresKeyStore, listen::listen, work};
 use crate::{
-    api_key::{
-        ChangeFeed,
-        sql::{
-            OpenError,
-            error::{failed, unavailable},
-        },
-    },
+    api_key::ChangeFeed,
     error::ConfigError,
+    sql::{
+        OpenError, failed,
+        postgres::{BACKEND, Database, migrate, options, pool},
+    },
 };
-
-/// Below that, a connection that was used is not tried before it is used again.
-const FRESH: Duration = Duration::from_secs(1);
 
 /// Configures [`PostgresKeyStore`].
 ///
@@ -109,44 +101,19 @@ impl PostgresKeyStoreBuilder {
         self.check()?;
         let sql = |error| failed(BACKEND, error);
         let pool = match &self.source {
-            Source::Address(address) => self.pool().connect_with(options(address)?).await.map_err(sql)?,
+            Source::Address(address) => pool(self.connections, self.acquire_timeout, self.statement_timeout)
+                .connect_with(options(address)?)
+                .await
+                .map_err(sql)?,
             Source::Pool(pool) => pool.clone(),
         };
-        let mut connection = pool.acquire().await.map_err(sql)?;
-        // Others may be migrating, and tables may be large.
-        const LONGEST: Duration = Duration::from_secs(60);
-        let migrated = timeout(LONGEST, work::migrate(&mut connection, self.migrate)).await;
-        migrated.map_err(|_| unavailable(BACKEND, format!("the migrations are not done within {LONGEST:?}")))??;
-        drop(connection);
+        migrate(&pool, work::SCHEMA, work::MIGRATIONS, self.migrate).await?;
 
         let feed = Arc::new(ChangeFeed::new_lost());
         let mut tasks = JoinSet::new();
         tasks.spawn(listen(pool.connect_options(), self.acquire_timeout, Arc::clone(&feed)));
         let database = Database { pool, statement_timeout: self.statement_timeout };
         Ok(PostgresKeyStore { database, feed, _listener: tasks })
-    }
-
-    fn pool(&self) -> PgPoolOptions {
-        let limit = i64::try_from(self.statement_timeout.as_millis()).unwrap_or(i64::MAX).to_string();
-        PgPoolOptions::new()
-            .max_connections(self.connections)
-            .acquire_timeout(self.acquire_timeout)
-            .test_before_acquire(false)
-            .before_acquire(|connection: &mut PgConnection, metadata| {
-                Box::pin(async move {
-                    if metadata.idle_for >= FRESH {
-                        connection.ping().await?;
-                    }
-                    Ok(true)
-                })
-            })
-            .after_connect(move |connection, _| {
-                let limit = limit.clone();
-                Box::pin(async move {
-                    let set = sqlx::query("SELECT set_config('statement_timeout', $1, false)").bind(limit);
-                    set.execute(connection).await.map(drop)
-                })
-            })
     }
 
     fn check(&self) -> Result<(), ConfigError> {
@@ -165,56 +132,12 @@ impl PostgresKeyStoreBuilder {
     }
 }
 
-/// Reads the address. Over a network, TLS and the server's certificate are asked for unless somebody said how to connect.
-fn options(address: &str) -> Result<PgConnectOptions, ConfigError> {
-    let options: PgConnectOptions = address.parse().map_err(|error: sqlx::Error| {
-        // The address may have a password.
-        let value = format!("a text of {} bytes", address.len());
-        ConfigError::new("PostgreSQL address", value, "is no address of a PostgreSQL server").caused_by(error)
-    })?;
-    let (_, parameters) = address.split_once('?').unwrap_or_default();
-    let names = |parameter: &str| parameter.starts_with("sslmode=") || parameter.starts_with("ssl-mode=");
-    let said = parameters.split('&').any(names) || std::env::var_os("PGSSLMODE").is_some();
-    let host = options.get_host();
-    let bare = host.trim_start_matches('[').trim_end_matches(']');
-    let local = options.get_socket().is_some()
-        || host.starts_with('/')
-        || host == "localhost"
-        || bare.parse().is_ok_and(|address: IpAddr| address.is_loopback());
-    Ok(if said || local { options } else { options.ssl_mode(PgSslMode::VerifyFull) })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_server_elsewhere_has_to_prove_itself() {
-        for (address, strict) in [
-            ("postgres://orders@db.example.com/orders", true),
-            ("postgres://orders@192.0.2.1/orders", true),
-            ("postgres://orders@[2001:db8::1]/orders", true),
-            ("postgres://orders@localhost.example.com/orders", true),
-            ("postgres://orders:sslmode=disable@db.example.com/sslmode=disable", true),
-            ("postgres://orders@db.example.com/orders?application_name=sslmode=disable", true),
-            ("postgres://orders@localhost/orders", false),
-            ("postgres://orders@127.0.0.1/orders", false),
-            ("postgres://orders@[::1]/orders", false),
-            ("postgres:///orders?host=/run/postgresql", false),
-            ("postgres://orders@db.example.com/orders?sslmode=require", false),
-        ] {
-            let mode = options(address).unwrap().get_ssl_mode();
-            assert_eq!(matches!(mode, PgSslMode::VerifyFull), strict, "{address}: {mode:?}");
-        }
-    }
-
-    #[test]
-    fn no_address_and_no_password_is_shown() {
-        for address in ["hunter2", "postgres://orders:hunter2@host:port/orders", "postgres://x:hunter2@h/?sslmode=off"]
-        {
-            let error = options(address).unwrap_err();
-            assert!(!format!("{error:?}").contains("hunter2"), "{error:?}");
-        }
+    fn no_password_is_shown() {
         let builder = PostgresKeyStore::builder("postgres://orders:hunter2@localhost/orders");
         assert!(!format!("{builder:?}").contains("hunter2"));
     }

@@ -6,14 +6,10 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use sqlx::{PgConnection, PgPool};
-use tokio::{task::JoinSet, time::timeout};
+use tokio::task::JoinSet;
 
 pub use self::builder::PostgresKeyStoreBuilder;
-use super::{
-    OpenError, Work,
-    error::{failed, unavailable},
-    statements,
-};
+use super::statements;
 use crate::{
     api_key::{
         ApiKeyAdmin, ApiKeyRecord, ApiKeyStore, ChangeFeed, Found, Hit, KeyChange, KeyFilter, KeyId, KeyUse, Lookup,
@@ -21,9 +17,8 @@ use crate::{
     },
     clock::Instants,
     error::StoreError,
+    sql::{OpenError, Work, postgres::Database},
 };
-
-const BACKEND: &str = "postgres";
 
 /// Keys in PostgreSQL, 11 or later (feature `api-key-postgres`): for services of several processes.
 ///
@@ -59,12 +54,6 @@ pub struct PostgresKeyStore {
     feed: Arc<ChangeFeed>,
     /// Aborted when dropped.
     _listener: JoinSet<()>,
-}
-
-#[derive(Clone, Debug)]
-struct Database {
-    pool: PgPool,
-    statement_timeout: Duration,
 }
 
 impl PostgresKeyStore {
@@ -132,29 +121,6 @@ impl PostgresKeyStore {
         work: impl for<'c> FnOnce(&'c mut PgConnection) -> Work<'c, T> + Send + 'static,
     ) -> Result<T, StoreError> {
         self.database.run(work, || ()).await
-    }
-}
-
-impl Database {
-    /// Works in a task of its own: a connection whose answer nobody waits for would have to be tried or closed.
-    async fn run<T: Send + 'static>(
-        &self,
-        work: impl for<'c> FnOnce(&'c mut PgConnection) -> Work<'c, T> + Send + 'static,
-        after: impl FnOnce() + Send + 'static,
-    ) -> Result<T, StoreError> {
-        let limit = self.statement_timeout;
-        let mut connection = self.pool.acquire().await.map_err(|error| failed(BACKEND, error))?;
-        let task = tokio::spawn(async move {
-            let answer = timeout(limit, work(&mut connection)).await;
-            let answer = answer.unwrap_or_else(|_| {
-                // It may never answer: not a connection for anybody else.
-                drop(connection.detach());
-                Err(unavailable(BACKEND, format!("no answer within {limit:?}")))
-            });
-            after();
-            answer
-        });
-        task.await.unwrap_or_else(|error| Err(unavailable(BACKEND, error.to_string())))
     }
 }
 

@@ -17,15 +17,10 @@ use tokio::task::JoinSet;
 
 use super::{BACKEND, Database, SqliteKeyStore, watch::watch, work};
 use crate::{
-    api_key::{
-        ChangeFeed,
-        sql::{
-            OpenError,
-            error::{failed, unavailable},
-        },
-    },
+    api_key::ChangeFeed,
     error::{ConfigError, StoreError},
     log,
+    sql::{OpenError, failed, unavailable},
 };
 
 /// Configures [`SqliteKeyStore`].

@@ -17,11 +17,7 @@ use sqlx::{SqliteConnection, SqlitePool};
 use tokio::{task::JoinSet, time::timeout};
 
 pub use self::builder::SqliteKeyStoreBuilder;
-use super::{
-    OpenError, Work,
-    error::{failed, unavailable},
-    statements,
-};
+use super::statements;
 use crate::{
     api_key::{
         ApiKeyAdmin, ApiKeyRecord, ApiKeyStore, ChangeFeed, Found, Hit, KeyChange, KeyFilter, KeyId, KeyUse, Lookup,
@@ -29,6 +25,7 @@ use crate::{
     },
     clock::Instants,
     error::StoreError,
+    sql::{OpenError, Work, failed, unavailable},
 };
 
 const BACKEND: &str = "sqlite";

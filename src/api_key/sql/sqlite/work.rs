@@ -7,14 +7,13 @@ use crate::{
     api_key::{
         ApiKeyRecord, Found, Hit, KeyFilter, KeyId, LastUse, Owner, Revocation, Rotation,
         sql::{
-            OpenError,
             columns::{Columns, corrupt, hit, seconds},
-            error::failed,
             page::page,
             statements::{self, work},
         },
     },
     error::{StoreError, StoreErrorKind},
+    sql::{OpenError, failed},
 };
 
 /// Takes the lock for writing before it looks, so that of two who change one key the second one sees what the first did.

@@ -1,8 +1,18 @@
+//! Databases that stores use through sqlx: what goes wrong, and the way to PostgreSQL.
+
+#[cfg(any(feature = "api-key-postgres", feature = "revocation-postgres"))]
+pub(crate) mod postgres;
+
+use std::pin::Pin;
+
 use thiserror::Error;
 
 use crate::error::{ConfigError, StoreError, StoreErrorKind};
 
-/// A key store that cannot be opened.
+/// What is done on a connection.
+pub(crate) type Work<'c, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'c>>;
+
+/// A store that cannot be opened.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum OpenError {
@@ -13,7 +23,7 @@ pub enum OpenError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The tables are of another version than this library needs: older, and it was not to migrate them, or newer.
-    #[error("{backend}: the tables of the keys have version {found}, and {needed} is needed: {}", advice(*.found, *.needed))]
+    #[error("{backend}: the tables have version {found}, and {needed} is needed: {}", advice(*.found, *.needed))]
     #[non_exhaustive]
     Version {
         /// The backend's name.
@@ -31,13 +41,13 @@ fn advice(found: u32, needed: u32) -> &'static str {
 
 impl OpenError {
     /// Whether the tables are the ones that are needed.
-    pub(super) fn check_version(backend: &'static str, found: u32, needed: u32) -> Result<(), Self> {
+    pub(crate) fn check_version(backend: &'static str, found: u32, needed: u32) -> Result<(), Self> {
         if found == needed { Ok(()) } else { Err(Self::Version { backend, found, needed }) }
     }
 }
 
 /// What a failure of the database is to the caller.
-pub(super) fn failed(backend: &'static str, error: sqlx::Error) -> StoreError {
+pub(crate) fn failed(backend: &'static str, error: sqlx::Error) -> StoreError {
     let kind = match &error {
         sqlx::Error::ColumnDecode { .. }
         | sqlx::Error::Decode(_)
@@ -52,7 +62,7 @@ pub(super) fn failed(backend: &'static str, error: sqlx::Error) -> StoreError {
     StoreError::new(kind, backend).caused_by(error)
 }
 
-pub(super) fn unavailable(backend: &'static str, why: impl Into<String>) -> StoreError {
+pub(crate) fn unavailable(backend: &'static str, why: impl Into<String>) -> StoreError {
     StoreError::new(StoreErrorKind::Unavailable, backend).caused_by(why.into())
 }
 

@@ -1,4 +1,4 @@
-//! Where Redis is, and the way there.
+//! Where a Redis server is, and the way there: what all stores in Redis share.
 
 use std::{fmt, path::PathBuf, sync::Arc};
 
@@ -20,13 +20,16 @@ use tokio_rustls::{
     },
 };
 
-use crate::error::ConfigError;
+use crate::{error::ConfigError, secret::Secret};
+
+/// The longest prefix of keys, in bytes.
+const MAX_PREFIX_LEN: usize = 64;
 
 /// Who is asked.
 #[derive(Clone)]
-pub(super) struct Target {
+pub(crate) struct Target {
     place: Place,
-    pub(super) login: RedisConnectionInfo,
+    login: RedisConnectionInfo,
 }
 
 #[derive(Clone)]
@@ -38,13 +41,13 @@ enum Place {
 }
 
 /// A connection, which ends with this.
-pub(super) struct Connection {
-    pub(super) commands: MultiplexedConnection,
+pub(crate) struct Connection {
+    pub(crate) commands: MultiplexedConnection,
     task: JoinHandle<()>,
 }
 
 impl Connection {
-    pub(super) fn is_open(&self) -> bool {
+    pub(crate) fn is_open(&self) -> bool {
         !self.task.is_finished()
     }
 }
@@ -63,7 +66,7 @@ fn refuse(problem: &str) -> ConfigError {
 impl Target {
     /// Reads `redis://`, `rediss://` and `redis+unix://` addresses. `roots` are the certificate authorities of a `rediss://`
     /// server, in PEM; without them, the system's.
-    pub(super) fn new(address: &str, roots: Option<&[u8]>) -> Result<Self, ConfigError> {
+    pub(crate) fn new(address: &str, roots: Option<&[u8]>) -> Result<Self, ConfigError> {
         let tls = ["rediss://", "valkeys://"].into_iter().find_map(|scheme| address.strip_prefix(scheme));
         let plain = tls.map(|rest| format!("redis://{rest}"));
         if tls.is_some() && address.contains('#') {
@@ -88,34 +91,68 @@ impl Target {
         Ok(Self { place, login: info.redis_settings().clone() })
     }
 
-    pub(super) async fn connect(&self) -> Result<Connection, RedisError> {
+    /// Logs in with this password, and this name if it is not the default user.
+    pub(crate) fn with_login(mut self, user: Option<&str>, password: &Secret) -> Result<Self, ConfigError> {
+        let password = password.expose_str().ok_or_else(|| ConfigError::new("password", "bytes", "is no text"))?;
+        self.login = self.login.set_password(password);
+        if let Some(user) = user {
+            self.login = self.login.set_username(user);
+        }
+        Ok(self)
+    }
+
+    pub(crate) async fn connect(&self) -> Result<Connection, RedisError> {
+        // Who asks limits the time.
+        self.connect_as(&self.login, AsyncConnectionConfig::new()).await
+    }
+
+    /// One that is told what is published, beside the answers and in the order of the server: by RESP3, which Redis has from
+    /// version 6 on. The listener must not wait.
+    #[cfg(feature = "revocation-redis")]
+    pub(crate) async fn connect_to_listen(
+        &self,
+        heard: impl Fn(redis::PushInfo) + Send + Sync + 'static,
+    ) -> Result<Connection, RedisError> {
+        let login = self.login.clone().set_protocol(redis::ProtocolVersion::RESP3);
+        let listener = move |info| {
+            heard(info);
+            Ok::<_, std::convert::Infallible>(())
+        };
+        self.connect_as(&login, AsyncConnectionConfig::new().set_push_sender(listener)).await
+    }
+
+    async fn connect_as(
+        &self,
+        login: &RedisConnectionInfo,
+        config: AsyncConnectionConfig,
+    ) -> Result<Connection, RedisError> {
+        let config = config.set_response_timeout(None).set_connection_timeout(None);
         let tcp = async |host: &str, port: u16| {
             let stream = TcpStream::connect((host, port)).await?;
             stream.set_nodelay(true)?;
             Ok::<_, std::io::Error>(stream)
         };
         match &self.place {
-            Place::Tcp(host, port) => self.log_in(tcp(host, *port).await?).await,
+            Place::Tcp(host, port) => log_in(login, config, tcp(host, *port).await?).await,
             Place::Tls(host, port, name, connector) => {
                 let stream = tcp(host, *port).await?;
-                self.log_in(connector.connect(name.clone(), stream).await?).await
+                log_in(login, config, connector.connect(name.clone(), stream).await?).await
             }
             #[cfg(unix)]
-            Place::Unix(path) => self.log_in(tokio::net::UnixStream::connect(path).await?).await,
+            Place::Unix(path) => log_in(login, config, tokio::net::UnixStream::connect(path).await?).await,
             #[cfg(not(unix))]
             Place::Unix(_) => Err(std::io::Error::from(std::io::ErrorKind::Unsupported).into()),
         }
     }
+}
 
-    async fn log_in(
-        &self,
-        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    ) -> Result<Connection, RedisError> {
-        // Who asks limits the time.
-        let config = AsyncConnectionConfig::new().set_response_timeout(None).set_connection_timeout(None);
-        let (commands, run) = MultiplexedConnection::new_with_config(&self.login, stream, config).await?;
-        Ok(Connection { commands, task: tokio::spawn(run) })
-    }
+async fn log_in(
+    login: &RedisConnectionInfo,
+    config: AsyncConnectionConfig,
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+) -> Result<Connection, RedisError> {
+    let (commands, run) = MultiplexedConnection::new_with_config(login, stream, config).await?;
+    Ok(Connection { commands, task: tokio::spawn(run) })
 }
 
 /// TLS 1.3 or 1.2 with aws-lc-rs, whatever other crates of the program have chosen as rustls' default.
@@ -137,6 +174,22 @@ fn connector(roots: Option<&[u8]>) -> Result<TlsConnector, ConfigError> {
         .with_root_certificates(store)
         .with_no_client_auth();
     Ok(TlsConnector::from(Arc::new(config)))
+}
+
+/// A brace would move the tag.
+pub(crate) fn valid_prefix(prefix: &str) -> Result<(), ConfigError> {
+    let allowed = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'{' | b'}');
+    if !prefix.is_empty() && prefix.len() <= MAX_PREFIX_LEN && prefix.bytes().all(allowed) {
+        return Ok(());
+    }
+    Err(ConfigError::new("key prefix", format!("{prefix:?}"), "is not 1 to 64 visible ASCII characters without braces"))
+}
+
+/// Whether it cannot answer for now.
+pub(crate) fn is_away(error: &RedisError) -> bool {
+    const CODES: [&str; 9] =
+        ["LOADING", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "READONLY", "BUSY", "OOM", "MISCONF", "NOREPLICAS"];
+    error.is_io_error() || error.is_connection_dropped() || error.code().is_some_and(|code| CODES.contains(&code))
 }
 
 impl fmt::Debug for Target {
@@ -169,5 +222,13 @@ mod tests {
         }
         assert!(Target::new("redis://a", Some(b"")).is_err(), "authorities without TLS");
         assert!(Target::new("rediss://a", Some(b"")).is_err(), "no authority");
+    }
+
+    #[test]
+    fn a_prefix_has_no_braces() {
+        assert!(valid_prefix("orders:limits:").is_ok());
+        for prefix in ["", "a b", "{a}", "ä", &"x".repeat(65)] {
+            assert_eq!(valid_prefix(prefix).unwrap_err().setting(), "key prefix");
+        }
     }
 }

@@ -1,0 +1,120 @@
+use std::{fmt, sync::Arc, time::Duration};
+
+use sqlx::PgPool;
+use tokio::{sync::watch, task::JoinSet};
+
+use super::{Inner, PostgresRevocations, Shared, listen, work};
+use crate::{
+    clock::{Clock, SystemClock},
+    error::ConfigError,
+    revocation::{RevocationLimits, RevocationState, state::check_shared},
+    sql::{
+        OpenError, failed,
+        postgres::{BACKEND, Database, migrate, options, pool},
+    },
+};
+
+/// Configures [`PostgresRevocations`].
+///
+/// | setting | default |
+/// |---|---|
+/// | limits | 100 000 revocations, kept for 24 h, trusted for 5 s |
+/// | time-out | 2 s |
+/// | migrations | run |
+/// | clock | [`SystemClock`] |
+#[must_use]
+#[derive(Clone, Debug)]
+pub struct PostgresRevocationsBuilder {
+    source: Source,
+    timeout: Duration,
+    migrate: bool,
+    limits: RevocationLimits,
+    clock: Arc<dyn Clock>,
+}
+
+#[derive(Clone)]
+pub(super) enum Source {
+    Address(String),
+    Pool(PgPool),
+}
+
+/// An address may have a password.
+impl fmt::Debug for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Address(_) => "Address(..)",
+            Self::Pool(_) => "Pool(..)",
+        })
+    }
+}
+
+impl PostgresRevocationsBuilder {
+    pub(super) fn new(source: Source) -> Self {
+        Self {
+            source,
+            timeout: Duration::from_secs(2),
+            migrate: true,
+            limits: RevocationLimits::new(),
+            clock: Arc::new(SystemClock::new()),
+        }
+    }
+
+    /// How long a revocation waits for a connection, and anything for an answer. A pool that was there keeps its own time for
+    /// the first.
+    pub const fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// Changes no tables and makes none; connecting fails if they are not of the version that is needed. The account needs
+    /// `SELECT`, `INSERT`, `UPDATE` and `DELETE` on `portcullis_revocations`, `USAGE` on the sequence
+    /// `portcullis_revocation_numbers`, and `SELECT` on `portcullis_revocation_schema`; a service that revokes nothing,
+    /// `SELECT` alone.
+    pub const fn without_migrating(mut self) -> Self {
+        self.migrate = false;
+        self
+    }
+
+    /// How many there may be, how long they are kept, and how long the state is trusted. All processes should say the same.
+    pub const fn limits(mut self, limits: RevocationLimits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// The clock of the layers, if it is not the system's: the age of the state is measured with it.
+    pub fn clock(mut self, clock: impl Clock) -> Self {
+        self.clock = Arc::new(clock);
+        self
+    }
+
+    /// Connects, and starts to load.
+    ///
+    /// # Errors
+    /// If the time-out is zero, the state would be trusted for less than 100 ms or more than 1 h, the address is none, the server
+    /// does not answer, or the tables are of another version and may not or cannot be migrated.
+    pub async fn connect(self) -> Result<PostgresRevocations, OpenError> {
+        if self.timeout.is_zero() {
+            return Err(ConfigError::new("PostgreSQL time-out", "0", "must not be zero").into());
+        }
+        check_shared(&self.limits)?;
+        let pool = match &self.source {
+            Source::Address(address) => {
+                let pool = pool(2, self.timeout, self.timeout).connect_with(options(address)?).await;
+                pool.map_err(|error| failed(BACKEND, error))?
+            }
+            Source::Pool(pool) => pool.clone(),
+        };
+        migrate(&pool, work::SCHEMA, work::MIGRATIONS, self.migrate).await?;
+        let shared = Arc::new(Shared {
+            timeout: self.timeout,
+            limits: self.limits,
+            state: RevocationState::fed(self.limits),
+            clock: self.clock,
+        });
+        let (sender, loaded) = watch::channel(false);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(listen::run(Arc::clone(&shared), pool.connect_options(), sender));
+        let database = Database { pool, statement_timeout: self.timeout };
+        Ok(PostgresRevocations { inner: Arc::new(Inner { shared, database, loaded, _listener: tasks }) })
+    }
+}

@@ -1,0 +1,114 @@
+//! What is asked of PostgreSQL.
+
+use sqlx::{Connection, PgConnection, Row, postgres::PgRow};
+
+use crate::{
+    error::{StoreError, StoreErrorKind},
+    revocation::{Revocation, entry::Entry, state::MARGIN},
+    sql::{failed, postgres::BACKEND},
+};
+
+/// Where the version of the tables stands.
+pub(super) const SCHEMA: &str = "portcullis_revocation_schema";
+pub(super) const MIGRATIONS: &[(u32, &str)] = &[(1, include_str!("1.sql"))];
+/// How many are read or removed at once.
+pub(super) const PAGE: u32 = 1_000;
+
+/// The lock of those who write, which the trigger takes as well: `portrevl` in ASCII.
+const LOCK: &str = "SELECT pg_advisory_xact_lock(8101820099123836524)";
+/// By the server's clock.
+const FORGET: &str = "DELETE FROM portcullis_revocations WHERE id IN (SELECT id FROM portcullis_revocations \
+     WHERE ends < extract(epoch FROM now())::bigint - $1 LIMIT $2)";
+const HAS_ROOM: &str = "SELECT EXISTS (SELECT 1 FROM portcullis_revocations WHERE id = $1) \
+     OR (SELECT count(*) FROM portcullis_revocations) < $2";
+const REVOKE: &str = "INSERT INTO portcullis_revocations AS r (id, number, kind, issuer, value, issued_until, ends) \
+     VALUES ($1, 0, $2, $3, $4, $5, $6) ON CONFLICT (id) DO UPDATE SET ends = greatest(r.ends, excluded.ends), \
+     issued_until = CASE WHEN r.issued_until IS NULL OR excluded.issued_until IS NULL THEN NULL \
+     ELSE greatest(r.issued_until, excluded.issued_until) END";
+pub(super) const READ: &str = "SELECT number, kind, issuer, value, issued_until, ends FROM portcullis_revocations \
+     WHERE number > $1 ORDER BY number LIMIT $2";
+
+fn sql(error: sqlx::Error) -> StoreError {
+    failed(BACKEND, error)
+}
+
+pub(super) async fn revoke(connection: &mut PgConnection, entry: Entry, most: usize) -> Result<(), StoreError> {
+    let margin = i64::try_from(MARGIN).unwrap_or(i64::MAX);
+    let most_rows = i64::try_from(most).unwrap_or(i64::MAX);
+    let id = entry.digest();
+    let id = id.as_ref();
+    let mut transaction = connection.begin().await.map_err(sql)?;
+    sqlx::query(LOCK).execute(&mut *transaction).await.map_err(sql)?;
+    sqlx::query(FORGET).bind(margin).bind(i64::from(PAGE)).execute(&mut *transaction).await.map_err(sql)?;
+    let has_room = sqlx::query_scalar::<_, bool>(HAS_ROOM).bind(id).bind(most_rows);
+    if !has_room.fetch_one(&mut *transaction).await.map_err(sql)? {
+        let error = StoreError::new(StoreErrorKind::Conflict, BACKEND);
+        return Err(error.caused_by(format!("there is room for {most} and no more")));
+    }
+    let number = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+    sqlx::query(REVOKE)
+        .bind(id)
+        .bind(entry.kind)
+        .bind(&entry.issuer)
+        .bind(&entry.value)
+        .bind(entry.last_issue().map(number))
+        .bind(number(entry.until))
+        .execute(&mut *transaction)
+        .await
+        .map_err(sql)?;
+    transaction.commit().await.map_err(sql)
+}
+
+/// The number and what it says. None of a later release is read.
+pub(super) fn read(row: &PgRow) -> Result<(i64, Revocation), StoreError> {
+    let text = |column: usize| row.try_get::<&str, _>(column).map_err(sql);
+    let number: i64 = row.try_get(0).map_err(sql)?;
+    let told = Told(
+        number,
+        text(1)?.into(),
+        text(2)?.into(),
+        text(3)?.into(),
+        row.try_get(4).map_err(sql)?,
+        row.try_get(5).map_err(sql)?,
+    );
+    told.revocation().map(|revocation| (number, revocation)).ok_or_else(unreadable)
+}
+
+pub(super) fn unreadable() -> StoreError {
+    StoreError::new(StoreErrorKind::Corrupt, BACKEND).about("a revocation that this release cannot read")
+}
+
+/// What a notification says.
+#[derive(serde::Deserialize)]
+pub(super) struct Told(pub(super) i64, String, String, String, Option<i64>, i64);
+
+impl Told {
+    pub(super) fn revocation(&self) -> Option<Revocation> {
+        let Self(_, kind, issuer, value, issued_until, ends) = self;
+        let issued_until = issued_until.map_or(Ok(Entry::ALWAYS), u64::try_from).ok()?;
+        Entry::read(kind, issuer, value, issued_until, u64::try_from(*ends).ok()?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn notifications_are_read() {
+        let told = |text: &str| serde_json::from_str::<Told>(text).ok()?.revocation();
+        let token = Revocation::token("https://id", "a\"\n").unwrap();
+        assert_eq!(told(r#"[3, "token", "https://id", "a\"\n", null, 9]"#), Some(token.clone().until(9)));
+        assert_eq!(told(r#"[3, "token", "https://id", "a\"\n", 7, 9]"#), Some(token.until(9).issued_until(7)));
+        for text in [
+            "",
+            "hello",
+            "[]",
+            r#"[3, "galaxy", "i", "a", null, 9]"#,
+            r#"[3, "token", "i", "a", -1, 9]"#,
+            r#"[3, "token", "i", "a", null, -9]"#,
+        ] {
+            assert_eq!(told(text), None, "{text}");
+        }
+    }
+}

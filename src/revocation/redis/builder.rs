@@ -1,0 +1,130 @@
+use std::{fmt, sync::Arc, time::Duration};
+
+use tokio::{runtime::Handle, sync::watch, task::JoinSet};
+
+use super::{Inner, RedisRevocations, Shared, line};
+use crate::{
+    clock::{Clock, SystemClock},
+    error::ConfigError,
+    redis::{Target, valid_prefix},
+    revocation::{RevocationLimits, RevocationState, state::check_shared},
+    secret::Secret,
+};
+
+/// Configures [`RedisRevocations`].
+///
+/// | setting | default |
+/// |---|---|
+/// | limits | 100 000 revocations, kept for 24 h, trusted for 5 s |
+/// | key prefix | `portcullis:` |
+/// | time-out | 1 s |
+/// | clock | [`SystemClock`] |
+#[must_use]
+pub struct RedisRevocationsBuilder {
+    address: Secret,
+    login: Option<(Option<String>, Secret)>,
+    roots: Option<Vec<u8>>,
+    prefix: String,
+    timeout: Duration,
+    limits: RevocationLimits,
+    clock: Arc<dyn Clock>,
+}
+
+impl RedisRevocationsBuilder {
+    pub(super) fn new(address: &str) -> Self {
+        Self {
+            address: Secret::from(address.to_owned()),
+            login: None,
+            roots: None,
+            prefix: "portcullis:".into(),
+            timeout: Duration::from_secs(1),
+            limits: RevocationLimits::new(),
+            clock: Arc::new(SystemClock::new()),
+        }
+    }
+
+    /// Logs in with this password, and this name if it is not the default user. One that stands in the address is not
+    /// looked at then.
+    pub fn login(mut self, user: Option<&str>, password: impl Into<Secret>) -> Self {
+        self.login = Some((user.map(str::to_owned), password.into()));
+        self
+    }
+
+    /// Trusts these certificate authorities and no other, for a `rediss://` address: PEM, one or several. Without it, those
+    /// of the system.
+    pub fn roots(mut self, pem: impl Into<Vec<u8>>) -> Self {
+        self.roots = Some(pem.into());
+        self
+    }
+
+    /// Begins every key and the channel with this, so that several services may use one server apart from each other. Services
+    /// that share what is revoked share it.
+    pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
+        self.prefix = prefix.into();
+        self
+    }
+
+    /// How long a revocation waits for Redis, and the task for an answer, 1 ms to 10 s.
+    pub const fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// How many there may be, how long they are kept, and how long the state is trusted. All processes should say the same.
+    pub const fn limits(mut self, limits: RevocationLimits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// The clock of the layers, if it is not the system's: the age of the state is measured with it.
+    pub fn clock(mut self, clock: impl Clock) -> Self {
+        self.clock = Arc::new(clock);
+        self
+    }
+
+    /// Checks the settings and starts the task, which connects. Until it has loaded what there is, requests get `503`; see
+    /// [`loaded`](RedisRevocations::loaded).
+    ///
+    /// # Errors
+    /// [`ConfigError`] if the address is none, the prefix is not 1 to 64 visible ASCII characters without braces, the time-out
+    /// is not 1 ms to 10 s, the state would be trusted for less than 100 ms, the certificate authorities cannot be read, or no
+    /// tokio runtime runs here.
+    pub fn build(self) -> Result<RedisRevocations, ConfigError> {
+        valid_prefix(&self.prefix)?;
+        if self.timeout < Duration::from_millis(1) || self.timeout > Duration::from_secs(10) {
+            return Err(ConfigError::new("time-out", format!("{:?}", self.timeout), "is not 1 ms to 10 s"));
+        }
+        check_shared(&self.limits)?;
+        let mut target = Target::new(self.address.expose_str().unwrap_or_default(), self.roots.as_deref())?;
+        if let Some((user, password)) = self.login {
+            target = target.with_login(user.as_deref(), &password)?;
+        }
+        let runtime = Handle::try_current()
+            .map_err(|error| ConfigError::new("tokio runtime", "none", "must run here").caused_by(error))?;
+        let key = |name: &str| format!("{}{{revocations}}:{name}", self.prefix);
+        let shared = Arc::new(Shared {
+            target,
+            keys: ["state", "entries", "ends", "order"].map(key),
+            channel: key("changes"),
+            timeout: self.timeout,
+            limits: self.limits,
+            state: RevocationState::fed(self.limits),
+            clock: self.clock,
+        });
+        let (sender, commands) = watch::channel(None);
+        let mut tasks = JoinSet::new();
+        tasks.spawn_on(line::run(Arc::clone(&shared), sender), &runtime);
+        Ok(RedisRevocations { inner: Arc::new(Inner { shared, commands, _line: tasks }) })
+    }
+}
+
+/// The address may hold a password.
+impl fmt::Debug for RedisRevocationsBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisRevocationsBuilder")
+            .field("prefix", &self.prefix)
+            .field("timeout", &self.timeout)
+            .field("limits", &self.limits)
+            .finish_non_exhaustive()
+    }
+}

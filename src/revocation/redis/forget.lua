@@ -1,0 +1,11 @@
+-- KEYS: state, entries, ends, order. What has ended is forgotten, a thousand at a time. The server's clock counts.
+local function forget(margin)
+    local before = tonumber(redis.call('TIME')[1]) - margin
+    local ended = redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', '(' .. string.format('%.0f', before), 'LIMIT', 0, 1000)
+    if #ended > 0 then
+        redis.call('HDEL', KEYS[2], unpack(ended))
+        redis.call('ZREM', KEYS[3], unpack(ended))
+        redis.call('ZREM', KEYS[4], unpack(ended))
+        redis.call('HINCRBY', KEYS[1], 'count', -#ended)
+    end
+end

@@ -1,0 +1,193 @@
+//! The task that hears what others revoke.
+
+use std::{sync::Arc, time::Duration};
+
+use redis::{PushInfo, PushKind, Script, Value, aio::MultiplexedConnection};
+use tokio::{
+    sync::{mpsc, watch},
+    time::{Instant, sleep, timeout, timeout_at},
+};
+
+use super::{BACKEND, Shared, failed, unavailable};
+use crate::{
+    error::{StoreError, StoreErrorKind},
+    log,
+    redis::Connection,
+    retry,
+    revocation::{Revocation, entry::Entry, state::MARGIN},
+};
+
+const READ: &str = concat!(include_str!("forget.lua"), include_str!("read.lua"));
+/// How many are read at once.
+const PAGE: usize = 1_000;
+/// How many pushes may wait. One that finds no room is read with the next one, or when the task asks.
+const PUSHES: usize = 1_024;
+
+enum Heard {
+    Published(String),
+    Disconnected,
+}
+
+/// What is known: everything up to a number, of one life of the data.
+struct Line<'a> {
+    shared: &'a Shared,
+    connection: MultiplexedConnection,
+    script: Script,
+    /// Kept from one connection to the next, to tell when the data is lost.
+    life: &'a mut String,
+    number: u64,
+}
+
+pub(super) async fn run(shared: Arc<Shared>, commands: watch::Sender<Option<MultiplexedConnection>>) {
+    let (mut waits, mut said, mut life) = (retry::waits(), false, String::new());
+    loop {
+        let error = match timeout(shared.timeout, connect(&shared)).await {
+            Ok(Ok((connection, pushes))) => {
+                let follow = follow(&shared, &connection, &mut life, pushes, &commands, || {
+                    if said {
+                        log::warn("revocations: Redis answers again, and all that it has is known");
+                    }
+                    (waits, said) = (retry::waits(), false);
+                });
+                follow.await
+            }
+            Ok(Err(error)) => error,
+            Err(_) => unavailable("no connection in time"),
+        };
+        commands.send_replace(None);
+        if !said {
+            said = true;
+            let why = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+            log::error(&format!("revocations: what others revoke is not heard: {error}: {why}"));
+        }
+        sleep(waits.next().unwrap_or(Duration::from_secs(1))).await;
+    }
+}
+
+async fn connect(shared: &Shared) -> Result<(Connection, mpsc::Receiver<Heard>), StoreError> {
+    let (sender, receiver) = mpsc::channel(PUSHES);
+    let heard = move |push: PushInfo| {
+        let heard = match (push.kind, push.data.into_iter().nth(1)) {
+            (PushKind::Message, Some(Value::BulkString(text))) => String::from_utf8(text).ok().map(Heard::Published),
+            (PushKind::Disconnection, _) => Some(Heard::Disconnected),
+            _ => None,
+        };
+        heard.map(|heard| sender.try_send(heard));
+    };
+    let mut connection = shared.target.connect_to_listen(heard).await.map_err(failed)?;
+    connection.commands.subscribe(&shared.channel).await.map_err(failed)?;
+    Ok((connection, receiver))
+}
+
+/// Loads what there is, and what comes, until something fails.
+async fn follow(
+    shared: &Shared,
+    connection: &Connection,
+    life: &mut String,
+    mut pushes: mpsc::Receiver<Heard>,
+    commands: &watch::Sender<Option<MultiplexedConnection>>,
+    loaded: impl FnOnce(),
+) -> StoreError {
+    let mut line = Line { shared, connection: connection.commands.clone(), script: Script::new(READ), life, number: 0 };
+    if let Err(error) = line.catch_up().await {
+        return error;
+    }
+    loaded();
+    commands.send_replace(Some(connection.commands.clone()));
+    let pause = shared.limits.trusted_for() / 5;
+    let mut due = Instant::now() + pause;
+    loop {
+        let done = match timeout_at(due, pushes.recv()).await {
+            Ok(Some(Heard::Published(text))) => match line.take(&text) {
+                Ok(true) => Ok(()),
+                Ok(false) => line.catch_up().await,
+                Err(error) => Err(error),
+            },
+            Ok(Some(Heard::Disconnected) | None) => Err(unavailable("the connection is closed")),
+            Err(_) => {
+                due = Instant::now() + pause;
+                line.catch_up().await
+            }
+        };
+        if let Err(error) = done {
+            return error;
+        }
+    }
+}
+
+impl Line<'_> {
+    /// Takes what was published. No if something before it is missing.
+    fn take(&mut self, text: &str) -> Result<bool, StoreError> {
+        let mut parts = text.splitn(3, ' ');
+        let (life, number, entry) = (parts.next(), parts.next(), parts.next());
+        let number = number.and_then(|number| number.parse::<u64>().ok());
+        let (Some(life), Some(number), Some(entry)) = (life, number, entry) else { return Ok(false) };
+        if life != self.life.as_str() || number != self.number.saturating_add(1) {
+            return Ok(life == self.life.as_str() && number <= self.number);
+        }
+        self.add(&[entry])?;
+        self.number = number;
+        Ok(true)
+    }
+
+    /// Reads what is new, and says so.
+    async fn catch_up(&mut self) -> Result<(), StoreError> {
+        loop {
+            let before = self.shared.clock.now();
+            let answer = timeout(self.shared.timeout, self.ask()).await;
+            let answer = answer.map_err(|_| unavailable("no answer in time"))??;
+            let [life, number, entries @ ..] = &*answer else { return Err(nonsense("an answer of another shape")) };
+            let Ok(last) = number.parse::<u64>() else {
+                self.shared.state.distrust();
+                return Err(nonsense("some of its keys are missing"));
+            };
+            if life != self.life || last < self.number {
+                if !self.life.is_empty() {
+                    log::error(
+                        "revocations: Redis has lost its data: processes that start now do not know what was revoked",
+                    );
+                }
+                let begins = self.number > 0;
+                self.life.clone_from(life);
+                self.number = 0;
+                if begins {
+                    continue;
+                }
+            }
+            let (pairs, _) = entries.as_chunks::<2>();
+            self.add(&pairs.iter().map(|[_, entry]| entry.as_str()).collect::<Vec<_>>())?;
+            if pairs.len() < PAGE {
+                self.number = last;
+                self.shared.state.confirm(before);
+                return Ok(());
+            }
+            let read = pairs.last().and_then(|[number, _]| number.parse().ok());
+            self.number = read.ok_or_else(|| nonsense("an answer of another shape"))?;
+        }
+    }
+
+    async fn ask(&mut self) -> Result<Vec<String>, StoreError> {
+        let mut call = self.script.prepare_invoke();
+        for key in &self.shared.keys {
+            call.key(key);
+        }
+        call.arg(MARGIN).arg(self.number).arg(PAGE);
+        call.invoke_async(&mut self.connection).await.map_err(failed)
+    }
+
+    /// What cannot be taken in is missing: nothing is trusted until it can.
+    fn add(&self, entries: &[&str]) -> Result<(), StoreError> {
+        let state = &self.shared.state;
+        let revocations: Option<Vec<Revocation>> = entries.iter().map(|entry| Entry::read_text(entry)).collect();
+        let added = match revocations {
+            Some(revocations) if revocations.is_empty() => Ok(()),
+            Some(revocations) => state.add(&revocations, self.shared.clock.now()),
+            None => Err(nonsense("an entry that this release cannot read")),
+        };
+        added.inspect_err(|_| state.distrust())
+    }
+}
+
+fn nonsense(why: &str) -> StoreError {
+    StoreError::new(StoreErrorKind::Corrupt, BACKEND).caused_by(why)
+}

@@ -1,0 +1,221 @@
+//! The way to PostgreSQL: addresses, connections, tables, notifications.
+
+use std::{net::IpAddr, time::Duration};
+
+use sqlx::{
+    Connection, PgConnection, PgPool,
+    postgres::{PgConnectOptions, PgListener, PgPoolOptions, PgSslMode},
+};
+use tokio::time::timeout;
+
+use super::{OpenError, Work, failed, unavailable};
+use crate::error::{ConfigError, StoreError, StoreErrorKind};
+
+pub(crate) const BACKEND: &str = "postgres";
+/// What a listening connection tells itself first.
+pub(crate) const HELLO: &str = "hello";
+/// How long a listening connection may be silent before it is tried, and how long an answer may take then.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
+/// Below that, a connection that was used is not tried before it is used again.
+const FRESH: Duration = Duration::from_secs(1);
+/// Any number that nobody else locks: `portcull` in ASCII.
+const MIGRATION_LOCK: i64 = 0x706f_7274_6375_6c6c;
+
+/// Reads the address. Over a network, TLS and the server's certificate are asked for unless somebody said how to connect.
+pub(crate) fn options(address: &str) -> Result<PgConnectOptions, ConfigError> {
+    let options: PgConnectOptions = address.parse().map_err(|error: sqlx::Error| {
+        // The address may have a password.
+        let value = format!("a text of {} bytes", address.len());
+        ConfigError::new("PostgreSQL address", value, "is no address of a PostgreSQL server").caused_by(error)
+    })?;
+    let (_, parameters) = address.split_once('?').unwrap_or_default();
+    let names = |parameter: &str| parameter.starts_with("sslmode=") || parameter.starts_with("ssl-mode=");
+    let said = parameters.split('&').any(names) || std::env::var_os("PGSSLMODE").is_some();
+    let host = options.get_host();
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    let local = options.get_socket().is_some()
+        || host.starts_with('/')
+        || host == "localhost"
+        || bare.parse().is_ok_and(|address: IpAddr| address.is_loopback());
+    Ok(if said || local { options } else { options.ssl_mode(PgSslMode::VerifyFull) })
+}
+
+/// Connections that are tried after a pause, and whose statements end.
+pub(crate) fn pool(connections: u32, acquire_timeout: Duration, statement_timeout: Duration) -> PgPoolOptions {
+    let limit = i64::try_from(statement_timeout.as_millis()).unwrap_or(i64::MAX).to_string();
+    PgPoolOptions::new()
+        .max_connections(connections)
+        .acquire_timeout(acquire_timeout)
+        .test_before_acquire(false)
+        .before_acquire(|connection: &mut PgConnection, metadata| {
+            Box::pin(async move {
+                if metadata.idle_for >= FRESH {
+                    connection.ping().await?;
+                }
+                Ok(true)
+            })
+        })
+        .after_connect(move |connection, _| {
+            let limit = limit.clone();
+            Box::pin(async move {
+                let set = sqlx::query("SELECT set_config('statement_timeout', $1, false)").bind(limit);
+                set.execute(connection).await.map(drop)
+            })
+        })
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Database {
+    pub(crate) pool: PgPool,
+    pub(crate) statement_timeout: Duration,
+}
+
+impl Database {
+    /// Works in a task of its own: a connection whose answer nobody waits for would have to be tried or closed.
+    pub(crate) async fn run<T: Send + 'static>(
+        &self,
+        work: impl for<'c> FnOnce(&'c mut PgConnection) -> Work<'c, T> + Send + 'static,
+        after: impl FnOnce() + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let limit = self.statement_timeout;
+        let mut connection = self.pool.acquire().await.map_err(|error| failed(BACKEND, error))?;
+        let task = tokio::spawn(async move {
+            let answer = timeout(limit, work(&mut connection)).await;
+            let answer = answer.unwrap_or_else(|_| {
+                // It may never answer: not a connection for anybody else.
+                drop(connection.detach());
+                Err(unavailable(BACKEND, format!("no answer within {limit:?}")))
+            });
+            after();
+            answer
+        });
+        task.await.unwrap_or_else(|error| Err(unavailable(BACKEND, error.to_string())))
+    }
+}
+
+/// Begins to listen, and makes sure that it hears.
+pub(crate) async fn listener(
+    server: &PgConnectOptions,
+    acquire_timeout: Duration,
+    channel: &str,
+) -> Result<PgListener, StoreError> {
+    let sql = |error| failed(BACKEND, error);
+    // A pool for each connection: a lost one says goodbye to the server before it leaves its pool, and may do so in vain.
+    let pool = PgPoolOptions::new()
+        .max_connections(1)
+        .acquire_timeout(acquire_timeout)
+        .max_lifetime(None)
+        .idle_timeout(None)
+        .connect_lazy_with(server.clone());
+    let mut listener = PgListener::connect_with(&pool).await.map_err(sql)?;
+    // It would listen anew without anybody knowing what it missed.
+    listener.eager_reconnect(false);
+    let heard = timeout(PATIENCE, async {
+        listener.listen(channel).await?;
+        let hello = sqlx::query_scalar("SELECT pg_backend_pid() FROM pg_notify($1, $2)").bind(channel).bind(HELLO);
+        let own: i32 = hello.fetch_one(&mut listener).await?;
+        while let Some(heard) = listener.try_recv().await? {
+            if heard.payload() == HELLO && i32::try_from(heard.process_id()) == Ok(own) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    });
+    match heard.await {
+        Ok(Ok(true)) => Ok(listener),
+        Ok(Ok(false)) => Err(unavailable(BACKEND, "the listening connection closed")),
+        Ok(Err(error)) => Err(sql(error)),
+        Err(_) => Err(unavailable(BACKEND, "notifications do not arrive; is there a pooler in transaction mode?")),
+    }
+}
+
+/// Makes the tables what they have to be, if it may, and checks that they are. The table `schema` has their version.
+pub(crate) async fn migrate(
+    pool: &PgPool,
+    schema: &'static str,
+    migrations: &[(u32, &'static str)],
+    may: bool,
+) -> Result<(), OpenError> {
+    let mut connection = pool.acquire().await.map_err(sql)?;
+    // Others may be migrating, and tables may be large.
+    const LONGEST: Duration = Duration::from_secs(60);
+    let migrated = timeout(LONGEST, migrate_on(&mut connection, schema, migrations, may)).await;
+    migrated.map_err(|_| unavailable(BACKEND, format!("the migrations are not done within {LONGEST:?}")))?
+}
+
+async fn migrate_on(
+    connection: &mut PgConnection,
+    schema: &'static str,
+    migrations: &[(u32, &'static str)],
+    may: bool,
+) -> Result<(), OpenError> {
+    let needed = migrations.len().try_into().unwrap_or(u32::MAX);
+    let found = version(connection, schema).await?;
+    if found >= needed || !may {
+        return OpenError::check_version(BACKEND, found, needed);
+    }
+    let mut transaction = connection.begin().await.map_err(sql)?;
+    sqlx::query("SET LOCAL statement_timeout = 0").execute(&mut *transaction).await.map_err(sql)?;
+    let lock = sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(MIGRATION_LOCK);
+    lock.execute(&mut *transaction).await.map_err(sql)?;
+    let found = version(&mut transaction, schema).await?; // another process may have been first
+    for (_, text) in migrations.iter().filter(|(version, _)| *version > found) {
+        sqlx::raw_sql(*text).execute(&mut *transaction).await.map_err(sql)?;
+    }
+    let found = version(&mut transaction, schema).await?;
+    transaction.commit().await.map_err(sql)?;
+    OpenError::check_version(BACKEND, found, needed)
+}
+
+async fn version(connection: &mut PgConnection, schema: &'static str) -> Result<u32, StoreError> {
+    // Not `to_regclass`: it may remember that there was no such table before this transaction waited for another one.
+    let exists = "SELECT EXISTS (SELECT 1 FROM pg_catalog.pg_class WHERE relname = $1 \
+         AND pg_catalog.pg_table_is_visible(oid))";
+    let exists = sqlx::query_scalar::<_, bool>(exists).bind(schema);
+    if !exists.fetch_one(&mut *connection).await.map_err(sql)? {
+        return Ok(0);
+    }
+    let text = format!("SELECT max(version) FROM {schema}");
+    let version = sqlx::query_scalar(sqlx::AssertSqlSafe(text));
+    let version: Option<i32> = version.fetch_one(connection).await.map_err(sql)?;
+    u32::try_from(version.unwrap_or(0))
+        .map_err(|_| StoreError::new(StoreErrorKind::Corrupt, BACKEND).about("the version of the tables"))
+}
+
+fn sql(error: sqlx::Error) -> StoreError {
+    failed(BACKEND, error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_elsewhere_has_to_prove_itself() {
+        for (address, strict) in [
+            ("postgres://orders@db.example.com/orders", true),
+            ("postgres://orders@192.0.2.1/orders", true),
+            ("postgres://orders@[2001:db8::1]/orders", true),
+            ("postgres://orders@localhost.example.com/orders", true),
+            ("postgres://orders:sslmode=disable@db.example.com/sslmode=disable", true),
+            ("postgres://orders@db.example.com/orders?application_name=sslmode=disable", true),
+            ("postgres://orders@localhost/orders", false),
+            ("postgres://orders@127.0.0.1/orders", false),
+            ("postgres://orders@[::1]/orders", false),
+            ("postgres:///orders?host=/run/postgresql", false),
+            ("postgres://orders@db.example.com/orders?sslmode=require", false),
+        ] {
+            let mode = options(address).unwrap().get_ssl_mode();
+            assert_eq!(matches!(mode, PgSslMode::VerifyFull), strict, "{address}: {mode:?}");
+        }
+    }
+
+    #[test]
+    fn no_address_and_no_password_is_shown() {
+        for address in ["hunter2", "postgres://orders:hunter2@host:port/orders", "postgres://x:hunter2@h/?sslmode=off"]
+        {
+            let error = options(address).unwrap_err();
+            assert!(!format!("{error:?}").contains("hunter2"), "{error:?}");
+        }
+    }
+}

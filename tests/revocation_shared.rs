@@ -1,0 +1,481 @@
+//! Revocations that processes share in Redis and PostgreSQL: the contract, other processes, and what goes wrong. Each test has
+//! a server of its own.
+
+#![cfg(unix)]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::string_slice,
+    clippy::unwrap_used,
+    reason = "test code, helpers included"
+)]
+
+#[path = "jwt/mint.rs"]
+mod mint;
+#[path = "support/postgres.rs"]
+mod postgres;
+#[path = "support/proxy.rs"]
+mod proxy;
+#[path = "support/redis.rs"]
+mod redis;
+
+use std::{
+    io::{BufRead, BufReader, Write},
+    process::{Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
+    },
+    time::{Duration, Instant},
+};
+
+use mint::{AUDIENCE, HEADER, ISSUER, key, token};
+use portcullis::{
+    Clock, StoreErrorKind, SystemClock, conformance,
+    jwt::{Algorithm, Issuer, JwtAuthenticator, KeySet},
+    revocation::{
+        OpenError, PostgresRevocations, RedisRevocations, Revocation, RevocationLimits, RevocationStore, Standing,
+        TokenMarks,
+    },
+};
+use proxy::Proxy;
+use sqlx::{Connection, PgConnection};
+
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Redis,
+    Postgres,
+}
+
+const BOTH: [Kind; 2] = [Kind::Redis, Kind::Postgres];
+
+/// A server of either kind, which keeps what it was told when it is started again.
+enum Server {
+    Redis(redis::Server),
+    Postgres(postgres::Server),
+}
+
+impl Server {
+    fn start(kind: Kind) -> Self {
+        match kind {
+            Kind::Redis => Self::Redis(redis::Server::start_with(&["--appendonly", "yes"])),
+            Kind::Postgres => Self::Postgres(postgres::Server::start()),
+        }
+    }
+
+    fn address(&self) -> String {
+        match self {
+            Self::Redis(server) => server.address(),
+            Self::Postgres(server) => server.address(),
+        }
+    }
+
+    fn port(&self) -> u16 {
+        let address = self.address();
+        let port = address.rsplit(':').next().unwrap().split('/').next().unwrap();
+        port.parse().unwrap()
+    }
+
+    fn kill(&mut self) {
+        match self {
+            Self::Redis(server) => server.kill(),
+            Self::Postgres(server) => server.stop(),
+        }
+    }
+
+    fn restart(&mut self) {
+        match self {
+            Self::Redis(server) => server.restart(),
+            Self::Postgres(server) => server.restart(),
+        }
+    }
+
+    fn freeze(&mut self) {
+        match self {
+            Self::Redis(server) => server.freeze(),
+            Self::Postgres(server) => server.freeze(),
+        }
+    }
+
+    fn thaw(&mut self) {
+        match self {
+            Self::Redis(server) => server.thaw(),
+            Self::Postgres(server) => server.thaw(),
+        }
+    }
+}
+
+/// A busy machine is no reason to distrust, where a test is not about that.
+fn patient() -> RevocationLimits {
+    RevocationLimits::new().max_age(Duration::from_secs(30))
+}
+
+fn impatient() -> RevocationLimits {
+    RevocationLimits::new().max_age(Duration::from_secs(1))
+}
+
+async fn open(address: &str, limits: RevocationLimits) -> Arc<dyn RevocationStore> {
+    let store = start(address, limits).await;
+    until("everything is loaded", || store.state().is_fresh(SystemClock::new().now())).await;
+    store
+}
+
+/// It may not have loaded anything yet.
+async fn start(address: &str, limits: RevocationLimits) -> Arc<dyn RevocationStore> {
+    if address.starts_with("redis") {
+        Arc::new(RedisRevocations::builder(address).limits(limits).build().unwrap())
+    } else {
+        Arc::new(PostgresRevocations::builder(address).limits(limits).connect().await.unwrap())
+    }
+}
+
+/// Waits until it is so. Whoever waits in vain fails after a minute.
+async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !is_so() {
+        assert!(start.elapsed() < Duration::from_secs(60), "in vain: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+fn now() -> portcullis::Instants {
+    SystemClock::new().now()
+}
+
+fn authenticator(store: &Arc<dyn RevocationStore>) -> JwtAuthenticator {
+    let keys = KeySet::new([key(Algorithm::ES256).with_id("k-1")]).unwrap();
+    let issuer = Issuer::fixed(ISSUER, keys).access_tokens(AUDIENCE).algorithms([Algorithm::ES256]);
+    JwtAuthenticator::builder().issuer(issuer).revocations(Arc::clone(store)).build().unwrap()
+}
+
+fn minted(jti: &str) -> String {
+    let (issued, ends) = (now().unix_seconds() - 5, now().unix_seconds() + 3_600);
+    let claims = format!(
+        r#"{{"iss":"{ISSUER}","sub":"sub-{jti}","aud":"{AUDIENCE}","exp":{ends},"iat":{issued},"client_id":"client-{jti}","jti":"{jti}","sid":"sid-{jti}"}}"#
+    );
+    token(Algorithm::ES256, HEADER, &claims)
+}
+
+fn status(jwt: &JwtAuthenticator, token: &str) -> u16 {
+    jwt.verify(token, now()).map_or_else(|rejection| rejection.status().as_u16(), |_| 200)
+}
+
+async fn revoke(store: &dyn RevocationStore, jti: &str) {
+    store.revoke(&Revocation::token(ISSUER, jti).unwrap(), now()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs Redis and PostgreSQL; tests/run installs them"]
+async fn they_keep_their_contract() {
+    for kind in BOTH {
+        let server = Server::start(kind);
+        let store = open(&server.address(), patient()).await;
+        conformance::revocation_store(&store, "first", now()).await;
+        conformance::revocation_store(&*open(&server.address(), patient()).await, "second", now()).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs Redis and PostgreSQL; tests/run installs them"]
+async fn what_one_revokes_the_other_refuses() {
+    for kind in BOTH {
+        let server = Server::start(kind);
+        let (here, there) = (open(&server.address(), patient()).await, open(&server.address(), patient()).await);
+        let jwt = authenticator(&there);
+        let each = |jti: &str| {
+            let issued = now().unix_seconds();
+            [
+                Revocation::token(ISSUER, jti).unwrap(),
+                Revocation::session(ISSUER, &format!("sid-{jti}")).unwrap(),
+                Revocation::subject(ISSUER, &format!("sub-{jti}"), issued).unwrap(),
+                Revocation::client(ISSUER, &format!("client-{jti}")).unwrap(),
+            ]
+        };
+        for number in 0..4 {
+            let token = minted(&format!("t-{number}"));
+            assert_eq!(status(&jwt, &token), 200, "{kind:?}");
+            here.revoke(&each(&format!("t-{number}"))[number], now()).await.unwrap();
+            until("the other one refuses", || status(&jwt, &token) == 401).await;
+            // Who starts now never takes it for good.
+            let later = start(&server.address(), patient()).await;
+            let later = authenticator(&later);
+            until("it is loaded", || match status(&later, &token) {
+                503 => false,
+                401 => true,
+                other => panic!("{kind:?}: {other}"),
+            })
+            .await;
+        }
+        let good = minted("t-9");
+        assert_eq!(status(&jwt, &good), 200);
+        // A long id does not fit into a notification.
+        let long = "x\u{1}".repeat(1_000);
+        revoke(&*here, &long).await;
+        let marks = TokenMarks::new(ISSUER).token(&long);
+        until("the long one is known", || there.state().check_marks(&marks, now()) != Standing::Good).await;
+        here.revoke(&Revocation::key(ISSUER, "k-1").unwrap(), now()).await.unwrap();
+        until("the key is refused", || status(&jwt, &good) == 401).await;
+    }
+}
+
+const CHILD: &str = "PORTCULLIS_TEST_REVOCATIONS";
+
+/// Another process, if it is told so: it says how a token stands whenever it is asked.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "started by another test, as a process of its own"]
+async fn another_process() {
+    let Ok(address) = std::env::var(CHILD) else { return };
+    let store = open(&address, patient()).await;
+    println!("\nloaded");
+    for line in std::io::stdin().lines() {
+        let marks = TokenMarks::new(ISSUER).token(&line.unwrap());
+        println!("\nsays {:?}", store.state().check_marks(&marks, now()));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs Redis and PostgreSQL; tests/run installs them"]
+async fn two_processes_share_them() {
+    for kind in BOTH {
+        let server = Server::start(kind);
+        let store = open(&server.address(), patient()).await;
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "another_process", "--include-ignored", "--nocapture"])
+            .env(CHILD, server.address())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (mut ask, mut lines) = (child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()).lines());
+        lines.find(|line| line.as_ref().unwrap() == "loaded").expect("it starts").unwrap();
+        let mut says = |jti: &str| {
+            writeln!(ask, "{jti}").unwrap();
+            lines.find_map(|line| line.unwrap().strip_prefix("says ").map(str::to_owned)).expect("it answers")
+        };
+        assert_eq!(says("t-1"), "Good", "{kind:?}");
+        revoke(&*store, "t-1").await;
+        until("the other process refuses", || says("t-1") == "Revoked(Token)").await;
+        assert_eq!(says("t-2"), "Good", "{kind:?}");
+        drop(ask);
+        assert!(child.wait().unwrap().success());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+#[ignore = "needs Redis and PostgreSQL; tests/run installs them"]
+async fn stopped_and_started_again_under_load() {
+    for kind in BOTH {
+        let mut server = Server::start(kind);
+        let (here, there) = (open(&server.address(), impatient()).await, open(&server.address(), impatient()).await);
+        let jwt = Arc::new(authenticator(&there));
+        let (bad, good) = (minted("bad"), minted("good"));
+        revoke(&*here, "bad").await;
+        until("it is refused", || status(&jwt, &bad) == 401).await;
+
+        let (ends, passed, blind) =
+            (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+        let load: Vec<_> = (0..4)
+            .map(|_| {
+                let (jwt, ends, passed, blind) =
+                    (Arc::clone(&jwt), Arc::clone(&ends), Arc::clone(&passed), Arc::clone(&blind));
+                let (bad, good) = (bad.clone(), good.clone());
+                tokio::spawn(async move {
+                    while !ends.load(SeqCst) {
+                        assert_ne!(status(&jwt, &bad), 200, "a revoked token passes");
+                        match status(&jwt, &good) {
+                            200 => passed.fetch_add(1, SeqCst),
+                            503 => blind.fetch_add(1, SeqCst),
+                            other => panic!("{other}"),
+                        };
+                        tokio::task::yield_now().await;
+                    }
+                })
+            })
+            .collect();
+        for round in 0..2 {
+            let (seen, refused) = (passed.load(SeqCst), blind.load(SeqCst));
+            until("requests pass", || passed.load(SeqCst) > seen + 100).await;
+            server.kill();
+            until("nobody can say", || blind.load(SeqCst) > refused + 100).await;
+            let error = here.revoke(&Revocation::token(ISSUER, "t-9").unwrap(), now()).await.unwrap_err();
+            assert_eq!(error.kind(), StoreErrorKind::Unavailable, "{kind:?}");
+            server.restart();
+            let seen = passed.load(SeqCst);
+            until("requests pass again", || passed.load(SeqCst) > seen + 100).await;
+            until("the first one is back", || here.state().is_fresh(now())).await;
+            let next = minted(&format!("round-{round}"));
+            revoke(&*here, &format!("round-{round}")).await;
+            until("what is revoked now is heard", || status(&jwt, &next) == 401).await;
+        }
+        ends.store(true, SeqCst);
+        for task in load {
+            task.await.expect("no task panics");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs Redis and PostgreSQL; tests/run installs them"]
+async fn what_was_missed_is_known_before_anything_is_trusted() {
+    for kind in BOTH {
+        let server = Server::start(kind);
+        let proxy = Proxy::to(server.port()).await;
+        let through = server.address().replace(&server.port().to_string(), &proxy.port().to_string());
+        let (here, there) = (open(&server.address(), impatient()).await, open(&through, impatient()).await);
+        let jwt = authenticator(&there);
+        let (missed, good) = (minted("missed"), minted("good"));
+        assert_eq!((status(&jwt, &missed), status(&jwt, &good)), (200, 200), "{kind:?}");
+        proxy.cut();
+        // More than one page.
+        for number in 0..1_100 {
+            revoke(&*here, &format!("other-{number}")).await;
+        }
+        revoke(&*here, "missed").await;
+        until("nobody can say", || status(&jwt, &good) == 503).await;
+        proxy.mend();
+        until("it is known", || match status(&jwt, &missed) {
+            503 => false,
+            401 => true,
+            other => panic!("{kind:?}: {other}: trusted before it was whole"),
+        })
+        .await;
+        until("the rest passes", || status(&jwt, &good) == 200).await;
+        assert_eq!(there.state().len(), here.state().len());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs Redis and PostgreSQL; tests/run installs them"]
+async fn a_server_that_is_silent_is_not_trusted() {
+    for kind in BOTH {
+        let mut server = Server::start(kind);
+        let store = open(&server.address(), impatient()).await;
+        let (jwt, good) = (authenticator(&store), minted("good"));
+        assert_eq!(status(&jwt, &good), 200);
+        server.freeze();
+        until("nobody can say", || status(&jwt, &good) == 503).await;
+        server.thaw();
+        until("it passes again", || status(&jwt, &good) == 200).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs Redis and PostgreSQL; tests/run installs them"]
+async fn they_have_a_bound_and_what_has_ended_makes_room() {
+    for kind in BOTH {
+        let server = Server::start(kind);
+        let store = open(&server.address(), patient().capacity(2)).await;
+        let past = now().unix_seconds() - 10_000;
+        let then = portcullis::Instants::new(past * 1_000_000_000, now().monotonic_nanos());
+        // Good for 1 000 s, long ago: the server's clock says that it has ended.
+        store.revoke(&Revocation::token(ISSUER, "old").unwrap().until(past + 1_000), then).await.unwrap();
+        revoke(&*store, "one").await;
+        revoke(&*store, "two").await;
+        revoke(&*store, "two").await; // it is there already
+        let error = store.revoke(&Revocation::token(ISSUER, "three").unwrap(), now()).await.unwrap_err();
+        assert_eq!(error.kind(), StoreErrorKind::Conflict, "{kind:?}");
+        for (jti, standing) in [("one", 401), ("two", 401), ("three", 200)] {
+            assert_eq!(status(&authenticator(&store), &minted(jti)), standing, "{kind:?}: {jti}");
+        }
+        // Who cannot take in all of it trusts nothing.
+        let small = start(&server.address(), patient().capacity(1)).await;
+        let whole = open(&server.address(), patient().capacity(2)).await;
+        assert_eq!(whole.state().len(), 2, "{kind:?}: what has ended is not read");
+        for _ in 0..50 {
+            assert!(!small.state().is_fresh(now()), "{kind:?}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs Redis; tests/run installs it"]
+async fn redis_that_has_lost_something_is_noticed() {
+    let server = redis::Server::start();
+    let store = open(&server.address(), RevocationLimits::new().max_age(Duration::from_secs(2))).await;
+    let (jwt, bad, good) = (authenticator(&store), minted("bad"), minted("good"));
+    revoke(&*store, "bad").await;
+    assert_eq!((status(&jwt, &bad), status(&jwt, &good)), (401, 200));
+    // Everything: who knows it already goes on.
+    server.say("FLUSHALL");
+    revoke(&*store, "other").await;
+    until("the new life is known", || store.state().len() == 2 && status(&jwt, &good) == 200).await;
+    assert_eq!(status(&jwt, &bad), 401, "it is not forgotten");
+    // A part: nobody can say what is missing.
+    assert!(server.keys().iter().all(|key| key.starts_with("portcullis:{revocations}:")), "{:?}", server.keys());
+    server.say("DEL portcullis:{revocations}:entries");
+    until("nothing is trusted", || status(&jwt, &good) == 503).await;
+    let later = start(&server.address(), patient()).await;
+    server.say("FLUSHALL");
+    until("it is trusted again", || status(&jwt, &good) == 200).await;
+    assert_eq!(status(&jwt, &bad), 401);
+    until("the later one starts with nothing", || status(&authenticator(&later), &bad) == 200).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs PostgreSQL; tests/run installs it"]
+async fn rows_by_hand_and_pushes_that_are_lost() {
+    let server = postgres::Server::start();
+    let store = open(&server.address(), RevocationLimits::new().max_age(Duration::from_secs(2))).await;
+    let jwt = authenticator(&store);
+    let mut by_hand = PgConnection::connect(&server.address()).await.unwrap();
+    let insert = "INSERT INTO portcullis_revocations (kind, issuer, value, ends) VALUES ('token', $1, $2, $3)";
+    let ends = i64::try_from(now().unix_seconds()).unwrap() + 3_600;
+    for (silent, jti) in [(false, "told"), (true, "silent")] {
+        let token = minted(jti);
+        assert_eq!(status(&jwt, &token), 200);
+        if silent {
+            let disable = "ALTER TABLE portcullis_revocations DISABLE TRIGGER portcullis_tell";
+            sqlx::query(disable).execute(&mut by_hand).await.unwrap();
+        }
+        sqlx::query(insert).bind(ISSUER).bind(jti).bind(ends).execute(&mut by_hand).await.unwrap();
+        until(jti, || status(&jwt, &token) == 401).await;
+    }
+    // The same thing has the same name, whoever wrote it.
+    revoke(&*store, "told").await;
+    let count: i64 =
+        sqlx::query_scalar("SELECT count(*) FROM portcullis_revocations").fetch_one(&mut by_hand).await.unwrap();
+    assert_eq!(count, 2);
+
+    let other = PostgresRevocations::builder(&server.address()).without_migrating().connect().await.unwrap();
+    other.loaded().await;
+    assert_eq!(other.state().len(), 2);
+    sqlx::query("UPDATE portcullis_revocation_schema SET version = 9").execute(&mut by_hand).await.unwrap();
+    let error = PostgresRevocations::connect(&server.address()).await.unwrap_err();
+    assert!(matches!(error, OpenError::Version { found: 9, .. }), "{error}");
+}
+
+#[tokio::test]
+async fn settings_that_make_no_sense() {
+    let redis = || RedisRevocations::builder("redis://orders:hunter2@127.0.0.1:1");
+    for (builder, setting) in [
+        (RedisRevocations::builder("http://hunter2"), "redis"),
+        (redis().prefix("{"), "key prefix"),
+        (redis().timeout(Duration::ZERO), "time-out"),
+        (redis().limits(RevocationLimits::new().max_age(Duration::from_millis(1))), "age of revocations"),
+        (redis().roots(Vec::new()), "redis"),
+    ] {
+        assert!(!format!("{builder:?}").contains("hunter2"));
+        let error = builder.build().unwrap_err();
+        assert!(error.setting() == setting && !error.to_string().contains("hunter2"), "{error}");
+    }
+    let error = std::thread::spawn(move || redis().build().unwrap_err()).join().unwrap();
+    assert_eq!(error.setting(), "tokio runtime");
+    let postgres = || PostgresRevocations::builder("postgres://orders:hunter2@127.0.0.1:1/orders");
+    for builder in [
+        PostgresRevocations::builder("hunter2"),
+        postgres().timeout(Duration::ZERO),
+        postgres().limits(RevocationLimits::new().max_age(Duration::from_secs(86_400))),
+    ] {
+        assert!(!format!("{builder:?}").contains("hunter2"));
+        assert!(matches!(builder.connect().await.unwrap_err(), OpenError::Config(_)));
+    }
+    // Nobody is there: it starts, and trusts nothing.
+    let store = RedisRevocations::builder("redis://127.0.0.1:1").timeout(Duration::from_millis(50)).build().unwrap();
+    assert!(!store.state().is_fresh(now()));
+    let error = store.revoke(&Revocation::token(ISSUER, "t").unwrap(), now()).await.unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::Unavailable);
+}
