@@ -1,6 +1,13 @@
 //! What the fuzz targets for files and fields check, on their seeds, on what is like them, and on whatever comes.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, unreachable_pub, reason = "test code")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    unreachable_pub,
+    reason = "test code"
+)]
 
 #[path = "fuzzed/audit_line.rs"]
 mod audit_line;
@@ -79,8 +86,9 @@ proptest! {
 
     #[test]
     fn audit_lines(bytes in altered(&LINES), other in prop::collection::vec(any::<u8>(), 0..300)) {
-        // What is sound is what was written, or the beginning of it.
-        prop_assert!(!audit_line::check(&bytes) || LINES.starts_with(bytes.trim_ascii_end()) || bytes == *LINES);
+        // What is sound is what was written, or the beginning of it, and perhaps a line that was never finished.
+        let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last + 1);
+        prop_assert!(!audit_line::check(&bytes) || LINES.starts_with(&bytes[..whole]));
         audit_line::check(&other);
     }
 
