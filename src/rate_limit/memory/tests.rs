@@ -1,7 +1,4 @@
-use std::{
-    net::{IpAddr, Ipv4Addr},
-    sync::atomic::Ordering::AcqRel,
-};
+use std::net::{IpAddr, Ipv4Addr};
 
 use super::*;
 use crate::rate_limit::{KeyPart, LimitKey, Quota};
