@@ -527,7 +527,7 @@ async fn a_stack_of_a_document_lets_nobody_in() {
     let report = attack_suite(stack.protect(router), profile).run::<Body, _>().await;
     // Key ids that nobody has are asked for at the file, and are `503` while that budget is empty: nobody is let in.
     assert!(report.findings().iter().all(|finding| finding.got() == "503"), "{report}");
-    assert!(report.sent().any(|(attack, count)| attack == "role-crossing" && count > 1), "{report:?}");
+    assert!(report.sent().any(|(attack, count)| attack == "role-crossing" && count > 0), "{report:?}");
 }
 
 /// API keys alone, as the manual's page on them begins.
