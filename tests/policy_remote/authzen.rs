@@ -145,27 +145,55 @@ async fn several_questions_are_one_request() {
     let queries = [read(&alice).on(&order), read(&stranger).on(&order), read(&bob).on(&order), read(&alice)];
     let expected = [Decision::Allow, Decision::Deny, Decision::Deny, Decision::CannotDecide];
     assert_eq!(decisions(&policy.decide_all(&queries).await), expected);
-    let asked = server.asked().remove(0);
-    assert_eq!(asked.path, "/access/v1/evaluations");
-    assert_eq!(asked.body["options"]["evaluations_semantic"], "execute_all");
-    assert_eq!(asked.body["evaluations"].as_array().unwrap().len(), 2, "two have nothing to ask");
-    assert!(asked.body.get("subject").is_none());
+    let asked = server.asked();
+    assert_eq!(asked.iter().map(|asked| &*asked.path).collect::<Vec<_>>(), ["/access/v1/evaluations"; 2]);
+    assert_eq!(asked[0].body["options"]["evaluations_semantic"], "execute_all");
+    let subjects: Vec<_> = asked.iter().map(|asked| asked.body["subject"]["id"].clone()).collect();
+    assert_eq!(subjects, ["alice", "bob"], "two have nothing to ask");
 
     let orders: Vec<Resource> = (0..250).map(|id| Resource::new("order", id)).collect();
     let queries: Vec<_> = orders.iter().map(|order| read(&alice).on(order)).collect();
     assert!(policy.decide_all(&queries).await.iter().all(Verdict::is_allow));
     let asked = server.asked();
-    let sizes: Vec<_> = asked[1..].iter().map(|asked| asked.body["evaluations"].as_array().unwrap().len()).collect();
+    let sizes: Vec<_> = asked[2..].iter().map(|asked| asked.body["evaluations"].as_array().unwrap().len()).collect();
     assert_eq!(sizes, [100, 100, 50]);
-    assert_eq!(asked[1].body["subject"]["id"], "alice", "the same for all: said once");
-    assert!(asked[1].body["evaluations"][0].get("subject").is_none());
+    assert_eq!(asked[2].body["subject"]["id"], "alice", "the same for all: said once");
+    let evaluation =
+        json!({ "action": { "name": "orders:read" }, "resource": { "type": "order", "id": "0", "properties": {} } });
+    assert_eq!(asked[2].body["evaluations"][0], evaluation);
     assert_eq!(server.connections(), 1);
+}
+
+/// Some answer all questions about an id by the properties that they saw first.
+#[tokio::test]
+async fn what_differs_in_more_than_its_id_is_never_asked_about_in_one_request() {
+    let server = server().await;
+    let policy = authzen(server.point()).build().unwrap();
+    let (clerk, guest) = (person("alice").roles(["clerk"]).build(), person("alice").roles(["guest"]).build());
+    let (open, shut) =
+        (Resource::new("order", 1).with("status", "open"), Resource::new("order", 1).with("status", "shut"));
+    let (here, there) = (Attributes::new().with("at", "here"), Attributes::new().with("at", "there"));
+    let read = |who, order| AccessQuery::new(who, "orders:read", at()).on(order).with_attributes(&here);
+    let requests = async |queries: &[AccessQuery<'_>]| {
+        let before = server.asked().len();
+        let verdicts = decisions(&policy.decide_all(queries).await);
+        (verdicts, server.asked().len() - before)
+    };
+    use Decision::{Allow, Deny};
+    assert_eq!(requests(&[read(&clerk, &open), read(&guest, &open)]).await, (vec![Allow, Deny], 2));
+    assert_eq!(requests(&[read(&guest, &open), read(&clerk, &open)]).await, (vec![Deny, Allow], 2));
+    assert_eq!(requests(&[read(&clerk, &open), read(&clerk, &shut)]).await, (vec![Allow; 2], 2));
+    let elsewhere = read(&clerk, &open).with_attributes(&there);
+    assert_eq!(requests(&[read(&clerk, &open), elsewhere]).await, (vec![Allow; 2], 2));
+    let cancel = AccessQuery::new(&clerk, "orders:cancel", at()).on(&open).with_attributes(&here);
+    assert_eq!(requests(&[read(&clerk, &open), cancel, read(&clerk, &open)]).await, (vec![Allow, Deny, Allow], 1));
 }
 
 #[tokio::test]
 async fn as_many_answers_as_questions_or_none() {
     for text in [
         r#"{"decision": true}"#,
+        r#"{"evaluations": []}"#,
         r#"{"evaluations": [{"decision": true}]}"#,
         r#"{"evaluations": [{"decision": true}, {"decision": true}, {"decision": true}]}"#,
         r#"{"evaluations": [{"decision": true}, {}]}"#,

@@ -1,4 +1,4 @@
-use std::{fmt, sync::Arc, time::Duration};
+use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use serde::Deserialize;
@@ -19,7 +19,9 @@ use crate::{
 /// Policies that a decision point decides which speaks AuthZEN (Authorization API 1.0): Cerbos, Topaz, OpenFGA, Keycloak and
 /// others. A clone asks the same one.
 ///
-/// One question is `POST /access/v1/evaluation`; several are `POST /access/v1/evaluations`, up to 100 in a request.
+/// One question is `POST /access/v1/evaluation`; several are `POST /access/v1/evaluations`, up to 100 in a request. Those of one
+/// request have one subject and one context, and each resource is described in one way: Cerbos 0.51 knows both by type and id, and
+/// answers by the properties that it saw first.
 ///
 /// ```
 /// use portcullis::policy::{AuthZen, DecisionPoint};
@@ -40,7 +42,7 @@ use crate::{
 /// | `action.name` | the action |
 /// | `resource.type`, `.id` | those of the thing, or of [`resource_if_none`](AuthZenBuilder::resource_if_none) |
 /// | `resource.properties` | its attributes, `owner`, `tenant` |
-/// | `context` | the question's attributes, `client`, `method`, `route`, `address`, `time`, `time_ns` |
+/// | `context` | the question's attributes, `client`, `method`, `route`, `address`, `time`, `time_ns`; `requested_by` if there is nothing else |
 ///
 /// An attribute whose name is one of these is not sent. What is not known is left out.
 ///
@@ -113,15 +115,14 @@ impl AuthZen {
         PointHealth::of(Arc::clone(&self.shared.point))
     }
 
-    async fn ask_several(&self, questions: Vec<Fields>, at: Instants) -> Result<Vec<Verdict>, String> {
+    async fn ask_several(&self, body: Value, count: usize, at: Instants) -> Result<Vec<Verdict>, String> {
         let Shared { point, several, .. } = &*self.shared;
-        let count = questions.len();
         // One that does not know this request may answer as if it were one question.
         let check = |answer: &Evaluations| match answer.evaluations.len() {
             answers if answers == count => Ok(()),
             answers => Err(format!("{answers} answers for {count} questions")),
         };
-        let answers: Evaluations = point.ask(several, &together(questions), at, check).await?;
+        let answers: Evaluations = point.ask(several, &body, at, check).await?;
         Ok(answers.evaluations.into_iter().map(Evaluation::verdict).collect())
     }
 }
@@ -129,8 +130,7 @@ impl AuthZen {
 impl AuthZenBuilder {
     /// Says that the principals of this issuer are of this type, with their subject as id. A principal is known by issuer and
     /// subject together (RFC 8725 §3.8): each issuer has a type of its own, and who is of another issuer is denied. At least
-    /// one is needed. Principals of API
-    /// keys have their store's name as issuer.
+    /// one is needed. Principals of API keys have their store's name as issuer.
     pub fn subjects(mut self, issuer: impl Into<String>, kind: impl Into<String>) -> Self {
         self.settings.subjects.push((issuer.into(), kind.into()));
         self
@@ -224,6 +224,10 @@ impl Settings {
         };
         OWN_CONTEXT.iter().for_each(|name| drop(context.remove(*name)));
         context.extend(question::circumstances(query, self.parts).map_err(Verdict::cannot_decide)?);
+        if context.is_empty() {
+            // Cerbos takes an empty context of several questions for a missing one, and refuses them.
+            context.insert("requested_by".to_owned(), "portcullis".into());
+        }
         let subject = json!({ "type": kind, "id": who.subject(), "properties": properties });
         let fields = [
             ("subject", subject),
@@ -235,18 +239,60 @@ impl Settings {
     }
 }
 
-/// One request for several questions. A subject that is the same in all of them is said once.
-fn together(mut questions: Vec<Fields>) -> Value {
-    let first = questions.first().and_then(|question| question.get("subject")).cloned();
-    let shared = first.filter(|first| questions.iter().all(|question| question.get("subject") == Some(first)));
-    let mut body = Map::new();
-    if let Some(subject) = shared {
-        questions.iter_mut().for_each(|question| drop(question.remove("subject")));
-        body.insert("subject".to_owned(), subject);
+/// Questions of one request, and where their verdicts belong.
+///
+/// They have subject and context in common, and each of their resources is described in one way: there are decision points that
+/// know subjects and resources of a request by type and id alone, and answer all questions by the properties of the first.
+struct Batch {
+    indices: Vec<usize>,
+    subject: Option<Value>,
+    context: Option<Value>,
+    resources: HashMap<(String, String), Value>,
+    evaluations: Vec<Value>,
+}
+
+impl Batch {
+    fn of(index: usize, mut question: Fields) -> Self {
+        let (subject, context) = (question.remove("subject"), question.remove("context"));
+        let mut batch =
+            Self { indices: Vec::new(), subject, context, resources: HashMap::new(), evaluations: Vec::new() };
+        batch.push(index, question);
+        batch
     }
-    body.insert("evaluations".to_owned(), questions.into_iter().map(Value::from).collect());
-    body.insert("options".to_owned(), json!({ "evaluations_semantic": "execute_all" }));
-    body.into()
+
+    fn takes(&self, question: &Fields) -> bool {
+        let resource = question.get("resource");
+        let known = resource.and_then(|resource| self.resources.get(&name_of(resource)));
+        self.indices.len() < MOST
+            && question.get("subject") == self.subject.as_ref()
+            && question.get("context") == self.context.as_ref()
+            && (known.is_none() || known == resource)
+    }
+
+    fn push(&mut self, index: usize, question: Fields) {
+        let own = |(name, _): &(String, Value)| name == "action" || name == "resource";
+        let question: Fields = question.into_iter().filter(own).collect();
+        if let Some(resource) = question.get("resource") {
+            self.resources.insert(name_of(resource), resource.clone());
+        }
+        self.indices.push(index);
+        self.evaluations.push(question.into());
+    }
+
+    fn body(&self) -> Value {
+        json!({
+            "subject": self.subject,
+            "context": self.context,
+            "evaluations": self.evaluations,
+            "options": { "evaluations_semantic": "execute_all" },
+        })
+    }
+}
+
+/// Type and id.
+fn name_of(resource: &Value) -> (String, String) {
+    let text = |name| resource.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+    (text("type"), text("id"))
 }
 
 /// The answer to one question.
@@ -321,27 +367,35 @@ impl PolicyBackend for AuthZen {
     }
 
     async fn decide_all(&self, queries: &[AccessQuery<'_>]) -> Vec<Verdict> {
-        let mut verdicts = Vec::with_capacity(queries.len());
-        let mut away = None;
-        for queries in queries.chunks(MOST) {
-            let Some(at) = queries.first().map(AccessQuery::at) else { continue };
-            let questions: Vec<_> = queries.iter().map(|query| self.shared.settings.question(query)).collect();
-            let asked: Vec<Fields> = questions.iter().filter_map(|question| question.as_ref().ok()).cloned().collect();
-            let mut answers = match &away {
-                None if asked.is_empty() => Vec::new(),
-                None => self.ask_several(asked, at).await.unwrap_or_else(|cause| {
-                    // Else a decision point that hangs would hold the request once for each part of the list.
-                    away = Some(cause);
-                    Vec::new()
-                }),
-                Some(_) => Vec::new(),
+        let Some(at) = queries.first().map(AccessQuery::at) else { return Vec::new() };
+        let mut verdicts = vec![Verdict::cannot_decide("no answer"); queries.len()];
+        let mut batches: Vec<Batch> = Vec::new();
+        for ((index, query), verdict) in queries.iter().enumerate().zip(&mut verdicts) {
+            match self.shared.settings.question(query) {
+                Ok(question) => match batches.last_mut() {
+                    Some(batch) if batch.takes(&question) => batch.push(index, question),
+                    Some(_) | None => batches.push(Batch::of(index, question)),
+                },
+                Err(known) => *verdict = known,
             }
-            .into_iter();
-            verdicts.extend(questions.into_iter().map(|question| match (question, &away) {
-                (Err(verdict), _) => verdict,
-                (Ok(_), Some(cause)) => Verdict::cannot_decide(cause.clone()),
-                (Ok(_), None) => answers.next().unwrap_or_else(|| Verdict::cannot_decide("no answer")),
-            }));
+        }
+        let mut away: Option<String> = None;
+        for batch in batches {
+            // Else a decision point that hangs would hold the request once for each batch.
+            let answers = match &away {
+                None => self.ask_several(batch.body(), batch.indices.len(), at).await,
+                Some(cause) => Err(cause.clone()),
+            };
+            let answers = answers.unwrap_or_else(|cause| {
+                let undecided = vec![Verdict::cannot_decide(cause.clone()); batch.indices.len()];
+                away = Some(cause);
+                undecided
+            });
+            for (index, answer) in batch.indices.into_iter().zip(answers) {
+                if let Some(verdict) = verdicts.get_mut(index) {
+                    *verdict = answer;
+                }
+            }
         }
         verdicts
     }
