@@ -1,6 +1,13 @@
 //! What the fuzz targets for files and fields check, on their seeds, on what is like them, and on whatever comes.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, unreachable_pub, reason = "test code")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    unreachable_pub,
+    reason = "test code"
+)]
 
 #[path = "fuzzed/audit_line.rs"]
 mod audit_line;
@@ -14,7 +21,7 @@ use std::{sync::LazyLock, time::Duration};
 use portcullis::{
     audit::{
         AuditSink, JsonLines,
-        chain::{Chain, ChainKey},
+        chain::{Chain, ChainKey, PublicKey},
     },
     testing::sample_record,
 };
@@ -22,17 +29,19 @@ use proptest::prelude::*;
 
 const POLICY: &str = include_str!("fuzzed/policy_file.seed");
 
-/// A chained file of a dozen records, with checkpoints.
-static LINES: LazyLock<Vec<u8>> = LazyLock::new(|| {
+/// A chained file of a dozen records, with checkpoints, and the key that signed them.
+static CHAINED: LazyLock<(Vec<u8>, [PublicKey; 1])> = LazyLock::new(|| {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("audit.jsonl");
-    let chain = Chain::new(ChainKey::generate().unwrap()).checkpoint_every(5, Duration::from_secs(600));
+    let key = ChainKey::generate().unwrap();
+    let public = key.public_key();
+    let chain = Chain::new(key).checkpoint_every(5, Duration::from_secs(600));
     let sink = JsonLines::builder().chain(chain).open(&path).unwrap();
     for number in 0..12 {
         sink.accept(sample_record(&format!("/{number}")).into()).unwrap();
     }
     drop(sink);
-    std::fs::read(path).unwrap()
+    (std::fs::read(path).unwrap(), [public])
 });
 
 /// The text with some of its bytes cut out, doubled or replaced.
@@ -57,15 +66,20 @@ fn altered(seed: &[u8]) -> impl Strategy<Value = Vec<u8>> {
     })
 }
 
+/// The lines that are finished.
+fn lines(bytes: &[u8]) -> Vec<&[u8]> {
+    bytes.split_inclusive(|byte| *byte == b'\n').filter_map(|line| line.strip_suffix(b"\n")).collect()
+}
+
 #[test]
 fn the_seeds_are_what_they_should_be() {
     assert!(policy_file::check(POLICY));
-    assert!(audit_line::check(&LINES));
+    assert_eq!(audit_line::check(&CHAINED.0, &CHAINED.1), u64::try_from(lines(&CHAINED.0).len()).unwrap());
     assert!(structured_fields::check("a \"b\" \\c\n600\n60"));
     for (name, text) in [("empty", "\n1"), ("not ASCII", "ä\n1"), ("a control", "a\tb\n1"), ("zero", "a\n0")] {
         assert!(!structured_fields::check(text), "{name}");
     }
-    assert!(!audit_line::check(b"{}\n") && !policy_file::check("roles = 1"));
+    assert!(audit_line::check(b"{}\n", &[]) == 0 && !policy_file::check("roles = 1"));
 }
 
 proptest! {
@@ -78,10 +92,13 @@ proptest! {
     }
 
     #[test]
-    fn audit_lines(bytes in altered(&LINES), other in prop::collection::vec(any::<u8>(), 0..300)) {
-        // What is sound is what was written, or the beginning of it.
-        prop_assert!(!audit_line::check(&bytes) || LINES.starts_with(bytes.trim_ascii_end()) || bytes == *LINES);
-        audit_line::check(&other);
+    fn audit_lines(bytes in altered(&CHAINED.0), other in prop::collection::vec(any::<u8>(), 0..300)) {
+        // What is verified is what was written, from the first line on.
+        let verified = usize::try_from(audit_line::check(&bytes, &CHAINED.1)).unwrap();
+        let there = lines(&bytes);
+        prop_assert!(lines(&CHAINED.0)[..verified].iter().all(|line| there.contains(line)));
+        audit_line::check(&other, &CHAINED.1);
+        audit_line::check(&bytes, &[]);
     }
 
     #[test]

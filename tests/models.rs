@@ -62,7 +62,8 @@ fn nothing_that_one_took_is_counted_for_the_next_owner() {
             let cell = Arc::clone(&cell);
             thread::spawn(move || cell.claim(NOW - 50, THEIRS, NOW + 7))
         };
-        let taken = take(&cell, NOW);
+        // With so much of a burst that it would take from the next owner's moment as well.
+        let taken = take(&cell, NOW + 10 * PRICE);
         let claimed = claims.join().unwrap();
         // Either it was taken from in time, and could not be given away; or it was given away, and is not ours.
         assert!(claimed != (taken == Some(true)), "claimed {claimed}, taken {taken:?}");

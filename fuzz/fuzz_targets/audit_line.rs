@@ -5,5 +5,5 @@ use libfuzzer_sys::fuzz_target;
 use portcullis_fuzz::audit_line;
 
 fuzz_target!(|data: &[u8]| {
-    audit_line::check(data);
+    audit_line::check(data, &[]);
 });

@@ -72,9 +72,8 @@ pub fn attack_url(base: &str, profile: Profile) -> Result<NetworkSuite, ConfigEr
 
 /// Attacks that are ready to be sent over the network; made by [`attack_url`].
 ///
-/// What the service does not answer with an unsafe method cannot be undone, so it sends safe methods (RFC 9110 §9.2.1) and those
-/// that the [`Profile`] lists for its routes, and no others: `DELETE /orders/1` in the profile means that a good token deletes it.
-/// It sends at most ten requests a second, under a `User-Agent` of its own, follows no redirect, and reads at most 1 MiB of a
+/// What an unsafe method has done cannot be undone, so it sends safe methods (RFC 9110 §9.2.1) and those that the [`Profile`] lists
+/// for its routes, and no others: `DELETE /orders/1` in the profile means that a good token deletes it. It sends at most ten requests a second, under a `User-Agent` of its own, follows no redirect, and reads at most 1 MiB of a
 /// body. HTTP/1.1, a connection for each request, paths as they are written.
 ///
 /// What it cannot be over the network it leaves out: another address in each request, and plain HTTP where the URL is
