@@ -38,9 +38,7 @@ use tower::Service;
 
 use crate::{
     client::Connection,
-    clock::{Clock, SystemClock},
-    context::{SecurityContext, Stage, misordered},
-    gate::report,
+    context::authenticated_context,
     principal::Principal,
     rejection::{Rejection, RejectionKind},
 };
@@ -80,24 +78,11 @@ impl IntoResponse for Rejection {
     }
 }
 
-/// The context of a request that went through authentication.
-fn authenticated_context(parts: &Parts) -> Result<&SecurityContext, Rejection> {
-    const NO_AUTHENTICATION: &str = "a handler asks for the principal, and no authentication ran outside it: wrap the router with a Stack or an AuthnLayer";
-    match SecurityContext::of(&parts.extensions) {
-        Some(context) if context.lock().has_run(Stage::Authentication) => Ok(context),
-        context => {
-            let rejection = misordered(NO_AUTHENTICATION);
-            report(Stage::Guard, &rejection, context.map_or_else(|| SystemClock.now(), SecurityContext::at));
-            Err(rejection)
-        }
-    }
-}
-
 impl<S: Sync> FromRequestParts<S> for Principal {
     type Rejection = Rejection;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Rejection> {
-        authenticated_context(parts)?.lock().authenticated().cloned()
+        authenticated_context(&parts.extensions)?.with(|envelope| envelope.authenticated().cloned())
     }
 }
 
@@ -105,7 +90,7 @@ impl<S: Sync> OptionalFromRequestParts<S> for Principal {
     type Rejection = Rejection;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Option<Self>, Rejection> {
-        Ok(authenticated_context(parts)?.principal())
+        Ok(authenticated_context(&parts.extensions)?.principal())
     }
 }
 
@@ -114,7 +99,7 @@ impl<S: Sync> FromRequestParts<S> for crate::guard::Authorizer {
     type Rejection = Rejection;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Rejection> {
-        authenticated_context(parts)?;
+        authenticated_context(&parts.extensions)?;
         let matched = parts.extensions.get::<::axum::extract::MatchedPath>().map(::axum::extract::MatchedPath::as_str);
         Ok(Self::of(&parts.extensions)?.for_method(&parts.method).on_route(matched))
     }
@@ -157,7 +142,7 @@ impl<T: DeserializeOwned + Send + Sync + 'static, S: Sync> FromRequestParts<S> f
     type Rejection = Rejection;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Rejection> {
-        let principal = authenticated_context(parts)?.lock().authenticated().cloned()?;
+        let principal = authenticated_context(&parts.extensions)?.with(|envelope| envelope.authenticated().cloned())?;
         match principal.claims_shared() {
             Ok(claims) => Ok(Self(claims)),
             Err(_) => {

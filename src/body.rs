@@ -21,7 +21,7 @@ use pin_project_lite::pin_project;
 /// servers such as `axum::serve` demand. Both methods may do less: a body that cannot hold bytes leaves refusals without a
 /// text, and one that cannot be watched counts as complete when its head is sent.
 ///
-/// Implemented for axum's `Body`, and for `Full`, `Empty`, `BoxBody` and `UnsyncBoxBody` of `http-body-util`.
+/// Implemented for axum's and tonic's `Body`, and for `Full`, `Empty`, `BoxBody` and `UnsyncBoxBody` of `http-body-util`.
 pub trait ResponseBody: Body + Default + Sized {
     /// A body of these bytes.
     fn full(bytes: Bytes) -> Self {

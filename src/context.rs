@@ -12,6 +12,7 @@ use std::{
 };
 
 use http::Extensions;
+use triomphe::Arc as Counted;
 
 use crate::{
     challenge::Challenges,
@@ -43,7 +44,8 @@ use crate::{
 /// ```
 #[derive(Clone)]
 pub struct SecurityContext {
-    envelope: Arc<Mutex<Envelope>>,
+    // Without weak references, so that whether it is shared is told by looking.
+    envelope: Counted<Mutex<Envelope>>,
 }
 
 impl SecurityContext {
@@ -62,90 +64,93 @@ impl SecurityContext {
     /// The identity in a slot.
     #[must_use]
     pub fn identity(&self, slot: Slot) -> Option<Principal> {
-        self.lock().identity(slot).cloned()
+        self.with(|envelope| envelope.identity(slot).cloned())
     }
 
     /// Who is calling, from where and over what.
     #[must_use]
     pub fn client(&self) -> Option<ClientInfo> {
-        self.lock().client.clone()
+        self.with(|envelope| envelope.client.clone())
     }
 
     /// The id that this crate gave the request; records show it.
     #[must_use]
     pub fn request_id(&self) -> RequestId {
-        self.lock().request_id
+        self.with(|envelope| envelope.request_id)
     }
 
     /// When the request came.
     #[must_use]
     pub fn at(&self) -> Instants {
-        self.lock().at
+        self.with(|envelope| envelope.at)
     }
 
     /// What the guards' policies oblige the handler to; the guards declared all of it as fulfilled.
     #[must_use]
     pub fn obligations(&self) -> Vec<Directive> {
-        self.lock().trail.directives.as_ref().map_or_else(Vec::new, |asked| asked.obligations.clone())
+        self.with(|envelope| envelope.trail.rare().directives.obligations.clone())
     }
 
     /// What the guards' policies advise the handler to do.
     #[must_use]
     pub fn advice(&self) -> Vec<Directive> {
-        self.lock().trail.directives.as_ref().map_or_else(Vec::new, |asked| asked.advice.clone())
+        self.with(|envelope| envelope.trail.rare().directives.advice.clone())
     }
 
     /// Adds a fact to the audit record. At most [`MAX_NOTES`](crate::trail::MAX_NOTES) are kept, each name and value cut to
     /// [`MAX_NOTE_LEN`](crate::trail::MAX_NOTE_LEN) bytes. Never note a secret.
     pub fn note(&self, name: &str, value: &str) {
-        self.lock().trail.note(name, value);
+        self.with(|envelope| envelope.trail.note(name, value));
     }
 
     /// Opens a context. Its envelope is made where it stays: one that is made elsewhere and moved costs more.
     pub(crate) fn open(at: Instants) -> Self {
-        let mut opened = Self { envelope: Arc::default() };
-        opened.with(|envelope| (envelope.at, envelope.request_id) = (at, RequestId::next()));
+        let mut opened = Self { envelope: Counted::default() };
+        opened.with_mut(|envelope| (envelope.at, envelope.request_id) = (at, RequestId::next()));
         opened
     }
 
     /// The request's context, or a new one that this call puts there.
-    pub(crate) fn of_or_open(extensions: &mut Extensions, clock: &dyn Clock) -> Self {
-        if let Some(context) = extensions.get::<Self>() {
-            return context.clone();
-        }
-        let context = Self::open(clock.now());
-        extensions.insert(context.clone());
-        context
+    pub(crate) fn of_or_open<'e>(extensions: &'e mut Extensions, clock: &dyn Clock) -> &'e mut Self {
+        extensions.get_or_insert_with(|| Self::open(clock.now()))
     }
 
-    pub(crate) fn lock(&self) -> MutexGuard<'_, Envelope> {
-        self.envelope.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Looks into the envelope, or changes it.
+    pub(crate) fn with<T>(&self, change: impl FnOnce(&mut Envelope) -> T) -> T {
+        change(&mut self.lock())
     }
 
-    /// Looks into the envelope, or changes it: without a lock where nobody shares the context yet.
-    pub(crate) fn with<T>(&mut self, change: impl FnOnce(&mut Envelope) -> T) -> T {
-        match Arc::get_mut(&mut self.envelope) {
+    /// The same for who owns the context: without a lock where nobody has a clone.
+    pub(crate) fn with_mut<T>(&mut self, change: impl FnOnce(&mut Envelope) -> T) -> T {
+        match Counted::get_mut(&mut self.envelope) {
             Some(envelope) => change(envelope.get_mut().unwrap_or_else(PoisonError::into_inner)),
             None => change(&mut self.lock()),
         }
     }
 
+    fn lock(&self) -> MutexGuard<'_, Envelope> {
+        self.envelope.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Takes the envelope out for a decision that waits. It goes back on drop, also when the request is given up.
     pub(crate) fn check_out(&self) -> CheckedOut {
-        let mut kept = self.lock();
-        let absent = Envelope { request_id: kept.request_id, marks: kept.marks, ..Envelope::new(kept.at) };
-        CheckedOut { envelope: std::mem::replace(&mut kept, absent), context: self.clone() }
+        let envelope = self.with(|kept| {
+            let absent = Envelope { request_id: kept.request_id, marks: kept.marks, ..Envelope::new(kept.at) };
+            std::mem::replace(kept, absent)
+        });
+        CheckedOut { envelope, context: self.clone() }
     }
 }
 
 impl fmt::Debug for SecurityContext {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let envelope = self.lock();
-        f.debug_struct("SecurityContext")
-            .field("request_id", &envelope.request_id)
-            .field("client", &envelope.client)
-            .field("subject", &envelope.subject)
-            .finish_non_exhaustive()
+        self.with(|envelope| {
+            f.debug_struct("SecurityContext")
+                .field("request_id", &envelope.request_id)
+                .field("client", &envelope.client)
+                .field("subject", &envelope.subject)
+                .finish_non_exhaustive()
+        })
     }
 }
 
@@ -172,10 +177,12 @@ impl DerefMut for CheckedOut {
 
 impl Drop for CheckedOut {
     fn drop(&mut self) {
-        let mut kept = self.context.lock();
-        std::mem::swap(&mut *kept, &mut self.envelope);
-        // What somebody outside noted in the meantime.
-        kept.trail.append(std::mem::take(&mut self.envelope.trail));
+        let Self { envelope, context } = self;
+        context.with_mut(|kept| {
+            std::mem::swap(kept, envelope);
+            // What somebody outside noted in the meantime.
+            kept.trail.append(std::mem::take(&mut envelope.trail));
+        });
     }
 }
 
@@ -277,6 +284,21 @@ impl Envelope {
 /// The peer address is missing; the text says how to mend it.
 pub(crate) const NO_PEER: &str = "no peer address in the request: serve the application with portcullis::axum::serve, or insert a \
      portcullis::Connection into the request extensions";
+
+/// The context of a request that went through authentication, for handlers.
+#[cfg(any(feature = "axum", feature = "tonic"))]
+pub(crate) fn authenticated_context(extensions: &Extensions) -> Result<&SecurityContext, Rejection> {
+    const NO_AUTHENTICATION: &str = "a handler asks for the principal, and no authentication ran outside it: wrap the service with a Stack or an AuthnLayer";
+    match SecurityContext::of(extensions) {
+        Some(context) if context.with(|envelope| envelope.has_run(Stage::Authentication)) => Ok(context),
+        context => {
+            let rejection = misordered(NO_AUTHENTICATION);
+            let at = context.map_or_else(|| crate::clock::SystemClock.now(), SecurityContext::at);
+            crate::gate::report(Stage::Guard, &rejection, at);
+            Err(rejection)
+        }
+    }
+}
 
 /// Refuses because the layers are put together wrongly. Whoever answers with it logs it.
 pub(crate) fn misordered(fix: &'static str) -> Rejection {
@@ -430,6 +452,10 @@ impl fmt::Debug for RequestId {
 mod tests {
     use super::*;
 
+    fn notes(context: &SecurityContext) -> Vec<String> {
+        context.with(|envelope| envelope.trail.rare().notes.iter().map(|(name, _)| name.to_string()).collect())
+    }
+
     fn envelope() -> Envelope {
         Envelope::new(Instants::new(0, 0))
     }
@@ -459,7 +485,7 @@ mod tests {
         let mut out = context.check_out();
         out.trail.note("found", "while waiting");
         drop(out);
-        assert_eq!(context.lock().trail.notes.len(), 1);
+        assert_eq!(notes(&context), ["found"]);
     }
 
     #[test]
@@ -469,23 +495,25 @@ mod tests {
         let mut out = context.check_out();
         assert!(context.principal().is_none(), "nobody sees an identity in the meantime");
         context.note("meanwhile", "2");
-        context.lock().decided(DecisionFact::new("test", None, crate::policy::Verdict::allow()));
+        context.with(|envelope| envelope.decided(DecisionFact::new("test", None, crate::policy::Verdict::allow())));
         out.trail.note("inside", "3");
         drop(out);
-        let envelope = context.lock();
-        let names: Vec<&str> = envelope.trail.notes.iter().map(|(name, _)| &**name).collect();
-        assert_eq!((names, envelope.trail.decisions.len()), (vec!["before", "inside", "meanwhile"], 1));
+        assert_eq!(notes(&context), ["before", "inside", "meanwhile"]);
+        assert_eq!(context.with(|envelope| envelope.trail.decisions.len()), 1);
     }
 
     #[test]
     fn a_context_is_changed_whether_it_is_shared_or_not() {
         let mut context = SecurityContext::open(Instants::new(7, 0));
         let id = context.request_id();
-        context.with(|envelope| envelope.trail.note("alone", ""));
+        context.with_mut(|envelope| envelope.trail.note("alone", ""));
+        context.note("locked", "");
         let clone = context.clone();
-        context.with(|envelope| envelope.trail.note("shared", ""));
+        context.with_mut(|envelope| envelope.trail.note("shared", ""));
+        clone.clone().note("by a clone's clone", "");
         drop(context);
-        assert_eq!((clone.request_id(), clone.at(), clone.lock().trail.notes.len()), (id, Instants::new(7, 0), 2));
+        assert_eq!(notes(&clone), ["alone", "locked", "shared", "by a clone's clone"]);
+        assert_eq!((clone.request_id(), clone.at()), (id, Instants::new(7, 0)));
     }
 
     #[test]

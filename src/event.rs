@@ -63,6 +63,10 @@ pub enum EventKind {
     FailedOpen,
     /// A layer that let pass what it could not decide about decides again.
     FailedOpenEnded,
+    /// A rule or a limit is tried out: it refuses nothing yet.
+    ShadowStarted,
+    /// A rule or a limit that was tried out refuses from now on.
+    ShadowEnded,
 }
 
 impl EventKind {
@@ -85,6 +89,8 @@ impl EventKind {
             Self::LimiterRestored => "limiter_restored",
             Self::FailedOpen => "failed_open",
             Self::FailedOpenEnded => "failed_open_ended",
+            Self::ShadowStarted => "shadow_started",
+            Self::ShadowEnded => "shadow_ended",
         }
     }
 
@@ -103,7 +109,9 @@ impl EventKind {
             | Self::KeySetRotated
             | Self::KeySetRestored
             | Self::LimiterRestored
-            | Self::FailedOpenEnded => false,
+            | Self::FailedOpenEnded
+            | Self::ShadowStarted
+            | Self::ShadowEnded => false,
         }
     }
 }

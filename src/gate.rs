@@ -118,10 +118,10 @@ where
         let answer = {
             let head = RequestHead::of(&request);
             match SecurityContext::of(request.extensions()) {
-                Some(context) => ask_now(&self.step, &head, &mut context.lock()),
+                Some(context) => context.with(|envelope| ask(&self.step, &head, envelope)),
                 None => opened
                     .insert(SecurityContext::open(self.step.clock().now()))
-                    .with(|envelope| ask_now(&self.step, &head, envelope)),
+                    .with_mut(|envelope| ask(&self.step, &head, envelope)),
             }
         };
         // The future is made where it is returned: moves would cost more than the decision.
@@ -133,20 +133,12 @@ where
                 self.step.amend_request(&memo, request.headers_mut());
                 ResponseFuture { state: State::Forward { inner: self.inner.call(request), memo: Some(memo) } }
             }
-            Now::Known(Err(rejection)) => {
-                let stage = self.step.stage();
-                match (&mut opened, SecurityContext::of(request.extensions())) {
-                    (Some(context), _) => context.with(|envelope| refused(stage, envelope, &rejection)),
-                    (None, Some(context)) => refused(stage, &mut context.lock(), &rejection),
-                    (None, None) => {}
-                }
-                ResponseFuture { state: State::Refuse { rejection: Some(rejection) } }
-            }
+            Now::Known(Err(rejection)) => ResponseFuture { state: State::Refuse { rejection: Some(rejection) } },
             Now::Wait => {
                 if let Some(context) = opened {
                     request.extensions_mut().insert(context);
                 }
-                let context = SecurityContext::of_or_open(request.extensions_mut(), self.step.clock());
+                let context = SecurityContext::of_or_open(request.extensions_mut(), self.step.clock()).clone();
                 let (parts, body) = request.into_parts();
                 let unready = self.inner.clone();
                 let ready = std::mem::replace(&mut self.inner, unready);
@@ -155,6 +147,15 @@ where
             }
         }
     }
+}
+
+/// Asks, and notes a refusal.
+fn ask<T: Step>(step: &T, head: &RequestHead<'_>, envelope: &mut Envelope) -> Now<Result<T::Memo, Rejection>> {
+    let answer = ask_now(step, head, envelope);
+    if let Now::Known(Err(rejection)) = &answer {
+        refused(step.stage(), envelope, rejection);
+    }
+    answer
 }
 
 /// Notes a refusal for the record, and reports it if it is the operator's to mend.
@@ -175,7 +176,7 @@ async fn wait<T: Step>(step: T, context: SecurityContext, mut parts: Parts) -> (
             (parts, Ok(memo))
         }
         Err(rejection) => {
-            refused(step.stage(), &mut context.lock(), &rejection);
+            context.with(|envelope| refused(step.stage(), envelope, &rejection));
             (parts, Err(rejection))
         }
     }

@@ -132,7 +132,7 @@ impl<'a> RequestHead<'a> {
         self.client
     }
 
-    /// What the server knows of the connection: [`Connection`], or axum's `ConnectInfo`.
+    /// What the server knows of the connection: [`Connection`], axum's `ConnectInfo`, or tonic's `TcpConnectInfo`.
     #[must_use]
     pub fn connection(&self) -> Option<Connection> {
         if let Some(connection) = self.extensions.get::<Connection>() {
@@ -150,6 +150,11 @@ impl<'a> RequestHead<'a> {
             if let Some(ConnectInfo(peer)) = self.extensions.get::<ConnectInfo<SocketAddr>>() {
                 return Some(Connection::plain(*peer));
             }
+        }
+        // Beside it, tonic's own TLS leaves more; that is not read, and such a connection counts as plain.
+        #[cfg(feature = "tonic")]
+        if let Some(info) = self.extensions.get::<tonic::transport::server::TcpConnectInfo>() {
+            return info.remote_addr().map(Connection::plain);
         }
         None
     }

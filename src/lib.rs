@@ -60,7 +60,8 @@
 //! | `jwt` | yes | [`jwt`]: verified tokens; cryptography by aws-lc-rs |
 //! | `jwt-pure-rust` | | [`jwt`] without C: cryptography by RustCrypto, unless `jwt` is on too |
 //! | `dpop` | | `jwt::bound::Dpop`: tokens bound to their owner's key (RFC 9449); implies `jwt` |
-//! | `jwt-remote` | | `jwt::keys::LiveKeys`: key sets from files, URLs and discovery; implies `jwt` |
+//! | `http-client` | | [`http_client`]: the client that fetches keys and asks other services |
+//! | `jwt-remote` | | `jwt::keys::LiveKeys`: key sets from files, URLs and discovery; implies `jwt`, `http-client` |
 //! | `revocation-admin` | | [`revocation_admin`]: a router that revokes tokens; back-channel logout; implies `jwt`, `guard`, `axum` |
 //! | `revocation-redis` | | `revocation::RedisRevocations`: revocations that several processes share, in Redis or Valkey; implies `jwt` |
 //! | `revocation-postgres` | | `revocation::PostgresRevocations`: the same in PostgreSQL; implies `jwt`; asks for Rust 1.94 |
@@ -76,6 +77,7 @@
 //! | `policy-files` | yes | `policy::test_table`, `guard::RouteRules`, and what reloads policies; `rbac` implies it |
 //! | `policy-cached` | | `policy::Cached`: a cache before a slow policy |
 //! | `policy-shadow` | | `policy::Shadow`: a second policy tried beside the one that counts |
+//! | `policy-remote` | | `policy::Opa`, `policy::AuthZen`: decision points elsewhere, asked over HTTP; implies `http-client` |
 //! | `cedar` | | `policy::Cedar`: policies in Cedar, checked against a schema, reloaded |
 //! | `rego` | | `policy::Rego`: policies in Rego, evaluated in the process, reloaded; not tried with Rust 1.88 |
 //! | `rate-limit` | yes | [`rate_limit`]: quotas and concurrency per client, principal, plan and more |
@@ -88,9 +90,11 @@
 //! | `audit-metrics` | | `audit::MetricsSink`: counters and histograms through the crate `metrics` |
 //! | `config` | | [`config`]: issuers, key stores, policy, quotas, proxies and sinks from a TOML file |
 //! | `axum` | yes | [`axum`]: extractors, `serve` |
+//! | `tonic` | | [`tonic`]: the principal in gRPC requests, refusals as a `Status`, a stack around a tonic server |
 //! | `tracing` | yes | the crate's own notices to operators |
 //! | `full` | | all of the above but `jwt-pure-rust` |
 //! | `testing` | | [`testing`]: for test code only |
+//! | `testing-network` | | the attack suite against a service that runs; implies `testing` |
 //! | `conformance` | | [`conformance`]: one suite for each public trait; implies `testing` |
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -130,6 +134,8 @@ mod rejection;
 ))]
 mod retry;
 mod secret;
+#[cfg(any(feature = "guard", feature = "rate-limit"))]
+mod shadow;
 #[cfg(any(feature = "api-key-postgres", feature = "api-key-sqlite", feature = "revocation-postgres"))]
 mod sql;
 pub mod trail;
@@ -144,6 +150,8 @@ pub mod client_cert;
 pub mod evidence;
 #[cfg(feature = "guard")]
 pub mod guard;
+#[cfg(feature = "http-client")]
+pub mod http_client;
 #[cfg(any(feature = "jwt", feature = "jwt-pure-rust"))]
 pub mod jwt;
 #[cfg(feature = "rate-limit")]
@@ -166,6 +174,8 @@ pub mod key_admin;
 pub mod revocation_admin;
 #[cfg(feature = "stack")]
 pub mod stack;
+#[cfg(feature = "tonic")]
+pub mod tonic;
 
 #[cfg(feature = "conformance")]
 pub mod conformance;
@@ -189,3 +199,5 @@ pub use now::Now;
 pub use principal::{Confirmation, Principal, PrincipalBuilder, PrincipalKind, Slot, Texts};
 pub use rejection::{Rejection, RejectionKind};
 pub use secret::Secret;
+#[cfg(any(feature = "guard", feature = "rate-limit"))]
+pub use shadow::ShadowMode;

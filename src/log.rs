@@ -67,3 +67,22 @@ pub(crate) fn warn(message: &str) {
     #[cfg(not(feature = "tracing"))]
     let _ = message;
 }
+
+/// An error and what led to it.
+#[cfg(feature = "http-client")]
+pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        source = error.source();
+    }
+    text
+}
+
+/// A bounded text without control characters: part of it may come from elsewhere.
+#[cfg(feature = "http-client")]
+pub(crate) fn one_line(text: &str) -> String {
+    text.chars().take(500).map(|c| if c.is_control() { ' ' } else { c }).collect()
+}

@@ -8,7 +8,11 @@ macro_rules! pages {
 }
 
 pages! {
+    getting_started "getting-started.md"
+    choosing "choosing.md"
     stack "stack.md"
+    defaults "defaults.md"
+    recipes "recipes.md"
     configuration "configuration.md"
     evidence "evidence.md"
     tls "tls.md"
@@ -22,7 +26,15 @@ pages! {
     policy "policy.md"
     audit "audit.md"
     health "health.md"
+    grpc "grpc.md"
+    roll_out "roll-out.md"
     extending "extending.md"
+    testing "testing.md"
+    reliability "reliability.md"
+    operations "operations.md"
+    migration "migration.md"
     threat_model "threat-model.md"
+    comparison "comparison.md"
+    stability "stability.md"
     performance "performance.md"
 }

@@ -414,11 +414,6 @@ impl Principal {
     pub(crate) fn is_kept_under(&self, key: &[u8]) -> bool {
         self.facts().key_len == key.len() && kept::are_of(&self.block.slice, key)
     }
-
-    /// Wipes the key, whoever else holds the principal.
-    pub(crate) fn forget_key(&self) {
-        self.block.slice.iter().for_each(Word::wipe);
-    }
 }
 
 /// What it says of whom; not how it is kept, and not what claims were read into.

@@ -168,8 +168,12 @@ impl Rejection {
     /// [`RejectionKind::RateLimited`].
     #[must_use]
     pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
-        Arc::make_mut(&mut self.inner).headers.push((name, value));
+        self.push_header(name, value);
         self
+    }
+
+    pub(crate) fn push_header(&mut self, name: HeaderName, value: HeaderValue) {
+        Arc::make_mut(&mut self.inner).headers.push((name, value));
     }
 
     /// Names the quota policy that refuses: a problem document shows it in `violated-policies`

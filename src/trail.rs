@@ -14,6 +14,10 @@ pub const MAX_NOTES: usize = 16;
 /// The longest name and the longest value of a note, in bytes; the rest is cut off.
 pub const MAX_NOTE_LEN: usize = 256;
 
+/// Who says in the record what a guard in shadow mode would have refused.
+#[cfg(any(feature = "guard", feature = "audit-metrics"))]
+pub(crate) const GUARD_SHADOW: &str = "guard-shadow";
+
 /// One decision: who was asked, what, and what came of it.
 #[derive(Clone, Debug)]
 pub(crate) struct DecisionFact {
@@ -92,7 +96,7 @@ impl<'a> IntoIterator for &'a Decisions {
 }
 
 /// A credential that was presented, and what became of it, where that was not an identity.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct AttemptFact {
     pub(crate) outcome: AttemptOutcome,
     /// The header fields in which there was a credential.
@@ -105,7 +109,7 @@ pub(crate) struct AttemptFact {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum AttemptOutcome {
     Refused,
-    /// A bad one that the client's software sent by itself, where none is needed.
+    /// A bad one that the client's software sent by itself, where none is needed or another one counts.
     Ignored,
 }
 
@@ -184,9 +188,17 @@ pub(crate) struct Mark {
 #[derive(Debug, Default)]
 pub(crate) struct Trail {
     pub(crate) decisions: Decisions,
+    pub(crate) limits: LimitFacts,
+    /// Apart, and mostly nowhere: every request pays for what stands above.
+    rare: Option<Box<Rare>>,
+}
+
+/// What most requests leave nothing of.
+#[derive(Debug, Default)]
+pub(crate) struct Rare {
     pub(crate) decisions_lost: u32,
     /// What the allows of guards ask of the handler. Bounded by what the application's requirements are.
-    pub(crate) directives: Option<Box<Directives>>,
+    pub(crate) directives: Directives,
     pub(crate) notes: Vec<(Box<str>, Box<str>)>,
     pub(crate) notes_lost: u32,
     pub(crate) flags: Vec<&'static str>,
@@ -194,13 +206,22 @@ pub(crate) struct Trail {
     pub(crate) exposed: Vec<HeaderName>,
     /// Credentials that came and gave no identity.
     pub(crate) attempts: Vec<AttemptFact>,
-    pub(crate) limits: LimitFacts,
 }
 
 /// The most decisions that a request keeps: a handler may ask in a loop.
 const MAX_DECISIONS: usize = 32;
 
 impl Trail {
+    /// What is rarely there, empty where it is not.
+    pub(crate) fn rare(&self) -> &Rare {
+        static NOTHING: Rare = Rare::nothing();
+        self.rare.as_deref().unwrap_or(&NOTHING)
+    }
+
+    fn rare_mut(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_default()
+    }
+
     /// Keeps a decision, and those of shadows that differ.
     pub(crate) fn decided(&mut self, fact: DecisionFact) {
         if fact.verdict.shadows().is_empty() {
@@ -218,14 +239,15 @@ impl Trail {
         if self.decisions.len() < MAX_DECISIONS {
             self.decisions.push(fact);
         } else {
-            self.decisions_lost = self.decisions_lost.saturating_add(1);
+            let rare = self.rare_mut();
+            rare.decisions_lost = rare.decisions_lost.saturating_add(1);
         }
     }
 
     /// Keeps what an allow asks of the handler.
     pub(crate) fn directed(&mut self, verdict: &Verdict) {
         if verdict.is_allow() && !(verdict.obligations().is_empty() && verdict.advice().is_empty()) {
-            let kept = self.directives.get_or_insert_default();
+            let kept = &mut self.rare_mut().directives;
             kept.obligations.extend_from_slice(verdict.obligations());
             kept.advice.extend_from_slice(verdict.advice());
         }
@@ -238,47 +260,62 @@ impl Trail {
             Decisions::One(fact) => self.keep(fact),
             Decisions::Several(facts) => facts.into_iter().for_each(|fact| self.keep(fact)),
         }
-        if let Some(theirs) = other.directives {
-            let kept = self.directives.get_or_insert_default();
-            kept.obligations.extend(theirs.obligations);
-            kept.advice.extend(theirs.advice);
-        }
-        other.notes.iter().for_each(|(name, value)| self.note(name, value));
-        other.flags.into_iter().for_each(|flag| self.flag(flag));
-        other.exposed.into_iter().for_each(|name| self.expose(name));
-        self.attempts.extend(other.attempts);
         other.limits.first.into_iter().flatten().chain(other.limits.more).for_each(|fact| self.limits.push(fact));
-        self.decisions_lost = self.decisions_lost.saturating_add(other.decisions_lost);
-        self.notes_lost = self.notes_lost.saturating_add(other.notes_lost);
+        let Some(theirs) = other.rare else { return };
+        let rare = self.rare_mut();
+        rare.directives.obligations.extend(theirs.directives.obligations);
+        rare.directives.advice.extend(theirs.directives.advice);
+        rare.attempts.extend(theirs.attempts);
+        rare.decisions_lost = rare.decisions_lost.saturating_add(theirs.decisions_lost);
+        rare.notes_lost = rare.notes_lost.saturating_add(theirs.notes_lost);
+        theirs.notes.iter().for_each(|(name, value)| self.note(name, value));
+        theirs.flags.into_iter().for_each(|flag| self.flag(flag));
+        theirs.exposed.into_iter().for_each(|name| self.expose(name));
     }
 
     pub(crate) fn mark(&self) -> Mark {
-        let (obligations, advice) =
-            self.directives.as_ref().map_or((0, 0), |kept| (kept.obligations.len(), kept.advice.len()));
-        Mark { kept: self.decisions.len(), lost: self.decisions_lost, obligations, advice }
+        let Rare { directives, decisions_lost, .. } = self.rare();
+        let (obligations, advice) = (directives.obligations.len(), directives.advice.len());
+        Mark { kept: self.decisions.len(), lost: *decisions_lost, obligations, advice }
     }
 
     /// Forgets the decisions since the mark: those that an attempt found before it had to wait are made again.
     pub(crate) fn rewind(&mut self, to: Mark) {
         self.decisions.truncate(to.kept);
-        self.decisions_lost = to.lost;
+        if let Some(rare) = &mut self.rare {
+            rare.decisions_lost = to.lost;
+            rare.directives.obligations.truncate(to.obligations);
+            rare.directives.advice.truncate(to.advice);
+        }
+    }
+
+    /// Says of the decisions since the mark that nothing depended on them, and asks nothing of the handler for them.
+    #[cfg(feature = "guard")]
+    pub(crate) fn unenforce(&mut self, from: Mark) {
+        let facts = match &mut self.decisions {
+            Decisions::None => &mut [],
+            Decisions::One(fact) => std::slice::from_mut(fact),
+            Decisions::Several(facts) => facts.as_mut_slice(),
+        };
+        facts.iter_mut().skip(from.kept).for_each(|fact| fact.enforced = false);
         if let Some(kept) = &mut self.directives {
-            kept.obligations.truncate(to.obligations);
-            kept.advice.truncate(to.advice);
+            kept.obligations.truncate(from.obligations);
+            kept.advice.truncate(from.advice);
         }
     }
 
     pub(crate) fn note(&mut self, name: &str, value: &str) {
-        if self.notes.len() < MAX_NOTES {
-            self.notes.push((cut(name).into(), cut(value).into()));
+        let rare = self.rare_mut();
+        if rare.notes.len() < MAX_NOTES {
+            rare.notes.push((cut(name).into(), cut(value).into()));
         } else {
-            self.notes_lost = self.notes_lost.saturating_add(1);
+            rare.notes_lost = rare.notes_lost.saturating_add(1);
         }
     }
 
-    /// Keeps what became of a credential. Each stage of authentication adds one or two.
+    /// Keeps what became of a credential. Each stage of authentication adds one for each of its authenticators at most.
     pub(crate) fn attempted(&mut self, attempt: AttemptFact) {
-        self.attempts.push(attempt);
+        self.rare_mut().attempts.push(attempt);
     }
 
     pub(crate) fn limited(&mut self, fact: LimitFact) {
@@ -287,15 +324,31 @@ impl Trail {
 
     /// Says that the credential in this field, whose value is nowhere kept, crossed the wire in the clear.
     pub(crate) fn expose(&mut self, name: HeaderName) {
-        if !self.exposed.contains(&name) {
-            self.exposed.push(name);
+        let exposed = &mut self.rare_mut().exposed;
+        if !exposed.contains(&name) {
+            exposed.push(name);
         }
     }
 
     /// Marks the request with a word such as `credential_over_plain_http`, once.
     pub(crate) fn flag(&mut self, flag: &'static str) {
-        if !self.flags.contains(&flag) {
-            self.flags.push(flag);
+        let flags = &mut self.rare_mut().flags;
+        if !flags.contains(&flag) {
+            flags.push(flag);
+        }
+    }
+}
+
+impl Rare {
+    const fn nothing() -> Self {
+        Self {
+            decisions_lost: 0,
+            directives: Directives { obligations: Vec::new(), advice: Vec::new(), shadows: Vec::new() },
+            notes: Vec::new(),
+            notes_lost: 0,
+            flags: Vec::new(),
+            exposed: Vec::new(),
+            attempts: Vec::new(),
         }
     }
 }
@@ -315,8 +368,9 @@ mod tests {
         for _ in 0..=MAX_NOTES {
             trail.note("name", &"ä".repeat(MAX_NOTE_LEN));
         }
-        assert_eq!((trail.notes.len(), trail.notes_lost), (MAX_NOTES, 1));
-        assert!(trail.notes.iter().all(|(_, value)| value.len() <= MAX_NOTE_LEN));
+        let Rare { notes, notes_lost, .. } = trail.rare();
+        assert_eq!((notes.len(), *notes_lost), (MAX_NOTES, 1));
+        assert!(notes.iter().all(|(_, value)| value.len() <= MAX_NOTE_LEN));
     }
 
     #[test]
@@ -333,9 +387,9 @@ mod tests {
             trail.decided(fact(n));
         }
         assert_eq!(actions(&trail), (0..MAX_DECISIONS).map(|n| n.to_string()).collect::<Vec<_>>());
-        assert_eq!(trail.decisions_lost, 3);
+        assert_eq!(trail.rare().decisions_lost, 3);
         trail.rewind(one);
-        assert_eq!((actions(&trail), trail.decisions_lost), (vec!["0".to_owned()], 0));
+        assert_eq!((actions(&trail), trail.rare().decisions_lost), (vec!["0".to_owned()], 0));
         trail.rewind(empty);
         assert!(trail.decisions.is_empty());
         trail.decided(fact(7));
@@ -345,9 +399,12 @@ mod tests {
         let masked = trail.mark();
         trail.directed(&Verdict::allow().obliging("log").advising("ask"));
         trail.directed(&Verdict::deny("no").obliging("never"));
-        let asked = |trail: &Trail| trail.directives.as_deref().map(|kept| (kept.obligations.len(), kept.advice.len()));
-        assert_eq!(asked(&trail), Some((2, 1)));
+        let asked = |trail: &Trail| {
+            let kept = &trail.rare().directives;
+            (kept.obligations.len(), kept.advice.len())
+        };
+        assert_eq!(asked(&trail), (2, 1));
         trail.rewind(masked);
-        assert_eq!(asked(&trail), Some((1, 0)));
+        assert_eq!(asked(&trail), (1, 0));
     }
 }

@@ -17,10 +17,17 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicU32, Ordering},
     },
+    time::Duration,
 };
 
 use aws_lc_rs::{hmac, signature};
-use axum::{Router, body::Body, extract::Path, http::StatusCode, routing::get};
+use axum::{
+    Router,
+    body::Body,
+    extract::Path,
+    http::StatusCode,
+    routing::{delete, get},
+};
 use base64::{
     Engine,
     prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD},
@@ -29,20 +36,21 @@ use http::{Method, Request, Response, Uri, header};
 use portcullis::{
     Clock, Connection, Principal, SystemClock, TlsVersion,
     api_key::{ApiKeyAuthenticator, KeyLife, MemoryKeyStore, NewApiKey},
-    authn::one_of,
+    authn::{AuthnLayer, one_of},
+    config::Config,
     guard::{authenticated, public, require, role},
     jwt::JwtAuthenticator,
     policy::Rbac,
-    rate_limit::Quota,
+    rate_limit::{Quota, RateLimitLayer},
     stack::{Protected, Stack},
     testing::{
-        TestIssuer,
-        attack::{ATTACKS, AttackReport, Profile, attack_suite},
+        TestAuthority, TestIssuer, TestKeys,
+        attack::{ATTACKS, AttackReport, Profile, attack_suite, attack_url},
     },
-    tls::TlsLayer,
+    tls::{TlsLayer, TlsListener},
 };
 use serde_json::Value;
-use tower::{ServiceExt, service_fn};
+use tower::{ServiceBuilder, ServiceExt, service_fn};
 
 const LIMIT: u32 = 20;
 /// The attacks that only some services give an occasion for.
@@ -469,4 +477,141 @@ async fn the_quickstart_is_clean() {
     let report = attack_suite(stack.protect(api::router()), profile).run::<Body, _>().await;
     assert!(report.is_clean(), "{report}");
     assert!(report.sent().any(|(attack, count)| attack == "role-crossing" && count > 1), "{report:?}");
+}
+
+/// Layers that are stacked by hand, with the guard at the route, as the module docs of the layers show it.
+#[tokio::test]
+async fn layers_by_hand_are_clean() {
+    let issuer = TestIssuer::new("orders-api");
+    let jwt = JwtAuthenticator::builder().issuer(issuer.access_tokens()).build().unwrap();
+    let guarded = get(async || "orders").layer(require(role("clerk").unwrap()));
+    let app = ServiceBuilder::new()
+        .layer(TlsLayer::require())
+        .layer(RateLimitLayer::per_client(Quota::per_second(200)).unwrap())
+        .layer(AuthnLayer::new(jwt))
+        .service(Router::new().route("/orders", guarded));
+    let token = |role: &str| issuer.token().subject("alice").role(role);
+    let profile = Profile::new().route("GET /orders", ["clerk"]).unwrap();
+    let profile = profile.role("clerk", token("clerk")).role("guest", token("guest"));
+    let report = attack_suite(app, profile).run::<Body, _>().await;
+    assert!(report.is_clean(), "{report}");
+}
+
+/// A whole stack from a document, as `examples/config` has it, with the matrix of its own policy.
+#[tokio::test]
+async fn a_stack_of_a_document_is_clean() {
+    let issuer = TestIssuer::new("orders-api");
+    let files = tempfile::tempdir().unwrap();
+    std::fs::write(files.path().join("keys.json"), issuer.jwks()).unwrap();
+    let text = format!(
+        "[tls]\n[[issuers]]\nissuer = '{name}'\naudience = 'orders-api'\nalgorithms = ['ES256']\n\
+         roles_claim = 'roles'\nkeys = {{ file = '{dir}/keys.json' }}\n\
+         [policy]\nfile = 'examples/config/policy.toml'\n\
+         [routes]\n'GET /health' = 'public'\n'GET /orders' = {{ permission = 'orders:list' }}\n\
+         'DELETE /orders/{{id}}' = {{ permission = 'orders:cancel' }}\n\
+         [quotas.flood]\ncount = 20\nper = 'hour'\n[[limits]]\nby = 'client'\nquotas = ['flood']\n",
+        name = issuer.name(),
+        dir = files.path().display(),
+    );
+    let stack = Config::from_toml(&text).unwrap().builder().await.unwrap().build().unwrap();
+    let policy = Rbac::from_toml_file("examples/config/policy.toml").unwrap();
+    let router = Router::new()
+        .route("/health", get(async || "ok"))
+        .route("/orders", get(async || "orders"))
+        .route("/orders/{id}", delete(async || StatusCode::NO_CONTENT));
+    let mut profile = Profile::new().public("GET /health").unwrap().limit(20);
+    profile = profile.matrix(&stack.matrix(policy.roles()), &[("id", "1")]).unwrap();
+    for role in policy.roles() {
+        profile = profile.role(&role, issuer.token().subject("alice").role(&role));
+    }
+    let report = attack_suite(stack.protect(router), profile).run::<Body, _>().await;
+    assert!(report.is_clean(), "{report}");
+    assert!(report.sent().any(|(attack, count)| attack == "role-crossing" && count > 1), "{report:?}");
+}
+
+/// API keys alone, as the manual's page on them begins.
+#[tokio::test]
+async fn a_service_with_keys_alone_is_clean() {
+    let keys = TestKeys::new();
+    let key = keys.good(NewApiKey::for_subject("billing").role("clerk"));
+    let stack = Stack::builder()
+        .tls(TlsLayer::require())
+        .authenticate(keys.authenticator())
+        .route("GET /health", public())
+        .route("GET /orders", require(role("clerk").unwrap()))
+        .build()
+        .unwrap();
+    let router = Router::new().route("/health", get(async || "ok")).route("/orders", get(async || "orders"));
+    let profile = Profile::new().public("GET /health").unwrap().route("GET /orders", []).unwrap();
+    let report = attack_suite(stack.protect(router), profile.api_key("x-api-key", &key)).run::<Body, _>().await;
+    assert!(report.is_clean(), "{report}");
+    assert!(report.sent().any(|(attack, count)| attack == "key-altered" && count > 1), "{report:?}");
+}
+
+/// Serves over TLS on loopback; whoever is to trust it trusts this authority. Keeps the `User-Agent`s and methods that came.
+async fn served(app: Router) -> (String, String, Arc<Mutex<Vec<(String, String)>>>) {
+    let authority = TestAuthority::new("attacked");
+    let listener =
+        TlsListener::bind("127.0.0.1:0", authority.server(["localhost"]).server_certificate()).await.unwrap();
+    let url = format!("https://localhost:{}", listener.local_address().unwrap().port());
+    let seen = Arc::<Mutex<Vec<(String, String)>>>::default();
+    let keeps = Arc::clone(&seen);
+    let app = ServiceBuilder::new()
+        .map_request(move |request: Request<Body>| {
+            let agent = request.headers().get("user-agent").map(|agent| agent.to_str().unwrap().to_owned());
+            keeps.lock().unwrap().push((request.method().to_string(), agent.unwrap_or_default()));
+            request
+        })
+        .service(app);
+    tokio::spawn(async move { portcullis::axum::serve(listener, app).await });
+    (url, authority.pem().to_owned(), seen)
+}
+
+fn over_network(guarded: bool) -> (Router, Profile) {
+    let issuer = TestIssuer::new("orders-api");
+    let builder = Stack::builder()
+        .tls(TlsLayer::require())
+        .authenticate(JwtAuthenticator::builder().issuer(issuer.access_tokens()).build().unwrap());
+    let stack = match guarded {
+        true => builder.route("GET /orders", require(role("clerk").unwrap())).build().unwrap(),
+        false => builder.route("GET /orders", public()).build().unwrap(),
+    };
+    let app = stack.protect(Router::new().route("/orders", get(async || "orders")));
+    let profile = Profile::new().route("GET /orders", ["clerk"]).unwrap();
+    let profile = profile.role("clerk", issuer.token().role("clerk")).role("guest", issuer.token().role("guest"));
+    (Router::new().fallback_service(app), profile)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn over_the_network_the_careful_are_clean_and_asked_slowly_with_safe_methods() {
+    let (app, profile) = over_network(true);
+    let (url, roots, seen) = served(app).await;
+    let start = std::time::Instant::now();
+    let report = attack_url(&url, profile).unwrap().roots(&roots).run().await.unwrap();
+    assert!(report.is_clean(), "{report}");
+    for attack in ["token-expired", "role-crossing", "path-dot-segments", "credential-in-url"] {
+        assert!(report.sent().any(|(sent, count)| sent == attack && count > 0), "{attack}");
+    }
+    assert!(!report.sent().any(|(sent, _)| sent == "credential-plain-http"), "that is not for the sender to say");
+    let seen = seen.lock().unwrap();
+    let requests = u32::try_from(seen.len()).unwrap();
+    assert!(requests > 100, "{requests}");
+    assert!(start.elapsed() >= Duration::from_millis(100) * (requests - 1), "ten a second");
+    for (method, agent) in seen.iter() {
+        assert!(["GET", "HEAD", "OPTIONS", "TRACE"].contains(&method.as_str()), "{method}");
+        assert!(agent.starts_with("portcullis-attack-suite/"), "{agent}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn over_the_network_a_missing_guard_is_found() {
+    let (app, profile) = over_network(false);
+    let (url, roots, _) = served(app).await;
+    let suite = attack_url(&url, profile.clone()).unwrap();
+    let blind = tokio::time::timeout(Duration::from_secs(1), suite.run()).await;
+    assert!(blind.is_err(), "an untrusted certificate is no answer, and no reason to stop");
+    let report = attack_url(&url, profile).unwrap().roots(&roots).run().await.unwrap();
+    for attack in ["credential-missing", "role-crossing", "method-head"] {
+        assert!(report.findings().iter().any(|finding| finding.attack() == attack), "{attack}: {report}");
+    }
 }

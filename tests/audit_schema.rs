@@ -7,13 +7,13 @@ use std::{collections::BTreeSet, convert::Infallible, future::ready};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{HeaderName, Request, Response, header};
 use http_body_util::Full;
 use portcullis::{
-    Challenge, Connection, Now, Principal, PrincipalKind, Rejection, RejectionKind, Secret, SecurityContext,
-    StoreError, StoreErrorKind,
+    Challenge, Connection, Instants, Now, Principal, PrincipalKind, Rejection, RejectionKind, RequestHead, Secret,
+    SecurityContext, StoreError, StoreErrorKind,
     audit::{AuditEntry, AuditLayer, AuditSink, JsonLines, Personal, Privacy},
-    authn::{Authenticator, Outcome, authenticate_fn},
+    authn::{Authenticator, Outcome, authenticate_fn, one_of},
     event::{Event, EventKind, tell},
     evidence::TrustedProxies,
     guard::{Authorizer, policy, public, require},
@@ -146,6 +146,70 @@ async fn every_attempt_to_authenticate_is_told() {
         (&json!("ignored"), &json!(["cookie"]))
     );
     assert_eq!(ignored["outcome"], "allowed");
+}
+
+/// A bad cookie beside a good credential is told, whichever is asked first, and at whatever depth.
+#[tokio::test]
+async fn a_bad_cookie_that_a_good_credential_outweighs_is_told() {
+    /// Refuses each cookie, in `authenticate` only where it waits.
+    #[derive(Clone, Debug)]
+    struct OldSessions {
+        waits: bool,
+    }
+
+    #[async_trait]
+    impl Authenticator for OldSessions {
+        fn challenges(&self) -> Vec<Challenge> {
+            vec![Challenge::new("Cookie", "tests").unwrap()]
+        }
+
+        fn credential_headers(&self) -> Vec<HeaderName> {
+            vec![header::AUTHORIZATION, header::COOKIE]
+        }
+
+        fn authenticate_now(&self, head: &RequestHead<'_>, _: Instants) -> Now<Outcome> {
+            if self.waits {
+                return Now::Wait;
+            }
+            let rejection = || Rejection::new(RejectionKind::InvalidCredential, "an old session");
+            let came = head.headers().contains_key(header::COOKIE);
+            Now::Known(if came { Outcome::RefusedIfNeeded(rejection()) } else { Outcome::Absent })
+        }
+
+        async fn authenticate(&self, head: &RequestHead<'_>, at: Instants) -> Outcome {
+            match (Self { waits: false }).authenticate_now(head, at) {
+                Now::Known(outcome) => outcome,
+                Now::Wait => Outcome::Absent,
+            }
+        }
+    }
+
+    let told = json!([
+        { "outcome": "verified", "credential": "test" },
+        { "outcome": "ignored", "fields": ["cookie"], "code": "invalid_credential", "reason": "an old session" },
+    ]);
+    for waits in [false, true] {
+        let old = OldSessions { waits };
+        let cases: [(&str, Box<dyn Authenticator>); 4] = [
+            ("before", Box::new(one_of((old.clone(), test_scheme())))),
+            ("after", Box::new(one_of((test_scheme(), old.clone())))),
+            ("inside", Box::new(one_of((one_of((old.clone(), test_scheme())), nobody())))),
+            ("around", Box::new(one_of((one_of((nobody(), test_scheme())), old)))),
+        ];
+        for (name, authenticator) in cases {
+            let (captured, audit) = audited();
+            let stack = || Stack::builder().audit(audit.clone()).tls(TlsLayer::require()).route("GET /", public());
+            let both = with(with(get("/"), "authorization", "Test alice"), "cookie", "session=1");
+            let seen = record(stack().authenticate(authenticator), &captured, both).await;
+            assert_eq!(seen["attempts"], told, "{name}, waits: {waits}");
+            assert_eq!((&seen["outcome"], &seen["subject"]["subject"]), (&json!("allowed"), &json!("alice")), "{name}");
+        }
+    }
+}
+
+/// Finds no credential, whatever comes.
+fn nobody() -> impl Authenticator {
+    authenticate_fn(Challenge::new("Nobody", "tests").unwrap(), |_, _| Outcome::Absent)
 }
 
 #[tokio::test]

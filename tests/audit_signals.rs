@@ -7,26 +7,31 @@
     reason = "test code, helpers included"
 )]
 
+#[path = "audit_signals/shadow.rs"]
+mod shadow;
 mod support;
 
 use std::{
     collections::BTreeMap,
-    io,
+    fs, io,
+    path::Path,
     sync::{Arc, Mutex},
 };
 
 use metrics::{
-    Counter, CounterFn, Gauge, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder, SharedString, Unit,
+    Counter, CounterFn, Gauge, GaugeFn, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder, SharedString, Unit,
 };
 use portcullis::{
-    audit::{AuditLayer, MetricsSink, Personal, Privacy, Sample},
+    Clock, ConfigError, Now, Principal, PrincipalKind,
+    audit::{AuditEntry, AuditLayer, MetricsSink, Personal, Privacy, Sample},
     guard::{authenticated, public, require},
+    policy::{AccessQuery, Cedar, PolicyBackend, Rbac, Rego, Reloaded, Resource},
     rate_limit::Quota,
     stack::{Stack, StackBuilder},
     testing::Captured,
     tls::TlsLayer,
 };
-use support::{Probe, get, test_scheme, with};
+use support::{Probe, Still, get, test_scheme, with};
 use tower::{Layer, ServiceExt};
 use tracing_subscriber::fmt::{MakeWriter, format::FmtSpan};
 
@@ -51,6 +56,17 @@ impl CounterFn for Handle {
     fn absolute(&self, _: u64) {}
 }
 
+impl GaugeFn for Handle {
+    fn increment(&self, _: f64) {}
+
+    fn decrement(&self, _: f64) {}
+
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "seconds since 1970")]
+    fn set(&self, value: f64) {
+        self.0.0.lock().unwrap().insert(self.1.clone(), value as u64);
+    }
+}
+
 impl HistogramFn for Handle {
     fn record(&self, _: f64) {
         self.add(1);
@@ -73,8 +89,8 @@ impl Recorder for Kept {
         Counter::from_arc(self.handle(key))
     }
 
-    fn register_gauge(&self, _: &Key, _: &Metadata<'_>) -> Gauge {
-        Gauge::noop()
+    fn register_gauge(&self, key: &Key, _: &Metadata<'_>) -> Gauge {
+        Gauge::from_arc(self.handle(key))
     }
 
     fn register_histogram(&self, key: &Key, _: &Metadata<'_>) -> Histogram {
@@ -109,6 +125,81 @@ async fn requests_are_counted_by_labels_of_few_values() {
     assert_eq!(count("portcullis_request_duration_seconds outcome=allowed"), Some(2));
     assert_eq!(count("portcullis_response_body_bytes end=complete"), Some(5));
     assert_eq!(count("portcullis_decisions_total backend=public decision=allow enforced=true"), Some(2));
+}
+
+/// A policy from a file, and how it is reloaded.
+struct Loaded {
+    policy: Box<dyn PolicyBackend>,
+    reload: Box<dyn Fn() -> Result<Reloaded, ConfigError>>,
+}
+
+impl Loaded {
+    fn of<P: PolicyBackend + Clone>(policy: P, reload: impl Fn(&P) -> Result<Reloaded, ConfigError> + 'static) -> Self {
+        Self { policy: Box::new(policy.clone()), reload: Box::new(move || reload(&policy)) }
+    }
+}
+
+#[test]
+fn a_policy_that_is_refused_is_told_by_a_record_and_a_metric_and_the_one_before_runs_on() {
+    const RBAC: &str = "version = '1'\npermissions = ['orders:read']\n[roles.clerk]\ngrants = ['orders:read']";
+    const CEDAR: &str = r#"permit (principal, action == Action::"orders:read", resource);"#;
+    const REGO: &str = "package t\nallow if input.action == \"orders:read\"\n";
+    let rbac = |file: &Path| Loaded::of(Rbac::from_toml_file(file).unwrap(), Rbac::reload);
+    let cedar = |file: &Path| {
+        let schema =
+            "entity User; entity Order; action \"orders:read\" appliesTo { principal: User, resource: Order };";
+        let policy = Cedar::builder().issuer("i").schema("s", schema).policies_file(file).build();
+        Loaded::of(policy.unwrap(), Cedar::reload)
+    };
+    let rego = |file: &Path| Loaded::of(Rego::builder("data.t.allow").policy_file(file).build().unwrap(), Rego::reload);
+    let table: [(&str, &str, &dyn Fn(&Path) -> Loaded); 3] =
+        [("rbac", RBAC, &rbac), ("cedar", CEDAR, &cedar), ("rego", REGO, &rego)];
+    let alice = Principal::builder(PrincipalKind::User, "i", "alice", "jwt").roles(["clerk"]).build();
+    let order = Resource::new("Order", 1);
+    let query = AccessQuery::new(&alice, "orders:read", Still.now()).on(&order);
+    for (name, good, load) in table {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("policy");
+        fs::write(&file, good).unwrap();
+        let Loaded { policy, reload } = load(&file);
+        let captured = Captured::new();
+        let (_records, _metrics) = (AuditLayer::new(captured.clone()), AuditLayer::new(MetricsSink::new()));
+        let kept = Kept::default();
+        let _installed = metrics::set_default_local_recorder(&kept);
+        let is_allowed = || matches!(policy.decide_now(&query), Now::Known(verdict) if verdict.is_allow());
+        assert!(is_allowed(), "{name}");
+
+        for bad in ["nonsense {", "", "\u{0}"] {
+            // What says nothing is good to some.
+            fs::write(&file, format!("{bad}\n}}")).unwrap();
+            assert!(reload().is_err() && reload().is_err(), "{name}: {bad:?}");
+            assert!(is_allowed(), "{name}: the one before runs on");
+        }
+        fs::remove_file(&file).unwrap();
+        assert!(reload().is_err() && reload().is_err(), "{name}: no file");
+        assert!(is_allowed() && policy.reload_state().unwrap().failing().is_some(), "{name}");
+        assert_eq!(policy.generation(), Some(0), "{name}: nothing changed");
+        fs::write(&file, format!("{good}\n")).unwrap();
+        assert_eq!(reload().unwrap(), Reloaded::Replaced);
+        assert!(is_allowed() && policy.reload_state().unwrap().failing().is_none(), "{name}");
+
+        let mine = |entry: &AuditEntry| match entry {
+            AuditEntry::Event(event) if event.about() == file.display().to_string() => {
+                Some((event.kind().as_str(), serde_json::to_value(entry).unwrap()))
+            }
+            _ => None,
+        };
+        let told: Vec<_> = captured.entries().iter().filter_map(mine).collect();
+        let kinds: Vec<_> = told.iter().map(|(kind, _)| *kind).collect();
+        assert_eq!(kinds, [["policy_refused"; 4].as_slice(), &["policy_reloaded"]].concat(), "{name}: each once");
+        for (_, refused) in &told[..4] {
+            assert_eq!(refused["details"][0]["name"], "reason", "{name}");
+            assert!(!refused["details"][0]["value"].as_str().unwrap().is_empty(), "{name}: why");
+        }
+        let counted =
+            |event: &str| kept.0.lock().unwrap().get(&format!("portcullis_events_total event={event}")).copied();
+        assert_eq!((counted("policy_refused"), counted("policy_reloaded")), (Some(4), Some(1)), "{name}");
+    }
 }
 
 #[derive(Clone, Default)]

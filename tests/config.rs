@@ -226,6 +226,12 @@ async fn quotas_change_while_requests_run_and_nothing_else() {
     std::fs::write(&path, files.document(8).replace("api.example.com", "www.example.com")).unwrap();
     let refused = live.reload().unwrap_err().to_string();
     assert!(refused.contains("tls: the section has changed, which needs a restart"), "{refused}");
+    // Shadow mode is not switched on by a reload, whose days go on to be counted from the start.
+    let day = jiff::Timestamp::now().strftime("%Y-%m-%d").to_string();
+    let text = files.document(8);
+    std::fs::write(&path, text.replacen("[[limits]]\n", &format!("[[limits]]\nshadow_until = '{day}'\n"), 1)).unwrap();
+    let refused = live.reload().unwrap_err().to_string();
+    assert!(refused.contains("limits: the section has changed, which needs a restart"), "{refused}");
     std::fs::write(&path, files.document(0)).unwrap();
     assert!(live.reload().unwrap_err().to_string().contains("quotas.gold.count: 0 must be at least 1"));
     assert_eq!(live.policy().unwrap().version().as_ref(), "1");

@@ -36,6 +36,21 @@ const KEYS: &str = "[tls]\n[api_keys]\nstore = 'file'\npath = '@/policy.toml'\n"
 
 /// What stands before, the mistake, the line in the whole, the field, and part of the advice.
 const MISTAKES: &[(&str, &str, usize, &str, &str)] = &[
+    (
+        QUOTA,
+        "[[limits]]\nby = 'client'\nquotas = ['flood']\nshadow_until = '2999-01-01'",
+        7,
+        "limits[0].shadow_until",
+        "at most 30 days ahead",
+    ),
+    (
+        QUOTA,
+        "[[limits]]\nby = 'client'\nquotas = ['flood']\nshadow_until = 'soon'",
+        7,
+        "limits[0].shadow_until",
+        "must be a day",
+    ),
+    ("", "[routes]\n'GET /' = { role = 'clerk', shadow_until = '2999-01-01' }", 2, "routes", "at most 30 days ahead"),
     ("", "[tsl]", 1, "tsl", "did you mean \"tls\"?"),
     ("", "[tls]\nhost = ['a.example']", 2, "tls.host", "did you mean \"hosts\" or"),
     ("", "[tls]\nhosts = 'a.example'", 2, "tls.hosts", "must be a sequence"),

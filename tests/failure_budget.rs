@@ -26,9 +26,10 @@ use async_trait::async_trait;
 use http::{Request, Response, StatusCode};
 use mint::{AUDIENCE, CLAIMS, HEADER, ISSUER, claims_but, key, token};
 use portcullis::{
-    Clock, Connection, Instants, Rejection, RejectionKind, TlsVersion,
+    Challenge, Clock, Connection, Instants, Principal, PrincipalKind, Rejection, RejectionKind, RequestHead,
+    TlsVersion,
     api_key::{ApiKeyAuthenticator, ApiKeyStore, Found, Lookup, MemoryKeyStore, NewApiKey},
-    authn::AuthnLayer,
+    authn::{Authenticator, AuthnLayer, Outcome},
     guard::{authenticated, require},
     jwt::{Algorithm, Issuer, JwtAuthenticator, KeySet},
     rate_limit::{FailureBudget, Quota},
@@ -316,4 +317,61 @@ fn bad_settings_are_named() {
     assert!(FailureBudget::default().with_capacity(0).is_err());
     let nobody = Stack::builder().failure_budget(FailureBudget::new()).fallback(portcullis::guard::public()).build();
     assert!(nobody.unwrap_err().to_string().starts_with("failure_budget: "));
+}
+
+/// Looks a key up in a store that answers when it is told to.
+#[derive(Clone, Debug)]
+struct Held {
+    good: bool,
+    /// How many look-ups wait.
+    waiting: Arc<AtomicU64>,
+    answers: Arc<tokio::sync::Semaphore>,
+}
+
+#[async_trait]
+impl Authenticator for Held {
+    fn challenges(&self) -> Vec<Challenge> {
+        vec![Challenge::new("Held", "tests").unwrap()]
+    }
+
+    async fn authenticate(&self, head: &RequestHead<'_>, _: Instants) -> Outcome {
+        if let Err(rejection) = head.attempt().before(None) {
+            return rejection.into();
+        }
+        self.waiting.fetch_add(1, Ordering::SeqCst);
+        self.answers.acquire().await.unwrap().forget();
+        if self.good {
+            return Outcome::verified(Principal::builder(PrincipalKind::Service, "tests", "gateway", "held").build());
+        }
+        head.attempt().failed(None);
+        Rejection::new(RejectionKind::InvalidCredential, "unknown").into()
+    }
+}
+
+/// It is a budget for failures and no limit on look-ups at the same time; those count that fail.
+#[tokio::test]
+async fn what_is_under_way_at_the_same_time_is_tried_and_counts() {
+    let budget = FailureBudget::new().per_source(Quota::per_day(20)).unwrap();
+    for (good, status, failed) in [(true, 200, 0), (false, 401, 150)] {
+        let held = Held { good, waiting: Arc::default(), answers: Arc::new(tokio::sync::Semaphore::new(0)) };
+        let app = AuthnLayer::new(held.clone()).dangerous_plain_http().with_failure_budget(budget.clone());
+        let app = app.layer(Probe::default());
+        let requests: Vec<_> = (0..150)
+            .map(|_| {
+                let app = app.clone();
+                tokio::spawn(async move { send(&app, from(NAT, "x")).await.status().as_u16() })
+            })
+            .collect();
+        while held.waiting.load(Ordering::SeqCst) < 150 {
+            tokio::task::yield_now().await;
+        }
+        held.answers.add_permits(150);
+        for request in requests {
+            assert_eq!(request.await.unwrap(), status, "none is refused for those beside it");
+        }
+        assert_eq!(budget.counts(), (failed, 0));
+    }
+    let held = Held { good: true, waiting: Arc::default(), answers: Arc::new(tokio::sync::Semaphore::new(1)) };
+    let app = AuthnLayer::new(held).dangerous_plain_http().with_failure_budget(budget.clone()).layer(Probe::default());
+    assert_eq!(send(&app, from(NAT, "x")).await.status(), StatusCode::TOO_MANY_REQUESTS, "the budget is used up");
 }

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "test code")]
 
+#[path = "grpc/real.rs"]
+mod real;
 mod support;
 
 use std::time::Duration;

@@ -11,9 +11,10 @@ use http::StatusCode;
 use portcullis::{
     Clock, Instants, Principal, PrincipalKind, Rejection, SystemClock,
     authn::AuthnLayer,
+    http_client::HttpsFetch,
     jwt::{
         Algorithm, Issuer, JwtAuthenticator, KeySet,
-        keys::{HttpsFetch, KeySource, LiveKeys},
+        keys::{KeySource, LiveKeys},
     },
     testing::TestClock,
 };

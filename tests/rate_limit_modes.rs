@@ -18,7 +18,7 @@ use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body_util::Full;
 use portcullis::{
-    Connection, Instants, Now, StoreError, StoreErrorKind, TlsVersion,
+    Clock, Connection, Instants, Now, ShadowMode, StoreError, StoreErrorKind, TlsVersion,
     problem::ProblemLayer,
     rate_limit::{
         Draw, MemoryLimits, OnStoreError, Quota, RateLimitLayer, RateLimitStore, Taken, Throttle, XRateLimitReset,
@@ -207,8 +207,9 @@ async fn a_store_that_waits_and_one_that_fails_while_somebody_waits() {
 }
 
 #[tokio::test]
-async fn observing_counts_and_refuses_nobody() {
-    let layer = RateLimitLayer::per_client(Quota::per_hour(2)).unwrap().with_clock(Still).observe_only();
+async fn in_shadow_mode_it_counts_and_refuses_nobody() {
+    let mode = ShadowMode::until_as_of("2027-01-20", Still.now()).unwrap();
+    let layer = RateLimitLayer::per_client(Quota::per_hour(2)).unwrap().with_clock(Still).shadow(mode);
     let service = layer.layer(Probe::default());
     for _ in 0..7 {
         let response = send(&service, get("/")).await;
@@ -217,7 +218,27 @@ async fn observing_counts_and_refuses_nobody() {
             assert!(!response.headers().contains_key(name), "what is not enforced is not announced");
         }
     }
-    assert_eq!((layer.counts().observed, layer.counts().refused), (5, 0));
+    assert_eq!((layer.counts().would_refuse, layer.counts().refused), (5, 0));
+}
+
+/// Nobody waits for a limit that is only tried out, and what its store cannot tell passes; once it is over, both count.
+#[tokio::test(start_paused = true)]
+async fn in_shadow_mode_nobody_waits_and_a_store_that_fails_is_no_outage() {
+    let remote = |left| Remote { limits: MemoryLimits::new(), left: Mutex::new(left) };
+    for (day, in_shadow) in [("2027-01-20", true), ("2027-01-15", false)] {
+        let mode = ShadowMode::until_as_of(day, Still.now()).unwrap();
+        let layer = throttled(Quota::per_second(10).burst(1), 5, 100).with_store(remote(2)).shadow(mode);
+        let service = layer.layer(Probe::default());
+        assert_eq!(send(&service, get("/")).await.status(), StatusCode::OK);
+        let second = send(&service, get("/")).await.status().as_u16();
+        let third = send(&service, get("/")).await.status().as_u16();
+        if in_shadow {
+            assert_eq!((second, third, layer.counts().would_refuse), (200, 200, 2), "over the quota; then it failed");
+        } else {
+            assert_eq!((second, layer.counts().would_refuse), (503, 0));
+        }
+        assert_eq!(layer.counts().waited, 0);
+    }
 }
 
 #[tokio::test]

@@ -16,14 +16,18 @@ mod redis;
 use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
 use portcullis::{
-    Clock, Instants, Now, Secret, StoreError, StoreErrorKind, SystemClock,
+    Clock, Connection, Instants, Now, Secret, StoreError, StoreErrorKind, SystemClock,
     conformance::rate_limit_store,
+    guard::public,
     rate_limit::{
-        Charge, Draw, KeyPart, LimitKey, MemoryLimits, Quota, RateLimitStore, RedisLimits, RedisState, Taken, WhenAway,
+        Charge, Draw, KeyPart, LimitKey, MemoryLimits, Quota, RateLimitLayer, RateLimitStore, RedisLimits, RedisState,
+        Taken, WhenAway,
     },
+    stack::Stack,
 };
 use redis::Server;
 use tokio::time::Instant;
+use tower::ServiceExt;
 
 const DAY: u64 = 86_400_000_000_000;
 const NOW: Instants = Instants::new(1_800_000_000_000_000_000, DAY);
@@ -159,6 +163,60 @@ fn processes_share_a_quota() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let left = runtime.block_on(take(&store(&server), "alice", &quotas[1..], 1)).unwrap();
     assert_eq!(left.remaining(), 999, "what one quota refused was taken from no other");
+}
+
+const ADDRESS: &str = "PORTCULLIS_TEST_REDIS";
+
+/// One of the services of the next test: this program again, told by a variable where Redis is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn child() {
+    let Ok(address) = std::env::var(ADDRESS) else { return };
+    let store = RedisLimits::builder(&address).timeout(PATIENT).when_away(WhenAway::Fail).build().unwrap();
+    let limit = RateLimitLayer::per_client(Quota::per_day(1_000)).unwrap().with_store(store);
+    let stack = Stack::builder().dangerous_plain_http().limit(limit).fallback(public()).build().unwrap();
+    let handler = tower::service_fn(async |_: http::Request<()>| {
+        Ok::<_, std::convert::Infallible>(http::Response::new(http_body_util::Full::<bytes::Bytes>::default()))
+    });
+    let tasks: Vec<_> = (0..16)
+        .map(|_| {
+            let app = stack.protect(handler);
+            tokio::spawn(async move {
+                let mut passed = 0;
+                for _ in 0..50 {
+                    let mut request = http::Request::get("/").body(()).unwrap();
+                    request.extensions_mut().insert(Connection::plain("198.51.100.7:52100".parse().unwrap()));
+                    let status = app.clone().oneshot(request).await.unwrap().status().as_u16();
+                    assert!(matches!(status, 200 | 429), "{status}");
+                    passed += u32::from(status == 200);
+                }
+                passed
+            })
+        })
+        .collect();
+    let mut passed = 0;
+    for task in tasks {
+        passed += task.await.unwrap();
+    }
+    eprintln!("passed {passed}");
+}
+
+#[test]
+#[ignore = "needs Redis; tests/run installs it"]
+fn services_of_two_processes_share_a_quota() {
+    let server = Server::start();
+    let start = || {
+        let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", "child", "--nocapture"]).env(ADDRESS, server.address());
+        command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::piped()).spawn().unwrap()
+    };
+    let passed = [start(), start()].map(|process| {
+        let output = process.wait_with_output().unwrap();
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success(), "{told}");
+        let passed = told.lines().find_map(|line| line.strip_prefix("passed "));
+        passed.unwrap_or_else(|| panic!("{told}")).parse::<u32>().unwrap()
+    });
+    assert_eq!(passed.iter().sum::<u32>(), 1_000, "{passed:?} of 1 600");
 }
 
 #[tokio::test]

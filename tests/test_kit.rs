@@ -6,15 +6,18 @@ use std::time::Duration;
 
 use http::{Request, Response};
 use portcullis::{
-    Clock, Instants, Principal, PrincipalKind, RejectionKind, SystemClock,
+    Clock, Instants, Principal, PrincipalKind, RejectionKind, RequestHead, SystemClock,
+    api_key::NewApiKey,
     audit::AuditLayer,
+    authn::{Authenticator, Outcome},
+    client_cert::ClientCertAuthenticator,
     conformance,
     guard::{authenticated, require},
     jwt::{Algorithm, Issuer, JwtAuthenticator, KeySet, keys::LiveKeys},
     policy::{Rbac, Verdict},
     stack::Stack,
-    testing::{Answers, Captured, TestClock, TestIssuer, as_principal},
-    tls::TlsLayer,
+    testing::{Answers, Captured, TestAuthority, TestClock, TestIssuer, TestKeys, as_principal},
+    tls::{ClientRoots, TlsLayer, TlsListener},
 };
 use tower::{Layer, ServiceExt, service_fn};
 
@@ -144,4 +147,171 @@ async fn a_handler_without_tokens() {
     let response = app.oneshot(Request::new(axum::body::Body::empty())).await.unwrap();
     assert_eq!(axum::body::to_bytes(response.into_body(), 100).await.unwrap(), "alice");
     let _ = Verdict::allow();
+}
+
+#[tokio::test]
+async fn keys_of_every_kind() {
+    let keys = TestKeys::with_clock(TestClock::at_unix(NOW));
+    let good = keys.good(NewApiKey::for_subject("billing").role("clerk"));
+    let authenticator = keys.authenticator();
+    let seen = async |key: &str| {
+        let request = Request::get("/").header("x-api-key", key).body(()).unwrap();
+        authenticator.authenticate(&RequestHead::of(&request), AT).await
+    };
+    let Outcome::Verified(identity) = seen(&good).await else { panic!("a good key") };
+    assert!(identity.in_slot(portcullis::Slot::Subject).unwrap().has_role("clerk"));
+    for (name, bad) in [
+        ("ended", keys.ended("billing")),
+        ("not yet good", keys.not_yet_good("billing")),
+        ("revoked", keys.revoked("billing")),
+        ("unknown", keys.unknown()),
+    ] {
+        let Outcome::Refused(rejection) = seen(&bad).await else { panic!("{name}") };
+        assert_eq!(rejection.kind(), RejectionKind::InvalidCredential, "{name}");
+    }
+    assert_eq!(keys.store().len(), 4, "one of them is in no store");
+}
+
+#[tokio::test]
+async fn certificates_of_servers_and_clients() {
+    let (authority, stranger) = (TestAuthority::new("ours"), TestAuthority::new("theirs"));
+    let roots = ClientRoots::from_pem(authority.pem().as_bytes()).unwrap();
+    let server = authority.server(["localhost"]).server_certificate();
+    let listener = TlsListener::bind("127.0.0.1:0", server).await.unwrap().require_client_certificates(&roots);
+    let address = listener.local_address().unwrap();
+    let trusted = ClientCertAuthenticator::by_spiffe_id(["orders.invalid"]).unwrap().build().unwrap();
+    let stack = Stack::builder().tls(TlsLayer::require()).authenticate(trusted);
+    let stack = stack.route("GET /me", require(authenticated())).build().unwrap();
+    let me = axum::routing::get(async |who: Principal| who.subject().to_owned());
+    let app = stack.protect(axum::Router::new().route("/me", me));
+    let in_process = app.clone();
+    tokio::spawn(async move { portcullis::axum::serve(listener, app).await });
+
+    const NAME: &str = "spiffe://orders.invalid/billing";
+    for (name, certificate, good) in [
+        ("ours", authority.client("billing", [NAME]), true),
+        ("ended", authority.ended_client("billing", [NAME]), false),
+        ("of another authority", stranger.client("billing", [NAME]), false),
+    ] {
+        let identity = format!("{}{}", certificate.pem(), certificate.key_pem());
+        let answered = over_tls(address, authority.pem(), &identity).await;
+        assert_eq!(answered.as_deref(), good.then_some(NAME), "{name}");
+    }
+    let mut request = Request::get("/me").body(axum::body::Body::empty()).unwrap();
+    request.extensions_mut().insert(authority.client("billing", [NAME]).connection());
+    assert_eq!(in_process.oneshot(request).await.unwrap().status(), 200, "without a listener");
+}
+
+/// What `GET /me` answers whoever has this certificate and key; none if the handshake fails.
+async fn over_tls(address: std::net::SocketAddr, roots: &str, identity: &str) -> Option<String> {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio_rustls::rustls::{
+        ClientConfig, RootCertStore,
+        crypto::aws_lc_rs,
+        pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    };
+
+    let certificates =
+        |pem: &str| CertificateDer::pem_slice_iter(pem.as_bytes()).map(Result::unwrap).collect::<Vec<_>>();
+    let mut trusted = RootCertStore::empty();
+    trusted.add_parsable_certificates(certificates(roots));
+    let config = ClientConfig::builder_with_provider(std::sync::Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(trusted)
+        .with_client_auth_cert(certificates(identity), PrivateKeyDer::from_pem_slice(identity.as_bytes()).unwrap())
+        .unwrap();
+    let stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    let connector = tokio_rustls::TlsConnector::from(std::sync::Arc::new(config));
+    let mut stream = connector.connect("localhost".try_into().unwrap(), stream).await.ok()?;
+    stream.write_all(b"GET /me HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await.ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.ok()?;
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    head.starts_with("HTTP/1.1 200").then(|| body.to_owned())
+}
+
+/// Whoever verifies while keys change believes the keys of before or of after, and never the former once they are replaced.
+#[test]
+fn threads_that_verify_while_the_keys_are_swapped() {
+    use std::sync::{
+        Mutex,
+        atomic::{AtomicU64, Ordering::SeqCst},
+    };
+
+    let issuer = TestIssuer::with("orders-api", [Algorithm::HS256], TestClock::at_unix(NOW));
+    let jwt = trusting(&issuer);
+    let (begun, done) = (AtomicU64::new(0), AtomicU64::new(0));
+    let newest = Mutex::new((0, issuer.token().mint()));
+    let (good, bad) = (AtomicU64::new(0), AtomicU64::new(0));
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                while done.load(SeqCst) < 60 {
+                    let (generation, token) = newest.lock().unwrap().clone();
+                    let before = done.load(SeqCst);
+                    let verified = jwt.verify(&token, AT).is_ok();
+                    if generation < before {
+                        assert!(!verified, "keys {generation} after rotation {before}");
+                        bad.fetch_add(1, SeqCst);
+                    } else if begun.load(SeqCst) == generation {
+                        assert!(verified, "the keys did not change meanwhile");
+                        good.fetch_add(1, SeqCst);
+                    }
+                }
+            });
+        }
+        for generation in 1..=60 {
+            // Each side is seen before it goes on.
+            let (seen, refused) = (good.load(SeqCst), bad.load(SeqCst));
+            while good.load(SeqCst) == seen {
+                std::thread::yield_now();
+            }
+            begun.store(generation, SeqCst);
+            issuer.rotate();
+            if generation < 60 {
+                done.store(generation, SeqCst);
+                while bad.load(SeqCst) == refused {
+                    std::thread::yield_now();
+                }
+                *newest.lock().unwrap() = (generation, issuer.token().mint());
+            } else {
+                done.store(generation, SeqCst);
+            }
+        }
+    });
+}
+
+/// The manual's pages name what is there: every attack, and every test of the fault matrix.
+#[test]
+fn the_pages_name_attacks_and_tests_that_exist() {
+    let page = std::fs::read_to_string("docs/testing.md").unwrap();
+    for (attack, _) in portcullis::testing::attack::ATTACKS {
+        assert!(page.contains(&format!("| `{attack}` |")), "docs/testing.md lacks {attack}");
+    }
+    let mut sources = std::collections::HashMap::new();
+    let mut folders = vec![std::path::PathBuf::from("tests"), "src".into()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                sources.insert(path.clone(), std::fs::read_to_string(path).unwrap());
+            }
+        }
+    }
+    let page = std::fs::read_to_string("docs/reliability.md").unwrap();
+    let named: Vec<(&str, &str)> = page.split('`').filter_map(|word| word.split_once("::")).collect();
+    let named: Vec<_> = named.into_iter().filter(|(_, name)| name.contains('_') || *name == "memory").collect();
+    assert!(named.len() > 40, "{named:?}");
+    for (place, name) in named {
+        let function = format!("fn {name}(");
+        let is_there = sources.iter().any(|(path, text)| {
+            let here =
+                path.components().any(|part| part.as_os_str().to_string_lossy().trim_end_matches(".rs") == place);
+            here && text.split("#[t").skip(1).any(|test| test.split("\n}").next().unwrap_or(test).contains(&function))
+        });
+        assert!(is_there, "docs/reliability.md names {place}::{name}, which is no test");
+    }
 }

@@ -11,7 +11,8 @@ use http::{Request, Response};
 use libfuzzer_sys::fuzz_target;
 use portcullis::{
     StoreError,
-    jwt::keys::{FetchLimits, HttpFetch, KeySource, LiveKeys},
+    http_client::{FetchLimits, HttpFetch},
+    jwt::keys::{KeySource, LiveKeys},
 };
 use portcullis_fuzz::{at, clock, now};
 use serde_json::Value;
@@ -35,7 +36,7 @@ struct Origin {
 
 #[async_trait]
 impl HttpFetch for Origin {
-    async fn fetch(&self, request: Request<()>, _: FetchLimits) -> Result<Response<Bytes>, StoreError> {
+    async fn fetch(&self, request: Request<Bytes>, _: FetchLimits) -> Result<Response<Bytes>, StoreError> {
         let url = request.uri().to_string();
         let (status, body) = match &*url {
             url if url == self.place => (200, self.metadata.clone()),

@@ -2,6 +2,13 @@
 
 pub mod jwt;
 
+#[path = "../../tests/fuzzed/audit_line.rs"]
+pub mod audit_line;
+#[path = "../../tests/fuzzed/policy_file.rs"]
+pub mod policy_file;
+#[path = "../../tests/fuzzed/structured_fields.rs"]
+pub mod structured_fields;
+
 use std::{
     convert::Infallible,
     pin::pin,

@@ -108,8 +108,14 @@ impl Entry {
         text::path(&mut facts.path, head.path(), MAX_PATH_LEN);
         facts.client = head.connection().map(ClientInfo::from_connection);
         let sent = head.headers();
-        copy(&mut facts.sent_request_id, sent.get(X_REQUEST_ID));
-        copy(&mut facts.sent_traceparent, sent.get(TRACEPARENT));
+        // A look at each name costs less than the two hashes of a search, for as many fields as requests have.
+        for (name, value) in sent {
+            if *name == X_REQUEST_ID && facts.sent_request_id.is_empty() {
+                copy(&mut facts.sent_request_id, value);
+            } else if *name == TRACEPARENT && facts.sent_traceparent.is_empty() {
+                copy(&mut facts.sent_traceparent, value);
+            }
+        }
         for name in &recorder.headers {
             facts.headers.extend(sent.get_all(name).iter().take(2).map(|value| (name.clone(), value.clone())));
         }
@@ -124,7 +130,7 @@ impl Entry {
 
     /// Decides something about the request.
     pub(crate) fn decide<T>(&mut self, decide: impl FnOnce(&mut Envelope) -> T) -> T {
-        self.context.with(decide)
+        self.context.with_mut(decide)
     }
 
     /// What runs now may panic.
@@ -209,29 +215,31 @@ impl Entry {
         receipt
     }
 
-    fn record(&self, mut facts: UniqueArc<Facts>, ending: Ending) -> AuditRecord {
+    fn record(&mut self, mut facts: UniqueArc<Facts>, ending: Ending) -> AuditRecord {
         let now = self.recorder.clock.now();
         let privacy = self.recorder.privacy.as_ref();
-        let mut envelope = self.context.lock();
         let identity =
             |principal: &Option<_>| principal.clone().map(|held| AuditIdentity::new(held, privacy.map(Arc::clone)));
-        facts.unix_nanos = envelope.at.unix_nanos();
-        facts.latency = now.since(envelope.at);
-        facts.request_id = envelope.request_id;
-        facts.by_trusted_proxy = envelope.by_trusted_proxy;
-        facts.route.clone_from(&envelope.route);
-        if envelope.client.is_some() {
-            facts.client.clone_from(&envelope.client);
-        }
-        facts.subject = identity(&envelope.subject);
-        facts.client_identity = identity(&envelope.client_identity);
-        if let Some((stage, kind, reason)) = envelope.refused.take() {
-            // The one that the client got counts; which stage spoke it can only be told of the one that is the same.
-            let (shown, _) = facts.rejection.get_or_insert_with(|| (kind, clean(reason)));
-            if *shown == kind {
-                facts.refused_by = Some(stage);
+        self.context.with_mut(|envelope| {
+            facts.unix_nanos = envelope.at.unix_nanos();
+            facts.latency = now.since(envelope.at);
+            facts.request_id = envelope.request_id;
+            facts.by_trusted_proxy = envelope.by_trusted_proxy;
+            facts.route.clone_from(&envelope.route);
+            if envelope.client.is_some() {
+                facts.client.clone_from(&envelope.client);
             }
-        }
+            facts.subject = identity(&envelope.subject);
+            facts.client_identity = identity(&envelope.client_identity);
+            if let Some((stage, kind, reason)) = envelope.refused.take() {
+                // The one that the client got counts; which stage spoke it can only be told of the one that is the same.
+                let (shown, _) = facts.rejection.get_or_insert_with(|| (kind, clean(reason)));
+                if *shown == kind {
+                    facts.refused_by = Some(stage);
+                }
+            }
+            facts.trail = std::mem::take(&mut envelope.trail);
+        });
         facts.outcome = match (ending, &facts.rejection) {
             (Ending::Answered, Some((kind, _))) => AuditOutcome::of_rejection(*kind),
             (Ending::Answered, None) => AuditOutcome::Allowed,
@@ -239,7 +247,6 @@ impl Entry {
             (Ending::Aborted, _) => AuditOutcome::Aborted,
             (Ending::Panicked, _) => AuditOutcome::Panicked,
         };
-        facts.trail = std::mem::take(&mut envelope.trail);
         facts.privacy = privacy.map(Arc::clone);
         AuditRecord::new(facts.shareable())
     }
@@ -269,8 +276,8 @@ fn has_no_body(method: &Method, status: StatusCode) -> bool {
 }
 
 /// The beginning of a field's value, if it is visible ASCII.
-fn copy(out: &mut String, value: Option<&http::HeaderValue>) {
-    if let Some(text) = value.and_then(|value| value.to_str().ok()) {
+fn copy(out: &mut String, value: &http::HeaderValue) {
+    if let Ok(text) = value.to_str() {
         out.push_str(text.get(..MAX_SENT_LEN).unwrap_or(text));
     }
 }

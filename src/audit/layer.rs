@@ -181,7 +181,7 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        let context = SecurityContext::of_or_open(request.extensions_mut(), &*self.audit.recorder.clock);
+        let context = SecurityContext::of_or_open(request.extensions_mut(), &*self.audit.recorder.clock).clone();
         let (mut entry, entered) = self.audit.begin(context, &RequestHead::of(&request));
         let state = match entered {
             Ok(()) => {
@@ -202,13 +202,14 @@ where
 
 /// Marks the stage. True if an audit layer outside of this one writes the record: a second one refuses and leaves it to it.
 fn enter(context: &SecurityContext) -> (bool, Result<(), Rejection>) {
-    let mut envelope = context.lock();
-    let audited_outside = envelope.has_run(Stage::Audit);
-    let entered = envelope.enter(Stage::Audit);
-    if let Err(rejection) = &entered {
-        refused(Stage::Audit, &mut envelope, rejection);
-    }
-    (audited_outside, entered)
+    context.with(|envelope| {
+        let audited_outside = envelope.has_run(Stage::Audit);
+        let entered = envelope.enter(Stage::Audit);
+        if let Err(rejection) = &entered {
+            refused(Stage::Audit, envelope, rejection);
+        }
+        (audited_outside, entered)
+    })
 }
 
 pin_project! {

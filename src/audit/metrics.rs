@@ -1,12 +1,14 @@
 use std::{fmt, sync::OnceLock};
 
 use async_trait::async_trait;
-use metrics::{Counter, Histogram, counter, histogram};
+use metrics::{Counter, Histogram, counter, gauge, histogram};
 
 use crate::{
-    audit::{AuditEntry, AuditOutcome, AuditRecord, AuditSink, Lost, schema::body_end},
+    audit::{AuditEntry, AuditEvent, AuditOutcome, AuditRecord, AuditSink, Lost, schema::body_end},
     error::StoreError,
+    event::EventKind,
     rejection::RejectionKind,
+    trail::{GUARD_SHADOW, LimitState},
 };
 
 /// Counts what happens, through the crate `metrics`: whatever recorder the application installs gets it.
@@ -17,6 +19,8 @@ use crate::{
 /// | `portcullis_request_duration_seconds` | histogram | `outcome` |
 /// | `portcullis_response_body_bytes` | histogram | `end` |
 /// | `portcullis_decisions_total` | counter | `backend`, `decision`, `enforced` |
+/// | `portcullis_would_refuse_total` | counter | `layer` (`guard`, `limit`), `name` (the requirement, or the limit's scope) |
+/// | `portcullis_shadow_until_seconds` | gauge: the end since the Unix epoch while something is in [shadow mode](crate::ShadowMode), then 0 | `about` |
 /// | `portcullis_events_total` | counter | `event` |
 /// | `portcullis_audit_entries_lost_total` | counter | none |
 ///
@@ -74,7 +78,31 @@ impl MetricsSink {
                 "enforced" => enforced,
             )
             .increment(1);
+            if decision.backend() == GUARD_SHADOW {
+                would_refuse("guard", decision.action().unwrap_or_default().into_owned());
+            }
         }
+        for limit in record.limits().filter(|limit| limit.state() == LimitState::WouldRefuse.as_str()) {
+            would_refuse("limit", limit.scope().into_owned());
+        }
+    }
+}
+
+fn would_refuse(layer: &'static str, name: String) {
+    counter!("portcullis_would_refuse_total", "layer" => layer, "name" => name).increment(1);
+}
+
+/// Shows what is in shadow mode, from its start to its end.
+fn shadow(event: &AuditEvent) {
+    let until = match event.kind() {
+        EventKind::ShadowStarted => {
+            event.details().find(|(name, _)| *name == "until").and_then(|(_, end)| end.parse().ok())
+        }
+        EventKind::ShadowEnded => Some(0.0),
+        _ => None,
+    };
+    if let Some(until) = until {
+        gauge!("portcullis_shadow_until_seconds", "about" => event.about().into_owned()).set(until);
     }
 }
 
@@ -112,6 +140,7 @@ impl AuditSink for MetricsSink {
                     .increment(repeats.count());
             }
             AuditEntry::Event(event) => {
+                shadow(&event);
                 counter!("portcullis_events_total", "event" => event.kind().as_str()).increment(1);
             }
             AuditEntry::Gap(gap) => counter!("portcullis_audit_entries_lost_total").increment(gap.lost()),

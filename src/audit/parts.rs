@@ -108,7 +108,8 @@ impl<'a> AuditAttempt<'a> {
         Self(Attempt::Failed(fact, privacy.is_some_and(|privacy| privacy.omits(Personal::Reasons))))
     }
 
-    /// `verified`, `refused`, or `ignored`: a bad one that came by itself, a cookie, where none was needed.
+    /// `verified`, `refused`, or `ignored`: a bad one that came by itself, a cookie, where none was needed or beside one that
+    /// counts.
     #[must_use]
     pub const fn outcome(&self) -> &'static str {
         match self.0 {

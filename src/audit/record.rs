@@ -308,7 +308,7 @@ impl AuditRecord {
     pub fn attempts(&self) -> impl Iterator<Item = AuditAttempt<'_>> {
         let verified = [self.subject(), self.client_identity()].into_iter().flatten().map(AuditAttempt::verified);
         let privacy = self.privacy();
-        verified.chain(self.facts.trail.attempts.iter().map(move |fact| AuditAttempt::of(fact, privacy)))
+        verified.chain(self.facts.trail.rare().attempts.iter().map(move |fact| AuditAttempt::of(fact, privacy)))
     }
 
     /// The kind of the refusal: the one that the client got, else the one that a layer spoke.
@@ -339,7 +339,7 @@ impl AuditRecord {
     /// How many further decisions were not kept.
     #[must_use]
     pub fn decisions_lost(&self) -> u32 {
-        self.facts.trail.decisions_lost
+        self.facts.trail.rare().decisions_lost
     }
 
     /// What the limiters answered, in order.
@@ -350,27 +350,27 @@ impl AuditRecord {
     /// What the handler noted, in order: names and values.
     #[must_use]
     pub fn notes(&self) -> impl ExactSizeIterator<Item = (Cow<'_, str>, Cow<'_, str>)> {
-        let shown = if self.omits(Personal::Notes) { 0 } else { self.facts.trail.notes.len() };
-        let notes = self.facts.trail.notes.iter().take(shown);
+        let shown = if self.omits(Personal::Notes) { 0 } else { self.facts.trail.rare().notes.len() };
+        let notes = self.facts.trail.rare().notes.iter().take(shown);
         notes.map(|(name, value)| (clean(name, MAX_TEXT_LEN), self.personal(Personal::Notes, value)))
     }
 
     /// How many further notes were not kept.
     #[must_use]
     pub fn notes_lost(&self) -> u32 {
-        self.facts.trail.notes_lost
+        self.facts.trail.rare().notes_lost
     }
 
     /// The header fields whose credentials crossed the wire in the clear, and must be replaced; their values are not kept.
     #[must_use]
     pub fn exposed_credentials(&self) -> &[HeaderName] {
-        &self.facts.trail.exposed
+        &self.facts.trail.rare().exposed
     }
 
     /// What stages marked the request with, such as `credential_over_plain_http`.
     #[must_use]
     pub fn flags(&self) -> &[&'static str] {
-        &self.facts.trail.flags
+        &self.facts.trail.rare().flags
     }
 }
 

@@ -29,7 +29,7 @@ use crate::{
 /// ```
 pub struct Filter<S, F> {
     sink: S,
-    picks: F,
+    wanted: F,
 }
 
 impl<S, F> Filter<S, F>
@@ -39,41 +39,17 @@ where
 {
     /// Passes on what `picks` picks. It runs on the thread of the request, and must not panic.
     pub const fn new(sink: S, picks: F) -> Self {
-        Self { sink, picks }
+        Self { sink, wanted: picks }
+    }
+
+    fn picks(&self, entry: &AuditEntry) -> bool {
+        (self.wanted)(entry)
     }
 }
 
 impl<S: fmt::Debug, F> fmt::Debug for Filter<S, F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Filter").field("sink", &self.sink).finish_non_exhaustive()
-    }
-}
-
-#[async_trait]
-#[deny(clippy::missing_trait_methods)]
-impl<S, F> AuditSink for Filter<S, F>
-where
-    S: AuditSink,
-    F: Fn(&AuditEntry) -> bool + Send + Sync + 'static,
-{
-    fn accept(&self, entry: AuditEntry) -> Result<(), Lost> {
-        if (self.picks)(&entry) { self.sink.accept(entry) } else { Ok(()) }
-    }
-
-    fn lost(&self) -> u64 {
-        self.sink.lost()
-    }
-
-    async fn flush(&self) -> Result<(), StoreError> {
-        self.sink.flush().await
-    }
-
-    fn reserve(&self) -> Result<Option<Room>, Lost> {
-        self.sink.reserve()
-    }
-
-    fn accept_reserved(&self, entry: AuditEntry, room: Room) -> Receipt {
-        if (self.picks)(&entry) { self.sink.accept_reserved(entry, room) } else { Receipt::done() }
     }
 }
 
@@ -121,26 +97,34 @@ impl<S: AuditSink> Sample<S> {
     }
 }
 
-#[async_trait]
-#[deny(clippy::missing_trait_methods)]
-impl<S: AuditSink> AuditSink for Sample<S> {
-    fn accept(&self, entry: AuditEntry) -> Result<(), Lost> {
-        if self.picks(&entry) { self.sink.accept(entry) } else { Ok(()) }
-    }
+/// Passes on to `sink` what `picks` picks.
+macro_rules! select {
+    ([$($generics:tt)*] $sink:ty) => {
+        #[async_trait]
+        #[deny(clippy::missing_trait_methods)]
+        impl<$($generics)*> AuditSink for $sink {
+            fn accept(&self, entry: AuditEntry) -> Result<(), Lost> {
+                if self.picks(&entry) { self.sink.accept(entry) } else { Ok(()) }
+            }
 
-    fn lost(&self) -> u64 {
-        self.sink.lost()
-    }
+            fn lost(&self) -> u64 {
+                self.sink.lost()
+            }
 
-    async fn flush(&self) -> Result<(), StoreError> {
-        self.sink.flush().await
-    }
+            async fn flush(&self) -> Result<(), StoreError> {
+                self.sink.flush().await
+            }
 
-    fn reserve(&self) -> Result<Option<Room>, Lost> {
-        self.sink.reserve()
-    }
+            fn reserve(&self) -> Result<Option<Room>, Lost> {
+                self.sink.reserve()
+            }
 
-    fn accept_reserved(&self, entry: AuditEntry, room: Room) -> Receipt {
-        if self.picks(&entry) { self.sink.accept_reserved(entry, room) } else { Receipt::done() }
-    }
+            fn accept_reserved(&self, entry: AuditEntry, room: Room) -> Receipt {
+                if self.picks(&entry) { self.sink.accept_reserved(entry, room) } else { Receipt::done() }
+            }
+        }
+    };
 }
+
+select!([S: AuditSink, F: Fn(&AuditEntry) -> bool + Send + Sync + 'static] Filter<S, F>);
+select!([S: AuditSink] Sample<S>);

@@ -10,6 +10,7 @@ use crate::{
     now::Now,
     principal::{Principal, Slot},
     rejection::Rejection,
+    trail::AttemptFact,
 };
 
 /// Who was verified: who acts, what acts for them, or both.
@@ -23,33 +24,33 @@ pub struct Identity {
     stripped: Vec<HeaderName>,
     /// A header field of the response.
     answered: Option<Box<(HeaderName, HeaderValue)>>,
+    /// Bad credentials that do not count beside this one.
+    outweighed: Vec<AttemptFact>,
 }
 
 impl Identity {
-    /// A subject that an application with an identity of its own acts for.
-    #[must_use]
-    pub const fn with_client(subject: Principal, client: Principal) -> Self {
+    const fn new(subject: Option<Principal>, client: Option<Principal>) -> Self {
         Self {
-            subject: Some(subject),
-            client: Some(client),
+            subject,
+            client,
             left_authorization: false,
             ambient: false,
             stripped: Vec::new(),
             answered: None,
+            outweighed: Vec::new(),
         }
+    }
+
+    /// A subject that an application with an identity of its own acts for.
+    #[must_use]
+    pub const fn with_client(subject: Principal, client: Principal) -> Self {
+        Self::new(Some(subject), Some(client))
     }
 
     /// An application that acts for a subject whom another authenticator finds. By itself it is anonymous: nobody acts.
     #[must_use]
     pub const fn of_client(client: Principal) -> Self {
-        Self {
-            subject: None,
-            client: Some(client),
-            left_authorization: false,
-            ambient: false,
-            stripped: Vec::new(),
-            answered: None,
-        }
+        Self::new(None, Some(client))
     }
 
     /// The identity in a slot.
@@ -105,6 +106,15 @@ impl Identity {
         self.answered.take()
     }
 
+    /// Keeps for the record which bad credentials came beside it and did not count.
+    pub(crate) fn outweigh(&mut self, others: impl IntoIterator<Item = AttemptFact>) {
+        self.outweighed.extend(others);
+    }
+
+    pub(crate) fn take_outweighed(&mut self) -> Vec<AttemptFact> {
+        std::mem::take(&mut self.outweighed)
+    }
+
     pub(crate) const fn is_ambient(&self) -> bool {
         self.ambient
     }
@@ -119,19 +129,16 @@ impl Identity {
         let left_authorization = acting.left_authorization && beside.left_authorization;
         match (acting, beside) {
             (
-                Self { subject: Some(subject), client: None, ambient, mut stripped, answered, .. },
-                Self { subject: None, client: Some(client), stripped: besides, answered: beside, .. },
+                Self { subject: Some(subject), client: None, ambient, mut stripped, answered, mut outweighed, .. },
+                Self {
+                    subject: None, client: Some(client), stripped: more, answered: beside, outweighed: also, ..
+                },
             ) => {
-                stripped.extend(besides);
+                stripped.extend(more);
+                outweighed.extend(also);
                 let answered = answered.or(beside);
-                Ok(Self {
-                    subject: Some(subject),
-                    client: Some(client),
-                    left_authorization,
-                    ambient,
-                    stripped,
-                    answered,
-                })
+                let (subject, client) = (Some(subject), Some(client));
+                Ok(Self { subject, client, left_authorization, ambient, stripped, answered, outweighed })
             }
             pair => Err(pair),
         }
@@ -144,14 +151,7 @@ impl Identity {
 
 impl From<Principal> for Identity {
     fn from(subject: Principal) -> Self {
-        Self {
-            subject: Some(subject),
-            client: None,
-            left_authorization: false,
-            ambient: false,
-            stripped: Vec::new(),
-            answered: None,
-        }
+        Self::new(Some(subject), None)
     }
 }
 

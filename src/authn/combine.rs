@@ -1,7 +1,7 @@
 use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;
-use http::HeaderName;
+use http::{HeaderName, header};
 
 use crate::{
     authn::{Authenticator, Identity, Outcome},
@@ -11,12 +11,14 @@ use crate::{
     now::Now,
     principal::Principal,
     rejection::{Rejection, RejectionKind},
+    trail::{AttemptFact, AttemptOutcome},
 };
 
 /// Takes exactly one credential, of any of these kinds: a tuple of two to four authenticators.
 ///
-/// An application's identity ([`Identity::of_client`]) and a subject's are joined. They are asked in order. A bad credential refuses at once; two good ones refuse with `400` (RFC 6750 §2). A cookie,
-/// good or bad, does not count beside a credential that was sent on purpose.
+/// An application's identity ([`Identity::of_client`]) and a subject's are joined. They are asked in order. A bad credential
+/// refuses at once; two good ones refuse with `400` (RFC 6750 §2). A cookie, good or bad, does not count beside a credential that
+/// was sent on purpose; of a bad one the audit record tells.
 ///
 /// ```
 /// use portcullis::{Challenge, authn::{Outcome, authenticate_fn, one_of}};
@@ -64,14 +66,25 @@ pub struct OneOf {
 }
 
 /// What was found so far, among several authenticators.
-struct Found(Outcome);
+struct Found {
+    outcome: Outcome,
+    /// Bad credentials that the request would be refused for if nothing else came.
+    ambient: Vec<AttemptFact>,
+}
 
 impl Found {
-    /// Takes the next outcome in; `Break` once the request is refused.
-    fn add(&mut self, mut outcome: Outcome) -> Result<(), Rejection> {
+    const fn nothing() -> Self {
+        Self { outcome: Outcome::Absent, ambient: Vec::new() }
+    }
+
+    /// Takes the next outcome in. An error once the request is refused.
+    fn add(&mut self, by: &dyn Authenticator, head: &RequestHead<'_>, mut outcome: Outcome) -> Result<(), Rejection> {
+        if let Outcome::RefusedIfNeeded(rejection) = &outcome {
+            self.ambient.push(ambient(by, head, rejection));
+        }
         if let Outcome::Verified(other) = outcome {
-            let found = std::mem::replace(&mut self.0, Outcome::Absent);
-            (self.0, outcome) = match found {
+            let found = std::mem::replace(&mut self.outcome, Outcome::Absent);
+            (self.outcome, outcome) = match found {
                 // An application beside a subject: both count.
                 Outcome::Verified(one) => match one.join(other) {
                     Ok(pair) => (Outcome::Verified(pair), Outcome::Absent),
@@ -80,7 +93,7 @@ impl Found {
                 found => (found, Outcome::Verified(other)),
             };
         }
-        let takes_over = match (&self.0, &outcome) {
+        let takes_over = match (&self.outcome, &outcome) {
             (Outcome::Verified(one), Outcome::Verified(other)) if one.is_ambient() == other.is_ambient() => {
                 return Err(Rejection::new(RejectionKind::InvalidRequest, "two credentials where one is taken"));
             }
@@ -94,11 +107,33 @@ impl Found {
         };
         match outcome {
             Outcome::Refused(rejection) => return Err(rejection),
-            outcome if takes_over => self.0 = outcome,
+            outcome if takes_over => {
+                if let Outcome::Verified(mut weak) = std::mem::replace(&mut self.outcome, outcome) {
+                    self.ambient.extend(weak.take_outweighed());
+                }
+            }
             _ => {}
         }
         Ok(())
     }
+
+    fn conclude(self) -> Outcome {
+        match self.outcome {
+            Outcome::Verified(mut identity) => {
+                identity.outweigh(self.ambient);
+                Outcome::Verified(identity)
+            }
+            outcome => outcome,
+        }
+    }
+}
+
+/// What the record tells of a bad credential that came by itself, and so in another field than `Authorization`.
+fn ambient(by: &dyn Authenticator, head: &RequestHead<'_>, rejection: &Rejection) -> AttemptFact {
+    let (kind, reason) = rejection.facts();
+    let mut fields = by.credential_headers();
+    fields.retain(|name| *name != header::AUTHORIZATION && head.headers().contains_key(name));
+    AttemptFact { outcome: AttemptOutcome::Ignored, fields, kind, reason }
 }
 
 #[async_trait]
@@ -112,28 +147,29 @@ impl Authenticator for OneOf {
     }
 
     fn authenticate_now(&self, head: &RequestHead<'_>, at: Instants) -> Now<Outcome> {
-        let mut found = Found(Outcome::Absent);
+        let mut found = Found::nothing();
         for authenticator in self.authenticators.iter() {
             match authenticator.authenticate_now(head, at) {
                 Now::Known(outcome) => {
-                    if let Err(rejection) = found.add(outcome) {
+                    if let Err(rejection) = found.add(authenticator, head, outcome) {
                         return Now::Known(rejection.into());
                     }
                 }
                 Now::Wait => return Now::Wait,
             }
         }
-        Now::Known(found.0)
+        Now::Known(found.conclude())
     }
 
     async fn authenticate(&self, head: &RequestHead<'_>, at: Instants) -> Outcome {
-        let mut found = Found(Outcome::Absent);
+        let mut found = Found::nothing();
         for authenticator in self.authenticators.iter() {
-            if let Err(rejection) = found.add(authenticator.authenticate(head, at).await) {
+            let outcome = authenticator.authenticate(head, at).await;
+            if let Err(rejection) = found.add(authenticator, head, outcome) {
                 return rejection.into();
             }
         }
-        found.0
+        found.conclude()
     }
 }
 
@@ -180,6 +216,7 @@ impl<C, S> Both<C, S> {
                 let left_authorization = client.has_left_authorization() && subject.has_left_authorization();
                 let ambient = client.is_ambient() && subject.is_ambient();
                 let stripped = union([client.stripped().to_vec(), subject.stripped().to_vec()]);
+                let outweighed = [client.take_outweighed(), subject.take_outweighed()].concat();
                 match (client.into_parts(), subject.into_parts()) {
                     ((Some(client), None) | (None, Some(client)), (Some(subject), None))
                         if is_same_credential(&client, &subject) =>
@@ -190,6 +227,7 @@ impl<C, S> Both<C, S> {
                     ((Some(client), None) | (None, Some(client)), (Some(subject), None)) => {
                         let mut pair =
                             stripped.into_iter().fold(Identity::with_client(subject, client), Identity::stripping);
+                        pair.outweigh(outweighed);
                         if left_authorization {
                             pair = pair.leaving_authorization();
                         }

@@ -146,8 +146,7 @@ impl AuthnLayer {
         }
     }
 
-    /// Keeps for the record which credential came to nothing, by the names of its fields. A bad one that another authenticator
-    /// of [`one_of`](crate::authn::one_of) outweighed is told by that one's outcome alone.
+    /// Keeps for the record which credential came to nothing, by the names of its fields.
     fn attempted(
         &self,
         outcome: AttemptOutcome,
@@ -173,6 +172,7 @@ impl AuthnLayer {
         head: &RequestHead<'_>,
         envelope: &mut Envelope,
     ) -> Result<Authenticated, Rejection> {
+        identity.take_outweighed().into_iter().for_each(|attempt| envelope.trail.attempted(attempt));
         if identity.has_left_authorization() && head.headers().contains_key(header::AUTHORIZATION) {
             let rejection = Rejection::new(
                 RejectionKind::InvalidRequest,

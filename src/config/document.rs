@@ -336,6 +336,8 @@ pub(super) struct Limit {
     /// Where it is counted. Default: in memory.
     #[serde(default)]
     pub(super) store: At<CountedIn>,
+    /// The day (`2026-12-24`, in UTC) until which it is tried out and refuses nothing: at most 30 days ahead.
+    pub(super) shadow_until: Option<At<String>>,
     /// Sends no `RateLimit` fields.
     #[serde(default)]
     pub(super) without_headers: bool,

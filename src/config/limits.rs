@@ -11,6 +11,7 @@ use crate::{
     error::ConfigError,
     near::near,
     rate_limit::{FailureBudget, LimitBy, Plans, Quota, RateLimitLayer},
+    shadow::ShadowMode,
 };
 
 /// A limit, and the handle on its quotas.
@@ -154,7 +155,11 @@ fn limit(document: &Document, limit: &At<Limit>, field: &str, name: String, repo
         report.take(limit.at, &format!("plans.{name}"), plans.set(name, quotas))?;
     }
     let at = written.name.as_ref().map_or(limit.at, |name| name.at);
-    let layer = report.take(at, &format!("{field}.name"), layer(written, &plans, name))?;
+    let mut layer = report.take(at, &format!("{field}.name"), layer(written, &plans, name))?;
+    if let Some(day) = &written.shadow_until {
+        let mode = report.take(day.at, &format!("{field}.shadow_until"), ShadowMode::until(&day.value))?;
+        layer = layer.shadow(mode);
+    }
     Some(Made { layer, plans })
 }
 

@@ -5,7 +5,7 @@ use http::{Extensions, Method};
 use crate::{
     client::ClientInfo,
     clock::{Clock, Instants, SystemClock},
-    context::{SecurityContext, Stage, misordered},
+    context::{Envelope, SecurityContext, Stage, misordered},
     gate,
     guard::evaluate::{NO_POLICY, hold_to_obligations},
     now::Now,
@@ -70,14 +70,19 @@ impl Authorizer {
     }
 
     fn open(context: &SecurityContext) -> Result<Self, Rejection> {
-        let envelope = context.lock();
+        // Before the look: a clone asks for the lock itself.
+        let shared = context.clone();
+        context.with(|envelope| Self::read(shared, envelope))
+    }
+
+    fn read(context: SecurityContext, envelope: &Envelope) -> Result<Self, Rejection> {
         if !envelope.has_run(Stage::Authentication) {
             return Err(misordered("no authentication outside a handler that takes an Authorizer: add an AuthnLayer"));
         }
         let subject = envelope.authenticated()?.clone();
         let policy = envelope.policy.clone().ok_or_else(|| misordered(NO_POLICY))?;
         Ok(Self {
-            context: context.clone(),
+            context,
             subject,
             client: envelope.client_identity.clone(),
             policy,
@@ -261,7 +266,7 @@ impl Authorizer {
         let (verdict, unfulfilled) = hold_to_obligations(verdict, &self.fulfilled);
         let decision = verdict.decision();
         let fact = DecisionFact::new(self.policy.name(), Some(action.into()), verdict);
-        self.context.lock().decided(if enforced { fact } else { fact.unenforced() });
+        self.context.with(|envelope| envelope.decided(if enforced { fact } else { fact.unenforced() }));
         (decision, unfulfilled)
     }
 

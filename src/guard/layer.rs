@@ -23,7 +23,8 @@ use crate::{
     now::Now,
     policy::{Decision, PolicyBackend, Resource, Verdict},
     rejection::{Rejection, RejectionKind},
-    trail::{DecisionFact, Trail},
+    shadow::{Shadow, ShadowMode},
+    trail::{DecisionFact, GUARD_SHADOW, Mark, Trail},
 };
 
 /// The realm of the challenge that names missing scopes, unless [`GuardLayer::realm`] says another.
@@ -48,6 +49,7 @@ pub fn require(requirement: impl Into<Requirement>) -> GuardLayer {
         policy: None,
         resource: None,
         hides: false,
+        shadow: None,
     };
     GuardLayer { shared: Arc::new(shared) }
 }
@@ -111,6 +113,7 @@ struct Shared {
     asks_policy: bool,
     needs_resource: bool,
     hides: bool,
+    shadow: Option<Shadow>,
 }
 
 impl GuardLayer {
@@ -156,6 +159,31 @@ impl GuardLayer {
     pub fn with_policy(mut self, policy: impl PolicyBackend) -> Self {
         Arc::make_mut(&mut self.shared).policy = Some(Arc::new(policy));
         self
+    }
+
+    /// Tries the guard out until a day: what it would refuse passes, the anonymous as anonymous, and is marked in the audit
+    /// record with `guard_would_refuse` and decisions that are not enforced. From that day on it refuses.
+    ///
+    /// Bad credentials are refused all the same, and so are layers that are put together wrongly. The handler's own
+    /// [`Authorizer`](crate::guard::Authorizer) enforces. It is not for a route that was closed before: what was refused then
+    /// would pass.
+    pub fn shadow(mut self, mode: ShadowMode) -> Self {
+        Arc::make_mut(&mut self.shared).shadow = Some(Shadow::new(mode));
+        self
+    }
+
+    /// How many requests passed that it would have refused, were it not in [shadow mode](Self::shadow).
+    #[must_use]
+    pub fn would_refuse(&self) -> u64 {
+        self.shared.shadow.as_ref().map_or(0, Shadow::would_refuse)
+    }
+
+    /// Tells at start, and in audit, that it is in shadow mode.
+    #[cfg(feature = "stack")]
+    pub(crate) fn announce(&self, at: crate::clock::Instants, line: &str) {
+        if let Some(shadow) = &self.shared.shadow {
+            shadow.announce(at, &format!("rule {line}: {}", self.shared.text));
+        }
     }
 
     #[cfg(feature = "stack")]
@@ -307,13 +335,8 @@ impl GuardLayer {
         }
     }
 
-    /// Decides, if the answer is in memory.
-    pub(super) fn ask_now(
-        &self,
-        head: &RequestHead<'_>,
-        by: MatchedBy,
-        envelope: &mut Envelope,
-    ) -> Now<Result<(), Rejection>> {
+    /// Judges, if the answer is in memory.
+    fn judge_now(&self, head: &RequestHead<'_>, by: MatchedBy, envelope: &mut Envelope) -> Now<Result<(), Rejection>> {
         let resource = match self.resource(head, by, envelope) {
             Ok(resource) => resource,
             Err(rejection) => return Now::Known(Err(rejection)),
@@ -332,6 +355,17 @@ impl GuardLayer {
         }
     }
 
+    /// Decides, if the answer is in memory.
+    pub(super) fn ask_now(
+        &self,
+        head: &RequestHead<'_>,
+        by: MatchedBy,
+        envelope: &mut Envelope,
+    ) -> Now<Result<(), Rejection>> {
+        let mark = envelope.trail.mark();
+        self.judge_now(head, by, envelope).map(|answer| self.enforce(answer, mark, envelope))
+    }
+
     /// Decides what [`ask_now`](Self::ask_now) could not.
     pub(super) async fn ask(
         &self,
@@ -339,6 +373,47 @@ impl GuardLayer {
         by: MatchedBy,
         envelope: &mut Envelope,
     ) -> Result<(), Rejection> {
+        let mark = envelope.trail.mark();
+        let answer = self.judge(head, by, envelope).await;
+        self.enforce(answer, mark, envelope)
+    }
+
+    /// Lets pass what is only tried out.
+    fn enforce(&self, answer: Result<(), Rejection>, mark: Mark, envelope: &mut Envelope) -> Result<(), Rejection> {
+        let Some(shadow) = &self.shared.shadow else { return answer };
+        let about = || {
+            let route = envelope.route.as_deref().map_or(String::new(), |route| format!("{route}: "));
+            format!("rule {route}{}", self.shared.text)
+        };
+        if !shadow.is_on(envelope.at, about) {
+            return answer;
+        }
+        match answer {
+            Err(rejection) if rejection.kind() == RejectionKind::Misconfigured => Err(rejection),
+            Ok(()) => {
+                envelope.trail.unenforce(mark);
+                Ok(())
+            }
+            Err(rejection) => {
+                shadow.count();
+                let trail = &mut envelope.trail;
+                let verdict = if rejection.kind() == RejectionKind::Unavailable {
+                    Verdict::cannot_decide(rejection.reason().to_owned())
+                } else {
+                    Verdict::deny(rejection.reason().to_owned())
+                };
+                trail.unenforce(mark);
+                trail.decided(
+                    DecisionFact::new(GUARD_SHADOW, Some(Arc::clone(&self.shared.text)), verdict).unenforced(),
+                );
+                trail.flag("guard_would_refuse");
+                Ok(())
+            }
+        }
+    }
+
+    /// Judges what [`judge_now`](Self::judge_now) could not.
+    async fn judge(&self, head: RequestHead<'_>, by: MatchedBy, envelope: &mut Envelope) -> Result<(), Rejection> {
         let resource = self.resource(&head, by, envelope)?;
         let (ask, trail) = self.open(head, resource.as_ref(), envelope)?;
         let answer = evaluate::decide(self.shared.requirement.node(), &ask, trail, true).await?;
@@ -377,7 +452,8 @@ impl fmt::Display for GuardLayer {
         if let Some(resource) = &self.shared.resource {
             write!(f, " on {resource}")?;
         }
-        f.write_str(if self.shared.hides { ", hidden" } else { "" })
+        f.write_str(if self.shared.hides { ", hidden" } else { "" })?;
+        f.write_str(if self.shared.shadow.is_some() { ", in shadow mode" } else { "" })
     }
 }
 

@@ -17,6 +17,7 @@ use crate::{
         deny, during, from_path, network, not, owner, policy, public, require, role, same_tenant, scope,
     },
     policy::read_file,
+    shadow::ShadowMode,
 };
 
 /// The longest document, in bytes.
@@ -150,6 +151,7 @@ struct Conditions {
     resource: Option<WrittenResource>,
     fulfilling: Option<Vec<String>>,
     hide: Option<bool>,
+    shadow_until: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -318,7 +320,8 @@ impl RuleNames {
         };
         let hides = table.hide == Some(true);
         if table.require.as_deref() == Some("deny") {
-            if table.conditions().count() > 1 || table.resource.is_some() || table.fulfilling.is_some() {
+            let more = table.resource.is_some() || table.fulfilling.is_some() || table.shadow_until.is_some();
+            if table.conditions().count() > 1 || more {
                 return Err(refuse("require", "deny", "stands beside a condition, which it would make moot"));
             }
             return Ok(if hides { deny().hide() } else { deny() });
@@ -329,6 +332,9 @@ impl RuleNames {
         }
         if let Some(fulfilled) = &table.fulfilling {
             guard = guard.fulfilling(fulfilled.iter().map(String::as_str));
+        }
+        if let Some(day) = &table.shadow_until {
+            guard = guard.shadow(ShadowMode::until(day)?);
         }
         Ok(if hides { guard.hide() } else { guard }.into())
     }
@@ -352,9 +358,10 @@ impl RuleNames {
         match written {
             Written::Word(word) => word_of(word),
             Written::Table(table) => {
-                if table.resource.is_some() || table.hide.is_some() || table.fulfilling.is_some() {
+                let of_rule = table.resource.is_some() || table.fulfilling.is_some();
+                if of_rule || table.hide.is_some() || table.shadow_until.is_some() {
                     let problem = "stands inside a condition, and belongs to the whole rule";
-                    return Err(refuse("resource, hide or fulfilling", "a condition", problem));
+                    return Err(refuse("resource, hide, fulfilling or shadow_until", "a condition", problem));
                 }
                 self.of_table(table)
             }

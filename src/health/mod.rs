@@ -133,6 +133,18 @@ impl Health {
         })
     }
 
+    /// Watches a decision point, as `decision_point:` and its URL. Failing if a question of the last 10 s had no answer; stale if
+    /// an older one had none, since it may be back and nobody has asked. Nothing is asked for a probe.
+    #[cfg(feature = "policy-remote")]
+    pub fn watch_decision_point(self, point: crate::policy::PointHealth) -> Self {
+        let name = format!("decision_point:{}", point.name());
+        self.watch(&name, move |at| match (point.recent_failure(at), point.failure()) {
+            (Some(cause), _) => SourceHealth::failing(cause),
+            (None, Some(cause)) => SourceHealth::stale(cause),
+            (None, None) => SourceHealth::ready(),
+        })
+    }
+
     /// Watches a file of API keys, as `api_keys`. Stale while the file is broken, and what was read before is in use.
     #[cfg(feature = "api-key-file")]
     pub fn watch_key_file(self, store: Arc<crate::api_key::FileKeyStore>) -> Self {

@@ -11,6 +11,8 @@ mod cached;
 #[cfg(feature = "cedar")]
 mod cedar;
 mod combine;
+#[cfg(any(feature = "rego", feature = "policy-remote"))]
+mod decision;
 #[cfg(any(feature = "cedar", feature = "rego"))]
 mod documents;
 mod explain;
@@ -24,6 +26,8 @@ mod rbac;
 #[cfg(feature = "rego")]
 mod rego;
 mod reload;
+#[cfg(feature = "policy-remote")]
+mod remote;
 #[cfg(feature = "policy-files")]
 mod test_table;
 mod verdict;
@@ -50,6 +54,8 @@ pub use rbac::{Permission, Rbac, Role};
 #[cfg(feature = "rego")]
 pub use rego::{Rego, RegoBuilder};
 pub use reload::ReloadState;
+#[cfg(feature = "policy-remote")]
+pub use remote::{AuthZen, AuthZenBuilder, DecisionPoint, Opa, OpaBuilder, PointHealth};
 #[cfg(feature = "policy-files")]
 pub use test_table::{TableError, test_table, test_table_text};
 pub use verdict::{Basis, Decision, Directive, Verdict};

@@ -26,7 +26,7 @@ pub(super) fn is_call(method: &Method, headers: &HeaderMap) -> bool {
 }
 
 /// The status code of a kind (`google.rpc.Code`).
-const fn code(kind: RejectionKind) -> u8 {
+pub(crate) const fn code(kind: RejectionKind) -> u8 {
     match kind {
         RejectionKind::InvalidRequest => 3,
         // What is not there is a method that nobody implements, to tonic as well.
@@ -43,6 +43,25 @@ const fn code(kind: RejectionKind) -> u8 {
     }
 }
 
+/// The fields that tell a client when to come back, beside what the response of a refusal has anyway.
+fn pushback(rejection: &Rejection) -> Option<HeaderValue> {
+    match (rejection.kind(), rejection.retry_after()) {
+        (_, Some(seconds)) => Some(HeaderValue::from(i64::from(seconds).saturating_mul(1_000))),
+        (RejectionKind::RateLimited, None) => Some(HeaderValue::from(-1)),
+        (_, None) => None,
+    }
+}
+
+/// What goes along with a status that a handler answers: challenges, and when to come back.
+#[cfg(feature = "tonic")]
+pub(crate) fn metadata(rejection: &Rejection) -> HeaderMap {
+    let mut fields = rejection.head::<()>().into_parts().0.headers;
+    if let Some(pushback) = pushback(rejection) {
+        fields.insert(PUSHBACK, pushback);
+    }
+    fields
+}
+
 /// Turns the response of a refusal into one that a gRPC client understands. Its other header fields become metadata.
 pub(super) fn render<B: ResponseBody>(rejection: &Rejection, response: &mut Response<B>) {
     *response.status_mut() = StatusCode::OK;
@@ -53,32 +72,52 @@ pub(super) fn render<B: ResponseBody>(rejection: &Rejection, response: &mut Resp
     headers.insert(STATUS, HeaderValue::from(u16::from(code(kind))));
     // Printable ASCII without a percent sign, so there is nothing to encode.
     headers.insert(MESSAGE, HeaderValue::from_static(kind.detail()));
-    if kind == RejectionKind::RateLimited {
-        let pushback = rejection.retry_after().map_or(-1, |seconds| i64::from(seconds).saturating_mul(1_000));
-        headers.insert(PUSHBACK, HeaderValue::from(pushback));
-        #[cfg(feature = "rate-limit")]
-        if let Some(details) = rejection.retry_after().and_then(|seconds| details::of(kind, seconds)) {
-            headers.insert(DETAILS, details);
-        }
+    if let Some(pushback) = pushback(rejection) {
+        headers.insert(PUSHBACK, pushback);
+    }
+    #[cfg(feature = "rate-limit")]
+    if let Some(details) = details::header(rejection) {
+        headers.insert(DETAILS, details);
     }
 }
 
-/// `google.rpc.Status` with a `google.rpc.RetryInfo`, in the wire format of Protocol Buffers: five fields, all of them
-/// varints or texts.
-#[cfg(feature = "rate-limit")]
+#[cfg(feature = "tonic")]
+pub(crate) use details::of as details;
+
+/// `google.rpc.Status` with a `google.rpc.ErrorInfo` and a `google.rpc.RetryInfo`, in the wire format of Protocol Buffers:
+/// all fields are varints or texts.
+#[cfg(any(feature = "rate-limit", feature = "tonic"))]
 mod details {
-    use base64::{Engine, engine::general_purpose::STANDARD_NO_PAD};
-    use http::HeaderValue;
+    use crate::rejection::Rejection;
 
-    use crate::rejection::RejectionKind;
+    /// Whose reasons they are.
+    const DOMAIN: &[u8] = b"portcullis";
 
-    pub(super) fn of(kind: RejectionKind, seconds: u32) -> Option<HeaderValue> {
-        // Duration { seconds = 1 } in RetryInfo { retry_delay = 1 } in Any { type_url = 1, value = 2 } in
+    #[cfg(feature = "rate-limit")]
+    pub(super) fn header(rejection: &Rejection) -> Option<http::HeaderValue> {
+        use base64::{Engine, engine::general_purpose::STANDARD_NO_PAD};
+
+        http::HeaderValue::try_from(STANDARD_NO_PAD.encode(of(rejection))).ok()
+    }
+
+    pub(crate) fn of(rejection: &Rejection) -> Vec<u8> {
+        let kind = rejection.kind();
+        // ErrorInfo { reason = 1, domain = 2 }
+        let reason = kind.code().to_ascii_uppercase();
+        let error_info = [bytes(1, reason.as_bytes()), bytes(2, DOMAIN)].concat();
         // Status { code = 1, message = 2, details = 3 }
-        let retry_info = bytes(1, &number(1, seconds));
-        let any = [bytes(1, b"type.googleapis.com/google.rpc.RetryInfo"), bytes(2, &retry_info)].concat();
-        let status = [number(1, super::code(kind).into()), bytes(2, kind.detail().as_bytes()), bytes(3, &any)];
-        HeaderValue::try_from(STANDARD_NO_PAD.encode(status.concat())).ok()
+        let mut status = [number(1, super::code(kind).into()), bytes(2, kind.detail().as_bytes())].concat();
+        status.extend(any(b"type.googleapis.com/google.rpc.ErrorInfo", &error_info));
+        if let Some(seconds) = rejection.retry_after() {
+            // Duration { seconds = 1 } in RetryInfo { retry_delay = 1 }
+            status.extend(any(b"type.googleapis.com/google.rpc.RetryInfo", &bytes(1, &number(1, seconds))));
+        }
+        status
+    }
+
+    /// One of a status's details: Any { type_url = 1, value = 2 }.
+    fn any(url: &[u8], value: &[u8]) -> Vec<u8> {
+        bytes(3, &[bytes(1, url), bytes(2, value)].concat())
     }
 
     fn varint(mut number: u32) -> Vec<u8> {

@@ -78,14 +78,13 @@ where
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let context = SecurityContext::of_or_open(request.extensions_mut(), &SystemClock);
-        let (entered, id) = {
-            let mut envelope = context.lock();
+        let (entered, id) = context.with_mut(|envelope| {
             let entered = envelope.enter(Stage::Problem);
             if let Err(rejection) = &entered {
                 report(Stage::Problem, rejection, envelope.at);
             }
             (entered, envelope.request_id)
-        };
+        });
         let rendering = render::Request::new(request.method(), request.headers(), Some(id));
         let state = match entered {
             Ok(()) => State::Forward { inner: self.inner.call(request) },

@@ -7,13 +7,16 @@
 //! A gRPC call (a POST of `application/grpc`) is answered in its own way, whatever the renderer: status 200, `grpc-status`
 //! and `grpc-message`, no body.
 //!
+//! `grpc-status-details-bin` has a `google.rpc.ErrorInfo` with the kind's code in capitals as `reason` and `portcullis` as
+//! `domain`, and a `google.rpc.RetryInfo` where waiting helps (both need the feature `rate-limit`).
+//!
 //! | refusal | `grpc-status` |
 //! |---|---|
 //! | malformed | `INVALID_ARGUMENT` (3) |
 //! | no credential, a bad one, one that is not enough | `UNAUTHENTICATED` (16) |
 //! | not allowed | `PERMISSION_DENIED` (7) |
 //! | not there, or hidden | `UNIMPLEMENTED` (12), as a server answers to a method that it does not have |
-//! | over a limit | `RESOURCE_EXHAUSTED` (8), with `grpc-retry-pushback-ms` and a `google.rpc.RetryInfo` in `grpc-status-details-bin` |
+//! | over a limit | `RESOURCE_EXHAUSTED` (8), with `grpc-retry-pushback-ms` |
 //! | plain HTTP, another host's | `FAILED_PRECONDITION` (9) |
 //! | set up wrongly | `INTERNAL` (13) |
 //! | cannot decide, too early | `UNAVAILABLE` (14) |
@@ -35,7 +38,7 @@
 //! # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(example()).unwrap();
 //! ```
 
-mod grpc;
+pub(crate) mod grpc;
 mod layer;
 mod render;
 

@@ -35,6 +35,10 @@ const KEY: LimitScope<'static> = LimitScope::new("failures-by-key");
 /// not count, and neither do those that are refused for other reasons before they cost anything. Requests that are refused
 /// here do not count either.
 ///
+/// A failure is taken from the budget once it is known. Taken before the step and given back after, it would be a limit on good
+/// credentials that are looked up at the same time behind one address. What is under way while the budget runs out is therefore
+/// still tried: of steps that do not wait one for each thread, of others as many as wait at the same time.
+///
 /// A request without an address, as over a Unix socket, is not counted: all of them would share one budget, and one could shut
 /// out the rest.
 ///

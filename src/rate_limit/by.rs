@@ -184,6 +184,23 @@ impl LimitBy {
     }
 }
 
+impl LimitBy {
+    /// The key of the usual limits: one part, which the envelope holds. None says nothing: then [`find`](Self::find) has the
+    /// answer.
+    pub(super) fn usual<'a>(&self, head: &RequestHead<'_>, envelope: &'a mut Envelope) -> Option<KeyPart<'a>> {
+        match &*self.parts {
+            [By::Source] => {
+                let client = envelope.client_or_connection(|| head.connection()).ok()?;
+                client.address().map(KeyPart::network)
+            }
+            [By::Principal] if envelope.has_run(Stage::Authentication) => {
+                envelope.subject.as_ref().map(KeyPart::principal)
+            }
+            _ => None,
+        }
+    }
+}
+
 impl By {
     fn find<'a>(
         &'a self,
@@ -326,8 +343,7 @@ impl<'a> Deref for Parts<'a> {
 impl Parts<'_> {
     /// The same with the /48 for the /64, if there is one.
     pub(super) fn around(&self) -> Option<Self> {
-        let is_v6 = |part: &KeyPart<'_>| matches!(part, KeyPart::Network { prefix: IpAddr::V6(_), .. });
-        self.iter().any(is_v6).then(|| Self { parts: self.parts.map(KeyPart::widened), len: self.len })
+        self.iter().any(KeyPart::has_wider).then(|| Self { parts: self.parts.map(KeyPart::widened), len: self.len })
     }
 
     pub(super) fn key<'k>(&'k self, scope: LimitScope<'k>) -> LimitKey<'k> {

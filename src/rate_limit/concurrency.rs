@@ -19,7 +19,7 @@ use tower::{Layer, Service};
 use crate::{
     body::{BodyWatch, ResponseBody},
     clock::{Clock, SystemClock},
-    context::{Envelope, SecurityContext, Stage},
+    context::{Envelope, SecurityContext, Stage, misordered},
     error::ConfigError,
     gate::refused,
     head::RequestHead,
@@ -343,17 +343,19 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        let context = SecurityContext::of_or_open(request.extensions_mut(), &*self.layer.shared.clock);
+        SecurityContext::of_or_open(request.extensions_mut(), &*self.layer.shared.clock);
         let stage = self.layer.stage();
-        let answer = {
-            let mut envelope = context.lock();
-            let answer =
-                envelope.enter(stage).and_then(|()| self.layer.admit(&RequestHead::of(&request), &mut envelope));
-            if let Err(rejection) = &answer {
-                refused(stage, &mut envelope, rejection);
-            }
-            answer
-        };
+        let context = SecurityContext::of(request.extensions()).ok_or_else(|| misordered("the context is gone"));
+        let answer = context.and_then(|context| {
+            context.with(|envelope| {
+                let answer =
+                    envelope.enter(stage).and_then(|()| self.layer.admit(&RequestHead::of(&request), envelope));
+                if let Err(rejection) = &answer {
+                    refused(stage, envelope, rejection);
+                }
+                answer
+            })
+        });
         let state = match answer {
             Ok(permit) => State::Forward { inner: self.inner.call(request), permit },
             Err(rejection) => State::Refuse { rejection },

@@ -72,32 +72,61 @@ impl Shared {
         }
     }
 
-    fn draw<'a>(&self, charges: &'a [Charge<'a>], cost: NonZeroU32) -> Draw<'a> {
+    /// Whether it is only tried out.
+    fn in_shadow(&self, at: Instants) -> bool {
+        self.shadow.as_ref().is_some_and(|shadow| shadow.is_on(at, || format!("limit {}", self.scope)))
+    }
+
+    /// What becomes of a request over the quota; one that is only tried out delays nobody.
+    fn mode(&self, at: Instants) -> &Mode {
+        if self.in_shadow(at) { &Mode::Reject } else { &self.mode }
+    }
+
+    /// Lets pass, in shadow mode, what could not even be counted.
+    fn spare(&self, rejection: Rejection, at: Instants, trail: &mut Trail) -> Result<Report, Rejection> {
+        if rejection.kind() == RejectionKind::Misconfigured || !self.in_shadow(at) {
+            return Err(rejection);
+        }
+        self.would_refuse(None, false, trail);
+        Ok(Report(None))
+    }
+
+    fn would_refuse(&self, retry_after_nanos: Option<u64>, degraded: bool, trail: &mut Trail) {
+        if let Some(shadow) = &self.shadow {
+            shadow.count();
+        }
+        trail.flag("limit_would_refuse");
+        let (scope, state) = (self.scope.clone(), LimitState::WouldRefuse);
+        trail.limited(LimitFact { scope, state, degraded, remaining: None, retry_after_nanos });
+    }
+
+    fn draw<'a>(&self, charges: &'a [Charge<'a>], cost: NonZeroU32, mode: &Mode) -> Draw<'a> {
         let draw = Draw::new(charges).with_cost(cost);
-        if self.count_refused && !self.mode.waits() { draw.counting_refused() } else { draw }
+        if self.count_refused && !mode.waits() { draw.counting_refused() } else { draw }
     }
 
     fn conclude(
         &self,
         answer: Result<Taken, StoreError>,
-        tier: Arc<Tier>,
+        tier: &Arc<Tier>,
         at: Instants,
         trail: &mut Trail,
     ) -> Result<Report, Rejection> {
         let taken = match answer {
             Ok(taken) => taken,
-            Err(error) => return self.failed(&error, trail),
+            Err(error) => return self.failed(&error, trail).or_else(|rejection| self.spare(rejection, at, trail)),
         };
         if taken.is_degraded() {
             self.tally.degraded.fetch_add(1, Relaxed);
             trail.flag("limit_degraded");
         }
         self.tally.tell(&self.scope, taken.is_degraded(), false);
-        let state = match (taken.is_granted(), &self.mode) {
-            (true, _) => LimitState::Granted,
-            (false, Mode::Observe) => LimitState::WouldRefuse,
-            (false, _) => LimitState::Refused,
-        };
+        let in_shadow = self.in_shadow(at);
+        if in_shadow && !taken.is_granted() {
+            self.would_refuse(taken.retry_after_nanos(), taken.is_degraded(), trail);
+            return Ok(Report(None));
+        }
+        let state = if taken.is_granted() { LimitState::Granted } else { LimitState::Refused };
         trail.limited(LimitFact {
             scope: self.scope.clone(),
             state,
@@ -105,22 +134,18 @@ impl Shared {
             remaining: taken.is_granted().then(|| taken.remaining()),
             retry_after_nanos: taken.retry_after_nanos(),
         });
-        match (taken.is_granted(), &self.mode) {
-            (true, Mode::Observe) => Ok(Report(None)),
-            (false, Mode::Observe) => {
-                self.tally.observed.fetch_add(1, Relaxed);
-                trail.flag("limit_would_refuse");
-                Ok(Report(None))
-            }
-            (false, _) => {
-                self.tally.refused.fetch_add(1, Relaxed);
-                Err(self.refuse(&taken, &tier, at))
-            }
-            (true, _) if self.send_fields || self.x_fields.is_some() => {
-                Ok(Report(Some(Told { fields: self.send_fields, x_fields: self.x_fields, tier, taken, at })))
-            }
-            (true, _) => Ok(Report(None)),
+        if !taken.is_granted() {
+            self.tally.refused.fetch_add(1, Relaxed);
+            return Err(self.refuse(&taken, tier, at));
         }
+        let tells = !in_shadow && (self.send_fields || self.x_fields.is_some());
+        Ok(Report(tells.then(|| Told {
+            fields: self.send_fields,
+            x_fields: self.x_fields,
+            tier: Arc::clone(tier),
+            taken,
+            at,
+        })))
     }
 
     fn failed(&self, error: &StoreError, trail: &mut Trail) -> Result<Report, Rejection> {
@@ -168,7 +193,8 @@ impl Shared {
         }
         let told =
             Told { fields: self.send_fields, x_fields: self.x_fields, tier: Arc::clone(tier), taken: *taken, at };
-        told.fields().fold(rejection, |rejection, (name, value)| rejection.with_header(name, value))
+        told.tell(|name, value| rejection.push_header(name, value));
+        rejection
     }
 }
 
@@ -185,12 +211,25 @@ impl Step for RateLimitLayer {
 
     fn decide_now(&self, head: &RequestHead<'_>, envelope: &mut Envelope) -> Now<Result<Report, Rejection>> {
         let (shared, at) = (&*self.shared, envelope.at);
+        // What most limits are: one key, one quota, one unit. The long way gives the same answer, and moves more around.
+        if let (Tiers::One(tier), Cost::Fixed(cost)) = (&shared.tiers, &shared.cost)
+            && let [quota] = &*tier.quotas
+            && let Some(part) = shared.by.usual(head, envelope)
+            && !(shared.wide && part.has_wider())
+        {
+            let parts = [part];
+            let charges = [Charge::new(shared.scope().key(&parts), quota)];
+            let mode = shared.mode(at);
+            let answer = mode.take_now(&*shared.store, &shared.draw(&charges, *cost, mode), at);
+            return answer.map(|answer| shared.conclude(answer, tier, at, &mut envelope.trail));
+        }
         let tier = shared.tier(envelope.subject.as_ref());
         let mut owned = Owned::default();
         let answer = match shared.asked(head, envelope, &mut owned) {
             Ok(Some(asked)) => {
                 let take = |charges: &[Charge<'_>]| {
-                    shared.mode.take_now(&*shared.store, &shared.draw(charges, asked.cost), at)
+                    let mode = shared.mode(at);
+                    mode.take_now(&*shared.store, &shared.draw(charges, asked.cost, mode), at)
                 };
                 match (&*tier.quotas, &asked.around) {
                     ([quota], None) => take(&[Charge::new(asked.parts.key(shared.scope()), quota)]),
@@ -198,9 +237,9 @@ impl Step for RateLimitLayer {
                 }
             }
             Ok(None) => return Now::Known(Ok(Report(None))),
-            Err(rejection) => return Now::Known(Err(rejection)),
+            Err(rejection) => return Now::Known(shared.spare(rejection, at, &mut envelope.trail)),
         };
-        answer.map(|answer| shared.conclude(answer, tier, at, &mut envelope.trail))
+        answer.map(|answer| shared.conclude(answer, &tier, at, &mut envelope.trail))
     }
 
     async fn decide(&self, head: RequestHead<'_>, envelope: &mut Envelope) -> Result<Report, Rejection> {
@@ -208,12 +247,16 @@ impl Step for RateLimitLayer {
         let tier = shared.tier(envelope.subject.as_ref());
         let mut owned = Owned::default();
         let answer = {
-            let Some(asked) = shared.asked(&head, envelope, &mut owned)? else { return Ok(Report(None)) };
-            let charges = shared.charges(&tier, &asked);
-            let draw = shared.draw(charges.as_slice(), asked.cost);
-            shared.mode.take(&*shared.store, &draw, at, &shared.tally).await
+            let asked = match shared.asked(&head, envelope, &mut owned) {
+                Ok(Some(asked)) => asked,
+                Ok(None) => return Ok(Report(None)),
+                Err(rejection) => return shared.spare(rejection, at, &mut envelope.trail),
+            };
+            let (charges, mode) = (shared.charges(&tier, &asked), shared.mode(at));
+            let draw = shared.draw(charges.as_slice(), asked.cost, mode);
+            mode.take(&*shared.store, &draw, at, &shared.tally).await
         };
-        shared.conclude(answer, tier, at, &mut envelope.trail)
+        shared.conclude(answer, &tier, at, &mut envelope.trail)
     }
 }
 
@@ -231,21 +274,24 @@ struct Told {
 }
 
 impl Told {
-    fn fields(&self) -> impl Iterator<Item = (HeaderName, HeaderValue)> {
+    fn tell(&self, mut add: impl FnMut(HeaderName, HeaderValue)) {
         let fields = &self.tier.fields;
-        let standard = self.fields.then(|| {
-            let limit = fields.limit(&self.taken).map(|limit| (RATELIMIT, limit));
-            [Some((RATELIMIT_POLICY, fields.policy())), limit].into_iter().flatten()
-        });
-        let older = self.x_fields.map(|reset| fields.x_fields(&self.taken, reset, self.at));
-        standard.into_iter().flatten().chain(older.into_iter().flatten())
+        if self.fields {
+            add(RATELIMIT_POLICY, fields.policy());
+            if let Some(limit) = fields.limit(&self.taken) {
+                add(RATELIMIT, limit);
+            }
+        }
+        if let Some(reset) = self.x_fields {
+            fields.x_fields(&self.taken, reset, self.at).for_each(|(name, value)| add(name, value));
+        }
     }
 }
 
 impl Amend for Report {
     fn amend(self, _: StatusCode, headers: &mut HeaderMap) {
         if let Some(told) = self.0 {
-            told.fields().for_each(|(name, value)| {
+            told.tell(|name, value| {
                 headers.append(name, value);
             });
         }
@@ -261,8 +307,8 @@ mod tests {
         let layer = RateLimitLayer::per_client(Quota::per_second(1)).unwrap().on_store_error(choice);
         let mut envelope = Envelope::new(Instants::new(0, 0));
         let failed = Err(StoreError::new(StoreErrorKind::Unavailable, "elsewhere"));
-        let answer = layer.shared.conclude(failed, layer.shared.tier(None), envelope.at, &mut envelope.trail);
-        (answer, envelope.trail.flags)
+        let answer = layer.shared.conclude(failed, &layer.shared.tier(None), envelope.at, &mut envelope.trail);
+        (answer, envelope.trail.rare().flags.clone())
     }
 
     #[test]

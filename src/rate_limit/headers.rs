@@ -1,16 +1,13 @@
 //! The `RateLimit` and `RateLimit-Policy` fields (draft-ietf-httpapi-ratelimit-headers-10).
 
-use std::{
-    io::{Cursor, Write},
-    sync::Arc,
-};
+use std::sync::Arc;
 
 use http::{HeaderName, HeaderValue};
 
 use crate::{
     clock::Instants,
     error::ConfigError,
-    rate_limit::{MAX_POLICY_NAME_LEN, Quotas, Taken},
+    rate_limit::{Quotas, Taken},
 };
 
 pub(super) const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
@@ -30,8 +27,6 @@ pub enum XRateLimitReset {
 }
 
 const NANOS: u64 = 1_000_000_000;
-/// A name of escaped characters, its quotes, `;r=`, ten digits, `;t=` and twenty digits.
-const LONGEST: usize = 2 * MAX_POLICY_NAME_LEN + 2 + 3 + 10 + 3 + 20;
 
 /// What is the same in every response of a limiter.
 #[derive(Clone, Debug)]
@@ -93,15 +88,16 @@ impl Fields {
     /// `r` is rounded down. `t` is rounded up: after a grant, the seconds until the quota is whole; after a refusal, those
     /// of `Retry-After`, and none where waiting does not help.
     pub(super) fn limit(&self, taken: &Taken) -> Option<HeaderValue> {
-        let mut field = Cursor::new([0; LONGEST]);
-        field.write_all(self.starts.get(self.index(taken))?).ok()?;
-        write_number(&mut field, taken.remaining().into())?;
-        if let Some(seconds) = taken.reset_nanos().map(seconds_up).or_else(|| retry_after(taken)) {
-            field.write_all(b";t=").ok()?;
-            write_number(&mut field, seconds)?;
-        }
-        let end = usize::try_from(field.position()).ok()?;
-        HeaderValue::from_bytes(field.get_ref().get(..end)?).ok()
+        let start = self.starts.get(self.index(taken))?;
+        let (mut remaining, mut seconds) = (itoa::Buffer::new(), itoa::Buffer::new());
+        let remaining = remaining.format(taken.remaining()).as_bytes();
+        let reset = taken.reset_nanos().map(seconds_up).or_else(|| retry_after(taken));
+        let (time, seconds): (&[u8], &[u8]) = match reset {
+            Some(reset) => (b";t=", seconds.format(reset).as_bytes()),
+            None => (b"", b""),
+        };
+        // Concatenated at once, into exactly the room it takes: then no byte is moved again.
+        HeaderValue::try_from([start, remaining, time, seconds].concat()).ok()
     }
 }
 
@@ -119,24 +115,10 @@ pub(super) fn string(name: &str) -> String {
     format!("\"{}\"", name.replace('\\', "\\\\").replace('"', "\\\""))
 }
 
-fn write_number(field: &mut impl Write, mut number: u64) -> Option<()> {
-    let mut digits = [0; 20];
-    let mut used = 0_usize;
-    for digit in digits.iter_mut().rev() {
-        *digit = b'0'.saturating_add(u8::try_from(number % 10).unwrap_or(0));
-        used = used.saturating_add(1);
-        number /= 10;
-        if number == 0 {
-            break;
-        }
-    }
-    field.write_all(digits.get(digits.len().saturating_sub(used)..)?).ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rate_limit::Quota;
+    use crate::rate_limit::{MAX_POLICY_NAME_LEN, Quota};
 
     fn fields(quotas: impl IntoIterator<Item = Quota>) -> Fields {
         Fields::of(&Quotas::new(quotas).unwrap()).unwrap()

@@ -202,6 +202,11 @@ impl<'a> KeyPart<'a> {
     }
 
     /// A network as the wide one around it; anything else as it is.
+    /// Whether it counts for a network around it as well.
+    pub(super) const fn has_wider(&self) -> bool {
+        matches!(self, Self::Network { prefix: IpAddr::V6(_), .. })
+    }
+
     pub(super) fn widened(self) -> Self {
         match self {
             Self::Network { prefix, .. } => Self::wide_network(prefix),

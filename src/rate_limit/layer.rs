@@ -22,6 +22,7 @@ use crate::{
         key::valid_scope,
         plan::{Held, Plans, Tier},
     },
+    shadow::{Shadow, ShadowMode},
 };
 
 /// What happens to a request when the [store](RateLimitStore) fails.
@@ -69,6 +70,7 @@ pub(super) struct Shared {
     pub(super) cost: Cost,
     pub(super) count_refused: bool,
     pub(super) mode: Mode,
+    pub(super) shadow: Option<Shadow>,
     pub(super) send_fields: bool,
     pub(super) x_fields: Option<XRateLimitReset>,
     pub(super) store: Arc<dyn RateLimitStore>,
@@ -97,7 +99,6 @@ pub(super) type CostFn = dyn Fn(&LimitRequest<'_>) -> u32 + Send + Sync;
 #[derive(Clone, Debug)]
 pub(super) enum Mode {
     Reject,
-    Observe,
     #[cfg(feature = "throttle")]
     Throttle(Arc<super::throttle::Queue>),
 }
@@ -106,7 +107,6 @@ pub(super) enum Mode {
 #[derive(Debug, Default)]
 pub(super) struct Tally {
     pub(super) refused: AtomicU64,
-    pub(super) observed: AtomicU64,
     pub(super) waited: AtomicU64,
     pub(super) degraded: AtomicU64,
     pub(super) failed: AtomicU64,
@@ -133,8 +133,8 @@ impl Tally {
 pub struct LimitCounts {
     /// Requests that were refused for the quota.
     pub refused: u64,
-    /// Requests that would have been refused, and passed.
-    pub observed: u64,
+    /// Requests that would have been refused, and passed because of [shadow mode](RateLimitLayer::shadow).
+    pub would_refuse: u64,
     /// Requests that passed after they waited.
     pub waited: u64,
     /// Requests that another count than the right one decided about.
@@ -188,6 +188,7 @@ impl RateLimitLayer {
             cost: Cost::Fixed(NonZeroU32::MIN),
             count_refused: false,
             mode: Mode::Reject,
+            shadow: None,
             send_fields: true,
             x_fields: None,
             store: Arc::new(MemoryLimits::new()),
@@ -273,10 +274,19 @@ impl RateLimitLayer {
         self.edit(|shared| shared.wide = false)
     }
 
-    /// Refuses nobody for the quota: counts, and marks in the audit record who would have been refused, with
-    /// `limit_would_refuse`. Sends no response fields. For trying out a quota on live traffic.
-    pub fn observe_only(self) -> Self {
-        self.edit(|shared| shared.mode = Mode::Observe)
+    /// Tries the limit out on live traffic until a day: it counts, refuses nobody and delays nobody, and marks in the audit
+    /// record who would have been refused, with `limit_would_refuse`. It sends no response fields. From that day on it
+    /// refuses.
+    pub fn shadow(self, mode: ShadowMode) -> Self {
+        self.edit(|shared| shared.shadow = Some(Shadow::new(mode)))
+    }
+
+    /// Tells at start, and in audit, that it is in shadow mode.
+    #[cfg(feature = "stack")]
+    pub(crate) fn announce(&self, at: crate::clock::Instants) {
+        if let Some(shadow) = &self.shared.shadow {
+            shadow.announce(at, &format!("limit {}", self.shared.scope));
+        }
     }
 
     /// Lets requests over the quota wait their turn instead of refusing them.
@@ -323,7 +333,7 @@ impl RateLimitLayer {
         let tally = &self.shared.tally;
         LimitCounts {
             refused: tally.refused.load(Relaxed),
-            observed: tally.observed.load(Relaxed),
+            would_refuse: self.shared.shadow.as_ref().map_or(0, Shadow::would_refuse),
             waited: tally.waited.load(Relaxed),
             degraded: tally.degraded.load(Relaxed),
             failed: tally.failed.load(Relaxed),
@@ -346,6 +356,7 @@ impl fmt::Debug for Shared {
             .field("scope", &self.scope)
             .field("quotas", &self.tiers)
             .field("mode", &self.mode)
+            .field("shadow", &self.shadow)
             .field("store", &self.store)
             .finish_non_exhaustive()
     }

@@ -14,7 +14,7 @@ impl Mode {
     /// Whether requests wait. One that waits is refused again and again, and that must not count.
     pub(super) const fn waits(&self) -> bool {
         match self {
-            Self::Reject | Self::Observe => false,
+            Self::Reject => false,
             #[cfg(feature = "throttle")]
             Self::Throttle(_) => true,
         }
@@ -27,7 +27,7 @@ impl Mode {
         at: Instants,
     ) -> Now<Result<Taken, StoreError>> {
         match self {
-            Self::Reject | Self::Observe => store.take_now(draw, at),
+            Self::Reject => store.take_now(draw, at),
             #[cfg(feature = "throttle")]
             Self::Throttle(queue) => queue.take_now(store, draw, at),
         }
@@ -42,7 +42,7 @@ impl Mode {
     ) -> Result<Taken, StoreError> {
         let _ = tally;
         match self {
-            Self::Reject | Self::Observe => store.take(draw, at).await,
+            Self::Reject => store.take(draw, at).await,
             #[cfg(feature = "throttle")]
             Self::Throttle(queue) => queue.take(store, draw, at, tally).await,
         }

@@ -274,6 +274,10 @@ impl StackBuilder {
             renderer = Arc::new(NotFoundApart { not_found, others: renderer });
         }
         let clock = once("clock", self.clock)?.unwrap_or_else(|| Arc::new(SystemClock::new()));
+        // After the audit layer was made, which listens.
+        let at = clock.now();
+        table.announce(at);
+        client_limits.iter().chain(&principal_limits).for_each(|limit| limit.announce(at));
         Ok(Stack::new(Stages {
             renderer,
             // One reading of one clock for a request: the stack's.

@@ -94,7 +94,7 @@ where
         if let Some(outer) = SecurityContext::of(request.extensions()) {
             // The record of a nested stack's request is the outer one's, and its context is where the refusal is noted.
             let rejection = misordered("a stack or another layer of this crate stands outside this stack");
-            refused(Stage::Audit, &mut outer.lock(), &rejection);
+            outer.with(|envelope| refused(Stage::Audit, envelope, &rejection));
             let rendering = rendering(&request, outer.request_id());
             let finish = Finish { stages: Arc::clone(stages), memos: Memos::default(), rendering, audit: None };
             return ResponseFuture { state: State::Refuse { rejection }, finish, storing: None };
@@ -153,7 +153,7 @@ impl Opened {
     /// A panic in between is the request's, wherever it is caught.
     fn decide<T>(&mut self, decide: impl FnOnce(&mut Envelope) -> T) -> T {
         match self {
-            Self::Own(context) => context.with(decide),
+            Self::Own(context) => context.with_mut(decide),
             Self::Audited(entry) => {
                 entry.entering();
                 let decided = entry.decide(decide);
@@ -208,7 +208,7 @@ async fn wait(
             Ok(parts)
         }
         Err((stage, rejection)) => {
-            refused(stage, &mut context.lock(), &rejection);
+            context.with(|envelope| refused(stage, envelope, &rejection));
             Err(rejection)
         }
     };
@@ -274,7 +274,7 @@ impl Finish {
     fn response<R: ResponseBody>(&mut self, mut response: Response<R>) -> (Response<R>, Option<Receipt>) {
         let status = response.status();
         self.memos.amend(status, response.headers_mut());
-        let response = self.memos.follow(response);
+        let response = if self.memos.hold_permits() { self.memos.follow(response) } else { response };
         match self.audit.take() {
             Some(audit) => audit.finish_with(response),
             None => (response, None),

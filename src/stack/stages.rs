@@ -129,6 +129,11 @@ impl Memos {
         add(self.tls.take(), status, headers);
     }
 
+    /// Whether there is anything that [`follow`](Self::follow) would do: a response is large, and not passed on for nothing.
+    pub(super) const fn hold_permits(&self) -> bool {
+        self.principal_permit.is_some() || self.client_permit.is_some()
+    }
+
     /// Lets the response's body hold the places that the request has.
     pub(super) fn follow<R: ResponseBody>(&mut self, response: Response<R>) -> Response<R> {
         let permits = [self.principal_permit.take(), self.client_permit.take()];

@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use http::{HeaderMap, Method, header};
 
-use crate::{error::ConfigError, guard::Rule, head::RequestHead, stack::path::readings};
+use crate::{clock::Instants, error::ConfigError, guard::Rule, head::RequestHead, stack::path::readings};
 
 /// The longest route template, in bytes.
 const MAX_TEMPLATE_LEN: usize = 1024;
@@ -155,6 +155,17 @@ impl RouteTable {
             let all = methods.chain(entry.any.as_ref().map(|rule| (None, rule)));
             all.map(|(method, rule)| Line { method, template: &entry.template, rule })
         })
+    }
+
+    /// Tells which rules are only tried out.
+    pub(super) fn announce(&self, at: Instants) {
+        let lines = self.lines().map(|line| (line.to_string(), line.rule));
+        let fallback = self.fallback().map(|rule| ("fallback".to_owned(), rule));
+        for (line, rule) in lines.chain(fallback) {
+            if let Some(guard) = rule.guard() {
+                guard.announce(at, &line);
+            }
+        }
     }
 
     pub(super) fn rules(&self) -> impl Iterator<Item = &Rule> {

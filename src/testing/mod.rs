@@ -58,19 +58,27 @@ assert_eq!(records.take()[0].rejection(), Some(RejectionKind::InvalidCredential)
 pub mod attack;
 #[cfg(feature = "audit")]
 mod audit;
+#[cfg(feature = "tls-self-signed")]
+mod certificates;
 mod clock;
 mod identity;
 #[cfg(feature = "jwt")]
 mod issuer;
+#[cfg(feature = "api-key")]
+mod keys;
 
 #[cfg(feature = "audit")]
 pub use audit::{Captured, sample_record};
+#[cfg(feature = "tls-self-signed")]
+pub use certificates::{TestAuthority, TestCertificate};
 pub use clock::TestClock;
 pub use identity::as_principal;
 #[cfg(all(feature = "jwt", feature = "axum"))]
 pub use issuer::{Answers, IssuerServer};
 #[cfg(feature = "jwt")]
 pub use issuer::{TestIssuer, TestToken};
+#[cfg(feature = "api-key")]
+pub use keys::TestKeys;
 
 /// What is made for tests says so where a build looks like one for production.
 fn not_for_production() {

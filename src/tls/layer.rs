@@ -179,8 +179,8 @@ impl TlsLayer {
 
     fn verify(&self, head: &RequestHead<'_>, envelope: &mut Envelope) -> Result<Passed, Rejection> {
         let shared = &*self.shared;
-        let proxied =
-            shared.plain_on_loopback && (envelope.trail.flags.contains(&REMOVED) || any_forwarding(head.headers()));
+        let proxied = shared.plain_on_loopback
+            && (envelope.trail.rare().flags.contains(&REMOVED) || any_forwarding(head.headers()));
         let client = envelope.client_or_connection(|| head.connection())?;
         if client.is_secure() {
             return self.over_tls(head, client);
@@ -353,7 +353,7 @@ mod tests {
         request.extensions_mut().insert(Connection::plain("198.51.100.7:1".parse().unwrap()));
         let mut envelope = Envelope::new(Instants::new(0, 0));
         let _ = layer.verify(&RequestHead::of(&request), &mut envelope);
-        envelope.trail.flags
+        envelope.trail.rare().flags.clone()
     }
 
     #[test]

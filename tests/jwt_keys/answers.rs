@@ -2,9 +2,12 @@
 
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
-use portcullis::jwt::{
-    Algorithm, Issuer, JwtAuthenticator,
-    keys::{FetchLimits, HttpFetch, KeySource, LiveKeys, LiveKeysBuilder},
+use portcullis::{
+    http_client::{FetchLimits, HttpFetch},
+    jwt::{
+        Algorithm, Issuer, JwtAuthenticator,
+        keys::{KeySource, LiveKeys, LiveKeysBuilder},
+    },
 };
 use tokio::time::sleep;
 

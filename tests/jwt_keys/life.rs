@@ -11,7 +11,8 @@ use http::StatusCode;
 use portcullis::{
     Now, RequestHead,
     authn::{Authenticator, Outcome},
-    jwt::keys::{FetchLimits, KeySource, LiveKeys},
+    http_client::FetchLimits,
+    jwt::keys::{KeySource, LiveKeys},
     testing::TestClock,
 };
 use tokio::time::{advance, sleep};

@@ -16,9 +16,10 @@ use http::{HeaderMap, Request, Response, StatusCode};
 use jsonwebtoken::EncodingKey;
 use portcullis::{
     Clock, Instants, Rejection, StoreError, StoreErrorKind,
+    http_client::{FetchLimits, HttpFetch},
     jwt::{
         Algorithm, Issuer, JwtAuthenticator,
-        keys::{FetchLimits, HttpFetch, KeySource, LiveKeys, LiveKeysBuilder},
+        keys::{KeySource, LiveKeys, LiveKeysBuilder},
     },
 };
 use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256};
@@ -114,7 +115,7 @@ struct Inner {
     pages: Mutex<HashMap<String, Script>>,
     delay: Mutex<Duration>,
     fetches: AtomicUsize,
-    requests: Mutex<Vec<Request<()>>>,
+    requests: Mutex<Vec<Request<Bytes>>>,
 }
 
 impl std::fmt::Debug for Origin {
@@ -151,7 +152,7 @@ impl Origin {
         self.0.fetches.load(Ordering::SeqCst)
     }
 
-    pub fn requests(&self) -> Vec<Request<()>> {
+    pub fn requests(&self) -> Vec<Request<Bytes>> {
         self.0.requests.lock().unwrap().clone()
     }
 
@@ -163,7 +164,7 @@ impl Origin {
 
 #[async_trait]
 impl HttpFetch for Origin {
-    async fn fetch(&self, request: Request<()>, _: FetchLimits) -> Result<Response<Bytes>, StoreError> {
+    async fn fetch(&self, request: Request<Bytes>, _: FetchLimits) -> Result<Response<Bytes>, StoreError> {
         self.0.fetches.fetch_add(1, Ordering::SeqCst);
         let url = request.uri().to_string();
         self.0.requests.lock().unwrap().push(request);

@@ -21,9 +21,10 @@ use http_body_util::Full;
 use hyper_util::rt::TokioIo;
 use portcullis::{
     Clock,
+    http_client::{FetchLimits, HttpsFetch},
     jwt::{
         Issuer,
-        keys::{FetchLimits, HttpsFetch, KeySource, LiveKeys, LiveKeysBuilder},
+        keys::{KeySource, LiveKeys, LiveKeysBuilder},
     },
     testing::TestClock,
 };

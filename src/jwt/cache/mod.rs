@@ -82,7 +82,7 @@ impl TokenCache {
     }
 
     /// Keeps the SHA-256 of each token in place of the token, for 0.3 to 0.5 us a request. By default the token itself is
-    /// kept, and wiped when its entry is dropped. The principal keeps the claims either way.
+    /// kept, and wiped with the last clone of its principal. The principal keeps the claims either way.
     pub const fn digest_keys(mut self) -> Self {
         self.digest_keys = true;
         self

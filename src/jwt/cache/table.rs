@@ -102,7 +102,6 @@ impl Table {
     /// one token at the same moment may each find another place for it; then it is there twice, until one is evicted.
     pub(super) fn insert(&self, hash: u64, key: &[u8], principal: Principal, now: u64) {
         if !self.make_room(principal.size(), now) {
-            principal.forget_key();
             return;
         }
         let Some(bucket) = self.home_for(hash, key) else { return };
@@ -200,21 +199,11 @@ impl Table {
         reserved
     }
 
-    /// Gives back the room of an entry, and wipes its key. Never under a lock: with the principal go types of the user's own.
+    /// Gives back the room of an entry. Never under a lock: with the principal go types of the user's own.
     fn release(&self, entry: Option<Principal>) {
         if let Some(entry) = entry {
-            entry.forget_key();
             self.entries.fetch_sub(1, Relaxed);
             self.bytes.fetch_sub(entry.size(), Relaxed);
-        }
-    }
-}
-
-impl Drop for Table {
-    /// The keys go with the cache, whoever still holds a principal.
-    fn drop(&mut self) {
-        for bucket in &self.buckets {
-            bucket.read().iter().flatten().for_each(Principal::forget_key);
         }
     }
 }
@@ -297,12 +286,20 @@ impl Bucket {
 }
 
 /// Counts what all threads do, without their waiting for each other.
-#[derive(Default)]
-struct Counter([Padded; 8]);
+struct Counter([Padded; OWN + 1]);
+
+/// How many threads have a place of their own. The rest, if there are so many, share the last one.
+const OWN: usize = 63;
 
 #[derive(Default)]
 #[repr(align(64))]
 struct Padded(AtomicU64);
+
+impl Default for Counter {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| Padded::default()))
+    }
+}
 
 impl Counter {
     fn add(&self) {
@@ -315,8 +312,11 @@ impl Counter {
                 number
             })
         });
-        if let Some(own) = self.0.get(number % self.0.len()) {
-            own.0.fetch_add(1, Relaxed);
+        match (self.0.get(number), self.0.last()) {
+            // Nobody else writes there, so nothing has to be locked.
+            (Some(own), _) if number < OWN => own.0.store(own.0.load(Relaxed).wrapping_add(1), Relaxed),
+            (_, Some(shared)) => drop(shared.0.fetch_add(1, Relaxed)),
+            (_, None) => {}
         }
     }
 

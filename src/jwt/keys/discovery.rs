@@ -8,12 +8,12 @@ use std::{
 use async_trait::async_trait;
 
 use super::{
-    endpoint::Endpoint,
     http::{Answer, Http},
-    origin::{Fetched, JwkSource, nonsense, unavailable},
+    origin::{Fetched, JwkSource},
 };
 use crate::{
     error::{ConfigError, StoreError, StoreErrorKind},
+    http_client::{Endpoint, nonsense, unavailable},
     jwt::{
         Refusal,
         json::{self, Members, Value},

@@ -1,68 +1,14 @@
-use std::{fmt, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Request, StatusCode, header};
 
-use super::{
-    endpoint::Endpoint,
-    origin::{Fetched, JwkSource, nonsense, unavailable},
+use super::origin::{Fetched, JwkSource};
+use crate::{
+    error::StoreError,
+    http_client::{Endpoint, FetchLimits, HttpFetch, nonsense, unavailable},
 };
-use crate::error::StoreError;
-
-/// How long a fetch may take, and how much it may bring. Default: 5 s and 512 KiB.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[must_use]
-pub struct FetchLimits {
-    time: Duration,
-    bytes: usize,
-}
-
-impl FetchLimits {
-    /// Sets both limits.
-    pub const fn new(time: Duration, bytes: usize) -> Self {
-        Self { time, bytes }
-    }
-
-    /// From the start of the fetch to the last byte of the body.
-    #[must_use]
-    pub const fn time(&self) -> Duration {
-        self.time
-    }
-
-    /// The largest body, after any content coding is undone.
-    #[must_use]
-    pub const fn bytes(&self) -> usize {
-        self.bytes
-    }
-}
-
-impl Default for FetchLimits {
-    fn default() -> Self {
-        Self::new(Duration::from_secs(5), 512 * 1024)
-    }
-}
-
-/// Sends GET requests to where keys come from: `HttpsFetch`, or a client of your own.
-///
-/// # Contract
-/// - The request goes out as it is: no redirect is followed (a `3xx` is the answer), no cookie and no credential is added.
-/// - The peer's certificate is checked. The caller has checked the URL: `https`, and a host that was configured or allowed.
-/// - A body beyond `limits` is an error, found while reading and not after it; so is a fetch that takes longer.
-/// - Any status is an answer. An error means that there is none.
-#[async_trait]
-pub trait HttpFetch: fmt::Debug + Send + Sync + 'static {
-    /// Gets the answer to the request.
-    async fn fetch(&self, request: Request<()>, limits: FetchLimits) -> Result<Response<Bytes>, StoreError>;
-}
-
-#[async_trait]
-#[deny(clippy::missing_trait_methods)]
-impl<H: HttpFetch + ?Sized> HttpFetch for Arc<H> {
-    async fn fetch(&self, request: Request<()>, limits: FetchLimits) -> Result<Response<Bytes>, StoreError> {
-        (**self).fetch(request, limits).await
-    }
-}
 
 /// A client, and the limits that it is used with.
 #[derive(Clone, Debug)]
@@ -91,12 +37,12 @@ impl Http {
         if let Some(validator) = validator {
             request = request.header(header::IF_NONE_MATCH, validator);
         }
-        let request = request.body(()).map_err(nonsense)?;
+        let request = request.body(Bytes::new()).map_err(nonsense)?;
         let response = self.client.fetch(request, self.limits).await?;
         let (parts, body) = response.into_parts();
         match parts.status {
-            StatusCode::OK if body.len() > self.limits.bytes => {
-                Err(nonsense(format!("{from} answers more than {} bytes", self.limits.bytes)))
+            StatusCode::OK if body.len() > self.limits.bytes() => {
+                Err(nonsense(format!("{from} answers more than {} bytes", self.limits.bytes())))
             }
             StatusCode::OK => match String::from_utf8(body.into()) {
                 Ok(text) => Ok(Answer::Document { text, headers: parts.headers }),

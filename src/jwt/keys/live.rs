@@ -6,16 +6,15 @@ use tokio::runtime::Handle;
 use super::{
     cycle::{Cycle, Rules},
     discovery::Discovery,
-    endpoint::Endpoint,
     file::JwksFile,
-    http::{FetchLimits, Http, HttpFetch, JwksUrl},
-    https::HttpsFetch,
+    http::{Http, JwksUrl},
     origin::JwkSource,
     source::{KeyHealth, KeySnapshot, KeySource, KeysUnavailable, Refresh},
 };
 use crate::{
     clock::{Clock, Instants, SystemClock},
     error::ConfigError,
+    http_client::{Endpoint, FetchLimits, HttpFetch, HttpsFetch},
     now::Now,
 };
 
@@ -227,20 +226,7 @@ impl LiveKeysBuilder {
     /// fresh or more than 7 days; the HTTP client cannot be made.
     pub fn build(self) -> Result<LiveKeys, ConfigError> {
         let limits = self.limits;
-        if limits.time().is_zero() || limits.time() > Duration::from_secs(60) {
-            return Err(ConfigError::new(
-                "time limit of key fetches",
-                format!("{:?}", limits.time()),
-                "is not up to 60 s",
-            ));
-        }
-        if limits.bytes() == 0 || limits.bytes() > 16 << 20 {
-            return Err(ConfigError::new(
-                "size limit of key fetches",
-                limits.bytes().to_string(),
-                "is not up to 16 MiB",
-            ));
-        }
+        limits.check("key fetches")?;
         if self.soft_life < Duration::from_secs(1) || self.soft_life > 24 * HOUR {
             return Err(ConfigError::new("freshness of keys", format!("{:?}", self.soft_life), "is not 1 s to 24 h"));
         }

@@ -1,4 +1,3 @@
-mod decision;
 mod input;
 mod program;
 
@@ -10,7 +9,7 @@ use crate::{
     error::ConfigError,
     now::Now,
     policy::{
-        AccessQuery, PolicyBackend, QueryParts, ReloadState, Reloaded, Verdict,
+        AccessQuery, PolicyBackend, QueryParts, ReloadState, Reloaded, Verdict, decision,
         documents::Documents,
         live::Live,
         rego::{
@@ -164,7 +163,10 @@ impl Rego {
     fn verdict_of(&self, query: &AccessQuery<'_>) -> Verdict {
         let compiled = self.shared.live.load();
         match self.evaluate(&compiled, query) {
-            Ok(document) => decision::verdict(&document, &self.shared.decision, &compiled.basis),
+            Ok(document) => {
+                let document = Some(&document).filter(|document| **document != regorus::Value::Undefined);
+                decision::verdict(document, &self.shared.decision, &compiled.basis)
+            }
             Err(problem) => Verdict::cannot_decide(format!("{}: {problem}", self.shared.decision))
                 .of_version(Arc::clone(&compiled.version)),
         }

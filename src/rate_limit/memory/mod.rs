@@ -1,18 +1,26 @@
+mod cell;
+
+/// What the cells are made of.
+mod atomics {
+    pub(super) use std::sync::atomic::{AtomicU64, Ordering};
+}
+
 use std::{
     fmt,
     hash::{BuildHasher, Hash, Hasher},
-    sync::{
-        Mutex, MutexGuard, PoisonError,
-        atomic::{
-            AtomicU64,
-            Ordering::{AcqRel, Acquire, Relaxed, Release},
-        },
-    },
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use async_trait::async_trait;
 use foldhash::quality::RandomState;
 
+use self::{
+    atomics::{
+        AtomicU64,
+        Ordering::{Acquire, Relaxed},
+    },
+    cell::{CLAIMED, Cell, swap, take_back},
+};
 use crate::{
     clock::Instants,
     error::{ConfigError, StoreError},
@@ -31,8 +39,6 @@ const COUNTS_PER_SHARED: usize = 16;
 const MAX_COUNTS: usize = 1 << 26;
 /// How many keys can be put in their place at the same time.
 const STRIPES: usize = 256;
-/// Stands for the moment in a cell that is being given to another key. [`Draw::take`] never makes it.
-const CLAIMED: u64 = u64::MAX;
 
 /// Counts in this process's memory: a table of fixed size that answers at once.
 ///
@@ -82,26 +88,8 @@ impl Bucket {
             }
         }
         let cell = self.0.get(found)?;
-        let tat = cell.tat.load(Acquire);
-        (tat != CLAIMED && cell.fingerprint.load(Relaxed) == fingerprint).then_some((cell, tat))
+        cell.moment_of(fingerprint).map(|tat| (cell, tat))
     }
-}
-
-/// One count. A cell that was never used is one whose quota is whole.
-///
-/// What happens at the same time, without a lock:
-/// - `tat` only grows while a cell belongs to one count, but for what [`Move::undo`] takes back, and it grows when the cell goes
-///   to another: the new owner's moment is later than `now`, and the old one was not. So a compare-and-swap that finds the
-///   `tat` of before proves that the cell did not change hands in between.
-/// - Who takes a cell over first swaps `tat` for [`CLAIMED`], then writes the fingerprint, then the new `tat`. Who looks reads
-///   `tat`, then the fingerprint: the new `tat` shows the new fingerprint; the old one with the new fingerprint fails the swap.
-/// - A new count is put in its place under the lock of its key's stripe, and looked for once more there, so that it has one
-///   cell. A draw of several charges holds the locks of all its keys.
-#[derive(Default)]
-struct Cell {
-    fingerprint: AtomicU64,
-    /// When the quota is whole again, in nanoseconds of the monotonic clock.
-    tat: AtomicU64,
 }
 
 /// Where a count may stand: in two buckets that the hash of its key gives.
@@ -364,11 +352,6 @@ fn spread(hash: u64, count: usize) -> usize {
     usize::try_from(upper).unwrap_or(0)
 }
 
-#[inline]
-fn swap(tat: &AtomicU64, before: u64, after: u64) -> bool {
-    tat.compare_exchange(before, after, AcqRel, Acquire).is_ok()
-}
-
 /// One count's part of a draw.
 #[derive(Clone, Copy)]
 struct Move<'a> {
@@ -384,39 +367,23 @@ impl Move<'_> {
         match self.seat {
             Seat::Own(cell) => swap(&cell.tat, self.before, self.after),
             Seat::Shared(tat) => swap(tat, self.before, self.after),
-            Seat::Spare(cell, tat) => {
-                if !swap(&cell.tat, tat, CLAIMED) {
-                    return false;
-                }
-                cell.fingerprint.store(self.fingerprint, Relaxed);
-                cell.tat.store(self.after, Release);
-                true
-            }
+            Seat::Spare(cell, tat) => cell.claim(tat, self.fingerprint, self.after),
         }
     }
 
     /// Gives back what it took, and no more than that if others took in the meantime.
     fn undo(&self, now: u64) {
-        let (cell, tat) = match self.seat {
-            Seat::Own(cell) => (Some(cell), &cell.tat),
-            Seat::Spare(cell, _) => (Some(cell), &cell.tat),
-            Seat::Shared(tat) => (None, tat),
-        };
         let whole = match self.seat {
             // Later than what stood there before: see `Cell`.
             Seat::Spare(_, old) => old.saturating_add(1).max(now),
             Seat::Own(_) | Seat::Shared(_) => self.before,
         };
         let price = self.after.saturating_sub(whole.max(now));
-        let mut current = self.after;
-        loop {
-            let given_back = if current == self.after { whole } else { current.saturating_sub(price) };
-            match tat.compare_exchange(current, given_back, AcqRel, Acquire) {
-                Ok(_) => return,
-                Err(CLAIMED) => return,
-                Err(_) if cell.is_some_and(|cell| cell.fingerprint.load(Relaxed) != self.fingerprint) => return,
-                Err(other) => current = other,
+        match self.seat {
+            Seat::Own(cell) | Seat::Spare(cell, _) => {
+                take_back(&cell.tat, Some((cell, self.fingerprint)), self.after, whole, price);
             }
+            Seat::Shared(tat) => take_back(tat, None, self.after, whole, price),
         }
     }
 }

@@ -18,8 +18,8 @@ const LATEST: u64 = 1 << 52;
 pub(super) struct Count {
     pub(super) name: String,
     /// Microseconds in which one comes back, rounded up.
-    interval: u64,
-    burst: u32,
+    pub(super) interval: u64,
+    pub(super) burst: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

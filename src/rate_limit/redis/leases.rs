@@ -39,8 +39,11 @@ const KEYS_PER_SHARD: usize = 1_024;
 /// slice more than the quota: of `n` processes `n / 200` of the burst, 1 % for two. What is not used within
 /// [`held_for`](Self::held_for) is given back.
 ///
-/// A key that Redis refuses is refused in process until the time that Redis told, but for no longer than a slice is held: then
-/// it is asked again.
+/// # Over the quota
+/// A key that Redis refuses is refused in process until one request has come back, but for no longer than a slice is held:
+/// then it is asked again. The same holds where Redis gave less than was asked for, because then it has nothing left. Each
+/// time that it has nothing left, the process lets twice as many come back before it asks again, up to a slice, and up to what
+/// comes back while a slice is held: the key gets as many as before, several at once, and is told when it is asked again.
 ///
 /// | setting | default | bounds |
 /// |---|---|---|
@@ -118,6 +121,8 @@ struct Lease {
     /// Somebody asks, until then.
     asking: Option<Instant>,
     refused: Option<Refused>,
+    /// How many must have come back before Redis is asked again, once it had nothing left.
+    patience: u32,
     told: Told,
     counts: Vec<Count>,
     time: Option<u64>,
@@ -223,8 +228,11 @@ impl Table {
         let Ok(answer) = answer else { return 0 };
         let at = |micros: u64| now.checked_add(Duration::from_micros(micros)).unwrap_or(now);
         let held = now.checked_add(self.settings.hold).unwrap_or(now);
+        let interval = ask.counts.get(answer.charge).map_or(0, |count| count.interval);
+        let batch = self.batch(&ask.counts, interval);
         if answer.units == 0 {
-            let until = at(answer.micros);
+            let more = interval.saturating_mul(lease.wait_for(batch).saturating_sub(1).into());
+            let until = at(answer.micros.saturating_add(more));
             lease.refused = Some(Refused { charge: answer.charge, cost: ask.least, until, believed: until.min(held) });
             return 0;
         }
@@ -232,10 +240,24 @@ impl Table {
         lease.left = lease.left.saturating_add(kept);
         lease.used = lease.used.saturating_add(spent);
         lease.ends = held;
-        lease.refused = None;
+        lease.refused = if answer.units < ask.most {
+            // That was all: there is not even one left.
+            let until = at(interval.saturating_mul(lease.wait_for(batch).into()));
+            Some(Refused { charge: answer.charge, cost: 1, until, believed: until.min(held) })
+        } else {
+            lease.patience /= 2;
+            None
+        };
         lease.told = Told { charge: answer.charge, remaining: answer.remaining, whole: at(answer.micros) };
         (lease.counts, lease.time) = (std::mem::take(&mut ask.counts), ask.time);
         kept
+    }
+
+    /// For how many to come back Redis is left alone at most: a slice, and what comes back while one is held.
+    fn batch(&self, counts: &[Count], interval: u64) -> u32 {
+        let slice = counts.iter().filter_map(|count| count.burst.checked_div(self.settings.one_in)).min().unwrap_or(0);
+        let held = u64::try_from(self.settings.hold.as_micros()).unwrap_or(u64::MAX);
+        slice.min(held.checked_div(interval).and_then(|count| u32::try_from(count).ok()).unwrap_or(slice))
     }
 
     /// Gives back what was not used in time; with `all`, what is there.
@@ -262,7 +284,18 @@ impl Table {
 impl Lease {
     fn new(now: Instant) -> Self {
         let told = Told { charge: 0, remaining: 0, whole: now };
-        Self { left: 0, ends: now, want: 0, used: 0, asking: None, refused: None, told, counts: Vec::new(), time: None }
+        Self {
+            left: 0,
+            ends: now,
+            want: 0,
+            used: 0,
+            asking: None,
+            refused: None,
+            patience: 0,
+            told,
+            counts: Vec::new(),
+            time: None,
+        }
     }
 
     fn is_asking(&self, now: Instant) -> bool {
@@ -271,6 +304,12 @@ impl Lease {
 
     fn grow(&mut self, slice: u32) {
         self.want = self.want.saturating_mul(2).max(4).min(slice);
+    }
+
+    /// How many must come back before Redis is asked again: twice as many each time that it had nothing left.
+    fn wait_for(&mut self, most: u32) -> u32 {
+        self.patience = self.patience.saturating_mul(2).clamp(1, most.max(1));
+        self.patience
     }
 }
 
@@ -296,4 +335,131 @@ impl fmt::Debug for Table {
 
 fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::oneshot;
+
+    use super::*;
+    use crate::rate_limit::{Charge, KeyPart, LimitKey, Quota, redis::ask::What};
+
+    /// One count, as Redis keeps it: the moment, in microseconds, when it is whole.
+    struct Redis {
+        whole: u64,
+        asked: u64,
+    }
+
+    impl Redis {
+        fn take(&mut self, count: &Count, now: u64, least: u32, most: u32) -> Answer {
+            self.asked += 1;
+            let debt = self.whole.saturating_sub(now);
+            let room = count.interval * u64::from(count.burst) - debt;
+            let units = most.min(u32::try_from(room / count.interval).unwrap());
+            if units < least {
+                let micros = count.interval * u64::from(least) - room;
+                return Answer { units: 0, charge: 0, remaining: 0, micros };
+            }
+            let debt = debt + count.interval * u64::from(units);
+            self.whole = now + debt;
+            let remaining = u32::try_from((count.interval * u64::from(count.burst) - debt) / count.interval).unwrap();
+            Answer { units, charge: 0, remaining, micros: debt }
+        }
+    }
+
+    /// What became of the decisions of two processes that share a quota.
+    #[derive(Debug)]
+    struct Seen {
+        decisions: u64,
+        passed: u64,
+        asked: u64,
+    }
+
+    /// Two processes decide in turn, one decision every so many microseconds, for so long.
+    fn simulate(quota: &Quota, every: u64, micros: u64) -> Seen {
+        let parts = [KeyPart::Custom("a")];
+        let charges = [Charge::new(LimitKey::new("test", &parts), quota)];
+        let draw = Draw::new(&charges);
+        let interval = quota.interval_nanos().div_ceil(1_000);
+        let count = Count { name: "a".into(), interval, burst: quota.burst_size() };
+        let tables = [Table::new(Leases::new()), Table::new(Leases::new())];
+        let (start, mut redis) = (Instant::now(), Redis { whole: 0, asked: 0 });
+        let (mut seen, mut sweep) = (Seen { decisions: 0, passed: 0, asked: 0 }, 1_000_000);
+        let mut ask = |table: &Table, slice: Slice, fetches: bool, now: u64, at: Instant| {
+            let least = 1;
+            let mut ask = Ask::new(vec![count.clone()], What::Take, (least, slice.most), None);
+            ask.lease = Some(slice.key);
+            ask.reply = (!fetches).then(|| oneshot::channel().0);
+            let answer = redis.take(&count, now, least, slice.most);
+            table.fill(&mut ask, Ok(answer), at);
+            (answer.units > 0, redis.asked)
+        };
+        for (table, now) in tables.iter().cycle().zip((0..micros).step_by(usize::try_from(every).unwrap())) {
+            let at = start + Duration::from_micros(now);
+            if now >= sweep {
+                sweep = now + 1_000_000;
+                // Nobody pauses here, so there is nothing to give back but by chance.
+                tables.iter().for_each(|table| drop(table.unused(at, false)));
+            }
+            seen.decisions += 1;
+            match table.spend(&draw, at) {
+                Some((taken, fetch)) => {
+                    seen.passed += u64::from(taken.is_granted());
+                    if let Some(slice) = fetch {
+                        seen.asked = ask(table, slice, true, now, at).1;
+                    }
+                }
+                None => {
+                    let slice = table.plan(&draw, at).unwrap();
+                    let (granted, asked) = ask(table, slice, false, now, at);
+                    seen.passed += u64::from(granted);
+                    seen.asked = asked;
+                }
+            }
+        }
+        seen
+    }
+
+    #[test]
+    fn of_all_loads_five_decisions_in_a_hundred_ask_at_most_and_the_quota_is_had() {
+        let quota = Quota::per_minute(10_000);
+        // One comes back in 6 ms. Ten minutes, so that the burst is a small part of it.
+        let minutes = 10;
+        for (name, every) in [
+            ("half of the quota", 12_000),
+            ("nine tenths", 6_666),
+            ("just the quota", 6_000),
+            ("a tenth more", 5_454),
+            ("half as much again", 4_000),
+            ("twice", 3_000),
+            ("ten times", 600),
+            ("fifty times", 120),
+        ] {
+            let seen = simulate(&quota, every, minutes * 60_000_000);
+            assert!(seen.asked * 100 <= seen.decisions * 5, "{name}: {seen:?}");
+            let quota = 10_000 * (minutes + 1);
+            assert!(seen.passed <= quota + quota / 100, "{name}: {seen:?}");
+            assert!(seen.passed * 100 >= quota.min(seen.decisions) * 97, "{name}: {seen:?}");
+        }
+    }
+
+    /// A quota of which less than one comes back while a slice is held: the times that are told are exact.
+    #[test]
+    fn of_a_slow_quota_the_time_that_redis_tells_is_told() {
+        let quota = Quota::per_day(10_000);
+        let parts = [KeyPart::Custom("a")];
+        let charges = [Charge::new(LimitKey::new("test", &parts), &quota)];
+        let (draw, table) = (Draw::new(&charges), Table::new(Leases::new()));
+        let count = Count { name: "a".into(), interval: 8_640_000, burst: 10_000 };
+        let mut at = Instant::now();
+        for _ in 0..20 {
+            assert!(table.spend(&draw, at).is_none(), "what was told before is over");
+            let slice = table.plan(&draw, at).unwrap();
+            let mut ask = Ask::new(vec![count.clone()], What::Take, (1, slice.most), None);
+            (ask.lease, ask.reply) = (Some(slice.key), Some(oneshot::channel().0));
+            table.fill(&mut ask, Ok(Answer { units: 0, charge: 0, remaining: 0, micros: 700_000 }), at);
+            assert_eq!(table.spend(&draw, at).unwrap().0, Taken::refused(0, 700_000_000));
+            at += Duration::from_millis(700);
+        }
+    }
 }

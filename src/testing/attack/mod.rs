@@ -2,7 +2,10 @@
 //!
 //! [`attack_suite`] takes the finished service, with every layer around it, and a [`Profile`]: its routes, who may use them,
 //! and a token for each role. Each attack has a stable id, which [`ATTACKS`] lists and the [`AttackReport`] names.
+//! With the feature `testing-network`, `attack_url` sends them to a service that runs.
 
+#[cfg(feature = "testing-network")]
+mod network;
 mod profile;
 mod report;
 mod requests;
@@ -19,6 +22,8 @@ use http::{HeaderMap, Method, Request, Response, header};
 use http_body_util::BodyExt;
 use tower::{Service, util::ServiceExt};
 
+#[cfg(feature = "testing-network")]
+pub use network::{NetworkSuite, OWNERSHIP_PATH, attack_url};
 pub use profile::Profile;
 pub use report::{AttackReport, Finding};
 
@@ -181,7 +186,8 @@ impl<S> AttackSuite<S> {
                 }
             })
         };
-        let mut run = Run { send: Box::new(send), profile: self.profile, report: AttackReport::default(), peers: 0 };
+        let (send, report) = (Box::new(send), AttackReport::default());
+        let mut run = Run { send, profile: self.profile, report, peers: 0, network: None };
         requests::all(&mut run).await;
         run.report
     }
@@ -193,11 +199,17 @@ struct Run {
     profile: Profile,
     report: AttackReport,
     peers: u32,
+    /// The methods that the profile lists, where the requests go over the network.
+    network: Option<Vec<Method>>,
 }
 
 impl Run {
-    /// A request over TLS from an address that was not there before.
+    /// A request over TLS from an address that was not there before. None if it must not be sent.
     fn request(&mut self, method: &Method, target: &str) -> Option<Request<()>> {
+        let listed = |methods: &Vec<Method>| method.is_safe() || methods.contains(method);
+        if !self.network.as_ref().is_none_or(listed) {
+            return None;
+        }
         let mut request = Request::builder().method(method).uri(target).body(()).ok()?;
         request.extensions_mut().insert(Connection::tls(self.peer(), TlsVersion::Tls13));
         Some(request)

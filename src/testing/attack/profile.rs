@@ -46,6 +46,14 @@ impl Route {
 }
 
 impl Profile {
+    /// The methods that it names.
+    #[cfg(feature = "testing-network")]
+    pub(super) fn methods(&self) -> impl Iterator<Item = &Method> {
+        let of_tenants = self.tenants.iter().map(|(route, _)| route);
+        let of_things = self.things.iter().flat_map(|(exists, missing, _)| [exists, missing]);
+        self.routes.iter().chain(of_tenants).chain(of_things).map(|route| &route.method)
+    }
+
     /// A service without routes.
     pub fn new() -> Self {
         Self::default()

@@ -155,24 +155,3 @@ fn threads_agree_on_the_bounds() {
     });
     assert_eq!(table.bytes(), table.entries() * one);
 }
-
-#[test]
-fn keys_are_wiped_once_they_are_not_kept_any_more() {
-    let kept = |table: &Table, number: u64| table.get(hash(number), &key(number), 0, |_| Some(1)).unwrap();
-    let table = Table::new(1, 1 << 20);
-    insert(&table, 1, ALWAYS, 0);
-    let (evicted, is_kept) = (kept(&table, 1), |principal: &Principal, number| principal.is_kept_under(&key(number)));
-    assert!(is_kept(&evicted, 1));
-    insert(&table, 2, ALWAYS, 0);
-    let replaced = kept(&table, 2);
-    assert!(!is_kept(&evicted, 1) && is_kept(&replaced, 2));
-    insert(&table, 2, ALWAYS, 0);
-    let last = kept(&table, 2);
-    assert!(!is_kept(&replaced, 2) && is_kept(&last, 2));
-    drop(table);
-    assert!(!is_kept(&last, 2));
-
-    let without_room = alice(&key(3), ALWAYS);
-    Table::new(1, 1).insert(hash(3), &key(3), without_room.clone(), 0);
-    assert!(!is_kept(&without_room, 3));
-}

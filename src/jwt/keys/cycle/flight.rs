@@ -16,7 +16,7 @@ use crate::{
             source::KeySnapshot,
         },
     },
-    log,
+    log::{self, chain, one_line},
 };
 
 /// A fetch under way. Dropped before its end, it has failed.
@@ -132,21 +132,4 @@ impl Drop for Flight {
             self.fail(&mut control, &unavailable("the fetch was given up"));
         }
     }
-}
-
-/// An error and what led to it.
-fn chain(error: &(dyn Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        source = error.source();
-    }
-    text
-}
-
-/// A bounded text without control characters: part of it may come from the origin.
-fn one_line(text: &str) -> String {
-    text.chars().take(500).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }

@@ -6,14 +6,14 @@ use crate::error::ConfigError;
 
 /// A URL that may be fetched: `https`, or `http` to this machine where that was chosen. No user name, no fragment.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Endpoint {
+pub(crate) struct Endpoint {
     uri: Uri,
     text: Box<str>,
 }
 
 impl Endpoint {
     /// Reads a URL. What two readers could take for different hosts is refused.
-    pub(super) fn parse(text: &str, http_on_loopback: bool) -> Result<Self, ConfigError> {
+    pub(crate) fn parse(text: &str, http_on_loopback: bool) -> Result<Self, ConfigError> {
         // What stands before an `@` may be a password.
         let shown = if text.contains('@') { "a URL".to_owned() } else { format!("{text:?}") };
         let refuse = |problem: &str| Err(ConfigError::new("URL", &*shown, problem));
@@ -43,35 +43,35 @@ impl Endpoint {
         Ok(Self { text: text.into(), uri })
     }
 
-    pub(super) const fn uri(&self) -> &Uri {
+    pub(crate) const fn uri(&self) -> &Uri {
         &self.uri
     }
 
     /// The host in lower case.
-    pub(super) fn host(&self) -> String {
+    pub(crate) fn host(&self) -> String {
         self.uri.host().unwrap_or_default().to_ascii_lowercase()
     }
 
     /// The path of an issuer, without a slash at its end.
-    pub(super) fn path(&self) -> &str {
+    pub(crate) fn path(&self) -> &str {
         self.uri.path().trim_end_matches('/')
     }
 
     /// Scheme, host and port (RFC 6454 §4).
-    pub(super) fn origin(&self) -> (&str, String, u16) {
+    pub(crate) fn origin(&self) -> (&str, String, u16) {
         let scheme = self.uri.scheme_str().unwrap_or_default();
         let port = self.uri.port_u16().unwrap_or(if scheme == "https" { 443 } else { 80 });
         (scheme, self.host(), port)
     }
 
     /// Scheme and authority, to put a path behind.
-    pub(super) fn base(&self) -> String {
+    pub(crate) fn base(&self) -> String {
         let authority = self.uri.authority().map_or("", http::uri::Authority::as_str);
         format!("{}://{authority}", self.uri.scheme_str().unwrap_or_default())
     }
 
     /// The URL without its query, for logs.
-    pub(super) fn shown(&self) -> &str {
+    pub(crate) fn shown(&self) -> &str {
         self.text.split_once('?').map_or(&self.text, |(shown, _)| shown)
     }
 }

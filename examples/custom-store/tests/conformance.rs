@@ -1,0 +1,28 @@
+//! The suite that the built-in stores run, and what it does not ask: that the store is bounded.
+
+use portcullis::{
+    Instants,
+    conformance::rate_limit_store,
+    rate_limit::{Charge, Draw, KeyPart, LimitKey, MAX_CHARGES, Quota, RateLimitStore},
+};
+use portcullis_custom_store::MapLimits;
+
+const NOW: Instants = Instants::new(1_800_000_000_000_000_000, 0);
+
+#[tokio::test]
+async fn it_keeps_the_contract() {
+    rate_limit_store(&MapLimits::new(100_000), NOW).await;
+}
+
+#[tokio::test]
+async fn it_is_bounded() {
+    let (store, quota) = (MapLimits::new(100), Quota::per_day(1));
+    for number in 0..1_000 {
+        let name = number.to_string();
+        let parts = [KeyPart::Custom(&name)];
+        let charges = [Charge::new(LimitKey::new("test", &parts), &quota)];
+        let taken = store.take(&Draw::new(&charges), NOW).await.unwrap();
+        assert_eq!(taken.is_granted(), number <= 100, "a hundred, and one for everybody else");
+        assert!(store.len() <= 100 + MAX_CHARGES);
+    }
+}

@@ -1,0 +1,79 @@
+//! A credential of your own: tickets, which are signed by nobody but known to a box office.
+//!
+//! ```sh
+//! cargo run --example custom_authenticator
+//! curl -i localhost:3000/seat                                       # 401
+//! curl -i localhost:3000/seat -H 'Authorization: Ticket row-7'      # 200
+//! curl -i localhost:3000/seat -H 'Authorization: Ticket row-13'     # 401
+//! curl -i localhost:3000/seat -H 'Authorization: Ticket closed'     # 503
+//! curl -i localhost:3000/stage -H 'Authorization: Ticket row-7'     # 403
+//! curl -i localhost:3000/stage -H 'Authorization: Ticket crew'      # 200
+//! ```
+
+use std::error::Error;
+
+use axum::{Router, routing::get};
+use portcullis::{
+    Challenge, Instants, Principal, PrincipalKind, Rejection, RejectionKind, RequestHead,
+    authn::{Authenticator, Outcome},
+    guard::{authenticated, require, role},
+    stack::Stack,
+};
+use tokio::net::TcpListener;
+
+#[derive(Debug)]
+struct Tickets;
+
+/// What the box office answers; this one does not always answer.
+async fn role_of(ticket: &str) -> Result<Option<&'static str>, std::io::Error> {
+    match ticket {
+        "row-7" => Ok(Some("guest")),
+        "crew" => Ok(Some("crew")),
+        "closed" => Err(std::io::Error::other("the box office is closed")),
+        _ => Ok(None),
+    }
+}
+
+#[async_trait::async_trait]
+impl Authenticator for Tickets {
+    fn challenges(&self) -> Vec<Challenge> {
+        Challenge::new("Ticket", "theatre").into_iter().collect()
+    }
+
+    async fn authenticate(&self, head: &RequestHead<'_>, _: Instants) -> Outcome {
+        let credential = match head.authorization() {
+            Ok(Some(credential)) if credential.is_scheme("Ticket") => credential,
+            Ok(_) => return Outcome::Absent, // somebody else may know better
+            Err(rejection) => return Outcome::Refused(rejection),
+        };
+        let refuse = |kind, why: String| Outcome::Refused(Rejection::new(kind, why));
+        match role_of(credential.token()).await {
+            Ok(Some(role)) => {
+                let guest = Principal::builder(PrincipalKind::User, "box-office", credential.token(), "ticket");
+                Outcome::verified(guest.roles([role]).build())
+            }
+            // A bad credential refuses; it never counts as none.
+            Ok(None) => refuse(RejectionKind::InvalidCredential, "no such ticket".to_owned()),
+            // Who cannot be asked gives no answer: 503, not 401.
+            Err(error) => refuse(RejectionKind::Unavailable, error.to_string()),
+        }
+    }
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let app = Router::new()
+        .route("/seat", get(async |who: Principal| format!("{} is yours\n", who.subject())))
+        .route("/stage", get(async || "mind the trapdoor\n"));
+    let stack = Stack::builder()
+        .dangerous_plain_http() // on this machine alone; the quickstart has HTTPS
+        .authenticate(Tickets)
+        .route("GET /seat", require(authenticated()))
+        .route("GET /stage", require(role("crew")?))
+        .build()?;
+
+    let port = std::env::var("PORT").map_or(Ok(3000), |port| port.parse())?;
+    let listener = TcpListener::bind(("127.0.0.1", port)).await?;
+    println!("serving {}", listener.local_addr()?);
+    Ok(portcullis::axum::serve(listener, stack.protect(app)).await?)
+}

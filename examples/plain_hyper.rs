@@ -1,0 +1,74 @@
+//! A hyper server without a framework.
+//!
+//! ```sh
+//! cargo run --example plain_hyper
+//! ```
+//!
+//! It prints an `export` line with a key. Paste that, then:
+//!
+//! ```sh
+//! curl -i localhost:3000/health                          # 200
+//! curl -i localhost:3000/time                            # 401
+//! curl -i localhost:3000/time -H "X-API-Key: $KEY"       # 200
+//! curl -i localhost:3000/date -H "X-API-Key: $KEY"       # 403
+//! curl -i --http2-prior-knowledge localhost:3000/time -H "X-API-Key: $KEY"  # 200
+//! ```
+
+use std::{convert::Infallible, error::Error, sync::Arc};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo},
+    server::conn::auto,
+    service::TowerToHyperService,
+};
+use portcullis::{
+    Clock, Connection, SecurityContext, SystemClock,
+    api_key::{ApiKeyAuthenticator, MemoryKeyStore, NewApiKey},
+    guard::{authenticated, public, require},
+    stack::Stack,
+};
+use tokio::net::TcpListener;
+use tower::{ServiceExt, service_fn};
+
+async fn answer(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+    let principal = SecurityContext::of(request.extensions()).and_then(SecurityContext::principal);
+    let name = principal.map_or_else(|| "nobody".to_owned(), |principal| principal.subject().to_owned());
+    Ok(Response::new(Full::from(format!("{} for {name}\n", request.uri().path()))))
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let (store, now) = (Arc::new(MemoryKeyStore::new()), SystemClock::new().now());
+    let (key, _) = NewApiKey::for_subject("clock").issue(&store, now).await?;
+    println!("export KEY={}", key.expose());
+
+    let stack = Stack::builder()
+        .dangerous_plain_http() // on this machine alone; the quickstart has HTTPS
+        .authenticate(ApiKeyAuthenticator::new(store))
+        .route("GET /health", public())
+        .route("GET /time", require(authenticated()))
+        .build()?;
+    let app = stack.protect(service_fn(answer));
+
+    let port = std::env::var("PORT").map_or(Ok(3000), |port| port.parse())?;
+    let listener = TcpListener::bind(("127.0.0.1", port)).await?;
+    println!("serving {}", listener.local_addr()?);
+    loop {
+        let (stream, peer) = listener.accept().await?;
+        // Who is calling: hyper does not tell, so it goes into each request.
+        let app = app.clone().map_request(move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(Connection::plain(peer));
+            request
+        });
+        tokio::spawn(async move {
+            let server = auto::Builder::new(TokioExecutor::new());
+            if let Err(error) = server.serve_connection(TokioIo::new(stream), TowerToHyperService::new(app)).await {
+                eprintln!("{peer}: {error}");
+            }
+        });
+    }
+}

@@ -1,0 +1,77 @@
+//! Policies in Rego, the language of Open Policy Agent, evaluated in the process.
+//!
+//! ```sh
+//! cargo run --example rego --features rego
+//! ```
+//!
+//! It prints `export` lines with keys of a clerk and of a trainee. Paste those, then:
+//!
+//! ```sh
+//! curl -i localhost:3000/orders/1                                      # 401
+//! curl -i localhost:3000/orders/1 -H "X-API-Key: $CLERK"               # 200
+//! curl -i localhost:3000/orders/1 -H "X-API-Key: $TRAINEE"             # 403
+//! curl -i -X DELETE localhost:3000/orders/1 -H "X-API-Key: $CLERK"     # 200
+//! curl -i -X DELETE localhost:3000/orders/2 -H "X-API-Key: $CLERK"     # 403
+//! ```
+//!
+//! Order 1 is open and may be cancelled, order 2 was shipped: that is known to the handler, which asks the policy again.
+
+use std::{error::Error, sync::Arc};
+
+use axum::{Router, extract::Path, routing::get};
+use portcullis::{
+    Clock, Rejection, SystemClock,
+    api_key::{ApiKeyAuthenticator, MemoryKeyStore, NewApiKey},
+    guard::{Authorizer, authenticated, from_path, policy, require},
+    policy::{Rego, Resource},
+    stack::Stack,
+};
+use tokio::net::TcpListener;
+
+const POLICY: &str = r#"
+    package orders
+
+    default allow := false
+
+    allow if {
+        input.action == "orders:read"
+        "clerk" in input.subject.roles
+    }
+
+    allow if {
+        input.action == "orders:cancel"
+        "clerk" in input.subject.roles
+        input.resource.attributes.status == "open"
+    }
+"#;
+
+async fn cancel(authz: Authorizer, Path(id): Path<u32>) -> Result<String, Rejection> {
+    let status = if id == 1 { "open" } else { "shipped" }; // from the database
+    authz.check("orders:cancel", &Resource::new("order", id).with("status", status)).await?;
+    Ok(format!("cancelled {id}\n"))
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let (store, now) = (Arc::new(MemoryKeyStore::new()), SystemClock::new().now());
+    for (name, role) in [("CLERK", "clerk"), ("TRAINEE", "trainee")] {
+        let (key, _) = NewApiKey::for_subject(name).role(role).issue(&store, now).await?;
+        println!("export {name}={}", key.expose());
+    }
+
+    let rules = Rego::builder("data.orders.allow").policy("orders.rego", POLICY).build()?;
+    let order = from_path("order", "{id}")?;
+    let app =
+        Router::new().route("/orders/{id}", get(async |Path(id): Path<u32>| format!("order {id}\n")).delete(cancel));
+    let stack = Stack::builder()
+        .dangerous_plain_http() // on this machine alone; the quickstart has HTTPS
+        .authenticate(ApiKeyAuthenticator::new(store))
+        .policy(rules)
+        .route("GET /orders/{id}", require(policy("orders:read")?).on(order))
+        .route("DELETE /orders/{id}", require(authenticated()));
+
+    let port = std::env::var("PORT").map_or(Ok(3000), |port| port.parse())?;
+    let listener = TcpListener::bind(("127.0.0.1", port)).await?;
+    println!("serving {}", listener.local_addr()?);
+    Ok(portcullis::axum::serve(listener, stack.build()?.protect(app)).await?)
+}

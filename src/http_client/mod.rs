@@ -1,0 +1,18 @@
+//! The HTTP client that fetches keys and asks other services, and the trait for one of your own.
+//!
+//! A client is given where one is needed: to `LiveKeys` (feature `jwt-remote`) for key sets, to
+//! `policy::DecisionPoint` (feature `policy-remote`) for decisions. Unless it is, each makes an
+//! [`HttpsFetch`] that trusts the certificate authorities of the system.
+
+mod endpoint;
+mod fetch;
+mod https;
+#[cfg(feature = "policy-remote")]
+mod post;
+
+pub(crate) use endpoint::Endpoint;
+pub use fetch::{FetchLimits, HttpFetch};
+pub(crate) use fetch::{nonsense, unavailable};
+pub use https::{HttpsFetch, HttpsFetchBuilder};
+#[cfg(feature = "policy-remote")]
+pub(crate) use post::{HttpClient, Media, bearer};

@@ -1,0 +1,369 @@
+use std::{fmt, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use super::{
+    point::{DecisionPoint, Point, PointHealth},
+    question::{self, Fields},
+};
+use crate::{
+    clock::Instants,
+    error::ConfigError,
+    http_client::Endpoint,
+    log::one_line,
+    policy::{AccessQuery, Decision, PolicyBackend, QueryParts, Verdict, decision},
+};
+
+/// Policies that a decision point decides which speaks AuthZEN (Authorization API 1.0): Cerbos, Topaz, OpenFGA, Keycloak and
+/// others. A clone asks the same one.
+///
+/// One question is `POST /access/v1/evaluation`; several are `POST /access/v1/evaluations`, up to 100 in a request.
+///
+/// ```
+/// use portcullis::policy::{AuthZen, DecisionPoint};
+///
+/// let policy = AuthZen::builder(DecisionPoint::at("https://pdp.internal"))
+///     .subjects("https://id.example.com", "user")
+///     .resource_if_none("service", "orders-api")
+///     .build()?;
+/// # let _ = policy;
+/// # Ok::<(), portcullis::ConfigError>(())
+/// ```
+///
+/// # The question
+/// | field | value |
+/// |---|---|
+/// | `subject.type`, `.id` | what [`subjects`](AuthZenBuilder::subjects) says of its issuer; its subject |
+/// | `subject.properties` | `issuer`, `roles`, `scopes`, and the rest that `Opa` sends of a principal |
+/// | `action.name` | the action |
+/// | `resource.type`, `.id` | those of the thing, or of [`resource_if_none`](AuthZenBuilder::resource_if_none) |
+/// | `resource.properties` | its attributes, `owner`, `tenant` |
+/// | `context` | the question's attributes, `client`, `method`, `route`, `address`, `time`, `time_ns` |
+///
+/// An attribute whose name is one of these is not sent. What is not known is left out.
+///
+/// # The answer
+/// | answer | verdict |
+/// |---|---|
+/// | `200`, `decision` is `true` | allow |
+/// | `200`, `decision` is `false` | deny |
+/// | `false` with `context.error.status` of 500 or more | cannot decide |
+/// | `true` with `context.error`, or with `context.obligations` that cannot be read | cannot decide |
+/// | `decision` is missing or of another type, or as many answers as there were questions are not there | cannot decide |
+/// | another status, no answer in time, too much of one, not a JSON object | cannot decide |
+///
+/// Of `context`, `id`, `reason`, `reason_admin`, `reasons` and `error.message` go into the record; `obligations`, each a name
+/// or an object of a `name` and parameters, bind as any other. The client sees none of it.
+#[derive(Clone)]
+pub struct AuthZen {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    point: Arc<Point>,
+    one: Endpoint,
+    several: Endpoint,
+    settings: Settings,
+}
+
+#[derive(Debug)]
+struct Settings {
+    /// Issuer and type.
+    subjects: Vec<(String, String)>,
+    roles: String,
+    /// Type and id.
+    resource_if_none: Option<(String, String)>,
+    parts: QueryParts,
+    holds_for: Option<Duration>,
+}
+
+/// Assembles an [`AuthZen`]; made by [`AuthZen::builder`].
+#[must_use = "a builder does nothing until `build` is called"]
+#[derive(Debug)]
+pub struct AuthZenBuilder {
+    point: DecisionPoint,
+    settings: Settings,
+}
+
+/// The most questions of one request.
+const MOST: usize = 100;
+/// What no attribute may pretend to be.
+const OWN_PROPERTIES: [&str; 2] = ["owner", "tenant"];
+const OWN_CONTEXT: [&str; 6] = ["client", "method", "route", "address", "time", "time_ns"];
+/// The most reasons that are taken over from one answer.
+const MOST_REASONS: usize = 16;
+
+impl AuthZen {
+    /// Asks this decision point.
+    pub const fn builder(point: DecisionPoint) -> AuthZenBuilder {
+        let settings = Settings {
+            subjects: Vec::new(),
+            roles: String::new(),
+            resource_if_none: None,
+            parts: QueryParts::ALL,
+            holds_for: None,
+        };
+        AuthZenBuilder { point, settings }
+    }
+
+    /// How the decision point is doing, for health checks.
+    pub fn health(&self) -> PointHealth {
+        PointHealth::of(Arc::clone(&self.shared.point))
+    }
+
+    async fn ask_several(&self, questions: Vec<Fields>, at: Instants) -> Result<Vec<Verdict>, String> {
+        let Shared { point, several, .. } = &*self.shared;
+        let count = questions.len();
+        // One that does not know this request may answer as if it were one question.
+        let check = |answer: &Evaluations| match answer.evaluations.len() {
+            answers if answers == count => Ok(()),
+            answers => Err(format!("{answers} answers for {count} questions")),
+        };
+        let answers: Evaluations = point.ask(several, &together(questions), at, check).await?;
+        Ok(answers.evaluations.into_iter().map(Evaluation::verdict).collect())
+    }
+}
+
+impl AuthZenBuilder {
+    /// Says that the principals of this issuer are of this type, with their subject as id. A principal is known by issuer and
+    /// subject together (RFC 8725 §3.8): each issuer has a type of its own, and who is of another issuer is denied. At least
+    /// one is needed. Principals of API
+    /// keys have their store's name as issuer.
+    pub fn subjects(mut self, issuer: impl Into<String>, kind: impl Into<String>) -> Self {
+        self.settings.subjects.push((issuer.into(), kind.into()));
+        self
+    }
+
+    /// Names the property of a subject that holds its roles; `roles` unless it is said. Cerbos reads `cerbos.roles`.
+    pub fn roles_property(mut self, name: impl Into<String>) -> Self {
+        self.settings.roles = name.into();
+        self
+    }
+
+    /// Names the resource of a question that names none: AuthZEN demands one. Without it, such a question cannot be decided.
+    pub fn resource_if_none(mut self, kind: impl Into<String>, id: impl Into<String>) -> Self {
+        self.settings.resource_if_none = Some((kind.into(), id.into()));
+        self
+    }
+
+    /// Says which parts of the question the policy reads: the others are not sent. Subject and resource are sent always. All
+    /// of them unless it is said.
+    pub const fn reads(mut self, parts: QueryParts) -> Self {
+        self.settings.parts = parts.and(QueryParts::SUBJECT).and(QueryParts::RESOURCE);
+        self
+    }
+
+    /// Says how long a verdict may be remembered, though the policy may change meanwhile. Not at all unless it is said.
+    pub const fn holds_for(mut self, time: Duration) -> Self {
+        self.settings.holds_for = Some(time);
+        self
+    }
+
+    /// Finishes the policy. Nothing is asked yet.
+    ///
+    /// # Errors
+    /// If no issuer is named, one is named twice, or two have one type; the URL is not `https`, has a user name, a query or a
+    /// fragment; a limit is out of its bounds; the token is none; the HTTP client cannot be made.
+    pub fn build(self) -> Result<AuthZen, ConfigError> {
+        let Self { point, mut settings } = self;
+        let subjects = &settings.subjects;
+        if subjects.is_empty() {
+            return Err(ConfigError::new("subjects", "none", "would be known to the decision point"));
+        }
+        for (index, (issuer, kind)) in subjects.iter().enumerate() {
+            let mut earlier = subjects.iter().take(index);
+            if kind.is_empty() {
+                return Err(ConfigError::new("type of subjects", "\"\"", "must not be empty"));
+            }
+            if earlier.clone().any(|(other, _)| other == issuer) {
+                return Err(ConfigError::new("issuer of subjects", format!("{issuer:?}"), "is named twice"));
+            }
+            if earlier.any(|(_, other)| other == kind) {
+                let problem = "is that of another issuer, whose subjects may have the same ids";
+                return Err(ConfigError::new("type of subjects", format!("{kind:?}"), problem));
+            }
+        }
+        if settings.roles.is_empty() {
+            "roles".clone_into(&mut settings.roles);
+        }
+        let (point, [one, several]) = point.open(["/access/v1/evaluation", "/access/v1/evaluations"])?;
+        Ok(AuthZen { shared: Arc::new(Shared { point, one, several, settings }) })
+    }
+}
+
+impl Settings {
+    /// The question in the four fields of AuthZEN, or the verdict where there is nothing to ask.
+    fn question(&self, query: &AccessQuery<'_>) -> Result<Fields, Verdict> {
+        let who = query.subject();
+        let Some((_, kind)) = self.subjects.iter().find(|(issuer, _)| issuer == who.issuer()) else {
+            return Err(Verdict::deny("the decision point knows no subjects of this issuer"));
+        };
+        let mut properties = question::principal(who, self.parts).map_err(Verdict::cannot_decide)?;
+        properties.remove("id");
+        if let Some(roles) = properties.remove("roles") {
+            properties.insert(self.roles.clone(), roles);
+        }
+        let resource = match (query.resource(), &self.resource_if_none) {
+            (Some(thing), _) => {
+                let facts = self.parts.has(QueryParts::RESOURCE_FACTS);
+                let mut properties = if facts { question::attributes(thing.attributes()) } else { Map::new() };
+                OWN_PROPERTIES.iter().for_each(|name| drop(properties.remove(*name)));
+                properties.extend(question::resource(thing, self.parts.without(QueryParts::RESOURCE)));
+                json!({ "type": thing.kind(), "id": thing.id(), "properties": properties })
+            }
+            (None, Some((kind, id))) => json!({ "type": kind, "id": id }),
+            (None, None) => {
+                return Err(Verdict::cannot_decide("AuthZEN demands a resource, and the question has none"));
+            }
+        };
+        let mut context = match query.attributes() {
+            Some(given) if self.parts.has(QueryParts::ATTRIBUTES) => question::attributes(given),
+            Some(_) | None => Map::new(),
+        };
+        OWN_CONTEXT.iter().for_each(|name| drop(context.remove(*name)));
+        context.extend(question::circumstances(query, self.parts).map_err(Verdict::cannot_decide)?);
+        let subject = json!({ "type": kind, "id": who.subject(), "properties": properties });
+        let fields = [
+            ("subject", subject),
+            ("action", json!({ "name": query.action() })),
+            ("resource", resource),
+            ("context", context.into()),
+        ];
+        Ok(fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
+    }
+}
+
+/// One request for several questions. A subject that is the same in all of them is said once.
+fn together(mut questions: Vec<Fields>) -> Value {
+    let first = questions.first().and_then(|question| question.get("subject")).cloned();
+    let shared = first.filter(|first| questions.iter().all(|question| question.get("subject") == Some(first)));
+    let mut body = Map::new();
+    if let Some(subject) = shared {
+        questions.iter_mut().for_each(|question| drop(question.remove("subject")));
+        body.insert("subject".to_owned(), subject);
+    }
+    body.insert("evaluations".to_owned(), questions.into_iter().map(Value::from).collect());
+    body.insert("options".to_owned(), json!({ "evaluations_semantic": "execute_all" }));
+    body.into()
+}
+
+/// The answer to one question.
+#[derive(Deserialize)]
+struct Evaluation {
+    decision: bool,
+    #[serde(default)]
+    context: Option<Value>,
+}
+
+#[derive(Deserialize)]
+struct Evaluations {
+    evaluations: Vec<Evaluation>,
+}
+
+impl Evaluation {
+    fn verdict(self) -> Verdict {
+        let decision = if self.decision { Decision::Allow } else { Decision::Deny };
+        let context = self.context.unwrap_or_default();
+        let verdict = reasons(&context).fold(Verdict::new(decision), Verdict::because);
+        let trouble = |why: String| Verdict::cannot_decide(why).with_facts_of(&verdict);
+        let Some(error) = context.get("error") else {
+            return match decision {
+                Decision::Allow => decision::with_obligations(verdict.clone(), &context).unwrap_or_else(trouble),
+                Decision::Deny | Decision::CannotDecide => verdict,
+            };
+        };
+        let is_own_fault = error.get("status").and_then(Value::as_u64).is_none_or(|status| status >= 500);
+        if self.decision || is_own_fault { trouble("the evaluation failed".to_owned()) } else { verdict }
+    }
+}
+
+/// What the context says for whoever reads the record. A client must see none of it.
+fn reasons(context: &Value) -> impl Iterator<Item = String> {
+    let texts = |value: Option<&Value>| -> Vec<String> {
+        match value {
+            Some(Value::String(text)) => vec![text.clone()],
+            // One text for each language or status.
+            Some(Value::Object(texts)) => texts.values().filter_map(Value::as_str).map(str::to_owned).collect(),
+            _ => Vec::new(),
+        }
+    };
+    let of = |object: &Value| {
+        let id = object.get("id").and_then(Value::as_str).map(|id| format!("reason {id}"));
+        let said = ["reason", "reason_admin"].into_iter().flat_map(|name| texts(object.get(name)));
+        id.into_iter().chain(said).collect::<Vec<_>>()
+    };
+    let listed = context.get("reasons").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    let listed = listed.iter().flat_map(|reason| match reason {
+        Value::String(text) => vec![text.clone()],
+        other => of(other),
+    });
+    let failed = texts(context.get("error").and_then(|error| error.get("message")));
+    let all: Vec<String> = of(context).into_iter().chain(listed).chain(failed).take(MOST_REASONS).collect();
+    all.into_iter().map(|reason| one_line(&reason))
+}
+
+#[async_trait]
+impl PolicyBackend for AuthZen {
+    fn name(&self) -> &'static str {
+        "authzen"
+    }
+
+    async fn decide(&self, query: &AccessQuery<'_>) -> Verdict {
+        let Shared { point, one, settings, .. } = &*self.shared;
+        let question = match settings.question(query) {
+            Ok(question) => question.into(),
+            Err(verdict) => return verdict,
+        };
+        let answer = point.ask(one, &question, query.at(), |_: &Evaluation| Ok(())).await;
+        answer.map_or_else(Verdict::cannot_decide, Evaluation::verdict)
+    }
+
+    async fn decide_all(&self, queries: &[AccessQuery<'_>]) -> Vec<Verdict> {
+        let mut verdicts = Vec::with_capacity(queries.len());
+        let mut away = None;
+        for queries in queries.chunks(MOST) {
+            let Some(at) = queries.first().map(AccessQuery::at) else { continue };
+            let questions: Vec<_> = queries.iter().map(|query| self.shared.settings.question(query)).collect();
+            let asked: Vec<Fields> = questions.iter().filter_map(|question| question.as_ref().ok()).cloned().collect();
+            let mut answers = match &away {
+                None if asked.is_empty() => Vec::new(),
+                None => self.ask_several(asked, at).await.unwrap_or_else(|cause| {
+                    // Else a decision point that hangs would hold the request once for each part of the list.
+                    away = Some(cause);
+                    Vec::new()
+                }),
+                Some(_) => Vec::new(),
+            }
+            .into_iter();
+            verdicts.extend(questions.into_iter().map(|question| match (question, &away) {
+                (Err(verdict), _) => verdict,
+                (Ok(_), Some(cause)) => Verdict::cannot_decide(cause.clone()),
+                (Ok(_), None) => answers.next().unwrap_or_else(|| Verdict::cannot_decide("no answer")),
+            }));
+        }
+        verdicts
+    }
+
+    fn parts(&self) -> QueryParts {
+        self.shared.settings.parts
+    }
+
+    fn holds_for(&self) -> Option<Duration> {
+        self.shared.settings.holds_for
+    }
+
+    fn steps(&self, _: &AccessQuery<'_>) -> Vec<String> {
+        vec![format!("{} is asked", self.shared.one)]
+    }
+}
+
+impl fmt::Debug for AuthZen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AuthZen")
+            .field("point", &self.shared.point.name())
+            .field("settings", &self.shared.settings)
+            .finish_non_exhaustive()
+    }
+}

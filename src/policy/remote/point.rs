@@ -1,0 +1,287 @@
+use std::{
+    fmt,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use http::{HeaderMap, StatusCode, header};
+use serde::de::DeserializeOwned;
+use tokio::sync::Semaphore;
+
+use crate::{
+    clock::Instants,
+    error::{ConfigError, StoreError},
+    http_client::{Endpoint, FetchLimits, HttpClient, HttpFetch, HttpsFetch, Media, bearer},
+    log::{Seldom, chain, one_line},
+    secret::Secret,
+};
+
+/// A decision point on the network, and how it is asked: for [`Opa`](crate::policy::Opa) and
+/// [`AuthZen`](crate::policy::AuthZen).
+///
+/// | setting | default |
+/// |---|---|
+/// | [`limits`](Self::limits) | 200 ms from the start of a request to the last byte of the answer, connecting included; 256 KiB |
+/// | [`max_in_flight`](Self::max_in_flight) | 64 requests at once; one more is not sent and waits for nothing |
+/// | [`bearer`](Self::bearer) | no credential |
+///
+/// `https` alone, no redirects, one attempt; connections are kept and used again. What goes wrong is
+/// [`cannot decide`](crate::policy::Decision::CannotDecide), for a client `503`; the cause is in the record and in the log,
+/// there at most once a minute.
+///
+/// ```
+/// use portcullis::{Secret, policy::DecisionPoint};
+///
+/// # let token = "t0ken".to_owned();
+/// let point = DecisionPoint::at("https://opa.internal:8181").bearer(Secret::from(token));
+/// # let _ = point;
+/// ```
+#[must_use = "a decision point does nothing until a policy asks it"]
+#[derive(Debug)]
+pub struct DecisionPoint {
+    url: String,
+    client: Option<Arc<dyn HttpFetch>>,
+    limits: FetchLimits,
+    bearer: Option<Secret>,
+    max_in_flight: usize,
+    http_on_loopback: bool,
+}
+
+impl DecisionPoint {
+    /// How long a request may take unless it is said.
+    pub const DEFAULT_TIME: Duration = Duration::from_millis(200);
+    /// The largest answer unless it is said.
+    pub const DEFAULT_BYTES: usize = 256 * 1024;
+    /// The most requests at once unless it is said.
+    pub const DEFAULT_IN_FLIGHT: usize = 64;
+
+    /// The decision point below this URL: `https`, without a query. The API's own path is put behind it.
+    pub fn at(url: impl Into<String>) -> Self {
+        Self {
+            url: url.into(),
+            client: None,
+            limits: FetchLimits::new(Self::DEFAULT_TIME, Self::DEFAULT_BYTES),
+            bearer: None,
+            max_in_flight: Self::DEFAULT_IN_FLIGHT,
+            http_on_loopback: false,
+        }
+    }
+
+    /// Sends requests with this client. Default: an [`HttpsFetch`] that trusts the system's certificates and keeps as many
+    /// connections as requests may be on their way.
+    pub fn http(mut self, client: impl HttpFetch) -> Self {
+        self.client = Some(Arc::new(client));
+        self
+    }
+
+    /// Sets the limits of a request.
+    pub const fn limits(mut self, limits: FetchLimits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Sends this token (RFC 6750 §2.1) with each question.
+    pub fn bearer(mut self, token: Secret) -> Self {
+        self.bearer = Some(token);
+        self
+    }
+
+    /// Sets how many requests may be on their way at once, 1 to 10 000. A question beyond it cannot be decided: a decision
+    /// point that is slow must not pile up requests here.
+    pub const fn max_in_flight(mut self, most: usize) -> Self {
+        self.max_in_flight = most;
+        self
+    }
+
+    /// Takes an `http` URL whose host is this machine: a sidecar, or tests.
+    ///
+    /// # Security
+    /// Whoever can listen on the port then decides.
+    pub const fn dangerous_http_on_loopback(mut self) -> Self {
+        self.http_on_loopback = true;
+        self
+    }
+
+    /// Puts the paths behind the URL, in order.
+    pub(super) fn open<const N: usize>(self, paths: [&str; N]) -> Result<(Arc<Point>, [Endpoint; N]), ConfigError> {
+        let base = Endpoint::parse(&self.url, self.http_on_loopback)?;
+        if self.url.contains('?') {
+            return Err(ConfigError::new("decision point", format!("{:?}", base.shown()), "has a query"));
+        }
+        self.limits.check("questions to a decision point")?;
+        if self.max_in_flight == 0 || self.max_in_flight > 10_000 {
+            let value = self.max_in_flight.to_string();
+            return Err(ConfigError::new("requests in flight to a decision point", value, "is not 1 to 10000"));
+        }
+        if let Some(token) = &self.bearer {
+            bearer(token)?;
+        }
+        let parse =
+            |path: &str| Endpoint::parse(&format!("{}{path}", self.url.trim_end_matches('/')), self.http_on_loopback);
+        let mut endpoints = Vec::with_capacity(N);
+        for path in paths {
+            endpoints.push(parse(path)?);
+        }
+        let endpoints = endpoints
+            .try_into()
+            .map_err(|_| ConfigError::new("decision point", "its paths", "are not as many as were named"))?;
+        let client = match self.client {
+            Some(client) => client,
+            None => Arc::new(HttpsFetch::builder().keep_connections(self.max_in_flight).build()?),
+        };
+        let point = Point {
+            name: base.shown().into(),
+            client: HttpClient::new(client, self.limits),
+            bearer: self.bearer,
+            in_flight: Semaphore::new(self.max_in_flight),
+            max_in_flight: self.max_in_flight,
+            is_failing: AtomicBool::new(false),
+            failure: Mutex::new(None),
+            told: Seldom::new(),
+        };
+        Ok((Arc::new(point), endpoints))
+    }
+}
+
+/// A decision point that is asked.
+pub(super) struct Point {
+    name: Arc<str>,
+    client: HttpClient,
+    bearer: Option<Secret>,
+    in_flight: Semaphore,
+    max_in_flight: usize,
+    /// Whether the last answer was none. Who finds all well takes no lock.
+    is_failing: AtomicBool,
+    failure: Mutex<Option<Failure>>,
+    told: Seldom,
+}
+
+/// Why the last question had no answer, and when it was asked, by the monotonic clock.
+#[derive(Clone)]
+struct Failure {
+    cause: Arc<str>,
+    asked_at: u64,
+}
+
+impl Point {
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Sends a question, reads the answer, and checks that it is one. An error says why there is none, to the operator.
+    pub(super) async fn ask<T: DeserializeOwned>(
+        &self,
+        to: &Endpoint,
+        question: &serde_json::Value,
+        at: Instants,
+        check: impl FnOnce(&T) -> Result<(), String> + Send,
+    ) -> Result<T, String> {
+        // Nobody waits here. That is no failure of the decision point: it may well answer those that are on their way.
+        let Ok(_place) = self.in_flight.try_acquire() else {
+            let cause = format!("{}: {} questions are on their way already", self.name, self.max_in_flight);
+            self.told.error(at, &format!("a decision point is not asked: {cause}"));
+            return Err(cause);
+        };
+        let answered = match self.send(to, question).await {
+            Ok(body) => read(&body)
+                .and_then(|answer| check(&answer).map(|()| answer))
+                .map_err(|problem| format!("{to}: {problem}")),
+            Err(problem) => Err(problem),
+        };
+        match answered {
+            Ok(answer) => {
+                if self.is_failing.load(Ordering::Acquire) {
+                    self.note(None);
+                }
+                Ok(answer)
+            }
+            Err(cause) => {
+                let cause = one_line(&cause);
+                self.note(Some(Failure { cause: cause.as_str().into(), asked_at: at.monotonic_nanos() }));
+                self.told.error(at, &format!("a decision point does not decide: {cause}"));
+                Err(cause)
+            }
+        }
+    }
+
+    async fn send(&self, to: &Endpoint, question: &serde_json::Value) -> Result<bytes::Bytes, String> {
+        let mut headers = HeaderMap::new();
+        if let Some(token) = &self.bearer {
+            headers.insert(header::AUTHORIZATION, bearer(token).map_err(|error| error.to_string())?);
+        }
+        let body = serde_json::to_vec(question).map_err(|error| format!("the question is no JSON: {error}"))?;
+        let sent = self.client.post(to, Media::Json, body, headers).await;
+        let (parts, body) = sent.map_err(|error| format!("{to}: {}", cause(&error)))?.into_parts();
+        if parts.status == StatusCode::OK {
+            return Ok(body);
+        }
+        Err(format!("{to} answers {}: {}", parts.status.as_u16(), String::from_utf8_lossy(&body)))
+    }
+
+    fn note(&self, failure: Option<Failure>) {
+        let mut held = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        self.is_failing.store(failure.is_some(), Ordering::Release);
+        *held = failure;
+    }
+}
+
+/// Reads a JSON object; a member that stands twice is refused.
+fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, String> {
+    // An array would be read as well, member by member.
+    if body.trim_ascii_start().first() != Some(&b'{') {
+        return Err("the answer is no JSON object".to_owned());
+    }
+    serde_json::from_slice(body).map_err(|error| format!("the answer cannot be read: {error}"))
+}
+
+fn cause(error: &StoreError) -> String {
+    std::error::Error::source(error).map_or_else(|| error.to_string(), chain)
+}
+
+impl fmt::Debug for Point {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Point").field("name", &self.name).field("client", &self.client).finish_non_exhaustive()
+    }
+}
+
+/// How a decision point is doing, as the questions found it; looking asks it nothing. A clone looks at the same.
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct PointHealth {
+    point: Arc<Point>,
+}
+
+impl PointHealth {
+    /// How long a question that had no answer says that the decision point is away. It may be back, and nobody has asked.
+    pub const RECENT: Duration = Duration::from_secs(10);
+
+    pub(super) const fn of(point: Arc<Point>) -> Self {
+        Self { point }
+    }
+
+    /// The URL.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.point.name()
+    }
+
+    /// Why the last question had no answer, for the operator; none if it had one, or none was asked.
+    #[must_use]
+    pub fn failure(&self) -> Option<Arc<str>> {
+        self.held().map(|failure| failure.cause)
+    }
+
+    /// The same if that question was asked within the last [`RECENT`](Self::RECENT) seconds.
+    #[must_use]
+    pub fn recent_failure(&self, at: Instants) -> Option<Arc<str>> {
+        let age = |failure: &Failure| Duration::from_nanos(at.monotonic_nanos().saturating_sub(failure.asked_at));
+        self.held().filter(|failure| age(failure) < Self::RECENT).map(|failure| failure.cause)
+    }
+
+    fn held(&self) -> Option<Failure> {
+        self.point.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
