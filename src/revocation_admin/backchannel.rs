@@ -107,8 +107,9 @@ async fn take(State(endpoint): State<BackchannelLogout>, request: Request) -> Re
     let mut response = match endpoint.take(&head.headers, body, at).await {
         Ok(logout) => {
             if let Some(context) = context {
-                for (name, value) in [("session", logout.session()), ("subject", logout.subject())] {
-                    context.note(&format!("logout.{name}"), value.unwrap_or_default());
+                let named = [("logout.session", logout.session()), ("logout.subject", logout.subject())];
+                for (name, value) in named.into_iter().filter_map(|(name, value)| Some((name, value?))) {
+                    context.note(name, value);
                 }
             }
             Response::new(Body::empty())

@@ -27,7 +27,7 @@
 //! | `409` | `conflict` | the store is full: what was to be revoked is **not** revoked |
 //! | `413` | `too_large` | a body over [`MAX_BODY`] |
 //! | `415` | `not_json` | a body that is not `application/json`: a form of another site cannot send that |
-//! | `422` | `invalid_value` | an issuer that is not known here, a text out of its bounds, a time later than the next five minutes in `issued_until` |
+//! | `422` | `invalid_value` | an issuer that is not known here (of a caller who logs out, too: an API key has no tokens), a text out of its bounds, a time later than the next five minutes in `issued_until` |
 //! | `503` | `unavailable` | the store or the policy does not answer: it may or may not be revoked; ask again |
 //!
 //! # Audit
@@ -272,7 +272,10 @@ async fn log_out_everywhere(State(admin): State<RevocationAdmin>, caller: Caller
 async fn try_log_out(admin: &RevocationAdmin, caller: &Caller, request: Request) -> Result<Revocation, Fault> {
     let (head, body) = request.into_parts();
     body::read_empty(&head.headers, body).await?;
-    let revocation = Revocation::of_subject(caller.authorizer.principal(), caller.context.at())?;
+    let principal = caller.authorizer.principal();
+    // Who came with an API key, for one, has no tokens that this could end.
+    admin.known(principal.issuer())?;
+    let revocation = Revocation::of_subject(principal, caller.context.at())?;
     caller.revoke(admin, revocation).await
 }
 
