@@ -298,9 +298,9 @@ impl Trail {
             Decisions::Several(facts) => facts.as_mut_slice(),
         };
         facts.iter_mut().skip(from.kept).for_each(|fact| fact.enforced = false);
-        if let Some(kept) = &mut self.directives {
-            kept.obligations.truncate(from.obligations);
-            kept.advice.truncate(from.advice);
+        if let Some(rare) = &mut self.rare {
+            rare.directives.obligations.truncate(from.obligations);
+            rare.directives.advice.truncate(from.advice);
         }
     }
 

@@ -19,7 +19,7 @@ use std::{
 use axum::{Router, body::Body, routing::get};
 use http::{Request, Response};
 use portcullis::{Connection, TlsVersion};
-pub use rounds::{Measured, Timed, measure, random, time};
+pub use rounds::{Timed, measure, random, time};
 use tower::{Service, util::BoxCloneSyncService};
 
 pub type App = BoxCloneSyncService<Request<Body>, Response<Body>, Infallible>;

@@ -124,7 +124,7 @@ impl Identity {
     }
 
     /// Joins an identity that has only a client to one that has only a subject. `Err` has them back if they are not that.
-    pub(crate) fn join(self, other: Self) -> Result<Self, (Self, Self)> {
+    pub(crate) fn join(self, other: Self) -> Result<Self, Box<(Self, Self)>> {
         let (acting, beside) = if self.subject.is_some() { (self, other) } else { (other, self) };
         let left_authorization = acting.left_authorization && beside.left_authorization;
         match (acting, beside) {
@@ -140,7 +140,7 @@ impl Identity {
                 let (subject, client) = (Some(subject), Some(client));
                 Ok(Self { subject, client, left_authorization, ambient, stripped, answered, outweighed })
             }
-            pair => Err(pair),
+            pair => Err(Box::new(pair)),
         }
     }
 

@@ -88,7 +88,7 @@ impl Found {
                 // An application beside a subject: both count.
                 Outcome::Verified(one) => match one.join(other) {
                     Ok(pair) => (Outcome::Verified(pair), Outcome::Absent),
-                    Err((one, other)) => (Outcome::Verified(one), Outcome::Verified(other)),
+                    Err(pair) => (Outcome::Verified(pair.0), Outcome::Verified(pair.1)),
                 },
                 found => (found, Outcome::Verified(other)),
             };

@@ -230,7 +230,7 @@ fn threads_that_fight_for_cells_never_open_a_quota() {
                             let key = phase % 2 * 6 + (step * 5 + thread) % 6;
                             let quotas: &[Quota] = if key % 6 < 4 { one } else { two };
                             if take(limits, quotas, key << 16, now) {
-                                granted[key as usize].fetch_add(1, AcqRel);
+                                granted[key as usize].fetch_add(1, std::sync::atomic::Ordering::AcqRel);
                             }
                         }
                     }
