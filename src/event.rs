@@ -39,6 +39,8 @@ pub enum EventKind {
     KeyRotated,
     /// An API key was revoked.
     KeyRevoked,
+    /// Tokens were revoked.
+    TokensRevoked,
     /// All keys of an owner were disabled.
     OwnerDisabled,
     /// The keys of an owner were enabled again.
@@ -75,6 +77,7 @@ impl EventKind {
             Self::KeyCreated => "key_created",
             Self::KeyRotated => "key_rotated",
             Self::KeyRevoked => "key_revoked",
+            Self::TokensRevoked => "tokens_revoked",
             Self::OwnerDisabled => "owner_disabled",
             Self::OwnerEnabled => "owner_enabled",
             Self::PolicyReloaded => "policy_reloaded",
@@ -99,6 +102,7 @@ impl EventKind {
             Self::KeyCreated
             | Self::KeyRotated
             | Self::KeyRevoked
+            | Self::TokensRevoked
             | Self::OwnerDisabled
             | Self::OwnerEnabled
             | Self::PolicyReloaded

@@ -62,6 +62,7 @@
 //! | `dpop` | | `jwt::bound::Dpop`: tokens bound to their owner's key (RFC 9449); implies `jwt` |
 //! | `http-client` | | [`http_client`]: the client that fetches keys and asks other services |
 //! | `jwt-remote` | | `jwt::keys::LiveKeys`: key sets from files, URLs and discovery; implies `jwt`, `http-client` |
+//! | `revocation-admin` | | [`revocation_admin`]: a router that revokes tokens; back-channel logout; implies `jwt`, `guard`, `axum` |
 //! | `revocation-redis` | | `revocation::RedisRevocations`: revocations that several processes share, in Redis or Valkey; implies `jwt` |
 //! | `revocation-postgres` | | `revocation::PostgresRevocations`: the same in PostgreSQL; implies `jwt`; asks for Rust 1.94 |
 //! | `client-cert` | | [`client_cert`]: identity by client certificate, from the connection or a trusted proxy |
@@ -169,6 +170,8 @@ mod cors;
 pub mod health;
 #[cfg(feature = "api-key-admin")]
 pub mod key_admin;
+#[cfg(feature = "revocation-admin")]
+pub mod revocation_admin;
 #[cfg(feature = "stack")]
 pub mod stack;
 #[cfg(feature = "tonic")]

@@ -25,10 +25,14 @@ use mint::{AUDIENCE, CLAIMS, ISSUER, claims_but, encode, key, with_claims};
 use portcullis::{
     ClientCertificate, Clock, Connection, Instants, Secret, TlsVersion,
     authn::AuthnLayer,
+    conformance,
+    guard::{authenticated, require},
     jwt::{
         Algorithm, Issuer, JwtAuthenticator, JwtAuthenticatorBuilder, KeySet,
         bound::{Dpop, MemoryReplays, Nonces, ProofUse, Remembered, ReplayStore},
     },
+    rate_limit::{FailureBudget, Quota},
+    stack::Stack,
 };
 use serde_json::{Value, json};
 use support::{Discard, NOW, Probe, Still, send};
@@ -300,4 +304,72 @@ async fn the_memory_store_keeps_its_bounds_and_its_word() {
     assert_eq!(ask(used(4, "a", 160), 130).await, Ok(Remembered::Fresh), "what ended makes room");
     assert_eq!(ask(used(1, "a", 130), 100).await, Ok(Remembered::Seen), "a clock that went back opens nothing");
     assert!(MemoryReplays::new().with_bounds(0, 0).is_err() && MemoryReplays::new().with_bounds(1, 2).is_err());
+}
+
+/// Written with the public API alone, and asked only by the way that may wait.
+#[derive(Debug, Default)]
+struct Unbounded(std::sync::Mutex<std::collections::HashSet<[u8; 32]>>);
+
+#[async_trait::async_trait]
+impl ReplayStore for Unbounded {
+    async fn remember(&self, proof: &ProofUse, _: Instants) -> Result<Remembered, portcullis::StoreError> {
+        let is_new = self.0.lock().unwrap().insert(*proof.id());
+        Ok(if is_new { Remembered::Fresh } else { Remembered::Seen })
+    }
+}
+
+#[tokio::test]
+async fn replay_stores_keep_their_contract() {
+    let at = Instants::new(NOW * 1_000_000_000, 0);
+    for store in [
+        Box::new(MemoryReplays::new()) as Box<dyn ReplayStore>,
+        Box::new(MemoryReplays::new().with_bounds(20, 8).unwrap()),
+        Box::new(std::sync::Arc::new(MemoryReplays::new())),
+        Box::new(Unbounded::default()),
+    ] {
+        conformance::replay_store(&store, "first", at).await;
+        conformance::replay_store(&store, "second", at).await;
+    }
+}
+
+#[tokio::test]
+async fn forged_proofs_draw_on_the_failure_budget_of_their_source() {
+    let jwt = builder().dpop(Dpop::at([URL]).unwrap()).build().unwrap();
+    let (owner, thief) = (Owner::new(), Owner::new());
+    let token = owner.token();
+    let budget = FailureBudget::new().per_source(Quota::per_minute(6).burst(3)).unwrap();
+    let stack = Stack::builder()
+        .clock(Still)
+        .dangerous_plain_http()
+        .authenticate(jwt)
+        .failure_budget(budget)
+        .fallback(require(authenticated()));
+    let service = stack.build().unwrap().protect(Probe::default());
+    let from = |address: &str, proof: &str| {
+        let mut request = request("DPoP", &token, &[proof]);
+        let peer = (address.parse::<std::net::IpAddr>().unwrap(), 52_100).into();
+        request.extensions_mut().insert(Connection::tls(peer, TlsVersion::Tls13));
+        request
+    };
+    let (here, there) = ("198.51.100.7", "198.51.100.8");
+    // Names the owner's key, and is signed by another: only the signature tells.
+    let forged = |jti: &str| thief.sign(&owner.header(), &claims(&token, jti));
+    for jti in ["a", "b", "c"] {
+        let refused = send(&service, from(here, &forged(jti))).await;
+        assert_eq!(refused.status(), 401, "{jti}");
+        assert!(challenges(&refused).contains("invalid_dpop_proof"));
+    }
+    let good = owner.proof(&claims(&token, "d"));
+    let spared = send(&service, from(here, &good)).await;
+    assert_eq!(spared.status(), 429, "the budget is used up");
+    assert!(spared.headers().contains_key("retry-after"));
+    assert_eq!(send(&service, from(there, &good)).await.status(), 200, "another source has its own");
+    // What costs no signature check is nobody's attack.
+    for jti in ["e", "f", "g", "h"] {
+        let old = owner.proof(&but(claims(&token, jti), "iat", (NOW - 100).into()));
+        assert_eq!(send(&service, from(there, &old)).await.status(), 401);
+    }
+    let long = format!("{good}{}", "A".repeat(8 * 1024));
+    assert_eq!(send(&service, from(there, &long)).await.status(), 401);
+    assert_eq!(send(&service, from(there, &owner.proof(&claims(&token, "i")))).await.status(), 200);
 }

@@ -14,6 +14,8 @@ mod key_source;
 mod policy_backend;
 #[cfg(feature = "rate-limit")]
 mod rate_limit_store;
+#[cfg(feature = "dpop")]
+mod replay_store;
 #[cfg(any(feature = "jwt", feature = "jwt-pure-rust"))]
 mod revocation_store;
 
@@ -29,5 +31,7 @@ pub use key_source::{key_source, key_source_without_keys};
 pub use policy_backend::{PolicyFixture, PolicyQuestion, policy_backend};
 #[cfg(feature = "rate-limit")]
 pub use rate_limit_store::rate_limit_store;
+#[cfg(feature = "dpop")]
+pub use replay_store::replay_store;
 #[cfg(any(feature = "jwt", feature = "jwt-pure-rust"))]
 pub use revocation_store::revocation_store;

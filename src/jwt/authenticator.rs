@@ -113,7 +113,12 @@ impl JwtAuthenticator {
     }
 
     /// Verifies the token alone, and not what it is bound to.
-    async fn verify_anything(&self, token: &str, at: Instants, attempt: Attempt<'_>) -> Result<Principal, Rejection> {
+    pub(super) async fn verify_anything(
+        &self,
+        token: &str,
+        at: Instants,
+        attempt: Attempt<'_>,
+    ) -> Result<Principal, Rejection> {
         let shared = &*self.shared;
         let fault = match shared.verify(token, at, Due::Asked, attempt) {
             Ok(principal) => return Ok(principal),
@@ -596,13 +601,24 @@ impl JwtAuthenticatorBuilder {
     /// meaning; the cache has no or too many entries, or no bytes; the realm is not printable ASCII without quotes; the URL of the metadata is not an
     /// `https` URL of such characters; DPoP has no algorithm or a symmetric one, or there is no `Authorization` to have it in.
     pub fn build(self) -> Result<JwtAuthenticator, ConfigError> {
+        if self.profiles.iter().any(IssuerProfile::is_of_logout_tokens) {
+            return Err(ConfigError::new(
+                "JWT issuer",
+                "logout tokens",
+                "are nobody's identity: they are for LogoutTokens",
+            ));
+        }
+        self.build_any(Mapped::new())
+    }
+
+    /// Finishes it, whatever tokens it takes.
+    pub(super) fn build_any(self, mut mapped: Mapped) -> Result<JwtAuthenticator, ConfigError> {
         if self.profiles.is_empty() {
             return Err(ConfigError::new("JWT issuers", "none", "must be at least one"));
         }
         if self.leeway > MAX_LEEWAY {
             return Err(ConfigError::new("JWT leeway", format!("{:?}", self.leeway), "must be at most 300 s"));
         }
-        let mut mapped = Mapped::new();
         let mut routes = Routes::default();
         for profile in self.profiles {
             routes.add(profile.accept(&mut mapped)?)?;

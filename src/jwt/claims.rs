@@ -130,6 +130,7 @@ impl<'de> Members<'de> for Reading<'_, 'de> {
                 Shape::Text(_) | Shape::Other => return Err(NOT_METHODS),
             },
             "cnf" => claims.cnf = Some(confirmation::read(value)?),
+            "events" if self.mapped.takes_events() => return value.skip(),
             "events" => return Err(Refusal("a security event or logout token")),
             "token_introspection" => return Err(Refusal("an introspection response")),
             "nonce" | "at_hash" | "c_hash" => {

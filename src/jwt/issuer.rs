@@ -87,6 +87,15 @@ impl Issuer {
         IssuerTokens { issuer: self, rules }
     }
 
+    /// Takes logout tokens (OpenID Connect Back-Channel Logout 1.0 §2.4) for this client, for
+    /// [`LogoutTokens`](crate::jwt::LogoutTokens) alone: `typ` is `logout+jwt`, `JWT` or absent, `aud` holds `client_id`, `iat`,
+    /// `exp` and `jti` are there.
+    pub fn logout_tokens(self, client_id: impl Into<String>) -> IssuerTokens {
+        let mut rules = Rules::new(TokenKind::Logout, Bind::Audience(vec![client_id.into()]));
+        rules.required = LOGOUT.map(|name| vec![name.into()]).into();
+        IssuerTokens { issuer: self, rules }
+    }
+
     /// Takes ID tokens (OpenID Connect Core §2) for this client: `typ` is `JWT` or absent, `aud` holds `client_id`, and
     /// `azp` is the client if it is there; with several audiences it must be there.
     ///
@@ -96,6 +105,9 @@ impl Issuer {
         IssuerTokens { issuer: self, rules: Rules::new(TokenKind::Id, Bind::Audience(vec![client_id.into()])) }
     }
 }
+
+/// What OpenID Connect Back-Channel Logout 1.0 §2.4 requires besides `iss`, `aud`, `exp` and `events`.
+const LOGOUT: [&str; 2] = ["iat", "jti"];
 
 /// What RFC 9068 §2.2 requires besides `iss`, `exp`, `aud` and `sub`.
 const RFC_9068: [&str; 3] = ["client_id", "iat", "jti"];
@@ -217,6 +229,10 @@ impl IssuerProfile {
     pub fn max_age(mut self, oldest: Duration) -> Self {
         self.rules.max_age = Some(oldest);
         self
+    }
+
+    pub(super) fn is_of_logout_tokens(&self) -> bool {
+        self.rules.kind == TokenKind::Logout
     }
 
     /// The issuer, for messages.

@@ -84,6 +84,7 @@ mod jwk;
 mod key;
 mod key_set;
 pub mod keys;
+mod logout;
 mod path;
 mod place;
 mod profile;
@@ -100,6 +101,7 @@ pub use identity_provider::Provider;
 pub use issuer::{Issuer, IssuerProfile, IssuerTokens};
 pub use key::Key;
 pub use key_set::KeySet;
+pub use logout::{Logout, LogoutTokens};
 pub use path::ClaimPath;
 pub use place::CookiePlace;
 

@@ -68,6 +68,7 @@ const MAX_NAMES: usize = 8;
 pub(super) struct Mapped {
     branches: Branches,
     count: usize,
+    events: bool,
 }
 
 /// The place of `scope`, which is always read: no ID token has it.
@@ -98,7 +99,17 @@ const REGISTERED: [&str; 18] = [
 impl Mapped {
     pub(super) fn new() -> Self {
         let scope = Branch { name: "scope".into(), place: Some(SCOPE), below: Branches::default() };
-        Self { branches: Branches(vec![scope]), count: 1 }
+        Self { branches: Branches(vec![scope]), count: 1, events: false }
+    }
+
+    /// Takes tokens that tell of an event, a logout for one, which nobody else must take for a token of theirs.
+    pub(super) const fn taking_events(mut self) -> Self {
+        self.events = true;
+        self
+    }
+
+    pub(super) const fn takes_events(&self) -> bool {
+        self.events
     }
 
     /// The place of the claim, a new one if nobody mapped it before.

@@ -36,6 +36,8 @@ pub(super) enum TokenKind {
     Id,
     /// The identity of a workload, by its platform: `typ` is `JWT` or absent.
     Workload,
+    /// OpenID Connect Back-Channel Logout 1.0 §2.4: nobody's identity. `typ` is `logout+jwt`, `JWT` or absent.
+    Logout,
 }
 
 /// Whether an access token may have a `typ` of `JWT` or none.
@@ -156,7 +158,8 @@ impl Profile {
             return Err(Refusal("alg is not allowed for the issuer"));
         }
         self.check_binding(claims)?;
-        if claims.sub.as_deref().is_none_or(str::is_empty) {
+        // A logout token may name a session in its place.
+        if self.kind != TokenKind::Logout && claims.sub.as_deref().is_none_or(str::is_empty) {
             return Err(Refusal("sub is missing"));
         }
         self.check_times(claims, now, leeway)?;
@@ -187,9 +190,20 @@ impl Profile {
                 Err(Refusal("an access token in place of an ID token"))
             }
             (TokenKind::Id | TokenKind::Workload, Typ::Jwt | Typ::Absent) => Ok(()),
-            (TokenKind::Access(_), Typ::Jwt | Typ::Absent | Typ::Other) => Err(Refusal("typ is not at+jwt")),
-            (TokenKind::Id, Typ::AccessToken | Typ::Other) => Err(Refusal("typ is not that of an ID token")),
-            (TokenKind::Workload, Typ::AccessToken | Typ::Other) => Err(Refusal("typ is neither JWT nor absent")),
+            (TokenKind::Logout, Typ::Logout | Typ::Jwt | Typ::Absent) if claims.of_id_token => {
+                Err(Refusal("an ID token in place of a logout token"))
+            }
+            (TokenKind::Logout, Typ::Logout | Typ::Jwt | Typ::Absent) => Ok(()),
+            (TokenKind::Logout, Typ::AccessToken | Typ::Other) => Err(Refusal("typ is not that of a logout token")),
+            (TokenKind::Access(_), Typ::Jwt | Typ::Absent | Typ::Logout | Typ::Other) => {
+                Err(Refusal("typ is not at+jwt"))
+            }
+            (TokenKind::Id, Typ::AccessToken | Typ::Logout | Typ::Other) => {
+                Err(Refusal("typ is not that of an ID token"))
+            }
+            (TokenKind::Workload, Typ::AccessToken | Typ::Logout | Typ::Other) => {
+                Err(Refusal("typ is neither JWT nor absent"))
+            }
         }
     }
 
@@ -214,7 +228,7 @@ impl Profile {
                 Err(Refusal("azp is another client"))
             }
             (TokenKind::Id, None) if count > 1 => Err(Refusal("several audiences without azp")),
-            (TokenKind::Id | TokenKind::Access(_) | TokenKind::Workload, _) => Ok(()),
+            (TokenKind::Id | TokenKind::Access(_) | TokenKind::Workload | TokenKind::Logout, _) => Ok(()),
         }
     }
 

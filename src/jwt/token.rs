@@ -108,6 +108,8 @@ pub(super) enum Typ {
     Jwt,
     /// RFC 9068 §2.1.
     AccessToken,
+    /// OpenID Connect Back-Channel Logout 1.0 §2.4.
+    Logout,
     Other,
 }
 
@@ -121,6 +123,8 @@ impl Typ {
         };
         if kind.eq_ignore_ascii_case("at+jwt") {
             Self::AccessToken
+        } else if kind.eq_ignore_ascii_case("logout+jwt") {
+            Self::Logout
         } else if kind.eq_ignore_ascii_case("jwt") {
             Self::Jwt
         } else {
@@ -204,6 +208,7 @@ mod tests {
             ("JWT", Typ::Jwt),
             ("application/jwt", Typ::Jwt),
             ("application/application/jwt", Typ::Other),
+            ("logout+jwt", Typ::Logout),
             ("text/jwt", Typ::Other),
             ("at+jwt ", Typ::Other),
             ("application/", Typ::Other),

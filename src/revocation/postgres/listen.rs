@@ -77,12 +77,17 @@ async fn follow(shared: &Shared, listener: PgListener, loaded: impl FnOnce()) ->
             },
             Ok(Ok(None)) => Err(unavailable(BACKEND, "the listening connection closed")),
             Ok(Err(error)) => Err(failed(BACKEND, error)),
-            Err(_) => {
+            Err(_) => Ok(()),
+        };
+        // Also where pushes come without a pause: they say nothing of those that were lost.
+        let asked = match done {
+            Ok(()) if Instant::now() >= due => {
                 due = Instant::now() + pause;
                 line.catch_up().await
             }
+            done => done,
         };
-        if let Err(error) = done {
+        if let Err(error) = asked {
             return error;
         }
     }

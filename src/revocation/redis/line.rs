@@ -104,12 +104,17 @@ async fn follow(
                 Err(error) => Err(error),
             },
             Ok(Some(Heard::Disconnected) | None) => Err(unavailable("the connection is closed")),
-            Err(_) => {
+            Err(_) => Ok(()),
+        };
+        // Also where pushes come without a pause: they say nothing of those that were lost.
+        let asked = match done {
+            Ok(()) if Instant::now() >= due => {
                 due = Instant::now() + pause;
                 line.catch_up().await
             }
+            done => done,
         };
-        if let Err(error) = done {
+        if let Err(error) = asked {
             return error;
         }
     }

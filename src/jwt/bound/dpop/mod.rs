@@ -23,7 +23,7 @@ use crate::{
     clock::Instants,
     error::ConfigError,
     head::RequestHead,
-    jwt::{Algorithm, Refusal, bound::confirmation, crypto::sha256, token::Buffer},
+    jwt::{Algorithm, Refusal, bound::confirmation, crypto::sha256},
     now::Now,
     principal::Principal,
     rejection::{Rejection, RejectionKind},
@@ -266,6 +266,8 @@ enum Fault {
     Proof(Refusal),
     /// The proof may be good, for another token.
     Token(Refusal),
+    /// Not looked at: too many of its source were bad.
+    Spared(Box<Rejection>),
     Nonce,
 }
 
@@ -328,7 +330,7 @@ impl Prover {
         let bound =
             bound.ok_or(Fault::Token(Refusal("the token is bound to no key, and came with the scheme DPoP")))?;
 
-        let mut buffer = Buffer::for_token(text);
+        let mut buffer = proof::buffer(text)?;
         let proof = proof::read(text, &mut buffer, &self.algorithms)?;
         if *proof.htm != *head.method().as_str() {
             return Err(Refusal("the proof is for another method").into());
@@ -363,7 +365,9 @@ impl Prover {
         if !bool::from(thumbprint.ct_eq(bound)) {
             return Err(Fault::Token(Refusal("the token is bound to another key than the proof's")));
         }
-        proof.check_signature()?;
+        let attempt = head.attempt();
+        attempt.before(None).map_err(|rejection| Fault::Spared(Box::new(rejection)))?;
+        proof.check_signature().inspect_err(|_| attempt.failed(None))?;
         let until = u64::try_from(until.as_nanos()).unwrap_or(u64::MAX);
         Ok((ProofUse::new(thumbprint, &proof.jti, until), next))
     }
@@ -375,6 +379,7 @@ impl Prover {
         match fault {
             Fault::Proof(Refusal(reason)) => refuse(reason, &self.invalid_proof),
             Fault::Token(Refusal(reason)) => refuse(reason, &self.invalid_token),
+            Fault::Spared(rejection) => *rejection,
             Fault::Nonce => {
                 let rejection = refuse("the proof has no nonce that is good", &self.use_nonce)
                     .with_header(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));

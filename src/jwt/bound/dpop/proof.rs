@@ -30,11 +30,13 @@ pub(super) struct Proof<'a> {
     signature: &'a [u8],
 }
 
+/// Room for the decoded bytes of a proof, which is not made for one that is too long.
+pub(super) fn buffer(text: &str) -> Result<Buffer, Refusal> {
+    if text.len() > MAX_LEN { Err(Refusal("the proof is too long")) } else { Ok(Buffer::for_token(text)) }
+}
+
 /// Reads a proof: RFC 9449 §4.3 (2) to (5), and (7).
 pub(super) fn read<'a>(text: &'a str, buffer: &'a mut Buffer, algorithms: &[Algorithm]) -> Result<Proof<'a>, Refusal> {
-    if text.len() > MAX_LEN {
-        return Err(Refusal("the proof is too long"));
-    }
     let parts = token::split(text).map_err(|_| Refusal("the proof is not a signed JWT"))?;
     let mut rest = buffer.rest();
     let mut decode = |part| token::decode(part, &mut rest).map_err(|_| Refusal("the proof is not base64url"));

@@ -1,0 +1,141 @@
+use std::{fmt, sync::Arc};
+
+use ::axum::{
+    Router,
+    body::{Body, to_bytes},
+    extract::{Request, State},
+    response::Response,
+    routing::post,
+};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+
+use super::{MAX_BODY, body::is_of_type, fault::unavailable};
+use crate::{
+    clock::{Clock, Instants, SystemClock},
+    context::SecurityContext,
+    error::StoreErrorKind,
+    event::{self, Event, EventKind},
+    jwt::{Logout, LogoutTokens},
+    rejection::{Rejection, RejectionKind},
+    revocation::RevocationStore,
+};
+
+/// The endpoint by which an OpenID provider says that somebody is logged out (OpenID Connect Back-Channel Logout 1.0): a `POST`
+/// with the form field `logout_token`, which [`LogoutTokens`] verifies. What it names is revoked: the session (`sid`), else
+/// everything that the subject (`sub`) was issued up to the token's `iat`.
+///
+/// | status | when |
+/// |---|---|
+/// | `200` | it is revoked here, and the other processes are told |
+/// | `400` | not a form (`application/x-www-form-urlencoded`) of at most [`MAX_BODY`] with the field once; a token that is not good, or was used before. The body is `{"error": "invalid_request"}`: it does not say why, the audit record does |
+/// | `503` | the provider's keys or the store are away, or the store is full: nothing was revoked, and the provider may try again |
+///
+/// No answer may be stored (`Cache-Control: no-store`, §2.8).
+///
+/// The route is public: its token is its credential. Each new token costs a signature check, so let a
+/// [limit per client](crate::rate_limit) stand before it.
+///
+/// See the [module docs](super) for an example.
+#[must_use]
+#[derive(Clone)]
+pub struct BackchannelLogout {
+    tokens: LogoutTokens,
+    store: Arc<dyn RevocationStore>,
+    whole_subject: bool,
+    clock: Arc<dyn Clock>,
+}
+
+impl BackchannelLogout {
+    /// Revokes in this store, which the authenticator asks, what these tokens say.
+    pub fn new(tokens: LogoutTokens, store: impl RevocationStore) -> Self {
+        Self { tokens, store: Arc::new(store), whole_subject: false, clock: Arc::new(SystemClock::new()) }
+    }
+
+    /// Ends all sessions of the subject, where a token names both: for issuers whose access tokens have no `sid`, so that the end
+    /// of a session would meet none of them.
+    pub const fn whole_subject(mut self) -> Self {
+        self.whole_subject = true;
+        self
+    }
+
+    /// The clock, where no layer of this crate stands outside. Default [`SystemClock`].
+    pub fn clock(mut self, clock: impl Clock) -> Self {
+        self.clock = Arc::new(clock);
+        self
+    }
+
+    /// The router, with this path as its one route.
+    pub fn router(self, path: &str) -> Router {
+        Router::new().route(path, post(take)).with_state(self)
+    }
+
+    async fn take(&self, headers: &HeaderMap, body: Body, at: Instants) -> Result<Logout, Rejection> {
+        let refuse = |reason: &'static str| Rejection::new(RejectionKind::InvalidRequest, reason);
+        if !is_of_type(headers, b"application/x-www-form-urlencoded") {
+            return Err(refuse("back-channel logout: not a form"));
+        }
+        let form = to_bytes(body, MAX_BODY)
+            .await
+            .map_err(|_| refuse("back-channel logout: the form is too long, or ended early"))?;
+        let mut tokens =
+            form_urlencoded::parse(&form).filter(|(name, _)| name == "logout_token").map(|(_, value)| value);
+        let (Some(token), None) = (tokens.next(), tokens.next()) else {
+            return Err(refuse("back-channel logout: the form does not have logout_token once"));
+        };
+        let logout = self.tokens.verify(&token, at).await?;
+        let revocations = logout.revocations(self.whole_subject);
+        for revocation in revocations.map_err(|_| refuse("back-channel logout: sid or sub is too long"))? {
+            self.store.revoke(&revocation, at).await.map_err(|error| {
+                if error.kind() == StoreErrorKind::Conflict {
+                    return Rejection::new(RejectionKind::Unavailable, "revocations: the store is full");
+                }
+                unavailable(&error)
+            })?;
+            event::tell(
+                Event::new(EventKind::TokensRevoked, revocation.to_string()).at(at).with("by", "back-channel logout"),
+            );
+        }
+        self.tokens.note_used(&logout, at);
+        Ok(logout)
+    }
+}
+
+async fn take(State(endpoint): State<BackchannelLogout>, request: Request) -> Response {
+    let (head, body) = request.into_parts();
+    let context = SecurityContext::of(&head.extensions);
+    let at = context.map_or_else(|| endpoint.clock.now(), SecurityContext::at);
+    let mut response = match endpoint.take(&head.headers, body, at).await {
+        Ok(logout) => {
+            if let Some(context) = context {
+                let named = [("logout.session", logout.session()), ("logout.subject", logout.subject())];
+                for (name, value) in named.into_iter().filter_map(|(name, value)| Some((name, value?))) {
+                    context.note(name, value);
+                }
+            }
+            Response::new(Body::empty())
+        }
+        Err(rejection) if rejection.kind() == RejectionKind::Unavailable => rejection.to_response(),
+        Err(rejection) => {
+            // Not a 401: the specification has one status for all that is wrong with it.
+            let mut response = Response::new(Body::from(r#"{"error":"invalid_request"}"#));
+            *response.status_mut() = StatusCode::BAD_REQUEST;
+            response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            if let Some(context) = context {
+                context.note("logout.refused", rejection.reason());
+            }
+            response
+        }
+    };
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+impl fmt::Debug for BackchannelLogout {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BackchannelLogout")
+            .field("tokens", &self.tokens)
+            .field("store", &self.store)
+            .field("whole_subject", &self.whole_subject)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,93 @@
+//! Bodies, read strictly: one JSON object, each member at most once, none that is not known.
+
+use ::axum::body::{Body, to_bytes};
+use bytes::Bytes;
+use http::{HeaderMap, header};
+use http_body_util::LengthLimitError;
+use serde::{Deserialize, de::DeserializeOwned};
+
+use super::{MAX_BODY, Order, REVOKE, REVOKE_MANY, fault::Fault};
+use crate::{clock::Instants, error::ConfigError, revocation::Revocation};
+
+pub(super) async fn read<T: DeserializeOwned>(headers: &HeaderMap, body: Body) -> Result<T, Fault> {
+    if !is_of_type(headers, b"application/json") {
+        return Err(Fault::not_json());
+    }
+    let json = all(body).await?;
+    serde_json::from_slice(&json)
+        .map_err(|_| Fault::body("The body must be one JSON object of the members that are documented."))
+}
+
+/// Nothing, or an object without members; of the one type that a form of another site cannot send.
+pub(super) async fn read_empty(headers: &HeaderMap, body: Body) -> Result<(), Fault> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Nothing {}
+
+    if !is_of_type(headers, b"application/json") {
+        return Err(Fault::not_json());
+    }
+    let json = all(body).await?;
+    if json.is_empty() {
+        return Ok(());
+    }
+    let Nothing {} =
+        serde_json::from_slice(&json).map_err(|_| Fault::body("The body must be empty, or an empty object."))?;
+    Ok(())
+}
+
+async fn all(body: Body) -> Result<Bytes, Fault> {
+    to_bytes(body, MAX_BODY).await.map_err(|error| {
+        if error.into_inner().is::<LengthLimitError>() {
+            Fault::too_large()
+        } else {
+            Fault::body("The body ended early.")
+        }
+    })
+}
+
+/// This type, with whatever parameters, once.
+pub(super) fn is_of_type(headers: &HeaderMap, expected: &[u8]) -> bool {
+    let mut fields = headers.get_all(header::CONTENT_TYPE).iter();
+    let (Some(value), None) = (fields.next(), fields.next()) else { return false };
+    let essence = value.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default();
+    essence.trim_ascii().eq_ignore_ascii_case(expected)
+}
+
+macro_rules! orders {
+    ($($name:ident($needs:ident) { $value:ident $(, $more:ident)? } => $revocation:expr;)*) => {$(
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        pub(super) struct $name {
+            issuer: String,
+            $value: String,
+            $($more: Option<u64>,)?
+        }
+
+        impl Order for $name {
+            const NEEDS: &'static str = $needs;
+
+            fn issuer(&self) -> &str {
+                &self.issuer
+            }
+
+            fn revocation(&self, at: Instants) -> Result<Revocation, ConfigError> {
+                let revocation: fn(&Self, Instants) -> Result<Revocation, ConfigError> = $revocation;
+                revocation(self, at)
+            }
+        }
+    )*};
+}
+
+orders! {
+    Token(REVOKE) { jti, exp } => |order, _| {
+        let token = Revocation::token(&order.issuer, &order.jti)?;
+        Ok(order.exp.into_iter().fold(token, Revocation::until))
+    };
+    Session(REVOKE) { sid } => |order, _| Revocation::session(&order.issuer, &order.sid);
+    Subject(REVOKE) { sub, issued_until } => |order, at| {
+        Revocation::subject(&order.issuer, &order.sub, order.issued_until.unwrap_or(at.unix_seconds()))
+    };
+    Client(REVOKE_MANY) { client_id } => |order, _| Revocation::client(&order.issuer, &order.client_id);
+    Key(REVOKE_MANY) { kid } => |order, _| Revocation::key(&order.issuer, &order.kid);
+}

@@ -1,0 +1,331 @@
+//! Revoking tokens over HTTP: a router for people who administer, and callers who log themselves out everywhere; and the
+//! [endpoint](BackchannelLogout) by which an OpenID provider says that somebody is logged out.
+//!
+//! | route | needs | body |
+//! |---|---|---|
+//! | `POST /tokens/revoke` | [`REVOKE`] | `{"issuer": text, "jti": text, "exp": seconds}`; `exp` may be left out |
+//! | `POST /sessions/revoke` | [`REVOKE`] | `{"issuer": text, "sid": text}` |
+//! | `POST /subjects/revoke` | [`REVOKE`] | `{"issuer": text, "sub": text, "issued_until": seconds}`; now, if `issued_until` is left out |
+//! | `POST /clients/revoke` | [`REVOKE_MANY`] | `{"issuer": text, "client_id": text}` |
+//! | `POST /keys/revoke` | [`REVOKE_MANY`] | `{"issuer": text, "kid": text}` |
+//! | `POST /log-out-everywhere` | an identity | none, or `{}`: all tokens that the caller has by now |
+//!
+//! The answer is `200` with `{"revoked": kind}` once this process refuses what was revoked, and the others are told.
+//! [`REVOKE`] is the right to log out whomever an issuer of [`RevocationAdmin::new`] knows; nobody is asked for a tenant, because
+//! a revocation has none.
+//!
+//! Put it into your router, inside authentication, and let the policy grant the permissions. The router asks for them itself, so
+//! that a forgotten rule opens nothing; [`rules`] are the lines of a stack's route table.
+//!
+//! # Errors
+//! Problem details (RFC 9457) with `code`, `detail` and `request_id`. No answer may be stored (`Cache-Control: no-store`).
+//!
+//! | status | `code` | when |
+//! |---|---|---|
+//! | `400` | `invalid_body` | not a JSON object, a member that is unknown, missing, twice or of another type |
+//! | `401`, `403` | as [`RejectionKind::code`](crate::RejectionKind::code) | nobody is authenticated; the permission is missing |
+//! | `409` | `conflict` | the store is full: what was to be revoked is **not** revoked |
+//! | `413` | `too_large` | a body over [`MAX_BODY`] |
+//! | `415` | `not_json` | a body that is not `application/json`: a form of another site cannot send that |
+//! | `422` | `invalid_value` | an issuer that is not known here (of a caller who logs out, too: an API key has no tokens), a text out of its bounds, a time later than the next five minutes in `issued_until` |
+//! | `503` | `unavailable` | the store or the policy does not answer: it may or may not be revoked; ask again |
+//!
+//! # Audit
+//! `token.change` says what was asked for, before the store is; `tokens.revoked` that it is done, with `by`; and the event
+//! `tokens_revoked` says both.
+//!
+//! # Example
+//! ```
+//! # #[cfg(all(feature = "stack", feature = "rbac"))]
+//! # fn main() -> Result<(), portcullis::ConfigError> {
+//! use std::sync::Arc;
+//! use axum::Router;
+//! use portcullis::{
+//!     Secret, guard::public,
+//!     jwt::{Algorithm, Issuer, JwtAuthenticator, Key, KeySet, LogoutTokens},
+//!     policy::Rbac,
+//!     revocation::MemoryRevocations,
+//!     revocation_admin::{self, BackchannelLogout, RevocationAdmin},
+//!     stack::Stack,
+//!     tls::TlsLayer,
+//! };
+//!
+//! let policy = Rbac::from_toml(r#"
+//!     version = "1"
+//!     permissions = ["tokens:revoke", "tokens:revoke-many"]
+//!     [roles.support]
+//!     grants = ["tokens:revoke"]
+//! "#)?;
+//! let store = Arc::new(MemoryRevocations::new());
+//! let provider = || Key::hmac(Algorithm::HS256, Secret::new(vec![7; 32]))
+//!     .and_then(|key| KeySet::new([key]))
+//!     .map(|keys| Issuer::fixed("https://id.example.com", keys));
+//! let jwt = JwtAuthenticator::builder()
+//!     .issuer(provider()?.access_tokens("orders-api").algorithms([Algorithm::HS256]))
+//!     .revocations(Arc::clone(&store))
+//!     .build()?;
+//! let logout = LogoutTokens::new([provider()?.logout_tokens("orders-web").algorithms([Algorithm::HS256])])?;
+//!
+//! let app = Router::new()
+//!     .nest("/admin", RevocationAdmin::new(Arc::clone(&store), ["https://id.example.com"]).router())
+//!     .merge(BackchannelLogout::new(logout, store).router("/logout/backchannel"));
+//! let stack = Stack::builder().tls(TlsLayer::require()).authenticate(jwt).policy(policy);
+//! let stack = revocation_admin::rules("/admin").into_iter().fold(stack, |stack, (line, rule)| stack.route(line, rule));
+//! let app = stack.route("POST /logout/backchannel", public()).build()?.protect(app);
+//! # let _ = app;
+//! # Ok(())
+//! # }
+//! # #[cfg(not(all(feature = "stack", feature = "rbac")))]
+//! # fn main() {}
+//! ```
+
+mod backchannel;
+mod body;
+mod fault;
+
+use std::{collections::BTreeSet, fmt, sync::Arc};
+
+use ::axum::{
+    Router,
+    extract::{FromRequestParts, Request, State},
+    response::Response,
+    routing::post,
+};
+use http::{HeaderValue, StatusCode, header, request::Parts};
+use serde::de::DeserializeOwned;
+
+pub use self::backchannel::BackchannelLogout;
+use self::fault::Fault;
+use crate::{
+    clock::Instants,
+    context::{SecurityContext, misordered},
+    error::{ConfigError, StoreError},
+    event::{self, Event, EventKind},
+    guard::{Authorizer, Rule, authenticated, deny, policy, require},
+    principal::Principal,
+    rejection::Rejection,
+    revocation::{Revocation, RevocationStore},
+};
+
+/// The permission to revoke a token, a session, and all tokens of a subject.
+pub const REVOKE: &str = "tokens:revoke";
+/// The permission to revoke all tokens of a client, and of a signing key.
+pub const REVOKE_MANY: &str = "tokens:revoke-many";
+
+/// The longest body, in bytes: 64 KiB.
+pub const MAX_BODY: usize = 64 * 1024;
+
+/// How far ahead of this clock "issued until" may be, in seconds: as far as an issuer's clock may be.
+const AHEAD: u64 = 300;
+
+/// The lines of a stack's route table for the router, nested under `prefix`: empty, or a path without a `/` at its end.
+///
+/// Each demands its permission of the policy, so that the stack's build fails if there is none.
+#[must_use]
+pub fn rules(prefix: &str) -> Vec<(String, Rule)> {
+    // The names are good ones; a unit test checks it.
+    let rule = |permission: &str| policy(permission).map_or_else(|_| deny(), |requirement| require(requirement).into());
+    let mut rules: Vec<_> =
+        ROUTES.iter().map(|(path, permission)| (format!("POST {prefix}{path}"), rule(permission))).collect();
+    rules.push((format!("POST {prefix}/log-out-everywhere"), require(authenticated()).into()));
+    rules
+}
+
+const ROUTES: [(&str, &str); 5] = [
+    ("/tokens/revoke", REVOKE),
+    ("/sessions/revoke", REVOKE),
+    ("/subjects/revoke", REVOKE),
+    ("/clients/revoke", REVOKE_MANY),
+    ("/keys/revoke", REVOKE_MANY),
+];
+
+/// Revokes tokens, for handlers of your own and for the [`router`](Self::router). See the [module docs](self).
+#[must_use]
+#[derive(Clone)]
+pub struct RevocationAdmin {
+    store: Arc<dyn RevocationStore>,
+    issuers: Arc<BTreeSet<Box<str>>>,
+}
+
+impl RevocationAdmin {
+    /// Revokes in this store, which the authenticator asks, tokens of these issuers, named as principals name them.
+    pub fn new<T: Into<Box<str>>>(store: impl RevocationStore, issuers: impl IntoIterator<Item = T>) -> Self {
+        Self { store: Arc::new(store), issuers: Arc::new(issuers.into_iter().map(Into::into).collect()) }
+    }
+
+    /// Revokes one token, by its `jti`. With its `exp` it takes no room for longer.
+    ///
+    /// # Errors
+    /// [`RevokeError`], as the other ways to revoke.
+    pub async fn revoke_token(
+        &self,
+        issuer: &str,
+        jti: &str,
+        exp: Option<u64>,
+        at: Instants,
+    ) -> Result<(), RevokeError> {
+        let token = Revocation::token(self.known(issuer)?, jti)?;
+        self.revoke(&exp.into_iter().fold(token, Revocation::until), at).await
+    }
+
+    /// Revokes everything that a subject was issued up to now: logs them out everywhere.
+    ///
+    /// # Errors
+    /// [`RevokeError`].
+    pub async fn revoke_subject(&self, issuer: &str, sub: &str, at: Instants) -> Result<(), RevokeError> {
+        self.revoke(&Revocation::subject(self.known(issuer)?, sub, at.unix_seconds())?, at).await
+    }
+
+    /// Revokes everything that this principal was issued up to now. Its issuer need not be one of those that were named.
+    ///
+    /// # Errors
+    /// [`RevokeError`].
+    pub async fn log_out_everywhere(&self, principal: &Principal, at: Instants) -> Result<(), RevokeError> {
+        self.revoke(&Revocation::of_subject(principal, at)?, at).await
+    }
+
+    /// Revokes whatever this says.
+    ///
+    /// # Errors
+    /// [`RevokeError`].
+    pub async fn revoke(&self, revocation: &Revocation, at: Instants) -> Result<(), RevokeError> {
+        Ok(self.store.revoke(revocation, at).await?)
+    }
+
+    fn known<'i>(&self, issuer: &'i str) -> Result<&'i str, ConfigError> {
+        if self.issuers.contains(issuer) {
+            return Ok(issuer);
+        }
+        let shown: String = issuer.chars().take(64).collect();
+        Err(ConfigError::new("issuer of a revocation", format!("{shown:?}"), "is not known here"))
+    }
+
+    /// The router, for `Router::nest`, or `Router::nest_service` if yours has a state.
+    pub fn router(self) -> Router {
+        Router::new()
+            .route("/tokens/revoke", post(revoke::<body::Token>))
+            .route("/sessions/revoke", post(revoke::<body::Session>))
+            .route("/subjects/revoke", post(revoke::<body::Subject>))
+            .route("/clients/revoke", post(revoke::<body::Client>))
+            .route("/keys/revoke", post(revoke::<body::Key>))
+            .route("/log-out-everywhere", post(log_out_everywhere))
+            .with_state(self)
+    }
+}
+
+/// Why nothing was revoked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RevokeError {
+    /// An issuer that is not known, or a text that no store could keep.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The store did not take it. [`Conflict`](crate::StoreErrorKind::Conflict): it is full.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// What a body asks for.
+trait Order: DeserializeOwned + Send {
+    const NEEDS: &'static str;
+
+    fn issuer(&self) -> &str;
+    fn revocation(&self, at: Instants) -> Result<Revocation, ConfigError>;
+}
+
+/// Who asks.
+struct Caller {
+    context: SecurityContext,
+    authorizer: Authorizer,
+}
+
+impl<S: Sync> FromRequestParts<S> for Caller {
+    type Rejection = Rejection;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Rejection> {
+        let authorizer = Authorizer::from_request_parts(parts, state).await?;
+        let context = SecurityContext::of(&parts.extensions).cloned();
+        Ok(Self { context: context.ok_or_else(|| misordered("the context is gone"))?, authorizer })
+    }
+}
+
+async fn revoke<O: Order>(State(admin): State<RevocationAdmin>, caller: Caller, request: Request) -> Response {
+    caller.answer(order::<O>(&admin, &caller, request).await)
+}
+
+async fn order<O: Order>(admin: &RevocationAdmin, caller: &Caller, request: Request) -> Result<Revocation, Fault> {
+    caller.authorizer.check(O::NEEDS, None).await?;
+    let (head, body) = request.into_parts();
+    let order: O = body::read(&head.headers, body).await?;
+    admin.known(order.issuer())?;
+    let revocation = order.revocation(caller.context.at())?;
+    if revocation.last_issue().is_some_and(|second| second > caller.context.at().unix_seconds().saturating_add(AHEAD)) {
+        return Err(Fault::value("issued_until must not be in the future."));
+    }
+    caller.revoke(admin, revocation).await
+}
+
+async fn log_out_everywhere(State(admin): State<RevocationAdmin>, caller: Caller, request: Request) -> Response {
+    caller.answer(try_log_out(&admin, &caller, request).await)
+}
+
+async fn try_log_out(admin: &RevocationAdmin, caller: &Caller, request: Request) -> Result<Revocation, Fault> {
+    let (head, body) = request.into_parts();
+    body::read_empty(&head.headers, body).await?;
+    let principal = caller.authorizer.principal();
+    // Who came with an API key, for one, has no tokens that this could end.
+    admin.known(principal.issuer())?;
+    let revocation = Revocation::of_subject(principal, caller.context.at())?;
+    caller.revoke(admin, revocation).await
+}
+
+impl Caller {
+    async fn revoke(&self, admin: &RevocationAdmin, revocation: Revocation) -> Result<Revocation, Fault> {
+        let by = self.authorizer.principal();
+        // In the record even if the request is given up while the store works.
+        self.context.note("token.change", &format!("revoke {revocation}"));
+        admin.revoke(&revocation, self.context.at()).await?;
+        self.context.note("tokens.revoked", &revocation.to_string());
+        self.context.note("by", &format!("{:?} of {:?}", by.subject(), by.issuer()));
+        let told = Event::new(EventKind::TokensRevoked, revocation.to_string()).at(self.context.at());
+        event::tell(told.by(self.context.request_id(), by.clone()));
+        Ok(revocation)
+    }
+
+    fn answer(&self, answer: Result<Revocation, Fault>) -> Response {
+        let revocation = match answer {
+            Ok(revocation) => revocation,
+            Err(fault) => return fault.to_response(self.context.request_id()),
+        };
+        let body = format!(r#"{{"revoked":"{}"}}"#, revocation.kind().as_str());
+        let mut response = Response::new(body.into());
+        *response.status_mut() = StatusCode::OK;
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        response
+    }
+}
+
+impl fmt::Debug for RevocationAdmin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RevocationAdmin").field("store", &self.store).field("issuers", &self.issuers).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_rule_asks_for_its_permission() {
+        let rules = rules("/admin");
+        assert_eq!(rules.len(), ROUTES.len() + 1);
+        for ((line, rule), (path, permission)) in rules.iter().zip(ROUTES) {
+            assert_eq!(
+                (line.as_str(), rule.to_string()),
+                (&*format!("POST /admin{path}"), format!("policy {permission}"))
+            );
+        }
+        assert_eq!(rules[5].1.to_string(), "authenticated");
+    }
+}

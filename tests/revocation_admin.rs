@@ -1,0 +1,368 @@
+//! Tokens are revoked over HTTP by who may, and by the provider's back-channel logout; and by nobody else.
+
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::string_slice,
+    clippy::unwrap_used,
+    reason = "test code, helpers included"
+)]
+
+mod support;
+
+#[path = "jwt/mint.rs"]
+mod mint;
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering::SeqCst},
+};
+
+use async_trait::async_trait;
+use axum::{Router, body::Body, routing::get};
+use http::{Request, header};
+use http_body_util::BodyExt;
+use mint::{AUDIENCE, HEADER, ISSUER, encode, key, token};
+use portcullis::{
+    Connection, Instants, StoreError, StoreErrorKind, TlsVersion,
+    audit::AuditLayer,
+    guard::{authenticated, public, require},
+    jwt::{Algorithm, Issuer, JwtAuthenticator, KeySet, LogoutTokens},
+    policy::Rbac,
+    revocation::{
+        MemoryRevocations, Revocation, RevocationLimits, RevocationState, RevocationStore, Standing, TokenMarks,
+    },
+    revocation_admin::{self, BackchannelLogout, MAX_BODY, RevocationAdmin, RevokeError},
+    stack::Stack,
+    testing::Captured,
+    tls::TlsLayer,
+};
+use serde_json::{Value, json};
+use support::{NOW, Still};
+use tower::ServiceExt;
+
+const CLIENT: &str = "orders-web";
+const EVENT: &str = "http://schemas.openid.net/event/backchannel-logout";
+const AT: Instants = Instants::new(NOW * 1_000_000_000, 0);
+const POLICY: &str = r#"
+version = "1"
+permissions = ["tokens:revoke", "tokens:revoke-many"]
+[roles.support]
+grants = ["tokens:revoke"]
+[roles.operator]
+grants = ["tokens:revoke", "tokens:revoke-many"]
+"#;
+
+/// In memory, and away on demand.
+#[derive(Debug)]
+struct Flaky(MemoryRevocations, AtomicBool);
+
+#[async_trait]
+impl RevocationStore for Flaky {
+    fn state(&self) -> &RevocationState {
+        self.0.state()
+    }
+
+    async fn revoke(&self, revocation: &Revocation, at: Instants) -> Result<(), StoreError> {
+        if self.1.load(SeqCst) {
+            return Err(StoreError::new(StoreErrorKind::Unavailable, "flaky").caused_by("inner secret"));
+        }
+        self.0.revoke(revocation, at).await
+    }
+}
+
+struct World {
+    store: Arc<Flaky>,
+    audit: Captured,
+    service: tower::util::BoxCloneSyncService<Request<Body>, http::Response<Body>, std::convert::Infallible>,
+}
+
+fn issuer() -> Issuer {
+    Issuer::fixed(ISSUER, KeySet::new([key(Algorithm::ES256).with_id("k-1")]).unwrap())
+}
+
+impl World {
+    fn new(limits: RevocationLimits) -> Self {
+        let store = Arc::new(Flaky(MemoryRevocations::with_limits(limits), AtomicBool::new(false)));
+        let audit = Captured::new();
+        let tokens = issuer().access_tokens(AUDIENCE).algorithms([Algorithm::ES256]).roles_claim("roles");
+        let jwt = JwtAuthenticator::builder().issuer(tokens).revocations(Arc::clone(&store)).build().unwrap();
+        let logout = LogoutTokens::new([issuer().logout_tokens(CLIENT).algorithms([Algorithm::ES256])]).unwrap();
+        let endpoint = |store: &Arc<Flaky>| BackchannelLogout::new(logout.clone(), Arc::clone(store));
+        let app = Router::new()
+            .route("/orders", get(async || "orders"))
+            .nest("/admin", RevocationAdmin::new(Arc::clone(&store), [ISSUER]).router())
+            .merge(endpoint(&store).router("/logout"))
+            .merge(endpoint(&store).whole_subject().router("/logout/whole"));
+        let stack = Stack::builder()
+            .clock(Still)
+            .tls(TlsLayer::require())
+            .audit(AuditLayer::new(audit.clone()))
+            .authenticate(jwt)
+            .policy(Rbac::from_toml(POLICY).unwrap())
+            .route("GET /orders", require(authenticated()))
+            .route("POST /logout", public())
+            .route("POST /logout/whole", public());
+        let rules = revocation_admin::rules("/admin").into_iter();
+        let stack = rules.fold(stack, |stack, (line, rule)| stack.route(line, rule));
+        let service = tower::util::BoxCloneSyncService::new(stack.build().unwrap().protect(app));
+        Self { store, audit, service }
+    }
+
+    async fn send(&self, line: &str, who: Option<&str>, kind: &str, body: impl Into<Body>) -> (u16, Value) {
+        let (method, path) = line.split_once(' ').unwrap();
+        let request = Request::builder().method(method).uri(path);
+        let request =
+            who.into_iter().fold(request, |request, token| request.header("authorization", format!("Bearer {token}")));
+        let request = if kind.is_empty() { request } else { request.header("content-type", kind) };
+        let mut request = request.body(body.into()).unwrap();
+        request.extensions_mut().insert(Connection::tls("198.51.100.7:52100".parse().unwrap(), TlsVersion::Tls13));
+        let response = self.service.clone().oneshot(request).await.unwrap();
+        if method == "POST" && !matches!(response.status().as_u16(), 401 | 403) {
+            assert_eq!(response.headers()[header::CACHE_CONTROL], "no-store", "{line}: {}", response.status());
+        }
+        let status = response.status().as_u16();
+        let bytes = response.into_body().collect().await.unwrap().to_bytes();
+        assert!(!String::from_utf8_lossy(&bytes).contains("inner secret"));
+        (status, serde_json::from_slice(&bytes).unwrap_or(Value::Null))
+    }
+
+    async fn admin(&self, who: &str, path: &str, body: Value) -> (u16, Value) {
+        self.send(&format!("POST /admin{path}"), Some(who), "application/json", body.to_string()).await
+    }
+
+    async fn works(&self, token: &str) -> bool {
+        self.send("GET /orders", Some(token), "", "").await.0 == 200
+    }
+
+    async fn logout(&self, path: &str, token: &str) -> u16 {
+        let form = format!("state=x&logout_token={token}");
+        self.send(&format!("POST {path}"), None, "application/x-www-form-urlencoded", form).await.0
+    }
+}
+
+fn access(sub: &str, number: u32, roles: &[&str]) -> String {
+    let claims = json!({
+        "iss": ISSUER, "sub": sub, "aud": AUDIENCE, "exp": NOW + 600, "iat": NOW - 10, "client_id": format!("web-{sub}"),
+        "jti": format!("{sub}-{number}"), "sid": format!("sid-{sub}-{number}"), "roles": roles,
+    });
+    token(Algorithm::ES256, HEADER, &claims.to_string())
+}
+
+fn logout_claims(jti: &str) -> Value {
+    json!({"iss": ISSUER, "aud": CLIENT, "iat": NOW - 1, "exp": NOW + 100, "jti": jti, "sid": "sid-alice-1", "sub": "alice", "events": {EVENT: {}}})
+}
+
+fn signed(claims: &Value) -> String {
+    token(Algorithm::ES256, r#"{"alg":"ES256","typ":"logout+jwt"}"#, &claims.to_string())
+}
+
+fn but(mut value: Value, name: &str, other: Value) -> Value {
+    if other.is_null() {
+        value.as_object_mut().unwrap().remove(name);
+    } else {
+        value[name] = other;
+    }
+    value
+}
+
+#[tokio::test]
+async fn who_may_revokes_each_kind() {
+    let world = World::new(RevocationLimits::new());
+    let operator = access("root", 1, &["operator"]);
+    for (number, (path, name, value, kind)) in [
+        ("/tokens/revoke", "jti", "u0-0", "token"),
+        ("/sessions/revoke", "sid", "sid-u1-1", "session"),
+        ("/subjects/revoke", "sub", "u2", "subject"),
+        ("/clients/revoke", "client_id", "web-u3", "client"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let number = u32::try_from(number).unwrap();
+        let token = access(&format!("u{number}"), number, &[]);
+        assert!(world.works(&token).await);
+        let answer = world.admin(&operator, path, json!({"issuer": ISSUER, name: value})).await;
+        assert_eq!(answer, (200, json!({"revoked": kind})));
+        assert!(!world.works(&token).await, "{kind}");
+        let records = world.audit.take();
+        let notes: Vec<String> =
+            records.iter().flat_map(|record| record.notes().map(|(name, _)| name.into_owned())).collect();
+        assert!(
+            notes.iter().any(|name| name == "token.change") && notes.iter().any(|name| name == "tokens.revoked"),
+            "{notes:?}"
+        );
+    }
+    assert!(world.works(&operator).await);
+    let answer = world.admin(&operator, "/keys/revoke", json!({"issuer": ISSUER, "kid": "k-1"})).await;
+    assert_eq!((answer.0, world.works(&operator).await), (200, false));
+}
+
+#[tokio::test]
+async fn who_may_not_revokes_nothing() {
+    let world = World::new(RevocationLimits::new());
+    let (clerk, support) = (access("clerk", 1, &[]), access("sue", 1, &["support"]));
+    let subject = json!({"issuer": ISSUER, "sub": "sue"});
+    assert_eq!(world.send("POST /admin/subjects/revoke", None, "application/json", subject.to_string()).await.0, 401);
+    assert_eq!(world.admin(&clerk, "/subjects/revoke", subject.clone()).await.0, 403);
+    assert_eq!(
+        world.admin(&support, "/clients/revoke", json!({"issuer": ISSUER, "client_id": "web-sue"})).await.0,
+        403
+    );
+    assert_eq!(world.admin(&support, "/keys/revoke", json!({"issuer": ISSUER, "kid": "k-1"})).await.0, 403);
+    for (name, body, status, code) in [
+        ("no object", "[]".to_owned(), 400, "invalid_body"),
+        ("a member that is missing", json!({"issuer": ISSUER}).to_string(), 400, "invalid_body"),
+        ("one too many", json!({"issuer": ISSUER, "sub": "a", "sid": "b"}).to_string(), 400, "invalid_body"),
+        ("twice", format!(r#"{{"issuer":"{ISSUER}","sub":"a","sub":"b"}}"#), 400, "invalid_body"),
+        ("another type", json!({"issuer": ISSUER, "sub": 7}).to_string(), 400, "invalid_body"),
+        ("another issuer", json!({"issuer": "https://x.test", "sub": "a"}).to_string(), 422, "invalid_value"),
+        ("an empty id", json!({"issuer": ISSUER, "sub": ""}).to_string(), 422, "invalid_value"),
+        (
+            "the future",
+            json!({"issuer": ISSUER, "sub": "a", "issued_until": NOW + 301}).to_string(),
+            422,
+            "invalid_value",
+        ),
+        ("too long", " ".repeat(MAX_BODY + 1), 413, "too_large"),
+    ] {
+        let answer = world.send("POST /admin/subjects/revoke", Some(&support), "application/json", body).await;
+        assert_eq!((answer.0, answer.1["code"].as_str()), (status, Some(code)), "{name}");
+    }
+    for kind in ["", "text/plain", "application/x-www-form-urlencoded"] {
+        let path = "POST /admin/subjects/revoke";
+        assert_eq!(world.send(path, Some(&support), kind, subject.to_string()).await.0, 415, "{kind}");
+        assert_eq!(world.send("POST /admin/log-out-everywhere", Some(&clerk), kind, "").await.0, 415, "{kind}");
+    }
+    world.store.1.store(true, SeqCst);
+    let answer = world.admin(&support, "/subjects/revoke", subject).await;
+    assert_eq!((answer.0, answer.1["code"].as_str()), (503, Some("unavailable")));
+    assert!(world.store.state().is_empty() && world.works(&clerk).await && world.works(&support).await);
+}
+
+#[tokio::test]
+async fn everybody_may_log_themselves_out_everywhere() {
+    let world = World::new(RevocationLimits::new().capacity(1));
+    let (one, two, other) = (access("alice", 1, &[]), access("alice", 2, &[]), access("bob", 1, &[]));
+    assert_eq!(world.send("POST /admin/log-out-everywhere", None, "application/json", "").await.0, 401);
+    assert_eq!(world.admin(&one, "/log-out-everywhere", json!({"sub": "bob"})).await.0, 400);
+    assert!(world.works(&two).await);
+    assert_eq!(world.send("POST /admin/log-out-everywhere", Some(&one), "application/json", "").await.0, 200);
+    assert_eq!((world.works(&one).await, world.works(&two).await, world.works(&other).await), (false, false, true));
+    // Full: it says so, and nothing is revoked.
+    let answer = world.admin(&other, "/log-out-everywhere", json!({})).await;
+    assert_eq!((answer.0, answer.1["code"].as_str()), (409, Some("conflict")));
+    assert!(world.works(&other).await);
+}
+
+#[tokio::test]
+async fn handlers_of_your_own_revoke_too() {
+    let store = Arc::new(MemoryRevocations::new());
+    let admin = RevocationAdmin::new(Arc::clone(&store), [ISSUER]);
+    let standing = |marks: TokenMarks| store.state().check_marks(&marks, AT);
+    admin.revoke_token(ISSUER, "t-1", Some(NOW + 60), AT).await.unwrap();
+    admin.revoke_subject(ISSUER, "alice", AT).await.unwrap();
+    assert_ne!(standing(TokenMarks::new(ISSUER).token("t-1")), Standing::Good);
+    assert_ne!(standing(TokenMarks::new(ISSUER).subject("alice").issued_at(NOW)), Standing::Good);
+    assert_eq!(standing(TokenMarks::new(ISSUER).subject("alice").issued_at(NOW + 1)), Standing::Good);
+    let error = admin.revoke_subject("https://x.test", "alice", AT).await.unwrap_err();
+    assert!(matches!(error, RevokeError::Config(_)), "{error}");
+}
+
+#[tokio::test]
+async fn a_provider_logs_out_a_session_or_a_subject() {
+    let world = World::new(RevocationLimits::new());
+    let (one, two) = (access("alice", 1, &[]), access("alice", 2, &[]));
+    assert_eq!((world.works(&one).await, world.works(&two).await), (true, true));
+    let session = signed(&logout_claims("l-1"));
+    assert_eq!(world.logout("/logout", &session).await, 200);
+    assert_eq!((world.works(&one).await, world.works(&two).await), (false, true), "the session alone");
+    assert_eq!(world.logout("/logout", &session).await, 400, "a replay");
+    assert_eq!(world.logout("/logout", &signed(&but(logout_claims("l-2"), "sid", Value::Null))).await, 200);
+    assert!(!world.works(&two).await, "the subject");
+    // Who logs in after the token's iat is in.
+    let later = access("alice", 3, &[]);
+    let claims = but(logout_claims("l-3"), "iat", (NOW - 20).into());
+    let world = World::new(RevocationLimits::new());
+    assert_eq!(world.logout("/logout", &signed(&but(claims, "sid", Value::Null))).await, 200);
+    assert!(world.works(&later).await);
+    // Access tokens of some issuers have no sid.
+    assert_eq!(world.logout("/logout/whole", &signed(&logout_claims("l-4"))).await, 200);
+    assert!(!world.works(&later).await);
+    for typ in [r#"{"alg":"ES256","typ":"JWT"}"#, r#"{"alg":"ES256"}"#] {
+        let token = token(Algorithm::ES256, typ, &logout_claims(typ).to_string());
+        assert_eq!(world.logout("/logout", &token).await, 200, "{typ}");
+    }
+}
+
+#[tokio::test]
+async fn nobody_else_logs_out_anybody() {
+    let world = World::new(RevocationLimits::new());
+    let good = || logout_claims("l");
+    let typed =
+        |typ: &str| token(Algorithm::ES256, &json!({"alg": "ES256", "typ": typ}).to_string(), &good().to_string());
+    let unsigned = format!("{}.{}.", encode(r#"{"alg":"none","typ":"logout+jwt"}"#), encode(good().to_string()));
+    let forged = format!(
+        "{}.{}",
+        signed(&good()).rsplit_once('.').unwrap().0,
+        signed(&logout_claims("m")).rsplit_once('.').unwrap().1
+    );
+    for (name, token) in [
+        ("no signature", unsigned.clone()),
+        ("alg none with a signature", format!("{unsigned}AAAA")),
+        ("another signature", forged),
+        ("another algorithm", token(Algorithm::HS256, r#"{"alg":"HS256","typ":"logout+jwt"}"#, &good().to_string())),
+        ("an access token", access("alice", 1, &[])),
+        ("typ of an access token", typed("at+jwt")),
+        ("another typ", typed("secevent+jwt")),
+        ("another issuer", signed(&but(good(), "iss", "https://x.test".into()))),
+        ("another audience", signed(&but(good(), "aud", AUDIENCE.into()))),
+        ("no audience", signed(&but(good(), "aud", Value::Null))),
+        ("expired", signed(&but(good(), "exp", (NOW - 100).into()))),
+        ("no exp", signed(&but(good(), "exp", Value::Null))),
+        ("no iat", signed(&but(good(), "iat", Value::Null))),
+        ("from the future", signed(&but(good(), "iat", (NOW + 100).into()))),
+        ("no jti", signed(&but(good(), "jti", Value::Null))),
+        ("an empty jti", signed(&but(good(), "jti", "".into()))),
+        ("no events", signed(&but(good(), "events", Value::Null))),
+        ("events of another shape", signed(&but(good(), "events", json!([EVENT])))),
+        ("another event", signed(&but(good(), "events", json!({"urn:x": {}})))),
+        ("an event of another shape", signed(&but(good(), "events", json!({EVENT: true})))),
+        ("an ID token with a nonce", signed(&but(good(), "nonce", "n".into()))),
+        ("nobody", signed(&but(but(good(), "sid", Value::Null), "sub", Value::Null))),
+        ("an empty sid", signed(&but(good(), "sid", "".into()))),
+        ("a sid of another type", signed(&but(good(), "sid", 7.into()))),
+        ("a subject of another type", signed(&but(good(), "sub", json!(["alice"])))),
+        ("no token", String::new()),
+        ("no token at all", "x".into()),
+        ("two tokens", format!("{}&logout_token={}", signed(&good()), signed(&good()))),
+    ] {
+        assert_eq!(world.logout("/logout", &token).await, 400, "{name}");
+        assert!(world.store.state().is_empty(), "{name}");
+    }
+    let token = format!("logout_token={}", signed(&good()));
+    let form = "application/x-www-form-urlencoded";
+    for (name, line, kind, body, status) in [
+        ("no form", "POST /logout", "application/json", token.clone(), 400),
+        ("no type", "POST /logout", "", token.clone(), 400),
+        ("too long", "POST /logout", form, format!("{token}&x={}", "x".repeat(MAX_BODY)), 400),
+        ("in the query", "POST /logout?logout_token=x", form, String::new(), 400),
+    ] {
+        let answer = world.send(line, None, kind, body).await;
+        assert_eq!((answer.0, &answer.1), (status, &json!({"error": "invalid_request"})), "{name}");
+    }
+    assert!(world.store.state().is_empty());
+    // What failed may be sent again.
+    world.store.1.store(true, SeqCst);
+    assert_eq!(world.logout("/logout", &signed(&good())).await, 503);
+    world.store.1.store(false, SeqCst);
+    assert_eq!(world.logout("/logout", &signed(&good())).await, 200);
+    // A logout token is nobody's identity.
+    assert!(!world.works(&signed(&logout_claims("n"))).await);
+    let logout = || issuer().logout_tokens(CLIENT).algorithms([Algorithm::ES256]);
+    assert!(JwtAuthenticator::builder().issuer(logout()).build().is_err());
+    assert!(LogoutTokens::new([issuer().id_tokens(CLIENT).algorithms([Algorithm::ES256])]).is_err());
+    assert!(LogoutTokens::new([]).is_err());
+}
