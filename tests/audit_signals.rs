@@ -153,8 +153,7 @@ fn a_policy_that_is_refused_is_told_by_a_record_and_a_metric_and_the_one_before_
     };
     let rego = |file: &Path| Loaded::of(Rego::builder("data.t.allow").policy_file(file).build().unwrap(), Rego::reload);
     type Load<'a> = &'a dyn Fn(&Path) -> Loaded;
-    let table: [(&str, &str, Load<'_>); 3] =
-        [("rbac", RBAC, &rbac), ("cedar", CEDAR, &cedar), ("rego", REGO, &rego)];
+    let table: [(&str, &str, Load<'_>); 3] = [("rbac", RBAC, &rbac), ("cedar", CEDAR, &cedar), ("rego", REGO, &rego)];
     let alice = Principal::builder(PrincipalKind::User, "i", "alice", "jwt").roles(["clerk"]).build();
     let order = Resource::new("Order", 1);
     let query = AccessQuery::new(&alice, "orders:read", Still.now()).on(&order);

@@ -133,6 +133,7 @@ async fn start(address: &str, limits: RevocationLimits) -> Arc<dyn RevocationSto
 }
 
 /// Waits until it is so. Whoever waits in vain fails after a minute.
+#[expect(clippy::disallowed_methods, reason = "how long a test waits for real servers")]
 async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     let start = Instant::now();
     while !is_so() {
