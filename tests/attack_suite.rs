@@ -584,6 +584,7 @@ fn over_network(guarded: bool) -> (Router, Profile) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[expect(clippy::disallowed_methods, reason = "the pace of real requests")]
 async fn over_the_network_the_careful_are_clean_and_asked_slowly_with_safe_methods() {
     let (app, profile) = over_network(true);
     let (url, roots, seen) = served(app).await;
