@@ -4,17 +4,19 @@
 //! cargo run --example grpc --features tonic
 //! ```
 //!
-//! It prints `export` lines with keys of a clerk and a manager. Paste those, and a shorthand that sends an empty message:
+//! It prints `export` lines with keys of a clerk and a manager. Paste those, and two shorthands: one sends an empty message, the
+//! other none, since a refusal does not wait for it (and some versions of curl lose an answer that comes while they send).
 //!
 //! ```sh
 //! call() { printf '\0\0\0\0\0' | curl -i --http2-prior-knowledge -H content-type:application/grpc --data-binary @- "$@"; }
+//! ask() { curl -i --http2-prior-knowledge -X POST -H content-type:application/grpc "$@"; }
 //! curl -i localhost:3000/health                                            # 200
-//! call localhost:3000/orders.Orders/Count                                  # grpc-status 16
+//! ask localhost:3000/orders.Orders/Count                                   # grpc-status 16
 //! call localhost:3000/orders.Orders/Count -H "x-api-key: $CLERK"           # grpc-status 0
-//! call localhost:3000/orders.Orders/Purge -H "x-api-key: $CLERK"           # grpc-status 7
+//! ask localhost:3000/orders.Orders/Purge -H "x-api-key: $CLERK"            # grpc-status 7
 //! call localhost:3000/orders.Orders/Purge -H "x-api-key: $MANAGER"         # grpc-status 0
-//! call localhost:3000/orders.Orders/Other -H "x-api-key: $MANAGER"         # grpc-status 7
-//! call localhost:3000/orders.Orders/Count -H "x-api-key: $CLERK"           # grpc-status 8
+//! ask localhost:3000/orders.Orders/Other -H "x-api-key: $MANAGER"          # grpc-status 7
+//! ask localhost:3000/orders.Orders/Count -H "x-api-key: $CLERK"            # grpc-status 8
 //! ```
 
 use std::{convert::Infallible, error::Error, pin::Pin, sync::Arc, task};

@@ -38,9 +38,9 @@ impl Guide {
         let (mut before, mut cases) = (Vec::new(), Vec::new());
         for line in std::fs::read_to_string(source).unwrap().lines().take_while(|line| line.starts_with("//!")) {
             let line = line.trim_start_matches("//!").trim();
-            if line.starts_with("call() {") {
+            if line.starts_with("call() {") || line.starts_with("ask() {") {
                 before.push(line.to_owned());
-            } else if line.starts_with("curl ") || line.starts_with("call ") {
+            } else if ["curl ", "call ", "ask "].iter().any(|command| line.starts_with(command)) {
                 let (command, expected) = line.rsplit_once(" # ").unwrap_or_else(|| panic!("{example}: {line}"));
                 let expected = match expected.strip_prefix("grpc-status ") {
                     Some(status) => Expected::Grpc(status.parse().unwrap()),

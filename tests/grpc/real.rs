@@ -316,6 +316,8 @@ async fn a_tonic_server_under_a_stack() {
 async fn http_and_grpc_on_one_port() {
     let server = mixed_server().await;
     converse(server).await;
+    // The client wants a provider, though it speaks plain HTTP here.
+    let _ = tokio_rustls::rustls::crypto::aws_lc_rs::default_provider().install_default();
     let http = reqwest::Client::builder().no_proxy().build().unwrap();
     let health = http.get(format!("http://{server}/health")).send().await.unwrap();
     assert_eq!((health.status().as_u16(), health.text().await.unwrap()), (200, "ok".to_owned()));

@@ -8,5 +8,14 @@ import jsonschema
 with open(sys.argv[1], encoding="utf-8") as file:
     schema = json.load(file)
 jsonschema.Draft202012Validator.check_schema(schema)
+
+
+def told(error):
+    """What is wrong, and within it what is wrong with each way in which it could be right."""
+    yield error.message
+    for cause in error.context:
+        yield from told(cause)
+
+
 for error in jsonschema.Draft202012Validator(schema).iter_errors(json.load(sys.stdin)):
-    print(error.json_path, error.message, *(cause.message for cause in error.context))
+    print(error.json_path, *told(error))
