@@ -25,10 +25,10 @@ use tokio::net::TcpListener;
 struct Tickets;
 
 /// What the box office answers; this one does not always answer.
-async fn role_of(ticket: &str) -> Result<Option<&'static str>, std::io::Error> {
+async fn holder_of(ticket: &str) -> Result<Option<(&'static str, &'static str)>, std::io::Error> {
     match ticket {
-        "row-7" => Ok(Some("guest")),
-        "crew" => Ok(Some("crew")),
+        "row-7" => Ok(Some(("alice", "guest"))),
+        "crew" => Ok(Some(("bob", "crew"))),
         "closed" => Err(std::io::Error::other("the box office is closed")),
         _ => Ok(None),
     }
@@ -47,10 +47,11 @@ impl Authenticator for Tickets {
             Err(rejection) => return Outcome::Refused(rejection),
         };
         let refuse = |kind, why: String| Outcome::Refused(Rejection::new(kind, why));
-        match role_of(credential.token()).await {
-            Ok(Some(role)) => {
-                let guest = Principal::builder(PrincipalKind::User, "box-office", credential.token(), "ticket");
-                Outcome::verified(guest.roles([role]).build())
+        match holder_of(credential.token()).await {
+            Ok(Some((holder, role))) => {
+                // The holder, never the ticket: the subject stands in records.
+                let holder = Principal::builder(PrincipalKind::User, "box-office", holder, "ticket");
+                Outcome::verified(holder.roles([role]).build())
             }
             // A bad credential refuses; it never counts as none.
             Ok(None) => refuse(RejectionKind::InvalidCredential, "no such ticket".to_owned()),
@@ -63,7 +64,7 @@ impl Authenticator for Tickets {
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let app = Router::new()
-        .route("/seat", get(async |who: Principal| format!("{} is yours\n", who.subject())))
+        .route("/seat", get(async |who: Principal| format!("a seat for {}\n", who.subject())))
         .route("/stage", get(async || "mind the trapdoor\n"));
     let stack = Stack::builder()
         .dangerous_plain_http() // on this machine alone; the quickstart has HTTPS

@@ -15,6 +15,8 @@
 //! curl -i localhost:3000/orders/3 -H "X-API-Key: $BOB"               # 200
 //! curl -i localhost:3000/orders/9 -H "X-API-Key: $BOB"               # 404
 //! curl -i -X DELETE localhost:3000/orders/1 -H "X-API-Key: $ALICE"   # 403
+//! curl -i -X DELETE localhost:3000/orders/2 -H "X-API-Key: $MANAGER" # 200
+//! curl -i -X DELETE localhost:3000/orders/3 -H "X-API-Key: $MANAGER" # 404
 //! ```
 //!
 //! Alice's order is hers, order 2 is a colleague's, order 3 is of another company. What may not be seen is answered like what
@@ -64,6 +66,14 @@ async fn show(authz: Authorizer, Path(id): Path<u32>) -> Result<String, Rejectio
     Ok(format!("order {id} of {}\n", order.2))
 }
 
+async fn cancel_order(authz: Authorizer, Path(id): Path<u32>) -> Result<String, Rejection> {
+    let order = ORDERS.iter().find(|(known, ..)| *known == id);
+    let order = order.ok_or_else(|| Rejection::new(RejectionKind::NotFound, "no such order"))?;
+    // The rule of the table says who may cancel at all, and does not know whose order it is.
+    authz.hiding().check("orders:cancel", &resource(order)).await?;
+    Ok(format!("cancelled {id}\n"))
+}
+
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let (store, now) = (Arc::new(MemoryKeyStore::new()), SystemClock::new().now());
@@ -78,9 +88,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     let policy = Rbac::from_toml(POLICY)?;
     let cancel = policy.permission("orders:cancel")?;
-    let app = Router::new()
-        .route("/orders", get(list))
-        .route("/orders/{id}", get(show).delete(async |Path(id): Path<u32>| format!("cancelled {id}\n")));
+    let app = Router::new().route("/orders", get(list)).route("/orders/{id}", get(show).delete(cancel_order));
     let stack = Stack::builder()
         .dangerous_plain_http() // on this machine alone; the quickstart has HTTPS
         .authenticate(ApiKeyAuthenticator::new(store))

@@ -58,7 +58,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let listener = TcpListener::bind(("127.0.0.1", port)).await?;
     println!("serving {}", listener.local_addr()?);
     loop {
-        let (stream, peer) = listener.accept().await?;
+        // One connection that fails ends none of the others.
+        let Ok((stream, peer)) = listener.accept().await else { continue };
         // Who is calling: hyper does not tell, so it goes into each request.
         let app = app.clone().map_request(move |mut request: Request<Incoming>| {
             request.extensions_mut().insert(Connection::plain(peer));

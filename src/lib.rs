@@ -88,6 +88,7 @@
 //! | `audit-chain` | | [`audit::chain`]: lines that show whether one was altered; signed checkpoints |
 //! | `audit-pseudonyms` | | keyed hashes in the place of names and addresses |
 //! | `audit-metrics` | | `audit::MetricsSink`: counters and histograms through the crate `metrics` |
+//! | `health` | | [`health`]: which sources are ready, stale or failing; with `axum`, routes for probes |
 //! | `config` | | [`config`]: issuers, key stores, policy, quotas, proxies and sinks from a TOML file |
 //! | `axum` | yes | [`axum`]: extractors, `serve` |
 //! | `tonic` | | [`tonic`]: the principal in gRPC requests, refusals as a `Status`, a stack around a tonic server |

@@ -25,7 +25,7 @@ pub struct MapLimits {
 }
 
 impl MapLimits {
-    /// Keeps at most `most` counts, and one more for the keys that find no room.
+    /// Keeps at most `most` counts, and a few more for the keys that find no room.
     #[must_use]
     pub fn new(most: usize) -> Self {
         Self { most, whole: Mutex::default() }
@@ -58,9 +58,13 @@ impl RateLimitStore for MapLimits {
             whole.retain(|_, moment| *moment > now);
         }
         if whole.len() + missing > self.most {
-            for (index, name) in names.iter_mut().enumerate().filter(|(_, name)| !whole.contains_key(*name)) {
-                // One for each charge of a draw, so that none is charged twice.
-                *name = format!("everybody else/{index}");
+            for (index, (name, charge)) in names.iter_mut().zip(draw.charges()).enumerate() {
+                if !whole.contains_key(name.as_str()) {
+                    // One for each charge of a draw, so that none is charged twice, and for each size of quota: a smaller one
+                    // would cut the debt of a larger one.
+                    let quota = charge.quota();
+                    *name = format!("everybody else/{index}/{}/{}", quota.interval_nanos(), quota.capacity_nanos());
+                }
             }
         }
         let mut moments: Vec<u64> = names.iter().map(|name| whole.get(name).copied().unwrap_or(0)).collect();

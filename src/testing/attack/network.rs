@@ -118,7 +118,7 @@ impl NetworkSuite {
     ///
     /// # Errors
     /// If there is no such host, the host is not loopback and does not serve the token, or the certificate authorities cannot
-    /// be read: nothing was sent then. What happens later is in the report.
+    /// be read: no attack was sent then. What happens later is in the report.
     ///
     /// # Cancel safety
     /// It may be dropped; then it stops.
