@@ -1,4 +1,4 @@
-//! For tonic: who calls, the question that needs the data, and refusals as a [`Status`](::tonic::Status).
+//! For tonic: who calls, the question that needs the data, and refusals as a [`Status`].
 //!
 //! A stack goes around a tonic server with `Server::builder().layer(stack)`, or around the router that tonic's `Routes` are,
 //! beside routes of HTTP on the same port; the manual's page

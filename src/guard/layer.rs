@@ -164,8 +164,9 @@ impl GuardLayer {
     /// Tries the guard out until a day: what it would refuse passes, the anonymous as anonymous, and is marked in the audit
     /// record with `guard_would_refuse` and decisions that are not enforced. From that day on it refuses.
     ///
-    /// Bad credentials are refused all the same, and so are layers that are put together wrongly. The handler's own
-    /// [`Authorizer`](crate::guard::Authorizer) enforces. It is not for a route that was closed before: what was refused then
+    /// A bad credential in `Authorization` is refused all the same; a bad cookie or certificate gives no identity, as where no
+    /// rule stands. Layers that are put together wrongly refuse. An allow's obligations and advice do not reach the handler, whose
+    /// own [`Authorizer`](crate::guard::Authorizer) enforces. It is not for a route that was closed before: what was refused then
     /// would pass.
     pub fn shadow(mut self, mode: ShadowMode) -> Self {
         Arc::make_mut(&mut self.shared).shadow = Some(Shadow::new(mode));

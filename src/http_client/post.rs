@@ -5,7 +5,7 @@ use http::{HeaderMap, HeaderValue, Request, Response, header};
 
 use super::{
     endpoint::Endpoint,
-    fetch::{FetchLimits, HttpFetch, nonsense},
+    fetch::{FetchLimits, HttpFetch, nonsense, unavailable},
 };
 use crate::{
     error::{ConfigError, StoreError},
@@ -56,7 +56,13 @@ impl HttpClient {
         *request.headers_mut() = headers;
         request.headers_mut().insert(header::CONTENT_TYPE, media.name());
         request.headers_mut().insert(header::ACCEPT, Media::Json.name());
-        let response = self.client.fetch(request, self.limits).await?;
+        // A client of somebody else's may not keep the time.
+        if tokio::runtime::Handle::try_current().is_err() {
+            return Err(unavailable("needs a tokio runtime"));
+        }
+        let late = |_| unavailable(format!("timed out: no answer within {:?}", self.limits.time()));
+        let response =
+            tokio::time::timeout(self.limits.time(), self.client.fetch(request, self.limits)).await.map_err(late)??;
         if response.status().is_redirection() {
             let status = response.status().as_u16();
             return Err(nonsense(format!("{to} answers {status}: redirects are not followed")));

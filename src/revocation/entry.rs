@@ -31,7 +31,7 @@ impl Entry {
             issuer: revocation.issuer().to_owned(),
             value: revocation.value().to_owned(),
             issued_until: revocation.last_issue().map_or(Self::ALWAYS, |second| second.min(Self::ALWAYS)),
-            until: revocation.end().unwrap_or_else(|| limits.end_from(at)).min(LATEST),
+            until: revocation.end_with(limits, at).min(LATEST),
         }
     }
 
@@ -92,6 +92,9 @@ mod tests {
             (Revocation::subject("i", "s", 7).unwrap(), 1_800_086_400),
             (Revocation::session("i", "s").unwrap().until(u64::MAX), LATEST),
             (Revocation::client("i", "s").unwrap().issued_until(u64::MAX).until(1), 1),
+            (Revocation::client("i", "s").unwrap().issued_until(7), 1_800_086_400),
+            (Revocation::client("i", "s").unwrap(), LATEST),
+            (Revocation::key("i", "s").unwrap(), LATEST),
         ] {
             let entry = Entry::new(&revocation, &limits, NOW);
             let read = Entry::read(entry.kind, &entry.issuer, &entry.value, entry.issued_until, entry.until).unwrap();

@@ -19,8 +19,9 @@ use crate::{
     principal::Principal,
 };
 
-/// Beyond its end, a token is good for the leeway: 5 min at most. A revocation is good for so much longer, and a second.
-pub(super) const MARGIN: u64 = 301;
+/// Beyond its end, a token is good for the leeway, 5 min at most; it may have been issued so far ahead of our clock; and whoever
+/// revokes it may be so far behind. A revocation is good for all that longer, and a second.
+pub(super) const MARGIN: u64 = 901;
 
 /// How many revocations a process knows, how long it keeps them, and how long it trusts what it heard.
 ///
@@ -243,7 +244,7 @@ impl RevocationState {
     ) -> Result<(), StoreError> {
         let (now, limits) = (at.unix_seconds(), &self.shared.limits);
         let entry = |revocation: &Revocation| {
-            let end = revocation.end().unwrap_or_else(|| limits.end_from(at));
+            let end = revocation.end_with(limits, at);
             let issued_until = revocation.last_issue().unwrap_or(u64::MAX);
             (revocation.hash(), Entry { issued_until, until: end.saturating_add(MARGIN) })
         };
@@ -338,13 +339,13 @@ mod tests {
         state.add([&token("a").until(NOW + 10), &token("b"), &token("b")], at(0)).unwrap();
         assert!(state.add([&token("b")], at(0)).is_ok(), "it is there already");
         for _ in 0..3 {
-            assert_eq!(state.add([&token("c")], at(310)).unwrap_err().kind(), StoreErrorKind::Conflict);
-            assert_eq!(state.check_marks(&marks("a"), at(310)), Standing::Revoked(RevocationKind::Token));
+            assert_eq!(state.add([&token("c")], at(910)).unwrap_err().kind(), StoreErrorKind::Conflict);
+            assert_eq!(state.check_marks(&marks("a"), at(910)), Standing::Revoked(RevocationKind::Token));
         }
-        assert_eq!(state.check_marks(&marks("a"), at(311)), Standing::Good, "its token has ended, leeway included");
-        state.add([&token("c")], at(311)).unwrap();
+        assert_eq!(state.check_marks(&marks("a"), at(911)), Standing::Good, "its token has ended, leeway included");
+        state.add([&token("c")], at(911)).unwrap();
         assert_eq!(state.len(), 2);
-        assert_eq!(state.check_marks(&marks("c"), at(311)), Standing::Revoked(RevocationKind::Token));
+        assert_eq!(state.check_marks(&marks("c"), at(911)), Standing::Revoked(RevocationKind::Token));
     }
 
     #[test]

@@ -81,7 +81,9 @@ impl Revocation {
     /// # Errors
     /// As [`token`](Self::token).
     pub fn of_subject(principal: &Principal, at: Instants) -> Result<Self, ConfigError> {
-        Self::subject(principal.issuer(), principal.subject(), at.unix_seconds())
+        // The issuer's clock may be ahead: the token that asks is one of those that are meant.
+        let last = at.unix_seconds().max(principal.revocation_marks().issue_time());
+        Self::subject(principal.issuer(), principal.subject(), last)
     }
 
     pub(super) fn new(kind: RevocationKind, issuer: &str, value: &str) -> Result<Self, ConfigError> {
@@ -100,11 +102,18 @@ impl Revocation {
         self
     }
 
-    /// Says when the last token that it meets ends, in seconds since the Unix epoch: its `exp`. It is kept for 5 min beyond
-    /// that, the largest leeway. Default: as long as the [state](super::RevocationLimits::kept_for) keeps one.
+    /// Says when the last token that it meets ends, in seconds since the Unix epoch: its `exp`. It is kept for 15 min beyond
+    /// that, for leeways. Default: for ever for a key or a client whose future tokens it meets; else as long as the
+    /// [state](super::RevocationLimits::kept_for) keeps one.
     pub const fn until(mut self, unix_seconds: u64) -> Self {
         self.until = Some(unix_seconds);
         self
+    }
+
+    /// When it ends. A key or a client that is revoked for good would have good tokens again once that lapsed.
+    pub(super) fn end_with(&self, limits: &super::RevocationLimits, at: Instants) -> u64 {
+        let for_good = matches!(self.kind, RevocationKind::Key | RevocationKind::Client) && self.issued_until.is_none();
+        self.until.unwrap_or_else(|| if for_good { u64::MAX } else { limits.end_from(at) })
     }
 
     /// What it is about.
@@ -149,6 +158,23 @@ impl fmt::Display for Revocation {
         match self.issued_until {
             Some(second) => write!(f, ", issued until {second}"),
             None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::principal::{PrincipalKind, TokenMarks};
+
+    #[test]
+    fn the_token_that_asks_is_one_of_all() {
+        let now = Instants::new(1_800_000_000_000_000_000, 0);
+        for (issued, last) in [(1_799_999_990, 1_800_000_000), (1_800_000_030, 1_800_000_030)] {
+            let mut alice = Principal::builder(PrincipalKind::User, "i", "alice", "jwt");
+            alice.set_marks(TokenMarks::new("i").issued_at(issued));
+            let all = Revocation::of_subject(&alice.build(), now).unwrap();
+            assert_eq!(all.last_issue(), Some(last), "an issuer whose clock is ahead");
         }
     }
 }

@@ -28,7 +28,7 @@ use crate::{
 /// |---|---|
 /// | `200` | it is revoked here, and the other processes are told |
 /// | `400` | not a form (`application/x-www-form-urlencoded`) of at most [`MAX_BODY`] with the field once; a token that is not good, or was used before. The body is `{"error": "invalid_request"}`: it does not say why, the audit record does |
-/// | `503` | the provider's keys or the store are away, or the store is full: nothing was revoked, and the provider may try again |
+/// | `503` | the provider's keys or the store are away, or the store is full: it is revoked in part or not at all. §2.8 has `400` for this as well; `503` tells the provider that trying again helps |
 ///
 /// No answer may be stored (`Cache-Control: no-store`, §2.8).
 ///

@@ -113,6 +113,8 @@ async fn only_a_decision_of_true_allows() {
         (r#"{"decision": true, "context": {"error": {"status": 404}}}"#, Decision::CannotDecide),
         (r#"{"decision": true, "context": {"obligations": "log"}}"#, Decision::CannotDecide),
         (r#"{"decision": true, "context": {"obligations": [{"id": "log"}]}}"#, Decision::CannotDecide),
+        (r#"{"decision": true, "context": [{"obligations": ["log"]}]}"#, Decision::CannotDecide),
+        (r#"{"decision": true, "context": {"obligations": ["log"], "obligations": []}}"#, Decision::CannotDecide),
         (r#"{"decision": "true"}"#, Decision::CannotDecide),
         (r#"{"decision": 1}"#, Decision::CannotDecide),
         (r#"{"decision": null}"#, Decision::CannotDecide),

@@ -118,6 +118,7 @@ async fn only_true_allows() {
         ("{}", Decision::Deny),
         (r#"{"result": {"allow": true, "obligations": "log"}}"#, Decision::CannotDecide),
         (r#"{"result": false, "result": true}"#, Decision::CannotDecide),
+        (r#"{"result": {"allow": false, "allow": true}}"#, Decision::CannotDecide),
         (r#"{"result": true, "decision_id": 7}"#, Decision::CannotDecide),
         ("[true]", Decision::CannotDecide),
         ("true", Decision::CannotDecide),

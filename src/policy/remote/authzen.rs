@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 use super::{
     point::{DecisionPoint, Point, PointHealth},
     question::{self, Fields},
+    unique::Unique,
 };
 use crate::{
     clock::Instants,
@@ -300,7 +301,7 @@ fn name_of(resource: &Value) -> (String, String) {
 struct Evaluation {
     decision: bool,
     #[serde(default)]
-    context: Option<Value>,
+    context: Option<Unique>,
 }
 
 #[derive(Deserialize)]
@@ -311,7 +312,10 @@ struct Evaluations {
 impl Evaluation {
     fn verdict(self) -> Verdict {
         let decision = if self.decision { Decision::Allow } else { Decision::Deny };
-        let context = self.context.unwrap_or_default();
+        let context = self.context.map(|context| context.0).unwrap_or_default();
+        if self.decision && !(context.is_null() || context.is_object()) {
+            return Verdict::cannot_decide("the context of the answer is no object");
+        }
         let verdict = reasons(&context).fold(Verdict::new(decision), Verdict::because);
         let trouble = |why: String| Verdict::cannot_decide(why).with_facts_of(&verdict);
         let Some(error) = context.get("error") else {

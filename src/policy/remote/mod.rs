@@ -4,6 +4,7 @@ mod authzen;
 mod opa;
 mod point;
 mod question;
+mod unique;
 
 pub use authzen::{AuthZen, AuthZenBuilder};
 pub use opa::{Opa, OpaBuilder};

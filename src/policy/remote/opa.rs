@@ -2,11 +2,12 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{
     point::{DecisionPoint, Point, PointHealth},
     question,
+    unique::Unique,
 };
 use crate::{
     error::ConfigError,
@@ -89,7 +90,7 @@ impl Opa {
         };
         let answer = point.ask(endpoint, &question, query.at(), |_| Ok(())).await?;
         let Answer { result, decision_id } = answer;
-        let verdict = decision::verdict(result.as_ref(), decision, basis);
+        let verdict = decision::verdict(result.as_ref().map(|result| &result.0), decision, basis);
         Ok(match decision_id {
             Some(id) => verdict.because(format!("decision {}", one_line(&id))),
             None => verdict,
@@ -144,7 +145,7 @@ impl OpaBuilder {
 /// What OPA answers.
 #[derive(Deserialize)]
 struct Answer {
-    result: Option<Value>,
+    result: Option<Unique>,
     decision_id: Option<String>,
 }
 

@@ -40,7 +40,6 @@ use crate::{
 /// # let _ = point;
 /// ```
 #[must_use = "a decision point does nothing until a policy asks it"]
-#[derive(Debug)]
 pub struct DecisionPoint {
     url: String,
     client: Option<Arc<dyn HttpFetch>>,
@@ -48,6 +47,14 @@ pub struct DecisionPoint {
     bearer: Option<Secret>,
     max_in_flight: usize,
     http_on_loopback: bool,
+}
+
+/// Without the URL, which may hold a password until it is refused for that.
+impl fmt::Debug for DecisionPoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let fields = (&self.limits, self.max_in_flight, self.http_on_loopback);
+        f.debug_tuple("DecisionPoint").field(&fields).finish()
+    }
 }
 
 impl DecisionPoint {
@@ -209,8 +216,11 @@ impl Point {
 
     async fn send(&self, to: &Endpoint, question: &serde_json::Value) -> Result<bytes::Bytes, String> {
         let mut headers = HeaderMap::new();
+        let mut authorization = None;
         if let Some(token) = &self.bearer {
-            headers.insert(header::AUTHORIZATION, bearer(token).map_err(|error| error.to_string())?);
+            let value = bearer(token).map_err(|error| error.to_string())?;
+            authorization = value.to_str().ok().and_then(|value| value.split(' ').nth(1)).map(str::to_owned);
+            headers.insert(header::AUTHORIZATION, value);
         }
         let body = serde_json::to_vec(question).map_err(|error| format!("the question is no JSON: {error}"))?;
         let sent = self.client.post(to, Media::Json, body, headers).await;
@@ -218,7 +228,12 @@ impl Point {
         if parts.status == StatusCode::OK {
             return Ok(body);
         }
-        Err(format!("{to} answers {}: {}", parts.status.as_u16(), String::from_utf8_lossy(&body)))
+        let mut said = String::from_utf8_lossy(&body).into_owned();
+        if let Some(token) = authorization {
+            // A gateway's page of errors may repeat what it was sent.
+            said = said.replace(&token, "***");
+        }
+        Err(format!("{to} answers {}: {said}", parts.status.as_u16()))
     }
 
     fn note(&self, failure: Option<Failure>) {
@@ -228,7 +243,7 @@ impl Point {
     }
 }
 
-/// Reads a JSON object; a member that stands twice is refused.
+/// Reads a JSON object; a member of it that stands twice is refused, and within it where the type says so.
 fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, String> {
     // An array would be read as well, member by member.
     if body.trim_ascii_start().first() != Some(&b'{') {

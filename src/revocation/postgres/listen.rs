@@ -98,11 +98,12 @@ impl Line<'_> {
     /// transaction was rolled back.
     fn take(&mut self, payload: &str) -> Result<bool, StoreError> {
         let Ok(told) = serde_json::from_str::<Told>(payload) else { return Ok(false) };
+        let revocation = told.revocation().ok_or_else(work::unreadable);
+        self.add(&[revocation.inspect_err(|_| self.shared.state.distrust())?])?;
+        // Known, or numbered anew because a backup was put back: adding what is there changes nothing.
         if told.0 <= self.number {
             return Ok(true);
         }
-        let revocation = told.revocation().ok_or_else(work::unreadable);
-        self.add(&[revocation.inspect_err(|_| self.shared.state.distrust())?])?;
         // One that is ahead counts at once; what is between is read.
         let follows = told.0 == self.number.saturating_add(1);
         if follows {

@@ -42,6 +42,8 @@ pub(super) async fn revoke(connection: &mut PgConnection, entry: Entry, most: us
     sqlx::query(FORGET).bind(margin).bind(i64::from(PAGE)).execute(&mut *transaction).await.map_err(sql)?;
     let has_room = sqlx::query_scalar::<_, bool>(HAS_ROOM).bind(id).bind(most_rows);
     if !has_room.fetch_one(&mut *transaction).await.map_err(sql)? {
+        // What has ended is gone all the same, so that there is room some time.
+        transaction.commit().await.map_err(sql)?;
         let error = StoreError::new(StoreErrorKind::Conflict, BACKEND);
         return Err(error.caused_by(format!("there is room for {most} and no more")));
     }

@@ -17,7 +17,8 @@ use crate::{
     revocation::{Revocation, entry::Entry, state::MARGIN},
 };
 
-const READ: &str = concat!(include_str!("forget.lua"), include_str!("read.lua"));
+/// The first line makes it a script that writes: a replica, which may be behind, refuses it.
+const READ: &str = concat!("#!lua flags=allow-oom\n", include_str!("forget.lua"), include_str!("read.lua"));
 /// How many are read at once.
 const PAGE: usize = 1_000;
 /// How many pushes may wait. One that finds no room is read with the next one, or when the task asks.
