@@ -304,7 +304,7 @@ impl Principal {
     }
 
     /// Whether there are claims to read.
-    #[cfg(any(feature = "cedar", feature = "rego"))]
+    #[cfg(any(feature = "cedar", feature = "policy-remote", feature = "rego"))]
     pub(crate) fn has_claims(&self) -> bool {
         self.facts().claims.is_some()
     }

@@ -4,14 +4,17 @@
 //! `policy::DecisionPoint` (feature `policy-remote`) for decisions. Unless it is, each makes an
 //! [`HttpsFetch`] that trusts the certificate authorities of the system.
 
+#[cfg(any(feature = "jwt-remote", feature = "policy-remote"))]
 mod endpoint;
 mod fetch;
 mod https;
 #[cfg(feature = "policy-remote")]
 mod post;
 
+#[cfg(any(feature = "jwt-remote", feature = "policy-remote"))]
 pub(crate) use endpoint::Endpoint;
 pub use fetch::{FetchLimits, HttpFetch};
+#[cfg(feature = "jwt-remote")]
 pub(crate) use fetch::{nonsense, unavailable};
 pub use https::{HttpsFetch, HttpsFetchBuilder};
 #[cfg(feature = "policy-remote")]
