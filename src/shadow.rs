@@ -4,7 +4,7 @@ use std::{
     fmt,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
 };
 
@@ -111,6 +111,7 @@ pub(crate) struct Shadow {
 struct Seen {
     would_refuse: AtomicU64,
     on: Turn,
+    is_over: AtomicBool,
     /// What is tried out, as it was called first.
     about: OnceLock<Box<str>>,
 }
@@ -122,7 +123,11 @@ impl Shadow {
 
     /// Whether nothing is refused; tells of the turns. `about` names what is tried out.
     pub(crate) fn is_on(&self, at: Instants, about: impl FnOnce() -> String) -> bool {
-        let on = self.mode.is_on(at);
+        // Once over it is over for good, whatever a clock says that was set back, or a request from before.
+        let on = self.mode.is_on(at) && !self.seen.is_over.load(Relaxed);
+        if !on && !self.seen.is_over.load(Relaxed) {
+            self.seen.is_over.store(true, Relaxed);
+        }
         if self.seen.on.is_new(on) {
             let kind = if on { EventKind::ShadowStarted } else { EventKind::ShadowEnded };
             let about = self.seen.about.get_or_init(|| about().into());
@@ -186,6 +191,16 @@ mod tests {
         ] {
             assert_eq!(days_since_epoch(day), days, "{day}");
         }
+    }
+
+    /// A request from before midnight may be judged after one from behind it, and a clock may be set back.
+    #[test]
+    fn what_is_over_stays_over() {
+        let at = |day: u64| Instants::new(day * DAY * 1_000_000_000, 0);
+        let shadow = Shadow::new(ShadowMode::until_as_of("2027-01-16", at(20_833)).unwrap());
+        assert!(shadow.is_on(at(20_833), || "rule".to_owned()));
+        assert!(!shadow.clone().is_on(at(20_834), || "rule".to_owned()));
+        assert!(!shadow.is_on(at(20_833), || "rule".to_owned()));
     }
 
     #[test]
