@@ -242,6 +242,25 @@ async fn who_may_not_revokes_nothing() {
     assert!(world.store.state().is_empty() && world.works(&clerk).await && world.works(&support).await);
 }
 
+/// The end of a token is what somebody wrote.
+#[tokio::test]
+async fn an_end_that_no_token_has_is_not_believed() {
+    let at = |seconds: u64| Instants::new((NOW + seconds) * 1_000_000_000, seconds * 1_000_000_000);
+    let store = MemoryRevocations::with_limits(RevocationLimits::new().capacity(1));
+    let admin = RevocationAdmin::new(store.clone(), [ISSUER]);
+    for end in [0, NOW - 301] {
+        let refused = admin.revoke_token(ISSUER, "a", Some(end), at(0)).await.unwrap_err();
+        assert!(refused.to_string().contains("has passed"), "{refused}");
+        assert!(store.state().is_empty(), "nothing is said to be revoked that is not");
+    }
+    admin.revoke_token(ISSUER, "a", Some(NOW - 300), at(0)).await.unwrap();
+    let store = MemoryRevocations::with_limits(RevocationLimits::new().capacity(1));
+    let admin = RevocationAdmin::new(store, [ISSUER]);
+    admin.revoke_token(ISSUER, "a", Some(u64::MAX), at(0)).await.unwrap();
+    assert!(admin.revoke_token(ISSUER, "b", None, at(86_400)).await.is_err(), "a token may still be good");
+    admin.revoke_token(ISSUER, "b", None, at(86_400 + 300 + 901)).await.unwrap();
+}
+
 #[tokio::test]
 async fn everybody_may_log_themselves_out_everywhere() {
     let world = World::new(RevocationLimits::new().capacity(1));

@@ -104,7 +104,7 @@ use crate::{
     guard::{Authorizer, Rule, authenticated, deny, policy, require},
     principal::Principal,
     rejection::Rejection,
-    revocation::{Revocation, RevocationStore},
+    revocation::{Revocation, RevocationKind, RevocationStore},
 };
 
 /// The permission to revoke a token, a session, and all tokens of a subject.
@@ -156,7 +156,7 @@ impl RevocationAdmin {
     /// Revokes one token, by its `jti`. With its `exp` it takes no room for longer.
     ///
     /// # Errors
-    /// [`RevokeError`], as the other ways to revoke.
+    /// [`RevokeError`], as the other ways to revoke; also if `exp` passed over 300 s ago.
     pub async fn revoke_token(
         &self,
         issuer: &str,
@@ -189,7 +189,19 @@ impl RevocationAdmin {
     /// # Errors
     /// [`RevokeError`].
     pub async fn revoke(&self, revocation: &Revocation, at: Instants) -> Result<(), RevokeError> {
-        Ok(self.store.revoke(revocation, at).await?)
+        Ok(self.store.revoke(&self.while_it_counts(revocation, at)?, at).await?)
+    }
+
+    /// A token's own end is its client's word, or a slip of who writes it: one that has passed would revoke nothing, and one that
+    /// no accepted token has would keep its room for good.
+    fn while_it_counts(&self, revocation: &Revocation, at: Instants) -> Result<Revocation, ConfigError> {
+        let (now, revocation) = (at.unix_seconds(), revocation.clone());
+        let (RevocationKind::Token, Some(end)) = (revocation.kind(), revocation.end()) else { return Ok(revocation) };
+        if end.saturating_add(AHEAD) < now {
+            return Err(ConfigError::new("exp of a revocation", end.to_string(), "has passed: the token has ended"));
+        }
+        let longest = self.store.state().longest_life().as_secs();
+        Ok(revocation.until(end.min(now.saturating_add(longest).saturating_add(AHEAD))))
     }
 
     fn known<'i>(&self, issuer: &'i str) -> Result<&'i str, ConfigError> {
