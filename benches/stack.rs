@@ -64,13 +64,22 @@ fn quota() -> Quota {
 }
 
 fn all_stages(builder: StackBuilder) -> Stack {
+    limited_by(builder, |limit| limit)
+}
+
+/// The same without `RateLimit` and `RateLimit-Policy`.
+fn quiet(builder: StackBuilder) -> Stack {
+    limited_by(builder, RateLimitLayer::without_headers)
+}
+
+fn limited_by(builder: StackBuilder, set: fn(RateLimitLayer) -> RateLimitLayer) -> Stack {
     let policy = Rbac::from_toml(POLICY).expect("a policy");
     let list = policy.permission("orders:list").expect("a permission");
     builder
         .tls(TlsLayer::require())
         .audit(AuditLayer::new(Discard))
-        .limit_clients(quota())
-        .limit_principals(quota())
+        .limit(set(RateLimitLayer::per_client(quota()).expect("a quota")))
+        .limit(set(RateLimitLayer::per_principal(quota()).expect("a quota")))
         .policy(policy)
         .route("GET /orders", require(list))
         .build()
@@ -112,6 +121,8 @@ fn contenders() -> Vec<Contender> {
     vec![
         Contender::new("bare axum router", router(), &base()),
         Contender::new("bare axum router again (noise)", router(), &base()),
+        Contender::new("bare axum router, with a key", router(), &with("x-api-key", &key)),
+        Contender::new("bare axum router, with a token", router(), &bearer(&by_token)),
         Contender::new("six no-op layers around it", six.service(router()), &base()),
         Contender::new("six no-op layers by Router::layer", no_op_router, &base()),
         Contender::new("evidence alone", EvidenceLayer::new(TrustedProxies::none()).layer(router()), &base()),
@@ -119,6 +130,11 @@ fn contenders() -> Vec<Contender> {
         Contender::new(
             "limit per client alone",
             RateLimitLayer::per_client(quota()).expect("a quota").layer(router()),
+            &base(),
+        ),
+        Contender::new(
+            "limit per client alone, without fields",
+            RateLimitLayer::per_client(quota()).expect("a quota").without_headers().layer(router()),
             &base(),
         ),
         Contender::new("problem details alone", ProblemLayer::new().layer(router()), &base()),
@@ -144,6 +160,11 @@ fn contenders() -> Vec<Contender> {
         Contender::new(
             "the same, JWT ES256, seen before",
             all_stages(Stack::builder().authenticate(one_of((es256.authenticator(), keys())))).protect(router()),
+            &bearer(&by_token),
+        ),
+        Contender::new(
+            "the same, without fields of limits",
+            quiet(Stack::builder().authenticate(one_of((es256.authenticator(), keys())))).protect(router()),
             &bearer(&by_token),
         ),
         Contender::new("all stages by Router::layer, API key", router().layer(table()), &with("x-api-key", &key)),

@@ -92,8 +92,6 @@ impl Contender {
         Timed {
             name: self.name,
             slice: Box::new(move |count| {
-                // Few at a time: a request that was just read from a socket is in the processor's cache.
-                const BATCH: usize = 64;
                 let batches = count.div_ceil(BATCH).max(1);
                 let mut taken = 0.0;
                 for _ in 0..batches {
@@ -113,6 +111,9 @@ impl Contender {
         }
     }
 }
+
+/// Few at a time: a request that was just read from a socket is in the processor's cache.
+const BATCH: usize = 64;
 
 /// Bodies cannot be cloned; heads can.
 fn copy(request: &Request<Body>) -> Request<Body> {
@@ -138,7 +139,7 @@ pub fn send(app: &App, request: Request<Body>) -> Response<Body> {
     }
 }
 
-/// `count NAME REQUESTS` on the command line sends so many requests through one contender, for callgrind to count.
+/// `count NAME REQUESTS` on the command line sends so many requests through one contender, for callgrind and perf to look at.
 pub fn counted(contenders: &[Contender]) -> bool {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
     let [command, name, requests] = &arguments[..] else { return false };
@@ -147,8 +148,12 @@ pub fn counted(contenders: &[Contender]) -> bool {
     }
     let contender = contenders.iter().find(|contender| contender.name == name).expect("a contender's name");
     contender.warm_up();
-    let requests = (0..requests.parse().expect("a number")).map(|_| contender.a_request()).collect();
-    send_all(contender, requests);
+    let mut left: usize = requests.parse().expect("a number");
+    while left > 0 {
+        let batch = left.min(BATCH);
+        send_all(contender, (0..batch).map(|_| contender.a_request()).collect());
+        left -= batch;
+    }
     true
 }
 

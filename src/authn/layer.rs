@@ -146,7 +146,7 @@ impl AuthnLayer {
         }
     }
 
-    /// Keeps for the record which credential came to nothing, by the names of its fields.
+    /// Keeps for the record, if there will be one, which credential came to nothing, by the names of its fields.
     fn attempted(
         &self,
         outcome: AttemptOutcome,
@@ -154,6 +154,9 @@ impl AuthnLayer {
         head: &RequestHead<'_>,
         envelope: &mut Envelope,
     ) {
+        if !envelope.has_run(Stage::Audit) {
+            return;
+        }
         let (kind, reason) = rejection.facts();
         let known = [header::AUTHORIZATION, header::COOKIE];
         let presented = self.shared.headers.iter().chain(&known).filter(|name| head.headers().contains_key(*name));
@@ -191,7 +194,12 @@ impl AuthnLayer {
             }
             envelope.challenges = shared.challenges.clone();
         }
-        let cache = Some(if shared.no_store || answered.is_some() { "no-store" } else { "private" });
+        // Constants: a value made here would be checked byte by byte.
+        let cache = Some(if shared.no_store || answered.is_some() {
+            const { HeaderValue::from_static("no-store") }
+        } else {
+            const { HeaderValue::from_static("private") }
+        });
         Ok(Authenticated { cache, challenges: shared.challenges.clone(), stripped, answered })
     }
 
@@ -302,7 +310,7 @@ impl Step for AuthnLayer {
 #[derive(Debug)]
 pub(crate) struct Authenticated {
     /// The `Cache-Control` of what is for one identity alone.
-    cache: Option<&'static str>,
+    cache: Option<HeaderValue>,
     challenges: Challenges,
     /// Header fields of the request that end here.
     stripped: Vec<HeaderName>,
@@ -316,7 +324,7 @@ impl Amend for Authenticated {
         if let Some(cache) = self.cache
             && !headers.contains_key(header::CACHE_CONTROL)
         {
-            headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(cache));
+            headers.insert(header::CACHE_CONTROL, cache);
         }
         if let Some(field) = self.answered {
             headers.insert(field.0, field.1);

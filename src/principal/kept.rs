@@ -81,8 +81,20 @@ pub(super) fn are_of(words: &[Word], key: &[u8]) -> bool {
         Some((first, words)) if !rest.is_empty() => (first.0 ^ u64::from_ne_bytes(padded(rest)), words),
         _ => (0, words),
     };
-    let differences = words.iter().zip(chunks).map(|(word, chunk)| word.0 ^ u64::from_ne_bytes(*chunk));
-    words.len() == chunks.len() && differences.fold(first, |all, difference| all | difference) == 0
+    let differ = |word: &Word, chunk: &[u8; 8]| word.0 ^ u64::from_ne_bytes(*chunk);
+    // Four at a time: the processor then takes them in one step.
+    let ((fours, words), (key_fours, chunks)) = (words.as_chunks::<4>(), chunks.as_chunks::<4>());
+    if fours.len() != key_fours.len() || words.len() != chunks.len() {
+        return false;
+    }
+    let mut all = [first, 0, 0, 0];
+    for (four, key) in fours.iter().zip(key_fours) {
+        for ((all, word), chunk) in all.iter_mut().zip(four).zip(key) {
+            *all |= differ(word, chunk);
+        }
+    }
+    let rest = words.iter().zip(chunks).fold(0, |all, (word, chunk)| all | differ(word, chunk));
+    all.into_iter().fold(rest, |all, difference| all | difference) == 0
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ use crate::{
         Charge, Draw, LimitRequest, LimitScope, OnStoreError, RateLimitLayer, Taken,
         by::{Owned, Parts},
         draw::Charges,
-        headers::{RATELIMIT, RATELIMIT_POLICY, retry_after},
+        headers::{Lines, RATELIMIT, RATELIMIT_POLICY, retry_after},
         layer::{Cost, Mode, Shared, Tiers},
         plan::Tier,
     },
@@ -277,25 +277,60 @@ impl Told {
     fn tell(&self, mut add: impl FnMut(HeaderName, HeaderValue)) {
         let fields = &self.tier.fields;
         if self.fields {
-            add(RATELIMIT_POLICY, fields.policy());
+            add(RATELIMIT_POLICY, fields.policy().clone());
             if let Some(limit) = fields.limit(&self.taken) {
                 add(RATELIMIT, limit);
             }
         }
+        self.tell_x(add);
+    }
+
+    /// The older fields.
+    fn tell_x(&self, mut add: impl FnMut(HeaderName, HeaderValue)) {
         if let Some(reset) = self.x_fields {
-            fields.x_fields(&self.taken, reset, self.at).for_each(|(name, value)| add(name, value));
+            self.tier.fields.x_fields(&self.taken, reset, self.at).for_each(|(name, value)| add(name, value));
         }
+    }
+}
+
+impl Report {
+    /// What several limits tell, the innermost first. The fields are lists, so that the limits share a line of each; lines of
+    /// their own would say the same, and cost more.
+    #[cfg(feature = "stack")]
+    pub(crate) fn amend_all(reports: impl Iterator<Item = Self>, headers: &mut HeaderMap) {
+        let mut lines = Lines::default();
+        for told in reports.filter_map(|report| report.0) {
+            if !told.fields || lines.add(&told.tier.fields, &told.taken) {
+                told.tell_x(|name, value| add_to(headers, name, value));
+            } else {
+                told.tell(|name, value| add_to(headers, name, value));
+            }
+        }
+        lines.fields().for_each(|(name, value)| add_to(headers, name, value));
     }
 }
 
 impl Amend for Report {
     fn amend(self, _: StatusCode, headers: &mut HeaderMap) {
         if let Some(told) = self.0 {
-            told.tell(|name, value| {
-                headers.append(name, value);
-            });
+            told.tell(|name, value| add_to(headers, name, value));
         }
     }
+}
+
+/// Adds to a list that a limiter further inside began, on the same line: two lines would say the same. What has no list, and
+/// what is too long, gets a line of its own.
+fn add_to(headers: &mut HeaderMap, name: HeaderName, value: HeaderValue) {
+    const MAX_LINE: usize = 1024;
+    if (name == RATELIMIT || name == RATELIMIT_POLICY)
+        && let Some(line) = headers.get_mut(&name)
+        && line.len().saturating_add(value.len()) < MAX_LINE
+        && let Ok(joined) = HeaderValue::try_from([line.as_bytes(), b", ", value.as_bytes()].concat())
+    {
+        *line = joined;
+        return;
+    }
+    headers.append(name, value);
 }
 
 #[cfg(test)]

@@ -79,8 +79,8 @@ impl Fields {
         fields.into_iter().flatten().map(|(name, number)| (name, number.into()))
     }
 
-    pub(super) fn policy(&self) -> HeaderValue {
-        self.policy.clone()
+    pub(super) const fn policy(&self) -> &HeaderValue {
+        &self.policy
     }
 
     /// The tightest quota: `"name";r=50;t=30`. One allocation, no formatting.
@@ -88,6 +88,12 @@ impl Fields {
     /// `r` is rounded down. `t` is rounded up: after a grant, the seconds until the quota is whole; after a refusal, those
     /// of `Retry-After`, and none where waiting does not help.
     pub(super) fn limit(&self, taken: &Taken) -> Option<HeaderValue> {
+        // Concatenated at once, into exactly the room it takes: then no byte is moved again.
+        self.with_limit(taken, |parts| HeaderValue::try_from(parts.concat()).ok())
+    }
+
+    /// The same in parts.
+    fn with_limit<T>(&self, taken: &Taken, see: impl FnOnce([&[u8]; 4]) -> Option<T>) -> Option<T> {
         let start = self.starts.get(self.index(taken))?;
         let (mut remaining, mut seconds) = (itoa::Buffer::new(), itoa::Buffer::new());
         let remaining = remaining.format(taken.remaining()).as_bytes();
@@ -96,8 +102,76 @@ impl Fields {
             Some(reset) => (b";t=", seconds.format(reset).as_bytes()),
             None => (b"", b""),
         };
-        // Concatenated at once, into exactly the room it takes: then no byte is moved again.
-        HeaderValue::try_from([start, remaining, time, seconds].concat()).ok()
+        see([start, remaining, time, seconds])
+    }
+}
+
+/// The lines on which several limiters tell of themselves.
+#[cfg(feature = "stack")]
+#[derive(Debug, Default)]
+pub(super) struct Lines {
+    policies: Line,
+    limits: Line,
+}
+
+#[cfg(feature = "stack")]
+impl Lines {
+    /// Adds what a limiter tells; false if there is no room for it.
+    pub(super) fn add(&mut self, fields: &Fields, taken: &Taken) -> bool {
+        let policy = [fields.policy.as_bytes()];
+        self.policies.has_room_for(&policy)
+            && fields.with_limit(taken, |parts| self.limits.add(&parts)).is_some()
+            && self.policies.add(&policy).is_some()
+    }
+
+    pub(super) fn fields(&self) -> impl Iterator<Item = (HeaderName, HeaderValue)> {
+        let fields = [(RATELIMIT_POLICY, &self.policies), (RATELIMIT, &self.limits)];
+        fields.into_iter().filter_map(|(name, line)| Some((name, line.value()?)))
+    }
+}
+
+/// Elements of a list, in a place of fixed size: what is copied from there takes exactly the room that it needs.
+#[cfg(feature = "stack")]
+#[derive(Debug)]
+struct Line {
+    text: [u8; Self::ROOM],
+    len: usize,
+}
+
+#[cfg(feature = "stack")]
+impl Line {
+    /// Enough for four quotas with names of usual length.
+    const ROOM: usize = 192;
+    const COMMA: &[u8] = b", ";
+
+    fn has_room_for(&self, element: &[&[u8]]) -> bool {
+        let len = element.iter().map(|part| part.len()).fold(self.len, usize::saturating_add);
+        len.saturating_add(Self::COMMA.len()) <= Self::ROOM
+    }
+
+    fn add(&mut self, element: &[&[u8]]) -> Option<()> {
+        if !self.has_room_for(element) {
+            return None;
+        }
+        let comma = (self.len > 0).then_some(Self::COMMA);
+        for part in comma.iter().chain(element) {
+            let end = self.len.checked_add(part.len())?;
+            self.text.get_mut(self.len..end)?.copy_from_slice(part);
+            self.len = end;
+        }
+        Some(())
+    }
+
+    fn value(&self) -> Option<HeaderValue> {
+        let text = self.text.get(..self.len).filter(|text| !text.is_empty())?;
+        HeaderValue::from_bytes(text).ok()
+    }
+}
+
+#[cfg(feature = "stack")]
+impl Default for Line {
+    fn default() -> Self {
+        Self { text: [0; Self::ROOM], len: 0 }
     }
 }
 
@@ -133,7 +207,7 @@ mod tests {
             (vec![burst(), Quota::per_day(1000).named("daily")], r#""burst";q=100;w=60, "daily";q=1000;w=86400"#),
             (vec![Quota::per_hour(1).named(r#"a "b" \c"#)], r#""a \"b\" \\c";q=1;w=3600"#),
         ] {
-            assert_eq!(fields(quotas).policy(), field);
+            assert_eq!(*fields(quotas).policy(), field);
         }
     }
 
@@ -176,6 +250,26 @@ mod tests {
             told(Taken::too_costly(0), XRateLimitReset::Seconds),
             ["x-ratelimit-limit=5", "x-ratelimit-remaining=0"]
         );
+    }
+
+    #[cfg(feature = "stack")]
+    #[test]
+    fn limiters_share_lines_as_long_as_there_is_room() {
+        let mut lines = Lines::default();
+        let text = |lines: &Lines| -> Vec<String> {
+            lines.fields().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect()
+        };
+        assert!(text(&lines).is_empty());
+        assert!(lines.add(&fields([Quota::per_minute(600)]), &Taken::granted(0, 50, 30_000_000_000)));
+        assert!(lines.add(&fields([Quota::per_second(9).named("client")]), &Taken::granted(0, 8, 1)));
+        let both = [
+            r#"ratelimit-policy: "default";q=600;w=60, "client";q=9;w=1"#,
+            r#"ratelimit: "default";r=50;t=30, "client";r=8;t=1"#,
+        ];
+        assert_eq!(text(&lines), both);
+        let long = fields(["a", "b", "c"].map(|name| Quota::per_day(9).named(name.repeat(MAX_POLICY_NAME_LEN))));
+        assert!(!lines.add(&long, &Taken::granted(0, 8, 1)), "it does not fit");
+        assert_eq!(text(&lines), both, "neither a part of it is told");
     }
 
     #[test]

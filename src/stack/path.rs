@@ -10,6 +10,9 @@ const MAX_READINGS: usize = 2;
 /// encoding.
 pub(super) fn readings(path: &str) -> Option<Vec<String>> {
     let bytes = path.as_bytes();
+    if is_plain(bytes) {
+        return Some(Vec::new());
+    }
     if bytes.windows(2).any(|pair| pair == b"//") || bytes.iter().any(|byte| matches!(byte, b';' | b'\\')) {
         return None;
     }
@@ -36,6 +39,19 @@ pub(super) fn readings(path: &str) -> Option<Vec<String>> {
         readings.push(String::from_utf8_lossy(&next).into_owned());
     }
     Some(readings)
+}
+
+/// Whether nothing in a path could mean another one, told in one pass: nearly all paths are so.
+fn is_plain(path: &[u8]) -> bool {
+    let mut after_slash = false;
+    let mut plain = true;
+    for byte in path {
+        let slash = *byte == b'/';
+        // A segment that begins with a dot is looked at again.
+        plain &= !matches!(byte, b'%' | b';' | b'\\') & !(after_slash & (slash | (*byte == b'.')));
+        after_slash = slash;
+    }
+    plain && path.first() != Some(&b'.')
 }
 
 /// Decodes once, and leaves alone what is no triplet. None if an octet is one that must not be hidden.

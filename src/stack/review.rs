@@ -176,7 +176,7 @@ impl Stack {
         for (method, template) in &routes.routes {
             // A method that nobody names has the rule of `ANY`, and that alone.
             let any = Method::from_bytes(b"PORTCULLIS-ANY").unwrap_or(Method::GET);
-            let found = table.find(method.as_ref().unwrap_or(&any), &sample(template));
+            let found = table.find(method.as_ref().unwrap_or(&any), table.place(&sample(template)));
             let route = line(method.as_ref(), template);
             let (Some(matched), true) = (found.template, found.rule.is_some()) else {
                 report.without_rule.push(route);

@@ -113,7 +113,8 @@ where
         };
         let mut memos = Memos::default();
         let (progress, id) = opened.decide(|envelope| {
-            envelope.route = stages.table.find(request.method(), request.uri().path()).template.cloned();
+            memos.place = stages.table.place(request.uri().path());
+            envelope.route = stages.table.find(request.method(), memos.place).template.cloned();
             let progress = stages.advance(Stage::Evidence, &mut request, envelope, &mut memos);
             if let Progress::Refused((stage, rejection)) = &progress {
                 refused(*stage, envelope, rejection);

@@ -20,7 +20,7 @@ use crate::{
     problem::RejectionRenderer,
     rate_limit::{ConcurrencyLayer, Permit, RateLimitLayer},
     rejection::{Rejection, RejectionKind},
-    stack::table::{RouteTable, is_preflight},
+    stack::table::{Place, RouteTable, is_preflight},
     tls::TlsLayer,
 };
 
@@ -44,6 +44,8 @@ pub(super) struct Stages {
 /// What the stages that passed a request add to its response.
 #[derive(Debug, Default)]
 pub(super) struct Memos {
+    /// Where the table has the request's path.
+    pub(super) place: Option<Place>,
     evidence: Option<<EvidenceLayer as Step>::Memo>,
     tls: Option<<TlsLayer as Step>::Memo>,
     client_permit: Option<Permit>,
@@ -123,9 +125,8 @@ impl Memos {
             }
         }
         // From the inside out, as nested layers would.
-        self.principal_limits.take().for_each(|report| report.amend(status, headers));
+        Report::amend_all(self.principal_limits.take().chain(self.client_limits.take()), headers);
         add(self.authn.take(), status, headers);
-        self.client_limits.take().for_each(|report| report.amend(status, headers));
         add(self.tls.take(), status, headers);
     }
 
@@ -274,7 +275,7 @@ impl Stages {
             }
             Stage::Guard => {
                 let head = request.head();
-                match envelope.enter(Stage::Guard).and_then(|()| self.rule(&head, envelope)) {
+                match envelope.enter(Stage::Guard).and_then(|()| self.rule(&head, envelope, memos.place)) {
                     Ok(rule) => rule.decide_now(&head, envelope),
                     Err(rejection) => Now::Known(Err(rejection)),
                 }
@@ -312,18 +313,18 @@ impl Stages {
             }
             Stage::Guard => {
                 let head = request.head();
-                self.rule(&head, envelope)?.decide(head, envelope).await
+                self.rule(&head, envelope, memos.place)?.decide(head, envelope).await
             }
         }
     }
 
     /// The table's rule for a request, or the refusal of what it does not name.
-    fn rule(&self, head: &RequestHead<'_>, envelope: &mut Envelope) -> Result<&Rule, Rejection> {
+    fn rule(&self, head: &RequestHead<'_>, envelope: &mut Envelope, place: Option<Place>) -> Result<&Rule, Rejection> {
         envelope.policy.clone_from(&self.policy);
         if self.table.is_ambiguous(head.path()) {
             return Err(Rejection::new(RejectionKind::InvalidRequest, "a path that could mean another one"));
         }
-        if let Some(rule) = self.table.find(head.method(), head.path()).rule {
+        if let Some(rule) = self.table.find(head.method(), place).rule {
             return Ok(rule);
         }
         if is_preflight(head) {
