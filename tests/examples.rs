@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use portcullis::testing::attack::{Profile, attack_url};
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
     process::{Child, Command},
@@ -116,6 +117,43 @@ async fn tried(example: &str) {
         assert_eq!(answer, *expected, "{example}: {command}");
     }
     running.process.kill().await.unwrap();
+}
+
+/// Sends the attacks to an example: the routes that it serves to everybody, those that it guards, and the variable of a good key.
+async fn attacked(example: &str, open: &[&str], guarded: &[&str], key: &str) {
+    let mut running = Running::start(example).await;
+    let (_, key) = running.exports.iter().find(|(name, _)| name == key).unwrap();
+    let mut profile = Profile::new().api_key("x-api-key", key);
+    for route in open {
+        profile = profile.public(route).unwrap();
+    }
+    for route in guarded {
+        profile = profile.route(route, []).unwrap();
+    }
+    let suite = attack_url(&format!("http://{}", running.address), profile).unwrap();
+    let report = timeout(Duration::from_secs(300), suite.run()).await.unwrap().unwrap();
+    assert!(report.is_clean(), "{example}: {report}");
+    for attack in ["credential-missing", "identity-header", "path-encoded", "method-unlisted", "key-altered"] {
+        assert!(report.sent().any(|(sent, count)| sent == attack && count > 0), "{example}: {attack}");
+    }
+    running.process.kill().await.unwrap();
+}
+
+macro_rules! attacked {
+    ($($name:ident: $example:literal, $open:expr, $guarded:expr, $key:literal;)*) => {$(
+        #[tokio::test]
+        #[ignore = "needs the built examples; tests/run has them"]
+        async fn $name() {
+            attacked($example, &$open, &$guarded, $key).await;
+        }
+    )*};
+}
+
+attacked! {
+    api_key_plans_is_clean: "api_key_plans", [], ["GET /report", "GET /admin/keys", "POST /admin/keys"], "GOLD";
+    cedar_is_clean: "cedar", [], ["GET /orders/1", "DELETE /orders/1"], "CLERK";
+    multi_tenant_is_clean: "multi_tenant", [], ["GET /orders", "GET /orders/1", "DELETE /orders/1"], "ALICE";
+    plain_hyper_is_clean: "plain_hyper", ["GET /health"], ["GET /time"], "KEY";
 }
 
 macro_rules! tried {
