@@ -22,9 +22,10 @@ const DAY: u64 = 86_400;
 /// it refuses, without a restart.
 ///
 /// An end is always needed, at most 30 days ahead; one that is past means that nothing is tried out any more. See
-/// [`GuardLayer::shadow`](crate::guard::GuardLayer::shadow) and
-/// [`RateLimitLayer::shadow`](crate::rate_limit::RateLimitLayer::shadow). Authentication, HTTPS and what proxies say have no
-/// shadow mode.
+/// [`GuardLayer::shadow`](crate::guard::GuardLayer::shadow),
+/// [`RateLimitLayer::shadow`](crate::rate_limit::RateLimitLayer::shadow) and
+/// [`ConcurrencyLayer::shadow`](crate::rate_limit::ConcurrencyLayer::shadow). Authentication, HTTPS and what proxies say have
+/// no shadow mode.
 ///
 /// ```
 /// use portcullis::ShadowMode;

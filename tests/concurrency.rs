@@ -19,7 +19,7 @@ use http::{Request, Response, StatusCode};
 use http_body::{Body as _, Frame};
 use http_body_util::BodyExt;
 use portcullis::{
-    Connection, Rejection, RejectionKind, TlsVersion,
+    Clock, Connection, Rejection, RejectionKind, ShadowMode, TlsVersion,
     authn::AuthnLayer,
     guard::{authenticated, public, require},
     rate_limit::{ConcurrencyLayer, LimitBy, OnMissingKey, Quota},
@@ -210,6 +210,64 @@ async fn misplaced_it_never_passes() {
         assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
     }
     assert_eq!(outside.running(), 0);
+}
+
+#[tokio::test]
+async fn in_shadow_mode_it_counts_what_would_run_and_refuses_nobody() {
+    let mode = ShadowMode::until_as_of("2027-01-20", Still.now()).unwrap();
+    let layer = ConcurrencyLayer::per_client(2).unwrap().with_clock(Still).shadow(mode);
+    let service = layer.layer(handler());
+    let mut running = Vec::new();
+    for _ in 0..7 {
+        let response = send(&service, get("/endless")).await;
+        assert_eq!(response.status(), StatusCode::OK);
+        for name in ["ratelimit", "ratelimit-policy", "retry-after"] {
+            assert!(field(&response, name).is_empty(), "what is not enforced is not announced");
+        }
+        running.push(response);
+    }
+    assert_eq!((layer.running(), layer.would_refuse()), (2, 5), "who would have been refused would not run");
+    drop(running.split_off(2));
+    assert_eq!(layer.running(), 2, "who was not counted leaves no place");
+    running.clear();
+    assert_eq!(layer.running(), 0);
+    send(&service, get("/")).await;
+    assert_eq!(layer.would_refuse(), 5);
+
+    // A key that is missing would be refused; what is in the wrong place is.
+    let by_device = ConcurrencyLayer::per(LimitBy::header("x-device").unwrap(), 1).unwrap().with_clock(Still);
+    let by_device = by_device.on_missing_key(OnMissingKey::Refuse);
+    assert!(send(&by_device.layer(handler()), get("/")).await.status().is_client_error());
+    let by_device = by_device.shadow(mode);
+    assert_eq!(send(&by_device.layer(handler()), get("/")).await.status(), StatusCode::OK);
+    assert_eq!(by_device.would_refuse(), 1);
+    let outside = ConcurrencyLayer::per_principal(1).unwrap().with_clock(Still).shadow(mode);
+    assert_eq!(send(&outside.layer(handler()), is("/", "alice")).await.status(), StatusCode::INTERNAL_SERVER_ERROR);
+    assert_eq!((outside.would_refuse(), outside.running()), (0, 0));
+
+    // Over: the day has begun.
+    let over = ShadowMode::until_as_of("2027-01-15", Still.now()).unwrap();
+    let layer = ConcurrencyLayer::per_client(1).unwrap().with_clock(Still).shadow(over);
+    let service = layer.layer(handler());
+    let first = send(&service, get("/endless")).await;
+    assert_eq!(field(&first, "ratelimit"), [r#""concurrent";r=0"#]);
+    assert_eq!(send(&service, get("/")).await.status(), StatusCode::TOO_MANY_REQUESTS);
+    assert_eq!(layer.would_refuse(), 0);
+}
+
+/// Networks around an IPv6 /64 are tried out as well, and what its own limit let in leaves again.
+#[tokio::test]
+async fn in_shadow_mode_networks_count_as_ever() {
+    let mode = ShadowMode::until_as_of("2027-01-20", Still.now()).unwrap();
+    let layer = ConcurrencyLayer::per_client(1).unwrap().with_clock(Still).shadow(mode);
+    let service = layer.layer(handler());
+    let mut running = Vec::new();
+    for number in 0..20 {
+        running.push(send(&service, from("/endless", &format!("2001:db8:1:{number:x}::1"))).await);
+    }
+    assert_eq!((layer.running(), layer.would_refuse()), (16, 4));
+    running.clear();
+    assert_eq!(layer.running(), 0);
 }
 
 #[test]

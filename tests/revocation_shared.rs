@@ -13,14 +13,8 @@
     reason = "test code, helpers included"
 )]
 
-#[path = "jwt/mint.rs"]
-mod mint;
-#[path = "support/postgres.rs"]
-mod postgres;
-#[path = "support/proxy.rs"]
-mod proxy;
-#[path = "support/redis.rs"]
-mod redis;
+#[path = "support/revocations.rs"]
+mod revocations;
 
 use std::{
     io::{BufRead, BufReader, Write},
@@ -29,144 +23,21 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use mint::{AUDIENCE, HEADER, ISSUER, key, token};
 use portcullis::{
-    Clock, StoreErrorKind, SystemClock, conformance,
-    jwt::{Algorithm, Issuer, JwtAuthenticator, KeySet},
+    StoreErrorKind, conformance,
     revocation::{
         OpenError, PostgresRevocations, RedisRevocations, Revocation, RevocationLimits, RevocationStore, Standing,
         TokenMarks,
     },
 };
-use proxy::Proxy;
+use revocations::{
+    BOTH, Server, authenticator, impatient, mint::ISSUER, minted, now, open, patient, postgres, proxy::Proxy, redis,
+    revoke, start, status, until,
+};
 use sqlx::{Connection, PgConnection};
-
-#[derive(Clone, Copy, Debug)]
-enum Kind {
-    Redis,
-    Postgres,
-}
-
-const BOTH: [Kind; 2] = [Kind::Redis, Kind::Postgres];
-
-/// A server of either kind, which keeps what it was told when it is started again.
-enum Server {
-    Redis(redis::Server),
-    Postgres(postgres::Server),
-}
-
-impl Server {
-    fn start(kind: Kind) -> Self {
-        match kind {
-            Kind::Redis => Self::Redis(redis::Server::start_with(&["--appendonly", "yes"])),
-            Kind::Postgres => Self::Postgres(postgres::Server::start()),
-        }
-    }
-
-    fn address(&self) -> String {
-        match self {
-            Self::Redis(server) => server.address(),
-            Self::Postgres(server) => server.address(),
-        }
-    }
-
-    fn port(&self) -> u16 {
-        let address = self.address();
-        let port = address.rsplit(':').next().unwrap().split('/').next().unwrap();
-        port.parse().unwrap()
-    }
-
-    fn kill(&mut self) {
-        match self {
-            Self::Redis(server) => server.kill(),
-            Self::Postgres(server) => server.stop(),
-        }
-    }
-
-    fn restart(&mut self) {
-        match self {
-            Self::Redis(server) => server.restart(),
-            Self::Postgres(server) => server.restart(),
-        }
-    }
-
-    fn freeze(&mut self) {
-        match self {
-            Self::Redis(server) => server.freeze(),
-            Self::Postgres(server) => server.freeze(),
-        }
-    }
-
-    fn thaw(&mut self) {
-        match self {
-            Self::Redis(server) => server.thaw(),
-            Self::Postgres(server) => server.thaw(),
-        }
-    }
-}
-
-/// A busy machine is no reason to distrust, where a test is not about that.
-fn patient() -> RevocationLimits {
-    RevocationLimits::new().max_age(Duration::from_secs(30))
-}
-
-fn impatient() -> RevocationLimits {
-    RevocationLimits::new().max_age(Duration::from_secs(1))
-}
-
-async fn open(address: &str, limits: RevocationLimits) -> Arc<dyn RevocationStore> {
-    let store = start(address, limits).await;
-    until("everything is loaded", || store.state().is_fresh(SystemClock::new().now())).await;
-    store
-}
-
-/// It may not have loaded anything yet.
-async fn start(address: &str, limits: RevocationLimits) -> Arc<dyn RevocationStore> {
-    if address.starts_with("redis") {
-        Arc::new(RedisRevocations::builder(address).limits(limits).build().unwrap())
-    } else {
-        Arc::new(PostgresRevocations::builder(address).limits(limits).connect().await.unwrap())
-    }
-}
-
-/// Waits until it is so. Whoever waits in vain fails after a minute.
-#[expect(clippy::disallowed_methods, reason = "how long a test waits for real servers")]
-async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !is_so() {
-        assert!(start.elapsed() < Duration::from_secs(60), "in vain: {what}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-}
-
-fn now() -> portcullis::Instants {
-    SystemClock::new().now()
-}
-
-fn authenticator(store: &Arc<dyn RevocationStore>) -> JwtAuthenticator {
-    let keys = KeySet::new([key(Algorithm::ES256).with_id("k-1")]).unwrap();
-    let issuer = Issuer::fixed(ISSUER, keys).access_tokens(AUDIENCE).algorithms([Algorithm::ES256]);
-    JwtAuthenticator::builder().issuer(issuer).revocations(Arc::clone(store)).build().unwrap()
-}
-
-fn minted(jti: &str) -> String {
-    let (issued, ends) = (now().unix_seconds() - 5, now().unix_seconds() + 3_600);
-    let claims = format!(
-        r#"{{"iss":"{ISSUER}","sub":"sub-{jti}","aud":"{AUDIENCE}","exp":{ends},"iat":{issued},"client_id":"client-{jti}","jti":"{jti}","sid":"sid-{jti}"}}"#
-    );
-    token(Algorithm::ES256, HEADER, &claims)
-}
-
-fn status(jwt: &JwtAuthenticator, token: &str) -> u16 {
-    jwt.verify(token, now()).map_or_else(|rejection| rejection.status().as_u16(), |_| 200)
-}
-
-async fn revoke(store: &dyn RevocationStore, jti: &str) {
-    store.revoke(&Revocation::token(ISSUER, jti).unwrap(), now()).await.unwrap();
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs Redis and PostgreSQL; tests/run installs them"]

@@ -1,40 +1,35 @@
 use std::{
     borrow::Cow,
-    collections::{HashMap, hash_map::Entry},
     fmt,
     future::Future,
     pin::Pin,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
-use foldhash::quality::RandomState;
 use http::{HeaderMap, HeaderValue, Request, Response};
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
 use crate::{
     body::{BodyWatch, ResponseBody},
-    clock::{Clock, SystemClock},
+    clock::{Clock, Instants, SystemClock},
     context::{Envelope, SecurityContext, Stage, misordered},
     error::ConfigError,
     gate::refused,
     head::RequestHead,
     rate_limit::{
-        LimitBy, LimitScope, OnMissingKey,
-        by::{Owned, Parts},
+        LimitBy, OnMissingKey,
+        by::Owned,
         headers::{RATELIMIT, RATELIMIT_POLICY, string},
         plan::WIDE_FACTOR,
         quota::valid_name,
+        running::{Place, Running},
     },
     rejection::{Rejection, RejectionKind},
+    shadow::{Shadow, ShadowMode},
+    trail::{LimitFact, LimitState, Trail},
 };
-
-/// How many locks the counts are spread over.
-const SHARDS: usize = 16;
 
 /// Limits how many requests run at the same time: of each client, each principal, or of [what you say](LimitBy).
 ///
@@ -76,6 +71,7 @@ struct Shared {
     send_fields: bool,
     clock: Arc<dyn Clock>,
     running: Arc<Running>,
+    shadow: Option<Shadow>,
 }
 
 impl ConcurrencyLayer {
@@ -115,6 +111,7 @@ impl ConcurrencyLayer {
             send_fields: true,
             clock: Arc::new(SystemClock),
             running: Arc::new(Running::default()),
+            shadow: None,
         };
         Ok(Self { shared: Arc::new(shared) })
     }
@@ -155,10 +152,45 @@ impl ConcurrencyLayer {
         self.edit(|shared| shared.clock = Arc::new(clock))
     }
 
+    /// Tries the limit out on live traffic until a day: it counts as ever, refuses nobody, and marks in the audit record who would
+    /// have been refused, with `limit_would_refuse` and its policy's [name](Self::named). Who would have been refused runs
+    /// uncounted, as it would not have run. It sends no response fields. From that day on it refuses. None by default.
+    ///
+    /// What is in the wrong place refuses all the same. Two limits of one stack need names of their own to be told apart in
+    /// events and metrics.
+    ///
+    /// ```
+    /// use portcullis::{ShadowMode, rate_limit::ConcurrencyLayer};
+    ///
+    /// # let day = "2026-01-15";
+    /// // let day = "2026-12-24";
+    /// let limit = ConcurrencyLayer::per_principal(10)?.named("at-once")?.shadow(ShadowMode::until(day)?);
+    /// assert_eq!(limit.would_refuse(), 0);
+    /// # Ok::<(), portcullis::ConfigError>(())
+    /// ```
+    pub fn shadow(self, mode: ShadowMode) -> Self {
+        self.edit(|shared| shared.shadow = Some(Shadow::new(mode)))
+    }
+
+    /// Tells at start, and in audit, that it is in shadow mode.
+    #[cfg(feature = "stack")]
+    pub(crate) fn announce(&self, at: Instants) {
+        if let Some(shadow) = &self.shared.shadow {
+            shadow.announce(at, &self.shared.about());
+        }
+    }
+
     /// How many requests run now.
     #[must_use]
     pub fn running(&self) -> u64 {
-        self.shared.running.all.load(Relaxed)
+        self.shared.running.all()
+    }
+
+    /// How many requests of this limit and its clones would have been refused, and passed because of [shadow
+    /// mode](Self::shadow).
+    #[must_use]
+    pub fn would_refuse(&self) -> u64 {
+        self.shared.shadow.as_ref().map_or(0, Shadow::would_refuse)
     }
 
     pub(crate) fn stage(&self) -> Stage {
@@ -167,20 +199,37 @@ impl ConcurrencyLayer {
 
     /// Lets one more run, or refuses; none if it is not counted.
     pub(crate) fn admit(&self, head: &RequestHead<'_>, envelope: &mut Envelope) -> Result<Option<Permit>, Rejection> {
+        let (shared, at) = (&*self.shared, envelope.at);
+        let in_shadow = shared.in_shadow(at);
+        match self.enter(head, envelope, !in_shadow && shared.send_fields) {
+            Err(rejection) if in_shadow && rejection.kind() != RejectionKind::Misconfigured => {
+                shared.would_refuse(&mut envelope.trail);
+                Ok(None)
+            }
+            answer => answer,
+        }
+    }
+
+    fn enter(
+        &self,
+        head: &RequestHead<'_>,
+        envelope: &mut Envelope,
+        send_fields: bool,
+    ) -> Result<Option<Permit>, Rejection> {
         let shared = &*self.shared;
         let mut owned = Owned::default();
         let Some(parts) = shared.by.find(head, envelope, &mut owned, shared.on_missing)? else { return Ok(None) };
-        let (place, left) = shared.enter(&parts, shared.most, 1).ok_or_else(|| self.refuse())?;
+        let (place, left) = shared.running.take(&parts, shared.most, 1).ok_or_else(|| self.refuse())?;
         let around = if shared.wide { parts.around() } else { None };
         let (around, left) = match around {
             None => (None, left),
             Some(around) => {
                 let most = shared.most.saturating_mul(WIDE_FACTOR);
-                let (around, left_around) = shared.enter(&around, most, 0).ok_or_else(|| self.refuse())?;
+                let (around, left_around) = shared.running.take(&around, most, 0).ok_or_else(|| self.refuse())?;
                 (Some(around), left.min(left_around))
             }
         };
-        let fields = shared.send_fields.then(|| self.clone());
+        let fields = send_fields.then(|| self.clone());
         Ok(Some(Permit { fields, left, places: (place, around) }))
     }
 
@@ -201,12 +250,22 @@ impl ConcurrencyLayer {
 }
 
 impl Shared {
-    /// Takes a place, and tells how many more there are.
-    fn enter(&self, parts: &Parts<'_>, most: u32, requests: u64) -> Option<(Place, u32)> {
-        let key = parts.key(LimitScope::new("")).hash_with(&self.running.seed);
-        let running = self.running.enter(key, most)?;
-        self.running.all.fetch_add(requests, Relaxed);
-        Some((Place { running: Arc::clone(&self.running), key, requests }, most.saturating_sub(running)))
+    /// Whether it is only tried out.
+    fn in_shadow(&self, at: Instants) -> bool {
+        self.shadow.as_ref().is_some_and(|shadow| shadow.is_on(at, || self.about()))
+    }
+
+    fn about(&self) -> String {
+        format!("concurrency limit {}", self.name)
+    }
+
+    fn would_refuse(&self, trail: &mut Trail) {
+        if let Some(shadow) = &self.shadow {
+            shadow.count();
+        }
+        trail.flag("limit_would_refuse");
+        let (scope, state) = (self.name.clone(), LimitState::WouldRefuse);
+        trail.limited(LimitFact { scope, state, degraded: false, remaining: None, retry_after_nanos: None });
     }
 }
 
@@ -226,45 +285,8 @@ impl fmt::Debug for ConcurrencyLayer {
             .field("by", &self.shared.by)
             .field("most", &self.shared.most)
             .field("running", &self.running())
+            .field("shadow", &self.shared.shadow)
             .finish_non_exhaustive()
-    }
-}
-
-/// How many run, by key. Two keys of one fingerprint would share a count: too strict, and nobody outside can bring it about.
-#[derive(Default)]
-struct Running {
-    shards: [Mutex<HashMap<u64, u32, RandomState>>; SHARDS],
-    all: AtomicU64,
-    seed: RandomState,
-}
-
-impl Running {
-    fn shard(&self, key: u64) -> MutexGuard<'_, HashMap<u64, u32, RandomState>> {
-        let [first, ..] = &self.shards;
-        let index = usize::try_from(key & 0xf).unwrap_or(0);
-        self.shards.get(index).unwrap_or(first).lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// How many run with this one.
-    fn enter(&self, key: u64, most: u32) -> Option<u32> {
-        let running = match self.shard(key).entry(key) {
-            Entry::Occupied(count) if *count.get() >= most => return None,
-            Entry::Occupied(mut count) => {
-                *count.get_mut() = count.get().saturating_add(1);
-                *count.get()
-            }
-            Entry::Vacant(count) => *count.insert(1),
-        };
-        Some(running)
-    }
-
-    fn leave(&self, key: u64) {
-        if let Entry::Occupied(mut count) = self.shard(key).entry(key) {
-            *count.get_mut() = count.get().saturating_sub(1);
-            if *count.get() == 0 {
-                count.remove();
-            }
-        }
     }
 }
 
@@ -274,20 +296,6 @@ pub(crate) struct Permit {
     left: u32,
     /// Its own, and that of the network around it.
     places: (Place, Option<Place>),
-}
-
-struct Place {
-    running: Arc<Running>,
-    key: u64,
-    /// How many it stands for in the sum: that of the network around stands for none.
-    requests: u64,
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.running.all.fetch_sub(self.requests, Relaxed);
-        self.running.leave(self.key);
-    }
 }
 
 impl fmt::Debug for Permit {

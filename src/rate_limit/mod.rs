@@ -71,6 +71,7 @@ mod plan;
 mod quota;
 #[cfg(feature = "rate-limit-redis")]
 mod redis;
+mod running;
 mod store;
 #[cfg(feature = "throttle")]
 #[cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]

@@ -278,6 +278,7 @@ impl StackBuilder {
         let at = clock.now();
         table.announce(at);
         client_limits.iter().chain(&principal_limits).for_each(|limit| limit.announce(at));
+        client_concurrency.iter().chain(&principal_concurrency).for_each(|limit| limit.announce(at));
         Ok(Stack::new(Stages {
             renderer,
             // One reading of one clock for a request: the stack's.

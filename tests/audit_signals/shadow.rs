@@ -1,7 +1,9 @@
 //! Rules and limits that are tried out: what passes, what is told of it, and that it ends.
 
-use std::sync::Arc;
+use std::{convert::Infallible, sync::Arc};
 
+use axum::body::Body;
+use http::{Request, Response};
 use portcullis::{
     Clock, ConfigError, ShadowMode, SystemClock,
     audit::{AuditEntry, AuditLayer, MetricsSink},
@@ -9,12 +11,12 @@ use portcullis::{
     event::EventKind,
     guard::{RouteRules, RuleNames, authenticated, require, role},
     policy::Decision,
-    rate_limit::{Quota, RateLimitLayer},
+    rate_limit::{ConcurrencyLayer, Quota, RateLimitLayer},
     stack::Stack,
     testing::{Captured, TestClock},
     tls::TlsLayer,
 };
-use tower::{Layer, ServiceExt};
+use tower::{Layer, ServiceExt, service_fn};
 
 use crate::{
     Kept,
@@ -124,6 +126,48 @@ async fn metrics_tell_what_is_tried_out_and_what_it_would_refuse() {
     clock.advance(std::time::Duration::from_secs(SECONDS_TO_END));
     send(&app, with(get("/gauged"), "authorization", "Test boss")).await;
     assert_eq!((metric(gauge), metric("portcullis_shadow_until_seconds about=limit gauged")), (Some(0), Some(0)));
+}
+
+/// What runs at once is told like a quota: at the start, in the record, in metrics, and at the end.
+#[tokio::test]
+async fn what_may_run_at_once_is_tried_out_and_told() {
+    let kept = Kept::default();
+    let _installed = metrics::set_default_local_recorder(&kept);
+    let clock = TestClock::at_unix(NOW);
+    let captured = Arc::new(Captured::new());
+    let at_once = ConcurrencyLayer::per_principal(1).unwrap().named("exports").unwrap().shadow(mode(&clock));
+    let app = Stack::builder()
+        .clock(clock.clone())
+        .audit(AuditLayer::new((Arc::clone(&captured), MetricsSink::new())))
+        .tls(TlsLayer::require())
+        .authenticate(test_scheme())
+        .limit_concurrency(at_once.clone())
+        .route("GET /exports", require(authenticated()))
+        .build()
+        .unwrap()
+        .protect(service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new(Body::from("exported")))));
+    let metric = |name: &str| kept.0.lock().unwrap().get(name).copied();
+    let gauge = "portcullis_shadow_until_seconds about=concurrency limit exports";
+    assert_eq!(metric(gauge), Some(mode(&clock).end()), "before any request");
+    let ask = || with(get("/exports"), "authorization", "Test alice");
+    let first = send(&app, ask()).await; // its body is there to be read
+    let second = send(&app, ask()).await;
+    assert_eq!((first.status().as_u16(), second.status().as_u16(), at_once.would_refuse()), (200, 200, 1));
+    drop((first, second));
+    let records = captured.take();
+    let would = |record: &portcullis::audit::AuditRecord| {
+        let limits: Vec<_> = record.limits().map(|limit| (limit.scope().into_owned(), limit.state())).collect();
+        (record.flags().contains(&"limit_would_refuse"), limits)
+    };
+    let told: Vec<_> = records.iter().map(would).filter(|(flag, _)| *flag).collect();
+    assert_eq!(told, [(true, vec![("exports".to_owned(), "would_refuse")])]);
+    assert_eq!(metric("portcullis_would_refuse_total layer=limit name=exports"), Some(1));
+    assert_eq!(at_once.running(), 0);
+
+    clock.advance(std::time::Duration::from_secs(SECONDS_TO_END));
+    let first = send(&app, ask()).await;
+    assert_eq!((send(&app, ask()).await.status().as_u16(), metric(gauge)), (429, Some(0)));
+    drop(first);
 }
 
 /// A day that is five ahead by the system's clock.

@@ -2,7 +2,7 @@
 
 use http::{HeaderName, HeaderValue, Method, Request, header};
 
-use super::{CONTROL, Run, profile::Route, tokens};
+use super::{CONTROL, Run, UNKNOWN_KEYS, profile::Route, tokens};
 use crate::{client::Connection, testing::TestToken};
 
 pub(super) async fn all(run: &mut Run) {
@@ -213,9 +213,23 @@ async fn forged(run: &mut Run, route: &Route, good: &TestToken) {
     if let Some(request) = run.request(&route.method, &route.path) {
         run.send(CONTROL, bearing(request, &minted)).await;
     }
+    let mut unknown = None;
     for (attack, sent, token) in tokens::forgeries(good, &minted) {
         let Some(request) = run.request(&route.method, &route.path) else { continue };
-        run.refused(attack, &sent, bearing(request, &token)).await;
+        let answer = run.refused(attack, &sent, bearing(request, &token)).await;
+        if UNKNOWN_KEYS.contains(&attack) && answer.asks_to_come_again() {
+            unknown = Some(attack);
+        }
+    }
+    // Whoever makes the service look for keys in vain must not take it away from those whose keys it has.
+    if let Some(attack) = unknown
+        && let Some(request) = run.request(&route.method, &route.path)
+    {
+        let answer = run.send(CONTROL, bearing(request, &good.mint())).await;
+        if answer.status == 503 {
+            let sent = "a good token after those of unknown keys";
+            run.find(attack, &route.line(), sent, "an answer", answer.status.to_string());
+        }
     }
     if run.profile.one_time {
         let token = good.mint();
