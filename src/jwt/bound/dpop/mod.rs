@@ -7,6 +7,8 @@ mod proof;
 mod redis;
 mod replay;
 mod url;
+#[cfg(test)]
+mod vectors;
 
 use std::{fmt, sync::Arc, time::Duration};
 
