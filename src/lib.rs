@@ -60,6 +60,7 @@
 //! | `jwt` | yes | [`jwt`]: verified tokens; cryptography by aws-lc-rs |
 //! | `jwt-pure-rust` | | [`jwt`] without C: cryptography by RustCrypto, unless `jwt` is on too |
 //! | `dpop` | | `jwt::bound::Dpop`: tokens bound to their owner's key (RFC 9449); implies `jwt` |
+//! | `dpop-redis` | | `jwt::bound::RedisReplays`: proofs that several processes remember together, in Redis or Valkey; implies `dpop` |
 //! | `http-client` | | [`http_client`]: the client that fetches keys and asks other services |
 //! | `jwt-remote` | | `jwt::keys::LiveKeys`: key sets from files, URLs and discovery; implies `jwt`, `http-client` |
 //! | `revocation-admin` | | [`revocation_admin`]: a router that revokes tokens; back-channel logout; implies `jwt`, `guard`, `axum` |
@@ -124,11 +125,12 @@ mod now;
 pub mod policy;
 mod principal;
 pub mod problem;
-#[cfg(any(feature = "rate-limit-redis", feature = "revocation-redis"))]
+#[cfg(any(feature = "dpop-redis", feature = "rate-limit-redis", feature = "revocation-redis"))]
 mod redis;
 mod rejection;
 #[cfg(any(
     feature = "api-key-postgres",
+    feature = "dpop-redis",
     feature = "rate-limit-redis",
     feature = "revocation-postgres",
     feature = "revocation-redis"

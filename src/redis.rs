@@ -1,5 +1,7 @@
 //! Where a Redis server is, and the way there: what all stores in Redis share.
 
+mod access;
+
 use std::{fmt, path::PathBuf, sync::Arc};
 
 use redis::{
@@ -20,7 +22,14 @@ use tokio_rustls::{
     },
 };
 
-use crate::{error::ConfigError, secret::Secret};
+pub(crate) use self::access::{Accepted, Access};
+use crate::{
+    error::{ConfigError, StoreError, StoreErrorKind},
+    secret::Secret,
+};
+
+/// What errors of stores call it.
+pub(crate) const BACKEND: &str = "redis";
 
 /// The longest prefix of keys, in bytes.
 const MAX_PREFIX_LEN: usize = 64;
@@ -49,6 +58,12 @@ pub(crate) struct Connection {
 impl Connection {
     pub(crate) fn is_open(&self) -> bool {
         !self.task.is_finished()
+    }
+
+    /// Waits until it is lost. To be called once.
+    #[cfg(feature = "dpop-redis")]
+    pub(crate) async fn lost(&mut self) {
+        let _ = (&mut self.task).await;
     }
 }
 
@@ -177,7 +192,7 @@ fn connector(roots: Option<&[u8]>) -> Result<TlsConnector, ConfigError> {
 }
 
 /// A brace would move the tag.
-pub(crate) fn valid_prefix(prefix: &str) -> Result<(), ConfigError> {
+fn valid_prefix(prefix: &str) -> Result<(), ConfigError> {
     let allowed = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'{' | b'}');
     if !prefix.is_empty() && prefix.len() <= MAX_PREFIX_LEN && prefix.bytes().all(allowed) {
         return Ok(());
@@ -190,6 +205,17 @@ pub(crate) fn is_away(error: &RedisError) -> bool {
     const CODES: [&str; 9] =
         ["LOADING", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "READONLY", "BUSY", "OOM", "MISCONF", "NOREPLICAS"];
     error.is_io_error() || error.is_connection_dropped() || error.code().is_some_and(|code| CODES.contains(&code))
+}
+
+/// An error of a store: it cannot answer.
+pub(crate) fn unavailable(why: &str) -> StoreError {
+    StoreError::new(StoreErrorKind::Unavailable, BACKEND).caused_by(why)
+}
+
+/// An error of a store, as Redis tells it.
+pub(crate) fn failed(error: RedisError) -> StoreError {
+    let kind = if is_away(&error) { StoreErrorKind::Unavailable } else { StoreErrorKind::Corrupt };
+    StoreError::new(kind, BACKEND).caused_by(error)
 }
 
 impl fmt::Debug for Target {

@@ -14,14 +14,12 @@ mod support;
 
 #[path = "jwt/mint.rs"]
 mod mint;
+#[path = "jwt/owner.rs"]
+mod owner;
 
-use aws_lc_rs::{
-    digest,
-    rand::SystemRandom,
-    signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair},
-};
 use http::{Method, Request, Response};
-use mint::{AUDIENCE, CLAIMS, ISSUER, claims_but, encode, key, with_claims};
+use mint::{AUDIENCE, CLAIMS, ISSUER, claims_but, key, with_claims};
+use owner::{Owner, URL, but, claims_at, sha256};
 use portcullis::{
     ClientCertificate, Clock, Connection, Instants, Secret, TlsVersion,
     authn::AuthnLayer,
@@ -38,66 +36,14 @@ use serde_json::{Value, json};
 use support::{Discard, NOW, Probe, Still, send};
 use tower::Layer;
 
-const URL: &str = "https://api.example.com";
-
 fn builder() -> JwtAuthenticatorBuilder {
     let keys = KeySet::new([key(Algorithm::ES256)]).unwrap();
     let profile = Issuer::fixed(ISSUER, keys).access_tokens(AUDIENCE).algorithms([Algorithm::ES256]);
     JwtAuthenticator::builder().issuer(profile)
 }
 
-fn sha256(bytes: &[u8]) -> String {
-    encode(digest::digest(&digest::SHA256, bytes))
-}
-
-struct Owner(EcdsaKeyPair);
-
-impl Owner {
-    fn new() -> Self {
-        Self(EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap())
-    }
-
-    fn jwk(&self) -> Value {
-        let point = self.0.public_key().as_ref();
-        json!({"kty": "EC", "crv": "P-256", "x": encode(&point[1..33]), "y": encode(&point[33..])})
-    }
-
-    fn jkt(&self) -> String {
-        let jwk = self.jwk();
-        let (x, y) = (jwk["x"].as_str().unwrap(), jwk["y"].as_str().unwrap());
-        sha256(format!(r#"{{"crv":"P-256","kty":"EC","x":"{x}","y":"{y}"}}"#).as_bytes())
-    }
-
-    fn token(&self) -> String {
-        with_claims(&claims_but("cnf", &json!({"jkt": self.jkt()}).to_string()))
-    }
-
-    fn header(&self) -> Value {
-        json!({"typ": "dpop+jwt", "alg": "ES256", "jwk": self.jwk()})
-    }
-
-    fn sign(&self, header: &Value, claims: &Value) -> String {
-        let message = format!("{}.{}", encode(header.to_string()), encode(claims.to_string()));
-        let signature = self.0.sign(&SystemRandom::new(), message.as_bytes()).unwrap();
-        format!("{message}.{}", encode(signature))
-    }
-
-    fn proof(&self, claims: &Value) -> String {
-        self.sign(&self.header(), claims)
-    }
-}
-
 fn claims(token: &str, jti: &str) -> Value {
-    json!({"jti": jti, "htm": "GET", "htu": "https://api.example.com/orders", "iat": NOW, "ath": sha256(token.as_bytes())})
-}
-
-fn but(mut value: Value, name: &str, other: Value) -> Value {
-    if other.is_null() {
-        value.as_object_mut().unwrap().remove(name);
-    } else {
-        value[name] = other;
-    }
-    value
+    claims_at(token, jti, NOW)
 }
 
 fn request(scheme: &str, token: &str, proofs: &[&str]) -> Request<()> {

@@ -11,6 +11,8 @@
 
 #[path = "fuzzed/audit_line.rs"]
 mod audit_line;
+#[path = "fuzzed/dpop_proof.rs"]
+mod dpop_proof;
 #[path = "fuzzed/policy_file.rs"]
 mod policy_file;
 #[path = "fuzzed/structured_fields.rs"]
@@ -44,6 +46,14 @@ static CHAINED: LazyLock<(Vec<u8>, [PublicKey; 1])> = LazyLock::new(|| {
     (std::fs::read(path).unwrap(), [public])
 });
 
+const SEED: &str = include_str!("fuzzed/dpop_proof.seed");
+
+/// A proof that passes.
+static GOOD_PROOF: LazyLock<String> = LazyLock::new(|| {
+    let (header, claims) = dpop_proof::good();
+    dpop_proof::sign(header.as_bytes(), claims.as_bytes())
+});
+
 /// The text with some of its bytes cut out, doubled or replaced.
 fn altered(seed: &[u8]) -> impl Strategy<Value = Vec<u8>> {
     let seed = seed.to_vec();
@@ -73,6 +83,11 @@ fn lines(bytes: &[u8]) -> Vec<&[u8]> {
 
 #[test]
 fn the_seeds_are_what_they_should_be() {
+    let (header, claims) = dpop_proof::good();
+    assert!(
+        dpop_proof::check(header.as_bytes(), claims.as_bytes())
+            && !dpop_proof::check(claims.as_bytes(), header.as_bytes())
+    );
     assert!(policy_file::check(POLICY));
     assert_eq!(audit_line::check(&CHAINED.0, &CHAINED.1), u64::try_from(lines(&CHAINED.0).len()).unwrap());
     assert!(structured_fields::check("a \"b\" \\c\n600\n60"));
@@ -99,6 +114,30 @@ proptest! {
         prop_assert!(lines(&CHAINED.0)[..verified].iter().all(|line| there.contains(line)));
         audit_line::check(&other, &CHAINED.1);
         audit_line::check(&bytes, &[]);
+    }
+
+    #[test]
+    fn dpop_proofs(one in altered(GOOD_PROOF.as_bytes()), any in prop::collection::vec(any::<u8>(), 0..300)) {
+        // Nobody can make another proof of a good one, and least of all of nothing.
+        prop_assert!(one == GOOD_PROOF.as_bytes() || !dpop_proof::passes(&one), "{}", String::from_utf8_lossy(&one));
+        prop_assert!(!dpop_proof::passes(&any));
+    }
+
+    #[test]
+    fn dpop_headers_and_claims(
+        header in altered(dpop_proof::good().0.as_bytes()),
+        claims in altered(dpop_proof::good().1.as_bytes()),
+        htu in "(https|HTTPS|http)://(api|API|evil)\\.example\\.com(:443|:0443|:80|:)?/(\\./|x/\\.\\./|%2[eE]/)?(orders|%6frders|Orders)[/?#]{0,2}",
+        iat in 1_799_999_960_u64..1_800_000_010,
+    ) {
+        let (good_header, good_claims) = dpop_proof::good();
+        dpop_proof::check(&header, good_claims.as_bytes());
+        dpop_proof::check(good_header.as_bytes(), &claims);
+        let other = good_claims.replace("https://api.example.com/orders", &htu).replace("1800000000", &iat.to_string());
+        dpop_proof::check(good_header.as_bytes(), other.as_bytes());
+        // As the fuzzer writes it.
+        let seed = SEED.split_once('\n').unwrap();
+        prop_assert!(dpop_proof::check(&dpop_proof::filled(seed.0.as_bytes()), &dpop_proof::filled(seed.1.as_bytes())));
     }
 
     #[test]

@@ -165,6 +165,17 @@ impl Health {
         })
     }
 
+    /// Watches the proofs that are remembered in Redis, as `replays`. Failing while Redis does not answer, or may have forgotten
+    /// proofs that could be used again.
+    #[cfg(feature = "dpop-redis")]
+    pub fn watch_replays(self, replays: &crate::jwt::bound::RedisReplays) -> Self {
+        let replays = replays.clone();
+        self.watch("replays", move |_| match replays.is_ready() {
+            true => SourceHealth::ready(),
+            false => SourceHealth::failing("Redis does not answer, or may have forgotten proofs"),
+        })
+    }
+
     /// Watches the state of revocations, as `revocations`. Failing while it is older than it may be, or not loaded yet.
     #[cfg(any(feature = "jwt", feature = "jwt-pure-rust"))]
     pub fn watch_revocations(self, store: &dyn crate::revocation::RevocationStore) -> Self {

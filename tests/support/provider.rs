@@ -10,7 +10,8 @@ use portcullis::{
     http_client::HttpsFetch,
     jwt::{Algorithm, Issuer, JwtAuthenticator, keys::LiveKeys},
 };
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use tempfile::TempDir;
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines},
     process::{Child, ChildStdin, ChildStdout, Command},
@@ -39,6 +40,7 @@ pub struct Provider {
     pub http: reqwest::Client,
     input: ChildStdin,
     output: Lines<BufReader<ChildStdout>>,
+    folder: TempDir,
     _process: Child,
 }
 
@@ -61,6 +63,7 @@ impl Provider {
             authority,
             input,
             output,
+            folder,
             _process: process,
         }
     }
@@ -98,10 +101,19 @@ impl Provider {
         self.tell("fetches").await.parse().unwrap()
     }
 
+    pub fn keys(&self, clock: impl Clock) -> LiveKeys {
+        let http = HttpsFetch::with_roots(&self.authority).unwrap();
+        LiveKeys::discover(&self.issuer).http(http).clock(clock).build().unwrap()
+    }
+
+    /// The folder with `cert.pem` and `key.pem` for `localhost`, and `authority.pem`.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
     /// The keys by discovery, and who trusts them for this audience.
     pub fn trusting(&self, audience: &str, clock: impl Clock) -> (JwtAuthenticator, LiveKeys) {
-        let http = HttpsFetch::with_roots(&self.authority).unwrap();
-        let keys = LiveKeys::discover(&self.issuer).http(http).clock(clock).build().unwrap();
+        let keys = self.keys(clock);
         let issuer = Issuer::with_keys(&self.issuer, keys.clone()).access_tokens(audience).algorithms(ALGORITHMS);
         (JwtAuthenticator::builder().issuer(issuer).build().unwrap(), keys)
     }
@@ -111,11 +123,14 @@ impl Provider {
 pub fn certify(folder: &Path) -> String {
     let mut params = CertificateParams::new(Vec::new()).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    // A name of its own: a certificate that is issued by its own name is a self-signed one to OpenSSL.
+    params.distinguished_name.push(DnType::CommonName, "an authority of tests");
     let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
     let pair = KeyPair::generate().unwrap();
     let certificate = CertificateParams::new(["localhost".to_owned()]).unwrap().signed_by(&pair, &authority).unwrap();
     std::fs::write(folder.join("cert.pem"), certificate.pem()).unwrap();
     std::fs::write(folder.join("key.pem"), pair.serialize_pem()).unwrap();
+    std::fs::write(folder.join("authority.pem"), authority.pem()).unwrap();
     authority.pem()
 }
 

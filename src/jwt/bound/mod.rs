@@ -20,6 +20,8 @@ mod dpop;
 pub(super) use dpop::Prover;
 #[cfg(feature = "dpop")]
 pub use dpop::{Dpop, MemoryReplays, Nonces, ProofUse, Remembered, ReplayStore};
+#[cfg(feature = "dpop-redis")]
+pub use dpop::{RedisReplays, RedisReplaysBuilder};
 
 use crate::{
     head::RequestHead,

@@ -8,7 +8,7 @@ use super::{Inner, Leases, RedisLimits, leases::Table, line::Shared, state::Tall
 use crate::{
     error::ConfigError,
     rate_limit::{MemoryLimits, gcra::JUMP},
-    redis::{Target, valid_prefix},
+    redis::{Accepted, Access},
     secret::Secret,
 };
 
@@ -44,11 +44,7 @@ impl Default for WhenAway {
 /// | clock | the server's |
 #[must_use]
 pub struct RedisLimitsBuilder {
-    address: Secret,
-    login: Option<(Option<String>, Secret)>,
-    roots: Option<Vec<u8>>,
-    prefix: String,
-    timeout: Duration,
+    access: Access,
     when_away: WhenAway,
     capacity: usize,
     leases: Option<Leases>,
@@ -59,11 +55,7 @@ pub struct RedisLimitsBuilder {
 impl RedisLimitsBuilder {
     pub(super) fn new(address: &str) -> Self {
         Self {
-            address: Secret::from(address.to_owned()),
-            login: None,
-            roots: None,
-            prefix: "portcullis:".into(),
-            timeout: Duration::from_millis(50),
+            access: Access::new(address, Duration::from_millis(50)),
             when_away: WhenAway::default(),
             capacity: MemoryLimits::DEFAULT_CAPACITY,
             leases: None,
@@ -75,26 +67,26 @@ impl RedisLimitsBuilder {
     /// Logs in with this password, and this name if it is not the default user. One that stands in the address is not
     /// looked at then.
     pub fn login(mut self, user: Option<&str>, password: impl Into<Secret>) -> Self {
-        self.login = Some((user.map(str::to_owned), password.into()));
+        self.access.log_in(user, password.into());
         self
     }
 
     /// Trusts these certificate authorities and no other, for a `rediss://` address: PEM, one or several. Without it, those
     /// of the system.
     pub fn roots(mut self, pem: impl Into<Vec<u8>>) -> Self {
-        self.roots = Some(pem.into());
+        self.access.roots = Some(pem.into());
         self
     }
 
     /// Begins every key with this, so that several services may use one server.
     pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
-        self.prefix = prefix.into();
+        self.access.prefix = prefix.into();
         self
     }
 
     /// How long a decision waits. Longer than this, Redis is away.
     pub const fn timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = timeout;
+        self.access.timeout = timeout;
         self
     }
 
@@ -138,22 +130,15 @@ impl RedisLimitsBuilder {
     /// is not 1 ms to 10 s, the share is not 1 to 100, the capacity is out of its bounds, or the certificate authorities
     /// cannot be read.
     pub fn build(self) -> Result<RedisLimits, ConfigError> {
-        valid_prefix(&self.prefix)?;
-        if self.timeout < Duration::from_millis(1) || self.timeout > Duration::from_secs(10) {
-            return Err(ConfigError::new("time-out", format!("{:?}", self.timeout), "is not 1 ms to 10 s"));
-        }
         if let WhenAway::InProcess { percent } = self.when_away
             && !(1..=100).contains(&percent)
         {
             return Err(ConfigError::new("share while Redis is away", format!("{percent} %"), "is not 1 to 100 %"));
         }
-        let mut target = Target::new(self.address.expose_str().unwrap_or_default(), self.roots.as_deref())?;
-        if let Some((user, password)) = self.login {
-            target = target.with_login(user.as_deref(), &password)?;
-        }
+        let Accepted { target, prefix, timeout } = self.access.accept()?;
         let shared = Shared {
             target,
-            timeout: self.timeout,
+            timeout,
             in_cluster: self.in_cluster,
             // What another clock reads as paid, one that is behind by as much as is allowed does not.
             outlives: if self.callers_time { Duration::from_nanos(JUMP) } else { Duration::ZERO },
@@ -162,7 +147,7 @@ impl RedisLimitsBuilder {
         };
         let inner = Inner {
             shared: Arc::new(shared),
-            prefix: self.prefix,
+            prefix,
             callers_time: self.callers_time,
             when_away: self.when_away,
             memory: MemoryLimits::with_capacity(self.capacity)?,
@@ -176,8 +161,7 @@ impl RedisLimitsBuilder {
 impl fmt::Debug for RedisLimitsBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RedisLimitsBuilder")
-            .field("prefix", &self.prefix)
-            .field("timeout", &self.timeout)
+            .field("access", &self.access)
             .field("when_away", &self.when_away)
             .field("leases", &self.leases)
             .finish_non_exhaustive()

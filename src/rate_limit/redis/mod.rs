@@ -37,9 +37,9 @@ use crate::{
     error::{ConfigError, StoreError, StoreErrorKind},
     now::Now,
     rate_limit::{Draw, MAX_CHARGES, MemoryLimits, Quota, RateLimitStore, Taken, draw::Charges},
+    redis::BACKEND,
 };
 
-const BACKEND: &str = "redis";
 /// The most decisions that wait for the task. Beyond it they are decided as if Redis were away.
 const QUEUE: usize = 8_192;
 

@@ -6,7 +6,7 @@ use super::{Inner, RedisRevocations, Shared, line};
 use crate::{
     clock::{Clock, SystemClock},
     error::ConfigError,
-    redis::{Target, valid_prefix},
+    redis::{Accepted, Access},
     revocation::{RevocationLimits, RevocationState, state::check_shared},
     secret::Secret,
 };
@@ -21,11 +21,7 @@ use crate::{
 /// | clock | [`SystemClock`] |
 #[must_use]
 pub struct RedisRevocationsBuilder {
-    address: Secret,
-    login: Option<(Option<String>, Secret)>,
-    roots: Option<Vec<u8>>,
-    prefix: String,
-    timeout: Duration,
+    access: Access,
     limits: RevocationLimits,
     clock: Arc<dyn Clock>,
 }
@@ -33,11 +29,7 @@ pub struct RedisRevocationsBuilder {
 impl RedisRevocationsBuilder {
     pub(super) fn new(address: &str) -> Self {
         Self {
-            address: Secret::from(address.to_owned()),
-            login: None,
-            roots: None,
-            prefix: "portcullis:".into(),
-            timeout: Duration::from_secs(1),
+            access: Access::new(address, Duration::from_secs(1)),
             limits: RevocationLimits::new(),
             clock: Arc::new(SystemClock::new()),
         }
@@ -46,27 +38,27 @@ impl RedisRevocationsBuilder {
     /// Logs in with this password, and this name if it is not the default user. One that stands in the address is not
     /// looked at then.
     pub fn login(mut self, user: Option<&str>, password: impl Into<Secret>) -> Self {
-        self.login = Some((user.map(str::to_owned), password.into()));
+        self.access.log_in(user, password.into());
         self
     }
 
     /// Trusts these certificate authorities and no other, for a `rediss://` address: PEM, one or several. Without it, those
     /// of the system.
     pub fn roots(mut self, pem: impl Into<Vec<u8>>) -> Self {
-        self.roots = Some(pem.into());
+        self.access.roots = Some(pem.into());
         self
     }
 
     /// Begins every key and the channel with this, so that several services may use one server apart from each other. Services
     /// that share what is revoked share it.
     pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
-        self.prefix = prefix.into();
+        self.access.prefix = prefix.into();
         self
     }
 
     /// How long a revocation waits for Redis, and the task for an answer, 1 ms to 10 s.
     pub const fn timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = timeout;
+        self.access.timeout = timeout;
         self
     }
 
@@ -90,23 +82,16 @@ impl RedisRevocationsBuilder {
     /// is not 1 ms to 10 s, the state would be trusted for less than 100 ms, the certificate authorities cannot be read, or no
     /// tokio runtime runs here.
     pub fn build(self) -> Result<RedisRevocations, ConfigError> {
-        valid_prefix(&self.prefix)?;
-        if self.timeout < Duration::from_millis(1) || self.timeout > Duration::from_secs(10) {
-            return Err(ConfigError::new("time-out", format!("{:?}", self.timeout), "is not 1 ms to 10 s"));
-        }
         check_shared(&self.limits)?;
-        let mut target = Target::new(self.address.expose_str().unwrap_or_default(), self.roots.as_deref())?;
-        if let Some((user, password)) = self.login {
-            target = target.with_login(user.as_deref(), &password)?;
-        }
+        let Accepted { target, prefix, timeout } = self.access.accept()?;
         let runtime = Handle::try_current()
             .map_err(|error| ConfigError::new("tokio runtime", "none", "must run here").caused_by(error))?;
-        let key = |name: &str| format!("{}{{revocations}}:{name}", self.prefix);
+        let key = |name: &str| format!("{prefix}{{revocations}}:{name}");
         let shared = Arc::new(Shared {
             target,
             keys: ["state", "entries", "ends", "order"].map(key),
             channel: key("changes"),
-            timeout: self.timeout,
+            timeout,
             limits: self.limits,
             state: RevocationState::fed(self.limits),
             clock: self.clock,
@@ -122,8 +107,7 @@ impl RedisRevocationsBuilder {
 impl fmt::Debug for RedisRevocationsBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RedisRevocationsBuilder")
-            .field("prefix", &self.prefix)
-            .field("timeout", &self.timeout)
+            .field("access", &self.access)
             .field("limits", &self.limits)
             .finish_non_exhaustive()
     }

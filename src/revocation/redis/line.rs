@@ -8,11 +8,11 @@ use tokio::{
     time::{Instant, sleep, timeout, timeout_at},
 };
 
-use super::{BACKEND, Shared, failed, unavailable};
+use super::Shared;
 use crate::{
     error::{StoreError, StoreErrorKind},
     log,
-    redis::Connection,
+    redis::{BACKEND, Connection, failed, unavailable},
     retry,
     revocation::{Revocation, entry::Entry, state::MARGIN},
 };

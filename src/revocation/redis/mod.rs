@@ -18,10 +18,9 @@ use super::{Revocation, RevocationLimits, RevocationState, RevocationStore, entr
 use crate::{
     clock::{Clock, Instants},
     error::{StoreError, StoreErrorKind},
-    redis::{Target, is_away},
+    redis::{BACKEND, Target, failed, unavailable},
 };
 
-const BACKEND: &str = "redis";
 const REVOKE: &str = concat!(include_str!("forget.lua"), include_str!("revoke.lua"));
 
 /// Revocations in Redis (from 7 on) or Valkey, for all processes that use the same server (feature `revocation-redis`).
@@ -112,15 +111,6 @@ impl Shared {
         call.arg(self.limits.most()).arg(format!("{:032x}", u128::from_ne_bytes(life))).arg(&self.channel);
         call.invoke_async(&mut connection).await.map_err(failed)
     }
-}
-
-fn unavailable(why: &str) -> StoreError {
-    StoreError::new(StoreErrorKind::Unavailable, BACKEND).caused_by(why)
-}
-
-fn failed(error: redis::RedisError) -> StoreError {
-    let kind = if is_away(&error) { StoreErrorKind::Unavailable } else { StoreErrorKind::Corrupt };
-    StoreError::new(kind, BACKEND).caused_by(error)
 }
 
 #[async_trait]

@@ -9,7 +9,7 @@
 //   stop, start    listens no longer, and again at the same port.
 // The end of the input ends it.
 
-import { generateKeyPairSync } from "node:crypto";
+import { generateKeyPairSync, randomBytes } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { createServer } from "node:https";
@@ -59,10 +59,12 @@ const configuration = {
   cookies: { keys: ["for tests alone"] },
   scopes: ["openid", ...SCOPES.split(" ")],
   findAccount: (ctx, accountId) => ({ accountId, claims: () => ({ sub: accountId }) }),
-  enabledJWA: { idTokenSigningAlgValues: Object.keys(pairs) },
+  enabledJWA: { dPoPSigningAlgValues: Object.keys(pairs), idTokenSigningAlgValues: Object.keys(pairs) },
   features: {
     clientCredentials: { enabled: true },
     devInteractions: { enabled: false },
+    // Who sends a proof of its key gets a token that is bound to it, once the proof has a nonce.
+    dPoP: { enabled: true, nonceSecret: randomBytes(32), requireNonce: () => true },
     resourceIndicators: { enabled: true, getResourceServerInfo: resource },
   },
 };

@@ -3,8 +3,12 @@
 mod memory;
 mod nonce;
 mod proof;
+#[cfg(feature = "dpop-redis")]
+mod redis;
 mod replay;
 mod url;
+#[cfg(test)]
+mod vectors;
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -15,6 +19,8 @@ use subtle::ConstantTimeEq;
 
 pub use memory::MemoryReplays;
 pub use nonce::Nonces;
+#[cfg(feature = "dpop-redis")]
+pub use redis::{RedisReplays, RedisReplaysBuilder};
 pub use replay::{ProofUse, Remembered, ReplayStore};
 use url::Url;
 
@@ -55,7 +61,8 @@ const NONCE: HeaderName = HeaderName::from_static("dpop-nonce");
 /// 8 and 9: `401` and `error="invalid_dpop_proof"`. Another key than the token's is `invalid_token`, a nonce that is missing
 /// or too old `use_dpop_nonce`, with a new one in `DPoP-Nonce`.
 ///
-/// Proofs are remembered in a [`MemoryReplays`] of this process, unless you give [another store](Self::replays).
+/// Proofs are remembered in a [`MemoryReplays`] of this process, unless you give [another store](Self::replays): with several
+/// processes behind one name, one that they share.
 ///
 /// ```
 /// use portcullis::jwt::bound::{Dpop, Nonces};

@@ -89,6 +89,13 @@ impl Proof<'_> {
             Err(Refusal("the proof's signature is not good"))
         }
     }
+
+    /// Whether its key signed another text.
+    #[cfg(test)]
+    pub(super) fn verifies(&self, text: &str, signature: &str) -> bool {
+        let signature = BASE64.decode(signature);
+        signature.is_ok_and(|it| self.jwk.key(self.algorithm).is_ok_and(|key| key.verifies(text.as_bytes(), &it)))
+    }
 }
 
 #[derive(Default)]
