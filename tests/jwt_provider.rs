@@ -11,15 +11,19 @@ use http::StatusCode;
 use portcullis::{
     Clock, Instants, Principal, PrincipalKind, Rejection, SystemClock,
     authn::AuthnLayer,
+    guard::{public, require, scope},
     http_client::HttpsFetch,
     jwt::{
-        Algorithm, Issuer, JwtAuthenticator, KeySet,
+        Algorithm, Issuer, JwtAuthenticator, KeySet, ResourceMetadata,
         keys::{KeySource, LiveKeys},
     },
+    stack::Stack,
     testing::TestClock,
+    tls::{ServerCertificate, TlsLayer, TlsListener},
 };
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use support::{Probe, get, send, text, with};
+use tempfile::TempDir;
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines},
     process::{Child, ChildStdin, ChildStdout, Command},
@@ -49,6 +53,8 @@ struct Provider {
     http: reqwest::Client,
     input: ChildStdin,
     output: Lines<BufReader<ChildStdout>>,
+    /// Holds `cert.pem` and `key.pem` for `localhost`.
+    folder: TempDir,
     _process: Child,
 }
 
@@ -71,6 +77,7 @@ impl Provider {
             authority,
             input,
             output,
+            folder,
             _process: process,
         }
     }
@@ -121,6 +128,8 @@ impl Provider {
 fn certify(folder: &Path) -> String {
     let mut params = CertificateParams::new(Vec::new()).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    // Two certificates of one name look to OpenSSL as if one had signed itself.
+    params.distinguished_name.push(DnType::CommonName, "authority of the tests");
     let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
     let pair = KeyPair::generate().unwrap();
     let certificate = CertificateParams::new(["localhost".to_owned()]).unwrap().signed_by(&pair, &authority).unwrap();
@@ -343,4 +352,52 @@ async fn an_outage_takes_no_keys_away() {
     clock.advance(Duration::from_secs(61));
     assert_eq!(of(&rotated).await, 200, "{:?}", keys.health(clock.now()));
     assert_eq!(keys.health(clock.now()).cause(), None);
+}
+
+#[tokio::test]
+#[ignore = "needs Node.js with oidc-provider and oauth4webapi; tests/run installs them"]
+async fn a_client_finds_its_way_from_a_refusal_to_an_answer() {
+    let provider = Provider::start().await;
+    let file = |name: &str| provider.folder.path().join(name);
+    let certificate = ServerCertificate::from_pem_files(file("cert.pem"), file("key.pem")).unwrap();
+    let listener = TlsListener::bind("127.0.0.1:0", certificate).await.unwrap();
+    let resource = format!("https://localhost:{}/v1/orders", listener.local_address().unwrap().port());
+
+    let metadata = ResourceMetadata::builder(&resource)
+        .authorization_server(&provider.issuer)
+        .scopes(["orders:read"])
+        .name("Orders")
+        .build()
+        .unwrap();
+    let http = HttpsFetch::with_roots(&provider.authority).unwrap();
+    let keys = LiveKeys::discover(&provider.issuer).http(http).build().unwrap();
+    let issuer = Issuer::with_keys(&provider.issuer, keys).access_tokens(&resource).algorithms(ALGORITHMS);
+    let jwt = JwtAuthenticator::builder().issuer(issuer).resource_metadata(&metadata).build().unwrap();
+    let stack = Stack::builder()
+        .tls(TlsLayer::require())
+        .authenticate(jwt)
+        .route(metadata.route(), public())
+        .route("GET /v1/orders", require(scope("orders:read").unwrap()))
+        .build()
+        .unwrap();
+    let orders = axum::routing::get(async |principal: Principal| principal.subject().to_owned());
+    let app = axum::Router::new().route("/v1/orders", orders).merge(metadata.router());
+    tokio::spawn(async move { portcullis::axum::serve(listener, stack.protect(app)).await });
+
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let authority = file("authority.pem");
+    std::fs::write(&authority, &provider.authority).unwrap();
+    let mut command = Command::new("node");
+    command.env("NODE_EXTRA_CA_CERTS", &authority).arg(root.join("tests/interop/node/discover.mjs"));
+    command.arg(root.join("target/interop/node")).args([&resource, "shop", "a secret of the shop, for tests alone"]);
+    let output = within("the client", command.kill_on_drop(true).output()).await.unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let told: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(
+        (&told["refused"], &told["scheme"], &told["error"]),
+        (&401.into(), &"bearer".into(), &"invalid_token".into())
+    );
+    assert_eq!((&told["named"], &told["found"]), (&metadata.url().into(), &metadata.url().into()));
+    assert_eq!(told["metadata"], serde_json::from_str::<serde_json::Value>(metadata.json()).unwrap());
+    assert_eq!((&told["status"], &told["body"]), (&200.into(), &"shop".into()));
 }
