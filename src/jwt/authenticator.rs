@@ -307,12 +307,19 @@ impl Shared {
         if let Some(revocations) = &self.revocations {
             let marks = revocations.marks(&name.issuer, &claims, key)?;
             match revocations.standing(&marks, at) {
-                Standing::Good => principal.set_marks(marks),
+                Standing::Good => {
+                    principal.set_marks(marks);
+                    principal.set_voucher(revocations.voucher());
+                }
                 Standing::Revoked(kind) => return Err(revoked(kind).into()),
                 Standing::Unknown => return Err(Fault::Blind),
             }
         }
-        if let (Some(cache), Some((from, until))) = (&self.cache, profile.window(&claims, self.leeway))
+        let window = profile.window(&claims, self.leeway);
+        if let Some((_, until)) = window {
+            principal.set_ends_at(nanos(until));
+        }
+        if let (Some(cache), Some((from, until))) = (&self.cache, window)
             && let Some(terms) = Terms::new(nanos(from), nanos(until), issuer, held.generation())
         {
             return Ok(cache.insert(token, principal, terms, at));
