@@ -6,6 +6,7 @@
 //! | `Option<Principal>` | who acts, if anybody | |
 //! | [`Claims<T>`] | the token's claims as a type of your own | `401` to the anonymous, `403` if they do not fit |
 //! | [`Authorizer`](crate::guard::Authorizer) | the question that needs the data | `401` to the anonymous |
+//! | [`Lifetime`](crate::lifetime::Lifetime) | when a long exchange must end | `401` to the anonymous |
 //!
 //! [`Routes`] builds a router and keeps the list of its routes, for the report that a stack gives at start.
 //!
@@ -91,6 +92,15 @@ impl<S: Sync> OptionalFromRequestParts<S> for Principal {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Option<Self>, Rejection> {
         Ok(authenticated_context(&parts.extensions)?.principal())
+    }
+}
+
+#[cfg(feature = "lifetime")]
+impl<S: Sync> FromRequestParts<S> for crate::lifetime::Lifetime {
+    type Rejection = Rejection;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Rejection> {
+        Self::of(&parts.extensions)
     }
 }
 

@@ -15,10 +15,13 @@ use http_body_util::{
 };
 use pin_project_lite::pin_project;
 
+#[cfg(feature = "lifetime")]
+use crate::lifetime::{Lifetime, LimitedBody};
+
 /// A response body that can hold a rendered refusal and can be watched to its end.
 ///
 /// Needed by the layers that render or watch bodies; the others ask for `Default` alone. It keeps the body's type, which
-/// servers such as `axum::serve` demand. Both methods may do less: a body that cannot hold bytes leaves refusals without a
+/// servers such as `axum::serve` demand. All methods may do less: a body that cannot hold bytes leaves refusals without a
 /// text, and one that cannot be watched counts as complete when its head is sent.
 ///
 /// Implemented for axum's and tonic's `Body`, and for `Full`, `Empty`, `BoxBody` and `UnsyncBoxBody` of `http-body-util`.
@@ -27,6 +30,15 @@ pub trait ResponseBody: Body + Default + Sized {
     fn full(bytes: Bytes) -> Self {
         let _ = bytes;
         Self::default()
+    }
+
+    /// The same body, which ends with the lifetime; `grpc` says that the end is told in trailers. A body that cannot be ended goes
+    /// on, which is what it does unless its type says otherwise.
+    #[cfg(feature = "lifetime")]
+    #[must_use]
+    fn until(self, lifetime: Lifetime, grpc: bool) -> Self {
+        let _ = (lifetime, grpc);
+        self
     }
 
     /// The same body, whose end `watch` will see.
@@ -189,6 +201,11 @@ impl<E: 'static> ResponseBody for BoxBody<Bytes, E> {
     fn watch(self, watch: BodyWatch) -> Self {
         Self::new(Watched::new(self, watch))
     }
+
+    #[cfg(feature = "lifetime")]
+    fn until(self, lifetime: Lifetime, grpc: bool) -> Self {
+        Self::new(limited(self, lifetime, grpc))
+    }
 }
 
 impl<E: 'static> ResponseBody for UnsyncBoxBody<Bytes, E> {
@@ -198,6 +215,11 @@ impl<E: 'static> ResponseBody for UnsyncBoxBody<Bytes, E> {
 
     fn watch(self, watch: BodyWatch) -> Self {
         Self::new(Watched::new(self, watch))
+    }
+
+    #[cfg(feature = "lifetime")]
+    fn until(self, lifetime: Lifetime, grpc: bool) -> Self {
+        Self::new(limited(self, lifetime, grpc))
     }
 }
 
@@ -210,4 +232,16 @@ impl ResponseBody for axum::body::Body {
     fn watch(self, watch: BodyWatch) -> Self {
         Self::new(Watched::new(self, watch))
     }
+
+    #[cfg(feature = "lifetime")]
+    fn until(self, lifetime: Lifetime, grpc: bool) -> Self {
+        Self::new(limited(self, lifetime, grpc))
+    }
+}
+
+/// The body, until the lifetime ends.
+#[cfg(feature = "lifetime")]
+pub(crate) fn limited<B: Body>(body: B, lifetime: Lifetime, grpc: bool) -> LimitedBody<B> {
+    let limited = lifetime.limit_body(body);
+    if grpc { limited.for_grpc() } else { limited }
 }

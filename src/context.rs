@@ -286,7 +286,7 @@ pub(crate) const NO_PEER: &str = "no peer address in the request: serve the appl
      portcullis::Connection into the request extensions";
 
 /// The context of a request that went through authentication, for handlers.
-#[cfg(any(feature = "axum", feature = "tonic"))]
+#[cfg(any(feature = "axum", feature = "lifetime", feature = "tonic"))]
 pub(crate) fn authenticated_context(extensions: &Extensions) -> Result<&SecurityContext, Rejection> {
     const NO_AUTHENTICATION: &str = "a handler asks for the principal, and no authentication ran outside it: wrap the service with a Stack or an AuthnLayer";
     match SecurityContext::of(extensions) {

@@ -63,6 +63,8 @@ pub enum EventKind {
     FailedOpen,
     /// A layer that let pass what it could not decide about decides again.
     FailedOpenEnded,
+    /// An exchange that outlasted its request ended, because its credential expired or was revoked, or nobody could say.
+    ExchangeEnded,
     /// A rule or a limit is tried out: it refuses nothing yet.
     ShadowStarted,
     /// A rule or a limit that was tried out refuses from now on.
@@ -89,6 +91,7 @@ impl EventKind {
             Self::LimiterRestored => "limiter_restored",
             Self::FailedOpen => "failed_open",
             Self::FailedOpenEnded => "failed_open_ended",
+            Self::ExchangeEnded => "exchange_ended",
             Self::ShadowStarted => "shadow_started",
             Self::ShadowEnded => "shadow_ended",
         }
@@ -110,6 +113,7 @@ impl EventKind {
             | Self::KeySetRestored
             | Self::LimiterRestored
             | Self::FailedOpenEnded
+            | Self::ExchangeEnded
             | Self::ShadowStarted
             | Self::ShadowEnded => false,
         }

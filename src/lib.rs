@@ -53,7 +53,7 @@
 //!
 //! | feature | default | gives |
 //! |---|---|---|
-//! | `stack` | yes | [`stack`]; implies `tls`, `guard`, `rate-limit`, `audit` |
+//! | `stack` | yes | [`stack`]; implies `tls`, `guard`, `rate-limit`, `audit`, `lifetime` |
 //! | `tls` | yes | [`tls`]: HTTPS enforcement; [`evidence`]: who is calling, trusted proxies |
 //! | `tls-listener` | | `tls::TlsListener`: a rustls listener for `axum::serve` and hyper; the PROXY protocol |
 //! | `tls-self-signed` | | a certificate for development; implies `tls-listener` |
@@ -84,6 +84,7 @@
 //! | `rate-limit` | yes | [`rate_limit`]: quotas and concurrency per client, principal, plan and more |
 //! | `rate-limit-redis` | | `rate_limit::RedisLimits`: limits that several processes share, in Redis or Valkey; implies `rate-limit` |
 //! | `throttle` | | `rate_limit::Throttle`: requests over the quota wait their turn; implies `rate-limit` |
+//! | `lifetime` | yes | [`lifetime`]: what outlasts its request ends with the credential |
 //! | `audit` | yes | [`audit`]: one record for each request |
 //! | `audit-json-lines`, `audit-tracing` | yes | where records go |
 //! | `audit-chain` | | [`audit::chain`]: lines that show whether one was altered; signed checkpoints |
@@ -142,6 +143,7 @@ mod shadow;
 #[cfg(any(feature = "api-key-postgres", feature = "api-key-sqlite", feature = "revocation-postgres"))]
 mod sql;
 pub mod trail;
+mod voucher;
 
 #[cfg(feature = "api-key")]
 pub mod api_key;
@@ -157,6 +159,8 @@ pub mod guard;
 pub mod http_client;
 #[cfg(any(feature = "jwt", feature = "jwt-pure-rust"))]
 pub mod jwt;
+#[cfg(feature = "lifetime")]
+pub mod lifetime;
 #[cfg(feature = "rate-limit")]
 pub mod rate_limit;
 #[cfg(any(feature = "jwt", feature = "jwt-pure-rust"))]
@@ -204,3 +208,4 @@ pub use rejection::{Rejection, RejectionKind};
 pub use secret::Secret;
 #[cfg(any(feature = "guard", feature = "rate-limit"))]
 pub use shadow::ShadowMode;
+pub use voucher::{Ended, Voucher};

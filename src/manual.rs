@@ -20,6 +20,7 @@ pages! {
     jwt "jwt.md"
     sender_constrained "sender-constrained.md"
     revocation "revocation.md"
+    long_lived "long-lived.md"
     api_keys "api-keys.md"
     rate_limit "rate-limit.md"
     guard "guard.md"

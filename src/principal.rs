@@ -18,6 +18,8 @@ use std::{fmt, sync::Arc};
 use serde::de::DeserializeOwned;
 use triomphe::ThinArc;
 
+use crate::voucher::Voucher;
+
 pub use confirmation::Confirmation;
 pub(crate) use kept::Terms;
 use kept::Word;
@@ -102,6 +104,9 @@ struct Facts {
     credential: &'static str,
     auth_time: Option<u64>,
     expires_at: Option<u64>,
+    /// The first nanosecond at which the authenticator takes it no more, where that is not `expires_at`.
+    ends_at: Option<u64>,
+    voucher: Option<Arc<dyn Voucher>>,
     /// Of few credentials, and then apart.
     confirmation: Option<Box<Confirmation>>,
     /// Where all strings stand, the issuer apart; claims once, with what is a part of them.
@@ -138,6 +143,8 @@ impl Facts {
             credential,
             auth_time: None,
             expires_at: None,
+            ends_at: None,
+            voucher: None,
             confirmation: None,
             text,
             spans: Vec::new(),
@@ -296,6 +303,24 @@ impl Principal {
     #[must_use]
     pub fn expires_at(&self) -> Option<u64> {
         self.facts().expires_at
+    }
+
+    /// The first nanosecond since the Unix epoch at which its authenticator would refuse it; the last there is if never.
+    pub(crate) fn ends_at_nanos(&self) -> u64 {
+        let facts = self.facts();
+        let expiry = || facts.expires_at.map(|seconds| seconds.saturating_mul(1_000_000_000));
+        facts.ends_at.or_else(expiry).unwrap_or(u64::MAX)
+    }
+
+    /// Who knows whether it was revoked.
+    pub(crate) fn voucher(&self) -> Option<&Arc<dyn Voucher>> {
+        self.facts().voucher.as_ref()
+    }
+
+    /// Whether there may be an end.
+    #[cfg(feature = "stack")]
+    pub(crate) fn can_end(&self) -> bool {
+        self.voucher().is_some() || self.ends_at_nanos() != u64::MAX
     }
 
     /// The claims as they were written.
@@ -532,6 +557,13 @@ impl PrincipalBuilder {
         self
     }
 
+    /// Names who knows whether the principal still counts later, in an exchange that outlasts its request: see [`Voucher`].
+    /// Without one, it counts until it [expires](Self::expires_at).
+    pub fn vouched_by(mut self, voucher: Arc<dyn Voucher>) -> Self {
+        self.set_voucher(voucher);
+        self
+    }
+
     /// Sets what the credential is bound to. Only for an authenticator that has checked it, or hands it on to who does.
     pub fn confirmation(mut self, confirmation: Confirmation) -> Self {
         self.set_confirmation(confirmation);
@@ -596,6 +628,16 @@ impl PrincipalBuilder {
 
     pub(crate) const fn set_expires_at(&mut self, unix_seconds: u64) {
         self.facts.expires_at = Some(unix_seconds);
+    }
+
+    pub(crate) fn set_voucher(&mut self, voucher: Arc<dyn Voucher>) {
+        self.facts.voucher = Some(voucher);
+    }
+
+    /// Sets the first nanosecond since the Unix epoch at which the authenticator takes it no more, leeway included.
+    #[cfg(any(feature = "jwt", feature = "jwt-pure-rust"))]
+    pub(crate) const fn set_ends_at(&mut self, unix_nanos: u64) {
+        self.facts.ends_at = Some(unix_nanos);
     }
 
     pub(crate) fn set_confirmation(&mut self, confirmation: Confirmation) {

@@ -45,6 +45,13 @@ pub trait RequestExt: sealed::Sealed {
     #[cfg(feature = "guard")]
     fn authorizer(&self) -> Result<Authorizer, Status>;
 
+    /// When a stream must end that outlasts the credential. See [`Lifetime`](crate::lifetime::Lifetime).
+    ///
+    /// # Errors
+    /// As [`principal`](Self::principal).
+    #[cfg(feature = "lifetime")]
+    fn lifetime(&self) -> Result<crate::lifetime::Lifetime, Status>;
+
     /// What the layers found out; `None` if none ran.
     fn security(&self) -> Option<&SecurityContext>;
 }
@@ -64,6 +71,11 @@ impl<T> RequestExt for Request<T> {
     #[cfg(feature = "guard")]
     fn authorizer(&self) -> Result<Authorizer, Status> {
         Ok(Authorizer::of(self.extensions())?.for_method(&http::Method::POST))
+    }
+
+    #[cfg(feature = "lifetime")]
+    fn lifetime(&self) -> Result<crate::lifetime::Lifetime, Status> {
+        Ok(crate::lifetime::Lifetime::of(self.extensions())?)
     }
 
     fn security(&self) -> Option<&SecurityContext> {
@@ -92,5 +104,10 @@ impl ResponseBody for ::tonic::body::Body {
 
     fn watch(self, watch: BodyWatch) -> Self {
         Self::new(Watched::new(self, watch))
+    }
+
+    #[cfg(feature = "lifetime")]
+    fn until(self, lifetime: crate::lifetime::Lifetime, grpc: bool) -> Self {
+        Self::new(crate::body::limited(self, lifetime, grpc))
     }
 }

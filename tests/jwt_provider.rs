@@ -6,22 +6,25 @@
 mod provider;
 mod support;
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use http::StatusCode;
 use portcullis::{
     Clock, Instants, Principal, PrincipalKind, Rejection, SystemClock,
     authn::AuthnLayer,
+    guard::{public, require, scope},
     http_client::HttpsFetch,
     jwt::{
-        Algorithm, Issuer, JwtAuthenticator, KeySet,
+        Algorithm, Issuer, JwtAuthenticator, KeySet, ResourceMetadata,
         keys::{KeySource, LiveKeys},
     },
+    stack::Stack,
     testing::TestClock,
+    tls::{ServerCertificate, TlsLayer, TlsListener},
 };
 use provider::{ALGORITHMS, ORDERS, Provider, within};
 use support::{Probe, get, send, text, with};
-use tokio::time::sleep;
+use tokio::{process::Command, time::sleep};
 use tower::Layer;
 
 /// A clock that shows the time and stands still there: providers date tokens by the real one, and fetches are half a minute
@@ -225,4 +228,50 @@ async fn an_outage_takes_no_keys_away() {
     clock.advance(Duration::from_secs(61));
     assert_eq!(of(&rotated).await, 200, "{:?}", keys.health(clock.now()));
     assert_eq!(keys.health(clock.now()).cause(), None);
+}
+
+#[tokio::test]
+#[ignore = "needs Node.js with oidc-provider and oauth4webapi; tests/run installs them"]
+async fn a_client_finds_its_way_from_a_refusal_to_an_answer() {
+    let provider = Provider::start().await;
+    let file = |name: &str| provider.folder().join(name);
+    let certificate = ServerCertificate::from_pem_files(file("cert.pem"), file("key.pem")).unwrap();
+    let listener = TlsListener::bind("127.0.0.1:0", certificate).await.unwrap();
+    let resource = format!("https://localhost:{}/v1/orders", listener.local_address().unwrap().port());
+
+    let metadata = ResourceMetadata::builder(&resource)
+        .authorization_server(&provider.issuer)
+        .scopes(["orders:read"])
+        .name("Orders")
+        .build()
+        .unwrap();
+    let http = HttpsFetch::with_roots(&provider.authority).unwrap();
+    let keys = LiveKeys::discover(&provider.issuer).http(http).build().unwrap();
+    let issuer = Issuer::with_keys(&provider.issuer, keys).access_tokens(&resource).algorithms(ALGORITHMS);
+    let jwt = JwtAuthenticator::builder().issuer(issuer).resource_metadata(&metadata).build().unwrap();
+    let stack = Stack::builder()
+        .tls(TlsLayer::require())
+        .authenticate(jwt)
+        .route(metadata.route(), public())
+        .route("GET /v1/orders", require(scope("orders:read").unwrap()))
+        .build()
+        .unwrap();
+    let orders = axum::routing::get(async |principal: Principal| principal.subject().to_owned());
+    let app = axum::Router::new().route("/v1/orders", orders).merge(metadata.router());
+    tokio::spawn(async move { portcullis::axum::serve(listener, stack.protect(app)).await });
+
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut command = Command::new("node");
+    command.env("NODE_EXTRA_CA_CERTS", file("authority.pem")).arg(root.join("tests/interop/node/discover.mjs"));
+    command.arg(root.join("target/interop/node")).args([&resource, "shop", "a secret of the shop, for tests alone"]);
+    let output = within("the client", command.kill_on_drop(true).output()).await.unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let told: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(
+        (&told["refused"], &told["scheme"], &told["error"]),
+        (&401.into(), &"bearer".into(), &"invalid_token".into())
+    );
+    assert_eq!((&told["named"], &told["found"]), (&metadata.url().into(), &metadata.url().into()));
+    assert_eq!(told["metadata"], serde_json::from_str::<serde_json::Value>(metadata.json()).unwrap());
+    assert_eq!((&told["status"], &told["body"]), (&200.into(), &"shop".into()));
 }

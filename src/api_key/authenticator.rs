@@ -9,6 +9,7 @@ use crate::{
         Peppers, UseLog,
         format::Presented,
         place::{self, Carried, Formats},
+        voucher::KeyVoucher,
     },
     attempt::Attempt,
     authn::{Authenticator, Identity, Outcome},
@@ -20,6 +21,7 @@ use crate::{
     log,
     now::Now,
     rejection::{Rejection, RejectionKind},
+    voucher::Voucher,
 };
 
 static X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
@@ -58,6 +60,7 @@ pub struct ApiKeyAuthenticator {
 #[derive(Clone)]
 struct Shared {
     store: Arc<dyn ApiKeyStore>,
+    voucher: Arc<dyn Voucher>,
     formats: Formats,
     header: HeaderName,
     peppers: Option<Peppers>,
@@ -75,8 +78,10 @@ impl ApiKeyAuthenticator {
     pub fn new(store: impl ApiKeyStore) -> Self {
         // A constant realm makes no error; a unit test checks it.
         let (offer, refusal) = challenges("api").unwrap_or_default();
+        let store: Arc<dyn ApiKeyStore> = Arc::new(store);
         let shared = Shared {
-            store: Arc::new(store),
+            voucher: Arc::new(KeyVoucher::new(Arc::downgrade(&store))),
+            store,
             formats: Formats { own: ApiKeyFormat::default(), legacy: None },
             header: X_API_KEY.clone(),
             peppers: None,
@@ -261,7 +266,7 @@ impl ApiKeyAuthenticator {
         {
             log.note(KeyUse::new(*record.id(), LastUse::new(at.unix_seconds(), client(head))));
         }
-        let identity = Identity::from(record.principal(&shared.store_name));
+        let identity = Identity::from(record.principal(&shared.store_name, &shared.voucher));
         let (identity, field) = match carried {
             // What stood in there leaves an `Authorization` unread.
             Carried::InOwnField => (identity.leaving_authorization(), &shared.header),

@@ -77,6 +77,7 @@ mod store;
 mod table;
 mod use_log;
 mod view;
+mod voucher;
 
 pub use authenticator::ApiKeyAuthenticator;
 pub use bounds::MAX_TIME;

@@ -2,6 +2,7 @@ use std::{
     fmt,
     net::IpAddr,
     num::NonZeroU64,
+    ptr,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicU32, Ordering},
@@ -14,6 +15,7 @@ use crate::{
     api_key::{HashScheme, KeyHash, KeyId, LastUse, Owner, RecordFields, Revocation, bounds, format},
     error::ConfigError,
     principal::{Principal, PrincipalKind},
+    voucher::Voucher,
 };
 
 /// What a store keeps of a key: everything but the secret. Times are whole seconds since the Unix epoch.
@@ -393,20 +395,23 @@ impl ApiKeyRecord {
     }
 
     /// Who the key authenticates, as the store of this name vouches for it. Costs one reference count, but for the first
-    /// time, and for a second name.
-    pub(super) fn principal(&self, store_name: &Arc<str>) -> Principal {
+    /// time, and for a second name or a second authenticator.
+    pub(super) fn principal(&self, store_name: &Arc<str>, voucher: &Arc<dyn Voucher>) -> Principal {
         let issuer = Arc::as_ptr(store_name).addr();
-        let kept = self.principal.get_or_init(|| Kept { issuer, principal: self.new_principal(store_name) });
-        if kept.issuer == issuer || kept.principal.issuer() == &**store_name {
+        let kept = self.principal.get_or_init(|| Kept { issuer, principal: self.new_principal(store_name, voucher) });
+        let vouched =
+            kept.principal.voucher().is_some_and(|held| ptr::addr_eq(Arc::as_ptr(held), Arc::as_ptr(voucher)));
+        if vouched && (kept.issuer == issuer || kept.principal.issuer() == &**store_name) {
             return kept.principal.clone();
         }
-        self.new_principal(store_name)
+        self.new_principal(store_name, voucher)
     }
 
-    fn new_principal(&self, store_name: &Arc<str>) -> Principal {
+    fn new_principal(&self, store_name: &Arc<str>, voucher: &Arc<dyn Voucher>) -> Principal {
         let issuer = Arc::clone(store_name);
         let mut principal = Principal::builder(PrincipalKind::Key, issuer, self.subject(), "api_key")
             .credential_id(self.id().to_string())
+            .vouched_by(Arc::clone(voucher))
             .scopes(self.scopes())
             .roles(self.roles());
         if let Some(tenant) = self.tenant() {
@@ -462,6 +467,11 @@ mod tests {
 
     fn fields() -> RecordFields {
         RecordFields::new(KeyId::from_bytes([1; 10]), KeyHash::from_bytes([2; 32]), "billing", 100, Some(200))
+    }
+
+    fn voucher() -> Arc<dyn Voucher> {
+        let nowhere: std::sync::Weak<crate::api_key::MemoryKeyStore> = std::sync::Weak::new();
+        Arc::new(crate::api_key::voucher::KeyVoucher::new(nowhere))
     }
 
     fn with(change: impl FnOnce(&mut RecordFields)) -> ApiKeyRecord {
@@ -520,7 +530,7 @@ mod tests {
         ] {
             let old = with(|fields| fields.expires = expires).replaced_by(new, ends);
             assert_eq!((old.expires(), old.rotated_to()), (Some(expected), Some(&new)), "{name}");
-            assert_eq!(old.principal(&"api-keys".into()).expires_at(), Some(expected), "{name}");
+            assert_eq!(old.principal(&"api-keys".into(), &voucher()).expires_at(), Some(expected), "{name}");
         }
     }
 
@@ -546,20 +556,28 @@ mod tests {
             fields.scopes = vec!["orders:read".into()];
         });
         let (one, two): (Arc<str>, Arc<str>) = ("api-keys".into(), "partners".into());
-        let principal = record.principal(&one);
+        let vouching = voucher();
+        let principal = record.principal(&one, &vouching);
         assert_eq!((principal.kind(), principal.issuer()), (PrincipalKind::Key, "api-keys"));
         assert_eq!((principal.subject(), principal.credential()), ("billing", "api_key"));
         assert_eq!(principal.credential_id(), Some(record.id().to_string().as_str()));
         assert_eq!((principal.tenant(), principal.plan()), (Some("acme"), Some("gold")));
         assert!(principal.has_role("clerk") && principal.has_scope("orders:read"));
         assert_eq!(principal.expires_at(), Some(200));
-        assert_eq!(record.principal(&one), principal);
-        assert_eq!(record.principal(&two).issuer(), "partners");
-        let again = allocation_counter::measure(|| drop(record.principal(&one)));
+        assert_eq!(record.principal(&one, &vouching), principal);
+        assert_eq!(record.principal(&two, &vouching).issuer(), "partners");
+        let again = allocation_counter::measure(|| drop(record.principal(&one, &vouching)));
         assert_eq!(again.count_total, 0);
         let same_name: Arc<str> = "api-keys".into();
-        let elsewhere = allocation_counter::measure(|| drop(record.principal(&same_name)));
-        assert_eq!(elsewhere.count_total, 0, "another authenticator of the same name");
+        let elsewhere = allocation_counter::measure(|| drop(record.principal(&same_name, &vouching)));
+        assert_eq!(elsewhere.count_total, 0, "another name that reads the same");
+        let other = voucher();
+        let vouched = record.principal(&one, &other);
+        assert_eq!(vouched, principal);
+        assert!(
+            vouched.voucher().is_some_and(|held| Arc::ptr_eq(held, &other)),
+            "each authenticator vouches for its own"
+        );
     }
 
     #[test]

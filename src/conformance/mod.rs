@@ -18,6 +18,7 @@ mod rate_limit_store;
 mod replay_store;
 #[cfg(any(feature = "jwt", feature = "jwt-pure-rust"))]
 mod revocation_store;
+mod voucher;
 
 #[cfg(feature = "api-key")]
 pub use api_key_store::api_key_store;
@@ -35,3 +36,4 @@ pub use rate_limit_store::rate_limit_store;
 pub use replay_store::replay_store;
 #[cfg(any(feature = "jwt", feature = "jwt-pure-rust"))]
 pub use revocation_store::revocation_store;
+pub use voucher::voucher;

@@ -22,6 +22,7 @@ use crate::{
         path::Mapped,
         place::Places,
         profile::{NO_KEY, NoKey, Profile},
+        resource_metadata::{Accepted, MetadataUrl},
         revoked::{Revocations, revoked},
         routes::Routes,
         token::{self, Buffer},
@@ -306,12 +307,19 @@ impl Shared {
         if let Some(revocations) = &self.revocations {
             let marks = revocations.marks(&name.issuer, &claims, key)?;
             match revocations.standing(&marks, at) {
-                Standing::Good => principal.set_marks(marks),
+                Standing::Good => {
+                    principal.set_marks(marks);
+                    principal.set_voucher(revocations.voucher());
+                }
                 Standing::Revoked(kind) => return Err(revoked(kind).into()),
                 Standing::Unknown => return Err(Fault::Blind),
             }
         }
-        if let (Some(cache), Some((from, until))) = (&self.cache, profile.window(&claims, self.leeway))
+        let window = profile.window(&claims, self.leeway);
+        if let Some((_, until)) = window {
+            principal.set_ends_at(nanos(until));
+        }
+        if let (Some(cache), Some((from, until))) = (&self.cache, window)
             && let Some(terms) = Terms::new(nanos(from), nanos(until), issuer, held.generation())
         {
             return Ok(cache.insert(token, principal, terms, at));
@@ -496,7 +504,7 @@ pub struct JwtAuthenticatorBuilder {
     cookies: Vec<CookiePlace>,
     cache: Option<TokenCache>,
     certificate_bound: bool,
-    resource_metadata: Option<String>,
+    resource_metadata: Option<MetadataUrl>,
     #[cfg(feature = "dpop")]
     dpop: Option<Dpop>,
     revocations: Option<Arc<dyn RevocationStore>>,
@@ -576,7 +584,11 @@ impl JwtAuthenticatorBuilder {
     }
 
     /// Names the URL of the metadata of this API in its challenges (RFC 9728 §5.1), where clients read which issuer to go to.
-    pub fn resource_metadata(mut self, url: impl Into<String>) -> Self {
+    ///
+    /// Given a [`ResourceMetadata`](crate::jwt::ResourceMetadata), the URL is that of the document, and
+    /// [`build`](Self::build) refuses a document that is not true of this authenticator. An address where somebody else serves the
+    /// metadata is given as text, and taken as it is.
+    pub fn resource_metadata(mut self, url: impl Into<MetadataUrl>) -> Self {
         self.resource_metadata = Some(url.into());
         self
     }
@@ -599,7 +611,8 @@ impl JwtAuthenticatorBuilder {
     /// for one, or mixes symmetric with asymmetric keys; a mapped claim is empty or registered; an access-token option is
     /// set for ID tokens; the leeway is above 300 s; there is no place for tokens, one stands twice, or a header field has another
     /// meaning; the cache has no or too many entries, or no bytes; the realm is not printable ASCII without quotes; the URL of the metadata is not an
-    /// `https` URL of such characters; DPoP has no algorithm or a symmetric one, or there is no `Authorization` to have it in.
+    /// `https` URL of such characters, or its document names an issuer that is not trusted or a way to present tokens that is not
+    /// taken; DPoP has no algorithm or a symmetric one, or there is no `Authorization` to have it in.
     pub fn build(self) -> Result<JwtAuthenticator, ConfigError> {
         if self.profiles.iter().any(IssuerProfile::is_of_logout_tokens) {
             return Err(ConfigError::new(
@@ -626,17 +639,26 @@ impl JwtAuthenticatorBuilder {
         let revocations = self.revocations.map(|store| Revocations::new(store, &mut mapped)).transpose()?;
         #[cfg_attr(not(feature = "dpop"), expect(unused_mut, reason = "only DPoP changes them"))]
         let mut places = Places::new(self.authorization, self.headers, self.cookies)?;
-        let metadata = self.resource_metadata;
-        if let Some(url) = metadata.as_deref().filter(|url| !url.starts_with("https://") || url.contains('#')) {
-            return Err(ConfigError::new(
-                "resource metadata",
-                format!("{url:?}"),
-                "is not an https URL without fragment",
-            ));
-        }
+        let metadata = match &self.resource_metadata {
+            None => None,
+            Some(metadata) => {
+                #[cfg(feature = "dpop")]
+                let dpop = self.dpop.as_ref().map(|dpop| (dpop.algorithm_names(), dpop.is_required()));
+                #[cfg(not(feature = "dpop"))]
+                let dpop = None;
+                let (dpop_algorithms, dpop_required) = dpop.unwrap_or_default();
+                Some(metadata.check(&Accepted {
+                    issuers: routes.names().collect(),
+                    bearer: self.authorization && !dpop_required,
+                    certificate_required: self.certificate_bound,
+                    dpop_algorithms,
+                    dpop_required,
+                })?)
+            }
+        };
         let offer = |scheme: &str| {
             let offer = Challenge::new(scheme, &self.realm)?;
-            metadata.as_deref().map_or(Ok(offer.clone()), |url| offer.with("resource_metadata", url))
+            metadata.map_or(Ok(offer.clone()), |url| offer.with("resource_metadata", url))
         };
         let challenge = offer(places.scheme())?;
         #[cfg_attr(not(feature = "dpop"), expect(unused_mut, reason = "only DPoP adds to them"))]

@@ -40,6 +40,8 @@
 //!
 //! A token that passed is remembered until it ends or its issuer's keys change, and not verified again; see [`TokenCache`].
 //!
+//! [`ResourceMetadata`] tells clients which issuer they get a token from (RFC 9728); the challenges name its URL.
+//!
 //! Until it expires, a token is good, unless [`JwtAuthenticatorBuilder::revocations`] says where to ask whether it was
 //! [revoked](crate::revocation).
 //!
@@ -88,6 +90,7 @@ mod logout;
 mod path;
 mod place;
 mod profile;
+mod resource_metadata;
 mod revoked;
 mod routes;
 mod rules;
@@ -104,6 +107,7 @@ pub use key_set::KeySet;
 pub use logout::{Logout, LogoutTokens};
 pub use path::ClaimPath;
 pub use place::CookiePlace;
+pub use resource_metadata::{MetadataUrl, ResourceMetadata, ResourceMetadataBuilder};
 
 /// Why a token is refused, for the operator. A fixed text, never a part of the token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,12 +8,15 @@ use crate::{
     jwt::{Refusal, claims::Claims, json::Shape, path::Mapped},
     principal::Principal,
     revocation::{RevocationKind, RevocationState, RevocationStore, Standing, TokenMarks},
+    voucher::Voucher,
 };
 
 /// The revocations that an authenticator asks.
 #[derive(Debug)]
 pub(super) struct Revocations {
     state: RevocationState,
+    /// The same, for exchanges that outlast their request.
+    voucher: Arc<dyn Voucher>,
     /// Kept for what feeds the state.
     _store: Arc<dyn RevocationStore>,
     /// The place of `sid`.
@@ -22,13 +25,19 @@ pub(super) struct Revocations {
 
 impl Revocations {
     pub(super) fn new(store: Arc<dyn RevocationStore>, mapped: &mut Mapped) -> Result<Self, ConfigError> {
-        Ok(Self { state: store.state().clone(), _store: store, sid: mapped.place_of(&"sid".into())? })
+        let state = store.state().clone();
+        let voucher: Arc<dyn Voucher> = Arc::new(state.clone());
+        Ok(Self { state, voucher, _store: store, sid: mapped.place_of(&"sid".into())? })
     }
 
     /// Whether a token that was good before still is.
     #[inline]
     pub(super) fn clear(&self, principal: &Principal, at: Instants) -> bool {
         self.state.check(principal, at) == Standing::Good
+    }
+
+    pub(super) fn voucher(&self) -> Arc<dyn Voucher> {
+        Arc::clone(&self.voucher)
     }
 
     pub(super) fn can_say(&self, at: Instants) -> bool {

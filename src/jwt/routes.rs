@@ -46,6 +46,11 @@ impl Routes {
         Some((place, profile, profile.names.get(name)?))
     }
 
+    /// Every `iss` that is taken.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.profiles.iter().flat_map(|profile| profile.names.iter().map(|name| &*name.iss))
+    }
+
     pub(super) fn profiles(&self) -> &[Profile] {
         &self.profiles
     }

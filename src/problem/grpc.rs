@@ -17,12 +17,32 @@ const PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
 
 /// Whether a request is a gRPC call: a POST of `application/grpc`, with or without `+proto` and the like. `application/grpc-web` is not.
 pub(super) fn is_call(method: &Method, headers: &HeaderMap) -> bool {
-    method == Method::POST
-        && headers.get(header::CONTENT_TYPE).is_some_and(|value| {
-            value.as_bytes().split_at_checked(MEDIA_TYPE.len()).is_some_and(|(start, rest)| {
-                start.eq_ignore_ascii_case(MEDIA_TYPE) && matches!(rest, [] | [b'+' | b';' | b' ', ..])
-            })
-        })
+    method == Method::POST && headers.get(header::CONTENT_TYPE).is_some_and(|value| is_media_type(value.as_bytes()))
+}
+
+/// Whether a response is one of gRPC: `application/grpc`, with or without `+proto` and the like. `application/grpc-web` is not.
+#[cfg(feature = "stack")]
+pub(crate) fn is_answer(headers: &HeaderMap) -> bool {
+    headers.get(header::CONTENT_TYPE).is_some_and(|value| is_media_type(value.as_bytes()))
+}
+
+fn is_media_type(value: &[u8]) -> bool {
+    value.split_at_checked(MEDIA_TYPE.len()).is_some_and(|(start, rest)| {
+        start.eq_ignore_ascii_case(MEDIA_TYPE) && matches!(rest, [] | [b'+' | b';' | b' ', ..])
+    })
+}
+
+/// The trailers that end a call whose answer has begun.
+#[cfg(feature = "lifetime")]
+pub(crate) fn trailers(rejection: &Rejection) -> HeaderMap {
+    let mut trailers = HeaderMap::new();
+    trailers.insert(STATUS, HeaderValue::from(u16::from(code(rejection.kind()))));
+    trailers.insert(MESSAGE, HeaderValue::from_static(rejection.kind().detail()));
+    #[cfg(feature = "rate-limit")]
+    if let Some(details) = details::header(rejection) {
+        trailers.insert(DETAILS, details);
+    }
+    trailers
 }
 
 /// The status code of a kind (`google.rpc.Code`).

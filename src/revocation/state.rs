@@ -12,11 +12,15 @@ use std::{
     time::Duration,
 };
 
+use async_trait::async_trait;
+
 use super::{Revocation, RevocationKind, TokenMarks};
 use crate::{
     clock::Instants,
     error::{StoreError, StoreErrorKind},
+    now::Now,
     principal::Principal,
+    voucher::{Ended, Voucher},
 };
 
 /// Beyond its end, a token is good for the leeway, 5 min at most; it may have been issued so far ahead of our clock; and whoever
@@ -304,6 +308,28 @@ impl RevocationState {
 
     fn write(&self) -> RwLockWriteGuard<'_, Entries> {
         self.shared.entries.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl RevocationState {
+    fn vouch(&self, principal: &Principal, at: Instants) -> Result<(), Ended> {
+        match self.check(principal, at) {
+            Standing::Good => Ok(()),
+            Standing::Revoked(_) => Err(Ended::Revoked),
+            Standing::Unknown => Err(Ended::Unknown),
+        }
+    }
+}
+
+/// Answers from memory, always.
+#[async_trait]
+impl Voucher for RevocationState {
+    fn vouches_now(&self, principal: &Principal, at: Instants) -> Now<Result<(), Ended>> {
+        Now::Known(self.vouch(principal, at))
+    }
+
+    async fn vouches(&self, principal: &Principal, at: Instants) -> Result<(), Ended> {
+        self.vouch(principal, at)
     }
 }
 

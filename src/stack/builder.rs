@@ -38,6 +38,7 @@ pub struct StackBuilder {
     principal_concurrency: Vec<ConcurrencyLayer>,
     authn: Vec<AuthnLayer>,
     no_store: bool,
+    outlives: bool,
     failure_budget: Vec<FailureBudget>,
     principal_limits: Vec<Result<RateLimitLayer, ConfigError>>,
     policy: Vec<Arc<dyn PolicyBackend>>,
@@ -130,6 +131,14 @@ impl StackBuilder {
     /// Keeps responses to authenticated requests out of every cache; see [`AuthnLayer::no_store`].
     pub fn no_store(mut self) -> Self {
         self.no_store = true;
+        self
+    }
+
+    /// Lets streams go on that outlast the credential they were asked for with. By default answers of `text/event-stream` and
+    /// `application/grpc` end when a request with the same credential would be refused: when it expires or is revoked, and while
+    /// nobody can say whether it was; see [`lifetime`](crate::lifetime).
+    pub fn dangerous_streams_outlive_credentials(mut self) -> Self {
+        self.outlives = true;
         self
     }
 
@@ -292,6 +301,7 @@ impl StackBuilder {
             principal_concurrency,
             principal_limits,
             policy,
+            outlives: self.outlives,
             table,
         }))
     }

@@ -5,7 +5,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use http::{Extensions, Request, Response, request::Parts};
+use http::{Extensions, HeaderMap, Request, Response, header, request::Parts};
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
@@ -15,8 +15,9 @@ use crate::{
     context::{Envelope, SecurityContext, Stage, misordered},
     gate::refused,
     head::RequestHead,
+    lifetime::Lifetime,
     policy::PolicyBackend,
-    problem::{RenderRequest, render_into, render_rejection},
+    problem::{RenderRequest, grpc, render_into, render_rejection},
     rejection::Rejection,
     stack::{
         stages::{Memos, Progress, Stages},
@@ -96,7 +97,7 @@ where
             let rejection = misordered("a stack or another layer of this crate stands outside this stack");
             outer.with(|envelope| refused(Stage::Audit, envelope, &rejection));
             let rendering = rendering(&request, outer.request_id());
-            let finish = Finish { stages: Arc::clone(stages), memos: Memos::default(), rendering, audit: None };
+            let finish = Finish::refusing(stages, rendering);
             return ResponseFuture { state: State::Refuse { rejection }, finish, storing: None };
         }
         let at = stages.clock.now();
@@ -105,7 +106,7 @@ where
                 Ok(entry) => Opened::Audited(entry),
                 Err(rejection) => {
                     let rendering = RenderRequest::new(request.method(), request.headers(), None);
-                    let finish = Finish { stages: Arc::clone(stages), memos: Memos::default(), rendering, audit: None };
+                    let finish = Finish::refusing(stages, rendering);
                     return ResponseFuture { state: State::Refuse { rejection }, finish, storing: None };
                 }
             },
@@ -122,6 +123,7 @@ where
             (progress, envelope.request_id)
         });
         let rendering = rendering(&request, id);
+        let context = opened.kept(stages);
         let (state, audit) = match progress {
             Progress::Passed => {
                 let mut audit = opened.put_into(request.extensions_mut());
@@ -140,7 +142,8 @@ where
                 (State::Wait { decision, held: Some((ready, body)) }, audit)
             }
         };
-        ResponseFuture { state, finish: Finish { stages: Arc::clone(stages), memos, rendering, audit }, storing: None }
+        let finish = Finish { stages: Arc::clone(stages), memos, rendering, audit, context };
+        ResponseFuture { state, finish, storing: None }
     }
 }
 
@@ -181,6 +184,14 @@ impl Opened {
         match self {
             Self::Own(context) => (context, None),
             Self::Audited(entry) => (entry.context().clone(), Some(entry)),
+        }
+    }
+
+    /// What is needed to end a stream, where no record has it.
+    fn kept(&self, stages: &Stages) -> Option<SecurityContext> {
+        match self {
+            Self::Own(context) if stages.ends_streams() => Some(context.clone()),
+            Self::Own(_) | Self::Audited(_) => None,
         }
     }
 
@@ -269,18 +280,53 @@ struct Finish {
     memos: Memos,
     rendering: RenderRequest,
     audit: Option<Entry>,
+    /// That of a request that nobody records.
+    context: Option<SecurityContext>,
 }
 
 impl Finish {
+    /// For a request that no stage sees.
+    fn refusing(stages: &Arc<Stages>, rendering: RenderRequest) -> Self {
+        Self { stages: Arc::clone(stages), memos: Memos::default(), rendering, audit: None, context: None }
+    }
+
+    /// When the answer must end that goes on for longer than the request, and whether it is one of gRPC. A body whose length is
+    /// known is none.
+    fn lifetime<R: ResponseBody>(&self, response: &Response<R>) -> Option<(Lifetime, bool)> {
+        if response.body().size_hint().exact().is_some() || !self.stages.ends_streams() {
+            return None;
+        }
+        let is_grpc = grpc::is_answer(response.headers());
+        if !is_grpc && !is_event_stream(response.headers()) {
+            return None;
+        }
+        let context = self.context.as_ref().or_else(|| self.audit.as_ref().map(Entry::context))?;
+        Some((Lifetime::of_context(context, &self.stages.clock)?, is_grpc))
+    }
+
     fn response<R: ResponseBody>(&mut self, mut response: Response<R>) -> (Response<R>, Option<Receipt>) {
         let status = response.status();
         self.memos.amend(status, response.headers_mut());
         let response = if self.memos.hold_permits() { self.memos.follow(response) } else { response };
+        let response = match self.lifetime(&response) {
+            None => response,
+            Some((lifetime, is_grpc)) => response.map(|body| body.until(lifetime, is_grpc)),
+        };
         match self.audit.take() {
             Some(audit) => audit.finish_with(response),
             None => (response, None),
         }
     }
+}
+
+fn is_event_stream(headers: &HeaderMap) -> bool {
+    const EVENTS: &[u8] = b"text/event-stream";
+    headers.get(header::CONTENT_TYPE).is_some_and(|value| {
+        value
+            .as_bytes()
+            .split_at_checked(EVENTS.len())
+            .is_some_and(|(start, rest)| start.eq_ignore_ascii_case(EVENTS) && matches!(rest, [] | [b';' | b' ', ..]))
+    })
 }
 
 impl<S, B, R> Future for ResponseFuture<S, B, S::Future>

@@ -38,6 +38,8 @@ pub(super) struct Stages {
     pub(super) principal_concurrency: Option<ConcurrencyLayer>,
     pub(super) principal_limits: Vec<RateLimitLayer>,
     pub(super) policy: Option<Arc<dyn PolicyBackend>>,
+    /// Whether streams may outlast their credential.
+    pub(super) outlives: bool,
     pub(super) table: RouteTable,
 }
 
@@ -196,6 +198,11 @@ pub(super) enum Progress {
 }
 
 impl Stages {
+    /// Whether streams end with the credential.
+    pub(super) const fn ends_streams(&self) -> bool {
+        self.authn.is_some() && !self.outlives
+    }
+
     /// Asks the stages from `stage` on, until one refuses or has to wait. What a stage takes off the request is gone before
     /// the next one looks.
     pub(super) fn advance(

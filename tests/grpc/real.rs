@@ -5,7 +5,9 @@ use std::{net::SocketAddr, path::Path, pin::Pin, process::Stdio, time::Duration}
 use bytes::{Buf, BufMut, Bytes};
 use http::{Request, Response, uri::PathAndQuery};
 use portcullis::{
-    guard::{policy, public, require},
+    Challenge, Ended, Instants, Now, Principal, PrincipalKind, Voucher,
+    authn::{Outcome, authenticate_fn},
+    guard::{authenticated, policy, public, require},
     policy::{AccessQuery, PolicyBackend, Rbac, Resource, Verdict},
     rate_limit::{Quota, RateLimitLayer},
     stack::{Stack, StackBuilder},
@@ -377,4 +379,52 @@ async fn grpcio_reads_the_same() {
             assert!(code == "OK" || told["head"].as_array().unwrap().is_empty(), "{told}");
         }
     }
+}
+
+/// Vouches until it is told otherwise.
+#[derive(Debug, Default)]
+struct Switch(std::sync::atomic::AtomicBool);
+
+#[async_trait::async_trait]
+impl Voucher for Switch {
+    fn vouches_now(&self, _: &Principal, _: Instants) -> Now<Result<(), Ended>> {
+        let off = self.0.load(std::sync::atomic::Ordering::SeqCst);
+        Now::Known(if off { Err(Ended::Revoked) } else { Ok(()) })
+    }
+
+    async fn vouches(&self, principal: &Principal, at: Instants) -> Result<(), Ended> {
+        match self.vouches_now(principal, at) {
+            Now::Known(answer) => answer,
+            Now::Wait => Err(Ended::Unknown),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_stream_ends_with_its_credential() {
+    let switch = std::sync::Arc::new(Switch::default());
+    let vouching = std::sync::Arc::clone(&switch);
+    let devices = authenticate_fn(Challenge::new("Device", "factory").unwrap(), move |_, _| {
+        let device = Principal::builder(PrincipalKind::Service, "factory", "d1", "device");
+        Outcome::verified(device.vouched_by(std::sync::Arc::<Switch>::clone(&vouching)).build())
+    });
+    let stack = Stack::builder().dangerous_plain_http().authenticate(devices);
+    let stack = stack.route("POST /orders.Orders/Chat", require(authenticated())).build().unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(Server::builder().layer(stack).add_service(Orders).serve_with_incoming(TcpIncoming::from(listener)));
+
+    let mut calls = Calls::to(address);
+    calls.0.ready().await.unwrap();
+    let unending = tokio_stream::iter([Bytes::from("a"), Bytes::from("b")]).chain(tokio_stream::pending());
+    let request = Calls::request(None, unending);
+    let mut answers = calls.0.streaming(request, Calls::path("Chat"), Raw).await.unwrap().into_inner();
+    assert_eq!(answers.next().await.unwrap().unwrap(), "> ad1");
+    assert_eq!(answers.next().await.unwrap().unwrap(), "> bd1");
+    switch.0.store(true, std::sync::atomic::Ordering::SeqCst);
+    let ended = tokio::time::timeout(Duration::from_secs(60), answers.next()).await.unwrap();
+    let status = ended.unwrap().unwrap_err();
+    assert_eq!((status.code(), status.message()), (Code::Unauthenticated, "The credential is not accepted."));
+    assert_eq!(status.get_error_details().error_info().unwrap().reason, "INVALID_CREDENTIAL");
+    assert!(answers.next().await.is_none());
 }

@@ -40,9 +40,9 @@ const make = (alg) => {
 let keys = Object.keys(pairs).map(make);
 let fetches = 0;
 
-// A resource is urn:AUDIENCE:ALG; its tokens are JWTs for the audience, signed with the algorithm.
+// A resource is urn:AUDIENCE:ALG; its tokens are JWTs for the audience, signed with the algorithm. A URL is its own audience.
 const resource = (ctx, indicator) => {
-  const [, audience, alg] = indicator.split(":");
+  const [, audience, alg] = indicator.startsWith("urn:") ? indicator.split(":") : ["", indicator, "ES256"];
   return { scope: SCOPES, audience, accessTokenFormat: "jwt", accessTokenTTL: 3600, jwt: { sign: { alg } } };
 };
 

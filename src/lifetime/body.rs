@@ -1,0 +1,83 @@
+use std::{
+    fmt,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use http::HeaderMap;
+use http_body::{Body, Frame, SizeHint};
+use pin_project_lite::pin_project;
+
+use crate::{
+    lifetime::{Lifetime, Watch},
+    problem::grpc,
+    voucher::Ended,
+};
+
+pin_project! {
+    /// A body that ends with a [`Lifetime`]; made by [`Lifetime::limit_body`].
+    pub struct LimitedBody<B> {
+        #[pin]
+        body: B,
+        // None once it is over.
+        watch: Option<Watch>,
+        // Whether the end is told in trailers.
+        grpc: bool,
+    }
+}
+
+impl<B> LimitedBody<B> {
+    pub(super) fn new(body: B, lifetime: Lifetime) -> Self {
+        Self { body, watch: Some(Watch::new(lifetime)), grpc: false }
+    }
+
+    /// Tells the end to a gRPC client, by the status in the trailers: `UNAUTHENTICATED`, or `UNAVAILABLE` while nobody can say
+    /// whether the credential still counts.
+    #[must_use]
+    pub const fn for_grpc(mut self) -> Self {
+        self.grpc = true;
+        self
+    }
+}
+
+impl<B: Body> Body for LimitedBody<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        let this = self.project();
+        let Some(watch) = this.watch else { return Poll::Ready(None) };
+        let ended = match this.body.poll_frame(cx) {
+            // Trailers are the end of what was handed out already.
+            Poll::Ready(Some(Ok(frame))) if frame.is_data() => match watch.check() {
+                Ok(()) => return Poll::Ready(Some(Ok(frame))),
+                Err(ended) => ended,
+            },
+            Poll::Ready(frame) => return Poll::Ready(frame),
+            Poll::Pending => ready!(watch.poll(cx)),
+        };
+        *this.watch = None;
+        Poll::Ready(this.grpc.then(|| Ok(Frame::trailers(status(ended)))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.watch.is_none() || self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self.watch {
+            Some(_) => self.body.size_hint(),
+            None => SizeHint::with_exact(0),
+        }
+    }
+}
+
+fn status(ended: Ended) -> HeaderMap {
+    grpc::trailers(&ended.into())
+}
+
+impl<B> fmt::Debug for LimitedBody<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LimitedBody").field("lifetime", &self.watch).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,489 @@
+//! What outlasts its request ends with the credential: at its expiry, when it is revoked, and while nobody can say.
+
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::string_slice,
+    clippy::unwrap_used,
+    reason = "test code, helpers included"
+)]
+
+mod support;
+
+#[path = "jwt/mint.rs"]
+mod mint;
+
+use std::{
+    convert::Infallible,
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use axum::{
+    Router,
+    body::{Body, Bytes},
+    extract::Request,
+    response::{IntoResponse, Response, Sse, sse},
+    routing::get,
+};
+use http::{StatusCode, header};
+use http_body_util::BodyExt;
+use mint::{AUDIENCE, HEADER, ISSUER, key, token};
+use portcullis::{
+    Clock, Connection, Ended, Instants, Now, Principal, PrincipalKind, Rejection, TlsVersion, Voucher,
+    api_key::{ApiKeyAdmin, ApiKeyAuthenticator, KeyLife, MemoryKeyStore, NewApiKey, Owner},
+    audit::{AuditEntry, AuditLayer},
+    authn::{AuthnLayer, one_of},
+    conformance,
+    event::EventKind,
+    guard::{authenticated, public, require},
+    jwt::{Algorithm, Issuer, JwtAuthenticator, KeySet},
+    lifetime::Lifetime,
+    revocation::{MemoryRevocations, Revocation, RevocationLimits, RevocationState, RevocationStore},
+    stack::{Stack, StackBuilder},
+    testing::{Captured, TestClock},
+};
+use support::{NOW, text};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    time::{Instant, timeout},
+};
+use tokio_stream::StreamExt;
+use tower::{Layer, ServiceExt};
+
+/// Good until an hour from now, and a minute of leeway.
+const CLAIMS: &str = r#"{"iss":"https://id.example.com","sub":"alice","aud":"orders-api","exp":1800003600,"iat":1799999990,"client_id":"web","jti":"t-1","sid":"s-1"}"#;
+const EXPIRY: u64 = 3_600 + 60;
+
+fn jwt(store: &Arc<MemoryRevocations>) -> JwtAuthenticator {
+    let keys = KeySet::new([key(Algorithm::ES256).with_id("k-1")]).unwrap();
+    let issuer = Issuer::fixed(ISSUER, keys).access_tokens(AUDIENCE).algorithms([Algorithm::ES256]);
+    JwtAuthenticator::builder().issuer(issuer).revocations(Arc::clone(store)).build().unwrap()
+}
+
+fn bearer(path: &str) -> Request {
+    let token = token(Algorithm::ES256, HEADER, CLAIMS);
+    let mut request =
+        Request::get(path).header("authorization", format!("Bearer {token}")).body(Body::empty()).unwrap();
+    request.extensions_mut().insert(Connection::tls("198.51.100.7:52100".parse().unwrap(), TlsVersion::Tls13));
+    request
+}
+
+/// A number each second, without end.
+fn ticks() -> impl tokio_stream::Stream<Item = u64> + Send + 'static {
+    struct Ticks(u64, Pin<Box<tokio::time::Sleep>>);
+    impl tokio_stream::Stream for Ticks {
+        type Item = u64;
+
+        fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<u64>> {
+            std::task::ready!(self.1.as_mut().poll(cx));
+            let next = self.1.deadline() + Duration::from_secs(1);
+            self.1.as_mut().reset(next);
+            self.0 += 1;
+            Poll::Ready(Some(self.0))
+        }
+    }
+    Ticks(0, Box::pin(tokio::time::sleep(Duration::ZERO)))
+}
+
+/// Answers, and then nothing for ever: what a quiet stream of events looks like.
+fn quiet() -> impl tokio_stream::Stream<Item = u64> + Send + 'static {
+    tokio_stream::iter([0]).chain(tokio_stream::pending())
+}
+
+fn events<S: tokio_stream::Stream<Item = u64> + Send + 'static>(numbers: S) -> Response {
+    Sse::new(numbers.map(|number| Ok::<_, Infallible>(sse::Event::default().data(number.to_string())))).into_response()
+}
+
+fn raw(content_type: &'static str) -> Response {
+    let body = Body::from_stream(ticks().map(|number| Ok::<_, Infallible>(Bytes::from(format!("{number}\n")))));
+    ([(header::CONTENT_TYPE, content_type)], body).into_response()
+}
+
+fn router() -> Router {
+    Router::new()
+        .route("/events", get(async || events(ticks())))
+        .route("/quiet", get(async || events(quiet())))
+        .route("/public", get(async || events(ticks())))
+        .route("/grpc", get(async || raw("application/grpc+proto")))
+        .route("/grpc-web", get(async || raw("application/grpc-web")))
+        .route("/download", get(async || raw("application/octet-stream")))
+}
+
+struct World {
+    store: Arc<MemoryRevocations>,
+    clock: TestClock,
+    audit: Captured,
+}
+
+impl World {
+    fn new() -> Self {
+        Self { store: Arc::new(MemoryRevocations::new()), clock: TestClock::at_unix(NOW), audit: Captured::new() }
+    }
+
+    fn stack(&self) -> StackBuilder {
+        Stack::builder()
+            .dangerous_plain_http()
+            .clock(self.clock.clone())
+            .authenticate(jwt(&self.store))
+            .route("GET /public", public())
+            .route("GET /events", require(authenticated()))
+            .route("GET /quiet", require(authenticated()))
+            .route("GET /socket", require(authenticated()))
+            .fallback(require(authenticated()))
+    }
+
+    async fn revoke(&self) {
+        self.store.revoke(&Revocation::subject(ISSUER, "alice", NOW).unwrap(), self.clock.now()).await.unwrap();
+    }
+
+    /// Why exchanges ended, as the audit trail has it.
+    fn causes(&self) -> Vec<(String, String, bool)> {
+        // The events of other tests are heard as well.
+        let own: Vec<_> = self.audit.records().iter().map(|record| Some(record.request_id())).collect();
+        let mut causes = Vec::new();
+        for entry in self.audit.entries() {
+            if let AuditEntry::Event(event) = entry
+                && event.kind() == EventKind::ExchangeEnded
+                && own.contains(&event.request_id())
+            {
+                let cause = event.details().find(|(name, _)| *name == "cause").unwrap().1.into_owned();
+                causes.push((event.about().into_owned(), cause, event.by().is_some()));
+            }
+        }
+        causes
+    }
+}
+
+/// Reads on for as long as it takes, and gives up after two hours. The clock that the stack reads moves with tokio's.
+async fn read(body: Body, clock: &TestClock) -> (Vec<Bytes>, Option<http::HeaderMap>, Option<Duration>) {
+    let started = Instant::now();
+    let ticking = async {
+        loop {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            clock.advance(Duration::from_secs(1));
+        }
+    };
+    let reading = async {
+        let (mut data, mut trailers, mut body) = (Vec::new(), None, body);
+        while let Some(frame) = body.frame().await {
+            match frame.unwrap().into_data() {
+                Ok(bytes) => data.push(bytes),
+                Err(frame) => trailers = frame.into_trailers().ok(),
+            }
+        }
+        assert!(body.frame().await.is_none(), "over is over");
+        (data, trailers)
+    };
+    let answer = timeout(Duration::from_secs(7_200), async {
+        tokio::select! { answer = reading => answer, () = ticking => unreachable!() }
+    });
+    match answer.await {
+        Ok((data, trailers)) => (data, trailers, Some(started.elapsed())),
+        Err(_) => (Vec::new(), None, None),
+    }
+}
+
+async fn ask(
+    app: &(impl tower::Service<Request, Response = Response, Error = Infallible> + Clone),
+    path: &str,
+) -> Body {
+    let response = app.clone().oneshot(bearer(path)).await.unwrap();
+    assert_eq!(response.status(), StatusCode::OK, "{path}");
+    response.into_body()
+}
+
+#[tokio::test(start_paused = true)]
+async fn events_end_when_the_token_does_leeway_included() {
+    for audited in [true, false] {
+        for path in ["/events", "/quiet"] {
+            let world = World::new();
+            let stack = world.stack();
+            let stack = if audited { stack.audit(AuditLayer::new(world.audit.clone())) } else { stack };
+            let app = stack.build().unwrap().protect(router());
+            let (data, trailers, took) = read(ask(&app, path).await, &world.clock).await;
+            let took = took.unwrap_or_else(|| panic!("{path} goes on")).as_secs();
+            assert!((EXPIRY..=EXPIRY + 1).contains(&took), "{path}: {took}");
+            assert!(trailers.is_none() && !data.is_empty());
+            if path == "/events" {
+                assert!((3_655..=EXPIRY as usize + 1).contains(&data.len()), "{}", data.len());
+            }
+            if audited {
+                assert_eq!(world.causes(), [(path.to_owned(), "expired".to_owned(), true)]);
+            }
+            // And a new request is refused, as it would have been a moment before.
+            assert_eq!(app.oneshot(bearer(path)).await.unwrap().status(), StatusCode::UNAUTHORIZED);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn events_end_within_a_second_of_a_revocation() {
+    for path in ["/events", "/quiet"] {
+        let world = World::new();
+        let app = world.stack().audit(AuditLayer::new(world.audit.clone())).build().unwrap().protect(router());
+        let body = ask(&app, path).await;
+        let revoked = async {
+            tokio::time::sleep(Duration::from_millis(100_500)).await;
+            world.revoke().await;
+        };
+        let ((.., took), ()) = tokio::join!(read(body, &world.clock), revoked);
+        let took = took.unwrap_or_else(|| panic!("{path} goes on"));
+        assert!(took >= Duration::from_millis(100_500) && took <= Duration::from_millis(101_600), "{path}: {took:?}");
+        assert_eq!(world.causes(), [(path.to_owned(), "revoked".to_owned(), true)]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_grpc_client_is_told_so_in_the_trailers() {
+    let world = World::new();
+    let app = world.stack().build().unwrap().protect(router());
+    let body = ask(&app, "/grpc").await;
+    world.revoke().await;
+    let (data, trailers, _) = read(body, &world.clock).await;
+    assert!(data.is_empty(), "nothing is handed out that comes after");
+    let trailers = trailers.unwrap();
+    assert_eq!(
+        (&trailers["grpc-status"], &trailers["grpc-message"]),
+        (&"16".parse().unwrap(), &"The credential is not accepted.".parse().unwrap())
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_not_to_end_goes_on() {
+    let world = World::new();
+    let app = world.stack().build().unwrap().protect(router());
+    let outliving = world.stack().dangerous_streams_outlive_credentials().build().unwrap().protect(router());
+    let mut anonymous = bearer("/public");
+    anonymous.headers_mut().remove(header::AUTHORIZATION);
+    let bodies = [
+        ("by choice", ask(&outliving, "/events").await),
+        ("by choice, gRPC", ask(&outliving, "/grpc").await),
+        ("another type", ask(&app, "/download").await),
+        ("trailers that the client would not read", ask(&app, "/grpc-web").await),
+        ("anonymous", app.clone().oneshot(anonymous).await.unwrap().into_body()),
+    ];
+    world.revoke().await;
+    for (name, body) in bodies {
+        assert_eq!(read(body, &world.clock).await.2, None, "{name}");
+    }
+    // On a public route as well, who came with a credential is held to it.
+    let fresh = World::new();
+    let app = fresh.stack().build().unwrap().protect(router());
+    let body = ask(&app, "/public").await;
+    fresh.revoke().await;
+    assert!(read(body, &fresh.clock).await.2.is_some());
+}
+
+/// A store that lost its connection.
+#[derive(Debug)]
+struct Fed(RevocationState);
+
+#[async_trait::async_trait]
+impl RevocationStore for Fed {
+    fn state(&self) -> &RevocationState {
+        &self.0
+    }
+
+    async fn revoke(&self, _: &Revocation, _: Instants) -> Result<(), portcullis::StoreError> {
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_nobody_can_say_nothing_goes_on() {
+    let (clock, state) = (TestClock::at_unix(NOW), RevocationState::fed(RevocationLimits::new()));
+    state.confirm(clock.now());
+    let keys = KeySet::new([key(Algorithm::ES256).with_id("k-1")]).unwrap();
+    let issuer = Issuer::fixed(ISSUER, keys).access_tokens(AUDIENCE).algorithms([Algorithm::ES256]);
+    let jwt = JwtAuthenticator::builder().issuer(issuer).revocations(Fed(state.clone())).build().unwrap();
+    let stack = Stack::builder().dangerous_plain_http().clock(clock.clone()).authenticate(jwt);
+    let app = stack.fallback(require(authenticated())).build().unwrap().protect(router());
+    let (_, trailers, took) = read(ask(&app, "/grpc").await, &clock).await;
+    assert_eq!(trailers.unwrap()["grpc-status"], "14", "UNAVAILABLE: it may be tried again");
+    let took = took.unwrap().as_secs();
+    assert!((5..=6).contains(&took), "{took}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn keys_end_as_tokens_do() {
+    let clock = TestClock::at_unix(NOW);
+    let store = Arc::new(MemoryKeyStore::new());
+    let keys = ApiKeyAuthenticator::new(Arc::clone(&store));
+    let stack = Stack::builder().dangerous_plain_http().clock(clock.clone());
+    let both = one_of((jwt(&Arc::new(MemoryRevocations::new())), keys));
+    let app = stack.authenticate(both).fallback(require(authenticated())).build().unwrap().protect(router());
+    for how in ["expired", "revoked", "owner disabled"] {
+        let life = KeyLife::For(Duration::from_secs(30));
+        let (key, record) = NewApiKey::for_subject(how).lives(life).mint(clock.now()).unwrap();
+        store.insert(record.clone()).await.unwrap();
+        let mut request = bearer("/quiet");
+        request.headers_mut().remove(header::AUTHORIZATION);
+        request.headers_mut().insert("x-api-key", key.expose().parse().unwrap());
+        let response = app.clone().oneshot(request).await.unwrap();
+        assert_eq!(response.status(), StatusCode::OK);
+        let revocation = portcullis::api_key::Revocation::new(clock.now().unix_seconds(), "lost").unwrap();
+        match how {
+            "revoked" => drop(store.revoke(record.id(), &revocation).await.unwrap()),
+            "owner disabled" => drop(store.disable_owner(&Owner::new(how).unwrap(), &revocation).await.unwrap()),
+            _ => {}
+        }
+        let took = read(response.into_body(), &clock).await.2.unwrap_or_else(|| panic!("{how}: goes on")).as_secs();
+        let expected = if how == "expired" { 30..=31 } else { 0..=1 };
+        assert!(expected.contains(&took), "{how}: {took}");
+    }
+}
+
+fn alice() -> portcullis::PrincipalBuilder {
+    Principal::builder(PrincipalKind::User, ISSUER, "alice", "test")
+}
+
+/// Must be asked over the network.
+#[derive(Debug)]
+struct Remote(std::sync::atomic::AtomicUsize);
+
+#[async_trait::async_trait]
+impl Voucher for Remote {
+    async fn vouches(&self, _: &Principal, _: Instants) -> Result<(), Ended> {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        let asked = self.0.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        if asked < 3 { Ok(()) } else { Err(Ended::Revoked) }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_far_away_is_asked_less_often() {
+    let alice = alice().vouched_by(Arc::new(Remote(0.into()))).build();
+    assert_eq!(alice.counts_now(Instants::new(0, 0)), Now::Wait);
+    let started = Instant::now();
+    assert_eq!(Lifetime::of_principal(alice).with_clock(TestClock::at_unix(NOW)).ended().await, Ended::Revoked);
+    assert_eq!(started.elapsed().as_secs(), 30, "the fourth time");
+    let alice = self::alice().vouched_by(Arc::new(Remote(0.into()))).build();
+    let started = Instant::now();
+    Lifetime::of_principal(alice).checking_every(Duration::from_secs(2)).ended().await;
+    assert_eq!(started.elapsed().as_secs(), 6);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_ends_with_an_item_of_the_cause() {
+    let clock = TestClock::at_unix(NOW);
+    let lifetime = || Lifetime::of_principal(alice().expires_at(NOW + 10).build()).with_clock(clock.clone());
+    let limited = lifetime().limit(ticks().map(Ok), |ended| Some(Err(Rejection::from(ended))));
+    let mut limited = pin!(limited);
+    assert_eq!(limited.next().await.unwrap().unwrap(), 1);
+    assert!(lifetime().check().is_ok());
+    clock.advance(Duration::from_secs(10));
+    assert_eq!(lifetime().check(), Err(Ended::Expired));
+    let last = limited.next().await.unwrap().unwrap_err();
+    assert_eq!(last.status(), StatusCode::UNAUTHORIZED);
+    assert!(limited.next().await.is_none() && limited.next().await.is_none());
+
+    // Without an item, and at once where it has ended already.
+    let over = lifetime().limit(tokio_stream::iter([1, 2, 3]), |_| None);
+    assert_eq!(over.collect::<Vec<i32>>().await, [0; 0]);
+    // A stream that ends by itself has no item of a cause.
+    let whole = Lifetime::of_principal(alice().build()).limit(tokio_stream::iter([1, 2]), |_| Some(9));
+    assert_eq!(whole.collect::<Vec<i32>>().await, [1, 2]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_clock_may_be_set() {
+    let clock = TestClock::at_unix(NOW);
+    let lifetime = Lifetime::of_principal(alice().expires_at(NOW + 86_400).build()).with_clock(clock.clone());
+    let started = Instant::now();
+    let set = async {
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        clock.set_unix(NOW + 90_000);
+    };
+    let (ended, ()) = tokio::join!(lifetime.ended(), set);
+    assert_eq!(ended, Ended::Expired);
+    assert!(started.elapsed() <= Duration::from_secs(61), "{:?}", started.elapsed());
+}
+
+#[tokio::test]
+async fn who_is_anonymous_has_none() {
+    let app = Router::new().route("/", get(async |lifetime: Lifetime| lifetime.principal().subject().to_owned()));
+    let world = World::new();
+    let layer = AuthnLayer::new(jwt(&world.store)).allow_anonymous().dangerous_plain_http();
+    let layered = layer.layer(app.clone());
+    let anonymous = Request::get("/").body(Body::empty()).unwrap();
+    assert_eq!(layered.oneshot(anonymous).await.unwrap().status(), StatusCode::UNAUTHORIZED);
+    let nothing_outside = Request::get("/").body(Body::empty()).unwrap();
+    assert_eq!(app.clone().oneshot(nothing_outside).await.unwrap().status(), StatusCode::INTERNAL_SERVER_ERROR);
+    let stack = Stack::builder().dangerous_plain_http().clock(world.clock).authenticate(jwt(&world.store));
+    let app = stack.fallback(require(authenticated())).build().unwrap().protect(app);
+    assert_eq!(text(app.oneshot(bearer("/")).await.unwrap()).await, "alice");
+}
+
+#[tokio::test]
+async fn vouchers_keep_their_contract() {
+    let (at, store) = (Instants::new(NOW * 1_000_000_000, 0), MemoryRevocations::new());
+    store.revoke(&Revocation::token(ISSUER, "bad").unwrap(), at).await.unwrap();
+    let (good, bad) = (alice().credential_id("good").build(), alice().credential_id("bad").build());
+    conformance::voucher(store.state(), &good, &bad, at).await;
+    let forwarding: Arc<dyn Voucher> = Arc::new(store.state().clone());
+    conformance::voucher(&forwarding, &good, &bad, at).await;
+    conformance::voucher(&(Box::new(forwarding) as Box<dyn Voucher>), &good, &bad, at).await;
+}
+
+/// A WebSocket as the wire has it: an upgrade, then bytes in both directions.
+#[tokio::test]
+async fn an_upgraded_connection_ends_by_its_handler() {
+    let world = World::new();
+    let clock = world.clock.clone();
+    let upgrade = async move |lifetime: Lifetime, mut request: Request| {
+        let lifetime = lifetime.with_clock(clock.clone()).checking_every(Duration::from_millis(100));
+        let upgrading = hyper::upgrade::on(&mut request);
+        tokio::spawn(async move {
+            let mut io = hyper_util::rt::TokioIo::new(upgrading.await.unwrap());
+            let mut message = [0; 4];
+            loop {
+                tokio::select! {
+                    ended = lifetime.ended() => {
+                        io.write_all(format!("1008 {}", ended.as_str()).as_bytes()).await.unwrap();
+                        io.shutdown().await.unwrap();
+                        break;
+                    }
+                    read = io.read_exact(&mut message) => {
+                        read.unwrap();
+                        io.write_all(&message).await.unwrap();
+                    }
+                }
+            }
+        });
+        (StatusCode::SWITCHING_PROTOCOLS, [(header::CONNECTION, "upgrade"), (header::UPGRADE, "websocket")])
+    };
+    let stack = world.stack().audit(AuditLayer::new(world.audit.clone())).build().unwrap();
+    let app = stack.protect(Router::new().route("/socket", get(upgrade)));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move { portcullis::axum::serve(listener, app).await });
+
+    let mut client = tokio::net::TcpStream::connect(address).await.unwrap();
+    let token = token(Algorithm::ES256, HEADER, CLAIMS);
+    let head = format!(
+        "GET /socket HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {token}\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n"
+    );
+    client.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"\r\n\r\n") {
+        answer.push(client.read_u8().await.unwrap());
+    }
+    assert!(answer.starts_with(b"HTTP/1.1 101"), "{}", String::from_utf8_lossy(&answer));
+    for _ in 0..2 {
+        client.write_all(b"ping").await.unwrap();
+        let mut echo = [0; 4];
+        client.read_exact(&mut echo).await.unwrap();
+        assert_eq!(&echo, b"ping");
+    }
+    world.revoke().await;
+    let mut rest = String::new();
+    timeout(Duration::from_secs(60), client.read_to_string(&mut rest)).await.unwrap().unwrap();
+    assert_eq!(rest, "1008 revoked");
+    assert_eq!(world.audit.records()[0].status(), Some(101));
+    assert_eq!(world.causes(), [("/socket".to_owned(), "revoked".to_owned(), true)]);
+}
