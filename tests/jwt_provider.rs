@@ -1,7 +1,5 @@
 //! Tokens of a certified OpenID provider, oidc-provider, over HTTPS: from discovery to key rotation and outages.
 
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "helpers of tests panic as tests do")]
-
 #[path = "support/provider.rs"]
 mod provider;
 mod support;
