@@ -1,6 +1,7 @@
 //! Who was authenticated, and how.
 
 mod confirmation;
+mod factors;
 #[cfg_attr(
     not(any(feature = "jwt", feature = "jwt-pure-rust")),
     allow(dead_code, reason = "only the cache of tokens finds principals again")

@@ -4,6 +4,8 @@ use std::{borrow::Cow, ops::Deref, sync::Arc};
 
 use http::HeaderName;
 
+#[cfg(feature = "guard")]
+use crate::policy::StepUp;
 use crate::{
     policy::{Decision, Directives, Shadowed, Verdict},
     rejection::RejectionKind,
@@ -279,6 +281,16 @@ impl Trail {
         Mark { kept: self.decisions.len(), lost: *decisions_lost, obligations, advice }
     }
 
+    /// What the denials since the mark say would help.
+    #[cfg(feature = "guard")]
+    pub(crate) fn demands_since(&self, mark: Mark) -> impl Iterator<Item = &StepUp> {
+        self.decisions
+            .iter()
+            .skip(mark.kept)
+            .filter(|fact| fact.enforced)
+            .filter_map(|fact| fact.verdict.step_up_demand())
+    }
+
     /// Forgets the decisions since the mark: those that an attempt found before it had to wait are made again.
     pub(crate) fn rewind(&mut self, to: Mark) {
         self.decisions.truncate(to.kept);
@@ -343,7 +355,7 @@ impl Rare {
     const fn nothing() -> Self {
         Self {
             decisions_lost: 0,
-            directives: Directives { obligations: Vec::new(), advice: Vec::new(), shadows: Vec::new() },
+            directives: Directives { obligations: Vec::new(), advice: Vec::new(), step_up: None, shadows: Vec::new() },
             notes: Vec::new(),
             notes_lost: 0,
             flags: Vec::new(),

@@ -10,6 +10,7 @@ use crate::{
     principal::Principal,
 };
 
+const STEP_UP: &str = "the fixture's question that a step-up helps";
 /// An action that no policy should know.
 const UNKNOWN_ACTION: &str = "portcullis-conformance:no-such-action";
 
@@ -50,6 +51,7 @@ pub struct PolicyFixture {
     allowed: PolicyQuestion,
     denied: PolicyQuestion,
     undecidable: Option<PolicyQuestion>,
+    step_up: Option<PolicyQuestion>,
     at: Instants,
 }
 
@@ -57,13 +59,20 @@ impl PolicyFixture {
     /// Names a question that is allowed because of what the subject's credential says (a role, say), and one that is denied.
     #[must_use]
     pub const fn new(allowed: PolicyQuestion, denied: PolicyQuestion) -> Self {
-        Self { allowed, denied, undecidable: None, at: Instants::new(1_800_000_000_000_000_000, 0) }
+        Self { allowed, denied, undecidable: None, step_up: None, at: Instants::new(1_800_000_000_000_000_000, 0) }
     }
 
     /// Names a question that the backend cannot decide, because whoever it must ask is away.
     #[must_use]
     pub fn undecidable(mut self, question: PolicyQuestion) -> Self {
         self.undecidable = Some(question);
+        self
+    }
+
+    /// Names a question that the backend denies until a [step-up](Verdict::step_up).
+    #[must_use]
+    pub fn step_up(mut self, question: PolicyQuestion) -> Self {
+        self.step_up = Some(question);
         self
     }
 
@@ -82,13 +91,14 @@ impl PolicyFixture {
 /// 4. a principal that brings no roles, scopes and permissions is denied what the allowed one may do;
 /// 5. the answer at once, the answer after waiting and the answer to several questions are the same, and the same question
 ///    gets the same answer again;
-/// 6. what it does not name among its [`parts`](PolicyBackend::parts) changes no verdict;
-/// 7. its generation does not change while nothing is reloaded.
+/// 6. a question that it denies until a step-up gets such a demand, one that the principal does not meet; no other denial has one;
+/// 7. what it does not name among its [`parts`](PolicyBackend::parts) changes no verdict;
+/// 8. its generation does not change while nothing is reloaded.
 ///
 /// # Panics
 /// With a sentence that names the broken rule.
 pub async fn policy_backend(backend: &dyn PolicyBackend, fixture: PolicyFixture) {
-    let PolicyFixture { allowed, denied, undecidable, at } = fixture;
+    let PolicyFixture { allowed, denied, undecidable, step_up, at } = fixture;
     assert!(!backend.name().is_empty(), "a backend must have a name: records show it");
     let generation = backend.generation();
 
@@ -102,12 +112,23 @@ pub async fn policy_backend(backend: &dyn PolicyBackend, fixture: PolicyFixture)
         ("an action that the policy does not know", Some(unknown), Decision::Deny),
         ("a principal without roles, scopes and permissions", Some(unprivileged), Decision::Deny),
         ("the fixture's undecidable question", undecidable, Decision::CannotDecide),
+        (STEP_UP, step_up, Decision::Deny),
     ];
     let table: Vec<_> = table.into_iter().filter_map(|(name, asked, is)| Some((name, asked?, is))).collect();
     for (name, question, expected) in &table {
         let query = question.query(at);
         let verdict = answer(backend, &query, name).await;
         assert_eq!(verdict.decision(), *expected, "{name} must be {}", expected.as_str());
+        let demand = verdict.step_up_demand();
+        assert_eq!(
+            demand.is_some(),
+            *name == STEP_UP,
+            "{name}: what would help is told where it would, and nowhere else"
+        );
+        assert!(
+            demand.is_none_or(|demand| !demand.is_met_by(&question.subject, at)),
+            "{name}: a step-up that the principal has made already must not be demanded"
+        );
         let again = answer(backend, &query, name).await;
         assert_eq!(again.decision(), *expected, "{name} must get the same answer again");
         for (part, changed) in without_what_is_not_read(backend.parts(), query, at) {

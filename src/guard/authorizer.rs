@@ -3,13 +3,18 @@ use std::{fmt, net::IpAddr, sync::Arc};
 use http::{Extensions, Method};
 
 use crate::{
+    challenge::Challenge,
     client::ClientInfo,
     clock::{Clock, Instants, SystemClock},
     context::{Envelope, SecurityContext, Stage, misordered},
+    error::ConfigError,
     gate,
-    guard::evaluate::{NO_POLICY, hold_to_obligations},
+    guard::{
+        evaluate::{NO_POLICY, hold_to_obligations},
+        layer::REALM,
+    },
     now::Now,
-    policy::{AccessQuery, Attributes, Decision, Directive, PolicyBackend, Resource, Verdict},
+    policy::{AccessQuery, Attributes, Decision, Directive, PolicyBackend, Resource, StepUp, Verdict, scheme_of},
     principal::Principal,
     rejection::{Rejection, RejectionKind},
     trail::DecisionFact,
@@ -47,6 +52,7 @@ pub struct Authorizer {
     method: Option<Method>,
     route: Option<Arc<str>>,
     hides: bool,
+    realm: Arc<str>,
 }
 
 impl Authorizer {
@@ -93,6 +99,7 @@ impl Authorizer {
             method: None,
             route: envelope.route.clone(),
             hides: false,
+            realm: REALM.into(),
         })
     }
 
@@ -109,6 +116,16 @@ impl Authorizer {
     pub const fn hiding(mut self) -> Self {
         self.hides = true;
         self
+    }
+
+    /// Names the protection space in the challenge that asks for a step-up. The default is `api`.
+    ///
+    /// # Errors
+    /// If the realm is empty or has a character that a challenge cannot carry; see [`Challenge::new`](crate::Challenge::new).
+    pub fn in_realm(mut self, realm: &str) -> Result<Self, ConfigError> {
+        Challenge::new("Bearer", realm)?;
+        self.realm = realm.into();
+        Ok(self)
     }
 
     /// Who asks.
@@ -146,6 +163,8 @@ impl Authorizer {
     /// # Errors
     /// - [`Forbidden`](RejectionKind::Forbidden) (`403`) if it denies, or `404` if [`hiding`](Self::hiding); an action that the policy does not know is denied, and
     ///   an RBAC policy logs it as an error.
+    /// - [`InsufficientAuthentication`](RejectionKind::InsufficientAuthentication) (`401`) if it denies until the person proves who
+    ///   they are [more strongly, or again](crate::policy::Verdict::step_up), with a challenge that says how (RFC 9470).
     /// - [`Unavailable`](RejectionKind::Unavailable) (`503`) if it cannot decide.
     /// - [`Misconfigured`](RejectionKind::Misconfigured) (`500`) if it allows with an obligation that nobody declared to
     ///   [fulfil](Self::fulfilling).
@@ -173,8 +192,13 @@ impl Authorizer {
         let verdicts = self.ask_all(action, resources).await;
         let (permits, refusals): (Vec<_>, Vec<_>) =
             verdicts.into_iter().map(|verdict| self.conclude(action, verdict)).partition(Result::is_ok);
-        let undecided = |refusal: &Rejection| refusal.kind() == RejectionKind::Unavailable;
-        match refusals.into_iter().filter_map(Result::err).min_by_key(undecided) {
+        // A denial that nothing helps against comes first, then one that a step-up helps against.
+        let weight = |refusal: &Rejection| match refusal.kind() {
+            RejectionKind::Unavailable => 2,
+            RejectionKind::InsufficientAuthentication => 1,
+            _ => 0,
+        };
+        match refusals.into_iter().filter_map(Result::err).min_by_key(weight) {
             Some(refusal) => Err(refusal),
             None => Ok(permits.into_iter().flatten().collect()),
         }
@@ -272,6 +296,7 @@ impl Authorizer {
 
     fn conclude(&self, action: &str, verdict: Verdict) -> Result<Permit, Rejection> {
         let permit = Permit { obligations: verdict.obligations().into(), advice: verdict.advice().into() };
+        let demand = verdict.step_up_demand().filter(|demand| !demand.is_met_by(&self.subject, self.at)).cloned();
         let (decision, unfulfilled) = self.record(action, verdict, true);
         if let Some(rejection) = unfulfilled {
             gate::report(Stage::Guard, &rejection, self.at);
@@ -280,11 +305,21 @@ impl Authorizer {
         match decision {
             Decision::Allow => Ok(permit),
             Decision::Deny => {
+                if let Some(demand) = demand.filter(|_| !self.hides) {
+                    return Err(self.step_up(action, &demand));
+                }
                 let kind = if self.hides { RejectionKind::NotFound } else { RejectionKind::Forbidden };
                 Err(Rejection::new(kind, format!("{} denies {action:?}", self.policy.name())))
             }
             Decision::CannotDecide => Err(self.cannot_decide(action)),
         }
+    }
+
+    fn step_up(&self, action: &str, demand: &StepUp) -> Rejection {
+        let reason = format!("{} denies {action:?} until the step-up: {demand}", self.policy.name());
+        // Cannot fail: the realm was checked, and classes are of the allowed characters.
+        let challenges = demand.challenges(scheme_of(&self.subject), &self.realm).unwrap_or_default();
+        Rejection::new(RejectionKind::InsufficientAuthentication, reason).with_challenges(challenges)
     }
 
     fn cannot_decide(&self, action: &str) -> Rejection {

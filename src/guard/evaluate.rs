@@ -119,7 +119,7 @@ pub(super) fn decide_now(node: &Node, ask: &Ask<'_>, trail: &mut Trail, helps: b
             })
         }
         Node::Strength(strength) => {
-            let verdict = allow_if(strength.is_met_by(ask.subject, ask.at.unix_seconds()));
+            let verdict = allow_if(strength.is_met_by(ask.subject, ask.at));
             settle(trail, "strength", Some(strength.name()), verdict).map(|answer| {
                 answer.map(|answer| if helps { Answer { with_strength: Decision::Allow, ..answer } } else { answer })
             })
@@ -135,7 +135,7 @@ pub(super) fn decide_now(node: &Node, ask: &Ask<'_>, trail: &mut Trail, helps: b
         Node::Check(name, test) => settle(trail, "check", Some(name), allow_if(test(ask.subject, &ask.head))),
         Node::Policy(action) => match ask.policy {
             Some(policy) => match policy.decide_now(&query(ask, action)) {
-                Now::Known(verdict) => Now::Known(conclude(policy, action, verdict, ask, trail)),
+                Now::Known(verdict) => Now::Known(conclude(policy, action, verdict, ask, trail, helps)),
                 Now::Wait => Now::Wait,
             },
             None => Now::Known(Err(misordered(NO_POLICY))),
@@ -177,7 +177,7 @@ pub(super) fn decide<'a>(
             Node::All(nodes) => (Join::All, nodes),
             Node::Any(nodes) => (Join::Any, nodes),
             Node::Not(node) => return decide(node, ask, trail, false).await.map(Answer::negate),
-            Node::Policy(action) => return ask_policy(action, ask, trail).await,
+            Node::Policy(action) => return ask_policy(action, ask, trail, helps).await,
             leaf => {
                 return match decide_now(leaf, ask, trail, helps) {
                     Now::Known(answer) => answer,
@@ -196,10 +196,10 @@ pub(super) fn decide<'a>(
     })
 }
 
-async fn ask_policy(action: &Arc<str>, ask: &Ask<'_>, trail: &mut Trail) -> Result<Answer, Rejection> {
+async fn ask_policy(action: &Arc<str>, ask: &Ask<'_>, trail: &mut Trail, helps: bool) -> Result<Answer, Rejection> {
     let policy = ask.policy.ok_or_else(|| misordered(NO_POLICY))?;
     let verdict = policy.decide(&query(ask, action)).await;
-    conclude(policy, action, verdict, ask, trail)
+    conclude(policy, action, verdict, ask, trail, helps)
 }
 
 /// HEAD is decided as GET: a handler of GET answers both.
@@ -224,12 +224,16 @@ fn conclude(
     verdict: Verdict,
     ask: &Ask<'_>,
     trail: &mut Trail,
+    helps: bool,
 ) -> Result<Answer, Rejection> {
     let (verdict, unfulfilled) = hold_to_obligations(verdict, ask.fulfilled);
     let decision = verdict.decision();
+    // What is met already, and demanded all the same, would be asked for again and again.
+    let demanded = verdict.step_up_demand().is_some_and(|demand| !demand.is_met_by(ask.subject, ask.at));
+    let with_strength = if demanded && helps { Decision::Allow } else { decision };
     trail.directed(&verdict);
     trail.decided(DecisionFact::new(policy.name(), Some(Arc::clone(action)), verdict));
-    unfulfilled.map_or(Ok(Answer::of(decision)), Err)
+    unfulfilled.map_or(Ok(Answer { with_strength, ..Answer::of(decision) }), Err)
 }
 
 /// Turns an allow into a denial and a refusal if it obliges to something that nobody declared to fulfil.

@@ -14,21 +14,21 @@ use crate::{
     gate::{Gate, Step},
     guard::{
         evaluate::{self, Answer, Ask, NO_POLICY},
-        predicate::Strength,
         requirement::{Node, Requirement},
         resource::{NoResource, ResourceSource},
         route::{self, MatchedBy, Params},
     },
     head::RequestHead,
     now::Now,
-    policy::{Decision, PolicyBackend, Resource, Verdict},
+    policy::{Decision, PolicyBackend, Resource, StepUp, Verdict, scheme_of},
+    principal::Principal,
     rejection::{Rejection, RejectionKind},
     shadow::{Shadow, ShadowMode},
     trail::{DecisionFact, GUARD_SHADOW, Mark, Trail},
 };
 
 /// The realm of the challenge that names missing scopes, unless [`GuardLayer::realm`] says another.
-const REALM: &str = "api";
+pub(super) const REALM: &str = "api";
 
 /// Admits a request only if it meets a [`Requirement`]. See the [module docs](crate::guard).
 ///
@@ -43,7 +43,12 @@ pub fn require(requirement: impl Into<Requirement>) -> GuardLayer {
             |node| matches!(node, Node::Predicate(predicate) if predicate.needs_resource()),
         ),
         // Cannot fail: realm, scopes and classes are of the allowed characters.
-        insufficient: Insufficient::new(REALM, &requirement).unwrap_or_default(),
+        insufficient: Insufficient::new(REALM, &requirement).unwrap_or_else(|_| Insufficient {
+            realm: REALM.into(),
+            scope: Challenges::none(),
+            demand: None,
+            strength: Challenges::none(),
+        }),
         requirement,
         fulfilled: Box::default(),
         policy: None,
@@ -55,9 +60,12 @@ pub fn require(requirement: impl Into<Requirement>) -> GuardLayer {
 }
 
 /// The challenges that tell what is missing, written once.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 struct Insufficient {
+    realm: Arc<str>,
     scope: Challenges,
+    /// What the requirement itself demands.
+    demand: Option<StepUp>,
     strength: Challenges,
 }
 
@@ -65,27 +73,26 @@ impl Insufficient {
     fn new(realm: &str, requirement: &Requirement) -> Result<Self, ConfigError> {
         let mut scopes = Vec::new();
         requirement.node().scopes(&mut scopes);
-        let bearer = |error: &str| Challenge::new("Bearer", realm)?.with("error", error);
-        let scope = bearer("insufficient_scope")?.with("scope", &scopes.join(" "))?;
+        let scope = Challenge::new("Bearer", realm)?.with("error", "insufficient_scope")?;
+        let scope = scope.with("scope", &scopes.join(" "))?;
 
         let mut strengths = Vec::new();
         requirement.node().strengths(&mut strengths);
-        let mut strength = bearer("insufficient_user_authentication")?;
-        // Of several lists of classes, the first: RFC 9470 has no way to ask for one of each.
-        if let Some(classes) = strengths.iter().find_map(|strength| match strength {
-            Strength::Acr { any_of, .. } => Some(any_of.join(" ")),
-            Strength::Fresh { .. } => None,
-        }) {
-            strength = strength.with("acr_values", &classes)?;
+        let demands = strengths.into_iter().map(|strength| strength.demand().clone());
+        let demand = demands.reduce(|demand, other| demand.and(&other));
+        let strength = demand.as_ref().map_or(Ok(Challenges::none()), |demand| demand.challenges("Bearer", realm))?;
+        Ok(Self { realm: realm.into(), scope: [scope].into_iter().collect(), demand, strength })
+    }
+
+    /// Tells what must be proved: what the requirement demands, and what the policies demand that it asks.
+    fn strength<'a>(&'a self, demands: impl Iterator<Item = &'a StepUp>, scheme: &str) -> Challenges {
+        let mut demands = demands.peekable();
+        if demands.peek().is_none() && scheme == "Bearer" {
+            return self.strength.clone();
         }
-        let ages = strengths.iter().filter_map(|strength| match strength {
-            Strength::Fresh { max_age, .. } => Some(max_age.as_secs()),
-            Strength::Acr { .. } => None,
-        });
-        if let Some(max_age) = ages.min() {
-            strength = strength.with("max_age", &max_age.to_string())?;
-        }
-        Ok(Self { scope: [scope].into_iter().collect(), strength: [strength].into_iter().collect() })
+        let all = self.demand.iter().chain(demands).cloned().reduce(|demand, other| demand.and(&other));
+        // Cannot fail: realm and classes are of the allowed characters.
+        all.and_then(|demand| demand.challenges(scheme, &self.realm).ok()).unwrap_or_default()
     }
 }
 
@@ -313,7 +320,7 @@ impl GuardLayer {
     }
 
     /// Records the outcome of a combination, and answers the client.
-    fn conclude(&self, answer: Answer, trail: &mut Trail) -> Result<(), Rejection> {
+    fn conclude(&self, answer: Answer, trail: &mut Trail, mark: Mark, subject: &Principal) -> Result<(), Rejection> {
         let shared = &*self.shared;
         if shared.requirement.node().is_combination() {
             let verdict = Verdict::new(answer.decision);
@@ -329,8 +336,12 @@ impl GuardLayer {
                     .map_err(|rejection| rejection.with_challenges(shared.insufficient.scope.clone()))
             }
             Answer { decision: Decision::Deny, with_strength: Decision::Allow, .. } => {
-                refuse(RejectionKind::InsufficientAuthentication, "not proved strongly or lately enough for")
-                    .map_err(|rejection| rejection.with_challenges(shared.insufficient.strength.clone()))
+                refuse(RejectionKind::InsufficientAuthentication, "not proved strongly or lately enough for").map_err(
+                    |rejection| {
+                        let demands = trail.demands_since(mark);
+                        rejection.with_challenges(shared.insufficient.strength(demands, scheme_of(subject)))
+                    },
+                )
             }
             Answer { decision: Decision::Deny, .. } => refuse(RejectionKind::Forbidden, "does not meet"),
         }
@@ -348,7 +359,7 @@ impl GuardLayer {
         };
         let mark = trail.mark();
         match evaluate::decide_now(self.shared.requirement.node(), &ask, trail, true) {
-            Now::Known(answer) => Now::Known(answer.and_then(|answer| self.conclude(answer, trail))),
+            Now::Known(answer) => Now::Known(answer.and_then(|answer| self.conclude(answer, trail, mark, ask.subject))),
             Now::Wait => {
                 trail.rewind(mark);
                 Now::Wait
@@ -417,8 +428,9 @@ impl GuardLayer {
     async fn judge(&self, head: RequestHead<'_>, by: MatchedBy, envelope: &mut Envelope) -> Result<(), Rejection> {
         let resource = self.resource(&head, by, envelope)?;
         let (ask, trail) = self.open(head, resource.as_ref(), envelope)?;
+        let mark = trail.mark();
         let answer = evaluate::decide(self.shared.requirement.node(), &ask, trail, true).await?;
-        self.conclude(answer, trail)
+        self.conclude(answer, trail, mark, ask.subject)
     }
 }
 

@@ -14,7 +14,7 @@
 //! | `401` | nobody is authenticated, whatever the requirement says, with the challenges of the authentication layer (RFC 9110 §15.5.2) |
 //! | `403` | the requirement is denied (RFC 9110 §15.5.4) |
 //! | `403` | only scopes are missing; `WWW-Authenticate: Bearer realm="..", error="insufficient_scope", scope=".."` (RFC 6750 §3.1) |
-//! | `401` | only the strength of the authentication is missing; `error="insufficient_user_authentication"` (RFC 9470 §3) |
+//! | `401` | only the strength of the authentication is missing, by a condition or by a policy that [says so](crate::policy::Verdict::step_up); `error="insufficient_user_authentication"` (RFC 9470 §3) |
 //! | `400` | the request does not name the thing that the guard is about |
 //! | `404` | the requirement is denied, and the guard [hides](GuardLayer::hide) the route |
 //! | `500` | no authentication outside, no policy where one is asked, or an obligation that nobody declared; the log says which |
@@ -32,7 +32,7 @@
 //! | [`policy`] | whom the policy backend allows the action; may wait |
 //! | [`owner`], [`same_tenant`], [`attribute`], [`relation`] | whose relation to the thing ([`GuardLayer::on`]) is right |
 //! | [`network`], [`during`] | who comes from there, at that time |
-//! | [`acr`], [`amr`], [`authenticated_within`] | who proved strongly and lately enough who they are |
+//! | [`acr`], [`amr`], [`factors`], [`authenticated_within`] | who proved strongly and lately enough who they are |
 //! | [`predicate`], [`check`] | who passes a test of your own |
 //! | [`authenticated`] | anybody with an identity |
 //! | [`all`], [`any`], [`not`] | three-valued: cannot decide is neither allow nor deny, and `not` leaves it so |
@@ -96,7 +96,7 @@ pub use authorizer::{Authorizer, Permit};
 pub use hours::{Hours, Weekday};
 pub use layer::{GuardLayer, require};
 pub use predicate::{
-    acr, amr, attribute, authenticated_within, during, network, owner, predicate, relation, same_tenant,
+    acr, amr, attribute, authenticated_within, during, factors, network, owner, predicate, relation, same_tenant,
 };
 #[doc(hidden)]
 pub use requirement::Nodes;

@@ -14,7 +14,7 @@ use crate::{
     error::ConfigError,
     guard::{
         Hours, Requirement, ResourceSource, Rule, Weekday, acr, amr, attribute, authenticated, authenticated_within,
-        deny, during, from_path, network, not, owner, policy, public, require, role, same_tenant, scope,
+        deny, during, factors, from_path, network, not, owner, policy, public, require, role, same_tenant, scope,
     },
     policy::read_file,
     shadow::ShadowMode,
@@ -141,6 +141,7 @@ struct Conditions {
     hours: Option<WrittenHours>,
     acr: Option<Vec<String>>,
     amr: Option<String>,
+    factors: Option<u8>,
     /// Seconds.
     authenticated_within: Option<u64>,
     all: Option<Vec<Written>>,
@@ -464,6 +465,9 @@ fn of_circumstances(table: &Conditions) -> Result<Requirement, ConfigError> {
     if let Some(method) = &table.amr {
         return amr(method);
     }
+    if let Some(count) = table.factors {
+        return factors(count);
+    }
     match table.authenticated_within {
         Some(seconds) => Ok(authenticated_within(Duration::from_secs(seconds))),
         None => Err(refuse("condition", "none", "must be one")),
@@ -485,6 +489,7 @@ impl Conditions {
             ("hours", self.hours.is_some()),
             ("acr", self.acr.is_some()),
             ("amr", self.amr.is_some()),
+            ("factors", self.factors.is_some()),
             ("authenticated_within", self.authenticated_within.is_some()),
             ("all", self.all.is_some()),
             ("any", self.any.is_some()),

@@ -645,7 +645,7 @@ impl JwtAuthenticatorBuilder {
                 #[cfg(feature = "dpop")]
                 let dpop = self.dpop.as_ref().map(|dpop| (dpop.algorithm_names(), dpop.is_required()));
                 #[cfg(not(feature = "dpop"))]
-                let dpop = None;
+                let dpop: Option<(Vec<&'static str>, bool)> = None;
                 let (dpop_algorithms, dpop_required) = dpop.unwrap_or_default();
                 Some(metadata.check(&Accepted {
                     issuers: routes.names().collect(),

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::policy::{Basis, Decision, Directive, Verdict};
+use crate::policy::{Basis, Decision, Directive, StepUp, Verdict};
 
 /// A value of a decision document. What is undefined is no value.
 pub(super) trait Document: Sized {
@@ -10,6 +10,8 @@ pub(super) trait Document: Sized {
     fn kind(&self) -> &'static str;
     fn truth(&self) -> Option<bool>;
     fn text(&self) -> Option<&str>;
+    /// Of a whole number that is not negative.
+    fn count(&self) -> Option<u64>;
     fn is_object(&self) -> bool;
     /// A field of an object; none of what is no object.
     fn field(&self, name: &str) -> Option<&Self>;
@@ -54,6 +56,13 @@ fn of_object<D: Document>(document: &D, rule: &Arc<str>, basis: &Arc<Basis>) -> 
         for advice in directives(document, "advice")? {
             verdict = verdict.advising(advice);
         }
+        if let Some(step_up) = document.field("step_up") {
+            if decision == Decision::Allow {
+                return Err("it allows, and demands a step_up".to_owned());
+            }
+            let demand = demand(step_up)?.ok_or("step_up demands nothing")?;
+            verdict = verdict.demanding(demand);
+        }
         with_obligations(verdict, document)
     };
     read().unwrap_or_else(|problem| Verdict::cannot_decide(format!("{rule}: {problem}")).with_facts_of(&verdict))
@@ -62,6 +71,26 @@ fn of_object<D: Document>(document: &D, rule: &Arc<str>, basis: &Arc<Basis>) -> 
 /// The verdict with the obligations of the document; none of them is dropped.
 pub(super) fn with_obligations<D: Document>(verdict: Verdict, document: &D) -> Result<Verdict, String> {
     Ok(directives(document, "obligations")?.into_iter().fold(verdict, Verdict::obliging))
+}
+
+/// What an object demands: `acr_values`, an array of strings or one string of several separated by spaces; `max_age`, in seconds;
+/// `factors`. None if it has none of them.
+pub(super) fn demand<D: Document>(object: &D) -> Result<Option<StepUp>, String> {
+    if !object.is_object() {
+        return Err(format!("step_up is {}, and must be an object", object.kind()));
+    }
+    let count = |name: &str| match object.field(name) {
+        None => Ok(None),
+        Some(value) => match value.count() {
+            Some(count) => Ok(Some(count)),
+            None => Err(format!("{name} is {}, and must be a whole number", value.kind())),
+        },
+    };
+    let classes = match object.field("acr_values").and_then(Document::text) {
+        Some(text) => text.split(' ').collect(),
+        None => texts(object, "acr_values")?,
+    };
+    StepUp::of_parts(&classes, count("max_age")?, count("factors")?).map_err(|error| error.to_string())
 }
 
 /// What stands in an array or a set; nothing if it is not there.
@@ -123,6 +152,13 @@ impl Document for regorus::Value {
         }
     }
 
+    fn count(&self) -> Option<u64> {
+        match self {
+            Self::Number(_) => self.as_u64().ok(),
+            _ => None,
+        }
+    }
+
     fn is_object(&self) -> bool {
         matches!(self, Self::Object(_))
     }
@@ -170,6 +206,10 @@ impl Document for serde_json::Value {
 
     fn text(&self) -> Option<&str> {
         self.as_str()
+    }
+
+    fn count(&self) -> Option<u64> {
+        self.as_u64()
     }
 
     fn is_object(&self) -> bool {

@@ -67,6 +67,9 @@ impl fmt::Display for Explanation {
         for obligation in verdict.obligations() {
             writeln!(f, "  obligation: {obligation}")?;
         }
+        if let Some(demand) = verdict.step_up_demand() {
+            writeln!(f, "  step-up: {demand}")?;
+        }
         for advice in verdict.advice() {
             writeln!(f, "  advice: {advice}")?;
         }

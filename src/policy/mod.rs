@@ -28,6 +28,7 @@ mod rego;
 mod reload;
 #[cfg(feature = "policy-remote")]
 mod remote;
+mod step_up;
 #[cfg(feature = "policy-files")]
 mod test_table;
 mod verdict;
@@ -56,6 +57,9 @@ pub use rego::{Rego, RegoBuilder};
 pub use reload::ReloadState;
 #[cfg(feature = "policy-remote")]
 pub use remote::{AuthZen, AuthZenBuilder, DecisionPoint, Opa, OpaBuilder, PointHealth};
+pub use step_up::StepUp;
+#[cfg(feature = "guard")]
+pub(crate) use step_up::scheme_of;
 #[cfg(feature = "policy-files")]
 pub use test_table::{TableError, test_table, test_table_text};
 pub use verdict::{Basis, Decision, Directive, Verdict};

@@ -161,6 +161,8 @@ struct Thing {
 enum Expected {
     Allow,
     Deny,
+    /// A denial that a step-up helps against.
+    StepUp,
     CannotDecide,
 }
 
@@ -169,6 +171,7 @@ impl Expected {
         match self {
             Self::Allow => "allow",
             Self::Deny => "deny",
+            Self::StepUp => "step_up",
             Self::CannotDecide => "cannot_decide",
         }
     }
@@ -299,7 +302,8 @@ async fn ask(policy: &dyn PolicyBackend, table: &Table, question: &Question) -> 
 }
 
 fn compare(question: &Question, verdict: &Verdict) -> Result<(), String> {
-    let (expected, came) = (question.expect.as_str(), verdict.decision().as_str());
+    let came = if verdict.step_up_demand().is_some() { "step_up" } else { verdict.decision().as_str() };
+    let expected = question.expect.as_str();
     if expected != came {
         let by = if verdict.rules().is_empty() { String::new() } else { format!(" by {}", verdict.rules().join(", ")) };
         return Err(format!("expected {expected}, got {came}{by}"));

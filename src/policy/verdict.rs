@@ -2,7 +2,7 @@ use std::{borrow::Cow, fmt, sync::Arc};
 
 use serde_json::Value;
 
-use crate::policy::Attributes;
+use crate::policy::{Attributes, StepUp};
 
 /// Allow, deny, or cannot decide: `200`, `403`, `503`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -181,6 +181,8 @@ impl fmt::Display for Directive {
 pub(crate) struct Directives {
     pub(crate) obligations: Vec<Directive>,
     pub(crate) advice: Vec<Directive>,
+    /// What would turn a denial, if the person proves it.
+    pub(crate) step_up: Option<StepUp>,
     /// What policies say that are not enforced, where they differ.
     pub(crate) shadows: Vec<Shadowed>,
 }
@@ -229,6 +231,28 @@ impl Verdict {
     /// Denies, for a reason that the record shows and the client does not.
     pub fn deny(reason: impl Into<Cow<'static, str>>) -> Self {
         Self::new(Decision::Deny).because(reason)
+    }
+
+    /// Denies until the person proves who they are more strongly, or again: the client gets `401` and is told how (RFC 9470), where
+    /// that alone is missing.
+    ///
+    /// A demand that the principal meets already helps nobody, and is a denial like any other.
+    #[must_use]
+    pub fn step_up(demand: StepUp) -> Self {
+        Self::new(Decision::Deny).demanding(demand)
+    }
+
+    /// Says of a denial what would help. On another verdict it means nothing.
+    #[must_use]
+    pub fn demanding(self, demand: StepUp) -> Self {
+        self.because(format!("step-up: {demand}")).with_demand(demand)
+    }
+
+    /// The same for a denial whose reasons tell of it already.
+    #[must_use]
+    pub(crate) fn with_demand(mut self, demand: StepUp) -> Self {
+        self.directives_mut().step_up = Some(demand);
+        self
     }
 
     /// Denies because nothing in the policy speaks of the question. Alone it is a denial like any other; where policies are
@@ -314,7 +338,8 @@ impl Verdict {
         self
     }
 
-    /// Adds what stands behind another verdict and what it asks for; the decision stays. A version that is set stays too.
+    /// Adds what stands behind another verdict and what it asks of an allow; the decision stays, and so does a demand to step up or
+    /// that there is none. A version that is set stays too.
     #[must_use]
     pub fn with_facts_of(mut self, other: &Self) -> Self {
         match (&mut self.basis, &other.basis) {
@@ -354,6 +379,13 @@ impl Verdict {
     #[must_use]
     pub const fn is_not_applicable(&self) -> bool {
         self.silent && matches!(self.decision, Decision::Deny)
+    }
+
+    /// What would help against the denial. None if it is no denial, or nothing would.
+    #[must_use]
+    pub fn step_up_demand(&self) -> Option<&StepUp> {
+        let demand = self.directives.as_ref().and_then(|directives| directives.step_up.as_ref());
+        demand.filter(|_| matches!(self.decision, Decision::Deny))
     }
 
     /// The rules or policies that decided.

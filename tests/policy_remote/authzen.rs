@@ -225,3 +225,36 @@ fn what_is_refused_at_build() {
     assert!(authzen(point()).subjects("keys", "").build().is_err());
     assert!(authzen(DecisionPoint::at("http://pdp.internal")).build().is_err());
 }
+
+#[tokio::test]
+async fn a_denial_may_ask_for_a_step_up() {
+    for (context, demand) in [
+        (
+            json!({ "acr_values": "urn:example:gold urn:example:mfa", "max_age": 300 }),
+            Some("acr urn:example:gold or urn:example:mfa, authenticated within 300 s"),
+        ),
+        (json!({ "acr_values": ["urn:example:gold"] }), Some("acr urn:example:gold")),
+        (json!({ "factors": 2, "reason": "large amount" }), Some("factors 2")),
+        (json!({ "max_age": 0 }), Some("authenticated within 0 s")),
+        (json!({ "acr_values": "" }), None),
+        (json!({ "acr_values": 7 }), None),
+        (json!({ "acr_values": "a\"b" }), None),
+        (json!({ "max_age": "300" }), None),
+        (json!({ "max_age": -1 }), None),
+        (json!({ "factors": 9 }), None),
+        (json!({}), None),
+        (json!(null), None),
+    ] {
+        let (denial, allow) =
+            (json!({ "decision": false, "context": context }), json!({ "decision": true, "context": context }));
+        let server = Server::start(move |_| Json(denial.clone()).into_response()).await;
+        let (alice, order) = (person("alice").build(), order());
+        let query = AccessQuery::new(&alice, "orders:pay", at()).on(&order);
+        let verdict = authzen(server.point()).build().unwrap().decide(&query).await;
+        assert_eq!(verdict.decision(), Decision::Deny, "{context}");
+        assert_eq!(verdict.step_up_demand().map(ToString::to_string).as_deref(), demand, "{context}");
+        let server = Server::start(move |_| Json(allow.clone()).into_response()).await;
+        let verdict = authzen(server.point()).build().unwrap().decide(&query).await;
+        assert_eq!((verdict.decision(), verdict.step_up_demand()), (Decision::Allow, None), "{context}");
+    }
+}

@@ -274,3 +274,24 @@ fn what_is_refused_at_build() {
     let shown = format!("{:?}", opa(point().bearer(portcullis::Secret::from("t0ken".to_owned()))));
     assert!(shown.contains("https://opa.internal") && !shown.contains("t0ken"), "{shown}");
 }
+
+#[tokio::test]
+async fn a_document_may_ask_for_a_step_up() {
+    for (result, decision, demand) in [
+        (
+            json!({ "allow": false, "step_up": { "acr_values": ["gold"], "max_age": 60 } }),
+            Decision::Deny,
+            Some("acr gold, authenticated within 60 s"),
+        ),
+        (json!({ "step_up": { "factors": 2 } }), Decision::Deny, Some("factors 2")),
+        (json!({ "allow": true, "step_up": { "factors": 2 } }), Decision::CannotDecide, None),
+        (json!({ "allow": false, "step_up": { "factors": "2" } }), Decision::CannotDecide, None),
+    ] {
+        let answer = json!({ "result": result });
+        let server = Server::start(move |_| Json(answer.clone()).into_response()).await;
+        let alice = person("alice").build();
+        let verdict = opa(server.point()).decide(&AccessQuery::new(&alice, "orders:pay", at())).await;
+        assert_eq!(verdict.decision(), decision, "{result}");
+        assert_eq!(verdict.step_up_demand().map(ToString::to_string).as_deref(), demand, "{result}");
+    }
+}

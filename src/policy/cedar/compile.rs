@@ -3,8 +3,8 @@
 use std::{collections::HashMap, str::FromStr, sync::Arc};
 
 use cedar_policy::{
-    Entities, Entity, EntityUid, Policy, PolicyId, PolicySet, Schema, SchemaFragment, SlotId, Template, ValidationMode,
-    Validator,
+    Effect, Entities, Entity, EntityUid, Policy, PolicyId, PolicySet, Schema, SchemaFragment, SlotId, Template,
+    ValidationMode, Validator,
 };
 use miette::Diagnostic;
 use serde::Deserialize;
@@ -14,7 +14,7 @@ use crate::{
     error::ConfigError,
     log,
     policy::{
-        Directive,
+        Directive, StepUp,
         cedar::{
             builder::{Kind, Settings},
             compiled::{Compiled, Rule},
@@ -58,7 +58,7 @@ pub(super) fn compile(texts: &[(Kind, SourceText)], settings: &Settings) -> Resu
     let mut list = Vec::new();
     for (position, policy) in (0..).zip(rules.set.policies()) {
         index.insert(position, policy);
-        list.push(rules.rule(policy));
+        list.push(rules.rule(policy)?);
     }
     let positions = list.iter().zip(0..).map(|(rule, position)| (rule.policy.id().clone(), position)).collect();
     let version = match &settings.version {
@@ -213,19 +213,48 @@ impl Rules {
         Ok(())
     }
 
-    fn rule(&self, policy: &Policy) -> Rule {
+    fn rule(&self, policy: &Policy) -> Result<Rule, ConfigError> {
         let directives = |key: &str| -> Vec<Directive> {
             let named = policy.annotation(key).unwrap_or_default().split(',').map(str::trim);
             named.filter(|name| !name.is_empty()).map(|name| Directive::new(name.to_owned())).collect()
         };
-        Rule {
+        let refuse = |problem: String| {
+            let place = self.places.get(policy.id());
+            let place = place.map_or_else(|| "policies".to_owned(), |(text, line)| format!("{}:{line}", text.name));
+            ConfigError::new(place, format!("@step_up of {}", policy.id()), problem)
+        };
+        let step_up = match policy.annotation("step_up") {
+            None => None,
+            Some(_) if policy.effect() == Effect::Permit => {
+                return Err(refuse("stands on a permit: only what forbids can ask for more".to_owned()));
+            }
+            Some(text) => Some(step_up(text).map_err(refuse)?),
+        };
+        Ok(Rule {
+            step_up,
             id: policy.id().to_string().into(),
             obligations: directives("obligation"),
             advice: directives("advice"),
             literals: policy.entity_literals(),
             policy: policy.clone(),
+        })
+    }
+}
+
+/// `acr_values=gold silver; max_age=300; factors=2`: one of them at least.
+fn step_up(text: &str) -> Result<StepUp, String> {
+    let (mut classes, mut max_age, mut factors) = (Vec::new(), None, None);
+    for part in text.split(';').map(str::trim) {
+        let number = |text: &str| text.parse::<u64>().map_err(|_| format!("{text:?} is no whole number"));
+        match part.split_once('=').map(|(name, value)| (name.trim(), value.trim())) {
+            Some(("acr_values", value)) if classes.is_empty() => classes.extend(value.split_ascii_whitespace()),
+            Some(("max_age", value)) if max_age.is_none() => max_age = Some(number(value)?),
+            Some(("factors", value)) if factors.is_none() => factors = Some(number(value)?),
+            _ => return Err(format!("{part:?} is none of acr_values=.., max_age=.. and factors=.., each once")),
         }
     }
+    let demand = StepUp::of_parts(&classes, max_age, factors).map_err(|error| error.to_string())?;
+    demand.ok_or_else(|| "demands nothing".to_owned())
 }
 
 enum Statement<'p> {

@@ -12,7 +12,7 @@ use cedar_policy::{
 use serde_json::{Map, Value, json};
 
 use crate::policy::{
-    AccessQuery, Basis, Decision, Directive, Verdict,
+    AccessQuery, Basis, Decision, Directive, StepUp, Verdict,
     cedar::{
         compile::whole,
         index::{Place, ScopeIndex},
@@ -45,6 +45,8 @@ pub(super) struct Rule {
     pub(super) policy: Policy,
     pub(super) obligations: Vec<Directive>,
     pub(super) advice: Vec<Directive>,
+    /// What would help where it forbids.
+    pub(super) step_up: Option<StepUp>,
     /// Entities that it names.
     pub(super) literals: Vec<EntityUid>,
 }
@@ -234,6 +236,12 @@ impl Compiled {
             basis = basis.reason("no policy permits it");
         }
         let mut verdict = Verdict::from_basis(decision, Arc::new(basis));
+        if forbidden
+            && errors.is_empty()
+            && let Some(demand) = self.demand(case, &decided)
+        {
+            verdict = verdict.demanding(demand);
+        }
         if allowed {
             for rule in decided {
                 verdict = rule.obligations.iter().cloned().fold(verdict, Verdict::obliging);
@@ -241,6 +249,19 @@ impl Compiled {
             }
         }
         verdict
+    }
+
+    /// What would help against the policies that forbid: each says it, and without them it would be allowed.
+    fn demand(&self, case: &Case, forbidding: &[&Rule]) -> Option<StepUp> {
+        let demands = forbidding.iter().map(|rule| rule.step_up.clone()).collect::<Option<Vec<_>>>()?;
+        let demand = demands.into_iter().reduce(|demand, other| demand.and(&other))?;
+        let forbids =
+            |position: u32| self.rule(position).is_none_or(|rule| forbidding.iter().any(|other| other.id == rule.id));
+        let others: Vec<u32> = case.matching.iter().copied().filter(|position| !forbids(*position)).collect();
+        let policies = self.slices.get(&others, |position| Some(&self.rule(position)?.policy)).ok()?;
+        let response = Authorizer::new().is_authorized(&case.request, &policies, &case.entities);
+        let allowed = response.decision() == cedar_policy::Decision::Allow;
+        (allowed && response.diagnostics().errors().next().is_none()).then_some(demand)
     }
 
     /// Each policy whose scope matches, alone.

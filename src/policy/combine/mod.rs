@@ -50,7 +50,7 @@ enum Algorithm {
 }
 
 impl Combined {
-    /// One denial denies. Else one that cannot decide outweighs an allow, and an allow those to whom the question is
+    /// One denial denies; one that a [step-up](Verdict::step_up) helps against only if there is no other. Else one that cannot decide outweighs an allow, and an allow those to whom the question is
     /// [not applicable](Verdict::not_applicable); if it is so to all, it is denied.
     pub fn deny_overrides(policy: impl PolicyBackend) -> Self {
         Self::new(Algorithm::DenyOverrides, policy)
@@ -62,12 +62,13 @@ impl Combined {
         Self::new(Algorithm::FirstApplicable, policy)
     }
 
-    /// All must allow. A denial, of whatever kind, outweighs one that cannot decide.
+    /// All must allow. A denial, of whatever kind, outweighs one that cannot decide, and one that a [step-up](Verdict::step_up) helps
+    /// against. What several demand is demanded together.
     pub fn all_of(policy: impl PolicyBackend) -> Self {
         Self::new(Algorithm::AllOf, policy)
     }
 
-    /// One must allow. One that cannot decide outweighs denials.
+    /// One must allow. One that cannot decide outweighs denials, and a denial that a [step-up](Verdict::step_up) helps against others.
     pub fn any_of(policy: impl PolicyBackend) -> Self {
         Self::new(Algorithm::AnyOf, policy)
     }
@@ -85,25 +86,30 @@ impl Combined {
 
 impl Algorithm {
     /// What outweighs what: of several answers the one of the highest rank counts.
-    const fn rank(self, verdict: &Verdict) -> u8 {
+    fn rank(self, verdict: &Verdict) -> u8 {
+        let steps_up = verdict.step_up_demand().is_some();
         match (self, verdict.decision(), verdict.is_not_applicable()) {
             (Self::DenyOverrides | Self::FirstApplicable | Self::AnyOf, Decision::Deny, true) => 0,
             (Self::DenyOverrides, Decision::Allow, _) => 1,
             (Self::DenyOverrides, Decision::CannotDecide, _) => 2,
-            (Self::DenyOverrides, Decision::Deny, false) => 3,
-            (Self::FirstApplicable, _, _) => 3,
+            (Self::DenyOverrides, Decision::Deny, false) if steps_up => 3,
+            (Self::DenyOverrides, Decision::Deny, false) => SETTLED,
+            (Self::FirstApplicable, _, _) => SETTLED,
             (Self::AllOf, Decision::Allow, _) => 1,
             (Self::AllOf, Decision::CannotDecide, _) => 2,
-            (Self::AllOf, Decision::Deny, _) => 3,
+            (Self::AllOf, Decision::Deny, _) if steps_up => 3,
+            (Self::AllOf, Decision::Deny, _) => SETTLED,
+            // The way that is open after a step-up, where another is closed for good.
+            (Self::AnyOf, Decision::Deny, false) if steps_up => 2,
             (Self::AnyOf, Decision::Deny, false) => 1,
-            (Self::AnyOf, Decision::CannotDecide, _) => 2,
-            (Self::AnyOf, Decision::Allow, _) => 3,
+            (Self::AnyOf, Decision::CannotDecide, _) => 3,
+            (Self::AnyOf, Decision::Allow, _) => SETTLED,
         }
     }
 }
 
 /// No further answer changes one of this rank.
-const SETTLED: u8 = 3;
+const SETTLED: u8 = 4;
 
 /// The answers so far that would become the answer.
 struct Fold {
@@ -139,7 +145,19 @@ impl Fold {
         let verdict = if self.more.is_empty() && (silent || !first.is_not_applicable()) {
             first
         } else {
-            merge(first.decision(), &first, &self.more)
+            let merged = merge(first.decision(), &first, &self.more);
+            let demands = std::iter::once(&first).chain(&self.more).filter_map(Verdict::step_up_demand);
+            let demand = match self.how {
+                // One of the ways is enough.
+                Algorithm::AnyOf | Algorithm::FirstApplicable => demands.cloned().next(),
+                Algorithm::AllOf | Algorithm::DenyOverrides => {
+                    demands.cloned().reduce(|demand, other| demand.and(&other))
+                }
+            };
+            match demand {
+                Some(demand) => merged.with_demand(demand),
+                None => merged,
+            }
         };
         if silent { verdict.leaving_it() } else { verdict }
     }

@@ -89,6 +89,7 @@ impl<E: PolicyBackend, S: PolicyBackend> Shadow<E, S> {
         });
         let obliges = |verdict: &Verdict| verdict.is_allow() && !verdict.obligations().is_empty();
         let same = enforced.decision() == shadow.decision()
+            && enforced.step_up_demand() == shadow.step_up_demand()
             && (!(obliges(&enforced) || obliges(&shadow)) || enforced.obligations() == shadow.obligations());
         if same {
             return enforced;

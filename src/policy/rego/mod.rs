@@ -50,10 +50,11 @@ use crate::{
 /// | `allow` | allows if it is `true`; anything else, or nothing, denies |
 /// | `reasons` | strings, for the record |
 /// | `rules` | strings: the rules that decided |
+/// | `step_up` | beside an `allow` that is not `true`: what would help ([`Verdict::step_up`]), an object of `acr_values` (strings), `max_age` (seconds), `factors` (1 to 3), at least one of them |
 /// | `obligations`, `advice` | each a name, or an object of a `name` and parameters |
 ///
 /// Other fields mean nothing. A list may be an array or a set. A field of these that is of another form makes the decision
-/// undecidable: an obligation is never dropped.
+/// undecidable: an obligation is never dropped. So does `step_up` beside an allow.
 ///
 /// Undefined denies, as does every value besides `true`. An error of the evaluation (a conflict between rules, a built-in
 /// function that fails, a limit) is [`cannot decide`](crate::policy::Decision::CannotDecide).

@@ -52,6 +52,7 @@ use crate::{
 /// |---|---|
 /// | `200`, `decision` is `true` | allow |
 /// | `200`, `decision` is `false` | deny |
+/// | `false` with `context.acr_values`, `.max_age` or `.factors` | deny until the [step-up](Verdict::step_up) |
 /// | `false` with `context.error.status` of 500 or more | cannot decide |
 /// | `true` with `context.error`, or with `context.obligations` that cannot be read | cannot decide |
 /// | `decision` is missing or of another type, or as many answers as there were questions are not there | cannot decide |
@@ -321,11 +322,23 @@ impl Evaluation {
         let Some(error) = context.get("error") else {
             return match decision {
                 Decision::Allow => decision::with_obligations(verdict.clone(), &context).unwrap_or_else(trouble),
-                Decision::Deny | Decision::CannotDecide => verdict,
+                Decision::Deny | Decision::CannotDecide => demanding(verdict, &context),
             };
         };
         let is_own_fault = error.get("status").and_then(Value::as_u64).is_none_or(|status| status >= 500);
         if self.decision || is_own_fault { trouble("the evaluation failed".to_owned()) } else { verdict }
+    }
+}
+
+/// A denial's context may say what would help; one that cannot be read is a denial all the same.
+fn demanding(verdict: Verdict, context: &Value) -> Verdict {
+    if !context.is_object() {
+        return verdict;
+    }
+    match decision::demand(context) {
+        Ok(Some(demand)) => verdict.demanding(demand),
+        Ok(None) => verdict,
+        Err(problem) => verdict.because(one_line(&problem)),
     }
 }
 
