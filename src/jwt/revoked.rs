@@ -31,6 +31,13 @@ impl Revocations {
         self.state.check(principal, at) == Standing::Good
     }
 
+    /// How a token stands that was good before.
+    #[cfg(feature = "introspection")]
+    #[inline]
+    pub(super) fn standing_of(&self, principal: &Principal, at: Instants) -> Standing {
+        self.state.check(principal, at)
+    }
+
     pub(super) fn can_say(&self, at: Instants) -> bool {
         self.state.is_fresh(at)
     }
@@ -68,6 +75,9 @@ impl Revocations {
         self.state.check_marks(marks, at)
     }
 }
+
+/// Why nobody is admitted while nobody knows, for the operator.
+pub(super) const BLIND: &str = "the state of the revocations is too old, or was never loaded";
 
 /// Why a revoked token is refused, for the operator.
 pub(super) const fn revoked(kind: RevocationKind) -> Refusal {
