@@ -11,6 +11,8 @@
 
 #[path = "fuzzed/audit_line.rs"]
 mod audit_line;
+#[path = "fuzzed/introspection.rs"]
+mod introspection;
 #[path = "fuzzed/policy_file.rs"]
 mod policy_file;
 #[path = "fuzzed/structured_fields.rs"]
@@ -79,6 +81,9 @@ fn the_seeds_are_what_they_should_be() {
     for (name, text) in [("empty", "\n1"), ("not ASCII", "ä\n1"), ("a control", "a\tb\n1"), ("zero", "a\n0")] {
         assert!(!structured_fields::check(text), "{name}");
     }
+    // Bound to a certificate, which is not there.
+    let (bound, unbound) = (introspection::ANSWER, introspection::ANSWER.replacen(r#""cnf""#, r#""no""#, 1));
+    assert!(!introspection::check(bound.as_bytes()) && introspection::check(unbound.as_bytes()));
     assert!(audit_line::check(b"{}\n", &[]) == 0 && !policy_file::check("roles = 1"));
 }
 
@@ -99,6 +104,15 @@ proptest! {
         prop_assert!(lines(&CHAINED.0)[..verified].iter().all(|line| there.contains(line)));
         audit_line::check(&other, &CHAINED.1);
         audit_line::check(&bytes, &[]);
+    }
+
+    #[test]
+    fn introspection_answers(
+        bytes in altered(introspection::ANSWER.replacen(r#""cnf""#, r#""no""#, 1).as_bytes()),
+        other in prop::collection::vec(any::<u8>(), 0..100),
+    ) {
+        introspection::check(&bytes);
+        introspection::check(&other);
     }
 
     #[test]

@@ -4,6 +4,8 @@ pub mod jwt;
 
 #[path = "../../tests/fuzzed/audit_line.rs"]
 pub mod audit_line;
+#[path = "../../tests/fuzzed/introspection.rs"]
+pub mod introspection;
 #[path = "../../tests/fuzzed/policy_file.rs"]
 pub mod policy_file;
 #[path = "../../tests/fuzzed/structured_fields.rs"]

@@ -10,6 +10,8 @@ mod endpoint;
 mod fetch;
 mod https;
 #[cfg(any(feature = "introspection", feature = "policy-remote"))]
+mod last_answer;
+#[cfg(any(feature = "introspection", feature = "policy-remote"))]
 mod post;
 
 #[cfg(any(feature = "introspection", feature = "jwt-remote", feature = "policy-remote"))]
@@ -18,5 +20,7 @@ pub use fetch::{FetchLimits, HttpFetch};
 #[cfg(feature = "jwt-remote")]
 pub(crate) use fetch::{nonsense, unavailable};
 pub use https::{HttpsFetch, HttpsFetchBuilder};
+#[cfg(any(feature = "introspection", feature = "policy-remote"))]
+pub(crate) use last_answer::LastAnswer;
 #[cfg(any(feature = "introspection", feature = "policy-remote"))]
 pub(crate) use post::{HttpClient, Media, bearer};

@@ -10,6 +10,7 @@ use http::{Response, StatusCode};
 use portcullis::{
     Clock, Now,
     authn::Outcome,
+    health::{Condition, Health},
     http_client::FetchLimits,
     jwt::introspection::Introspection,
     revocation::{RevocationLimits, RevocationState, RevocationStore},
@@ -200,6 +201,30 @@ async fn the_operator_is_told_whose_fault_it_is_once_a_minute() {
         assert!(line.contains(expected) && line.contains(&status_sent.to_string()), "{line}");
         assert!(!line.contains("secret-token") && !line.contains("s3cret"), "{line}");
     }
+}
+
+#[tokio::test]
+async fn health_tells_what_the_last_question_found() {
+    let provider = Provider::usual().await;
+    let clock = TestClock::at_unix(NOW);
+    let tokens = provider.tokens();
+    let health = Health::new().watch_introspection(tokens.clone());
+    let condition = || health.look(clock.now()).condition();
+    assert_eq!(condition(), Condition::Ready, "nobody has asked yet");
+    for reply in [saying(502, ""), saying(200, "[]"), saying(401, "")] {
+        provider.now_replies(move |_| reply());
+        assert_eq!(status(&bearer(&tokens, "good", clock.now()).await).0, 503);
+        assert_eq!(condition(), Condition::Failing);
+        clock.advance(Duration::from_secs(10));
+        assert_eq!(condition(), Condition::Stale);
+        assert!(tokens.failure().is_some());
+        provider.now_says(r#"{"active":false}"#);
+        assert_eq!(status(&bearer(&tokens, "bad", clock.now()).await).0, 401);
+        assert_eq!(condition(), Condition::Ready);
+        clock.advance(Duration::from_secs(10));
+    }
+    let report = health.look(clock.now());
+    assert_eq!(report.sources().next().unwrap().0, format!("introspection:http://{}/introspect", provider.address));
 }
 
 /// Revocations of which nobody knows anything yet.

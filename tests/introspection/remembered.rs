@@ -4,8 +4,8 @@ use std::{convert::Infallible, time::Duration};
 
 use http::{Request, Response};
 use portcullis::{
-    Clock, Connection, Now, SystemClock, TlsVersion,
-    authn::Outcome,
+    Clock, Connection, Now, RequestHead, SystemClock, TlsVersion,
+    authn::{Authenticator, Outcome},
     guard::{authenticated, require},
     jwt::TokenCache,
     rate_limit::{FailureBudget, Quota},
@@ -14,7 +14,7 @@ use portcullis::{
 };
 use tower::Service;
 
-use super::provider::{AT, Provider, active, bearer, json, now, status};
+use super::provider::{AT, Provider, active, bearer, json, now, request, status};
 use crate::support::{NOW, Probe, send};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -87,6 +87,24 @@ async fn a_good_token_is_answered_at_once_for_a_minute() {
     assert_eq!(status(&bearer(&tokens, "good", clock.now()).await).0, 200);
     clock.advance(SECOND);
     assert_eq!(status(&bearer(&tokens, "good", clock.now()).await).0, 401);
+}
+
+#[tokio::test]
+async fn a_hit_allocates_nothing() {
+    let provider = Provider::usual().await;
+    let (alone, beside) = (provider.tokens(), super::shapes::both(&provider));
+    for (name, tokens) in [("alone", &alone as &dyn Authenticator), ("beside JWTs", &beside)] {
+        let request = request("Bearer", "good-token-of-alice");
+        let head = RequestHead::of(&request);
+        assert!(matches!(tokens.authenticate(&head, AT).await, Outcome::Verified(_)));
+        for _ in 0..2 {
+            let allocated = allocation_counter::measure(|| {
+                assert!(matches!(tokens.authenticate_now(&head, AT), Now::Known(Outcome::Verified(_))));
+            });
+            assert_eq!(allocated.count_total, 0, "{name}");
+        }
+    }
+    assert_eq!(provider.calls(), 2);
 }
 
 #[tokio::test]

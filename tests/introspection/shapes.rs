@@ -19,7 +19,7 @@ fn jwts() -> JwtAuthenticatorBuilder {
     JwtAuthenticator::builder().issuer(issuer).realm("orders")
 }
 
-fn both(provider: &Provider) -> ByShape {
+pub fn both(provider: &Provider) -> ByShape {
     by_shape(jwts().build().unwrap(), provider.tokens()).unwrap()
 }
 

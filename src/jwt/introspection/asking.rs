@@ -11,7 +11,7 @@ use super::client::{ClientAuthentication, put};
 use crate::{
     clock::Instants,
     error::StoreError,
-    http_client::{Endpoint, HttpClient, Media},
+    http_client::{Endpoint, HttpClient, LastAnswer, Media},
     jwt::Refusal,
     log::{Seldom, chain, one_line},
     rejection::{Rejection, RejectionKind},
@@ -28,6 +28,7 @@ pub(super) struct Asking {
     /// As assertions name it.
     pub(super) issuer: Box<str>,
     pub(super) in_flight: Semaphore,
+    pub(super) last: LastAnswer,
     pub(super) said: Notices,
 }
 
@@ -105,6 +106,7 @@ impl Asking {
     pub(super) fn away(&self, at: Instants, problem: &str) -> Away {
         let cause = one_line(&format!("{}: {problem}", self.endpoint));
         self.said.away.error(at, &format!("introspection: no opaque token can be checked: {cause}"));
+        self.last.failed(cause.as_str(), at);
         Away::new(format!("introspection: {cause}"))
     }
 
@@ -113,7 +115,9 @@ impl Asking {
         let told =
             "introspection: the provider refuses this service's own credentials, and no opaque token can be checked";
         self.said.credentials.error(at, &format!("{told}: {cause}"));
-        Away::new(format!("introspection: our own credentials are refused: {cause}"))
+        let cause = format!("introspection: our own credentials are refused: {cause}");
+        self.last.failed(cause.as_str(), at);
+        Away::new(cause)
     }
 }
 

@@ -1,4 +1,4 @@
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use http::HeaderName;
@@ -11,6 +11,7 @@ use crate::{
     challenge::Challenge,
     clock::Instants,
     head::RequestHead,
+    http_client::LastAnswer,
     jwt::{
         CacheStats,
         entrance::{Entrance, Verify},
@@ -64,6 +65,27 @@ impl Introspection {
     #[must_use]
     pub fn cache_stats(&self) -> Option<CacheStats> {
         self.shared.opaque.memory.stats()
+    }
+
+    /// The URL of the endpoint.
+    #[must_use]
+    pub fn endpoint(&self) -> &str {
+        self.shared.opaque.asking.endpoint.shown()
+    }
+
+    /// How long a question that had no answer says that the endpoint is away. It may be back, and nobody has asked.
+    pub const RECENT: Duration = LastAnswer::RECENT;
+
+    /// Why the last question had no answer, for the operator; none if it had one, or none was asked. Looking asks nothing.
+    #[must_use]
+    pub fn failure(&self) -> Option<Arc<str>> {
+        self.shared.opaque.asking.last.failure()
+    }
+
+    /// The same if that question was asked within the last [`RECENT`](Self::RECENT) seconds.
+    #[must_use]
+    pub fn recent_failure(&self, at: Instants) -> Option<Arc<str>> {
+        self.shared.opaque.asking.last.recent_failure(at)
     }
 
     /// Forgets all tokens, good and bad, and answers that are on their way: each is asked about again. For who hears that

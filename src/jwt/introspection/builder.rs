@@ -12,7 +12,7 @@ use super::{
 use crate::jwt::bound::Dpop;
 use crate::{
     error::ConfigError,
-    http_client::{Endpoint, FetchLimits, HttpClient, HttpFetch, HttpsFetch},
+    http_client::{Endpoint, FetchLimits, HttpClient, HttpFetch, HttpsFetch, LastAnswer},
     jwt::{
         ClaimPath, KeySet, TokenCache,
         authenticator::{DEFAULT_LEEWAY, check_leeway},
@@ -348,6 +348,7 @@ impl IntrospectionBuilder {
             client,
             issuer: self.issuer.into(),
             in_flight: Semaphore::new(self.max_in_flight),
+            last: LastAnswer::default(),
             said: Notices::new(),
         };
         let good = self.cache.as_ref().map(TokenCache::build_for_digests).transpose()?;

@@ -2,7 +2,7 @@
 //!
 //! [`Introspection`] asks the introspection endpoint about tokens in `Authorization: Bearer` that say nothing by themselves, and
 //! remembers for a short time what it said. [`by_shape`] takes opaque tokens and JWTs side by side. The manual's page on
-//! introspection has more.
+//! opaque tokens has more.
 //!
 //! A token passes when
 //! 1. the endpoint answers `200` with one JSON object, no member twice, at most 16 levels deep, whose `active` is `true`

@@ -195,6 +195,9 @@ impl Opaque {
             Ok(Err(refusal)) => Err(Fault::Refused(refusal)),
             Err(away) => return Landed::Away(away),
         };
+        if !matches!(judged, Err(Fault::Junk(_))) {
+            self.asking.last.came();
+        }
         match judged {
             Ok(landed) => landed,
             Err(Fault::Junk(Refusal(problem))) => Landed::Away(self.asking.away(at, problem)),
