@@ -227,7 +227,7 @@ impl<'de> Value<'_, 'de> {
 
     /// Reads a value of any type. Whether it is `true`.
     #[cfg(feature = "introspection")]
-    pub(super) fn is_true(self) -> Result<bool, Refusal> {
+    pub(super) fn reads_true(self) -> Result<bool, Refusal> {
         let is_true = self.reader.scan.peek() == Some(b't');
         self.reader.skip(self.depth).map(|()| is_true)
     }

@@ -46,7 +46,7 @@ impl<'de> Members<'de> for Outline<'de> {
     fn member(&mut self, name: &str, value: Value<'_, 'de>) -> Result<(), Refusal> {
         match name {
             // A boolean and nothing else: "true" is no answer that anybody should act on.
-            "active" => self.active = value.is_true()?,
+            "active" => self.active = value.reads_true()?,
             "token_type" => self.token_type = Some(value.shape()?),
             "token_use" => self.token_use = Some(value.shape()?),
             "typ" => self.typ = Some(value.shape()?),
