@@ -1,4 +1,5 @@
-//! What the life of a token costs: asking whether it was revoked, among 100 000 revocations.
+//! What the life of a token costs: asking whether it was revoked, among 100 000 revocations; an opaque token that its issuer was
+//! asked about, beside a JWT that was verified.
 //!
 //! `cargo bench --bench token_life --all-features -- ratios` prints the tables (see `ratio/mod.rs`).
 
@@ -8,8 +9,14 @@ mod ratio;
 
 use std::hint::black_box;
 
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::{Request, Response};
 use portcullis::{
-    Clock, Instants, SystemClock,
+    Clock, Instants, Now, RequestHead, Secret, StoreError, SystemClock,
+    authn::{Authenticator, Outcome},
+    http_client::{FetchLimits, HttpFetch},
+    jwt::introspection::{ClientAuthentication, Introspection, by_shape},
     revocation::{MemoryRevocations, Revocation, RevocationStore, Standing, TokenMarks},
 };
 use ratio::{Timed, measure, provider::Provider};
@@ -70,7 +77,83 @@ fn looked_up(store: &MemoryRevocations) {
     measure(&contenders).print("facts of 10 000 tokens among 100 000 revocations", "picking the facts");
 }
 
+/// Says of every token that it is good.
+#[derive(Debug)]
+struct Yes(String);
+
+#[async_trait]
+impl HttpFetch for Yes {
+    async fn fetch(&self, _: Request<Bytes>, _: FetchLimits) -> Result<Response<Bytes>, StoreError> {
+        Ok(Response::new(Bytes::from(self.0.clone())))
+    }
+}
+
+fn opaque() -> Introspection {
+    let now = now().unix_seconds();
+    let answer = format!(
+        r#"{{"active":true,"iss":"{ISSUER}","sub":"alice","aud":"orders-api","client_id":"web","token_type":"Bearer","scope":"orders:read","exp":{},"iat":{now},"jti":"t-1"}}"#,
+        now + 3_600
+    );
+    let client = ClientAuthentication::basic("orders-api", &Secret::from("s3cret".to_owned())).expect("a client");
+    Introspection::builder()
+        .issuer(ISSUER)
+        .endpoint("https://id.example.com/introspect")
+        .client(client)
+        .audience("orders-api")
+        .http(Yes(answer))
+        .build()
+        .expect("an authenticator")
+}
+
+/// From the header field to the identity, for tokens that are remembered.
+fn side_by_side() {
+    let provider = Provider::es256();
+    let requests = |tokens: Vec<String>| -> Vec<Request<()>> {
+        let request = |token| Request::get("/orders").header("authorization", format!("Bearer {token}"));
+        tokens.iter().map(|token| request(token).body(()).expect("a request")).collect()
+    };
+    let jwts = requests((0..LIVE).map(|number| provider.token_of(&format!("user-{number}"), 3_600)).collect());
+    let opaques = requests((0..LIVE).map(|number| format!("{number:0>43}")).collect());
+    let (jwt, introspection) = (provider.authenticator(), opaque());
+    let both = by_shape(provider.authenticator(), opaque()).expect("an authenticator");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+    let at = now();
+    let fill = |tokens: &dyn Authenticator, requests: &[Request<()>]| {
+        for request in requests {
+            let outcome = runtime.block_on(tokens.authenticate(&RequestHead::of(request), at));
+            assert!(matches!(outcome, Outcome::Verified(_)), "{outcome:?}");
+        }
+    };
+    for (tokens, requests) in
+        [(&jwt as &dyn Authenticator, &jwts), (&introspection, &opaques), (&both, &jwts), (&both, &opaques)]
+    {
+        fill(tokens, requests);
+    }
+    let numbers: Vec<String> = (0..LIVE).map(|number| number.to_string()).collect();
+    fn seen<'a>(
+        name: &'static str,
+        numbers: &'a [String],
+        tokens: &'a dyn Authenticator,
+        requests: &'a [Request<()>],
+        at: Instants,
+    ) -> Timed<'a> {
+        Timed::by_text(name, numbers, move |number| {
+            let request = &requests[number.parse::<usize>().expect("a number")];
+            let outcome = tokens.authenticate_now(&RequestHead::of(request), at);
+            assert!(matches!(black_box(outcome), Now::Known(Outcome::Verified(_))));
+        })
+    }
+    measure(&[
+        seen("JWT cache hit", &numbers, &jwt, &jwts, at),
+        seen("introspection cache hit", &numbers, &introspection, &opaques, at),
+        seen("by shape, JWT", &numbers, &both, &jwts, at),
+        seen("by shape, opaque", &numbers, &both, &opaques, at),
+    ])
+    .print("10 000 tokens seen before, from the header to the identity", "JWT cache hit");
+}
+
 fn main() {
+    side_by_side();
     let store = full();
     remembered(&store);
     looked_up(&store);

@@ -63,6 +63,7 @@
 //! | `dpop-redis` | | `jwt::bound::RedisReplays`: proofs that several processes remember together, in Redis or Valkey; implies `dpop` |
 //! | `http-client` | | [`http_client`]: the client that fetches keys and asks other services |
 //! | `jwt-remote` | | `jwt::keys::LiveKeys`: key sets from files, URLs and discovery; implies `jwt`, `http-client` |
+//! | `introspection` | | [`jwt::introspection`]: opaque tokens, of which their issuer is asked (RFC 7662); implies `jwt`, `http-client` |
 //! | `revocation-admin` | | [`revocation_admin`]: a router that revokes tokens; back-channel logout; implies `jwt`, `guard`, `axum` |
 //! | `revocation-redis` | | `revocation::RedisRevocations`: revocations that several processes share, in Redis or Valkey; implies `jwt` |
 //! | `revocation-postgres` | | `revocation::PostgresRevocations`: the same in PostgreSQL; implies `jwt`; asks for Rust 1.94 |
@@ -117,6 +118,8 @@ mod context;
 mod credential;
 mod error;
 pub mod event;
+#[cfg(any(feature = "introspection", feature = "policy-cached"))]
+mod flight;
 pub mod gate;
 mod head;
 mod log;

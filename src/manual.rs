@@ -18,6 +18,7 @@ pages! {
     tls "tls.md"
     client_certificates "client-certificates.md"
     jwt "jwt.md"
+    introspection "introspection.md"
     sender_constrained "sender-constrained.md"
     revocation "revocation.md"
     long_lived "long-lived.md"

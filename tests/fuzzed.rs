@@ -13,6 +13,8 @@
 mod audit_line;
 #[path = "fuzzed/dpop_proof.rs"]
 mod dpop_proof;
+#[path = "fuzzed/introspection.rs"]
+mod introspection;
 #[path = "fuzzed/policy_file.rs"]
 mod policy_file;
 #[path = "fuzzed/structured_fields.rs"]
@@ -94,6 +96,9 @@ fn the_seeds_are_what_they_should_be() {
     for (name, text) in [("empty", "\n1"), ("not ASCII", "ä\n1"), ("a control", "a\tb\n1"), ("zero", "a\n0")] {
         assert!(!structured_fields::check(text), "{name}");
     }
+    // Bound to a certificate, which is not there.
+    let (bound, unbound) = (introspection::ANSWER, introspection::ANSWER.replacen(r#""cnf""#, r#""no""#, 1));
+    assert!(!introspection::check(bound.as_bytes()) && introspection::check(unbound.as_bytes()));
     assert!(audit_line::check(b"{}\n", &[]) == 0 && !policy_file::check("roles = 1"));
 }
 
@@ -138,6 +143,15 @@ proptest! {
         // As the fuzzer writes it.
         let seed = SEED.split_once('\n').unwrap();
         prop_assert!(dpop_proof::check(&dpop_proof::filled(seed.0.as_bytes()), &dpop_proof::filled(seed.1.as_bytes())));
+    }
+
+    #[test]
+    fn introspection_answers(
+        bytes in altered(introspection::ANSWER.replacen(r#""cnf""#, r#""no""#, 1).as_bytes()),
+        other in prop::collection::vec(any::<u8>(), 0..100),
+    ) {
+        introspection::check(&bytes);
+        introspection::check(&other);
     }
 
     #[test]

@@ -10,12 +10,13 @@ use std::{path::Path, time::Duration};
 
 use http::StatusCode;
 use portcullis::{
-    Clock, Instants, Principal, PrincipalKind, Rejection, SystemClock,
+    Clock, Instants, Principal, PrincipalKind, Rejection, Secret, SystemClock,
     authn::AuthnLayer,
     guard::{public, require, scope},
     http_client::HttpsFetch,
     jwt::{
         Algorithm, Issuer, JwtAuthenticator, KeySet, ResourceMetadata,
+        introspection::{ClientAuthentication, Introspection, IntrospectionBuilder, by_shape},
         keys::{KeySource, LiveKeys},
     },
     stack::Stack,
@@ -274,4 +275,137 @@ async fn a_client_finds_its_way_from_a_refusal_to_an_answer() {
     assert_eq!((&told["named"], &told["found"]), (&metadata.url().into(), &metadata.url().into()));
     assert_eq!(told["metadata"], serde_json::from_str::<serde_json::Value>(metadata.json()).unwrap());
     assert_eq!((&told["status"], &told["body"]), (&200.into(), &"shop".into()));
+}
+
+const OPAQUE: &str = "urn:orders-api:opaque";
+const SECRET: &str = "a secret: of the API, 100 % for tests";
+
+/// Opaque tokens for the orders, asked about by this client.
+fn asking(provider: &Provider, client: ClientAuthentication) -> IntrospectionBuilder {
+    Introspection::builder()
+        .issuer(&provider.issuer)
+        .endpoint(format!("{}/token/introspection", provider.issuer))
+        .http(HttpsFetch::builder().roots(&provider.authority).keep_connections(4).build().unwrap())
+        .client(client)
+        .audience("orders-api")
+}
+
+fn by_secret() -> ClientAuthentication {
+    ClientAuthentication::basic("orders-api", &Secret::from(SECRET.to_owned())).unwrap()
+}
+
+#[tokio::test]
+#[ignore = "needs Node.js with oidc-provider; tests/run installs it"]
+async fn opaque_tokens_are_good_until_they_are_revoked_and_the_time_is_over() {
+    let mut provider = Provider::start().await;
+    let clock = clock();
+    // It leaves `sub` out of the tokens that clients get for themselves.
+    let tokens = asking(&provider, by_secret()).clients_without_sub().build().unwrap();
+    let of = async |token: &str| status(&tokens.verify(token, clock.now()).await);
+    let (token, other) = (provider.token(OPAQUE).await, provider.token(OPAQUE).await);
+    assert!(!token.contains('.'));
+    let service = AuthnLayer::new(tokens.clone()).dangerous_plain_http().layer(Probe::default());
+    let response = send(&service, with(get("/orders"), "authorization", &format!("Bearer {token}"))).await;
+    assert_eq!((response.status(), text(response).await.as_str()), (StatusCode::OK, "shop"));
+    let shop = tokens.verify(&token, clock.now()).await.unwrap();
+    assert_eq!((shop.kind(), shop.subject()), (PrincipalKind::Service, "shop"));
+    assert_eq!((shop.issuer(), shop.credential()), (provider.issuer.as_str(), "introspection"));
+    assert_eq!(shop.scopes().collect::<Vec<_>>(), ["orders:read"]);
+    assert_eq!(provider.introspections().await, 1);
+
+    provider.revoke(&token).await;
+    clock.advance(Duration::from_secs(50));
+    assert_eq!((of(&token).await, provider.introspections().await), (200, 1), "remembered");
+    clock.advance(Duration::from_secs(11));
+    assert_eq!((of(&token).await, provider.introspections().await), (401, 2));
+    assert_eq!((of(&token).await, provider.introspections().await), (401, 2), "remembered as well");
+    clock.advance(Duration::from_secs(2));
+    assert_eq!((of(&token).await, provider.introspections().await), (401, 3));
+    assert_eq!(of(&other).await, 200, "of the same client, and not revoked");
+    // Who wants to know at once.
+    let fresh = asking(&provider, by_secret()).clients_without_sub().without_cache().build().unwrap();
+    assert_eq!(status(&fresh.verify(&other, clock.now()).await), 200);
+    provider.revoke(&other).await;
+    assert_eq!(status(&fresh.verify(&other, clock.now()).await), 401);
+}
+
+#[tokio::test]
+#[ignore = "needs Node.js with oidc-provider; tests/run installs it"]
+async fn what_its_introspection_says_of_other_tokens_is_refused() {
+    let mut provider = Provider::start().await;
+    let tokens = asking(&provider, by_secret()).build().unwrap();
+    let of = async |tokens: &Introspection, token: &str| status(&tokens.verify(token, now()).await);
+    let code = provider.tell(&format!("code {OPAQUE}")).await;
+    let redirect = ("redirect_uri", "https://shop.example.com/callback");
+    let form = [("grant_type", "authorization_code"), ("code", &code), redirect, ("resource", OPAQUE)];
+    let granted = provider.grant(&form).await;
+    let access = granted["access_token"].as_str().unwrap();
+    let alice = tokens.verify(access, now()).await.unwrap();
+    assert_eq!((alice.kind(), alice.subject()), (PrincipalKind::User, "alice"));
+    assert_eq!(alice.scopes().collect::<Vec<_>>(), ["orders:read", "orders:write"]);
+
+    let cut = access.split_at(access.len() - 1).0;
+    for unknown in ["nobody-has-this-token", cut, "a", "%", "a&token=b"] {
+        assert_eq!(of(&tokens, unknown).await, 401, "{unknown}");
+    }
+    assert_eq!(of(&tokens, &provider.token(OPAQUE).await).await, 401, "no sub, and nobody said that it may be missing");
+    let billing = provider.token("urn:billing-api:opaque").await;
+    let clients = asking(&provider, by_secret()).clients_without_sub().jwts_too().build().unwrap();
+    assert_eq!(of(&clients, &billing).await, 401, "another audience");
+    assert_eq!(of(&clients, granted["id_token"].as_str().unwrap()).await, 401, "an ID token");
+    let jwt = provider.token(ORDERS).await;
+    assert_ne!(of(&clients, &jwt).await, 200, "it does not introspect what it does not keep");
+
+    // Who shows it another secret than ours learns nothing, and that is nobody's fault but ours.
+    let wrong = ClientAuthentication::basic("orders-api", &Secret::from("guessed".to_owned())).unwrap();
+    let verdict = asking(&provider, wrong).build().unwrap().verify(access, now()).await;
+    assert_eq!(status(&verdict), 503);
+    assert!(verdict.unwrap_err().reason().contains("our own credentials"));
+    provider.tell("stop").await;
+    assert_eq!(of(&tokens, access).await, 200, "remembered");
+    assert_eq!(of(&tokens, "another").await, 503);
+    provider.tell("start").await;
+    assert_eq!(of(&tokens, "another").await, 401);
+}
+
+#[tokio::test]
+#[ignore = "needs Node.js with oidc-provider; tests/run installs it"]
+async fn it_knows_this_service_by_each_way() {
+    let mut provider = Provider::start().await;
+    let key = provider.tell("key").await;
+    let key = Secret::from(format!("-----BEGIN PRIVATE KEY-----\n{key}\n-----END PRIVATE KEY-----\n"));
+    let by_key = || ClientAuthentication::private_key_jwt("orders-api-by-key", Algorithm::ES256, &key).unwrap();
+    let endpoint = format!("{}/token/introspection", provider.issuer);
+    let post = ClientAuthentication::post("orders-api-by-post", &Secret::from(SECRET.to_owned())).unwrap();
+    for (name, client, expected) in [
+        ("basic", by_secret(), 200),
+        ("post", post, 200),
+        ("a key", by_key(), 200),
+        ("a key with a name", by_key().assertion_key_id("own"), 200),
+        ("an assertion for the endpoint", by_key().assertion_audience(endpoint), 200),
+        ("an assertion for somebody else", by_key().assertion_audience("https://other.example"), 503),
+        ("a key of another name", by_key().assertion_key_id("other"), 503),
+    ] {
+        let tokens = asking(&provider, client).clients_without_sub().build().unwrap();
+        let token = provider.token(OPAQUE).await;
+        let verdict = tokens.verify(&token, now()).await;
+        assert_eq!(status(&verdict), expected, "{name}: {:?}", verdict.err());
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs Node.js with oidc-provider; tests/run installs it"]
+async fn both_kinds_of_its_tokens_side_by_side() {
+    let mut provider = Provider::start().await;
+    let (jwt, _) = provider.trusting("orders-api", SystemClock::new());
+    let tokens = by_shape(jwt, asking(&provider, by_secret()).clients_without_sub().build().unwrap()).unwrap();
+    let service = AuthnLayer::new(tokens.clone()).dangerous_plain_http().layer(Probe::default());
+    for (resource, expected) in [(ORDERS, 0), (OPAQUE, 1)] {
+        let token = provider.token(resource).await;
+        for _ in 0..2 {
+            let response = send(&service, with(get("/orders"), "authorization", &format!("Bearer {token}"))).await;
+            assert_eq!((response.status(), text(response).await.as_str()), (StatusCode::OK, "shop"), "{resource}");
+        }
+        assert_eq!(provider.introspections().await, expected, "{resource}");
+    }
 }

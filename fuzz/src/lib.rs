@@ -6,6 +6,8 @@ pub mod jwt;
 pub mod audit_line;
 #[path = "../../tests/fuzzed/dpop_proof.rs"]
 pub mod dpop_proof;
+#[path = "../../tests/fuzzed/introspection.rs"]
+pub mod introspection;
 #[path = "../../tests/fuzzed/policy_file.rs"]
 pub mod policy_file;
 #[path = "../../tests/fuzzed/structured_fields.rs"]

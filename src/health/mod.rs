@@ -145,6 +145,18 @@ impl Health {
         })
     }
 
+    /// Watches an introspection endpoint, as `introspection:` and its URL. Failing if a question of the last 10 s had no answer;
+    /// stale if an older one had none, since it may be back and nobody has asked. Nothing is asked for a probe.
+    #[cfg(feature = "introspection")]
+    pub fn watch_introspection(self, tokens: crate::jwt::introspection::Introspection) -> Self {
+        let name = format!("introspection:{}", tokens.endpoint());
+        self.watch(&name, move |at| match (tokens.recent_failure(at), tokens.failure()) {
+            (Some(cause), _) => SourceHealth::failing(cause),
+            (None, Some(cause)) => SourceHealth::stale(cause),
+            (None, None) => SourceHealth::ready(),
+        })
+    }
+
     /// Watches a file of API keys, as `api_keys`. Stale while the file is broken, and what was read before is in use.
     #[cfg(feature = "api-key-file")]
     pub fn watch_key_file(self, store: Arc<crate::api_key::FileKeyStore>) -> Self {

@@ -23,7 +23,6 @@ pub(crate) struct HttpClient {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Media {
     Json,
-    #[allow(dead_code, reason = "for what asks as a form does")]
     Form,
 }
 

@@ -4,26 +4,25 @@ use async_trait::async_trait;
 use http::HeaderName;
 
 #[cfg(feature = "dpop")]
-use crate::jwt::bound::{Dpop, Prover};
+use crate::jwt::bound::Dpop;
 use crate::{
     attempt::Attempt,
-    authn::{Authenticator, Identity, Outcome},
-    challenge::{Challenge, Challenges},
+    authn::{Authenticator, Outcome},
+    challenge::Challenge,
     clock::Instants,
     error::ConfigError,
     head::RequestHead,
     jwt::{
         CacheStats, CookiePlace, IssuerProfile, Refusal, TokenCache,
-        bound::Demands,
         cache::Cache,
         claims::Claims,
+        entrance::{Entrance, EntranceRules, Verify},
         headers::Headers,
         keys::{KeyHealth, KeySource, KeysUnavailable, Refresh},
         path::Mapped,
-        place::Places,
         profile::{NO_KEY, NoKey, Profile},
-        resource_metadata::{Accepted, MetadataUrl},
-        revoked::{Revocations, revoked},
+        resource_metadata::MetadataUrl,
+        revoked::{BLIND, Revocations, revoked},
         routes::Routes,
         token::{self, Buffer},
     },
@@ -49,16 +48,10 @@ struct Shared {
     /// The claims that any profile maps.
     mapped: Mapped,
     leeway: Duration,
-    places: Places,
+    entrance: Entrance,
     cache: Option<Cache>,
     revocations: Option<Revocations>,
     headers: Headers,
-    /// What is offered, for each scheme.
-    offers: Vec<Challenge>,
-    invalid_token: Challenges,
-    demands: Demands,
-    #[cfg(feature = "dpop")]
-    prover: Option<Prover>,
 }
 
 impl JwtAuthenticator {
@@ -67,15 +60,8 @@ impl JwtAuthenticator {
         JwtAuthenticatorBuilder {
             profiles: Vec::new(),
             leeway: DEFAULT_LEEWAY,
-            realm: "api".to_owned(),
-            authorization: true,
-            headers: Vec::new(),
-            cookies: Vec::new(),
+            entrance: EntranceRules::new(),
             cache: Some(TokenCache::new()),
-            certificate_bound: false,
-            resource_metadata: None,
-            #[cfg(feature = "dpop")]
-            dpop: None,
             revocations: None,
         }
     }
@@ -88,8 +74,8 @@ impl JwtAuthenticator {
     /// to a key or certificate: nothing here shows that its sender has it. [`Unavailable`](RejectionKind::Unavailable)
     /// (`503`) if keys have to be fetched first: use [`verify_waiting`](Self::verify_waiting) where they may.
     pub fn verify(&self, token: &str, at: Instants) -> Result<Principal, Rejection> {
-        match self.verify_now(token, at, Due::Ignored, Attempt::uncounted()) {
-            Now::Known(result) => result.and_then(|principal| self.shared.bound_to_nothing(principal)),
+        match self.verify_at_once(token, at, Due::Ignored, Attempt::uncounted()) {
+            Now::Known(result) => result.and_then(|principal| self.shared.entrance.bound_to_nothing(principal)),
             Now::Wait => Err(KeysUnavailable::new("keys must be fetched first", 1).into()),
         }
     }
@@ -110,7 +96,12 @@ impl JwtAuthenticator {
     /// May be dropped at any time.
     pub async fn verify_waiting(&self, token: &str, at: Instants) -> Result<Principal, Rejection> {
         let verified = self.verify_anything(token, at, Attempt::uncounted()).await;
-        verified.and_then(|principal| self.shared.bound_to_nothing(principal))
+        verified.and_then(|principal| self.shared.entrance.bound_to_nothing(principal))
+    }
+
+    #[cfg(feature = "introspection")]
+    pub(super) fn entrance(&self) -> &Entrance {
+        &self.shared.entrance
     }
 
     /// Verifies the token alone, and not what it is bound to.
@@ -158,7 +149,7 @@ impl JwtAuthenticator {
         self.shared.routes.profiles().iter().map(move |profile| (profile.name(), profile.keys.source().health(at)))
     }
 
-    fn verify_now(
+    fn verify_at_once(
         &self,
         token: &str,
         at: Instants,
@@ -322,7 +313,7 @@ impl Shared {
         if let (Some(cache), Some((from, until))) = (&self.cache, window)
             && let Some(terms) = Terms::new(nanos(from), nanos(until), issuer, held.generation())
         {
-            return Ok(cache.insert(token, principal, terms, at));
+            return Ok(cache.insert(token.as_bytes(), principal, terms, at));
         }
         Ok(principal.build())
     }
@@ -353,60 +344,9 @@ impl Shared {
             Fault::Keys(KeyFault { gap: Gap::All, .. }) => {
                 return KeysUnavailable::new("no keys to verify with", 1).into();
             }
-            Fault::Blind => {
-                let reason = "the state of the revocations is too old, or was never loaded";
-                return Rejection::new(RejectionKind::Unavailable, reason).with_retry_after(1);
-            }
+            Fault::Blind => return Rejection::new(RejectionKind::Unavailable, BLIND).with_retry_after(1),
         };
-        self.invalid_token(reason)
-    }
-
-    fn invalid_token(&self, reason: &'static str) -> Rejection {
-        Rejection::new(RejectionKind::InvalidCredential, reason).with_challenges(self.invalid_token.clone())
-    }
-
-    /// For who has no request to look at.
-    fn bound_to_nothing(&self, principal: Principal) -> Result<Principal, Rejection> {
-        match principal.confirmation() {
-            None if self.demands.key || self.demands.certificate => {
-                Err(self.invalid_token("the token is bound to nothing, and must be"))
-            }
-            None => Ok(principal),
-            Some(_) => Err(self.invalid_token("the token is bound (cnf), and there is no request to prove it")),
-        }
-    }
-
-    /// For a token that came without a proof.
-    fn admit(&self, principal: Principal, head: &RequestHead<'_>) -> Result<Identity, Rejection> {
-        if principal.confirmation().is_some_and(|confirmation| confirmation.key_thumbprint().is_some()) {
-            return Err(self.invalid_token("the token is bound to a key (cnf.jkt), and came without a proof"));
-        }
-        match self.demands.check(&principal, head) {
-            Ok(()) => Ok(principal.into()),
-            Err(Refusal(reason)) => Err(self.invalid_token(reason)),
-        }
-    }
-
-    /// For a token that came with the scheme `DPoP`.
-    #[cfg(feature = "dpop")]
-    async fn admit_with_proof(
-        &self,
-        verified: Result<Principal, Rejection>,
-        token: &str,
-        head: &RequestHead<'_>,
-        at: Instants,
-    ) -> Result<Identity, Rejection> {
-        let Some(prover) = &self.prover else { return verified.map(Identity::from) };
-        let principal = verified.map_err(|rejection| prover.refuse_token(rejection))?;
-        if let Err(Refusal(reason)) = self.demands.check(&principal, head) {
-            return Err(prover.refuse_token(self.invalid_token(reason)));
-        }
-        let next_nonce = prover.check(&principal, token, head, at).await?;
-        let identity = Identity::from(principal);
-        Ok(match next_nonce {
-            Some((name, value)) => identity.answering(name, value),
-            None => identity,
-        })
+        self.entrance.invalid_token(reason)
     }
 }
 
@@ -415,82 +355,75 @@ impl fmt::Debug for JwtAuthenticator {
         f.debug_struct("JwtAuthenticator")
             .field("issuers", &self.shared.routes)
             .field("leeway", &self.shared.leeway)
-            .field("places", &self.shared.places)
-            .field("offers", &self.shared.offers)
+            .field("places", &self.shared.entrance.places)
+            .field("offers", &self.shared.entrance.offers)
             .field("cache", &self.shared.cache)
             .field("revocations", &self.shared.revocations)
             .finish_non_exhaustive()
     }
 }
 
+impl Verify for JwtAuthenticator {
+    fn takes(&self, token: &str) -> bool {
+        token.contains('.')
+    }
+
+    #[inline]
+    fn recall(&self, token: &[u8], at: Instants) -> Option<Result<Principal, Rejection>> {
+        self.shared.find(token, at).map(Ok)
+    }
+
+    fn verify_now(
+        &self,
+        token: &str,
+        at: Instants,
+        attempt: Attempt<'_>,
+        recalled: bool,
+    ) -> Now<Result<Principal, Rejection>> {
+        if recalled {
+            self.verify_anew_now(token, at, Due::Asked, attempt)
+        } else {
+            self.verify_at_once(token, at, Due::Asked, attempt)
+        }
+    }
+
+    async fn verify(&self, token: &str, at: Instants, attempt: Attempt<'_>) -> Result<Principal, Rejection> {
+        self.verify_anything(token, at, attempt).await
+    }
+}
+
 #[async_trait]
 impl Authenticator for JwtAuthenticator {
     fn challenges(&self) -> Vec<Challenge> {
-        self.shared.offers.clone()
+        self.shared.entrance.offers.clone()
     }
 
     fn credential_headers(&self) -> Vec<HeaderName> {
-        let mut fields = self.shared.places.fields();
-        if self.shared.places.dpop {
-            fields.push(HeaderName::from_static("dpop"));
-        }
-        fields
+        self.shared.entrance.credential_headers()
     }
 
     fn authenticate_now(&self, head: &RequestHead<'_>, at: Instants) -> Now<Outcome> {
-        let shared = &*self.shared;
-        // A token that is remembered needs no reading: byte for byte it is one that was read and verified.
-        let guess = shared.places.guess(head);
-        if let Some(principal) = guess.and_then(|token| shared.find(token, at)) {
-            return Now::Known(match shared.admit(principal, head) {
-                Ok(identity) => Outcome::Verified(identity),
-                Err(rejection) => rejection.into(),
-            });
-        }
-        match shared.places.find(head, &shared.invalid_token) {
-            // A proof is used up when it is checked, and who is asked now may be asked again: another authenticator beside
-            // this one may have to wait.
-            Ok(Some(presented)) if presented.with_proof => Now::Wait,
-            Ok(Some(presented)) => {
-                let token = presented.token;
-                let verified = match guess {
-                    Some(sought) if std::ptr::eq(sought, token.as_bytes()) => {
-                        self.verify_anew_now(token, at, Due::Asked, head.attempt())
-                    }
-                    Some(_) | None => self.verify_now(token, at, Due::Asked, head.attempt()),
-                };
-                verified
-                    .map(|verified| presented.conclude(verified.and_then(|principal| shared.admit(principal, head))))
-            }
-            Ok(None) => Now::Known(Outcome::Absent),
-            Err(outcome) => Now::Known(outcome),
-        }
+        self.shared.entrance.authenticate_now(self, head, at)
     }
 
     async fn authenticate(&self, head: &RequestHead<'_>, at: Instants) -> Outcome {
-        match self.shared.places.find(head, &self.shared.invalid_token) {
-            Ok(Some(presented)) => {
-                // Of the token alone.
-                let verified = self.verify_anything(presented.token, at, head.attempt()).await;
-                #[cfg(feature = "dpop")]
-                if presented.with_proof {
-                    let admitted = self.shared.admit_with_proof(verified, presented.token, head, at).await;
-                    return presented.conclude(admitted);
-                }
-                presented.conclude(verified.and_then(|principal| self.shared.admit(principal, head)))
-            }
-            Ok(None) => Outcome::Absent,
-            Err(outcome) => outcome,
-        }
+        self.shared.entrance.authenticate(self, head, at).await
     }
 }
 
-fn nanos(date: Duration) -> u64 {
+pub(super) fn nanos(date: Duration) -> u64 {
     u64::try_from(date.as_nanos()).unwrap_or(u64::MAX)
 }
 
-const DEFAULT_LEEWAY: Duration = Duration::from_secs(60);
-const MAX_LEEWAY: Duration = Duration::from_secs(300);
+pub(super) const DEFAULT_LEEWAY: Duration = Duration::from_secs(60);
+
+/// Refuses a leeway beyond what is "no more than a few minutes" (RFC 7519 §4.1.4).
+pub(super) fn check_leeway(leeway: Duration) -> Result<(), ConfigError> {
+    if leeway > Duration::from_secs(300) {
+        return Err(ConfigError::new("JWT leeway", format!("{leeway:?}"), "must be at most 300 s"));
+    }
+    Ok(())
+}
 
 /// Configures a [`JwtAuthenticator`]; made by [`JwtAuthenticator::builder`].
 #[must_use]
@@ -498,15 +431,8 @@ const MAX_LEEWAY: Duration = Duration::from_secs(300);
 pub struct JwtAuthenticatorBuilder {
     profiles: Vec<IssuerProfile>,
     leeway: Duration,
-    realm: String,
-    authorization: bool,
-    headers: Vec<String>,
-    cookies: Vec<CookiePlace>,
+    entrance: EntranceRules,
     cache: Option<TokenCache>,
-    certificate_bound: bool,
-    resource_metadata: Option<MetadataUrl>,
-    #[cfg(feature = "dpop")]
-    dpop: Option<Dpop>,
     revocations: Option<Arc<dyn RevocationStore>>,
 }
 
@@ -526,7 +452,7 @@ impl JwtAuthenticatorBuilder {
 
     /// Sets the realm of the challenge. Default `api`.
     pub fn realm(mut self, realm: impl Into<String>) -> Self {
-        self.realm = realm.into();
+        self.entrance.realm = realm.into();
         self
     }
 
@@ -540,20 +466,20 @@ impl JwtAuthenticatorBuilder {
     /// The token is verified as any other, so a client that sends the field itself gains nothing. But a proxy that logs people
     /// in by a cookie must guard against cross-site requests itself: nothing here can tell them.
     pub fn header(mut self, name: impl Into<String>) -> Self {
-        self.headers.push(name.into());
+        self.entrance.headers.push(name.into());
         self
     }
 
     /// Takes tokens from this cookie as well, where no `Authorization` and no header field of
     /// [`header`](Self::header) came. A bad cookie makes a request anonymous, and refuses it only where an identity is needed.
     pub fn cookie(mut self, place: CookiePlace) -> Self {
-        self.cookies.push(place);
+        self.entrance.cookies.push(place);
         self
     }
 
     /// Takes no tokens from `Authorization`, only from the header fields and cookies that are named.
     pub fn without_authorization(mut self) -> Self {
-        self.authorization = false;
+        self.entrance.authorization = false;
         self
     }
 
@@ -572,14 +498,14 @@ impl JwtAuthenticatorBuilder {
     /// Takes tokens with the scheme `DPoP` as well, each with a proof of the key that it is bound to (RFC 9449).
     #[cfg(feature = "dpop")]
     pub fn dpop(mut self, dpop: Dpop) -> Self {
-        self.dpop = Some(dpop);
+        self.entrance.dpop = Some(dpop);
         self
     }
 
     /// Refuses tokens that are not bound to a certificate (`cnf.x5t#S256`, RFC 8705 §3). By default they pass; one that is bound
     /// never does without its certificate.
     pub const fn certificate_bound(mut self) -> Self {
-        self.certificate_bound = true;
+        self.entrance.certificate_bound = true;
         self
     }
 
@@ -589,7 +515,7 @@ impl JwtAuthenticatorBuilder {
     /// [`build`](Self::build) refuses a document that is not true of this authenticator. An address where somebody else serves the
     /// metadata is given as text, and taken as it is.
     pub fn resource_metadata(mut self, url: impl Into<MetadataUrl>) -> Self {
-        self.resource_metadata = Some(url.into());
+        self.entrance.resource_metadata = Some(url.into());
         self
     }
 
@@ -629,75 +555,22 @@ impl JwtAuthenticatorBuilder {
         if self.profiles.is_empty() {
             return Err(ConfigError::new("JWT issuers", "none", "must be at least one"));
         }
-        if self.leeway > MAX_LEEWAY {
-            return Err(ConfigError::new("JWT leeway", format!("{:?}", self.leeway), "must be at most 300 s"));
-        }
+        check_leeway(self.leeway)?;
         let mut routes = Routes::default();
         for profile in self.profiles {
             routes.add(profile.accept(&mut mapped)?)?;
         }
         let revocations = self.revocations.map(|store| Revocations::new(store, &mut mapped)).transpose()?;
-        #[cfg_attr(not(feature = "dpop"), expect(unused_mut, reason = "only DPoP changes them"))]
-        let mut places = Places::new(self.authorization, self.headers, self.cookies)?;
-        let metadata = match &self.resource_metadata {
-            None => None,
-            Some(metadata) => {
-                #[cfg(feature = "dpop")]
-                let dpop = self.dpop.as_ref().map(|dpop| (dpop.algorithm_names(), dpop.is_required()));
-                #[cfg(not(feature = "dpop"))]
-                let dpop: Option<(Vec<&'static str>, bool)> = None;
-                let (dpop_algorithms, dpop_required) = dpop.unwrap_or_default();
-                Some(metadata.check(&Accepted {
-                    issuers: routes.names().collect(),
-                    bearer: self.authorization && !dpop_required,
-                    certificate_required: self.certificate_bound,
-                    dpop_algorithms,
-                    dpop_required,
-                })?)
-            }
-        };
-        let offer = |scheme: &str| {
-            let offer = Challenge::new(scheme, &self.realm)?;
-            metadata.map_or(Ok(offer.clone()), |url| offer.with("resource_metadata", url))
-        };
-        let challenge = offer(places.scheme())?;
-        #[cfg_attr(not(feature = "dpop"), expect(unused_mut, reason = "only DPoP adds to them"))]
-        let mut invalid_token = vec![challenge.clone().with("error", "invalid_token")?];
-        #[cfg_attr(not(feature = "dpop"), expect(unused_mut, reason = "only DPoP adds to them"))]
-        let mut offers = vec![challenge];
-        #[cfg_attr(not(feature = "dpop"), expect(unused_mut, reason = "only DPoP changes them"))]
-        let mut demands = Demands { key: false, certificate: self.certificate_bound };
-        #[cfg(feature = "dpop")]
-        let prover = match self.dpop {
-            None => None,
-            Some(_) if !self.authorization => {
-                return Err(ConfigError::new("DPoP", "without Authorization", "has no place: its scheme stands there"));
-            }
-            Some(dpop) => {
-                let with_proof = offer("DPoP")?.with("algs", &dpop.algorithm_names().join(" "))?;
-                (places.dpop, demands.key) = (true, dpop.is_required());
-                if demands.key {
-                    offers.clear();
-                }
-                offers.push(with_proof.clone());
-                invalid_token.push(with_proof.clone());
-                Some(dpop.build(&with_proof)?)
-            }
-        };
+        let entrance = self.entrance.build(routes.names().collect())?;
         Ok(JwtAuthenticator {
             shared: Arc::new(Shared {
                 routes,
                 mapped,
                 leeway: self.leeway,
-                places,
+                entrance,
                 cache: self.cache.as_ref().map(TokenCache::build).transpose()?,
                 revocations,
                 headers: Headers::default(),
-                offers,
-                invalid_token: invalid_token.into_iter().collect(),
-                demands,
-                #[cfg(feature = "dpop")]
-                prover,
             }),
         })
     }

@@ -6,10 +6,9 @@ use crate::{
     error::ConfigError,
     jwt::{
         Algorithm, ClaimPath, Key, KeySet,
-        claims::Registered,
         keys::{KeySource, Keys},
-        path::{Mapped, SCOPE},
-        profile::{Expected, Name, Need, Profile, ScopeForm, TokenKind, Untyped},
+        path::Mapped,
+        profile::{Profile, ScopeForm, TokenKind, Untyped},
         rules::{Bind, NameRule, Rules},
     },
 };
@@ -258,56 +257,7 @@ impl IssuerProfile {
         if self.rules.kind == TokenKind::Id && self.rules.scope.is_some() {
             return self.refuse("a scope claim", "is for access tokens alone");
         }
-        for (setting, limit) in
-            [("maximum JWT lifetime", self.rules.max_lifetime), ("maximum JWT age", self.rules.max_age)]
-        {
-            if limit == Some(Duration::ZERO) {
-                return Err(ConfigError::new(setting, "0 s", "would refuse every token"));
-            }
-        }
-        let rules = self.rules;
-        let mut place = |claim: &ClaimPath| mapped.place_of(claim);
-        let scope = match &rules.scope {
-            None => (SCOPE, ScopeForm::Text),
-            Some((claim, form)) => (place(claim)?, *form),
-        };
-        let roles = rules.roles.as_ref().map(&mut place).transpose()?;
-        let permissions = rules.permissions.as_ref().map(&mut place).transpose()?;
-        let tenant = rules.tenant.as_ref().map(&mut place).transpose()?;
-        let service_if = rules.service_if.place(&mut place)?;
-        let mut expect = |(claim, values): (ClaimPath, Vec<String>)| match values.as_slice() {
-            [] => Err(ConfigError::new("expected JWT claim", format!("{:?}", claim.names()), "has no value to be")),
-            [..] => Ok(Expected { place: place(&claim)?, values: values.into_iter().map(Into::into).collect() }),
-        };
-        let expected = rules.expected.into_iter().map(&mut expect).collect::<Result<_, _>>()?;
-        let mut name = |name: NameRule| {
-            let tenant = name.tenant.map(|(claim, value)| expect((claim, vec![value]))).transpose()?;
-            Ok(Name { iss: name.iss.into(), issuer: Arc::from(name.issuer), tenant })
-        };
-        let names = self.names.into_iter().map(&mut name).collect::<Result<_, ConfigError>>()?;
-        let mut need = |claim: &ClaimPath| {
-            Ok(match claim.top_level().and_then(Registered::from_name) {
-                Some(registered) => Need::Registered(registered),
-                None => Need::Mapped(mapped.place_of(claim)?),
-            })
-        };
-        let mut needs = |claims: Vec<ClaimPath>| claims.iter().map(&mut need).collect::<Result<_, ConfigError>>();
-        Ok(Profile {
-            names,
-            keys: self.keys,
-            kind: rules.kind,
-            binding: rules.bind.accept(),
-            algorithms: rules.algorithms.into(),
-            max_lifetime: rules.max_lifetime,
-            max_age: rules.max_age,
-            scope,
-            roles,
-            permissions,
-            tenant,
-            service_if,
-            required: rules.required.into_iter().map(&mut needs).collect::<Result<_, _>>()?,
-            expected,
-        })
+        self.rules.profile(self.names, self.keys, mapped)
     }
 
     fn apply_relaxations(&mut self) -> Result<(), ConfigError> {

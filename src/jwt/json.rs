@@ -225,6 +225,19 @@ impl<'de> Value<'_, 'de> {
         self.reader.object(|reader, name| members.member(name, Value { reader, depth }))
     }
 
+    /// Reads a value of any type. Whether it is `true`.
+    #[cfg(feature = "introspection")]
+    pub(super) fn reads_true(self) -> Result<bool, Refusal> {
+        let is_true = self.reader.scan.peek() == Some(b't');
+        self.reader.skip(self.depth).map(|()| is_true)
+    }
+
+    /// Reads a value of any type, and keeps the text in it.
+    #[cfg(feature = "introspection")]
+    pub(super) fn shape(self) -> Result<Shape<'de>, Refusal> {
+        self.reader.keep(self.depth)
+    }
+
     /// Reads over a value.
     pub(super) fn skip(self) -> Result<(), Refusal> {
         self.reader.skip(self.depth)

@@ -39,6 +39,12 @@ impl KeySet {
         Self::with_skipped(keys.into_iter().collect(), Vec::new())
     }
 
+    /// No keys: for what is not verified by a signature.
+    #[cfg(feature = "introspection")]
+    pub(super) fn none() -> Self {
+        Self { inner: Arc::new(Inner { keys: Box::default(), skipped: Box::default() }) }
+    }
+
     /// Reads a JWK Set (RFC 7517 §5).
     ///
     /// A key that cannot verify is left out and told by [`skipped`](Self::skipped); the rest stays usable: unknown `kty`,

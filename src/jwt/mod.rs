@@ -78,8 +78,11 @@ mod crypto;
 mod csrf;
 mod date;
 mod der;
+mod entrance;
 mod headers;
 mod identity_provider;
+#[cfg(feature = "introspection")]
+pub mod introspection;
 mod issuer;
 mod json;
 mod jwk;

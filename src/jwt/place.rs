@@ -179,16 +179,18 @@ impl Places {
         credential::unchecked(head.headers(), b"Bearer")
     }
 
-    /// The token of a request. `challenges` go along with a refusal that is about a token.
+    /// The token of a request. `challenges` go along with a refusal that is about a token; `takes` says which tokens of
+    /// `Authorization` are ours.
     pub(super) fn find<'a>(
         &self,
         head: &RequestHead<'a>,
         challenges: &Challenges,
+        takes: impl Fn(&str) -> bool,
     ) -> Result<Option<Presented<'a>>, Outcome> {
         let mut found = None;
         if self.authorization
             && let Some(credential) = head.authorization()?
-            && credential.token().contains('.')
+            && takes(credential.token())
         {
             let token = credential.token();
             if credential.is_scheme("Bearer") {

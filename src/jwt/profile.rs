@@ -136,6 +136,18 @@ pub(super) struct Profile {
     /// Of each, one is enough.
     pub(super) required: Box<[Box<[Need]>]>,
     pub(super) expected: Box<[Expected]>,
+    pub(super) lacks: Lacks,
+    /// What the principal's credential is called.
+    pub(super) credential: &'static str,
+}
+
+/// What may be missing though every token of an issuer's own has it: for answers about tokens.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Lacks {
+    /// The token ends only when its issuer says so.
+    pub(super) exp: bool,
+    /// Then the client acts for itself.
+    pub(super) sub: bool,
 }
 
 impl Profile {
@@ -157,9 +169,24 @@ impl Profile {
         if !self.algorithms.contains(&header.algorithm) {
             return Err(Refusal("alg is not allowed for the issuer"));
         }
+        self.check_claims(name, claims, now, leeway)
+    }
+
+    /// Checks what an issuer that was asked says of a token of its own.
+    #[cfg(feature = "introspection")]
+    pub(super) fn check_answer(&self, claims: &Claims<'_>, now: Duration, leeway: Duration) -> Result<&Name, Refusal> {
+        let name = self.names.first().ok_or(Refusal("no issuer is known"))?;
+        if claims.iss.as_deref().is_some_and(|iss| *iss != *name.iss) {
+            return Err(Refusal("iss is another issuer"));
+        }
+        self.check_kind(Typ::Absent, claims)?;
+        self.check_claims(name, claims, now, leeway).map(|()| name)
+    }
+
+    fn check_claims(&self, name: &Name, claims: &Claims<'_>, now: Duration, leeway: Duration) -> Result<(), Refusal> {
         self.check_binding(claims)?;
         // A logout token may name a session in its place.
-        if self.kind != TokenKind::Logout && claims.sub.as_deref().is_none_or(str::is_empty) {
+        if self.kind != TokenKind::Logout && self.subject(claims).is_empty() {
             return Err(Refusal("sub is missing"));
         }
         self.check_times(claims, now, leeway)?;
@@ -177,6 +204,15 @@ impl Profile {
             }
         }
         Ok(())
+    }
+
+    /// Who the token is about; empty if it says nothing of that.
+    fn subject<'c>(&self, claims: &'c Claims<'_>) -> &'c str {
+        let client = || claims.client_id.as_deref().filter(|_| self.lacks.sub);
+        match &claims.sub {
+            Some(sub) => sub,
+            None => client().unwrap_or_default(),
+        }
     }
 
     fn check_kind(&self, typ: Typ, claims: &Claims<'_>) -> Result<(), Refusal> {
@@ -233,7 +269,7 @@ impl Profile {
     }
 
     fn check_times(&self, claims: &Claims<'_>, now: Duration, leeway: Duration) -> Result<(), Refusal> {
-        let Some(exp) = claims.exp else { return Err(Refusal("exp is missing")) };
+        let exp = self.end(claims).ok_or(Refusal("exp is missing"))?;
         if now >= exp.saturating_add(leeway) {
             return Err(Refusal("token expired"));
         }
@@ -262,12 +298,16 @@ impl Profile {
         Ok(())
     }
 
+    fn end(&self, claims: &Claims<'_>) -> Option<Duration> {
+        claims.exp.or_else(|| self.lacks.exp.then_some(Duration::MAX))
+    }
+
     /// When a token that passes [`check`](Self::check) passes it: from the first moment up to the second. None if its claims
     /// set no end.
     pub(super) fn window(&self, claims: &Claims<'_>, leeway: Duration) -> Option<(Duration, Duration)> {
         const MOMENT: Duration = Duration::from_nanos(1);
         let begin = claims.nbf.max(claims.iat).max(claims.auth_time).unwrap_or_default();
-        let mut end = claims.exp?.saturating_add(leeway);
+        let mut end = self.end(claims)?.saturating_add(leeway);
         if let Some(oldest) = self.max_age {
             // The one bound that is still good itself.
             end = end.min(claims.iat?.saturating_add(oldest).saturating_add(leeway).saturating_add(MOMENT));
@@ -303,9 +343,9 @@ impl Profile {
     /// Makes the principal of a token that passed. `text` is the claims' JSON.
     #[inline]
     pub(super) fn principal(&self, name: &Name, claims: &Claims<'_>, text: &str) -> Result<PrincipalBuilder, Refusal> {
-        let subject = claims.sub.as_deref().unwrap_or_default();
+        let subject = self.subject(claims);
         let kind = self.kind_of(subject, claims)?;
-        let mut principal = Principal::of_claims(kind, Arc::clone(&name.issuer), subject, "jwt", text);
+        let mut principal = Principal::of_claims(kind, Arc::clone(&name.issuer), subject, self.credential, text);
         self.set_scopes(claims, &mut principal)?;
         principal.set_roles(texts(self.roles, claims, Refusal("the roles claim is not an array of strings"))?);
         let permissions = texts(self.permissions, claims, Refusal("the permissions claim is not an array of strings"))?;

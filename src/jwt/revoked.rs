@@ -40,6 +40,13 @@ impl Revocations {
         Arc::clone(&self.voucher)
     }
 
+    /// How a token stands that was good before.
+    #[cfg(feature = "introspection")]
+    #[inline]
+    pub(super) fn standing_of(&self, principal: &Principal, at: Instants) -> Standing {
+        self.state.check(principal, at)
+    }
+
     pub(super) fn can_say(&self, at: Instants) -> bool {
         self.state.is_fresh(at)
     }
@@ -77,6 +84,9 @@ impl Revocations {
         self.state.check_marks(marks, at)
     }
 }
+
+/// Why nobody is admitted while nobody knows, for the operator.
+pub(super) const BLIND: &str = "the state of the revocations is too old, or was never loaded";
 
 /// Why a revoked token is refused, for the operator.
 pub(super) const fn revoked(kind: RevocationKind) -> Refusal {

@@ -1,12 +1,15 @@
 //! A profile as it is configured, before its claims have places.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use crate::{
     error::ConfigError,
     jwt::{
         Algorithm, ClaimPath,
-        profile::{Binding, ScopeForm, ServiceIf, TokenKind},
+        claims::Registered,
+        keys::Keys,
+        path::{Mapped, SCOPE},
+        profile::{Binding, Expected, Lacks, Name, Need, Profile, ScopeForm, ServiceIf, TokenKind},
     },
 };
 
@@ -46,6 +49,59 @@ impl Rules {
             max_lifetime: None,
             max_age: None,
         }
+    }
+
+    /// Gives the claims that are mapped their places.
+    pub(super) fn profile(self, names: Vec<NameRule>, keys: Keys, mapped: &mut Mapped) -> Result<Profile, ConfigError> {
+        for (setting, limit) in [("maximum JWT lifetime", self.max_lifetime), ("maximum JWT age", self.max_age)] {
+            if limit == Some(Duration::ZERO) {
+                return Err(ConfigError::new(setting, "0 s", "would refuse every token"));
+            }
+        }
+        let mut place = |claim: &ClaimPath| mapped.place_of(claim);
+        let scope = match &self.scope {
+            None => (SCOPE, ScopeForm::Text),
+            Some((claim, form)) => (place(claim)?, *form),
+        };
+        let roles = self.roles.as_ref().map(&mut place).transpose()?;
+        let permissions = self.permissions.as_ref().map(&mut place).transpose()?;
+        let tenant = self.tenant.as_ref().map(&mut place).transpose()?;
+        let service_if = self.service_if.place(&mut place)?;
+        let mut expect = |(claim, values): (ClaimPath, Vec<String>)| match values.as_slice() {
+            [] => Err(ConfigError::new("expected JWT claim", format!("{:?}", claim.names()), "has no value to be")),
+            [..] => Ok(Expected { place: place(&claim)?, values: values.into_iter().map(Into::into).collect() }),
+        };
+        let expected = self.expected.into_iter().map(&mut expect).collect::<Result<_, _>>()?;
+        let mut name = |name: NameRule| {
+            let tenant = name.tenant.map(|(claim, value)| expect((claim, vec![value]))).transpose()?;
+            Ok(Name { iss: name.iss.into(), issuer: Arc::from(name.issuer), tenant })
+        };
+        let names = names.into_iter().map(&mut name).collect::<Result<_, ConfigError>>()?;
+        let mut need = |claim: &ClaimPath| {
+            Ok(match claim.top_level().and_then(Registered::from_name) {
+                Some(registered) => Need::Registered(registered),
+                None => Need::Mapped(mapped.place_of(claim)?),
+            })
+        };
+        let mut needs = |claims: Vec<ClaimPath>| claims.iter().map(&mut need).collect::<Result<_, ConfigError>>();
+        Ok(Profile {
+            names,
+            keys,
+            kind: self.kind,
+            binding: self.bind.accept(),
+            algorithms: self.algorithms.into(),
+            max_lifetime: self.max_lifetime,
+            max_age: self.max_age,
+            scope,
+            roles,
+            permissions,
+            tenant,
+            service_if,
+            required: self.required.into_iter().map(&mut needs).collect::<Result<_, _>>()?,
+            expected,
+            lacks: Lacks::default(),
+            credential: "jwt",
+        })
     }
 }
 

@@ -101,6 +101,17 @@ impl Provider {
         self.tell("fetches").await.parse().unwrap()
     }
 
+    pub async fn introspections(&mut self) -> u32 {
+        self.tell("introspections").await.parse().unwrap()
+    }
+
+    /// Revokes a token (RFC 7009), as the client that has it.
+    pub async fn revoke(&self, token: &str) {
+        let request = self.http.post(format!("{}/token/revocation", self.issuer));
+        let request = request.basic_auth(CLIENT.0, Some(CLIENT.1)).form(&[("token", token)]);
+        assert_eq!(request.send().await.unwrap().status().as_u16(), 200);
+    }
+
     pub fn keys(&self, clock: impl Clock) -> LiveKeys {
         let http = HttpsFetch::with_roots(&self.authority).unwrap();
         LiveKeys::discover(&self.issuer).http(http).clock(clock).build().unwrap()

@@ -88,6 +88,12 @@ impl TokenCache {
         self
     }
 
+    /// Makes a cache whose keys are digests already.
+    #[cfg(feature = "introspection")]
+    pub(super) fn build_for_digests(&self) -> Result<Cache, ConfigError> {
+        self.build().map(|cache| Cache { digest_keys: false, ..cache })
+    }
+
     /// Makes the cache.
     pub(super) fn build(&self) -> Result<Cache, ConfigError> {
         if self.max_entries == 0 || self.max_entries > MAX_ENTRIES {
@@ -156,8 +162,8 @@ impl Cache {
     }
 
     /// Finishes the principal of a token that was just verified, and remembers it.
-    pub(super) fn insert(&self, token: &str, principal: PrincipalBuilder, terms: Terms, at: Instants) -> Principal {
-        let Some((hash, key)) = self.key(token.as_bytes()) else { return principal.build() };
+    pub(super) fn insert(&self, token: &[u8], principal: PrincipalBuilder, terms: Terms, at: Instants) -> Principal {
+        let Some((hash, key)) = self.key(token) else { return principal.build() };
         let principal = principal.keep(terms, key.bytes());
         self.table.insert(hash, key.bytes(), principal.clone(), at.unix_nanos());
         principal

@@ -8,6 +8,8 @@
 mod aws_lc;
 #[cfg(all(feature = "jwt-pure-rust", any(test, not(feature = "jwt"))))]
 mod rust_crypto;
+#[cfg(feature = "introspection")]
+mod signer;
 #[cfg(test)]
 mod tests;
 
@@ -15,6 +17,8 @@ mod tests;
 pub(super) use aws_lc::{Verifier, sha256};
 #[cfg(not(feature = "jwt"))]
 pub(super) use rust_crypto::{Verifier, sha256};
+#[cfg(feature = "introspection")]
+pub(super) use signer::Signer;
 
 /// The material is no key: not on the curve, for example.
 #[derive(Debug, thiserror::Error)]

@@ -1,4 +1,3 @@
-mod flight;
 mod key;
 
 use std::{
@@ -15,9 +14,9 @@ use async_trait::async_trait;
 use foldhash::fast::RandomState;
 use quick_cache::{UnitWeighter, sync};
 
-use self::flight::Flights;
 use crate::{
     error::ConfigError,
+    flight::Flights,
     now::Now,
     policy::{AccessQuery, Decision, PolicyBackend, QueryParts, ReloadState, Verdict},
 };
@@ -52,7 +51,7 @@ pub struct Cached<B> {
     parts: QueryParts,
     life: u64,
     verdicts: sync::Cache<Box<[u8]>, Entry, UnitWeighter, RandomState>,
-    flights: Flights,
+    flights: Flights<Box<[u8]>, Entry>,
     flushes: AtomicU64,
     asked: AtomicU64,
 }
@@ -230,7 +229,7 @@ impl<B: PolicyBackend> PolicyBackend for Cached<B> {
         }
         // An answer that was on its way before the policy changed is not for who asks after that.
         let state = self.state();
-        let seat = self.flights.board(&key);
+        let seat = self.flights.board(key.clone());
         let load = || async {
             let entry = self.ask(query).await;
             self.keep(&key, &entry);

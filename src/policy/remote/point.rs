@@ -1,11 +1,4 @@
-use std::{
-    fmt,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::{fmt, sync::Arc, time::Duration};
 
 use http::{HeaderMap, StatusCode, header};
 use serde::de::DeserializeOwned;
@@ -14,7 +7,7 @@ use tokio::sync::Semaphore;
 use crate::{
     clock::Instants,
     error::{ConfigError, StoreError},
-    http_client::{Endpoint, FetchLimits, HttpClient, HttpFetch, HttpsFetch, Media, bearer},
+    http_client::{Endpoint, FetchLimits, HttpClient, HttpFetch, HttpsFetch, LastAnswer, Media, bearer},
     log::{Seldom, chain, one_line},
     secret::Secret,
 };
@@ -145,8 +138,7 @@ impl DecisionPoint {
             bearer: self.bearer,
             in_flight: Semaphore::new(self.max_in_flight),
             max_in_flight: self.max_in_flight,
-            is_failing: AtomicBool::new(false),
-            failure: Mutex::new(None),
+            last: LastAnswer::default(),
             told: Seldom::new(),
         };
         Ok((Arc::new(point), endpoints))
@@ -160,17 +152,8 @@ pub(super) struct Point {
     bearer: Option<Secret>,
     in_flight: Semaphore,
     max_in_flight: usize,
-    /// Whether the last answer was none. Who finds all well takes no lock.
-    is_failing: AtomicBool,
-    failure: Mutex<Option<Failure>>,
+    last: LastAnswer,
     told: Seldom,
-}
-
-/// Why the last question had no answer, and when it was asked, by the monotonic clock.
-#[derive(Clone)]
-struct Failure {
-    cause: Arc<str>,
-    asked_at: u64,
 }
 
 impl Point {
@@ -200,14 +183,12 @@ impl Point {
         };
         match answered {
             Ok(answer) => {
-                if self.is_failing.load(Ordering::Acquire) {
-                    self.note(None);
-                }
+                self.last.came();
                 Ok(answer)
             }
             Err(cause) => {
                 let cause = one_line(&cause);
-                self.note(Some(Failure { cause: cause.as_str().into(), asked_at: at.monotonic_nanos() }));
+                self.last.failed(cause.as_str(), at);
                 self.told.error(at, &format!("a decision point does not decide: {cause}"));
                 Err(cause)
             }
@@ -234,12 +215,6 @@ impl Point {
             said = said.replace(&token, "***");
         }
         Err(format!("{to} answers {}: {said}", parts.status.as_u16()))
-    }
-
-    fn note(&self, failure: Option<Failure>) {
-        let mut held = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
-        self.is_failing.store(failure.is_some(), Ordering::Release);
-        *held = failure;
     }
 }
 
@@ -271,7 +246,7 @@ pub struct PointHealth {
 
 impl PointHealth {
     /// How long a question that had no answer says that the decision point is away. It may be back, and nobody has asked.
-    pub const RECENT: Duration = Duration::from_secs(10);
+    pub const RECENT: Duration = LastAnswer::RECENT;
 
     pub(super) const fn of(point: Arc<Point>) -> Self {
         Self { point }
@@ -286,17 +261,12 @@ impl PointHealth {
     /// Why the last question had no answer, for the operator; none if it had one, or none was asked.
     #[must_use]
     pub fn failure(&self) -> Option<Arc<str>> {
-        self.held().map(|failure| failure.cause)
+        self.point.last.failure()
     }
 
     /// The same if that question was asked within the last [`RECENT`](Self::RECENT) seconds.
     #[must_use]
     pub fn recent_failure(&self, at: Instants) -> Option<Arc<str>> {
-        let age = |failure: &Failure| Duration::from_nanos(at.monotonic_nanos().saturating_sub(failure.asked_at));
-        self.held().filter(|failure| age(failure) < Self::RECENT).map(|failure| failure.cause)
-    }
-
-    fn held(&self) -> Option<Failure> {
-        self.point.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.point.last.recent_failure(at)
     }
 }

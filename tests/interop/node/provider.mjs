@@ -6,6 +6,8 @@
 //   drop KID       takes a key out of the set.
 //   code RESOURCE  an authorization code, as the browser would bring it once alice has logged in; RESOURCE may be missing.
 //   fetches        how often the JWK Set was asked for.
+//   introspections how often it was asked about tokens.
+//   key            the private key of the client `orders-api-by-key`, PKCS #8 in base64.
 //   stop, start    listens no longer, and again at the same port.
 // The end of the input ends it.
 
@@ -39,15 +41,36 @@ const make = (alg) => {
 };
 let keys = Object.keys(pairs).map(make);
 let fetches = 0;
+let introspections = 0;
 
 // A resource is urn:AUDIENCE:ALG; its tokens are JWTs for the audience, signed with the algorithm. A URL is its own audience.
+// Those of urn:AUDIENCE:opaque are opaque.
 const resource = (ctx, indicator) => {
   const [, audience, alg] = indicator.startsWith("urn:") ? indicator.split(":") : ["", indicator, "ES256"];
+  if (alg === "opaque") return { scope: SCOPES, audience, accessTokenFormat: "opaque", accessTokenTTL: 3600 };
   return { scope: SCOPES, audience, accessTokenFormat: "jwt", accessTokenTTL: 3600, jwt: { sign: { alg } } };
 };
 
+// Services that only ask about tokens.
+const asks = { grant_types: [], redirect_uris: [], response_types: [], token_endpoint_auth_method: "client_secret_basic" };
+const own = generateKeyPairSync("ec", { namedCurve: "P-256" });
+
 const configuration = {
   clients: [
+    { ...asks, client_id: "orders-api", client_secret: "a secret: of the API, 100 % for tests" },
+    {
+      ...asks,
+      client_id: "orders-api-by-post",
+      client_secret: "a secret: of the API, 100 % for tests",
+      token_endpoint_auth_method: "client_secret_post",
+    },
+    {
+      ...asks,
+      client_id: "orders-api-by-key",
+      token_endpoint_auth_method: "private_key_jwt",
+      token_endpoint_auth_signing_alg: "ES256",
+      jwks: { keys: [{ ...own.publicKey.export({ format: "jwk" }), alg: "ES256", use: "sig", kid: "own" }] },
+    },
     {
       client_id: "shop",
       client_secret: "a secret of the shop, for tests alone",
@@ -65,6 +88,8 @@ const configuration = {
     devInteractions: { enabled: false },
     // Who sends a proof of its key gets a token that is bound to it, once the proof has a nonce.
     dPoP: { enabled: true, nonceSecret: randomBytes(32), requireNonce: () => true },
+    introspection: { enabled: true },
+    revocation: { enabled: true },
     resourceIndicators: { enabled: true, getResourceServerInfo: resource },
   },
 };
@@ -74,6 +99,7 @@ const key = readFileSync(join(folder, "key.pem"));
 let handle;
 const server = createServer({ cert, key }, (request, response) => {
   if (request.url === "/jwks") fetches += 1;
+  if (request.url === "/token/introspection") introspections += 1;
   handle(request, response);
 });
 const listen = (port) =>
@@ -114,6 +140,8 @@ const commands = {
     return new provider.AuthorizationCode({ ...code, resource: indicator, nonce: "n-1" }).save();
   },
   fetches: () => fetches,
+  introspections: () => introspections,
+  key: () => own.privateKey.export({ format: "der", type: "pkcs8" }).toString("base64"),
   async stop() {
     const closed = new Promise((resolve) => server.close(resolve));
     server.closeAllConnections();

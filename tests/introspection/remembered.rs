@@ -1,0 +1,279 @@
+//! What is remembered, for how long, and how often the provider is asked.
+
+use std::{convert::Infallible, time::Duration};
+
+use http::{Request, Response};
+use portcullis::{
+    Clock, Connection, Now, RequestHead, SystemClock, TlsVersion,
+    authn::{Authenticator, Outcome},
+    guard::{authenticated, require},
+    jwt::TokenCache,
+    rate_limit::{FailureBudget, Quota},
+    stack::Stack,
+    testing::TestClock,
+};
+use tower::Service;
+
+use super::provider::{AT, Provider, active, bearer, json, now, request, status};
+use crate::support::{NOW, Probe, send};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+#[tokio::test]
+async fn a_hundred_at_once_ask_once() {
+    let provider = Provider::usual().await;
+    let tokens = provider.tokens();
+    for (round, token, expected) in [(1, "good", 200), (2, "bad", 401)] {
+        provider.hold();
+        let tasks: Vec<_> = (0..100)
+            .map(|_| {
+                let tokens = tokens.clone();
+                tokio::spawn(async move { status(&bearer(&tokens, token, SystemClock::new().now()).await).0 })
+            })
+            .collect();
+        provider.now_replies(|asked| match asked.form["token"].as_str() {
+            "good" => json(active(r#""exp":9000000000,"iat":1700000000"#)),
+            _ => json(r#"{"active":false}"#),
+        });
+        provider.called(round).await;
+        provider.open();
+        for task in tasks {
+            assert_eq!(task.await.unwrap(), expected);
+        }
+        assert_eq!(provider.calls(), round, "{token}");
+    }
+}
+
+#[tokio::test]
+async fn if_who_asks_goes_away_the_next_one_asks() {
+    let provider = Provider::usual().await;
+    let tokens = provider.tokens();
+    provider.hold();
+    let ask = || {
+        let tokens = tokens.clone();
+        tokio::spawn(async move { status(&bearer(&tokens, "good", AT).await).0 })
+    };
+    let first = ask();
+    provider.called(1).await;
+    let second = ask();
+    tokio::task::yield_now().await;
+    first.abort();
+    provider.called(2).await;
+    provider.open();
+    assert_eq!(second.await.unwrap(), 200);
+    assert_eq!(provider.calls(), 2);
+}
+
+#[tokio::test]
+async fn a_good_token_is_answered_at_once_for_a_minute() {
+    let provider = Provider::usual().await;
+    let clock = TestClock::at_unix(NOW);
+    let tokens = provider.tokens();
+    assert!(matches!(now(&tokens, "good", clock.now()), Now::Wait));
+    assert_eq!(status(&bearer(&tokens, "good", clock.now()).await).0, 200);
+    for _ in 0..60 {
+        assert!(matches!(now(&tokens, "good", clock.now()), Now::Known(Outcome::Verified(_))));
+        assert_eq!(provider.calls(), 1);
+        clock.advance(SECOND);
+    }
+    assert!(matches!(now(&tokens, "good", clock.now()), Now::Wait));
+    assert_eq!(status(&bearer(&tokens, "good", clock.now()).await).0, 200);
+    assert_eq!(provider.calls(), 2);
+    let stats = tokens.cache_stats().unwrap();
+    assert_eq!((stats.hits, stats.misses, stats.entries), (60, 2, 1));
+    // Revoked at the provider: refused once the time is over, and not before.
+    provider.now_says(r#"{"active":false}"#);
+    clock.advance(59 * SECOND);
+    assert_eq!(status(&bearer(&tokens, "good", clock.now()).await).0, 200);
+    clock.advance(SECOND);
+    assert_eq!(status(&bearer(&tokens, "good", clock.now()).await).0, 401);
+}
+
+#[tokio::test]
+async fn a_hit_allocates_nothing() {
+    let provider = Provider::usual().await;
+    let (alone, beside) = (provider.tokens(), super::shapes::both(&provider));
+    for (name, tokens) in [("alone", &alone as &dyn Authenticator), ("beside JWTs", &beside)] {
+        let request = request("Bearer", "good-token-of-alice");
+        let head = RequestHead::of(&request);
+        assert!(matches!(tokens.authenticate(&head, AT).await, Outcome::Verified(_)));
+        for _ in 0..2 {
+            let allocated = allocation_counter::measure(|| {
+                assert!(matches!(tokens.authenticate_now(&head, AT), Now::Known(Outcome::Verified(_))));
+            });
+            assert_eq!(allocated.count_total, 0, "{name}");
+        }
+    }
+    assert_eq!(provider.calls(), 2);
+}
+
+#[tokio::test]
+async fn nothing_is_remembered_past_exp() {
+    let provider = Provider::saying(active(&format!(r#""exp":{}"#, NOW + 10))).await;
+    let clock = TestClock::at_unix(NOW);
+    let tokens = provider.tokens();
+    assert_eq!(status(&bearer(&tokens, "t", clock.now()).await).0, 200);
+    clock.advance(Duration::from_millis(9_999));
+    assert!(matches!(now(&tokens, "t", clock.now()), Now::Known(Outcome::Verified(_))));
+    clock.advance(Duration::from_millis(1));
+    assert!(matches!(now(&tokens, "t", clock.now()), Now::Wait));
+    // The provider's clock is behind, and it says still that the token is active: within the leeway that counts, each time anew.
+    for call in 2..5 {
+        assert_eq!(status(&bearer(&tokens, "t", clock.now()).await).0, 200);
+        assert_eq!(provider.calls(), call);
+    }
+    clock.advance(60 * SECOND);
+    assert_eq!(status(&bearer(&tokens, "t", clock.now()).await), (401, "token expired".to_owned()));
+    // A wall clock that goes back makes nothing last longer.
+    let tokens = provider.tokens();
+    clock.set_unix(NOW);
+    assert_eq!(status(&bearer(&tokens, "t", clock.now()).await).0, 200);
+    clock.set_unix(NOW - 5);
+    assert!(matches!(now(&tokens, "t", clock.now()), Now::Wait));
+}
+
+#[tokio::test]
+async fn without_an_end_of_its_own_a_token_is_remembered_for_the_time_alone() {
+    let provider = Provider::saying(active(r#""exp":null"#)).await;
+    let clock = TestClock::at_unix(NOW);
+    let tokens = provider.builder().without_exp().remember_for(5 * SECOND).build().unwrap();
+    for _ in 0..5 {
+        assert_eq!(status(&bearer(&tokens, "t", clock.now()).await).0, 200);
+        assert_eq!(provider.calls(), 1);
+        clock.advance(SECOND);
+    }
+    assert_eq!(status(&bearer(&tokens, "t", clock.now()).await).0, 200);
+    assert_eq!(provider.calls(), 2);
+}
+
+#[tokio::test]
+async fn a_bad_token_is_refused_at_once_for_two_seconds() {
+    let provider = Provider::usual().await;
+    let clock = TestClock::at_unix(NOW);
+    let tokens = provider.tokens();
+    for call in 1..4 {
+        assert!(matches!(now(&tokens, "bad", clock.now()), Now::Wait));
+        assert_eq!(status(&bearer(&tokens, "bad", clock.now()).await).0, 401);
+        clock.advance(Duration::from_millis(1_999));
+        assert!(matches!(now(&tokens, "bad", clock.now()), Now::Known(Outcome::Refused(_))));
+        assert_eq!(provider.calls(), call);
+        clock.advance(Duration::from_millis(1));
+    }
+    // One that becomes good meanwhile.
+    provider.now_says(active(""));
+    assert_eq!(status(&bearer(&tokens, "bad", clock.now()).await).0, 200);
+}
+
+#[tokio::test]
+async fn random_tokens_push_out_no_good_one() {
+    let provider = Provider::usual().await;
+    let tokens =
+        provider.builder().cache(TokenCache::new().max_entries(64)).max_refused(64).max_in_flight(10).build().unwrap();
+    for number in 0..32 {
+        assert_eq!(status(&bearer(&tokens, &format!("good-{number}"), AT).await).0, 200);
+    }
+    for number in 0..2_000 {
+        assert_eq!(status(&bearer(&tokens, &format!("random-{number}"), AT).await).0, 401);
+    }
+    let calls = provider.calls();
+    for number in 0..32 {
+        assert!(matches!(now(&tokens, &format!("good-{number}"), AT), Now::Known(Outcome::Verified(_))), "{number}");
+    }
+    assert_eq!(provider.calls(), calls);
+    assert_eq!(tokens.cache_stats().unwrap().evictions, 0);
+    let known = (0..2_000).filter(|number| matches!(now(&tokens, &format!("random-{number}"), AT), Now::Known(_)));
+    assert!(known.count() <= 64 + 4, "they are bounded");
+}
+
+#[tokio::test]
+async fn all_is_forgotten_when_it_is_said() {
+    let provider = Provider::usual().await;
+    let tokens = provider.tokens();
+    assert_eq!(status(&bearer(&tokens, "good", AT).await).0, 200);
+    assert_eq!(status(&bearer(&tokens, "bad", AT).await).0, 401);
+    tokens.forget_all();
+    assert!(matches!(now(&tokens, "good", AT), Now::Wait) && matches!(now(&tokens, "bad", AT), Now::Wait));
+    // An answer that is on its way is for those who asked before.
+    provider.hold();
+    let before = tokio::spawn({
+        let tokens = tokens.clone();
+        async move { status(&bearer(&tokens, "good", AT).await).0 }
+    });
+    provider.called(3).await;
+    tokens.forget_all();
+    let after = tokio::spawn({
+        let tokens = tokens.clone();
+        async move { status(&bearer(&tokens, "good", AT).await).0 }
+    });
+    provider.called(4).await;
+    provider.open();
+    assert_eq!((before.await.unwrap(), after.await.unwrap()), (200, 200));
+}
+
+#[tokio::test]
+async fn without_a_cache_each_request_asks() {
+    let provider = Provider::usual().await;
+    let tokens = provider.builder().without_cache().build().unwrap();
+    for call in 1..4 {
+        assert_eq!(status(&bearer(&tokens, "good", AT).await).0, 200);
+        assert_eq!(provider.calls(), call);
+    }
+    assert!(tokens.cache_stats().is_none());
+}
+
+#[tokio::test]
+async fn tokens_that_differ_in_one_bit_are_two_tokens() {
+    let provider = Provider::start(|asked| match asked.form["token"].as_str() {
+        "good0" => json(active("")),
+        _ => json(r#"{"active":false}"#),
+    })
+    .await;
+    let tokens = provider.tokens();
+    assert_eq!(status(&bearer(&tokens, "good0", AT).await).0, 200);
+    for other in ["good1", "Good0", "good0=", "good00", "good"] {
+        assert_eq!(status(&bearer(&tokens, other, AT).await).0, 401, "{other}");
+    }
+    assert_eq!(provider.calls(), 6);
+}
+
+fn from(address: &str, token: &str) -> Request<()> {
+    let mut request = Request::get("/orders").header("authorization", format!("Bearer {token}")).body(()).unwrap();
+    let peer = (address.parse::<std::net::IpAddr>().unwrap(), 52_100).into();
+    request.extensions_mut().insert(Connection::tls(peer, TlsVersion::Tls13));
+    request
+}
+
+fn guarded(
+    provider: &Provider,
+    clock: &TestClock,
+) -> impl Service<Request<()>, Response = Response<http_body_util::Full<bytes::Bytes>>, Error = Infallible> + Clone {
+    let budget = FailureBudget::new().per_source(Quota::per_minute(6).burst(3)).unwrap();
+    let stack = Stack::builder()
+        .clock(clock.clone())
+        .dangerous_plain_http()
+        .authenticate(provider.tokens())
+        .failure_budget(budget);
+    stack.fallback(require(authenticated())).build().unwrap().protect(Probe::default())
+}
+
+#[tokio::test]
+async fn tokens_that_are_not_active_cost_their_source() {
+    let provider = Provider::usual().await;
+    let clock = TestClock::at_unix(NOW);
+    let service = guarded(&provider, &clock);
+    let of = async |address: &str, token: &str| send(&service, from(address, token)).await.status().as_u16();
+    assert_eq!(of("198.51.100.7", "good").await, 200);
+    for (token, expected) in
+        [("bad-1", 401), ("bad-2", 401), ("bad-2", 401), ("bad-3", 401), ("bad-4", 429), ("new", 429)]
+    {
+        assert_eq!(of("198.51.100.7", token).await, expected, "{token}");
+    }
+    assert_eq!(provider.calls(), 4, "a token that is remembered costs nothing, and who has nothing left asks nothing");
+    assert_eq!(of("198.51.100.7", "good").await, 200, "what is known passes");
+    assert_eq!(of("192.0.2.1", "good-too").await, 200, "somewhere else nobody notices");
+    // Whose provider is away pays nothing.
+    provider.now_replies(|_| axum::response::IntoResponse::into_response(http::StatusCode::BAD_GATEWAY));
+    for _ in 0..10 {
+        assert_eq!(of("203.0.113.9", "any").await, 503);
+    }
+}
