@@ -1,6 +1,6 @@
 //! Tokens of a certified OpenID provider, oidc-provider, over HTTPS: from discovery to key rotation and outages.
 
-#![expect(clippy::indexing_slicing, reason = "a member of JSON that is missing fails the test")]
+#![expect(clippy::unwrap_used, reason = "helpers of tests panic as tests do")]
 
 #[path = "support/provider.rs"]
 mod provider;
