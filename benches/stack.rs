@@ -9,6 +9,7 @@ mod ratio;
 
 use std::{hint::black_box, sync::Arc};
 
+use axum::body::Body;
 use criterion::{BatchSize, Criterion};
 use portcullis::{
     Challenge, Clock, Principal, PrincipalKind, StoreError, SystemClock,
@@ -19,11 +20,11 @@ use portcullis::{
     guard::{authenticated, require},
     policy::Rbac,
     problem::ProblemLayer,
-    rate_limit::{Quota, RateLimitLayer},
+    rate_limit::{FailureBudget, Quota, RateLimitLayer},
     stack::{Stack, StackBuilder},
     tls::TlsLayer,
 };
-use ratio::{Contender, base, bearer, provider::Provider, router, send, with};
+use ratio::{App, Contender, base, bearer, provider::Provider, router, send, with};
 use tower::{Layer, ServiceBuilder, layer::layer_fn};
 
 #[derive(Debug)]
@@ -64,21 +65,21 @@ fn quota() -> Quota {
 }
 
 fn all_stages(builder: StackBuilder) -> Stack {
-    limited_by(builder, |limit| limit)
+    limited_by(builder, quota(), |limit| limit)
 }
 
 /// The same without `RateLimit` and `RateLimit-Policy`.
 fn quiet(builder: StackBuilder) -> Stack {
-    limited_by(builder, RateLimitLayer::without_headers)
+    limited_by(builder, quota(), RateLimitLayer::without_headers)
 }
 
-fn limited_by(builder: StackBuilder, set: fn(RateLimitLayer) -> RateLimitLayer) -> Stack {
+fn limited_by(builder: StackBuilder, clients: Quota, set: fn(RateLimitLayer) -> RateLimitLayer) -> Stack {
     let policy = Rbac::from_toml(POLICY).expect("a policy");
     let list = policy.permission("orders:list").expect("a permission");
     builder
         .tls(TlsLayer::require())
         .audit(AuditLayer::new(Discard))
-        .limit(set(RateLimitLayer::per_client(quota()).expect("a quota")))
+        .limit(set(RateLimitLayer::per_client(clients).expect("a quota")))
         .limit(set(RateLimitLayer::per_principal(quota()).expect("a quota")))
         .policy(policy)
         .route("GET /orders", require(list))
@@ -105,7 +106,9 @@ fn contenders() -> Vec<Contender> {
     let list = policy.permission("orders:list").expect("a permission");
     let (es256, hs256) = (Provider::es256(), Provider::hs256());
     let (store, key) = key_store(10_000);
-    let keys = || ApiKeyAuthenticator::new(Arc::clone(&store));
+    // A record's principal is kept for one authenticator, and its clones.
+    let keys = ApiKeyAuthenticator::new(store);
+    let keys = || keys.clone();
     let jwt = |provider: &Provider| AuthnLayer::new(provider.authenticator()).dangerous_plain_http();
     let by_token = es256.token(3600);
     let six = ServiceBuilder::new()
@@ -177,14 +180,52 @@ fn contenders() -> Vec<Contender> {
     ]
 }
 
+/// What a flood costs: each request is refused by the whole stack.
+fn floods() -> Vec<Contender> {
+    let (es256, other) = (Provider::es256(), Provider::es256());
+    let (store, key) = key_store(10_000);
+    let keys = ApiKeyAuthenticator::new(store);
+    let keys = || keys.clone();
+    let guarded =
+        || all_stages(Stack::builder().authenticate(one_of((es256.authenticator(), keys())))).protect(router());
+    let budget = FailureBudget::new().per_source(Quota::per_hour(1)).expect("a quota");
+    let budgeted = Stack::builder().failure_budget(budget).authenticate(one_of((es256.authenticator(), keys())));
+    let spared = all_stages(budgeted).protect(router());
+    let limited = limited_by(Stack::builder().authenticate(keys()), Quota::per_day(1), |limit| limit).protect(router());
+    let forged = bearer(&other.token(3600));
+    let unknown = {
+        let (_, unknown) = key_store(1);
+        with("x-api-key", &unknown)
+    };
+    let mistyped =
+        with("x-api-key", &format!("{}{}", &key[..key.len() - 1], if key.ends_with('0') { '1' } else { '0' }));
+    // What the budgets allow is used up.
+    for (app, request) in [(App::new(spared.clone()), &forged), (App::new(limited.clone()), &with("x-api-key", &key))] {
+        drop(send(&app, request.clone().map(|()| Body::empty())));
+    }
+    vec![
+        Contender::new("bare axum router, answered", router(), &base()),
+        Contender::new("no credential", guarded(), &base()).refused(401),
+        Contender::new("a token of nonsense", guarded(), &bearer("a.b.c")).refused(401),
+        Contender::new("an expired token", guarded(), &bearer(&es256.token(-3600))).refused(401),
+        Contender::new("a forged signature, ES256", guarded(), &forged).refused(401),
+        Contender::new("the same, over its failure budget", spared, &forged).refused(429),
+        Contender::new("a mistyped API key", guarded(), &mistyped).refused(401),
+        Contender::new("an unknown API key, of 10 000", guarded(), &unknown).refused(401),
+        Contender::new("over the limit per client", limited, &with("x-api-key", &key)).refused(429),
+    ]
+}
+
 fn main() {
-    let contenders = contenders();
+    let (contenders, floods) = (contenders(), floods());
     if ratio::counted(&contenders) {
         return;
     }
-    contenders.iter().for_each(Contender::warm_up);
-    let timed: Vec<_> = contenders.iter().map(Contender::timed).collect();
-    ratio::measure(&timed).print("contender", contenders[0].name);
+    for (title, contenders) in [("contender", &contenders), ("refused by all stages", &floods)] {
+        contenders.iter().for_each(Contender::warm_up);
+        let timed: Vec<_> = contenders.iter().map(Contender::timed).collect();
+        ratio::measure(&timed).print(title, contenders[0].name);
+    }
     if std::env::args().any(|argument| argument == "ratios") {
         return;
     }

@@ -19,6 +19,7 @@ use std::{
 use axum::{Router, body::Body, routing::get};
 use http::{Request, Response};
 use portcullis::{Connection, TlsVersion};
+#[allow(unused_imports, reason = "each bench uses a part of it")]
 pub use rounds::{Timed, measure, random, time};
 use tower::{Service, util::BoxCloneSyncService};
 

@@ -22,8 +22,13 @@ impl Owner {
         Self(EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap())
     }
 
+    /// The public key, as an uncompressed point.
+    pub fn point(&self) -> &[u8] {
+        self.0.public_key().as_ref()
+    }
+
     pub fn jwk(&self) -> Value {
-        let point = self.0.public_key().as_ref();
+        let point = self.point();
         json!({"kty": "EC", "crv": "P-256", "x": encode(&point[1..33]), "y": encode(&point[33..])})
     }
 
