@@ -146,10 +146,10 @@ impl Fold {
             first
         } else {
             let merged = merge(first.decision(), &first, &self.more);
-            let demands = std::iter::once(&first).chain(&self.more).filter_map(Verdict::step_up_demand);
+            let mut demands = std::iter::once(&first).chain(&self.more).filter_map(Verdict::step_up_demand);
             let demand = match self.how {
                 // One of the ways is enough.
-                Algorithm::AnyOf | Algorithm::FirstApplicable => demands.cloned().next(),
+                Algorithm::AnyOf | Algorithm::FirstApplicable => demands.next().cloned(),
                 Algorithm::AllOf | Algorithm::DenyOverrides => {
                     demands.cloned().reduce(|demand, other| demand.and(&other))
                 }
