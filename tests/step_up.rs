@@ -1,5 +1,5 @@
 //! Step-up (RFC 9470): a policy or a rule asks for a stronger or a newer authentication, and the client is told which.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
+#![expect(clippy::indexing_slicing, clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
 
 mod support;
 
@@ -94,7 +94,10 @@ fn get(path: &str) -> Request<Body> {
     request
 }
 
-fn seen(response: &Response<Body>) -> (u16, Option<String>) {
+/// The status, and the challenge.
+type Seen = (u16, Option<String>);
+
+fn seen(response: &Response<Body>) -> Seen {
     let challenge = response.headers().get(header::WWW_AUTHENTICATE);
     (response.status().as_u16(), challenge.map(|value| value.to_str().unwrap().to_owned()))
 }
@@ -123,7 +126,8 @@ fn says(action: &str) -> Requirement {
 async fn a_policy_asks_for_it_in_its_verdict() {
     type Guard = fn() -> Requirement;
     let bronze = || alice().acr("bronze").auth_time(NOW - 1_000).build();
-    let rows: [(&str, Guard, (u16, Option<String>)); 18] = [
+    type Row = (&'static str, Guard, Seen);
+    let rows: [Row; 18] = [
         ("a class", || says("gold"), step_up(", acr_values=\"gold\"")),
         ("an age", || says("lately"), step_up(", max_age=\"300\"")),
         ("both", || says("both"), step_up(", acr_values=\"gold\", max_age=\"300\"")),
@@ -334,7 +338,8 @@ async fn policies_that_decide_together() {
     let (one, other, silent) =
         (Verdict::step_up(gold()), Verdict::step_up(lately()), Verdict::not_applicable("not mine"));
     let joined = Some(gold().and(&lately()));
-    let rows: Vec<(&str, Join, Vec<&Verdict>, Decision, Option<StepUp>)> = vec![
+    type Row<'a> = (&'static str, Join, Vec<&'a Verdict>, Decision, Option<StepUp>);
+    let rows: Vec<Row<'_>> = vec![
         ("all: allow", Combined::all_of, vec![&one, &allow], Decision::Deny, Some(gold())),
         ("all: a denial wins", Combined::all_of, vec![&one, &deny], Decision::Deny, None),
         ("all: silence is a denial", Combined::all_of, vec![&one, &silent], Decision::Deny, None),
