@@ -7,7 +7,10 @@
 
 mod ratio;
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::{Arc, mpsc},
+    time::{Duration, Instant},
+};
 
 use axum::Router;
 use portcullis::{
@@ -86,9 +89,9 @@ fn by_hand(provider: &Provider) -> Router {
     let mut validation = jsonwebtoken::Validation::new(provider.peer_algorithm());
     validation.set_issuer(&["https://id.example.com"]);
     validation.set_audience(&["orders-api"]);
-    let shared = std::sync::Arc::new((provider.decoding.clone(), validation));
+    let shared = Arc::new((provider.decoding.clone(), validation));
     router().layer(axum::middleware::from_fn(move |request: axum::extract::Request, next: axum::middleware::Next| {
-        let shared = std::sync::Arc::clone(&shared);
+        let shared = Arc::clone(&shared);
         async move {
             let header = request.headers().get("authorization").and_then(|value| value.to_str().ok());
             let token = header.and_then(|value| value.strip_prefix("Bearer ")).expect("a token");
@@ -112,7 +115,7 @@ struct Connection {
 
 impl Connection {
     /// Asks until the time is over. How often it was answered.
-    async fn ask(mut self, request: std::sync::Arc<[u8]>, until: Instant) -> (Self, u64) {
+    async fn ask(mut self, request: Arc<[u8]>, until: Instant) -> (Self, u64) {
         let mut answers = 0;
         while now() < until {
             self.stream.write_all(&request).await.expect("the server reads");
@@ -139,7 +142,7 @@ fn now() -> Instant {
 
 impl Served {
     fn new(client: &Runtime, name: &'static str, app: App) -> Self {
-        let (sender, address) = std::sync::mpsc::channel();
+        let (sender, address) = mpsc::channel();
         std::thread::spawn(move || {
             let server = Builder::new_current_thread().enable_all().build().expect("a runtime");
             server.block_on(async {
@@ -165,13 +168,13 @@ impl Served {
     }
 
     /// Requests a second over one slice.
-    fn slice(&mut self, client: &Runtime, request: &std::sync::Arc<[u8]>) -> f64 {
+    fn slice(&mut self, client: &Runtime, request: &Arc<[u8]>) -> f64 {
         let connections = std::mem::take(&mut self.connections);
         let (connections, answers, taken) = client.block_on(async {
             let start = now();
             let mut asking = JoinSet::new();
             for connection in connections {
-                asking.spawn(connection.ask(request.clone(), start + SLICE));
+                asking.spawn(connection.ask(Arc::clone(request), start + SLICE));
             }
             let answers = asking.join_all().await;
             let taken = start.elapsed().as_secs_f64();
@@ -193,7 +196,7 @@ fn part(values: &[f64], of_ten: usize) -> f64 {
 fn main() {
     let provider = Provider::es256();
     let token = provider.token(3_600);
-    let request: std::sync::Arc<[u8]> = format!(
+    let request: Arc<[u8]> = format!(
         "GET /orders HTTP/1.1\r\nhost: api.example.com\r\nauthorization: Bearer {token}\r\n\
          x-forwarded-for: 198.51.100.7\r\nx-forwarded-proto: https\r\n\r\n"
     )

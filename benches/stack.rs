@@ -3,7 +3,13 @@
 //! Criterion measures each contender by itself. A table of ratios to the bare router comes first (see `ratio/mod.rs`);
 //! `cargo bench --bench stack -- ratios` prints the table alone.
 
-#![allow(clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a bench stops where it cannot go on")]
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    reason = "a bench stops where it cannot go on"
+)]
 
 mod ratio;
 

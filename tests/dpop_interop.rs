@@ -1,7 +1,7 @@
 //! Proofs that a library makes which is not ours, openid-client, for tokens of oidc-provider, over HTTPS and with nonces on both
 //! sides. `tests/run` installs the two; `tests/interop/node/dpop_client.mjs` says what the client can be told.
 
-#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "helpers of tests panic as tests do")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests panic as tests do")]
 
 #[path = "support/provider.rs"]
 mod provider;
