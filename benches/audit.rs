@@ -5,6 +5,9 @@
 
 #![allow(clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a bench stops where it cannot go on")]
 
+#[path = "ratio/orders.rs"]
+#[allow(dead_code, reason = "its policy is for other benches")]
+mod orders;
 mod ratio;
 
 use std::{
@@ -14,6 +17,7 @@ use std::{
     time::Duration,
 };
 
+use orders::Discard;
 use portcullis::{
     Challenge, Principal, PrincipalKind, StoreError,
     audit::{AuditEntry, AuditLayer, AuditRecord, AuditSink, JsonLines, Lost, WhenFull},
@@ -26,26 +30,6 @@ use portcullis::{
 };
 use ratio::{App, Contender, Timed, base, router, send, time, with};
 use tower::{Layer, util::BoxCloneSyncService};
-
-/// Takes records and gives nothing back.
-#[derive(Debug)]
-struct Discard;
-
-#[async_trait::async_trait]
-impl AuditSink for Discard {
-    fn accept(&self, entry: AuditEntry) -> Result<(), Lost> {
-        black_box(entry);
-        Ok(())
-    }
-
-    fn lost(&self) -> u64 {
-        0
-    }
-
-    async fn flush(&self) -> Result<(), StoreError> {
-        Ok(())
-    }
-}
 
 fn stages() -> StackBuilder {
     let alice = Principal::builder(PrincipalKind::User, "https://id.example.com", "alice", "test");

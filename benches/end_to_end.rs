@@ -5,6 +5,8 @@
 
 #![allow(clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a bench stops where it cannot go on")]
 
+#[path = "ratio/orders.rs"]
+mod orders;
 mod ratio;
 
 use std::{
@@ -13,15 +15,9 @@ use std::{
 };
 
 use axum::Router;
+use orders::{Discard, policy};
 use portcullis::{
-    StoreError,
-    audit::{AuditEntry, AuditLayer, AuditSink, Lost},
-    authn::AuthnLayer,
-    evidence::TrustedProxies,
-    guard::require,
-    policy::Rbac,
-    rate_limit::Quota,
-    stack::Stack,
+    audit::AuditLayer, authn::AuthnLayer, evidence::TrustedProxies, guard::require, rate_limit::Quota, stack::Stack,
     tls::TlsLayer,
 };
 use ratio::{App, provider::Provider, router};
@@ -39,37 +35,9 @@ const CONNECTIONS: usize = 32;
 const SLICE: Duration = Duration::from_millis(400);
 const ROUNDS: usize = 15;
 
-/// Records are made and dropped: what a writer does with them is another bench's matter.
-#[derive(Debug)]
-struct Discard;
-
-#[async_trait::async_trait]
-impl AuditSink for Discard {
-    fn accept(&self, entry: AuditEntry) -> Result<(), Lost> {
-        drop(entry);
-        Ok(())
-    }
-
-    fn lost(&self) -> u64 {
-        0
-    }
-
-    async fn flush(&self) -> Result<(), StoreError> {
-        Ok(())
-    }
-}
-
-const POLICY: &str = r#"
-version = "1"
-permissions = ["orders:list"]
-[roles.clerk]
-grants = ["orders:list"]
-"#;
-
 /// Behind a proxy on this machine, which says that the client came over HTTPS.
 fn stack(provider: &Provider) -> Stack {
-    let policy = Rbac::from_toml(POLICY).expect("a policy");
-    let list = policy.permission("orders:list").expect("a permission");
+    let (policy, list) = policy();
     let quota = || Quota::per_second(1_000_000_000);
     Stack::builder()
         .proxies(TrustedProxies::x_forwarded(["127.0.0.1"]).expect("an address"))

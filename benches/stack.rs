@@ -11,20 +11,22 @@
     reason = "a bench stops where it cannot go on"
 )]
 
+#[path = "ratio/orders.rs"]
+mod orders;
 mod ratio;
 
-use std::{hint::black_box, sync::Arc};
+use std::sync::Arc;
 
 use axum::body::Body;
 use criterion::{BatchSize, Criterion};
+use orders::{Discard, policy};
 use portcullis::{
-    Challenge, Clock, Principal, PrincipalKind, StoreError, SystemClock,
+    Challenge, Clock, Principal, PrincipalKind, SystemClock,
     api_key::{ApiKeyAuthenticator, MemoryKeyStore, NewApiKey},
-    audit::{AuditEntry, AuditLayer, AuditSink, Lost},
+    audit::AuditLayer,
     authn::{AuthnLayer, Outcome, authenticate_fn, one_of},
     evidence::{EvidenceLayer, TrustedProxies},
     guard::{authenticated, require},
-    policy::Rbac,
     problem::ProblemLayer,
     rate_limit::{FailureBudget, Quota, RateLimitLayer},
     stack::{Stack, StackBuilder},
@@ -32,32 +34,6 @@ use portcullis::{
 };
 use ratio::{App, Contender, base, bearer, provider::Provider, router, send, with};
 use tower::{Layer, ServiceBuilder, layer::layer_fn};
-
-#[derive(Debug)]
-struct Discard;
-
-#[async_trait::async_trait]
-impl AuditSink for Discard {
-    fn accept(&self, entry: AuditEntry) -> Result<(), Lost> {
-        black_box(entry);
-        Ok(())
-    }
-
-    fn lost(&self) -> u64 {
-        0
-    }
-
-    async fn flush(&self) -> Result<(), StoreError> {
-        Ok(())
-    }
-}
-
-const POLICY: &str = r#"
-version = "1"
-permissions = ["orders:list"]
-[roles.clerk]
-grants = ["orders:list"]
-"#;
 
 fn fixed_principal() -> AuthnLayer {
     let alice =
@@ -80,8 +56,7 @@ fn quiet(builder: StackBuilder) -> Stack {
 }
 
 fn limited_by(builder: StackBuilder, clients: Quota, set: fn(RateLimitLayer) -> RateLimitLayer) -> Stack {
-    let policy = Rbac::from_toml(POLICY).expect("a policy");
-    let list = policy.permission("orders:list").expect("a permission");
+    let (policy, list) = policy();
     builder
         .tls(TlsLayer::require())
         .audit(AuditLayer::new(Discard))
@@ -108,8 +83,7 @@ fn contenders() -> Vec<Contender> {
     fn noop<S>(inner: S) -> S {
         inner
     }
-    let policy = Rbac::from_toml(POLICY).expect("a policy");
-    let list = policy.permission("orders:list").expect("a permission");
+    let (_, list) = policy();
     let (es256, hs256) = (Provider::es256(), Provider::hs256());
     let (store, key) = key_store(10_000);
     // A record's principal is kept for one authenticator, and its clones.

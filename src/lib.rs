@@ -121,6 +121,7 @@ pub mod event;
 #[cfg(any(feature = "introspection", feature = "policy-cached"))]
 mod flight;
 pub mod gate;
+mod grpc;
 mod head;
 mod log;
 #[cfg(any(feature = "rbac", feature = "config"))]

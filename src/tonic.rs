@@ -25,8 +25,8 @@ use crate::guard::Authorizer;
 use crate::{
     body::{BodyWatch, ResponseBody, Watched},
     context::{SecurityContext, authenticated_context},
+    grpc,
     principal::Principal,
-    problem::grpc,
     rejection::Rejection,
 };
 

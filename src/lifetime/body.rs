@@ -9,8 +9,8 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
 use crate::{
+    grpc,
     lifetime::{Lifetime, Watch},
-    problem::grpc,
     voucher::Ended,
 };
 

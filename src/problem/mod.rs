@@ -38,7 +38,6 @@
 //! # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(example()).unwrap();
 //! ```
 
-pub(crate) mod grpc;
 mod layer;
 mod render;
 

@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderValue, Method, header};
 use crate::{
     context::RequestId,
     error::ConfigError,
-    problem::grpc,
+    grpc,
     rejection::{Rejection, RejectionKind},
 };
 

@@ -14,10 +14,11 @@ use crate::{
     body::ResponseBody,
     context::{Envelope, SecurityContext, Stage, misordered},
     gate::refused,
+    grpc,
     head::RequestHead,
     lifetime::Lifetime,
     policy::PolicyBackend,
-    problem::{RenderRequest, grpc, render_into, render_rejection},
+    problem::{RenderRequest, render_into, render_rejection},
     rejection::Rejection,
     stack::{
         stages::{Memos, Progress, Stages},

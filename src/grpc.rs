@@ -1,11 +1,9 @@
-//! Refusals of gRPC calls: a status in the head and no body ("Trailers-Only" in gRPC over HTTP/2).
+//! What gRPC calls a refusal: a status in the head and no body ("Trailers-Only" in gRPC over HTTP/2), or in the trailers of an
+//! answer that has begun.
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
 
-use crate::{
-    body::ResponseBody,
-    rejection::{Rejection, RejectionKind},
-};
+use crate::rejection::{Rejection, RejectionKind};
 
 const MEDIA_TYPE: &[u8] = b"application/grpc";
 const STATUS: HeaderName = HeaderName::from_static("grpc-status");
@@ -16,7 +14,7 @@ const DETAILS: HeaderName = HeaderName::from_static("grpc-status-details-bin");
 const PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
 
 /// Whether a request is a gRPC call: a POST of `application/grpc`, with or without `+proto` and the like. `application/grpc-web` is not.
-pub(super) fn is_call(method: &Method, headers: &HeaderMap) -> bool {
+pub(crate) fn is_call(method: &Method, headers: &HeaderMap) -> bool {
     method == Method::POST && headers.get(header::CONTENT_TYPE).is_some_and(|value| is_media_type(value.as_bytes()))
 }
 
@@ -83,7 +81,7 @@ pub(crate) fn metadata(rejection: &Rejection) -> HeaderMap {
 }
 
 /// Turns the response of a refusal into one that a gRPC client understands. Its other header fields become metadata.
-pub(super) fn render<B: ResponseBody>(rejection: &Rejection, response: &mut Response<B>) {
+pub(crate) fn render<B>(rejection: &Rejection, response: &mut Response<B>) {
     *response.status_mut() = StatusCode::OK;
     let kind = rejection.kind();
     let headers = response.headers_mut();
