@@ -78,11 +78,16 @@ impl Contender {
         (0..self.count).for_each(|index| drop(send(&self.app, (self.make)(index))));
     }
 
+    /// Sends each request once, and checks that each gets this status.
+    pub fn send_each_as(&self, status: u16) {
+        for index in 0..self.count {
+            assert_eq!(send(&self.app, (self.make)(index)).status(), status, "{}", self.name);
+        }
+    }
+
     /// Sends each request once, and checks the answers.
     pub fn warm_up(&self) {
-        for index in 0..self.count {
-            assert_eq!(send(&self.app, (self.make)(index)).status(), self.status, "{}", self.name);
-        }
+        self.send_each_as(self.status);
     }
 
     pub fn a_request(&self) -> Request<Body> {

@@ -11,7 +11,8 @@ pub const SECRET: [u8; 32] = [7; 32];
 
 pub struct Provider {
     pub algorithm: Algorithm,
-    signing: EncodingKey,
+    /// Of jsonwebtoken.
+    pub signing: EncodingKey,
     verifying: Key,
     /// The same for jsonwebtoken.
     pub decoding: DecodingKey,
