@@ -19,8 +19,8 @@ use std::{
 
 use orders::Discard;
 use portcullis::{
-    Challenge, Principal, PrincipalKind, StoreError,
-    audit::{AuditEntry, AuditLayer, AuditRecord, AuditSink, JsonLines, Lost, WhenFull},
+    Challenge, Principal, PrincipalKind,
+    audit::{AuditLayer, AuditRecord, AuditSink, JsonLines, WhenFull},
     authn::{Outcome, authenticate_fn},
     guard::{require, role},
     rate_limit::Quota,

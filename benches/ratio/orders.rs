@@ -1,5 +1,7 @@
 //! What stands around the router of the benches: a sink and a policy.
 
+#![allow(unreachable_pub, reason = "a part of several benches")]
+
 use std::hint::black_box;
 
 use portcullis::{
