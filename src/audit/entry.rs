@@ -80,13 +80,6 @@ impl AuditEntry {
             Self::Completed(_) | Self::Event(_) | Self::Gap(_) => false,
         }
     }
-
-    /// Gives its memory back.
-    pub(crate) fn recycle(self) {
-        if let Self::Decided(record) = self {
-            record.recycle();
-        }
-    }
 }
 
 impl From<AuditRecord> for AuditEntry {

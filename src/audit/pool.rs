@@ -4,7 +4,8 @@
 
 use std::{
     cell::RefCell,
-    sync::{Mutex, PoisonError},
+    ops::Deref,
+    sync::{Mutex, OnceLock, PoisonError},
 };
 
 use triomphe::{Arc, UniqueArc};
@@ -36,8 +37,36 @@ pub(crate) fn take() -> UniqueArc<Facts> {
     spare.ok().flatten().unwrap_or_else(|| UniqueArc::new(Facts::default()))
 }
 
+/// The facts of a record. The last of its clones gives them back.
+#[derive(Clone)]
+pub(crate) struct Pooled(Option<Arc<Facts>>);
+
+impl Pooled {
+    pub(crate) const fn new(facts: Arc<Facts>) -> Self {
+        Self(Some(facts))
+    }
+}
+
+impl Deref for Pooled {
+    type Target = Facts;
+
+    fn deref(&self) -> &Facts {
+        static NOTHING: OnceLock<Facts> = OnceLock::new();
+        // They are only missing once the record is gone.
+        self.0.as_deref().unwrap_or_else(|| NOTHING.get_or_init(Facts::default))
+    }
+}
+
+impl Drop for Pooled {
+    fn drop(&mut self) {
+        if let Some(facts) = self.0.take() {
+            give_back(facts);
+        }
+    }
+}
+
 /// Takes facts back, unless somebody else still has them.
-pub(crate) fn give_back(facts: Arc<Facts>) {
+fn give_back(facts: Arc<Facts>) {
     let Ok(mut facts) = Arc::try_unique(facts) else { return };
     facts.clear();
     let _ = AT_HAND.try_with(|at_hand| {
@@ -65,7 +94,7 @@ mod tests {
         facts.status = Some(200);
         let facts = facts.shareable();
         let address = Arc::as_ptr(&facts);
-        give_back(facts);
+        drop(Pooled::new(facts));
         let again = take();
         assert_eq!((again.path.as_str(), again.status), ("", None));
         assert_eq!(Arc::as_ptr(&again.shareable()), address);
@@ -76,15 +105,16 @@ mod tests {
         let mut facts = take();
         facts.status = Some(200);
         let facts = facts.shareable();
-        give_back(facts.clone());
-        assert_eq!(facts.status, Some(200));
+        let (one, other) = (Pooled::new(facts.clone()), Pooled::new(facts));
+        drop(one);
+        assert_eq!(other.status, Some(200));
     }
 
     #[test]
     fn batches_go_from_thread_to_thread() {
-        let written: Vec<_> = (0..4 * BATCH).map(|_| take().shareable()).collect();
+        let written: Vec<_> = (0..4 * BATCH).map(|_| Pooled::new(take().shareable())).collect();
         std::thread::scope(|scope| {
-            scope.spawn(|| written.into_iter().for_each(give_back));
+            scope.spawn(|| drop(written));
         });
         assert!(!SHELF.lock().unwrap().is_empty() || !AT_HAND.with(|at_hand| at_hand.borrow().is_empty()));
     }

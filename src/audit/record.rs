@@ -6,7 +6,7 @@ use crate::{
     audit::{
         AuditOutcome, Personal, Privacy,
         parts::{AuditAttempt, AuditDecision, AuditIdentity, AuditLimit},
-        pool,
+        pool::Pooled,
         text::{self, clean},
         traceparent::TraceParent,
     },
@@ -36,7 +36,7 @@ pub(crate) const MAX_SENT_LEN: usize = 128;
 /// What the layer's [`Privacy`] hides is hidden here as well.
 #[derive(Clone)]
 pub struct AuditRecord {
-    facts: triomphe::Arc<Facts>,
+    facts: Pooled,
 }
 
 pub(crate) struct Facts {
@@ -106,12 +106,7 @@ impl Facts {
 
 impl AuditRecord {
     pub(crate) const fn new(facts: triomphe::Arc<Facts>) -> Self {
-        Self { facts }
-    }
-
-    /// Gives the memory back to who makes records.
-    pub(crate) fn recycle(self) {
-        pool::give_back(self.facts);
+        Self { facts: Pooled::new(facts) }
     }
 
     fn privacy(&self) -> Option<&Privacy> {

@@ -128,7 +128,7 @@ impl<'a> Batch<'a> {
     /// The batch is done, but for this many entries. `told` says whether the gap is.
     pub(crate) fn settle(&mut self, lost: u64, failure: Option<io::ErrorKind>, told: bool) {
         let count = self.entries.len();
-        self.entries.drain(..).for_each(AuditEntry::recycle);
+        self.entries.clear();
         self.finish(count, lost, failure, told, false);
     }
 
