@@ -12,6 +12,7 @@ use tower::{Layer, Service};
 use crate::{
     audit::{Entry, Receipt, Storing},
     body::ResponseBody,
+    clock::Instants,
     context::{Envelope, SecurityContext, Stage, misordered},
     gate::refused,
     grpc,
@@ -103,7 +104,7 @@ where
         }
         let at = stages.clock.now();
         let mut opened = match &stages.audit {
-            Some(audit) => match audit.open(SecurityContext::open(at), &RequestHead::of(&request)) {
+            Some(audit) => match audit.open(audited(at), &RequestHead::of(&request)) {
                 Ok(entry) => Opened::Audited(entry),
                 Err(rejection) => {
                     let rendering = RenderRequest::new(request.method(), request.headers(), None);
@@ -146,6 +147,14 @@ where
         let finish = Finish { stages: Arc::clone(stages), memos, rendering, audit, context };
         ResponseFuture { state, finish, storing: None }
     }
+}
+
+/// The context of a request that a record will be made of.
+fn audited(at: Instants) -> SecurityContext {
+    let mut context = SecurityContext::open(at);
+    // Nothing ran before it.
+    let _ = context.with_mut(|envelope| envelope.enter(Stage::Audit));
+    context
 }
 
 /// The context of a request from its opening on. Only a record shares it before the request goes on.
