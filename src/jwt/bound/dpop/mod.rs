@@ -196,6 +196,12 @@ impl Base {
         Ok(Self { origin, prefix: path.trim_end_matches('/').to_owned() })
     }
 
+    /// Whether this is the URL byte for byte, of a path that is in its normal form whatever it says.
+    fn is_spelled(&self, htu: &str, path: &str) -> bool {
+        let here = htu.strip_prefix(&*self.origin).and_then(|rest| rest.strip_prefix(&*self.prefix));
+        here == Some(path) && [&self.prefix, path].into_iter().all(url::is_normal)
+    }
+
     fn is(&self, htu: &Url, path: &str) -> bool {
         self.origin == htu.origin
             && url::path_of(&format!("{}{path}", self.prefix)).is_some_and(|path| path == htu.path)
@@ -203,6 +209,14 @@ impl Base {
 }
 
 impl Place {
+    /// Whether this is the only URL that there is, byte for byte.
+    fn is_spelled(&self, htu: &str, head: &RequestHead<'_>) -> bool {
+        match self {
+            Self::Urls(bases) => matches!(bases.as_slice(), [only] if only.is_spelled(htu, path(head))),
+            Self::ForwardedHost => false,
+        }
+    }
+
     fn is(&self, htu: &Url, head: &RequestHead<'_>) -> bool {
         let path = path(head);
         let told = head.client().and_then(|client| client.forwarded_host());
@@ -342,9 +356,12 @@ impl Prover {
         if *proof.htm != *head.method().as_str() {
             return Err(Refusal("the proof is for another method").into());
         }
-        let htu = Url::read(&proof.htu).ok_or(Refusal("the proof's htu is not a URL"))?;
-        if !self.place.is(&htu, head) {
-            return Err(Refusal("the proof is for another URL").into());
+        // Most clients write the URL as we do, and then there is nothing to normalise.
+        if !self.place.is_spelled(&proof.htu, head) {
+            let htu = Url::read(&proof.htu).ok_or(Refusal("the proof's htu is not a URL"))?;
+            if !self.place.is(&htu, head) {
+                return Err(Refusal("the proof is for another URL").into());
+            }
         }
         let next = match &self.nonces {
             None => None,

@@ -81,6 +81,13 @@ pub(super) fn path_of(path: &str) -> Option<String> {
     Some(format!("/{}", segments.join("/")))
 }
 
+/// Whether [`path_of`] leaves a path, or a part of one, as it is: by its characters alone, so that some that are normal are not
+/// told.
+pub(super) fn is_normal(path: &str) -> bool {
+    path.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'/' | b'-' | b'_' | b'~'))
+        && (path.is_empty() || path.starts_with('/'))
+}
+
 fn unescape(path: &str) -> Option<std::borrow::Cow<'_, str>> {
     if path.bytes().any(|byte| byte <= b' ' || byte == 0x7f) {
         return None;
@@ -170,6 +177,13 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn what_is_called_normal_stays_as_it_is(path in "/?[/a-zA-Z0-9_~.%-]{0,6}") {
+            if is_normal(&path) && !path.is_empty() {
+                prop_assert_eq!(path_of(&path), Some(path));
+            }
+        }
+
         #[test]
         fn normal_is_normal(path in "(/[a-zA-Z.%0-9~é-]{0,6}){0,6}", anything in ".{0,40}") {
             let _ = Url::read(&anything);
