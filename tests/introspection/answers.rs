@@ -5,6 +5,7 @@ use portcullis::{
     conformance::{self, AuthenticatorFixture},
     jwt::introspection::{ClientAuthentication, Introspection, IntrospectionBuilder},
     revocation::{MemoryRevocations, Revocation, RevocationStore},
+    revocation_admin::RevocationAdmin,
     testing::TestClock,
 };
 use proptest::prelude::*;
@@ -160,6 +161,27 @@ async fn what_was_revoked_is_refused_also_when_it_is_remembered() {
     let endless = provider.builder().revocations(store).without_exp().build().unwrap();
     provider.now_says(active(r#""exp":null"#));
     assert_eq!(status(&bearer(&endless, "t", clock.now()).await).0, 401);
+}
+
+#[tokio::test]
+async fn a_client_without_sub_is_revoked_by_the_subject_that_it_has() {
+    let provider = Provider::saying(active(r#""sub":null"#)).await;
+    let clock = TestClock::at_unix(NOW);
+    for by in ["everything of a principal", "a subject"] {
+        let store = MemoryRevocations::new();
+        let tokens = provider.builder().clients_without_sub().revocations(store.clone()).build().unwrap();
+        let web = principal(bearer(&tokens, "t", clock.now()).await);
+        assert_eq!((web.kind(), web.subject()), (PrincipalKind::Service, "web"));
+        let admin = RevocationAdmin::new(store, [ISSUER]);
+        match by {
+            "a subject" => admin.revoke_subject(ISSUER, "web", clock.now()).await.unwrap(),
+            _ => admin.log_out_everywhere(&web, clock.now()).await.unwrap(),
+        }
+        for (token, round) in [("t", "remembered"), ("u", "asked")] {
+            let (refused, reason) = status(&bearer(&tokens, token, clock.now()).await);
+            assert_eq!((refused, reason.as_str()), (401, "the subject's tokens are revoked"), "{by}, {round}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -196,7 +196,8 @@ impl IntrospectionBuilder {
     }
 
     /// Takes answers without `sub` for tokens of their client: the principal is a
-    /// [`Service`](crate::PrincipalKind::Service) whose subject is `client_id`. By default `sub` is required.
+    /// [`Service`](crate::PrincipalKind::Service) whose subject is `client_id`, by which it is revoked as well. By default `sub` is
+    /// required.
     ///
     /// # Security
     /// Only for providers that leave `sub` out of nothing but the tokens that clients get for themselves: where it is missing
