@@ -242,6 +242,15 @@ fn mistakes_are_found_when_it_is_built() {
     // Nothing shows what is secret.
     let tokens = good().client(ClientAuthentication::post("a", &secret()).unwrap()).build().unwrap();
     assert!(!format!("{tokens:?}").contains("s3cret"));
+    for url in ["https://user:s3cret@id.example.com/introspect", "http://id.example.com/introspect?key=s3cret"] {
+        let builder = good().endpoint(url);
+        assert!(!format!("{builder:?}").contains("s3cret"), "{builder:?}");
+        let error = builder.build().unwrap_err();
+        assert!(!format!("{error} {error:?}").contains("s3cret"), "{error}");
+    }
+    let builder = good().endpoint("https://id.example.com/introspect?key=s3cret");
+    assert!(format!("{builder:?}").contains(r#""https://id.example.com/introspect""#), "{builder:?}");
+    assert!(!format!("{builder:?} {:?}", builder.clone().build().unwrap()).contains("s3cret"));
 }
 
 #[tokio::test]
