@@ -15,6 +15,8 @@ mod support;
 #[path = "jwt/mint.rs"]
 mod mint;
 
+#[path = "introspection/abuse.rs"]
+mod abuse;
 #[path = "introspection/answers.rs"]
 mod answers;
 #[path = "introspection/away.rs"]

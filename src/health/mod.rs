@@ -146,7 +146,8 @@ impl Health {
     }
 
     /// Watches an introspection endpoint, as `introspection:` and its URL. Failing if a question of the last 10 s had no answer;
-    /// stale if an older one had none, since it may be back and nobody has asked. Nothing is asked for a probe.
+    /// stale if an older one had none, since it may be back and nobody has asked. Nothing is asked for a probe. A question that the
+    /// endpoint does not take (`400`, `413`, `414`, `422`, `431`) does not count, since its token may be to blame.
     #[cfg(feature = "introspection")]
     pub fn watch_introspection(self, tokens: crate::jwt::introspection::Introspection) -> Self {
         let name = format!("introspection:{}", tokens.endpoint());

@@ -14,8 +14,7 @@ pub(crate) struct Endpoint {
 impl Endpoint {
     /// Reads a URL. What two readers could take for different hosts is refused.
     pub(crate) fn parse(text: &str, http_on_loopback: bool) -> Result<Self, ConfigError> {
-        // What stands before an `@` may be a password.
-        let shown = if text.contains('@') { "a URL".to_owned() } else { format!("{text:?}") };
+        let shown = Self::shown_of(text).map_or_else(|| "a URL".to_owned(), |shown| format!("{shown:?}"));
         let refuse = |problem: &str| Err(ConfigError::new("URL", &*shown, problem));
         if text.len() > 2048 || !text.bytes().all(|byte| byte.is_ascii_graphic() && !br#"\"<>^`{|}#"#.contains(&byte)) {
             return refuse("is too long, or has characters that a URL to fetch must not have");
@@ -41,6 +40,11 @@ impl Endpoint {
             _ => return refuse("must be https"),
         }
         Ok(Self { text: text.into(), uri })
+    }
+
+    /// What may be shown of a URL that was not read yet: what stands before an `@` may be a password, and a query a key.
+    pub(crate) fn shown_of(text: &str) -> Option<&str> {
+        if text.contains('@') { None } else { text.split(['?', '#']).next() }
     }
 
     pub(crate) const fn uri(&self) -> &Uri {

@@ -207,7 +207,7 @@ impl Profile {
     }
 
     /// Who the token is about; empty if it says nothing of that.
-    fn subject<'c>(&self, claims: &'c Claims<'_>) -> &'c str {
+    pub(super) fn subject<'c>(&self, claims: &'c Claims<'_>) -> &'c str {
         let client = || claims.client_id.as_deref().filter(|_| self.lacks.sub);
         match &claims.sub {
             Some(sub) => sub,

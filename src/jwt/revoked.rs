@@ -60,8 +60,15 @@ impl Revocations {
         Ok(())
     }
 
-    /// What the token can be revoked by. `key` is the one that verified it.
-    pub(super) fn marks(&self, issuer: &str, claims: &Claims<'_>, key: Option<&str>) -> Result<TokenMarks, Refusal> {
+    /// What the token can be revoked by. `subject` is the principal's, which need not be the token's `sub`; `key` is the one that
+    /// verified it.
+    pub(super) fn marks(
+        &self,
+        issuer: &str,
+        subject: &str,
+        claims: &Claims<'_>,
+        key: Option<&str>,
+    ) -> Result<TokenMarks, Refusal> {
         let mut marks = TokenMarks::new(issuer).issued_at(claims.iat.unwrap_or_default().as_secs());
         if let Some(jti) = claims.jti.as_deref() {
             marks = marks.token(jti);
@@ -71,8 +78,8 @@ impl Revocations {
             Some(Shape::Texts(_) | Shape::Other) => return Err(Refusal("sid is not a string")),
             None => marks,
         };
-        if let Some(sub) = claims.sub.as_deref() {
-            marks = marks.subject(sub);
+        if !subject.is_empty() {
+            marks = marks.subject(subject);
         }
         if let Some(client) = claims.client_id.as_deref().or(claims.azp.as_deref()) {
             marks = marks.client(client);

@@ -5,6 +5,7 @@ use portcullis::{
     conformance::{self, AuthenticatorFixture},
     jwt::introspection::{ClientAuthentication, Introspection, IntrospectionBuilder},
     revocation::{MemoryRevocations, Revocation, RevocationStore},
+    revocation_admin::RevocationAdmin,
     testing::TestClock,
 };
 use proptest::prelude::*;
@@ -163,6 +164,27 @@ async fn what_was_revoked_is_refused_also_when_it_is_remembered() {
 }
 
 #[tokio::test]
+async fn a_client_without_sub_is_revoked_by_the_subject_that_it_has() {
+    let provider = Provider::saying(active(r#""sub":null"#)).await;
+    let clock = TestClock::at_unix(NOW);
+    for by in ["everything of a principal", "a subject"] {
+        let store = MemoryRevocations::new();
+        let tokens = provider.builder().clients_without_sub().revocations(store.clone()).build().unwrap();
+        let web = principal(bearer(&tokens, "t", clock.now()).await);
+        assert_eq!((web.kind(), web.subject()), (PrincipalKind::Service, "web"));
+        let admin = RevocationAdmin::new(store, [ISSUER]);
+        match by {
+            "a subject" => admin.revoke_subject(ISSUER, "web", clock.now()).await.unwrap(),
+            _ => admin.log_out_everywhere(&web, clock.now()).await.unwrap(),
+        }
+        for (token, round) in [("t", "remembered"), ("u", "asked")] {
+            let (refused, reason) = status(&bearer(&tokens, token, clock.now()).await);
+            assert_eq!((refused, reason.as_str()), (401, "the subject's tokens are revoked"), "{by}, {round}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn the_suite_of_authenticators() {
     let provider = Provider::usual().await;
     let fixture = || {
@@ -220,6 +242,15 @@ fn mistakes_are_found_when_it_is_built() {
     // Nothing shows what is secret.
     let tokens = good().client(ClientAuthentication::post("a", &secret()).unwrap()).build().unwrap();
     assert!(!format!("{tokens:?}").contains("s3cret"));
+    for url in ["https://user:s3cret@id.example.com/introspect", "http://id.example.com/introspect?key=s3cret"] {
+        let builder = good().endpoint(url);
+        assert!(!format!("{builder:?}").contains("s3cret"), "{builder:?}");
+        let error = builder.build().unwrap_err();
+        assert!(!format!("{error} {error:?}").contains("s3cret"), "{error}");
+    }
+    let builder = good().endpoint("https://id.example.com/introspect?key=s3cret");
+    assert!(format!("{builder:?}").contains(r#""https://id.example.com/introspect""#), "{builder:?}");
+    assert!(!format!("{builder:?} {:?}", builder.clone().build().unwrap()).contains("s3cret"));
 }
 
 #[tokio::test]

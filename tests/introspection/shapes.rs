@@ -117,6 +117,20 @@ async fn alone_it_takes_jwts_if_that_is_said() {
 }
 
 #[tokio::test]
+async fn a_jwt_that_is_remembered_is_still_not_its_own_in_a_request() {
+    let provider = Provider::saying(super::provider::active("")).await;
+    let tokens = provider.tokens();
+    let jwt = with_claims(&claims_but("aud", "\"other\""));
+    // By another way than a request it was asked about, and is remembered.
+    assert!(tokens.verify(&jwt, AT).await.is_ok() && tokens.verify(&jwt, AT).await.is_ok());
+    assert_eq!(provider.calls(), 1);
+    assert!(matches!(now(&tokens, &jwt, AT), Now::Known(Outcome::Absent)));
+    let both = one_of((tokens, jwts().build().unwrap()));
+    assert_eq!(status(&bearer(&both, &jwt, AT).await).0, 401, "whose it is has refused it");
+    assert_eq!(provider.calls(), 1);
+}
+
+#[tokio::test]
 async fn what_is_the_others_to_say_is_refused() {
     let provider = Provider::usual().await;
     for builder in [

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Response, StatusCode, header};
 use serde::Deserialize;
 use tokio::sync::Semaphore;
+use zeroize::Zeroizing;
 
 use super::client::{ClientAuthentication, put};
 use crate::{
@@ -37,12 +38,22 @@ pub(super) struct Notices {
     credentials: Seldom,
     away: Seldom,
     busy: Seldom,
+    not_taken: Seldom,
 }
 
 impl Notices {
     pub(super) const fn new() -> Self {
-        Self { credentials: Seldom::new(), away: Seldom::new(), busy: Seldom::new() }
+        Self { credentials: Seldom::new(), away: Seldom::new(), busy: Seldom::new(), not_taken: Seldom::new() }
     }
+}
+
+/// What the endpoint says of a token.
+pub(super) enum Said {
+    Document(Bytes),
+    /// It will never say anything of this one.
+    Never(Refusal),
+    /// It does not take the question, for which the token may be to blame: that says nothing of the endpoint.
+    NotTaken(Away),
 }
 
 /// Nobody says whether the token is good: `503`, whatever the cause.
@@ -65,26 +76,29 @@ impl From<Away> for Rejection {
 }
 
 impl Asking {
-    /// The endpoint's document about the token, or why it will never say anything of this one.
-    pub(super) async fn ask(&self, token: &str, at: Instants) -> Result<Result<Bytes, Refusal>, Away> {
+    /// What the endpoint says of the token; an error says that the endpoint is away.
+    pub(super) async fn ask(&self, token: &str, at: Instants) -> Result<Said, Away> {
         // Nobody waits here: an endpoint that is slow must not pile up requests.
         let Ok(_place) = self.in_flight.try_acquire() else {
             let cause = format!("{}: too many tokens are asked about already", self.endpoint);
             self.said.busy.error(at, &format!("introspection: {cause}"));
             return Err(Away::new(cause));
         };
-        let (mut headers, mut form) = (HeaderMap::new(), String::new());
+        // Wiped once it is sent; with room for all, so that it leaves nothing behind where it was before.
+        let room = token.len().saturating_mul(3).saturating_add(64).saturating_add(self.client.room());
+        let mut form = Zeroizing::new(String::with_capacity(room));
+        let mut headers = HeaderMap::new();
         put(&mut form, "token", token.as_bytes());
         put(&mut form, "token_type_hint", b"access_token");
         if self.client.sign(&mut headers, &mut form, &self.issuer, at).is_none() {
             return Err(self.away(at, "the client assertion cannot be signed"));
         }
-        let sent = self.http.post(&self.endpoint, Media::Form, form, headers).await;
+        let sent = self.http.post(&self.endpoint, Media::Form, Bytes::from_owner(form), headers).await;
         let response = sent.map_err(|error| self.away(at, &cause(&error)))?;
         match response.status() {
-            StatusCode::OK => Ok(Ok(response.into_body())),
+            StatusCode::OK => Ok(Said::Document(response.into_body())),
             StatusCode::BAD_REQUEST if error_of(&response) == Some("unsupported_token_type") => {
-                Ok(Err(Refusal("the provider does not introspect tokens of this kind")))
+                Ok(Said::Never(Refusal("the provider does not introspect tokens of this kind")))
             }
             status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => {
                 Err(self.credentials_refused(at, status, &response))
@@ -92,6 +106,7 @@ impl Asking {
             status if error_of(&response).is_some_and(is_about_us) => {
                 Err(self.credentials_refused(at, status, &response))
             }
+            status if may_be_the_tokens_fault(status) => Ok(Said::NotTaken(self.not_taken(at, status, &response))),
             status => {
                 let mut away = self.away(at, &answers(status, &response));
                 if matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
@@ -107,6 +122,12 @@ impl Asking {
         let cause = one_line(&format!("{}: {problem}", self.endpoint));
         self.said.away.error(at, &format!("introspection: no opaque token can be checked: {cause}"));
         self.last.failed(cause.as_str(), at);
+        Away::new(format!("introspection: {cause}"))
+    }
+
+    fn not_taken(&self, at: Instants, status: StatusCode, response: &Response<Bytes>) -> Away {
+        let cause = format!("{} {}", self.endpoint, answers(status, response));
+        self.said.not_taken.error(at, &format!("introspection: the provider does not take a question: {cause}"));
         Away::new(format!("introspection: {cause}"))
     }
 
@@ -146,6 +167,11 @@ const CODES: [&str; 11] = [
 
 fn is_about_us(code: &str) -> bool {
     matches!(code, "invalid_client" | "unauthorized_client" | "access_denied")
+}
+
+/// Whether a status may come from what stands in the question. Whoever brings such a token must not make the endpoint look away.
+const fn may_be_the_tokens_fault(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 400 | 413 | 414 | 422 | 431)
 }
 
 fn error_of(response: &Response<Bytes>) -> Option<&'static str> {

@@ -76,7 +76,8 @@ impl Introspection {
     /// How long a question that had no answer says that the endpoint is away. It may be back, and nobody has asked.
     pub const RECENT: Duration = LastAnswer::RECENT;
 
-    /// Why the last question had no answer, for the operator; none if it had one, or none was asked. Looking asks nothing.
+    /// Why the last question had no answer, for the operator; none if it had one, or none was asked. Looking asks nothing. A
+    /// question that the endpoint does not take (`400`, `413`, `414`, `422`, `431`) does not count, since its token may be to blame.
     #[must_use]
     pub fn failure(&self) -> Option<Arc<str>> {
         self.shared.opaque.asking.last.failure()
@@ -102,6 +103,10 @@ impl Verify for Introspection {
 
     #[inline]
     fn recall(&self, token: &[u8], at: Instants) -> Option<Result<Principal, Rejection>> {
+        // One that came by another way may be remembered, and in a request is somebody else's.
+        if !self.shared.jwts_too && is_jwt(token) {
+            return None;
+        }
         self.shared.opaque.recall(token, at, &self.shared.entrance)
     }
 

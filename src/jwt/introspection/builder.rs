@@ -1,4 +1,4 @@
-use std::{sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use tokio::sync::Semaphore;
 
@@ -33,7 +33,7 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct IntrospectionBuilder {
     issuer: String,
-    endpoint: Option<String>,
+    endpoint: Option<Url>,
     client: Option<ClientAuthentication>,
     audiences: Vec<String>,
     http: Option<Arc<dyn HttpFetch>>,
@@ -51,6 +51,16 @@ pub struct IntrospectionBuilder {
     jwts_too: bool,
     entrance: EntranceRules,
     chosen: Option<&'static str>,
+}
+
+/// A URL as it was said. What stands before an `@` or in a query may be secret, and is not shown.
+#[derive(Clone)]
+struct Url(String);
+
+impl fmt::Debug for Url {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(Endpoint::shown_of(&self.0).unwrap_or("a URL"), f)
+    }
 }
 
 impl IntrospectionBuilder {
@@ -101,7 +111,7 @@ impl IntrospectionBuilder {
 
     /// Sets the URL of the introspection endpoint (RFC 7662 §2): `https`.
     pub fn endpoint(mut self, url: impl Into<String>) -> Self {
-        self.endpoint = Some(url.into());
+        self.endpoint = Some(Url(url.into()));
         self
     }
 
@@ -169,7 +179,7 @@ impl IntrospectionBuilder {
         self
     }
 
-    /// Sets how long a token that was refused is refused again without asking, 1 to 5 s. Default 2 s.
+    /// Sets how long a token that was refused is refused again without asking, 1 to 5 s from the refusal. Default 2 s.
     pub const fn refused_for(mut self, time: Duration) -> Self {
         self.refused_for = time;
         self
@@ -196,7 +206,8 @@ impl IntrospectionBuilder {
     }
 
     /// Takes answers without `sub` for tokens of their client: the principal is a
-    /// [`Service`](crate::PrincipalKind::Service) whose subject is `client_id`. By default `sub` is required.
+    /// [`Service`](crate::PrincipalKind::Service) whose subject is `client_id`, by which it is revoked as well. By default `sub` is
+    /// required.
     ///
     /// # Security
     /// Only for providers that leave `sub` out of nothing but the tokens that clients get for themselves: where it is missing
@@ -326,8 +337,8 @@ impl IntrospectionBuilder {
         if self.issuer.is_empty() {
             return Err(missing("issuer of introspected tokens"));
         }
-        let endpoint = self.endpoint.as_deref().ok_or_else(|| missing("introspection endpoint"))?;
-        let endpoint = Endpoint::parse(endpoint, self.http_on_loopback)?;
+        let endpoint = self.endpoint.as_ref().ok_or_else(|| missing("introspection endpoint"))?;
+        let endpoint = Endpoint::parse(&endpoint.0, self.http_on_loopback)?;
         let client =
             self.client.take().ok_or_else(|| missing("client authentication at the introspection endpoint"))?;
         if self.audiences.is_empty() || self.audiences.iter().any(String::is_empty) {

@@ -6,6 +6,7 @@ use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD, Engine};
 use form_urlencoded::byte_serialize;
 use http::{HeaderMap, HeaderValue, header};
 use serde_json::{Map, Value};
+use zeroize::Zeroizing;
 
 use crate::{
     clock::Instants,
@@ -57,10 +58,14 @@ impl ClientAuthentication {
     /// If either is empty.
     pub fn basic(client_id: &str, secret: &Secret) -> Result<Self, ConfigError> {
         check(client_id, secret)?;
-        let encode = |bytes| byte_serialize(bytes).collect::<String>();
-        let pair = format!("{}:{}", encode(client_id.as_bytes()), encode(secret.expose()));
+        let mut pair = with_room_for(&[client_id.as_bytes(), secret.expose()]);
+        pair.extend(byte_serialize(client_id.as_bytes()));
+        pair.push(':');
+        pair.extend(byte_serialize(secret.expose()));
+        let pair = Zeroizing::new(BASE64_STANDARD.encode(pair.as_bytes()));
+        let basic = Zeroizing::new(["Basic ", &pair].concat());
         let refuse = |_| ConfigError::new("introspection client", "its id and secret", "are too long for a header");
-        let mut value = HeaderValue::from_str(&format!("Basic {}", BASE64_STANDARD.encode(pair))).map_err(refuse)?;
+        let mut value = HeaderValue::from_str(&basic).map_err(refuse)?;
         value.set_sensitive(true);
         Ok(Self::of(Way::Header("basic", value)))
     }
@@ -72,10 +77,10 @@ impl ClientAuthentication {
     /// If either is empty.
     pub fn post(client_id: &str, secret: &Secret) -> Result<Self, ConfigError> {
         check(client_id, secret)?;
-        let mut form = String::new();
+        let mut form = with_room_for(&[client_id.as_bytes(), secret.expose()]);
         put(&mut form, "client_id", client_id.as_bytes());
         put(&mut form, "client_secret", secret.expose());
-        Ok(Self::of(Way::Form(Secret::from(form))))
+        Ok(Self::of(Way::Form(Secret::from(std::mem::take(&mut *form)))))
     }
 
     /// A token of this service's own (RFC 6750 §2.1), as RFC 7662 §2.1 allows it. It is not renewed.
@@ -137,6 +142,15 @@ impl ClientAuthentication {
         }
     }
 
+    /// How many bytes it adds to a form, about.
+    pub(super) fn room(&self) -> usize {
+        match &*self.way {
+            Way::Header(..) => 0,
+            Way::Form(pairs) => pairs.expose().len().saturating_add(1),
+            Way::Assertion(_) => 2048,
+        }
+    }
+
     /// Puts the credential into a request. None if an assertion cannot be signed.
     pub(super) fn sign(&self, headers: &mut HeaderMap, form: &mut String, issuer: &str, at: Instants) -> Option<()> {
         match &*self.way {
@@ -193,6 +207,12 @@ impl fmt::Debug for ClientAuthentication {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("ClientAuthentication").field(&Self::name(&self.way)).finish()
     }
+}
+
+/// Takes these texts, form-encoded, and their names, without growing into other memory; wiped at the end.
+fn with_room_for(texts: &[&[u8]]) -> Zeroizing<String> {
+    let room = texts.iter().map(|text| text.len().saturating_mul(3).saturating_add(16)).fold(0, usize::saturating_add);
+    Zeroizing::new(String::with_capacity(room))
 }
 
 /// Puts a pair into a form.

@@ -29,7 +29,8 @@
 //! - By its SHA-256, compared as a whole; never the token. Nothing is remembered of an endpoint that did not answer.
 //!
 //! Who asks for a token that is being asked about waits for that answer. The first to ask pays from its failure budget if the
-//! token is refused.
+//! token is refused, if the endpoint does not take the question (`400`, `413`, `414`, `422`, `431`), and if it hangs up before the
+//! answer, whatever that would have been.
 //!
 //! The [`Principal`](crate::Principal) is as that of a JWT: its [`credential`](crate::Principal::credential) is
 //! `introspection`, and [`claims`](crate::Principal::claims) reads the whole answer, `username` for example.

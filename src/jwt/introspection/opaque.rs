@@ -8,10 +8,11 @@ use std::{
 
 use foldhash::fast::RandomState;
 use quick_cache::{UnitWeighter, sync};
+use tokio::time::Instant;
 
 use super::{
     answer::{self, Fault},
-    asking::{Asking, Away},
+    asking::{Asking, Away, Said},
 };
 use crate::{
     attempt::Attempt,
@@ -66,7 +67,8 @@ pub(super) struct Memory {
 #[derive(Clone, Copy, Debug)]
 struct Void {
     refusal: Refusal,
-    asked_at: u64,
+    refused_at: u64,
+    generation: u64,
 }
 
 /// What was found out about a token.
@@ -108,7 +110,37 @@ impl Memory {
 
     fn refusal(&self, digest: &Digest, at: Instants) -> Option<Refusal> {
         let void = self.refused.get(digest)?;
-        (at.monotonic_nanos().saturating_sub(void.asked_at) < self.refused_for).then_some(void.refusal)
+        let is_current = void.generation == self.generation.load(Relaxed);
+        let age = at.monotonic_nanos().saturating_sub(void.refused_at);
+        (is_current && age < self.refused_for).then_some(void.refusal)
+    }
+}
+
+/// Who asks, and when they came.
+struct Asker<'a> {
+    attempt: Attempt<'a>,
+    at: Instants,
+    came: Instant,
+}
+
+impl Asker<'_> {
+    /// What the monotonic clock shows by now.
+    fn monotonic_nanos(&self) -> u64 {
+        self.at.monotonic_nanos().saturating_add(nanos(self.came.elapsed()))
+    }
+}
+
+/// Makes pay who goes away before the answer: hanging up would else be the way to ask for nothing.
+struct Fare<'a> {
+    attempt: Attempt<'a>,
+    is_due: bool,
+}
+
+impl Drop for Fare<'_> {
+    fn drop(&mut self) {
+        if self.is_due {
+            self.attempt.failed(None);
+        }
     }
 }
 
@@ -154,13 +186,14 @@ impl Opaque {
         if let Some(landed) = self.recall_digest(&digest, at) {
             return answer(landed, entrance);
         }
+        let asker = Asker { attempt, at, came: Instant::now() };
         if self.revocations.as_ref().is_some_and(|revocations| !revocations.can_say(at)) {
             return Err(Rejection::new(RejectionKind::Unavailable, BLIND).with_retry_after(1));
         }
         attempt.before(None)?;
         let generation = self.memory.generation.load(Relaxed);
         let seat = self.memory.flights.board((digest, generation));
-        let landed = seat.landing(|| self.find_out(token, &digest, generation, at, attempt)).await;
+        let landed = seat.landing(|| self.find_out(token, &digest, generation, asker)).await;
         drop(seat);
         // It may have been asked for by somebody else, and revoked meanwhile.
         answer(
@@ -172,14 +205,8 @@ impl Opaque {
         )
     }
 
-    async fn find_out(
-        &self,
-        token: &str,
-        digest: &Digest,
-        generation: u64,
-        at: Instants,
-        attempt: Attempt<'_>,
-    ) -> Landed {
+    async fn find_out(&self, token: &str, digest: &Digest, generation: u64, asker: Asker<'_>) -> Landed {
+        let Asker { attempt, at, .. } = asker;
         // Somebody may have landed since it was looked for.
         if let Some(landed) = self.recall_digest(digest, at) {
             return landed;
@@ -187,12 +214,19 @@ impl Opaque {
         if let Some(good) = &self.memory.good {
             good.missed();
         }
-        let judged = match self.asking.ask(token, at).await {
-            Ok(Ok(document)) => match std::str::from_utf8(&document) {
+        let mut fare = Fare { attempt, is_due: true };
+        let said = self.asking.ask(token, at).await;
+        fare.is_due = false;
+        let judged = match said {
+            Ok(Said::Document(document)) => match std::str::from_utf8(&document) {
                 Ok(text) => self.judge(text, digest, generation, at),
                 Err(_) => Err(Fault::Junk(Refusal("the answer is not UTF-8"))),
             },
-            Ok(Err(refusal)) => Err(Fault::Refused(refusal)),
+            Ok(Said::Never(refusal)) => Err(Fault::Refused(refusal)),
+            Ok(Said::NotTaken(away)) => {
+                attempt.failed(None);
+                return Landed::Away(away);
+            }
             Err(away) => return Landed::Away(away),
         };
         if !matches!(judged, Err(Fault::Junk(_))) {
@@ -203,7 +237,8 @@ impl Opaque {
             Err(Fault::Junk(Refusal(problem))) => Landed::Away(self.asking.away(at, problem)),
             Err(Fault::Refused(refusal)) => {
                 attempt.failed(None);
-                self.memory.refused.insert(*digest, Void { refusal, asked_at: at.monotonic_nanos() });
+                let refused_at = asker.monotonic_nanos();
+                self.memory.refused.insert(*digest, Void { refusal, refused_at, generation });
                 Landed::Refused(refusal)
             }
         }
@@ -219,7 +254,9 @@ impl Opaque {
         }
         let mut principal = self.profile.principal(name, &claims, text).map_err(Fault::Refused)?;
         if let Some(revocations) = &self.revocations {
-            let marks = revocations.marks(&name.issuer, &claims, None).map_err(Fault::Refused)?;
+            let marks = revocations
+                .marks(&name.issuer, self.profile.subject(&claims), &claims, None)
+                .map_err(Fault::Refused)?;
             match revocations.standing(&marks, at) {
                 Standing::Good => {
                     principal.set_marks(marks);
