@@ -449,7 +449,7 @@ async fn run_unknown(does: Unknown) -> AttackReport {
                 *seen |= is_unknown;
                 // By its claims: of a deterministic algorithm, a token with the same claims is the same token.
                 let is_new = remembered.insert(claims.to_string());
-                *seen && is_new && !token.is_empty()
+                is_unknown || (*seen && is_new && !token.is_empty())
             }
             Unknown::Forgets => {
                 let mut seen = seen.lock().unwrap();
