@@ -60,10 +60,12 @@ impl Connection {
         !self.task.is_finished()
     }
 
-    /// Waits until it is lost. To be called once.
+    /// Waits until it is lost.
     #[cfg(feature = "dpop-redis")]
     pub(crate) async fn lost(&mut self) {
-        let _ = (&mut self.task).await;
+        if !self.task.is_finished() {
+            let _ = (&mut self.task).await;
+        }
     }
 }
 

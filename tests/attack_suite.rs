@@ -415,6 +415,10 @@ enum Unknown {
     AlsoExpired,
     /// The same for everybody who comes after one of them.
     Everybody,
+    /// The same, but for whom it remembers.
+    AllWhoAreNew,
+    /// Everybody who comes after one of them is nobody.
+    Forgets,
 }
 
 async fn run_unknown(does: Unknown) -> AttackReport {
@@ -424,6 +428,7 @@ async fn run_unknown(does: Unknown) -> AttackReport {
     let stack = stack.route("GET /orders", require(role("clerk").unwrap())).build().unwrap();
     let app = stack.protect(Router::new().route("/orders", get(async || "orders")));
     let (known, seen) = (decoded_kid(&issuer.token().mint()), Arc::new(Mutex::new(false)));
+    let remembered = Arc::<Mutex<HashSet<String>>>::default();
     let service = service_fn(move |request: Request<Body>| {
         let value = request.headers().get("authorization").and_then(|value| value.to_str().ok());
         let token = value.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default().to_owned();
@@ -439,11 +444,28 @@ async fn run_unknown(does: Unknown) -> AttackReport {
                 *seen |= is_unknown;
                 *seen && !token.is_empty()
             }
+            Unknown::AllWhoAreNew => {
+                let (mut seen, mut remembered) = (seen.lock().unwrap(), remembered.lock().unwrap());
+                *seen |= is_unknown;
+                // By its claims: of a deterministic algorithm, a token with the same claims is the same token.
+                let is_new = remembered.insert(claims.to_string());
+                is_unknown || (*seen && is_new && !token.is_empty())
+            }
+            Unknown::Forgets => {
+                let mut seen = seen.lock().unwrap();
+                *seen |= is_unknown;
+                *seen && !token.is_empty()
+            }
         };
+        let is_forgotten = does == Unknown::Forgets && !is_unknown;
         let app = app.clone();
         async move {
             if !is_refused {
                 return app.oneshot(request).await;
+            }
+            if is_forgotten {
+                let refusal = Response::builder().status(401).header("www-authenticate", "Bearer");
+                return Ok(refusal.body(Body::empty()).unwrap());
             }
             let refusal = Response::builder().status(503);
             let refusal = if does == Unknown::Never { refusal } else { refusal.header("retry-after", "10") };
@@ -463,17 +485,21 @@ fn decoded_kid(token: &str) -> Value {
 async fn only_for_unknown_keys_it_may_be_503_with_a_time() {
     let report = run_unknown(Unknown::ComeAgain).await;
     assert!(report.is_clean(), "{report}");
-    for (does, attack, sent) in [
-        (Unknown::Never, "token-key-id", "a key of nobody"),
-        (Unknown::AlsoExpired, "token-expired", "an hour ago"),
-        (Unknown::Everybody, "token-key-id", "a good token after those of unknown keys"),
+    let after = "a good token after those of unknown keys";
+    for (does, attack, sent, got) in [
+        (Unknown::Never, "token-key-id", "a key of nobody", "503"),
+        (Unknown::AlsoExpired, "token-expired", "an hour ago", "503"),
+        (Unknown::Everybody, "token-key-id", after, "503"),
+        (Unknown::AllWhoAreNew, "token-key-id", after, "503"),
+        (Unknown::Forgets, "token-key-id", after, "401"),
     ] {
         let report = run_unknown(does).await;
         let found =
             report.findings().iter().find(|finding| finding.attack() == attack && finding.sent().contains(sent));
-        assert_eq!(found.map(|finding| finding.got()), Some("503"), "{does:?}: {report}");
+        assert_eq!(found.map(|finding| finding.got()), Some(got), "{does:?}: {report}");
         let others = report.findings().iter().filter(|finding| finding.attack() != attack);
-        assert!(does == Unknown::Everybody || others.count() == 0, "{does:?}: {report}");
+        let is_for_all = matches!(does, Unknown::Everybody | Unknown::AllWhoAreNew | Unknown::Forgets);
+        assert!(is_for_all || others.count() == 0, "{does:?}: {report}");
     }
 }
 

@@ -4,21 +4,22 @@
 #![cfg(unix)]
 #![allow(clippy::indexing_slicing, clippy::panic, clippy::unwrap_used, reason = "test code, helpers included")]
 
+#[path = "support/lines.rs"]
+mod lines;
 #[path = "support/revocations.rs"]
 mod revocations;
 
 use std::{
-    fmt::Debug,
     future::Future,
     sync::{
-        Arc, Mutex,
+        Arc,
         atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
     },
-    thread::ThreadId,
     time::Duration,
 };
 
 use ::redis::{Client, Script, pipe};
+use lines::Lines;
 use portcullis::{
     StoreErrorKind,
     jwt::JwtAuthenticator,
@@ -344,43 +345,6 @@ async fn a_row_that_nobody_can_read_is_503_until_it_is_gone() {
     until("it passes again", || status(&jwt, &minted("good")) == 200).await;
     assert_eq!(status(&jwt, &minted("bad")), 401);
     until("it starts", || status(&authenticator(&later), &minted("good")) == 200).await;
-}
-
-/// Keeps the text of every event of the library, and the thread that it is of.
-#[derive(Clone, Default)]
-struct Lines(Arc<Mutex<Vec<(ThreadId, String)>>>);
-
-impl Lines {
-    /// Those of this thread.
-    fn here(&self) -> Vec<String> {
-        let here = std::thread::current().id();
-        self.0.lock().unwrap().iter().filter(|(thread, _)| *thread == here).map(|(_, line)| line.clone()).collect()
-    }
-
-    fn count(&self, part: &str) -> usize {
-        self.here().iter().filter(|line| line.contains(part)).count()
-    }
-}
-
-impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for Lines {
-    fn on_event(&self, event: &tracing::Event<'_>, _: tracing_subscriber::layer::Context<'_, S>) {
-        struct Text(String);
-
-        impl tracing::field::Visit for Text {
-            fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn Debug) {
-                if field.name() == "message" {
-                    self.0 = format!("{value:?}");
-                }
-            }
-        }
-
-        if event.metadata().target() == "portcullis" {
-            let mut text = Text(String::new());
-            event.record(&mut text);
-            let line = format!("{} {}", event.metadata().level(), text.0);
-            self.0.lock().unwrap().push((std::thread::current().id(), line));
-        }
-    }
 }
 
 /// On one thread, which tells its log from those of the other tests.

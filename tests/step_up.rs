@@ -173,6 +173,11 @@ async fn a_policy_asks_for_it_in_its_verdict() {
         ask(|| require(authenticated_within(Duration::from_secs(5))), Some(bound)).await.1,
         dpop(", max_age=\"5\"")
     );
+    let bound = || alice().confirmation(Confirmation::new().with_key_thumbprint([7; 32])).build();
+    let missing = |realm: &str| Some(format!(r#"DPoP realm="{realm}", error="insufficient_scope", scope="s""#));
+    assert_eq!(ask(|| require(scope("s").unwrap()), Some(bound())).await, (403, missing("api")));
+    let bank = || require(scope("s").unwrap()).realm("bank").unwrap();
+    assert_eq!(ask(bank, Some(bound())).await, (403, missing("bank")));
     let realm = || require(says("gold")).realm("bank").unwrap();
     assert!(ask(realm, Some(bronze())).await.1.unwrap().starts_with("Bearer realm=\"bank\", error="));
 }

@@ -46,6 +46,7 @@ pub fn require(requirement: impl Into<Requirement>) -> GuardLayer {
         insufficient: Insufficient::new(REALM, &requirement).unwrap_or_else(|_| Insufficient {
             realm: REALM.into(),
             scope: Challenges::none(),
+            scope_of_bound: Challenges::none(),
             demand: None,
             strength: Challenges::none(),
         }),
@@ -64,6 +65,8 @@ pub fn require(requirement: impl Into<Requirement>) -> GuardLayer {
 struct Insufficient {
     realm: Arc<str>,
     scope: Challenges,
+    /// The same for a token that is bound to a key.
+    scope_of_bound: Challenges,
     /// What the requirement itself demands.
     demand: Option<StepUp>,
     strength: Challenges,
@@ -73,15 +76,25 @@ impl Insufficient {
     fn new(realm: &str, requirement: &Requirement) -> Result<Self, ConfigError> {
         let mut scopes = Vec::new();
         requirement.node().scopes(&mut scopes);
-        let scope = Challenge::new("Bearer", realm)?.with("error", "insufficient_scope")?;
-        let scope = scope.with("scope", &scopes.join(" "))?;
+        let scopes = scopes.join(" ");
+        let scope = |scheme| {
+            let challenge =
+                Challenge::new(scheme, realm)?.with("error", "insufficient_scope")?.with("scope", &scopes)?;
+            Ok::<_, ConfigError>([challenge].into_iter().collect::<Challenges>())
+        };
+        let (scope, scope_of_bound) = (scope("Bearer")?, scope("DPoP")?);
 
         let mut strengths = Vec::new();
         requirement.node().strengths(&mut strengths);
         let demands = strengths.into_iter().map(|strength| strength.demand().clone());
         let demand = demands.reduce(|demand, other| demand.and(&other));
         let strength = demand.as_ref().map_or(Ok(Challenges::none()), |demand| demand.challenges("Bearer", realm))?;
-        Ok(Self { realm: realm.into(), scope: [scope].into_iter().collect(), demand, strength })
+        Ok(Self { realm: realm.into(), scope, scope_of_bound, demand, strength })
+    }
+
+    /// Tells which scopes to ask for, by the scheme of the token.
+    fn scope(&self, scheme: &str) -> Challenges {
+        if scheme == "Bearer" { self.scope.clone() } else { self.scope_of_bound.clone() }
     }
 
     /// Tells what must be proved: what the requirement demands, and what the policies demand that it asks.
@@ -333,7 +346,7 @@ impl GuardLayer {
             Answer { decision: Decision::Deny, .. } if shared.hides => refuse(RejectionKind::NotFound, "does not meet"),
             Answer { decision: Decision::Deny, with_scopes: Decision::Allow, .. } => {
                 refuse(RejectionKind::InsufficientScope, "scopes do not reach for")
-                    .map_err(|rejection| rejection.with_challenges(shared.insufficient.scope.clone()))
+                    .map_err(|rejection| rejection.with_challenges(shared.insufficient.scope(scheme_of(subject))))
             }
             Answer { decision: Decision::Deny, with_strength: Decision::Allow, .. } => {
                 refuse(RejectionKind::InsufficientAuthentication, "not proved strongly or lately enough for").map_err(

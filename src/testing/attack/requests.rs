@@ -210,9 +210,10 @@ async fn paths(run: &mut Run, route: &Route, public: Option<&Route>) {
 async fn forged(run: &mut Run, route: &Route, good: &TestToken) {
     let minted = good.mint();
     // What a service remembers of a good token must not help a bad one.
-    if let Some(request) = run.request(&route.method, &route.path) {
-        run.send(CONTROL, bearing(request, &minted)).await;
-    }
+    let before = match run.request(&route.method, &route.path) {
+        Some(request) => Some(run.send(CONTROL, bearing(request, &minted)).await.status),
+        None => None,
+    };
     let mut unknown = None;
     for (attack, sent, token) in tokens::forgeries(good, &minted) {
         let Some(request) = run.request(&route.method, &route.path) else { continue };
@@ -222,13 +223,15 @@ async fn forged(run: &mut Run, route: &Route, good: &TestToken) {
         }
     }
     // Whoever makes the service look for keys in vain must not take it away from those whose keys it has.
-    if let Some(attack) = unknown
+    if let (Some(attack), Some(before)) = (unknown, before)
         && let Some(request) = run.request(&route.method, &route.path)
     {
-        let answer = run.send(CONTROL, bearing(request, &good.mint())).await;
-        if answer.status == 503 {
-            let sent = "a good token after those of unknown keys";
-            run.find(attack, &route.line(), sent, "an answer", answer.status.to_string());
+        // One that nobody can have remembered, also where the same claims are signed with the same bytes.
+        let another = good.clone().claim("jti", format!("portcullis-another-{}", run.peers));
+        let answer = run.send(CONTROL, bearing(request, &another.mint())).await;
+        if answer.status != before {
+            let (sent, expected) = ("a good token after those of unknown keys", format!("{before}, as before"));
+            run.find(attack, &route.line(), sent, &expected, answer.status.to_string());
         }
     }
     if run.profile.one_time {

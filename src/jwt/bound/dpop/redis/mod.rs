@@ -25,24 +25,31 @@ use crate::{
 const REMEMBER: &str = include_str!("remember.lua");
 /// How long a proof is kept beyond its end: a clock that is set back by less opens nothing.
 const KEPT: Duration = Duration::from_secs(30);
-/// How far ahead of ours the server's clock may be.
+/// How far ahead of ours the server's clock may be, and ours of the server's.
 const SKEW: Duration = Duration::from_secs(5);
+/// How long before its end a proof may have been used first, by the server's clock: by a process whose own is ahead.
+const USED_BEFORE_END: Duration = MAX_AGE.saturating_add(MAX_AHEAD).saturating_add(SKEW);
+/// How long everything must have been remembered for a proof that is made then: the same without its age, and proofs are dated
+/// in whole seconds.
+const WHOLE: Duration = MAX_AHEAD.saturating_add(SKEW).saturating_add(Duration::from_secs(1));
 
 /// Remembers proofs in Redis (from 7 on) or Valkey, for all processes that use the same server (feature `dpop-redis`): behind
 /// one name a proof may be used once, whichever process it comes to.
 ///
 /// - **One call** of a script, which looks, counts and remembers in one step, for each request with a proof. The server's
-///   clock says when a proof has ended; one that is more than 5 s ahead of ours is an error of the store.
+///   clock says when a proof has ended; one that is more than 5 s ahead of ours, or behind it, is an error of the store.
 /// - **Redis is away**: requests with a proof get `503`, those of other kinds do not ask. Nobody waits longer than the
 ///   time-out, 200 ms by default; once somebody did, nobody waits until it answers again. It is tried again at once, then after
-///   0.1 s up to 10 s. A proof whose answer did not come may be used up.
+///   0.1 s up to 10 s. One that is too slow is away, also if it can be connected to. A proof whose answer did not come may be
+///   used up.
 /// - **Redis has lost its data**: it was started again, another server took its place, it was flushed. What it has forgotten
-///   could be used again, so proofs that may be older are refused, with `503` and when to come back: for some 6 s, as long as a
-///   client's clock may be ahead. The first start ever is the same to it; [`ready`](Self::ready) waits for that. Let it evict
+///   could be used again, so proofs that may be older are refused, with `503` and when to come back: for some 11 s, as long as
+///   a client's clock and a process's may be ahead together. The first start ever is the same to it; [`ready`](Self::ready) waits for that. Let it evict
 ///   nothing (`maxmemory-policy noeviction`): what it evicts is missed by nobody. A proxy that takes another server without
 ///   ending connections hides that it did.
-/// - **Bounds**: of one key at most 1 000 proofs that could be used again, `429` beyond that; of all, what Redis has memory
-///   for (`maxmemory`), `503` beyond it. A proof takes some 40 bytes, and each key some 200 more; it is kept 30 s beyond its end.
+/// - **Bounds**: of one key at most 1 000 proofs that could be used again, and 2 016 with those that have ended and are kept for
+///   30 s, `429` beyond either; of all, what Redis has memory for (`maxmemory`), `503` beyond it. A proof takes some 122 bytes, so
+///   one key at most some 250 kB.
 ///
 /// Its keys begin with `portcullis:{dpop}:`, in one slot of a cluster, and end in the thumbprint of a client's key; nothing
 /// that a client wrote stands in them. An account needs
@@ -99,14 +106,17 @@ impl RedisReplays {
     /// It may be dropped.
     pub async fn ready(&self) {
         let mut link = self.inner.shared.link.subscribe();
-        let whole_from = match link.wait_for(|link| matches!(link, Link::Up(_))).await.as_deref() {
-            Ok(Link::Up(line)) => line.whole_from,
-            Ok(Link::Connecting | Link::Away) | Err(_) => return,
-        };
-        sleep_until(whole_from).await;
+        while !self.is_ready() {
+            let whole_from = match link.wait_for(|link| matches!(link, Link::Up(_))).await.as_deref() {
+                Ok(Link::Up(line)) => line.whole_from,
+                Ok(Link::Connecting | Link::Away) | Err(_) => return,
+            };
+            sleep_until(whole_from).await;
+        }
     }
 
-    /// Whether Redis answers, and [`ready`](Self::ready) would not wait.
+    /// Whether Redis answers, and [`ready`](Self::ready) would not wait. That it has lost its data while the connection stands
+    /// is known once a request has met it.
     #[must_use]
     pub fn is_ready(&self) -> bool {
         matches!(&*self.inner.shared.link.borrow(), Link::Up(line) if line.whole_from <= Instant::now())
@@ -125,14 +135,15 @@ impl Shared {
         }
     }
 
-    async fn ask(&self, line: &Line, proof: &ProofUse, at: Instants) -> Result<(u8, u64), StoreError> {
+    async fn ask(&self, line: &Line, proof: &ProofUse, at: Instants) -> Result<(u8, i64), StoreError> {
         let (id, _) = proof.id().split_at(proof.id().len() / 2);
         let mut key = self.prefix.clone();
         proof.key_thumbprint().iter().for_each(|byte| key.push_str(&format!("{byte:02x}")));
         let script = Script::new(REMEMBER);
         let mut call = script.key(&self.life);
         call.key(key).arg(id).arg(millis(proof.until_unix_nanos())).arg(millis(at.unix_nanos()));
-        call.arg(in_millis(KEPT)).arg(in_millis(MAX_AGE + MAX_AHEAD)).arg(self.per_key);
+        call.arg(in_millis(KEPT)).arg(in_millis(USED_BEFORE_END)).arg(self.per_key);
+        call.arg(in_millis(SKEW));
         call.invoke_async(&mut line.commands.clone()).await.map_err(failed)
     }
 }
@@ -140,6 +151,13 @@ impl Shared {
 /// Whole milliseconds, rounded up: a proof is remembered until its end and not less.
 const fn millis(nanos: u64) -> u64 {
     nanos.div_ceil(1_000_000)
+}
+
+/// How long it takes until a proof that is made then is told from what was forgotten, if everything was remembered for so many
+/// milliseconds.
+fn until_whole(remembered: i64) -> Duration {
+    let left = i64::try_from(WHOLE.as_millis()).unwrap_or(i64::MAX).saturating_sub(remembered);
+    Duration::from_millis(u64::try_from(left).unwrap_or(0))
 }
 
 fn in_millis(duration: Duration) -> u64 {
@@ -155,23 +173,36 @@ impl ReplayStore for RedisReplays {
         let deadline = Instant::now() + shared.timeout;
         let line = shared.line(deadline).await?;
         let answer = timeout_at(deadline, shared.ask(&line, proof, at)).await;
-        let answer = answer.unwrap_or_else(|_| Err(unavailable("no answer in time")));
-        match answer.inspect_err(|error| {
-            if error.kind() == StoreErrorKind::Unavailable {
-                line.give_up(shared);
-            }
-        })? {
+        let Ok(answer) = answer else {
+            line.give_up(shared, Link::Away);
+            return Err(unavailable("no answer in time"));
+        };
+        match &answer {
+            Err(error) if error.kind() == StoreErrorKind::Unavailable => line.give_up(shared, Link::Connecting),
+            Ok(_) | Err(_) => line.has_answered(shared),
+        }
+        let corrupt = |why: &str| Err(StoreError::new(StoreErrorKind::Corrupt, BACKEND).caused_by(why));
+        match answer? {
             (0, _) => Ok(Remembered::Seen),
             (1, _) => Ok(Remembered::Fresh),
             (2, _) => Ok(Remembered::TooMany),
-            (3, wait) => {
-                let wait = Duration::from_secs(wait.div_ceil(1_000));
+            (3, remembered) => {
+                let left = until_whole(remembered);
+                line.is_whole_in(left, shared);
+                let wait = Duration::from_secs(in_millis(left).div_ceil(1_000).max(1));
                 Err(unavailable("it may have forgotten this proof").with_retry_after(wait))
             }
-            // It may be forgotten already.
-            (4, now) if now <= millis(at.unix_nanos()).saturating_add(in_millis(SKEW)) => Ok(Remembered::Seen),
-            (4, _) => Err(StoreError::new(StoreErrorKind::Corrupt, BACKEND).caused_by("its clock is ahead of ours")),
-            _ => Err(StoreError::new(StoreErrorKind::Corrupt, BACKEND).caused_by("an answer of another shape")),
+            (4, now) => {
+                let ours = millis(at.unix_nanos()).saturating_add(in_millis(SKEW));
+                // It may be forgotten already.
+                if u64::try_from(now).is_ok_and(|now| now <= ours) {
+                    Ok(Remembered::Seen)
+                } else {
+                    corrupt("its clock is ahead of ours")
+                }
+            }
+            (5, _) => corrupt("its clock is behind ours"),
+            _ => corrupt("an answer of another shape"),
         }
     }
 }
