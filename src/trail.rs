@@ -184,6 +184,7 @@ pub(crate) struct Mark {
     lost: u32,
     obligations: usize,
     advice: usize,
+    demands: usize,
 }
 
 /// Facts for the record that no stage needs again.
@@ -201,6 +202,8 @@ pub(crate) struct Rare {
     pub(crate) decisions_lost: u32,
     /// What the allows of guards ask of the handler. Bounded by what the application's requirements are.
     pub(crate) directives: Directives,
+    /// What the denials of policies say would help, for the guard's challenge. Bounded as the directives are.
+    demands: Vec<StepUp>,
     pub(crate) notes: Vec<(Box<str>, Box<str>)>,
     pub(crate) notes_lost: u32,
     pub(crate) flags: Vec<&'static str>,
@@ -276,19 +279,23 @@ impl Trail {
     }
 
     pub(crate) fn mark(&self) -> Mark {
-        let Rare { directives, decisions_lost, .. } = self.rare();
+        let Rare { directives, demands, decisions_lost, .. } = self.rare();
         let (obligations, advice) = (directives.obligations.len(), directives.advice.len());
-        Mark { kept: self.decisions.len(), lost: *decisions_lost, obligations, advice }
+        Mark { kept: self.decisions.len(), lost: *decisions_lost, obligations, advice, demands: demands.len() }
     }
 
     /// What the denials since the mark say would help.
     #[cfg(feature = "guard")]
-    pub(crate) fn demands_since(&self, mark: Mark) -> impl Iterator<Item = &StepUp> {
-        self.decisions
-            .iter()
-            .skip(mark.kept)
-            .filter(|fact| fact.enforced)
-            .filter_map(|fact| fact.verdict.step_up_demand())
+    pub(crate) fn demands_since(&self, mark: Mark) -> &[StepUp] {
+        self.rare().demands.get(mark.demands..).unwrap_or_default()
+    }
+
+    /// Keeps what a denial says would help. Apart from the decisions, of which only the first are kept.
+    #[cfg(feature = "guard")]
+    pub(crate) fn demanded(&mut self, verdict: &Verdict) {
+        if let Some(demand) = verdict.step_up_demand() {
+            self.rare_mut().demands.push(demand.clone());
+        }
     }
 
     /// Forgets the decisions since the mark: those that an attempt found before it had to wait are made again.
@@ -298,6 +305,7 @@ impl Trail {
             rare.decisions_lost = to.lost;
             rare.directives.obligations.truncate(to.obligations);
             rare.directives.advice.truncate(to.advice);
+            rare.demands.truncate(to.demands);
         }
     }
 
@@ -356,6 +364,7 @@ impl Rare {
         Self {
             decisions_lost: 0,
             directives: Directives { obligations: Vec::new(), advice: Vec::new(), step_up: None, shadows: Vec::new() },
+            demands: Vec::new(),
             notes: Vec::new(),
             notes_lost: 0,
             flags: Vec::new(),

@@ -368,6 +368,152 @@ async fn a_store_far_away_is_asked_less_often() {
     assert_eq!(started.elapsed().as_secs(), 6);
 }
 
+/// A store of keys that is asked over the network, slowly; and one that never answers.
+#[derive(Debug, Default)]
+struct FarAway {
+    revoked: std::sync::atomic::AtomicBool,
+    hangs: bool,
+    asked: std::sync::atomic::AtomicUsize,
+}
+
+impl FarAway {
+    fn lifetime(self: &Arc<Self>, ends: u64) -> Lifetime {
+        let voucher: Arc<dyn Voucher> = Arc::clone(self) as _;
+        Lifetime::of_principal(alice().expires_at(ends).vouched_by(voucher).build())
+            .with_clock(TokioClock(Instant::now()))
+    }
+
+    fn revoke(&self) {
+        self.revoked.store(true, std::sync::atomic::Ordering::SeqCst);
+    }
+
+    fn asked(&self) -> usize {
+        self.asked.load(std::sync::atomic::Ordering::SeqCst)
+    }
+}
+
+#[async_trait::async_trait]
+impl Voucher for FarAway {
+    async fn vouches(&self, _: &Principal, _: Instants) -> Result<(), Ended> {
+        self.asked.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        if self.hangs {
+            std::future::pending::<()>().await;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        let revoked = self.revoked.load(std::sync::atomic::Ordering::SeqCst);
+        if revoked { Err(Ended::Revoked) } else { Ok(()) }
+    }
+}
+
+/// As the paused time of the runtime has it.
+#[derive(Debug)]
+struct TokioClock(Instant);
+
+impl Clock for TokioClock {
+    fn now(&self) -> Instants {
+        let passed = u64::try_from(self.0.elapsed().as_nanos()).unwrap();
+        Instants::new(NOW * 1_000_000_000 + passed, passed)
+    }
+}
+
+/// Frames come faster than a store answers: each turn of the handler's loop drops the question of the turn before.
+#[tokio::test(start_paused = true)]
+async fn a_client_that_floods_does_not_put_off_the_end() {
+    let (store, started) = (Arc::new(FarAway::default()), Instant::now());
+    let mut lifetime = store.lifetime(NOW + 86_400);
+    let mut messages = 0;
+    let ended = loop {
+        tokio::select! {
+            biased;
+            () = tokio::time::sleep(Duration::from_millis(1)) => messages += 1,
+            ended = lifetime.ended() => break ended,
+        }
+        if messages == 5_000 {
+            store.revoke();
+        }
+        assert!(messages < 60_000, "a minute after, and still open");
+    };
+    assert_eq!((ended, store.asked()), (Ended::Revoked, 2), "asked at each pause, not at each message");
+    assert!(started.elapsed() <= Duration::from_secs(21), "{:?}", started.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_hangs_hides_no_expiry() {
+    let store = Arc::new(FarAway { hangs: true, ..FarAway::default() });
+    let started = Instant::now();
+    let ended = timeout(Duration::from_secs(60), store.lifetime(NOW + 5).ended()).await;
+    assert_eq!((ended, started.elapsed().as_secs()), (Ok(Ended::Expired), 5));
+    // And it cannot say whether the credential counts.
+    let started = Instant::now();
+    let ended = timeout(Duration::from_secs(60), store.lifetime(NOW + 86_400).ended()).await;
+    assert_eq!((ended, started.elapsed().as_secs()), (Ok(Ended::Unknown), 10));
+}
+
+/// Always has one more, as where a handler copies from memory. (`tokio_stream::iter` is pending now and then.)
+struct Always;
+
+impl tokio_stream::Stream for Always {
+    type Item = Result<Bytes, Infallible>;
+
+    fn poll_next(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        Poll::Ready(Some(Ok(Bytes::from_static(b"x"))))
+    }
+}
+
+async fn items_until_the_end(mut next: impl AsyncFnMut() -> Option<()>, store: &FarAway) -> Duration {
+    let started = Instant::now();
+    while next().await.is_some() {
+        let passed = started.elapsed();
+        if passed >= Duration::from_secs(15) {
+            store.revoke();
+        }
+        assert!(passed < Duration::from_secs(60), "three quarters of a minute after, and still open");
+        tokio::time::advance(Duration::from_millis(10)).await;
+    }
+    started.elapsed()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_that_is_always_ready_does_not_put_off_the_end() {
+    let store = Arc::new(FarAway::default());
+    let numbers = store.lifetime(NOW + 86_400).limit(Always, |_| None);
+    let mut numbers = pin!(numbers);
+    let took = items_until_the_end(async || numbers.next().await.map(drop), &store).await;
+    assert!((15..=26).contains(&took.as_secs()), "{took:?}");
+    assert!(store.asked() <= 3, "asked at each pause, not at each item: {}", store.asked());
+
+    let store = Arc::new(FarAway::default());
+    let mut body = store.lifetime(NOW + 86_400).limit_body(Body::from_stream(Always)).for_grpc();
+    let mut trailers = None;
+    let next = async || {
+        let frame = body.frame().await?.unwrap();
+        frame.into_trailers().map_or(Some(()), |ended| {
+            trailers = Some(ended);
+            None
+        })
+    };
+    let took = items_until_the_end(next, &store).await;
+    assert!((15..=26).contains(&took.as_secs()), "{took:?}");
+    assert_eq!(trailers.unwrap()["grpc-status"], "16");
+    // Who asks for one message has the store asked no second time.
+    let store = Arc::new(FarAway::default());
+    let one = store.lifetime(NOW + 86_400).limit(tokio_stream::iter([1]), |_| None);
+    assert_eq!((one.collect::<Vec<i32>>().await.len(), store.asked()), (1, 0));
+}
+
+/// Nothing in the loop waits for anything else, and there is one thread: the runtime still gets its turn.
+#[tokio::test]
+async fn who_never_waits_lets_the_store_answer() {
+    let store = Arc::new(FarAway::default());
+    store.revoke();
+    let lifetime = store.lifetime(NOW + 86_400).checking_every(Duration::from_millis(100));
+    let mut numbers = pin!(lifetime.limit(Always, |_| None));
+    let started = Instant::now();
+    while numbers.next().await.is_some() {
+        assert!(started.elapsed() < Duration::from_secs(30), "still open");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_stream_ends_with_an_item_of_the_cause() {
     let clock = TestClock::at_unix(NOW);
@@ -393,7 +539,7 @@ async fn a_stream_ends_with_an_item_of_the_cause() {
 #[tokio::test(start_paused = true)]
 async fn the_clock_may_be_set() {
     let clock = TestClock::at_unix(NOW);
-    let lifetime = Lifetime::of_principal(alice().expires_at(NOW + 86_400).build()).with_clock(clock.clone());
+    let mut lifetime = Lifetime::of_principal(alice().expires_at(NOW + 86_400).build()).with_clock(clock.clone());
     let started = Instant::now();
     let set = async {
         tokio::time::sleep(Duration::from_secs(5)).await;
@@ -436,7 +582,7 @@ async fn an_upgraded_connection_ends_by_its_handler() {
     let world = World::new();
     let clock = world.clock.clone();
     let upgrade = async move |lifetime: Lifetime, mut request: Request| {
-        let lifetime = lifetime.with_clock(clock.clone()).checking_every(Duration::from_millis(100));
+        let mut lifetime = lifetime.with_clock(clock.clone()).checking_every(Duration::from_millis(100));
         let upgrading = hyper::upgrade::on(&mut request);
         tokio::spawn(async move {
             let mut io = hyper_util::rt::TokioIo::new(upgrading.await.unwrap());

@@ -18,14 +18,15 @@ use std::{
 use async_trait::async_trait;
 use http::{Request, Response};
 use portcullis::{
-    Challenge, Instants, Now, Principal, PrincipalKind, RequestHead, StoreError,
+    Challenge, Clock, Instants, Now, Principal, PrincipalKind, RequestHead, StoreError, SystemClock,
     audit::{AuditEntry, AuditLayer, AuditSink, Lost},
     authn::{AuthnLayer, Outcome, authenticate_fn},
     conformance::{PolicyFixture, PolicyQuestion, policy_backend},
-    guard::{policy, require},
+    guard::{Authorizer, authenticated, policy, require},
     policy::{
         AccessQuery, Attributes, Cached, Combined, Decision, PolicyBackend, QueryParts, Rbac, Resource, Shadow, Verdict,
     },
+    testing::TestClock,
 };
 use tower::{Layer, ServiceExt};
 
@@ -406,6 +407,89 @@ impl PolicyBackend for Counting {
 
     fn holds_for(&self) -> Option<Duration> {
         self.holds
+    }
+}
+
+/// A handler that asks in a loop, for as long as its exchange goes on, hears of what changed.
+#[tokio::test]
+async fn a_question_that_is_asked_in_a_loop_has_its_own_time() {
+    let policy =
+        Arc::new(Cached::new(Counting { holds: Some(Duration::from_secs(2)), ..Counting::default() }).unwrap());
+    let clock = TestClock::at_unix(1_800_000_000);
+    let challenge = Challenge::new("Test", "test").unwrap();
+    let authn = AuthnLayer::new(authenticate_fn(challenge, |_: &RequestHead<'_>, _| {
+        Outcome::verified(principal("alice", &["clerk"]))
+    }))
+    .dangerous_plain_http();
+    let guard = require(authenticated()).with_policy(Arc::clone(&policy));
+    let (told, asked) = (clock.clone(), Arc::clone(&policy));
+    let inner = tower::service_fn(move |request: Request<()>| {
+        let (told, asked) = (told.clone(), Arc::clone(&asked));
+        async move {
+            let authz = Authorizer::of(request.extensions()).unwrap().with_clock(told.clone()).fulfilling(["mask"]);
+            for (second, expected) in [(0, 1), (1, 1), (2, 2), (3, 2), (4, 3)] {
+                authz.check("read", None).await.unwrap();
+                assert_eq!(asked.asked(), expected, "{second}");
+                told.advance(Duration::from_secs(1));
+            }
+            Ok::<_, std::convert::Infallible>(Response::new(String::new()))
+        }
+    });
+    let service = authn.layer(guard.layer(inner));
+    assert_eq!(service.oneshot(Request::get("/").body(()).unwrap()).await.unwrap().status(), 200);
+}
+
+/// Says when it was asked.
+#[derive(Debug, Default)]
+struct Times(Mutex<Vec<Instants>>);
+
+#[async_trait]
+impl PolicyBackend for Times {
+    fn name(&self) -> &'static str {
+        "times"
+    }
+
+    async fn decide(&self, query: &AccessQuery<'_>) -> Verdict {
+        self.0.lock().unwrap().push(query.at());
+        Verdict::allow()
+    }
+}
+
+#[tokio::test]
+async fn the_time_of_a_question_goes_on_from_the_request() {
+    let policy = Arc::new(Times::default());
+    let challenge = Challenge::new("Test", "test").unwrap();
+    let authn = AuthnLayer::new(authenticate_fn(challenge, |_: &RequestHead<'_>, _| {
+        Outcome::verified(principal("alice", &["clerk"]))
+    }))
+    .dangerous_plain_http();
+    let guard = require(authenticated()).with_policy(Arc::clone(&policy));
+    let inner = tower::service_fn(async |request: Request<()>| {
+        let authz = Authorizer::of(request.extensions()).unwrap();
+        authz.check("read", None).await.unwrap();
+        let read = SystemClock::new().now();
+        while SystemClock::new().now().since(read) < Duration::from_millis(2) {
+            std::hint::spin_loop();
+        }
+        authz.check_all("read", &[Resource::new("order", 1), Resource::new("order", 2)]).await.unwrap();
+        Ok::<_, std::convert::Infallible>(Response::new(String::new()))
+    });
+    let service = authn.layer(guard.layer(inner));
+    assert_eq!(service.oneshot(Request::get("/").body(()).unwrap()).await.unwrap().status(), 200);
+    let times = policy.0.lock().unwrap();
+    assert!(times[1].since(times[0]) >= Duration::from_millis(2), "{times:?}");
+    assert!(times[1].unix_nanos() - times[0].unix_nanos() >= 2_000_000, "{times:?}");
+    assert_eq!(times[1], times[2], "one reading for the questions that are asked together");
+}
+
+#[test]
+fn what_is_newer_than_the_question_is_not_fresh_for_ever() {
+    let policy = Cached::new(Counting { holds: Some(Duration::from_secs(2)), ..Counting::default() }).unwrap();
+    let alice = principal("alice", &[]);
+    // The question's time, and how often the policy was asked by then.
+    for (time, expected) in [(100, 1), (99, 1), (98, 2), (100, 3)] {
+        assert!(matches!(policy.decide_now(&AccessQuery::new(&alice, "x", at(time))), Now::Known(_)));
+        assert_eq!(policy.asked(), expected, "{time}");
     }
 }
 

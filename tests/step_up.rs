@@ -158,6 +158,14 @@ async fn a_policy_asks_for_it_in_its_verdict() {
     for (name, requirement, expected) in rows {
         assert_eq!(ask(|| require(requirement()), Some(bronze())).await, expected, "{name}");
     }
+    // However much was decided before: the record keeps 32 decisions, the challenge all that is demanded.
+    let many = || Requirement::all_of((0..40).map(|_| says("allow")).chain([says("gold"), says("lately")])).unwrap();
+    let asked = step_up(", acr_values=\"gold\", max_age=\"300\"");
+    assert_eq!(ask(|| require(many()), Some(bronze())).await, asked);
+    // What is met, and what stands under a `not`, is not asked for.
+    let beside = || any((says("met"), all((says("gold"), not(not(says("lately")))))));
+    let other_way = || any((beside(), says("gold")));
+    assert_eq!(ask(|| require(other_way()), Some(bronze())).await, step_up(", acr_values=\"gold\""));
     // What is hidden stays so, and who is nobody learns nothing of it.
     assert_eq!(ask(|| require(says("gold")).hide(), Some(bronze())).await, (404, None));
     let (status, challenge) = ask(|| require(says("gold")), None).await;
@@ -360,7 +368,18 @@ async fn policies_that_decide_together() {
         ("deny: both", Combined::deny_overrides, vec![&one, &other], Decision::Deny, joined),
         ("first", Combined::first_applicable, vec![&silent, &one, &allow], Decision::Deny, Some(gold())),
     ];
-    let subject = alice().build();
+    let bronze = Verdict::step_up(StepUp::acr(["bronze"]).unwrap());
+    let rows = rows.into_iter().chain([
+        // Made already: denials like any other.
+        ("all: one is met", Combined::all_of as Join, vec![&bronze, &other], Decision::Deny, None),
+        ("all: the last is met", Combined::all_of, vec![&other, &bronze], Decision::Deny, None),
+        ("any: one is met", Combined::any_of, vec![&bronze, &one], Decision::Deny, Some(gold())),
+        ("any: the last is met", Combined::any_of, vec![&one, &bronze], Decision::Deny, Some(gold())),
+        ("deny: one is met", Combined::deny_overrides, vec![&bronze, &one], Decision::Deny, None),
+        ("first: it is met", Combined::first_applicable, vec![&silent, &bronze, &allow], Decision::Deny, None),
+        ("none but one that is met", Combined::any_of, vec![&bronze], Decision::Deny, None),
+    ]);
+    let subject = alice().acr("bronze").build();
     let query = AccessQuery::new(&subject, "pay", AT);
     for (name, join, verdicts, decision, demand) in rows {
         let mut policies = verdicts.iter().map(|verdict| Says((*verdict).clone()));

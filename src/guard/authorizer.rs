@@ -39,6 +39,9 @@ use crate::{
 ///
 /// The question carries subject, client, action, thing, attributes, address and time; and method and route template where they
 /// are known: axum's extractor knows them, elsewhere [`for_method`](Self::for_method) says the method.
+///
+/// The time is that of the question: the request's, and what has passed since the `Authorizer` was made, or what
+/// [a clock](Self::with_clock) says. So one that is asked again and again in a long exchange hears of what changed meanwhile.
 #[derive(Clone)]
 pub struct Authorizer {
     context: SecurityContext,
@@ -46,13 +49,39 @@ pub struct Authorizer {
     client: Option<Principal>,
     policy: Arc<dyn PolicyBackend>,
     address: Option<IpAddr>,
-    at: Instants,
+    time: Time,
     fulfilled: Arc<[Box<str>]>,
     attributes: Attributes,
     method: Option<Method>,
     route: Option<Arc<str>>,
     hides: bool,
     realm: Arc<str>,
+}
+
+/// What time it is for a question.
+#[derive(Clone)]
+enum Time {
+    /// That of the request, as its layers read it, and what has passed since this reading.
+    Since {
+        request: Instants,
+        read: Instants,
+    },
+    By(Arc<dyn Clock>),
+}
+
+impl Time {
+    fn now(&self) -> Instants {
+        match self {
+            Self::Since { request, read } => {
+                let passed = SystemClock.now().monotonic_nanos().saturating_sub(read.monotonic_nanos());
+                Instants::new(
+                    request.unix_nanos().saturating_add(passed),
+                    request.monotonic_nanos().saturating_add(passed),
+                )
+            }
+            Self::By(clock) => clock.now(),
+        }
+    }
 }
 
 impl Authorizer {
@@ -93,7 +122,7 @@ impl Authorizer {
             client: envelope.client_identity.clone(),
             policy,
             address: envelope.client.as_ref().and_then(ClientInfo::vouched_address),
-            at: envelope.at,
+            time: Time::Since { request: envelope.at, read: SystemClock.now() },
             fulfilled: Arc::default(),
             attributes: Attributes::new(),
             method: None,
@@ -101,6 +130,14 @@ impl Authorizer {
             hides: false,
             realm: REALM.into(),
         })
+    }
+
+    /// Reads the time of each question from this clock: the one that was given to the stack, where it is not the system's. Default:
+    /// the request's time, and what has passed since.
+    #[must_use]
+    pub fn with_clock(mut self, clock: impl Clock) -> Self {
+        self.time = Time::By(Arc::new(clock));
+        self
     }
 
     /// Declares that the handler fulfils these obligations. An allow that obliges to any other is refused.
@@ -247,10 +284,9 @@ impl Authorizer {
         self.record(action, verdict, false).0
     }
 
-    fn query<'q>(&'q self, action: &'q str, resource: Option<&'q Resource>) -> AccessQuery<'q> {
-        let mut query = AccessQuery::new(&self.subject, action, self.at)
-            .with_client(self.client.as_ref())
-            .with_address(self.address);
+    fn query<'q>(&'q self, action: &'q str, resource: Option<&'q Resource>, at: Instants) -> AccessQuery<'q> {
+        let mut query =
+            AccessQuery::new(&self.subject, action, at).with_client(self.client.as_ref()).with_address(self.address);
         if let Some(method) = &self.method {
             query = query.with_route(method.as_str(), self.route.as_deref());
         }
@@ -264,7 +300,7 @@ impl Authorizer {
     }
 
     async fn ask(&self, action: &str, resource: Option<&Resource>) -> Verdict {
-        let query = self.query(action, resource);
+        let query = self.query(action, resource, self.time.now());
         match self.policy.decide_now(&query) {
             Now::Known(verdict) => verdict,
             Now::Wait => self.policy.decide(&query).await,
@@ -276,8 +312,9 @@ impl Authorizer {
         if resources.is_empty() {
             return Vec::new();
         }
+        let at = self.time.now();
         let queries: Vec<AccessQuery<'_>> =
-            resources.iter().map(|resource| self.query(action, Some(resource))).collect();
+            resources.iter().map(|resource| self.query(action, Some(resource), at)).collect();
         let verdicts = self.policy.decide_all(&queries).await;
         if verdicts.len() == queries.len() {
             return verdicts;
@@ -296,10 +333,11 @@ impl Authorizer {
 
     fn conclude(&self, action: &str, verdict: Verdict) -> Result<Permit, Rejection> {
         let permit = Permit { obligations: verdict.obligations().into(), advice: verdict.advice().into() };
-        let demand = verdict.step_up_demand().filter(|demand| !demand.is_met_by(&self.subject, self.at)).cloned();
+        let at = self.time.now();
+        let demand = verdict.step_up_demand().filter(|demand| !demand.is_met_by(&self.subject, at)).cloned();
         let (decision, unfulfilled) = self.record(action, verdict, true);
         if let Some(rejection) = unfulfilled {
-            gate::report(Stage::Guard, &rejection, self.at);
+            gate::report(Stage::Guard, &rejection, at);
             return Err(rejection);
         }
         match decision {

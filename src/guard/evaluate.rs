@@ -231,6 +231,9 @@ fn conclude(
     // What is met already, and demanded all the same, would be asked for again and again.
     let demanded = verdict.step_up_demand().is_some_and(|demand| !demand.is_met_by(ask.subject, ask.at));
     let with_strength = if demanded && helps { Decision::Allow } else { decision };
+    if demanded && helps {
+        trail.demanded(&verdict);
+    }
     trail.directed(&verdict);
     trail.decided(DecisionFact::new(policy.name(), Some(Arc::clone(action)), verdict));
     unfulfilled.map_or(Ok(Answer { with_strength, ..Answer::of(decision) }), Err)

@@ -351,7 +351,7 @@ impl GuardLayer {
             Answer { decision: Decision::Deny, with_strength: Decision::Allow, .. } => {
                 refuse(RejectionKind::InsufficientAuthentication, "not proved strongly or lately enough for").map_err(
                     |rejection| {
-                        let demands = trail.demands_since(mark);
+                        let demands = trail.demands_since(mark).iter();
                         rejection.with_challenges(shared.insufficient.strength(demands, scheme_of(subject)))
                     },
                 )

@@ -39,7 +39,7 @@ const WELL_KNOWN: &str = "/.well-known/oauth-protected-resource";
 ///
 /// let jwt = JwtAuthenticator::builder()
 ///     .issuer(Issuer::fixed("https://id.example.com", keys).access_tokens("orders-api").algorithms([Algorithm::HS256]))
-///     .resource_metadata(&metadata) // each challenge names the URL; an issuer that is not trusted is an error here
+///     .resource_metadata(&metadata) // its challenges name the URL; an issuer that is not trusted is an error here
 ///     .build()?;
 /// let app: Router = Router::new().merge(metadata.router());
 /// // In the table of a stack: .route(metadata.route(), public())

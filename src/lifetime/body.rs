@@ -10,7 +10,7 @@ use pin_project_lite::pin_project;
 
 use crate::{
     grpc,
-    lifetime::{Lifetime, Watch},
+    lifetime::{Lifetime, watch::came_of},
     voucher::Ended,
 };
 
@@ -20,7 +20,7 @@ pin_project! {
         #[pin]
         body: B,
         // None once it is over.
-        watch: Option<Watch>,
+        lifetime: Option<Box<Lifetime>>,
         // Whether the end is told in trailers.
         grpc: bool,
     }
@@ -28,7 +28,7 @@ pin_project! {
 
 impl<B> LimitedBody<B> {
     pub(super) fn new(body: B, lifetime: Lifetime) -> Self {
-        Self { body, watch: Some(Watch::new(lifetime)), grpc: false }
+        Self { body, lifetime: Some(Box::new(lifetime)), grpc: false }
     }
 
     /// Tells the end to a gRPC client, by the status in the trailers: `UNAUTHENTICATED`, or `UNAVAILABLE` while nobody can say
@@ -46,26 +46,30 @@ impl<B: Body> Body for LimitedBody<B> {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
         let this = self.project();
-        let Some(watch) = this.watch else { return Poll::Ready(None) };
+        let Some(lifetime) = this.lifetime else { return Poll::Ready(None) };
+        let turn = ready!(lifetime.watch.poll_turn(cx));
         let ended = match this.body.poll_frame(cx) {
             // Trailers are the end of what was handed out already.
-            Poll::Ready(Some(Ok(frame))) if frame.is_data() => match watch.check() {
-                Ok(()) => return Poll::Ready(Some(Ok(frame))),
-                Err(ended) => ended,
-            },
+            Poll::Ready(Some(Ok(frame))) if frame.is_data() => {
+                came_of(turn);
+                match lifetime.poll_item(cx) {
+                    Ok(()) => return Poll::Ready(Some(Ok(frame))),
+                    Err(ended) => ended,
+                }
+            }
             Poll::Ready(frame) => return Poll::Ready(frame),
-            Poll::Pending => ready!(watch.poll(cx)),
+            Poll::Pending => ready!(lifetime.poll_ended(cx)),
         };
-        *this.watch = None;
+        *this.lifetime = None;
         Poll::Ready(this.grpc.then(|| Ok(Frame::trailers(status(ended)))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.watch.is_none() || self.body.is_end_stream()
+        self.lifetime.is_none() || self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        match self.watch {
+        match self.lifetime {
             Some(_) => self.body.size_hint(),
             None => SizeHint::with_exact(0),
         }
@@ -78,6 +82,6 @@ fn status(ended: Ended) -> HeaderMap {
 
 impl<B> fmt::Debug for LimitedBody<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LimitedBody").field("lifetime", &self.watch).finish_non_exhaustive()
+        f.debug_struct("LimitedBody").field("lifetime", &self.lifetime).finish_non_exhaustive()
     }
 }

@@ -1,14 +1,14 @@
 use std::{
     fmt,
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use futures_core::Stream;
 use pin_project_lite::pin_project;
 
 use crate::{
-    lifetime::{Lifetime, Watch},
+    lifetime::{Lifetime, watch::came_of},
     voucher::Ended,
 };
 
@@ -20,13 +20,13 @@ pin_project! {
         stream: S,
         // None once it is over.
         last: Option<F>,
-        watch: Watch,
+        lifetime: Lifetime,
     }
 }
 
 impl<S, F> Limited<S, F> {
     pub(super) fn new(stream: S, last: F, lifetime: Lifetime) -> Self {
-        Self { stream, last: Some(last), watch: Watch::new(lifetime) }
+        Self { stream, last: Some(last), lifetime }
     }
 }
 
@@ -42,16 +42,20 @@ where
         if this.last.is_none() {
             return Poll::Ready(None);
         }
+        let turn = ready!(this.lifetime.watch.poll_turn(cx));
         let ended = match this.stream.poll_next(cx) {
             Poll::Ready(None) => {
                 *this.last = None;
                 return Poll::Ready(None);
             }
-            Poll::Ready(Some(item)) => match this.watch.check() {
-                Ok(()) => return Poll::Ready(Some(item)),
-                Err(ended) => ended,
-            },
-            Poll::Pending => std::task::ready!(this.watch.poll(cx)),
+            Poll::Ready(Some(item)) => {
+                came_of(turn);
+                match this.lifetime.poll_item(cx) {
+                    Ok(()) => return Poll::Ready(Some(item)),
+                    Err(ended) => ended,
+                }
+            }
+            Poll::Pending => ready!(this.lifetime.poll_ended(cx)),
         };
         Poll::Ready(this.last.take().and_then(|last| last(ended)))
     }
@@ -59,6 +63,6 @@ where
 
 impl<S, F> fmt::Debug for Limited<S, F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Limited").field("lifetime", &self.watch).finish_non_exhaustive()
+        f.debug_struct("Limited").field("lifetime", &self.lifetime).finish_non_exhaustive()
     }
 }

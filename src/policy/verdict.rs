@@ -250,6 +250,11 @@ impl Verdict {
 
     /// The same for a denial whose reasons tell of it already.
     #[must_use]
+    pub(crate) fn without_demand(mut self) -> Self {
+        self.directives_mut().step_up = None;
+        self
+    }
+
     pub(crate) fn with_demand(mut self, demand: StepUp) -> Self {
         self.directives_mut().step_up = Some(demand);
         self

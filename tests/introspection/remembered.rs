@@ -5,14 +5,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Request, Response};
 use portcullis::{
-    Clock, Instants, Now, RequestHead, StoreError, SystemClock,
+    Clock, Ended, Instants, Now, RequestHead, StoreError, SystemClock,
     authn::{Authenticator, Outcome},
     http_client::{FetchLimits, HttpFetch},
     jwt::TokenCache,
     testing::TestClock,
 };
 
-use super::provider::{AT, Provider, active, bearer, json, now, request, status};
+use super::provider::{AT, Provider, active, bearer, json, now, principal, request, status};
 use crate::support::NOW;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -142,6 +142,29 @@ async fn without_an_end_of_its_own_a_token_is_remembered_for_the_time_alone() {
     }
     assert_eq!(status(&bearer(&tokens, "t", clock.now()).await).0, 200);
     assert_eq!(provider.calls(), 2);
+}
+
+/// What a stream goes by that outlasts its request.
+#[tokio::test]
+async fn without_an_end_of_its_own_a_token_counts_until_it_would_be_asked_about_again() {
+    let provider = Provider::saying(active(r#""exp":null"#)).await;
+    let clock = TestClock::at_unix(NOW);
+    for cached in [true, false] {
+        let builder = provider.builder().without_exp().remember_for(5 * SECOND);
+        let tokens = if cached { builder } else { builder.without_cache() }.build().unwrap();
+        provider.now_says(active(r#""exp":null"#));
+        let endless = principal(bearer(&tokens, "t", clock.now()).await);
+        for second in 0..5 {
+            assert_eq!(endless.counts(clock.now()).await, Ok(()), "{second}");
+            clock.advance(SECOND);
+        }
+        assert_eq!(endless.counts_now(clock.now()), Now::Known(Err(Ended::Expired)));
+        // One with an end counts until then.
+        provider.now_says(active(&format!(r#""exp":{}"#, NOW + 1_000)));
+        let other = principal(bearer(&tokens, "u", clock.now()).await);
+        clock.advance(60 * SECOND);
+        assert_eq!(other.counts(clock.now()).await, Ok(()));
+    }
 }
 
 #[tokio::test]

@@ -200,6 +200,9 @@ impl IntrospectionBuilder {
     }
 
     /// Takes tokens without `exp`, which end only when the provider says so. By default `exp` is required.
+    ///
+    /// An exchange that outlasts its request, a stream for example, ends when the answer about such a token is as old as
+    /// [`remember_for`](Self::remember_for) says; see [long-lived exchanges](crate::manual::long_lived).
     pub const fn without_exp(mut self) -> Self {
         self.lacks.exp = true;
         self

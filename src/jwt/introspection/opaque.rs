@@ -269,7 +269,10 @@ impl Opaque {
         // The leeway lets pass what the provider has just called active. What is remembered ends with the token itself.
         let window = self.profile.window(&claims, self.leeway);
         if let Some((_, until)) = window {
-            principal.set_ends_at(nanos(until));
+            let until = nanos(until);
+            // Without an end of its own it would never be asked about again: of the token nothing is kept to ask with.
+            let asked_again = || at.unix_nanos().saturating_add(self.memory.remember_for);
+            principal.set_ends_at(if claims.exp.is_some() { until } else { until.min(asked_again()) });
         }
         let window = window.map(|(from, until)| {
             let asked_at = at.unix_nanos();

@@ -142,7 +142,8 @@ impl<B: PolicyBackend> Cached<B> {
     }
 
     fn is_good(&self, entry: &Entry, state: State, query: &AccessQuery<'_>) -> bool {
-        entry.state == state && query.at().monotonic_nanos().saturating_sub(entry.asked_at) < self.life
+        // In both directions: for who asks by an old time again and again, what came later would never grow old.
+        entry.state == state && query.at().monotonic_nanos().abs_diff(entry.asked_at) < self.life
     }
 
     fn recall(&self, key: &[u8], query: &AccessQuery<'_>) -> Option<Verdict> {

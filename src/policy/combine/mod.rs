@@ -11,14 +11,15 @@ use async_trait::async_trait;
 pub use self::shadow::{Shadow, ShadowStats};
 use crate::{
     now::Now,
-    policy::{AccessQuery, Decision, PolicyBackend, QueryParts, ReloadState, Verdict},
+    policy::{AccessQuery, Decision, PolicyBackend, QueryParts, ReloadState, StepUp, Verdict},
 };
 
 /// Several policies that decide together. It is a [`PolicyBackend`] itself, so that combinations nest.
 ///
 /// They are asked in order, and no further than the answer needs: put those first that answer from memory. Rules, reasons,
 /// obligations and versions are those of the policies whose answer became the answer; so a denial has no obligations of an
-/// allow. Without waiting it answers if all that are asked do.
+/// allow. Without waiting it answers if all that are asked do. A denial whose [step-up](Verdict::step_up) the principal has made
+/// already is one that no step-up helps against.
 ///
 /// ```
 /// # #[cfg(feature = "rbac")]
@@ -124,7 +125,10 @@ impl Fold {
         Self { how, rank: 0, first: None, more: Vec::new() }
     }
 
-    fn add(&mut self, verdict: Verdict) {
+    /// A demand that is met already helps nobody: the verdict is a denial like any other.
+    fn add(&mut self, verdict: Verdict, query: &AccessQuery<'_>) {
+        let is_met = |demand: &StepUp| demand.is_met_by(query.subject(), query.at());
+        let verdict = if verdict.step_up_demand().is_some_and(is_met) { verdict.without_demand() } else { verdict };
         let rank = self.how.rank(&verdict);
         if self.first.is_none() || rank > self.rank {
             (self.rank, self.first) = (rank, Some(verdict));
@@ -209,7 +213,7 @@ impl PolicyBackend for Combined {
         let mut fold = Fold::new(self.how);
         for policy in &self.policies {
             match policy.decide_now(query) {
-                Now::Known(verdict) => fold.add(verdict),
+                Now::Known(verdict) => fold.add(verdict, query),
                 Now::Wait => return Now::Wait,
             }
             if fold.is_settled() {
@@ -222,7 +226,7 @@ impl PolicyBackend for Combined {
     async fn decide(&self, query: &AccessQuery<'_>) -> Verdict {
         let mut fold = Fold::new(self.how);
         for policy in &self.policies {
-            fold.add(ask(&**policy, query).await);
+            fold.add(ask(&**policy, query).await, query);
             if fold.is_settled() {
                 break;
             }
@@ -244,8 +248,8 @@ impl PolicyBackend for Combined {
                 let reason = format!("{} answers for {} questions", verdicts.len(), asked.len());
                 verdicts = vec![Verdict::cannot_decide(reason); asked.len()];
             }
-            for ((fold, _), verdict) in open.iter_mut().zip(verdicts) {
-                fold.add(verdict);
+            for ((fold, query), verdict) in open.iter_mut().zip(verdicts) {
+                fold.add(verdict, query);
             }
         }
         folds.into_iter().map(Fold::finish).collect()
