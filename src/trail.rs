@@ -4,10 +4,8 @@ use std::{borrow::Cow, ops::Deref, sync::Arc};
 
 use http::HeaderName;
 
-#[cfg(feature = "guard")]
-use crate::policy::StepUp;
 use crate::{
-    policy::{Decision, Directives, Shadowed, Verdict},
+    policy::{Decision, Directives, Shadowed, StepUp, Verdict},
     rejection::RejectionKind,
 };
 

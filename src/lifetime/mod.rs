@@ -70,16 +70,16 @@ use self::{
     terms::{LONGEST, Terms},
     watch::Watch,
 };
-#[cfg(feature = "stack")]
-use crate::principal::Slot;
 use crate::{
     clock::{Clock, SystemClock},
-    context::{SecurityContext, authenticated_context},
+    context::authenticated_context,
     now::Now,
     principal::Principal,
     rejection::Rejection,
     voucher::Ended,
 };
+#[cfg(feature = "stack")]
+use crate::{context::SecurityContext, principal::Slot};
 
 /// How long the identities of a request count. See the [module docs](self). A clone asks for itself.
 #[must_use]
