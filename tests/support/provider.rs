@@ -51,6 +51,8 @@ impl Provider {
         let authority = certify(folder.path());
         let mut command = Command::new("node");
         command.arg(root.join("tests/interop/node/provider.mjs")).arg(root.join("target/interop/node"));
+        // It posts to servers of the tests, which have the same certificate.
+        command.env("NODE_EXTRA_CA_CERTS", folder.path().join("authority.pem"));
         command.arg(folder.path()).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut process = command.kill_on_drop(true).spawn().unwrap();
         let input = process.stdin.take().unwrap();

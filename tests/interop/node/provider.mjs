@@ -5,6 +5,8 @@
 //   rotate ALG     makes a new key for ALG, which signs from now on; the old ones stay in the set. Its kid.
 //   drop KID       takes a key out of the set.
 //   code RESOURCE  an authorization code, as the browser would bring it once alice has logged in; RESOURCE may be missing.
+//   logout CLIENT URL SID  posts a logout token to the client's URL, for alice, or for this session of hers; SID may be missing.
+//                  `told`, or why the client was not.
 //   fetches        how often the JWK Set was asked for.
 //   introspections how often it was asked about tokens.
 //   key            the private key of the client `orders-api-by-key`, PKCS #8 in base64.
@@ -84,6 +86,7 @@ const configuration = {
   findAccount: (ctx, accountId) => ({ accountId, claims: () => ({ sub: accountId }) }),
   enabledJWA: { dPoPSigningAlgValues: Object.keys(pairs), idTokenSigningAlgValues: Object.keys(pairs) },
   features: {
+    backchannelLogout: { enabled: true },
     clientCredentials: { enabled: true },
     devInteractions: { enabled: false },
     // Who sends a proof of its key gets a token that is bound to it, once the proof has a nonce.
@@ -139,6 +142,15 @@ const commands = {
     const code = { accountId: "alice", client, grantId, gty: "authorization_code", redirectUri: REDIRECT, scope };
     return new provider.AuthorizationCode({ ...code, resource: indicator, nonce: "n-1" }).save();
   },
+  async logout(name, url, sid) {
+    const client = await provider.Client.find(name);
+    client.backchannelLogoutUri = url;
+    client.backchannelLogoutSessionRequired = sid !== undefined;
+    return client.backchannelLogout("alice", sid).then(
+      () => "told",
+      (error) => error.message,
+    );
+  },
   fetches: () => fetches,
   introspections: () => introspections,
   key: () => own.privateKey.export({ format: "der", type: "pkcs8" }).toString("base64"),
@@ -157,7 +169,7 @@ const commands = {
 const print = (line) => process.stdout.write(`${line}\n`);
 print(port);
 for await (const line of createInterface({ input: process.stdin })) {
-  const [name, argument] = line.split(" ");
-  print(await commands[name](argument));
+  const [name, ...told] = line.split(" ");
+  print(await commands[name](...told));
 }
 process.exit();
