@@ -142,7 +142,13 @@ impl Key {
     /// The coordinates of a point, each as long as the field (RFC 7518 §6.2.1.2).
     pub(super) fn from_ec_point(algorithm: Algorithm, x: &[u8], y: &[u8]) -> Result<Self, ConfigError> {
         match algorithm.family() {
-            Family::Ec(curve) if x.len() == curve.bytes() => Self::ec(algorithm, curve, &[&[4], x, y].concat()),
+            Family::Ec(curve) if x.len() == curve.bytes() && y.len() == curve.bytes() => {
+                // The longest is that of P-521.
+                let mut point = [0; 1 + 2 * 66];
+                point.iter_mut().zip([4].iter().chain(x).chain(y)).for_each(|(to, from)| *to = *from);
+                let len = 1_usize.saturating_add(x.len()).saturating_add(y.len());
+                Self::ec(algorithm, curve, point.get(..len).unwrap_or_default())
+            }
             Family::Ec(_) | Family::Hmac(_) | Family::Rsa(..) | Family::Ed25519 => Err(mismatch(algorithm)),
         }
     }

@@ -20,7 +20,7 @@ use crate::{
         Charge, Draw, LimitRequest, LimitScope, OnStoreError, RateLimitLayer, Taken,
         by::{Owned, Parts},
         draw::Charges,
-        headers::{Lines, RATELIMIT, RATELIMIT_POLICY, retry_after},
+        headers::{RATELIMIT, RATELIMIT_POLICY, retry_after},
         layer::{Cost, Mode, Shared, Tiers},
         plan::Tier,
     },
@@ -298,7 +298,7 @@ impl Report {
     /// their own would say the same, and cost more.
     #[cfg(feature = "stack")]
     pub(crate) fn amend_all(reports: impl Iterator<Item = Self>, headers: &mut HeaderMap) {
-        let mut lines = Lines::default();
+        let mut lines = super::headers::Lines::default();
         for told in reports.filter_map(|report| report.0) {
             if !told.fields || lines.add(&told.tier.fields, &told.taken) {
                 told.tell_x(|name, value| add_to(headers, name, value));

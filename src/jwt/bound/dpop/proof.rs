@@ -240,7 +240,8 @@ impl Jwk<'_> {
             |text: &str| BASE64.decode(text).map_err(|_| Refusal("a member of the proof's jwk is not base64url"));
         let key = match (algorithm.family(), self.material()?) {
             (Family::Ec(wanted), Material::Ec { curve, x, y }) if name(wanted) == curve => {
-                Key::from_ec_point(algorithm, &number(x)?, &number(y)?)
+                let (mut room_x, mut room_y) = ([0; COORDINATE], [0; COORDINATE]);
+                Key::from_ec_point(algorithm, coordinate(x, &mut room_x)?, coordinate(y, &mut room_y)?)
             }
             (Family::Ed25519, Material::Ed25519 { x }) => Key::from_ed25519_point(algorithm, &number(x)?),
             (Family::Rsa(..), Material::Rsa { n, e }) => Key::from_rsa_numbers(algorithm, &number(n)?, &number(e)?),
@@ -248,6 +249,15 @@ impl Jwk<'_> {
         };
         key.map_err(|_| NOT_OF_ALG)
     }
+}
+
+/// Room for a coordinate of P-521 in base64url, whole groups of it.
+const COORDINATE: usize = 66;
+
+fn coordinate<'r>(text: &str, room: &'r mut [u8; COORDINATE]) -> Result<&'r [u8], Refusal> {
+    // One that does not fit is of no curve that there is.
+    let len = BASE64.decode_slice(text, room).map_err(|_| NOT_OF_ALG)?;
+    room.get(..len).ok_or(NOT_OF_ALG)
 }
 
 const fn name(curve: Curve) -> &'static str {
