@@ -1,5 +1,6 @@
-//! The limiter's cell in every order in which threads may do their steps, and with every value that the memory model allows them to
-//! see. The file is the library's own, built with the atomics of loom.
+//! The limiter's cell and the change of an issuer's keys, in every order in which threads may do their steps, and with every value that
+//! the memory model allows them to see. The files are the library's own, the cell's built with the atomics of loom. What swaps the keys
+//! is `arc-swap`'s, and its authors' to prove; here it is a lock.
 
 #![allow(clippy::unwrap_used, reason = "test code")]
 
@@ -9,10 +10,17 @@ mod atomics {
 }
 #[path = "../src/rate_limit/memory/cell.rs"]
 mod cell;
+#[path = "../src/principal/kept.rs"]
+#[allow(dead_code, unreachable_pub, reason = "the model needs the terms alone")]
+mod kept;
 
 use atomics::Ordering::SeqCst;
 use cell::{CLAIMED, Cell, swap, take_back};
-use loom::{sync::Arc, thread};
+use kept::Terms;
+use loom::{
+    sync::{Arc, Mutex},
+    thread,
+};
 
 const OURS: u64 = 1;
 const THEIRS: u64 = 2;
@@ -102,5 +110,80 @@ fn what_is_taken_back_is_what_was_taken() {
         assert_eq!(take(&cell, NOW + 10 * PRICE), Some(true));
         undoes.join().unwrap();
         assert_eq!(cell.moment_of(OURS), Some(NOW + PRICE), "one is left of the two");
+    });
+}
+
+/// What a source of keys holds.
+#[derive(Clone, Copy)]
+struct Keys {
+    generation: u64,
+    /// Whether the key is among them that signed the token.
+    has_signer: bool,
+}
+
+/// An issuer, and what is remembered of the one token that everybody brings.
+struct Issuer {
+    keys: Mutex<Keys>,
+    remembered: Mutex<Option<Terms>>,
+}
+
+impl Issuer {
+    fn new() -> Arc<Self> {
+        let keys = Keys { generation: 1, has_signer: true };
+        Arc::new(Self { keys: Mutex::new(keys), remembered: Mutex::new(None) })
+    }
+
+    fn keys(&self) -> Keys {
+        *self.keys.lock().unwrap()
+    }
+
+    /// As a verification goes: what is remembered counts if it is of the keys that are held now; else the keys are taken once, and
+    /// what they verify is remembered as theirs, whatever is held by then.
+    fn admits(&self) -> bool {
+        let remembered = *self.remembered.lock().unwrap();
+        if remembered.is_some_and(|terms| terms.are_of(|_| Some(self.keys().generation))) {
+            return true;
+        }
+        let keys = self.keys();
+        if keys.has_signer {
+            *self.remembered.lock().unwrap() = Terms::new(0, u64::MAX, 0, keys.generation);
+        }
+        keys.has_signer
+    }
+}
+
+#[test]
+fn once_a_key_is_gone_nobody_is_admitted_by_it() {
+    loom::model(|| {
+        let issuer = Issuer::new();
+        let requests = {
+            let issuer = Arc::clone(&issuer);
+            thread::spawn(move || (issuer.admits(), issuer.admits()))
+        };
+        *issuer.keys.lock().unwrap() = Keys { generation: 2, has_signer: false };
+        assert!(!issuer.admits(), "also while another request is under way that took the old keys");
+        let (first, second) = requests.join().unwrap();
+        assert!(first || !second, "what was refused is not admitted again");
+        assert!(!issuer.admits());
+    });
+}
+
+#[test]
+fn keys_that_come_back_are_keys_of_another_generation() {
+    loom::model(|| {
+        let issuer = Issuer::new();
+        assert!(issuer.admits());
+        let rotates = {
+            let issuer = Arc::clone(&issuer);
+            thread::spawn(move || {
+                for (generation, has_signer) in [(2, false), (3, true)] {
+                    *issuer.keys.lock().unwrap() = Keys { generation, has_signer };
+                }
+            })
+        };
+        issuer.admits();
+        rotates.join().unwrap();
+        assert!(issuer.admits());
+        assert!(issuer.remembered.lock().unwrap().is_some_and(|terms| terms.are_of(|_| Some(3))));
     });
 }
