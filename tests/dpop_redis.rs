@@ -485,7 +485,8 @@ async fn a_clock_that_is_far_ahead_shuts_nobody_else_out() {
 #[ignore = "needs Redis; tests/run installs it"]
 async fn a_slow_server_is_away_until_it_answers_in_time() {
     let lines = lines::Lines::default();
-    let _logs = tracing::subscriber::set_default(tracing_subscriber::registry().with(lines.clone()));
+    // For all threads: while there is one for this thread alone, the first event of another one turns them off for good.
+    tracing::subscriber::set_global_default(tracing_subscriber::registry().with(lines.clone())).unwrap();
     let server = Server::start();
     let proxy = Proxy::to(server.port()).await;
     let through = format!("redis://127.0.0.1:{}", proxy.port());
