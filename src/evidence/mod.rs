@@ -62,6 +62,7 @@ mod certificate;
 mod forwarded;
 mod host;
 mod layer;
+mod list;
 mod node;
 mod proxy_protocol;
 mod strip;
