@@ -1,9 +1,10 @@
 use std::{sync::Arc, time::Duration};
 
+use redis::Script;
 use tokio::{runtime::Handle, sync::watch, task::JoinSet};
 
 use super::{
-    Inner, RedisReplays, Shared,
+    Inner, REMEMBER, RedisReplays, Shared,
     line::{self, Link},
 };
 use crate::{
@@ -88,6 +89,7 @@ impl RedisReplaysBuilder {
             prefix,
             timeout,
             per_key: self.per_key,
+            remember: Script::new(REMEMBER),
             link: watch::Sender::new(Link::Connecting),
         });
         let mut tasks = JoinSet::new();

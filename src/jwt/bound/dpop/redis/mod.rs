@@ -3,7 +3,11 @@
 mod builder;
 mod line;
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt::{self, Write},
+    sync::Arc,
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use redis::Script;
@@ -90,6 +94,8 @@ struct Shared {
     prefix: String,
     timeout: Duration,
     per_key: u32,
+    /// Hashed once, and not for each proof.
+    remember: Script,
     link: watch::Sender<Link>,
 }
 
@@ -138,9 +144,11 @@ impl Shared {
     async fn ask(&self, line: &Line, proof: &ProofUse, at: Instants) -> Result<(u8, i64), StoreError> {
         let (id, _) = proof.id().split_at(proof.id().len() / 2);
         let mut key = self.prefix.clone();
-        proof.key_thumbprint().iter().for_each(|byte| key.push_str(&format!("{byte:02x}")));
-        let script = Script::new(REMEMBER);
-        let mut call = script.key(&self.life);
+        for byte in proof.key_thumbprint() {
+            // Text takes what is written to it.
+            let _ = write!(key, "{byte:02x}");
+        }
+        let mut call = self.remember.key(&self.life);
         call.key(key).arg(id).arg(millis(proof.until_unix_nanos())).arg(millis(at.unix_nanos()));
         call.arg(in_millis(KEPT)).arg(in_millis(USED_BEFORE_END)).arg(self.per_key);
         call.arg(in_millis(SKEW));
