@@ -5,12 +5,11 @@
 
 #![expect(clippy::unwrap_used, reason = "test code")]
 
+#[path = "support/lines.rs"]
+mod lines;
 mod support;
 
-use std::{
-    fmt::Debug,
-    sync::{Arc, Mutex},
-};
+use std::sync::Arc;
 
 use http::Response;
 use portcullis::{
@@ -30,37 +29,13 @@ use support::{NOW, get, send, with};
 use tower::service_fn;
 use tracing_subscriber::layer::SubscriberExt;
 
-/// Keeps the text of every event.
-#[derive(Clone, Default)]
-struct Lines(Arc<Mutex<Vec<String>>>);
-
-impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for Lines {
-    fn on_event(&self, event: &tracing::Event<'_>, _: tracing_subscriber::layer::Context<'_, S>) {
-        struct Text(String);
-
-        impl tracing::field::Visit for Text {
-            fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn Debug) {
-                if field.name() == "message" {
-                    self.0 = format!("{value:?}");
-                }
-            }
-        }
-
-        if event.metadata().target() == "portcullis" {
-            let mut text = Text(String::new());
-            event.record(&mut text);
-            self.0.lock().unwrap().push(format!("{} {}", event.metadata().level(), text.0));
-        }
-    }
-}
-
 fn peppers(name: &str, byte: u8) -> Peppers {
     Peppers::new(name.parse().unwrap(), Secret::new(vec![byte; 32])).unwrap()
 }
 
 #[test]
 fn a_missing_pepper_is_said_once_a_minute_and_no_pepper_once_at_start() {
-    let lines = Lines::default();
+    let lines = lines::Lines::default();
     let subscriber = tracing_subscriber::registry().with(lines.clone());
     tracing::subscriber::with_default(subscriber, || {
         let store = Arc::new(MemoryKeyStore::new());
@@ -69,7 +44,7 @@ fn a_missing_pepper_is_said_once_a_minute_and_no_pepper_once_at_start() {
         store.add(record).unwrap();
         let keys = ApiKeyAuthenticator::new(Arc::clone(&store)).with_peppers(peppers("new", 2));
         let _ = keys.challenges();
-        assert!(lines.0.lock().unwrap().is_empty(), "with a pepper there is nothing to say at start");
+        assert!(lines.take().is_empty(), "with a pepper there is nothing to say at start");
 
         let request = with(get("/"), "x-api-key", key.expose());
         for seconds in [0, 1, 59, 60, 61] {
@@ -77,7 +52,7 @@ fn a_missing_pepper_is_said_once_a_minute_and_no_pepper_once_at_start() {
             let answer = keys.authenticate_now(&RequestHead::of(&request), at);
             assert!(matches!(answer, Now::Known(Outcome::Refused(_))));
         }
-        let said = std::mem::take(&mut *lines.0.lock().unwrap());
+        let said = lines.take();
         let expected = format!("ERROR API key {} was hashed under the pepper old, which is not held", key.id());
         assert_eq!(said.len(), 2, "{said:?}");
         assert!(said.iter().all(|line| line.starts_with(&expected)), "{said:?}");
@@ -85,7 +60,7 @@ fn a_missing_pepper_is_said_once_a_minute_and_no_pepper_once_at_start() {
         for _ in 0..3 {
             let _ = ApiKeyAuthenticator::new(Arc::clone(&store)).challenges();
         }
-        let said = std::mem::take(&mut *lines.0.lock().unwrap());
+        let said = lines.take();
         let [line] = &*said else { panic!("{said:?}") };
         assert!(line.starts_with("INFO API keys are hashed without a pepper"), "{line}");
     });

@@ -4,13 +4,14 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "test code")]
 
+#[path = "support/lines.rs"]
+mod lines;
 mod support;
 
 use std::{
     convert::Infallible,
-    fmt::Debug,
     sync::{
-        Arc, Mutex,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -52,36 +53,6 @@ impl Clock for ByHand {
     fn now(&self) -> Instants {
         let seconds = self.0.load(Ordering::SeqCst);
         Instants::new((NOW + seconds) * 1_000_000_000, seconds * 1_000_000_000)
-    }
-}
-
-/// Keeps the text of every event.
-#[derive(Clone, Default)]
-struct Lines(Arc<Mutex<Vec<String>>>);
-
-impl Lines {
-    fn take(&self) -> Vec<String> {
-        std::mem::take(&mut *self.0.lock().unwrap())
-    }
-}
-
-impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for Lines {
-    fn on_event(&self, event: &tracing::Event<'_>, _: tracing_subscriber::layer::Context<'_, S>) {
-        struct Text(String);
-
-        impl tracing::field::Visit for Text {
-            fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn Debug) {
-                if field.name() == "message" {
-                    self.0 = format!("{value:?}");
-                }
-            }
-        }
-
-        if event.metadata().target() == "portcullis" {
-            let mut text = Text(String::new());
-            event.record(&mut text);
-            self.0.lock().unwrap().push(format!("{} {}", event.metadata().level(), text.0));
-        }
     }
 }
 
@@ -154,7 +125,7 @@ fn stack(clock: &ByHand) -> App {
 
 #[tokio::test]
 async fn one_line_for_each_mistake_however_many_requests() {
-    let lines = Lines::default();
+    let lines = lines::Lines::default();
     let _guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(lines.clone()));
     let clock = ByHand::default();
     let only = |text: &str| {
@@ -233,7 +204,7 @@ async fn one_line_for_each_mistake_however_many_requests() {
 
 #[test]
 fn a_refused_policy_and_a_handle_that_nobody_knows_any_more_are_told_once() {
-    let lines = Lines::default();
+    let lines = lines::Lines::default();
     let _guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(lines.clone()));
     let file = tempfile::NamedTempFile::new().unwrap();
     let write = |permission: &str, role: &str| {

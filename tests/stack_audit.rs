@@ -805,3 +805,21 @@ async fn a_flood_of_preflights_is_not_a_flood_of_log_lines() {
     let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
     assert!(text.lines().count() <= 1, "{} lines", text.lines().count());
 }
+
+#[tokio::test]
+async fn an_audit_layer_inside_the_stack_refuses_and_leaves_the_record_to_it() {
+    let (outer, inner) = (Kept::default(), Kept::default());
+    let stack = Stack::builder()
+        .dangerous_plain_http()
+        .audit(AuditLayer::new(outer.clone()))
+        .authenticate(test_scheme())
+        .route("GET /read", public())
+        .build()
+        .unwrap();
+    let app = stack.protect(AuditLayer::new(inner.clone()).layer(Handler));
+    let response = app.oneshot(get("/read")).await.unwrap();
+    assert_eq!(response.status(), 500);
+    let record = outer.one("the stack's");
+    assert_eq!(record.rejection(), Some(RejectionKind::Misconfigured));
+    assert!(inner.take().is_empty());
+}

@@ -19,6 +19,11 @@ impl Lines {
         self.0.lock().unwrap().iter().filter(|(thread, _)| *thread == here).map(|(_, line)| line.clone()).collect()
     }
 
+    /// Those of all threads since the last time.
+    pub fn take(&self) -> Vec<String> {
+        std::mem::take(&mut *self.0.lock().unwrap()).into_iter().map(|(_, line)| line).collect()
+    }
+
     pub fn count(&self, part: &str) -> usize {
         self.here().iter().filter(|line| line.contains(part)).count()
     }
