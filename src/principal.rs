@@ -28,6 +28,8 @@ pub(crate) use kept::Terms;
 use kept::Word;
 #[cfg(feature = "rbac")]
 use known::KnownRoles;
+#[cfg(feature = "rbac")]
+pub(crate) use known::{Cell, Held};
 #[cfg(any(feature = "jwt", feature = "jwt-pure-rust"))]
 use marks::Cleared;
 #[cfg(any(feature = "jwt", feature = "jwt-pure-rust"))]
@@ -385,11 +387,11 @@ impl Principal {
         self.facts().read.get_or_keep(|| self.claims())
     }
 
-    /// Where a policy has the roles that it knows: looked up once for each policy, by its number; see [`KnownRoles`].
+    /// What a policy knows of the roles: looked up once for each policy, by its number; see [`KnownRoles`].
     #[cfg(feature = "rbac")]
     #[inline]
-    pub(crate) fn known_roles(&self, policy: u64, find: impl Fn(&str) -> Option<usize>) -> Option<&[usize]> {
-        self.facts().known.get_or_keep(policy, || self.roles().filter_map(&find).collect())
+    pub(crate) fn known_roles(&self, policy: u64, find: impl Fn() -> Held) -> Option<&Held> {
+        self.facts().known.get_or_keep(policy, find)
     }
 
     /// Whether issuer and subject are the same.

@@ -329,6 +329,46 @@ struct RandomRole {
     denies: BTreeSet<&'static str>,
 }
 
+/// What roles have together is remembered with the principal, of policies of up to 1 024 permissions; larger ones ask each role.
+#[test]
+fn roles_together_in_small_and_large_policies() {
+    for permissions in [64, 65, 1_024, 1_025, 1_100] {
+        let last = permissions - 1;
+        let names: Vec<String> = (0..permissions).map(|number| format!("\"p{number}:do\"")).collect();
+        let policy = Rbac::from_toml(&format!(
+            r#"
+            version = "1"
+            permissions = [{}]
+            roles.all = {{ grants = ["*"] }}
+            roles.first = {{ grants = ["p0:do"] }}
+            roles.last = {{ grants_own = ["p{last}:do"] }}
+            roles.barred = {{ denies = ["p0:do", "p{last}:do"] }}
+            "#,
+            names.join(", "),
+        ))
+        .unwrap();
+        let last = format!("p{last}:do");
+        for (roles, expected) in [
+            (&["first", "last"][..], [true, false, false]),
+            (&["last", "all"], [true, true, true]),
+            (&["all", "barred"], [false, true, false]),
+            (&["barred"], [false, false, false]),
+            (&["unknown"], [false, false, false]),
+        ] {
+            let principal = with_roles(roles);
+            for _ in 0..2 {
+                let allowed = ["p0:do", "p1:do", &last].map(|action| allows(&policy, &principal, action));
+                assert_eq!(allowed, expected, "{roles:?} of {permissions}");
+            }
+            let own = Resource::new("p", "1").owned_by(ISSUER, "alice");
+            assert_eq!(
+                ask(&policy, &principal, &last, Some(&own)).is_allow(),
+                expected[2] || roles == ["first", "last"]
+            );
+        }
+    }
+}
+
 /// Up to seven roles, each inheriting only earlier ones.
 fn roles() -> impl Strategy<Value = Vec<RandomRole>> {
     let patterns = || proptest::collection::btree_set(prop::sample::select(&PATTERNS[..]), 0..4);

@@ -12,9 +12,10 @@ use crate::{
             document::{self, Document, Origin, Placed, RoleDocument},
             hierarchy::flatten,
             pattern,
-            table::{Cell, Denials, Positions, Reach, RoleEntry, Table, Written},
+            table::{Denials, Positions, Reach, RoleEntry, Table, Written},
         },
     },
+    principal::Cell,
 };
 
 /// The longest document, in bytes.

@@ -10,8 +10,11 @@ use foldhash::fast::FixedState;
 
 use crate::{
     policy::{Basis, Decision, Resource, Verdict},
-    principal::Principal,
+    principal::{Cell, Held, Principal},
 };
+
+/// A principal remembers what its roles have together of at most 64 times as many permissions: 384 bytes.
+const MAX_KEPT_CELLS: usize = 16;
 
 /// Positions by name. The names come from the policy alone, so that no client chooses what collides.
 pub(super) type Positions = HashMap<Arc<str>, usize, FixedState>;
@@ -86,29 +89,13 @@ pub(super) struct Reach {
     pub(super) roles: Bits,
 }
 
-/// 64 permissions of a role, one bit each, beside each other: one line of cache for one question.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Cell {
-    pub(super) grants: u64,
-    pub(super) own: u64,
-    pub(super) denies: u64,
-}
-
-impl Cell {
-    fn add(&mut self, other: &Self) {
-        self.grants |= other.grants;
-        self.own |= other.own;
-        self.denies |= other.denies;
-    }
-}
-
 impl Reach {
     pub(super) fn none(permissions: usize, roles: usize) -> Self {
         Self { cells: vec![Cell::default(); permissions.div_ceil(64)].into(), roles: Bits::none(roles) }
     }
 
     pub(super) fn merge(&mut self, junior: &Self) {
-        self.cells.iter_mut().zip(&junior.cells).for_each(|(cell, more)| cell.add(more));
+        merge(&mut self.cells, &junior.cells);
         self.roles.merge(&junior.roles);
     }
 
@@ -137,6 +124,10 @@ impl Reach {
     pub(super) fn denies(&self, permission: usize) -> bool {
         self.cell(permission).denies != 0
     }
+}
+
+fn merge(cells: &mut [Cell], more: &[Cell]) {
+    cells.iter_mut().zip(more).for_each(|(cell, more)| cell.add(more));
 }
 
 /// Roles of which nobody may hold more than some at once.
@@ -258,16 +249,9 @@ impl Table {
         resource: Option<&Resource>,
         mut see: impl FnMut(&'t RoleEntry),
     ) {
-        // Plain loops: chained iterators take longer here.
-        match principal.known_roles(self.id, |name| self.role_positions.get(name).copied()) {
-            Some(known) => {
-                for position in known {
-                    if let Some(role) = self.roles.get(*position) {
-                        see(role);
-                    }
-                }
-            }
-            None => self.named_roles(principal).for_each(&mut see),
+        match principal.known_roles(self.id, || self.held_by(principal)) {
+            Some(held) => held.positions.iter().filter_map(|position| self.roles.get(*position)).for_each(&mut see),
+            None => self.named_roles(principal).filter_map(|position| self.roles.get(position)).for_each(&mut see),
         }
         if !self.assignments.0.is_empty() {
             let tenant = Self::tenant_of(principal, resource);
@@ -275,8 +259,43 @@ impl Table {
         }
     }
 
-    fn named_roles(&self, principal: &Principal) -> impl Iterator<Item = &RoleEntry> {
-        principal.roles().filter_map(|name| self.roles.get(*self.role_positions.get(name)?))
+    /// Where the roles of the credential stand.
+    fn named_roles(&self, principal: &Principal) -> impl Iterator<Item = usize> {
+        principal.roles().filter_map(|name| self.role_positions.get(name).copied())
+    }
+
+    /// What a principal remembers of this table: where its roles stand, and what they have together.
+    #[cold]
+    fn held_by(&self, principal: &Principal) -> Held {
+        let positions: Box<[usize]> = self.named_roles(principal).collect();
+        let words = self.permissions.len().div_ceil(64);
+        let mut cells = if words > MAX_KEPT_CELLS { Box::default() } else { vec![Cell::default(); words].into() };
+        for role in positions.iter().filter_map(|position| self.roles.get(*position)) {
+            merge(&mut cells, &role.reach.cells);
+        }
+        Held { positions, cells }
+    }
+
+    /// What all roles that a principal has where the question is about this thing have of the 64 permissions of a word.
+    #[inline]
+    fn cell_of(&self, principal: &Principal, resource: Option<&Resource>, word: usize) -> Cell {
+        if self.assignments.0.is_empty()
+            && let Some(held) = principal.known_roles(self.id, || self.held_by(principal))
+            && let Some(cell) = held.cells.get(word)
+        {
+            return *cell;
+        }
+        self.cell_of_each(principal, resource, word)
+    }
+
+    fn cell_of_each(&self, principal: &Principal, resource: Option<&Resource>, word: usize) -> Cell {
+        let mut all = Cell::default();
+        self.each_role(principal, resource, |role| {
+            if let Some(cell) = role.reach.cells.get(word) {
+                all.add(cell);
+            }
+        });
+        all
     }
 
     /// The same as a list.
@@ -307,12 +326,7 @@ impl Table {
             return Answer::Exclusive;
         }
         let (word, bit) = (permission / 64, 1 << (permission % 64));
-        let mut all = Cell::default();
-        self.each_role(principal, thing.resource, |role| {
-            if let Some(cell) = role.reach.cells.get(word) {
-                all.add(cell);
-            }
-        });
+        let all = self.cell_of(principal, thing.resource, word);
         if all.denies & bit != 0 {
             Answer::Denied
         } else if all.grants & bit != 0 {
