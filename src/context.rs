@@ -1,14 +1,13 @@
 //! The one request extension: what the layers tell each other, the handler and the record.
 
+mod request_id;
+mod stage;
+
 use std::{
     borrow::Cow,
-    cell::Cell,
     fmt,
     ops::{Deref, DerefMut},
-    sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use http::Extensions;
@@ -23,6 +22,10 @@ use crate::{
     rejection::{Rejection, RejectionKind},
     trail::{DecisionFact, Trail},
 };
+
+pub use request_id::RequestId;
+use stage::Marks;
+pub(crate) use stage::Stage;
 
 /// What the layers found out about a request. It travels in the request extensions and is shared by its clones.
 ///
@@ -223,7 +226,7 @@ impl Default for Envelope {
             trail: Trail::default(),
             refused: None,
             by_trusted_proxy: false,
-            marks: Marks(0),
+            marks: Marks::default(),
         }
     }
 }
@@ -305,149 +308,6 @@ pub(crate) fn misordered(fix: &'static str) -> Rejection {
     Rejection::new(RejectionKind::Misconfigured, fix)
 }
 
-/// The stages, from the outside in. A stage that finds a later one already run stands in the wrong place.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub(crate) enum Stage {
-    Audit,
-    Problem,
-    Evidence,
-    Tls,
-    ClientLimit,
-    Authentication,
-    PrincipalLimit,
-    Guard,
-}
-
-impl Stage {
-    /// The word that records and metrics show.
-    pub(crate) const fn as_str(self) -> &'static str {
-        match self {
-            Self::Audit => "audit",
-            Self::Problem => "problem",
-            Self::Evidence => "evidence",
-            Self::Tls => "tls",
-            Self::ClientLimit => "client_limit",
-            Self::Authentication => "authentication",
-            Self::PrincipalLimit => "principal_limit",
-            Self::Guard => "guard",
-        }
-    }
-
-    const fn stands_once(self) -> bool {
-        match self {
-            Self::Audit | Self::Problem | Self::Evidence | Self::Tls | Self::Authentication => true,
-            Self::ClientLimit | Self::PrincipalLimit | Self::Guard => false,
-        }
-    }
-
-    const fn misordered(self) -> &'static str {
-        match self {
-            Self::Audit => "the audit layer stands inside another layer, or twice: put it outermost, once",
-            Self::Problem => "the problem layer stands inside a layer whose refusals it should render, or twice",
-            Self::Evidence => "the evidence layer stands inside a layer that needs the client's address, or twice",
-            Self::Tls => "TLS enforcement stands inside authentication or a limit, or twice: put it outside",
-            Self::ClientLimit => "the limit per client stands inside authentication: put it outside",
-            Self::Authentication => {
-                "authentication stands inside a limit or a guard that needs it, or twice: put it outside"
-            }
-            Self::PrincipalLimit => {
-                "the limit per principal stands inside a guard: put it between authentication and guard"
-            }
-            Self::Guard => "the guard stands outside a layer that it needs",
-        }
-    }
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Marks(u8);
-
-impl Marks {
-    const fn has(self, stage: Stage) -> bool {
-        self.0 & (1 << stage as u8) != 0
-    }
-
-    const fn set(&mut self, stage: Stage) {
-        self.0 |= 1 << stage as u8;
-    }
-
-    /// Whether a stage ran that belongs inside this one.
-    const fn any_inside(self, stage: Stage) -> bool {
-        // Two shifts: one by eight would overflow for the innermost stage.
-        (self.0 >> stage as u8) >> 1 != 0
-    }
-}
-
-/// The id that this crate gives each request: unique in this process, and across processes with the odds of 64 random bits.
-///
-/// It is written as 32 lower-case hexadecimal digits.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct RequestId(u64);
-
-/// No request's id; those begin at one.
-impl RequestId {
-    pub(crate) const NONE: Self = Self(0);
-}
-
-impl RequestId {
-    /// Each thread takes many numbers at a time: threads that count together would wait for each other.
-    fn next() -> Self {
-        const AT_A_TIME: u64 = 1 << 10;
-        static NEXT: AtomicU64 = AtomicU64::new(0);
-        thread_local!(static LAST: Cell<u64> = const { Cell::new(0) });
-        LAST.with(|last| {
-            let mut number = last.get();
-            if number % AT_A_TIME == 0 {
-                number = NEXT.fetch_add(AT_A_TIME, Ordering::Relaxed);
-            }
-            last.set(number.wrapping_add(1));
-            Self(number.wrapping_add(1))
-        })
-    }
-
-    /// The half that all ids of this process share. Identification only: nothing trusts that it cannot be guessed.
-    fn process() -> u64 {
-        use std::hash::BuildHasher;
-
-        static PROCESS: OnceLock<u64> = OnceLock::new();
-        *PROCESS.get_or_init(|| std::hash::RandomState::new().hash_one("portcullis"))
-    }
-}
-
-impl RequestId {
-    /// 32 hexadecimal digits. Every refusal and every record has them, and the formatter of the standard library takes longer
-    /// for them than all checks together.
-    pub(crate) fn digits(self) -> [u8; 32] {
-        let mut rest = u128::from(Self::process()) << 64 | u128::from(self.0);
-        let mut digits = [0; 32];
-        for digit in digits.iter_mut().rev() {
-            let [value, ..] = (rest & 0xf).to_le_bytes();
-            *digit = if value < 10 { b'0'.wrapping_add(value) } else { b'a'.wrapping_add(value.wrapping_sub(10)) };
-            rest >>= 4;
-        }
-        digits
-    }
-}
-
-impl fmt::Display for RequestId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(std::str::from_utf8(&self.digits()).unwrap_or_default())
-    }
-}
-
-/// As it is written.
-impl serde::Serialize for RequestId {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl fmt::Debug for RequestId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -514,18 +374,5 @@ mod tests {
         drop(context);
         assert_eq!(notes(&clone), ["alone", "locked", "shared", "by a clone's clone"]);
         assert_eq!((clone.request_id(), clone.at()), (id, Instants::new(7, 0)));
-    }
-
-    #[test]
-    fn ids_differ() {
-        let some = || (0..3000).map(|_| RequestId::next()).collect::<Vec<_>>();
-        let (one, other) = std::thread::scope(|scope| {
-            let (one, other) = (scope.spawn(some), scope.spawn(some));
-            (one.join().unwrap(), other.join().unwrap())
-        });
-        let all: std::collections::HashSet<_> = one.into_iter().chain(other).collect();
-        assert_eq!(all.len(), 6000);
-        let id = RequestId(0x0123_4567_89ab_cdef);
-        assert_eq!(id.to_string(), format!("{:016x}{:016x}", RequestId::process(), id.0));
     }
 }

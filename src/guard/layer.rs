@@ -1,5 +1,8 @@
+mod insufficient;
+
 use std::{fmt, sync::Arc};
 
+use insufficient::Insufficient;
 use tower::Layer;
 
 #[cfg(feature = "stack")]
@@ -7,7 +10,6 @@ use crate::guard::route::parameters_of;
 #[cfg(feature = "rbac")]
 use crate::policy::{Permission, Role};
 use crate::{
-    challenge::{Challenge, Challenges},
     client::ClientInfo,
     context::{Envelope, Stage, misordered},
     error::ConfigError,
@@ -20,7 +22,7 @@ use crate::{
     },
     head::RequestHead,
     now::Now,
-    policy::{Decision, PolicyBackend, Resource, StepUp, Verdict, scheme_of},
+    policy::{Decision, PolicyBackend, Resource, Verdict, scheme_of},
     principal::Principal,
     rejection::{Rejection, RejectionKind},
     shadow::{Shadow, ShadowMode},
@@ -43,13 +45,7 @@ pub fn require(requirement: impl Into<Requirement>) -> GuardLayer {
             |node| matches!(node, Node::Predicate(predicate) if predicate.needs_resource()),
         ),
         // Cannot fail: realm, scopes and classes are of the allowed characters.
-        insufficient: Insufficient::new(REALM, &requirement).unwrap_or_else(|_| Insufficient {
-            realm: REALM.into(),
-            scope: Challenges::none(),
-            scope_of_bound: Challenges::none(),
-            demand: None,
-            strength: Challenges::none(),
-        }),
+        insufficient: Insufficient::new(REALM, &requirement).unwrap_or_else(|_| Insufficient::unsaid(REALM)),
         requirement,
         fulfilled: Box::default(),
         policy: None,
@@ -58,55 +54,6 @@ pub fn require(requirement: impl Into<Requirement>) -> GuardLayer {
         shadow: None,
     };
     GuardLayer { shared: Arc::new(shared) }
-}
-
-/// The challenges that tell what is missing, written once.
-#[derive(Clone)]
-struct Insufficient {
-    realm: Arc<str>,
-    scope: Challenges,
-    /// The same for a token that is bound to a key.
-    scope_of_bound: Challenges,
-    /// What the requirement itself demands.
-    demand: Option<StepUp>,
-    strength: Challenges,
-}
-
-impl Insufficient {
-    fn new(realm: &str, requirement: &Requirement) -> Result<Self, ConfigError> {
-        let mut scopes = Vec::new();
-        requirement.node().scopes(&mut scopes);
-        let scopes = scopes.join(" ");
-        let scope = |scheme| {
-            let challenge =
-                Challenge::new(scheme, realm)?.with("error", "insufficient_scope")?.with("scope", &scopes)?;
-            Ok::<_, ConfigError>([challenge].into_iter().collect::<Challenges>())
-        };
-        let (scope, scope_of_bound) = (scope("Bearer")?, scope("DPoP")?);
-
-        let mut strengths = Vec::new();
-        requirement.node().strengths(&mut strengths);
-        let demands = strengths.into_iter().map(|strength| strength.demand().clone());
-        let demand = demands.reduce(|demand, other| demand.and(&other));
-        let strength = demand.as_ref().map_or(Ok(Challenges::none()), |demand| demand.challenges("Bearer", realm))?;
-        Ok(Self { realm: realm.into(), scope, scope_of_bound, demand, strength })
-    }
-
-    /// Tells which scopes to ask for, by the scheme of the token.
-    fn scope(&self, scheme: &str) -> Challenges {
-        if scheme == "Bearer" { self.scope.clone() } else { self.scope_of_bound.clone() }
-    }
-
-    /// Tells what must be proved: what the requirement demands, and what the policies demand that it asks.
-    fn strength<'a>(&'a self, demands: impl Iterator<Item = &'a StepUp>, scheme: &str) -> Challenges {
-        let mut demands = demands.peekable();
-        if demands.peek().is_none() && scheme == "Bearer" {
-            return self.strength.clone();
-        }
-        let all = self.demand.iter().chain(demands).cloned().reduce(|demand, other| demand.and(&other));
-        // Cannot fail: realm and classes are of the allowed characters.
-        all.and_then(|demand| demand.challenges(scheme, &self.realm).ok()).unwrap_or_default()
-    }
 }
 
 fn any_condition(requirement: &Requirement, is_it: impl Fn(&Node) -> bool) -> bool {

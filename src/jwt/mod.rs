@@ -72,6 +72,7 @@
 mod algorithm;
 mod authenticator;
 pub mod bound;
+mod builder;
 mod cache;
 mod claims;
 mod crypto;
@@ -100,7 +101,8 @@ mod rules;
 mod token;
 
 pub use algorithm::Algorithm;
-pub use authenticator::{JwtAuthenticator, JwtAuthenticatorBuilder};
+pub use authenticator::JwtAuthenticator;
+pub use builder::JwtAuthenticatorBuilder;
 pub use cache::{CacheStats, TokenCache};
 pub use csrf::CsrfRules;
 pub use identity_provider::Provider;

@@ -15,7 +15,7 @@ use crate::{
     http_client::{Endpoint, FetchLimits, HttpClient, HttpFetch, HttpsFetch, LastAnswer},
     jwt::{
         ClaimPath, KeySet, TokenCache,
-        authenticator::{DEFAULT_LEEWAY, check_leeway},
+        builder::{DEFAULT_LEEWAY, check_leeway},
         entrance::EntranceRules,
         keys::Keys,
         path::Mapped,
