@@ -1,7 +1,7 @@
 //! Checks configuration files before they are rolled out, or prints the schema of them.
 //!
 //! ```sh
-//! cargo run --features full --example check_config -- app.toml
+//! cargo run --features full --example check_config -- examples/config/app.toml
 //! cargo run --features full --example check_config -- --schema > docs/configuration.schema.json
 //! ```
 //!

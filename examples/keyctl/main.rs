@@ -1,7 +1,9 @@
 //! Administers API keys from the command line, over the same traits as the router.
 //!
 //! ```text
-//! keyctl --store keys.db create --subject billing --tenant acme --scope orders:read --expires 90d
+//! cargo build --example keyctl --features api-key-sqlite,api-key-file,api-key-postgres
+//! alias keyctl=target/debug/examples/keyctl
+//! keyctl --store keys.db --new create --subject billing --tenant acme --scope orders:read --expires 90d
 //! keyctl --store keys.db list --tenant acme --active
 //! keyctl --store keys.db rotate 0123456789abcdef --overlap 24h
 //! keyctl --store keys.db revoke 0123456789abcdef --reason "found in a log"
