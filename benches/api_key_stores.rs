@@ -1,4 +1,4 @@
-//! What a look-up in a database costs, next to the bare query in the same run.
+//! What a look-up in a database costs, by the store and through a cache before it, next to the bare query in the same run.
 //!
 //! PostgreSQL is measured if `PORTCULLIS_TEST_POSTGRES` has the address of a server; 10 000 keys are added to its database.
 
@@ -9,8 +9,8 @@ mod ratio;
 use std::{hint::black_box, sync::Arc};
 
 use portcullis::{
-    Instants,
-    api_key::{ApiKeyAdmin, KeyId, KeyLife, Lookup, NewApiKey, PostgresKeyStore, SqliteKeyStore},
+    Instants, Now,
+    api_key::{ApiKeyAdmin, ApiKeyStore, Cached, KeyId, KeyLife, Lookup, NewApiKey, PostgresKeyStore, SqliteKeyStore},
 };
 use ratio::{Timed, measure, random, time};
 use sqlx::{Database, Pool, pool::PoolOptions, sqlite::SqliteConnectOptions};
@@ -50,11 +50,24 @@ fn looked_up<'a>(
     }
 }
 
-fn by_store<'a>(name: &'static str, runtime: &'a Runtime, ids: &'a [KeyId], store: &'a dyn ApiKeyAdmin) -> Timed<'a> {
+fn by_store<'a>(name: &'static str, runtime: &'a Runtime, ids: &'a [KeyId], store: &'a dyn ApiKeyStore) -> Timed<'a> {
     looked_up(name, runtime, ids, async |id| {
-        let found = black_box(store.find(Lookup::new(*id, AT)).await).expect("an answer");
-        assert!(found.is_some());
+        let lookup = Lookup::new(*id, AT);
+        let found = match store.find_now(lookup) {
+            Now::Known(found) => found,
+            Now::Wait => store.find(lookup).await,
+        };
+        assert!(black_box(found).expect("an answer").is_some());
     })
+}
+
+/// A cache that has seen every key.
+fn warm<S: ApiKeyStore>(runtime: &Runtime, ids: &[KeyId], store: S) -> Cached<S> {
+    let cached = Cached::new(store);
+    for id in ids {
+        assert!(runtime.block_on(cached.find(Lookup::new(*id, AT))).expect("an answer").is_some());
+    }
+    cached
 }
 
 macro_rules! by_query {
@@ -84,28 +97,32 @@ fn pool<DB: Database>() -> PoolOptions<DB> {
 fn sqlite(runtime: &Runtime) {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("keys.db");
-    let store = runtime.block_on(SqliteKeyStore::open(&path)).expect("a store");
-    let ids = runtime.block_on(fill(&store));
+    let store = Arc::new(runtime.block_on(SqliteKeyStore::open(&path)).expect("a store"));
+    let ids = runtime.block_on(fill(&*store));
     let options = SqliteConnectOptions::new().filename(&path);
     let bare: Pool<sqlx::Sqlite> = runtime.block_on(pool().connect_with(options)).expect("a pool");
+    let cached = warm(runtime, &ids, Arc::clone(&store));
     measure(&[
         by_query!("the bare query", runtime, &ids, &bare, ROW),
         by_query!("the bare query again (noise)", runtime, &ids, &bare, ROW),
         by_query!("a bare query for the hash alone", runtime, &ids, &bare, HASH),
         by_store("SqliteKeyStore", runtime, &ids, &store),
+        by_store("the same through Cached, remembered", runtime, &ids, &cached),
     ])
     .print("SQLite, one look-up of 10 000 keys", "the bare query");
 }
 
 fn postgres(runtime: &Runtime, address: &str) {
-    let store = runtime.block_on(PostgresKeyStore::connect(address)).expect("a store");
-    let ids = runtime.block_on(fill(&store));
+    let store = Arc::new(runtime.block_on(PostgresKeyStore::connect(address)).expect("a store"));
+    let ids = runtime.block_on(fill(&*store));
     let bare: Pool<sqlx::Postgres> = runtime.block_on(pool().connect(address)).expect("a pool");
+    let cached = warm(runtime, &ids, Arc::clone(&store));
     measure(&[
         by_query!("the bare query", runtime, &ids, &bare, ROW),
         by_query!("the bare query again (noise)", runtime, &ids, &bare, ROW),
         by_query!("a bare query for the hash alone", runtime, &ids, &bare, HASH),
         by_store("PostgresKeyStore", runtime, &ids, &store),
+        by_store("the same through Cached, remembered", runtime, &ids, &cached),
     ])
     .print("PostgreSQL, one look-up of 10 000 keys", "the bare query");
 }

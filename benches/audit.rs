@@ -118,6 +118,10 @@ fn main() {
     let mut alone = None;
     let without: App = BoxCloneSyncService::new(plain.layer(router()));
     let queued: App = BoxCloneSyncService::new(with_audit(nowhere()).layer(router()));
+    let bare: App = BoxCloneSyncService::new(router());
+    // What two threads cost that share nothing: two virtual cores may be one.
+    let machine = median(|| on_threads(&bare, 2, 4096) / on_threads(&bare, 1, 4096));
+    println!("the bare router: {machine:.2} times one");
     for threads in [1, 2] {
         let added = median(|| on_threads(&queued, threads, 4096) - on_threads(&without, threads, 4096));
         let times = added / *alone.get_or_insert(added);
