@@ -20,9 +20,13 @@ const MAX_TRIES: usize = 4;
 /// Why no key of a set verifies a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum NoKey {
-    /// The set does not have the key that the token names, or none that fits.
-    Unknown,
-    Final(Refusal),
+    /// The set does not have the key that the token names, or none that fits; newer keys may do better. Whether others were tried
+    /// in its place.
+    Unknown { tried: bool },
+    /// The key that the token names is one of another algorithm.
+    Unfit,
+    /// Those that fit were tried.
+    Bad,
 }
 
 pub(super) const NO_KEY: &str = "the issuer has no key for this kid and alg";
@@ -315,9 +319,8 @@ impl Profile {
         Some((begin.saturating_sub(leeway), end))
     }
 
-    /// Checks the signature with the issuer's own keys, and of those with the ones of the header's algorithm. An error
-    /// that [may pass](NoKey::Unknown) says that newer keys may do better. The id of the key that the signature is good under,
-    /// whatever the header names.
+    /// Checks the signature with the issuer's own keys, and of those with the ones of the header's algorithm. The id
+    /// of the key that the signature is good under, whatever the header names.
     pub(super) fn check_signature<'k>(
         keys: &'k KeySet,
         header: &Header<'_>,
@@ -333,11 +336,10 @@ impl Profile {
             tried = true;
         }
         match key_id {
-            Some(id) if keys.has_id(id) => {}
-            None if tried => {}
-            Some(_) | None => return Err(NoKey::Unknown),
+            Some(id) if keys.has_id(id) => Err(if tried { NoKey::Bad } else { NoKey::Unfit }),
+            None if tried => Err(NoKey::Bad),
+            Some(_) | None => Err(NoKey::Unknown { tried }),
         }
-        Err(NoKey::Final(Refusal(if tried { "signature is not good" } else { NO_KEY })))
     }
 
     /// Makes the principal of a token that passed. `text` is the claims' JSON.
