@@ -258,7 +258,7 @@ impl Shared {
         }
         let mut principal = profile.principal(name, &claims, claims_text)?;
         if let Some(revocations) = &self.revocations {
-            let marks = revocations.marks(&name.issuer, profile.subject(&claims), &claims, key)?;
+            let marks = revocations.marks(&name.issuer, profile, &claims, key)?;
             match revocations.standing(&marks, at) {
                 Standing::Good => {
                     principal.set_marks(marks);

@@ -115,7 +115,7 @@ impl Provider {
 
     /// Microsoft Entra ID, v1.0 access tokens: those of an API whose manifest does not ask for v2.0. As
     /// [`entra`](Self::entra), but `iss` is `https://sts.windows.net/{tenant}/`, `ver` is `1.0`, `appid` and `appidacr` are
-    /// required, and the audience is usually the application id URI, `api://` and a GUID.
+    /// required, `appid` is the client for [revocations](crate::revocation), and the audience is usually the application id URI, `api://` and a GUID.
     ///
     /// # Errors
     /// As [`entra`](Self::entra).
@@ -123,7 +123,10 @@ impl Provider {
         tenants: impl IntoIterator<Item = T>,
         audience: impl Into<String>,
     ) -> Result<Self, ConfigError> {
-        entra("1.0", ["appid", "appidacr"], tenants, audience, |tenant| format!("https://sts.windows.net/{tenant}/"))
+        let issuer_of = |tenant: &str| format!("https://sts.windows.net/{tenant}/");
+        let mut provider = entra("1.0", ["appid", "appidacr"], tenants, audience, issuer_of)?;
+        provider.rules.client = Some("appid".into());
+        Ok(provider)
     }
 
     /// Auth0: access tokens of this tenant for this API identifier. Source: Auth0 Docs, "Access Token Profiles".
@@ -155,7 +158,7 @@ impl Provider {
     ///   `/oauth2/`, issues tokens for Okta's own APIs, which nobody else can verify.
     /// - `typ` is absent, or `JWT` or `at+jwt`; `cid`, `iat` and `jti` are required. No ID token has `cid`.
     /// - Scopes are `scp`, an array; roles are `groups`, if the server has such a claim.
-    /// - The principal is a service if `sub` is `cid`. Else `sub` is the login name, which Okta lets people change: where
+    /// - The client is `cid`, for [revocations](crate::revocation) too. The principal is a service if `sub` is `cid`. Else `sub` is the login name, which Okta lets people change: where
     ///   that matters, map `sub` to something lasting in the server's settings.
     ///
     /// # Errors
@@ -166,6 +169,7 @@ impl Provider {
         require(&mut rules, ["iat", "jti", "cid"]);
         rules.scope = Some(("scp".into(), ScopeForm::Array));
         rules.roles = Some("groups".into());
+        rules.client = Some("cid".into());
         rules.service_if = ServiceIf::SubjectIs("cid".into());
         Ok(Self::new(issuer, rules))
     }

@@ -136,6 +136,8 @@ pub(super) struct Profile {
     pub(super) roles: Option<usize>,
     pub(super) permissions: Option<usize>,
     pub(super) tenant: Option<usize>,
+    /// The claim that names the client, where it is neither `client_id` nor `azp`.
+    pub(super) client: Option<usize>,
     pub(super) service_if: ServiceIf<usize>,
     /// Of each, one is enough.
     pub(super) required: Box<[Box<[Need]>]>,
@@ -217,6 +219,18 @@ impl Profile {
             Some(sub) => sub,
             None => client().unwrap_or_default(),
         }
+    }
+
+    /// The client that got the token, if the token says which.
+    pub(super) fn client<'c>(&self, claims: &'c Claims<'_>) -> Result<Option<&'c str>, Refusal> {
+        match self.client.and_then(|place| claims.mapped(place)) {
+            Some(Shape::Text(client)) => return Ok(Some(client)),
+            Some(_) => return Err(Refusal("the claim that names the client is not a string")),
+            None => {}
+        }
+        // An ID token without `azp` is for one audience, and that is the client (OpenID Connect Core §2).
+        let audience = || claims.only_audience().filter(|_| self.kind == TokenKind::Id);
+        Ok(claims.client_id.as_deref().or(claims.azp.as_deref()).or_else(audience))
     }
 
     fn check_kind(&self, typ: Typ, claims: &Claims<'_>) -> Result<(), Refusal> {

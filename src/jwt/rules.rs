@@ -23,6 +23,8 @@ pub(super) struct Rules {
     pub(super) roles: Option<ClaimPath>,
     pub(super) permissions: Option<ClaimPath>,
     pub(super) tenant: Option<ClaimPath>,
+    /// The claim that names the client, where it is neither `client_id` nor `azp`.
+    pub(super) client: Option<ClaimPath>,
     pub(super) service_if: ServiceIf<ClaimPath>,
     /// Of each, one is enough.
     pub(super) required: Vec<Vec<ClaimPath>>,
@@ -43,6 +45,7 @@ impl Rules {
             roles: None,
             permissions: None,
             tenant: None,
+            client: None,
             service_if: ServiceIf::SubjectIsClientId,
             required: Vec::new(),
             expected: Vec::new(),
@@ -66,6 +69,7 @@ impl Rules {
         let roles = self.roles.as_ref().map(&mut place).transpose()?;
         let permissions = self.permissions.as_ref().map(&mut place).transpose()?;
         let tenant = self.tenant.as_ref().map(&mut place).transpose()?;
+        let client = self.client.as_ref().map(&mut place).transpose()?;
         let service_if = self.service_if.place(&mut place)?;
         let mut expect = |(claim, values): (ClaimPath, Vec<String>)| match values.as_slice() {
             [] => Err(ConfigError::new("expected JWT claim", format!("{:?}", claim.names()), "has no value to be")),
@@ -96,6 +100,7 @@ impl Rules {
             roles,
             permissions,
             tenant,
+            client,
             service_if,
             required: self.required.into_iter().map(&mut needs).collect::<Result<_, _>>()?,
             expected,

@@ -240,9 +240,7 @@ impl Opaque {
         }
         let mut principal = self.profile.principal(name, &claims, text).map_err(Fault::Refused)?;
         if let Some(revocations) = &self.revocations {
-            let marks = revocations
-                .marks(&name.issuer, self.profile.subject(&claims), &claims, None)
-                .map_err(Fault::Refused)?;
+            let marks = revocations.marks(&name.issuer, &self.profile, &claims, None).map_err(Fault::Refused)?;
             match revocations.standing(&marks, at) {
                 Standing::Good => {
                     principal.set_marks(marks);
