@@ -26,7 +26,7 @@ use portcullis::{
     conformance,
     guard::{authenticated, require},
     jwt::{
-        Algorithm, Issuer, JwtAuthenticator, JwtAuthenticatorBuilder, KeySet,
+        Algorithm, Issuer, JwtAuthenticator, JwtAuthenticatorBuilder, KeySet, Provider,
         bound::{Dpop, MemoryReplays, Nonces, ProofUse, Remembered, ReplayStore},
     },
     rate_limit::{FailureBudget, Quota},
@@ -156,6 +156,35 @@ async fn attacks_beside_the_happy_path() {
         request
     });
     assert_eq!(head.await.status(), 401, "a proof of GET is none of HEAD");
+}
+
+#[tokio::test]
+async fn keycloak_calls_its_bound_tokens_by_another_type() {
+    const REALM: &str = "https://login.example.com/realms/shop";
+    let keys = KeySet::new([key(Algorithm::ES256)]).unwrap();
+    let profile = Provider::keycloak(REALM, AUDIENCE).unwrap().algorithms([Algorithm::ES256]).fixed(keys);
+    let jwt = JwtAuthenticator::builder().issuer(profile).dpop(Dpop::at([URL]).unwrap()).build().unwrap();
+    let owner = Owner::new();
+    let certificate = json!({"x5t#S256": sha256(b"stands for a certificate")});
+    let rows = [
+        ("bound", "DPoP", Some(json!({"jkt": owner.jkt()})), 200, 401),
+        ("bound, by an old Keycloak", "Bearer", Some(json!({"jkt": owner.jkt()})), 200, 401),
+        ("not bound", "Bearer", None, 401, 200),
+        ("not bound, and says so", "DPoP", None, 401, 401),
+        ("bound to a certificate", "DPoP", Some(certificate), 401, 401),
+        ("a refresh token", "Refresh", Some(json!({"jkt": owner.jkt()})), 401, 401),
+    ];
+    for (name, typ, cnf, with_proof, without) in rows {
+        let mut claims: Value = serde_json::from_str(CLAIMS).unwrap();
+        (claims["iss"], claims["typ"], claims["azp"]) = (REALM.into(), typ.into(), "web".into());
+        if let Some(cnf) = cnf {
+            claims["cnf"] = cnf;
+        }
+        let token = with_claims(&claims.to_string());
+        let proof = owner.proof(&claims_at(&token, name, NOW));
+        assert_eq!(answer(&jwt, request("DPoP", &token, &[&proof])).await.status(), with_proof, "{name}");
+        assert_eq!(answer(&jwt, request("Bearer", &token, &[])).await.status(), without, "{name}, as Bearer");
+    }
 }
 
 #[tokio::test]

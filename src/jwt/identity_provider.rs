@@ -206,8 +206,8 @@ impl Provider {
     /// assertion mappings" and "Audience support".
     ///
     /// - `realm` is the realm's URL, `https://login.example.com/realms/shop`.
-    /// - The header's `typ` is `JWT` or `at+jwt`, the claim `typ` is `Bearer`: ID and refresh tokens have another there.
-    ///   `azp`, `iat` and `jti` are required.
+    /// - The header's `typ` is `JWT` or `at+jwt`, the claim `typ` is `Bearer`, or `DPoP` in a token that is bound to a key
+    ///   (`cnf.jkt`): ID and refresh tokens have another there. `azp`, `iat` and `jti` are required.
     /// - `client` is in `aud`, which Keycloak only fills if the realm has an audience mapper, or a role of the client is in
     ///   scope.
     /// - Roles are those of this client, `resource_access.{client}.roles`; a role of the same name at another client or in the
@@ -216,10 +216,12 @@ impl Provider {
     /// # Errors
     /// If the realm is not a URL with `/realms/` in it and no slash at the end, or the client is empty.
     pub fn keycloak(realm: &str, client: &str) -> Result<Self, ConfigError> {
+        const DPOP: &str = "DPoP";
         url("Keycloak realm", realm, "/realms/")?;
         let mut rules = access(Untyped::ToldByClaim, "Keycloak client", client)?;
         require(&mut rules, ["azp", "iat", "jti"]);
-        expect(&mut rules, "typ", "Bearer");
+        rules.expected.push(("typ".into(), vec!["Bearer".to_owned(), DPOP.to_owned()]));
+        rules.key_bound_if = Some(("typ".into(), DPOP));
         rules.roles = Some(["resource_access", client, "roles"].into());
         Ok(Self::new(realm, rules))
     }

@@ -11,7 +11,7 @@ use crate::{
         path::SCOPE,
         token::{Header, Typ},
     },
-    principal::{Principal, PrincipalBuilder, PrincipalKind},
+    principal::{Confirmation, Principal, PrincipalBuilder, PrincipalKind},
 };
 
 /// The most keys that one token is tried with.
@@ -142,6 +142,8 @@ pub(super) struct Profile {
     /// Of each, one is enough.
     pub(super) required: Box<[Box<[Need]>]>,
     pub(super) expected: Box<[Expected]>,
+    /// A claim, and the value by which it says that the token is bound to a key.
+    pub(super) key_bound_if: Option<(usize, &'static str)>,
     pub(super) lacks: Lacks,
     /// What the principal's credential is called.
     pub(super) credential: &'static str,
@@ -208,6 +210,12 @@ impl Profile {
                 Some(_) => return Err(Refusal("a claim that the profile expects is not a string")),
                 None => return Err(Refusal("a claim that the profile expects is missing")),
             }
+        }
+        if let Some((place, bound)) = self.key_bound_if
+            && matches!(claims.mapped(place), Some(Shape::Text(text)) if **text == *bound)
+            && claims.cnf.as_ref().and_then(Confirmation::key_thumbprint).is_none()
+        {
+            return Err(Refusal("the token says that it is bound to a key, and names none (cnf.jkt)"));
         }
         Ok(())
     }

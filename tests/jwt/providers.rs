@@ -266,10 +266,11 @@ fn keycloak_roles_are_those_of_one_client() {
         assert!(!principal.has_role(role), "{role} belongs to somebody else");
     }
     case.takes_header(AT_JWT);
-    for typ in ["ID", "Refresh", "Offline", "Logout", "bearer"] {
+    for typ in ["ID", "Refresh", "Offline", "Logout", "bearer", "dpop"] {
         case.refuses("typ", json!(typ), "a claim has another value");
     }
     case.refuses("typ", Value::Null, "a claim that the profile expects is missing");
+    case.refuses("typ", json!("DPoP"), "the token says that it is bound to a key, and names none");
     case.refuses("azp", Value::Null, "azp is missing");
     case.refuses("iss", json!("https://login.example.com/realms/other"), "iss is missing or not known");
     case.refuses("iss", json!("http://login.example.com/realms/shop"), "iss is missing or not known");
