@@ -164,7 +164,7 @@ impl Provider {
     /// # Errors
     /// If the issuer is not a URL with `/oauth2/` in it and no slash at the end, or the audience is empty.
     pub fn okta(issuer: &str, audience: impl Into<String>) -> Result<Self, ConfigError> {
-        url("Okta issuer", issuer, "/oauth2/")?;
+        slashless("Okta issuer", issuer, "/oauth2/")?;
         let mut rules = access(Untyped::WithoutIdClaims, "Okta audience", audience)?;
         require(&mut rules, ["iat", "jti", "cid"]);
         rules.scope = Some(("scp".into(), ScopeForm::Array));
@@ -217,7 +217,7 @@ impl Provider {
     /// If the realm is not a URL with `/realms/` in it and no slash at the end, or the client is empty.
     pub fn keycloak(realm: &str, client: &str) -> Result<Self, ConfigError> {
         const DPOP: &str = "DPoP";
-        url("Keycloak realm", realm, "/realms/")?;
+        slashless("Keycloak realm", realm, "/realms/")?;
         let mut rules = access(Untyped::ToldByClaim, "Keycloak client", client)?;
         require(&mut rules, ["azp", "iat", "jti"]);
         rules.expected.push(("typ".into(), vec!["Bearer".to_owned(), DPOP.to_owned()]));
@@ -271,7 +271,8 @@ impl Provider {
     /// Kubernetes: tokens of service accounts, bound to an audience. Source: Kubernetes Documentation, "Managing Service
     /// Accounts" and "Configure Service Accounts for Pods", service account token volume projection.
     ///
-    /// - `issuer` is what the API server was started with, `--service-account-issuer`.
+    /// - `issuer` is what the API server was started with, `--service-account-issuer`, byte for byte. That of AKS ends with a
+    ///   slash: `https://eastus.oic.prod-aks.azure.com/{tenant}/{cluster}/`.
     /// - `iat` and `["kubernetes.io", "serviceaccount", "uid"]` are required. Tokens of the old kind, in a Secret, have neither
     ///   `exp` nor this issuer, and are refused.
     /// - The principal is a service, its tenant the namespace, its subject as `system:serviceaccount:shop:orders`.
@@ -306,7 +307,7 @@ impl Provider {
         audience: impl Into<String>,
         namespaces: impl IntoIterator<Item = T>,
     ) -> Result<Self, ConfigError> {
-        url("GitLab instance", instance, "")?;
+        slashless("GitLab instance", instance, "")?;
         let mut rules = workload("GitLab audience", audience)?;
         require(&mut rules, ["iat", "jti", "project_id"]);
         rules.expected.push(("namespace_id".into(), numbers("GitLab namespaces", namespaces)?));
@@ -430,10 +431,17 @@ fn url(setting: &str, url: &str, part: &str) -> Result<(), ConfigError> {
         Some(rest) if rest.is_empty() || rest.starts_with('/') || !rest.bytes().all(fits) => {
             refuse(setting, url, "is not a plain URL")
         }
-        Some(_) if url.ends_with('/') => refuse(setting, url, "must not end with a slash"),
         Some(rest) if !rest.contains(part) => {
             Err(ConfigError::new(setting, format!("{url:?}"), format!("must have {part} in it")))
         }
         Some(_) => Ok(()),
+    }
+}
+
+/// An issuer of a provider none of whose issuers ends with a slash: one that does is a slip, and would meet no token.
+fn slashless(setting: &str, issuer: &str, part: &str) -> Result<(), ConfigError> {
+    match url(setting, issuer, part) {
+        Ok(()) if issuer.ends_with('/') => refuse(setting, issuer, "must not end with a slash"),
+        checked => checked,
     }
 }

@@ -25,6 +25,7 @@ pub(crate) fn all() -> Vec<Case> {
         firebase(),
         github(),
         kubernetes(),
+        aks(),
         gitlab(),
     ]
 }
@@ -350,6 +351,22 @@ fn kubernetes() -> Case {
     Case::new("kubernetes", Provider::kubernetes("https://kubernetes.default.svc", "orders").unwrap(), NO_TYP, claims)
 }
 
+const AKS: &str =
+    "https://eastus.oic.prod-aks.azure.com/72f988bf-86f1-41af-91ab-2d7cd011db47/1d6cc3f1-6b0e-4c3c-8f0e-9f0d0d6e4a11/";
+
+fn aks() -> Case {
+    let claims = kubernetes().but("iss", json!(AKS));
+    Case::new("aks", Provider::kubernetes(AKS, "orders").unwrap(), NO_TYP, claims)
+}
+
+#[test]
+fn the_slash_of_aks_is_a_part_of_its_name() {
+    let case = aks();
+    assert_eq!(case.principal().issuer(), AKS);
+    case.refuses("iss", json!(AKS.trim_end_matches('/')), "iss is missing or not known");
+    kubernetes().refuses("iss", json!("https://kubernetes.default.svc/"), "iss is missing or not known");
+}
+
 #[test]
 fn kubernetes_namespaces_are_tenants() {
     let case = kubernetes();
@@ -421,6 +438,7 @@ fn what_a_provider_needs_is_checked() {
         ("issuer", Provider::kubernetes("kubernetes/serviceaccount", "a")),
         ("audience", Provider::kubernetes("https://kubernetes.default.svc", "")),
         ("instance", Provider::gitlab_ci("gitlab.com", "a", ["1"])),
+        ("slash", Provider::gitlab_ci("https://gitlab.com/", "a", ["1"])),
         ("my-group", Provider::gitlab_ci("https://gitlab.com", "a", ["my-group"])),
     ];
     for (place, (part, built)) in rows.into_iter().enumerate() {
