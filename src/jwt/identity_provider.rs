@@ -212,6 +212,9 @@ impl Provider {
     ///   scope.
     /// - Roles are those of this client, `resource_access.{client}.roles`; a role of the same name at another client or in the
     ///   realm is another role. Realm roles instead: `.roles_claim(["realm_access", "roles"])`.
+    /// - Every principal is a [`User`](crate::PrincipalKind::User), the service account of a client too: its `sub` is the id of a
+    ///   user that Keycloak made for it, and only `preferred_username` tells, which people may choose where they register
+    ///   themselves. Give service accounts a role that nobody else has, and ask for that.
     ///
     /// # Errors
     /// If the realm is not a URL with `/realms/` in it and no slash at the end, or the client is empty.

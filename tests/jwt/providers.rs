@@ -277,6 +277,10 @@ fn keycloak_roles_are_those_of_one_client() {
     case.refuses("iss", json!("http://login.example.com/realms/shop"), "iss is missing or not known");
     let roles = ["resource_access", "orders-api"];
     assert!(case.takes(roles, Value::Null).roles().is_empty());
+    // A service account is a user of Keycloak's, and by its name alone nobody becomes a service.
+    for claim in ["preferred_username", "client_id"] {
+        assert_eq!(case.takes(claim, json!("service-account-web")).kind(), PrincipalKind::User);
+    }
     assert!(case.takes("resource_access", Value::Null).roles().is_empty());
     case.refuses(roles, json!(["clerk"]), "the roles claim");
     case.refuses("resource_access", json!("orders-api"), "the roles claim");
