@@ -199,6 +199,24 @@ async fn from_code_and_from_a_document_they_answer_alike() {
     }
 }
 
+/// The slash at the end of an issuer's name is taken as it is where issuers may have one.
+#[tokio::test]
+async fn the_issuer_of_a_cluster_may_end_with_a_slash() {
+    let files = Files::new().await;
+    let build = async |provider: &str| {
+        let issuer = format!(
+            "[[issuers]]\nprovider = '{provider}'\nissuer = 'https://eastus.oic.prod-aks.azure.com/realms/1/'\n\
+             audience = 'orders'\nkeys = {{ file = '{}' }}\n[api_keys]",
+            files.path("keys.json").display()
+        );
+        let config = Config::from_toml(&files.document(6).replacen("[api_keys]", &issuer, 1)).unwrap();
+        config.builder().await.map(|_| ()).map_err(|errors| errors.to_string())
+    };
+    assert_eq!(build("kubernetes").await, Ok(()));
+    let refused = build("keycloak").await.unwrap_err();
+    assert!(refused.contains("must not end with a slash"), "{refused}");
+}
+
 #[tokio::test]
 async fn quotas_change_while_requests_run_and_nothing_else() {
     let files = Files::new().await;

@@ -95,7 +95,7 @@ impl Identity {
     }
 
     /// Adds this header field to the response, and forbids to cache it: what the client needs for its next request, such as a
-    /// nonce. One field; a later one replaces it.
+    /// nonce. The response says `Cache-Control: no-store`, whatever the handler said. One field; a later one replaces it.
     #[must_use]
     pub fn answering(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.answered = Some(Box::new((name, value)));

@@ -20,7 +20,7 @@ use crate::{
 ///
 /// Anonymous requests are refused with `401` unless [`allow_anonymous`](Self::allow_anonymous) is said. Responses to
 /// authenticated requests get `Cache-Control: private` unless the handler set one (RFC 9111 §3.5 protects only
-/// `Authorization`).
+/// `Authorization`); those with a field [for the next request](Identity::answering) get `no-store`, whatever it set.
 ///
 /// ```
 /// use portcullis::{Challenge, authn::{AuthnLayer, Outcome, authenticate_fn}};
@@ -195,7 +195,7 @@ impl AuthnLayer {
             envelope.challenges = shared.challenges.clone();
         }
         // Constants: a value made here would be checked byte by byte.
-        let cache = Some(if shared.no_store || answered.is_some() {
+        let cache = Some(if shared.no_store {
             const { HeaderValue::from_static("no-store") }
         } else {
             const { HeaderValue::from_static("private") }
@@ -320,14 +320,15 @@ pub(crate) struct Authenticated {
 
 impl Amend for Authenticated {
     fn amend(self, status: StatusCode, headers: &mut HeaderMap) {
-        // Two look-ups are faster than an entry.
-        if let Some(cache) = self.cache
+        if let Some(field) = self.answered {
+            // It is for this client and its next request, whatever the handler says of the rest (RFC 9449 §8.2).
+            headers.insert(header::CACHE_CONTROL, const { HeaderValue::from_static("no-store") });
+            headers.insert(field.0, field.1);
+        } else if let Some(cache) = self.cache
+            // Two look-ups are faster than an entry.
             && !headers.contains_key(header::CACHE_CONTROL)
         {
             headers.insert(header::CACHE_CONTROL, cache);
-        }
-        if let Some(field) = self.answered {
-            headers.insert(field.0, field.1);
         }
         // A handler's own 401 needs a challenge as well (RFC 9110 §15.5.2); the ones that it sent are left alone.
         if status == StatusCode::UNAUTHORIZED && !headers.contains_key(header::WWW_AUTHENTICATE) {

@@ -54,7 +54,9 @@ impl Revocation {
         Ok(Self::new(RevocationKind::Subject, issuer, sub)?.issued_until(issued_until))
     }
 
-    /// All tokens that an application got, by its `client_id`, or `azp` where a token has none.
+    /// All tokens that an application got, by its `client_id`, or `azp` where a token has none. The profiles of
+    /// [providers](crate::jwt::Provider) that call it otherwise say so; in an ID token that has neither it is the audience. Tokens
+    /// of workloads name no client.
     ///
     /// # Errors
     /// As [`token`](Self::token).
