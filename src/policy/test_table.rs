@@ -8,7 +8,7 @@ use toml::{Spanned, Value};
 use crate::{
     clock::Instants,
     now::Now,
-    policy::{AccessQuery, Attributes, PolicyBackend, Resource, Verdict},
+    policy::{AccessQuery, Attributes, PolicyBackend, Resource, Verdict, toml_value::json},
     principal::{Principal, PrincipalBuilder, PrincipalKind},
 };
 
@@ -214,9 +214,7 @@ impl Subject {
     }
 }
 
-/// Values of TOML as values of JSON. Dates are texts.
 fn attributes(values: &BTreeMap<String, Value>) -> Result<Attributes, String> {
-    let json = |value: &Value| serde_json::to_value(value).map_err(|error| error.to_string());
     let pairs = values.iter().map(|(name, value)| Ok((name.clone(), json(value)?)));
     pairs.collect::<Result<Vec<_>, String>>().map(|pairs| pairs.into_iter().collect())
 }
