@@ -189,30 +189,31 @@ rules = ['user [] None [] None {"since":"2026-01-01","spans":[{"end":"2026-01-01
     }
 }
 
-/// Asks everybody for the class `gold`.
+/// Asks everybody for the same.
 #[derive(Debug)]
-struct Gold;
+struct Asks(StepUp);
 
 #[async_trait]
-impl PolicyBackend for Gold {
+impl PolicyBackend for Asks {
     fn name(&self) -> &'static str {
-        "gold"
+        "asks"
     }
 
     async fn decide(&self, _: &AccessQuery<'_>) -> Verdict {
-        Verdict::step_up(StepUp::acr(["gold"]).unwrap())
+        Verdict::step_up(self.0.clone())
     }
 }
 
 /// As the guard sees it: what the subject has done already helps nobody.
 #[tokio::test]
 async fn a_step_up_is_one_only_until_it_is_made() {
+    let gold = Asks(StepUp::acr(["gold"]).unwrap());
     let question = |acr: &str, expect: &str| {
         format!("[[question]]\nsubject = {{ subject = \"a\", acr = \"{acr}\" }}\naction = \"x\"\nexpect = \"{expect}\"")
     };
     for (acr, expect, other) in [("silver", "step_up", "deny"), ("gold", "deny", "step_up")] {
-        assert_eq!(test_table_text(&Gold, "q", &question(acr, expect)).await.unwrap(), 1, "{acr}");
-        let error = test_table_text(&Gold, "q", &question(acr, other)).await.unwrap_err().to_string();
+        assert_eq!(test_table_text(&gold, "q", &question(acr, expect)).await.unwrap(), 1, "{acr}");
+        let error = test_table_text(&gold, "q", &question(acr, other)).await.unwrap_err().to_string();
         assert!(error.contains(&format!("expected {other}, got {expect}")), "{acr}: {error}");
     }
 }
