@@ -255,6 +255,34 @@ async fn quotas_change_while_requests_run_and_nothing_else() {
     assert_eq!(live.policy().unwrap().version().as_ref(), "1");
 }
 
+/// The failure budget is made once: a newer document that says something else of it is refused, and not taken for taken over.
+#[tokio::test]
+async fn a_quota_of_the_failure_budget_does_not_change() {
+    let files = Files::new().await;
+    let budget = |quotas: &str| {
+        format!("{quotas}\n[failure_budget]\nper_source = 'bad'\nper_key = 'worse'\n{}", files.document(6))
+    };
+    let text = budget("[quotas]\nbad = { count = 5, per = 'minute' }\nworse = { count = 3, per = 'minute' }");
+    let (_, live) = Config::from_toml(&text).unwrap().assemble().await.unwrap();
+    let apply = |text: &str| live.apply(&Config::from_toml(text).unwrap()).map_err(|problems| problems.to_string());
+    for (name, from, to) in [
+        ("the count", "bad = { count = 5,", "bad = { count = 50,"),
+        ("the period", "count = 3, per = 'minute'", "count = 3, per = 'second'"),
+        ("a burst", "count = 3, per = 'minute'", "count = 3, per = 'minute', burst = 9"),
+    ] {
+        let refused = apply(&text.replace(from, to)).unwrap_err();
+        let of = if name == "the count" { "quotas.bad" } else { "quotas.worse" };
+        assert!(refused.contains(&format!("{of}: the quota is one of [failure_budget]")), "{name}: {refused}");
+        assert_eq!(refused.lines().count(), 1, "{name}: {refused}");
+    }
+    let gone = apply(&text.replace("bad = {", "good = {")).unwrap_err();
+    assert!(gone.contains("failure_budget.per_source: \"bad\" is no quota"), "{gone}");
+    let other = apply(&text.replace("per_source = 'bad'", "per_source = 'worse'")).unwrap_err();
+    assert!(other.contains("failure_budget: the section has changed"), "{other}");
+    apply(&text).unwrap();
+    apply(&text.replace("count = 6", "count = 8")).unwrap();
+}
+
 #[test]
 fn the_schema_in_docs_is_that_of_the_document() {
     let kept = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/configuration.schema.json"));

@@ -212,6 +212,13 @@ fn connect(
     report.take(redis.at, "redis", builder.build())
 }
 
+/// The quotas that the failure budget names, and where they stand.
+pub(super) fn of_failure_budget(document: &Document) -> impl Iterator<Item = (&str, Option<usize>)> {
+    let written = document.failure_budget.iter().map(|written| &written.value);
+    let names = written.flat_map(|written| [&written.per_source, &written.per_key]).flatten();
+    names.map(|name| (name.value.as_str(), document.quotas.get(&name.value).map(|quota| quota.at)))
+}
+
 pub(super) fn failure_budget(document: &Document, report: &mut Report<'_>) -> Option<FailureBudget> {
     let written = &document.failure_budget.as_ref()?.value;
     let mut budget = FailureBudget::new();

@@ -161,7 +161,8 @@ impl Handshake for TlsHandshake {
         let stream = self.acceptor.accept(stream).await.ok()?;
         let own = Connection::from_rustls(announced.peer()?, stream.get_ref().1)?;
         let connection = match announced.announcing_proxy() {
-            Some(_) if tells_tls => announced,
+            // Also without an address: this handshake is the proxy's, and so is its certificate.
+            _ if tells_tls => announced,
             Some(proxy) => own.announced_by(proxy),
             None => own,
         };
