@@ -39,6 +39,9 @@ const COUNTS_PER_SHARED: usize = 16;
 const MAX_COUNTS: usize = 1 << 26;
 /// How many keys can be put in their place at the same time.
 const STRIPES: usize = 256;
+/// How often a draw is tried. No two of its counts have one cell, so each time that it fails somebody else got on; after so many
+/// it is refused, because it holds locks.
+const MAX_ROUNDS: usize = 1_000;
 
 /// Counts in this process's memory: a table of fixed size that answers at once.
 ///
@@ -203,8 +206,8 @@ impl MemoryLimits {
                 Some((before, place)) if before.key() == charge.key() => Self::place_of(place.hash, charge),
                 _ => self.place(charge),
             };
-            if places.iter().take(index).any(|other| other.hash == place.hash && other.fingerprint == place.fingerprint)
-            {
+            // Under one fingerprint they would have one cell.
+            if places.iter().take(index).any(|other| other.fingerprint == place.fingerprint) {
                 return Self::refuse_draw(index);
             }
             if let Some(slot) = places.get_mut(index) {
@@ -213,7 +216,7 @@ impl MemoryLimits {
         }
         let places = places.get(..charges.len()).unwrap_or_default();
         let _locks = self.lock(places);
-        loop {
+        for _ in 0..MAX_ROUNDS {
             let mut seats = [None; MAX_CHARGES];
             let mut before = [0; MAX_CHARGES];
             self.sit(charges, places, now, &mut seats, &mut before);
@@ -230,6 +233,7 @@ impl MemoryLimits {
             // Somebody was faster at one of them: take back the others, and look again.
             steps.take(made).for_each(|step| step.undo(now));
         }
+        Taken::refused(0, 1)
     }
 
     /// Locks the keys' stripes, in their order, so that no two wait for each other.
@@ -253,7 +257,8 @@ impl MemoryLimits {
         (None, rest)
     }
 
-    /// Finds where each count stands or will, and when it is whole.
+    /// Finds where each count stands or will, and when it is whole. Those that are there come first: what is whole may be given
+    /// away, but not by a draw to itself.
     fn sit<'a>(
         &'a self,
         charges: &[Charge<'_>],
@@ -262,17 +267,28 @@ impl MemoryLimits {
         seats: &mut [Option<Seat<'a>>; MAX_CHARGES],
         tats: &mut [u64; MAX_CHARGES],
     ) {
+        let mut absent = false;
+        for ((place, seat), kept) in places.iter().zip(&mut *seats).zip(&mut *tats).take(charges.len()) {
+            match self.find(place) {
+                Some((cell, tat)) => (*seat, *kept) = (Some(Seat::Own(cell)), tat),
+                None => absent = true,
+            }
+        }
+        if !absent {
+            return;
+        }
         for (index, (charge, place)) in charges.iter().zip(places).enumerate() {
-            let (seat, tat) = if let Some((cell, tat)) = self.find(place) {
-                (Seat::Own(cell), tat)
-            } else if let Some((cell, tat)) = self.spare(place, now, seats) {
-                (Seat::Spare(cell, tat), 0)
+            let (Some(None), Some(kept)) = (seats.get(index), tats.get_mut(index)) else { continue };
+            let seat = if let Some((cell, tat)) = self.spare(place, now, seats) {
+                *kept = 0;
+                Seat::Spare(cell, tat)
             } else {
                 let cell = self.shared_cell(charge, seats);
-                (Seat::Shared(cell), cell.load(Acquire))
+                *kept = cell.load(Acquire);
+                Seat::Shared(cell)
             };
-            if let (Some(slot), Some(kept)) = (seats.get_mut(index), tats.get_mut(index)) {
-                (*slot, *kept) = (Some(seat), tat);
+            if let Some(slot) = seats.get_mut(index) {
+                *slot = Some(seat);
             }
         }
     }
@@ -294,7 +310,10 @@ impl MemoryLimits {
         taken: &[Option<Seat<'a>>; MAX_CHARGES],
     ) -> Option<(&'a Cell, u64)> {
         let free = |cell: &&'a Cell| {
-            !taken.iter().flatten().any(|seat| matches!(seat, Seat::Spare(other, _) if std::ptr::eq(*other, *cell)))
+            !taken.iter().flatten().any(|seat| match seat {
+                Seat::Own(other) | Seat::Spare(other, _) => std::ptr::eq(*other, *cell),
+                Seat::Shared(_) => false,
+            })
         };
         let home = self.home(place);
         [home, self.away(place, home)].into_iter().find_map(|bucket| {
