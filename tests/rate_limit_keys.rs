@@ -81,8 +81,14 @@ async fn each_kind_of_key_tells_what_it_says_apart() {
         (
             "principal",
             LimitBy::principal(),
-            ["a|alice|t|c1|", "a|alice|u|c2|", "b|alice|t|c1|", "a|bob|t|c1|"],
+            ["a|alice|t|c1|", "a|alice|t|c2|", "b|alice|t|c1|", "a|bob|t|c1|"],
             [200, 429, 200, 200],
+        ),
+        (
+            "same subject, two tenants",
+            LimitBy::principal(),
+            ["a|alice|t|c1|", "a|alice|u|c1|", "a|alice||c1|", "a|alice|u|c2|"],
+            [200, 200, 200, 429],
         ),
         (
             "credential",
@@ -93,8 +99,8 @@ async fn each_kind_of_key_tells_what_it_says_apart() {
         (
             "credential without id",
             LimitBy::credential(),
-            ["a|alice|||", "a|alice|t||", "a|bob|||", "a|bob|||"],
-            [200, 429, 200, 429],
+            ["a|alice|||", "a|alice|t||", "a|bob|||", "a|alice|t||"],
+            [200, 200, 200, 429],
         ),
         (
             "tenant",
