@@ -1,5 +1,7 @@
 //! What is asked of Redis, and what it answers.
 
+use std::collections::HashMap;
+
 use redis::{Cmd, Value};
 use tokio::sync::oneshot;
 
@@ -12,6 +14,9 @@ use crate::{
 /// The latest moment that the script counts with, in microseconds: the year 2112. Beyond it the clock stands, so that no debt
 /// is ever paid.
 const LATEST: u64 = 1 << 52;
+
+/// The most draws of one call: the server does nothing else meanwhile.
+pub(super) const MOST: usize = 128;
 
 /// One count, as the script knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -120,27 +125,29 @@ pub(super) struct Call {
     pub(super) asks: Vec<usize>,
 }
 
-/// One call for all, or in a cluster one for each slot.
+/// One call for up to [`MOST`] of them; in a cluster, of those of one slot.
 pub(super) fn calls(asks: &[Ask], in_cluster: bool) -> Vec<Call> {
-    if !in_cluster {
-        return vec![Call { asks: (0..asks.len()).collect() }];
-    }
-    let mut slots: Vec<(&str, Call)> = Vec::new();
+    let mut calls: Vec<Call> = Vec::new();
+    let mut newest: HashMap<&str, usize> = HashMap::new();
     for (index, ask) in asks.iter().enumerate() {
-        let slot = ask.slot().unwrap_or_default();
-        match slots.iter_mut().find(|(other, _)| *other == slot) {
-            Some((_, call)) => call.asks.push(index),
-            None => slots.push((slot, Call { asks: vec![index] })),
+        let slot = if in_cluster { ask.slot().unwrap_or_default() } else { "" };
+        let call = newest.get(slot).and_then(|call| calls.get_mut(*call));
+        match call.filter(|call| call.asks.len() < MOST) {
+            Some(call) => call.asks.push(index),
+            None => {
+                newest.insert(slot, calls.len());
+                calls.push(Call { asks: vec![index] });
+            }
         }
     }
-    slots.into_iter().map(|(_, call)| call).collect()
+    calls
 }
 
 impl Call {
     /// The command: with the script's hash, or with its text.
     pub(super) fn command(&self, name: &str, script: &str, asks: &[Ask], outlives_millis: u64) -> Cmd {
         let mut names: Vec<&str> = Vec::new();
-        let mut places = std::collections::HashMap::new();
+        let mut places = HashMap::new();
         let counts = || self.asks.iter().filter_map(|index| asks.get(*index)).flat_map(|ask| &ask.counts);
         for count in counts() {
             places.entry(count.name.as_str()).or_insert_with(|| {
@@ -239,6 +246,23 @@ mod tests {
         assert_eq!(packed.matches("custom=").count(), 2, "{packed}");
         let slots = calls(&asks, true);
         assert_eq!(slots.iter().map(|call| call.asks.clone()).collect::<Vec<_>>(), [vec![0, 2], vec![1]]);
+    }
+
+    #[test]
+    fn no_call_has_more_than_its_share() {
+        let quota = Quota::per_second(1);
+        let ask = |number: usize| {
+            let name = (number % 2).to_string();
+            let parts = [KeyPart::Custom(&name)];
+            let charges = [Charge::new(LimitKey::new("x", &parts), &quota)];
+            Ask::new(counts(&Draw::new(&charges), "p:").unwrap(), What::Take, (1, 1), None)
+        };
+        let asks: Vec<Ask> = (0..3 * MOST).map(ask).collect();
+        let sizes = |calls: &[Call]| calls.iter().map(|call| call.asks.len()).collect::<Vec<_>>();
+        let all = calls(&asks, false);
+        assert_eq!(sizes(&all), [MOST; 3]);
+        assert!(all.iter().flat_map(|call| &call.asks).copied().eq(0..3 * MOST), "in their order");
+        assert_eq!(sizes(&calls(&asks, true)), [MOST, MOST, MOST / 2, MOST / 2]);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use tokio::{
 };
 
 use super::{
-    ask::{self, Answer, Ask, Failure, What},
+    ask::{self, Answer, Ask, Failure, MOST, What},
     leases::Table,
     state::{RedisState, Tally},
 };
@@ -20,8 +20,6 @@ use crate::{
     retry::waits,
 };
 
-/// The most draws of one call: the server does nothing else meanwhile.
-const MOST: usize = 128;
 /// How long a connection may take. Nobody waits for it that long.
 const CONNECT: Duration = Duration::from_secs(1);
 /// How often a command that is refused is spoken of.
