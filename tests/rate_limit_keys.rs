@@ -391,6 +391,27 @@ async fn each_principal_is_held_to_its_plan() {
 }
 
 #[tokio::test]
+async fn a_key_on_a_shorter_plan_pays_no_debt_of_a_longer_one() {
+    let plans = Plans::new([Quota::per_minute(5)]).unwrap().with("day", [Quota::per_day(4)]).unwrap();
+    let limit = RateLimitLayer::per_principal(&plans).unwrap().with_clock(Still);
+    let service = who().layer(limit.layer(Probe::default()));
+    let ask = async |whom: &str| send(&service, is(whom)).await;
+    for _ in 0..4 {
+        assert_eq!(ask("a|alice||one|day").await.status(), StatusCode::OK);
+    }
+    for other in ["a|alice||two|", "a|alice||two|", "a|alice||one|day"] {
+        assert_eq!(ask(other).await.status(), StatusCode::TOO_MANY_REQUESTS, "{other}");
+    }
+    let refused = ask("a|alice||one|day").await;
+    assert_eq!(refused.headers()["retry-after"], "21600", "four a day is one in six hours");
+    assert_eq!(ask("a|alice||two|").await.headers()["retry-after"], (86_400 - 48).to_string());
+    // The owner made it smaller for all of them: a whole burst is left of it.
+    plans.set("day", [Quota::per_minute(4)]).unwrap();
+    assert_eq!(ask("a|alice||one|day").await.headers()["retry-after"], "15");
+    assert_eq!(ask("a|alice||two|").await.headers()["retry-after"], "12");
+}
+
+#[tokio::test]
 async fn a_plan_may_stand_in_a_claim_or_be_asked_for() {
     let asked = Arc::new(AtomicU32::new(0));
     let plans = || Plans::new([Quota::per_hour(1)]).unwrap().with("gold", [Quota::per_hour(50)]).unwrap();

@@ -35,6 +35,10 @@ const WAYS: usize = 4;
 const QUARTERS_PER_BUCKET: usize = 9;
 /// How many counts share one cell of those for keys that find no room.
 const COUNTS_PER_SHARED: usize = 16;
+/// Shared counts of quotas that come back within ten seconds, ten minutes, ten hours, or later stand apart: who is under a short
+/// one is not kept waiting by the debts of a long one.
+const SHARED_UP_TO: [u64; 3] = [10_000_000_000, 600_000_000_000, 36_000_000_000_000];
+const AREAS: usize = SHARED_UP_TO.len() + 1;
 /// The most counts that a table may have room for: about 1.9 GB.
 const MAX_COUNTS: usize = 1 << 26;
 /// How many keys can be put in their place at the same time.
@@ -50,8 +54,9 @@ const MAX_ROUNDS: usize = 1_000;
 ///   [`DEFAULT_CAPACITY`](Self::DEFAULT_CAPACITY) counts. A limiter of several quotas needs one count for each of them.
 /// - Keys beyond the capacity cost no memory. A quota that is whole is forgotten as soon as its cell is needed; one that is
 ///   in debt never is. Where both buckets of a new key are full of debt, it shares a cell with its neighbours: an IPv4
-///   address with its /24, an IPv6 /64 with its /48, anything else with whom the hash brings together. When there is room again,
-///   it has a whole burst of its own. So a flood of addresses makes limits tighter for newcomers and looser for nobody.
+///   address with its /24, an IPv6 /64 with its /48, anything else with whom the hash brings together, under quotas of about the
+///   same length. When there is room again, it has a whole burst of its own. So a flood of addresses makes limits tighter for
+///   newcomers and looser for nobody.
 /// - A check of a key that is there, under one quota, reads one line of cache and writes it with one compare-and-swap. A key
 ///   that is not there, and one under several quotas, takes one of 256 short locks as well. Nothing is allocated.
 ///
@@ -70,7 +75,7 @@ const MAX_ROUNDS: usize = 1_000;
 /// ```
 pub struct MemoryLimits {
     buckets: Box<[Bucket]>,
-    shared: Box<[AtomicU64]>,
+    shared: [Box<[AtomicU64]>; AREAS],
     stripes: Box<[Mutex<()>]>,
     seed: RandomState,
 }
@@ -143,9 +148,10 @@ impl MemoryLimits {
 
     fn of_counts(counts: usize) -> Self {
         let buckets = counts.saturating_mul(4).div_ceil(QUARTERS_PER_BUCKET).max(2);
+        let shared = counts.div_ceil(COUNTS_PER_SHARED).div_ceil(AREAS).max(MAX_CHARGES);
         Self {
             buckets: (0..buckets).map(|_| Bucket::default()).collect(),
-            shared: (0..counts.div_ceil(COUNTS_PER_SHARED).max(MAX_CHARGES)).map(|_| AtomicU64::new(0)).collect(),
+            shared: [(); AREAS].map(|()| (0..shared).map(|_| AtomicU64::new(0)).collect()),
             stripes: (0..STRIPES).map(|_| Mutex::default()).collect(),
             seed: RandomState::default(),
         }
@@ -222,6 +228,12 @@ impl MemoryLimits {
             self.sit(charges, places, now, &mut seats, &mut before);
             let mut after = before;
             let taken = draw.take(&mut after, now);
+            // A debt in a shared cell may be that of a neighbour's longer quota.
+            for ((seat, before), after) in seats.iter().zip(&before).zip(&mut after) {
+                if matches!(seat, Some(Seat::Shared(_))) {
+                    *after = (*after).max(*before);
+                }
+            }
             let steps = seats.iter().flatten().zip(places).zip(before.iter().zip(&after));
             let steps = steps.filter(|(_, (before, after))| before != after).map(|((seat, place), (before, after))| {
                 Move { seat: *seat, fingerprint: place.fingerprint, before: *before, after: *after }
@@ -355,11 +367,14 @@ impl MemoryLimits {
         charge.key().scope().hash(&mut hasher);
         charge.key().parts().iter().for_each(|part| part.widened().hash(&mut hasher));
         charge.quota().name_hash().hash(&mut hasher);
-        let start = spread(hasher.finish(), self.shared.len());
+        let longest = charge.quota().longest_nanos();
+        let area = SHARED_UP_TO.iter().filter(|most| longest > **most).count();
+        let area = self.shared.get(area).map(|area| &**area).unwrap_or_default();
+        let start = spread(hasher.finish(), area.len());
         let is_free = |cell: &&AtomicU64| {
             !taken.iter().flatten().any(|seat| matches!(seat, Seat::Shared(other) if std::ptr::eq(*other, *cell)))
         };
-        self.shared.iter().cycle().skip(start).take(MAX_CHARGES).find(is_free).unwrap_or(&NOWHERE)
+        area.iter().cycle().skip(start).take(MAX_CHARGES).find(is_free).unwrap_or(&NOWHERE)
     }
 }
 

@@ -26,8 +26,10 @@ fn held(limits: &MemoryLimits, now: u64) -> usize {
 
 #[test]
 fn the_memory_bound_is_as_documented() {
-    let bytes =
-        |limits: &MemoryLimits| std::mem::size_of_val(&*limits.buckets) + std::mem::size_of_val(&*limits.shared);
+    let bytes = |limits: &MemoryLimits| {
+        let shared: usize = limits.shared.iter().map(|area| std::mem::size_of_val(&**area)).sum();
+        std::mem::size_of_val(&*limits.buckets) + shared
+    };
     assert_eq!((std::mem::size_of::<Cell>(), std::mem::size_of::<Bucket>()), (16, 64));
     let limits = MemoryLimits::new();
     assert!(bytes(&limits) <= 1_900_000, "{} bytes", bytes(&limits));
@@ -117,6 +119,26 @@ fn where_all_is_in_debt_newcomers_share_with_their_neighbours() {
             assert!(take_at(&limits, &two, address, later) && take_at(&limits, &two, address, later), "{name}");
             assert!(!take_at(&limits, &two, address, later), "{name}");
         }
+    }
+}
+
+#[test]
+fn where_counts_are_shared_nobodys_debt_is_cut_and_long_ones_keep_no_short_one_waiting() {
+    for (name, long, short, waits) in [
+        ("of another length", Quota::per_day(2), Quota::per_second(1), false),
+        ("of about the same length", Quota::per_hour(2), Quota::per_minute(1).burst(11), true),
+    ] {
+        let limits = full();
+        let (long, short) = ([long], [short]);
+        // Until all cells of the long ones are in debt.
+        let all = 1_000..1_200;
+        let granted = all.clone().filter(|number| take(&limits, &long, number << 8, 1)).count();
+        let refused = all.clone().filter(|number| !take(&limits, &long, number << 8, 1)).count();
+        assert!(granted >= 8 && refused == 200, "{name}: {granted} and {refused}");
+        let passed = (2_000..2_200).filter(|number| take(&limits, &short, number << 8, 1)).count();
+        assert_eq!(passed == 0, waits, "{name}: {passed}");
+        // A second or ten minutes of that.
+        assert!(all.clone().all(|number| !take(&limits, &long, number << 8, 900 * SECOND)), "{name}");
     }
 }
 

@@ -25,6 +25,8 @@ pub(super) struct Count {
     /// Microseconds in which one comes back, rounded up.
     pub(super) interval: u64,
     pub(super) burst: u32,
+    /// The longest debt that is believed, in microseconds.
+    pub(super) longest: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,7 +91,8 @@ pub(super) fn counts(draw: &Draw<'_>, prefix: &str) -> Result<Vec<Count>, usize>
             return Err(index);
         }
         let quota = charge.quota();
-        counts.push(Count { name, interval: quota.interval_nanos().div_ceil(1_000), burst: quota.burst_size() });
+        let (interval, longest) = (quota.interval_nanos().div_ceil(1_000), quota.longest_nanos().div_ceil(1_000));
+        counts.push(Count { name, interval, burst: quota.burst_size(), longest });
     }
     Ok(counts)
 }
@@ -170,7 +173,7 @@ impl Call {
             command.arg(ask.least).arg(ask.most).arg(ask.counts.len());
             for count in &ask.counts {
                 let place = places.get(count.name.as_str()).copied().unwrap_or_default();
-                command.arg(place).arg(count.interval).arg(count.burst);
+                command.arg(place).arg(count.interval).arg(count.burst).arg(count.longest);
             }
         }
         command

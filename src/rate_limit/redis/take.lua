@@ -5,7 +5,7 @@
 -- ARGV: how many milliseconds a key outlives its debt, then for each draw
 --   what is done (take, count: take also if refused, give: give back), the time ('' for the server's),
 --   how many at least, how many at most, how many counts, and for each of those: its key's index, the microseconds in which
---   one comes back, the burst.
+--   one comes back, the burst, the longest debt that is believed.
 -- Returns four integers for each draw: how many were taken (0: refused, -1: a key holds something else), which count that is
 --   about, how many are left, and the microseconds until it is whole (taken) or until it would be granted (refused).
 --
@@ -59,15 +59,15 @@ while at < last do
   local corrupt, refused, units = nil, false, most
   for count = 1, counts do
     local key, interval = tonumber(ARGV[at]), tonumber(ARGV[at + 1])
-    local capacity = interval * ARGV[at + 2]
-    at = at + 3
+    local capacity, longest = interval * ARGV[at + 2], ARGV[at + 3]
+    at = at + 4
     keys[count], intervals[count], capacities[count] = key, interval, capacity
     local tat = kept[key]
     if not tat then
       corrupt = corrupt or count
     else
-      -- A debt of more than that was run up on another clock, or under a larger quota.
-      if tat > now + capacity + JUMP then
+      -- A debt of more than that was run up on another clock, or under a quota that is no more.
+      if tat > now + longest + JUMP then
         tat = now + capacity
         keep(key, tat, now)
       end
