@@ -106,7 +106,7 @@ impl AuthnLayer {
         let budget = self.shared.budget.as_ref()?;
         let at = envelope.at;
         let address = envelope.client_or_connection(|| head.connection()).ok()?.address()?;
-        Some(budget.attempts(address, at))
+        Some(budget.attempts(address, at, envelope.failed_attempts))
     }
 
     fn conclude(
@@ -185,13 +185,15 @@ impl AuthnLayer {
             return Err(rejection);
         }
         let (stripped, answered) = (identity.take_stripped(), identity.take_answered());
+        let bad_subject = identity.take_bad_subject();
         (envelope.subject, envelope.client_identity) = identity.into_parts();
         let shared = &*self.shared;
         if envelope.subject.is_none() {
             if !shared.allow_anonymous {
-                let rejection = Rejection::new(RejectionKind::Unauthenticated, "an application, and nobody acts");
-                return Err(self.with_challenges(rejection));
+                let nobody = || Rejection::new(RejectionKind::Unauthenticated, "an application, and nobody acts");
+                return Err(self.with_challenges(bad_subject.unwrap_or_else(nobody)));
             }
+            envelope.refused_if_needed = bad_subject.map(|rejection| Box::new(self.with_challenges(rejection)));
             envelope.challenges = shared.challenges.clone();
         }
         // Constants: a value made here would be checked byte by byte.
@@ -272,7 +274,13 @@ impl Step for AuthnLayer {
             // Before the rest, and not as a whole: an outcome is large, and moving it around takes longer than this.
             Now::Known(Outcome::Verified(identity)) => Now::Known(self.admit(identity, head, envelope)),
             Now::Known(outcome) => Now::Known(self.conclude(outcome, head, envelope)),
-            Now::Wait => Now::Wait,
+            Now::Wait => {
+                #[cfg(feature = "rate-limit")]
+                {
+                    envelope.failed_attempts = attempts.as_ref().map_or(0, |meter| meter.failed_so_far());
+                }
+                Now::Wait
+            }
         }
     }
 
