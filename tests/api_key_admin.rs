@@ -103,7 +103,7 @@ impl Flaky {
         }
         match *self.fails.lock().unwrap() {
             Some((failing, kind)) if failing == method => {
-                Err(StoreError::new(kind, "flaky").about("inner secret").with_retry_after(Duration::from_secs(7)))
+                Err(StoreError::new(kind, "flaky").about("inner secret").with_retry_after(Duration::from_millis(6_001)))
             }
             _ => Ok(()),
         }
@@ -929,7 +929,7 @@ async fn a_store_that_fails_is_503_and_tells_nothing() {
             world.store.fail(Some((method, kind)));
             let failed = world.call(who, line, body.clone()).await;
             assert_eq!((failed.status, failed.code()), (503, "unavailable"), "{method} in {line}");
-            assert_eq!(failed.headers["retry-after"], "7", "{method} in {line}");
+            assert_eq!(failed.headers["retry-after"], "7", "{method} in {line}: 6.001 s, rounded up");
             let record = world.audit.take().pop().unwrap();
             let reason = record.rejection_reason().unwrap();
             assert!(reason.contains("inner secret"), "{method} in {line}: the operator learns: {reason}");
