@@ -17,8 +17,8 @@ use http_body_util::BodyExt;
 use portcullis::{
     Challenge, Connection, Instants, Now, Principal, PrincipalKind, StoreError, StoreErrorKind, TlsVersion,
     api_key::{
-        ApiKeyAdmin, ApiKeyAuthenticator, ApiKeyRecord, ApiKeyStore, Found, Hit, KeyFilter, KeyId, KeyIssuer, KeyLife,
-        KeyUse, Lookup, MemoryKeyStore, NewApiKey, Owner, Revocation, Rotation,
+        ApiKeyAdmin, ApiKeyAuthenticator, ApiKeyFormat, ApiKeyRecord, ApiKeyStore, Found, Hit, KeyFilter, KeyId,
+        KeyIssuer, KeyLife, KeyUse, Lookup, MemoryKeyStore, NewApiKey, Owner, Revocation, Rotation,
     },
     audit::AuditLayer,
     authn::{Authenticator, AuthnLayer, Outcome, authenticate_fn, one_of},
@@ -294,9 +294,9 @@ impl World {
     }
 }
 
-/// A key of somebody else of the tenant `acme`, with scopes that `anna` has.
+/// A key of somebody else of the tenant `acme`, with scopes and plan that `anna` has.
 fn billing() -> NewApiKey {
-    NewApiKey::for_subject("billing").tenant("acme").scope("orders:read")
+    NewApiKey::for_subject("billing").tenant("acme").scope("orders:read").plan("gold")
 }
 
 fn foreign() -> NewApiKey {
@@ -441,6 +441,63 @@ async fn nobody_hands_out_what_they_do_not_hold() {
         let made = world.call(who, "POST /keys", body).await;
         assert_eq!(made.status, 201, "{name}: {}", made.body);
     }
+}
+
+/// Its record tells from where it may be used, and another store's record is not at hand.
+#[tokio::test]
+async fn a_key_of_another_store_hands_out_nothing() {
+    let (store, partners) = (Arc::new(Flaky::default()), Arc::new(MemoryKeyStore::new()));
+    let admin = admin(&store).with_owner_issuers(["api-keys", "partners"]);
+    let of_partners = ApiKeyAuthenticator::new(Arc::clone(&partners))
+        .with_store_name("partners")
+        .unwrap()
+        .with_format(ApiKeyFormat::new("pt").unwrap())
+        .with_header("x-partner-key".parse().unwrap())
+        .unwrap();
+    let stack = Stack::builder()
+        .clock(Still)
+        .tls(TlsLayer::require())
+        .authenticate(one_of((ApiKeyAuthenticator::new(Arc::clone(&store)), of_partners)))
+        .policy(Rbac::from_toml(POLICY).unwrap());
+    let stack = key_admin::rules("/admin").into_iter().fold(stack, |stack, (line, rule)| stack.route(line, rule));
+    let app = stack.build().unwrap().protect::<Router>(Router::new().nest("/admin", admin.router()));
+
+    let issuer = KeyIssuer::new().with_format(ApiKeyFormat::new("pt").unwrap());
+    let ci = |tenant: &str, role: &str| NewApiKey::for_subject("ci").tenant(tenant).role(role).lives(KeyLife::Never);
+    let bound = ci("acme", "developer").address("198.51.100.0/24".parse().unwrap());
+    let (bound, record) = issuer.mint(bound, AT).unwrap();
+    partners.add(record).unwrap();
+    // The same id here is another key: of another tenant, of another owner.
+    let mut strangers = Vec::new();
+    for stranger in [ci("other", "clerk"), NewApiKey::for_subject("x").tenant("acme")] {
+        let (key, record) = issuer.mint(ci("acme", "developer"), AT).unwrap();
+        let mut here = stranger.mint(AT).unwrap().1.fields();
+        here.id = *record.id();
+        partners.add(record).unwrap();
+        store.inner.add(here.check().unwrap()).unwrap();
+        strangers.push(key);
+    }
+    let (root, record) = issuer.mint(ci("acme", "operator"), AT).unwrap();
+    partners.add(record).unwrap();
+    let own = store.inner.len();
+
+    for (name, key, status) in [
+        ("no record here", &bound, 403),
+        ("another tenant's", &strangers[0], 403),
+        ("another owner's", &strangers[1], 403),
+        ("may hand out anything", &root, 201),
+    ] {
+        for (line, body) in [
+            ("POST /keys", json!({"subject": "ci"})),
+            ("POST /keys", json!({"subject": "ci", "addresses": ["198.51.100.0/24"]})),
+        ] {
+            let mut request = World::request("", line, body.to_string());
+            request.headers_mut().insert("x-partner-key", key.expose().parse().unwrap());
+            let response = app.clone().oneshot(request).await.unwrap();
+            assert_eq!(response.status(), status, "{name}: {body}");
+        }
+    }
+    assert_eq!(store.inner.len(), own + 2, "made by root alone");
 }
 
 #[tokio::test]
@@ -666,6 +723,8 @@ async fn a_rotation_takes_nothing_over() {
     let tenant_admin = || NewApiKey::for_subject("ops").tenant("acme").role("tenant-admin").scope("orders:read");
     let (brief, _) = world.key(tenant_admin().lives(KeyLife::For(Duration::from_secs(DAY))));
     let (bound, _) = world.key(tenant_admin().address("198.51.100.0/24".parse().unwrap()));
+    let (free, _) = world.key(tenant_admin().lives(KeyLife::Never));
+    let own = || NewApiKey::for_subject("ops").tenant("acme").role("tenant-admin");
     for (name, who, key, status, code, field) in [
         ("wider scope", "anna", billing().scope("orders:delete"), 403, "not_held", "scopes"),
         ("wider role", "anna", billing().role("operator"), 403, "not_held", "roles"),
@@ -683,6 +742,10 @@ async fn a_rotation_takes_nothing_over() {
         ("of a tenant, by one without", "lone", billing(), 404, "no_such_key", "-"),
         ("longer life than own", &brief, billing(), 403, "not_held", "lifetime"),
         ("from anywhere, by a bound key", &bound, billing(), 403, "not_held", "addresses"),
+        ("another plan", "anna", billing().plan("free"), 403, "not_held", "plan"),
+        ("no plan", "anna", NewApiKey::for_subject("billing").tenant("acme"), 403, "not_held", "plan"),
+        ("a plan, by a key without", &free, billing(), 403, "not_held", "plan"),
+        ("a plan of one's own, by a key without", &free, own().plan("gold"), 403, "not_held", "plan"),
     ] {
         let id = world.id(key);
         let before = (world.record(&id).await, world.store.inner.len());
@@ -706,6 +769,10 @@ async fn a_rotation_takes_nothing_over() {
     world.store.inner.add(record).unwrap();
     let longer = world.call(old.expose(), &line, json!({})).await;
     assert_eq!((longer.status, longer.field()), (403, "lifetime"), "a day longer");
+    // A person whose token names no plan keeps that of their own key.
+    let gold = world.id(NewApiKey::for_subject("alice").tenant("acme").plan("gold"));
+    let made = world.call("alice", &format!("POST /keys/{gold}/rotate"), json!({})).await;
+    assert_eq!((made.status, &made.body["record"]["plan"]), (200, &json!("gold")));
     // One that has not begun is not begun by replacing it.
     let id = world.id(billing().not_before(NOW + DAY));
     let made = world.call("anna", &format!("POST /keys/{id}/rotate"), json!({})).await;

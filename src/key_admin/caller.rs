@@ -76,6 +76,18 @@ impl Caller {
         admin.owner_issuers.contains(self.principal().issuer()) && self.principal().subject() == subject
     }
 
+    /// Whether the keys of this owner keep their plan when the caller replaces them: their own do, if they are a person whose
+    /// token names none, as most do not. One API key does not become another of its owner on a better plan.
+    pub(super) fn keeps_plan(&self, admin: &KeyAdmin, owner: &Owner) -> bool {
+        let by_key = [Slot::Subject, Slot::Client].into_iter().any(|slot| self.acts_by_key(slot));
+        let own = owner.tenant() == self.tenant() && self.is_subject(admin, owner.subject());
+        own && !by_key && self.principal().plan().is_none()
+    }
+
+    fn acts_by_key(&self, slot: Slot) -> bool {
+        self.context.identity(slot).is_some_and(|principal| principal.kind() == PrincipalKind::Key)
+    }
+
     /// Whether the caller reaches the keys of an owner. None is an owner out of every reach but that of all: asking for them
     /// takes the same questions as for those of a foreign tenant.
     pub(super) async fn reaches(&self, admin: &KeyAdmin, owner: Option<&Owner>) -> Result<bool, Rejection> {
@@ -132,15 +144,20 @@ impl Caller {
         for key in slots.into_iter().flatten().filter(|principal| principal.kind() == PrincipalKind::Key) {
             bounds.end = bounds.end.into_iter().chain(key.expires_at()).min();
             // Where it may be used from, only its record tells.
-            let Some(Ok(id)) = key.credential_id().map(str::parse::<KeyId>) else { continue };
-            if let Some(hit) = admin.store.get(&id).await?
-                && hit.record().subject() == key.subject()
-                && !hit.record().addresses().is_empty()
-            {
-                bounds.addresses.push(hit.record().addresses().to_vec());
+            match Self::record_of(admin, &key).await? {
+                Some(hit) if hit.record().addresses().is_empty() => {}
+                Some(hit) => bounds.addresses.push(hit.record().addresses().to_vec()),
+                None => bounds.unknown = true,
             }
         }
         Ok(bounds)
+    }
+
+    /// The record of a caller's key; none if it is a key of another store, whatever has its id here.
+    async fn record_of(admin: &KeyAdmin, key: &Principal) -> Result<Option<Hit>, Fault> {
+        let Some(Ok(id)) = key.credential_id().map(str::parse::<KeyId>) else { return Ok(None) };
+        let hit = admin.store.get(&id).await?;
+        Ok(hit.filter(|hit| (hit.record().subject(), hit.record().tenant()) == (key.subject(), key.tenant())))
     }
 
     /// What is about to be done, in the audit record even if the request is given up while the store works.
@@ -183,6 +200,8 @@ pub(super) struct OwnKeys {
     pub(super) end: Option<u64>,
     /// For each of them that is bound to networks, those networks.
     addresses: Vec<Vec<IpNet>>,
+    /// Whether one of them has no record in this store, so that nobody can say what it is bound to.
+    unknown: bool,
 }
 
 impl OwnKeys {
@@ -200,7 +219,7 @@ impl OwnKeys {
             let one = |network: &IpNet| own.iter().any(|allowed| allowed.contains(network));
             !record.addresses().is_empty() && record.addresses().iter().all(one)
         };
-        !self.addresses.iter().all(|own| within(own))
+        self.unknown || !self.addresses.iter().all(|own| within(own))
     }
 
     /// The first member of a record in which it goes beyond what its maker holds.

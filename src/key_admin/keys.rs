@@ -74,7 +74,12 @@ async fn try_rotate(admin: &KeyAdmin, caller: &Caller, id: Id, request: Request)
     let overlap = overlap.map_or(DEFAULT_OVERLAP, Duration::from_secs);
     let (key, rotation) = admin.issuer.mint_rotation(hit.record(), overlap, caller.at())?;
     let record: ApiKeyRecord = rotation.record().clone();
-    caller.hand_out(caller.own_keys(admin).await?.exceeded_by(&record, caller.principal())).await?;
+    let excess = caller.own_keys(admin).await?.exceeded_by(&record, caller.principal());
+    let plan_exceeds = || {
+        let kept = caller.keeps_plan(admin, record.owner());
+        grant::plan_exceeds(caller, record.plan()).filter(|_| !kept)
+    };
+    caller.hand_out(excess.or_else(plan_exceeds)).await?;
 
     let (old, new) = (hit.record().id().to_string(), record.id().to_string());
     caller.begins("rotate", &old);
