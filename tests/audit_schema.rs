@@ -357,6 +357,38 @@ async fn what_is_hidden_is_hidden_everywhere() {
     }
 }
 
+/// A type that is asked to be hashed is hashed, or refused.
+#[tokio::test]
+async fn no_type_that_is_to_be_a_pseudonym_is_shown() {
+    let key = Secret::new(vec![7; 32]);
+    let refused = Privacy::new().pseudonymise(&key, [Personal::Path, Personal::Reasons]).unwrap_err();
+    assert!(refused.to_string().contains("Personal::Reasons"), "{refused}");
+
+    let hashed = || Privacy::new().pseudonymise(&key, [Personal::Path, Personal::Notes]).unwrap();
+    let (captured, audit) = audited();
+    let audit = audit.with_privacy(hashed());
+    let request = |path: &str| with(get(path), "authorization", "Test alice");
+    let one = record(builder(audit.clone()), &captured, request("/public/s3cr3t")).await;
+    let again = record(builder(audit.clone()), &captured, request("/public/s3cr3t")).await;
+    let other = record(builder(audit.clone()), &captured, request("/public/other")).await;
+    let path = one["path"].as_str().unwrap();
+    assert!(path.starts_with("p-") && path.len() == 34, "{path}");
+    assert_eq!((&one["path"], &one["route"]), (&again["path"], &json!("/public/{how}")));
+    assert_ne!(one["path"], other["path"]);
+    assert!(one["notes"][0]["value"].as_str().unwrap().starts_with("p-"), "{one}");
+
+    let heard = Captured::new();
+    let _hearing = AuditLayer::new(heard.clone()).with_privacy(hashed());
+    tell(Event::new(EventKind::PolicyRefused, "hashed details").with("reason", "line 3 names alice"));
+    let told = heard.entries().into_iter().find_map(|entry| match entry {
+        AuditEntry::Event(event) if event.about() == "hashed details" => {
+            Some(event.details().map(|(_, value)| value.into_owned()).collect::<Vec<_>>())
+        }
+        _ => None,
+    });
+    assert!(told.unwrap()[0].starts_with("p-"));
+}
+
 #[tokio::test]
 async fn what_happens_to_the_service_is_told() {
     let captured = Captured::new();
@@ -493,9 +525,14 @@ async fn the_page_and_the_entries_have_the_same_members() {
         .route("GET /closed", require(policy("ledger:burn").unwrap()))
         .build()
         .unwrap();
-    let app = stack.layer(service_fn(|request: Request<()>| {
+    let kept = std::sync::Arc::new(std::sync::Mutex::new(None));
+    let keeping = std::sync::Arc::clone(&kept);
+    let app = stack.layer(service_fn(move |request: Request<()>| {
         let context = SecurityContext::of(request.extensions()).unwrap();
         (0..20).for_each(|n| context.note("page", &n.to_string()));
+        if let Ok(authorizer) = Authorizer::of(request.extensions()) {
+            *keeping.lock().unwrap() = Some((context.clone(), authorizer));
+        }
         let mut response = Response::new(Full::<Bytes>::from("hello"));
         response.headers_mut().insert("grpc-status", http::HeaderValue::from_static("0"));
         ready(Answer::Ok(response))
@@ -510,6 +547,14 @@ async fn the_page_and_the_entries_have_the_same_members() {
     for request in requests.into_iter().chain((0..5).map(|_| get("/closed"))) {
         app.clone().oneshot(request).await.unwrap();
     }
+    let (context, authorizer) = kept.lock().unwrap().take().unwrap();
+    for n in 0..20 {
+        let _ = authorizer.check("ledger:burn", None).await;
+        let _ = authorizer.check(&format!("{n}"), None).await;
+        let _ = authorizer.allows("ledger:read", None).await;
+        context.note("page", &n.to_string());
+    }
+    drop((context, authorizer));
     tell(
         Event::new(EventKind::KeyCreated, "k1")
             .with("owner", "alice")
@@ -529,6 +574,9 @@ async fn the_page_and_the_entries_have_the_same_members() {
         seen.extend(all.into_iter().map(|member| {
             // What stands in several places is told once.
             let member = member.replace("client_identity.", "subject.").replace("by.", "subject.");
+            // And what is told in the words of a record.
+            let member =
+                if entry == "later" && member.contains('.') { return format!("decided: {member}") } else { member };
             if every.contains(&&*member) { format!("every entry: {member}") } else { format!("{entry}: {member}") }
         }));
     }

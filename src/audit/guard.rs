@@ -24,6 +24,7 @@ use crate::{
         AuditCompletion, AuditEntry, AuditEvent, AuditIdentity, AuditOutcome, AuditRecord, AuditSink, Privacy, Receipt,
         Room,
         entry::Completion,
+        later::Later,
         pool,
         record::{Facts, MAX_PATH_LEN, MAX_SENT_LEN, MAX_TEXT_LEN},
         sink::accept_quietly,
@@ -222,6 +223,7 @@ impl Entry {
     fn record(&mut self, mut facts: UniqueArc<Facts>, ending: Ending) -> AuditRecord {
         let now = self.recorder.clock.now();
         let privacy = self.recorder.privacy.as_ref();
+        let shared = self.context.is_shared();
         let identity =
             |principal: &Option<_>| principal.clone().map(|held| AuditIdentity::new(held, privacy.map(Arc::clone)));
         self.context.with_mut(|envelope| {
@@ -242,7 +244,12 @@ impl Entry {
                     facts.refused_by = Some(stage);
                 }
             }
-            facts.trail = std::mem::take(&mut envelope.trail);
+            facts.trail = envelope.trail.hand_over();
+            // A handler that goes on, of a WebSocket for example. Who has no clone by now gets none.
+            if shared {
+                let (request_id, subject) = (envelope.request_id, facts.subject.clone());
+                envelope.afterwards = Some(Arc::new(Later::new(Arc::clone(&self.recorder), request_id, subject)));
+            }
         });
         facts.outcome = match (ending, &facts.rejection) {
             (Ending::Answered, Some((kind, _))) => AuditOutcome::of_rejection(*kind),
