@@ -232,7 +232,7 @@ impl AuditRecord {
         http_version(self.facts.version)
     }
 
-    /// The header fields that were [asked for](crate::audit::AuditLayer::with_headers), in their order.
+    /// The header fields that were [asked for](crate::audit::AuditLayer::with_headers), in their order, each once.
     pub fn headers(&self) -> impl Iterator<Item = (&str, Cow<'_, str>)> {
         let hidden = self.privacy().filter(|privacy| !privacy.shows(Personal::Headers));
         self.facts.headers.iter().filter(|_| !self.omits(Personal::Headers)).map(move |(name, value)| {
