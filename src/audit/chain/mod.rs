@@ -32,7 +32,7 @@
 //! use portcullis::audit::{JsonLines, chain::{Chain, ChainKey, verify}};
 //!
 //! # fn example() -> Result<(), Box<dyn std::error::Error>> {
-//! let key = ChainKey::generate()?;
+//! let key = ChainKey::from_file_or_new("/etc/orders/chain.key")?; // the same one after each restart
 //! let public = key.public_key();
 //! let chain = Chain::new(key).on_checkpoint(|checkpoint| println!("{checkpoint}")); // send it elsewhere
 //! let sink = JsonLines::builder().chain(chain).open("audit.jsonl")?;
