@@ -295,13 +295,14 @@ async fn header_fields_are_recorded_by_name_and_never_a_credential() {
     for credential in ["Authorization", "cookie", "proxy-authorization", "x-api-key", "no name"] {
         assert!(audit.clone().with_headers([credential]).is_err(), "{credential}");
     }
-    assert!(audit.clone().with_headers(["a"; 9]).is_err());
+    assert!(audit.clone().with_headers((0..9).map(|n| format!("x-{n}"))).is_err());
     let listed = audit.clone().with_headers(["user-agent", "x-absent"]).unwrap();
     let mut request = with(get("/public/x"), "x-secret", "s3cr3t");
     request.headers_mut().insert("user-agent", http::HeaderValue::from_bytes(b"curl\xff\t\xe2\x80\xae").unwrap());
     let record = record(builder(listed), &captured, request).await;
     assert_eq!(record["headers"], json!({ "user-agent": r"curl\xff\u{9}\u{202e}" }));
     assert!(!record.to_string().contains("s3cr3t"));
+    assert!(audit.clone().with_headers(["user-agent", "User-Agent"]).is_err(), "named twice");
 
     /// Reads a field of its own.
     #[derive(Debug)]
@@ -325,6 +326,35 @@ async fn header_fields_are_recorded_by_name_and_never_a_credential() {
     let stack = Stack::builder().tls(TlsLayer::require()).authenticate(Badge);
     let error = stack.audit(audit.with_headers(["x-badge"]).unwrap()).build().unwrap_err();
     assert!(error.to_string().contains("x-badge"), "{error}");
+}
+
+/// A reader takes the first of two members of one name, or the last.
+#[tokio::test]
+async fn a_field_that_is_sent_several_times_is_one_member() {
+    let (captured, audit) = audited();
+    let listed = audit.with_headers(["user-agent", "accept"]).unwrap();
+    let stack = builder(listed).build().unwrap();
+    let (long, many) = ("a".repeat(250), ["b"; 4000]);
+    for (name, values, shown) in [
+        ("one", &["a"][..], "a".to_owned()),
+        ("two", &["a", "b"], "a, b".to_owned()),
+        ("the same", &["a", "a"], "a, a".to_owned()),
+        ("three, one of them empty", &["a", "", "c"], "a, , c".to_owned()),
+        ("too long together", &[&long, "bcdefgh"], format!("{long}, b…")),
+        ("too many", &many, format!("{}b…", "b, ".repeat(84))),
+    ] {
+        let mut request = with(get("/public/x"), "accept", "text/plain");
+        for value in values {
+            request.headers_mut().append("user-agent", value.parse().unwrap());
+        }
+        assert_eq!(send(&stack, request).await, 200);
+        let record = captured.take().pop().unwrap();
+        let told: Vec<_> = record.headers().map(|(name, value)| (name.to_owned(), value.into_owned())).collect();
+        assert_eq!(told, [("user-agent".into(), shown), ("accept".into(), "text/plain".to_owned())], "{name}");
+        let mut line = Vec::new();
+        AuditEntry::from(record).write_json(&mut line);
+        assert_eq!(String::from_utf8(line).unwrap().matches(r#""user-agent""#).count(), 1, "{name}");
+    }
 }
 
 #[tokio::test]
@@ -438,7 +468,8 @@ async fn an_entry_is_never_longer_than_it_may_be_and_forges_nothing() {
         *request.uri_mut() = http::Uri::from_maybe_shared(Bytes::from(path)).unwrap();
         for name in &names {
             let value = http::HeaderValue::from_bytes(&b"\"\\\xff\x80".repeat(200)).unwrap();
-            request.headers_mut().insert(http::HeaderName::try_from(name).unwrap(), value);
+            request.headers_mut().append(http::HeaderName::try_from(name).unwrap(), value.clone());
+            request.headers_mut().append(http::HeaderName::try_from(name).unwrap(), value);
         }
         stack.layer(handler.clone()).oneshot(request).await.unwrap();
     }
@@ -451,6 +482,7 @@ async fn an_entry_is_never_longer_than_it_may_be_and_forges_nothing() {
         let text = String::from_utf8(line).unwrap();
         let value: Value = serde_json::from_str(&text).unwrap();
         assert_eq!(value["truncated"], true);
+        assert!(names.iter().all(|name| text.matches(name).count() <= 1), "one member of each name: {text}");
         assert_ne!(value["outcome"], "allowed");
         assert!(text.chars().all(|c| c == '…' || c == 'é' || c.is_ascii_graphic() || c == ' '), "{text}");
     }

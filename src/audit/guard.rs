@@ -16,7 +16,7 @@
 
 use std::{borrow::Cow, fmt, sync::Arc};
 
-use http::{HeaderName, Method, Response, StatusCode, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Version};
 use triomphe::UniqueArc;
 
 use crate::{
@@ -118,7 +118,7 @@ impl Entry {
             }
         }
         for name in &recorder.headers {
-            facts.headers.extend(sent.get_all(name).iter().take(2).map(|value| (name.clone(), value.clone())));
+            facts.headers.extend(joined(sent, name).map(|value| (name.clone(), value)));
         }
         let span = if recorder.spans { RequestSpan::open(head, &facts, context.request_id()) } else { None };
         Ok(Self { recorder, context, facts: Some(facts), room, span, inside: false })
@@ -289,8 +289,25 @@ fn has_no_body(method: &Method, response: &Response<impl ResponseBody>) -> bool 
         || content_length(response.headers()) == Some(0)
 }
 
+/// The values of a field as one (RFC 9110 §5.3), so that no record has two members of one name. What goes beyond the longest text
+/// is not shown, and so not needed.
+fn joined(sent: &HeaderMap, name: &HeaderName) -> Option<HeaderValue> {
+    let mut values = sent.get_all(name).iter();
+    let (first, second) = (values.next()?, values.next());
+    let Some(second) = second else { return Some(first.clone()) };
+    let mut joined = first.as_bytes().to_vec();
+    for value in std::iter::once(second).chain(values) {
+        if joined.len() > MAX_TEXT_LEN {
+            break;
+        }
+        joined.extend_from_slice(b", ");
+        joined.extend_from_slice(value.as_bytes());
+    }
+    HeaderValue::try_from(joined).ok()
+}
+
 /// The beginning of a field's value, if it is visible ASCII.
-fn copy(out: &mut String, value: &http::HeaderValue) {
+fn copy(out: &mut String, value: &HeaderValue) {
     if let Ok(text) = value.to_str() {
         out.push_str(text.get(..MAX_SENT_LEN).unwrap_or(text));
     }
