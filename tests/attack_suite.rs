@@ -52,6 +52,9 @@ use portcullis::{
 use serde_json::Value;
 use tower::{ServiceBuilder, ServiceExt, service_fn};
 
+#[path = "attack_suite/routes.rs"]
+mod routes;
+
 const LIMIT: u32 = 20;
 /// The attacks that only some services give an occasion for.
 const REPLAY: &str = "token-replay";
@@ -532,6 +535,10 @@ fn a_profile_is_checked() {
     for line in ["/orders", "GET orders", "GET /orders/{id}", "G@T /orders"] {
         assert!(Profile::new().public(line).is_err(), "{line}");
     }
+    let profile = || Profile::new().public("POST /orders").unwrap();
+    assert!(profile().body("POST /orders", "application/json", "{}").is_ok());
+    assert!(profile().body("PUT /orders", "application/json", "{}").is_err(), "no such route");
+    assert!(profile().body("POST /orders", "a\nb", "{}").is_err(), "no such type");
 }
 
 /// What the quickstart knows of its issuer, for the handlers that are included.

@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 
-use http::Method;
+use bytes::Bytes;
+use http::{HeaderValue, Method};
 
 use crate::{error::ConfigError, policy::Matrix, testing::TestToken};
 
@@ -9,6 +10,7 @@ use crate::{error::ConfigError, policy::Matrix, testing::TestToken};
 #[derive(Clone, Debug, Default)]
 pub struct Profile {
     pub(super) routes: Vec<Route>,
+    bodies: BTreeMap<String, (HeaderValue, Bytes)>,
     pub(super) people: BTreeMap<String, TestToken>,
     pub(super) keys: Vec<(String, String)>,
     pub(super) tenants: Vec<(Route, TestToken)>,
@@ -46,12 +48,22 @@ impl Route {
 }
 
 impl Profile {
+    /// Every route that it names.
+    fn named(&self) -> impl Iterator<Item = &Route> {
+        let of_tenants = self.tenants.iter().map(|(route, _)| route);
+        let of_things = self.things.iter().flat_map(|(exists, missing, _)| [exists, missing]);
+        self.routes.iter().chain(of_tenants).chain(of_things)
+    }
+
     /// The methods that it names.
     #[cfg(feature = "testing-network")]
     pub(super) fn methods(&self) -> impl Iterator<Item = &Method> {
-        let of_tenants = self.tenants.iter().map(|(route, _)| route);
-        let of_things = self.things.iter().flat_map(|(exists, missing, _)| [exists, missing]);
-        self.routes.iter().chain(of_tenants).chain(of_things).map(|route| &route.method)
+        self.named().map(|route| &route.method)
+    }
+
+    /// What requests of a route carry, and its type.
+    pub(super) fn body_of(&self, line: &str) -> Option<&(HeaderValue, Bytes)> {
+        self.bodies.get(line)
     }
 
     /// A service without routes.
@@ -98,6 +110,21 @@ impl Profile {
             };
             self.routes.push(Route { allowed: having("yes"), denied: Some(having("")), ..route });
         }
+        Ok(self)
+    }
+
+    /// Gives the requests of a route a body, without which the service does not get as far as doing what it is asked:
+    /// `POST /orders`, `application/json`. The route must be in the profile already.
+    ///
+    /// # Errors
+    /// If there is no such route, or the type is none.
+    pub fn body(mut self, line: &str, content_type: &str, body: impl Into<Bytes>) -> Result<Self, ConfigError> {
+        let refuse = |problem: &str| ConfigError::new("attack profile", format!("{line:?}"), problem);
+        let content_type = HeaderValue::from_str(content_type).map_err(|_| refuse("has a body of no type"))?;
+        if !self.named().any(|route| route.line() == line) {
+            return Err(refuse("has a body and is no route of the profile: name the route first"));
+        }
+        self.bodies.insert(line.to_owned(), (content_type, body.into()));
         Ok(self)
     }
 
