@@ -52,6 +52,8 @@ use portcullis::{
 use serde_json::Value;
 use tower::{ServiceBuilder, ServiceExt, service_fn};
 
+#[path = "attack_suite/keys.rs"]
+mod keys;
 #[path = "attack_suite/routes.rs"]
 mod routes;
 
@@ -112,12 +114,14 @@ impl Fixture {
             .unwrap()
             .route("GET /orders", ["clerk"])
             .unwrap()
+            .route_for_keys("GET /orders")
+            .unwrap()
             .role("clerk", token().subject("alice").role("clerk"))
             .role("guest", token().subject("bob").role("guest"))
             .api_key("x-api-key", &self.key)
-            .other_tenant("GET /tenants/acme", token().tenant("globex").role("guest"))
+            .other_tenant("GET /tenants/acme", token().tenant("acme"), token().tenant("globex").role("guest"))
             .unwrap()
-            .hidden("GET /things/1", "GET /things/2", token().role("guest"))
+            .hidden("GET /things/1", "GET /things/2", token().role("clerk"), token().role("guest"))
             .unwrap()
             .limit(LIMIT)
             .secret("db-7.internal");
@@ -555,6 +559,7 @@ async fn the_quickstart_is_clean() {
     let policy = Rbac::from_toml(include_str!("../examples/quickstart/policy.toml")).unwrap();
     let (list, cancel) = (policy.permission("orders:list").unwrap(), policy.permission("orders:cancel").unwrap());
     let roles = policy.roles();
+    let token = |role: &str| issuer.token().subject("mallory").role(role);
     let stack = Stack::builder()
         .tls(TlsLayer::require())
         .limit_clients(Quota::per_second(200))
@@ -575,10 +580,10 @@ async fn the_quickstart_is_clean() {
         .unwrap()
         .matrix(&stack.matrix(roles.clone()), &[("id", "1")])
         .unwrap()
-        .hidden("GET /orders/1", "GET /orders/9", issuer.token().subject("mallory").role("customer"))
+        .hidden("GET /orders/1", "GET /orders/9", token("manager"), token("customer"))
         .unwrap();
     for role in &roles {
-        profile = profile.role(role, issuer.token().subject("mallory").role(role));
+        profile = profile.role(role, token(role));
     }
     let report = attack_suite(stack.protect(api::router()), profile).run::<Body, _>().await;
     assert!(report.is_clean(), "{report}");
@@ -660,10 +665,12 @@ async fn a_service_with_keys_alone_is_clean() {
         .build()
         .unwrap();
     let router = Router::new().route("/health", get(async || "ok")).route("/orders", get(async || "orders"));
-    let profile = Profile::new().public("GET /health").unwrap().route("GET /orders", []).unwrap();
+    let profile = Profile::new().public("GET /health").unwrap().route_for_keys("GET /orders").unwrap();
     let report = attack_suite(stack.protect(router), profile.api_key("x-api-key", &key)).run::<Body, _>().await;
     assert!(report.is_clean(), "{report}");
-    assert!(report.sent().any(|(attack, count)| attack == "key-altered" && count > 1), "{report:?}");
+    for sent in ["control", "key-altered", "credential-twice", "credential-plain-http"] {
+        assert!(report.sent().any(|(attack, count)| attack == sent && count > 0), "{sent}: {report:?}");
+    }
 }
 
 /// Serves over TLS on loopback; whoever is to trust it trusts this authority. Keeps the `User-Agent`s and methods that came.

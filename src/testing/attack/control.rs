@@ -5,7 +5,7 @@ use http::{HeaderName, Method, Request, header};
 
 use super::{
     profile::Route,
-    run::{Answer, Run, bearing, with},
+    run::{Answer, Run, bearing, keyed, with},
 };
 
 /// What is no attack: a suite whose good requests are refused proves nothing.
@@ -131,6 +131,16 @@ impl Run {
             let answer = self.good(route, &format!("somebody of the role {role}, which may"), request).await;
             self.kept_and_shared(route, &answer);
         }
+        for (name, key) in self.keys().into_iter().filter(|_| route.keys) {
+            let Some(request) = self.ask(route) else { continue };
+            let request = with(keyed(request, &name, &key), "origin", "https://mallory.invalid");
+            let answer = self.good(route, &format!("a good key in {name}"), request).await;
+            self.kept_and_shared(route, &answer);
+        }
+        if self.bearings.good.is_empty() {
+            let expected = "a token for a role that may, or route_for_keys: nothing is proved here";
+            self.find(CONTROL, &route.line(), "a good request", expected, "nobody who may send it".to_owned());
+        }
         self.bearings.early = Some((self.bearings.good.len(), doubtful));
     }
 
@@ -145,7 +155,7 @@ impl Run {
         self.report.sent.entry("cache-shared").or_default();
         let kept = text(header::CACHE_CONTROL);
         if !kept.contains("private") && !kept.contains("no-store") {
-            self.find("cache-shared", &route.line(), "a good token", "Cache-Control: private or no-store", kept);
+            self.find("cache-shared", &route.line(), "a good credential", "Cache-Control: private or no-store", kept);
         }
         self.report.sent.entry("cors-origin").or_default();
         let origin = text(header::ACCESS_CONTROL_ALLOW_ORIGIN);
@@ -163,6 +173,8 @@ impl Run {
                 self.good(route, "nobody, after the attacks", request).await;
             } else if let Some(token) = self.somebody(route) {
                 self.good(route, "a good token after the attacks", bearing(request, &token.mint())).await;
+            } else if let Some((name, key)) = self.keys().into_iter().next().filter(|_| route.keys) {
+                self.good(route, "a good key after the attacks", keyed(request, &name, &key)).await;
             }
         }
         self.settle();

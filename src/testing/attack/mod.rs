@@ -68,7 +68,7 @@ pub const ATTACKS: &[(&str, &str)] = &[
     ("credential-scheme", "accepts a token under another scheme"),
     ("credential-in-url", "accepts a credential in the URL, where logs keep it (RFC 9700 §4.3.2)"),
     ("credential-plain-http", "accepts a credential over plain HTTP"),
-    ("key-altered", "accepts an API key that is not the whole key"),
+    ("key-altered", "accepts an API key that is not the whole key, or any secret beside a known id"),
     ("identity-header", "believes a header that says who is calling"),
     ("proxy-scheme", "believes a stranger that the connection is secure"),
     ("proxy-address", "believes a stranger that it calls from inside"),

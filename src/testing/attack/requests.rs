@@ -4,7 +4,7 @@ use super::{
     control::CONTROL,
     keys, methods,
     profile::Route,
-    run::{Run, UNKNOWN_KEYS, bearing, plain, with},
+    run::{Run, UNKNOWN_KEYS, bearing, with},
     strangers, things, tokens,
 };
 use crate::testing::TestToken;
@@ -28,9 +28,14 @@ pub(super) async fn all(run: &mut Run) {
                 carried(run, route, &token).await;
             }
             keys::altered(run, route).await;
+            keys::carried(run, route).await;
         }
         methods::unlisted(run, route, &routes).await;
         run.end(route).await;
+    }
+    if !run.profile.keys.is_empty() && !routes.iter().any(|route| route.keys) {
+        let expected = "a route for them, as route_for_keys names it: nothing is proved of keys";
+        run.find(CONTROL, "every route", "the good keys", expected, "none".to_owned());
     }
     things::of_others(run).await;
     if let Some(route) = public.or_else(|| routes.first().cloned()) {
@@ -101,19 +106,5 @@ async fn carried(run: &mut Run, route: &Route, good: &TestToken) {
             run.refused("credential-in-url", name, request).await;
         }
     }
-    if run.network.is_some() {
-        // Whether the connection is secure is not for the sender to say there.
-        return;
-    }
-    let unsafely = plain(bearing(request, &token));
-    run.refused("credential-plain-http", "a good token over plain HTTP", unsafely.clone()).await;
-    for (name, value) in [
-        ("x-forwarded-proto", "https"),
-        ("x-forwarded-ssl", "on"),
-        ("front-end-https", "on"),
-        ("x-forwarded-scheme", "https"),
-        ("forwarded", "for=192.0.2.1;proto=https"),
-    ] {
-        run.refused("proxy-scheme", name, with(unsafely.clone(), name, value)).await;
-    }
+    run.plainly("a good token", bearing(request, &token)).await;
 }

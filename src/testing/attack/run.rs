@@ -109,9 +109,7 @@ impl Run {
     pub(super) async fn refused(&mut self, attack: &'static str, sent: &str, request: Request<Bytes>) -> Answer {
         let route = format!("{} {}", request.method(), request.uri());
         let here = self.bearings.is_here(&request);
-        let credential = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-        let credential = credential.and_then(|value| value.split(' ').next_back()).filter(|token| token.len() > 16);
-        let credential = credential.map(str::to_owned);
+        let credentials = self.credentials(&request);
         let answer = self.send(attack, request).await;
         let (expected, may_not_know) = match UNKNOWN_KEYS.contains(&attack) {
             true => ("a refusal (3xx, 4xx, or 503 with Retry-After)", answer.asks_to_come_again()),
@@ -131,7 +129,8 @@ impl Run {
             self.find("refusal-challenge", &route, sent, "a challenge with 401", "none".to_owned());
         }
         let text = format!("{:?} {}", answer.headers, String::from_utf8_lossy(&answer.body));
-        let shown = INSIDES.iter().map(|text| (*text).to_owned()).chain(self.profile.secrets.clone()).chain(credential);
+        let shown =
+            INSIDES.iter().map(|text| (*text).to_owned()).chain(self.profile.secrets.clone()).chain(credentials);
         if let Some(shown) = shown.into_iter().find(|shown| text.contains(shown.as_str())) {
             let what: String = shown.chars().take(16).collect();
             self.find("leak-body", &route, sent, "a refusal that shows nothing", format!("one with {what:?}"));
@@ -139,11 +138,51 @@ impl Run {
         answer
     }
 
+    /// What of a request, and of the keys of the profile, no refusal may show.
+    fn credentials(&self, request: &Request<Bytes>) -> Vec<String> {
+        let fields = |name: &str| {
+            let values = request.headers().get_all(name).into_iter();
+            values.filter_map(|value| value.to_str().ok()).filter_map(|value| value.split(' ').next_back())
+        };
+        let mut credentials: Vec<&str> = fields("authorization").filter(|token| token.len() > 16).collect();
+        for (name, key) in &self.profile.keys {
+            // Shorter ones may be words.
+            credentials.extend(fields(name).chain(key.split(' ').next_back()).filter(|key| key.len() >= 8));
+        }
+        credentials.into_iter().map(str::to_owned).collect()
+    }
+
     pub(super) fn find(&mut self, attack: &'static str, route: &str, sent: &str, expected: &str, got: String) {
         let shorter = |text: &str| text.chars().take(200).collect();
         let finding =
             Finding { attack, route: shorter(route), sent: shorter(sent), expected: expected.to_owned(), got };
         self.report.findings.push(finding);
+    }
+
+    /// Sends what is good over plain HTTP, and with every word of a stranger's that it came over another. Not over the
+    /// network, where whether the connection is secure is not for the sender to say.
+    pub(super) async fn plainly(&mut self, what: &str, good: Request<Bytes>) {
+        if self.network.is_some() {
+            return;
+        }
+        let unsafely = plain(good);
+        self.refused("credential-plain-http", &format!("{what} over plain HTTP"), unsafely.clone()).await;
+        for (name, value) in [
+            ("x-forwarded-proto", "https"),
+            ("x-forwarded-ssl", "on"),
+            ("front-end-https", "on"),
+            ("x-forwarded-scheme", "https"),
+            ("forwarded", "for=192.0.2.1;proto=https"),
+        ] {
+            let sent = format!("{what}, {name}");
+            self.refused("proxy-scheme", &sent, with(unsafely.clone(), name, value)).await;
+        }
+    }
+
+    /// The good keys, each with the name of its field.
+    pub(super) fn keys(&self) -> Vec<(HeaderName, String)> {
+        let named = |(name, key): &(String, String)| Some((HeaderName::from_bytes(name.as_bytes()).ok()?, key.clone()));
+        self.profile.keys.iter().filter_map(named).collect()
     }
 
     /// Somebody who may use the route.
@@ -163,8 +202,15 @@ pub(super) fn bearing(request: Request<Bytes>, token: &str) -> Request<Bytes> {
     with(request, "authorization", &format!("Bearer {token}"))
 }
 
+pub(super) fn keyed(mut request: Request<Bytes>, name: &HeaderName, key: &str) -> Request<Bytes> {
+    if let Ok(value) = HeaderValue::from_str(key) {
+        request.headers_mut().append(name, value);
+    }
+    request
+}
+
 /// The same over plain HTTP.
-pub(super) fn plain(mut request: Request<Bytes>) -> Request<Bytes> {
+fn plain(mut request: Request<Bytes>) -> Request<Bytes> {
     if let Some(peer) = request.extensions().get::<Connection>().and_then(Connection::peer) {
         request.extensions_mut().insert(Connection::plain(peer));
     }

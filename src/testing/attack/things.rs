@@ -1,30 +1,32 @@
 //! Things of others, and what one client may ask for.
 
 use super::{
-    profile::Route,
+    profile::{Route, Thing},
     run::{Run, bearing, with},
 };
 
+/// What strangers get, and what whoever may have it gets after them: that it is there.
 pub(super) async fn of_others(run: &mut Run) {
-    for (route, stranger) in run.profile.tenants.clone() {
-        if let Some(request) = run.ask(&route) {
-            let request = bearing(request, &stranger.mint());
-            run.refused("tenant-crossing", "somebody of another tenant", request).await;
+    for Thing { exists, missing, owner, stranger } in run.profile.things.clone() {
+        run.begin(&exists);
+        let Some(request) = run.ask(&exists) else { continue };
+        let request = bearing(request, &stranger.mint());
+        match missing {
+            None => drop(run.refused("tenant-crossing", "somebody of another tenant", request).await),
+            Some(missing) => {
+                let there = run.refused("existence-thing", "a stranger", request).await;
+                let Some(request) = run.ask(&missing) else { continue };
+                let not_there = run.send("existence-thing", bearing(request, &stranger.mint())).await;
+                if there.status != not_there.status {
+                    let got = format!("{} for the one, {} for {}", there.status, not_there.status, missing.line());
+                    run.find("existence-thing", &exists.line(), "a stranger", "one status for both", got);
+                }
+            }
         }
-    }
-    for (exists, missing, stranger) in run.profile.things.clone() {
-        let mut answers = Vec::new();
-        for route in [&exists, &missing] {
-            let Some(request) = run.ask(route) else { continue };
-            let answer = run.send("existence-thing", bearing(request, &stranger.mint())).await;
-            answers.push((answer.status, answer.body.len()));
+        if let Some(request) = run.ask(&exists) {
+            run.good(&exists, "whoever may have it", bearing(request, &owner.mint())).await;
         }
-        if let [there, not_there] = answers.as_slice()
-            && there.0 != not_there.0
-        {
-            let got = format!("{} for the one, {} for {}", there.0, not_there.0, missing.line());
-            run.find("existence-thing", &exists.line(), "a stranger", "one status for both", got);
-        }
+        run.settle();
     }
 }
 
