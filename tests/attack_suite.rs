@@ -56,6 +56,8 @@ use tower::{ServiceBuilder, ServiceExt, service_fn};
 mod keys;
 #[path = "attack_suite/routes.rs"]
 mod routes;
+#[path = "attack_suite/strangers.rs"]
+mod strangers;
 
 const LIMIT: u32 = 20;
 /// The attacks that only some services give an occasion for.

@@ -104,11 +104,14 @@ impl Run {
     pub(super) async fn good(&mut self, route: &Route, sent: &str, request: Request<Bytes>) -> Answer {
         let answer = self.send(CONTROL, request).await;
         let print = Print::of(&answer);
-        let used_up = !route.method.is_safe() && self.bearings.good.iter().any(Print::is_good);
+        let used_up = !route.method.is_safe() && self.opened.contains(&route.line());
         let is_refused = matches!(answer.status, 0 | 400 | 401 | 403 | 405 | 415 | 422 | 429 | 500..);
         if !print.is_good() && (is_refused || !used_up) {
             let expected = "2xx or 3xx: nothing is proved here; give a body, or a thing that is there";
             self.find(CONTROL, &route.line(), sent, expected, answer.status.to_string());
+        }
+        if print.is_good() {
+            self.opened.insert(route.line());
         }
         self.bearings.good.push(print);
         answer

@@ -4,8 +4,11 @@ use http::Method;
 
 use super::{
     profile::Route,
-    run::{Run, bearing, with},
+    run::{Run, sent_by, with},
 };
+
+/// Where a request names another method than its own.
+const OVERRIDES: [&str; 3] = ["x-http-method-override", "x-http-method", "x-method-override"];
 
 /// Methods that the profile does not name for the path, by nobody and by somebody.
 pub(super) async fn unlisted(run: &mut Run, route: &Route, routes: &[Route]) {
@@ -13,7 +16,9 @@ pub(super) async fn unlisted(run: &mut Run, route: &Route, routes: &[Route]) {
         let method = if method == "HEAD" { "GET" } else { method };
         routes.iter().any(|held| held.path == route.path && held.method.as_str() == method)
     };
-    let token = run.somebody(route).map(|token| token.mint());
+    let senders =
+        run.strangers(route).into_iter().chain(run.somebody(route).map(|token| (", by somebody", Some(token))));
+    let senders: Vec<_> = senders.collect();
     for name in
         ["GET", "POST", "PUT", "PATCH", "DELETE", "TRACE", "PURGE", "PROPFIND"].into_iter().filter(|name| !listed(name))
     {
@@ -22,18 +27,43 @@ pub(super) async fn unlisted(run: &mut Run, route: &Route, routes: &[Route]) {
         else {
             continue;
         };
-        run.refused("method-unlisted", name, request.clone()).await;
-        if let Some(token) = &token {
-            run.refused("method-unlisted", name, bearing(request.clone(), token)).await;
-        }
-        if name == "POST" {
-            for field in ["x-http-method-override", "x-http-method", "x-method-override"] {
+        for (words, token) in &senders {
+            let request = sent_by(request.clone(), token.as_ref());
+            run.refused("method-unlisted", &format!("{name}{words}"), request.clone()).await;
+            for field in OVERRIDES.iter().filter(|_| name == "POST").copied() {
                 let request = with(request.clone(), field, route.method.as_str());
-                let request = match &token {
-                    Some(token) => bearing(request, token),
-                    None => request,
-                };
-                run.refused("method-override", &format!("{field}: {}", route.method), request).await;
+                run.refused("method-override", &format!("{field}: {}{words}", route.method), request).await;
+            }
+        }
+    }
+}
+
+/// The method of the route, in a header of another request of the path, by somebody who may send that one and not this.
+pub(super) async fn overridden(run: &mut Run, route: &Route, routes: &[Route]) {
+    for other in routes.iter().filter(|other| other.path == route.path && other.method != route.method) {
+        let of_roles = run.profile.people.iter().find(|(role, _)| other.allowed.contains(role) && route.denies(role));
+        let of_roles = of_roles.map(|(_, token)| (", by somebody who may not", Some(token.clone())));
+        let senders: Vec<_> = if other.public { run.strangers(route) } else { of_roles.into_iter().collect() };
+        for (words, token) in senders {
+            let Some(request) = run.ask(other) else { continue };
+            let request = sent_by(request, token.as_ref());
+            let one = run.send("method-override", request.clone()).await;
+            let two = run.send("method-override", request.clone()).await;
+            if !(200..400).contains(&one.status) {
+                // The good requests of that route say it.
+                continue;
+            }
+            run.opened.insert(other.line());
+            for field in OVERRIDES {
+                let request = with(request.clone(), field, route.method.as_str());
+                let answer = run.send("method-override", request).await;
+                let is_answered = (200..400).contains(&answer.status);
+                // Where the request can be made but once, it is refused now, and another answer is not this request's.
+                if is_answered && !answer.is_like([&one, &two]) {
+                    let sent = format!("{field}: {}{words}", route.method);
+                    let got = format!("{}, and {} without", answer.status, one.status);
+                    run.find("method-override", &other.line(), &sent, "what it answers without, or a refusal", got);
+                }
             }
         }
     }

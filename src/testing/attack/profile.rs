@@ -53,6 +53,12 @@ impl Route {
         Ok(Self { method, path: path.to_owned(), public: false, allowed: Vec::new(), keys: false, denied: None })
     }
 
+    /// Whether this role must be refused.
+    pub(super) fn denies(&self, role: &str) -> bool {
+        let is_named = |roles: &[String]| roles.iter().any(|named| named == role);
+        !self.public && !is_named(&self.allowed) && self.denied.as_deref().is_none_or(is_named)
+    }
+
     pub(super) fn line(&self) -> String {
         format!("{} {}", self.method, self.path)
     }

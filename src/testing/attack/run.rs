@@ -1,6 +1,6 @@
 //! A run under way: what is sent, and what is made of each answer.
 
-use std::pin::Pin;
+use std::{collections::BTreeSet, pin::Pin};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, header};
@@ -38,6 +38,18 @@ impl Answer {
         Self { status: 0, headers: HeaderMap::new(), body: Bytes::new() }
     }
 
+    /// Whether it is one that two others to one request are, as far as these agree: what is made anew has another number.
+    pub(super) fn is_like(&self, [one, two]: [&Self; 2]) -> bool {
+        let outline =
+            |answer: &Self| -> Vec<u8> { answer.body.iter().copied().filter(|byte| !byte.is_ascii_digit()).collect() };
+        let is_same_body = if one.body == two.body {
+            self.body == one.body
+        } else {
+            outline(one) != outline(two) || outline(self) == outline(one)
+        };
+        self.status == one.status && is_same_body
+    }
+
     /// Whether it cannot be decided now, and may be later (RFC 9110 §15.6.4, §10.2.3).
     pub(super) fn asks_to_come_again(&self) -> bool {
         self.status == 503 && self.headers.contains_key(header::RETRY_AFTER)
@@ -54,6 +66,8 @@ pub(super) struct Run {
     pub(super) network: Option<Vec<Method>>,
     /// What good requests of the route under way are answered.
     pub(super) bearings: Bearings,
+    /// The routes that good requests have got at.
+    pub(super) opened: BTreeSet<String>,
 }
 
 impl Run {
@@ -62,8 +76,15 @@ impl Run {
         profile: Profile,
         network: Option<Vec<Method>>,
     ) -> Self {
-        let (report, bearings) = (AttackReport::default(), Bearings::default());
-        Self { send: Box::new(send), profile, report, peers: 0, network, bearings }
+        Self {
+            send: Box::new(send),
+            profile,
+            report: AttackReport::default(),
+            peers: 0,
+            network,
+            bearings: Bearings::default(),
+            opened: BTreeSet::new(),
+        }
     }
 
     /// A request over TLS from an address that was not there before. None if it must not be sent.
@@ -185,6 +206,17 @@ impl Run {
         self.profile.keys.iter().filter_map(named).collect()
     }
 
+    /// Somebody who may not use the route.
+    pub(super) fn stranger(&self, route: &Route) -> Option<TestToken> {
+        self.profile.people.iter().find(|(role, _)| route.denies(role)).map(|(_, token)| token.clone())
+    }
+
+    /// Those who may not use the route, and what to say of them: nobody, and somebody.
+    pub(super) fn strangers(&self, route: &Route) -> Vec<(&'static str, Option<TestToken>)> {
+        let somebody = self.stranger(route).map(|token| (", by somebody who may not", Some(token)));
+        std::iter::once(("", None)).chain(somebody).collect()
+    }
+
     /// Somebody who may use the route.
     pub(super) fn somebody(&self, route: &Route) -> Option<TestToken> {
         route.allowed.iter().find_map(|role| self.profile.people.get(role)).cloned()
@@ -200,6 +232,14 @@ pub(super) fn with(mut request: Request<Bytes>, name: &'static str, value: &str)
 
 pub(super) fn bearing(request: Request<Bytes>, token: &str) -> Request<Bytes> {
     with(request, "authorization", &format!("Bearer {token}"))
+}
+
+/// As one of the [strangers](Run::strangers).
+pub(super) fn sent_by(request: Request<Bytes>, who: Option<&TestToken>) -> Request<Bytes> {
+    match who {
+        Some(token) => bearing(request, &token.mint()),
+        None => request,
+    }
 }
 
 pub(super) fn keyed(mut request: Request<Bytes>, name: &HeaderName, key: &str) -> Request<Bytes> {

@@ -10,7 +10,7 @@ use super::{
 /// Each role that may not.
 pub(super) async fn crossing(run: &mut Run, route: &Route) {
     for (role, token) in run.profile.people.clone() {
-        if route.allowed.contains(&role) || !route.denied.as_ref().is_none_or(|denied| denied.contains(&role)) {
+        if !route.denies(&role) {
             continue;
         }
         let Some(request) = run.ask(route) else { continue };
@@ -42,28 +42,9 @@ pub(super) async fn anonymous(run: &mut Run, route: &Route) {
         ("proxy-certificate", "client-cert", ":MIIB:"),
         ("proxy-certificate", "x-ssl-client-verify", "SUCCESS"),
         ("proxy-certificate", "ssl-client-verify", "SUCCESS"),
-        ("preflight-guard", "access-control-request-method", "GET"),
     ] {
         let request = with(with(request.clone(), name, value), "origin", "https://app.invalid");
         run.refused(attack, name, request).await;
-    }
-    if let Some(preflight) = run.request(&Method::OPTIONS, &route.path) {
-        let preflight = with(with(preflight, "origin", "https://app.invalid"), "access-control-request-method", "GET");
-        let answer = run.send("preflight-guard", preflight).await;
-        if (200..300).contains(&answer.status) && !answer.body.is_empty() {
-            let got = format!("{} and {} bytes", answer.status, answer.body.len());
-            run.find("preflight-guard", &route.line(), "a preflight", "no body: nothing of a handler", got);
-        }
-    }
-    if route.method == Method::GET
-        && let Some(head) = run.request(&Method::HEAD, &route.path)
-    {
-        run.refused("method-head", "HEAD", head).await;
-    }
-    let lower = route.method.as_str().to_ascii_lowercase();
-    if let Some(request) = Method::from_bytes(lower.as_bytes()).ok().and_then(|lower| run.request(&lower, &route.path))
-    {
-        run.refused("method-case", &lower, request).await;
     }
     if let Some(nowhere) = run.ask_at(route, "/portcullis-no-such-route") {
         let answer = run.send("existence-route", nowhere).await;
@@ -74,7 +55,39 @@ pub(super) async fn anonymous(run: &mut Run, route: &Route) {
     }
 }
 
-/// Other spellings of the path, by nobody.
+/// What looks like another method.
+pub(super) async fn disguised(run: &mut Run, route: &Route) {
+    for (words, token) in run.strangers(route) {
+        let preflight = |request| {
+            let request = with(request, "origin", "https://app.invalid");
+            sent_by(with(request, "access-control-request-method", "GET"), token.as_ref())
+        };
+        if let Some(request) = run.ask(route) {
+            let sent = format!("access-control-request-method{words}");
+            run.refused("preflight-guard", &sent, preflight(request)).await;
+        }
+        if let Some(request) = run.request(&Method::OPTIONS, &route.path) {
+            let answer = run.send("preflight-guard", preflight(request)).await;
+            if (200..300).contains(&answer.status) && !answer.body.is_empty() {
+                let (sent, got) =
+                    (format!("a preflight{words}"), format!("{} and {} bytes", answer.status, answer.body.len()));
+                run.find("preflight-guard", &route.line(), &sent, "no body: nothing of a handler", got);
+            }
+        }
+        if route.method == Method::GET
+            && let Some(head) = run.request(&Method::HEAD, &route.path)
+        {
+            run.refused("method-head", &format!("HEAD{words}"), sent_by(head, token.as_ref())).await;
+        }
+        let lower = route.method.as_str().to_ascii_lowercase();
+        let method = Method::from_bytes(lower.as_bytes()).ok();
+        if let Some(request) = method.and_then(|lower| run.request(&lower, &route.path)) {
+            run.refused("method-case", &format!("{lower}{words}"), sent_by(request, token.as_ref())).await;
+        }
+    }
+}
+
+/// Other spellings of the path.
 pub(super) async fn paths(run: &mut Run, route: &Route, public: Option<&Route>) {
     let path = route.path.as_str();
     let rest = path.trim_start_matches('/');
@@ -109,33 +122,28 @@ pub(super) async fn paths(run: &mut Run, route: &Route, public: Option<&Route>) 
         if target == path {
             continue;
         }
-        if let Some(request) = run.ask_at(route, &target) {
-            run.refused(attack, &target, request).await;
+        for (words, token) in run.strangers(route) {
+            if let Some(request) = run.ask_at(route, &target) {
+                run.refused(attack, &format!("{target}{words}"), sent_by(request, token.as_ref())).await;
+            }
         }
     }
 }
 
 /// To another path than the one that is asked for.
 pub(super) async fn led(run: &mut Run, route: &Route, public: Option<&Route>) {
-    if let Some(public) = public {
-        let open = run.request(&public.method, &public.path);
-        let open = match open {
-            Some(request) => Some(run.send("proxy-path", request).await),
-            None => None,
-        };
+    let Some(public) = public else { return };
+    for (words, token) in run.strangers(route) {
+        let Some(request) = run.ask(public) else { return };
+        let request = sent_by(request, token.as_ref());
+        let open = run.send("proxy-path", request.clone()).await;
         for name in ["x-original-url", "x-rewrite-url", "x-forwarded-uri", "x-forwarded-path"] {
-            let Some(request) = run.request(&public.method, &public.path) else { continue };
-            let answer = run.send("proxy-path", with(request, name, &route.path)).await;
-            let same = open.as_ref().is_some_and(|open| open.status == answer.status && open.body == answer.body);
+            let answer = run.send("proxy-path", with(request.clone(), name, &route.path)).await;
+            let same = open.status == answer.status && open.body == answer.body;
             if (200..300).contains(&answer.status) && !same {
+                let sent = format!("{name}: {}{words}", route.path);
                 let got = format!("{} with another body", answer.status);
-                run.find(
-                    "proxy-path",
-                    &public.line(),
-                    &format!("{name}: {}", route.path),
-                    "what it answers without",
-                    got,
-                );
+                run.find("proxy-path", &public.line(), &sent, "what it answers without", got);
             }
         }
     }
