@@ -56,6 +56,8 @@ use tower::{ServiceBuilder, ServiceExt, service_fn};
 mod keys;
 #[path = "attack_suite/routes.rs"]
 mod routes;
+#[path = "attack_suite/sound.rs"]
+mod sound;
 #[path = "attack_suite/strangers.rs"]
 mod strangers;
 
@@ -372,12 +374,17 @@ async fn run(hole: &'static str, attack: &str) -> AttackReport {
     let memory = Arc::new(Memory::default());
     let profile = fixture.profile(attack);
     let one_time = attack == REPLAY && hole != REPLAY;
+    let jwt = JwtAuthenticator::builder().issuer(fixture.issuer.access_tokens()).build().unwrap();
+    let jwt = Arc::new(jwt);
     let service = service_fn(move |request: Request<Body>| {
-        let (fixture, memory) = (Arc::clone(&fixture), Arc::clone(&memory));
+        let (fixture, memory, jwt) = (Arc::clone(&fixture), Arc::clone(&memory), Arc::clone(&jwt));
         async move {
-            if one_time && let Some(value) = request.headers().get("authorization") {
-                let new = memory.tokens.lock().unwrap().insert(value.to_str().unwrap_or_default().to_owned());
-                if !new {
+            let value = request.headers().get("authorization").and_then(|value| value.to_str().ok());
+            let token = value.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default();
+            if one_time && jwt.verify(token, SystemClock::new().now()).is_ok() {
+                // By its id, as RFC 7519 §4.1.7 has it.
+                let id = decoded(token.split('.').nth(1).unwrap_or_default())["jti"].to_string();
+                if !memory.tokens.lock().unwrap().insert(id) {
                     let refusal = Response::builder().status(401).header("www-authenticate", "Bearer");
                     return Ok::<_, Infallible>(refusal.body(Body::empty()).unwrap());
                 }

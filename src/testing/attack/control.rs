@@ -5,7 +5,7 @@ use http::{HeaderName, Method, Request, header};
 
 use super::{
     profile::Route,
-    run::{Answer, Run, bearing, keyed, with},
+    run::{Answer, Run, bearing, keyed, outline, with},
 };
 
 /// What is no attack: a suite whose good requests are refused proves nothing.
@@ -60,6 +60,11 @@ impl Bearings {
     pub(super) fn is_here(&self, request: &Request<Bytes>) -> bool {
         let here = |(method, path): &(Method, String)| method == request.method() && path == request.uri().path();
         self.route.as_ref().is_some_and(here)
+    }
+
+    /// Whether a body is one that a good request got, but for numbers in it.
+    pub(super) fn has_body(&self, body: &[u8]) -> bool {
+        self.good.iter().any(|good| good.is_good() && outline(&good.body) == outline(body))
     }
 
     pub(super) fn doubt(&mut self, doubtful: Doubtful) {
@@ -130,7 +135,7 @@ impl Run {
                 continue;
             }
             let Some(request) = self.ask(route) else { continue };
-            let request = with(bearing(request, &token.mint()), "origin", "https://mallory.invalid");
+            let request = with(bearing(request, &self.mint(&token)), "origin", "https://mallory.invalid");
             let answer = self.good(route, &format!("somebody of the role {role}, which may"), request).await;
             self.kept_and_shared(route, &answer);
         }
@@ -175,7 +180,7 @@ impl Run {
             if route.public {
                 self.good(route, "nobody, after the attacks", request).await;
             } else if let Some(token) = self.somebody(route) {
-                self.good(route, "a good token after the attacks", bearing(request, &token.mint())).await;
+                self.good(route, "a good token after the attacks", bearing(request, &self.mint(&token))).await;
             } else if let Some((name, key)) = self.keys().into_iter().next().filter(|_| route.keys) {
                 self.good(route, "a good key after the attacks", keyed(request, &name, &key)).await;
             }

@@ -4,7 +4,7 @@ use http::Method;
 
 use super::{
     profile::Route,
-    run::{Run, sent_by, with},
+    run::{Run, with},
 };
 
 /// Where a request names another method than its own.
@@ -28,10 +28,10 @@ pub(super) async fn unlisted(run: &mut Run, route: &Route, routes: &[Route]) {
             continue;
         };
         for (words, token) in &senders {
-            let request = sent_by(request.clone(), token.as_ref());
-            run.refused("method-unlisted", &format!("{name}{words}"), request.clone()).await;
+            let sent = run.sent_by(request.clone(), token.as_ref());
+            run.refused("method-unlisted", &format!("{name}{words}"), sent).await;
             for field in OVERRIDES.iter().filter(|_| name == "POST").copied() {
-                let request = with(request.clone(), field, route.method.as_str());
+                let request = run.sent_by(with(request.clone(), field, route.method.as_str()), token.as_ref());
                 run.refused("method-override", &format!("{field}: {}{words}", route.method), request).await;
             }
         }
@@ -46,20 +46,23 @@ pub(super) async fn overridden(run: &mut Run, route: &Route, routes: &[Route]) {
         let senders: Vec<_> = if other.public { run.strangers(route) } else { of_roles.into_iter().collect() };
         for (words, token) in senders {
             let Some(request) = run.ask(other) else { continue };
-            let request = sent_by(request, token.as_ref());
-            let one = run.send("method-override", request.clone()).await;
-            let two = run.send("method-override", request.clone()).await;
+            let mut without = Vec::new();
+            for _ in 0..2 {
+                let request = run.sent_by(request.clone(), token.as_ref());
+                without.push(run.send("method-override", request).await);
+            }
+            let [one, two] = without.as_slice() else { continue };
             if !(200..400).contains(&one.status) {
                 // The good requests of that route say it.
                 continue;
             }
             run.opened.insert(other.line());
             for field in OVERRIDES {
-                let request = with(request.clone(), field, route.method.as_str());
+                let request = run.sent_by(with(request.clone(), field, route.method.as_str()), token.as_ref());
                 let answer = run.send("method-override", request).await;
                 let is_answered = (200..400).contains(&answer.status);
                 // Where the request can be made but once, it is refused now, and another answer is not this request's.
-                if is_answered && !answer.is_like([&one, &two]) {
+                if is_answered && !answer.is_like([one, two]) {
                     let sent = format!("{field}: {}{words}", route.method);
                     let got = format!("{}, and {} without", answer.status, one.status);
                     run.find("method-override", &other.line(), &sent, "what it answers without, or a refusal", got);

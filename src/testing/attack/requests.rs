@@ -46,14 +46,14 @@ pub(super) async fn all(run: &mut Run) {
 }
 
 async fn forged(run: &mut Run, route: &Route, good: &TestToken) {
-    let minted = good.mint();
+    let minted = run.mint(good);
     // What a service remembers of a good token must not help a bad one.
     let before = match run.ask(route) {
         Some(request) => Some(run.send(CONTROL, bearing(request, &minted)).await.status),
         None => None,
     };
     let mut unknown = None;
-    for (attack, sent, token) in tokens::forgeries(good, &minted) {
+    for (attack, sent, token) in tokens::forgeries(|| run.fresh(good), &minted, run.profile.one_time) {
         let Some(request) = run.ask(route) else { continue };
         let answer = run.refused(attack, &sent, bearing(request, &token)).await;
         if UNKNOWN_KEYS.contains(&attack) && answer.asks_to_come_again() {
@@ -65,48 +65,48 @@ async fn forged(run: &mut Run, route: &Route, good: &TestToken) {
         && let Some(request) = run.ask(route)
     {
         // One that nobody can have remembered, also where the same claims are signed with the same bytes.
-        let another = good.clone().claim("jti", format!("portcullis-another-{}", run.peers));
-        let answer = run.send(CONTROL, bearing(request, &another.mint())).await;
+        let answer = run.send(CONTROL, bearing(request, &good.clone().anew().mint())).await;
         if answer.status != before {
             let (sent, expected) = ("a good token after those of unknown keys", format!("{before}, as before"));
             run.find(attack, &route.line(), sent, &expected, answer.status.to_string());
         }
     }
     if run.profile.one_time {
-        let token = good.mint();
-        for time in 0..2 {
-            let Some(request) = run.ask(route) else { continue };
-            let request = bearing(request, &token);
-            if time == 0 {
-                run.send("token-replay", request).await;
-            } else {
-                run.refused("token-replay", "a token for the second time", request).await;
-            }
-        }
+        let token = run.mint(good);
+        let Some(request) = run.ask(route) else { return };
+        let request = bearing(request, &token);
+        run.good(route, "a token for the first time", request.clone()).await;
+        run.refused("token-replay", "a token for the second time", request).await;
     }
 }
 
 /// A good token, in ways in which none is taken.
 async fn carried(run: &mut Run, route: &Route, good: &TestToken) {
-    let token = good.mint();
     let Some(request) = run.ask(route) else { return };
     let other = good.clone().subject("mallory").by_foreign_key().mint();
-    for (sent, first, second) in
-        [("good, good", &token, &token), ("good, forged", &token, &other), ("forged, good", &other, &token)]
+    for (sent, is_first_good, is_second_good) in
+        [("good, good", true, true), ("good, forged", true, false), ("forged, good", false, true)]
     {
-        let twice = bearing(bearing(request.clone(), first), second);
-        run.refused("credential-twice", sent, twice).await;
-        let joined = with(request.clone(), "authorization", &format!("Bearer {first}, Bearer {second}"));
-        run.refused("credential-joined", sent, joined).await;
+        for attack in ["credential-twice", "credential-joined"] {
+            let token = run.mint(good);
+            let of = |is_good| if is_good { &token } else { &other };
+            let (first, second) = (of(is_first_good), of(is_second_good));
+            let request = match attack {
+                "credential-twice" => bearing(bearing(request.clone(), first), second),
+                _ => with(request.clone(), "authorization", &format!("Bearer {first}, Bearer {second}")),
+            };
+            run.refused(attack, sent, request).await;
+        }
     }
     for scheme in ["Basic ", "Token ", "JWT ", "Negotiate ", ""] {
-        let request = with(request.clone(), "authorization", &format!("{scheme}{token}"));
+        let request = with(request.clone(), "authorization", &format!("{scheme}{}", run.mint(good)));
         run.refused("credential-scheme", &format!("the scheme {scheme:?}"), request).await;
     }
     for name in ["access_token", "token", "jwt", "bearer_token", "id_token"] {
-        if let Some(request) = run.ask_at(route, &format!("{}?{name}={token}", route.path)) {
+        let target = format!("{}?{name}={}", route.path, run.mint(good));
+        if let Some(request) = run.ask_at(route, &target) {
             run.refused("credential-in-url", name, request).await;
         }
     }
-    run.plainly("a good token", bearing(request, &token)).await;
+    run.plainly("a good token", |run| bearing(request.clone(), &run.mint(good))).await;
 }

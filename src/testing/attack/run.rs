@@ -40,12 +40,10 @@ impl Answer {
 
     /// Whether it is one that two others to one request are, as far as these agree: what is made anew has another number.
     pub(super) fn is_like(&self, [one, two]: [&Self; 2]) -> bool {
-        let outline =
-            |answer: &Self| -> Vec<u8> { answer.body.iter().copied().filter(|byte| !byte.is_ascii_digit()).collect() };
         let is_same_body = if one.body == two.body {
             self.body == one.body
         } else {
-            outline(one) != outline(two) || outline(self) == outline(one)
+            outline(&one.body) != outline(&two.body) || outline(&self.body) == outline(&one.body)
         };
         self.status == one.status && is_same_body
     }
@@ -54,6 +52,11 @@ impl Answer {
     pub(super) fn asks_to_come_again(&self) -> bool {
         self.status == 503 && self.headers.contains_key(header::RETRY_AFTER)
     }
+}
+
+/// What of a body is the same when only numbers and times in it are others.
+pub(super) fn outline(body: &[u8]) -> Vec<u8> {
+    body.iter().copied().filter(|byte| !byte.is_ascii_digit()).collect()
 }
 
 /// A run under way.
@@ -182,12 +185,12 @@ impl Run {
 
     /// Sends what is good over plain HTTP, and with every word of a stranger's that it came over another. Not over the
     /// network, where whether the connection is secure is not for the sender to say.
-    pub(super) async fn plainly(&mut self, what: &str, good: Request<Bytes>) {
+    pub(super) async fn plainly(&mut self, what: &str, good: impl Fn(&Self) -> Request<Bytes>) {
         if self.network.is_some() {
             return;
         }
-        let unsafely = plain(good);
-        self.refused("credential-plain-http", &format!("{what} over plain HTTP"), unsafely.clone()).await;
+        let unsafely = plain(good(self));
+        self.refused("credential-plain-http", &format!("{what} over plain HTTP"), unsafely).await;
         for (name, value) in [
             ("x-forwarded-proto", "https"),
             ("x-forwarded-ssl", "on"),
@@ -195,8 +198,8 @@ impl Run {
             ("x-forwarded-scheme", "https"),
             ("forwarded", "for=192.0.2.1;proto=https"),
         ] {
-            let sent = format!("{what}, {name}");
-            self.refused("proxy-scheme", &sent, with(unsafely.clone(), name, value)).await;
+            let unsafely = with(plain(good(self)), name, value);
+            self.refused("proxy-scheme", &format!("{what}, {name}"), unsafely).await;
         }
     }
 
@@ -204,6 +207,23 @@ impl Run {
     pub(super) fn keys(&self) -> Vec<(HeaderName, String)> {
         let named = |(name, key): &(String, String)| Some((HeaderName::from_bytes(name.as_bytes()).ok()?, key.clone()));
         self.profile.keys.iter().filter_map(named).collect()
+    }
+
+    /// A token to send: where each is good for once, one that was not sent before.
+    pub(super) fn mint(&self, token: &TestToken) -> String {
+        self.fresh(token).mint()
+    }
+
+    pub(super) fn fresh(&self, token: &TestToken) -> TestToken {
+        if self.profile.one_time { token.clone().anew() } else { token.clone() }
+    }
+
+    /// As one of the [strangers](Self::strangers).
+    pub(super) fn sent_by(&self, request: Request<Bytes>, who: Option<&TestToken>) -> Request<Bytes> {
+        match who {
+            Some(token) => bearing(request, &self.mint(token)),
+            None => request,
+        }
     }
 
     /// Somebody who may not use the route.
@@ -232,14 +252,6 @@ pub(super) fn with(mut request: Request<Bytes>, name: &'static str, value: &str)
 
 pub(super) fn bearing(request: Request<Bytes>, token: &str) -> Request<Bytes> {
     with(request, "authorization", &format!("Bearer {token}"))
-}
-
-/// As one of the [strangers](Run::strangers).
-pub(super) fn sent_by(request: Request<Bytes>, who: Option<&TestToken>) -> Request<Bytes> {
-    match who {
-        Some(token) => bearing(request, &token.mint()),
-        None => request,
-    }
 }
 
 pub(super) fn keyed(mut request: Request<Bytes>, name: &HeaderName, key: &str) -> Request<Bytes> {

@@ -4,7 +4,7 @@ use http::Method;
 
 use super::{
     profile::Route,
-    run::{Run, bearing, with},
+    run::{Run, with},
 };
 
 /// Each role that may not.
@@ -14,7 +14,7 @@ pub(super) async fn crossing(run: &mut Run, route: &Route) {
             continue;
         }
         let Some(request) = run.ask(route) else { continue };
-        let request = with(bearing(request, &token.mint()), "origin", "https://mallory.invalid");
+        let request = with(run.sent_by(request, Some(&token)), "origin", "https://mallory.invalid");
         run.refused("role-crossing", &format!("somebody of the role {role}"), request).await;
     }
 }
@@ -58,16 +58,18 @@ pub(super) async fn anonymous(run: &mut Run, route: &Route) {
 /// What looks like another method.
 pub(super) async fn disguised(run: &mut Run, route: &Route) {
     for (words, token) in run.strangers(route) {
-        let preflight = |request| {
+        let preflight = |run: &Run, request| {
             let request = with(request, "origin", "https://app.invalid");
-            sent_by(with(request, "access-control-request-method", "GET"), token.as_ref())
+            run.sent_by(with(request, "access-control-request-method", "GET"), token.as_ref())
         };
         if let Some(request) = run.ask(route) {
             let sent = format!("access-control-request-method{words}");
-            run.refused("preflight-guard", &sent, preflight(request)).await;
+            let request = preflight(run, request);
+            run.refused("preflight-guard", &sent, request).await;
         }
         if let Some(request) = run.request(&Method::OPTIONS, &route.path) {
-            let answer = run.send("preflight-guard", preflight(request)).await;
+            let request = preflight(run, request);
+            let answer = run.send("preflight-guard", request).await;
             if (200..300).contains(&answer.status) && !answer.body.is_empty() {
                 let (sent, got) =
                     (format!("a preflight{words}"), format!("{} and {} bytes", answer.status, answer.body.len()));
@@ -77,12 +79,14 @@ pub(super) async fn disguised(run: &mut Run, route: &Route) {
         if route.method == Method::GET
             && let Some(head) = run.request(&Method::HEAD, &route.path)
         {
-            run.refused("method-head", &format!("HEAD{words}"), sent_by(head, token.as_ref())).await;
+            let head = run.sent_by(head, token.as_ref());
+            run.refused("method-head", &format!("HEAD{words}"), head).await;
         }
         let lower = route.method.as_str().to_ascii_lowercase();
         let method = Method::from_bytes(lower.as_bytes()).ok();
         if let Some(request) = method.and_then(|lower| run.request(&lower, &route.path)) {
-            run.refused("method-case", &format!("{lower}{words}"), sent_by(request, token.as_ref())).await;
+            let request = run.sent_by(request, token.as_ref());
+            run.refused("method-case", &format!("{lower}{words}"), request).await;
         }
     }
 }
@@ -124,7 +128,8 @@ pub(super) async fn paths(run: &mut Run, route: &Route, public: Option<&Route>) 
         }
         for (words, token) in run.strangers(route) {
             if let Some(request) = run.ask_at(route, &target) {
-                run.refused(attack, &format!("{target}{words}"), sent_by(request, token.as_ref())).await;
+                let request = run.sent_by(request, token.as_ref());
+                run.refused(attack, &format!("{target}{words}"), request).await;
             }
         }
     }
@@ -135,12 +140,18 @@ pub(super) async fn led(run: &mut Run, route: &Route, public: Option<&Route>) {
     let Some(public) = public else { return };
     for (words, token) in run.strangers(route) {
         let Some(request) = run.ask(public) else { return };
-        let request = sent_by(request, token.as_ref());
-        let open = run.send("proxy-path", request.clone()).await;
+        let mut open = Vec::new();
+        for _ in 0..2 {
+            let request = run.sent_by(request.clone(), token.as_ref());
+            open.push(run.send("proxy-path", request).await);
+        }
+        let [one, two] = open.as_slice() else { return };
         for name in ["x-original-url", "x-rewrite-url", "x-forwarded-uri", "x-forwarded-path"] {
-            let answer = run.send("proxy-path", with(request.clone(), name, &route.path)).await;
-            let same = open.status == answer.status && open.body == answer.body;
-            if (200..300).contains(&answer.status) && !same {
+            let request = run.sent_by(with(request.clone(), name, &route.path), token.as_ref());
+            let answer = run.send("proxy-path", request).await;
+            // Where no two answers of the open route are alike, only the guarded one's tell.
+            let is_guarded = run.bearings.has_body(&answer.body) && !run.bearings.has_body(&one.body);
+            if (200..300).contains(&answer.status) && (is_guarded || !answer.is_like([one, two])) {
                 let sent = format!("{name}: {}{words}", route.path);
                 let got = format!("{} with another body", answer.status);
                 run.find("proxy-path", &public.line(), &sent, "what it answers without", got);

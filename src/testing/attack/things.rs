@@ -10,13 +10,14 @@ pub(super) async fn of_others(run: &mut Run) {
     for Thing { exists, missing, owner, stranger } in run.profile.things.clone() {
         run.begin(&exists);
         let Some(request) = run.ask(&exists) else { continue };
-        let request = bearing(request, &stranger.mint());
+        let request = bearing(request, &run.mint(&stranger));
         match missing {
             None => drop(run.refused("tenant-crossing", "somebody of another tenant", request).await),
             Some(missing) => {
                 let there = run.refused("existence-thing", "a stranger", request).await;
                 let Some(request) = run.ask(&missing) else { continue };
-                let not_there = run.send("existence-thing", bearing(request, &stranger.mint())).await;
+                let request = bearing(request, &run.mint(&stranger));
+                let not_there = run.send("existence-thing", request).await;
                 if there.status != not_there.status {
                     let got = format!("{} for the one, {} for {}", there.status, not_there.status, missing.line());
                     run.find("existence-thing", &exists.line(), "a stranger", "one status for both", got);
@@ -24,7 +25,8 @@ pub(super) async fn of_others(run: &mut Run) {
             }
         }
         if let Some(request) = run.ask(&exists) {
-            run.good(&exists, "whoever may have it", bearing(request, &owner.mint())).await;
+            let request = bearing(request, &run.mint(&owner));
+            run.good(&exists, "whoever may have it", request).await;
         }
         run.settle();
     }

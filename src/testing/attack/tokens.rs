@@ -5,12 +5,18 @@ use crate::jwt::Algorithm;
 
 /// Each with the id of its attack and what it is, in words.
 ///
-/// `minted` is the good token itself, signed.
-pub(super) fn forgeries(good: &TestToken, minted: &str) -> Vec<(&'static str, String, String)> {
+/// `token` gives a good one, and `seen` is one of them that was sent, signed. Where each is good for once, what is made of
+/// the text of one is made of another that was not.
+pub(super) fn forgeries(
+    token: impl Fn() -> TestToken,
+    seen: &str,
+    one_time: bool,
+) -> Vec<(&'static str, String, String)> {
     let mut forged: Vec<(&'static str, String, String)> = Vec::new();
     let mut add = |attack, what: &str, token: String| forged.push((attack, what.to_owned(), token));
+    let good = token();
+    let minted = if one_time { good.mint() } else { seen.to_owned() };
     let (message, signature) = minted.rsplit_once('.').unwrap_or_default();
-    let token = || good.clone();
 
     for bits in 0..16_u8 {
         let letter = |(place, c): (usize, char)| if bits >> place & 1 == 0 { c } else { c.to_ascii_uppercase() };
@@ -27,7 +33,8 @@ pub(super) fn forgeries(good: &TestToken, minted: &str) -> Vec<(&'static str, St
         let forged = good.by_secret(Algorithm::HS256, secret.as_bytes());
         add("token-weak-secret", &format!("HS256 with the secret {secret:?}"), forged);
     }
-    for name in ["HS256", "RS256", "PS256", "es256", "ES256K", "unknown"] {
+    let labels = ["HS256", "RS256", "PS256", "ES256", "es256", "ES256K", "unknown"];
+    for name in labels.into_iter().filter(|name| *name != good.algorithm_name()) {
         add("token-algorithm-mislabelled", &format!("alg {name}"), token().header("alg", name).mint());
     }
     add("token-foreign-key", "a key of nobody, by the name of the provider's", token().by_foreign_key().mint());
@@ -53,7 +60,7 @@ pub(super) fn forgeries(good: &TestToken, minted: &str) -> Vec<(&'static str, St
     add("token-signature-altered", "a signature of zeros", format!("{message}.{zeros}"));
     let other = token().subject("portcullis-another").mint();
     let parts = |token: &str| token.split('.').map(str::to_owned).collect::<Vec<_>>();
-    if let ([header, _, signature], [_, claims, _]) = (parts(minted).as_slice(), parts(&other).as_slice()) {
+    if let ([header, _, signature], [_, claims, _]) = (parts(seen).as_slice(), parts(&other).as_slice()) {
         add("token-claims-swapped", "claims of another", format!("{header}.{claims}.{signature}"));
     }
     for (what, ending) in [("padding", "=="), ("a line feed in encoded form", "%0A"), ("a fourth part", ".e30")] {
