@@ -60,6 +60,8 @@ mod routes;
 mod sound;
 #[path = "attack_suite/strangers.rs"]
 mod strangers;
+#[path = "attack_suite/things.rs"]
+mod things;
 
 const LIMIT: u32 = 20;
 /// The attacks that only some services give an occasion for.

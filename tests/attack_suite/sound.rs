@@ -10,7 +10,11 @@ use std::{
 
 use aws_lc_rs::signature;
 use axum::{Router, body::Body, response::Response, routing::get};
-use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+use base64::{
+    Engine, alphabet,
+    engine::{GeneralPurpose, GeneralPurposeConfig},
+    prelude::BASE64_URL_SAFE_NO_PAD,
+};
 use http::Request;
 use portcullis::{
     SystemClock,
@@ -26,7 +30,7 @@ use portcullis::{
 use serde_json::Value;
 use tower::{ServiceExt, service_fn};
 
-use super::decoded;
+use super::{decoded, point, verified};
 
 /// Runs the suite on a service that takes what `careless` says for a clerk's request.
 async fn run(
@@ -112,5 +116,33 @@ async fn an_open_route_may_answer_otherwise_each_time() {
     }
     for report in [run(&issuer, in_numbers, follows).await, run(&issuer, in_letters, follows).await] {
         assert!(!report.is_clean() && attacks(&report).iter().all(|attack| *attack == "proxy-path"), "{report}");
+    }
+}
+
+/// One token, one text: whoever reads a signature in another spelling has two, and remembers or revokes but one of them.
+#[tokio::test]
+async fn each_other_spelling_of_a_signature_is_found() {
+    let issuer = TestIssuer::new("orders-api");
+    let jwks: Value = serde_json::from_str(&issuer.jwks()).unwrap();
+    let trusted = point(&jwks["keys"][0]);
+    let spare_bits = |text: &str| {
+        let lax = GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true).with_encode_padding(false);
+        let lax = lax.with_decode_padding_mode(base64::engine::DecodePaddingMode::RequireNone);
+        GeneralPurpose::new(&alphabet::URL_SAFE, lax).decode(text).unwrap_or_default()
+    };
+    let plus_and_slash =
+        |text: &str| BASE64_URL_SAFE_NO_PAD.decode(text.replace('+', "-").replace('/', "_")).unwrap_or_default();
+    type Decode = fn(&str) -> Vec<u8>;
+    let decoders: [(&str, Decode); 2] =
+        [("spare bits of the last character", spare_bits), ("the alphabet with + and /", plus_and_slash)];
+    for (sent, decode) in decoders {
+        let trusted = trusted.clone();
+        let lax = move |_: &mut Request<Body>, token: &str| {
+            let Some((message, signed)) = token.rsplit_once('.') else { return false };
+            BASE64_URL_SAFE_NO_PAD.decode(signed).is_err() && verified(message, &decode(signed), &trusted)
+        };
+        let report = run(&issuer, |_| "ok".to_owned(), lax).await;
+        let found: Vec<_> = report.findings().iter().map(|finding| (finding.attack(), finding.sent())).collect();
+        assert_eq!(found, [("token-signature-reencoded", sent)], "{report}");
     }
 }

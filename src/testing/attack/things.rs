@@ -1,8 +1,12 @@
 //! Things of others, and what one client may ask for.
 
+use std::collections::HashSet;
+
+use http::HeaderName;
+
 use super::{
     profile::{Route, Thing},
-    run::{Run, bearing, with},
+    run::{Answer, Run, bearing, with},
 };
 
 /// What strangers get, and what whoever may have it gets after them: that it is there.
@@ -15,12 +19,17 @@ pub(super) async fn of_others(run: &mut Run) {
             None => drop(run.refused("tenant-crossing", "somebody of another tenant", request).await),
             Some(missing) => {
                 let there = run.refused("existence-thing", "a stranger", request).await;
-                let Some(request) = run.ask(&missing) else { continue };
-                let request = bearing(request, &run.mint(&stranger));
-                let not_there = run.send("existence-thing", request).await;
-                if there.status != not_there.status {
-                    let got = format!("{} for the one, {} for {}", there.status, not_there.status, missing.line());
-                    run.find("existence-thing", &exists.line(), "a stranger", "one status for both", got);
+                let mut absent = Vec::new();
+                for _ in 0..2 {
+                    let Some(request) = run.ask(&missing) else { continue };
+                    let request = bearing(request, &run.mint(&stranger));
+                    absent.push(run.send("existence-thing", request).await);
+                }
+                if let [one, two] = absent.as_slice()
+                    && let Some(what) = told_apart(&there, [one, two], [&exists.path, &missing.path])
+                {
+                    let got = format!("{what} {}", missing.line());
+                    run.find("existence-thing", &exists.line(), "a stranger", "one answer for both", got);
                 }
             }
         }
@@ -30,6 +39,35 @@ pub(super) async fn of_others(run: &mut Run) {
         }
         run.settle();
     }
+}
+
+/// By what one tells the answer about a thing from those about one that is not there, as far as these agree.
+fn told_apart(there: &Answer, [one, two]: [&Answer; 2], [exists, missing]: [&str; 2]) -> Option<String> {
+    if there.status != one.status {
+        return Some(format!("{} for the one, {} for", there.status, one.status));
+    }
+    let names = |answer: &Answer| -> HashSet<HeaderName> { answer.headers.keys().cloned().collect() };
+    if names(one) == names(two) && names(there) != names(one) {
+        return Some("other header fields than for".to_owned());
+    }
+    let text = |answer: &Answer, path: &str| String::from_utf8_lossy(&answer.body).replace(path, "{path}");
+    let (there, one, two) = (text(there, exists), text(one, missing), text(two, missing));
+    let named: Vec<_> = words(exists).into_iter().zip(words(missing)).collect();
+    let is_same = |a: &str, b: &str| a == b || named.contains(&(a, b));
+    let (of_there, of_one, of_two) = (words(&there), words(&one), words(&two));
+    if of_one.len() != of_two.len() {
+        return None;
+    }
+    let between = |text: &str| text.chars().filter(|c| !c.is_alphanumeric()).collect::<String>();
+    let is_alike = of_there.len() == of_one.len()
+        && between(&there) == between(&one)
+        // A word that is another one each time, as the number of a request is, tells nothing.
+        && of_there.iter().zip(&of_one).zip(&of_two).all(|((a, b), c)| b != c || is_same(a, b));
+    (!is_alike).then(|| "another body than for".to_owned())
+}
+
+fn words(text: &str) -> Vec<&str> {
+    text.split(|c: char| !c.is_alphanumeric()).collect()
 }
 
 /// A client that asks too often: once as it is, and once with another name for itself in each request.

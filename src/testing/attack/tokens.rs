@@ -66,6 +66,14 @@ pub(super) fn forgeries(
     for (what, ending) in [("padding", "=="), ("a line feed in encoded form", "%0A"), ("a fourth part", ".e30")] {
         add("token-signature-reencoded", what, format!("{minted}{ending}"));
     }
+    if let Some(signature) = with_spare_bits(signature) {
+        add("token-signature-reencoded", "spare bits of the last character", format!("{message}.{signature}"));
+    }
+    // A signature that has none of the characters in question is not rare.
+    let standard = (0..64).find_map(|_| in_standard_alphabet(&token().anew().mint()));
+    if let Some(standard) = standard {
+        add("token-signature-reencoded", "the alphabet with + and /", standard);
+    }
     add("token-duplicate-header", "alg twice", token().header_again("alg", "none").mint());
     let twice = token().claim_again("sub", "portcullis-another").mint();
     add("token-duplicate-claim", "sub twice", twice);
@@ -96,4 +104,23 @@ pub(super) fn forgeries(
     }
     add("token-garbage", "100 kB", format!("{message}.{}", "A".repeat(100_000)));
     forged
+}
+
+/// The same signature to whoever does not look at the bits that are left over in its last character (RFC 4648 §3.5).
+fn with_spare_bits(signature: &str) -> Option<String> {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let (last, rest) = signature.as_bytes().split_last()?;
+    if signature.len().is_multiple_of(4) {
+        return None;
+    }
+    let value = ALPHABET.iter().position(|character| character == last)?;
+    let last = ALPHABET.get(value | 1)?;
+    Some(format!("{}{}", str::from_utf8(rest).ok()?, char::from(*last)))
+}
+
+/// The same signature in the alphabet of RFC 4648 §4. None where both alphabets spell it alike.
+fn in_standard_alphabet(token: &str) -> Option<String> {
+    let (message, signature) = token.rsplit_once('.')?;
+    let standard = signature.replace('-', "+").replace('_', "/");
+    (standard != signature).then(|| format!("{message}.{standard}"))
 }
