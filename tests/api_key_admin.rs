@@ -15,12 +15,12 @@ use axum::{Router, body::Body};
 use http::{HeaderMap, Method, Request};
 use http_body_util::BodyExt;
 use portcullis::{
-    Challenge, Connection, Instants, Now, Principal, PrincipalKind, StoreError, StoreErrorKind, TlsVersion,
+    Challenge, Connection, Instants, Now, Principal, PrincipalKind, Secret, StoreError, StoreErrorKind, TlsVersion,
     api_key::{
-        ApiKeyAdmin, ApiKeyAuthenticator, ApiKeyRecord, ApiKeyStore, Found, Hit, KeyFilter, KeyId, KeyIssuer, KeyLife,
-        KeyUse, Lookup, MemoryKeyStore, NewApiKey, Owner, Revocation, Rotation,
+        ApiKeyAdmin, ApiKeyAuthenticator, ApiKeyFormat, ApiKeyRecord, ApiKeyStore, Found, Hit, KeyFilter, KeyId,
+        KeyIssuer, KeyLife, KeyUse, Lookup, MemoryKeyStore, NewApiKey, Owner, Revocation, Rotation,
     },
-    audit::AuditLayer,
+    audit::{AuditEntry, AuditLayer, Personal, Privacy},
     authn::{Authenticator, AuthnLayer, Outcome, authenticate_fn, one_of},
     guard::{authenticated, require},
     key_admin::{self, KeyAdmin, MAX_BODY},
@@ -103,7 +103,7 @@ impl Flaky {
         }
         match *self.fails.lock().unwrap() {
             Some((failing, kind)) if failing == method => {
-                Err(StoreError::new(kind, "flaky").about("inner secret").with_retry_after(Duration::from_secs(7)))
+                Err(StoreError::new(kind, "flaky").about("inner secret").with_retry_after(Duration::from_millis(6_001)))
             }
             _ => Ok(()),
         }
@@ -216,11 +216,15 @@ fn admin(store: &Arc<Flaky>) -> KeyAdmin {
 
 impl World {
     fn new() -> Self {
+        Self::with_audit(|audit| audit)
+    }
+
+    fn with_audit(edit: impl FnOnce(AuditLayer) -> AuditLayer) -> Self {
         let (store, audit) = (Arc::new(Flaky::default()), Captured::new());
         let stack = Stack::builder()
             .clock(Still)
             .tls(TlsLayer::require())
-            .audit(AuditLayer::new(audit.clone()))
+            .audit(edit(AuditLayer::new(audit.clone())))
             .authenticate(one_of((people(), ApiKeyAuthenticator::new(Arc::clone(&store)))))
             .policy(Rbac::from_toml(POLICY).unwrap());
         let rules = key_admin::rules("/admin");
@@ -294,9 +298,9 @@ impl World {
     }
 }
 
-/// A key of somebody else of the tenant `acme`, with scopes that `anna` has.
+/// A key of somebody else of the tenant `acme`, with scopes and plan that `anna` has.
 fn billing() -> NewApiKey {
-    NewApiKey::for_subject("billing").tenant("acme").scope("orders:read")
+    NewApiKey::for_subject("billing").tenant("acme").scope("orders:read").plan("gold")
 }
 
 fn foreign() -> NewApiKey {
@@ -441,6 +445,63 @@ async fn nobody_hands_out_what_they_do_not_hold() {
         let made = world.call(who, "POST /keys", body).await;
         assert_eq!(made.status, 201, "{name}: {}", made.body);
     }
+}
+
+/// Its record tells from where it may be used, and another store's record is not at hand.
+#[tokio::test]
+async fn a_key_of_another_store_hands_out_nothing() {
+    let (store, partners) = (Arc::new(Flaky::default()), Arc::new(MemoryKeyStore::new()));
+    let admin = admin(&store).with_owner_issuers(["api-keys", "partners"]);
+    let of_partners = ApiKeyAuthenticator::new(Arc::clone(&partners))
+        .with_store_name("partners")
+        .unwrap()
+        .with_format(ApiKeyFormat::new("pt").unwrap())
+        .with_header("x-partner-key".parse().unwrap())
+        .unwrap();
+    let stack = Stack::builder()
+        .clock(Still)
+        .tls(TlsLayer::require())
+        .authenticate(one_of((ApiKeyAuthenticator::new(Arc::clone(&store)), of_partners)))
+        .policy(Rbac::from_toml(POLICY).unwrap());
+    let stack = key_admin::rules("/admin").into_iter().fold(stack, |stack, (line, rule)| stack.route(line, rule));
+    let app = stack.build().unwrap().protect::<Router>(Router::new().nest("/admin", admin.router()));
+
+    let issuer = KeyIssuer::new().with_format(ApiKeyFormat::new("pt").unwrap());
+    let ci = |tenant: &str, role: &str| NewApiKey::for_subject("ci").tenant(tenant).role(role).lives(KeyLife::Never);
+    let bound = ci("acme", "developer").address("198.51.100.0/24".parse().unwrap());
+    let (bound, record) = issuer.mint(bound, AT).unwrap();
+    partners.add(record).unwrap();
+    // The same id here is another key: of another tenant, of another owner.
+    let mut strangers = Vec::new();
+    for stranger in [ci("other", "clerk"), NewApiKey::for_subject("x").tenant("acme")] {
+        let (key, record) = issuer.mint(ci("acme", "developer"), AT).unwrap();
+        let mut here = stranger.mint(AT).unwrap().1.fields();
+        here.id = *record.id();
+        partners.add(record).unwrap();
+        store.inner.add(here.check().unwrap()).unwrap();
+        strangers.push(key);
+    }
+    let (root, record) = issuer.mint(ci("acme", "operator"), AT).unwrap();
+    partners.add(record).unwrap();
+    let own = store.inner.len();
+
+    for (name, key, status) in [
+        ("no record here", &bound, 403),
+        ("another tenant's", &strangers[0], 403),
+        ("another owner's", &strangers[1], 403),
+        ("may hand out anything", &root, 201),
+    ] {
+        for (line, body) in [
+            ("POST /keys", json!({"subject": "ci"})),
+            ("POST /keys", json!({"subject": "ci", "addresses": ["198.51.100.0/24"]})),
+        ] {
+            let mut request = World::request("", line, body.to_string());
+            request.headers_mut().insert("x-partner-key", key.expose().parse().unwrap());
+            let response = app.clone().oneshot(request).await.unwrap();
+            assert_eq!(response.status(), status, "{name}: {body}");
+        }
+    }
+    assert_eq!(store.inner.len(), own + 2, "made by root alone");
 }
 
 #[tokio::test]
@@ -666,6 +727,8 @@ async fn a_rotation_takes_nothing_over() {
     let tenant_admin = || NewApiKey::for_subject("ops").tenant("acme").role("tenant-admin").scope("orders:read");
     let (brief, _) = world.key(tenant_admin().lives(KeyLife::For(Duration::from_secs(DAY))));
     let (bound, _) = world.key(tenant_admin().address("198.51.100.0/24".parse().unwrap()));
+    let (free, _) = world.key(tenant_admin().lives(KeyLife::Never));
+    let own = || NewApiKey::for_subject("ops").tenant("acme").role("tenant-admin");
     for (name, who, key, status, code, field) in [
         ("wider scope", "anna", billing().scope("orders:delete"), 403, "not_held", "scopes"),
         ("wider role", "anna", billing().role("operator"), 403, "not_held", "roles"),
@@ -683,6 +746,10 @@ async fn a_rotation_takes_nothing_over() {
         ("of a tenant, by one without", "lone", billing(), 404, "no_such_key", "-"),
         ("longer life than own", &brief, billing(), 403, "not_held", "lifetime"),
         ("from anywhere, by a bound key", &bound, billing(), 403, "not_held", "addresses"),
+        ("another plan", "anna", billing().plan("free"), 403, "not_held", "plan"),
+        ("no plan", "anna", NewApiKey::for_subject("billing").tenant("acme"), 403, "not_held", "plan"),
+        ("a plan, by a key without", &free, billing(), 403, "not_held", "plan"),
+        ("a plan of one's own, by a key without", &free, own().plan("gold"), 403, "not_held", "plan"),
     ] {
         let id = world.id(key);
         let before = (world.record(&id).await, world.store.inner.len());
@@ -706,6 +773,10 @@ async fn a_rotation_takes_nothing_over() {
     world.store.inner.add(record).unwrap();
     let longer = world.call(old.expose(), &line, json!({})).await;
     assert_eq!((longer.status, longer.field()), (403, "lifetime"), "a day longer");
+    // A person whose token names no plan keeps that of their own key.
+    let gold = world.id(NewApiKey::for_subject("alice").tenant("acme").plan("gold"));
+    let made = world.call("alice", &format!("POST /keys/{gold}/rotate"), json!({})).await;
+    assert_eq!((made.status, &made.body["record"]["plan"]), (200, &json!("gold")));
     // One that has not begun is not begun by replacing it.
     let id = world.id(billing().not_before(NOW + DAY));
     let made = world.call("anna", &format!("POST /keys/{id}/rotate"), json!({})).await;
@@ -929,7 +1000,7 @@ async fn a_store_that_fails_is_503_and_tells_nothing() {
             world.store.fail(Some((method, kind)));
             let failed = world.call(who, line, body.clone()).await;
             assert_eq!((failed.status, failed.code()), (503, "unavailable"), "{method} in {line}");
-            assert_eq!(failed.headers["retry-after"], "7", "{method} in {line}");
+            assert_eq!(failed.headers["retry-after"], "7", "{method} in {line}: 6.001 s, rounded up");
             let record = world.audit.take().pop().unwrap();
             let reason = record.rejection_reason().unwrap();
             assert!(reason.contains("inner secret"), "{method} in {line}: the operator learns: {reason}");
@@ -958,6 +1029,68 @@ async fn a_request_that_is_given_up_leaves_what_it_was_about_to_do() {
         drop(request);
         let notes = world.notes();
         assert!(notes.iter().any(|(name, value)| name == "key.change" && value.starts_with(expected)), "{notes:?}");
+    }
+}
+
+/// What a record hides of people it hides in what the router notes and tells, by the same pseudonyms.
+#[tokio::test]
+async fn who_is_hidden_in_records_is_hidden_in_notes_and_events() {
+    let people = [Personal::Subject, Personal::Tenant, Personal::CredentialId];
+    let hashed = Privacy::new().pseudonymise(&Secret::new(vec![7; 32]), people).unwrap();
+    let omitted = people.into_iter().fold(Privacy::new(), Privacy::omit);
+    for (name, privacy) in [("hashed", hashed), ("omitted", omitted)] {
+        let world = World::with_audit(|audit| audit.with_privacy(privacy.omit(Personal::Path)));
+        let (key, id) = world.key(billing());
+        assert_eq!(world.get(&key, "/keys").await.status, 403);
+        let made = world.call("anna", "POST /keys", json!({"subject": "billing"})).await;
+        let rotated = world.call("anna", &format!("POST /keys/{id}/rotate"), json!({})).await;
+        let ids = [&id, made.body["record"]["id"].as_str().unwrap(), rotated.body["record"]["id"].as_str().unwrap()];
+        for (who, line, body, status) in [
+            ("anna", format!("POST /keys/{id}/revoke"), json!({"reason": "leaked"}), 200),
+            ("anna", "POST /owners/disable".into(), json!({"subject": "billing"}), 200),
+            ("anna", "POST /owners/enable".into(), json!({"subject": "billing"}), 200),
+            ("alice", format!("GET /keys/{id}"), Value::Null, 404),
+            ("alice", "POST /keys".into(), json!({"subject": "billing"}), 403),
+        ] {
+            assert_eq!(world.call(who, &line, body).await.status, status, "{name}: {line}");
+        }
+
+        // Events of other tests are heard, too.
+        let records = world.audit.records();
+        let own = |entry: &AuditEntry| match entry {
+            AuditEntry::Event(event) => {
+                event.request_id().is_some_and(|id| records.iter().any(|record| record.request_id() == id))
+            }
+            _ => true,
+        };
+        let entries: Vec<AuditEntry> = world.audit.entries().into_iter().filter(own).collect();
+        assert_eq!(entries.len(), 13, "{name}: eight requests, five changes");
+        for entry in &entries {
+            let mut line = Vec::new();
+            entry.write_json(&mut line);
+            let line = String::from_utf8(line).unwrap();
+            for whom in ["anna", "alice", "billing", "acme"].into_iter().chain(ids) {
+                assert!(!line.contains(whom), "{name}: {line}");
+            }
+        }
+        let note = |index: usize, wanted: &str| {
+            let found = records[index].notes().find(|(name, _)| name == wanted).map(|(_, value)| value.into_owned());
+            found.unwrap()
+        };
+        let (key, anna) = (records[0].subject().unwrap(), records[1].subject().unwrap());
+        assert_eq!(note(1, "by"), format!(r#""{}" of "https://id.test""#, anna.subject()), "{name}");
+        let owner = format!(r#""{}" in "{}""#, key.subject(), key.tenant().unwrap());
+        assert_eq!(note(1, "owner"), owner, "{name}");
+        assert_eq!(note(2, "key.change"), format!("rotate {}", key.credential_id().unwrap()), "{name}");
+        let abouts: Vec<_> = entries
+            .iter()
+            .filter_map(|entry| match entry {
+                AuditEntry::Event(event) => Some((event.kind().as_str(), event.about().into_owned())),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(abouts[1], ("key_rotated", key.credential_id().unwrap().into_owned()), "{name}");
+        assert_eq!(abouts[3], ("owner_disabled", key.subject().into_owned()), "{name}");
     }
 }
 

@@ -268,6 +268,46 @@ fn a_torn_end_is_told_and_never_repaired() {
     assert_eq!(trail.verify().problem.unwrap().kind, ProblemKind::Unreadable);
 }
 
+/// Who may write the file and has not the key cuts off the beginning, and puts something before a line of theirs.
+#[test]
+fn the_first_line_that_is_kept_must_open_its_file() {
+    let trail = Trail::new();
+    trail.run(30, |builder| builder);
+    let lines = trail.lines();
+    let theirs = lines[5].replace("allowed", "denied");
+    let with = |members: &str| theirs.replacen(r#","entry":"#, &format!(r#",{members},"entry":"#), 1);
+    let opened = format!(r#""torn":1,"previous":"{}""#, "0".repeat(64));
+    let opened = with(&opened).replacen(r#""entry":"decided""#, r#""entry":"opened""#, 1);
+    for (name, before, line, seq, kind) in [
+        ("nothing", None, theirs.clone(), 1, ProblemKind::NotOpened),
+        ("an empty line", Some(""), theirs.clone(), 1, ProblemKind::Unreadable),
+        ("a fragment that the line tells of", Some("x"), with(r#""torn":1"#), 1, ProblemKind::NotOpened),
+        ("a fragment, and the line opens the file", Some("x"), opened, 6, ProblemKind::Unreadable),
+    ] {
+        let rest = lines[6..].iter().cloned();
+        trail.rewrite(&before.map(str::to_owned).into_iter().chain([line]).chain(rest).collect::<Vec<_>>());
+        let report = trail.verify();
+        let problem = report.problem.clone().unwrap_or_else(|| panic!("{name}: {report}"));
+        assert_eq!((problem.seq, problem.kind), (seq, kind), "{name}: {report}");
+        assert_eq!(report.first, None, "{name}: {report}");
+    }
+    let mut put_in = lines.clone();
+    put_in.insert(7, String::new());
+    trail.rewrite(&put_in);
+    let problem = trail.verify().problem.unwrap();
+    assert_eq!((problem.line, problem.seq, problem.kind), (8, 8, ProblemKind::Unreadable));
+}
+
+#[test]
+fn a_file_may_begin_with_a_line_that_was_never_finished() {
+    let trail = Trail::new();
+    std::fs::write(trail.path(), r#"{"seq":1,"schema":1"#).unwrap();
+    trail.run(12, |builder| builder);
+    let report = trail.verify_with_sent();
+    assert!(report.is_sound() && report.first == Some(1), "{report}");
+    assert_eq!(report.torn.iter().map(|torn| torn.bytes).collect::<Vec<_>>(), [19]);
+}
+
 #[test]
 fn a_chain_is_not_begun_in_the_middle_of_a_file() {
     let trail = Trail::new();

@@ -23,6 +23,7 @@ use portcullis::{
     audit::{AuditLayer, AuditSink, Fsync, JsonLines, WhenFull},
     guard::public,
     stack::Stack,
+    testing::sample_record,
     tls::TlsLayer,
 };
 use support::{Probe, get};
@@ -227,6 +228,73 @@ async fn a_file_that_is_renamed_away_or_removed_is_begun_anew() {
     std::fs::remove_file(&path).unwrap();
     send(4).await;
     assert_eq!((recorded(&aside).len(), recorded(&path).len(), sink.lost()), (2, 4, 0));
+}
+
+/// With room that is kept on the disk.
+fn refusing(path: &Path) -> JsonLines {
+    JsonLines::builder().fsync(Fsync::Each).when_full(WhenFull::Refuse).open(path).unwrap()
+}
+
+async fn write(sink: &JsonLines, count: usize) {
+    for _ in 0..count {
+        sink.accept(sample_record("/orders").into()).unwrap();
+    }
+    sink.flush().await.unwrap();
+}
+
+/// Lines that are whole; and so many kilobytes that the disk has for the file.
+fn lines_and_room(path: &Path) -> (usize, u64) {
+    let text = std::fs::read_to_string(path).unwrap();
+    let lines: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    (lines.len(), std::os::unix::fs::MetadataExt::blocks(&path.metadata().unwrap()) / 2)
+}
+
+#[tokio::test]
+async fn who_closes_a_file_takes_nothing_away_that_another_process_wrote() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("audit.jsonl");
+    let (old, new) = (refusing(&path), refusing(&path));
+    write(&old, 2).await;
+    write(&new, 3).await;
+    drop(old);
+    assert_eq!(lines_and_room(&path).0, 5);
+    write(&new, 4).await;
+    drop(new);
+    assert_eq!(lines_and_room(&path).0, 9);
+    // Nor does who saw nobody write, while somebody may.
+    let (old, new) = (refusing(&path), refusing(&path));
+    write(&old, 1).await;
+    drop(new);
+    assert!(lines_and_room(&path).1 > 1024, "the room of the other one stays");
+    drop(old);
+    assert_eq!(lines_and_room(&path).0, 10);
+}
+
+#[tokio::test]
+async fn room_that_was_kept_on_the_disk_is_given_back() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("audit.jsonl");
+    let sink = refusing(&path);
+    write(&sink, 1).await;
+    drop(sink);
+    let (lines, room) = lines_and_room(&path);
+    assert!(lines == 1 && room < 64, "{room} KiB");
+}
+
+#[tokio::test]
+async fn a_file_that_is_cut_by_somebody_else_is_written_on_from_there() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("audit.jsonl");
+    let sink = refusing(&path);
+    write(&sink, 5).await;
+    let room = lines_and_room(&path).1;
+    // As logrotate does with copytruncate.
+    std::fs::File::options().write(true).open(&path).unwrap().set_len(0).unwrap();
+    write(&sink, 1).await;
+    let (lines, room_after) = lines_and_room(&path);
+    assert!(lines == 1 && room_after >= room / 2, "{room_after} KiB of {room}");
+    drop(sink);
+    assert_eq!(lines_and_room(&path).0, 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

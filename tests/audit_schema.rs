@@ -295,13 +295,14 @@ async fn header_fields_are_recorded_by_name_and_never_a_credential() {
     for credential in ["Authorization", "cookie", "proxy-authorization", "x-api-key", "no name"] {
         assert!(audit.clone().with_headers([credential]).is_err(), "{credential}");
     }
-    assert!(audit.clone().with_headers(["a"; 9]).is_err());
+    assert!(audit.clone().with_headers((0..9).map(|n| format!("x-{n}"))).is_err());
     let listed = audit.clone().with_headers(["user-agent", "x-absent"]).unwrap();
     let mut request = with(get("/public/x"), "x-secret", "s3cr3t");
     request.headers_mut().insert("user-agent", http::HeaderValue::from_bytes(b"curl\xff\t\xe2\x80\xae").unwrap());
     let record = record(builder(listed), &captured, request).await;
     assert_eq!(record["headers"], json!({ "user-agent": r"curl\xff\u{9}\u{202e}" }));
     assert!(!record.to_string().contains("s3cr3t"));
+    assert!(audit.clone().with_headers(["user-agent", "User-Agent"]).is_err(), "named twice");
 
     /// Reads a field of its own.
     #[derive(Debug)]
@@ -325,6 +326,35 @@ async fn header_fields_are_recorded_by_name_and_never_a_credential() {
     let stack = Stack::builder().tls(TlsLayer::require()).authenticate(Badge);
     let error = stack.audit(audit.with_headers(["x-badge"]).unwrap()).build().unwrap_err();
     assert!(error.to_string().contains("x-badge"), "{error}");
+}
+
+/// A reader takes the first of two members of one name, or the last.
+#[tokio::test]
+async fn a_field_that_is_sent_several_times_is_one_member() {
+    let (captured, audit) = audited();
+    let listed = audit.with_headers(["user-agent", "accept"]).unwrap();
+    let stack = builder(listed).build().unwrap();
+    let (long, many) = ("a".repeat(250), ["b"; 4000]);
+    for (name, values, shown) in [
+        ("one", &["a"][..], "a".to_owned()),
+        ("two", &["a", "b"], "a, b".to_owned()),
+        ("the same", &["a", "a"], "a, a".to_owned()),
+        ("three, one of them empty", &["a", "", "c"], "a, , c".to_owned()),
+        ("too long together", &[&long, "bcdefgh"], format!("{long}, b…")),
+        ("too many", &many, format!("{}b…", "b, ".repeat(84))),
+    ] {
+        let mut request = with(get("/public/x"), "accept", "text/plain");
+        for value in values {
+            request.headers_mut().append("user-agent", value.parse().unwrap());
+        }
+        assert_eq!(send(&stack, request).await, 200);
+        let record = captured.take().pop().unwrap();
+        let told: Vec<_> = record.headers().map(|(name, value)| (name.to_owned(), value.into_owned())).collect();
+        assert_eq!(told, [("user-agent".into(), shown), ("accept".into(), "text/plain".to_owned())], "{name}");
+        let mut line = Vec::new();
+        AuditEntry::from(record).write_json(&mut line);
+        assert_eq!(String::from_utf8(line).unwrap().matches(r#""user-agent""#).count(), 1, "{name}");
+    }
 }
 
 #[tokio::test]
@@ -355,6 +385,38 @@ async fn what_is_hidden_is_hidden_everywhere() {
     for personal in ["alice", "198.51.100.7", "s3cr3t", "monthly", "not in the ledger"] {
         assert!(!all.contains(personal), "{personal}: {all}");
     }
+}
+
+/// A type that is asked to be hashed is hashed, or refused.
+#[tokio::test]
+async fn no_type_that_is_to_be_a_pseudonym_is_shown() {
+    let key = Secret::new(vec![7; 32]);
+    let refused = Privacy::new().pseudonymise(&key, [Personal::Path, Personal::Reasons]).unwrap_err();
+    assert!(refused.to_string().contains("Personal::Reasons"), "{refused}");
+
+    let hashed = || Privacy::new().pseudonymise(&key, [Personal::Path, Personal::Notes]).unwrap();
+    let (captured, audit) = audited();
+    let audit = audit.with_privacy(hashed());
+    let request = |path: &str| with(get(path), "authorization", "Test alice");
+    let one = record(builder(audit.clone()), &captured, request("/public/s3cr3t")).await;
+    let again = record(builder(audit.clone()), &captured, request("/public/s3cr3t")).await;
+    let other = record(builder(audit.clone()), &captured, request("/public/other")).await;
+    let path = one["path"].as_str().unwrap();
+    assert!(path.starts_with("p-") && path.len() == 34, "{path}");
+    assert_eq!((&one["path"], &one["route"]), (&again["path"], &json!("/public/{how}")));
+    assert_ne!(one["path"], other["path"]);
+    assert!(one["notes"][0]["value"].as_str().unwrap().starts_with("p-"), "{one}");
+
+    let heard = Captured::new();
+    let _hearing = AuditLayer::new(heard.clone()).with_privacy(hashed());
+    tell(Event::new(EventKind::PolicyRefused, "hashed details").with("reason", "line 3 names alice"));
+    let told = heard.entries().into_iter().find_map(|entry| match entry {
+        AuditEntry::Event(event) if event.about() == "hashed details" => {
+            Some(event.details().map(|(_, value)| value.into_owned()).collect::<Vec<_>>())
+        }
+        _ => None,
+    });
+    assert!(told.unwrap()[0].starts_with("p-"));
 }
 
 #[tokio::test]
@@ -406,7 +468,8 @@ async fn an_entry_is_never_longer_than_it_may_be_and_forges_nothing() {
         *request.uri_mut() = http::Uri::from_maybe_shared(Bytes::from(path)).unwrap();
         for name in &names {
             let value = http::HeaderValue::from_bytes(&b"\"\\\xff\x80".repeat(200)).unwrap();
-            request.headers_mut().insert(http::HeaderName::try_from(name).unwrap(), value);
+            request.headers_mut().append(http::HeaderName::try_from(name).unwrap(), value.clone());
+            request.headers_mut().append(http::HeaderName::try_from(name).unwrap(), value);
         }
         stack.layer(handler.clone()).oneshot(request).await.unwrap();
     }
@@ -419,6 +482,7 @@ async fn an_entry_is_never_longer_than_it_may_be_and_forges_nothing() {
         let text = String::from_utf8(line).unwrap();
         let value: Value = serde_json::from_str(&text).unwrap();
         assert_eq!(value["truncated"], true);
+        assert!(names.iter().all(|name| text.matches(name).count() <= 1), "one member of each name: {text}");
         assert_ne!(value["outcome"], "allowed");
         assert!(text.chars().all(|c| c == '…' || c == 'é' || c.is_ascii_graphic() || c == ' '), "{text}");
     }
@@ -493,9 +557,14 @@ async fn the_page_and_the_entries_have_the_same_members() {
         .route("GET /closed", require(policy("ledger:burn").unwrap()))
         .build()
         .unwrap();
-    let app = stack.layer(service_fn(|request: Request<()>| {
+    let kept = std::sync::Arc::new(std::sync::Mutex::new(None));
+    let keeping = std::sync::Arc::clone(&kept);
+    let app = stack.layer(service_fn(move |request: Request<()>| {
         let context = SecurityContext::of(request.extensions()).unwrap();
         (0..20).for_each(|n| context.note("page", &n.to_string()));
+        if let Ok(authorizer) = Authorizer::of(request.extensions()) {
+            *keeping.lock().unwrap() = Some((context.clone(), authorizer));
+        }
         let mut response = Response::new(Full::<Bytes>::from("hello"));
         response.headers_mut().insert("grpc-status", http::HeaderValue::from_static("0"));
         ready(Answer::Ok(response))
@@ -510,6 +579,14 @@ async fn the_page_and_the_entries_have_the_same_members() {
     for request in requests.into_iter().chain((0..5).map(|_| get("/closed"))) {
         app.clone().oneshot(request).await.unwrap();
     }
+    let (context, authorizer) = kept.lock().unwrap().take().unwrap();
+    for n in 0..20 {
+        let _ = authorizer.check("ledger:burn", None).await;
+        let _ = authorizer.check(&format!("{n}"), None).await;
+        let _ = authorizer.allows("ledger:read", None).await;
+        context.note("page", &n.to_string());
+    }
+    drop((context, authorizer));
     tell(
         Event::new(EventKind::KeyCreated, "k1")
             .with("owner", "alice")
@@ -529,6 +606,9 @@ async fn the_page_and_the_entries_have_the_same_members() {
         seen.extend(all.into_iter().map(|member| {
             // What stands in several places is told once.
             let member = member.replace("client_identity.", "subject.").replace("by.", "subject.");
+            // And what is told in the words of a record.
+            let member =
+                if entry == "later" && member.contains('.') { return format!("decided: {member}") } else { member };
             if every.contains(&&*member) { format!("every entry: {member}") } else { format!("{entry}: {member}") }
         }));
     }

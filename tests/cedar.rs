@@ -263,6 +263,113 @@ fn entities_that_do_not_fit_the_schema_cannot_be_decided() {
     );
 }
 
+/// What a schema demands and nobody tells is not known: no `has` takes it for absent.
+#[test]
+fn what_the_schema_demands_must_be_told() {
+    const SCHEMA: &str = r#"
+        entity Role;
+        entity User in [Role];
+        entity Service in [Role] { clearance: Long };
+        entity Key enum ["deploy"];
+        entity Order { status: String };
+        entity Note { status?: String };
+        entity Shop { open: Bool };
+        action read appliesTo { principal: [User, Service, Key], resource: [Order, Note, Shop] };
+    "#;
+    const POLICIES: &str = r#"
+        permit (principal, action, resource);
+        forbid (principal, action, resource is Order) when { resource has status && resource.status == "secret" };
+        forbid (principal is Service, action, resource) when { principal has clearance && principal.clearance < 3 };
+        forbid (principal, action, resource is Shop) when { resource has open && !resource.open };
+    "#;
+    const ENTITIES: &str =
+        r#"[{ "uid": { "type": "Order", "id": "1" }, "attrs": { "status": "open" }, "parents": [] }]"#;
+    let builder = || Cedar::builder().schema("s", SCHEMA).policies("p", POLICIES).entities("e", ENTITIES);
+    let policy = builder().without_resource("Shop", "shop").build().unwrap();
+    let of = |kind: PrincipalKind, claims: &str| {
+        Principal::builder(kind, ISSUER, "x", "jwt").roles(["clerk"]).claims(claims).build()
+    };
+    let user = of(PrincipalKind::User, "{}");
+    let on = |subject: &Principal, thing: Resource| now(&policy, &AccessQuery::new(subject, "read", at()).on(&thing));
+    let undecided = on(&user, Resource::new("order", 42));
+    assert_eq!(undecided.decision(), Decision::CannotDecide, "{undecided:?}");
+    assert!(undecided.reasons()[0].contains("status"), "{undecided:?}");
+    assert_eq!(on(&user, Resource::new("order", 42).with("status", "secret")).decision(), Decision::Deny);
+    assert!(on(&user, Resource::new("order", 42).with("status", "open")).is_allow());
+    assert!(on(&user, Resource::new("order", 1)).is_allow(), "a file tells");
+    assert!(on(&user, Resource::new("note", 42)).is_allow(), "nothing is demanded");
+    for (claims, decision) in [
+        ("{}", Decision::CannotDecide),
+        (r#"{"email": "x@example.com"}"#, Decision::CannotDecide),
+        (r#"{"clearance": 2}"#, Decision::Deny),
+        (r#"{"clearance": 3}"#, Decision::Allow),
+    ] {
+        let verdict = on(&of(PrincipalKind::Service, claims), Resource::new("note", 1));
+        assert_eq!(verdict.decision(), decision, "{claims}: {verdict:?}");
+    }
+    let key = on(&of(PrincipalKind::Key, "{}"), Resource::new("note", 1));
+    assert_eq!(key.decision(), Decision::Deny, "a key that is none of the list");
+    let nothing = now(&policy, &AccessQuery::new(&user, "read", at()));
+    assert_eq!(nothing.decision(), Decision::CannotDecide, "a question without a thing: {nothing:?}");
+}
+
+/// The owner that a question names is never left out, and always of the type that the schema declares.
+#[test]
+fn an_owner_is_of_the_declared_type_or_not_decided() {
+    const SCHEMA: &str = r#"
+        entity Customer, Service, Key;
+        entity Order { owner?: Customer };
+        entity Parcel { owner?: Key };
+        entity Note { owner?: String };
+        entity Shelf;
+        action read appliesTo { principal: [Customer, Service, Key], resource: [Order, Parcel, Note, Shelf] };
+    "#;
+    const POLICIES: &str = r#"
+        permit (principal, action, resource);
+        forbid (principal, action, resource is Order) when { resource has owner && resource.owner != principal };
+        forbid (principal, action, resource is Parcel) when { resource has owner && resource.owner != principal };
+    "#;
+    const ENTITIES: &str = r#"[{ "uid": { "type": "Order", "id": "kept" }, "parents": [],
+        "attrs": { "owner": { "type": "Customer", "id": "alice" } } }]"#;
+    // The order of a map of std changes with each policy that is built.
+    for _ in 0..8 {
+        let policy = Cedar::builder()
+            .schema("s", SCHEMA)
+            .policies("p", POLICIES)
+            .entities("e", ENTITIES)
+            .principal_type(PrincipalKind::User, "Customer")
+            .issuer(ISSUER)
+            .build()
+            .unwrap();
+        let of = |kind: PrincipalKind, id: &str| Principal::builder(kind, ISSUER, id, "jwt").build();
+        let (alice, key) = (of(PrincipalKind::User, "alice"), of(PrincipalKind::Key, "k"));
+        let thing = |kind: &'static str, id: &str| Resource::new(kind, id);
+        let foreign = "https://evil.example";
+        for (name, subject, resource, decision) in [
+            ("hers", &alice, thing("order", "1").owned_by(ISSUER, "alice"), Decision::Allow),
+            ("another's", &alice, thing("order", "1").owned_by(ISSUER, "bob"), Decision::Deny),
+            ("nobody's", &alice, thing("order", "1"), Decision::Allow),
+            ("a stranger's", &alice, thing("order", "1").owned_by(foreign, "bob"), Decision::CannotDecide),
+            (
+                "a stranger's of her name",
+                &alice,
+                thing("order", "1").owned_by(foreign, "alice"),
+                Decision::CannotDecide,
+            ),
+            ("hers in a file", &alice, thing("order", "kept"), Decision::Allow),
+            ("no longer hers", &alice, thing("order", "kept").owned_by(foreign, "bob"), Decision::CannotDecide),
+            ("a key's", &key, thing("parcel", "1").owned_by(ISSUER, "k"), Decision::Allow),
+            ("another key's", &key, thing("parcel", "1").owned_by(ISSUER, "other"), Decision::Deny),
+            ("an owner that is a text", &alice, thing("note", "1").owned_by(ISSUER, "alice"), Decision::CannotDecide),
+            ("the text itself", &alice, thing("note", "1").owned_by(ISSUER, "a").with("owner", "a"), Decision::Allow),
+            ("no owner is declared", &alice, thing("shelf", "1").owned_by(foreign, "bob"), Decision::Allow),
+        ] {
+            let verdict = now(&policy, &AccessQuery::new(subject, "read", at()).on(&resource));
+            assert_eq!(verdict.decision(), decision, "{name}: {verdict:?}");
+        }
+    }
+}
+
 #[test]
 fn ids_are_never_parsed() {
     let policies = r#"

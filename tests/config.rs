@@ -199,6 +199,24 @@ async fn from_code_and_from_a_document_they_answer_alike() {
     }
 }
 
+/// The slash at the end of an issuer's name is taken as it is where issuers may have one.
+#[tokio::test]
+async fn the_issuer_of_a_cluster_may_end_with_a_slash() {
+    let files = Files::new().await;
+    let build = async |provider: &str| {
+        let issuer = format!(
+            "[[issuers]]\nprovider = '{provider}'\nissuer = 'https://eastus.oic.prod-aks.azure.com/realms/1/'\n\
+             audience = 'orders'\nkeys = {{ file = '{}' }}\n[api_keys]",
+            files.path("keys.json").display()
+        );
+        let config = Config::from_toml(&files.document(6).replacen("[api_keys]", &issuer, 1)).unwrap();
+        config.builder().await.map(|_| ()).map_err(|errors| errors.to_string())
+    };
+    assert_eq!(build("kubernetes").await, Ok(()));
+    let refused = build("keycloak").await.unwrap_err();
+    assert!(refused.contains("must not end with a slash"), "{refused}");
+}
+
 #[tokio::test]
 async fn quotas_change_while_requests_run_and_nothing_else() {
     let files = Files::new().await;
@@ -235,6 +253,34 @@ async fn quotas_change_while_requests_run_and_nothing_else() {
     std::fs::write(&path, files.document(0)).unwrap();
     assert!(live.reload().unwrap_err().to_string().contains("quotas.gold.count: 0 must be at least 1"));
     assert_eq!(live.policy().unwrap().version().as_ref(), "1");
+}
+
+/// The failure budget is made once: a newer document that says something else of it is refused, and not taken for taken over.
+#[tokio::test]
+async fn a_quota_of_the_failure_budget_does_not_change() {
+    let files = Files::new().await;
+    let budget = |quotas: &str| {
+        format!("{quotas}\n[failure_budget]\nper_source = 'bad'\nper_key = 'worse'\n{}", files.document(6))
+    };
+    let text = budget("[quotas]\nbad = { count = 5, per = 'minute' }\nworse = { count = 3, per = 'minute' }");
+    let (_, live) = Config::from_toml(&text).unwrap().assemble().await.unwrap();
+    let apply = |text: &str| live.apply(&Config::from_toml(text).unwrap()).map_err(|problems| problems.to_string());
+    for (name, from, to) in [
+        ("the count", "bad = { count = 5,", "bad = { count = 50,"),
+        ("the period", "count = 3, per = 'minute'", "count = 3, per = 'second'"),
+        ("a burst", "count = 3, per = 'minute'", "count = 3, per = 'minute', burst = 9"),
+    ] {
+        let refused = apply(&text.replace(from, to)).unwrap_err();
+        let of = if name == "the count" { "quotas.bad" } else { "quotas.worse" };
+        assert!(refused.contains(&format!("{of}: the quota is one of [failure_budget]")), "{name}: {refused}");
+        assert_eq!(refused.lines().count(), 1, "{name}: {refused}");
+    }
+    let gone = apply(&text.replace("bad = {", "good = {")).unwrap_err();
+    assert!(gone.contains("failure_budget.per_source: \"bad\" is no quota"), "{gone}");
+    let other = apply(&text.replace("per_source = 'bad'", "per_source = 'worse'")).unwrap_err();
+    assert!(other.contains("failure_budget: the section has changed"), "{other}");
+    apply(&text).unwrap();
+    apply(&text.replace("count = 6", "count = 8")).unwrap();
 }
 
 #[test]

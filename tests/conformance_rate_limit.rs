@@ -106,6 +106,7 @@ enum Flaw {
     TakesWhenItRefuses,
     NeverCountsRefusals,
     ForgetsTheIssuer,
+    ForgetsTheTenant,
     TakesBeforeItSaysWait,
     CountsTheFastWayApart,
     OnlyTheFirstCharge,
@@ -137,6 +138,10 @@ impl Flawed {
         let name = charge.quota().name();
         match (self.flaw, charge.key().parts()) {
             (Flaw::ForgetsTheIssuer, [KeyPart::Principal { subject, .. }]) => key = (*subject).to_owned(),
+            (Flaw::ForgetsTheTenant, [KeyPart::Principal { issuer, subject, .. }]) => {
+                let principal = KeyPart::Principal { issuer, tenant: None, subject };
+                key = format!("{}:{principal}", charge.key().scope());
+            }
             (Flaw::WidensEveryNetwork, [KeyPart::Network { prefix, .. }]) => {
                 key = format!("{}{:?}", charge.key().scope(), KeyPart::wide_network(*prefix));
             }
@@ -246,6 +251,7 @@ fn the_suite_finds_what_is_wrong() {
         Flaw::TakesWhenItRefuses,
         Flaw::NeverCountsRefusals,
         Flaw::ForgetsTheIssuer,
+        Flaw::ForgetsTheTenant,
         Flaw::TakesBeforeItSaysWait,
         Flaw::CountsTheFastWayApart,
         Flaw::OnlyTheFirstCharge,

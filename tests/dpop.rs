@@ -17,6 +17,11 @@ mod mint;
 #[path = "jwt/owner.rs"]
 mod owner;
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
 use http::{Method, Request, Response};
 use mint::{AUDIENCE, CLAIMS, ISSUER, claims_but, key, with_claims};
 use owner::{Owner, URL, but, claims_at, sha256};
@@ -26,7 +31,7 @@ use portcullis::{
     conformance,
     guard::{authenticated, require},
     jwt::{
-        Algorithm, Issuer, JwtAuthenticator, JwtAuthenticatorBuilder, KeySet,
+        Algorithm, Issuer, JwtAuthenticator, JwtAuthenticatorBuilder, KeySet, Provider,
         bound::{Dpop, MemoryReplays, Nonces, ProofUse, Remembered, ReplayStore},
     },
     rate_limit::{FailureBudget, Quota},
@@ -159,6 +164,35 @@ async fn attacks_beside_the_happy_path() {
 }
 
 #[tokio::test]
+async fn keycloak_calls_its_bound_tokens_by_another_type() {
+    const REALM: &str = "https://login.example.com/realms/shop";
+    let keys = KeySet::new([key(Algorithm::ES256)]).unwrap();
+    let profile = Provider::keycloak(REALM, AUDIENCE).unwrap().algorithms([Algorithm::ES256]).fixed(keys);
+    let jwt = JwtAuthenticator::builder().issuer(profile).dpop(Dpop::at([URL]).unwrap()).build().unwrap();
+    let owner = Owner::new();
+    let certificate = json!({"x5t#S256": sha256(b"stands for a certificate")});
+    let rows = [
+        ("bound", "DPoP", Some(json!({"jkt": owner.jkt()})), 200, 401),
+        ("bound, by an old Keycloak", "Bearer", Some(json!({"jkt": owner.jkt()})), 200, 401),
+        ("not bound", "Bearer", None, 401, 200),
+        ("not bound, and says so", "DPoP", None, 401, 401),
+        ("bound to a certificate", "DPoP", Some(certificate), 401, 401),
+        ("a refresh token", "Refresh", Some(json!({"jkt": owner.jkt()})), 401, 401),
+    ];
+    for (name, typ, cnf, with_proof, without) in rows {
+        let mut claims: Value = serde_json::from_str(CLAIMS).unwrap();
+        (claims["iss"], claims["typ"], claims["azp"]) = (REALM.into(), typ.into(), "web".into());
+        if let Some(cnf) = cnf {
+            claims["cnf"] = cnf;
+        }
+        let token = with_claims(&claims.to_string());
+        let proof = owner.proof(&claims_at(&token, name, NOW));
+        assert_eq!(answer(&jwt, request("DPoP", &token, &[&proof])).await.status(), with_proof, "{name}");
+        assert_eq!(answer(&jwt, request("Bearer", &token, &[])).await.status(), without, "{name}, as Bearer");
+    }
+}
+
+#[tokio::test]
 async fn what_is_not_set_up_stays_shut() {
     let owner = Owner::new();
     let token = owner.token();
@@ -197,6 +231,51 @@ async fn nonces_are_demanded_and_rotate() {
     assert_eq!((second.status().as_u16(), second.headers().contains_key("dpop-nonce")), (200, false));
     let forged = owner.proof(&but(claims(&token, "c"), "nonce", nonce.to_lowercase().into()));
     assert!(answer(&jwt, request("DPoP", &token, &[&forged])).await.headers().contains_key("dpop-nonce"));
+}
+
+/// A clock that is moved by hand; clones share the hands.
+#[derive(Clone, Debug, Default)]
+struct Hands(Arc<AtomicU64>);
+
+impl Clock for Hands {
+    fn now(&self) -> Instants {
+        let seconds = self.0.load(Ordering::SeqCst);
+        Instants::new((NOW + seconds) * 1_000_000_000, seconds * 1_000_000_000)
+    }
+}
+
+/// RFC 9449 §8.2: a nonce is for one client, and no cache may hand it to others.
+#[tokio::test]
+async fn an_answer_with_a_nonce_is_stored_nowhere() {
+    let handler = tower::service_fn(|_: Request<()>| async {
+        let response = Response::builder().header("cache-control", "public").header("cache-control", "max-age=3600");
+        Ok::<_, std::convert::Infallible>(response.body(http_body_util::Full::<bytes::Bytes>::default()).unwrap())
+    });
+    let (owner, clock) = (Owner::new(), Hands::default());
+    let dpop = Dpop::at([URL]).unwrap().nonces(Nonces::with_secret(Secret::new(vec![7; 32])).unwrap());
+    let jwt = builder().dpop(dpop).build().unwrap();
+    let audited = portcullis::audit::AuditLayer::new(Discard).with_clock(clock.clone());
+    let layers = audited.layer(AuthnLayer::new(jwt.clone()).dangerous_plain_http().layer(handler));
+    let stack = Stack::builder().clock(clock.clone()).dangerous_plain_http().authenticate(jwt);
+    let stack = stack.fallback(require(authenticated())).build().unwrap().protect(handler);
+    let token = owner.token();
+    let bearing = |jti: &str, nonce: &str| {
+        let claims = claims_at(&token, jti, NOW + clock.0.load(Ordering::SeqCst));
+        request("DPoP", &token, &[&owner.proof(&but(claims, "nonce", nonce.into()))])
+    };
+    let first = send(&layers, bearing("first", "none")).await;
+    let nonce = first.headers()["dpop-nonce"].to_str().unwrap().to_owned();
+    let seen = |response: Response<http_body_util::Full<bytes::Bytes>>| {
+        let values = response.headers().get_all("cache-control").iter().map(|value| value.to_str().unwrap());
+        let values = values.collect::<Vec<_>>().join(", ");
+        (response.status().as_u16(), response.headers().contains_key("dpop-nonce"), values)
+    };
+    for (seconds, with_nonce, kept) in [(0, false, "public, max-age=3600"), (150, true, "no-store")] {
+        clock.0.store(seconds, Ordering::SeqCst);
+        let expected = (200, with_nonce, kept.to_owned());
+        assert_eq!(seen(send(&layers, bearing(&format!("a{seconds}"), &nonce)).await), expected, "{seconds} s");
+        assert_eq!(seen(send(&stack, bearing(&format!("b{seconds}"), &nonce)).await), expected, "{seconds} s, stack");
+    }
 }
 
 #[tokio::test]
@@ -270,7 +349,7 @@ async fn replay_stores_keep_their_contract() {
     for store in [
         Box::new(MemoryReplays::new()) as Box<dyn ReplayStore>,
         Box::new(MemoryReplays::new().with_bounds(20, 8).unwrap()),
-        Box::new(std::sync::Arc::new(MemoryReplays::new())),
+        Box::new(Arc::new(MemoryReplays::new())),
         Box::new(Unbounded::default()),
     ] {
         conformance::replay_store(&store, "first", at).await;

@@ -38,7 +38,8 @@ async fn clean(example: &str, suite: NetworkSuite, attacks: &[&str]) {
     }
 }
 
-/// Sends the attacks to an example: the routes that it serves to everybody, those that it guards, and the variable of a good key.
+/// Sends the attacks to an example: the routes that it serves to everybody, those that it guards, and the
+/// variable of a key that opens all of them.
 async fn attacked(example: &str, open: &[&str], guarded: &[&str], key: &str) {
     let mut running = Running::start(example).await;
     let (_, key) = running.exports.iter().find(|(name, _)| name == key).unwrap();
@@ -47,10 +48,14 @@ async fn attacked(example: &str, open: &[&str], guarded: &[&str], key: &str) {
         profile = profile.public(route).unwrap();
     }
     for route in guarded {
-        profile = profile.route(route, []).unwrap();
+        profile = profile.route_for_keys(route).unwrap();
+        if *route == "POST /admin/keys" {
+            let key = r#"{"subject": "nightly", "plan": "gold"}"#;
+            profile = profile.body(route, "application/json", key).unwrap();
+        }
     }
     let suite = attack_url(&format!("http://{}", running.address), profile).unwrap();
-    clean(example, suite, &["key-altered"]).await;
+    clean(example, suite, &["control", "key-altered", "credential-twice"]).await;
     running.process.kill().await.unwrap();
 }
 
@@ -67,7 +72,7 @@ macro_rules! attacked {
 attacked! {
     api_key_plans_is_clean: "api_key_plans", [], ["GET /report", "GET /admin/keys", "POST /admin/keys"], "GOLD";
     cedar_is_clean: "cedar", [], ["GET /orders/1", "DELETE /orders/1"], "CLERK";
-    multi_tenant_is_clean: "multi_tenant", [], ["GET /orders", "GET /orders/1", "DELETE /orders/1"], "ALICE";
+    multi_tenant_is_clean: "multi_tenant", [], ["GET /orders", "GET /orders/1", "DELETE /orders/1"], "MANAGER";
     plain_hyper_is_clean: "plain_hyper", ["GET /health"], ["GET /time"], "KEY";
 }
 

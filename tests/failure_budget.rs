@@ -16,7 +16,7 @@ mod mint;
 use std::{
     net::IpAddr,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -26,12 +26,15 @@ use async_trait::async_trait;
 use http::{Request, Response, StatusCode};
 use mint::{AUDIENCE, CLAIMS, HEADER, ISSUER, claims_but, key, token};
 use portcullis::{
-    Challenge, Clock, Connection, Instants, Principal, PrincipalKind, Rejection, RejectionKind, RequestHead,
+    Challenge, Clock, Connection, Instants, Principal, PrincipalKind, Rejection, RejectionKind, RequestHead, Secret,
     TlsVersion,
     api_key::{ApiKeyAuthenticator, ApiKeyStore, Found, Lookup, MemoryKeyStore, NewApiKey},
-    authn::{Authenticator, AuthnLayer, Outcome},
+    authn::{Authenticator, AuthnLayer, Outcome, both, one_of},
     guard::{authenticated, require},
-    jwt::{Algorithm, Issuer, JwtAuthenticator, KeySet},
+    jwt::{
+        Algorithm, CookiePlace, CsrfRules, Issuer, JwtAuthenticator, Key, KeySet,
+        keys::{KeyHealth, KeySnapshot, KeySource, KeysUnavailable, Refresh},
+    },
     rate_limit::{FailureBudget, Quota},
     stack::Stack,
 };
@@ -55,10 +58,15 @@ impl Clock for Hands {
     }
 }
 
-fn jwt() -> JwtAuthenticator {
+/// Its keys; each has an id, unless `other` has none.
+fn keys(other: Key) -> KeySet {
     let key = || key(Algorithm::HS256);
-    let keys = KeySet::new([key(), key().with_id("k"), key().with_id("victims-key")]).unwrap();
-    let profile = Issuer::fixed(ISSUER, keys).access_tokens(AUDIENCE).algorithms([Algorithm::HS256]);
+    KeySet::new([other, key().with_id("k"), key().with_id("victims-key")]).unwrap()
+}
+
+fn jwt(keys: impl KeySource) -> JwtAuthenticator {
+    let algorithms = [Algorithm::HS256, Algorithm::HS384];
+    let profile = Issuer::with_keys(ISSUER, keys).access_tokens(AUDIENCE).algorithms(algorithms);
     JwtAuthenticator::builder().issuer(profile).leeway(Duration::ZERO).build().unwrap()
 }
 
@@ -95,10 +103,19 @@ fn guarded(
     clock: &Hands,
 ) -> impl Service<Request<()>, Response = Response<http_body_util::Full<bytes::Bytes>>, Error = std::convert::Infallible>
 + Clone {
+    guarded_with(keys(key(Algorithm::HS384).with_id("longer")), budget, clock)
+}
+
+fn guarded_with(
+    keys: impl KeySource,
+    budget: &FailureBudget,
+    clock: &Hands,
+) -> impl Service<Request<()>, Response = Response<http_body_util::Full<bytes::Bytes>>, Error = std::convert::Infallible>
++ Clone {
     Stack::builder()
         .clock(clock.clone())
         .dangerous_plain_http()
-        .authenticate(jwt())
+        .authenticate(jwt(keys))
         .failure_budget(budget.clone())
         .fallback(require(authenticated()))
         .build()
@@ -199,8 +216,11 @@ async fn what_costs_nothing_does_not_count() {
     let stranger = token(&claims_but("iss", "\"https://evil.example\""));
     let others = token(&claims_but("aud", "\"other-api\""));
     let unknown = forged(1, "no-such-key");
+    let longer = HEADER.replace("ES256", "HS384").replace('}', r#","kid":"k"}"#);
+    let of_another_algorithm = crate::token(Algorithm::HS384, &longer, CLAIMS);
     for bad in [
         unknown.as_str(),
+        &of_another_algorithm,
         &expired,
         &stranger,
         &others,
@@ -215,6 +235,80 @@ async fn what_costs_nothing_does_not_count() {
     }
     assert_eq!(budget.counts(), (0, 0));
     assert_eq!(send(&service, from(NAT, &good("alice"))).await.status(), StatusCode::OK);
+}
+
+/// A key without an id answers to any id: a made-up one is checked with it, and that costs.
+#[tokio::test]
+async fn a_made_up_key_id_costs_where_a_key_has_none() {
+    let clock = Hands::default();
+    let budget = FailureBudget::new().per_source(Quota::per_hour(3)).unwrap();
+    let service = guarded_with(keys(key(Algorithm::HS256)), &budget, &clock);
+    for number in 0..50 {
+        let expected = if number < 3 { StatusCode::UNAUTHORIZED } else { StatusCode::TOO_MANY_REQUESTS };
+        let bad = forged(number, &format!("made-up-{number}"));
+        assert_eq!(send(&service, from(NAT, &bad)).await.status(), expected, "{number}");
+    }
+    assert_eq!(budget.counts(), (3, 47));
+}
+
+/// Keys of which newer ones may be had.
+#[derive(Clone, Debug)]
+struct Moving {
+    now: Arc<Mutex<(KeySet, u64)>>,
+    next: Option<KeySet>,
+    /// None: the origin never answers.
+    refresh: Option<Refresh>,
+}
+
+#[async_trait]
+impl KeySource for Moving {
+    fn snapshot(&self, _: Instants) -> Result<KeySnapshot, KeysUnavailable> {
+        let (keys, generation) = self.now.lock().unwrap().clone();
+        Ok(KeySnapshot::new(keys, generation))
+    }
+
+    async fn refresh_for(&self, _: Option<&str>, _: u64, _: Instants) -> Refresh {
+        if let Some(next) = &self.next {
+            *self.now.lock().unwrap() = (next.clone(), 2);
+        }
+        match &self.refresh {
+            Some(refresh) => refresh.clone(),
+            None => std::future::pending().await,
+        }
+    }
+
+    fn health(&self, _: Instants) -> KeyHealth {
+        KeyHealth::ready(1)
+    }
+}
+
+/// A signature that is bad by the keys there are may be good by those that replace them. Once they did not, it counts.
+#[tokio::test(start_paused = true)]
+async fn a_key_that_was_rotated_in_costs_nothing() {
+    let (away, rotated) = (Refresh::Unavailable(KeysUnavailable::new("away", 1)), header("rotated"));
+    let good = token(Algorithm::HS256, &rotated, CLAIMS);
+    let strangers = || {
+        let stranger = |algorithm| Key::hmac(algorithm, Secret::new(vec![9; 64])).unwrap();
+        KeySet::new([stranger(Algorithm::HS256), stranger(Algorithm::HS384)]).unwrap()
+    };
+    let new = KeySet::new([key(Algorithm::HS256).with_id("rotated"), key(Algorithm::HS384)]).unwrap();
+    let rows = [
+        ("rotated", Some(new.clone()), Some(Refresh::LookAgain), good.clone(), 200, 0),
+        ("forged with the id of a new key", Some(new), Some(Refresh::LookAgain), forged(1, "rotated"), 401, 1),
+        ("of no key", Some(strangers()), Some(Refresh::LookAgain), good.clone(), 401, 1),
+        ("nothing new", None, Some(Refresh::NothingNew), good.clone(), 401, 1),
+        ("nobody says", None, Some(away), good.clone(), 503, 1),
+        ("its client goes away", None, None, good, 0, 1),
+    ];
+    for (name, next, refresh, token, status, count) in rows {
+        let budget = FailureBudget::new();
+        let keys = Moving { now: Arc::new(Mutex::new((strangers(), 1))), next, refresh };
+        let clock = Hands::default();
+        let service = guarded_with(keys, &budget, &clock);
+        let response = tokio::time::timeout(Duration::from_secs(60), send(&service, from(NAT, &token))).await;
+        assert_eq!(response.map_or(0, |response| response.status().as_u16()), status, "{name}");
+        assert_eq!(budget.counts(), (count, 0), "{name}");
+    }
 }
 
 #[tokio::test]
@@ -308,6 +402,55 @@ async fn look_ups_of_api_keys_draw_on_it() {
     let layer = AuthnLayer::new(ApiKeyAuthenticator::new(keys)).dangerous_plain_http();
     let service = layer.with_failure_budget(budget).layer(Probe::default());
     assert_eq!(send(&service, with_key(NAT, &good)).await.status(), StatusCode::OK);
+}
+
+/// A request that has to wait for one authenticator pays once for what another one found at once.
+#[tokio::test]
+async fn a_bad_token_beside_a_key_that_is_looked_up_counts_once() {
+    let at = Hands::default().now();
+    let (keys, asked) = (Arc::new(MemoryKeyStore::new()), Arc::new(AtomicU64::new(0)));
+    let (good, _) = NewApiKey::for_subject("shop").issue(&keys, at).await.unwrap();
+    let (unknown, _) = NewApiKey::for_subject("x").issue(&Arc::new(MemoryKeyStore::new()), at).await.unwrap();
+    let remote = || ApiKeyAuthenticator::new(Remote { keys: Arc::clone(&keys), asked: Arc::clone(&asked) });
+    let layer = AuthnLayer::new(both(remote(), jwt())).dangerous_plain_http();
+    let both_bring = |key: &str, token: &str| {
+        let mut request = from(NAT, token);
+        request.headers_mut().insert("x-api-key", key.parse().unwrap());
+        request
+    };
+    for (name, key, token, looked_up) in [
+        ("a good key, a forged token", &good, forged(1, ""), 1),
+        ("an unknown key, a forged token", &unknown, forged(2, ""), 1),
+        ("an unknown key", &unknown, self::good("alice"), 1),
+    ] {
+        // Room for one: a second would be `429`.
+        let budget = FailureBudget::new().per_source(Quota::per_hour(1)).unwrap();
+        let service = layer.clone().with_failure_budget(budget.clone()).layer(Probe::default());
+        let before = asked.load(Ordering::SeqCst);
+        let response = send(&service, both_bring(key.expose(), &token)).await;
+        assert_eq!((response.status(), budget.counts()), (StatusCode::UNAUTHORIZED, (1, 0)), "{name}");
+        assert_eq!(asked.load(Ordering::SeqCst) - before, looked_up, "{name}");
+        assert_eq!(send(&service, both_bring(good.expose(), &self::good("bob"))).await.status(), 429, "{name}");
+    }
+
+    // A forged cookie, which a good key outweighs.
+    let place = || CookiePlace::new("__Host-session", CsrfRules::same_origin()).unwrap();
+    let tokens = || {
+        let profile = Issuer::fixed(ISSUER, KeySet::new([key(Algorithm::HS256)]).unwrap()).access_tokens(AUDIENCE);
+        let builder = JwtAuthenticator::builder().issuer(profile.algorithms([Algorithm::HS256])).cookie(place());
+        builder.build().unwrap()
+    };
+    let budget = FailureBudget::new().per_source(Quota::per_hour(2)).unwrap();
+    let layer = AuthnLayer::new(one_of((tokens(), remote()))).dangerous_plain_http();
+    let service = layer.with_failure_budget(budget.clone()).layer(Probe::default());
+    let mut request = with_key(NAT, good.expose());
+    request.headers_mut().insert("cookie", format!("__Host-session={}", forged(3, "")).parse().unwrap());
+    assert_eq!(send(&service, request).await.status(), StatusCode::OK);
+    assert_eq!(budget.counts(), (1, 0), "counted once");
+    let mut request = with_key(NAT, unknown.expose());
+    request.headers_mut().insert("cookie", format!("__Host-session={}", forged(4, "")).parse().unwrap());
+    assert_eq!(send(&service, request).await.status(), 429, "each credential is counted");
+    assert_eq!(budget.counts(), (2, 1));
 }
 
 #[test]

@@ -16,12 +16,15 @@ mod mint;
 #[path = "jwt/providers.rs"]
 mod providers;
 
+use std::sync::Arc;
+
 use http::StatusCode;
 use mint::{key, token};
 use portcullis::{
     Instants, Principal, PrincipalKind, Texts,
     authn::AuthnLayer,
     jwt::{Algorithm, ClaimPath, Issuer, IssuerProfile, JwtAuthenticator, KeySet, Provider},
+    revocation::{MemoryRevocations, Revocation, RevocationStore},
 };
 use serde_json::{Value, json};
 use support::{NOW, Probe, get, send, text, with};
@@ -42,6 +45,7 @@ fn at() -> Instants {
 /// A profile, and a token that it takes.
 struct Case {
     name: &'static str,
+    profile: IssuerProfile,
     jwt: JwtAuthenticator,
     header: &'static str,
     claims: Value,
@@ -56,7 +60,8 @@ impl Case {
         // Good today, whenever that is: the layer reads the clock.
         let more = json!({"exp": 9_000_000_000_u64, "iat": 1_700_000_000});
         claims.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-        Self { name, jwt: JwtAuthenticator::builder().issuer(profile).build().unwrap(), header, claims }
+        let jwt = JwtAuthenticator::builder().issuer(profile.clone()).build().unwrap();
+        Self { name, profile, jwt, header, claims }
     }
 
     fn verify(&self, header: &str, claims: &Value) -> Result<Principal, String> {
@@ -180,6 +185,55 @@ async fn documented_tokens_pass_and_others_do_not() {
         }
         assert_eq!(probe.seen.calls(), 1, "{}", case.name);
     }
+}
+
+/// The client is called otherwise at each provider. Its revocation meets its tokens, and no others.
+#[tokio::test]
+async fn the_tokens_of_a_revoked_client_are_refused() {
+    const WEB: &str = "14a90c0e-0000-4000-8000-000000000000";
+    let clients = [
+        ("google", "web.apps.googleusercontent.com"),
+        ("entra", WEB),
+        ("entra v1", WEB),
+        ("auth0", "my_client_id"),
+        ("okta", "nmdP1fcyvdVO11AL7ECm"),
+        ("cognito access", "xxxxxxxxxxxxexample"),
+        ("cognito id", "xxxxxxxxxxxxexample"),
+        ("keycloak", "web"),
+        ("firebase", "my-project"),
+    ];
+    let mut met = 0;
+    for case in providers::all() {
+        let Some((_, client)) = clients.iter().find(|(name, _)| *name == case.name) else {
+            assert!(
+                ["github actions", "kubernetes", "aks", "gitlab"].contains(&case.name),
+                "{} has no client",
+                case.name
+            );
+            continue;
+        };
+        met += 1;
+        let store = Arc::new(MemoryRevocations::new());
+        let jwt = JwtAuthenticator::builder().issuer(case.profile.clone()).revocations(Arc::clone(&store));
+        let case = Case { jwt: jwt.build().unwrap(), ..case };
+        let mut claims = case.but("exp", json!(NOW + 600));
+        claims["iat"] = json!(NOW);
+        let case = Case { claims, ..case };
+        let issuer = case.principal().issuer().to_owned();
+        for (revoked, reason) in [("another", None), (*client, Some("the client's tokens are revoked"))] {
+            store.revoke(&Revocation::client(&issuer, revoked).unwrap(), at()).await.unwrap();
+            let refused = case.verify(case.header, &case.claims).err();
+            assert_eq!(refused.as_deref(), reason, "{} of {revoked}", case.name);
+        }
+        if case.name == "google" {
+            case.refuses("azp", Value::Null, "the client's tokens are revoked");
+        }
+        if case.name == "okta" {
+            case.refuses("cid", json!(["nmdP1fcyvdVO11AL7ECm"]), "the claim that names the client is not a string");
+            case.refuses("azp", json!("another-web"), "the client's tokens are revoked");
+        }
+    }
+    assert_eq!(met, clients.len());
 }
 
 /// No token of one profile is good for another, although all are signed with one key here.

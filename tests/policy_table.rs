@@ -1,7 +1,7 @@
 //! A table of questions to a policy, and what is told when a verdict is another one.
 
 use async_trait::async_trait;
-use portcullis::policy::{AccessQuery, PolicyBackend, Rbac, Verdict, test_table, test_table_text};
+use portcullis::policy::{AccessQuery, PolicyBackend, Rbac, StepUp, Verdict, test_table, test_table_text};
 
 const SHOP: &str = r#"
     version = "7"
@@ -162,4 +162,58 @@ expect = "cannot_decide"
 rules = ['key ["a"] Some("gold") ["mfa"] Some(7) {"dept":"x","level":3} app Some(Array [Number(1), Number(2)]) Some("GET") Some(::1) 9']
 "#;
     assert_eq!(test_table_text(&Echo, "q", text).await.unwrap(), 1);
+}
+
+/// Dates are texts wherever they stand, and numbers that JSON does not have are no values.
+#[tokio::test]
+async fn dates_are_texts() {
+    let text = r#"
+[[question]]
+subject = { subject = "k", claims = { since = 2026-01-01, spans = [{ end = 2026-01-01T08:30:00Z }] } }
+client = { subject = "app" }
+action = "x"
+attributes = { n = [2026-01-01, { at = 08:30:00 }] }
+expect = "cannot_decide"
+rules = ['user [] None [] None {"since":"2026-01-01","spans":[{"end":"2026-01-01T08:30:00Z"}]} app Some(Array [String("2026-01-01"), Object {"at": String("08:30:00")}]) None None 1800000000']
+"#;
+    assert_eq!(test_table_text(&Echo, "q", text).await.unwrap(), 1);
+    for (name, line) in [
+        ("of the question", "attributes = { n = [nan] }"),
+        ("of the thing", "resource = { type = \"t\", id = \"1\", attributes = { n = inf } }"),
+        ("of the subject", "subject = { subject = \"k\", claims = { n = -inf } }"),
+    ] {
+        let subject = if line.starts_with("subject") { "" } else { "subject = { subject = \"k\" }\n" };
+        let text = format!("[[question]]\n{subject}{line}\naction = \"x\"\nexpect = \"cannot_decide\"");
+        let error = test_table_text(&Echo, "q", &text).await.unwrap_err().to_string();
+        assert!(error.contains("q:1: ") && error.contains("is no number"), "{name}: {error}");
+    }
+}
+
+/// Asks everybody for the same.
+#[derive(Debug)]
+struct Asks(StepUp);
+
+#[async_trait]
+impl PolicyBackend for Asks {
+    fn name(&self) -> &'static str {
+        "asks"
+    }
+
+    async fn decide(&self, _: &AccessQuery<'_>) -> Verdict {
+        Verdict::step_up(self.0.clone())
+    }
+}
+
+/// As the guard sees it: what the subject has done already helps nobody.
+#[tokio::test]
+async fn a_step_up_is_one_only_until_it_is_made() {
+    let gold = Asks(StepUp::acr(["gold"]).unwrap());
+    let question = |acr: &str, expect: &str| {
+        format!("[[question]]\nsubject = {{ subject = \"a\", acr = \"{acr}\" }}\naction = \"x\"\nexpect = \"{expect}\"")
+    };
+    for (acr, expect, other) in [("silver", "step_up", "deny"), ("gold", "deny", "step_up")] {
+        assert_eq!(test_table_text(&gold, "q", &question(acr, expect)).await.unwrap(), 1, "{acr}");
+        let error = test_table_text(&gold, "q", &question(acr, other)).await.unwrap_err().to_string();
+        assert!(error.contains(&format!("expected {other}, got {expect}")), "{acr}: {error}");
+    }
 }

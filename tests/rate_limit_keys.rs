@@ -81,8 +81,14 @@ async fn each_kind_of_key_tells_what_it_says_apart() {
         (
             "principal",
             LimitBy::principal(),
-            ["a|alice|t|c1|", "a|alice|u|c2|", "b|alice|t|c1|", "a|bob|t|c1|"],
+            ["a|alice|t|c1|", "a|alice|t|c2|", "b|alice|t|c1|", "a|bob|t|c1|"],
             [200, 429, 200, 200],
+        ),
+        (
+            "same subject, two tenants",
+            LimitBy::principal(),
+            ["a|alice|t|c1|", "a|alice|u|c1|", "a|alice||c1|", "a|alice|u|c2|"],
+            [200, 200, 200, 429],
         ),
         (
             "credential",
@@ -93,8 +99,8 @@ async fn each_kind_of_key_tells_what_it_says_apart() {
         (
             "credential without id",
             LimitBy::credential(),
-            ["a|alice|||", "a|alice|t||", "a|bob|||", "a|bob|||"],
-            [200, 429, 200, 429],
+            ["a|alice|||", "a|alice|t||", "a|bob|||", "a|alice|t||"],
+            [200, 200, 200, 429],
         ),
         (
             "tenant",
@@ -382,6 +388,27 @@ async fn each_principal_is_held_to_its_plan() {
     assert_eq!(ask("a|alice|||gold").await.status(), StatusCode::OK, "what is not accepted changes nothing");
     assert!(RateLimitLayer::per_principal(&plans).unwrap().and(Quota::per_day(1).named("day")).is_err());
     assert!(format!("{limit:?}").contains("free"));
+}
+
+#[tokio::test]
+async fn a_key_on_a_shorter_plan_pays_no_debt_of_a_longer_one() {
+    let plans = Plans::new([Quota::per_minute(5)]).unwrap().with("day", [Quota::per_day(4)]).unwrap();
+    let limit = RateLimitLayer::per_principal(&plans).unwrap().with_clock(Still);
+    let service = who().layer(limit.layer(Probe::default()));
+    let ask = async |whom: &str| send(&service, is(whom)).await;
+    for _ in 0..4 {
+        assert_eq!(ask("a|alice||one|day").await.status(), StatusCode::OK);
+    }
+    for other in ["a|alice||two|", "a|alice||two|", "a|alice||one|day"] {
+        assert_eq!(ask(other).await.status(), StatusCode::TOO_MANY_REQUESTS, "{other}");
+    }
+    let refused = ask("a|alice||one|day").await;
+    assert_eq!(refused.headers()["retry-after"], "21600", "four a day is one in six hours");
+    assert_eq!(ask("a|alice||two|").await.headers()["retry-after"], (86_400 - 48).to_string());
+    // The owner made it smaller for all of them: a whole burst is left of it.
+    plans.set("day", [Quota::per_minute(4)]).unwrap();
+    assert_eq!(ask("a|alice||one|day").await.headers()["retry-after"], "15");
+    assert_eq!(ask("a|alice||two|").await.headers()["retry-after"], "12");
 }
 
 #[tokio::test]

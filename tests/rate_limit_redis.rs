@@ -16,18 +16,20 @@ mod redis;
 use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
 use portcullis::{
-    Clock, Connection, Instants, Now, Secret, StoreError, StoreErrorKind, SystemClock,
+    Challenge, Clock, Connection, Instants, Now, Principal, PrincipalKind, Secret, StoreError, StoreErrorKind,
+    SystemClock,
+    authn::{AuthnLayer, Outcome, authenticate_fn},
     conformance::rate_limit_store,
     guard::public,
     rate_limit::{
-        Charge, Draw, KeyPart, LimitKey, MemoryLimits, Quota, RateLimitLayer, RateLimitStore, RedisLimits, RedisState,
-        Taken, WhenAway,
+        Charge, Draw, KeyPart, LimitKey, MemoryLimits, Plans, Quota, RateLimitLayer, RateLimitStore, RedisLimits,
+        RedisState, Taken, WhenAway,
     },
     stack::Stack,
 };
 use redis::Server;
 use tokio::time::Instant;
-use tower::ServiceExt;
+use tower::{Layer, ServiceExt};
 
 const DAY: u64 = 86_400_000_000_000;
 const NOW: Instants = Instants::new(1_800_000_000_000_000_000, DAY);
@@ -241,6 +243,29 @@ async fn the_servers_clock_counts_and_keys_live_as_long_as_their_debt() {
 
 #[tokio::test]
 #[ignore = "needs Redis; tests/run installs it"]
+async fn a_key_on_a_shorter_plan_pays_no_debt_of_a_longer_one() {
+    let server = Server::start();
+    let plans = Plans::new([Quota::per_minute(5)]).unwrap().with("day", [Quota::per_day(4)]).unwrap();
+    let limit = RateLimitLayer::per_principal(&plans).unwrap().with_store(store(&server));
+    let authenticator = authenticate_fn(Challenge::new("Plan", "tests").unwrap(), |head, _| {
+        let plan = head.headers()["x-plan"].to_str().unwrap();
+        Outcome::verified(Principal::builder(PrincipalKind::Service, "a", "alice", "plan").plan(plan).build())
+    });
+    let handler = tower::service_fn(async |_: http::Request<()>| {
+        Ok::<_, std::convert::Infallible>(http::Response::new(http_body_util::Full::<bytes::Bytes>::default()))
+    });
+    let service = AuthnLayer::new(authenticator).dangerous_plain_http().layer(limit.layer(handler));
+    let ask = async |plan: &str| {
+        let request = http::Request::get("/").header("x-plan", plan).body(()).unwrap();
+        service.clone().oneshot(request).await.unwrap().status().as_u16()
+    };
+    for (plan, status) in [("day", 200), ("day", 200), ("day", 200), ("day", 200), ("none", 429), ("day", 429)] {
+        assert_eq!(ask(plan).await, status, "{plan}");
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs Redis; tests/run installs it"]
 async fn scripts_that_were_flushed_are_sent_again() {
     let server = Server::start();
     let store = store(&server);
@@ -395,6 +420,7 @@ fn bad_settings_are_named() {
         (error(builder().when_away(WhenAway::InProcess { percent: 101 })), "share while Redis is away: 101 %"),
         (error(builder().capacity(0)), "capacity: 0"),
         (error(builder().roots("x")), "redis: the address is not rediss://"),
+        (error(RedisLimits::builder("redis://redis.internal")), "redis: the address is plain TCP to another machine"),
         (error(builder().login(None, Secret::new(vec![0xff]))), "password: bytes is no text"),
         (leases().one_in(19).unwrap_err().to_string(), "slice: one in 19 is not"),
         (leases().one_in(10_001).unwrap_err().to_string(), "slice: one in 10001 is not"),
@@ -404,4 +430,5 @@ fn bad_settings_are_named() {
         assert!(told.starts_with(begins), "{told}");
     }
     assert!(format!("{:?}", RedisLimits::new("redis://127.0.0.1").unwrap()).contains("state: Connecting"));
+    assert!(RedisLimits::builder("redis://redis.internal").dangerous_plain_tcp().build().is_ok());
 }

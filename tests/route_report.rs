@@ -5,13 +5,14 @@ mod support;
 use async_trait::async_trait;
 use axum::{Router, body::Body};
 use portcullis::{
+    Clock, Now, ShadowMode,
     axum::Routes,
-    guard::{all, any, authenticated, deny, from_path, not, owner, policy, public, require, role, scope},
-    policy::{AccessQuery, PolicyBackend, Rbac, Verdict},
+    guard::{all, any, authenticated, deny, from_head, from_path, not, owner, policy, public, require, role, scope},
+    policy::{AccessQuery, Decision, PolicyBackend, QueryParts, Rbac, Resource, Verdict},
     stack::{RouteList, Stack, StackBuilder},
     tls::TlsLayer,
 };
-use support::{get, test_scheme, text, with};
+use support::{Still, get, test_scheme, text, with};
 use tower::ServiceExt;
 
 fn base() -> StackBuilder {
@@ -175,4 +176,114 @@ fn the_matrix_of_routes() {
     assert!(rules.contains(&("GET /own/{id}".to_owned(), "any(permission read, owner) on order {id}".to_owned())));
     let remote = base().policy(Remote).route("GET /x", require(policy("x").unwrap())).build().unwrap();
     assert_eq!(remote.matrix(["clerk"]).cell("clerk", "GET /x"), Some("depends"));
+}
+
+/// Says at once what it was made with, and what that depends on.
+#[derive(Debug)]
+struct Fixed(Decision, QueryParts);
+
+#[async_trait]
+impl PolicyBackend for Fixed {
+    fn name(&self) -> &'static str {
+        "fixed"
+    }
+
+    fn decide_now(&self, _: &AccessQuery<'_>) -> Now<Verdict> {
+        Now::Known(if self.0 == Decision::Allow { Verdict::allow() } else { Verdict::deny("fixed") })
+    }
+
+    async fn decide(&self, _: &AccessQuery<'_>) -> Verdict {
+        Verdict::deny("never asked")
+    }
+
+    fn parts(&self) -> QueryParts {
+        self.1
+    }
+}
+
+/// Nobody is said to be refused, or to pass, who is not: what depends on more than the role says so.
+#[test]
+fn the_matrix_says_where_it_depends() {
+    let rbac = Rbac::from_toml(
+        "version = \"1\"\npermissions = [\"read\", \"cancel\"]\n[roles.clerk]\ngrants = [\"read\"]\n\
+         grants_own = [\"cancel\"]\n[roles.guest]\ngrants = []\n[roles.banned]\ndenies = [\"*\"]",
+    )
+    .unwrap();
+    let [read, cancel] = ["read", "cancel"].map(|name| rbac.permission(name).unwrap());
+    let path = || from_path("order", "{id}").unwrap();
+    let of_tenant = || from_path("order", "{id}").unwrap().in_tenant("{t}").unwrap();
+    let of_head = || from_head("order", |_, _| Some(Resource::new("order", 1)));
+    let ask = || require(policy("read").unwrap());
+    let fixed = |decision, parts| ask().with_policy(Fixed(decision, parts));
+    let later = ShadowMode::until_as_of("2027-01-20", Still.now()).unwrap();
+    let roles = QueryParts::ROLES;
+    let stack = base()
+        .clock(Still)
+        .policy(rbac.clone())
+        // The guard's own policy, and not the stack's.
+        .route("GET /yes", fixed(Decision::Allow, roles))
+        .route("GET /no", fixed(Decision::Deny, roles.and(QueryParts::METHOD).and(QueryParts::ROUTE)))
+        .route("GET /waits", ask().with_policy(Remote))
+        .route("GET /rbac", ask().with_policy(rbac.clone()))
+        .route("GET /time", fixed(Decision::Deny, roles.and(QueryParts::TIME)))
+        .route("GET /address", fixed(Decision::Deny, roles.and(QueryParts::ADDRESS)))
+        .route("GET /client", fixed(Decision::Deny, roles.and(QueryParts::CLIENT)))
+        .route("GET /scopes", fixed(Decision::Deny, roles.and(QueryParts::SCOPES)))
+        .route("GET /strength", fixed(Decision::Deny, roles.and(QueryParts::STRENGTH)))
+        .route("GET /claims", fixed(Decision::Allow, roles.and(QueryParts::CLAIMS)))
+        .route("GET /carried", fixed(Decision::Allow, roles.and(QueryParts::PERMISSIONS)))
+        .route("GET /tenant", fixed(Decision::Deny, roles.and(QueryParts::TENANT)))
+        .route("GET /subject", fixed(Decision::Deny, roles.and(QueryParts::SUBJECT)))
+        .route("GET /all", fixed(Decision::Deny, QueryParts::ALL))
+        // Shadow mode refuses nobody until its day.
+        .route("GET /shadow", require(read.clone()).shadow(later))
+        // Whose the thing is.
+        .route("GET /path/{id}", require(read.clone()).on(path()))
+        .route("DELETE /path/{id}", require(cancel.clone()).on(path()))
+        .route("GET /t/{t}/{id}", require(read.clone()).on(of_tenant()))
+        .route("GET /head", require(read.clone()).on(of_head()))
+        .route("DELETE /head", require(cancel.clone()).on(of_head()))
+        .route("DELETE /later", require(cancel.clone().allow_owners()))
+        .route("DELETE /none", require(cancel))
+        .build()
+        .unwrap();
+    let matrix = stack.matrix(rbac.roles());
+    for (line, clerk, guest, banned) in [
+        ("GET /yes", "yes", "yes", "yes"),
+        ("GET /no", "", "", ""),
+        ("GET /waits", "depends", "depends", "depends"),
+        ("GET /rbac", "yes", "", ""),
+        ("GET /time", "depends", "depends", "depends"),
+        ("GET /address", "depends", "depends", "depends"),
+        ("GET /client", "depends", "depends", "depends"),
+        ("GET /scopes", "depends", "depends", "depends"),
+        ("GET /strength", "depends", "depends", "depends"),
+        ("GET /claims", "depends", "depends", "depends"),
+        ("GET /carried", "depends", "depends", "depends"),
+        ("GET /tenant", "depends", "depends", "depends"),
+        ("GET /subject", "depends", "depends", "depends"),
+        ("GET /all", "depends", "depends", "depends"),
+        ("GET /shadow", "yes", "depends", "depends"),
+        // A path names no owner, and here no tenant.
+        ("GET /path/{id}", "yes", "", ""),
+        ("DELETE /path/{id}", "", "", ""),
+        ("GET /t/{t}/{id}", "depends", "", ""),
+        ("GET /head", "depends", "", ""),
+        ("DELETE /head", "depends", "", ""),
+        ("DELETE /later", "yes", "", ""),
+        ("DELETE /none", "", "", ""),
+    ] {
+        let cells = ["clerk", "guest", "banned"].map(|role| matrix.cell(role, line));
+        assert_eq!(cells, [Some(clerk), Some(guest), Some(banned)], "{line}");
+    }
+
+    let trusting = rbac.trust_credential_permissions();
+    let read = trusting.permission("read").unwrap();
+    let stack = base().policy(trusting.clone()).route("GET /x", require(read)).route("GET /y", ask()).build().unwrap();
+    let matrix = stack.matrix(trusting.roles());
+    for (line, clerk, guest, banned) in [("GET /x", "yes", "depends", ""), ("GET /y", "depends", "depends", "depends")]
+    {
+        let cells = ["clerk", "guest", "banned"].map(|role| matrix.cell(role, line));
+        assert_eq!(cells, [Some(clerk), Some(guest), Some(banned)], "permissions of a credential: {line}");
+    }
 }

@@ -137,6 +137,31 @@ async fn what_the_rules_mean() {
     }
 }
 
+/// A date in a rule is the text that it is in JSON, in lists and tables too: else a `not` would let everybody pass.
+#[tokio::test]
+async fn dates_are_compared_as_texts() {
+    let sealed = from_head("orders", |head, _| {
+        let order = Resource::new("order", 1).with("dates", serde_json::json!([{ "day": "2026-01-01" }]));
+        Some(order.with("sealed_on", if head.path().ends_with('1') { "2026-01-01" } else { "2026-01-02" }))
+    });
+    let table = r#"
+        [routes]
+        "GET /sealed/{n}" = { attribute = { name = "sealed_on", value = 2026-01-01 }, resource = "orders" }
+        "GET /open/{n}" = { not = { attribute = { name = "sealed_on", value = 2026-01-01 } }, resource = "orders" }
+        "GET /inside" = { attribute = { name = "dates", value = [{ day = 2026-01-01 }] }, resource = "orders" }
+        "GET /never" = { not = { attribute = { name = "dates", value = [{ day = 2026-01-01 }] } }, resource = "orders" }
+    "#;
+    let rules = RouteRules::from_toml(table, &RuleNames::new().resource("orders", sealed)).unwrap();
+    let stack = Stack::builder().clock(Still).tls(TlsLayer::require()).authenticate(authenticator()).routes(rules);
+    let app = stack.build().unwrap().protect(Probe::default());
+    for (path, expected) in
+        [("/sealed/1", 200), ("/sealed/2", 403), ("/open/1", 403), ("/open/2", 200), ("/inside", 200), ("/never", 403)]
+    {
+        let request = with(get(path), "authorization", "Test alice");
+        assert_eq!(send(&app, request).await.status().as_u16(), expected, "{path}");
+    }
+}
+
 #[test]
 fn what_reviewers_read() {
     let rules = read(
@@ -207,6 +232,11 @@ fn what_is_not_good_is_refused_with_its_line() {
             "no day",
             rule("{ hours = { from = \"08:00\", until = \"09:00\", days = [\"holiday\"] } }"),
             "unknown variant `holiday`",
+        ),
+        (
+            "no number that is equal to itself",
+            rule("{ not = { attribute = { name = \"n\", value = [nan] } } }"),
+            "line 3: routes: \"GET /x\" has a rule that is not good: attribute: \"n\" NaN is no number that can be compared",
         ),
         ("two scopes", rule("{ scope = \"a b\" }"), "must be one scope token"),
         (

@@ -329,6 +329,60 @@ async fn the_proxy_protocol_before_tls() {
     assert_eq!(server.failures.count(), 4);
 }
 
+/// What a proxy says of TLS counts also where it names no address: the handshake that follows is its own.
+#[tokio::test]
+async fn the_proxy_protocol_without_an_address() {
+    let ours = Authority::new("clients");
+    let roots = ClientRoots::from_pem(ours.pem.as_bytes()).unwrap();
+    let proxies = ProxyProtocol::v2(LOCAL).unwrap();
+    let server = serve(|listener| listener.accept_client_certificates(&roots).with_proxy_protocol(proxies)).await;
+    let of_proxy = ours.issue(&client(&["proxy.internal"], &[]));
+    for (name, family, addresses) in [("unspecified", 0x00, vec![]), ("Unix socket", 0x31, vec![b'/'; 216])] {
+        let header = |fields: &[u8]| {
+            let block = [&addresses, fields].concat();
+            let length = u16::try_from(block.len()).unwrap().to_be_bytes();
+            [b"\r\n\r\n\0\r\nQUIT\n\x21", &[family][..], &length, &block].concat()
+        };
+        let ask = async |before: &[u8]| {
+            let client = Client { before, identity: Some(&of_proxy), ..CLIENT };
+            server.ask(&client).await.unwrap()
+        };
+        let plain = "127.0.0.1 None None None None None -";
+        assert_eq!(ask(&header(NO_SSL)).await, plain, "{name}: it was plain HTTP");
+        assert_eq!(ask(&header(SSL)).await, plain, "{name}: whose TLS it was, nobody says");
+        let passed_through = ask(&header(b"")).await;
+        assert!(passed_through.starts_with("127.0.0.1 None Some(Tls13)"), "{name}: {passed_through}");
+        assert!(passed_through.ends_with(&format!(" {}", of_proxy.der.len())), "{name}: {passed_through}");
+    }
+    assert_eq!(server.failures.count(), 0);
+}
+
+/// All come from the proxy; those who count are behind it.
+#[tokio::test]
+async fn a_flood_behind_a_proxy_keeps_out_nobody_else_behind_it() {
+    let server = serve(|listener| {
+        let bounded = listener.with_handshake_bounds(NonZeroUsize::new(16).unwrap(), Duration::from_secs(3600));
+        bounded.with_proxy_protocol(ProxyProtocol::v2(LOCAL).unwrap())
+    })
+    .await;
+    let announce = async |source| {
+        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        stream.write_all(&proxied(source, b"")).await.unwrap();
+        stream
+    };
+    let slow = announce([198, 51, 100, 7]).await;
+    let mut silent = Vec::new();
+    for _ in 0..40 {
+        silent.push(announce([203, 0, 113, 66]).await);
+        // A proxy's header is read before the next connection comes.
+        let quick = server.ask(&Client { before: &proxied([192, 0, 2, 1], b""), ..CLIENT }).await;
+        assert!(quick.is_some());
+    }
+    let mut end = [0; 1];
+    assert!(matches!(silent[0].read(&mut end).await, Ok(0) | Err(_)), "the oldest of the flood is given up");
+    assert_eq!(slow.try_read(&mut end).unwrap_err().kind(), io::ErrorKind::WouldBlock, "the slow one is waited for");
+}
+
 #[tokio::test]
 async fn a_stranger_may_not_speak_the_proxy_protocol() {
     let server = serve(|listener| listener.with_proxy_protocol(ProxyProtocol::v2(["10.0.12.7"]).unwrap())).await;

@@ -139,21 +139,24 @@ impl ApiKeyFormat {
         let mut material = Material::new();
         random.fill(material.id())?;
         random.fill(material.secret())?;
-        // Never grows, so no copy of the secret is left behind.
-        let mut text = String::with_capacity(MAX_TEXT);
-        text.push_str(&self.head);
-        text.push_str(MARKER);
-        text.extend(encoding::encode(material.id()));
-        text.push('_');
-        text.extend(encoding::encode(material.secret()));
-        let presented = material.present(true).ok_or(Unspecified)?;
-        let checksum = presented.checksum().ok_or(Unspecified)?;
-        text.extend(encoding::encode(&checksum));
+        let (text, presented) = material.written(&self.head).ok_or(Unspecified)?;
         let kept = match peppers {
             Some(peppers) => presented.keyed(peppers, None).ok_or(Unspecified)?,
             None => presented.sha256,
         };
         Ok((ApiKey { id: presented.id, hash: presented.sha256, text: Secret::from(text) }, kept))
+    }
+
+    /// For the attack suite: a key of the same id with a new secret and the checksum that fits. None if the text is no key of
+    /// this grammar, of whatever prefix.
+    #[cfg(all(feature = "testing", feature = "jwt"))]
+    pub(crate) fn with_another_secret(text: &str) -> Option<String> {
+        let (head, tail) = text.split_at_checked(text.len().checked_sub(TAIL_TEXT)?)?;
+        let id_text = tail.strip_prefix(MARKER)?.as_bytes().first_chunk::<ID_TEXT>()?;
+        let mut material = Material::new();
+        encoding::decode(id_text, material.id())?;
+        SystemRandom::new().fill(material.secret()).ok()?;
+        material.written(head).map(|(text, _)| text)
     }
 }
 
@@ -247,6 +250,20 @@ impl Material {
         rest.split_at_mut(KeyId::LEN).1
     }
 
+    /// As the text of a key that begins with `head`.
+    fn written(mut self, head: &str) -> Option<(String, Presented)> {
+        // Never grows, so no copy of the secret is left behind.
+        let mut text = String::with_capacity(MAX_TEXT.max(head.len().saturating_add(TAIL_TEXT)));
+        text.push_str(head);
+        text.push_str(MARKER);
+        text.extend(encoding::encode(self.id()));
+        text.push('_');
+        text.extend(encoding::encode(self.secret()));
+        let presented = self.present(true)?;
+        text.extend(encoding::encode(&presented.checksum()?));
+        Some((text, presented))
+    }
+
     fn present(self, in_environment: bool) -> Option<Presented> {
         let [_, rest @ ..] = &*self.0;
         let id = KeyId::from_bytes(*rest.first_chunk()?);
@@ -320,6 +337,17 @@ mod tests {
             let error = ApiKeyFormat::new(bad).unwrap_err();
             assert!(error.to_string().contains(&format!("{bad:?}")), "{name}");
         }
+    }
+
+    #[cfg(all(feature = "testing", feature = "jwt"))]
+    #[test]
+    fn a_key_with_another_secret_is_a_key_of_the_same_id() {
+        let good = ApiKeyFormat::default().parse(VECTOR).unwrap();
+        let forged = ApiKeyFormat::with_another_secret(VECTOR).unwrap();
+        let forged = ApiKeyFormat::default().parse(&forged).expect("its checksum fits");
+        assert_eq!(forged.id(), good.id());
+        assert_ne!(forged.hash(), good.hash());
+        assert_eq!(ApiKeyFormat::with_another_secret("a key of others"), None);
     }
 
     #[test]

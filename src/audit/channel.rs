@@ -159,3 +159,45 @@ impl Drop for AuditReceiver {
         drop(Batch::of(&self.queue));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        audit::record::sample_facts,
+        clock::{Clock, SystemClock},
+        rejection::RejectionKind,
+    };
+
+    fn refusal() -> AuditEntry {
+        let mut facts = sample_facts("/flood");
+        facts.rejection = Some((RejectionKind::Unauthenticated, "no credential".into()));
+        crate::audit::AuditRecord::new(facts.shareable()).into()
+    }
+
+    #[test]
+    fn what_is_counted_is_told_after_a_second_however_long_or_often_the_consumer_waits() {
+        for patience in [Duration::from_secs(60), Duration::from_millis(10)] {
+            let (channel, mut receiver) = Channel::new(8, WhenFull::Discard).unwrap();
+            let began = SystemClock.now();
+            let told = std::thread::scope(|scope| {
+                let told = scope.spawn(move || {
+                    let entries = std::iter::from_fn(|| receiver.receive(patience)).flatten();
+                    let repeats = entries.filter_map(|entry| match entry {
+                        AuditEntry::Repeated(repeats) => Some(repeats.count()),
+                        _ => None,
+                    });
+                    repeats.map(|count| (count, SystemClock.now().since(began))).next()
+                });
+                assert_eq!(channel.accept(refusal()), Ok(()));
+                // The consumer sleeps, with nothing to tell yet.
+                std::thread::sleep(Duration::from_millis(100));
+                assert_eq!(channel.accept(refusal()), Ok(()));
+                told.join().unwrap()
+            });
+            let (count, after) = told.unwrap();
+            assert_eq!(count, 1);
+            assert!(after > Duration::from_secs(1) && after < Duration::from_secs(30), "{after:?} of {patience:?}");
+        }
+    }
+}

@@ -16,7 +16,7 @@
 
 use std::{borrow::Cow, fmt, sync::Arc};
 
-use http::{HeaderName, Method, Response, StatusCode, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Version};
 use triomphe::UniqueArc;
 
 use crate::{
@@ -24,13 +24,14 @@ use crate::{
         AuditCompletion, AuditEntry, AuditEvent, AuditIdentity, AuditOutcome, AuditRecord, AuditSink, Privacy, Receipt,
         Room,
         entry::Completion,
+        later::Later,
         pool,
         record::{Facts, MAX_PATH_LEN, MAX_SENT_LEN, MAX_TEXT_LEN},
         sink::accept_quietly,
         span::RequestSpan,
         text,
     },
-    body::{BodyWatch, ResponseBody, grpc_status},
+    body::{BodyWatch, ResponseBody, content_length, grpc_status},
     client::ClientInfo,
     clock::{Clock, Instants},
     context::{Envelope, RequestId, SecurityContext},
@@ -117,7 +118,7 @@ impl Entry {
             }
         }
         for name in &recorder.headers {
-            facts.headers.extend(sent.get_all(name).iter().take(2).map(|value| (name.clone(), value.clone())));
+            facts.headers.extend(joined(sent, name).map(|value| (name.clone(), value)));
         }
         let span = if recorder.spans { RequestSpan::open(head, &facts, context.request_id()) } else { None };
         Ok(Self { recorder, context, facts: Some(facts), room, span, inside: false })
@@ -151,38 +152,42 @@ impl Entry {
 
     /// Writes the record: the answer is known. It may go once the receipt is there.
     pub(crate) fn finish_with<R: ResponseBody>(mut self, response: Response<R>) -> (Response<R>, Option<Receipt>) {
-        let mut completes = false;
+        let mut completes = None;
         if let Some(facts) = &mut self.facts {
             facts.status = Some(response.status().as_u16());
             facts.rejection = response.extensions().get().map(facts_of);
             if facts.version == Version::HTTP_2 {
                 facts.grpc_status = grpc_status(response.headers());
             }
-            completes = self.recorder.completions && !has_no_body(&facts.method, response.status());
+            completes = (self.recorder.completions && !has_no_body(&facts.method, &response)).then_some(facts.version);
         }
         let receipt = self.write(Ending::Answered);
-        (if completes { self.watch(response) } else { response }, receipt)
+        let response = match completes {
+            Some(version) => self.watch(response, version),
+            None => response,
+        };
+        (response, receipt)
     }
 
     /// Writes another entry when the body ends.
-    fn watch<R: ResponseBody>(&self, response: Response<R>) -> Response<R> {
+    fn watch<R: ResponseBody>(&self, response: Response<R>, version: Version) -> Response<R> {
         let recorder = Arc::clone(&self.recorder);
         let (request_id, began): (RequestId, Instants) = (self.context.request_id(), self.context.at());
-        response.map(|body| {
-            body.watch(BodyWatch::with_facts(move |end, facts| {
-                let _ = accept_quietly(|| {
-                    let now = recorder.clock.now();
-                    recorder.sink.accept(AuditEntry::Completed(AuditCompletion::new(Completion {
-                        unix_nanos: now.unix_nanos(),
-                        request_id,
-                        end,
-                        duration: now.since(began),
-                        bytes: facts.bytes,
-                        grpc_status: facts.grpc_status,
-                    })))
-                });
-            }))
-        })
+        let watch = BodyWatch::with_facts(move |end, facts| {
+            let _ = accept_quietly(|| {
+                let now = recorder.clock.now();
+                recorder.sink.accept(AuditEntry::Completed(AuditCompletion::new(Completion {
+                    unix_nanos: now.unix_nanos(),
+                    request_id,
+                    end,
+                    duration: now.since(began),
+                    bytes: facts.bytes,
+                    grpc_status: facts.grpc_status,
+                })))
+            });
+        });
+        let watch = watch.of_answer(version, response.headers());
+        response.map(|body| body.watch(watch))
     }
 
     /// The inner service returned an error, which may go once the receipt is there.
@@ -218,6 +223,7 @@ impl Entry {
     fn record(&mut self, mut facts: UniqueArc<Facts>, ending: Ending) -> AuditRecord {
         let now = self.recorder.clock.now();
         let privacy = self.recorder.privacy.as_ref();
+        let shared = self.context.is_shared();
         let identity =
             |principal: &Option<_>| principal.clone().map(|held| AuditIdentity::new(held, privacy.map(Arc::clone)));
         self.context.with_mut(|envelope| {
@@ -238,7 +244,12 @@ impl Entry {
                     facts.refused_by = Some(stage);
                 }
             }
-            facts.trail = std::mem::take(&mut envelope.trail);
+            facts.trail = envelope.trail.hand_over();
+            // A handler that goes on, of a WebSocket for example. Who has no clone by now gets none.
+            if shared {
+                let (request_id, subject) = (envelope.request_id, facts.subject.clone());
+                envelope.afterwards = Some(Arc::new(Later::new(Arc::clone(&self.recorder), request_id, subject)));
+            }
         });
         facts.outcome = match (ending, &facts.rejection) {
             (Ending::Answered, Some((kind, _))) => AuditOutcome::of_rejection(*kind),
@@ -270,13 +281,33 @@ impl Drop for Entry {
     }
 }
 
-/// Whether nobody will read a body (RFC 9110 §9.3.2, §15.3.5, §15.4.5).
-fn has_no_body(method: &Method, status: StatusCode) -> bool {
-    method == Method::HEAD || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
+/// Whether nobody will read a body (RFC 9110 §9.3.2, §15.3.5, §15.4.5), or there is none to read: a server asks for no frame then.
+fn has_no_body(method: &Method, response: &Response<impl ResponseBody>) -> bool {
+    method == Method::HEAD
+        || matches!(response.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
+        || response.body().is_end_stream()
+        || content_length(response.headers()) == Some(0)
+}
+
+/// The values of a field as one (RFC 9110 §5.3), so that no record has two members of one name. What goes beyond the longest text
+/// is not shown, and so not needed.
+fn joined(sent: &HeaderMap, name: &HeaderName) -> Option<HeaderValue> {
+    let mut values = sent.get_all(name).iter();
+    let (first, second) = (values.next()?, values.next());
+    let Some(second) = second else { return Some(first.clone()) };
+    let mut joined = first.as_bytes().to_vec();
+    for value in std::iter::once(second).chain(values) {
+        if joined.len() > MAX_TEXT_LEN {
+            break;
+        }
+        joined.extend_from_slice(b", ");
+        joined.extend_from_slice(value.as_bytes());
+    }
+    HeaderValue::try_from(joined).ok()
 }
 
 /// The beginning of a field's value, if it is visible ASCII.
-fn copy(out: &mut String, value: &http::HeaderValue) {
+fn copy(out: &mut String, value: &HeaderValue) {
     if let Ok(text) = value.to_str() {
         out.push_str(text.get(..MAX_SENT_LEN).unwrap_or(text));
     }

@@ -80,11 +80,12 @@ impl AuditLayer {
         if listens { layer.listening() } else { layer }
     }
 
-    /// Records these header fields of requests, such as `User-Agent`: at most eight fields, two values of each, 256 bytes of a
-    /// value. They are what the client says, and nothing is left out of them.
+    /// Records these header fields of requests, such as `User-Agent`: at most eight fields, 256 bytes of each. The values of a
+    /// field that is sent several times are joined with `, ` (RFC 9110 §5.3). They are what the client says, and nothing is left
+    /// out of them.
     ///
     /// # Errors
-    /// If there are more, or one of them is no name of a field or holds credentials. A `Stack` also refuses the fields that its
+    /// If there are more, or one of them is no name of a field, is named twice or holds credentials. A `Stack` also refuses the fields that its
     /// authenticator reads.
     pub fn with_headers<T: AsRef<str>>(self, names: impl IntoIterator<Item = T>) -> Result<Self, ConfigError> {
         let mut headers = Vec::new();
@@ -94,6 +95,9 @@ impl AuditLayer {
             let name: HeaderName = shown.parse().map_err(|_| refuse("is no name of a header field"))?;
             if holds_credentials(&name) {
                 return Err(refuse("holds credentials, which are never recorded"));
+            }
+            if headers.contains(&name) {
+                return Err(refuse("is named twice"));
             }
             if headers.len() >= MAX_HEADERS {
                 return Err(refuse("is one too many: at most 8"));

@@ -1,6 +1,7 @@
 use crate::rejection::RejectionKind;
 
-/// What became of a request.
+/// What became of a request by the time its answer was known: at the head of the response. How the body went is told by a
+/// `completed` entry alone ([`AuditLayer::with_completions`](crate::audit::AuditLayer::with_completions)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum AuditOutcome {
@@ -13,9 +14,9 @@ pub enum AuditOutcome {
     Unauthenticated,
     /// Refused: too many requests (`429`).
     Limited,
-    /// The layers could not decide (`500`, `503`), the service returned an error, or the body failed on its way.
+    /// The layers could not decide (`500`, `503`), or the service returned an error.
     Failed,
-    /// The request was given up before the answer was complete: the client hung up, or a timeout struck.
+    /// The request was given up before there was a response: the client hung up, or a timeout struck.
     Aborted,
     /// The handler, or a layer further inside, panicked.
     Panicked,

@@ -5,7 +5,7 @@ use http::{HeaderName, HeaderValue, Method, Version};
 use crate::{
     audit::{
         AuditOutcome, Personal, Privacy,
-        parts::{AuditAttempt, AuditDecision, AuditIdentity, AuditLimit},
+        parts::{self, AuditAttempt, AuditDecision, AuditIdentity, AuditLimit},
         pool::Pooled,
         text::{self, clean},
         traceparent::TraceParent,
@@ -27,11 +27,12 @@ pub(crate) const MAX_SENT_LEN: usize = 128;
 
 /// What happened to one request. A clone costs one reference count.
 ///
-/// It serializes to one JSON object; the manual's page on audit describes each member. No header value but those that were
-/// [asked for](crate::audit::AuditLayer::with_headers), no query and no body is in it. Every text is bounded
+/// It serializes to one JSON object; the manual's page on audit describes each member. No header value but `X-Request-Id`,
+/// `traceparent` and those that were [asked for](crate::audit::AuditLayer::with_headers), no query and no body is in it. Every text is bounded
 /// ([`MAX_TEXT_LEN`], the path by [`MAX_PATH_LEN`]) and free of control characters, line separators, bidirectional controls
 /// and invisible characters, so that no part of it can forge a line of a log: in the path such bytes are percent-encoded,
-/// elsewhere they are `\u{…}`. Text that was cut ends with `…`.
+/// elsewhere they are `\u{…}`. Text that was cut ends with `…`, but for the ids that a request brought along, of which 128 bytes
+/// are taken.
 ///
 /// What the layer's [`Privacy`] hides is hidden here as well.
 #[derive(Clone)]
@@ -232,7 +233,7 @@ impl AuditRecord {
         http_version(self.facts.version)
     }
 
-    /// The header fields that were [asked for](crate::audit::AuditLayer::with_headers), in their order.
+    /// The header fields that were [asked for](crate::audit::AuditLayer::with_headers), in their order, each once.
     pub fn headers(&self) -> impl Iterator<Item = (&str, Cow<'_, str>)> {
         let hidden = self.privacy().filter(|privacy| !privacy.shows(Personal::Headers));
         self.facts.headers.iter().filter(|_| !self.omits(Personal::Headers)).map(move |(name, value)| {
@@ -327,8 +328,7 @@ impl AuditRecord {
     /// What policies were asked, in order, and what they said.
     #[must_use]
     pub fn decisions(&self) -> impl ExactSizeIterator<Item = AuditDecision<'_>> {
-        let hides_reasons = self.omits(Personal::Reasons);
-        self.facts.trail.decisions.iter().map(move |fact| AuditDecision::of(fact, hides_reasons))
+        parts::decisions(&self.facts.trail, self.privacy())
     }
 
     /// How many further decisions were not kept.
@@ -345,9 +345,7 @@ impl AuditRecord {
     /// What the handler noted, in order: names and values.
     #[must_use]
     pub fn notes(&self) -> impl ExactSizeIterator<Item = (Cow<'_, str>, Cow<'_, str>)> {
-        let shown = if self.omits(Personal::Notes) { 0 } else { self.facts.trail.rare().notes.len() };
-        let notes = self.facts.trail.rare().notes.iter().take(shown);
-        notes.map(|(name, value)| (clean(name, MAX_TEXT_LEN), self.personal(Personal::Notes, value)))
+        parts::notes(&self.facts.trail, self.privacy())
     }
 
     /// How many further notes were not kept.

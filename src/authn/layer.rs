@@ -20,7 +20,7 @@ use crate::{
 ///
 /// Anonymous requests are refused with `401` unless [`allow_anonymous`](Self::allow_anonymous) is said. Responses to
 /// authenticated requests get `Cache-Control: private` unless the handler set one (RFC 9111 §3.5 protects only
-/// `Authorization`).
+/// `Authorization`); those with a field [for the next request](Identity::answering) get `no-store`, whatever it set.
 ///
 /// ```
 /// use portcullis::{Challenge, authn::{AuthnLayer, Outcome, authenticate_fn}};
@@ -106,7 +106,7 @@ impl AuthnLayer {
         let budget = self.shared.budget.as_ref()?;
         let at = envelope.at;
         let address = envelope.client_or_connection(|| head.connection()).ok()?.address()?;
-        Some(budget.attempts(address, at))
+        Some(budget.attempts(address, at, envelope.failed_attempts))
     }
 
     fn conclude(
@@ -185,17 +185,19 @@ impl AuthnLayer {
             return Err(rejection);
         }
         let (stripped, answered) = (identity.take_stripped(), identity.take_answered());
+        let bad_subject = identity.take_bad_subject();
         (envelope.subject, envelope.client_identity) = identity.into_parts();
         let shared = &*self.shared;
         if envelope.subject.is_none() {
             if !shared.allow_anonymous {
-                let rejection = Rejection::new(RejectionKind::Unauthenticated, "an application, and nobody acts");
-                return Err(self.with_challenges(rejection));
+                let nobody = || Rejection::new(RejectionKind::Unauthenticated, "an application, and nobody acts");
+                return Err(self.with_challenges(bad_subject.unwrap_or_else(nobody)));
             }
+            envelope.refused_if_needed = bad_subject.map(|rejection| Box::new(self.with_challenges(rejection)));
             envelope.challenges = shared.challenges.clone();
         }
         // Constants: a value made here would be checked byte by byte.
-        let cache = Some(if shared.no_store || answered.is_some() {
+        let cache = Some(if shared.no_store {
             const { HeaderValue::from_static("no-store") }
         } else {
             const { HeaderValue::from_static("private") }
@@ -272,7 +274,13 @@ impl Step for AuthnLayer {
             // Before the rest, and not as a whole: an outcome is large, and moving it around takes longer than this.
             Now::Known(Outcome::Verified(identity)) => Now::Known(self.admit(identity, head, envelope)),
             Now::Known(outcome) => Now::Known(self.conclude(outcome, head, envelope)),
-            Now::Wait => Now::Wait,
+            Now::Wait => {
+                #[cfg(feature = "rate-limit")]
+                {
+                    envelope.failed_attempts = attempts.as_ref().map_or(0, |meter| meter.failed_so_far());
+                }
+                Now::Wait
+            }
         }
     }
 
@@ -320,14 +328,15 @@ pub(crate) struct Authenticated {
 
 impl Amend for Authenticated {
     fn amend(self, status: StatusCode, headers: &mut HeaderMap) {
-        // Two look-ups are faster than an entry.
-        if let Some(cache) = self.cache
+        if let Some(field) = self.answered {
+            // It is for this client and its next request, whatever the handler says of the rest (RFC 9449 §8.2).
+            headers.insert(header::CACHE_CONTROL, const { HeaderValue::from_static("no-store") });
+            headers.insert(field.0, field.1);
+        } else if let Some(cache) = self.cache
+            // Two look-ups are faster than an entry.
             && !headers.contains_key(header::CACHE_CONTROL)
         {
             headers.insert(header::CACHE_CONTROL, cache);
-        }
-        if let Some(field) = self.answered {
-            headers.insert(field.0, field.1);
         }
         // A handler's own 401 needs a challenge as well (RFC 9110 §15.5.2); the ones that it sent are left alone.
         if status == StatusCode::UNAUTHORIZED && !headers.contains_key(header::WWW_AUTHENTICATE) {

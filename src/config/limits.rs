@@ -194,6 +194,9 @@ fn connect(
         }
     };
     let mut builder = RedisLimits::builder(address.expose_str().unwrap_or_default());
+    if written.dangerous_plain_tcp {
+        builder = builder.dangerous_plain_tcp();
+    }
     if let Some(prefix) = &written.prefix {
         builder = builder.prefix(&prefix.value);
     }
@@ -210,6 +213,13 @@ fn connect(
         report.add(percent.at, "redis.share_percent", percent.value.to_string(), advice);
     }
     report.take(redis.at, "redis", builder.build())
+}
+
+/// The quotas that the failure budget names, and where they stand.
+pub(super) fn of_failure_budget(document: &Document) -> impl Iterator<Item = (&str, Option<usize>)> {
+    let written = document.failure_budget.iter().map(|written| &written.value);
+    let names = written.flat_map(|written| [&written.per_source, &written.per_key]).flatten();
+    names.map(|name| (name.value.as_str(), document.quotas.get(&name.value).map(|quota| quota.at)))
 }
 
 pub(super) fn failure_budget(document: &Document, report: &mut Report<'_>) -> Option<FailureBudget> {

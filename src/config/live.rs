@@ -34,16 +34,28 @@ impl LiveConfig {
     /// Takes over the quotas and plans of a newer document. What was used stays where quotas keep their names.
     ///
     /// # Errors
-    /// If the newer document has a mistake, or differs in more than `quotas`, `plans`, and which of them a limit names: that
-    /// needs a restart. Then nothing changes.
+    /// If the newer document has a mistake, or differs in more than `quotas`, `plans`, and which of them a limit names, or in a
+    /// quota that `failure_budget` names: that needs a restart. Then nothing changes.
     pub fn apply(&self, newer: &Config) -> Result<(), Problems> {
         let mut report = Report::new(&newer.sheet);
-        let (before, after) = (fixed(&self.sheet), fixed(&newer.sheet));
+        let (before, after) = (table(&self.sheet), table(&newer.sheet));
+        // The failure budget is made once, of quotas that stand in a section that may change.
+        for (name, at) in limits::of_failure_budget(&newer.document) {
+            let quota = |table: &Table| table.get("quotas")?.get(name).cloned();
+            if let Some(newer) = quota(&after)
+                && quota(&before) != Some(newer)
+            {
+                let advice = "is one of [failure_budget] and has changed, which needs a restart: nothing is taken over";
+                report.add(at, format!("quotas.{name}"), "the quota", advice);
+            }
+        }
+        let (before, after) = (fixed(before), fixed(after));
         let sections = before.keys().chain(after.keys().filter(|name| !before.contains_key(*name)));
         for section in sections.filter(|section| before.get(*section) != after.get(*section)) {
             report.add(None, section, "the section", "has changed, which needs a restart: nothing is taken over");
         }
         let limits = limits::read(&newer.document, &mut report);
+        limits::failure_budget(&newer.document, &mut report);
         report.finish()?;
         for (plans, newer) in self.plans.iter().zip(&limits) {
             plans.take_over(&newer.plans);
@@ -65,10 +77,13 @@ impl LiveConfig {
     }
 }
 
-/// The part of a document that stays while the process runs.
-fn fixed(sheet: &Sheet) -> Table {
+fn table(sheet: &Sheet) -> Table {
     // It was read before: it parses.
-    let mut table = sheet.text.parse::<Table>().unwrap_or_default();
+    sheet.text.parse().unwrap_or_default()
+}
+
+/// The part of a document that stays while the process runs.
+fn fixed(mut table: Table) -> Table {
     table.remove("quotas");
     table.remove("plans");
     if let Some(Value::Array(limits)) = table.get_mut("limits") {

@@ -343,13 +343,15 @@ impl Suite<'_> {
         let quotas = [Quota::per_hour(1)];
         let long = "x".repeat(5_000);
         let parts: Vec<Vec<KeyPart<'_>>> = vec![
-            vec![KeyPart::Principal { issuer: "https://a.example", subject: "alice" }],
-            vec![KeyPart::Principal { issuer: "https://a.example", subject: "bob" }],
-            vec![KeyPart::Principal { issuer: "https://b.example", subject: "alice" }],
-            vec![KeyPart::Principal { issuer: "a", subject: "b:c" }],
-            vec![KeyPart::Principal { issuer: "a:b", subject: "c" }],
-            vec![KeyPart::Principal { issuer: "", subject: "a:b:c" }],
-            vec![KeyPart::Principal { issuer: "a", subject: &long }],
+            vec![KeyPart::Principal { issuer: "https://a.example", tenant: None, subject: "alice" }],
+            vec![KeyPart::Principal { issuer: "https://a.example", tenant: None, subject: "bob" }],
+            vec![KeyPart::Principal { issuer: "https://b.example", tenant: None, subject: "alice" }],
+            vec![KeyPart::Principal { issuer: "https://a.example", tenant: Some("acme"), subject: "alice" }],
+            vec![KeyPart::Principal { issuer: "https://a.example", tenant: Some("globex"), subject: "alice" }],
+            vec![KeyPart::Principal { issuer: "a", tenant: None, subject: "b:c" }],
+            vec![KeyPart::Principal { issuer: "a:b", tenant: None, subject: "c" }],
+            vec![KeyPart::Principal { issuer: "", tenant: None, subject: "a:b:c" }],
+            vec![KeyPart::Principal { issuer: "a", tenant: None, subject: &long }],
             vec![KeyPart::Credential { issuer: "a", id: "b:c" }],
             vec![KeyPart::Tenant { issuer: "a", tenant: "b:c" }],
             vec![KeyPart::Route("/orders/{id}")],

@@ -6,7 +6,10 @@ use insufficient::Insufficient;
 use tower::Layer;
 
 #[cfg(feature = "stack")]
-use crate::guard::route::parameters_of;
+use crate::guard::{
+    review::{Asked, decides_by_roles},
+    route::parameters_of,
+};
 #[cfg(feature = "rbac")]
 use crate::policy::{Permission, Role};
 use crate::{
@@ -49,6 +52,8 @@ pub fn require(requirement: impl Into<Requirement>) -> GuardLayer {
         requirement,
         fulfilled: Box::default(),
         policy: None,
+        #[cfg(feature = "stack")]
+        by_roles: false,
         resource: None,
         hides: false,
         shadow: None,
@@ -76,6 +81,8 @@ struct Shared {
     insufficient: Insufficient,
     fulfilled: Box<[Box<str>]>,
     policy: Option<Arc<dyn PolicyBackend>>,
+    #[cfg(feature = "stack")]
+    by_roles: bool,
     resource: Option<ResourceSource>,
     asks_policy: bool,
     needs_resource: bool,
@@ -124,7 +131,12 @@ impl GuardLayer {
     /// ask. Where layers are stacked by hand, this is the way to set one: put
     /// `require(authenticated()).with_policy(policy)` around the router.
     pub fn with_policy(mut self, policy: impl PolicyBackend) -> Self {
-        Arc::make_mut(&mut self.shared).policy = Some(Arc::new(policy));
+        let shared = Arc::make_mut(&mut self.shared);
+        #[cfg(feature = "stack")]
+        {
+            shared.by_roles = decides_by_roles(&policy);
+        }
+        shared.policy = Some(Arc::new(policy));
         self
     }
 
@@ -160,8 +172,20 @@ impl GuardLayer {
     }
 
     #[cfg(feature = "stack")]
-    pub(super) fn names_resource(&self) -> bool {
-        self.shared.resource.is_some()
+    pub(super) fn thing(&self) -> Option<&ResourceSource> {
+        self.shared.resource.as_ref()
+    }
+
+    #[cfg(feature = "stack")]
+    pub(super) fn has_shadow(&self) -> bool {
+        self.shared.shadow.is_some()
+    }
+
+    /// The policy that it asks in the place of the stack's.
+    #[cfg(feature = "stack")]
+    pub(super) fn own_policy(&self) -> Option<Asked<'_>> {
+        let policy = self.shared.policy.as_deref()?;
+        Some(Asked { policy, by_roles: self.shared.by_roles })
     }
 
     /// Whether what it denies is answered as if there were nothing.

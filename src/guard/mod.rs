@@ -103,7 +103,7 @@ pub use requirement::Nodes;
 pub use requirement::{Requirement, Requirements, all, any, authenticated, check, not, policy, role, scope};
 pub use resource::{PathParams, ResourceSource, from_head, from_path};
 #[cfg(feature = "stack")]
-pub(crate) use review::Review;
+pub(crate) use review::{Asked, Review, decides_by_roles};
 pub use rule::{Rule, deny, public};
 #[cfg(feature = "policy-files")]
 pub use table::{RouteRules, RuleNames};

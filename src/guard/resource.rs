@@ -115,6 +115,18 @@ impl ResourceSource {
         }
     }
 
+    /// Whether it may say whose the thing is.
+    #[cfg(all(feature = "stack", feature = "rbac"))]
+    pub(crate) const fn may_tell_owner(&self) -> bool {
+        matches!(self.kind, Kind::Head { .. })
+    }
+
+    /// Whether it may say of which tenant the thing is.
+    #[cfg(all(feature = "stack", feature = "rbac"))]
+    pub(crate) const fn may_tell_tenant(&self) -> bool {
+        matches!(self.kind, Kind::Head { .. } | Kind::Path { tenant: Some(_), .. })
+    }
+
     /// Reads the thing off a request.
     pub(crate) fn read(&self, head: &RequestHead<'_>, params: Option<&Params<'_>>) -> Result<Resource, NoResource> {
         match &self.kind {

@@ -16,7 +16,7 @@ use crate::{
         Hours, Requirement, ResourceSource, Rule, Weekday, acr, amr, attribute, authenticated, authenticated_within,
         deny, during, factors, from_path, network, not, owner, policy, public, require, role, same_tenant, scope,
     },
-    policy::read_file,
+    policy::{read_file, toml_to_json},
     shadow::ShadowMode,
 };
 
@@ -450,7 +450,7 @@ fn of_circumstances(table: &Conditions) -> Result<Requirement, ConfigError> {
         return policy(action);
     }
     if let Some(WrittenAttribute { name, value }) = &table.attribute {
-        let value = serde_json::to_value(value).map_err(|error| refuse(name, value, "is no value").caused_by(error))?;
+        let value = toml_to_json(value).map_err(|problem| refuse("attribute", name, &problem))?;
         return attribute(name, value);
     }
     if let Some(networks) = &table.network {

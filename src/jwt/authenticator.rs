@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use http::HeaderName;
 
 use crate::{
-    attempt::Attempt,
+    attempt::{Attempt, Fare},
     authn::{Authenticator, Outcome},
     challenge::Challenge,
     clock::Instants,
@@ -14,8 +14,9 @@ use crate::{
         cache::Cache,
         claims::Claims,
         entrance::{Entrance, Verify},
+        fault::{Fault, Gap, KeyFault},
         headers::Headers,
-        keys::{KeyHealth, KeySource, KeysUnavailable, Refresh},
+        keys::{KeyHealth, KeysUnavailable, Refresh},
         path::Mapped,
         profile::{NO_KEY, NoKey, Profile},
         revoked::{BLIND, Revocations, revoked},
@@ -111,8 +112,9 @@ impl JwtAuthenticator {
             Err(fault) => fault,
         };
         let Fault::Keys(fault) = fault else { return Err(shared.refuse(fault)) };
+        let fare = fault.fare(attempt);
         let refresh = fault.source.refresh_for(fault.kid.as_deref(), fault.seen, at).await;
-        shared.after(refresh, token, at, fault.gap, attempt)
+        shared.after(refresh, token, at, fault.gap, fare)
     }
 
     /// Waits until every issuer has keys: for a service that would rather not start without them. By default it starts, is
@@ -169,44 +171,9 @@ impl JwtAuthenticator {
             Err(Fault::Keys(fault)) => fault
                 .source
                 .refresh_now(fault.kid.as_deref(), fault.seen, at)
-                .map(|refresh| shared.after(refresh, token, at, fault.gap, attempt)),
+                .map(|refresh| shared.after(refresh, token, at, fault.gap, fault.fare(attempt))),
             Err(fault) => Now::Known(Err(shared.refuse(fault))),
         }
-    }
-}
-
-/// Why a token is not verified.
-enum Fault<'a> {
-    Refused(Refusal),
-    /// Not looked at: too many of its source were bad.
-    Spared(Box<Rejection>),
-    /// For lack of keys, which asking the source may change.
-    Keys(KeyFault<'a>),
-    /// Nobody knows whether it was revoked.
-    Blind,
-}
-
-struct KeyFault<'a> {
-    source: &'a dyn KeySource,
-    kid: Option<Box<str>>,
-    seen: u64,
-    gap: Gap,
-}
-
-/// What is lacking.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Gap {
-    /// Any keys.
-    All,
-    /// The one that the token asks for.
-    One,
-    /// Nothing, but the source would like to be refreshed.
-    Refresh,
-}
-
-impl From<Refusal> for Fault<'_> {
-    fn from(refusal: Refusal) -> Self {
-        Self::Refused(refusal)
     }
 }
 
@@ -279,18 +246,19 @@ impl Shared {
         attempt.before(key_id).map_err(|rejection| Fault::Spared(Box::new(rejection)))?;
         let key = match Profile::check_signature(held.keys(), &header, parts.signed.as_bytes(), signature) {
             Ok(key) => key,
-            Err(NoKey::Final(refusal)) => {
+            Err(NoKey::Bad) => {
                 attempt.failed(key_id);
-                return Err(refusal.into());
+                return Err(Refusal("signature is not good").into());
             }
-            Err(NoKey::Unknown) => return Err(fault(held.generation(), Gap::One)),
+            Err(NoKey::Unfit) => return Err(Refusal(NO_KEY).into()),
+            Err(NoKey::Unknown { tried }) => return Err(fault(held.generation(), Gap::One { tried })),
         };
         if is_new {
             self.headers.remember(parts.header, &header);
         }
         let mut principal = profile.principal(name, &claims, claims_text)?;
         if let Some(revocations) = &self.revocations {
-            let marks = revocations.marks(&name.issuer, profile.subject(&claims), &claims, key)?;
+            let marks = revocations.marks(&name.issuer, profile, &claims, key)?;
             match revocations.standing(&marks, at) {
                 Standing::Good => {
                     principal.set_marks(marks);
@@ -319,11 +287,14 @@ impl Shared {
         token: &str,
         at: Instants,
         gap: Gap,
-        attempt: Attempt<'_>,
+        mut fare: Fare<'_>,
     ) -> Result<Principal, Rejection> {
         match (refresh, gap) {
             (Refresh::LookAgain, _) | (_, Gap::Refresh) => {
-                self.verify(token, at, Due::Ignored, attempt).map_err(|fault| self.refuse(fault))
+                let verified = self.verify(token, at, Due::Ignored, fare.attempt());
+                // A key that was rotated in costs nothing; a signature that is bad by it has been counted.
+                fare.is_due = matches!(&verified, Err(Fault::Keys(fault)) if fault.gap.was_tried());
+                verified.map_err(|fault| self.refuse(fault))
             }
             (Refresh::NothingNew, _) => Err(self.refuse(Refusal(NO_KEY).into())),
             (Refresh::Unavailable(cause), _) => Err(cause.into()),
@@ -334,7 +305,7 @@ impl Shared {
         let reason = match fault {
             Fault::Refused(Refusal(reason)) => reason,
             Fault::Spared(rejection) => return *rejection,
-            Fault::Keys(KeyFault { gap: Gap::One | Gap::Refresh, .. }) => NO_KEY,
+            Fault::Keys(KeyFault { gap: Gap::One { .. } | Gap::Refresh, .. }) => NO_KEY,
             Fault::Keys(KeyFault { gap: Gap::All, .. }) => {
                 return KeysUnavailable::new("no keys to verify with", 1).into();
             }

@@ -56,6 +56,18 @@ impl<'a> Claims<'a> {
         }
     }
 
+    /// The audience, if there is one alone.
+    pub(super) fn only_audience(&self) -> Option<&str> {
+        match &self.aud {
+            Some(Shape::Text(text)) => Some(text),
+            Some(Shape::Texts(texts)) => match texts.as_slice() {
+                [text] => Some(text),
+                [..] => None,
+            },
+            Some(Shape::Other) | None => None,
+        }
+    }
+
     pub(super) fn has(&self, claim: Registered) -> bool {
         match claim {
             Registered::Nbf => self.nbf.is_some(),
@@ -217,6 +229,9 @@ mod tests {
         assert_eq!(claims.iss.as_deref(), Some("i"));
         assert_eq!(claims.audience(&["b".into()]), (true, 2));
         assert_eq!(claims.audience(&["c".into()]), (false, 2));
+        assert_eq!(claims.only_audience(), None);
+        assert_eq!(read(r#"{"aud":["a"]}"#).unwrap().only_audience(), Some("a"));
+        assert_eq!(read(r#"{"aud":"a"}"#).unwrap().only_audience(), Some("a"));
         assert_eq!(claims.exp, Some(Duration::from_secs(2)));
         assert_eq!(claims.nbf, Some(Duration::from_millis(1500)));
         assert_eq!(claims.iat, Some(Duration::from_secs(1)));

@@ -115,7 +115,7 @@ impl Provider {
 
     /// Microsoft Entra ID, v1.0 access tokens: those of an API whose manifest does not ask for v2.0. As
     /// [`entra`](Self::entra), but `iss` is `https://sts.windows.net/{tenant}/`, `ver` is `1.0`, `appid` and `appidacr` are
-    /// required, and the audience is usually the application id URI, `api://` and a GUID.
+    /// required, `appid` is the client for [revocations](crate::revocation), and the audience is usually the application id URI, `api://` and a GUID.
     ///
     /// # Errors
     /// As [`entra`](Self::entra).
@@ -123,7 +123,10 @@ impl Provider {
         tenants: impl IntoIterator<Item = T>,
         audience: impl Into<String>,
     ) -> Result<Self, ConfigError> {
-        entra("1.0", ["appid", "appidacr"], tenants, audience, |tenant| format!("https://sts.windows.net/{tenant}/"))
+        let issuer_of = |tenant: &str| format!("https://sts.windows.net/{tenant}/");
+        let mut provider = entra("1.0", ["appid", "appidacr"], tenants, audience, issuer_of)?;
+        provider.rules.client = Some("appid".into());
+        Ok(provider)
     }
 
     /// Auth0: access tokens of this tenant for this API identifier. Source: Auth0 Docs, "Access Token Profiles".
@@ -155,17 +158,18 @@ impl Provider {
     ///   `/oauth2/`, issues tokens for Okta's own APIs, which nobody else can verify.
     /// - `typ` is absent, or `JWT` or `at+jwt`; `cid`, `iat` and `jti` are required. No ID token has `cid`.
     /// - Scopes are `scp`, an array; roles are `groups`, if the server has such a claim.
-    /// - The principal is a service if `sub` is `cid`. Else `sub` is the login name, which Okta lets people change: where
+    /// - The client is `cid`, for [revocations](crate::revocation) too. The principal is a service if `sub` is `cid`. Else `sub` is the login name, which Okta lets people change: where
     ///   that matters, map `sub` to something lasting in the server's settings.
     ///
     /// # Errors
     /// If the issuer is not a URL with `/oauth2/` in it and no slash at the end, or the audience is empty.
     pub fn okta(issuer: &str, audience: impl Into<String>) -> Result<Self, ConfigError> {
-        url("Okta issuer", issuer, "/oauth2/")?;
+        slashless("Okta issuer", issuer, "/oauth2/")?;
         let mut rules = access(Untyped::WithoutIdClaims, "Okta audience", audience)?;
         require(&mut rules, ["iat", "jti", "cid"]);
         rules.scope = Some(("scp".into(), ScopeForm::Array));
         rules.roles = Some("groups".into());
+        rules.client = Some("cid".into());
         rules.service_if = ServiceIf::SubjectIs("cid".into());
         Ok(Self::new(issuer, rules))
     }
@@ -202,20 +206,25 @@ impl Provider {
     /// assertion mappings" and "Audience support".
     ///
     /// - `realm` is the realm's URL, `https://login.example.com/realms/shop`.
-    /// - The header's `typ` is `JWT` or `at+jwt`, the claim `typ` is `Bearer`: ID and refresh tokens have another there.
-    ///   `azp`, `iat` and `jti` are required.
+    /// - The header's `typ` is `JWT` or `at+jwt`, the claim `typ` is `Bearer`, or `DPoP` in a token that is bound to a key
+    ///   (`cnf.jkt`): ID and refresh tokens have another there. `azp`, `iat` and `jti` are required.
     /// - `client` is in `aud`, which Keycloak only fills if the realm has an audience mapper, or a role of the client is in
     ///   scope.
     /// - Roles are those of this client, `resource_access.{client}.roles`; a role of the same name at another client or in the
     ///   realm is another role. Realm roles instead: `.roles_claim(["realm_access", "roles"])`.
+    /// - Every principal is a [`User`](crate::PrincipalKind::User), the service account of a client too: its `sub` is the id of a
+    ///   user that Keycloak made for it, and only `preferred_username` tells, which people may choose where they register
+    ///   themselves. Give service accounts a role that nobody else has, and ask for that.
     ///
     /// # Errors
     /// If the realm is not a URL with `/realms/` in it and no slash at the end, or the client is empty.
     pub fn keycloak(realm: &str, client: &str) -> Result<Self, ConfigError> {
-        url("Keycloak realm", realm, "/realms/")?;
+        const DPOP: &str = "DPoP";
+        slashless("Keycloak realm", realm, "/realms/")?;
         let mut rules = access(Untyped::ToldByClaim, "Keycloak client", client)?;
         require(&mut rules, ["azp", "iat", "jti"]);
-        expect(&mut rules, "typ", "Bearer");
+        rules.expected.push(("typ".into(), vec!["Bearer".to_owned(), DPOP.to_owned()]));
+        rules.key_bound_if = Some(("typ".into(), DPOP));
         rules.roles = Some(["resource_access", client, "roles"].into());
         Ok(Self::new(realm, rules))
     }
@@ -265,7 +274,8 @@ impl Provider {
     /// Kubernetes: tokens of service accounts, bound to an audience. Source: Kubernetes Documentation, "Managing Service
     /// Accounts" and "Configure Service Accounts for Pods", service account token volume projection.
     ///
-    /// - `issuer` is what the API server was started with, `--service-account-issuer`.
+    /// - `issuer` is what the API server was started with, `--service-account-issuer`, byte for byte. That of AKS ends with a
+    ///   slash: `https://eastus.oic.prod-aks.azure.com/{tenant}/{cluster}/`.
     /// - `iat` and `["kubernetes.io", "serviceaccount", "uid"]` are required. Tokens of the old kind, in a Secret, have neither
     ///   `exp` nor this issuer, and are refused.
     /// - The principal is a service, its tenant the namespace, its subject as `system:serviceaccount:shop:orders`.
@@ -300,7 +310,7 @@ impl Provider {
         audience: impl Into<String>,
         namespaces: impl IntoIterator<Item = T>,
     ) -> Result<Self, ConfigError> {
-        url("GitLab instance", instance, "")?;
+        slashless("GitLab instance", instance, "")?;
         let mut rules = workload("GitLab audience", audience)?;
         require(&mut rules, ["iat", "jti", "project_id"]);
         rules.expected.push(("namespace_id".into(), numbers("GitLab namespaces", namespaces)?));
@@ -424,10 +434,17 @@ fn url(setting: &str, url: &str, part: &str) -> Result<(), ConfigError> {
         Some(rest) if rest.is_empty() || rest.starts_with('/') || !rest.bytes().all(fits) => {
             refuse(setting, url, "is not a plain URL")
         }
-        Some(_) if url.ends_with('/') => refuse(setting, url, "must not end with a slash"),
         Some(rest) if !rest.contains(part) => {
             Err(ConfigError::new(setting, format!("{url:?}"), format!("must have {part} in it")))
         }
         Some(_) => Ok(()),
+    }
+}
+
+/// An issuer of a provider none of whose issuers ends with a slash: one that does is a slip, and would meet no token.
+fn slashless(setting: &str, issuer: &str, part: &str) -> Result<(), ConfigError> {
+    match url(setting, issuer, part) {
+        Ok(()) if issuer.ends_with('/') => refuse(setting, issuer, "must not end with a slash"),
+        checked => checked,
     }
 }

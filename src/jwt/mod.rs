@@ -80,6 +80,7 @@ mod csrf;
 mod date;
 mod der;
 mod entrance;
+mod fault;
 mod headers;
 mod identity_provider;
 #[cfg(feature = "introspection")]

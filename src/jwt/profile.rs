@@ -11,7 +11,7 @@ use crate::{
         path::SCOPE,
         token::{Header, Typ},
     },
-    principal::{Principal, PrincipalBuilder, PrincipalKind},
+    principal::{Confirmation, Principal, PrincipalBuilder, PrincipalKind},
 };
 
 /// The most keys that one token is tried with.
@@ -20,9 +20,13 @@ const MAX_TRIES: usize = 4;
 /// Why no key of a set verifies a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum NoKey {
-    /// The set does not have the key that the token names, or none that fits.
-    Unknown,
-    Final(Refusal),
+    /// The set does not have the key that the token names, or none that fits; newer keys may do better. Whether others were tried
+    /// in its place.
+    Unknown { tried: bool },
+    /// The key that the token names is one of another algorithm.
+    Unfit,
+    /// Those that fit were tried.
+    Bad,
 }
 
 pub(super) const NO_KEY: &str = "the issuer has no key for this kid and alg";
@@ -132,10 +136,14 @@ pub(super) struct Profile {
     pub(super) roles: Option<usize>,
     pub(super) permissions: Option<usize>,
     pub(super) tenant: Option<usize>,
+    /// The claim that names the client, where it is neither `client_id` nor `azp`.
+    pub(super) client: Option<usize>,
     pub(super) service_if: ServiceIf<usize>,
     /// Of each, one is enough.
     pub(super) required: Box<[Box<[Need]>]>,
     pub(super) expected: Box<[Expected]>,
+    /// A claim, and the value by which it says that the token is bound to a key.
+    pub(super) key_bound_if: Option<(usize, &'static str)>,
     pub(super) lacks: Lacks,
     /// What the principal's credential is called.
     pub(super) credential: &'static str,
@@ -203,6 +211,12 @@ impl Profile {
                 None => return Err(Refusal("a claim that the profile expects is missing")),
             }
         }
+        if let Some((place, bound)) = self.key_bound_if
+            && matches!(claims.mapped(place), Some(Shape::Text(text)) if **text == *bound)
+            && claims.cnf.as_ref().and_then(Confirmation::key_thumbprint).is_none()
+        {
+            return Err(Refusal("the token says that it is bound to a key, and names none (cnf.jkt)"));
+        }
         Ok(())
     }
 
@@ -213,6 +227,18 @@ impl Profile {
             Some(sub) => sub,
             None => client().unwrap_or_default(),
         }
+    }
+
+    /// The client that got the token, if the token says which.
+    pub(super) fn client<'c>(&self, claims: &'c Claims<'_>) -> Result<Option<&'c str>, Refusal> {
+        match self.client.and_then(|place| claims.mapped(place)) {
+            Some(Shape::Text(client)) => return Ok(Some(client)),
+            Some(_) => return Err(Refusal("the claim that names the client is not a string")),
+            None => {}
+        }
+        // An ID token without `azp` is for one audience, and that is the client (OpenID Connect Core §2).
+        let audience = || claims.only_audience().filter(|_| self.kind == TokenKind::Id);
+        Ok(claims.client_id.as_deref().or(claims.azp.as_deref()).or_else(audience))
     }
 
     fn check_kind(&self, typ: Typ, claims: &Claims<'_>) -> Result<(), Refusal> {
@@ -315,9 +341,8 @@ impl Profile {
         Some((begin.saturating_sub(leeway), end))
     }
 
-    /// Checks the signature with the issuer's own keys, and of those with the ones of the header's algorithm. An error
-    /// that [may pass](NoKey::Unknown) says that newer keys may do better. The id of the key that the signature is good under,
-    /// whatever the header names.
+    /// Checks the signature with the issuer's own keys, and of those with the ones of the header's algorithm. The id
+    /// of the key that the signature is good under, whatever the header names.
     pub(super) fn check_signature<'k>(
         keys: &'k KeySet,
         header: &Header<'_>,
@@ -333,11 +358,10 @@ impl Profile {
             tried = true;
         }
         match key_id {
-            Some(id) if keys.has_id(id) => {}
-            None if tried => {}
-            Some(_) | None => return Err(NoKey::Unknown),
+            Some(id) if keys.has_id(id) => Err(if tried { NoKey::Bad } else { NoKey::Unfit }),
+            None if tried => Err(NoKey::Bad),
+            Some(_) | None => Err(NoKey::Unknown { tried }),
         }
-        Err(NoKey::Final(Refusal(if tried { "signature is not good" } else { NO_KEY })))
     }
 
     /// Makes the principal of a token that passed. `text` is the claims' JSON.

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use crate::{
     clock::Instants,
     error::ConfigError,
-    jwt::{Refusal, claims::Claims, json::Shape, path::Mapped},
+    jwt::{Refusal, claims::Claims, json::Shape, path::Mapped, profile::Profile},
     principal::Principal,
     revocation::{RevocationKind, RevocationState, RevocationStore, Standing, TokenMarks},
     voucher::Voucher,
@@ -60,12 +60,12 @@ impl Revocations {
         Ok(())
     }
 
-    /// What the token can be revoked by. `subject` is the principal's, which need not be the token's `sub`; `key` is the one that
+    /// What the token can be revoked by. The subject is the principal's, which need not be the token's `sub`; `key` is the one that
     /// verified it.
     pub(super) fn marks(
         &self,
         issuer: &str,
-        subject: &str,
+        profile: &Profile,
         claims: &Claims<'_>,
         key: Option<&str>,
     ) -> Result<TokenMarks, Refusal> {
@@ -78,10 +78,11 @@ impl Revocations {
             Some(Shape::Texts(_) | Shape::Other) => return Err(Refusal("sid is not a string")),
             None => marks,
         };
+        let subject = profile.subject(claims);
         if !subject.is_empty() {
             marks = marks.subject(subject);
         }
-        if let Some(client) = claims.client_id.as_deref().or(claims.azp.as_deref()) {
+        if let Some(client) = profile.client(claims)? {
             marks = marks.client(client);
         }
         Ok(key.into_iter().fold(marks, TokenMarks::key))

@@ -23,11 +23,15 @@ pub(super) struct Rules {
     pub(super) roles: Option<ClaimPath>,
     pub(super) permissions: Option<ClaimPath>,
     pub(super) tenant: Option<ClaimPath>,
+    /// The claim that names the client, where it is neither `client_id` nor `azp`.
+    pub(super) client: Option<ClaimPath>,
     pub(super) service_if: ServiceIf<ClaimPath>,
     /// Of each, one is enough.
     pub(super) required: Vec<Vec<ClaimPath>>,
     /// Claims, and the values of which one must be theirs.
     pub(super) expected: Vec<(ClaimPath, Vec<String>)>,
+    /// A claim, and the value by which it says that the token is bound to a key.
+    pub(super) key_bound_if: Option<(ClaimPath, &'static str)>,
     pub(super) max_lifetime: Option<Duration>,
     pub(super) max_age: Option<Duration>,
 }
@@ -43,9 +47,11 @@ impl Rules {
             roles: None,
             permissions: None,
             tenant: None,
+            client: None,
             service_if: ServiceIf::SubjectIsClientId,
             required: Vec::new(),
             expected: Vec::new(),
+            key_bound_if: None,
             max_lifetime: None,
             max_age: None,
         }
@@ -66,7 +72,10 @@ impl Rules {
         let roles = self.roles.as_ref().map(&mut place).transpose()?;
         let permissions = self.permissions.as_ref().map(&mut place).transpose()?;
         let tenant = self.tenant.as_ref().map(&mut place).transpose()?;
+        let client = self.client.as_ref().map(&mut place).transpose()?;
         let service_if = self.service_if.place(&mut place)?;
+        let key_bound_if =
+            self.key_bound_if.map(|(claim, bound)| Ok::<_, ConfigError>((place(&claim)?, bound))).transpose()?;
         let mut expect = |(claim, values): (ClaimPath, Vec<String>)| match values.as_slice() {
             [] => Err(ConfigError::new("expected JWT claim", format!("{:?}", claim.names()), "has no value to be")),
             [..] => Ok(Expected { place: place(&claim)?, values: values.into_iter().map(Into::into).collect() }),
@@ -96,9 +105,11 @@ impl Rules {
             roles,
             permissions,
             tenant,
+            client,
             service_if,
             required: self.required.into_iter().map(&mut needs).collect::<Result<_, _>>()?,
             expected,
+            key_bound_if,
             lacks: Lacks::default(),
             credential: "jwt",
         })

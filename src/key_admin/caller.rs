@@ -10,6 +10,7 @@ use crate::{
     event::{self, Event, EventKind},
     guard::Authorizer,
     key_admin::{ANY_OWNER, GRANT_ANY, KeyAdmin, fault::Fault},
+    mention::Telling,
     principal::{Principal, PrincipalKind, Slot},
     rejection::Rejection,
 };
@@ -76,6 +77,18 @@ impl Caller {
         admin.owner_issuers.contains(self.principal().issuer()) && self.principal().subject() == subject
     }
 
+    /// Whether the keys of this owner keep their plan when the caller replaces them: their own do, if they are a person whose
+    /// token names none, as most do not. One API key does not become another of its owner on a better plan.
+    pub(super) fn keeps_plan(&self, admin: &KeyAdmin, owner: &Owner) -> bool {
+        let by_key = [Slot::Subject, Slot::Client].into_iter().any(|slot| self.acts_by_key(slot));
+        let own = owner.tenant() == self.tenant() && self.is_subject(admin, owner.subject());
+        own && !by_key && self.principal().plan().is_none()
+    }
+
+    fn acts_by_key(&self, slot: Slot) -> bool {
+        self.context.identity(slot).is_some_and(|principal| principal.kind() == PrincipalKind::Key)
+    }
+
     /// Whether the caller reaches the keys of an owner. None is an owner out of every reach but that of all: asking for them
     /// takes the same questions as for those of a foreign tenant.
     pub(super) async fn reaches(&self, admin: &KeyAdmin, owner: Option<&Owner>) -> Result<bool, Rejection> {
@@ -98,7 +111,7 @@ impl Caller {
         match hit {
             Some(hit) if reached => Ok(hit),
             Some(_) => {
-                self.context.note("key.refused", &format!("{id} is out of reach"));
+                self.context.note_telling("key.refused", admin.key(&id).text(" is out of reach"));
                 Err(Fault::no_such_key())
             }
             None => Err(Fault::no_such_key()),
@@ -110,7 +123,7 @@ impl Caller {
         if self.reaches(admin, Some(owner)).await? {
             return Ok(());
         }
-        self.context.note("key.refused", &format!("{owner:?} is out of reach"));
+        self.context.note_telling("key.refused", admin.owner(owner).text(" is out of reach"));
         let field = if owner.tenant() == self.tenant() { "subject" } else { "tenant" };
         Err(Fault::not_held(field, "You do not reach this owner."))
     }
@@ -132,34 +145,39 @@ impl Caller {
         for key in slots.into_iter().flatten().filter(|principal| principal.kind() == PrincipalKind::Key) {
             bounds.end = bounds.end.into_iter().chain(key.expires_at()).min();
             // Where it may be used from, only its record tells.
-            let Some(Ok(id)) = key.credential_id().map(str::parse::<KeyId>) else { continue };
-            if let Some(hit) = admin.store.get(&id).await?
-                && hit.record().subject() == key.subject()
-                && !hit.record().addresses().is_empty()
-            {
-                bounds.addresses.push(hit.record().addresses().to_vec());
+            match Self::record_of(admin, &key).await? {
+                Some(hit) if hit.record().addresses().is_empty() => {}
+                Some(hit) => bounds.addresses.push(hit.record().addresses().to_vec()),
+                None => bounds.unknown = true,
             }
         }
         Ok(bounds)
     }
 
+    /// The record of a caller's key; none if it is a key of another store, whatever has its id here.
+    async fn record_of(admin: &KeyAdmin, key: &Principal) -> Result<Option<Hit>, Fault> {
+        let Some(Ok(id)) = key.credential_id().map(str::parse::<KeyId>) else { return Ok(None) };
+        let hit = admin.store.get(&id).await?;
+        Ok(hit.filter(|hit| (hit.record().subject(), hit.record().tenant()) == (key.subject(), key.tenant())))
+    }
+
     /// What is about to be done, in the audit record even if the request is given up while the store works.
-    pub(super) fn begins(&self, what: &str, whose: &str) {
-        self.context.note("key.change", &format!("{what} {whose}"));
+    pub(super) fn begins(&self, what: &str, whose: Telling) {
+        self.context.note_telling("key.change", Telling::default().text(what).text(" ").then(whose));
     }
 
     /// What was done. Everything that the router changes is told here.
-    pub(super) fn done(&self, kind: EventKind, what: &str, owner: &Owner, more: &[(&'static str, &str)]) {
+    pub(super) fn done(&self, kind: EventKind, what: Telling, owner: Telling, more: Option<(&'static str, Telling)>) {
         let by = self.principal();
-        self.context.note(&kind.as_str().replacen('_', ".", 1), what);
-        for (name, value) in more {
-            self.context.note(name, value);
+        self.context.note_telling(&kind.as_str().replacen('_', ".", 1), what.clone());
+        if let Some((name, told)) = &more {
+            self.context.note_telling(name, told.clone());
         }
-        self.context.note("owner", &format!("{owner:?}"));
-        self.context.note("by", &format!("{:?} of {:?}", by.subject(), by.issuer()));
-        let told = Event::new(kind, what).at(self.at()).by(self.context.request_id(), by.clone());
-        let told = told.with("owner", format!("{owner:?}"));
-        event::tell(more.iter().fold(told, |told, (name, value)| told.with(name, *value)));
+        self.context.note_telling("owner", owner.clone());
+        self.context.note_telling("by", Telling::principal(by));
+        let told = Event::about_whom(kind, what).at(self.at()).by(self.context.request_id(), by.clone());
+        let told = told.telling("owner", owner);
+        event::tell(more.into_iter().fold(told, |told, (name, value)| told.telling(name, value)));
     }
 
     /// The answer, which nobody keeps.
@@ -183,6 +201,8 @@ pub(super) struct OwnKeys {
     pub(super) end: Option<u64>,
     /// For each of them that is bound to networks, those networks.
     addresses: Vec<Vec<IpNet>>,
+    /// Whether one of them has no record in this store, so that nobody can say what it is bound to.
+    unknown: bool,
 }
 
 impl OwnKeys {
@@ -200,7 +220,7 @@ impl OwnKeys {
             let one = |network: &IpNet| own.iter().any(|allowed| allowed.contains(network));
             !record.addresses().is_empty() && record.addresses().iter().all(one)
         };
-        !self.addresses.iter().all(|own| within(own))
+        self.unknown || !self.addresses.iter().all(|own| within(own))
     }
 
     /// The first member of a record in which it goes beyond what its maker holds.

@@ -155,11 +155,10 @@ impl From<Rejection> for Fault {
 impl From<StoreError> for Fault {
     fn from(error: StoreError) -> Self {
         let reason = || format!("key administration: {error}");
-        let seconds = error.retry_after().map(|wait| u32::try_from(wait.as_secs()).unwrap_or(u32::MAX));
         match error.kind() {
             StoreErrorKind::Conflict => Self::conflict(),
             StoreErrorKind::Unavailable | StoreErrorKind::Corrupt | StoreErrorKind::Throttled => {
-                Self::unavailable(reason(), seconds)
+                Self::unavailable(reason(), error.retry_after_seconds())
             }
         }
     }

@@ -31,6 +31,8 @@ mod remote;
 mod step_up;
 #[cfg(feature = "policy-files")]
 mod test_table;
+#[cfg(feature = "policy-files")]
+mod toml_value;
 mod verdict;
 
 pub use attributes::Attributes;
@@ -62,5 +64,7 @@ pub use step_up::StepUp;
 pub(crate) use step_up::scheme_of;
 #[cfg(feature = "policy-files")]
 pub use test_table::{TableError, test_table, test_table_text};
+#[cfg(all(feature = "guard", feature = "policy-files"))]
+pub(crate) use toml_value::json as toml_to_json;
 pub use verdict::{Basis, Decision, Directive, Verdict};
 pub(crate) use verdict::{Directives, Shadowed};

@@ -8,7 +8,7 @@ use toml::{Spanned, Value};
 use crate::{
     clock::Instants,
     now::Now,
-    policy::{AccessQuery, Attributes, PolicyBackend, Resource, Verdict},
+    policy::{AccessQuery, Attributes, PolicyBackend, Resource, Verdict, toml_value::json},
     principal::{Principal, PrincipalBuilder, PrincipalKind},
 };
 
@@ -214,9 +214,7 @@ impl Subject {
     }
 }
 
-/// Values of TOML as values of JSON. Dates are texts.
 fn attributes(values: &BTreeMap<String, Value>) -> Result<Attributes, String> {
-    let json = |value: &Value| serde_json::to_value(value).map_err(|error| error.to_string());
     let pairs = values.iter().map(|(name, value)| Ok((name.clone(), json(value)?)));
     pairs.collect::<Result<Vec<_>, String>>().map(|pairs| pairs.into_iter().collect())
 }
@@ -289,7 +287,10 @@ async fn ask(policy: &dyn PolicyBackend, table: &Table, question: &Question) -> 
         Now::Known(verdict) => verdict,
         Now::Wait => policy.decide(&query).await,
     };
-    compare(question, &verdict).map_err(|differences| {
+    // A demand that is met already is offered to nobody.
+    let demand = verdict.step_up_demand().filter(|demand| !demand.is_met_by(&subject, query.at()));
+    let came = if demand.is_some() { "step_up" } else { verdict.decision().as_str() };
+    compare(question, &verdict, came).map_err(|differences| {
         let name = if question.name.is_empty() { String::new() } else { format!("{}: ", question.name) };
         let mut text = format!("{name}{}: {differences}", super::explain::question(&query));
         let reasons = verdict.reasons().iter().map(|reason| format!("because: {reason}"));
@@ -301,8 +302,7 @@ async fn ask(policy: &dyn PolicyBackend, table: &Table, question: &Question) -> 
     })
 }
 
-fn compare(question: &Question, verdict: &Verdict) -> Result<(), String> {
-    let came = if verdict.step_up_demand().is_some() { "step_up" } else { verdict.decision().as_str() };
+fn compare(question: &Question, verdict: &Verdict, came: &str) -> Result<(), String> {
     let expected = question.expect.as_str();
     if expected != came {
         let by = if verdict.rules().is_empty() { String::new() } else { format!(" by {}", verdict.rules().join(", ")) };

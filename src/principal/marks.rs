@@ -20,7 +20,7 @@ pub enum RevocationKind {
     Session,
     /// Whoever has this `sub`.
     Subject,
-    /// The application that got the token, by its `client_id` or `azp`.
+    /// The application that got the token, by its `client_id`, its `azp` or what the issuer calls it.
     Client,
     /// The key that signed, by its `kid` in the issuer's key set.
     Key,
@@ -111,7 +111,7 @@ impl TokenMarks {
         self.with(RevocationKind::Subject, sub)
     }
 
-    /// Sets the client: `client_id` or `azp`.
+    /// Sets the client: `client_id`, `azp` or what the issuer calls it.
     pub fn client(self, client_id: &str) -> Self {
         self.with(RevocationKind::Client, client_id)
     }

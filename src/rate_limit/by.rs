@@ -68,7 +68,7 @@ impl LimitBy {
         Self::one(By::Source)
     }
 
-    /// The principal, by issuer and subject, wherever it calls from and with whichever credential.
+    /// The principal, by issuer, tenant and subject, wherever it calls from and with whichever credential.
     pub fn principal() -> Self {
         Self::one(By::Principal)
     }

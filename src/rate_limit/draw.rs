@@ -42,7 +42,7 @@ impl<'a> Charge<'a> {
 /// use std::num::NonZeroU32;
 /// use portcullis::rate_limit::{Charge, Draw, KeyPart, LimitKey, MAX_CHARGES, Quota};
 ///
-/// let alice = [KeyPart::Principal { issuer: "https://id.example.com", subject: "alice" }];
+/// let alice = [KeyPart::Principal { issuer: "https://id.example.com", tenant: None, subject: "alice" }];
 /// let key = LimitKey::new("principal", &alice);
 /// let (second, day) = (Quota::per_second(10), Quota::per_day(10_000).named("day"));
 /// let charges = [Charge::new(key, &second), Charge::new(key, &day)];

@@ -7,9 +7,9 @@ use crate::rate_limit::{Charge, Draw, MAX_CHARGES, Quota, Taken};
 /// The last moment that is ever kept; the one after it is for stores to mark something with.
 const LAST: u64 = u64::MAX - 1;
 
-/// A debt that is longer than a whole burst by more than this was not run up on this clock: the clock was set back, or the
-/// quota was made smaller. It is taken as a whole burst, or its key would be shut out for as long as the clock went back.
-/// The clocks of a store's users must agree better than this.
+/// A debt that is longer by more than this than that of a whole burst, of this quota and of all others of its plans, was not run up
+/// on this clock: the clock was set back, or the quota was made smaller. It is taken as a whole burst, or its key would be shut
+/// out for as long as the clock went back. The clocks of a store's users must agree better than this.
 pub(super) const JUMP: u64 = 60_000_000_000;
 
 /// What one quota says.
@@ -43,10 +43,11 @@ fn ask(quota: &Quota, tat: u64, now: u64, cost: NonZeroU32) -> Answer {
     }
 }
 
+/// A debt of a longer quota under the same name is none of this one's to shorten.
 #[inline]
 fn mend(quota: &Quota, tat: u64, now: u64) -> u64 {
-    let most = now.saturating_add(quota.capacity_nanos());
-    if tat > most.saturating_add(JUMP) { most.min(LAST) } else { tat }
+    let most = now.saturating_add(quota.longest_nanos()).saturating_add(JUMP);
+    if tat > most { now.saturating_add(quota.capacity_nanos()).min(LAST) } else { tat }
 }
 
 /// What a refused request does to a quota: it takes what is left, and keeps it from coming back while it goes on.
@@ -317,7 +318,7 @@ mod tests {
             let taken = take(std::slice::from_ref(&quota), &mut tats, now, cost(amount));
             prop_assert!(tats[0] < u64::MAX || tat == u64::MAX);
             if !taken.is_granted() && tats[0] != tat {
-                prop_assert!(tat > now.saturating_add(quota.capacity_nanos()).saturating_add(JUMP), "mended");
+                prop_assert!(tat > now.saturating_add(quota.longest_nanos()).saturating_add(JUMP), "mended");
                 prop_assert!(tats[0] == now.saturating_add(quota.capacity_nanos()).min(LAST), "to a whole burst");
             }
             if taken.is_granted() {
@@ -403,6 +404,23 @@ mod tests {
         let mut tats = [0; MAX_CHARGES];
         assert!(take(&[Quota::per_day(100)], &mut tats, hour, cost(50)).is_granted());
         assert_eq!(take(&[Quota::per_second(10)], &mut tats, hour, cost(1)), Taken::refused(0, 100_000_000));
+    }
+
+    #[test]
+    fn a_debt_of_a_longer_quota_stays_whole() {
+        let (day, minute) = (Quota::per_day(100), Quota::per_minute(5));
+        let minute = minute.believing(day.longest_nanos());
+        let (mut tats, start) = ([0; MAX_CHARGES], 86_400_000_000_000);
+        assert!(take(std::slice::from_ref(&day), &mut tats, start, cost(50)).is_granted());
+        let debt = 43_200_000_000_000;
+        for take in [take, take_counting_refused] {
+            let taken = take(std::slice::from_ref(&minute), &mut tats, start, cost(1));
+            assert_eq!(taken, Taken::refused(0, debt - 48_000_000_000), "until one of the five has come back");
+            assert_eq!(tats[0], start + debt);
+        }
+        // What neither explains is a clock that was set back.
+        let _ = take(std::slice::from_ref(&minute), &mut tats, 0, cost(1));
+        assert_eq!(tats[0], minute.capacity_nanos());
     }
 
     #[test]

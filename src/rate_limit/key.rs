@@ -21,9 +21,10 @@ pub const MAX_SCOPE_LEN: usize = 64;
 /// assert_eq!(LimitKey::new("client", &[part]).to_string(), "client:net=2001:db8:1:2::/64");
 /// assert_eq!(part, KeyPart::network("2001:db8:1:2::1".parse().unwrap()));
 ///
-/// let parts = [KeyPart::Principal { issuer: "https://id.example.com", subject: "alice" }, KeyPart::Route("/orders/{id}")];
+/// let alice = KeyPart::Principal { issuer: "https://id.example.com", tenant: Some("acme"), subject: "alice" };
+/// let parts = [alice, KeyPart::Route("/orders/{id}")];
 /// let key = LimitKey::new("search", &parts);
-/// assert_eq!(key.to_string(), "search:sub=22:https://id.example.com,5:alice:route=12:/orders/{id}");
+/// assert_eq!(key.to_string(), "search:sub=22:https://id.example.com,5:alice,4:acme:route=12:/orders/{id}");
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LimitKey<'a> {
@@ -107,11 +108,14 @@ pub enum KeyPart<'a> {
         /// How many of the bits count.
         bits: u8,
     },
-    /// A principal, known by issuer and subject together (RFC 8725 §3.8).
+    /// A principal, known by issuer and subject together (RFC 8725 §3.8), and by its tenant if it has one: the same subject in
+    /// two tenants is two principals.
     Principal {
         /// Who vouches for the subject.
         issuer: &'a str,
-        /// The name at that issuer.
+        /// The tenant in which it has that name.
+        tenant: Option<&'a str>,
+        /// The name at that issuer, or in that tenant.
         subject: &'a str,
     },
     /// One credential, by its public id: an API key, a token's `jti`.
@@ -195,18 +199,18 @@ impl<'a> KeyPart<'a> {
         }
     }
 
-    /// A principal, by issuer and subject.
+    /// A principal, by issuer, tenant and subject.
     #[must_use]
     pub fn principal(principal: &'a Principal) -> Self {
-        Self::Principal { issuer: principal.issuer(), subject: principal.subject() }
+        Self::Principal { issuer: principal.issuer(), tenant: principal.tenant(), subject: principal.subject() }
     }
 
-    /// A network as the wide one around it; anything else as it is.
     /// Whether it counts for a network around it as well.
     pub(super) const fn has_wider(&self) -> bool {
         matches!(self, Self::Network { prefix: IpAddr::V6(_), .. })
     }
 
+    /// A network as the wide one around it; anything else as it is.
     pub(super) fn widened(self) -> Self {
         match self {
             Self::Network { prefix, .. } => Self::wide_network(prefix),
@@ -242,7 +246,12 @@ impl Hash for KeyPart<'_> {
                 state.write_u64(8 | (u64::from(bits) << 8));
                 state.write_u128(v6.to_bits());
             }
-            Self::Principal { issuer, subject } => texts(state, 1, issuer, subject),
+            Self::Principal { issuer, tenant: None, subject } => texts(state, 1, issuer, subject),
+            Self::Principal { issuer, tenant: Some(tenant), subject } => {
+                texts(state, 9, issuer, subject);
+                state.write_usize(tenant.len());
+                state.write(tenant.as_bytes());
+            }
             Self::Credential { issuer, id } => texts(state, 2, issuer, id),
             Self::Tenant { issuer, tenant } => texts(state, 3, issuer, tenant),
             Self::Header { name, value } => texts(state, 4, name, value),
@@ -269,7 +278,10 @@ impl fmt::Display for KeyPart<'_> {
         };
         match *self {
             Self::Network { prefix, bits } => write!(f, "net={prefix}/{bits}"),
-            Self::Principal { issuer, subject } => two(f, "sub", issuer, subject),
+            Self::Principal { issuer, tenant, subject } => {
+                two(f, "sub", issuer, subject)?;
+                tenant.map_or(Ok(()), |tenant| write!(f, ",{}:{tenant}", tenant.len()))
+            }
             Self::Credential { issuer, id } => two(f, "cred", issuer, id),
             Self::Tenant { issuer, tenant } => two(f, "tenant", issuer, tenant),
             Self::Route(template) => write!(f, "route={}:{template}", template.len()),
@@ -323,7 +335,8 @@ mod tests {
 
     #[test]
     fn no_choice_of_text_gives_somebody_elses_key() {
-        let principal = |issuer, subject| vec![KeyPart::Principal { issuer, subject }];
+        let principal = |issuer, subject| vec![KeyPart::Principal { issuer, tenant: None, subject }];
+        let member = |issuer, tenant, subject| vec![KeyPart::Principal { issuer, tenant: Some(tenant), subject }];
         let keys = [
             principal("a", "b:c"),
             principal("a:b", "c"),
@@ -332,6 +345,16 @@ mod tests {
             principal("", "a:b"),
             principal("", "1:a,1:b"),
             principal("net=192.0.2.1/32", ""),
+            principal("a", "b,1:t"),
+            member("a", "t", "b"),
+            member("a", "u", "b"),
+            member("a", "", "b"),
+            member("a", "b", "t"),
+            member("a", "t", ""),
+            member("", "t", "ab"),
+            member("t", "a", "b"),
+            member("a", "t", "b,1:t"),
+            [member("a", "t", "b"), member("a", "t", "b")].concat(),
             vec![KeyPart::Tenant { issuer: "a", tenant: "b" }],
             vec![KeyPart::Credential { issuer: "a", id: "b" }],
             vec![KeyPart::Header { name: "a", value: "b" }],

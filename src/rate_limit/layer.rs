@@ -157,8 +157,8 @@ impl RateLimitLayer {
         Self::new(LimitBy::source(), limits, "client")
     }
 
-    /// A quota for each principal, by issuer and subject. It stands inside authentication; requests without an identity pass
-    /// uncounted, so give them a ceiling per client.
+    /// A quota for each principal, by issuer, tenant and subject. It stands inside authentication; requests without an identity
+    /// pass uncounted, so give them a ceiling per client.
     ///
     /// # Errors
     /// [`ConfigError`] if a quota is out of its bounds; see [`Quota::validate`].

@@ -1,4 +1,4 @@
-use std::{collections::HashMap, fmt, sync::Arc};
+use std::{collections::HashMap, fmt, iter, sync::Arc};
 
 use arc_swap::ArcSwap;
 use serde_json::Value;
@@ -18,8 +18,9 @@ pub(super) const WIDE_FACTOR: u32 = 16;
 /// Which plan a principal is on is told by [`Principal::plan`], which an API key's record sets, unless
 /// [`by_claim`](Self::by_claim) or [`by`](Self::by) says otherwise. A plan that is not known here is the default.
 ///
-/// What was used stays when a quota changes or a principal changes its plan, if the quotas have the same names: as the share
-/// of the burst that was used. Quotas of other names begin whole.
+/// What was used stays when a quota changes or a principal changes its plan, if the quotas have the same names: as the time
+/// until the quota is whole. Who comes to a plan of a shorter quota with a longer debt waits until it is paid, so give quotas of
+/// different lengths different names. Quotas of other names begin whole.
 ///
 /// ```
 /// use portcullis::rate_limit::{Plans, Quota, RateLimitLayer};
@@ -43,6 +44,24 @@ pub struct Plans {
 struct Table {
     default: Arc<Tier>,
     named: HashMap<Box<str>, Arc<Tier>>,
+}
+
+impl Table {
+    /// Tells each quota how long the debts of its name may be: a principal takes them from plan to plan, and one with a key on
+    /// each of two has them on both. What no plan explains is a clock that was set back.
+    fn agree(&mut self) {
+        let mut longest: HashMap<String, u64> = HashMap::new();
+        for quota in iter::once(&self.default).chain(self.named.values()).flat_map(|tier| &*tier.quotas) {
+            let known = longest.entry(quota.name().to_owned()).or_default();
+            *known = (*known).max(quota.clone().believing(0).longest_nanos());
+        }
+        for tier in iter::once(&mut self.default).chain(self.named.values_mut()) {
+            let quotas = tier.quotas.believing(|name| longest.get(name).copied().unwrap_or_default());
+            if quotas != tier.quotas {
+                *tier = Arc::new(Tier { wide: Tier::around(&quotas), fields: tier.fields.clone(), quotas });
+            }
+        }
+    }
 }
 
 #[derive(Clone)]
@@ -112,6 +131,7 @@ impl Plans {
         self.tiers.rcu(|table| {
             let mut table = Table::clone(table);
             edit(&mut table);
+            table.agree();
             table
         });
     }
@@ -196,7 +216,10 @@ pub(super) struct Tier {
 impl Tier {
     pub(super) fn new(quotas: impl IntoIterator<Item = Quota>) -> Result<Self, ConfigError> {
         let quotas = Quotas::new(quotas)?;
-        let wide = quotas.iter().map(|quota| quota.times(WIDE_FACTOR)).collect();
-        Ok(Self { fields: Fields::of(&quotas)?, wide, quotas })
+        Ok(Self { fields: Fields::of(&quotas)?, wide: Self::around(&quotas), quotas })
+    }
+
+    fn around(quotas: &[Quota]) -> Vec<Quota> {
+        quotas.iter().map(|quota| quota.times(WIDE_FACTOR)).collect()
     }
 }

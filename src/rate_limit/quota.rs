@@ -43,6 +43,9 @@ pub struct Quota {
     /// 2⁶⁴ by the interval, less a little.
     reciprocal: u64,
     capacity: u64,
+    /// The longest debt that is believed, in nanoseconds: that of a whole burst, of this quota or of another one that the same
+    /// count may be held to.
+    longest: u64,
     name: Option<Cow<'static, str>>,
     name_hash: u64,
 }
@@ -111,14 +114,25 @@ impl Quota {
             Some(reciprocal) => reciprocal,
             None => 0,
         };
-        Self { count, period, burst: 0, interval, reciprocal, capacity: 0, name: None, name_hash }.burst(count)
+        Self { count, period, burst: 0, interval, reciprocal, capacity: 0, longest: 0, name: None, name_hash }
+            .burst(count)
     }
 
     /// Sets how many requests may come at once after a pause. Default: the count.
     pub const fn burst(mut self, burst: u32) -> Self {
         self.burst = burst;
         self.capacity = if self.count == 0 { 0 } else { self.interval.saturating_mul(burst as u64) };
+        // As a store has it that counts in microseconds.
+        let interval = self.interval.div_ceil(1_000).saturating_mul(1_000);
+        self.longest = if self.count == 0 { 0 } else { interval.saturating_mul(burst as u64) };
         self
+    }
+
+    /// Believes debts of this length, and those of its own burst.
+    pub(super) fn believing(self, longest: u64) -> Self {
+        let burst = self.burst;
+        let own = self.burst(burst);
+        Self { longest: own.longest.max(longest), ..own }
     }
 
     /// Names the policy, in the `RateLimit` and `RateLimit-Policy` fields and in stores: of one key, each name is counted
@@ -187,6 +201,12 @@ impl Quota {
         self.capacity
     }
 
+    /// The longest debt that is believed, in nanoseconds.
+    #[inline]
+    pub(super) const fn longest_nanos(&self) -> u64 {
+        self.longest
+    }
+
     /// `nanos` by the interval, by a multiplication.
     #[inline]
     pub(super) fn intervals_in(&self, nanos: u64) -> u64 {
@@ -214,7 +234,7 @@ impl Quota {
         let burst = self.burst.saturating_mul(factor);
         let mut times = Self::new(self.count.saturating_mul(factor), self.period).burst(burst);
         (times.name, times.name_hash) = (self.name.clone(), self.name_hash);
-        times
+        times.believing(self.longest)
     }
 
     /// This many hundredths of it, under the same name; a burst that has room for `cost` has it still.
@@ -224,7 +244,10 @@ impl Quota {
         let burst = u32::try_from(hundredths).unwrap_or(u32::MAX).max(cost.min(self.burst)).max(1);
         let interval = self.interval.saturating_mul(100).div_ceil(u64::from(percent.max(1)));
         let reciprocal = u64::MAX.checked_div(interval).unwrap_or(0);
-        Self { interval, reciprocal, ..self.clone() }.burst(burst)
+        // Whatever costs more than the share may have run up a debt of the whole burst.
+        let longest = Self { interval, ..self.clone() }.burst(self.burst).longest;
+        let others = self.longest.saturating_mul(100).div_ceil(u64::from(percent.max(1)));
+        Self { interval, reciprocal, ..self.clone() }.burst(burst).believing(longest.max(others))
     }
 
     /// A number for the name, the same in every process.
@@ -277,6 +300,12 @@ impl Quotas {
             names.push(quota.name());
         }
         Ok(Self { quotas })
+    }
+
+    /// The same, which believe debts as long as this says of their names.
+    pub(super) fn believing(&self, longest: impl Fn(&str) -> u64) -> Self {
+        let told = |quota: &Quota| quota.clone().believing(longest(quota.name()));
+        Self { quotas: self.quotas.iter().map(told).collect() }
     }
 }
 
@@ -356,6 +385,22 @@ mod tests {
         let most = Quota::per_second(1_000_000_000).burst(u32::MAX).times(16);
         assert_eq!((most.interval_nanos(), most.burst_size()), (1, u32::MAX), "no number overflows");
         assert!(Quota::per_day(1).burst(50_000).times(16).validate().is_ok());
+    }
+
+    #[cfg(feature = "rate-limit-redis")]
+    #[test]
+    fn shares_believe_each_others_debts() {
+        let quota = Quota::per_day(10);
+        for (percent, days) in [(100, 1), (50, 2), (1, 100)] {
+            for cost in [1, 10] {
+                let share = quota.share(percent, cost);
+                assert_eq!(share.longest_nanos(), days * 86_400 * NANOS, "{percent} %, {cost}");
+                assert!(share.capacity_nanos() <= share.longest_nanos());
+            }
+        }
+        let short = Quota::per_minute(5).believing(quota.longest_nanos());
+        assert_eq!(short.share(50, 1).longest_nanos(), 2 * 86_400 * NANOS);
+        assert_eq!(short.times(16).longest_nanos(), 86_400 * NANOS);
     }
 
     #[test]

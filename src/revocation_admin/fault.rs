@@ -83,9 +83,8 @@ impl Fault {
 
 /// A store that does not answer, as a refusal.
 pub(super) fn unavailable(error: &StoreError) -> Rejection {
-    let seconds = error.retry_after().map(|wait| u32::try_from(wait.as_secs()).unwrap_or(u32::MAX));
     let rejection = Rejection::new(RejectionKind::Unavailable, format!("revocations: {error}"));
-    rejection.with_retry_after(seconds.unwrap_or(RETRY_AFTER))
+    rejection.with_retry_after(error.retry_after_seconds().unwrap_or(RETRY_AFTER))
 }
 
 impl From<Rejection> for Fault {

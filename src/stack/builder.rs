@@ -14,7 +14,7 @@ use crate::{
     error::ConfigError,
     evidence::{EvidenceLayer, TrustedProxies},
     gate::Step,
-    guard::Rule,
+    guard::{Rule, decides_by_roles},
     policy::PolicyBackend,
     problem::{NotFoundApart, ProblemDetails, RejectionRenderer},
     rate_limit::{ConcurrencyLayer, FailureBudget, Limits, RateLimitLayer},
@@ -42,6 +42,7 @@ pub struct StackBuilder {
     failure_budget: Vec<FailureBudget>,
     principal_limits: Vec<Result<RateLimitLayer, ConfigError>>,
     policy: Vec<Arc<dyn PolicyBackend>>,
+    by_roles: bool,
     #[cfg(feature = "rbac")]
     rbac: Option<Rbac>,
     lines: Vec<(String, Rule)>,
@@ -150,6 +151,7 @@ impl StackBuilder {
             self.rbac =
                 any.downcast_ref::<Rbac>().or_else(|| any.downcast_ref::<Arc<Rbac>>().map(|rbac| &**rbac)).cloned();
         }
+        self.by_roles = decides_by_roles(&policy);
         self.policy.push(Arc::new(policy));
         self
     }
@@ -301,6 +303,7 @@ impl StackBuilder {
             principal_concurrency,
             principal_limits,
             policy,
+            by_roles: self.by_roles,
             outlives: self.outlives,
             table,
         }))

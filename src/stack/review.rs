@@ -205,8 +205,10 @@ impl Stack {
     }
 
     /// Which role may use which route: a line for each role, a column for each line of the table, for the review that is due
-    /// from time to time. Each role is looked at alone; what also depends on scopes, the request, the thing or a policy that
-    /// must wait is `depends`.
+    /// from time to time. Each role is looked at alone; what also depends on scopes, on permissions that a credential carries, on
+    /// the request or the thing, and what somebody else may yet pass in shadow mode, is `depends`. So is a policy that must wait or
+    /// whose [parts](crate::policy::PolicyBackend::parts) are more than roles, method and route. A guard's own policy is asked in
+    /// the place of the stack's.
     ///
     /// ```no_run
     /// # fn stack() -> portcullis::stack::Stack { unimplemented!() }

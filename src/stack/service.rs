@@ -16,9 +16,9 @@ use crate::{
     context::{Envelope, SecurityContext, Stage, misordered},
     gate::refused,
     grpc,
+    guard::Asked,
     head::RequestHead,
     lifetime::Lifetime,
-    policy::PolicyBackend,
     problem::{RenderRequest, render_into, render_rejection},
     rejection::Rejection,
     stack::{
@@ -52,8 +52,9 @@ impl Stack {
         &self.stages.table
     }
 
-    pub(super) fn policy(&self) -> Option<&dyn PolicyBackend> {
-        self.stages.policy.as_deref()
+    pub(super) fn policy(&self) -> Option<Asked<'_>> {
+        let policy = self.stages.policy.as_deref()?;
+        Some(Asked { policy, by_roles: self.stages.by_roles })
     }
 
     /// Wraps a finished service, a router for example. Nothing can be added to it afterwards that the stack does not see.

@@ -38,6 +38,8 @@ pub(super) struct Stages {
     pub(super) principal_concurrency: Option<ConcurrencyLayer>,
     pub(super) principal_limits: Vec<RateLimitLayer>,
     pub(super) policy: Option<Arc<dyn PolicyBackend>>,
+    /// Whether it decides by roles.
+    pub(super) by_roles: bool,
     /// Whether streams may outlast their credential.
     pub(super) outlives: bool,
     pub(super) table: RouteTable,

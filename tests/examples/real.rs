@@ -126,10 +126,10 @@ async fn behind_nginx_it_knows_who_is_calling() {
 async fn behind_nginx_is_clean() {
     let (mut running, _nginx, [secure, _], folder) = behind_nginx().await;
     let (_, key) = running.exports.iter().find(|(name, _)| name == "KEY").unwrap();
-    let profile = Profile::new().public("GET /address").unwrap().route("GET /orders", []).unwrap();
+    let profile = Profile::new().public("GET /address").unwrap().route_for_keys("GET /orders").unwrap();
     let suite = attack_url(&format!("https://{secure}"), profile.api_key("x-api-key", key)).unwrap();
     let roots = std::fs::read_to_string(folder.path().join("certificate.pem")).unwrap();
-    clean("behind_nginx", suite.roots(&roots), &["key-altered"]).await;
+    clean("behind_nginx", suite.roots(&roots), &["control", "key-altered", "credential-twice"]).await;
     running.process.kill().await.unwrap();
 }
 

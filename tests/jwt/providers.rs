@@ -25,6 +25,7 @@ pub(crate) fn all() -> Vec<Case> {
         firebase(),
         github(),
         kubernetes(),
+        aks(),
         gitlab(),
     ]
 }
@@ -266,15 +267,20 @@ fn keycloak_roles_are_those_of_one_client() {
         assert!(!principal.has_role(role), "{role} belongs to somebody else");
     }
     case.takes_header(AT_JWT);
-    for typ in ["ID", "Refresh", "Offline", "Logout", "bearer"] {
+    for typ in ["ID", "Refresh", "Offline", "Logout", "bearer", "dpop"] {
         case.refuses("typ", json!(typ), "a claim has another value");
     }
     case.refuses("typ", Value::Null, "a claim that the profile expects is missing");
+    case.refuses("typ", json!("DPoP"), "the token says that it is bound to a key, and names none");
     case.refuses("azp", Value::Null, "azp is missing");
     case.refuses("iss", json!("https://login.example.com/realms/other"), "iss is missing or not known");
     case.refuses("iss", json!("http://login.example.com/realms/shop"), "iss is missing or not known");
     let roles = ["resource_access", "orders-api"];
     assert!(case.takes(roles, Value::Null).roles().is_empty());
+    // A service account is a user of Keycloak's, and by its name alone nobody becomes a service.
+    for claim in ["preferred_username", "client_id"] {
+        assert_eq!(case.takes(claim, json!("service-account-web")).kind(), PrincipalKind::User);
+    }
     assert!(case.takes("resource_access", Value::Null).roles().is_empty());
     case.refuses(roles, json!(["clerk"]), "the roles claim");
     case.refuses("resource_access", json!("orders-api"), "the roles claim");
@@ -349,6 +355,22 @@ fn kubernetes() -> Case {
     Case::new("kubernetes", Provider::kubernetes("https://kubernetes.default.svc", "orders").unwrap(), NO_TYP, claims)
 }
 
+const AKS: &str =
+    "https://eastus.oic.prod-aks.azure.com/72f988bf-86f1-41af-91ab-2d7cd011db47/1d6cc3f1-6b0e-4c3c-8f0e-9f0d0d6e4a11/";
+
+fn aks() -> Case {
+    let claims = kubernetes().but("iss", json!(AKS));
+    Case::new("aks", Provider::kubernetes(AKS, "orders").unwrap(), NO_TYP, claims)
+}
+
+#[test]
+fn the_slash_of_aks_is_a_part_of_its_name() {
+    let case = aks();
+    assert_eq!(case.principal().issuer(), AKS);
+    case.refuses("iss", json!(AKS.trim_end_matches('/')), "iss is missing or not known");
+    kubernetes().refuses("iss", json!("https://kubernetes.default.svc/"), "iss is missing or not known");
+}
+
 #[test]
 fn kubernetes_namespaces_are_tenants() {
     let case = kubernetes();
@@ -420,6 +442,7 @@ fn what_a_provider_needs_is_checked() {
         ("issuer", Provider::kubernetes("kubernetes/serviceaccount", "a")),
         ("audience", Provider::kubernetes("https://kubernetes.default.svc", "")),
         ("instance", Provider::gitlab_ci("gitlab.com", "a", ["1"])),
+        ("slash", Provider::gitlab_ci("https://gitlab.com/", "a", ["1"])),
         ("my-group", Provider::gitlab_ci("https://gitlab.com", "a", ["my-group"])),
     ];
     for (place, (part, built)) in rows.into_iter().enumerate() {

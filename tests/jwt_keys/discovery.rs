@@ -25,6 +25,11 @@ async fn finds_the_set() {
         ("openid", ISSUER, OPENID),
         ("openid, a slash at the end", "https://id.example.com/", OPENID),
         ("openid, a path", "https://id.example.com/t/1", "https://id.example.com/t/1/.well-known/openid-configuration"),
+        (
+            "openid, a path with a slash at the end",
+            "https://id.example.com/t/1/",
+            "https://id.example.com/t/1/.well-known/openid-configuration",
+        ),
         ("rfc 8414", ISSUER, "https://id.example.com/.well-known/oauth-authorization-server"),
         (
             "rfc 8414, a path",

@@ -168,11 +168,12 @@ impl HttpFetch for Origin {
         self.0.fetches.fetch_add(1, Ordering::SeqCst);
         let url = request.uri().to_string();
         self.0.requests.lock().unwrap().push(request);
+        // What is asked for is what there is now, however long it takes to get there.
+        let script = self.0.pages.lock().unwrap().get(&url).cloned();
         let delay = *self.0.delay.lock().unwrap();
         if !delay.is_zero() {
             tokio::time::sleep(delay).await;
         }
-        let script = self.0.pages.lock().unwrap().get(&url).cloned();
         let missing = Script::Answer(StatusCode::NOT_FOUND, HeaderMap::new(), Bytes::new());
         match script.unwrap_or(missing) {
             Script::Answer(status, headers, body) => {

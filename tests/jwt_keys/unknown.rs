@@ -1,5 +1,7 @@
 //! Tokens that name a key which is not there.
 
+use std::time::Duration;
+
 use portcullis::{
     Clock, Now, RequestHead,
     authn::Authenticator,
@@ -176,16 +178,61 @@ async fn five_kids_may_wait_and_the_sixth_is_told_to_come_back() {
     };
     for number in 0..5 {
         waiting.spawn(wait_for(number));
+        tokio::task::yield_now().await;
+        // Later than the fetch.
+        advance(Duration::from_millis(1)).await;
     }
-    tokio::task::yield_now().await;
     let Refresh::Unavailable(later) = wait_for(5).await else { panic!("a sixth kid waits") };
     assert_eq!(later.retry_after(), 10, "one comes back every 10 s");
-    waiting.spawn(wait_for(0));
-    assert!(
-        waiting.join_all().await.iter().all(|refresh| *refresh == Refresh::LookAgain),
-        "a kid that is asked for costs nothing"
-    );
+    let again = wait_for(0).await;
+    assert_eq!(again, Refresh::NothingNew, "a kid that is asked for costs nothing");
+    let answers = waiting.join_all().await;
+    let told =
+        answers.iter().filter(|answer| matches!(answer, Refresh::Unavailable(later) if later.retry_after() == 26));
+    assert_eq!(told.count(), 4, "the origin was asked before they came: {answers:?}");
+    assert!(answers.contains(&Refresh::LookAgain), "the first one");
     assert_eq!(origin.fetches(), 2);
+}
+
+/// A token whose key was rotated in since the origin was asked is good, and is not told otherwise.
+#[tokio::test(start_paused = true)]
+async fn a_fetch_that_was_under_way_says_nothing_of_a_key_that_came_later() {
+    let (old, new, bogus) = (Signer::new(0, "a"), Signer::new(1, "b"), Signer::new(2, "bogus"));
+    let nameless = new.jwk().replace(r#""kid":"b","#, "");
+    let rows = [
+        ("a fetch for another kid", true, vec![old.jwk()], &bogus, 401, 503),
+        ("the first fetch", false, vec![old.jwk()], &old, 200, 503),
+        ("the first fetch brings a key that answers to any kid", false, vec![old.jwk(), nameless], &old, 200, 200),
+        ("the first fetch brings it", false, vec![old.jwk(), new.jwk()], &old, 200, 200),
+    ];
+    for (name, loaded, before, first, of_first, of_later) in rows {
+        let origin = Origin::serving(&before);
+        let house = House::of(&origin);
+        if loaded {
+            house.keys.load().await.unwrap();
+            advance(seconds(31)).await;
+        }
+        origin.delay(seconds(4));
+        let (jwt, token, at) = (house.jwt.clone(), first.token(), house.now());
+        let waiting = tokio::spawn(async move { status(jwt.verify_waiting(&token, at).await) });
+        while origin.fetches() == usize::from(loaded) {
+            tokio::task::yield_now().await;
+        }
+        origin.serve(SET, set_of(&[old.jwk(), new.jwk()]));
+        advance(seconds(1)).await;
+        let later = house.jwt.verify_waiting(&new.token(), house.now()).await;
+        if let Err(rejection) = &later {
+            assert_eq!(
+                rejection.to_response::<()>().headers()["retry-after"],
+                "26",
+                "{name}: 30 s after the fetch began"
+            );
+        }
+        assert_eq!((waiting.await.unwrap(), status(later)), (of_first, of_later), "{name}");
+        origin.delay(seconds(0));
+        advance(seconds(26)).await;
+        assert_eq!(house.status(&new.token()).await, 200, "{name}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -197,7 +244,7 @@ async fn a_request_that_goes_away_does_not_take_the_fetch_along() {
     origin.delay(seconds(1));
     advance(seconds(31)).await;
     let token = new.token();
-    let gone = tokio::time::timeout(std::time::Duration::from_millis(1), house.jwt.verify_waiting(&token, house.now()));
+    let gone = tokio::time::timeout(Duration::from_millis(1), house.jwt.verify_waiting(&token, house.now()));
     assert!(gone.await.is_err());
     sleep(seconds(1)).await;
     assert_eq!(house.status_now(&token), 200);

@@ -145,6 +145,21 @@ async fn a_server_that_comes_late_is_found() {
 }
 
 #[tokio::test]
+async fn what_a_costly_request_took_of_the_share_is_kept_by_a_cheap_one() {
+    let store = RedisLimits::builder("redis+unix:///nowhere/redis.sock").build().unwrap();
+    let (quota, parts) = (Quota::per_day(10), [KeyPart::Custom("a")]);
+    let charges = [Charge::new(LimitKey::new("test", &parts), &quota)];
+    let costly = Draw::new(&charges).with_cost(std::num::NonZeroU32::new(10).unwrap());
+    let taken = store.take(&costly, super::NOW).await.unwrap();
+    assert!(taken.is_granted() && taken.is_degraded());
+    // Of half of the quota one comes back in 17 280 s, and the ten are twice as much as there is room for.
+    for _ in 0..2 {
+        let refused = store.take(&Draw::new(&charges), super::NOW).await.unwrap();
+        assert_eq!(refused.retry_after_nanos(), Some(6 * 17_280 * 1_000_000_000));
+    }
+}
+
+#[tokio::test]
 #[ignore = "needs Redis; tests/run installs it"]
 async fn one_that_is_full_or_a_replica_is_as_good_as_away() {
     let server = Server::start();

@@ -12,14 +12,14 @@
 //!   checkpoints to somebody else at once.
 //! - Lines after the last checkpoint are chained, but not signed: who can write the file can replace all of them. That is at most
 //!   1 000 lines, or 10 seconds.
-//! - A file that was removed from the beginning, as [retention](crate::audit::JsonLinesBuilder::keep_files) does, is not missed;
-//!   [`Report::first`] tells the first number that is there.
+//! - Files that were removed from the beginning, as [retention](crate::audit::JsonLinesBuilder::keep_files) does, are not missed,
+//!   nor are lines before one that says `opened`; [`Report::first`] tells the first number that is there.
 //!
 //! # Form
 //! To each object of the [schema](crate::manual::audit), `seq` is added at the beginning and `hash` at the end:
 //! `{"seq":7,…,"hash":"<64 hexadecimal digits>"}`. The hash is SHA-256 over the hash of the line before, as 32 bytes, and the
 //! line itself up to `,"hash":`. The first line of a file says what it follows: `"entry":"opened"` with `previous`, the hash of
-//! the line before, which is zeros at the very beginning. A checkpoint is `"entry":"checkpoint"` with `upto`, the number of the
+//! the line before, which is zeros at the very beginning; so does the first one after a restart. A checkpoint is `"entry":"checkpoint"` with `upto`, the number of the
 //! line before it, `head`, the hash of that line, `key`, the id of the key, and `signature`, 64 bytes, over the text
 //! `portcullis-audit-checkpoint-v1`, `upto`, `head` and `time`, each followed by a line feed. All bytes are in hexadecimal.
 //!
@@ -32,7 +32,7 @@
 //! use portcullis::audit::{JsonLines, chain::{Chain, ChainKey, verify}};
 //!
 //! # fn example() -> Result<(), Box<dyn std::error::Error>> {
-//! let key = ChainKey::generate()?;
+//! let key = ChainKey::from_file_or_new("/etc/orders/chain.key")?; // the same one after each restart
 //! let public = key.public_key();
 //! let chain = Chain::new(key).on_checkpoint(|checkpoint| println!("{checkpoint}")); // send it elsewhere
 //! let sink = JsonLines::builder().chain(chain).open("audit.jsonl")?;

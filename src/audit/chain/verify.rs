@@ -131,7 +131,7 @@ pub enum ProblemKind {
     },
     /// A checkpoint stands here that none of the keys signed.
     BadSignature,
-    /// The file does not begin with the line that opens one.
+    /// The first line of the chain in the file is not the one that opens a file.
     NotOpened,
     /// The files end before a line that a checkpoint which was kept elsewhere vouches for.
     CutOff,
@@ -172,6 +172,8 @@ struct Walk<'a> {
     report: Report,
     /// The number and hash of the last line.
     last: Option<(u64, Hash)>,
+    /// Whether the file has a line of the chain up to here.
+    is_opened: bool,
     /// Fragments that the next line must tell of: the first one's line, and whether the last one has no end.
     fragment: Option<(Torn, u64, bool)>,
 }
@@ -191,11 +193,12 @@ pub fn verify<P: AsRef<Path>>(
 ) -> io::Result<Report> {
     let mut anchors: Vec<_> = elsewhere.iter().filter(|checkpoint| checkpoint.is_signed_by(keys)).collect();
     anchors.sort_by_key(|checkpoint| std::cmp::Reverse(checkpoint.upto));
-    let mut walk = Walk { keys, anchors, report: Report::default(), last: None, fragment: None };
+    let mut walk = Walk { keys, anchors, report: Report::default(), last: None, is_opened: false, fragment: None };
     let mut ended = (PathBuf::new(), 0);
     for file in files {
         let path = file.as_ref();
         ended = (path.to_owned(), 0);
+        walk.is_opened = false;
         let mut reader = BufReader::with_capacity(1 << 16, File::open(path)?);
         let mut line = Vec::new();
         loop {
@@ -226,11 +229,12 @@ impl Walk<'_> {
         let whole = bytes.strip_suffix(b"\n");
         let line = whole.unwrap_or(bytes);
         let found = whole.and_then(|_| parts(line));
-        if number == 1 && self.last.is_none() && found.is_some() {
-            self.begin(file, line)?;
+        // Fragments may come before it, and nothing else.
+        if self.last.is_none() && found.is_some() {
+            self.begin(file, number, line)?;
         }
         let linked = found.filter(|(seq, hashed, hash)| {
-            self.last.is_none_or(|(last, before)| *seq == last.saturating_add(1) && hash_of(&before, hashed) == *hash)
+            self.last.is_some_and(|(last, before)| *seq == last.saturating_add(1) && hash_of(&before, hashed) == *hash)
         });
         let Some((seq, _, hash)) = linked else {
             let has_end = whole.is_some();
@@ -244,9 +248,10 @@ impl Walk<'_> {
             }
             self.report.torn.push(torn);
         }
-        if number == 1 && members.entry != "opened" {
+        if !self.is_opened && members.entry != "opened" {
             return Err(self.problem(file, number, ProblemKind::NotOpened));
         }
+        self.is_opened = true;
         if members.entry == "checkpoint" {
             self.checkpoint(file, number, members)?;
         }
@@ -256,9 +261,9 @@ impl Walk<'_> {
         self.hold_against_anchors(file, number, seq, &hash)
     }
 
-    /// The first line says what it follows.
-    fn begin(&mut self, file: &Path, line: &[u8]) -> Result<(), Problem> {
-        let not_opened = || self.problem(file, 1, ProblemKind::NotOpened);
+    /// The first line of all says what it follows.
+    fn begin(&mut self, file: &Path, number: u64, line: &[u8]) -> Result<(), Problem> {
+        let not_opened = || self.problem(file, number, ProblemKind::NotOpened);
         let members: Members = serde_json::from_slice(line).map_err(|_| not_opened())?;
         let (seq, ..) = parts(line).ok_or_else(not_opened)?;
         let previous =
@@ -280,6 +285,8 @@ impl Walk<'_> {
         let expected = self.expected();
         let bytes = u64::try_from(line.len()).unwrap_or(u64::MAX);
         let kind = match seq {
+            // Whoever was cut off had written something.
+            None if bytes == 0 => ProblemKind::Unreadable,
             None => {
                 let (fragment, _, open) =
                     self.fragment.get_or_insert_with(|| (Torn { file: file.to_owned(), bytes: 0 }, number, true));

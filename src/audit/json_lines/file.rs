@@ -73,6 +73,8 @@ pub(super) struct TargetFile {
     period: u64,
     /// Up to where the disk has room.
     allocated: u64,
+    /// Whether somebody else was seen to write to it, or to cut it.
+    has_others: bool,
     failed: log::Once,
 }
 
@@ -91,7 +93,8 @@ impl TargetFile {
             .filter(|_| len > 0)
             .map_or_else(|| SystemClock.now().unix_nanos(), |time| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
         let period = period(rotation.every, began);
-        Ok(Self { path, file, len, rotation, syncs, torn, period, allocated: 0, failed: log::Once::new() })
+        let failed = log::Once::new();
+        Ok(Self { path, file, len, rotation, syncs, torn, period, allocated: 0, has_others: false, failed })
     }
 
     /// Whether the path leads to another file by now, or to none.
@@ -131,10 +134,21 @@ impl TargetFile {
 
     /// Gives back the room that was kept and not needed, and forces the rest to the disk.
     fn close(&mut self) -> io::Result<()> {
-        if self.allocated > self.len {
-            self.file.set_len(self.len)?;
-        }
+        self.give_room_back()?;
         if self.syncs { self.file.sync_all() } else { Ok(()) }
+    }
+
+    /// Only who has the file alone may: else what others write meanwhile would be cut off. What stays is room, and no bytes.
+    fn give_room_back(&mut self) -> io::Result<()> {
+        if self.allocated <= self.len || self.has_others || !share(&self.file) {
+            return Ok(());
+        }
+        let is_own = is_alone(&self.file) && self.file.metadata()?.len() == self.len;
+        let given = if is_own { self.file.set_len(self.len) } else { Ok(()) };
+        self.allocated = if is_own { 0 } else { self.allocated };
+        // It is written on where no other can be begun.
+        share(&self.file);
+        given
     }
 
     fn begin(&mut self, now: Instants) -> io::Result<()> {
@@ -143,7 +157,7 @@ impl TargetFile {
         self.len = if metadata.is_file() { metadata.len() } else { 0 };
         // Somebody else may have begun it.
         self.torn = if self.len > 0 { torn_bytes(&self.path).unwrap_or(0) } else { 0 };
-        (self.file, self.allocated) = (file, 0);
+        (self.file, self.allocated, self.has_others) = (file, 0, false);
         self.period = period(self.rotation.every, now.unix_nanos());
         if self.syncs
             && let Some(directory) = self.path.parent()
@@ -216,6 +230,12 @@ impl Target for TargetFile {
     fn keep_room(&mut self, bytes: u64) -> Option<bool> {
         /// So much more at once, so that the file is not in many pieces.
         const STEP: u64 = 1 << 20;
+        let metadata = self.file.metadata().ok()?;
+        if metadata.is_file() && metadata.len() != self.len {
+            // Who cut it took the room as well.
+            self.allocated = if metadata.len() < self.len { 0 } else { self.allocated };
+            (self.len, self.has_others) = (metadata.len(), true);
+        }
         let end = self.len.saturating_add(bytes);
         if end <= self.allocated {
             return Some(true);
@@ -237,9 +257,7 @@ impl Target for TargetFile {
 
 impl Drop for TargetFile {
     fn drop(&mut self) {
-        if self.allocated > self.len {
-            let _ = self.file.set_len(self.len);
-        }
+        let _ = self.give_room_back();
     }
 }
 
@@ -248,7 +266,33 @@ fn append_to(path: &Path) -> io::Result<File> {
     options.append(true).create(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options.open(path)
+    let file = options.open(path)?;
+    share(&file);
+    Ok(file)
+}
+
+/// Tells those who would give room back that somebody writes to it (`flock`: nobody else needs to care). False where that cannot
+/// be told, as over a network, and then nobody knows whether they have it alone.
+#[cfg(target_os = "linux")]
+fn share(file: &File) -> bool {
+    rustix::fs::flock(file, rustix::fs::FlockOperation::NonBlockingLockShared).is_ok()
+}
+
+/// Whether nobody else told so, and until [`share`] is called nobody will.
+#[cfg(target_os = "linux")]
+fn is_alone(file: &File) -> bool {
+    rustix::fs::flock(file, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_ok()
+}
+
+/// Elsewhere no room is kept that could be given back.
+#[cfg(not(target_os = "linux"))]
+const fn share(_: &File) -> bool {
+    false
+}
+
+#[cfg(not(target_os = "linux"))]
+const fn is_alone(_: &File) -> bool {
+    false
 }
 
 fn period(every: Option<Duration>, unix_nanos: u64) -> u64 {

@@ -244,6 +244,23 @@ fn what_is_counted_is_told_soon_without_a_flush() {
     }
 }
 
+#[test]
+fn what_is_counted_is_told_soon_also_while_other_entries_keep_coming() {
+    let bytes = Arc::<Mutex<Vec<u8>>>::default();
+    let (tell, written) = mpsc::channel();
+    let sink = JsonLines::builder().to_writer(Telling(tell, Arc::clone(&bytes))).unwrap();
+    for n in 0..3 {
+        assert_eq!(sink.accept(refusal("/flood", n)), Ok(()));
+    }
+    let began = SystemClock.now();
+    while !read(&bytes).contains(&"2 more".to_owned()) {
+        assert!(SystemClock.now().since(began) < Duration::from_secs(20), "it is never told");
+        assert_eq!(sink.accept(sample("/steady").into()), Ok(()));
+        written.recv().unwrap();
+    }
+    assert!(SystemClock.now().since(began) > Duration::from_millis(900), "once a second");
+}
+
 #[derive(Debug)]
 struct Broken;
 

@@ -9,7 +9,6 @@ const LINGER: Duration = Duration::from_millis(2);
 const LOOKS: u32 = 25;
 /// How long it sleeps while there is something to tell that nobody hands over: repeats, a gap that could not be written.
 const RETRY: Duration = Duration::from_millis(250);
-const SECOND: Duration = Duration::from_secs(1);
 
 /// The writer's end of the queue. When it is dropped, also by a panic of the writer, what is unsettled is lost, unless it is
 /// [left](Self::leave).
@@ -45,6 +44,11 @@ impl<'a> Batch<'a> {
         let mut state = queue.lock();
         let (mut lingered, mut looks, mut slept) = (false, 0, false);
         loop {
+            let repeats_due = state.repeats.due_in();
+            // Whatever else is there, or keeps coming.
+            if repeats_due == Some(Duration::ZERO) {
+                state.tell_repeats();
+            }
             let waiting = state.waiting();
             let now = lingered || slept || state.hurry || state.closed || waiting >= BATCH || !queue.rules.lingers;
             if waiting > 0 && now {
@@ -56,10 +60,6 @@ impl<'a> Batch<'a> {
                 return Filled::Closed;
             }
             if waiting == 0 && (slept || std::mem::take(&mut state.look)) {
-                if state.repeats.pending() {
-                    state.tell_repeats();
-                    continue;
-                }
                 let filled = if state.untold > 0 { Filled::Entries } else { Filled::Nothing };
                 self.take(&mut state);
                 return filled;
@@ -69,8 +69,7 @@ impl<'a> Batch<'a> {
             let time = match lingers {
                 true => LINGER,
                 false if state.untold > 0 => at_most.min(RETRY),
-                false if state.repeats.pending() => at_most.min(SECOND),
-                false => at_most,
+                false => repeats_due.map_or(at_most, |due| at_most.min(due)),
             };
             state.writer = if lingers { Writer::Lingers } else { Writer::Sleeps };
             let (woken, timeout) = queue.work.wait_timeout(state, time).unwrap_or_else(PoisonError::into_inner);

@@ -150,9 +150,14 @@ impl Queue {
     fn counts(&self, state: &mut State, entry: &AuditEntry) -> bool {
         let (true, Some(record)) = (self.rules.count_repeats && !state.dead, entry.decided()) else { return false };
         let mut due = Vec::new();
+        let was_pending = state.repeats.is_pending();
         let counted = state.repeats.count(record, &mut due);
         // Bounded by the groups of a second, so they need no room.
         due.into_iter().for_each(|repeats| state.put(Lane::Refusals, AuditEntry::Repeated(repeats)));
+        if !was_pending && state.repeats.is_pending() {
+            // A writer that sleeps would not know that there will be something to tell.
+            self.wake(state, false);
+        }
         counted
     }
 

@@ -3,13 +3,17 @@
 use std::{
     collections::HashMap,
     net::{IpAddr, Ipv6Addr},
+    time::Duration,
 };
 
 use crate::{
     audit::{AuditRecord, AuditRepeats},
+    clock::{Clock, Instants, SystemClock},
     rejection::RejectionKind,
 };
 
+/// How long what was counted may wait.
+const SECOND: Duration = Duration::from_secs(1);
 /// The most sources and kinds that are told apart in a second.
 const MAX_GROUPS: usize = 1024;
 
@@ -18,8 +22,8 @@ pub(super) struct Repeats {
     /// The second that is counted now, since the Unix epoch.
     second: u64,
     groups: HashMap<Group, AuditRepeats>,
-    /// Whether there is something to tell.
-    pending: bool,
+    /// Since when there is something to tell.
+    pending: Option<Instants>,
 }
 
 /// A source, none for all of those that find no room of their own.
@@ -41,7 +45,7 @@ impl Repeats {
             Some(repeats) => {
                 repeats.count = repeats.count.saturating_add(1);
                 repeats.many_sources |= group != own;
-                self.pending = true;
+                self.pending.get_or_insert_with(|| SystemClock.now());
                 true
             }
             None => {
@@ -52,13 +56,18 @@ impl Repeats {
         }
     }
 
-    pub(super) const fn pending(&self) -> bool {
-        self.pending
+    pub(super) const fn is_pending(&self) -> bool {
+        self.pending.is_some()
+    }
+
+    /// How long what was counted may still wait. None if there is nothing.
+    pub(super) fn due_in(&self) -> Option<Duration> {
+        self.pending.map(|since| SECOND.saturating_sub(SystemClock.now().since(since)))
     }
 
     /// What was counted; each group begins anew.
     pub(super) fn take(&mut self, due: &mut Vec<AuditRepeats>) {
-        self.pending = false;
+        self.pending = None;
         due.extend(self.groups.drain().map(|(_, repeats)| repeats).filter(|repeats| repeats.count > 0));
     }
 }
@@ -105,13 +114,13 @@ mod tests {
         ] {
             assert_eq!(repeats.count(&refusal(second, address, kind), &mut due), counted, "{name}");
         }
-        assert!(due.is_empty() && repeats.pending());
+        assert!(due.is_empty() && repeats.is_pending());
         assert!(!repeats.count(&refusal(8, "192.0.2.1", Unauthenticated), &mut due), "the next second");
         let mut told: Vec<_> =
             due.iter().map(|due| (due.first().address().unwrap().to_string(), due.count())).collect();
         told.sort();
         assert_eq!(told, [("192.0.2.1".to_owned(), 2), ("2001:db8::1".to_owned(), 1)]);
-        assert!(!repeats.pending());
+        assert!(!repeats.is_pending());
     }
 
     #[test]

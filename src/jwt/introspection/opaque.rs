@@ -15,7 +15,7 @@ use super::{
     asking::{Asking, Away, Said},
 };
 use crate::{
-    attempt::Attempt,
+    attempt::{Attempt, Fare},
     clock::Instants,
     flight::Flights,
     jwt::{
@@ -130,20 +130,6 @@ impl Asker<'_> {
     }
 }
 
-/// Makes pay who goes away before the answer: hanging up would else be the way to ask for nothing.
-struct Fare<'a> {
-    attempt: Attempt<'a>,
-    is_due: bool,
-}
-
-impl Drop for Fare<'_> {
-    fn drop(&mut self) {
-        if self.is_due {
-            self.attempt.failed(None);
-        }
-    }
-}
-
 impl Opaque {
     /// What is remembered of a token: without waiting, and for a good one without allocating.
     #[inline]
@@ -214,7 +200,7 @@ impl Opaque {
         if let Some(good) = &self.memory.good {
             good.missed();
         }
-        let mut fare = Fare { attempt, is_due: true };
+        let mut fare = Fare::new(attempt, None, true);
         let said = self.asking.ask(token, at).await;
         fare.is_due = false;
         let judged = match said {
@@ -254,9 +240,7 @@ impl Opaque {
         }
         let mut principal = self.profile.principal(name, &claims, text).map_err(Fault::Refused)?;
         if let Some(revocations) = &self.revocations {
-            let marks = revocations
-                .marks(&name.issuer, self.profile.subject(&claims), &claims, None)
-                .map_err(Fault::Refused)?;
+            let marks = revocations.marks(&name.issuer, &self.profile, &claims, None).map_err(Fault::Refused)?;
             match revocations.standing(&marks, at) {
                 Standing::Good => {
                     principal.set_marks(marks);

@@ -79,7 +79,7 @@ struct Control {
     loaded: bool,
     bucket: Bucket,
     absent: Absent,
-    /// The unknown kids that the flight is for.
+    /// The unknown kids that wait for the flight: the one that it started for, and those that came later.
     asked: Vec<Box<str>>,
     validator: Option<String>,
     text: Box<str>,
@@ -88,11 +88,13 @@ struct Control {
 /// What a caller who found no key has to do.
 enum Begin {
     Answer(Refresh),
-    Join(watch::Receiver<u64>),
+    /// Whether it began before the caller came.
+    Join(watch::Receiver<u64>, bool),
     Start(Flight, watch::Receiver<u64>),
 }
 
 const SPENT: &str = "the budget of fetches for unknown kids is spent";
+const TOO_EARLY: &str = "the keys were asked for before the token came, and its kid is not among them";
 
 impl Cycle {
     pub(super) fn new(source: Box<dyn JwkSource>, rules: Rules, clock: Arc<dyn Clock>) -> Arc<Self> {
@@ -200,24 +202,33 @@ impl Cycle {
     }
 
     pub(super) async fn refresh_for(self: &Arc<Self>, kid: Option<&str>, seen: u64, at: Instants) -> Refresh {
-        let mut flights = match self.begin(kid, seen, at) {
+        let (mut flights, began_before) = match self.begin(kid, seen, at) {
             Begin::Answer(refresh) => return refresh,
-            Begin::Join(flights) => flights,
+            Begin::Join(flights, began_before) => (flights, began_before),
             Begin::Start(flight, flights) => {
                 match Handle::try_current() {
                     // Whoever waits may go away; the fetch is for all.
                     Ok(runtime) => drop(runtime.spawn(flight.fly())),
                     Err(_) => flight.fly().await,
                 }
-                flights
+                (flights, false)
             }
         };
         // Cannot fail: `self` has the sender.
         let _ = flights.changed().await;
-        if self.control().loaded {
+        let (control, now) = (self.control(), self.clock.now().monotonic_nanos());
+        if !control.loaded {
+            return Refresh::Unavailable(self.not_ready(&self.state.load(), now));
+        }
+        if !began_before || self.may_have(kid, seen) {
             return Refresh::LookAgain;
         }
-        Refresh::Unavailable(self.not_ready(&self.state.load(), self.clock.now().monotonic_nanos()))
+        if control.absent.holds(kid.unwrap_or_default(), now) {
+            return Refresh::NothingNew;
+        }
+        // The key may have been rotated in since the origin was asked.
+        let wait = whole_seconds(self.next_for_kid(&control).saturating_sub(now));
+        Refresh::Unavailable(KeysUnavailable::new(TOO_EARLY, wait))
     }
 
     /// Whether to fetch, or to wait for a fetch; or the answer without one.
@@ -245,7 +256,7 @@ impl Cycle {
             return Ok(Reason::Due);
         }
         if !control.in_flight {
-            let next = control.started_at.map_or(0, |started| started.saturating_add(nanos(self.rules.interval)));
+            let next = self.next_for_kid(control);
             if now < next {
                 return later(SPENT, next - now);
             }
@@ -259,26 +270,43 @@ impl Cycle {
     fn begin(self: &Arc<Self>, kid: Option<&str>, seen: u64, at: Instants) -> Begin {
         let mut control = self.control();
         let now = at.monotonic_nanos();
-        match self.decide(&mut control, kid, seen, at) {
+        let kid = match self.decide(&mut control, kid, seen, at) {
             Err(answer) => return Begin::Answer(answer),
-            Ok(Reason::Due) => {}
+            Ok(Reason::Due) => None,
             Ok(Reason::Kid(kid)) => {
                 control.bucket.take(now);
-                control.asked.push(kid);
+                control.asked.push(kid.clone());
+                Some(kid)
             }
-        }
+        };
         let flights = self.flights.subscribe();
         if control.in_flight {
-            return Begin::Join(flights);
+            return Begin::Join(flights, control.started_at.is_some_and(|started| started < now));
         }
         control.in_flight = true;
         control.started_at = Some(now);
         self.due.store(u64::MAX, Ordering::Relaxed);
-        Begin::Start(Flight::of(Arc::clone(self), now), flights)
+        Begin::Start(Flight::of(Arc::clone(self), now, kid), flights)
     }
 
     fn control(&self) -> MutexGuard<'_, Control> {
         self.control.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// When the next fetch for an unknown kid may go out.
+    fn next_for_kid(&self, control: &Control) -> u64 {
+        control.started_at.map_or(0, |started| started.saturating_add(nanos(self.rules.interval)))
+    }
+
+    /// Whether the set may have the key. One without an id answers to any, but was looked at already unless the set is newer.
+    fn may_have(&self, kid: Option<&str>, seen: u64) -> bool {
+        let state = self.state.load();
+        let Some(snapshot) = &state.keys else { return false };
+        let is_newer = snapshot.generation() > seen;
+        match kid {
+            None => is_newer,
+            Some(kid) => snapshot.keys().keys().iter().any(|key| key.id().map_or(is_newer, |id| id == kid)),
+        }
     }
 
     fn knows(&self, kid: &str) -> bool {

@@ -11,14 +11,14 @@
 //! 3. a refresh that fails takes nothing away: the keys stay until their origin has not confirmed them for 24 h;
 //! 4. an unknown `kid` leads to a fetch, and the request that brought it is tried once more. At most one such fetch goes out
 //!    in 30 s and is shared by all who wait; at most five kids may wait, and one more every 10 s; a kid that the origin does
-//!    not have is remembered for 30 s;
+//!    not have is remembered for 30 s. One that came while a fetch was under way already, which did not bring it, may ask again;
 //! 5. a token that is refused for anything else (issuer, audience, expiry, algorithm) leads to no fetch;
 //! 6. what is fetched is untrusted: 5 s, 512 KiB, 100 keys; `https` from a configured host, no redirects; private,
 //!    symmetric, weak and unknown keys are skipped and told, the rest serve.
 //!
 //! | status | when |
 //! |---|---|
-//! | `401` | the origin was asked, and does not have the key |
+//! | `401` | the origin was asked since the `kid` first came, and does not have the key |
 //! | `503` with `Retry-After` | there are no keys yet, or they are too old, or a key is unknown and the origin does not answer or must not be asked now |
 //!
 //! # Example

@@ -1,14 +1,18 @@
 //! From texts to a policy set that is checked against its schema, with an index.
 
-use std::{collections::HashMap, str::FromStr, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    str::FromStr,
+    sync::Arc,
+};
 
 use cedar_policy::{
-    Effect, Entities, Entity, EntityUid, Policy, PolicyId, PolicySet, Schema, SchemaFragment, SlotId, Template,
-    ValidationMode, Validator,
+    Effect, Entities, Entity, EntityId, EntityTypeName, EntityUid, Policy, PolicyId, PolicySet, Schema, SchemaFragment,
+    SlotId, Template, ValidationMode, Validator,
 };
 use miette::Diagnostic;
 use serde::Deserialize;
-use serde_json::value::RawValue;
+use serde_json::{json, value::RawValue};
 
 use crate::{
     error::ConfigError,
@@ -19,7 +23,7 @@ use crate::{
             builder::{Kind, Settings},
             compiled::{Compiled, Rule},
             index::ScopeIndex,
-            mapping::Mapping,
+            mapping::{Mapping, reference},
             shape::Namespaces,
             slices::Slices,
         },
@@ -68,6 +72,7 @@ pub(super) fn compile(texts: &[(Kind, SourceText)], settings: &Settings) -> Resu
     Ok(Compiled {
         version,
         schema,
+        demanding: demanding(&types, &namespaces),
         types,
         mapping,
         index,
@@ -78,6 +83,18 @@ pub(super) fn compile(texts: &[(Kind, SourceText)], settings: &Settings) -> Resu
         entities,
         actions,
     })
+}
+
+/// The types that demand an attribute.
+fn demanding(types: &Schema, namespaces: &Namespaces) -> HashSet<EntityTypeName> {
+    let fits = |name: &EntityTypeName| {
+        let uid = EntityUid::from_type_name_and_id(name.clone(), EntityId::new(""));
+        let bare = json!({ "uid": reference(&uid), "attrs": {}, "parents": [] });
+        Entity::from_json_value(bare, Some(types)).is_ok()
+    };
+    // What has none, and a list of ids in their place, is looked at when the request is made.
+    let has_attributes = |name: &EntityTypeName| !namespaces.of_entity(&name.to_string()).is_empty();
+    types.entity_types().filter(|name| has_attributes(name) && !fits(name)).cloned().collect()
 }
 
 fn schema<'t>(texts: impl Iterator<Item = &'t SourceText>) -> Result<(Schema, Namespaces), ConfigError> {

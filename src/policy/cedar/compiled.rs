@@ -6,7 +6,7 @@ use std::{
 };
 
 use cedar_policy::{
-    Authorizer, Context, Effect, Entities, Entity, EntityId, EntityUid, Policy, PolicyId, Request,
+    Authorizer, Context, Effect, Entities, Entity, EntityId, EntityTypeName, EntityUid, Policy, PolicyId, Request,
     RequestValidationError, Schema,
 };
 use serde_json::{Map, Value, json};
@@ -28,6 +28,8 @@ pub(super) struct Compiled {
     pub(super) schema: Schema,
     /// The schema without actions.
     pub(super) types: Schema,
+    /// The types that an entity without attributes does not fit.
+    pub(super) demanding: HashSet<EntityTypeName>,
     pub(super) mapping: Mapping,
     pub(super) index: ScopeIndex,
     pub(super) rules: Vec<Rule>,
@@ -191,7 +193,7 @@ impl Compiled {
             && let Some(of) = self.mapping.resource_type(resource.kind())
         {
             // What the handler says of its thing is the newest.
-            part.attributes.extend(self.mapping.resource_attributes(of, resource));
+            part.attributes.extend(self.mapping.resource_attributes(of, resource).map_err(Broken)?);
         }
         Ok(())
     }
@@ -344,7 +346,8 @@ impl<'c> Slice<'c> {
         self.wanted.extend(parents.iter().cloned());
         let kept = self.compiled.entities.get(uid);
         let tells_nothing = attributes.is_empty() && of_credential.is_empty();
-        if tells_nothing && kept.is_none() {
+        // Of a type that demands attributes it is checked: `has` on one would be false, and that is not known.
+        if tells_nothing && kept.is_none() && !self.compiled.demanding.contains(uid.type_name()) {
             return Ok(Entity::new_no_attrs(uid.clone(), parents.into_iter().collect()));
         }
         let mut json = match kept {

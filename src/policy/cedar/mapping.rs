@@ -29,6 +29,8 @@ pub(super) struct PrincipalType {
 pub(super) struct ResourceType {
     pub(super) name: EntityTypeName,
     pub(super) declared: Declared,
+    /// What its `owner` is.
+    owner: Option<EntityTypeName>,
 }
 
 pub(super) struct Action {
@@ -85,26 +87,34 @@ impl Mapping {
             ));
         }
 
-        let declared_of = |name: &EntityTypeName| namespaces.of_entity(&name.to_string());
+        // The type that `owner` is declared as, if principals have it; else the first that there is, which then has to fit.
+        let owner_of = |own: &str| {
+            let named = namespaces.entity_of(own, "owner");
+            let named = principals.values().find(|of| Some(of.name.to_string()) == named);
+            named.or_else(|| KINDS.iter().find_map(|kind| principals.get(kind.as_str()))).map(|of| of.name.clone())
+        };
+        let resource = |name: &EntityTypeName| {
+            let own = name.to_string();
+            let declared = namespaces.of_entity(&own);
+            ResourceType { name: name.clone(), declared, owner: owner_of(&own) }
+        };
         let mut resources = HashMap::new();
         for name in types.values() {
-            let resource = || ResourceType { name: (*name).clone(), declared: declared_of(name) };
             let own = name.to_string();
             if let Some(short) = settings.short_name(&own) {
                 // `order` is `Order` where no type is called `order`.
                 let mut lower = short.to_owned();
                 lower.get_mut(..1).into_iter().for_each(str::make_ascii_lowercase);
                 if !types.contains_key(&full(&lower)) {
-                    resources.insert(lower, resource());
+                    resources.insert(lower, resource(name));
                 }
-                resources.insert(short.to_owned(), resource());
+                resources.insert(short.to_owned(), resource(name));
             }
-            resources.insert(own, resource());
+            resources.insert(own, resource(name));
         }
         for (kind, name) in &settings.resource_types {
             let name = known("resource type", &full(name))?;
-            let declared = declared_of(&name);
-            resources.insert(kind.clone(), ResourceType { name, declared });
+            resources.insert(kind.clone(), resource(&name));
         }
         let no_resource = match &settings.no_resource {
             Some((name, id)) => {
@@ -193,25 +203,30 @@ impl Mapping {
         Ok(attributes)
     }
 
-    /// What the question says of its thing, as far as the schema declares it.
-    pub(super) fn resource_attributes(&self, of: &ResourceType, resource: &Resource) -> Map<String, Value> {
+    /// What the question says of its thing, as far as the schema declares it. The error is an owner that has no entity: left
+    /// out, the thing would be nobody's, or that of whom a file names.
+    pub(super) fn resource_attributes(
+        &self,
+        of: &ResourceType,
+        resource: &Resource,
+    ) -> Result<Map<String, Value>, String> {
         let mut attributes = Map::new();
         for name in &of.declared {
             let value = match (resource.attribute(name), name.as_str()) {
                 (Some(given), _) => given.clone(),
                 (None, "tenant") => resource.tenant().into(),
-                (None, "owner") => self.owner(resource).unwrap_or_default(),
+                (None, "owner") => self.owner(of, resource)?,
                 (None, _) => Value::Null,
             };
             put(&mut attributes, name, value);
         }
-        attributes
+        Ok(attributes)
     }
 
-    fn owner(&self, resource: &Resource) -> Option<Value> {
-        let (issuer, subject) = resource.owner()?;
-        let of = self.principal_type(PrincipalKind::User).or_else(|| self.principals.values().next())?;
-        Some(reference(&self.principal_uid(&of.name, issuer, subject)?))
+    fn owner(&self, of: &ResourceType, resource: &Resource) -> Result<Value, String> {
+        let Some((issuer, subject)) = resource.owner() else { return Ok(Value::Null) };
+        let uid = of.owner.as_ref().and_then(|name| self.principal_uid(name, issuer, subject));
+        uid.map(|uid| reference(&uid)).ok_or_else(|| "the owner is of another issuer".to_owned())
     }
 
     /// The circumstances, as far as the schema declares them for the action.

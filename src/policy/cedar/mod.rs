@@ -56,7 +56,8 @@ use crate::{
 /// - **Resource**: its type and id; `order` is the type `Order`.
 /// - **Attributes**: those that the schema declares are filled in, no others. Of a principal: `issuer`, `subject`, `kind`,
 ///   `credential`, `tenant`, `plan`, `roles`, `scopes`, `permissions`, `acr`, `amr`, `auth_time`, and claims of the token by
-///   their name. Of a resource: its attributes, `tenant`, and `owner`, a principal.
+///   their name. Of a resource: its attributes, `tenant`, and `owner`, a principal of the type that the schema declares; an owner of
+///   another issuer than the builder's cannot be decided.
 /// - **Context**: `method`, `route`, `address` (`ipaddr`), `time` (`datetime`), `unix_time` (`Long`), `acr`, `amr`, `auth_time`,
 ///   `scopes`, `client`, and attributes of the question, again as far as the schema declares them for the action.
 ///
@@ -65,7 +66,8 @@ use crate::{
 ///
 /// # The decision
 /// 1. An action, a type or an issuer that the schema does not know, and an action that is for other types, are denied.
-/// 2. Entities and context that do not fit the schema are [`cannot decide`](crate::policy::Decision::CannotDecide).
+/// 2. Entities and context that do not fit the schema are [`cannot decide`](crate::policy::Decision::CannotDecide): what it demands,
+///    the question, a source or a file must tell.
 /// 3. If a policy forbids, it is denied.
 /// 4. If one of the policies that can apply fails in its evaluation, it is cannot decide. Cedar itself leaves such a policy out.
 /// 5. If a policy permits, it is allowed; all else is denied.

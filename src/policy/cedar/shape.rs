@@ -35,9 +35,26 @@ impl Namespaces {
 
     /// The attributes of an entity type, by its full name.
     pub(super) fn of_entity(&self, full_name: &str) -> Declared {
+        self.record_of(full_name).map(|(_, record)| record.keys().cloned().collect()).unwrap_or_default()
+    }
+
+    /// The full name of the entity type that an attribute of an entity type has; None if it is no entity.
+    pub(super) fn entity_of(&self, full_name: &str, attribute: &str) -> Option<String> {
+        let (home, record) = self.record_of(full_name)?;
+        let (home, written) = self.resolved(record.get(attribute)?, home, 0)?;
+        let (own, name) = split(named(written)?);
+        let home = homes(own, home).into_iter().find(|home| self.names_entity(home, name))?;
+        Some(if home.is_empty() { name.to_owned() } else { format!("{home}::{name}") })
+    }
+
+    fn names_entity(&self, namespace: &str, name: &str) -> bool {
+        self.0.get(namespace).and_then(|space| space.get("entityTypes")?.get(name)).is_some()
+    }
+
+    fn record_of<'n>(&'n self, full_name: &'n str) -> Option<(&'n str, &'n Map<String, Value>)> {
         let (namespace, name) = split(full_name);
-        let shape = self.0.get(namespace).and_then(|space| space.get("entityTypes")?.get(name)?.get("shape"));
-        shape.map(|shape| self.names(shape, namespace, 0)).unwrap_or_default()
+        let shape = self.0.get(namespace)?.get("entityTypes")?.get(name)?.get("shape")?;
+        self.record(shape, namespace)
     }
 
     /// The attributes of the context of an action.
@@ -46,28 +63,44 @@ impl Namespaces {
             let applies = space.get("actions")?.get(action)?.get("appliesTo")?;
             applies.get("context")
         });
-        context.map(|context| self.names(context, namespace, 0)).unwrap_or_default()
+        let record = context.and_then(|context| self.record(context, namespace));
+        record.map(|(_, record)| record.keys().cloned().collect()).unwrap_or_default()
     }
 
-    fn names(&self, shape: &Value, namespace: &str, depth: usize) -> Declared {
-        let kind = shape.get("type").and_then(Value::as_str).unwrap_or_default();
-        if kind == "Record" {
-            let attributes = shape.get("attributes").and_then(Value::as_object);
-            return attributes.map(|attributes| attributes.keys().cloned().collect()).unwrap_or_default();
-        }
-        let named = shape.get("name").and_then(Value::as_str).unwrap_or(kind);
-        if depth >= MAX_DEPTH {
-            return Declared::new();
-        }
-        let (own, name) = split(named);
-        // A name without a namespace is looked for at home first.
-        let homes = if own.is_empty() { [namespace, ""] } else { [own, own] };
-        homes
-            .into_iter()
-            .find_map(|home| Some((home, self.0.get(home)?.get("commonTypes")?.get(name)?)))
-            .map(|(home, shape)| self.names(shape, home, depth + 1))
-            .unwrap_or_default()
+    /// The attributes of a record, and the namespace in which it is written.
+    fn record<'n>(&'n self, shape: &'n Value, namespace: &'n str) -> Option<(&'n str, &'n Map<String, Value>)> {
+        let (home, shape) = self.resolved(shape, namespace, 0)?;
+        Some((home, shape.get("attributes")?.as_object()?))
     }
+
+    /// What stands behind the names of common types, and the namespace in which it is written.
+    fn resolved<'n>(&'n self, written: &'n Value, namespace: &'n str, depth: usize) -> Option<(&'n str, &'n Value)> {
+        if depth >= MAX_DEPTH {
+            return None;
+        }
+        let (own, name) = split(named(written)?);
+        let is_entity = written.get("type").and_then(Value::as_str) == Some("Entity");
+        for home in homes(own, namespace).into_iter().filter(|_| !is_entity) {
+            let space = self.0.get(home);
+            if let Some(common) = space.and_then(|space| space.get("commonTypes")?.get(name)) {
+                return self.resolved(common, home, depth + 1);
+            }
+            if self.names_entity(home, name) {
+                break;
+            }
+        }
+        Some((namespace, written))
+    }
+}
+
+/// The name of a type.
+fn named(written: &Value) -> Option<&str> {
+    written.get("name").or_else(|| written.get("type"))?.as_str()
+}
+
+/// Where a name is looked for: without a namespace at home first.
+const fn homes<'n>(own: &'n str, namespace: &'n str) -> [&'n str; 2] {
+    if own.is_empty() { [namespace, ""] } else { [own, own] }
 }
 
 /// Namespace and last name.
@@ -117,5 +150,51 @@ mod tests {
         assert!(spaces.of_entity("Role").is_empty() && spaces.of_context("", "touch").is_empty());
         assert!(spaces.of_entity("Nobody").is_empty());
         cedar_policy::Schema::from_json_value(spaces.without_actions()).unwrap();
+    }
+
+    #[test]
+    fn entities_are_found_behind_types_that_have_names() {
+        let spaces = namespaces(
+            r#"
+            entity User;
+            entity Order { owner: User, keeper?: Shop::User, lines: Set<User>, status: String, own: { owner: User } };
+            namespace Shop {
+                type Owner = User;
+                type Parcel = { owner?: Owner, sender: Person };
+                type Person = { name: String };
+                entity User, Service;
+                entity Box = Parcel;
+            }
+            namespace Yard {
+                entity Car { owner: User };
+            }
+            "#,
+        );
+        for (of, attribute, expected) in [
+            ("Order", "owner", Some("User")),
+            ("Order", "keeper", Some("Shop::User")),
+            ("Order", "lines", None),
+            ("Order", "status", None),
+            ("Order", "own", None),
+            ("Order", "nothing", None),
+            ("Shop::Box", "owner", Some("Shop::User")),
+            ("Shop::Box", "sender", None),
+            ("Yard::Car", "owner", Some("User")),
+            ("User", "owner", None),
+            ("Nobody", "owner", None),
+        ] {
+            assert_eq!(spaces.entity_of(of, attribute).as_deref(), expected, "{of} {attribute}");
+        }
+        let mut json = Namespaces::default();
+        json.add(serde_json::json!({ "": {
+            "commonTypes": { "User": { "type": "String" } },
+            "entityTypes": { "User": {}, "Order": { "shape": { "type": "Record", "attributes": {
+                "owner": { "type": "Entity", "name": "User" },
+                "name": { "type": "User" },
+            } } } },
+            "actions": {},
+        } }));
+        assert_eq!(json.entity_of("Order", "owner").as_deref(), Some("User"), "it says that it is an entity");
+        assert_eq!(json.entity_of("Order", "name"), None, "a common type comes first");
     }
 }

@@ -35,10 +35,17 @@ const WAYS: usize = 4;
 const QUARTERS_PER_BUCKET: usize = 9;
 /// How many counts share one cell of those for keys that find no room.
 const COUNTS_PER_SHARED: usize = 16;
+/// Shared counts of quotas that come back within ten seconds, ten minutes, ten hours, or later stand apart: who is under a short
+/// one is not kept waiting by the debts of a long one.
+const SHARED_UP_TO: [u64; 3] = [10_000_000_000, 600_000_000_000, 36_000_000_000_000];
+const AREAS: usize = SHARED_UP_TO.len() + 1;
 /// The most counts that a table may have room for: about 1.9 GB.
 const MAX_COUNTS: usize = 1 << 26;
 /// How many keys can be put in their place at the same time.
 const STRIPES: usize = 256;
+/// How often a draw is tried. No two of its counts have one cell, so each time that it fails somebody else got on; after so many
+/// it is refused, because it holds locks.
+const MAX_ROUNDS: usize = 1_000;
 
 /// Counts in this process's memory: a table of fixed size that answers at once.
 ///
@@ -47,8 +54,9 @@ const STRIPES: usize = 256;
 ///   [`DEFAULT_CAPACITY`](Self::DEFAULT_CAPACITY) counts. A limiter of several quotas needs one count for each of them.
 /// - Keys beyond the capacity cost no memory. A quota that is whole is forgotten as soon as its cell is needed; one that is
 ///   in debt never is. Where both buckets of a new key are full of debt, it shares a cell with its neighbours: an IPv4
-///   address with its /24, an IPv6 /64 with its /48, anything else with whom the hash brings together. When there is room again,
-///   it has a whole burst of its own. So a flood of addresses makes limits tighter for newcomers and looser for nobody.
+///   address with its /24, an IPv6 /64 with its /48, anything else with whom the hash brings together, under quotas of about the
+///   same length. When there is room again, it has a whole burst of its own. So a flood of addresses makes limits tighter for
+///   newcomers and looser for nobody.
 /// - A check of a key that is there, under one quota, reads one line of cache and writes it with one compare-and-swap. A key
 ///   that is not there, and one under several quotas, takes one of 256 short locks as well. Nothing is allocated.
 ///
@@ -67,7 +75,7 @@ const STRIPES: usize = 256;
 /// ```
 pub struct MemoryLimits {
     buckets: Box<[Bucket]>,
-    shared: Box<[AtomicU64]>,
+    shared: [Box<[AtomicU64]>; AREAS],
     stripes: Box<[Mutex<()>]>,
     seed: RandomState,
 }
@@ -140,9 +148,10 @@ impl MemoryLimits {
 
     fn of_counts(counts: usize) -> Self {
         let buckets = counts.saturating_mul(4).div_ceil(QUARTERS_PER_BUCKET).max(2);
+        let shared = counts.div_ceil(COUNTS_PER_SHARED).div_ceil(AREAS).max(MAX_CHARGES);
         Self {
             buckets: (0..buckets).map(|_| Bucket::default()).collect(),
-            shared: (0..counts.div_ceil(COUNTS_PER_SHARED).max(MAX_CHARGES)).map(|_| AtomicU64::new(0)).collect(),
+            shared: [(); AREAS].map(|()| (0..shared).map(|_| AtomicU64::new(0)).collect()),
             stripes: (0..STRIPES).map(|_| Mutex::default()).collect(),
             seed: RandomState::default(),
         }
@@ -203,8 +212,8 @@ impl MemoryLimits {
                 Some((before, place)) if before.key() == charge.key() => Self::place_of(place.hash, charge),
                 _ => self.place(charge),
             };
-            if places.iter().take(index).any(|other| other.hash == place.hash && other.fingerprint == place.fingerprint)
-            {
+            // Under one fingerprint they would have one cell.
+            if places.iter().take(index).any(|other| other.fingerprint == place.fingerprint) {
                 return Self::refuse_draw(index);
             }
             if let Some(slot) = places.get_mut(index) {
@@ -213,12 +222,18 @@ impl MemoryLimits {
         }
         let places = places.get(..charges.len()).unwrap_or_default();
         let _locks = self.lock(places);
-        loop {
+        for _ in 0..MAX_ROUNDS {
             let mut seats = [None; MAX_CHARGES];
             let mut before = [0; MAX_CHARGES];
             self.sit(charges, places, now, &mut seats, &mut before);
             let mut after = before;
             let taken = draw.take(&mut after, now);
+            // A debt in a shared cell may be that of a neighbour's longer quota.
+            for ((seat, before), after) in seats.iter().zip(&before).zip(&mut after) {
+                if matches!(seat, Some(Seat::Shared(_))) {
+                    *after = (*after).max(*before);
+                }
+            }
             let steps = seats.iter().flatten().zip(places).zip(before.iter().zip(&after));
             let steps = steps.filter(|(_, (before, after))| before != after).map(|((seat, place), (before, after))| {
                 Move { seat: *seat, fingerprint: place.fingerprint, before: *before, after: *after }
@@ -230,6 +245,7 @@ impl MemoryLimits {
             // Somebody was faster at one of them: take back the others, and look again.
             steps.take(made).for_each(|step| step.undo(now));
         }
+        Taken::refused(0, 1)
     }
 
     /// Locks the keys' stripes, in their order, so that no two wait for each other.
@@ -253,7 +269,8 @@ impl MemoryLimits {
         (None, rest)
     }
 
-    /// Finds where each count stands or will, and when it is whole.
+    /// Finds where each count stands or will, and when it is whole. Those that are there come first: what is whole may be given
+    /// away, but not by a draw to itself.
     fn sit<'a>(
         &'a self,
         charges: &[Charge<'_>],
@@ -262,17 +279,28 @@ impl MemoryLimits {
         seats: &mut [Option<Seat<'a>>; MAX_CHARGES],
         tats: &mut [u64; MAX_CHARGES],
     ) {
+        let mut absent = false;
+        for ((place, seat), kept) in places.iter().zip(&mut *seats).zip(&mut *tats).take(charges.len()) {
+            match self.find(place) {
+                Some((cell, tat)) => (*seat, *kept) = (Some(Seat::Own(cell)), tat),
+                None => absent = true,
+            }
+        }
+        if !absent {
+            return;
+        }
         for (index, (charge, place)) in charges.iter().zip(places).enumerate() {
-            let (seat, tat) = if let Some((cell, tat)) = self.find(place) {
-                (Seat::Own(cell), tat)
-            } else if let Some((cell, tat)) = self.spare(place, now, seats) {
-                (Seat::Spare(cell, tat), 0)
+            let (Some(None), Some(kept)) = (seats.get(index), tats.get_mut(index)) else { continue };
+            let seat = if let Some((cell, tat)) = self.spare(place, now, seats) {
+                *kept = 0;
+                Seat::Spare(cell, tat)
             } else {
                 let cell = self.shared_cell(charge, seats);
-                (Seat::Shared(cell), cell.load(Acquire))
+                *kept = cell.load(Acquire);
+                Seat::Shared(cell)
             };
-            if let (Some(slot), Some(kept)) = (seats.get_mut(index), tats.get_mut(index)) {
-                (*slot, *kept) = (Some(seat), tat);
+            if let Some(slot) = seats.get_mut(index) {
+                *slot = Some(seat);
             }
         }
     }
@@ -294,7 +322,10 @@ impl MemoryLimits {
         taken: &[Option<Seat<'a>>; MAX_CHARGES],
     ) -> Option<(&'a Cell, u64)> {
         let free = |cell: &&'a Cell| {
-            !taken.iter().flatten().any(|seat| matches!(seat, Seat::Spare(other, _) if std::ptr::eq(*other, *cell)))
+            !taken.iter().flatten().any(|seat| match seat {
+                Seat::Own(other) | Seat::Spare(other, _) => std::ptr::eq(*other, *cell),
+                Seat::Shared(_) => false,
+            })
         };
         let home = self.home(place);
         [home, self.away(place, home)].into_iter().find_map(|bucket| {
@@ -336,11 +367,14 @@ impl MemoryLimits {
         charge.key().scope().hash(&mut hasher);
         charge.key().parts().iter().for_each(|part| part.widened().hash(&mut hasher));
         charge.quota().name_hash().hash(&mut hasher);
-        let start = spread(hasher.finish(), self.shared.len());
+        let longest = charge.quota().longest_nanos();
+        let area = SHARED_UP_TO.iter().filter(|most| longest > **most).count();
+        let area = self.shared.get(area).map(|area| &**area).unwrap_or_default();
+        let start = spread(hasher.finish(), area.len());
         let is_free = |cell: &&AtomicU64| {
             !taken.iter().flatten().any(|seat| matches!(seat, Seat::Shared(other) if std::ptr::eq(*other, *cell)))
         };
-        self.shared.iter().cycle().skip(start).take(MAX_CHARGES).find(is_free).unwrap_or(&NOWHERE)
+        area.iter().cycle().skip(start).take(MAX_CHARGES).find(is_free).unwrap_or(&NOWHERE)
     }
 }
 

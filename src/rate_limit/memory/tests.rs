@@ -26,8 +26,10 @@ fn held(limits: &MemoryLimits, now: u64) -> usize {
 
 #[test]
 fn the_memory_bound_is_as_documented() {
-    let bytes =
-        |limits: &MemoryLimits| std::mem::size_of_val(&*limits.buckets) + std::mem::size_of_val(&*limits.shared);
+    let bytes = |limits: &MemoryLimits| {
+        let shared: usize = limits.shared.iter().map(|area| std::mem::size_of_val(&**area)).sum();
+        std::mem::size_of_val(&*limits.buckets) + shared
+    };
     assert_eq!((std::mem::size_of::<Cell>(), std::mem::size_of::<Bucket>()), (16, 64));
     let limits = MemoryLimits::new();
     assert!(bytes(&limits) <= 1_900_000, "{} bytes", bytes(&limits));
@@ -121,6 +123,26 @@ fn where_all_is_in_debt_newcomers_share_with_their_neighbours() {
 }
 
 #[test]
+fn where_counts_are_shared_nobodys_debt_is_cut_and_long_ones_keep_no_short_one_waiting() {
+    for (name, long, short, waits) in [
+        ("of another length", Quota::per_day(2), Quota::per_second(1), false),
+        ("of about the same length", Quota::per_hour(2), Quota::per_minute(1).burst(11), true),
+    ] {
+        let limits = full();
+        let (long, short) = ([long], [short]);
+        // Until all cells of the long ones are in debt.
+        let all = 1_000..1_200;
+        let granted = all.clone().filter(|number| take(&limits, &long, number << 8, 1)).count();
+        let refused = all.clone().filter(|number| !take(&limits, &long, number << 8, 1)).count();
+        assert!(granted >= 8 && refused == 200, "{name}: {granted} and {refused}");
+        let passed = (2_000..2_200).filter(|number| take(&limits, &short, number << 8, 1)).count();
+        assert_eq!(passed == 0, waits, "{name}: {passed}");
+        // A second or ten minutes of that.
+        assert!(all.clone().all(|number| !take(&limits, &long, number << 8, 900 * SECOND)), "{name}");
+    }
+}
+
+#[test]
 fn several_quotas_find_room_or_share_without_meeting_themselves() {
     let four = [
         Quota::per_second(100).named("a"),
@@ -140,6 +162,83 @@ fn several_quotas_find_room_or_share_without_meeting_themselves() {
     }
     assert!(!take(&limits, &four[1..2], 99, 0), "alone it is the same count");
     assert!(take(&limits, &four[2..], 99, 0));
+}
+
+/// What it gives; fails if it does not end within half a minute.
+fn ends<T: Send + 'static>(name: &str, run: impl FnOnce() -> T + Send + 'static) -> T {
+    let (done, waits) = std::sync::mpsc::channel();
+    std::thread::spawn(move || done.send(run()));
+    waits.recv_timeout(std::time::Duration::from_secs(30)).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+#[test]
+fn a_draw_does_not_give_its_own_cell_away() {
+    let (second, hour) = (Quota::per_second(1), Quota::per_hour(10).named("hour"));
+    for (name, quotas) in
+        [("it comes first", [second.clone(), hour.clone()]), ("it comes last", [hour.clone(), second.clone()])]
+    {
+        let second = [second.clone()];
+        ends(name, move || {
+            let limits = MemoryLimits::with_capacity(1).unwrap();
+            assert!(take(&limits, &second, 7, 0));
+            (100..107).for_each(|number| assert!(take(&limits, &[Quota::per_hour(1)], number, 0)));
+            // What is whole by now is the draw's own cell, and no other.
+            assert_eq!((held(&limits, 0), held(&limits, 2 * SECOND)), (8, 7));
+            assert!(take(&limits, &quotas, 7, 2 * SECOND), "{name}");
+            assert!(!take(&limits, &quotas, 7, 2 * SECOND), "{name}: a second has one");
+            for second in 3..12 {
+                assert!(take(&limits, &quotas, 7, second * SECOND), "{name}: an hour has ten");
+            }
+            assert!(!take(&limits, &quotas, 7, 12 * SECOND), "{name}");
+        });
+    }
+}
+
+/// A few cells, keys under one to eight quotas, networks with those around them: every draw ends, and is granted what there
+/// is.
+#[test]
+fn draws_of_several_charges_end() {
+    let quotas: Vec<Quota> = (0..8_u32)
+        .map(|number| match number % 3 {
+            0 => Quota::per_second(2),
+            1 => Quota::per_second(5).burst(20),
+            _ => Quota::per_minute(30),
+        })
+        .enumerate()
+        .map(|(number, quota)| quota.named(format!("quota-{number}")))
+        .collect();
+    for capacity in [1, 4, 9, 40] {
+        let quotas = quotas.clone();
+        ends(&format!("room for {capacity}"), move || {
+            let limits = MemoryLimits::with_capacity(capacity).unwrap();
+            let (mut state, mut now, mut granted) = (42_u64, 0, 0);
+            let mut random = |below: u64| {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                (state >> 33) % below
+            };
+            for step in 0..20_000_u32 {
+                now += [0, 0, 0, SECOND / 20, SECOND / 5, 3 * SECOND][random(6) as usize];
+                let address = std::net::Ipv6Addr::new(0x2001, 0xdb8, 1, random(12) as u16, 0, 0, 0, 1).into();
+                let (inner, outer) = ([KeyPart::network(address)], [KeyPart::wide_network(address)]);
+                let first = random(8) as usize;
+                let charged = &quotas[first..(first + 1 + random(4) as usize).min(8)];
+                let mut charges: Vec<_> =
+                    charged.iter().map(|quota| Charge::new(LimitKey::new("client", &inner), quota)).collect();
+                if random(2) == 0 {
+                    charges.extend(charged.iter().map(|quota| Charge::new(LimitKey::new("client", &outer), quota)));
+                }
+                if random(2) == 0 {
+                    charges.reverse();
+                }
+                let draw = Draw::new(&charges);
+                let draw = if random(5) == 0 { draw.counting_refused() } else { draw };
+                let taken = limits.take_from(&draw, now);
+                assert!(taken.is_granted() || taken.retry_after_nanos() > Some(1), "step {step}: tried in vain");
+                granted += u32::from(taken.is_granted());
+            }
+            assert!((500..19_500).contains(&granted), "{granted} granted: both were seen");
+        });
+    }
 }
 
 #[test]

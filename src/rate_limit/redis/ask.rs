@@ -1,5 +1,7 @@
 //! What is asked of Redis, and what it answers.
 
+use std::collections::HashMap;
+
 use redis::{Cmd, Value};
 use tokio::sync::oneshot;
 
@@ -13,6 +15,9 @@ use crate::{
 /// is ever paid.
 const LATEST: u64 = 1 << 52;
 
+/// The most draws of one call: the server does nothing else meanwhile.
+pub(super) const MOST: usize = 128;
+
 /// One count, as the script knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Count {
@@ -20,6 +25,8 @@ pub(super) struct Count {
     /// Microseconds in which one comes back, rounded up.
     pub(super) interval: u64,
     pub(super) burst: u32,
+    /// The longest debt that is believed, in microseconds.
+    pub(super) longest: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,7 +91,8 @@ pub(super) fn counts(draw: &Draw<'_>, prefix: &str) -> Result<Vec<Count>, usize>
             return Err(index);
         }
         let quota = charge.quota();
-        counts.push(Count { name, interval: quota.interval_nanos().div_ceil(1_000), burst: quota.burst_size() });
+        let (interval, longest) = (quota.interval_nanos().div_ceil(1_000), quota.longest_nanos().div_ceil(1_000));
+        counts.push(Count { name, interval, burst: quota.burst_size(), longest });
     }
     Ok(counts)
 }
@@ -120,27 +128,29 @@ pub(super) struct Call {
     pub(super) asks: Vec<usize>,
 }
 
-/// One call for all, or in a cluster one for each slot.
+/// One call for up to [`MOST`] of them; in a cluster, of those of one slot.
 pub(super) fn calls(asks: &[Ask], in_cluster: bool) -> Vec<Call> {
-    if !in_cluster {
-        return vec![Call { asks: (0..asks.len()).collect() }];
-    }
-    let mut slots: Vec<(&str, Call)> = Vec::new();
+    let mut calls: Vec<Call> = Vec::new();
+    let mut newest: HashMap<&str, usize> = HashMap::new();
     for (index, ask) in asks.iter().enumerate() {
-        let slot = ask.slot().unwrap_or_default();
-        match slots.iter_mut().find(|(other, _)| *other == slot) {
-            Some((_, call)) => call.asks.push(index),
-            None => slots.push((slot, Call { asks: vec![index] })),
+        let slot = if in_cluster { ask.slot().unwrap_or_default() } else { "" };
+        let call = newest.get(slot).and_then(|call| calls.get_mut(*call));
+        match call.filter(|call| call.asks.len() < MOST) {
+            Some(call) => call.asks.push(index),
+            None => {
+                newest.insert(slot, calls.len());
+                calls.push(Call { asks: vec![index] });
+            }
         }
     }
-    slots.into_iter().map(|(_, call)| call).collect()
+    calls
 }
 
 impl Call {
     /// The command: with the script's hash, or with its text.
     pub(super) fn command(&self, name: &str, script: &str, asks: &[Ask], outlives_millis: u64) -> Cmd {
         let mut names: Vec<&str> = Vec::new();
-        let mut places = std::collections::HashMap::new();
+        let mut places = HashMap::new();
         let counts = || self.asks.iter().filter_map(|index| asks.get(*index)).flat_map(|ask| &ask.counts);
         for count in counts() {
             places.entry(count.name.as_str()).or_insert_with(|| {
@@ -163,7 +173,7 @@ impl Call {
             command.arg(ask.least).arg(ask.most).arg(ask.counts.len());
             for count in &ask.counts {
                 let place = places.get(count.name.as_str()).copied().unwrap_or_default();
-                command.arg(place).arg(count.interval).arg(count.burst);
+                command.arg(place).arg(count.interval).arg(count.burst).arg(count.longest);
             }
         }
         command
@@ -239,6 +249,23 @@ mod tests {
         assert_eq!(packed.matches("custom=").count(), 2, "{packed}");
         let slots = calls(&asks, true);
         assert_eq!(slots.iter().map(|call| call.asks.clone()).collect::<Vec<_>>(), [vec![0, 2], vec![1]]);
+    }
+
+    #[test]
+    fn no_call_has_more_than_its_share() {
+        let quota = Quota::per_second(1);
+        let ask = |number: usize| {
+            let name = (number % 2).to_string();
+            let parts = [KeyPart::Custom(&name)];
+            let charges = [Charge::new(LimitKey::new("x", &parts), &quota)];
+            Ask::new(counts(&Draw::new(&charges), "p:").unwrap(), What::Take, (1, 1), None)
+        };
+        let asks: Vec<Ask> = (0..3 * MOST).map(ask).collect();
+        let sizes = |calls: &[Call]| calls.iter().map(|call| call.asks.len()).collect::<Vec<_>>();
+        let all = calls(&asks, false);
+        assert_eq!(sizes(&all), [MOST; 3]);
+        assert!(all.iter().flat_map(|call| &call.asks).copied().eq(0..3 * MOST), "in their order");
+        assert_eq!(sizes(&calls(&asks, true)), [MOST, MOST, MOST / 2, MOST / 2]);
     }
 
     #[test]

@@ -381,7 +381,7 @@ mod tests {
         let charges = [Charge::new(LimitKey::new("test", &parts), quota)];
         let draw = Draw::new(&charges);
         let interval = quota.interval_nanos().div_ceil(1_000);
-        let count = Count { name: "a".into(), interval, burst: quota.burst_size() };
+        let count = Count { name: "a".into(), interval, burst: quota.burst_size(), longest: u64::MAX };
         let tables = [Table::new(Leases::new()), Table::new(Leases::new())];
         let (start, mut redis) = (Instant::now(), Redis { whole: 0, asked: 0 });
         let (mut seen, mut sweep) = (Seen { decisions: 0, passed: 0, asked: 0 }, 1_000_000);
@@ -450,7 +450,7 @@ mod tests {
         let parts = [KeyPart::Custom("a")];
         let charges = [Charge::new(LimitKey::new("test", &parts), &quota)];
         let (draw, table) = (Draw::new(&charges), Table::new(Leases::new()));
-        let count = Count { name: "a".into(), interval: 8_640_000, burst: 10_000 };
+        let count = Count { name: "a".into(), interval: 8_640_000, burst: 10_000, longest: u64::MAX };
         let mut at = Instant::now();
         for _ in 0..20 {
             assert!(table.spend(&draw, at).is_none(), "what was told before is over");

@@ -10,7 +10,7 @@ use tokio::{
 };
 
 use super::{
-    ask::{self, Answer, Ask, Failure, What},
+    ask::{self, Answer, Ask, Failure, MOST, What},
     leases::Table,
     state::{RedisState, Tally},
 };
@@ -20,8 +20,6 @@ use crate::{
     retry::waits,
 };
 
-/// The most draws of one call: the server does nothing else meanwhile.
-const MOST: usize = 128;
 /// How long a connection may take. Nobody waits for it that long.
 const CONNECT: Duration = Duration::from_secs(1);
 /// How often a command that is refused is spoken of.
@@ -58,17 +56,26 @@ struct Line {
 }
 
 pub(super) async fn run(shared: Arc<Shared>, mut orders: mpsc::Receiver<Order>) {
-    let mut line = Line {
-        next_sweep: shared.leases.as_ref().and_then(|table| Instant::now().checked_add(table.hold() / 2)),
-        script: Script::new(SCRIPT),
-        connection: None,
-        waits: waits(),
-        patient: None,
-        complained: None,
-        shared,
-    };
-    loop {
-        let first = match line.wake() {
+    let mut line = Line::new(shared);
+    while line.turn(&mut orders).await {}
+}
+
+impl Line {
+    fn new(shared: Arc<Shared>) -> Self {
+        Self {
+            next_sweep: shared.leases.as_ref().and_then(|table| Instant::now().checked_add(table.hold() / 2)),
+            script: Script::new(SCRIPT),
+            connection: None,
+            waits: waits(),
+            patient: None,
+            complained: None,
+            shared,
+        }
+    }
+
+    /// Waits for orders, and does what was ordered by then. False once nobody is left who could order.
+    async fn turn(&mut self, orders: &mut mpsc::Receiver<Order>) -> bool {
+        let first = match self.wake() {
             Some(until) => tokio::time::timeout_at(until, orders.recv()).await,
             None => Ok(orders.recv().await),
         };
@@ -76,8 +83,8 @@ pub(super) async fn run(shared: Arc<Shared>, mut orders: mpsc::Receiver<Order>) 
         let mut order = match first {
             Ok(Some(order)) => Some(order),
             Ok(None) => {
-                line.give_back().await;
-                return;
+                self.give_back().await;
+                return false;
             }
             Err(_) => None,
         };
@@ -89,22 +96,22 @@ pub(super) async fn run(shared: Arc<Shared>, mut orders: mpsc::Receiver<Order>) 
             }
             order = if asks.len() < MOST { orders.try_recv().ok() } else { None };
         }
-        line.serve(asks).await;
+        self.serve(asks).await;
         if !ending.is_empty() {
-            line.give_back().await;
+            self.give_back().await;
             for done in ending {
                 let _ = done.send(());
             }
         }
+        true
     }
-}
 
-impl Line {
-    /// When there is something to do that nobody asks for.
+    /// When there is something to do that nobody asks for. While Redis is away no lease can be given back.
     fn wake(&self) -> Option<Instant> {
-        let retry = (self.shared.tally.state() == RedisState::Away)
-            .then(|| self.patient.unwrap_or_else(|| Instant::now() + self.shared.timeout));
-        [retry, self.next_sweep].into_iter().flatten().min()
+        if self.shared.tally.state() == RedisState::Away {
+            return Some(self.patient.unwrap_or_else(|| Instant::now() + self.shared.timeout));
+        }
+        self.next_sweep
     }
 
     async fn serve(&mut self, mut asks: Vec<Ask>) {
@@ -318,4 +325,33 @@ async fn call(
         calls = again;
     }
     Ok(answers)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rate_limit::{Leases, RedisLimits};
+
+    #[tokio::test(start_paused = true)]
+    async fn an_outage_costs_a_few_turns_with_leases_and_without() {
+        for leases in [None, Some(Leases::new())] {
+            // Nobody listens there.
+            let builder = RedisLimits::builder("redis+unix:///nowhere/redis.sock");
+            let builder = match leases {
+                Some(leases) => builder.leases(leases),
+                None => builder,
+            };
+            let limits = builder.build().unwrap();
+            let mut line = Line::new(Arc::clone(&limits.inner.shared));
+            let (_sender, mut orders) = mpsc::channel(1);
+            let (start, mut turns) = (Instant::now(), 0);
+            line.shared.tally.set(RedisState::Away);
+            while start.elapsed() < Duration::from_secs(60) {
+                turns += 1;
+                assert!(turns < 200, "{leases:?}: {turns} in {:?}", start.elapsed());
+                assert!(line.turn(&mut orders).await);
+            }
+            assert!(turns > 5, "{leases:?}: {turns}: it is tried again");
+        }
+    }
 }

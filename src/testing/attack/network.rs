@@ -8,8 +8,8 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Request, Uri, header};
-use http_body_util::{BodyExt, Empty, Limited};
+use http::{HeaderValue, Method, Request, Uri, header};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::{
@@ -135,24 +135,18 @@ impl NetworkSuite {
         let tls = if self.secure { Some(self.tls().map_err(wrong)?) } else { None };
         let way = Arc::new(Way { address, field: self.field.clone(), tls, next: Mutex::new(Instant::now()) });
         if !needs_no_leave(address.ip()) {
-            let request = Request::get(OWNERSHIP_PATH).body(()).map_err(|_| wrong("no request"))?;
+            let request = Request::get(OWNERSHIP_PATH).body(Bytes::new()).map_err(|_| wrong("no request"))?;
             let answer = way.send(request).await;
             if answer.status != 200 || answer.body.trim_ascii() != self.token.as_bytes() {
                 return Err(wrong("the host does not serve the ownership token, and is not attacked"));
             }
         }
-        let send = move |request: Request<()>| -> Answering {
+        let send = move |request: Request<Bytes>| -> Answering {
             let way = Arc::clone(&way);
             Box::pin(async move { way.send(request).await })
         };
         let listed: Vec<Method> = self.profile.methods().cloned().collect();
-        let mut run = Run {
-            send: Box::new(send),
-            profile: self.profile,
-            report: AttackReport::default(),
-            peers: 0,
-            network: Some(listed),
-        };
+        let mut run = Run::new(send, self.profile, Some(listed));
         requests::all(&mut run).await;
         Ok(run.report)
     }
@@ -192,7 +186,7 @@ struct Way {
 }
 
 impl Way {
-    async fn send(&self, mut request: Request<()>) -> Answer {
+    async fn send(&self, mut request: Request<Bytes>) -> Answer {
         let turn = {
             let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
             let turn = (*next).max(Instant::now());
@@ -203,12 +197,10 @@ impl Way {
         request.headers_mut().insert(header::HOST, self.field.clone());
         request.headers_mut().insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
         request.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-        // An unanswered request let nobody in, and a refusal it is not.
-        let unanswered = || Answer { status: 0, headers: HeaderMap::new(), body: Bytes::new() };
-        timeout(PATIENCE, self.exchange(request)).await.ok().flatten().unwrap_or_else(unanswered)
+        timeout(PATIENCE, self.exchange(request)).await.ok().flatten().unwrap_or_else(Answer::unanswered)
     }
 
-    async fn exchange(&self, request: Request<()>) -> Option<Answer> {
+    async fn exchange(&self, request: Request<Bytes>) -> Option<Answer> {
         let stream = TcpStream::connect(self.address).await.ok()?;
         match &self.tls {
             Some((connector, name)) => exchange(connector.connect(name.clone(), stream).await.ok()?, request).await,
@@ -219,11 +211,11 @@ impl Way {
 
 async fn exchange(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    request: Request<()>,
+    request: Request<Bytes>,
 ) -> Option<Answer> {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.ok()?;
     let connection = tokio::spawn(connection);
-    let response = sender.send_request(request.map(|()| Empty::<Bytes>::new())).await;
+    let response = sender.send_request(request.map(Full::new)).await;
     let answer = match response {
         Ok(response) => {
             let (head, body) = response.into_parts();

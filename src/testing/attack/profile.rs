@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 
-use http::Method;
+use bytes::Bytes;
+use http::{HeaderValue, Method};
 
 use crate::{error::ConfigError, policy::Matrix, testing::TestToken};
 
@@ -9,10 +10,10 @@ use crate::{error::ConfigError, policy::Matrix, testing::TestToken};
 #[derive(Clone, Debug, Default)]
 pub struct Profile {
     pub(super) routes: Vec<Route>,
+    bodies: BTreeMap<String, (HeaderValue, Bytes)>,
     pub(super) people: BTreeMap<String, TestToken>,
     pub(super) keys: Vec<(String, String)>,
-    pub(super) tenants: Vec<(Route, TestToken)>,
-    pub(super) things: Vec<(Route, Route, TestToken)>,
+    pub(super) things: Vec<Thing>,
     pub(super) limit: Option<u32>,
     pub(super) one_time: bool,
     pub(super) secrets: Vec<String>,
@@ -25,8 +26,20 @@ pub(super) struct Route {
     pub(super) path: String,
     pub(super) public: bool,
     pub(super) allowed: Vec<String>,
+    /// Whether the good API keys may use it.
+    pub(super) keys: bool,
     /// None: whoever is not allowed.
     pub(super) denied: Option<Vec<String>>,
+}
+
+/// A thing of somebody.
+#[derive(Clone, Debug)]
+pub(super) struct Thing {
+    pub(super) exists: Route,
+    /// One that is not there, where strangers must not know which is which. None: where they must not get at it.
+    pub(super) missing: Option<Route>,
+    pub(super) owner: TestToken,
+    pub(super) stranger: TestToken,
 }
 
 impl Route {
@@ -37,7 +50,13 @@ impl Route {
             return Err(refuse("must have a path that can be asked for: values in place of parameters"));
         }
         let method = Method::from_bytes(method.as_bytes()).map_err(|_| refuse("must start with a method"))?;
-        Ok(Self { method, path: path.to_owned(), public: false, allowed: Vec::new(), denied: None })
+        Ok(Self { method, path: path.to_owned(), public: false, allowed: Vec::new(), keys: false, denied: None })
+    }
+
+    /// Whether this role must be refused.
+    pub(super) fn denies(&self, role: &str) -> bool {
+        let is_named = |roles: &[String]| roles.iter().any(|named| named == role);
+        !self.public && !is_named(&self.allowed) && self.denied.as_deref().is_none_or(is_named)
     }
 
     pub(super) fn line(&self) -> String {
@@ -46,12 +65,21 @@ impl Route {
 }
 
 impl Profile {
+    /// Every route that it names.
+    fn named(&self) -> impl Iterator<Item = &Route> {
+        let of_things = self.things.iter().flat_map(|thing| std::iter::once(&thing.exists).chain(&thing.missing));
+        self.routes.iter().chain(of_things)
+    }
+
     /// The methods that it names.
     #[cfg(feature = "testing-network")]
     pub(super) fn methods(&self) -> impl Iterator<Item = &Method> {
-        let of_tenants = self.tenants.iter().map(|(route, _)| route);
-        let of_things = self.things.iter().flat_map(|(exists, missing, _)| [exists, missing]);
-        self.routes.iter().chain(of_tenants).chain(of_things).map(|route| &route.method)
+        self.named().map(|route| &route.method)
+    }
+
+    /// What requests of a route carry, and its type.
+    pub(super) fn body_of(&self, line: &str) -> Option<&(HeaderValue, Bytes)> {
+        self.bodies.get(line)
     }
 
     /// A service without routes.
@@ -74,13 +102,32 @@ impl Profile {
     /// As [`public`](Self::public).
     pub fn route<'r>(mut self, line: &str, roles: impl IntoIterator<Item = &'r str>) -> Result<Self, ConfigError> {
         let allowed = roles.into_iter().map(str::to_owned).collect();
-        self.routes.push(Route { allowed, ..Route::parse(line)? });
+        let route = self.taken(line)?;
+        self.routes.push(Route { allowed, ..route });
         Ok(self)
     }
 
+    /// Adds a route that the good [API keys](Self::api_key) may use. Where roles may use it too, name it in
+    /// [`route`](Self::route) as well.
+    ///
+    /// # Errors
+    /// As [`public`](Self::public).
+    pub fn route_for_keys(mut self, line: &str) -> Result<Self, ConfigError> {
+        let route = self.taken(line)?;
+        self.routes.push(Route { keys: true, ..route });
+        Ok(self)
+    }
+
+    /// The route of the line as it is so far.
+    fn taken(&mut self, line: &str) -> Result<Route, ConfigError> {
+        let new = Route::parse(line)?;
+        let held = self.routes.iter().position(|route| route.line() == new.line());
+        Ok(held.map_or(new, |held| self.routes.remove(held)))
+    }
+
     /// Adds each guarded route of a [matrix of a stack](crate::stack::Stack::matrix), with these values in place of
-    /// parameters. What there `depends` on more than the role is asked for by nobody; routes of `ANY`, and those that the
-    /// profile has already, are left out.
+    /// parameters. What there `depends` on more than the role is asked for by nobody: where it does for every role, name the
+    /// route before, with a role that may. Routes of `ANY`, and those that the profile has already, are left out.
     ///
     /// # Errors
     /// If a parameter has no value.
@@ -90,14 +137,31 @@ impl Profile {
                 line.replace(&format!("{{{name}}}"), value).replace(&format!("{{*{name}}}"), value)
             };
             let route = Route::parse(&values.iter().fold(column.clone(), fill))?;
-            if self.routes.iter().any(|held| held.line() == route.line()) {
+            let is_named = |held: &Route| held.line() == route.line() && !(held.keys && held.allowed.is_empty());
+            if self.routes.iter().any(is_named) {
                 continue;
             }
+            let route = self.taken(&route.line())?;
             let having = |cell: &str| -> Vec<String> {
                 matrix.rows().filter(|role| matrix.cell(role, column) == Some(cell)).map(str::to_owned).collect()
             };
             self.routes.push(Route { allowed: having("yes"), denied: Some(having("")), ..route });
         }
+        Ok(self)
+    }
+
+    /// Gives the requests of a route a body, without which the service does not get as far as doing what it is asked:
+    /// `POST /orders`, `application/json`. The route must be in the profile already.
+    ///
+    /// # Errors
+    /// If there is no such route, or the type is none.
+    pub fn body(mut self, line: &str, content_type: &str, body: impl Into<Bytes>) -> Result<Self, ConfigError> {
+        let refuse = |problem: &str| ConfigError::new("attack profile", format!("{line:?}"), problem);
+        let content_type = HeaderValue::from_str(content_type).map_err(|_| refuse("has a body of no type"))?;
+        if !self.named().any(|route| route.line() == line) {
+            return Err(refuse("has a body and is no route of the profile: name the route first"));
+        }
+        self.bodies.insert(line.to_owned(), (content_type, body.into()));
         Ok(self)
     }
 
@@ -107,27 +171,36 @@ impl Profile {
         self
     }
 
-    /// Adds a good API key, and the header field that it comes in.
+    /// Adds a good API key, and the header field that it comes in. [`route_for_keys`](Self::route_for_keys) says what it is good
+    /// for.
     pub fn api_key(mut self, header: &str, key: &str) -> Self {
         self.keys.push((header.to_owned(), key.to_owned()));
         self
     }
 
-    /// Adds a thing of one tenant, and somebody of another one who must not get it.
+    /// Adds a thing of one tenant, somebody who may get it, and somebody of another tenant who must not.
     ///
     /// # Errors
     /// As [`public`](Self::public).
-    pub fn other_tenant(mut self, line: &str, stranger: TestToken) -> Result<Self, ConfigError> {
-        self.tenants.push((Route::parse(line)?, stranger));
+    pub fn other_tenant(mut self, line: &str, owner: TestToken, stranger: TestToken) -> Result<Self, ConfigError> {
+        self.things.push(Thing { exists: Route::parse(line)?, missing: None, owner, stranger });
         Ok(self)
     }
 
-    /// Adds a thing that exists and one that does not, and somebody who may see neither, nor which is which.
+    /// Adds a thing that exists and one that does not, somebody who may see the first, and somebody who may see neither,
+    /// nor which is which.
     ///
     /// # Errors
     /// As [`public`](Self::public).
-    pub fn hidden(mut self, exists: &str, missing: &str, stranger: TestToken) -> Result<Self, ConfigError> {
-        self.things.push((Route::parse(exists)?, Route::parse(missing)?, stranger));
+    pub fn hidden(
+        mut self,
+        exists: &str,
+        missing: &str,
+        owner: TestToken,
+        stranger: TestToken,
+    ) -> Result<Self, ConfigError> {
+        let (exists, missing) = (Route::parse(exists)?, Some(Route::parse(missing)?));
+        self.things.push(Thing { exists, missing, owner, stranger });
         Ok(self)
     }
 

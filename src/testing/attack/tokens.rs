@@ -5,12 +5,18 @@ use crate::jwt::Algorithm;
 
 /// Each with the id of its attack and what it is, in words.
 ///
-/// `minted` is the good token itself, signed.
-pub(super) fn forgeries(good: &TestToken, minted: &str) -> Vec<(&'static str, String, String)> {
+/// `token` gives a good one, and `seen` is one of them that was sent, signed. Where each is good for once, what is made of
+/// the text of one is made of another that was not.
+pub(super) fn forgeries(
+    token: impl Fn() -> TestToken,
+    seen: &str,
+    one_time: bool,
+) -> Vec<(&'static str, String, String)> {
     let mut forged: Vec<(&'static str, String, String)> = Vec::new();
     let mut add = |attack, what: &str, token: String| forged.push((attack, what.to_owned(), token));
+    let good = token();
+    let minted = if one_time { good.mint() } else { seen.to_owned() };
     let (message, signature) = minted.rsplit_once('.').unwrap_or_default();
-    let token = || good.clone();
 
     for bits in 0..16_u8 {
         let letter = |(place, c): (usize, char)| if bits >> place & 1 == 0 { c } else { c.to_ascii_uppercase() };
@@ -27,7 +33,8 @@ pub(super) fn forgeries(good: &TestToken, minted: &str) -> Vec<(&'static str, St
         let forged = good.by_secret(Algorithm::HS256, secret.as_bytes());
         add("token-weak-secret", &format!("HS256 with the secret {secret:?}"), forged);
     }
-    for name in ["HS256", "RS256", "PS256", "es256", "ES256K", "unknown"] {
+    let labels = ["HS256", "RS256", "PS256", "ES256", "es256", "ES256K", "unknown"];
+    for name in labels.into_iter().filter(|name| *name != good.algorithm_name()) {
         add("token-algorithm-mislabelled", &format!("alg {name}"), token().header("alg", name).mint());
     }
     add("token-foreign-key", "a key of nobody, by the name of the provider's", token().by_foreign_key().mint());
@@ -53,11 +60,19 @@ pub(super) fn forgeries(good: &TestToken, minted: &str) -> Vec<(&'static str, St
     add("token-signature-altered", "a signature of zeros", format!("{message}.{zeros}"));
     let other = token().subject("portcullis-another").mint();
     let parts = |token: &str| token.split('.').map(str::to_owned).collect::<Vec<_>>();
-    if let ([header, _, signature], [_, claims, _]) = (parts(minted).as_slice(), parts(&other).as_slice()) {
+    if let ([header, _, signature], [_, claims, _]) = (parts(seen).as_slice(), parts(&other).as_slice()) {
         add("token-claims-swapped", "claims of another", format!("{header}.{claims}.{signature}"));
     }
     for (what, ending) in [("padding", "=="), ("a line feed in encoded form", "%0A"), ("a fourth part", ".e30")] {
         add("token-signature-reencoded", what, format!("{minted}{ending}"));
+    }
+    if let Some(signature) = with_spare_bits(signature) {
+        add("token-signature-reencoded", "spare bits of the last character", format!("{message}.{signature}"));
+    }
+    // A signature that has none of the characters in question is not rare.
+    let standard = (0..64).find_map(|_| in_standard_alphabet(&token().anew().mint()));
+    if let Some(standard) = standard {
+        add("token-signature-reencoded", "the alphabet with + and /", standard);
     }
     add("token-duplicate-header", "alg twice", token().header_again("alg", "none").mint());
     let twice = token().claim_again("sub", "portcullis-another").mint();
@@ -89,4 +104,23 @@ pub(super) fn forgeries(good: &TestToken, minted: &str) -> Vec<(&'static str, St
     }
     add("token-garbage", "100 kB", format!("{message}.{}", "A".repeat(100_000)));
     forged
+}
+
+/// The same signature to whoever does not look at the bits that are left over in its last character (RFC 4648 §3.5).
+fn with_spare_bits(signature: &str) -> Option<String> {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let (last, rest) = signature.as_bytes().split_last()?;
+    if signature.len().is_multiple_of(4) {
+        return None;
+    }
+    let value = ALPHABET.iter().position(|character| character == last)?;
+    let last = ALPHABET.get(value | 1)?;
+    Some(format!("{}{}", str::from_utf8(rest).ok()?, char::from(*last)))
+}
+
+/// The same signature in the alphabet of RFC 4648 §4. None where both alphabets spell it alike.
+fn in_standard_alphabet(token: &str) -> Option<String> {
+    let (message, signature) = token.rsplit_once('.')?;
+    let standard = signature.replace('-', "+").replace('_', "/");
+    (standard != signature).then(|| format!("{message}.{standard}"))
 }

@@ -27,7 +27,6 @@ pub struct TestToken {
 impl TestToken {
     pub(super) fn new(issuer: &TestIssuer) -> Self {
         let (key, now) = (issuer.key(None), issuer.inner.clock.now().unix_seconds());
-        let number = issuer.inner.tokens.fetch_add(1, Ordering::Relaxed);
         let token = Self { issuer: issuer.clone(), key, header: Vec::new(), claims: Vec::new(), now };
         token
             .named_by_key()
@@ -36,7 +35,7 @@ impl TestToken {
             .claim("aud", issuer.audience())
             .claim("client_id", "portcullis-test")
             .tenant("test")
-            .claim("jti", format!("test-{number}"))
+            .anew()
             .subject("somebody")
             .issued_at(now)
             .expires_at(now.saturating_add(3600))
@@ -260,5 +259,15 @@ fn object(members: &[(String, String)]) -> String {
 impl TestToken {
     pub(in crate::testing) fn issuer_name(&self) -> &str {
         self.issuer.name()
+    }
+
+    pub(in crate::testing) fn algorithm_name(&self) -> &'static str {
+        self.key.algorithm.name()
+    }
+
+    /// Under an id that no token of the issuer has.
+    pub(in crate::testing) fn anew(self) -> Self {
+        let number = self.issuer.inner.tokens.fetch_add(1, Ordering::Relaxed);
+        self.claim("jti", format!("test-{number}"))
     }
 }

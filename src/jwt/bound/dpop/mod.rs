@@ -328,7 +328,7 @@ impl Prover {
                 Err(Rejection::new(RejectionKind::RateLimited, reason).with_retry_after(1))
             }
             Err(error) => {
-                let wait = error.retry_after().map_or(1, |wait| u32::try_from(wait.as_secs()).unwrap_or(u32::MAX));
+                let wait = error.retry_after_seconds().unwrap_or(1);
                 Err(Rejection::new(RejectionKind::Unavailable, format!("replay store: {error}")).with_retry_after(wait))
             }
         }

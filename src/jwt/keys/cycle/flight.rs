@@ -23,12 +23,14 @@ use crate::{
 pub(super) struct Flight {
     cycle: Arc<Cycle>,
     started_at: u64,
+    /// The unknown kid that it started for: of one that came later, what it brings says nothing.
+    kid: Option<Box<str>>,
     landed: bool,
 }
 
 impl Flight {
-    pub(super) fn of(cycle: Arc<Cycle>, started_at: u64) -> Self {
-        Self { cycle, started_at, landed: false }
+    pub(super) fn of(cycle: Arc<Cycle>, started_at: u64, kid: Option<Box<str>>) -> Self {
+        Self { cycle, started_at, kid, landed: false }
     }
 
     pub(super) async fn fly(mut self) {
@@ -37,11 +39,10 @@ impl Flight {
         match fetched.and_then(|fetched| self.install(&mut control, fetched)) {
             Ok(life) => {
                 let due = self.started_at.saturating_add(nanos(refresh_after(life)));
-                let now = self.now();
-                for kid in std::mem::take(&mut control.asked) {
-                    if !self.cycle.knows(&kid) {
-                        control.absent.add(kid, now);
-                    }
+                if let Some(kid) = self.kid.take()
+                    && !self.cycle.knows(&kid)
+                {
+                    control.absent.add(kid, self.now());
                 }
                 control.failures = 0;
                 self.land(&mut control, true, due);

@@ -1,0 +1,270 @@
+//! A run under way: what is sent, and what is made of each answer.
+
+use std::{collections::BTreeSet, pin::Pin};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, header};
+
+use super::{
+    AttackReport, Finding, Profile,
+    control::{Bearings, Doubtful, Print},
+    profile::Route,
+};
+use crate::{
+    client::{Connection, TlsVersion},
+    testing::TestToken,
+};
+
+/// Attacks with keys that the service may have to look for: where it cannot, or must not ask so often, it may say so.
+pub(super) const UNKNOWN_KEYS: &[&str] = &["token-key-id"];
+
+/// What no refusal shows: signs of code, of a database, of a machine.
+const INSIDES: [&str; 10] =
+    ["panicked at", ".rs:", "RUST_BACKTRACE", "stack backtrace", "::", "SELECT ", "/home/", "/src/", "Error {", "Err("];
+
+pub(super) type Answering = Pin<Box<dyn Future<Output = Answer> + Send>>;
+
+/// What came back.
+#[derive(Clone, Debug)]
+pub(super) struct Answer {
+    pub(super) status: u16,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Bytes,
+}
+
+impl Answer {
+    /// The connection was closed: nobody is let in, and a refusal it is not.
+    pub(super) fn unanswered() -> Self {
+        Self { status: 0, headers: HeaderMap::new(), body: Bytes::new() }
+    }
+
+    /// Whether it is one that two others to one request are, as far as these agree: what is made anew has another number.
+    pub(super) fn is_like(&self, [one, two]: [&Self; 2]) -> bool {
+        let is_same_body = if one.body == two.body {
+            self.body == one.body
+        } else {
+            outline(&one.body) != outline(&two.body) || outline(&self.body) == outline(&one.body)
+        };
+        self.status == one.status && is_same_body
+    }
+
+    /// Whether it cannot be decided now, and may be later (RFC 9110 §15.6.4, §10.2.3).
+    pub(super) fn asks_to_come_again(&self) -> bool {
+        self.status == 503 && self.headers.contains_key(header::RETRY_AFTER)
+    }
+}
+
+/// What of a body is the same when only numbers and times in it are others.
+pub(super) fn outline(body: &[u8]) -> Vec<u8> {
+    body.iter().copied().filter(|byte| !byte.is_ascii_digit()).collect()
+}
+
+/// A run under way.
+pub(super) struct Run {
+    send: Box<dyn Fn(Request<Bytes>) -> Answering + Send + Sync>,
+    pub(super) profile: Profile,
+    pub(super) report: AttackReport,
+    pub(super) peers: u32,
+    /// The methods that the profile lists, where the requests go over the network.
+    pub(super) network: Option<Vec<Method>>,
+    /// What good requests of the route under way are answered.
+    pub(super) bearings: Bearings,
+    /// The routes that good requests have got at.
+    pub(super) opened: BTreeSet<String>,
+}
+
+impl Run {
+    pub(super) fn new(
+        send: impl Fn(Request<Bytes>) -> Answering + Send + Sync + 'static,
+        profile: Profile,
+        network: Option<Vec<Method>>,
+    ) -> Self {
+        Self {
+            send: Box::new(send),
+            profile,
+            report: AttackReport::default(),
+            peers: 0,
+            network,
+            bearings: Bearings::default(),
+            opened: BTreeSet::new(),
+        }
+    }
+
+    /// A request over TLS from an address that was not there before. None if it must not be sent.
+    pub(super) fn request(&mut self, method: &Method, target: &str) -> Option<Request<Bytes>> {
+        let listed = |methods: &Vec<Method>| method.is_safe() || methods.contains(method);
+        if !self.network.as_ref().is_none_or(listed) {
+            return None;
+        }
+        let mut request = Request::builder().method(method).uri(target).body(Bytes::new()).ok()?;
+        request.extensions_mut().insert(Connection::tls(self.peer(), TlsVersion::Tls13));
+        Some(request)
+    }
+
+    /// The request of a route, with its body.
+    pub(super) fn ask(&mut self, route: &Route) -> Option<Request<Bytes>> {
+        self.ask_at(route, &route.path)
+    }
+
+    /// The request of a route, at another target.
+    pub(super) fn ask_at(&mut self, route: &Route, target: &str) -> Option<Request<Bytes>> {
+        let mut request = self.request(&route.method, target)?;
+        if let Some((content_type, body)) = self.profile.body_of(&route.line()) {
+            request.headers_mut().insert(header::CONTENT_TYPE, content_type.clone());
+            *request.body_mut() = body.clone();
+        }
+        Some(request)
+    }
+
+    fn peer(&mut self) -> std::net::SocketAddr {
+        self.peers = self.peers.wrapping_add(1);
+        let [_, a, b, c] = self.peers.to_be_bytes();
+        // 16 million addresses that are nobody's loopback.
+        std::net::SocketAddr::from(([11, a, b, c], 52_100))
+    }
+
+    pub(super) async fn send(&mut self, attack: &'static str, request: Request<Bytes>) -> Answer {
+        *self.report.sent.entry(attack).or_default() += 1;
+        (self.send)(request).await
+    }
+
+    /// Sends what must be refused, and looks at the refusal as well. What might be no refusal waits for the good requests
+    /// of the route.
+    pub(super) async fn refused(&mut self, attack: &'static str, sent: &str, request: Request<Bytes>) -> Answer {
+        let route = format!("{} {}", request.method(), request.uri());
+        let here = self.bearings.is_here(&request);
+        let credentials = self.credentials(&request);
+        let answer = self.send(attack, request).await;
+        let (expected, may_not_know) = match UNKNOWN_KEYS.contains(&attack) {
+            true => ("a refusal (3xx, 4xx, or 503 with Retry-After)", answer.asks_to_come_again()),
+            false => ("a refusal (3xx or 4xx)", false),
+        };
+        if !(300..500).contains(&answer.status) && !may_not_know {
+            self.find(attack, &route, sent, expected, answer.status.to_string());
+            return answer;
+        }
+        if !matches!(answer.status, 401 | 403 | 503) {
+            let (route, sent) = (route.clone(), sent.to_owned());
+            self.bearings.doubt(Doubtful { attack, route, sent, here, print: Print::of(&answer) });
+        }
+        self.report.sent.entry("leak-body").or_default();
+        self.report.sent.entry("refusal-challenge").or_default();
+        if answer.status == 401 && !answer.headers.contains_key(header::WWW_AUTHENTICATE) {
+            self.find("refusal-challenge", &route, sent, "a challenge with 401", "none".to_owned());
+        }
+        let text = format!("{:?} {}", answer.headers, String::from_utf8_lossy(&answer.body));
+        let shown =
+            INSIDES.iter().map(|text| (*text).to_owned()).chain(self.profile.secrets.clone()).chain(credentials);
+        if let Some(shown) = shown.into_iter().find(|shown| text.contains(shown.as_str())) {
+            let what: String = shown.chars().take(16).collect();
+            self.find("leak-body", &route, sent, "a refusal that shows nothing", format!("one with {what:?}"));
+        }
+        answer
+    }
+
+    /// What of a request, and of the keys of the profile, no refusal may show.
+    fn credentials(&self, request: &Request<Bytes>) -> Vec<String> {
+        let fields = |name: &str| {
+            let values = request.headers().get_all(name).into_iter();
+            values.filter_map(|value| value.to_str().ok()).filter_map(|value| value.split(' ').next_back())
+        };
+        let mut credentials: Vec<&str> = fields("authorization").filter(|token| token.len() > 16).collect();
+        for (name, key) in &self.profile.keys {
+            // Shorter ones may be words.
+            credentials.extend(fields(name).chain(key.split(' ').next_back()).filter(|key| key.len() >= 8));
+        }
+        credentials.into_iter().map(str::to_owned).collect()
+    }
+
+    pub(super) fn find(&mut self, attack: &'static str, route: &str, sent: &str, expected: &str, got: String) {
+        let shorter = |text: &str| text.chars().take(200).collect();
+        let finding =
+            Finding { attack, route: shorter(route), sent: shorter(sent), expected: expected.to_owned(), got };
+        self.report.findings.push(finding);
+    }
+
+    /// Sends what is good over plain HTTP, and with every word of a stranger's that it came over another. Not over the
+    /// network, where whether the connection is secure is not for the sender to say.
+    pub(super) async fn plainly(&mut self, what: &str, good: impl Fn(&Self) -> Request<Bytes>) {
+        if self.network.is_some() {
+            return;
+        }
+        let unsafely = plain(good(self));
+        self.refused("credential-plain-http", &format!("{what} over plain HTTP"), unsafely).await;
+        for (name, value) in [
+            ("x-forwarded-proto", "https"),
+            ("x-forwarded-ssl", "on"),
+            ("front-end-https", "on"),
+            ("x-forwarded-scheme", "https"),
+            ("forwarded", "for=192.0.2.1;proto=https"),
+        ] {
+            let unsafely = with(plain(good(self)), name, value);
+            self.refused("proxy-scheme", &format!("{what}, {name}"), unsafely).await;
+        }
+    }
+
+    /// The good keys, each with the name of its field.
+    pub(super) fn keys(&self) -> Vec<(HeaderName, String)> {
+        let named = |(name, key): &(String, String)| Some((HeaderName::from_bytes(name.as_bytes()).ok()?, key.clone()));
+        self.profile.keys.iter().filter_map(named).collect()
+    }
+
+    /// A token to send: where each is good for once, one that was not sent before.
+    pub(super) fn mint(&self, token: &TestToken) -> String {
+        self.fresh(token).mint()
+    }
+
+    pub(super) fn fresh(&self, token: &TestToken) -> TestToken {
+        if self.profile.one_time { token.clone().anew() } else { token.clone() }
+    }
+
+    /// As one of the [strangers](Self::strangers).
+    pub(super) fn sent_by(&self, request: Request<Bytes>, who: Option<&TestToken>) -> Request<Bytes> {
+        match who {
+            Some(token) => bearing(request, &self.mint(token)),
+            None => request,
+        }
+    }
+
+    /// Somebody who may not use the route.
+    pub(super) fn stranger(&self, route: &Route) -> Option<TestToken> {
+        self.profile.people.iter().find(|(role, _)| route.denies(role)).map(|(_, token)| token.clone())
+    }
+
+    /// Those who may not use the route, and what to say of them: nobody, and somebody.
+    pub(super) fn strangers(&self, route: &Route) -> Vec<(&'static str, Option<TestToken>)> {
+        let somebody = self.stranger(route).map(|token| (", by somebody who may not", Some(token)));
+        std::iter::once(("", None)).chain(somebody).collect()
+    }
+
+    /// Somebody who may use the route.
+    pub(super) fn somebody(&self, route: &Route) -> Option<TestToken> {
+        route.allowed.iter().find_map(|role| self.profile.people.get(role)).cloned()
+    }
+}
+
+pub(super) fn with(mut request: Request<Bytes>, name: &'static str, value: &str) -> Request<Bytes> {
+    if let Ok(value) = HeaderValue::from_str(value) {
+        request.headers_mut().append(HeaderName::from_static(name), value);
+    }
+    request
+}
+
+pub(super) fn bearing(request: Request<Bytes>, token: &str) -> Request<Bytes> {
+    with(request, "authorization", &format!("Bearer {token}"))
+}
+
+pub(super) fn keyed(mut request: Request<Bytes>, name: &HeaderName, key: &str) -> Request<Bytes> {
+    if let Ok(value) = HeaderValue::from_str(key) {
+        request.headers_mut().append(name, value);
+    }
+    request
+}
+
+/// The same over plain HTTP.
+fn plain(mut request: Request<Bytes>) -> Request<Bytes> {
+    if let Some(peer) = request.extensions().get::<Connection>().and_then(Connection::peer) {
+        request.extensions_mut().insert(Connection::plain(peer));
+    }
+    request
+}

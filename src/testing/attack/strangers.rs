@@ -1,0 +1,161 @@
+//! Those who may not use a route, in every guise.
+
+use http::Method;
+
+use super::{
+    profile::Route,
+    run::{Run, with},
+};
+
+/// Each role that may not.
+pub(super) async fn crossing(run: &mut Run, route: &Route) {
+    for (role, token) in run.profile.people.clone() {
+        if !route.denies(&role) {
+            continue;
+        }
+        let Some(request) = run.ask(route) else { continue };
+        let request = with(run.sent_by(request, Some(&token)), "origin", "https://mallory.invalid");
+        run.refused("role-crossing", &format!("somebody of the role {role}"), request).await;
+    }
+}
+
+/// Nobody, in every guise.
+pub(super) async fn anonymous(run: &mut Run, route: &Route) {
+    let Some(request) = run.ask(route) else { return };
+    let missing = run.refused("credential-missing", "no credential", request.clone()).await;
+    for (attack, name, value) in [
+        ("identity-header", "x-forwarded-user", "admin"),
+        ("identity-header", "x-remote-user", "admin"),
+        ("identity-header", "remote-user", "admin"),
+        ("identity-header", "x-user-id", "1"),
+        ("identity-header", "x-user-roles", "admin"),
+        ("identity-header", "x-auth-request-user", "admin"),
+        ("proxy-address", "x-forwarded-for", "127.0.0.1"),
+        ("proxy-address", "x-real-ip", "127.0.0.1"),
+        ("proxy-address", "forwarded", "for=127.0.0.1;proto=https"),
+        ("proxy-address", "true-client-ip", "10.0.0.1"),
+        (
+            "proxy-certificate",
+            "x-forwarded-client-cert",
+            r#"By=spiffe://a;Hash=00;Subject="CN=admin";URI=spiffe://a/admin"#,
+        ),
+        ("proxy-certificate", "client-cert", ":MIIB:"),
+        ("proxy-certificate", "x-ssl-client-verify", "SUCCESS"),
+        ("proxy-certificate", "ssl-client-verify", "SUCCESS"),
+    ] {
+        let request = with(with(request.clone(), name, value), "origin", "https://app.invalid");
+        run.refused(attack, name, request).await;
+    }
+    if let Some(nowhere) = run.ask_at(route, "/portcullis-no-such-route") {
+        let answer = run.send("existence-route", nowhere).await;
+        if answer.status != missing.status {
+            let got = format!("{} here, {} where nothing is", missing.status, answer.status);
+            run.find("existence-route", &route.line(), "no credential", "one status for both", got);
+        }
+    }
+}
+
+/// What looks like another method.
+pub(super) async fn disguised(run: &mut Run, route: &Route) {
+    for (words, token) in run.strangers(route) {
+        let preflight = |run: &Run, request| {
+            let request = with(request, "origin", "https://app.invalid");
+            run.sent_by(with(request, "access-control-request-method", "GET"), token.as_ref())
+        };
+        if let Some(request) = run.ask(route) {
+            let sent = format!("access-control-request-method{words}");
+            let request = preflight(run, request);
+            run.refused("preflight-guard", &sent, request).await;
+        }
+        if let Some(request) = run.request(&Method::OPTIONS, &route.path) {
+            let request = preflight(run, request);
+            let answer = run.send("preflight-guard", request).await;
+            if (200..300).contains(&answer.status) && !answer.body.is_empty() {
+                let (sent, got) =
+                    (format!("a preflight{words}"), format!("{} and {} bytes", answer.status, answer.body.len()));
+                run.find("preflight-guard", &route.line(), &sent, "no body: nothing of a handler", got);
+            }
+        }
+        if route.method == Method::GET
+            && let Some(head) = run.request(&Method::HEAD, &route.path)
+        {
+            let head = run.sent_by(head, token.as_ref());
+            run.refused("method-head", &format!("HEAD{words}"), head).await;
+        }
+        let lower = route.method.as_str().to_ascii_lowercase();
+        let method = Method::from_bytes(lower.as_bytes()).ok();
+        if let Some(request) = method.and_then(|lower| run.request(&lower, &route.path)) {
+            let request = run.sent_by(request, token.as_ref());
+            run.refused("method-case", &format!("{lower}{words}"), request).await;
+        }
+    }
+}
+
+/// Other spellings of the path.
+pub(super) async fn paths(run: &mut Run, route: &Route, public: Option<&Route>) {
+    let path = route.path.as_str();
+    let rest = path.trim_start_matches('/');
+    if rest.is_empty() {
+        return;
+    }
+    let upper = path.to_ascii_uppercase();
+    let first: String = rest.chars().take(1).collect();
+    let tail: String = rest.chars().skip(1).collect();
+    let encoded = first.bytes().map(|byte| format!("%{byte:02X}")).collect::<String>();
+    let below = public.map_or("/portcullis".to_owned(), |public| public.path.trim_end_matches('/').to_owned());
+    for (attack, target) in [
+        ("path-double-slash", format!("//{rest}")),
+        ("path-double-slash", path.replace('/', "//")),
+        ("path-dot-segments", format!("/./{rest}")),
+        ("path-dot-segments", format!("{below}/../{rest}")),
+        ("path-dot-segments", format!("{below}/%2e%2e/{rest}")),
+        ("path-dot-segments", format!("{below}/%252e%252e/{rest}")),
+        ("path-encoded", format!("/{encoded}{tail}")),
+        ("path-encoded", format!("/{}{tail}", encoded.replace('%', "%25"))),
+        ("path-encoded", format!("/%2F{rest}")),
+        ("path-trailing-slash", format!("{path}/")),
+        ("path-trailing-slash", format!("{path}/.")),
+        ("path-case", upper),
+        ("path-parameters", format!("{path};x=1")),
+        ("path-parameters", format!("{path};/")),
+        ("path-backslash", format!("/%5C{rest}")),
+        ("path-backslash", format!("{path}%5C")),
+        ("path-null", format!("{path}%00")),
+        ("path-null", format!("{path}%0A")),
+    ] {
+        if target == path {
+            continue;
+        }
+        for (words, token) in run.strangers(route) {
+            if let Some(request) = run.ask_at(route, &target) {
+                let request = run.sent_by(request, token.as_ref());
+                run.refused(attack, &format!("{target}{words}"), request).await;
+            }
+        }
+    }
+}
+
+/// To another path than the one that is asked for.
+pub(super) async fn led(run: &mut Run, route: &Route, public: Option<&Route>) {
+    let Some(public) = public else { return };
+    for (words, token) in run.strangers(route) {
+        let Some(request) = run.ask(public) else { return };
+        let mut open = Vec::new();
+        for _ in 0..2 {
+            let request = run.sent_by(request.clone(), token.as_ref());
+            open.push(run.send("proxy-path", request).await);
+        }
+        let [one, two] = open.as_slice() else { return };
+        for name in ["x-original-url", "x-rewrite-url", "x-forwarded-uri", "x-forwarded-path"] {
+            let request = run.sent_by(with(request.clone(), name, &route.path), token.as_ref());
+            let answer = run.send("proxy-path", request).await;
+            // Where no two answers of the open route are alike, only the guarded one's tell.
+            let is_guarded = run.bearings.has_body(&answer.body) && !run.bearings.has_body(&one.body);
+            if (200..300).contains(&answer.status) && (is_guarded || !answer.is_like([one, two])) {
+                let sent = format!("{name}: {}{words}", route.path);
+                let got = format!("{} with another body", answer.status);
+                run.find("proxy-path", &public.line(), &sent, "what it answers without", got);
+            }
+        }
+    }
+}

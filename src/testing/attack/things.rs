@@ -1,0 +1,98 @@
+//! Things of others, and what one client may ask for.
+
+use std::collections::HashSet;
+
+use http::HeaderName;
+
+use super::{
+    profile::{Route, Thing},
+    run::{Answer, Run, bearing, with},
+};
+
+/// What strangers get, and what whoever may have it gets after them: that it is there.
+pub(super) async fn of_others(run: &mut Run) {
+    for Thing { exists, missing, owner, stranger } in run.profile.things.clone() {
+        run.begin(&exists);
+        let Some(request) = run.ask(&exists) else { continue };
+        let request = bearing(request, &run.mint(&stranger));
+        match missing {
+            None => drop(run.refused("tenant-crossing", "somebody of another tenant", request).await),
+            Some(missing) => {
+                let there = run.refused("existence-thing", "a stranger", request).await;
+                let mut absent = Vec::new();
+                for _ in 0..2 {
+                    let Some(request) = run.ask(&missing) else { continue };
+                    let request = bearing(request, &run.mint(&stranger));
+                    absent.push(run.send("existence-thing", request).await);
+                }
+                if let [one, two] = absent.as_slice()
+                    && let Some(what) = told_apart(&there, [one, two], [&exists.path, &missing.path])
+                {
+                    let got = format!("{what} {}", missing.line());
+                    run.find("existence-thing", &exists.line(), "a stranger", "one answer for both", got);
+                }
+            }
+        }
+        if let Some(request) = run.ask(&exists) {
+            let request = bearing(request, &run.mint(&owner));
+            run.good(&exists, "whoever may have it", request).await;
+        }
+        run.settle();
+    }
+}
+
+/// By what one tells the answer about a thing from those about one that is not there, as far as these agree.
+fn told_apart(there: &Answer, [one, two]: [&Answer; 2], [exists, missing]: [&str; 2]) -> Option<String> {
+    if there.status != one.status {
+        return Some(format!("{} for the one, {} for", there.status, one.status));
+    }
+    let names = |answer: &Answer| -> HashSet<HeaderName> { answer.headers.keys().cloned().collect() };
+    if names(one) == names(two) && names(there) != names(one) {
+        return Some("other header fields than for".to_owned());
+    }
+    let text = |answer: &Answer, path: &str| String::from_utf8_lossy(&answer.body).replace(path, "{path}");
+    let (there, one, two) = (text(there, exists), text(one, missing), text(two, missing));
+    let named: Vec<_> = words(exists).into_iter().zip(words(missing)).collect();
+    let is_same = |a: &str, b: &str| a == b || named.contains(&(a, b));
+    let (of_there, of_one, of_two) = (words(&there), words(&one), words(&two));
+    if of_one.len() != of_two.len() {
+        return None;
+    }
+    let between = |text: &str| text.chars().filter(|c| !c.is_alphanumeric()).collect::<String>();
+    let is_alike = of_there.len() == of_one.len()
+        && between(&there) == between(&one)
+        // A word that is another one each time, as the number of a request is, tells nothing.
+        && of_there.iter().zip(&of_one).zip(&of_two).all(|((a, b), c)| b != c || is_same(a, b));
+    (!is_alike).then(|| "another body than for".to_owned())
+}
+
+fn words(text: &str) -> Vec<&str> {
+    text.split(|c: char| !c.is_alphanumeric()).collect()
+}
+
+/// A client that asks too often: once as it is, and once with another name for itself in each request.
+pub(super) async fn limits(run: &mut Run, route: &Route) {
+    let Some(limit) = run.profile.limit else { return };
+    for (attack, spoofs) in [("limit-missing", false), ("limit-address-spoof", true)] {
+        let Some(request) = run.ask(route) else { return };
+        let mut last = 0;
+        for number in 0..limit.saturating_add(limit / 2).saturating_add(2) {
+            let [_, a, b, c] = number.to_be_bytes();
+            let address = format!("172.{a}.{b}.{c}");
+            let request = if spoofs {
+                let request = with(request.clone(), "x-forwarded-for", &address);
+                with(with(request, "x-real-ip", &address), "forwarded", &format!("for={address}"))
+            } else {
+                request.clone()
+            };
+            last = run.send(attack, request).await.status;
+            if last == 429 {
+                break;
+            }
+        }
+        if last != 429 {
+            let sent = format!("more than {limit} requests of one client");
+            run.find(attack, &route.line(), &sent, "429 in the end", last.to_string());
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! Services that authenticate everybody, and let somebody do what only another role may.
+
+use std::{
+    convert::Infallible,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
+};
+
+use axum::{
+    Router,
+    body::Body,
+    http::StatusCode,
+    response::{IntoResponse, Response},
+    routing::post,
+};
+use http::{Method, Request};
+use portcullis::{
+    guard::{authenticated, require, role},
+    jwt::JwtAuthenticator,
+    stack::Stack,
+    testing::{
+        TestIssuer,
+        attack::{ATTACKS, AttackReport, Profile, attack_suite},
+    },
+    tls::TlsLayer,
+};
+use tower::{ServiceExt, service_fn};
+
+use super::{Memory, answer, decoded, fixture};
+
+fn is_guest(request: &Request<Body>) -> bool {
+    let value = request.headers().get("authorization").and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let claims = decoded(value.split('.').nth(1).unwrap_or_default());
+    // A good one: no forged token of the suite is a guest's.
+    claims["roles"][0] == "guest"
+}
+
+/// The service of the other tests, whose hole is open to guests alone.
+async fn run(hole: &'static str) -> AttackReport {
+    let fixture = Arc::new(fixture());
+    let memory = Arc::new(Memory::default());
+    let profile = fixture.profile("");
+    let service = service_fn(move |request: Request<Body>| {
+        let (fixture, memory) = (Arc::clone(&fixture), Arc::clone(&memory));
+        let hole = if is_guest(&request) { hole } else { "none" };
+        async move { Ok::<_, Infallible>(answer(hole, &fixture, &memory, request).await) }
+    });
+    attack_suite(service, profile).run().await
+}
+
+#[tokio::test]
+async fn what_opens_a_route_to_somebody_alone_is_found() {
+    let of_paths = ATTACKS.iter().map(|(attack, _)| *attack).filter(|attack| attack.starts_with("path-"));
+    for hole in of_paths.chain(["method-head", "method-case", "preflight-guard", "proxy-path"]) {
+        let report = run(hole).await;
+        let found = report.findings().iter().find(|finding| finding.attack() == hole);
+        let found = found.unwrap_or_else(|| panic!("{hole}: {report}"));
+        assert!(found.sent().ends_with(", by somebody who may not"), "{hole}: {report}");
+    }
+}
+
+/// Everybody may make an order, and only clerks may delete them all, which can be done once.
+async fn run_override(follows: Option<&'static str>) -> AttackReport {
+    let issuer = TestIssuer::new("orders-api");
+    let (there, number) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicU32::new(1)));
+    let made = async move || (StatusCode::CREATED, format!("order {}", number.fetch_add(1, Ordering::SeqCst)));
+    let deleted = async move || match there.swap(false, Ordering::SeqCst) {
+        true => StatusCode::NO_CONTENT,
+        false => StatusCode::NOT_FOUND,
+    };
+    let router = Router::new().route("/orders", post(made).delete(deleted));
+    let app = Stack::builder()
+        .tls(TlsLayer::require())
+        .authenticate(JwtAuthenticator::builder().issuer(issuer.access_tokens()).build().unwrap())
+        .route("POST /orders", require(authenticated()))
+        .route("DELETE /orders", require(role("clerk").unwrap()))
+        .build()
+        .unwrap()
+        .protect(router);
+    let profile = Profile::new()
+        .route("DELETE /orders", ["clerk"])
+        .unwrap()
+        .route("POST /orders", ["clerk", "guest"])
+        .unwrap()
+        .role("clerk", issuer.token().role("clerk"))
+        .role("guest", issuer.token().role("guest"));
+    let service = service_fn(move |mut request: Request<Body>| {
+        let (app, issuer) = (app.clone(), issuer.clone());
+        async move {
+            let named = follows.and_then(|field| request.headers().get(field)).map(|method| method.as_bytes().to_vec());
+            if let Some(named) = named.filter(|_| request.method() == Method::POST && is_guest(&request)) {
+                // The guard saw a POST; what comes after it does not.
+                *request.method_mut() = Method::from_bytes(&named).unwrap();
+                let clerk = format!("Bearer {}", issuer.token().role("clerk").mint());
+                request.headers_mut().insert("authorization", clerk.parse().unwrap());
+            }
+            Ok::<Response, Infallible>(app.oneshot(request).await.unwrap().into_response())
+        }
+    });
+    attack_suite(service, profile).run::<Body, _>().await
+}
+
+#[tokio::test]
+async fn another_method_in_a_header_is_found_where_a_method_is_listed() {
+    let report = run_override(None).await;
+    assert!(report.is_clean(), "{report}");
+    assert!(report.sent().any(|(attack, count)| attack == "method-override" && count > 1), "{report:?}");
+    for field in ["x-http-method-override", "x-http-method", "x-method-override"] {
+        let report = run_override(Some(field)).await;
+        let found = report.findings().iter().find(|finding| finding.attack() == "method-override");
+        let sent = found.map(|finding| (finding.route(), finding.sent()));
+        let expected = format!("{field}: DELETE, by somebody who may not");
+        assert_eq!(sent, Some(("POST /orders", expected.as_str())), "{report}");
+    }
+}
