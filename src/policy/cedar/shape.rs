@@ -160,10 +160,9 @@ mod tests {
             entity Order { owner: User, keeper?: Shop::User, lines: Set<User>, status: String, own: { owner: User } };
             namespace Shop {
                 type Owner = User;
-                type Parcel = { owner?: Owner, sender: Person };
                 type Person = { name: String };
                 entity User, Service;
-                entity Box = Parcel;
+                entity Box = { owner?: Owner, sender: Person };
             }
             namespace Yard {
                 entity Car { owner: User };
@@ -187,14 +186,18 @@ mod tests {
         }
         let mut json = Namespaces::default();
         json.add(serde_json::json!({ "": {
-            "commonTypes": { "User": { "type": "String" } },
-            "entityTypes": { "User": {}, "Order": { "shape": { "type": "Record", "attributes": {
+            "commonTypes": {
+                "User": { "type": "String" },
+                "Parcel": { "type": "Record", "attributes": { "owner": { "type": "Entity", "name": "User" } } },
+            },
+            "entityTypes": { "User": {}, "Box": { "shape": { "type": "Parcel" } }, "Order": { "shape": { "type": "Record", "attributes": {
                 "owner": { "type": "Entity", "name": "User" },
                 "name": { "type": "User" },
             } } } },
             "actions": {},
         } }));
         assert_eq!(json.entity_of("Order", "owner").as_deref(), Some("User"), "it says that it is an entity");
+        assert_eq!(json.entity_of("Box", "owner").as_deref(), Some("User"), "its shape has a name");
         assert_eq!(json.entity_of("Order", "name"), None, "a common type comes first");
     }
 }
