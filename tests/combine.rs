@@ -14,7 +14,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Request, header};
 use portcullis::{
     Challenge, Challenges, Instants, Now, Principal, PrincipalKind, Rejection, RejectionKind, RequestHead,
     SecurityContext, Slot,
-    authn::{Authenticator, AuthnLayer, Both, Outcome, authenticate_fn, both, one_of},
+    authn::{Authenticator, AuthnLayer, Both, Identity, Outcome, authenticate_fn, both, one_of},
 };
 use support::{NOW, Probe, get, send, text, with};
 use tower::{Layer, service_fn};
@@ -229,7 +229,7 @@ fn leaving(field: &'static str) -> impl Authenticator {
         match head.single_header(&HeaderName::from_static(field)) {
             Ok(Some(_)) => {
                 let owner = Principal::builder(PrincipalKind::User, "test", field, "test").build();
-                Outcome::Verified(portcullis::authn::Identity::from(owner).leaving_authorization())
+                Outcome::Verified(Identity::from(owner).leaving_authorization())
             }
             Ok(None) => Outcome::Absent,
             Err(rejection) => rejection.into(),
@@ -325,7 +325,7 @@ async fn a_second_credential_that_nobody_claims_is_refused() {
         match head.single_header(&HeaderName::from_static("x-own")) {
             Ok(Some(_)) => {
                 let alice = Principal::builder(PrincipalKind::User, "test", "alice", "test").build();
-                Outcome::Verified(portcullis::authn::Identity::from(alice).leaving_authorization())
+                Outcome::Verified(Identity::from(alice).leaving_authorization())
             }
             Ok(None) => Outcome::Absent,
             Err(rejection) => rejection.into(),
@@ -351,5 +351,150 @@ async fn an_unclaimed_token_is_an_invalid_one() {
         let response = send(&app, request).await;
         assert_eq!(response.status(), 401);
         assert_eq!(response.headers()["www-authenticate"], challenge);
+    }
+}
+
+/// Takes `good` in its field, for its slot; what is sent by itself is ambient. The field ends here, and the response names it.
+fn half(field: &'static str, slot: Slot, by_itself: bool) -> Box<dyn Authenticator> {
+    let challenge = Challenge::new("Half", field).unwrap();
+    let challenges: Challenges = [challenge.clone()].into_iter().collect();
+    Box::new(authenticate_fn(challenge, move |head, _| {
+        let name = HeaderName::from_static(field);
+        let rejection = match head.single_header(&name) {
+            Ok(None) => return Outcome::Absent,
+            Ok(Some("good")) => {
+                let owner = Principal::builder(PrincipalKind::User, "test", field, "test").build();
+                let identity = match slot {
+                    Slot::Subject => Identity::from(owner),
+                    Slot::Client => Identity::of_client(owner),
+                };
+                let answer = (HeaderName::from_static("x-answer"), HeaderValue::from_static(field));
+                let identity = identity.stripping(name).answering(answer.0, answer.1);
+                return Outcome::Verified(if by_itself { identity.ambient() } else { identity });
+            }
+            Ok(Some(_)) => Rejection::new(RejectionKind::InvalidCredential, "bad").with_challenges(challenges.clone()),
+            Err(rejection) => rejection,
+        };
+        if by_itself { Outcome::RefusedIfNeeded(rejection) } else { rejection.into() }
+    }))
+}
+
+const FIELDS: [&str; 5] = ["x-certificate", "x-app", "x-cookie", "x-session", "x-token"];
+
+fn half_named(field: &'static str) -> Box<dyn Authenticator> {
+    let slot = if matches!(field, "x-certificate" | "x-app") { Slot::Client } else { Slot::Subject };
+    half(field, slot, matches!(field, "x-certificate" | "x-cookie" | "x-session"))
+}
+
+/// All orders of these.
+fn orders(of: &[&'static str]) -> Vec<Vec<&'static str>> {
+    if of.is_empty() {
+        return vec![Vec::new()];
+    }
+    let first = |first: &&'static str| {
+        let others: Vec<&'static str> = of.iter().copied().filter(|other| other != first).collect();
+        let begin = *first;
+        orders(&others).into_iter().map(move |order| [vec![begin], order].concat())
+    };
+    of.iter().flat_map(first).collect()
+}
+
+/// Status, who acts by which application, which credentials the handler sees, and what is answered.
+async fn told(layer: &AuthnLayer, request: Request<()>) -> (u16, String) {
+    let handler = service_fn(|request: Request<()>| async move {
+        let context = SecurityContext::of(request.extensions()).unwrap();
+        let name = |slot| context.identity(slot).map_or("-".to_owned(), |principal| principal.subject().to_owned());
+        let left = FIELDS.into_iter().filter(|field| request.headers().contains_key(*field));
+        let left = left.fold(String::new(), |left, field| format!("{left}, {field} is left"));
+        let body = format!("{} for {}{left}", name(Slot::Client), name(Slot::Subject));
+        Ok::<_, std::convert::Infallible>(http::Response::new(body))
+    });
+    let response = send(&layer.layer(handler), request).await;
+    let answer = response.headers().get("x-answer").map_or("-", |value| value.to_str().unwrap()).to_owned();
+    (response.status().as_u16(), format!("{} ({answer})", response.into_body()))
+}
+
+#[tokio::test]
+async fn a_cookie_takes_no_application_away_in_any_order() {
+    for (client, others) in [("x-certificate", "x-app"), ("x-app", "x-certificate")] {
+        for (sent, status, expected) in [
+            (vec![("C", "good"), ("x-token", "good")], 200, "C for x-token (x-token)"),
+            (
+                vec![("C", "good"), ("x-cookie", "bad"), ("x-token", "good")],
+                200,
+                "C for x-token, x-cookie is left (x-token)",
+            ),
+            (
+                vec![("C", "good"), ("x-cookie", "good"), ("x-token", "good")],
+                200,
+                "C for x-token, x-cookie is left (x-token)",
+            ),
+            (vec![("C", "good"), ("x-cookie", "good")], 200, "C for x-cookie (x-cookie)"),
+            (vec![("C", "good"), ("x-cookie", "bad")], 200, "C for -, x-cookie is left (C)"),
+            (
+                vec![("C", "good"), ("x-cookie", "good"), ("x-session", "bad")],
+                200,
+                "C for -, x-cookie is left, x-session is left (C)",
+            ),
+            (vec![("C", "good"), ("x-cookie", "good"), ("x-session", "good")], 400, " (-)"),
+            (
+                vec![("C", "good"), ("x-cookie", "good"), ("x-session", "good"), ("x-token", "good")],
+                200,
+                "C for x-token, x-cookie is left, x-session is left (x-token)",
+            ),
+            (vec![("C", "good"), ("x-cookie", "good"), ("x-token", "bad")], 401, " (-)"),
+            (vec![("C", "good")], 200, "C for - (C)"),
+            (vec![("x-cookie", "bad"), ("x-token", "good")], 200, "- for x-token, x-cookie is left (x-token)"),
+            (vec![("x-cookie", "bad"), ("x-session", "good")], 200, "- for -, x-cookie is left, x-session is left (-)"),
+        ] {
+            let expected = expected.replace('C', client);
+            for order in orders(&[client, "x-cookie", "x-session", "x-token"]) {
+                let authenticators: Vec<_> = order.iter().copied().map(half_named).collect();
+                let layer = AuthnLayer::new(one_of(authenticators)).allow_anonymous().dangerous_plain_http();
+                let request = sent.iter().fold(get("/"), |request, (field, value)| {
+                    with(request, if *field == "C" { client } else { field }, value)
+                });
+                assert_eq!(told(&layer, request).await, (status, expected.clone()), "{sent:?} in the order {order:?}");
+            }
+        }
+        // Of two applications the one that was sent on purpose.
+        for order in orders(&[client, others, "x-cookie", "x-token"]) {
+            let layer = AuthnLayer::new(one_of(order.iter().copied().map(half_named).collect::<Vec<_>>()));
+            let request = with(with(with(get("/"), client, "good"), others, "good"), "x-cookie", "good");
+            let expected = (200, "x-app for x-cookie, x-certificate is left (x-cookie)".to_owned());
+            assert_eq!(told(&layer.dangerous_plain_http(), request).await, expected, "{order:?}");
+        }
+    }
+}
+
+/// Where somebody has to act, a bad cookie is why nobody does.
+#[tokio::test]
+async fn an_application_with_a_bad_cookie_is_refused_for_the_cookie() {
+    for order in orders(&["x-certificate", "x-cookie", "x-token"]) {
+        let layer = AuthnLayer::new(one_of(order.iter().copied().map(half_named).collect::<Vec<_>>()));
+        let service = layer.dangerous_plain_http().layer(Probe::default());
+        let alone = || with(get("/"), "x-certificate", "good");
+        for (request, challenges) in [(with(alone(), "x-cookie", "bad"), vec!["x-cookie"]), (alone(), order.clone())] {
+            let response = send(&service, request).await;
+            let offered: Vec<HeaderValue> =
+                response.headers().get_all(header::WWW_AUTHENTICATE).iter().cloned().collect();
+            let expected: Vec<String> = challenges.iter().map(|realm| format!(r#"Half realm="{realm}""#)).collect();
+            assert_eq!(response.status(), 401);
+            assert_eq!(offered, expected, "{order:?}");
+        }
+    }
+}
+
+/// A pair that `both` asked for stays one: beside a token it is ignored as a whole, in either order.
+#[tokio::test]
+async fn a_pair_that_came_by_itself_is_ignored_as_a_whole() {
+    let pair = || -> Box<dyn Authenticator> { Box::new(both(half_named("x-certificate"), half_named("x-cookie"))) };
+    for authenticators in [vec![pair(), half_named("x-token")], vec![half_named("x-token"), pair()]] {
+        let layer = AuthnLayer::new(one_of(authenticators)).dangerous_plain_http();
+        let request = with(with(get("/"), "x-certificate", "good"), "x-cookie", "good");
+        assert_eq!(told(&layer, request).await, (200, "x-certificate for x-cookie (x-cookie)".to_owned()));
+        let request = with(with(with(get("/"), "x-certificate", "good"), "x-cookie", "good"), "x-token", "good");
+        let expected = "- for x-token, x-certificate is left, x-cookie is left (x-token)";
+        assert_eq!(told(&layer, request).await, (200, expected.to_owned()));
     }
 }

@@ -26,7 +26,21 @@ pub struct Identity {
     answered: Option<Box<(HeaderName, HeaderValue)>>,
     /// Bad credentials that do not count beside this one.
     outweighed: Vec<AttemptFact>,
+    /// What an application without a subject is refused for where somebody has to act.
+    no_subject_for: Option<BadSubject>,
 }
+
+/// A bad credential of a subject, which came by itself.
+#[derive(Clone, Debug)]
+struct BadSubject(Rejection);
+
+impl PartialEq for BadSubject {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.facts() == other.0.facts() && self.0.challenges() == other.0.challenges()
+    }
+}
+
+impl Eq for BadSubject {}
 
 impl Identity {
     const fn new(subject: Option<Principal>, client: Option<Principal>) -> Self {
@@ -38,6 +52,7 @@ impl Identity {
             stripped: Vec::new(),
             answered: None,
             outweighed: Vec::new(),
+            no_subject_for: None,
         }
     }
 
@@ -115,6 +130,16 @@ impl Identity {
         std::mem::take(&mut self.outweighed)
     }
 
+    /// Keeps for which bad credential nobody acts.
+    pub(crate) fn without_subject_for(mut self, bad: Rejection) -> Self {
+        self.no_subject_for = Some(BadSubject(bad));
+        self
+    }
+
+    pub(crate) fn take_bad_subject(&mut self) -> Option<Rejection> {
+        self.no_subject_for.take().map(|bad| bad.0)
+    }
+
     pub(crate) const fn is_ambient(&self) -> bool {
         self.ambient
     }
@@ -129,16 +154,15 @@ impl Identity {
         let left_authorization = acting.left_authorization && beside.left_authorization;
         match (acting, beside) {
             (
-                Self { subject: Some(subject), client: None, ambient, mut stripped, answered, mut outweighed, .. },
-                Self {
-                    subject: None, client: Some(client), stripped: more, answered: beside, outweighed: also, ..
-                },
+                mut acting @ Self { subject: Some(_), client: None, .. },
+                Self { subject: None, client: client @ Some(_), stripped, answered, outweighed, .. },
             ) => {
-                stripped.extend(more);
-                outweighed.extend(also);
-                let answered = answered.or(beside);
-                let (subject, client) = (Some(subject), Some(client));
-                Ok(Self { subject, client, left_authorization, ambient, stripped, answered, outweighed })
+                acting.client = client;
+                acting.left_authorization = left_authorization;
+                acting.stripped.extend(stripped);
+                acting.outweighed.extend(outweighed);
+                acting.answered = acting.answered.or(answered);
+                Ok(acting)
             }
             pair => Err(Box::new(pair)),
         }

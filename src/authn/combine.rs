@@ -9,7 +9,7 @@ use crate::{
     clock::Instants,
     head::RequestHead,
     now::Now,
-    principal::Principal,
+    principal::{Principal, Slot},
     rejection::{Rejection, RejectionKind},
     trail::{AttemptFact, AttemptOutcome},
 };
@@ -18,7 +18,7 @@ use crate::{
 ///
 /// An application's identity ([`Identity::of_client`]) and a subject's are joined. They are asked in order. A bad credential
 /// refuses at once; two good ones refuse with `400` (RFC 6750 §2). A cookie, good or bad, does not count beside a credential that
-/// was sent on purpose; of a bad one the audit record tells.
+/// was sent on purpose, and takes no application's identity away; of a bad one the audit record tells.
 ///
 /// ```
 /// use portcullis::{Challenge, authn::{Outcome, authenticate_fn, one_of}};
@@ -65,67 +65,102 @@ pub struct OneOf {
     authenticators: Arc<[Box<dyn Authenticator>]>,
 }
 
-/// What was found so far, among several authenticators.
+/// What was found so far, among several authenticators. Who acts and what acts for them have a place each: what comes by itself
+/// for the one takes nothing from the other.
 struct Found {
-    outcome: Outcome,
-    /// Bad credentials that the request would be refused for if nothing else came.
+    subject: Candidate,
+    client: Candidate,
+    /// The first bad credential that came by itself.
+    bad: Option<Rejection>,
+    /// What the record tells of bad ones.
     ambient: Vec<AttemptFact>,
+}
+
+/// The credential for one slot.
+struct Candidate {
+    identity: Option<Identity>,
+    /// Whether a second one came by itself, and none on purpose so far.
+    is_doubled: bool,
 }
 
 impl Found {
     const fn nothing() -> Self {
-        Self { outcome: Outcome::Absent, ambient: Vec::new() }
+        const NONE: Candidate = Candidate { identity: None, is_doubled: false };
+        Self { subject: NONE, client: NONE, bad: None, ambient: Vec::new() }
     }
 
     /// Takes the next outcome in. An error once the request is refused.
-    fn add(&mut self, by: &dyn Authenticator, head: &RequestHead<'_>, mut outcome: Outcome) -> Result<(), Rejection> {
-        if let Outcome::RefusedIfNeeded(rejection) = &outcome {
-            self.ambient.push(ambient(by, head, rejection));
-        }
-        if let Outcome::Verified(other) = outcome {
-            let found = std::mem::replace(&mut self.outcome, Outcome::Absent);
-            (self.outcome, outcome) = match found {
-                // An application beside a subject: both count.
-                Outcome::Verified(one) => match one.join(other) {
-                    Ok(pair) => (Outcome::Verified(pair), Outcome::Absent),
-                    Err(pair) => (Outcome::Verified(pair.0), Outcome::Verified(pair.1)),
-                },
-                found => (found, Outcome::Verified(other)),
-            };
-        }
-        let takes_over = match (&self.outcome, &outcome) {
-            (Outcome::Verified(one), Outcome::Verified(other)) if one.is_ambient() == other.is_ambient() => {
-                return Err(Rejection::new(RejectionKind::InvalidRequest, "two credentials where one is taken"));
-            }
-            (_, Outcome::Refused(_)) => true,
-            (_, Outcome::Absent) => false,
-            (Outcome::Absent, _) => true,
-            // What was sent on purpose counts; of what was not, the bad one.
-            (_, Outcome::Verified(identity)) => !identity.is_ambient(),
-            (Outcome::Verified(identity), Outcome::RefusedIfNeeded(_)) => identity.is_ambient(),
-            (Outcome::Refused(_) | Outcome::RefusedIfNeeded(_), Outcome::RefusedIfNeeded(_)) => false,
-        };
+    fn add(&mut self, by: &dyn Authenticator, head: &RequestHead<'_>, outcome: Outcome) -> Result<(), Rejection> {
         match outcome {
-            Outcome::Refused(rejection) => return Err(rejection),
-            outcome if takes_over => {
-                if let Outcome::Verified(mut weak) = std::mem::replace(&mut self.outcome, outcome) {
-                    self.ambient.extend(weak.take_outweighed());
-                }
+            Outcome::Absent => Ok(()),
+            Outcome::Verified(identity) => self.add_good(identity),
+            Outcome::Refused(rejection) => Err(rejection),
+            Outcome::RefusedIfNeeded(rejection) => {
+                self.ambient.push(ambient(by, head, &rejection));
+                self.bad.get_or_insert(rejection);
+                Ok(())
             }
-            _ => {}
         }
+    }
+
+    fn add_good(&mut self, identity: Identity) -> Result<(), Rejection> {
+        let slot = if identity.in_slot(Slot::Subject).is_some() { &mut self.subject } else { &mut self.client };
+        let Some(held) = &mut slot.identity else {
+            slot.identity = Some(identity);
+            return Ok(());
+        };
+        let mut weak = match (held.is_ambient(), identity.is_ambient()) {
+            (false, false) => return Err(two_credentials()),
+            // What was sent on purpose counts.
+            (true, false) => {
+                slot.is_doubled = false;
+                std::mem::replace(held, identity)
+            }
+            (false, true) => identity,
+            // One that is sent on purpose may still come.
+            (true, true) => {
+                slot.is_doubled = true;
+                identity
+            }
+        };
+        self.ambient.extend(weak.take_outweighed());
         Ok(())
     }
 
-    fn conclude(self) -> Outcome {
-        match self.outcome {
-            Outcome::Verified(mut identity) => {
-                identity.outweigh(self.ambient);
-                Outcome::Verified(identity)
-            }
-            outcome => outcome,
+    fn conclude(mut self) -> Outcome {
+        if self.subject.is_doubled || self.client.is_doubled {
+            return two_credentials().into();
         }
+        // Of what was not sent on purpose, the bad one counts.
+        if self.bad.is_some()
+            && let Some(mut weak) = self.subject.identity.take_if(|subject| subject.is_ambient())
+        {
+            self.ambient.extend(weak.take_outweighed());
+        }
+        let mut identity = match (self.subject.identity, self.client.identity) {
+            (None, None) => return self.bad.map_or(Outcome::Absent, Outcome::RefusedIfNeeded),
+            (Some(subject), None) => subject,
+            (None, Some(client)) => match self.bad {
+                Some(bad) => client.without_subject_for(bad),
+                None => client,
+            },
+            // An application beside a subject: both count, unless the subject has one of its own.
+            (Some(subject), Some(client)) => match subject.join(client) {
+                Ok(pair) => pair,
+                Err(pair) => match (pair.0.is_ambient(), pair.1.is_ambient()) {
+                    (true, false) => pair.1,
+                    (false, true) => pair.0,
+                    _ => return two_credentials().into(),
+                },
+            },
+        };
+        identity.outweigh(self.ambient);
+        Outcome::Verified(identity)
     }
+}
+
+fn two_credentials() -> Rejection {
+    Rejection::new(RejectionKind::InvalidRequest, "two credentials where one is taken")
 }
 
 /// What the record tells of a bad credential that came by itself, and so in another field than `Authorization`.

@@ -185,13 +185,15 @@ impl AuthnLayer {
             return Err(rejection);
         }
         let (stripped, answered) = (identity.take_stripped(), identity.take_answered());
+        let bad_subject = identity.take_bad_subject();
         (envelope.subject, envelope.client_identity) = identity.into_parts();
         let shared = &*self.shared;
         if envelope.subject.is_none() {
             if !shared.allow_anonymous {
-                let rejection = Rejection::new(RejectionKind::Unauthenticated, "an application, and nobody acts");
-                return Err(self.with_challenges(rejection));
+                let nobody = || Rejection::new(RejectionKind::Unauthenticated, "an application, and nobody acts");
+                return Err(self.with_challenges(bad_subject.unwrap_or_else(nobody)));
             }
+            envelope.refused_if_needed = bad_subject.map(|rejection| Box::new(self.with_challenges(rejection)));
             envelope.challenges = shared.challenges.clone();
         }
         // Constants: a value made here would be checked byte by byte.
