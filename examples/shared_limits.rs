@@ -7,7 +7,7 @@
 //! PORT=3001 cargo run --example shared_limits --features rate-limit-redis
 //! ```
 //!
-//! `REDIS` has the address if it is not `redis://127.0.0.1`. Six requests an hour for each client, of both together:
+//! `REDIS` has the address if it is not `redis://127.0.0.1`; another machine's is `rediss://`. Six requests an hour for each client, of both together:
 //!
 //! ```sh
 //! curl -i localhost:3000/report  # 200

@@ -2,7 +2,7 @@
 
 mod access;
 
-use std::{fmt, path::PathBuf, sync::Arc};
+use std::{fmt, net::IpAddr, path::PathBuf, sync::Arc};
 
 use redis::{
     AsyncConnectionConfig, ConnectionAddr, IntoConnectionInfo, RedisConnectionInfo, RedisError,
@@ -82,8 +82,8 @@ fn refuse(problem: &str) -> ConfigError {
 
 impl Target {
     /// Reads `redis://`, `rediss://` and `redis+unix://` addresses. `roots` are the certificate authorities of a `rediss://`
-    /// server, in PEM; without them, the system's.
-    pub(crate) fn new(address: &str, roots: Option<&[u8]>) -> Result<Self, ConfigError> {
+    /// server, in PEM; without them, the system's. `plain_tcp` takes `redis://` to another machine as well.
+    pub(crate) fn new(address: &str, roots: Option<&[u8]>, plain_tcp: bool) -> Result<Self, ConfigError> {
         let tls = ["rediss://", "valkeys://"].into_iter().find_map(|scheme| address.strip_prefix(scheme));
         let plain = tls.map(|rest| format!("redis://{rest}"));
         if tls.is_some() && address.contains('#') {
@@ -96,7 +96,10 @@ impl Target {
         // The error may quote the address.
         let info = info.map_err(|_| refuse("is no redis://, rediss:// or redis+unix:// URL"))?;
         let place = match (info.addr().clone(), tls) {
-            (ConnectionAddr::Tcp(host, port), None) => Place::Tcp(host, port),
+            (ConnectionAddr::Tcp(host, port), None) if plain_tcp || is_loopback(&host) => Place::Tcp(host, port),
+            (ConnectionAddr::Tcp(..), None) => {
+                return Err(refuse("is plain TCP to another machine: take rediss://, or say dangerous_plain_tcp"));
+            }
             (ConnectionAddr::Tcp(host, port), Some(_)) => {
                 let name = ServerName::try_from(host.clone());
                 let name = name.map_err(|error| refuse("has no host that a certificate names").caused_by(error))?;
@@ -193,6 +196,11 @@ fn connector(roots: Option<&[u8]>) -> Result<TlsConnector, ConfigError> {
     Ok(TlsConnector::from(Arc::new(config)))
 }
 
+fn is_loopback(host: &str) -> bool {
+    let address = host.trim_start_matches('[').trim_end_matches(']');
+    address.parse().is_ok_and(|address: IpAddr| address.is_loopback()) || host.eq_ignore_ascii_case("localhost")
+}
+
 /// A brace would move the tag.
 fn valid_prefix(prefix: &str) -> Result<(), ConfigError> {
     let allowed = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'{' | b'}');
@@ -241,15 +249,39 @@ mod tests {
             ("redis://orders:secret@redis.internal", "redis://redis.internal:6379"),
             ("redis+unix:///run/redis/redis.sock?pass=secret", "redis+unix:///run/redis/redis.sock"),
         ] {
-            assert_eq!(format!("{:?}", Target::new(address, None).unwrap()), shown);
+            assert_eq!(format!("{:?}", Target::new(address, None, true).unwrap()), shown);
         }
         for address in ["", "secret", "http://secret@a/", "redis://", "rediss://:secret@a#insecure", "redis://a/secret"]
         {
-            let error = Target::new(address, None).unwrap_err().to_string();
+            let error = Target::new(address, None, true).unwrap_err().to_string();
             assert!(error.starts_with("redis: the address ") && !error.contains("secret"), "{address}: {error}");
         }
-        assert!(Target::new("redis://a", Some(b"")).is_err(), "authorities without TLS");
-        assert!(Target::new("rediss://a", Some(b"")).is_err(), "no authority");
+        assert!(Target::new("redis://a", Some(b""), true).is_err(), "authorities without TLS");
+        assert!(Target::new("rediss://a", Some(b""), true).is_err(), "no authority");
+    }
+
+    #[test]
+    fn plain_tcp_stays_on_this_machine() {
+        for (address, taken) in [
+            ("redis://127.0.0.1", true),
+            ("redis://:secret@127.1.2.3:6380/2", true),
+            ("redis://[::1]:6380", true),
+            ("redis://localhost", true),
+            ("valkey://LOCALHOST", true),
+            ("redis+unix:///run/redis/redis.sock", true),
+            ("redis://:secret@redis.internal", false),
+            ("valkey://redis.internal", false),
+            ("redis://localhost.example.com", false),
+            ("redis://127.0.0.1.example.com", false),
+            ("redis://localhost:secret@192.0.2.1", false),
+            ("redis://[2001:db8::1]", false),
+            ("redis://10.0.0.7", false),
+        ] {
+            let target = Target::new(address, None, false).map_err(|error| error.to_string());
+            assert_eq!(target.is_ok(), taken, "{address}: {target:?}");
+            assert!(taken || target.is_err_and(|told| told.contains("rediss://") && !told.contains("secret")));
+            assert!(Target::new(address, None, true).is_ok(), "{address}, and it was said");
+        }
     }
 
     #[test]

@@ -20,9 +20,10 @@ fn files() -> tempfile::TempDir {
     write("bad.toml", "version = '1'\npermissions = ['orders:read']\n[roles.clerk]\ngrants = ['orders:raed']\n");
     write("empty", "\n");
     write("short", "too short\n");
+    write("redis", "redis://limits:secret@redis.internal");
     write("open", "0123456789012345678901234567890123456789");
     #[cfg(unix)]
-    for (name, mode) in [("empty", 0o600), ("short", 0o600), ("open", 0o644)] {
+    for (name, mode) in [("empty", 0o600), ("short", 0o600), ("redis", 0o600), ("open", 0o644)] {
         use std::os::unix::fs::PermissionsExt;
         std::fs::set_permissions(dir.path().join(name), std::fs::Permissions::from_mode(mode)).unwrap();
     }
@@ -204,6 +205,7 @@ const MISTAKES: &[(&str, &str, usize, &str, &str)] = &[
         "a name of its own",
     ),
     ("", "[redis]\naddress = { env = 'PORTCULLIS_NOT_SET' }", 2, "redis.address", "set it in the environment"),
+    ("", "[redis]\naddress = { file = '@/redis' }", 1, "redis", "or say dangerous_plain_tcp"),
     ("", "[failure_budget]\nper_source = 'x'", 2, "failure_budget.per_source", "is no quota"),
     ("", "[audit]\nsink = 'json-lines'", 1, "audit.path", "add path = .."),
     ("", "[audit]\nsink = 'json-lines'\npath = '@/no/audit.jsonl'", 3, "audit.path", "directory that is not there"),

@@ -601,6 +601,7 @@ async fn settings_that_make_no_sense() {
     let good = || RedisReplays::builder("redis://orders:hunter2@127.0.0.1:1");
     for (builder, setting) in [
         (RedisReplays::builder("http://hunter2"), "redis"),
+        (RedisReplays::builder("redis://:hunter2@redis.internal"), "redis"),
         (good().prefix("{"), "key prefix"),
         (good().timeout(Duration::ZERO), "time-out"),
         (good().timeout(Duration::from_secs(11)), "time-out"),
@@ -613,8 +614,11 @@ async fn settings_that_make_no_sense() {
         let error = builder.build().unwrap_err();
         assert!(error.setting() == setting && !error.to_string().contains("hunter2"), "{error}");
     }
-    let error = std::thread::spawn(move || good().build().unwrap_err()).join().unwrap();
-    assert_eq!(error.setting(), "tokio runtime");
+    let elsewhere = || RedisReplays::builder("redis://redis.internal").dangerous_plain_tcp();
+    for builder in [good(), elsewhere()] {
+        let error = std::thread::spawn(move || builder.build().unwrap_err()).join().unwrap();
+        assert_eq!(error.setting(), "tokio runtime");
+    }
     // Nobody is there: it starts, and nothing passes.
     let store = good().timeout(Duration::from_millis(50)).build().unwrap();
     assert!(!store.is_ready() && !format!("{store:?}").contains("hunter2"));

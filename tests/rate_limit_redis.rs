@@ -395,6 +395,7 @@ fn bad_settings_are_named() {
         (error(builder().when_away(WhenAway::InProcess { percent: 101 })), "share while Redis is away: 101 %"),
         (error(builder().capacity(0)), "capacity: 0"),
         (error(builder().roots("x")), "redis: the address is not rediss://"),
+        (error(RedisLimits::builder("redis://redis.internal")), "redis: the address is plain TCP to another machine"),
         (error(builder().login(None, Secret::new(vec![0xff]))), "password: bytes is no text"),
         (leases().one_in(19).unwrap_err().to_string(), "slice: one in 19 is not"),
         (leases().one_in(10_001).unwrap_err().to_string(), "slice: one in 10001 is not"),
@@ -404,4 +405,5 @@ fn bad_settings_are_named() {
         assert!(told.starts_with(begins), "{told}");
     }
     assert!(format!("{:?}", RedisLimits::new("redis://127.0.0.1").unwrap()).contains("state: Connecting"));
+    assert!(RedisLimits::builder("redis://redis.internal").dangerous_plain_tcp().build().is_ok());
 }

@@ -325,6 +325,7 @@ async fn settings_that_make_no_sense() {
     let redis = || RedisRevocations::builder("redis://orders:hunter2@127.0.0.1:1");
     for (builder, setting) in [
         (RedisRevocations::builder("http://hunter2"), "redis"),
+        (RedisRevocations::builder("redis://:hunter2@redis.internal"), "redis"),
         (redis().prefix("{"), "key prefix"),
         (redis().timeout(Duration::ZERO), "time-out"),
         (redis().limits(RevocationLimits::new().max_age(Duration::from_millis(1))), "age of revocations"),
@@ -334,8 +335,11 @@ async fn settings_that_make_no_sense() {
         let error = builder.build().unwrap_err();
         assert!(error.setting() == setting && !error.to_string().contains("hunter2"), "{error}");
     }
-    let error = std::thread::spawn(move || redis().build().unwrap_err()).join().unwrap();
-    assert_eq!(error.setting(), "tokio runtime");
+    let elsewhere = || RedisRevocations::builder("redis://redis.internal").dangerous_plain_tcp();
+    for builder in [redis(), elsewhere()] {
+        let error = std::thread::spawn(move || builder.build().unwrap_err()).join().unwrap();
+        assert_eq!(error.setting(), "tokio runtime");
+    }
     let postgres = || PostgresRevocations::builder("postgres://orders:hunter2@127.0.0.1:1/orders");
     for builder in [
         PostgresRevocations::builder("hunter2"),

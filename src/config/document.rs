@@ -364,8 +364,11 @@ pub(super) enum CountedIn {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Redis {
-    /// `redis://host:port`, `rediss://` for TLS, with `user:password@` before the host.
+    /// `rediss://host:port` over TLS, `redis://` on this machine, with `user:password@` before the host.
     pub(super) address: At<SecretRef>,
+    /// Takes `redis://` to another machine: whoever can read the wire then has the password, whoever can write to it decides.
+    #[serde(default)]
+    pub(super) dangerous_plain_tcp: bool,
     /// How keys begin. Default `portcullis:`.
     pub(super) prefix: Option<At<String>>,
     /// How long a decision waits. Default 50 ms.

@@ -194,6 +194,9 @@ fn connect(
         }
     };
     let mut builder = RedisLimits::builder(address.expose_str().unwrap_or_default());
+    if written.dangerous_plain_tcp {
+        builder = builder.dangerous_plain_tcp();
+    }
     if let Some(prefix) = &written.prefix {
         builder = builder.prefix(&prefix.value);
     }

@@ -8,6 +8,8 @@ pub(crate) struct Access {
     address: Secret,
     login: Option<(Option<String>, Secret)>,
     pub(crate) roots: Option<Vec<u8>>,
+    /// Whether another machine may be asked over plain TCP.
+    pub(crate) plain_tcp: bool,
     pub(crate) prefix: String,
     pub(crate) timeout: Duration,
 }
@@ -23,7 +25,7 @@ impl Access {
     /// The defaults, with this time-out.
     pub(crate) fn new(address: &str, timeout: Duration) -> Self {
         let address = Secret::from(address.to_owned());
-        Self { address, login: None, roots: None, prefix: "portcullis:".into(), timeout }
+        Self { address, login: None, roots: None, plain_tcp: false, prefix: "portcullis:".into(), timeout }
     }
 
     pub(crate) fn log_in(&mut self, user: Option<&str>, password: Secret) {
@@ -35,7 +37,8 @@ impl Access {
         if self.timeout < Duration::from_millis(1) || self.timeout > Duration::from_secs(10) {
             return Err(ConfigError::new("time-out", format!("{:?}", self.timeout), "is not 1 ms to 10 s"));
         }
-        let mut target = Target::new(self.address.expose_str().unwrap_or_default(), self.roots.as_deref())?;
+        let address = self.address.expose_str().unwrap_or_default();
+        let mut target = Target::new(address, self.roots.as_deref(), self.plain_tcp)?;
         if let Some((user, password)) = self.login {
             target = target.with_login(user.as_deref(), &password)?;
         }

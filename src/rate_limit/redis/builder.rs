@@ -78,6 +78,13 @@ impl RedisLimitsBuilder {
         self
     }
 
+    /// Asks a server on another machine over plain TCP too, by a `redis://` address. Whoever can read the wire then has the password
+    /// and sees who asks; whoever can write to it grants and refuses.
+    pub fn dangerous_plain_tcp(mut self) -> Self {
+        self.access.plain_tcp = true;
+        self
+    }
+
     /// Begins every key with this, so that several services may use one server.
     pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
         self.access.prefix = prefix.into();
@@ -126,9 +133,9 @@ impl RedisLimitsBuilder {
     /// Checks the settings. Nothing is connected yet: the first decision does.
     ///
     /// # Errors
-    /// [`ConfigError`] if the address is none, the prefix is not 1 to 64 visible ASCII characters without braces, the time-out
-    /// is not 1 ms to 10 s, the share is not 1 to 100, the capacity is out of its bounds, or the certificate authorities
-    /// cannot be read.
+    /// [`ConfigError`] if the address is none or plain TCP to another machine, the prefix is not 1 to 64 visible ASCII
+    /// characters without braces, the time-out is not 1 ms to 10 s, the share is not 1 to 100, the capacity is out of its
+    /// bounds, or the certificate authorities cannot be read.
     pub fn build(self) -> Result<RedisLimits, ConfigError> {
         if let WhenAway::InProcess { percent } = self.when_away
             && !(1..=100).contains(&percent)

@@ -94,11 +94,12 @@ struct Inner {
 }
 
 impl RedisLimits {
-    /// Asks the server at this address, with the defaults: `redis://host:port`, `rediss://` for TLS, `redis+unix:///path`, with
-    /// `user:password@` before the host and `/number` of a database behind it. Nothing is connected yet.
+    /// Asks the server at this address, with the defaults: `rediss://host:port` over TLS, `redis://` on this machine,
+    /// `redis+unix:///path`, with `user:password@` before the host and `/number` of a database behind it. Nothing is connected
+    /// yet.
     ///
     /// # Errors
-    /// [`ConfigError`] if it is no such address. It does not show the address, which may hold a password.
+    /// [`ConfigError`] if it is no such address, or plain TCP to another machine. It does not show the address, which may hold a password.
     pub fn new(address: &str) -> Result<Self, ConfigError> {
         Self::builder(address).build()
     }

@@ -49,6 +49,13 @@ impl RedisRevocationsBuilder {
         self
     }
 
+    /// Asks a server on another machine over plain TCP too, by a `redis://` address. Whoever can read the wire then has the password;
+    /// whoever can write to it keeps revocations away, and revokes.
+    pub fn dangerous_plain_tcp(mut self) -> Self {
+        self.access.plain_tcp = true;
+        self
+    }
+
     /// Begins every key and the channel with this, so that several services may use one server apart from each other. Services
     /// that share what is revoked share it.
     pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
@@ -78,9 +85,9 @@ impl RedisRevocationsBuilder {
     /// [`loaded`](RedisRevocations::loaded).
     ///
     /// # Errors
-    /// [`ConfigError`] if the address is none, the prefix is not 1 to 64 visible ASCII characters without braces, the time-out
-    /// is not 1 ms to 10 s, the state would be trusted for less than 100 ms, the certificate authorities cannot be read, or no
-    /// tokio runtime runs here.
+    /// [`ConfigError`] if the address is none or plain TCP to another machine, the prefix is not 1 to 64 visible ASCII
+    /// characters without braces, the time-out is not 1 ms to 10 s, the state would be trusted for less than 100 ms, the
+    /// certificate authorities cannot be read, or no tokio runtime runs here.
     pub fn build(self) -> Result<RedisRevocations, ConfigError> {
         check_shared(&self.limits)?;
         let Accepted { target, prefix, timeout } = self.access.accept()?;

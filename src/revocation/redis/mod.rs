@@ -83,8 +83,8 @@ struct Shared {
 }
 
 impl RedisRevocations {
-    /// Starts with the address of the server: `redis://host:port`, `rediss://` for TLS, `redis+unix:///path`, with
-    /// `user:password@` before the host and `/number` of a database behind it.
+    /// Starts with the address of the server: `rediss://host:port` over TLS, `redis://` on this machine, `redis+unix:///path`,
+    /// with `user:password@` before the host and `/number` of a database behind it.
     pub fn builder(address: &str) -> RedisRevocationsBuilder {
         RedisRevocationsBuilder::new(address)
     }

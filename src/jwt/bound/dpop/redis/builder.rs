@@ -47,6 +47,13 @@ impl RedisReplaysBuilder {
         self
     }
 
+    /// Asks a server on another machine over plain TCP too, by a `redis://` address. Whoever can read the wire then has the password;
+    /// whoever can write to it lets proofs pass twice.
+    pub fn dangerous_plain_tcp(mut self) -> Self {
+        self.access.plain_tcp = true;
+        self
+    }
+
     /// Begins every key with this, so that several services may use one server apart from each other. Processes behind one
     /// name share it.
     pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
@@ -72,9 +79,9 @@ impl RedisReplaysBuilder {
     /// [`ready`](RedisReplays::ready).
     ///
     /// # Errors
-    /// [`ConfigError`] if the address is none, the prefix is not 1 to 64 visible ASCII characters without braces, the time-out
-    /// is not 1 ms to 10 s, the bound is not 1 to 1 000 000, the certificate authorities cannot be read, or no tokio runtime
-    /// runs here.
+    /// [`ConfigError`] if the address is none or plain TCP to another machine, the prefix is not 1 to 64 visible ASCII
+    /// characters without braces, the time-out is not 1 ms to 10 s, the bound is not 1 to 1 000 000, the certificate
+    /// authorities cannot be read, or no tokio runtime runs here.
     pub fn build(self) -> Result<RedisReplays, ConfigError> {
         if !(1..=1_000_000).contains(&self.per_key) {
             return Err(ConfigError::new("proofs of one key", self.per_key.to_string(), "is not 1 to 1000000"));

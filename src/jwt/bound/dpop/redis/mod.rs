@@ -100,8 +100,8 @@ struct Shared {
 }
 
 impl RedisReplays {
-    /// Starts with the address of the server: `redis://host:port`, `rediss://` for TLS, `redis+unix:///path`, with
-    /// `user:password@` before the host and `/number` of a database behind it.
+    /// Starts with the address of the server: `rediss://host:port` over TLS, `redis://` on this machine, `redis+unix:///path`,
+    /// with `user:password@` before the host and `/number` of a database behind it.
     pub fn builder(address: &str) -> RedisReplaysBuilder {
         RedisReplaysBuilder::new(address)
     }
