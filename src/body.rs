@@ -8,6 +8,8 @@ use std::{
 
 use bytes::{Buf, Bytes};
 use http::HeaderMap;
+#[cfg(feature = "audit")]
+use http::Version;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::{
     BodyExt, Empty, Full,
@@ -76,6 +78,10 @@ pub struct BodyFacts {
 pub struct BodyWatch {
     on_end: Option<Box<OnEnd>>,
     facts: BodyFacts,
+    /// After how many bytes the server asks for no more.
+    length: Option<u64>,
+    /// Whether trailers may come behind the last byte.
+    trailers: bool,
 }
 
 type OnEnd = dyn FnOnce(BodyEnd, BodyFacts) + Send + Sync;
@@ -88,7 +94,21 @@ impl BodyWatch {
 
     /// Calls `on_end` once, with what went by until then.
     pub fn with_facts(on_end: impl FnOnce(BodyEnd, BodyFacts) + Send + Sync + 'static) -> Self {
-        Self { on_end: Some(Box::new(on_end)), facts: BodyFacts::default() }
+        Self { on_end: Some(Box::new(on_end)), facts: BodyFacts::default(), length: None, trailers: false }
+    }
+
+    /// Tells it of the head of the answer. Over HTTP/1.1 a server asks for no more than the `Content-Length` says; over HTTP/2 for
+    /// everything, and trailers may come last.
+    #[cfg(feature = "audit")]
+    pub(crate) fn of_answer(mut self, version: Version, headers: &HeaderMap) -> Self {
+        (self.length, self.trailers) = (content_length(headers), version >= Version::HTTP_2);
+        self
+    }
+
+    /// Whether the server has all that it asks for, if the rest of the body is exactly so long.
+    fn is_over(&self, rest: Option<u64>) -> bool {
+        let has_all = || self.length.is_some_and(|length| self.facts.bytes >= length);
+        !self.trailers && (rest == Some(0) || has_all())
     }
 
     fn saw(&mut self, frame: &Frame<impl Buf>) {
@@ -110,6 +130,12 @@ impl BodyWatch {
             on_end(end, self.facts);
         }
     }
+}
+
+/// How long the body is, by its head.
+#[cfg(feature = "audit")]
+pub(crate) fn content_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(http::header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 /// The status of a gRPC call, if it is there and a number.
@@ -162,7 +188,12 @@ impl<B: Body> Body for Watched<B> {
         match &frame {
             None => this.watch.tell(BodyEnd::Complete),
             Some(Err(_)) => this.watch.tell(BodyEnd::Failed),
-            Some(Ok(_)) if this.body.is_end_stream() || this.body.size_hint().exact() == Some(0) => {
+            // Nothing comes behind trailers, and nobody asks whether it does.
+            Some(Ok(frame))
+                if frame.is_trailers()
+                    || this.body.is_end_stream()
+                    || this.watch.is_over(this.body.size_hint().exact()) =>
+            {
                 this.watch.tell(BodyEnd::Complete);
             }
             Some(Ok(_)) => {}

@@ -20,9 +20,13 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::{Method, Request, Response};
+use http::{Method, Request, Response, Version};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo},
+    service::TowerToHyperService,
+};
 use portcullis::{
     Challenge, Clock, Instants, Principal, PrincipalKind, Rejection, RejectionKind, RequestHead, SecurityContext,
     StoreError,
@@ -413,6 +417,77 @@ async fn trailers_tell_the_status_of_a_grpc_call() {
     let entries = captured.entries();
     let [AuditEntry::Decided(_), AuditEntry::Completed(completed)] = &entries[..] else { panic!("{entries:?}") };
     assert_eq!((completed.bytes(), completed.grpc_status()), (2, Some(7)));
+}
+
+/// What hyper delivers to a client to its end over this version of HTTP: the second entry, if there is one.
+async fn delivered(version: Version, answer: fn() -> Streamed) -> Option<(BodyEnd, u64, Option<u16>)> {
+    let captured = Captured::new();
+    let handler = service_fn(move |_: Request<hyper::body::Incoming>| ready(Ok::<_, Infallible>(answer())));
+    let app = TowerToHyperService::new(AuditLayer::new(captured.clone()).with_completions().layer(handler));
+    let (near, far) = tokio::io::duplex(4_096);
+    let (near, far) = (TokioIo::new(near), TokioIo::new(far));
+    let request = Request::get("http://orders.test/").body(Full::<Bytes>::default()).unwrap();
+    let (response, served) = if version == Version::HTTP_2 {
+        let server = hyper::server::conn::http2::Builder::new(TokioExecutor::new()).serve_connection(far, app);
+        let served = tokio::spawn(server);
+        let (mut client, line) = hyper::client::conn::http2::handshake(TokioExecutor::new(), near).await.unwrap();
+        tokio::spawn(line);
+        (client.send_request(request).await.unwrap(), served)
+    } else {
+        let served = tokio::spawn(hyper::server::conn::http1::Builder::new().serve_connection(far, app));
+        let (mut client, line) = hyper::client::conn::http1::handshake(near).await.unwrap();
+        tokio::spawn(line);
+        (client.send_request(request).await.unwrap(), served)
+    };
+    response.into_body().collect().await.unwrap();
+    served.await.unwrap().unwrap();
+    let entries = captured.entries();
+    match &entries[..] {
+        [AuditEntry::Decided(_)] => None,
+        [AuditEntry::Decided(_), AuditEntry::Completed(completed)] => {
+            Some((completed.end(), completed.bytes(), completed.grpc_status()))
+        }
+        _ => panic!("{entries:?}"),
+    }
+}
+
+#[tokio::test]
+async fn what_a_server_delivers_to_its_end_is_complete() {
+    fn with_length(length: u64, body: UnsyncBoxBody<Bytes, io::Error>) -> Streamed {
+        Response::builder().header("content-length", length).body(body).unwrap()
+    }
+    fn known(text: &'static str) -> UnsyncBoxBody<Bytes, io::Error> {
+        Full::new(Bytes::from_static(text.as_bytes())).map_err(|never| match never {}).boxed_unsync()
+    }
+    fn with_status(body: UnsyncBoxBody<Bytes, io::Error>) -> UnsyncBoxBody<Bytes, io::Error> {
+        let trailers = http::HeaderMap::from_iter([(
+            http::HeaderName::from_static("grpc-status"),
+            http::HeaderValue::from_static("7"),
+        )]);
+        body.with_trailers(ready(Some(Ok(trailers)))).boxed_unsync()
+    }
+    let complete = |bytes| Some((BodyEnd::Complete, bytes, None));
+    let graded = |bytes| Some((BodyEnd::Complete, bytes, Some(7)));
+    let (one, two) = (Version::HTTP_11, Version::HTTP_2);
+    let rows: [(&str, Version, fn() -> Streamed, _); 14] = [
+        ("nothing", one, || Response::new(known("")), None),
+        ("nothing", two, || Response::new(known("")), None),
+        ("a length of 0", one, || with_length(0, Frames::of([])), None),
+        ("a status alone", two, || Response::builder().header("grpc-status", "7").body(known("")).unwrap(), None),
+        ("a known text", one, || Response::new(known("aab")), complete(3)),
+        ("a known text", two, || Response::new(known("aab")), complete(3)),
+        ("a stream", one, || Response::new(Frames::of([Ok("aa"), Ok("b")])), complete(3)),
+        ("a stream", two, || Response::new(Frames::of([Ok("aa"), Ok("b")])), complete(3)),
+        ("a stream with a length", one, || with_length(3, Frames::of([Ok("aa"), Ok("b")])), complete(3)),
+        ("a stream with a length", two, || with_length(3, Frames::of([Ok("aa"), Ok("b")])), complete(3)),
+        ("a known text and trailers", one, || Response::new(with_status(known("aab"))), complete(3)),
+        ("a known text and trailers", two, || Response::new(with_status(known("aab"))), graded(3)),
+        ("a stream and trailers", two, || Response::new(with_status(Frames::of([Ok("aa"), Ok("b")]))), graded(3)),
+        ("a length and trailers", two, || with_length(2, with_status(Frames::of([Ok("aa")]))), graded(2)),
+    ];
+    for (name, version, answer, expected) in rows {
+        assert_eq!(delivered(version, answer).await, expected, "{name}, {version:?}");
+    }
 }
 
 #[tokio::test]

@@ -30,7 +30,7 @@ use crate::{
         span::RequestSpan,
         text,
     },
-    body::{BodyWatch, ResponseBody, grpc_status},
+    body::{BodyWatch, ResponseBody, content_length, grpc_status},
     client::ClientInfo,
     clock::{Clock, Instants},
     context::{Envelope, RequestId, SecurityContext},
@@ -151,38 +151,42 @@ impl Entry {
 
     /// Writes the record: the answer is known. It may go once the receipt is there.
     pub(crate) fn finish_with<R: ResponseBody>(mut self, response: Response<R>) -> (Response<R>, Option<Receipt>) {
-        let mut completes = false;
+        let mut completes = None;
         if let Some(facts) = &mut self.facts {
             facts.status = Some(response.status().as_u16());
             facts.rejection = response.extensions().get().map(facts_of);
             if facts.version == Version::HTTP_2 {
                 facts.grpc_status = grpc_status(response.headers());
             }
-            completes = self.recorder.completions && !has_no_body(&facts.method, response.status());
+            completes = (self.recorder.completions && !has_no_body(&facts.method, &response)).then_some(facts.version);
         }
         let receipt = self.write(Ending::Answered);
-        (if completes { self.watch(response) } else { response }, receipt)
+        let response = match completes {
+            Some(version) => self.watch(response, version),
+            None => response,
+        };
+        (response, receipt)
     }
 
     /// Writes another entry when the body ends.
-    fn watch<R: ResponseBody>(&self, response: Response<R>) -> Response<R> {
+    fn watch<R: ResponseBody>(&self, response: Response<R>, version: Version) -> Response<R> {
         let recorder = Arc::clone(&self.recorder);
         let (request_id, began): (RequestId, Instants) = (self.context.request_id(), self.context.at());
-        response.map(|body| {
-            body.watch(BodyWatch::with_facts(move |end, facts| {
-                let _ = accept_quietly(|| {
-                    let now = recorder.clock.now();
-                    recorder.sink.accept(AuditEntry::Completed(AuditCompletion::new(Completion {
-                        unix_nanos: now.unix_nanos(),
-                        request_id,
-                        end,
-                        duration: now.since(began),
-                        bytes: facts.bytes,
-                        grpc_status: facts.grpc_status,
-                    })))
-                });
-            }))
-        })
+        let watch = BodyWatch::with_facts(move |end, facts| {
+            let _ = accept_quietly(|| {
+                let now = recorder.clock.now();
+                recorder.sink.accept(AuditEntry::Completed(AuditCompletion::new(Completion {
+                    unix_nanos: now.unix_nanos(),
+                    request_id,
+                    end,
+                    duration: now.since(began),
+                    bytes: facts.bytes,
+                    grpc_status: facts.grpc_status,
+                })))
+            });
+        });
+        let watch = watch.of_answer(version, response.headers());
+        response.map(|body| body.watch(watch))
     }
 
     /// The inner service returned an error, which may go once the receipt is there.
@@ -270,9 +274,12 @@ impl Drop for Entry {
     }
 }
 
-/// Whether nobody will read a body (RFC 9110 §9.3.2, §15.3.5, §15.4.5).
-fn has_no_body(method: &Method, status: StatusCode) -> bool {
-    method == Method::HEAD || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
+/// Whether nobody will read a body (RFC 9110 §9.3.2, §15.3.5, §15.4.5), or there is none to read: a server asks for no frame then.
+fn has_no_body(method: &Method, response: &Response<impl ResponseBody>) -> bool {
+    method == Method::HEAD
+        || matches!(response.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
+        || response.body().is_end_stream()
+        || content_length(response.headers()) == Some(0)
 }
 
 /// The beginning of a field's value, if it is visible ASCII.
