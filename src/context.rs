@@ -201,6 +201,9 @@ pub(crate) struct Envelope {
     pub(crate) challenges: Challenges,
     /// The refusal of a credential that only counts where an identity is needed.
     pub(crate) refused_if_needed: Option<Box<Rejection>>,
+    /// How many attempts at authentication were counted as in vain before it had to wait.
+    #[cfg(feature = "rate-limit")]
+    pub(crate) failed_attempts: u8,
     pub(crate) route: Option<Arc<str>>,
     pub(crate) policy: Option<Arc<dyn PolicyBackend>>,
     pub(crate) trail: Trail,
@@ -221,6 +224,8 @@ impl Default for Envelope {
             client_identity: None,
             challenges: Challenges::none(),
             refused_if_needed: None,
+            #[cfg(feature = "rate-limit")]
+            failed_attempts: 0,
             route: None,
             policy: None,
             trail: Trail::default(),

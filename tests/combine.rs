@@ -498,3 +498,21 @@ async fn a_pair_that_came_by_itself_is_ignored_as_a_whole() {
         assert_eq!(told(&layer, request).await, (200, expected.to_owned()));
     }
 }
+
+/// What was decided about the application at once is not asked twice, and a refusal is the last word.
+#[tokio::test]
+async fn both_asks_for_the_subject_last_and_once() {
+    for (name, key, key_value, asked) in [
+        ("a good key", key(), "good-Key", (1, 1)),
+        ("a bad key", key(), "bad", (1, 0)),
+        ("a good key that waits", key().waiting(), "good-Key", (1, 1)),
+        ("a bad key that waits", key().waiting(), "bad", (1, 0)),
+    ] {
+        let token = token();
+        let request = tokened(keyed(key_value), "good-Token");
+        let status = if key_value == "bad" { 401 } else { 200 };
+        assert_eq!(status_and_body(both(key.clone(), token.clone()), request).await.0, status, "{name}");
+        let counted = (key.asked.load(Ordering::SeqCst), token.asked.load(Ordering::SeqCst));
+        assert_eq!(counted, asked, "{name}");
+    }
+}

@@ -29,9 +29,9 @@ use portcullis::{
     Challenge, Clock, Connection, Instants, Principal, PrincipalKind, Rejection, RejectionKind, RequestHead,
     TlsVersion,
     api_key::{ApiKeyAuthenticator, ApiKeyStore, Found, Lookup, MemoryKeyStore, NewApiKey},
-    authn::{Authenticator, AuthnLayer, Outcome},
+    authn::{Authenticator, AuthnLayer, Outcome, both, one_of},
     guard::{authenticated, require},
-    jwt::{Algorithm, Issuer, JwtAuthenticator, KeySet},
+    jwt::{Algorithm, CookiePlace, CsrfRules, Issuer, JwtAuthenticator, KeySet},
     rate_limit::{FailureBudget, Quota},
     stack::Stack,
 };
@@ -308,6 +308,55 @@ async fn look_ups_of_api_keys_draw_on_it() {
     let layer = AuthnLayer::new(ApiKeyAuthenticator::new(keys)).dangerous_plain_http();
     let service = layer.with_failure_budget(budget).layer(Probe::default());
     assert_eq!(send(&service, with_key(NAT, &good)).await.status(), StatusCode::OK);
+}
+
+/// A request that has to wait for one authenticator pays once for what another one found at once.
+#[tokio::test]
+async fn a_bad_token_beside_a_key_that_is_looked_up_counts_once() {
+    let at = Hands::default().now();
+    let (keys, asked) = (Arc::new(MemoryKeyStore::new()), Arc::new(AtomicU64::new(0)));
+    let (good, _) = NewApiKey::for_subject("shop").issue(&keys, at).await.unwrap();
+    let (unknown, _) = NewApiKey::for_subject("x").issue(&Arc::new(MemoryKeyStore::new()), at).await.unwrap();
+    let remote = || ApiKeyAuthenticator::new(Remote { keys: Arc::clone(&keys), asked: Arc::clone(&asked) });
+    let layer = AuthnLayer::new(both(remote(), jwt())).dangerous_plain_http();
+    let both_bring = |key: &str, token: &str| {
+        let mut request = from(NAT, token);
+        request.headers_mut().insert("x-api-key", key.parse().unwrap());
+        request
+    };
+    for (name, key, token, looked_up) in [
+        ("a good key, a forged token", &good, forged(1, ""), 1),
+        ("an unknown key, a forged token", &unknown, forged(2, ""), 1),
+        ("an unknown key", &unknown, self::good("alice"), 1),
+    ] {
+        // Room for one: a second would be `429`.
+        let budget = FailureBudget::new().per_source(Quota::per_hour(1)).unwrap();
+        let service = layer.clone().with_failure_budget(budget.clone()).layer(Probe::default());
+        let before = asked.load(Ordering::SeqCst);
+        let response = send(&service, both_bring(key.expose(), &token)).await;
+        assert_eq!((response.status(), budget.counts()), (StatusCode::UNAUTHORIZED, (1, 0)), "{name}");
+        assert_eq!(asked.load(Ordering::SeqCst) - before, looked_up, "{name}");
+        assert_eq!(send(&service, both_bring(good.expose(), &self::good("bob"))).await.status(), 429, "{name}");
+    }
+
+    // A forged cookie, which a good key outweighs.
+    let place = || CookiePlace::new("__Host-session", CsrfRules::same_origin()).unwrap();
+    let tokens = || {
+        let profile = Issuer::fixed(ISSUER, KeySet::new([key(Algorithm::HS256)]).unwrap()).access_tokens(AUDIENCE);
+        let builder = JwtAuthenticator::builder().issuer(profile.algorithms([Algorithm::HS256])).cookie(place());
+        builder.build().unwrap()
+    };
+    let budget = FailureBudget::new().per_source(Quota::per_hour(2)).unwrap();
+    let layer = AuthnLayer::new(one_of((tokens(), remote()))).dangerous_plain_http();
+    let service = layer.with_failure_budget(budget.clone()).layer(Probe::default());
+    let mut request = with_key(NAT, good.expose());
+    request.headers_mut().insert("cookie", format!("__Host-session={}", forged(3, "")).parse().unwrap());
+    assert_eq!(send(&service, request).await.status(), StatusCode::OK);
+    assert_eq!(budget.counts(), (1, 0), "counted once");
+    let mut request = with_key(NAT, unknown.expose());
+    request.headers_mut().insert("cookie", format!("__Host-session={}", forged(4, "")).parse().unwrap());
+    assert_eq!(send(&service, request).await.status(), 429, "each credential is counted");
+    assert_eq!(budget.counts(), (2, 1));
 }
 
 #[test]

@@ -211,7 +211,8 @@ impl Authenticator for OneOf {
 /// Takes two credentials: one of the application that acts, one of the subject that it acts for.
 ///
 /// Both or none: one without the other is refused with `401`, and so is one credential that both of them take. A half that
-/// the client's software sends by itself, such as a certificate, is refused only where an identity is needed.
+/// the client's software sends by itself, such as a certificate, is refused only where an identity is needed. The application is
+/// asked for first; if it is refused, nobody is asked for the subject.
 pub fn both<C: Authenticator, S: Authenticator>(client: C, subject: S) -> Both<C, S> {
     let challenges = client.challenges().into_iter().chain(subject.challenges()).collect();
     Both { client, subject, challenges }
@@ -300,16 +301,19 @@ impl<C: Authenticator, S: Authenticator> Authenticator for Both<C, S> {
     }
 
     fn authenticate_now(&self, head: &RequestHead<'_>, at: Instants) -> Now<Outcome> {
-        match (self.client.authenticate_now(head, at), self.subject.authenticate_now(head, at)) {
-            (Now::Known(client), Now::Known(subject)) => Now::Known(self.join(client, subject)),
-            (Now::Wait, _) | (_, Now::Wait) => Now::Wait,
+        match self.client.authenticate_now(head, at) {
+            Now::Known(Outcome::Refused(rejection)) => Now::Known(rejection.into()),
+            Now::Known(client) => self.subject.authenticate_now(head, at).map(|subject| self.join(client, subject)),
+            // Whoever is asked now is asked again.
+            Now::Wait => Now::Wait,
         }
     }
 
     async fn authenticate(&self, head: &RequestHead<'_>, at: Instants) -> Outcome {
-        let client = self.client.authenticate(head, at).await;
-        let subject = self.subject.authenticate(head, at).await;
-        self.join(client, subject)
+        match self.client.authenticate(head, at).await {
+            Outcome::Refused(rejection) => rejection.into(),
+            client => self.join(client, self.subject.authenticate(head, at).await),
+        }
     }
 }
 

@@ -106,7 +106,7 @@ impl AuthnLayer {
         let budget = self.shared.budget.as_ref()?;
         let at = envelope.at;
         let address = envelope.client_or_connection(|| head.connection()).ok()?.address()?;
-        Some(budget.attempts(address, at))
+        Some(budget.attempts(address, at, envelope.failed_attempts))
     }
 
     fn conclude(
@@ -274,7 +274,13 @@ impl Step for AuthnLayer {
             // Before the rest, and not as a whole: an outcome is large, and moving it around takes longer than this.
             Now::Known(Outcome::Verified(identity)) => Now::Known(self.admit(identity, head, envelope)),
             Now::Known(outcome) => Now::Known(self.conclude(outcome, head, envelope)),
-            Now::Wait => Now::Wait,
+            Now::Wait => {
+                #[cfg(feature = "rate-limit")]
+                {
+                    envelope.failed_attempts = attempts.as_ref().map_or(0, |meter| meter.failed_so_far());
+                }
+                Now::Wait
+            }
         }
     }
 

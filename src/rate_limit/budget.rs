@@ -3,7 +3,7 @@ use std::{
     net::IpAddr,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicU8, AtomicU64, Ordering::Relaxed},
     },
 };
 
@@ -123,9 +123,10 @@ impl FailureBudget {
         (self.counts.failed.load(Relaxed), self.counts.refused.load(Relaxed))
     }
 
-    /// The attempts of one request from this address.
-    pub(crate) const fn attempts(&self, address: IpAddr, at: Instants) -> Attempts<'_> {
-        Attempts { budget: self, address, at }
+    /// The attempts of one request from this address, of which so many were counted when it was asked before: what was tried without
+    /// waiting is tried again beside what waits.
+    pub(crate) const fn attempts(&self, address: IpAddr, at: Instants, counted: u8) -> Attempts<'_> {
+        Attempts { budget: self, address, at, failed: AtomicU8::new(0), counted: AtomicU8::new(counted) }
     }
 }
 
@@ -149,9 +150,18 @@ pub(crate) struct Attempts<'a> {
     budget: &'a FailureBudget,
     address: IpAddr,
     at: Instants,
+    /// How many were in vain.
+    failed: AtomicU8,
+    /// How many of those to come were counted before.
+    counted: AtomicU8,
 }
 
 impl Attempts<'_> {
+    /// How many were in vain so far.
+    pub(crate) fn failed_so_far(&self) -> u8 {
+        self.failed.load(Relaxed)
+    }
+
     /// Asks with what the failure would take.
     fn with_draw<T>(&self, key_id: Option<&str>, ask: impl FnOnce(&Draw<'_>) -> T) -> T {
         let FailureBudget { source, around: wide, key, .. } = self.budget;
@@ -172,6 +182,9 @@ impl Attempts<'_> {
 
 impl Meter for Attempts<'_> {
     fn may_try(&self, key_id: Option<&str>) -> Result<(), Rejection> {
+        if self.counted.load(Relaxed) > 0 {
+            return Ok(());
+        }
         let counts = &self.budget.counts;
         let left: Taken = self.with_draw(key_id, |draw| counts.limits.look(draw, self.at));
         if left.is_granted() {
@@ -184,6 +197,10 @@ impl Meter for Attempts<'_> {
     }
 
     fn failed(&self, key_id: Option<&str>) {
+        let _ = self.failed.fetch_update(Relaxed, Relaxed, |failed| failed.checked_add(1));
+        if self.counted.fetch_update(Relaxed, Relaxed, |counted| counted.checked_sub(1)).is_ok() {
+            return;
+        }
         let counts = &self.budget.counts;
         counts.failed.fetch_add(1, Relaxed);
         // What finds the budget empty, because others failed at the same time, takes what is left.
