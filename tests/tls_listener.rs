@@ -178,6 +178,26 @@ async fn silent_clients_block_nobody_even_in_numbers() {
     assert!((45..=50).contains(&server.failures.count()), "{}", server.failures.count());
 }
 
+/// Linux has all of 127.0.0.0/8 on its loopback.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_flood_of_one_address_does_not_keep_a_slow_client_out() {
+    let server = serve(false).await;
+    let slow = tokio::net::TcpSocket::new_v4().unwrap();
+    slow.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+    let slow = slow.connect(server.address).await.unwrap();
+    let mut silent = Vec::new();
+    for _ in 0..600 {
+        silent.push(TcpStream::connect(server.address).await.unwrap());
+    }
+    // Whoever answers this has taken all of them.
+    server.works().await;
+    assert!(server.failures.count() > 300, "{}", server.failures.count());
+    let name = ServerName::try_from("localhost").unwrap();
+    let handshake = server.connector(&[&TLS13], &["http/1.1"]).connect(name, slow).await;
+    assert!(handshake.is_ok(), "the slow one is still waited for");
+}
+
 #[tokio::test]
 async fn a_handshake_ends_after_ten_seconds() {
     let certificate = ServerCertificate::self_signed(["localhost"]).unwrap();

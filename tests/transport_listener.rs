@@ -329,6 +329,32 @@ async fn the_proxy_protocol_before_tls() {
     assert_eq!(server.failures.count(), 4);
 }
 
+/// All come from the proxy; those who count are behind it.
+#[tokio::test]
+async fn a_flood_behind_a_proxy_keeps_out_nobody_else_behind_it() {
+    let server = serve(|listener| {
+        let bounded = listener.with_handshake_bounds(NonZeroUsize::new(16).unwrap(), Duration::from_secs(3600));
+        bounded.with_proxy_protocol(ProxyProtocol::v2(LOCAL).unwrap())
+    })
+    .await;
+    let announce = async |source| {
+        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        stream.write_all(&proxied(source, b"")).await.unwrap();
+        stream
+    };
+    let slow = announce([198, 51, 100, 7]).await;
+    let mut silent = Vec::new();
+    for _ in 0..40 {
+        silent.push(announce([203, 0, 113, 66]).await);
+        // A proxy's header is read before the next connection comes.
+        let quick = server.ask(&Client { before: &proxied([192, 0, 2, 1], b""), ..CLIENT }).await;
+        assert!(quick.is_some());
+    }
+    let mut end = [0; 1];
+    assert!(matches!(silent[0].read(&mut end).await, Ok(0) | Err(_)), "the oldest of the flood is given up");
+    assert_eq!(slow.try_read(&mut end).unwrap_err().kind(), io::ErrorKind::WouldBlock, "the slow one is waited for");
+}
+
 #[tokio::test]
 async fn a_stranger_may_not_speak_the_proxy_protocol() {
     let server = serve(|listener| listener.with_proxy_protocol(ProxyProtocol::v2(["10.0.12.7"]).unwrap())).await;

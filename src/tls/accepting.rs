@@ -6,11 +6,11 @@ use std::{
     fmt,
     future::poll_fn,
     io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     num::NonZeroUsize,
     pin::Pin,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
     task::{Context, Poll, ready},
@@ -24,13 +24,14 @@ use tokio::{
     time::{Sleep, sleep, timeout},
 };
 
+use super::network::{Network, makes_room};
 use crate::{
     client::Connection,
     evidence::{PREFIX_LEN, ProxyHeader, ProxyProtocol},
     log,
 };
 
-/// The most handshakes at once, unless told otherwise. One more, and the oldest is given up.
+/// The most handshakes at once, unless told otherwise. One more, and the oldest of the network with the most is given up.
 const MAX_HANDSHAKES: NonZeroUsize = NonZeroUsize::new(256).unwrap();
 /// How long a handshake may take, unless told otherwise.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -41,8 +42,41 @@ const PAUSE: Duration = Duration::from_secs(1);
 pub(super) trait Handshake: Clone + Send + 'static {
     type Io: Send + 'static;
 
-    /// None if it came to nothing.
-    fn run(self, stream: TcpStream, peer: SocketAddr) -> impl Future<Output = Option<(Self::Io, Connection)>> + Send;
+    /// None if it came to nothing. It tells for whom the peer speaks once it knows.
+    fn run(
+        self,
+        stream: TcpStream,
+        peer: SocketAddr,
+        source: Source,
+    ) -> impl Future<Output = Option<(Self::Io, Connection)>> + Send;
+}
+
+/// Whose a handshake is: the peer's, until a proxy has said for whom it speaks.
+#[derive(Clone)]
+pub(super) struct Source {
+    peer: IpAddr,
+    announced: Arc<OnceLock<IpAddr>>,
+}
+
+impl Source {
+    fn of(peer: SocketAddr) -> Self {
+        Self { peer: peer.ip(), announced: Arc::default() }
+    }
+
+    /// The first word counts.
+    pub(super) fn is(&self, announced: IpAddr) {
+        let _ = self.announced.set(announced);
+    }
+
+    fn network(&self) -> Network {
+        self.announced.get().copied().unwrap_or(self.peer).into()
+    }
+}
+
+/// A handshake under way, or over.
+struct Begun {
+    task: AbortHandle,
+    source: Source,
 }
 
 /// A listener whose handshakes run beside each other and beside `accept`.
@@ -51,7 +85,7 @@ pub(super) struct Accepting<H: Handshake> {
     pub(super) handshake: H,
     running: JoinSet<Option<(H::Io, Connection)>>,
     /// In the order in which they began; may hold some that are over.
-    begun: VecDeque<AbortHandle>,
+    begun: VecDeque<Begun>,
     most: NonZeroUsize,
     timeout: Duration,
     failures: HandshakeFailures,
@@ -113,17 +147,20 @@ impl<H: Handshake> Accepting<H> {
     }
 
     fn begin(&mut self, stream: TcpStream, peer: SocketAddr) {
+        let source = Source::of(peer);
         if self.begun.len() >= self.most.get() {
-            self.begun.retain(|handshake| !handshake.is_finished());
+            self.begun.retain(|handshake| !handshake.task.is_finished());
         }
+        // One client that opens many keeps out itself, and not who is slow elsewhere.
         if self.begun.len() >= self.most.get()
-            && let Some(oldest) = self.begun.pop_front()
+            && let Some(index) = makes_room(self.begun.iter().map(|begun| begun.source.network()), source.network())
+            && let Some(given_up) = self.begun.remove(index)
         {
-            oldest.abort();
+            given_up.task.abort();
         }
-        let (handshake, limit) = (self.handshake.clone(), self.timeout);
-        let running = async move { timeout(limit, handshake.run(stream, peer)).await.ok().flatten() };
-        self.begun.push_back(self.running.spawn(running));
+        let (handshake, limit, of) = (self.handshake.clone(), self.timeout, source.clone());
+        let running = async move { timeout(limit, handshake.run(stream, peer, of)).await.ok().flatten() };
+        self.begun.push_back(Begun { task: self.running.spawn(running), source });
     }
 }
 

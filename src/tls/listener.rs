@@ -11,7 +11,7 @@ use tokio_rustls::{
 };
 
 use super::{
-    accepting::{Accepting, Handshake, HandshakeFailures, announced},
+    accepting::{Accepting, Handshake, HandshakeFailures, Source, announced},
     certificate::ServerCertificate,
     client_roots::ClientRoots,
     reload::CertificateReloader,
@@ -30,8 +30,9 @@ use crate::{
 /// [module docs](crate::tls) show.
 ///
 /// Handshakes run beside each other and beside `accept`: a client that stays silent keeps nobody waiting. Each has 10 s.
-/// At most 256 run at once; while more come, the oldest is given up, so that silent clients cannot fill the house. A
-/// handshake that fails is dropped and [counted](Self::failed_handshakes). Dropping the listener ends them all.
+/// At most 256 run at once; while more come, the oldest of the network that has the most is given up, so that silent clients
+/// keep out nobody but themselves. A network is an IPv4 address or an IPv6 /64; of IPv6 networks those of the /48 that has the
+/// most. Behind the PROXY protocol it is the network that the header tells, once that is read. A handshake that fails is dropped and [counted](Self::failed_handshakes). Dropping the listener ends them all.
 pub struct TlsListener {
     accepting: Accepting<TlsHandshake>,
     reloader: CertificateReloader,
@@ -156,8 +157,11 @@ fn config(
 impl Handshake for TlsHandshake {
     type Io = TlsStream<TcpStream>;
 
-    async fn run(self, mut stream: TcpStream, peer: SocketAddr) -> Option<(Self::Io, Connection)> {
+    async fn run(self, mut stream: TcpStream, peer: SocketAddr, source: Source) -> Option<(Self::Io, Connection)> {
         let (announced, tells_tls) = announced(self.proxies.as_ref(), &mut stream, peer).await?;
+        if let Some(client) = announced.peer() {
+            source.is(client.ip());
+        }
         let stream = self.acceptor.accept(stream).await.ok()?;
         let own = Connection::from_rustls(announced.peer()?, stream.get_ref().1)?;
         let connection = match announced.announcing_proxy() {

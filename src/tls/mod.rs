@@ -112,6 +112,8 @@ mod layer;
 #[cfg(feature = "tls-listener")]
 mod listener;
 #[cfg(feature = "tls-listener")]
+mod network;
+#[cfg(feature = "tls-listener")]
 mod proxied;
 mod redirect;
 #[cfg(feature = "tls-listener")]

@@ -2,14 +2,14 @@ use std::{io, net::SocketAddr, num::NonZeroUsize, time::Duration};
 
 use tokio::net::{TcpListener, TcpStream, ToSocketAddrs};
 
-use super::accepting::{Accepting, Handshake, HandshakeFailures, announced};
+use super::accepting::{Accepting, Handshake, HandshakeFailures, Source, announced};
 use crate::{client::Connection, evidence::ProxyProtocol};
 
 /// Accepts connections that a proxy passes on with the PROXY protocol, version 2, and that carry no TLS of their own: the
 /// proxy ends it, and says so (`PP2_TYPE_SSL`; HAProxy: `send-proxy-v2-ssl`). Without its word a connection is plain HTTP.
 ///
 /// For `axum::serve` and for hyper. Headers are read beside each other and beside `accept`, within the bounds of
-/// [`TlsListener`](super::TlsListener). A connection from somebody else, or without a header, is dropped and
+/// [`TlsListener`](super::TlsListener); the networks that are counted are the proxies' own. A connection from somebody else, or without a header, is dropped and
 /// [counted](Self::failed_handshakes).
 ///
 /// ```no_run
@@ -79,7 +79,8 @@ impl ProxiedListener {
 impl Handshake for ProxyHandshake {
     type Io = TcpStream;
 
-    async fn run(self, mut stream: TcpStream, peer: SocketAddr) -> Option<(TcpStream, Connection)> {
+    /// Whose it is comes with the last byte that is waited for.
+    async fn run(self, mut stream: TcpStream, peer: SocketAddr, _: Source) -> Option<(TcpStream, Connection)> {
         let (connection, _) = announced(Some(&self.0), &mut stream, peer).await?;
         Some((stream, connection))
     }
