@@ -275,7 +275,7 @@ mod tests {
             ("redis://127.0.0.1.example.com", false),
             ("redis://localhost:secret@192.0.2.1", false),
             ("redis://[2001:db8::1]", false),
-            ("redis://0.0.0.0", false),
+            ("redis://10.0.0.7", false),
         ] {
             let target = Target::new(address, None, false).map_err(|error| error.to_string());
             assert_eq!(target.is_ok(), taken, "{address}: {target:?}");

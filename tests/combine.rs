@@ -366,7 +366,7 @@ fn half(field: &'static str, slot: Slot, by_itself: bool) -> Box<dyn Authenticat
                 let owner = Principal::builder(PrincipalKind::User, "test", field, "test").build();
                 let identity = match slot {
                     Slot::Subject => Identity::from(owner),
-                    _ => Identity::of_client(owner),
+                    Slot::Client => Identity::of_client(owner),
                 };
                 let answer = (HeaderName::from_static("x-answer"), HeaderValue::from_static(field));
                 let identity = identity.stripping(name).answering(answer.0, answer.1);
