@@ -137,7 +137,10 @@ mod tests {
             (what == Mention::Subject).then(|| "p-1".to_owned())
         };
         assert_eq!(told.with_hidden(subjects), r#"revoke "p-1" of id by k1"#);
-        assert_eq!(told.with_hidden(|_, _, _| Some("[omitted]".to_owned())), r#"revoke "[omitted]" of id by [omitted]"#);
+        assert_eq!(
+            told.with_hidden(|_, _, _| Some("[omitted]".to_owned())),
+            r#"revoke "[omitted]" of id by [omitted]"#
+        );
         assert!(matches!(Telling::from("x").with_hidden(|_, _, _| Some(String::new())), Cow::Borrowed("x")));
     }
 }

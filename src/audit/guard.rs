@@ -244,11 +244,13 @@ impl Entry {
                     facts.refused_by = Some(stage);
                 }
             }
-            facts.trail = envelope.trail.hand_over();
-            // A handler that goes on, of a WebSocket for example. Who has no clone by now gets none.
             if shared {
+                // A handler that goes on, of a WebSocket for example. Who has no clone by now gets none.
+                facts.trail = envelope.trail.hand_over();
                 let (request_id, subject) = (envelope.request_id, facts.subject.clone());
                 envelope.afterwards = Some(Arc::new(Later::new(Arc::clone(&self.recorder), request_id, subject)));
+            } else {
+                facts.trail = std::mem::take(&mut envelope.trail);
             }
         });
         facts.outcome = match (ending, &facts.rejection) {
