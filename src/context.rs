@@ -106,6 +106,12 @@ impl SecurityContext {
         self.with(|envelope| envelope.trail.note(name, value));
     }
 
+    /// The same for a value that may mention somebody.
+    #[cfg(any(feature = "api-key-admin", feature = "revocation-admin"))]
+    pub(crate) fn note_telling(&self, name: &str, told: crate::mention::Telling) {
+        self.with(|envelope| envelope.trail.note_telling(name, told));
+    }
+
     /// Opens a context. Its envelope is made where it stays: one that is made elsewhere and moved costs more.
     pub(crate) fn open(at: Instants) -> Self {
         let mut opened = Self { envelope: Counted::default() };

@@ -23,6 +23,7 @@ use std::{
 use crate::{
     clock::{Clock, Instants, SystemClock},
     context::RequestId,
+    mention::Telling,
     principal::Principal,
 };
 
@@ -125,18 +126,25 @@ impl EventKind {
 #[must_use]
 pub struct Event {
     kind: EventKind,
-    about: Box<str>,
-    details: Vec<(&'static str, Box<str>)>,
+    about: Telling,
+    details: Vec<(&'static str, Telling)>,
     unix_nanos: u64,
     request_id: Option<RequestId>,
     by: Option<Principal>,
 }
 
 impl Event {
-    /// It happened now, to `about`: the id of a key, the name of a policy, a store or an issuer.
+    /// It happened now, to `about`: the name of a policy, a store or an issuer. Records show it whatever they hide of people, so
+    /// let it name nobody; a [detail](Self::with) may.
     pub fn new(kind: EventKind, about: impl Into<Box<str>>) -> Self {
+        let about: Box<str> = about.into();
+        Self::about_whom(kind, about.into())
+    }
+
+    /// The same where what it happened to may be somebody, or somebody's.
+    pub(crate) fn about_whom(kind: EventKind, about: Telling) -> Self {
         let unix_nanos = SystemClock.now().unix_nanos();
-        Self { kind, about: about.into(), details: Vec::new(), unix_nanos, request_id: None, by: None }
+        Self { kind, about, details: Vec::new(), unix_nanos, request_id: None, by: None }
     }
 
     /// Says when it happened.
@@ -145,10 +153,17 @@ impl Event {
         self
     }
 
-    /// Adds a detail: a version, a reason. Records show it; it must not be secret. At most [`MAX_DETAILS`] are kept.
-    pub fn with(mut self, name: &'static str, value: impl Into<Box<str>>) -> Self {
+    /// Adds a detail: a version, a reason. Records show it, unless they hide what handlers note; it must not be secret. At most
+    /// [`MAX_DETAILS`] are kept.
+    pub fn with(self, name: &'static str, value: impl Into<Box<str>>) -> Self {
+        let value: Box<str> = value.into();
+        self.telling(name, value.into())
+    }
+
+    /// Adds a detail that may mention somebody.
+    pub(crate) fn telling(mut self, name: &'static str, told: Telling) -> Self {
         if self.details.len() < MAX_DETAILS {
-            self.details.push((name, value.into()));
+            self.details.push((name, told));
         }
         self
     }
@@ -168,13 +183,25 @@ impl Event {
     /// What it happened to.
     #[must_use]
     pub fn about(&self) -> &str {
-        &self.about
+        self.about.plain()
     }
 
     /// The details, in order.
     #[must_use]
     pub fn details(&self) -> impl ExactSizeIterator<Item = (&'static str, &str)> {
-        self.details.iter().map(|(name, value)| (*name, &**value))
+        self.details.iter().map(|(name, value)| (*name, value.plain()))
+    }
+
+    /// What it happened to, with who is mentioned in it.
+    #[cfg(feature = "audit")]
+    pub(crate) const fn about_told(&self) -> &Telling {
+        &self.about
+    }
+
+    /// The details, with who is mentioned in them.
+    #[cfg(feature = "audit")]
+    pub(crate) fn details_told(&self) -> &[(&'static str, Telling)] {
+        &self.details
     }
 
     /// When it happened, in nanoseconds since the Unix epoch.

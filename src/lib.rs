@@ -124,6 +124,7 @@ pub mod gate;
 mod grpc;
 mod head;
 mod log;
+mod mention;
 #[cfg(any(feature = "rbac", feature = "config"))]
 mod near;
 mod now;

@@ -5,6 +5,7 @@ use std::{borrow::Cow, ops::Deref, sync::Arc};
 use http::HeaderName;
 
 use crate::{
+    mention::Telling,
     policy::{Decision, Directives, Shadowed, StepUp, Verdict},
     rejection::RejectionKind,
 };
@@ -202,7 +203,7 @@ pub(crate) struct Rare {
     pub(crate) directives: Directives,
     /// What the denials of policies say would help, for the guard's challenge. Bounded as the directives are.
     demands: Vec<StepUp>,
-    pub(crate) notes: Vec<(Box<str>, Box<str>)>,
+    pub(crate) notes: Vec<(Box<str>, Telling)>,
     pub(crate) notes_lost: u32,
     pub(crate) flags: Vec<&'static str>,
     /// The fields of credentials that crossed the wire in the clear.
@@ -271,7 +272,7 @@ impl Trail {
         rare.attempts.extend(theirs.attempts);
         rare.decisions_lost = rare.decisions_lost.saturating_add(theirs.decisions_lost);
         rare.notes_lost = rare.notes_lost.saturating_add(theirs.notes_lost);
-        theirs.notes.iter().for_each(|(name, value)| self.note(name, value));
+        theirs.notes.into_iter().for_each(|(name, told)| self.note_telling(&name, told));
         theirs.flags.into_iter().for_each(|flag| self.flag(flag));
         theirs.exposed.into_iter().for_each(|name| self.expose(name));
     }
@@ -323,9 +324,14 @@ impl Trail {
     }
 
     pub(crate) fn note(&mut self, name: &str, value: &str) {
+        self.note_telling(name, cut(value).into());
+    }
+
+    /// Keeps a note of our own, whose value may mention somebody; it is as long as our bounds of names and ids let it be.
+    pub(crate) fn note_telling(&mut self, name: &str, told: Telling) {
         let rare = self.rare_mut();
         if rare.notes.len() < MAX_NOTES {
-            rare.notes.push((cut(name).into(), cut(value).into()));
+            rare.notes.push((cut(name).into(), told));
         } else {
             rare.notes_lost = rare.notes_lost.saturating_add(1);
         }
@@ -389,7 +395,7 @@ mod tests {
         }
         let Rare { notes, notes_lost, .. } = trail.rare();
         assert_eq!((notes.len(), *notes_lost), (MAX_NOTES, 1));
-        assert!(notes.iter().all(|(_, value)| value.len() <= MAX_NOTE_LEN));
+        assert!(notes.iter().all(|(_, value)| value.plain().len() <= MAX_NOTE_LEN));
     }
 
     #[test]

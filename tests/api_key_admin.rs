@@ -15,12 +15,12 @@ use axum::{Router, body::Body};
 use http::{HeaderMap, Method, Request};
 use http_body_util::BodyExt;
 use portcullis::{
-    Challenge, Connection, Instants, Now, Principal, PrincipalKind, StoreError, StoreErrorKind, TlsVersion,
+    Challenge, Connection, Instants, Now, Principal, PrincipalKind, Secret, StoreError, StoreErrorKind, TlsVersion,
     api_key::{
         ApiKeyAdmin, ApiKeyAuthenticator, ApiKeyFormat, ApiKeyRecord, ApiKeyStore, Found, Hit, KeyFilter, KeyId,
         KeyIssuer, KeyLife, KeyUse, Lookup, MemoryKeyStore, NewApiKey, Owner, Revocation, Rotation,
     },
-    audit::AuditLayer,
+    audit::{AuditEntry, AuditLayer, Personal, Privacy},
     authn::{Authenticator, AuthnLayer, Outcome, authenticate_fn, one_of},
     guard::{authenticated, require},
     key_admin::{self, KeyAdmin, MAX_BODY},
@@ -216,11 +216,15 @@ fn admin(store: &Arc<Flaky>) -> KeyAdmin {
 
 impl World {
     fn new() -> Self {
+        Self::with_audit(|audit| audit)
+    }
+
+    fn with_audit(edit: impl FnOnce(AuditLayer) -> AuditLayer) -> Self {
         let (store, audit) = (Arc::new(Flaky::default()), Captured::new());
         let stack = Stack::builder()
             .clock(Still)
             .tls(TlsLayer::require())
-            .audit(AuditLayer::new(audit.clone()))
+            .audit(edit(AuditLayer::new(audit.clone())))
             .authenticate(one_of((people(), ApiKeyAuthenticator::new(Arc::clone(&store)))))
             .policy(Rbac::from_toml(POLICY).unwrap());
         let rules = key_admin::rules("/admin");
@@ -1025,6 +1029,68 @@ async fn a_request_that_is_given_up_leaves_what_it_was_about_to_do() {
         drop(request);
         let notes = world.notes();
         assert!(notes.iter().any(|(name, value)| name == "key.change" && value.starts_with(expected)), "{notes:?}");
+    }
+}
+
+/// What a record hides of people it hides in what the router notes and tells, by the same pseudonyms.
+#[tokio::test]
+async fn who_is_hidden_in_records_is_hidden_in_notes_and_events() {
+    let people = [Personal::Subject, Personal::Tenant, Personal::CredentialId];
+    let hashed = Privacy::new().pseudonymise(&Secret::new(vec![7; 32]), people).unwrap();
+    let omitted = people.into_iter().fold(Privacy::new(), Privacy::omit);
+    for (name, privacy) in [("hashed", hashed), ("omitted", omitted)] {
+        let world = World::with_audit(|audit| audit.with_privacy(privacy.omit(Personal::Path)));
+        let (key, id) = world.key(billing());
+        assert_eq!(world.get(&key, "/keys").await.status, 403);
+        let made = world.call("anna", "POST /keys", json!({"subject": "billing"})).await;
+        let rotated = world.call("anna", &format!("POST /keys/{id}/rotate"), json!({})).await;
+        let ids = [&id, made.body["record"]["id"].as_str().unwrap(), rotated.body["record"]["id"].as_str().unwrap()];
+        for (who, line, body, status) in [
+            ("anna", format!("POST /keys/{id}/revoke"), json!({"reason": "leaked"}), 200),
+            ("anna", "POST /owners/disable".into(), json!({"subject": "billing"}), 200),
+            ("anna", "POST /owners/enable".into(), json!({"subject": "billing"}), 200),
+            ("alice", format!("GET /keys/{id}"), Value::Null, 404),
+            ("alice", "POST /keys".into(), json!({"subject": "billing"}), 403),
+        ] {
+            assert_eq!(world.call(who, &line, body).await.status, status, "{name}: {line}");
+        }
+
+        // Events of other tests are heard, too.
+        let records = world.audit.records();
+        let own = |entry: &AuditEntry| match entry {
+            AuditEntry::Event(event) => {
+                event.request_id().is_some_and(|id| records.iter().any(|record| record.request_id() == id))
+            }
+            _ => true,
+        };
+        let entries: Vec<AuditEntry> = world.audit.entries().into_iter().filter(own).collect();
+        assert_eq!(entries.len(), 13, "{name}: eight requests, five changes");
+        for entry in &entries {
+            let mut line = Vec::new();
+            entry.write_json(&mut line);
+            let line = String::from_utf8(line).unwrap();
+            for whom in ["anna", "alice", "billing", "acme"].into_iter().chain(ids) {
+                assert!(!line.contains(whom), "{name}: {line}");
+            }
+        }
+        let note = |index: usize, wanted: &str| {
+            let found = records[index].notes().find(|(name, _)| name == wanted).map(|(_, value)| value.into_owned());
+            found.unwrap()
+        };
+        let (key, anna) = (records[0].subject().unwrap(), records[1].subject().unwrap());
+        assert_eq!(note(1, "by"), format!(r#""{}" of "https://id.test""#, anna.subject()), "{name}");
+        let owner = format!(r#""{}" in "{}""#, key.subject(), key.tenant().unwrap());
+        assert_eq!(note(1, "owner"), owner, "{name}");
+        assert_eq!(note(2, "key.change"), format!("rotate {}", key.credential_id().unwrap()), "{name}");
+        let abouts: Vec<_> = entries
+            .iter()
+            .filter_map(|entry| match entry {
+                AuditEntry::Event(event) => Some((event.kind().as_str(), event.about().into_owned())),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(abouts[1], ("key_rotated", key.credential_id().unwrap().into_owned()), "{name}");
+        assert_eq!(abouts[3], ("owner_disabled", key.subject().into_owned()), "{name}");
     }
 }
 

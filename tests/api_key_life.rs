@@ -494,7 +494,11 @@ async fn a_caller_without_a_budget_is_told_to_wait() {
     let (key, _) = billing().mint(AT).unwrap();
     let service = AuthnLayer::new(ApiKeyAuthenticator::new(Spent)).dangerous_plain_http().layer(echo());
     let response = send(&service, with(get("/"), "x-api-key", key.expose())).await;
-    assert_eq!((response.status().as_u16(), &response.headers()[header::RETRY_AFTER]), (429, &"7".parse().unwrap()), "rounded up");
+    assert_eq!(
+        (response.status().as_u16(), &response.headers()[header::RETRY_AFTER]),
+        (429, &"7".parse().unwrap()),
+        "rounded up"
+    );
     assert!(!response.headers().contains_key(header::WWW_AUTHENTICATE));
 }
 

@@ -357,6 +357,38 @@ async fn what_is_hidden_is_hidden_everywhere() {
     }
 }
 
+/// A type that is asked to be hashed is hashed, or refused.
+#[tokio::test]
+async fn no_type_that_is_to_be_a_pseudonym_is_shown() {
+    let key = Secret::new(vec![7; 32]);
+    let refused = Privacy::new().pseudonymise(&key, [Personal::Path, Personal::Reasons]).unwrap_err();
+    assert!(refused.to_string().contains("Personal::Reasons"), "{refused}");
+
+    let hashed = || Privacy::new().pseudonymise(&key, [Personal::Path, Personal::Notes]).unwrap();
+    let (captured, audit) = audited();
+    let audit = audit.with_privacy(hashed());
+    let request = |path: &str| with(get(path), "authorization", "Test alice");
+    let one = record(builder(audit.clone()), &captured, request("/public/s3cr3t")).await;
+    let again = record(builder(audit.clone()), &captured, request("/public/s3cr3t")).await;
+    let other = record(builder(audit.clone()), &captured, request("/public/other")).await;
+    let path = one["path"].as_str().unwrap();
+    assert!(path.starts_with("p-") && path.len() == 34, "{path}");
+    assert_eq!((&one["path"], &one["route"]), (&again["path"], &json!("/public/{how}")));
+    assert_ne!(one["path"], other["path"]);
+    assert!(one["notes"][0]["value"].as_str().unwrap().starts_with("p-"), "{one}");
+
+    let heard = Captured::new();
+    let _hearing = AuditLayer::new(heard.clone()).with_privacy(hashed());
+    tell(Event::new(EventKind::PolicyRefused, "hashed details").with("reason", "line 3 names alice"));
+    let told = heard.entries().into_iter().find_map(|entry| match entry {
+        AuditEntry::Event(event) if event.about() == "hashed details" => {
+            Some(event.details().map(|(_, value)| value.into_owned()).collect::<Vec<_>>())
+        }
+        _ => None,
+    });
+    assert!(told.unwrap()[0].starts_with("p-"));
+}
+
 #[tokio::test]
 async fn what_happens_to_the_service_is_told() {
     let captured = Captured::new();

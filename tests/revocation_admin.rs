@@ -26,8 +26,8 @@ use http::{Request, header};
 use http_body_util::BodyExt;
 use mint::{AUDIENCE, HEADER, ISSUER, encode, key, token};
 use portcullis::{
-    Connection, Instants, StoreError, StoreErrorKind, TlsVersion,
-    audit::AuditLayer,
+    Connection, Instants, Secret, StoreError, StoreErrorKind, TlsVersion,
+    audit::{AuditEntry, AuditLayer, Personal, Privacy},
     guard::{authenticated, public, require},
     jwt::{Algorithm, Issuer, JwtAuthenticator, KeySet, LogoutTokens},
     policy::Rbac,
@@ -85,6 +85,10 @@ fn issuer() -> Issuer {
 
 impl World {
     fn new(limits: RevocationLimits) -> Self {
+        Self::with_audit(limits, |audit| audit)
+    }
+
+    fn with_audit(limits: RevocationLimits, edit: impl FnOnce(AuditLayer) -> AuditLayer) -> Self {
         let store = Arc::new(Flaky(MemoryRevocations::with_limits(limits), AtomicBool::new(false)));
         let audit = Captured::new();
         let tokens = issuer().access_tokens(AUDIENCE).algorithms([Algorithm::ES256]).roles_claim("roles");
@@ -99,7 +103,7 @@ impl World {
         let stack = Stack::builder()
             .clock(Still)
             .tls(TlsLayer::require())
-            .audit(AuditLayer::new(audit.clone()))
+            .audit(edit(AuditLayer::new(audit.clone())))
             .authenticate(jwt)
             .policy(Rbac::from_toml(POLICY).unwrap())
             .route("GET /orders", require(authenticated()))
@@ -198,6 +202,65 @@ async fn who_may_revokes_each_kind() {
     assert!(world.works(&operator).await);
     let answer = world.admin(&operator, "/keys/revoke", json!({"issuer": ISSUER, "kid": "k-1"})).await;
     assert_eq!((answer.0, world.works(&operator).await), (200, false));
+}
+
+/// What a record hides of people it hides in what the routers note and tell.
+#[tokio::test]
+async fn who_is_hidden_in_records_is_hidden_in_notes_and_events() {
+    let privacy = Privacy::new()
+        .omit(Personal::CredentialId)
+        .omit(Personal::Reasons)
+        .pseudonymise(&Secret::new(vec![7; 32]), [Personal::Subject])
+        .unwrap();
+    let world = World::with_audit(RevocationLimits::new(), |audit| audit.with_privacy(privacy));
+    let (operator, alice) = (access("root", 1, &["operator"]), access("alice", 1, &[]));
+    assert!(world.works(&alice).await);
+    for (path, name, value) in [
+        ("/subjects/revoke", "sub", "alice"),
+        ("/tokens/revoke", "jti", "alice-7"),
+        ("/sessions/revoke", "sid", "sid-alice-7"),
+        ("/clients/revoke", "client_id", "web-alice"),
+    ] {
+        assert_eq!(world.admin(&operator, path, json!({"issuer": ISSUER, name: value})).await.0, 200);
+    }
+    assert_eq!(world.admin(&operator, "/log-out-everywhere", json!({})).await.0, 200);
+    assert_eq!(world.logout("/logout/whole", &signed(&logout_claims("alice-x"))).await, 200);
+    assert_eq!(world.logout("/logout", "alice.not.good").await, 400);
+
+    let (entries, records) = (world.audit.entries(), world.audit.records());
+    let text: String = entries
+        .iter()
+        .map(|entry| {
+            let mut line = Vec::new();
+            entry.write_json(&mut line);
+            String::from_utf8(line).unwrap()
+        })
+        .collect();
+    let alice = records[0].subject().unwrap().subject().into_owned();
+    let about = format!(r#"subject "{alice}" of "{ISSUER}", issued until {NOW}"#);
+    let note = |record: usize, wanted: &str| {
+        let found = records[record].notes().find(|(name, _)| name == wanted).map(|(_, value)| value.into_owned());
+        found.unwrap_or_default()
+    };
+    assert_eq!((note(1, "token.change"), note(1, "tokens.revoked")), (format!("revoke {about}"), about.clone()));
+    assert_eq!(note(6, "logout.subject"), alice);
+    assert_eq!((note(6, "logout.session").as_str(), note(7, "logout.refused").as_str()), ("[omitted]", "[omitted]"));
+    assert!(entries.iter().any(|entry| matches!(entry, AuditEntry::Event(event) if event.about() == about)));
+    assert!(text.contains(r#"token \"[omitted]\" of"#) && text.contains(r#"session \"[omitted]\" of"#), "{text}");
+    for record in &records {
+        let line = serde_json::to_string(record).unwrap();
+        assert!(!line.contains("alice") && !line.contains("root"), "{line}");
+    }
+    let own = records.iter().map(portcullis::audit::AuditRecord::request_id).collect::<Vec<_>>();
+    for entry in &entries {
+        // Other tests' events are heard, too.
+        if let AuditEntry::Event(event) = entry
+            && event.request_id().is_some_and(|id| own.contains(&id))
+        {
+            let line = serde_json::to_string(entry).unwrap();
+            assert!(!line.contains("alice") && !line.contains("root"), "{line}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -2,14 +2,15 @@ use std::{borrow::Cow, fmt, sync::Arc, time::Duration};
 
 use crate::{
     audit::{
-        AuditIdentity, AuditRecord, MAX_TEXT_LEN, Personal, Privacy,
+        AuditIdentity, AuditRecord, Personal, Privacy,
         schema::{Bounds, Shown},
-        text::{Time, clean},
+        text::{Time, told},
     },
     body::BodyEnd,
     clock::{Clock, SystemClock},
     context::RequestId,
     event::{Event, EventKind},
+    mention::Telling,
 };
 
 /// The longest line that [`AuditEntry::write_json`] writes, in bytes, without its end.
@@ -188,14 +189,13 @@ pub struct AuditEvent(Arc<Told>);
 struct Told {
     event: Event,
     by: Option<AuditIdentity>,
-    hides_details: bool,
+    privacy: Option<Arc<Privacy>>,
 }
 
 impl AuditEvent {
     pub(crate) fn new(event: Event, privacy: Option<&Arc<Privacy>>) -> Self {
         let by = event.principal().cloned().map(|by| AuditIdentity::new(by, privacy.map(Arc::clone)));
-        let hides_details = privacy.is_some_and(|privacy| privacy.omits(Personal::Notes));
-        Self(Arc::new(Told { event, by, hides_details }))
+        Self(Arc::new(Told { event, by, privacy: privacy.map(Arc::clone) }))
     }
 
     /// What happened.
@@ -207,14 +207,16 @@ impl AuditEvent {
     /// What it happened to.
     #[must_use]
     pub fn about(&self) -> Cow<'_, str> {
-        clean(self.0.event.about(), MAX_TEXT_LEN)
+        told(self.0.event.about_told(), self.0.privacy.as_deref(), Privacy::telling)
     }
 
     /// More about it: names and values.
     #[must_use]
     pub fn details(&self) -> impl ExactSizeIterator<Item = (&'static str, Cow<'_, str>)> {
-        let shown = if self.0.hides_details { 0 } else { crate::event::MAX_DETAILS };
-        self.0.event.details().take(shown).map(|(name, value)| (name, clean(value, MAX_TEXT_LEN)))
+        let privacy = self.0.privacy.as_deref();
+        let hidden = privacy.is_some_and(|privacy| privacy.omits(Personal::Notes));
+        let details: &[(&'static str, Telling)] = if hidden { &[] } else { self.0.event.details_told() };
+        details.iter().map(move |(name, value)| (*name, told(value, privacy, Privacy::note)))
     }
 
     /// When a shadow mode that begins will end, in seconds since the Unix epoch: of nobody, so privacy does not hide it.

@@ -5,6 +5,7 @@ use std::{borrow::Cow, fmt, net::IpAddr};
 #[cfg(feature = "audit-pseudonyms")]
 use aws_lc_rs::hmac;
 
+use crate::mention::{Mention, Telling};
 #[cfg(feature = "audit-pseudonyms")]
 use crate::{error::ConfigError, secret::Secret};
 
@@ -25,9 +26,9 @@ pub enum Personal {
     CredentialId,
     /// The path; the route's template stays.
     Path,
-    /// Reasons of refusals, of attempts and of decisions.
+    /// Reasons of refusals, of attempts and of decisions. They are free texts: they can be left out, and not be hashed.
     Reasons,
-    /// What handlers noted.
+    /// What handlers noted, and the details of events.
     Notes,
     /// The header fields that were asked for, and the ids that the client sent.
     Headers,
@@ -36,6 +37,15 @@ pub enum Personal {
 impl Personal {
     const fn bit(self) -> u8 {
         1 << self as u8
+    }
+
+    const fn of(mention: Mention) -> Self {
+        match mention {
+            Mention::Subject => Self::Subject,
+            Mention::Tenant => Self::Tenant,
+            Mention::CredentialId => Self::CredentialId,
+            Mention::Reason => Self::Reasons,
+        }
     }
 }
 
@@ -83,12 +93,15 @@ impl Privacy {
     }
 
     /// Shows a keyed hash (HMAC-SHA-256, the first 128 bits) of data of these types: the same person has the same pseudonym,
-    /// and only who has the key can tell whose it is. [`Subject`](Personal::Subject) is hashed together with its issuer.
+    /// and only who has the key can tell whose it is. [`Subject`](Personal::Subject) is hashed together with its issuer. A
+    /// [`Path`](Personal::Path) is hashed as a whole, after what [`hide_parameters`](Self::hide_parameters) hides; the route's
+    /// template stays. Of [`Notes`](Personal::Notes), the values are hashed.
     ///
     /// A new key breaks the link to what was recorded before, and so does forgetting it.
     ///
     /// # Errors
-    /// If the key has fewer than 32 bytes.
+    /// If the key has fewer than 32 bytes. If [`Reasons`](Personal::Reasons) are among the types: a person is only a part of such a
+    /// text, so that its hash would link nothing; [`omit`](Self::omit) them.
     #[cfg(feature = "audit-pseudonyms")]
     pub fn pseudonymise(mut self, key: &Secret, what: impl IntoIterator<Item = Personal>) -> Result<Self, ConfigError> {
         let bytes = key.expose();
@@ -97,7 +110,13 @@ impl Privacy {
             return Err(ConfigError::new("pseudonym key", shown, "are too few: at least 32"));
         }
         self.key = Some(hmac::Key::new(hmac::HMAC_SHA256, bytes));
-        self.pseudonymous = what.into_iter().fold(self.pseudonymous, |bits, what| bits | what.bit());
+        for what in what {
+            if what == Personal::Reasons {
+                let problem = "are free texts, whose hashes link nothing: omit them";
+                return Err(ConfigError::new("pseudonyms", "Personal::Reasons", problem));
+            }
+            self.pseudonymous |= what.bit();
+        }
         Ok(self)
     }
 
@@ -119,6 +138,19 @@ impl Privacy {
         } else {
             Cow::Borrowed(text)
         }
+    }
+
+    /// A text with its mentions as records show them.
+    pub(crate) fn telling<'t>(&self, told: &'t Telling) -> Cow<'t, str> {
+        told.with_hidden(|mention, within, value| {
+            let what = Personal::of(mention);
+            (!self.shows(what)).then(|| self.text(what, within, value).into_owned())
+        })
+    }
+
+    /// The value of a note or a detail, as records show it.
+    pub(crate) fn note<'t>(&self, told: &'t Telling) -> Cow<'t, str> {
+        if self.shows(Personal::Notes) { self.telling(told) } else { self.text(Personal::Notes, "", told.plain()) }
     }
 
     pub(crate) fn address(&self, address: IpAddr) -> Option<String> {
@@ -151,11 +183,17 @@ impl Privacy {
         Cow::Borrowed(OMITTED)
     }
 
-    /// The path with the hidden parameters replaced by their names.
+    /// The path, as records show it.
     pub(crate) fn path<'p>(&self, path: &'p str, template: Option<&str>) -> Cow<'p, str> {
         if self.omits(Personal::Path) {
             return Cow::Borrowed(OMITTED);
         }
+        let shown = self.without_parameters(path, template);
+        if self.shows(Personal::Path) { shown } else { Cow::Owned(self.text(Personal::Path, "", &shown).into_owned()) }
+    }
+
+    /// The path with the hidden parameters replaced by their names.
+    fn without_parameters<'p>(&self, path: &'p str, template: Option<&str>) -> Cow<'p, str> {
         let (false, Some(template)) = (self.parameters.is_empty(), template) else { return Cow::Borrowed(path) };
         let mut shown = String::with_capacity(path.len());
         let (mut parts, mut hidden) = (path.split('/'), false);
@@ -228,6 +266,28 @@ mod tests {
 
     #[cfg(feature = "audit-pseudonyms")]
     #[test]
+    fn a_path_is_hashed_without_what_is_hidden_in_it() {
+        let key = Secret::new(b"0123456789abcdef0123456789abcdef".to_vec());
+        let privacy = Privacy::new().hide_parameters(["token"]).pseudonymise(&key, [Personal::Path]).unwrap();
+        let template = Some("/reset/{token}");
+        let one = privacy.path("/reset/one", template);
+        assert!(one.starts_with("p-") && one.len() == 34, "{one}");
+        assert_eq!(one, privacy.path("/reset/other", template));
+        assert_ne!(one, privacy.path("/orders/one", Some("/orders/{id}")));
+        assert_ne!(one, privacy.path("/reset/one", None));
+    }
+
+    #[test]
+    fn who_is_mentioned_is_hidden_by_type() {
+        let told =
+            Telling::default().name(Mention::Subject, "i", "alice").text(" in ").name(Mention::Tenant, "i", "acme");
+        assert_eq!(Privacy::new().note(&told), r#""alice" in "acme""#);
+        assert_eq!(Privacy::new().omit(Personal::Subject).note(&told), r#""[omitted]" in "acme""#);
+        assert_eq!(Privacy::new().omit(Personal::Notes).note(&told), OMITTED);
+    }
+
+    #[cfg(feature = "audit-pseudonyms")]
+    #[test]
     fn a_pseudonym_is_stable_and_tells_types_and_issuers_apart() {
         let key = Secret::new(b"0123456789abcdef0123456789abcdef".to_vec());
         let privacy = Privacy::new().pseudonymise(&key, [Personal::Subject, Personal::Tenant]).unwrap();
@@ -244,6 +304,8 @@ mod tests {
         }
         assert_eq!(privacy.text(Personal::CredentialId, "", "k1"), "k1");
         assert!(Privacy::new().pseudonymise(&Secret::new(b"short".to_vec()), []).is_err());
+        let refused = Privacy::new().pseudonymise(&key, [Personal::Path, Personal::Reasons]).unwrap_err();
+        assert!(refused.to_string().contains("Personal::Reasons"), "{refused}");
         assert!(!format!("{privacy:?}").contains("0123456789abcdef"));
     }
 }

@@ -347,7 +347,7 @@ impl AuditRecord {
     pub fn notes(&self) -> impl ExactSizeIterator<Item = (Cow<'_, str>, Cow<'_, str>)> {
         let shown = if self.omits(Personal::Notes) { 0 } else { self.facts.trail.rare().notes.len() };
         let notes = self.facts.trail.rare().notes.iter().take(shown);
-        notes.map(|(name, value)| (clean(name, MAX_TEXT_LEN), self.personal(Personal::Notes, value)))
+        notes.map(|(name, told)| (clean(name, MAX_TEXT_LEN), text::told(told, self.privacy(), Privacy::note)))
     }
 
     /// How many further notes were not kept.

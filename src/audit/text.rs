@@ -5,6 +5,11 @@ use std::{
     fmt::{Display, Write},
 };
 
+use crate::{
+    audit::{MAX_TEXT_LEN, Privacy},
+    mention::Telling,
+};
+
 /// Cuts and escapes. Text that needs neither is borrowed.
 ///
 /// Control characters, line separators, bidirectional controls and invisible format characters become `\u{…}` in lower-case
@@ -23,6 +28,19 @@ pub(crate) fn clean(text: &str, max: usize) -> Cow<'_, str> {
         }
     }
     Cow::Owned(out.text)
+}
+
+/// A text of our own, clean, with who is mentioned in it as privacy has it shown.
+pub(crate) fn told<'t>(
+    told: &'t Telling,
+    privacy: Option<&Privacy>,
+    shown: impl Fn(&Privacy, &'t Telling) -> Cow<'t, str>,
+) -> Cow<'t, str> {
+    match privacy.map(|privacy| shown(privacy, told)) {
+        None => clean(told.plain(), MAX_TEXT_LEN),
+        Some(Cow::Borrowed(shown)) => clean(shown, MAX_TEXT_LEN),
+        Some(Cow::Owned(shown)) => Cow::Owned(clean(&shown, MAX_TEXT_LEN).into_owned()),
+    }
 }
 
 /// Writes the path of a request: as it was sent, but every byte that is not visible ASCII percent-encoded (RFC 3986 §2.1).

@@ -10,6 +10,7 @@ use crate::{
     event::{self, Event, EventKind},
     guard::Authorizer,
     key_admin::{ANY_OWNER, GRANT_ANY, KeyAdmin, fault::Fault},
+    mention::Telling,
     principal::{Principal, PrincipalKind, Slot},
     rejection::Rejection,
 };
@@ -110,7 +111,7 @@ impl Caller {
         match hit {
             Some(hit) if reached => Ok(hit),
             Some(_) => {
-                self.context.note("key.refused", &format!("{id} is out of reach"));
+                self.context.note_telling("key.refused", admin.key(&id).text(" is out of reach"));
                 Err(Fault::no_such_key())
             }
             None => Err(Fault::no_such_key()),
@@ -122,7 +123,7 @@ impl Caller {
         if self.reaches(admin, Some(owner)).await? {
             return Ok(());
         }
-        self.context.note("key.refused", &format!("{owner:?} is out of reach"));
+        self.context.note_telling("key.refused", admin.owner(owner).text(" is out of reach"));
         let field = if owner.tenant() == self.tenant() { "subject" } else { "tenant" };
         Err(Fault::not_held(field, "You do not reach this owner."))
     }
@@ -161,22 +162,22 @@ impl Caller {
     }
 
     /// What is about to be done, in the audit record even if the request is given up while the store works.
-    pub(super) fn begins(&self, what: &str, whose: &str) {
-        self.context.note("key.change", &format!("{what} {whose}"));
+    pub(super) fn begins(&self, what: &str, whose: Telling) {
+        self.context.note_telling("key.change", Telling::default().text(what).text(" ").then(whose));
     }
 
     /// What was done. Everything that the router changes is told here.
-    pub(super) fn done(&self, kind: EventKind, what: &str, owner: &Owner, more: &[(&'static str, &str)]) {
+    pub(super) fn done(&self, kind: EventKind, what: Telling, owner: Telling, more: Option<(&'static str, Telling)>) {
         let by = self.principal();
-        self.context.note(&kind.as_str().replacen('_', ".", 1), what);
-        for (name, value) in more {
-            self.context.note(name, value);
+        self.context.note_telling(&kind.as_str().replacen('_', ".", 1), what.clone());
+        if let Some((name, told)) = &more {
+            self.context.note_telling(name, told.clone());
         }
-        self.context.note("owner", &format!("{owner:?}"));
-        self.context.note("by", &format!("{:?} of {:?}", by.subject(), by.issuer()));
-        let told = Event::new(kind, what).at(self.at()).by(self.context.request_id(), by.clone());
-        let told = told.with("owner", format!("{owner:?}"));
-        event::tell(more.iter().fold(told, |told, (name, value)| told.with(name, *value)));
+        self.context.note_telling("owner", owner.clone());
+        self.context.note_telling("by", Telling::principal(by));
+        let told = Event::about_whom(kind, what).at(self.at()).by(self.context.request_id(), by.clone());
+        let told = told.telling("owner", owner);
+        event::tell(more.into_iter().fold(told, |told, (name, value)| told.telling(name, value)));
     }
 
     /// The answer, which nobody keeps.

@@ -49,10 +49,9 @@ async fn try_create(admin: &KeyAdmin, caller: &Caller, request: Request) -> Resu
     caller.hand_out(excess.or_else(|| own.exceeded_by(&record, caller.principal()))).await?;
 
     let owner_disabled = admin.store.disablement(record.owner()).await?.is_some();
-    let id = record.id().to_string();
-    caller.begins("create", &id);
+    caller.begins("create", admin.key(record.id()));
     admin.store.insert(record.clone()).await?;
-    caller.done(EventKind::KeyCreated, &id, record.owner(), &[]);
+    caller.done(EventKind::KeyCreated, admin.key(record.id()), admin.owner(record.owner()), None);
     Ok((key, Hit::new(record.into()).with_owner_disabled(owner_disabled)))
 }
 
@@ -81,12 +80,12 @@ async fn try_rotate(admin: &KeyAdmin, caller: &Caller, id: Id, request: Request)
     };
     caller.hand_out(excess.or_else(plan_exceeds)).await?;
 
-    let (old, new) = (hit.record().id().to_string(), record.id().to_string());
-    caller.begins("rotate", &old);
+    let (old, new) = (admin.key(hit.record().id()), admin.key(record.id()));
+    caller.begins("rotate", old.clone());
     if !admin.store.rotate(rotation).await? {
         return Err(Fault::no_such_key());
     }
-    caller.done(EventKind::KeyRotated, &old, record.owner(), &[("key.rotated_to", &new)]);
+    caller.done(EventKind::KeyRotated, old, admin.owner(record.owner()), Some(("key.rotated_to", new)));
     Ok((key, Hit::new(record.into()).with_owner_disabled(hit.owner_disabled())))
 }
 
@@ -115,11 +114,12 @@ async fn try_revoke(admin: &KeyAdmin, caller: &Caller, id: Id, request: Request)
     let hit = caller.find(admin, &text(id)?).await?;
 
     let key = hit.record().id();
-    caller.begins("revoke", &key.to_string());
+    caller.begins("revoke", admin.key(key));
     if !admin.store.revoke(key, &revocation).await? {
         return Err(Fault::no_such_key());
     }
-    caller.done(EventKind::KeyRevoked, &key.to_string(), hit.record().owner(), &[("reason", &reason)]);
+    let why = Some(("reason", reason.into()));
+    caller.done(EventKind::KeyRevoked, admin.key(key), admin.owner(hit.record().owner()), why);
     // It may have been revoked before, with another reason, or be purged by now.
     Ok(admin.store.get(key).await?.unwrap_or_else(|| {
         let revoked = hit.record().revoked(&revocation);

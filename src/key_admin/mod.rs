@@ -76,7 +76,9 @@
 //! # Audit
 //! Each change leaves notes in the request's record: `key.change` what was asked for, before the store is; and when it is done
 //! `key.created`, `key.rotated` (with `key.rotated_to`), `key.revoked`, `owner.disabled` or `owner.enabled`, with `owner` and
-//! `by`. What was out of reach or not held is noted as `key.refused`.
+//! `by`. What was out of reach or not held is noted as `key.refused`. What records hide of subjects, tenants and credential ids
+//! is hidden in them, and in the events, too. An owner's pseudonym is that of the issuer `api-keys`, if it
+//! [names owners](KeyAdmin::with_owner_issuers), else of the first of those that do.
 //!
 //! # Example
 //! ```
@@ -134,8 +136,9 @@ use ::axum::{
 };
 
 use crate::{
-    api_key::{ApiKeyAdmin, KeyIssuer},
+    api_key::{ApiKeyAdmin, KeyId, KeyIssuer, Owner},
     guard::{Rule, deny, policy, require},
+    mention::{Mention, Telling},
 };
 
 /// The permission to create keys.
@@ -238,6 +241,32 @@ impl KeyAdmin {
     pub fn with_known_plans<T: Into<Box<str>>>(mut self, plans: impl IntoIterator<Item = T>) -> Self {
         self.known_plans = Some(plans.into_iter().map(Into::into).collect());
         self
+    }
+
+    /// The issuer of the principals that act by keys of this store, as far as can be told: by it a pseudonym in a note is that of
+    /// the record.
+    fn store_name(&self) -> &str {
+        let own = self.owner_issuers.get("api-keys").or_else(|| self.owner_issuers.first());
+        own.map_or("", |name| name)
+    }
+
+    /// A key, for records.
+    fn key(&self, id: &KeyId) -> Telling {
+        Telling::default().bare(Mention::CredentialId, self.store_name(), &id.to_string())
+    }
+
+    /// The name of an owner, for records.
+    fn subject(&self, owner: &Owner) -> Telling {
+        Telling::default().bare(Mention::Subject, self.store_name(), owner.subject())
+    }
+
+    /// An owner, for records.
+    fn owner(&self, owner: &Owner) -> Telling {
+        let told = Telling::default().name(Mention::Subject, self.store_name(), owner.subject());
+        match owner.tenant() {
+            Some(tenant) => told.text(" in ").name(Mention::Tenant, self.store_name(), tenant),
+            None => told,
+        }
     }
 
     /// The router, for `Router::nest`, or `Router::nest_service` if yours has a state.

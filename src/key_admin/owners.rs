@@ -43,9 +43,10 @@ pub(super) async fn disable(State(admin): State<Arc<KeyAdmin>>, caller: Caller, 
 async fn try_disable(admin: &KeyAdmin, caller: &Caller, request: Request) -> Result<Standing, Fault> {
     let (owner, reason) = named(admin, caller, request, &["subject", "tenant", "reason"]).await?;
     let disablement = Revocation::new(caller.now(), &reason)?;
-    caller.begins("disable", &format!("{owner:?}"));
+    caller.begins("disable", admin.owner(&owner));
     let changed = admin.store.disable_owner(&owner, &disablement).await?;
-    caller.done(EventKind::OwnerDisabled, owner.subject(), &owner, &[("reason", &reason)]);
+    let why = Some(("reason", reason.into()));
+    caller.done(EventKind::OwnerDisabled, admin.subject(&owner), admin.owner(&owner), why);
     Ok(Standing::new(&owner, admin.store.disablement(&owner).await?, changed))
 }
 
@@ -55,9 +56,9 @@ pub(super) async fn enable(State(admin): State<Arc<KeyAdmin>>, caller: Caller, r
 
 async fn try_enable(admin: &KeyAdmin, caller: &Caller, request: Request) -> Result<Standing, Fault> {
     let (owner, _) = named(admin, caller, request, &["subject", "tenant"]).await?;
-    caller.begins("enable", &format!("{owner:?}"));
+    caller.begins("enable", admin.owner(&owner));
     let changed = admin.store.enable_owner(&owner).await?;
-    caller.done(EventKind::OwnerEnabled, owner.subject(), &owner, &[]);
+    caller.done(EventKind::OwnerEnabled, admin.subject(&owner), admin.owner(&owner), None);
     Ok(Standing::new(&owner, None, changed))
 }
 

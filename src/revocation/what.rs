@@ -1,5 +1,7 @@
 use std::fmt;
 
+#[cfg(feature = "revocation-admin")]
+use crate::mention::{Mention, Telling};
 use crate::{
     clock::Instants,
     error::ConfigError,
@@ -146,6 +148,23 @@ impl Revocation {
         self.until
     }
 
+    /// As [`Display`](fmt::Display) shows it, with who is mentioned.
+    #[cfg(feature = "revocation-admin")]
+    pub(crate) fn telling(&self) -> Telling {
+        let (issuer, value) = (&*self.issuer, &*self.value);
+        let told = Telling::default().text(self.kind.as_str()).text(" ");
+        let told = match self.kind {
+            RevocationKind::Subject | RevocationKind::Client => told.name(Mention::Subject, issuer, value),
+            RevocationKind::Token | RevocationKind::Session => told.name(Mention::CredentialId, issuer, value),
+            RevocationKind::Key => told.text(&format!("{value:?}")),
+        };
+        let told = told.text(&format!(" of {issuer:?}"));
+        match self.issued_until {
+            Some(second) => told.text(&format!(", issued until {second}")),
+            None => told,
+        }
+    }
+
     pub(super) fn hash(&self) -> u64 {
         mark_of(self.kind, &self.issuer, &self.value)
     }
@@ -166,6 +185,28 @@ impl fmt::Display for Revocation {
 mod tests {
     use super::*;
     use crate::principal::{PrincipalKind, TokenMarks};
+
+    #[cfg(feature = "revocation-admin")]
+    #[test]
+    fn what_is_told_is_what_is_shown() {
+        let of = [
+            Revocation::token("https://id.test", "j\"1"),
+            Revocation::session("https://id.test", "s"),
+            Revocation::subject("https://id.test", "alice", 7),
+            Revocation::client("https://id.test", "web"),
+            Revocation::key("https://id.test", "k"),
+        ];
+        for (revocation, mentions) in of.into_iter().zip([true, true, true, true, false]) {
+            let revocation = revocation.unwrap();
+            let told = revocation.telling();
+            assert_eq!(told.plain(), revocation.to_string());
+            let hidden = told.with_hidden(|_, within, value| {
+                assert_eq!((within, value), ("https://id.test", revocation.value()));
+                Some("p-1".to_owned())
+            });
+            assert_eq!(hidden.contains(r#" "p-1" of "#), mentions, "{hidden}");
+        }
+    }
 
     #[test]
     fn the_token_that_asks_is_one_of_all() {

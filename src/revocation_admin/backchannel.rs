@@ -16,6 +16,7 @@ use crate::{
     error::StoreErrorKind,
     event::{self, Event, EventKind},
     jwt::{Logout, LogoutTokens},
+    mention::{Mention, Telling},
     rejection::{Rejection, RejectionKind},
     revocation::RevocationStore,
 };
@@ -92,7 +93,9 @@ impl BackchannelLogout {
                 unavailable(&error)
             })?;
             event::tell(
-                Event::new(EventKind::TokensRevoked, revocation.to_string()).at(at).with("by", "back-channel logout"),
+                Event::about_whom(EventKind::TokensRevoked, revocation.telling())
+                    .at(at)
+                    .with("by", "back-channel logout"),
             );
         }
         self.tokens.note_used(&logout, at);
@@ -107,9 +110,14 @@ async fn take(State(endpoint): State<BackchannelLogout>, request: Request) -> Re
     let mut response = match endpoint.take(&head.headers, body, at).await {
         Ok(logout) => {
             if let Some(context) = context {
-                let named = [("logout.session", logout.session()), ("logout.subject", logout.subject())];
-                for (name, value) in named.into_iter().filter_map(|(name, value)| Some((name, value?))) {
-                    context.note(name, value);
+                let named = [
+                    ("logout.session", Mention::CredentialId, logout.session()),
+                    ("logout.subject", Mention::Subject, logout.subject()),
+                ];
+                for (name, what, value) in
+                    named.into_iter().filter_map(|(name, what, value)| Some((name, what, value?)))
+                {
+                    context.note_telling(name, Telling::default().bare(what, logout.issuer(), value));
                 }
             }
             Response::new(Body::empty())
@@ -121,7 +129,8 @@ async fn take(State(endpoint): State<BackchannelLogout>, request: Request) -> Re
             *response.status_mut() = StatusCode::BAD_REQUEST;
             response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
             if let Some(context) = context {
-                context.note("logout.refused", rejection.reason());
+                context
+                    .note_telling("logout.refused", Telling::default().bare(Mention::Reason, "", rejection.reason()));
             }
             response
         }

@@ -32,7 +32,8 @@
 //!
 //! # Audit
 //! `token.change` says what was asked for, before the store is; `tokens.revoked` that it is done, with `by`; and the event
-//! `tokens_revoked` says both.
+//! `tokens_revoked` says both. What a record hides of subjects and credential ids it hides in them too: of a subject and a client
+//! the name, of a token and a session the id.
 //!
 //! # Example
 //! ```
@@ -102,6 +103,7 @@ use crate::{
     error::{ConfigError, StoreError},
     event::{self, Event, EventKind},
     guard::{Authorizer, Rule, authenticated, deny, policy, require},
+    mention::Telling,
     principal::Principal,
     rejection::Rejection,
     revocation::{Revocation, RevocationKind, RevocationStore},
@@ -295,11 +297,11 @@ impl Caller {
     async fn revoke(&self, admin: &RevocationAdmin, revocation: Revocation) -> Result<Revocation, Fault> {
         let by = self.authorizer.principal();
         // In the record even if the request is given up while the store works.
-        self.context.note("token.change", &format!("revoke {revocation}"));
+        self.context.note_telling("token.change", Telling::default().text("revoke ").then(revocation.telling()));
         admin.revoke(&revocation, self.context.at()).await?;
-        self.context.note("tokens.revoked", &revocation.to_string());
-        self.context.note("by", &format!("{:?} of {:?}", by.subject(), by.issuer()));
-        let told = Event::new(EventKind::TokensRevoked, revocation.to_string()).at(self.context.at());
+        self.context.note_telling("tokens.revoked", revocation.telling());
+        self.context.note_telling("by", Telling::principal(by));
+        let told = Event::about_whom(EventKind::TokensRevoked, revocation.telling()).at(self.context.at());
         event::tell(told.by(self.context.request_id(), by.clone()));
         Ok(revocation)
     }
