@@ -17,10 +17,11 @@ use crate::{
     challenge::Challenges,
     client::{ClientInfo, Connection},
     clock::{Clock, Instants},
+    mention::Telling,
     policy::{Directive, PolicyBackend},
     principal::{Principal, Slot},
     rejection::{Rejection, RejectionKind},
-    trail::{DecisionFact, Trail},
+    trail::{DecisionFact, Trail, cut},
 };
 
 pub use request_id::RequestId;
@@ -102,13 +103,45 @@ impl SecurityContext {
 
     /// Adds a fact to the audit record. At most [`MAX_NOTES`](crate::trail::MAX_NOTES) are kept, each name and value cut to
     /// [`MAX_NOTE_LEN`](crate::trail::MAX_NOTE_LEN) bytes. Never note a secret.
+    ///
+    /// After the head of the answer, when the record is written, a note is an entry of its own: so many in a minute.
     pub fn note(&self, name: &str, value: &str) {
-        self.with(|envelope| envelope.trail.note(name, value));
+        let written = self.with(|envelope| {
+            if envelope.afterwards.is_none() {
+                envelope.trail.note(name, value);
+            }
+            envelope.afterwards.clone()
+        });
+        if let Some(afterwards) = written {
+            afterwards.noted(name, cut(value).into());
+        }
+    }
+
+    /// Adds a decision to the audit record, or to what comes after it.
+    #[cfg(feature = "guard")]
+    pub(crate) fn decided(&self, fact: DecisionFact) {
+        let after = self.with(|envelope| match &envelope.afterwards {
+            Some(afterwards) => Some((Arc::clone(afterwards), fact)),
+            None => {
+                envelope.decided(fact);
+                None
+            }
+        });
+        // The lock is let go before a sink is called.
+        if let Some((afterwards, fact)) = after {
+            afterwards.decided(fact);
+        }
+    }
+
+    /// Whether somebody else has it too.
+    #[cfg(feature = "audit")]
+    pub(crate) fn is_shared(&self) -> bool {
+        !self.envelope.is_unique()
     }
 
     /// The same for a value that may mention somebody.
     #[cfg(any(feature = "api-key-admin", feature = "revocation-admin"))]
-    pub(crate) fn note_telling(&self, name: &str, told: crate::mention::Telling) {
+    pub(crate) fn note_telling(&self, name: &str, told: Telling) {
         self.with(|envelope| envelope.trail.note_telling(name, told));
     }
 
@@ -144,7 +177,8 @@ impl SecurityContext {
     /// Takes the envelope out for a decision that waits. It goes back on drop, also when the request is given up.
     pub(crate) fn check_out(&self) -> CheckedOut {
         let envelope = self.with(|kept| {
-            let absent = Envelope { request_id: kept.request_id, marks: kept.marks, ..Envelope::new(kept.at) };
+            let (request_id, marks, afterwards) = (kept.request_id, kept.marks, kept.afterwards.clone());
+            let absent = Envelope { request_id, marks, afterwards, ..Envelope::new(kept.at) };
             std::mem::replace(kept, absent)
         });
         CheckedOut { envelope, context: self.clone() }
@@ -189,9 +223,25 @@ impl Drop for CheckedOut {
         let Self { envelope, context } = self;
         context.with_mut(|kept| {
             std::mem::swap(kept, envelope);
+            if kept.afterwards.is_none() {
+                kept.afterwards = envelope.afterwards.take();
+            }
             // What somebody outside noted in the meantime.
             kept.trail.append(std::mem::take(&mut envelope.trail));
         });
+    }
+}
+
+/// Takes what comes after the record of a request is written.
+pub(crate) trait Afterwards: Send + Sync {
+    fn decided(&self, fact: DecisionFact);
+
+    fn noted(&self, name: &str, told: Telling);
+}
+
+impl fmt::Debug for dyn Afterwards {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Afterwards")
     }
 }
 
@@ -214,6 +264,8 @@ pub(crate) struct Envelope {
     pub(crate) refused: Option<(Stage, RejectionKind, Cow<'static, str>)>,
     /// Whether a proxy that is believed sent the request, so that its word on request ids counts.
     pub(crate) by_trusted_proxy: bool,
+    /// There once the record is written, if somebody may still decide or note.
+    pub(crate) afterwards: Option<Arc<dyn Afterwards>>,
     marks: Marks,
 }
 
@@ -232,6 +284,7 @@ impl Default for Envelope {
             trail: Trail::default(),
             refused: None,
             by_trusted_proxy: false,
+            afterwards: None,
             marks: Marks::default(),
         }
     }

@@ -239,13 +239,32 @@ impl Trail {
         }
     }
 
-    fn keep(&mut self, fact: DecisionFact) {
+    pub(crate) fn keep(&mut self, fact: DecisionFact) {
         if self.decisions.len() < MAX_DECISIONS {
             self.decisions.push(fact);
         } else {
             let rare = self.rare_mut();
             rare.decisions_lost = rare.decisions_lost.saturating_add(1);
         }
+    }
+
+    /// Says that so many decisions and notes are not kept.
+    #[cfg(feature = "audit")]
+    pub(crate) fn lose(&mut self, decisions: u32, notes: u32) {
+        let rare = self.rare_mut();
+        rare.decisions_lost = rare.decisions_lost.saturating_add(decisions);
+        rare.notes_lost = rare.notes_lost.saturating_add(notes);
+    }
+
+    /// The trail for the record. What guards oblige the handler to stays: it may ask after that.
+    #[cfg(feature = "audit")]
+    pub(crate) fn hand_over(&mut self) -> Self {
+        let trail = std::mem::take(self);
+        let Directives { obligations, advice, .. } = &trail.rare().directives;
+        if !(obligations.is_empty() && advice.is_empty()) {
+            self.rare_mut().directives = trail.rare().directives.clone();
+        }
+        trail
     }
 
     /// Keeps what an allow asks of the handler.
@@ -378,7 +397,8 @@ impl Rare {
     }
 }
 
-fn cut(text: &str) -> &str {
+/// A text as long as a note may be.
+pub(crate) fn cut(text: &str) -> &str {
     let end = (0..=MAX_NOTE_LEN.min(text.len())).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
     text.get(..end).unwrap_or_default()
 }

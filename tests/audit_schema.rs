@@ -525,9 +525,14 @@ async fn the_page_and_the_entries_have_the_same_members() {
         .route("GET /closed", require(policy("ledger:burn").unwrap()))
         .build()
         .unwrap();
-    let app = stack.layer(service_fn(|request: Request<()>| {
+    let kept = std::sync::Arc::new(std::sync::Mutex::new(None));
+    let keeping = std::sync::Arc::clone(&kept);
+    let app = stack.layer(service_fn(move |request: Request<()>| {
         let context = SecurityContext::of(request.extensions()).unwrap();
         (0..20).for_each(|n| context.note("page", &n.to_string()));
+        if let Ok(authorizer) = Authorizer::of(request.extensions()) {
+            *keeping.lock().unwrap() = Some((context.clone(), authorizer));
+        }
         let mut response = Response::new(Full::<Bytes>::from("hello"));
         response.headers_mut().insert("grpc-status", http::HeaderValue::from_static("0"));
         ready(Answer::Ok(response))
@@ -542,6 +547,14 @@ async fn the_page_and_the_entries_have_the_same_members() {
     for request in requests.into_iter().chain((0..5).map(|_| get("/closed"))) {
         app.clone().oneshot(request).await.unwrap();
     }
+    let (context, authorizer) = kept.lock().unwrap().take().unwrap();
+    for n in 0..20 {
+        let _ = authorizer.check("ledger:burn", None).await;
+        let _ = authorizer.check(&format!("{n}"), None).await;
+        let _ = authorizer.allows("ledger:read", None).await;
+        context.note("page", &n.to_string());
+    }
+    drop((context, authorizer));
     tell(
         Event::new(EventKind::KeyCreated, "k1")
             .with("owner", "alice")
@@ -561,6 +574,9 @@ async fn the_page_and_the_entries_have_the_same_members() {
         seen.extend(all.into_iter().map(|member| {
             // What stands in several places is told once.
             let member = member.replace("client_identity.", "subject.").replace("by.", "subject.");
+            // And what is told in the words of a record.
+            let member =
+                if entry == "later" && member.contains('.') { return format!("decided: {member}") } else { member };
             if every.contains(&&*member) { format!("every entry: {member}") } else { format!("{entry}: {member}") }
         }));
     }

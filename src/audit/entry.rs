@@ -2,7 +2,8 @@ use std::{borrow::Cow, fmt, sync::Arc, time::Duration};
 
 use crate::{
     audit::{
-        AuditIdentity, AuditRecord, Personal, Privacy,
+        AuditDecision, AuditIdentity, AuditRecord, Personal, Privacy,
+        parts::{decisions, notes},
         schema::{Bounds, Shown},
         text::{Time, told},
     },
@@ -11,6 +12,7 @@ use crate::{
     context::RequestId,
     event::{Event, EventKind},
     mention::Telling,
+    trail::Trail,
 };
 
 /// The longest line that [`AuditEntry::write_json`] writes, in bytes, without its end.
@@ -26,6 +28,8 @@ pub enum AuditEntry {
     Decided(AuditRecord),
     /// How the body of an answer ended (`completed`), where that was [asked for](crate::audit::AuditLayer::with_completions).
     Completed(AuditCompletion),
+    /// What a handler decided or noted after the record of its request was written (`later`).
+    Later(AuditLater),
     /// Refusals before authentication of the same source and kind (`repeated`): how many came after the first, in a second.
     Repeated(AuditRepeats),
     /// Something that happened to the service (`event`).
@@ -40,7 +44,7 @@ impl AuditEntry {
     pub const fn decided(&self) -> Option<&AuditRecord> {
         match self {
             Self::Decided(record) => Some(record),
-            Self::Completed(_) | Self::Repeated(_) | Self::Event(_) | Self::Gap(_) => None,
+            Self::Completed(_) | Self::Later(_) | Self::Repeated(_) | Self::Event(_) | Self::Gap(_) => None,
         }
     }
 
@@ -50,6 +54,7 @@ impl AuditEntry {
         match self {
             Self::Decided(_) => "decided",
             Self::Completed(_) => "completed",
+            Self::Later(_) => "later",
             Self::Repeated(_) => "repeated",
             Self::Event(_) => "event",
             Self::Gap(_) => "gap",
@@ -78,7 +83,7 @@ impl AuditEntry {
                 record.rejection().is_some() && record.subject().is_none() && record.client_identity().is_none()
             }
             Self::Repeated(_) => true,
-            Self::Completed(_) | Self::Event(_) | Self::Gap(_) => false,
+            Self::Completed(_) | Self::Later(_) | Self::Event(_) | Self::Gap(_) => false,
         }
     }
 }
@@ -150,6 +155,94 @@ impl fmt::Debug for AuditCompletion {
             .field("request_id", &self.request_id())
             .field("end", &self.end())
             .field("bytes", &self.bytes())
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a handler that outlasts the head of its answer decided or noted after the record of the request was written.
+///
+/// In a minute of one request, the first decision of each kind has an entry, and so have 32 refusals and 16 notes. What comes more
+/// often is counted, and told when that minute is over and something comes, or when the handler lets the request's context go.
+/// Decisions are of one kind if backend, action, decision and whether the request depended on them are the same; 16 kinds are
+/// told apart in a minute.
+#[derive(Clone)]
+pub struct AuditLater(Arc<LaterFacts>);
+
+pub(crate) struct LaterFacts {
+    pub(crate) unix_nanos: u64,
+    pub(crate) request_id: RequestId,
+    pub(crate) subject: Option<AuditIdentity>,
+    pub(crate) trail: Trail,
+    pub(crate) count: Option<u64>,
+    pub(crate) privacy: Option<Arc<Privacy>>,
+}
+
+impl AuditLater {
+    pub(crate) fn new(facts: LaterFacts) -> Self {
+        Self(Arc::new(facts))
+    }
+
+    /// When it came, or was told if it was only counted, in nanoseconds since the Unix epoch.
+    #[must_use]
+    pub fn unix_nanos(&self) -> u64 {
+        self.0.unix_nanos
+    }
+
+    /// The request's id: that of its record.
+    #[must_use]
+    pub fn request_id(&self) -> RequestId {
+        self.0.request_id
+    }
+
+    /// Who acted: the subject of the record.
+    #[must_use]
+    pub fn subject(&self) -> Option<&AuditIdentity> {
+        self.0.subject.as_ref()
+    }
+
+    /// What was asked, and what the policy said; with what policies in the shadow said.
+    #[must_use]
+    pub fn decisions(&self) -> impl ExactSizeIterator<Item = AuditDecision<'_>> {
+        decisions(&self.0.trail, self.0.privacy.as_deref())
+    }
+
+    /// How many decisions like these came without an entry; none if this is the entry of one that came.
+    #[must_use]
+    pub fn count(&self) -> Option<u64> {
+        self.0.count
+    }
+
+    /// Whether the policy refused something on which the handler depended.
+    #[cfg(feature = "audit-tracing")]
+    pub(super) fn is_refusal(&self) -> bool {
+        self.decisions().any(|fact| fact.is_enforced() && fact.decision() != crate::policy::Decision::Allow)
+    }
+
+    /// How many further decisions were neither told nor counted by their kind.
+    #[must_use]
+    pub fn decisions_lost(&self) -> u32 {
+        self.0.trail.rare().decisions_lost
+    }
+
+    /// What the handler noted: name and value.
+    #[must_use]
+    pub fn notes(&self) -> impl ExactSizeIterator<Item = (Cow<'_, str>, Cow<'_, str>)> {
+        notes(&self.0.trail, self.0.privacy.as_deref())
+    }
+
+    /// How many further notes were not kept.
+    #[must_use]
+    pub fn notes_lost(&self) -> u32 {
+        self.0.trail.rare().notes_lost
+    }
+}
+
+impl fmt::Debug for AuditLater {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AuditLater")
+            .field("request_id", &self.request_id())
+            .field("decisions", &self.decisions().map(|fact| fact.decision()).collect::<Vec<_>>())
+            .field("count", &self.count())
             .finish_non_exhaustive()
     }
 }

@@ -24,6 +24,7 @@ use crate::{
         AuditCompletion, AuditEntry, AuditEvent, AuditIdentity, AuditOutcome, AuditRecord, AuditSink, Privacy, Receipt,
         Room,
         entry::Completion,
+        later::Later,
         pool,
         record::{Facts, MAX_PATH_LEN, MAX_SENT_LEN, MAX_TEXT_LEN},
         sink::accept_quietly,
@@ -218,6 +219,7 @@ impl Entry {
     fn record(&mut self, mut facts: UniqueArc<Facts>, ending: Ending) -> AuditRecord {
         let now = self.recorder.clock.now();
         let privacy = self.recorder.privacy.as_ref();
+        let shared = self.context.is_shared();
         let identity =
             |principal: &Option<_>| principal.clone().map(|held| AuditIdentity::new(held, privacy.map(Arc::clone)));
         self.context.with_mut(|envelope| {
@@ -238,7 +240,14 @@ impl Entry {
                     facts.refused_by = Some(stage);
                 }
             }
-            facts.trail = std::mem::take(&mut envelope.trail);
+            if shared {
+                // A handler that goes on, of a WebSocket for example. Who has no clone by now gets none.
+                facts.trail = envelope.trail.hand_over();
+                let (request_id, subject) = (envelope.request_id, facts.subject.clone());
+                envelope.afterwards = Some(Arc::new(Later::new(Arc::clone(&self.recorder), request_id, subject)));
+            } else {
+                facts.trail = std::mem::take(&mut envelope.trail);
+            }
         });
         facts.outcome = match (ending, &facts.rejection) {
             (Ending::Answered, Some((kind, _))) => AuditOutcome::of_rejection(*kind),

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use metrics::{Counter, Histogram, counter, gauge, histogram};
 
 use crate::{
-    audit::{AuditEntry, AuditEvent, AuditOutcome, AuditRecord, AuditSink, Lost, schema::body_end},
+    audit::{AuditDecision, AuditEntry, AuditEvent, AuditOutcome, AuditRecord, AuditSink, Lost, schema::body_end},
     error::StoreError,
     event::EventKind,
     rejection::RejectionKind,
@@ -70,14 +70,7 @@ impl MetricsSink {
             }
         }
         for decision in record.decisions() {
-            let enforced = if decision.is_enforced() { "true" } else { "false" };
-            counter!(
-                "portcullis_decisions_total",
-                "backend" => decision.backend(),
-                "decision" => decision.decision().as_str(),
-                "enforced" => enforced,
-            )
-            .increment(1);
+            decided(&decision, 1);
             if decision.backend() == GUARD_SHADOW {
                 would_refuse("guard", decision.action().unwrap_or_default().into_owned());
             }
@@ -86,6 +79,17 @@ impl MetricsSink {
             would_refuse("limit", limit.scope().into_owned());
         }
     }
+}
+
+fn decided(decision: &AuditDecision<'_>, times: u64) {
+    let enforced = if decision.is_enforced() { "true" } else { "false" };
+    counter!(
+        "portcullis_decisions_total",
+        "backend" => decision.backend(),
+        "decision" => decision.decision().as_str(),
+        "enforced" => enforced,
+    )
+    .increment(times);
 }
 
 fn would_refuse(layer: &'static str, name: String) {
@@ -130,6 +134,9 @@ impl AuditSink for MetricsSink {
                 #[expect(clippy::cast_precision_loss, reason = "a histogram takes floating point numbers")]
                 let bytes = completion.bytes() as f64;
                 histogram!("portcullis_response_body_bytes", "end" => body_end(completion.end())).record(bytes);
+            }
+            AuditEntry::Later(later) => {
+                later.decisions().for_each(|decision| decided(&decision, later.count().unwrap_or(1)));
             }
             AuditEntry::Repeated(repeats) => {
                 let first = repeats.first();

@@ -8,8 +8,8 @@
 //! 1. when there is a response, at its head;
 //! 2. when the inner service returns an error or panics, or the request is given up before there is a response.
 //!
-//! How the body ended is an entry of its own, where that [is wanted](AuditLayer::with_completions); what happens to the service
-//! itself ([`event`](crate::event)) is another.
+//! How the body ended is an entry of its own, where that [is wanted](AuditLayer::with_completions); what a handler decides or notes
+//! after the head of its answer ([`AuditLater`]) and what happens to the service itself ([`event`](crate::event)) are others.
 //!
 //! | status | when |
 //! |---|---|
@@ -53,6 +53,7 @@ mod entry;
 mod guard;
 #[cfg(feature = "audit-json-lines")]
 mod json_lines;
+mod later;
 mod layer;
 #[cfg(feature = "audit-metrics")]
 mod metrics;
@@ -72,7 +73,7 @@ mod traceparent;
 mod tracing;
 
 pub use channel::{AuditReceiver, Channel, WhenFull};
-pub use entry::{AuditCompletion, AuditEntry, AuditEvent, AuditGap, AuditRepeats, MAX_ENTRY_LEN};
+pub use entry::{AuditCompletion, AuditEntry, AuditEvent, AuditGap, AuditLater, AuditRepeats, MAX_ENTRY_LEN};
 #[cfg(feature = "stack")]
 pub(crate) use guard::Entry;
 #[cfg(feature = "audit-json-lines")]

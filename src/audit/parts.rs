@@ -5,11 +5,15 @@ use std::{borrow::Cow, fmt, sync::Arc};
 use http::HeaderName;
 
 use crate::{
-    audit::{MAX_TEXT_LEN, Personal, Privacy, text::clean},
+    audit::{
+        MAX_TEXT_LEN, Personal, Privacy,
+        text::{clean, told},
+    },
+    mention::Telling,
     policy::Decision,
     principal::{Principal, PrincipalKind},
     rejection::RejectionKind,
-    trail::{AttemptFact, DecisionFact, LimitFact},
+    trail::{AttemptFact, DecisionFact, LimitFact, Trail},
 };
 
 /// The most items that are shown of one list in a decision.
@@ -17,6 +21,25 @@ const MAX_ITEMS: usize = 8;
 
 fn text(text: &str) -> Cow<'_, str> {
     clean(text, MAX_TEXT_LEN)
+}
+
+/// The decisions of a trail, as records show them.
+pub(crate) fn decisions<'t>(
+    trail: &'t Trail,
+    privacy: Option<&Privacy>,
+) -> impl ExactSizeIterator<Item = AuditDecision<'t>> + use<'t> {
+    let hides_reasons = privacy.is_some_and(|privacy| privacy.omits(Personal::Reasons));
+    trail.decisions.iter().map(move |fact| AuditDecision::of(fact, hides_reasons))
+}
+
+/// The notes of a trail, as records show them.
+pub(crate) fn notes<'t>(
+    trail: &'t Trail,
+    privacy: Option<&'t Privacy>,
+) -> impl ExactSizeIterator<Item = (Cow<'t, str>, Cow<'t, str>)> {
+    let hidden = privacy.is_some_and(|privacy| privacy.omits(Personal::Notes));
+    let notes: &[(Box<str>, Telling)] = if hidden { &[] } else { &trail.rare().notes };
+    notes.iter().map(move |(name, value)| (text(name), told(value, privacy, Privacy::note)))
 }
 
 /// An identity, as a record shows it: no claims, no roles, no secret.

@@ -5,7 +5,7 @@ use http::{HeaderName, HeaderValue, Method, Version};
 use crate::{
     audit::{
         AuditOutcome, Personal, Privacy,
-        parts::{AuditAttempt, AuditDecision, AuditIdentity, AuditLimit},
+        parts::{self, AuditAttempt, AuditDecision, AuditIdentity, AuditLimit},
         pool::Pooled,
         text::{self, clean},
         traceparent::TraceParent,
@@ -327,8 +327,7 @@ impl AuditRecord {
     /// What policies were asked, in order, and what they said.
     #[must_use]
     pub fn decisions(&self) -> impl ExactSizeIterator<Item = AuditDecision<'_>> {
-        let hides_reasons = self.omits(Personal::Reasons);
-        self.facts.trail.decisions.iter().map(move |fact| AuditDecision::of(fact, hides_reasons))
+        parts::decisions(&self.facts.trail, self.privacy())
     }
 
     /// How many further decisions were not kept.
@@ -345,9 +344,7 @@ impl AuditRecord {
     /// What the handler noted, in order: names and values.
     #[must_use]
     pub fn notes(&self) -> impl ExactSizeIterator<Item = (Cow<'_, str>, Cow<'_, str>)> {
-        let shown = if self.omits(Personal::Notes) { 0 } else { self.facts.trail.rare().notes.len() };
-        let notes = self.facts.trail.rare().notes.iter().take(shown);
-        notes.map(|(name, told)| (clean(name, MAX_TEXT_LEN), text::told(told, self.privacy(), Privacy::note)))
+        parts::notes(&self.facts.trail, self.privacy())
     }
 
     /// How many further notes were not kept.

@@ -13,7 +13,7 @@ use serde::{
 use crate::{
     audit::{
         AuditAttempt, AuditDecision, AuditEntry, AuditIdentity, AuditLimit, AuditRecord,
-        entry::{AuditCompletion, AuditEvent, AuditGap, AuditRepeats, time},
+        entry::{AuditCompletion, AuditEvent, AuditGap, AuditLater, AuditRepeats, time},
         record::{SCHEMA_VERSION, ShownAddress},
         text::shorten,
     },
@@ -168,6 +168,7 @@ serialize_in_full!(
     AuditEntry,
     AuditRecord,
     AuditCompletion,
+    AuditLater,
     AuditRepeats,
     AuditEvent,
     AuditGap,
@@ -182,6 +183,7 @@ impl Serialize for Shown<'_, AuditEntry> {
         match self.entry {
             AuditEntry::Decided(record) => self.with(record).serialize(serializer),
             AuditEntry::Completed(completion) => self.with(completion).serialize(serializer),
+            AuditEntry::Later(later) => self.with(later).serialize(serializer),
             AuditEntry::Repeated(repeats) => self.with(repeats).serialize(serializer),
             AuditEntry::Event(event) => self.with(event).serialize(serializer),
             AuditEntry::Gap(gap) => self.with(gap).serialize(serializer),
@@ -376,6 +378,21 @@ impl Serialize for Shown<'_, AuditCompletion> {
         object.put("bytes", &completion.bytes())?;
         object.put_if("grpc_status", completion.grpc_status())?;
         object.put("duration_ns", &nanos(completion.duration()))?;
+        object.end()
+    }
+}
+
+impl Serialize for Shown<'_, AuditLater> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let later = self.entry;
+        let mut object = begin(serializer, "later", later.unix_nanos(), self.bounds)?;
+        object.put("request_id", &later.request_id())?;
+        object.put_if("subject", later.subject().map(|subject| self.with(subject)))?;
+        object.put_if("count", later.count())?;
+        object.list("decisions", || later.decisions())?;
+        object.count("decisions_lost", later.decisions_lost())?;
+        object.list("notes", || later.notes().map(Note))?;
+        object.count("notes_lost", later.notes_lost())?;
         object.end()
     }
 }

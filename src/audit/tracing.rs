@@ -101,6 +101,22 @@ fn tell(entry: &AuditEntry) {
             )
         };
     }
+    macro_rules! later {
+        ($level:expr, $later:expr) => {
+            emit!(
+                $level,
+                time = time($later.unix_nanos()).as_str(),
+                request_id = %$later.request_id(),
+                subject_issuer = $later.subject().map(AuditIdentity::issuer).as_deref(),
+                subject = $later.subject().map(AuditIdentity::subject).as_deref(),
+                count = $later.count(),
+                decisions = json($later.decisions().collect()),
+                decisions_lost = $later.decisions_lost(),
+                notes = json($later.notes().collect()),
+                notes_lost = $later.notes_lost(),
+            )
+        };
+    }
     match entry {
         AuditEntry::Decided(_) => {}
         AuditEntry::Completed(completion) => emit!(
@@ -111,6 +127,8 @@ fn tell(entry: &AuditEntry) {
             bytes = completion.bytes(),
             grpc_status = completion.grpc_status(),
         ),
+        AuditEntry::Later(told) if told.is_refusal() => later!(::tracing::Level::WARN, told),
+        AuditEntry::Later(told) => later!(::tracing::Level::INFO, told),
         AuditEntry::Repeated(repeats) => emit!(
             ::tracing::Level::WARN,
             time = repeats.first().time(),

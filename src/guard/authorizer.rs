@@ -23,7 +23,8 @@ use crate::{
 /// Asks the policy from within a handler, where the thing that is acted upon is known.
 ///
 /// A route's requirement is decided before the handler has read anything; whether *this* order may be cancelled by *this*
-/// principal is the handler's question (OWASP API1:2023). Each answer goes into the audit record.
+/// principal is the handler's question (OWASP API1:2023). Each answer goes into the audit record, or, after
+/// the head of the response, when that is written, into entries of its own, repeats by their number.
 ///
 /// ```
 /// use http::Extensions;
@@ -327,7 +328,7 @@ impl Authorizer {
         let (verdict, unfulfilled) = hold_to_obligations(verdict, &self.fulfilled);
         let decision = verdict.decision();
         let fact = DecisionFact::new(self.policy.name(), Some(action.into()), verdict);
-        self.context.with(|envelope| envelope.decided(if enforced { fact } else { fact.unenforced() }));
+        self.context.decided(if enforced { fact } else { fact.unenforced() });
         (decision, unfulfilled)
     }
 
