@@ -466,10 +466,11 @@ async fn what_a_server_delivers_to_its_end_is_complete() {
         )]);
         body.with_trailers(ready(Some(Ok(trailers)))).boxed_unsync()
     }
+    type Answer = fn() -> Streamed;
     let complete = |bytes| Some((BodyEnd::Complete, bytes, None));
     let graded = |bytes| Some((BodyEnd::Complete, bytes, Some(7)));
     let (one, two) = (Version::HTTP_11, Version::HTTP_2);
-    let rows: [(&str, Version, fn() -> Streamed, _); 14] = [
+    let rows: [(&str, Version, Answer, _); 14] = [
         ("nothing", one, || Response::new(known("")), None),
         ("nothing", two, || Response::new(known("")), None),
         ("a length of 0", one, || with_length(0, Frames::of([])), None),

@@ -1,6 +1,6 @@
 //! What a handler decides and notes after the head of its answer, when the record of its request is written: the loop of a
 //! WebSocket, the body of a stream, a task that outlives its request.
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "test code, helpers included")]
+#![expect(clippy::unwrap_used, reason = "test code, helpers included")]
 
 mod support;
 

@@ -412,7 +412,8 @@ async fn a_bad_token_beside_a_key_that_is_looked_up_counts_once() {
     let (good, _) = NewApiKey::for_subject("shop").issue(&keys, at).await.unwrap();
     let (unknown, _) = NewApiKey::for_subject("x").issue(&Arc::new(MemoryKeyStore::new()), at).await.unwrap();
     let remote = || ApiKeyAuthenticator::new(Remote { keys: Arc::clone(&keys), asked: Arc::clone(&asked) });
-    let layer = AuthnLayer::new(both(remote(), jwt())).dangerous_plain_http();
+    let tokens = jwt(self::keys(key(Algorithm::HS384).with_id("longer")));
+    let layer = AuthnLayer::new(both(remote(), tokens)).dangerous_plain_http();
     let both_bring = |key: &str, token: &str| {
         let mut request = from(NAT, token);
         request.headers_mut().insert("x-api-key", key.parse().unwrap());
