@@ -18,6 +18,8 @@ mod rate_limit_store;
 mod replay_store;
 #[cfg(any(feature = "jwt", feature = "jwt-pure-rust"))]
 mod revocation_store;
+#[cfg(any(feature = "rate-limit", feature = "dpop"))]
+mod together;
 mod voucher;
 
 #[cfg(feature = "api-key")]
@@ -33,7 +35,7 @@ pub use policy_backend::{PolicyFixture, PolicyQuestion, policy_backend};
 #[cfg(feature = "rate-limit")]
 pub use rate_limit_store::rate_limit_store;
 #[cfg(feature = "dpop")]
-pub use replay_store::replay_store;
+pub use replay_store::{replay_store, replay_store_that_is_full};
 #[cfg(any(feature = "jwt", feature = "jwt-pure-rust"))]
-pub use revocation_store::revocation_store;
+pub use revocation_store::{revocation_store, revocation_store_that_is_shared};
 pub use voucher::voucher;
