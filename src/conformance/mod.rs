@@ -25,7 +25,7 @@ mod voucher;
 #[cfg(feature = "api-key")]
 pub use api_key_store::api_key_store;
 #[cfg(feature = "audit")]
-pub use audit_sink::audit_sink;
+pub use audit_sink::{audit_sink, audit_sink_that_fails, audit_sink_that_is_full};
 pub use authenticator::{AuthenticatorFixture, authenticator};
 #[cfg(feature = "cedar")]
 pub use entity_source::entity_source;
