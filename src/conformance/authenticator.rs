@@ -172,11 +172,22 @@ async fn ask(authenticator: &dyn Authenticator, request: &Request<()>, at: Insta
     waited
 }
 
-/// The credentials themselves: the last word of each field that may carry one.
+/// The credentials themselves: the last word of each field that may carry one, without the padding of Base64; of cookies each
+/// value, without its name.
 fn credentials(authenticator: &dyn Authenticator, headers: &HeaderMap) -> Vec<String> {
-    let values = authenticator.credential_headers().into_iter().flat_map(|name| headers.get_all(name));
-    let words = values.filter_map(|value| value.to_str().ok()?.split(' ').next_back().map(str::to_owned));
-    words.filter(|word| !word.is_empty()).collect()
+    let mut found = Vec::new();
+    for name in authenticator.credential_headers() {
+        for value in headers.get_all(&name).iter().filter_map(|value| value.to_str().ok()) {
+            if name == header::COOKIE {
+                let pairs = value.split(';').map(|pair| pair.split_once('=').map_or(pair, |(_, value)| value));
+                found.extend(pairs.map(|value| value.trim().trim_matches('"').to_owned()));
+            } else {
+                found.extend(value.split(' ').next_back().map(|word| word.trim_end_matches('=').to_owned()));
+            }
+        }
+    }
+    found.retain(|credential| !credential.is_empty());
+    found
 }
 
 fn same(one: &Outcome, other: &Outcome) -> bool {

@@ -23,7 +23,7 @@ mod together;
 mod voucher;
 
 #[cfg(feature = "api-key")]
-pub use api_key_store::api_key_store;
+pub use api_key_store::{api_key_store, read_only_api_key_store};
 #[cfg(feature = "audit")]
 pub use audit_sink::{audit_sink, audit_sink_that_fails, audit_sink_that_is_full};
 pub use authenticator::{AuthenticatorFixture, authenticator};
