@@ -8,9 +8,13 @@ use crate::{
     rejection::{Rejection, RejectionKind},
 };
 
+/// How long a value of a cookie is that stands nowhere by chance.
+const LONG: usize = 8;
+
 /// Requests that the [`authenticator`] suite sends, and what each of them should come to.
 ///
-/// The suite looks for the credentials in what is shown: make them long enough not to stand there by chance.
+/// The suite looks for the credentials in what is shown: make them long enough not to stand there by chance. Values of cookies
+/// that are shorter than eight characters are looked for with their names.
 ///
 /// ```
 /// use portcullis::{Instants, conformance::AuthenticatorFixture};
@@ -173,14 +177,17 @@ async fn ask(authenticator: &dyn Authenticator, request: &Request<()>, at: Insta
 }
 
 /// The credentials themselves: the last word of each field that may carry one, without the padding of Base64; of cookies each
-/// value, without its name.
+/// value, without its name if it is [`LONG`].
 fn credentials(authenticator: &dyn Authenticator, headers: &HeaderMap) -> Vec<String> {
     let mut found = Vec::new();
     for name in authenticator.credential_headers() {
         for value in headers.get_all(&name).iter().filter_map(|value| value.to_str().ok()) {
             if name == header::COOKIE {
-                let pairs = value.split(';').map(|pair| pair.split_once('=').map_or(pair, |(_, value)| value));
-                found.extend(pairs.map(|value| value.trim().trim_matches('"').to_owned()));
+                let alone = |pair: &str| match pair.split_once('=') {
+                    Some((_, value)) if value.len() >= LONG => value.trim_matches('"').to_owned(),
+                    Some(_) | None => pair.to_owned(),
+                };
+                found.extend(value.split(';').map(|pair| alone(pair.trim())));
             } else {
                 found.extend(value.split(' ').next_back().map(|word| word.trim_end_matches('=').to_owned()));
             }
