@@ -12,8 +12,8 @@ use async_trait::async_trait;
 use portcullis::{
     Instants, Now, StoreError, StoreErrorKind,
     api_key::{
-        ApiKeyAdmin, ApiKeyRecord, ApiKeyStore, ChangeFeed, Found, Hit, KeyChange, KeyFilter, KeyHash, KeyId, KeyUse,
-        Lookup, MAX_PAGE, MemoryKeyStore, Owner, RecordFields, Revocation, Rotation,
+        ApiKeyAdmin, ApiKeyRecord, ApiKeyStore, ChangeFeed, Found, Hit, KeyChange, KeyFilter, KeyHash, KeyId, KeyLife,
+        KeyUse, Lookup, MAX_PAGE, MemoryKeyStore, NewApiKey, Owner, RecordFields, Revocation, Rotation,
     },
     conformance,
 };
@@ -321,6 +321,91 @@ async fn key_stores_keep_their_contract() {
     conformance::api_key_store(&own, AT).await; // a store that holds other keys already
 }
 
+/// A store that somebody else fills, with and without a mistake.
+#[derive(Debug)]
+struct ReadOnly {
+    holds: BTreeMap<KeyId, Hit>,
+    mistake: Option<Mistake>,
+    misses: Mutex<u32>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mistake {
+    HidesExpired,
+    HidesFromClients,
+    AnswersAnother,
+    EnablesOwners,
+    TwinsDisagree,
+    ForgetsAfterMisses,
+}
+
+impl ReadOnly {
+    fn new(mistake: Option<Mistake>) -> (Self, Vec<Hit>) {
+        let hit = |record: ApiKeyRecord| Hit::new(Arc::new(record));
+        let record = |subject: &str| NewApiKey::for_subject(subject).mint(AT).unwrap().1;
+        let ended = Revocation::new(NOW, "left").unwrap();
+        let expired = NewApiKey::for_subject("expired").lives(KeyLife::For(Duration::from_secs(1)));
+        let hits = vec![
+            hit(record("plain")),
+            hit(record("revoked").revoked(&ended)),
+            hit(expired.mint(Instants::new(0, 0)).unwrap().1),
+            hit(record("disabled")).with_owner_disabled(true),
+        ];
+        let holds = hits.iter().map(|hit| (*hit.record().id(), hit.clone())).collect();
+        (Self { holds, mistake, misses: Mutex::default() }, hits)
+    }
+
+    fn look(&self, lookup: Lookup) -> Option<Hit> {
+        let hit = self.holds.get(lookup.id()).cloned();
+        let mut misses = self.misses.lock().unwrap();
+        *misses += u32::from(hit.is_none());
+        let hit = hit?;
+        match self.mistake {
+            Some(Mistake::HidesExpired) => hit.record().is_active(lookup.at().unix_seconds()).then_some(hit),
+            Some(Mistake::HidesFromClients) => lookup.client().is_none().then_some(hit),
+            Some(Mistake::AnswersAnother) => self.holds.values().next().cloned(),
+            Some(Mistake::EnablesOwners) => Some(hit.with_owner_disabled(false)),
+            Some(Mistake::ForgetsAfterMisses) => (*misses == 0).then_some(hit),
+            Some(Mistake::TwinsDisagree) | None => Some(hit),
+        }
+    }
+}
+
+#[async_trait]
+impl ApiKeyStore for ReadOnly {
+    fn find_now(&self, lookup: Lookup) -> Now<Found> {
+        if self.mistake == Some(Mistake::TwinsDisagree) {
+            Now::Known(Ok(None))
+        } else {
+            Now::Known(Ok(self.look(lookup)))
+        }
+    }
+
+    async fn find(&self, lookup: Lookup) -> Found {
+        Ok(self.look(lookup))
+    }
+}
+
+#[tokio::test]
+async fn a_store_that_is_read_alone_has_a_suite_of_its_own() {
+    let (store, holds) = ReadOnly::new(None);
+    conformance::read_only_api_key_store(&store, &holds, AT).await;
+    let shared: Arc<dyn ApiKeyStore> = Arc::new(store);
+    conformance::read_only_api_key_store(&shared, &holds, AT).await;
+    for (mistake, expected) in [
+        (Mistake::HidesExpired, "what a store holds is found whole, whoever asks and when"),
+        (Mistake::HidesFromClients, "what a store holds is found whole, whoever asks and when"),
+        (Mistake::AnswersAnother, "what a store holds is found whole, whoever asks and when"),
+        (Mistake::EnablesOwners, "what a store holds is found whole, whoever asks and when"),
+        (Mistake::TwinsDisagree, "find_now and find agree"),
+        (Mistake::ForgetsAfterMisses, "a key is still found after others that nobody has were asked for"),
+    ] {
+        let (store, holds) = ReadOnly::new(Some(mistake));
+        let suite = tokio::spawn(async move { conformance::read_only_api_key_store(&store, &holds, AT).await });
+        assert_broken(suite.await, mistake, expected);
+    }
+}
+
 #[cfg(feature = "api-key-cached")]
 #[tokio::test]
 async fn a_cache_before_a_users_store_keeps_the_contract() {
@@ -369,7 +454,7 @@ async fn a_careless_store_is_found_out() {
     }
 }
 
-fn assert_broken(suite: Result<(), tokio::task::JoinError>, fault: Fault, expected: &str) {
+fn assert_broken(suite: Result<(), tokio::task::JoinError>, fault: impl std::fmt::Debug, expected: &str) {
     let panic = suite.expect_err(expected).into_panic();
     let said = panic.downcast_ref::<String>().cloned();
     let said = said.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned())).unwrap_or_default();

@@ -2,15 +2,22 @@
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "test code, helpers included")]
 
 use std::{
+    io,
+    num::NonZeroUsize,
     path::Path,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering::SeqCst},
+        mpsc,
+    },
+    time::Duration,
 };
 
 use async_trait::async_trait;
 use portcullis::{
-    StoreError,
+    StoreError, StoreErrorKind,
     audit::{AuditEntry, AuditSink, Channel, Filter, JsonLines, Lost, Receipt, Room, Sample, WhenFull},
-    conformance::audit_sink,
+    conformance::{audit_sink, audit_sink_that_fails, audit_sink_that_is_full},
     testing::Captured,
 };
 use tempfile::NamedTempFile;
@@ -160,5 +167,177 @@ async fn the_suite_finds_faults() {
             audit_sink(&sink, &delivered).await;
         });
         assert_eq!(suite.await.is_err(), fault != Fault::None, "{fault:?}");
+    }
+}
+
+/// A file that nothing is written to before the gate is open.
+struct Gated {
+    gate: mpsc::Receiver<()>,
+    file: std::fs::File,
+}
+
+impl io::Write for Gated {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        // The other end is gone once it is open.
+        let _ = self.gate.recv();
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+#[tokio::test]
+async fn json_lines_that_are_full_conform() {
+    for when_full in [WhenFull::Discard, WhenFull::Wait(Duration::from_micros(1)), WhenFull::Refuse] {
+        let file = NamedTempFile::new().unwrap();
+        let (open, gate) = mpsc::channel();
+        let writer = Gated { gate, file: file.reopen().unwrap() };
+        let records = NonZeroUsize::new(100).unwrap();
+        let sink = JsonLines::builder().capacity(records).when_full(when_full).to_writer(writer).unwrap();
+        audit_sink_that_is_full(&sink, || records_of(file.path()), || drop(open)).await;
+    }
+}
+
+/// The request ids of records; a gap has none.
+fn records_of(path: &Path) -> Vec<String> {
+    let text = std::fs::read_to_string(path).unwrap();
+    let id = |line| Some(serde_json::from_str::<serde_json::Value>(line).unwrap()["request_id"].as_str()?.to_owned());
+    text.lines().filter_map(id).collect()
+}
+
+#[tokio::test]
+async fn a_channel_that_is_full_conforms() {
+    for when_full in [WhenFull::Discard, WhenFull::Wait(Duration::from_micros(1)), WhenFull::Refuse] {
+        let (sink, mut receiver) = Channel::new(100, when_full).unwrap();
+        let captured = Captured::new();
+        let under_way = Arc::new(Mutex::new(()));
+        let (into, taking) = (captured.clone(), Arc::clone(&under_way));
+        let (open, gate) = mpsc::channel::<()>();
+        let consumer = std::thread::spawn(move || {
+            let _ = gate.recv();
+            loop {
+                let _taking = taking.lock().unwrap();
+                let Some(entries) = receiver.receive(Duration::from_millis(1)) else { break };
+                entries.into_iter().try_for_each(|entry| into.accept(entry)).unwrap();
+            }
+        });
+        let delivered = || {
+            drop(under_way.lock().unwrap());
+            self::captured(&captured)
+        };
+        audit_sink_that_is_full(&sink, delivered, || drop(open)).await;
+        drop(sink);
+        consumer.join().unwrap();
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn json_lines_that_cannot_be_written_conform() {
+    audit_sink_that_fails(&JsonLines::open("/dev/full").unwrap()).await;
+    let refusing = JsonLines::builder().when_full(WhenFull::Refuse).open("/dev/full").unwrap();
+    audit_sink_that_fails(&refusing).await;
+}
+
+#[tokio::test]
+async fn a_channel_that_nobody_takes_from_conforms() {
+    let (sink, receiver) = Channel::new(10_000, WhenFull::Discard).unwrap();
+    drop(receiver);
+    audit_sink_that_fails(&sink).await;
+}
+
+/// Has room for 100 records, which it delivers when it is flushed, unless it fails.
+#[derive(Debug)]
+struct Small {
+    fault: SmallFault,
+    arrived: Captured,
+    held: Mutex<Vec<AuditEntry>>,
+    lost: AtomicU64,
+    fails: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum SmallFault {
+    None,
+    LosesSilently,
+    CountsTwice,
+    DeliversWhatItRefused,
+    StaysFull,
+    CallsItDelivered,
+    CountsNoFailure,
+}
+
+impl Small {
+    fn new(fault: SmallFault, fails: bool) -> Self {
+        let (arrived, held, lost) = (Captured::new(), Mutex::default(), AtomicU64::new(0));
+        Self { fault, arrived, held, lost, fails }
+    }
+}
+
+#[async_trait]
+impl AuditSink for Small {
+    fn accept(&self, entry: AuditEntry) -> Result<(), Lost> {
+        let mut held = self.held.lock().unwrap();
+        if held.len() < 100 {
+            held.push(entry);
+            return Ok(());
+        }
+        match self.fault {
+            SmallFault::LosesSilently => {
+                self.lost.fetch_max(1, SeqCst);
+                return Ok(());
+            }
+            SmallFault::CountsTwice => self.lost.fetch_add(2, SeqCst),
+            SmallFault::DeliversWhatItRefused => {
+                held.push(entry);
+                self.lost.fetch_add(1, SeqCst)
+            }
+            _ => self.lost.fetch_add(1, SeqCst),
+        };
+        Err(Lost::new())
+    }
+
+    fn lost(&self) -> u64 {
+        self.lost.load(SeqCst)
+    }
+
+    async fn flush(&self) -> Result<(), StoreError> {
+        let mut held = self.held.lock().unwrap();
+        let entries = if self.fault == SmallFault::StaysFull { held.clone() } else { std::mem::take(&mut *held) };
+        if !self.fails {
+            entries.into_iter().try_for_each(|entry| self.arrived.accept(entry)).unwrap();
+            return Ok(());
+        }
+        if self.fault != SmallFault::CountsNoFailure {
+            self.lost.fetch_add(entries.len().try_into().unwrap(), SeqCst);
+        }
+        if self.fault == SmallFault::CallsItDelivered {
+            return Ok(());
+        }
+        Err(StoreError::new(StoreErrorKind::Unavailable, "small"))
+    }
+}
+
+#[tokio::test]
+async fn the_suite_finds_faults_of_sinks_that_are_full_or_fail() {
+    use SmallFault::{
+        CallsItDelivered, CountsNoFailure, CountsTwice, DeliversWhatItRefused, LosesSilently, None, StaysFull,
+    };
+    let full = async |fault| {
+        let suite = async move {
+            let sink = Small::new(fault, false);
+            audit_sink_that_is_full(&sink, || captured(&sink.arrived), || {}).await;
+        };
+        tokio::spawn(suite).await.is_err()
+    };
+    for fault in [None, LosesSilently, CountsTwice, DeliversWhatItRefused, StaysFull] {
+        assert_eq!(full(fault).await, fault != None, "{fault:?}");
+    }
+    let failing =
+        async |fault| tokio::spawn(async move { audit_sink_that_fails(&Small::new(fault, true)).await }).await.is_err();
+    for fault in [None, CallsItDelivered, CountsNoFailure] {
+        assert_eq!(failing(fault).await, fault != None, "{fault:?}");
     }
 }

@@ -223,6 +223,8 @@ async fn a_careless_authenticator_is_found_out() {
 #[derive(Debug)]
 struct Cookie {
     leaves_authorization: bool,
+    /// Shows what it refuses, without the name that stands before it.
+    shows_its_value: bool,
 }
 
 #[async_trait]
@@ -237,10 +239,14 @@ impl Authenticator for Cookie {
 
     async fn authenticate(&self, head: &RequestHead<'_>, _: Instants) -> Outcome {
         match head.single_header(&HeaderName::from_static("cookie")) {
-            Ok(Some("4711-secret")) if self.leaves_authorization => {
+            Ok(Some("session=4711-secret")) if self.leaves_authorization => {
                 Outcome::Verified(Identity::from(device()).leaving_authorization())
             }
-            Ok(Some("4711-secret")) => Outcome::verified(device()),
+            Ok(Some("session=4711-secret")) => Outcome::verified(device()),
+            Ok(Some(pair)) if self.shows_its_value => {
+                let (_, value) = pair.split_once('=').unwrap();
+                Rejection::new(RejectionKind::InvalidCredential, format!("{value} is no session")).into()
+            }
             Ok(Some(_)) => Rejection::new(RejectionKind::InvalidCredential, "bad").into(),
             Ok(None) => Outcome::Absent,
             Err(rejection) => rejection.into(),
@@ -248,18 +254,24 @@ impl Authenticator for Cookie {
     }
 }
 
-async fn cookies(leaves_authorization: bool) {
-    let fixture = fixture().good(with(get("/"), "cookie", "4711-secret")).bad(with(get("/"), "cookie", "0000-secret"));
-    conformance::authenticator(&Cookie { leaves_authorization }, &fixture).await;
+async fn cookies(leaves_authorization: bool, shows_its_value: bool) {
+    let cookie = |value| with(get("/"), "cookie", value);
+    let fixture = fixture().good(cookie("session=4711-secret")).bad(cookie("session=0000-secret"));
+    conformance::authenticator(&Cookie { leaves_authorization, shows_its_value }, &fixture).await;
 }
 
 #[tokio::test]
 async fn a_cookie_keeps_the_contract() {
-    cookies(true).await;
+    cookies(true, false).await;
 }
 
 #[tokio::test]
 #[should_panic(expected = "an unread Authorization beside the credential")]
 async fn a_forgotten_authorization_is_found_out() {
-    cookies(false).await;
+    cookies(false, false).await;
+}
+
+#[tokio::test]
+async fn a_cookie_whose_value_is_shown_alone_is_found_out() {
+    assert_broken(tokio::spawn(cookies(true, true)).await, "no Debug shows a credential");
 }

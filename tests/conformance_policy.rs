@@ -1,5 +1,10 @@
 //! The suite for policy backends, on what the crate has and on a backend that is written with public API alone.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking, in its helpers too"
+)]
 
 use std::sync::{
     Arc,
@@ -124,7 +129,44 @@ enum Broken {
     LosesAnswers,
     LooksAtTheClock,
     LooksAtTheAddress,
+    /// Reads the part of this name, and says that it does not.
+    Reads(&'static str),
+    ForgetsObligationsInABatch,
+    ForgetsObligationsTheSecondTime(AtomicU64),
+    TellsOfTheSubject,
     CountsDecisions(AtomicU64),
+}
+
+const ID: &str = "https://id.example.com";
+
+/// Whether a backend that reads this part finds there what the fixture's questions do not have.
+fn finds_something_else(part: &str, query: &AccessQuery<'_>) -> bool {
+    let who = query.subject();
+    match part {
+        "the owner" => query.resource().is_some_and(|resource| resource.owner().is_some()),
+        "the tenant of the thing" => query.resource().is_some_and(|resource| resource.tenant().is_some()),
+        "attributes of the thing" => query.resource().is_some_and(|resource| !resource.attributes().is_empty()),
+        "the thing" => query.resource().is_some(),
+        "the subject" => who.subject() != "alice",
+        "the issuer" => who.issuer() != ID,
+        "scopes" => !who.scopes().is_empty(),
+        "permissions" => !who.permissions().is_empty(),
+        "the tenant" => who.tenant().is_some(),
+        "acr" => who.acr().is_some(),
+        "amr" => who.factors() > 0,
+        "auth_time" => who.auth_time().is_some(),
+        "the kind" => who.kind() != PrincipalKind::User,
+        "the credential" => who.credential() != "jwt",
+        "its id" => who.credential_id().is_some(),
+        "the plan" => who.plan().is_some(),
+        "the end" => who.expires_at().is_some(),
+        "claims" => who.claims::<serde_json::Value>().is_ok(),
+        "the client" => query.client().is_some(),
+        "attributes" => query.attributes().is_some(),
+        "the method" => query.method() == Some("DELETE"),
+        "the route" => query.route().is_some(),
+        other => panic!("{other}"),
+    }
 }
 
 impl Broken {
@@ -135,7 +177,17 @@ impl Broken {
             (Self::AllowsStrangers, "orders:read") => Verdict::allow(),
             (Self::LooksAtTheClock, _) if query.at().unix_seconds() > 1_800_000_000 => Verdict::deny("too late"),
             (Self::LooksAtTheAddress, _) if query.address().is_some() => Verdict::cannot_decide("an address"),
+            (Self::TellsOfTheSubject, "orders:read") if clerk => {
+                Verdict::allow().because(format!("{} is a clerk", query.subject().subject()))
+            }
+            (Self::Reads(part), _) if finds_something_else(part, query) => Verdict::deny("something else"),
             (_, "orders:read") if clerk => Verdict::allow(),
+            (Self::ForgetsObligationsTheSecondTime(asked), "orders:export")
+                if clerk && asked.fetch_add(1, Ordering::SeqCst) > 1 =>
+            {
+                Verdict::allow()
+            }
+            (_, "orders:export") if clerk => Verdict::allow().obliging("mask"),
             (Self::OpensOnFailure, "backend:down") => Verdict::allow(),
             (_, "backend:down") => Verdict::cannot_decide("down"),
             (Self::AllowsWhatItDoesNotKnow, _) if clerk => Verdict::allow(),
@@ -166,6 +218,9 @@ impl PolicyBackend for Broken {
         match self {
             Self::AnswersOthersInABatch => verdicts.rev().collect(),
             Self::LosesAnswers => verdicts.skip(1).collect(),
+            Self::ForgetsObligationsInABatch => {
+                verdicts.map(|verdict| if verdict.is_allow() { Verdict::allow() } else { verdict }).collect()
+            }
             _ => verdicts.collect(),
         }
     }
@@ -182,6 +237,17 @@ impl PolicyBackend for Broken {
     }
 }
 
+/// What the suite says of a backend that breaks a rule.
+async fn found(broken: impl PolicyBackend) -> String {
+    let clerk = |action: &str| PolicyQuestion::new(principal("alice", &["clerk"]), action);
+    let fixture = fixture().undecidable(clerk("backend:down")).obliged(clerk("orders:export"));
+    let name = format!("{broken:?}");
+    let suite = tokio::spawn(async move { policy_backend(&broken, fixture).await });
+    let panic = suite.await.expect_err(&name).into_panic();
+    let said = panic.downcast_ref::<String>().cloned().or(panic.downcast_ref::<&str>().map(ToString::to_string));
+    said.unwrap_or_default()
+}
+
 #[tokio::test]
 async fn the_suite_finds_each_broken_rule() {
     for (broken, sentence) in [
@@ -192,15 +258,86 @@ async fn the_suite_finds_each_broken_rule() {
         (Broken::Nameless, "a backend must have a name"),
         (Broken::AnswersOthersInABatch, "`decide_all` and `decide` must give the same verdict"),
         (Broken::LosesAnswers, "`decide_all` must give one verdict for each question"),
+        (Broken::ForgetsObligationsInABatch, "an obligation: `decide_all` and `decide` must give the same verdict"),
+        (Broken::ForgetsObligationsTheSecondTime(AtomicU64::new(0)), "an obligation must get the same answer again"),
+        (Broken::TellsOfTheSubject, "subject is not among `parts` and must change no verdict"),
         (Broken::LooksAtTheClock, "time is not among `parts` and must change no verdict"),
         (Broken::LooksAtTheAddress, "address is not among `parts` and must change no verdict"),
         (Broken::CountsDecisions(AtomicU64::new(0)), "the generation must not change while nothing is reloaded"),
     ] {
         let name = format!("{broken:?}");
-        let fixture = fixture().undecidable(PolicyQuestion::new(principal("alice", &["clerk"]), "backend:down"));
-        let suite = tokio::spawn(async move { policy_backend(&broken, fixture).await });
-        let panic = suite.await.expect_err(&name).into_panic();
-        let said = panic.downcast_ref::<String>().cloned().or(panic.downcast_ref::<&str>().map(ToString::to_string));
-        assert!(said.as_deref().unwrap_or_default().contains(sentence), "{name}: {said:?}");
+        let said = found(broken).await;
+        assert!(said.contains(sentence), "{name}: {said}");
+    }
+}
+
+#[tokio::test]
+async fn the_suite_finds_each_part_that_is_read_and_not_named() {
+    for (read, part) in [
+        ("the owner", "resource facts"),
+        ("the tenant of the thing", "resource facts"),
+        ("attributes of the thing", "resource facts"),
+        ("the thing", "resource"),
+        ("the subject", "subject"),
+        ("the issuer", "subject"),
+        ("scopes", "scopes"),
+        ("permissions", "permissions"),
+        ("the tenant", "tenant"),
+        ("acr", "strength"),
+        ("amr", "strength"),
+        ("auth_time", "strength"),
+        ("the kind", "claims"),
+        ("the credential", "claims"),
+        ("its id", "claims"),
+        ("the plan", "claims"),
+        ("the end", "claims"),
+        ("claims", "claims"),
+        ("the client", "client"),
+        ("attributes", "attributes"),
+        ("the method", "method"),
+        ("the route", "route"),
+    ] {
+        let said = found(Broken::Reads(read)).await;
+        assert!(said.contains(&format!(": {part} is not among `parts` and must change no verdict")), "{read}: {said}");
+    }
+}
+
+/// Says that its verdicts hang on these parts, and lets owners do what they like.
+#[derive(Debug)]
+struct Owners(QueryParts);
+
+#[async_trait]
+impl PolicyBackend for Owners {
+    fn name(&self) -> &'static str {
+        "owners"
+    }
+
+    async fn decide(&self, query: &AccessQuery<'_>) -> Verdict {
+        let owns = query.resource().is_some_and(|resource| resource.is_owned_by(query.subject()));
+        match query.action() {
+            "orders:read" if owns && query.subject().has_role("clerk") => Verdict::allow(),
+            _ => Verdict::deny("not yours"),
+        }
+    }
+
+    fn parts(&self) -> QueryParts {
+        self.0
+    }
+}
+
+#[tokio::test]
+async fn a_backend_that_looks_at_owners_names_all_that_it_reads() {
+    let order = || Resource::new("order", 1).owned_by(ID, "alice");
+    let read = move |name: &str| PolicyQuestion::new(principal(name, &["clerk"]), "orders:read").on(order());
+    let all = QueryParts::ROLES.and(QueryParts::SUBJECT).and(QueryParts::RESOURCE_FACTS);
+    policy_backend(&Owners(all), PolicyFixture::new(read("alice"), read("bob"))).await;
+    for part in [QueryParts::SUBJECT, QueryParts::ROLES, QueryParts::RESOURCE_FACTS] {
+        let backend = Owners(all.without(part).and(QueryParts::RESOURCE));
+        let suite = tokio::spawn(async move {
+            policy_backend(&backend, PolicyFixture::new(read("alice"), read("bob"))).await;
+        });
+        let panic = suite.await.unwrap_err().into_panic();
+        let said = panic.downcast_ref::<String>().cloned().unwrap_or_default();
+        assert!(said.contains(&format!("{part} is not among `parts`")), "{part}: {said}");
     }
 }

@@ -28,7 +28,6 @@ use owner::{Owner, URL, but, claims_at, sha256};
 use portcullis::{
     ClientCertificate, Clock, Connection, Instants, Secret, TlsVersion,
     authn::AuthnLayer,
-    conformance,
     guard::{authenticated, require},
     jwt::{
         Algorithm, Issuer, JwtAuthenticator, JwtAuthenticatorBuilder, KeySet, Provider,
@@ -329,32 +328,6 @@ async fn the_memory_store_keeps_its_bounds_and_its_word() {
     assert_eq!(ask(used(4, "a", 160), 130).await, Ok(Remembered::Fresh), "what ended makes room");
     assert_eq!(ask(used(1, "a", 130), 100).await, Ok(Remembered::Seen), "a clock that went back opens nothing");
     assert!(MemoryReplays::new().with_bounds(0, 0).is_err() && MemoryReplays::new().with_bounds(1, 2).is_err());
-}
-
-/// Written with the public API alone, and asked only by the way that may wait.
-#[derive(Debug, Default)]
-struct Unbounded(std::sync::Mutex<std::collections::HashSet<[u8; 32]>>);
-
-#[async_trait::async_trait]
-impl ReplayStore for Unbounded {
-    async fn remember(&self, proof: &ProofUse, _: Instants) -> Result<Remembered, portcullis::StoreError> {
-        let is_new = self.0.lock().unwrap().insert(*proof.id());
-        Ok(if is_new { Remembered::Fresh } else { Remembered::Seen })
-    }
-}
-
-#[tokio::test]
-async fn replay_stores_keep_their_contract() {
-    let at = Instants::new(NOW * 1_000_000_000, 0);
-    for store in [
-        Box::new(MemoryReplays::new()) as Box<dyn ReplayStore>,
-        Box::new(MemoryReplays::new().with_bounds(20, 8).unwrap()),
-        Box::new(Arc::new(MemoryReplays::new())),
-        Box::new(Unbounded::default()),
-    ] {
-        conformance::replay_store(&store, "first", at).await;
-        conformance::replay_store(&store, "second", at).await;
-    }
 }
 
 #[tokio::test]

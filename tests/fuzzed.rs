@@ -1,4 +1,4 @@
-//! What the fuzz targets for files and fields check, on their seeds, on what is like them, and on whatever comes.
+//! What the fuzz targets check, on their seeds, on what is like them, and on whatever comes.
 
 #![allow(
     clippy::unwrap_used,
@@ -9,18 +9,44 @@
     reason = "test code"
 )]
 
+#[path = "fuzzed/api_key.rs"]
+mod api_key;
+#[path = "fuzzed/audit.rs"]
+mod audit;
 #[path = "fuzzed/audit_line.rs"]
 mod audit_line;
+#[path = "fuzzed/authorization.rs"]
+mod authorization;
+#[path = "fuzzed/client_certificate.rs"]
+mod client_certificate;
+#[path = "fuzzed/discovery.rs"]
+mod discovery;
 #[path = "fuzzed/dpop_proof.rs"]
 mod dpop_proof;
+#[path = "fuzzed/evidence.rs"]
+mod evidence;
 #[path = "fuzzed/introspection.rs"]
 mod introspection;
+#[path = "fuzzed/jwks.rs"]
+mod jwks;
+#[path = "fuzzed/jwt.rs"]
+mod jwt;
+#[path = "fuzzed/memory.rs"]
+mod memory;
 #[path = "fuzzed/policy_file.rs"]
 mod policy_file;
+#[path = "fuzzed/problem.rs"]
+mod problem;
+#[path = "fuzzed/proxy_header.rs"]
+mod proxy_header;
+#[path = "fuzzed/redirect.rs"]
+mod redirect;
+#[path = "fuzzed/routes.rs"]
+mod routes;
 #[path = "fuzzed/structured_fields.rs"]
 mod structured_fields;
 
-use std::{sync::LazyLock, time::Duration};
+use std::{path::Path, sync::LazyLock, time::Duration};
 
 use portcullis::{
     audit::{
@@ -29,7 +55,7 @@ use portcullis::{
     },
     testing::sample_record,
 };
-use proptest::prelude::*;
+use proptest::{prelude::*, test_runner::TestRunner};
 
 const POLICY: &str = include_str!("fuzzed/policy_file.seed");
 
@@ -56,8 +82,94 @@ static GOOD_PROOF: LazyLock<String> = LazyLock::new(|| {
     dpop_proof::sign(header.as_bytes(), claims.as_bytes())
 });
 
+/// Panics if something does not hold.
+type Check = fn(&[u8]);
+
+/// Each fuzz target by its name, and what it checks.
+const TARGETS: [(&str, Check); 19] = [
+    ("api_key", api_key::check),
+    ("audit", |data| with_text(data, audit::check)),
+    ("audit_line", |data| {
+        audit_line::check(data, &[]);
+    }),
+    ("authorization", authorization::check),
+    ("client_certificate", client_certificate::check),
+    ("discovery", discovery::check),
+    ("dpop_proof", dpop_proof::check_input),
+    ("evidence", evidence::check),
+    ("introspection", |data| {
+        introspection::check(data);
+    }),
+    ("jwks", |data| with_text(data, jwks::check)),
+    ("jwt", |data| with_text(data, jwt::verify)),
+    ("jwt_claims", |data| {
+        jwt::sign_and_verify(jwt::HEADER.as_bytes(), data);
+    }),
+    ("jwt_header", |data| {
+        jwt::sign_and_verify(data, jwt::CLAIMS.as_bytes());
+    }),
+    ("policy_file", |data| with_text(data, policy_file::check)),
+    ("problem", problem::check),
+    ("proxy_header", proxy_header::check),
+    ("redirect", redirect::check),
+    ("routes", routes::check),
+    ("structured_fields", |data| with_text(data, structured_fields::check)),
+];
+
+/// As the fuzzer does it: what is no text is left out.
+fn with_text<T>(data: &[u8], check: impl FnOnce(&str) -> T) {
+    if let Ok(text) = std::str::from_utf8(data) {
+        check(text);
+    }
+}
+
+/// The committed inputs of a target.
+fn seeds(target: &str) -> Vec<Vec<u8>> {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds").join(target);
+    let files = std::fs::read_dir(&directory).unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
+    files.map(|file| std::fs::read(file.unwrap().path()).unwrap()).collect()
+}
+
+#[test]
+fn every_seed_of_every_target_passes() {
+    for (name, check) in TARGETS {
+        let seeds = seeds(name);
+        assert!(!seeds.is_empty(), "{name} has no seed");
+        seeds.iter().for_each(|seed| check(seed));
+    }
+}
+
+#[test]
+fn each_target_is_run_here() {
+    let named = |directory: &str| {
+        let files = std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(directory)).unwrap();
+        let mut names: Vec<_> = files.map(|file| file.unwrap().path().file_stem().unwrap().to_owned()).collect();
+        names.sort();
+        names
+    };
+    let here = TARGETS.map(|(name, _)| name);
+    assert_eq!(named("fuzz/fuzz_targets"), here);
+    assert_eq!(named("fuzz/seeds"), here);
+}
+
+#[test]
+fn every_target_takes_whatever_comes() {
+    for (name, check) in TARGETS {
+        let seeds = seeds(name);
+        let like_a_seed = prop::sample::select(seeds).prop_flat_map(|seed| altered(&seed));
+        let inputs = (like_a_seed, prop::collection::vec(any::<u8>(), 0..200));
+        let mut runner = TestRunner::new(ProptestConfig { cases: 60, ..ProptestConfig::default() });
+        let held = runner.run(&inputs, |(altered, any)| {
+            check(&altered);
+            check(&any);
+            Ok(())
+        });
+        assert!(held.is_ok(), "{name}: {held:?}");
+    }
+}
+
 /// The text with some of its bytes cut out, doubled or replaced.
-fn altered(seed: &[u8]) -> impl Strategy<Value = Vec<u8>> {
+fn altered(seed: &[u8]) -> impl Strategy<Value = Vec<u8>> + use<> {
     let seed = seed.to_vec();
     let change = (any::<prop::sample::Index>(), any::<prop::sample::Index>(), 0..3_u8, any::<u8>());
     prop::collection::vec(change, 1..6).prop_map(move |changes| {
@@ -99,6 +211,7 @@ fn the_seeds_are_what_they_should_be() {
     // Bound to a certificate, which is not there.
     let (bound, unbound) = (introspection::ANSWER, introspection::ANSWER.replacen(r#""cnf""#, r#""no""#, 1));
     assert!(!introspection::check(bound.as_bytes()) && introspection::check(unbound.as_bytes()));
+    assert!(jwt::sign_and_verify(jwt::HEADER.as_bytes(), jwt::CLAIMS.as_bytes()));
     assert!(audit_line::check(b"{}\n", &[]) == 0 && !policy_file::check("roles = 1"));
 }
 

@@ -44,9 +44,11 @@ use sqlx::{Connection, PgConnection};
 async fn they_keep_their_contract() {
     for kind in BOTH {
         let server = Server::start(kind);
-        let store = open(&server.address(), patient()).await;
-        conformance::revocation_store(&store, "first", now()).await;
-        conformance::revocation_store(&*open(&server.address(), patient()).await, "second", now()).await;
+        let address = server.address();
+        conformance::revocation_store(&open(&address, patient()).await, "first", now()).await;
+        let open = async || open(&address, patient()).await;
+        let pause = async || tokio::time::sleep(Duration::from_millis(10)).await;
+        conformance::revocation_store_that_is_shared(open, pause, "second", now()).await;
     }
 }
 

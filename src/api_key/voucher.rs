@@ -64,3 +64,55 @@ impl fmt::Debug for KeyVoucher {
         f.debug_struct("KeyVoucher").finish_non_exhaustive()
     }
 }
+
+#[cfg(all(test, feature = "conformance"))]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::{
+        PrincipalKind,
+        api_key::{ApiKeyAdmin, MemoryKeyStore, NewApiKey, Revocation},
+        conformance,
+    };
+
+    /// Answers after waiting, alone.
+    #[derive(Debug)]
+    struct Slow(Arc<MemoryKeyStore>);
+
+    #[async_trait]
+    impl ApiKeyStore for Slow {
+        async fn find(&self, lookup: Lookup) -> Found {
+            self.0.find(lookup).await
+        }
+    }
+
+    #[tokio::test]
+    async fn it_keeps_the_contract_of_vouchers() {
+        let at = Instants::new(1_800_000_000_000_000_000, 0);
+        let store = Arc::new(MemoryKeyStore::new());
+        let mut holders = Vec::new();
+        for name in ["good", "revoked", "of a disabled owner"] {
+            let (_, record) = NewApiKey::for_subject(name).mint(at).unwrap();
+            let holder = Principal::builder(PrincipalKind::Key, "api-keys", name, "api_key");
+            holders.push(holder.credential_id(record.id().to_string()).build());
+            store.insert(record).await.unwrap();
+        }
+        let stranger = Principal::builder(PrincipalKind::Key, "api-keys", "stranger", "api_key");
+        let (_, unknown) = NewApiKey::for_subject("stranger").mint(at).unwrap();
+        let stranger = stranger.credential_id(unknown.id().to_string()).build();
+        let [good, revoked, disabled] = &holders[..] else { panic!("{holders:?}") };
+        let ended = Revocation::new(at.unix_seconds(), "left").unwrap();
+        assert!(store.revoke(&revoked.credential_id().unwrap().parse().unwrap(), &ended).await.unwrap());
+        let owner = crate::api_key::Owner::new("of a disabled owner").unwrap();
+        assert!(store.disable_owner(&owner, &ended).await.unwrap());
+
+        let stores: [Arc<dyn ApiKeyStore>; 2] = [Arc::<MemoryKeyStore>::clone(&store), Arc::new(Slow(store))];
+        for store in &stores {
+            let voucher = KeyVoucher::new(Arc::downgrade(store));
+            for ended in [revoked, disabled, &stranger] {
+                conformance::voucher(&voucher, good, ended, at).await;
+            }
+        }
+    }
+}

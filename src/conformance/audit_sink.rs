@@ -1,16 +1,19 @@
 use std::collections::HashSet;
 
 use crate::{
-    audit::{AuditSink, sample},
+    audit::{AuditSink, Lost, sample},
     context::RequestId,
 };
 
 const THREADS: usize = 8;
 const RECORDS: usize = 50;
+/// More than a sink that gets full may have room for.
+const MANY: usize = 2_000;
 
 /// Checks an [`AuditSink`]. `delivered` tells the `request_id` of each record of a request that arrived, in order.
 ///
-/// The sink is new, has nothing to fail on, and has room for 500 records.
+/// The sink is new, has nothing to fail on, and has room for 500 records. [`audit_sink_that_is_full`] and
+/// [`audit_sink_that_fails`] check the rest of the contract.
 ///
 /// # Panics
 /// If the sink breaks a rule of the trait's contract; the text says which.
@@ -59,6 +62,84 @@ pub async fn audit_sink(sink: &dyn AuditSink, delivered: impl Fn() -> Vec<String
     }
 }
 
+/// Checks an [`AuditSink`] that has no more room: every record is delivered or counted as lost, never both and never neither, in
+/// order, and once there is room again records are delivered again.
+///
+/// The sink is new, and what it delivers to stands still until `release` is called, so that 2 000 records are more than it has room
+/// for; one that waits for room should not wait for long. `delivered` is as for [`audit_sink`].
+///
+/// # Panics
+/// If the sink breaks a rule of the trait's contract; the text says which.
+pub async fn audit_sink_that_is_full(
+    sink: &dyn AuditSink,
+    delivered: impl Fn() -> Vec<String>,
+    release: impl FnOnce(),
+) {
+    let (mut handed, mut refused) = (Vec::with_capacity(MANY), HashSet::new());
+    for _ in 0..MANY {
+        let (id, taken) = hand(sink, "/full");
+        if taken.is_err() {
+            refused.insert(id.clone());
+        }
+        handed.push(id);
+    }
+    let counted = usize::try_from(sink.lost()).unwrap_or(usize::MAX);
+    assert!(counted >= refused.len(), "what is refused is counted as lost at once: {counted} of {}", refused.len());
+    // A request that does not begin for want of room counts as lost, and its record is not handed over.
+    let unbegun = usize::from(sink.reserve().is_err());
+    release();
+    // Whether what was refused makes a flush fail is the sink's affair.
+    let _flushed = sink.flush().await;
+    let lost = usize::try_from(sink.lost()).unwrap_or(usize::MAX);
+    assert!(lost > 0, "the suite needs a sink that gets full");
+    let arrived = delivered();
+    let distinct: HashSet<&String> = arrived.iter().collect();
+    assert_eq!(distinct.len(), arrived.len(), "no record is delivered twice");
+    assert!(arrived.iter().all(|id| !refused.contains(id)), "what was refused is not delivered as well");
+    assert_eq!(
+        arrived.len().saturating_add(lost),
+        MANY.saturating_add(unbegun),
+        "every record is delivered or counted as lost, never both and never neither"
+    );
+    let order: Vec<&String> = handed.iter().filter(|id| distinct.contains(id)).collect();
+    assert!(order.into_iter().eq(&arrived), "what is delivered of one thread is delivered in order");
+
+    let (id, taken) = hand(sink, "/room");
+    assert!(taken.is_ok(), "a sink that has room again accepts a record");
+    flush(sink, "a flush after there is room again succeeds").await;
+    assert_eq!(delivered().last(), Some(&id), "a sink that has room again delivers");
+    let now = usize::try_from(sink.lost()).unwrap_or(usize::MAX);
+    assert_eq!(now, lost, "nothing is counted as lost that was delivered");
+}
+
+/// Checks an [`AuditSink`] that cannot deliver, because what it delivers to fails each time: a flush says so, and every record is
+/// counted as lost.
+///
+/// The sink is new.
+///
+/// # Panics
+/// If the sink breaks a rule of the trait's contract; the text says which.
+pub async fn audit_sink_that_fails(sink: &dyn AuditSink) {
+    let mut handed = 0_u64;
+    for _ in 0..3 {
+        let mut accepted = 0_usize;
+        for _ in 0..RECORDS {
+            accepted = accepted.saturating_add(usize::from(hand(sink, "/failing").1.is_ok()));
+            handed = handed.saturating_add(1);
+        }
+        let flushed = sink.flush().await;
+        assert!(flushed.is_err() || accepted == 0, "a flush that could not deliver what was accepted says so");
+        assert_eq!(sink.lost(), handed, "what could not be delivered is counted as lost, once");
+    }
+}
+
+/// Hands over one record.
+fn hand(sink: &dyn AuditSink, path: &str) -> (String, Result<(), Lost>) {
+    let record = sample(path);
+    let id: RequestId = record.request_id();
+    (id.to_string(), sink.accept(record.into()))
+}
+
 async fn flush(sink: &dyn AuditSink, rule: &str) {
     let flushed = sink.flush().await;
     assert!(flushed.is_ok(), "{rule}: {flushed:?}");
@@ -66,10 +147,9 @@ async fn flush(sink: &dyn AuditSink, rule: &str) {
 
 fn accept(sink: &dyn AuditSink, records: usize) -> Vec<String> {
     let one = |_| {
-        let record = sample("/conformance");
-        let id: RequestId = record.request_id();
-        assert!(sink.accept(record.into()).is_ok(), "a sink with room accepts a record");
-        id.to_string()
+        let (id, taken) = hand(sink, "/conformance");
+        assert!(taken.is_ok(), "a sink with room accepts a record");
+        id
     };
     (0..records).map(one).collect()
 }

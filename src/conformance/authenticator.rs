@@ -8,9 +8,13 @@ use crate::{
     rejection::{Rejection, RejectionKind},
 };
 
+/// How long a value of a cookie is that stands nowhere by chance.
+const LONG: usize = 8;
+
 /// Requests that the [`authenticator`] suite sends, and what each of them should come to.
 ///
-/// The suite looks for the credentials in what is shown: make them long enough not to stand there by chance.
+/// The suite looks for the credentials in what is shown: make them long enough not to stand there by chance. Values of cookies
+/// that are shorter than eight characters are looked for with their names.
 ///
 /// ```
 /// use portcullis::{Instants, conformance::AuthenticatorFixture};
@@ -172,11 +176,25 @@ async fn ask(authenticator: &dyn Authenticator, request: &Request<()>, at: Insta
     waited
 }
 
-/// The credentials themselves: the last word of each field that may carry one.
+/// The credentials themselves: the last word of each field that may carry one, without the padding of Base64; of cookies each
+/// value, without its name if it is [`LONG`].
 fn credentials(authenticator: &dyn Authenticator, headers: &HeaderMap) -> Vec<String> {
-    let values = authenticator.credential_headers().into_iter().flat_map(|name| headers.get_all(name));
-    let words = values.filter_map(|value| value.to_str().ok()?.split(' ').next_back().map(str::to_owned));
-    words.filter(|word| !word.is_empty()).collect()
+    let mut found = Vec::new();
+    for name in authenticator.credential_headers() {
+        for value in headers.get_all(&name).iter().filter_map(|value| value.to_str().ok()) {
+            if name == header::COOKIE {
+                let alone = |pair: &str| match pair.split_once('=') {
+                    Some((_, value)) if value.len() >= LONG => value.trim_matches('"').to_owned(),
+                    Some(_) | None => pair.to_owned(),
+                };
+                found.extend(value.split(';').map(|pair| alone(pair.trim())));
+            } else {
+                found.extend(value.split(' ').next_back().map(|word| word.trim_end_matches('=').to_owned()));
+            }
+        }
+    }
+    found.retain(|credential| !credential.is_empty());
+    found
 }
 
 fn same(one: &Outcome, other: &Outcome) -> bool {

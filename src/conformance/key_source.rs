@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use crate::{
     clock::Instants,
     jwt::keys::{KeySource, KeysUnavailable, Refresh},
@@ -6,6 +8,10 @@ use crate::{
 
 /// A kid that no origin should have.
 const UNKNOWN: &str = "portcullis-conformance-no-such-kid";
+/// How many fetches made-up kids may lead to at one instant.
+const HANDFUL: u64 = 5;
+/// How many minutes a source may take to find a key that was rotated in.
+const MINUTES: usize = 30;
 
 /// Checks what every [`KeySource`] must do:
 /// 1. a source that has keys, or gets them at the first [`refresh_for`](KeySource::refresh_for), keeps them, says so in
@@ -15,6 +21,8 @@ const UNKNOWN: &str = "portcullis-conformance-no-such-kid";
 ///    not to be asked for now;
 /// 4. where [`refresh_now`](KeySource::refresh_now) has the answer, [`refresh_for`](KeySource::refresh_for) has the same,
 ///    and asking for it spends nothing.
+///
+/// [`key_source_with_origin`] also counts what is fetched, and rotates keys.
 ///
 /// # Panics
 /// With a sentence that names the broken rule. If the source cannot get keys.
@@ -28,15 +36,7 @@ pub async fn key_source(source: &dyn KeySource, at: Instants) {
     let older = source.refresh_for(Some(UNKNOWN), 0, at).await;
     assert_eq!(older, Refresh::LookAgain, "who saw generation 0 must look again");
 
-    let mut seen = first;
-    for number in 0..1000 {
-        let kid = format!("{UNKNOWN}-{number}");
-        if ask(source, &kid, seen, at).await == Refresh::LookAgain {
-            let again = keys_of(source, at);
-            assert!(again >= seen, "the generation never shrinks");
-            seen = again;
-        }
-    }
+    flood(source, first, at).await;
     for kid in [Some(UNKNOWN), Some(""), Some(&*"k".repeat(100_000)), None] {
         let answer = ask(source, kid.unwrap_or_default(), keys_of(source, at), at).await;
         if let Refresh::Unavailable(unavailable) = &answer {
@@ -46,6 +46,71 @@ pub async fn key_source(source: &dyn KeySource, at: Instants) {
     }
     let last = ask(source, UNKNOWN, keys_of(source, at), at).await;
     assert_ne!(last, Refresh::LookAgain, "an unknown kid that keeps coming does not lead to a fetch each time");
+}
+
+/// Checks a [`KeySource`] whose origin the test has in its hand: all of [`key_source`], and
+/// 1. at one instant, thousands of kids that nobody has lead to a handful of fetches, before a rotation and after one;
+/// 2. a key that was rotated in is found within half an hour once a token names it, under a larger generation;
+/// 3. the generation never shrinks.
+///
+/// `fetches` tells how often the origin was asked so far; `rotate` puts a new key into its set and gives the key's kid; `pass`
+/// lets so much time pass, as requests see it and as the source does, and reads the clock.
+///
+/// # Panics
+/// With a sentence that names the broken rule. If the source cannot get keys.
+pub async fn key_source_with_origin(
+    source: &dyn KeySource,
+    fetches: impl Fn() -> u64,
+    rotate: impl Fn() -> String,
+    pass: impl AsyncFn(Duration) -> Instants,
+) {
+    const MINUTE: Duration = Duration::from_secs(60);
+    let few = |before: u64| {
+        let more = fetches().saturating_sub(before);
+        assert!(more <= HANDFUL, "kids that nobody has lead to a handful of fetches at one instant, not to {more}");
+    };
+    let (mut at, before) = (pass(Duration::ZERO).await, fetches());
+    key_source(source, at).await;
+    few(before);
+    let first = keys_of(source, at);
+
+    let kid = rotate();
+    for _ in 0..MINUTES {
+        at = pass(MINUTE).await;
+        let seen = keys_of(source, at);
+        assert!(seen >= first, "the generation never shrinks");
+        if has(source, &kid, at) {
+            break;
+        }
+        let _ = ask(source, &kid, seen, at).await;
+    }
+    assert!(has(source, &kid, at), "a key that was rotated in is found once a token names it");
+    let rotated = keys_of(source, at);
+    assert!(rotated > first, "another set has a larger generation");
+    let older = source.refresh_for(Some(UNKNOWN), first, at).await;
+    assert_eq!(older, Refresh::LookAgain, "who saw an older generation must look again");
+
+    at = pass(MINUTE).await;
+    let before = fetches();
+    flood(source, rotated, at).await;
+    few(before);
+    assert!(has(source, &kid, at), "kids that nobody has take no key away");
+}
+
+/// A thousand kids that nobody has.
+async fn flood(source: &dyn KeySource, mut seen: u64, at: Instants) {
+    for number in 0..1000 {
+        let kid = format!("{UNKNOWN}-{number}");
+        if ask(source, &kid, seen, at).await == Refresh::LookAgain {
+            let again = keys_of(source, at);
+            assert!(again >= seen, "the generation never shrinks");
+            seen = again;
+        }
+    }
+}
+
+fn has(source: &dyn KeySource, kid: &str, at: Instants) -> bool {
+    source.snapshot(at).is_ok_and(|snapshot| snapshot.keys().keys().iter().any(|key| key.id() == Some(kid)))
 }
 
 /// Checks what a [`KeySource`] must do while it has no keys and cannot get any: it says so, with a cause and a time to come

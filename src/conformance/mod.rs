@@ -18,22 +18,24 @@ mod rate_limit_store;
 mod replay_store;
 #[cfg(any(feature = "jwt", feature = "jwt-pure-rust"))]
 mod revocation_store;
+#[cfg(any(feature = "rate-limit", feature = "dpop"))]
+mod together;
 mod voucher;
 
 #[cfg(feature = "api-key")]
-pub use api_key_store::api_key_store;
+pub use api_key_store::{api_key_store, read_only_api_key_store};
 #[cfg(feature = "audit")]
-pub use audit_sink::audit_sink;
+pub use audit_sink::{audit_sink, audit_sink_that_fails, audit_sink_that_is_full};
 pub use authenticator::{AuthenticatorFixture, authenticator};
 #[cfg(feature = "cedar")]
 pub use entity_source::entity_source;
 #[cfg(feature = "jwt")]
-pub use key_source::{key_source, key_source_without_keys};
+pub use key_source::{key_source, key_source_with_origin, key_source_without_keys};
 pub use policy_backend::{PolicyFixture, PolicyQuestion, policy_backend};
 #[cfg(feature = "rate-limit")]
 pub use rate_limit_store::rate_limit_store;
 #[cfg(feature = "dpop")]
-pub use replay_store::replay_store;
+pub use replay_store::{replay_store, replay_store_that_is_full};
 #[cfg(any(feature = "jwt", feature = "jwt-pure-rust"))]
-pub use revocation_store::revocation_store;
+pub use revocation_store::{revocation_store, revocation_store_that_is_shared};
 pub use voucher::voucher;

@@ -1,14 +1,12 @@
 use std::{
-    future::{Future, poll_fn},
     net::Ipv4Addr,
     num::NonZeroU32,
-    pin::Pin,
     sync::atomic::{AtomicU32, Ordering},
-    task::Poll,
 };
 
 use crate::{
     clock::Instants,
+    conformance::together::together,
     now::Now,
     rate_limit::{Charge, Draw, KeyPart, LimitKey, Quota, RateLimitStore, Taken},
 };
@@ -514,24 +512,6 @@ impl Suite<'_> {
             }
         }
     }
-}
-
-/// Polls all of them, in turn, until all have answered.
-async fn together<T>(futures: impl IntoIterator<Item = impl Future<Output = T>>) -> Vec<T> {
-    let mut waiting: Vec<Pin<Box<_>>> = futures.into_iter().map(Box::pin).collect();
-    let mut answers = Vec::new();
-    poll_fn(|context| {
-        waiting.retain_mut(|future| match future.as_mut().poll(context) {
-            Poll::Ready(answer) => {
-                answers.push(answer);
-                false
-            }
-            Poll::Pending => true,
-        });
-        if waiting.is_empty() { Poll::Ready(()) } else { Poll::Pending }
-    })
-    .await;
-    answers
 }
 
 fn signed(nanos: u64) -> i64 {

@@ -1,15 +1,21 @@
 use crate::{
     clock::Instants,
+    error::ConfigError,
     principal::TokenMarks,
     revocation::{Revocation, RevocationKind, RevocationStore, Standing},
 };
 
 const ISSUER: &str = "https://conformance.example.com";
 const OTHER: &str = "https://other.example.com";
+/// How long after now what the suite revokes twice ends, in seconds.
+const LONG: u64 = 3_600;
+const SHORT: u64 = 60;
+/// How often the suite looks whether another process has learned of a revocation.
+const LOOKS: usize = 1_000;
 
 /// Checks what every [`RevocationStore`] must do: once [`revoke`](RevocationStore::revoke) has returned, the state of this
 /// process meets exactly what was revoked, of this issuer alone; it stays so when other things are revoked, and until the end;
-/// and what is revoked twice is met for the longer of both.
+/// and what is revoked twice is met for the longer of both. [`revocation_store_that_is_shared`] asks other processes too.
 ///
 /// `run` is a text that no run before had with this store. The state must be trusted at `at`.
 ///
@@ -19,30 +25,13 @@ pub async fn revocation_store(store: &dyn RevocationStore, run: &str, at: Instan
     assert!(store.state().is_fresh(at), "the suite needs a state that is trusted");
     let now = at.unix_seconds();
     let value = |kind: RevocationKind| format!("{run}-{}", kind.as_str());
-    let marks = |issuer: &str, kind: RevocationKind, value: &str| {
-        let marks = TokenMarks::new(issuer).issued_at(now.saturating_sub(10));
-        match kind {
-            RevocationKind::Token => marks.token(value),
-            RevocationKind::Session => marks.session(value),
-            RevocationKind::Subject => marks.subject(value),
-            RevocationKind::Client => marks.client(value),
-            RevocationKind::Key => marks.key(value),
-        }
-    };
-    let standing = |issuer: &str, kind, value: &str| store.state().check_marks(&marks(issuer, kind, value), at);
+    let standing = |issuer: &str, kind, value: &str| store.state().check_marks(&marks(issuer, kind, value, at), at);
     for kind in RevocationKind::ALL {
         assert_eq!(standing(ISSUER, kind, &value(kind)), Standing::Good, "what nobody revoked is good");
     }
     for (count, kind) in RevocationKind::ALL.into_iter().enumerate() {
         let value_of = value(kind);
-        let revocation = match kind {
-            RevocationKind::Token => Revocation::token(ISSUER, &value_of),
-            RevocationKind::Session => Revocation::session(ISSUER, &value_of),
-            RevocationKind::Subject => Revocation::subject(ISSUER, &value_of, now),
-            RevocationKind::Client => Revocation::client(ISSUER, &value_of),
-            RevocationKind::Key => Revocation::key(ISSUER, &value_of),
-        };
-        let revoked = match revocation {
+        let revoked = match revocation(kind, &value_of, at) {
             Ok(revocation) => store.revoke(&revocation, at).await.map_err(|error| error.to_string()),
             Err(error) => Err(error.to_string()),
         };
@@ -67,4 +56,97 @@ pub async fn revocation_store(store: &dyn RevocationStore, run: &str, at: Instan
         assert!(again.is_ok(), "what is revoked may be revoked again: {again:?}");
     }
     assert_eq!(issued(now), Standing::Revoked(RevocationKind::Subject), "a weaker revocation takes nothing back");
+
+    revoke_twice(store, run, at).await;
+    for (value, kind) in twice(run) {
+        let met = store.state().check_marks(&marks(ISSUER, kind, &value, at), shortly_before_the_end(at));
+        assert_eq!(met, Standing::Revoked(kind), "{value}: what is revoked twice is met until the later end");
+    }
+}
+
+/// Checks what a [`RevocationStore`] must do whose revocations several processes share: all of [`revocation_store`], and that
+/// every other process learns of them and does not forget them sooner, one that runs already as well as one that starts later.
+///
+/// `open` opens the store as one more process would, and gives it once its state is trusted; `pause` is what the suite waits with
+/// between two looks at a process that runs, 10 ms for example: after a thousand looks it gives up. `run` is a text that no run
+/// before had with the store.
+///
+/// # Panics
+/// With a sentence that names the broken rule.
+pub async fn revocation_store_that_is_shared<S: RevocationStore>(
+    open: impl AsyncFn() -> S,
+    pause: impl AsyncFn(),
+    run: &str,
+    at: Instants,
+) {
+    let (here, there) = (open().await, open().await);
+    revocation_store(&here, run, at).await;
+    let once = RevocationKind::ALL.map(|kind| (format!("{run}-{}", kind.as_str()), kind, at));
+    let twice = twice(run).map(|(value, kind)| (value, kind, shortly_before_the_end(at)));
+    let revoked: Vec<_> = once.into_iter().chain(twice).collect();
+
+    let later = open().await;
+    for (value, kind, asked) in &revoked {
+        let met = later.state().check_marks(&marks(ISSUER, *kind, value, at), *asked);
+        assert_eq!(met, Standing::Revoked(*kind), "{value}: a process that starts later knows what was revoked");
+    }
+    let mut looks = 0;
+    for (value, kind, asked) in &revoked {
+        let marks = marks(ISSUER, *kind, value, at);
+        while there.state().check_marks(&marks, *asked) != Standing::Revoked(*kind) {
+            assert!(looks < LOOKS, "{value}: a process that runs learns of what another revoked");
+            looks += 1;
+            pause().await;
+        }
+    }
+}
+
+/// What is revoked until two different times, in either order.
+fn twice(run: &str) -> impl Iterator<Item = (String, RevocationKind)> {
+    let each = |kind: RevocationKind| ["long-first", "short-first"].map(|name| (name, kind));
+    RevocationKind::ALL
+        .into_iter()
+        .flat_map(each)
+        .map(move |(name, kind)| (format!("{run}-{}-{name}", kind.as_str()), kind))
+}
+
+async fn revoke_twice(store: &dyn RevocationStore, run: &str, at: Instants) {
+    for (value, kind) in twice(run) {
+        let ends = if value.ends_with("-long-first") { [LONG, SHORT] } else { [SHORT, LONG] };
+        for end in ends {
+            if let Ok(revocation) = revocation(kind, &value, at) {
+                let revocation = revocation.until(at.unix_seconds().saturating_add(end));
+                let revoked = store.revoke(&revocation, at).await;
+                assert!(revoked.is_ok(), "what is revoked may be revoked again: {revoked:?}");
+            }
+        }
+    }
+}
+
+/// By the wall clock; a state is trusted by the other one.
+const fn shortly_before_the_end(at: Instants) -> Instants {
+    let long = LONG.saturating_sub(1).saturating_mul(1_000_000_000);
+    Instants::new(at.unix_nanos().saturating_add(long), at.monotonic_nanos())
+}
+
+fn revocation(kind: RevocationKind, value: &str, at: Instants) -> Result<Revocation, ConfigError> {
+    match kind {
+        RevocationKind::Token => Revocation::token(ISSUER, value),
+        RevocationKind::Session => Revocation::session(ISSUER, value),
+        RevocationKind::Subject => Revocation::subject(ISSUER, value, at.unix_seconds()),
+        RevocationKind::Client => Revocation::client(ISSUER, value),
+        RevocationKind::Key => Revocation::key(ISSUER, value),
+    }
+}
+
+/// The marks of a token that was issued ten seconds ago.
+fn marks(issuer: &str, kind: RevocationKind, value: &str, at: Instants) -> TokenMarks {
+    let marks = TokenMarks::new(issuer).issued_at(at.unix_seconds().saturating_sub(10));
+    match kind {
+        RevocationKind::Token => marks.token(value),
+        RevocationKind::Session => marks.session(value),
+        RevocationKind::Subject => marks.subject(value),
+        RevocationKind::Client => marks.client(value),
+        RevocationKind::Key => marks.key(value),
+    }
 }

@@ -181,3 +181,15 @@ fn normal(url: &str) -> Option<String> {
     }
     Some(format!("{}://{}/{}", scheme.to_ascii_lowercase(), host.to_ascii_lowercase(), segments.join("/")))
 }
+
+/// A proof; or its header and its claims, one a line, which are signed here. Panics if something of that does not hold.
+pub fn check_input(data: &[u8]) {
+    match data.iter().position(|byte| *byte == b'\n') {
+        Some(end) => {
+            // What a line cannot know: the key, and the hash of the token.
+            let (header, claims) = (filled(&data[..end]), filled(&data[end + 1..]));
+            check(&header, &claims);
+        }
+        None => assert!(!passes(data), "nobody signed it"),
+    }
+}

@@ -1,11 +1,18 @@
 //! The suite for key sources, on what the crate has and on a source that is written with public API alone.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering::SeqCst},
+    },
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use portcullis::{
     Clock, Instants,
-    conformance::{key_source, key_source_without_keys},
+    conformance::{key_source, key_source_with_origin, key_source_without_keys},
+    http_client::{FetchLimits, HttpFetch},
     jwt::{
         KeySet,
         keys::{Fetched, JwkSource, KeyHealth, KeySnapshot, KeySource, KeysUnavailable, LiveKeys, Refresh},
@@ -143,4 +150,153 @@ async fn the_suite_finds_a_source_that_forgets() {
     let forgetful = Forgetful(Pushed::default());
     forgetful.0.push(KeySet::from_jwks(&set()).unwrap());
     key_source(&forgetful, TokioClock::new().now()).await;
+}
+
+/// Lets time pass for the source and for its requests.
+async fn pass(clock: &TokioClock, time: Duration) -> Instants {
+    // A sleep, so that the task that refreshes has its turn.
+    tokio::time::sleep(time).await;
+    clock.now()
+}
+
+#[tokio::test(start_paused = true)]
+async fn live_keys_conform_while_their_keys_rotate() {
+    let clock = TokioClock::new();
+    let metadata = format!(r#"{{"issuer":"https://id.example.com","jwks_uri":"{SET}"}}"#);
+    for number in 0..3 {
+        let origin = Origin::serving(&[Signer::new(0, "a").jwk()]);
+        origin.serve("https://id.example.com/.well-known/openid-configuration", metadata.clone());
+        let keys = match number {
+            0 => LiveKeys::jwks_url(SET).http(origin.clone()),
+            1 => LiveKeys::discover("https://id.example.com").http(origin.clone()),
+            _ => LiveKeys::from_source(Own(origin.clone())),
+        };
+        let keys = keys.clock(clock.clone()).build().unwrap();
+        let rotate = || {
+            origin.serve(SET, set_of(&[Signer::new(0, "a").jwk(), Signer::new(1, "b").jwk()]));
+            "b".to_owned()
+        };
+        let fetches = || origin.fetches().try_into().unwrap();
+        key_source_with_origin(&keys, fetches, rotate, async |time| pass(&clock, time).await).await;
+    }
+}
+
+/// A source of one's own over the same origin.
+#[derive(Debug)]
+struct Own(Origin);
+
+#[async_trait]
+impl JwkSource for Own {
+    fn name(&self) -> &str {
+        "own"
+    }
+
+    async fn fetch(&self, _: Option<&str>) -> Result<Fetched, portcullis::StoreError> {
+        let request = http::Request::get(SET).body(bytes::Bytes::new()).unwrap();
+        let answer = self.0.fetch(request, FetchLimits::default()).await?;
+        Ok(Fetched::set(String::from_utf8(answer.into_body().to_vec()).unwrap()))
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Fault {
+    None,
+    FetchesEachTime,
+    FetchesForEachKidOnce,
+    KeepsTheGeneration,
+    KeepsItsKeys,
+    GoesBack,
+}
+
+/// Fetches at most once in half a minute, unless it has a fault.
+#[derive(Debug)]
+struct Fetching {
+    fault: Fault,
+    origin: Mutex<KeySet>,
+    fetches: AtomicU64,
+    held: Mutex<(KeySet, u64, Instants)>,
+    asked: Mutex<std::collections::HashSet<String>>,
+}
+
+impl Fetching {
+    fn new(fault: Fault, at: Instants) -> Self {
+        let keys = KeySet::from_jwks(&set()).unwrap();
+        let held = Mutex::new((keys.clone(), 7, at));
+        Self { fault, origin: Mutex::new(keys), fetches: AtomicU64::new(1), held, asked: Mutex::default() }
+    }
+
+    fn rotate(&self) -> String {
+        let set = set_of(&[Signer::new(0, "a").jwk(), Signer::new(1, "b").jwk()]);
+        *self.origin.lock().unwrap() = KeySet::from_jwks(&set).unwrap();
+        "b".to_owned()
+    }
+}
+
+#[async_trait]
+impl KeySource for Fetching {
+    fn snapshot(&self, _: Instants) -> Result<KeySnapshot, KeysUnavailable> {
+        let held = self.held.lock().unwrap();
+        Ok(KeySnapshot::new(held.0.clone(), held.1))
+    }
+
+    async fn refresh_for(&self, kid: Option<&str>, seen: u64, at: Instants) -> Refresh {
+        let mut held = self.held.lock().unwrap();
+        if seen < held.1 {
+            return Refresh::LookAgain;
+        }
+        let is_due = match self.fault {
+            Fault::FetchesEachTime => true,
+            Fault::FetchesForEachKidOnce => self.asked.lock().unwrap().insert(kid.unwrap_or_default().to_owned()),
+            _ => at.since(held.2) >= Duration::from_secs(30),
+        };
+        if !is_due {
+            return Refresh::NothingNew;
+        }
+        self.fetches.fetch_add(1, SeqCst);
+        held.2 = at;
+        let new = self.origin.lock().unwrap().clone();
+        if self.fault == Fault::KeepsItsKeys || new.keys().len() == held.0.keys().len() {
+            return Refresh::NothingNew;
+        }
+        held.0 = new;
+        match self.fault {
+            Fault::KeepsTheGeneration => {}
+            Fault::GoesBack => held.1 -= 1,
+            _ => held.1 += 1,
+        }
+        Refresh::LookAgain
+    }
+
+    fn health(&self, at: Instants) -> KeyHealth {
+        KeyHealth::ready(self.snapshot(at).unwrap().keys().keys().len())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_suite_finds_each_fault_of_a_source_that_fetches() {
+    for (fault, sentence) in [
+        (Fault::None, ""),
+        (Fault::FetchesEachTime, "a handful of fetches at one instant"),
+        (Fault::FetchesForEachKidOnce, "a handful of fetches at one instant"),
+        (Fault::KeepsTheGeneration, "another set has a larger generation"),
+        (Fault::KeepsItsKeys, "a key that was rotated in is found"),
+        (Fault::GoesBack, "the generation never shrinks"),
+    ] {
+        let suite = async move {
+            let clock = TokioClock::new();
+            let source = Fetching::new(fault, clock.now());
+            let fetches = || source.fetches.load(SeqCst);
+            let pass = async |time| pass(&clock, time).await;
+            key_source_with_origin(&source, fetches, || source.rotate(), pass).await;
+        };
+        let here = tokio::task::LocalSet::new();
+        let ended = here.run_until(async { tokio::task::spawn_local(suite).await }).await;
+        let said = ended.err().map(|error| {
+            let panic = error.into_panic();
+            let told = panic.downcast_ref::<String>().cloned();
+            told.or(panic.downcast_ref::<&str>().map(ToString::to_string)).unwrap_or_default()
+        });
+        assert_eq!(said.is_none(), fault == Fault::None, "{fault:?}");
+        assert!(said.as_deref().unwrap_or_default().contains(sentence), "{fault:?}: {said:?}");
+    }
 }

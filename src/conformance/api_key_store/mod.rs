@@ -2,7 +2,7 @@ use std::{sync::Arc, time::Duration};
 
 use crate::{
     api_key::{
-        ApiKeyAdmin, ApiKeyRecord, Hit, KeyFilter, KeyId, KeyLife, Lookup, MAX_PAGE, NewApiKey, RecordFields,
+        ApiKeyAdmin, ApiKeyRecord, Hit, KeyFilter, KeyId, KeyLife, Lookup, MAX_PAGE, NewApiKey, Owner, RecordFields,
         Revocation,
     },
     clock::Instants,
@@ -13,6 +13,9 @@ use crate::{
 mod changes;
 mod life;
 mod owners;
+mod reading;
+
+pub use reading::read_only_api_key_store;
 
 /// Checks an [`ApiKeyAdmin`], and the [`ApiKeyStore`](crate::api_key::ApiKeyStore) that it is.
 ///
@@ -43,6 +46,7 @@ pub async fn api_key_store(store: &dyn ApiKeyAdmin, at: Instants) {
     changes::changes_are_told(store, at).await;
     pages_hold_everything_once(store, at).await;
     life::purging_takes_what_ended(store, at).await;
+    what_is_held_is_found(store, at).await;
 }
 
 async fn absence_is_an_answer(store: &dyn ApiKeyAdmin, at: Instants) {
@@ -55,6 +59,23 @@ async fn absence_is_an_answer(store: &dyn ApiKeyAdmin, at: Instants) {
     for id in [&id, stranger.id()] {
         assert!(find(store, id, at).await.is_none(), "changing a key that does not exist makes none");
     }
+}
+
+async fn what_is_held_is_found(store: &dyn ApiKeyAdmin, at: Instants) {
+    let tenant = fresh_tenant(at);
+    let theirs = |name: &str| minted(named(name).tenant(&*tenant), at);
+    let (key, revoked, disabled) = (plain(at), plain(at), theirs("disabled"));
+    let expired = minted(named("expired").lives(KeyLife::For(Duration::from_secs(1))), Instants::new(0, 0));
+    for record in [&key, &revoked, &disabled, &expired] {
+        insert(store, record).await;
+    }
+    let ended = revocation(at, "left");
+    works(store.revoke(revoked.id(), &ended).await);
+    let owner = valid(Owner::new("conformance").and_then(|owner| owner.in_tenant(&tenant)));
+    works(store.disable_owner(&owner, &ended).await);
+    let hit = |record: ApiKeyRecord| Hit::new(Arc::new(record));
+    let holds = [hit(key), hit(revoked.revoked(&ended)), hit(expired), hit(disabled).with_owner_disabled(true)];
+    read_only_api_key_store(store, &holds, at).await;
 }
 
 async fn records_come_back_whole(store: &dyn ApiKeyAdmin, at: Instants) {

@@ -1,16 +1,16 @@
-use std::{
-    net::{IpAddr, Ipv4Addr},
-    sync::LazyLock,
-};
+mod unread;
 
 use crate::{
     clock::Instants,
     now::Now,
-    policy::{AccessQuery, Attributes, Decision, PolicyBackend, QueryParts, Resource, Verdict},
+    policy::{AccessQuery, Decision, PolicyBackend, Resource, Verdict},
     principal::Principal,
 };
 
+use unread::{Alike, Others, alike};
+
 const STEP_UP: &str = "the fixture's question that a step-up helps";
+const OBLIGED: &str = "the fixture's question that is allowed with an obligation";
 /// An action that no policy should know.
 const UNKNOWN_ACTION: &str = "portcullis-conformance:no-such-action";
 
@@ -52,6 +52,7 @@ pub struct PolicyFixture {
     denied: PolicyQuestion,
     undecidable: Option<PolicyQuestion>,
     step_up: Option<PolicyQuestion>,
+    obliged: Option<PolicyQuestion>,
     at: Instants,
 }
 
@@ -59,7 +60,14 @@ impl PolicyFixture {
     /// Names a question that is allowed because of what the subject's credential says (a role, say), and one that is denied.
     #[must_use]
     pub const fn new(allowed: PolicyQuestion, denied: PolicyQuestion) -> Self {
-        Self { allowed, denied, undecidable: None, step_up: None, at: Instants::new(1_800_000_000_000_000_000, 0) }
+        Self {
+            allowed,
+            denied,
+            undecidable: None,
+            step_up: None,
+            obliged: None,
+            at: Instants::new(1_800_000_000_000_000_000, 0),
+        }
     }
 
     /// Names a question that the backend cannot decide, because whoever it must ask is away.
@@ -76,6 +84,13 @@ impl PolicyFixture {
         self
     }
 
+    /// Names a question that the backend allows with an [obligation](Verdict::obliging).
+    #[must_use]
+    pub fn obliged(mut self, question: PolicyQuestion) -> Self {
+        self.obliged = Some(question);
+        self
+    }
+
     /// Sets the time of the questions; the default is 2027-01-15 08:00:00 UTC.
     #[must_use]
     pub const fn at(mut self, at: Instants) -> Self {
@@ -89,16 +104,17 @@ impl PolicyFixture {
 /// 2. what the policy allows is allowed, what it denies is denied, what it cannot decide is neither;
 /// 3. an action that it does not know is denied, also to who may do something else;
 /// 4. a principal that brings no roles, scopes and permissions is denied what the allowed one may do;
-/// 5. the answer at once, the answer after waiting and the answer to several questions are the same, and the same question
-///    gets the same answer again;
+/// 5. the answer at once, the answer after waiting and the answer to several questions are the same, reasons, obligations and all,
+///    and the same question gets the same answer again;
 /// 6. a question that it denies until a step-up gets such a demand, one that the principal does not meet; no other denial has one;
-/// 7. what it does not name among its [`parts`](PolicyBackend::parts) changes no verdict;
+/// 7. what it does not name among its [`parts`](PolicyBackend::parts) changes no verdict: each part is given other values alone,
+///    those of the fixture's other questions among them;
 /// 8. its generation does not change while nothing is reloaded.
 ///
 /// # Panics
 /// With a sentence that names the broken rule.
 pub async fn policy_backend(backend: &dyn PolicyBackend, fixture: PolicyFixture) {
-    let PolicyFixture { allowed, denied, undecidable, step_up, at } = fixture;
+    let PolicyFixture { allowed, denied, undecidable, step_up, obliged, at } = fixture;
     assert!(!backend.name().is_empty(), "a backend must have a name: records show it");
     let generation = backend.generation();
 
@@ -113,8 +129,11 @@ pub async fn policy_backend(backend: &dyn PolicyBackend, fixture: PolicyFixture)
         ("a principal without roles, scopes and permissions", Some(unprivileged), Decision::Deny),
         ("the fixture's undecidable question", undecidable, Decision::CannotDecide),
         (STEP_UP, step_up, Decision::Deny),
+        (OBLIGED, obliged, Decision::Allow),
     ];
     let table: Vec<_> = table.into_iter().filter_map(|(name, asked, is)| Some((name, asked?, is))).collect();
+    let others = Others::new(table.iter().map(|(_, question, _)| (&question.subject, question.resource.as_ref())));
+    let mut answers = Vec::with_capacity(table.len());
     for (name, question, expected) in &table {
         let query = question.query(at);
         let verdict = answer(backend, &query, name).await;
@@ -129,18 +148,30 @@ pub async fn policy_backend(backend: &dyn PolicyBackend, fixture: PolicyFixture)
             demand.is_none_or(|demand| !demand.is_met_by(&question.subject, at)),
             "{name}: a step-up that the principal has made already must not be demanded"
         );
-        let again = answer(backend, &query, name).await;
-        assert_eq!(again.decision(), *expected, "{name} must get the same answer again");
-        for (part, changed) in without_what_is_not_read(backend.parts(), query, at) {
-            let decision = answer(backend, &changed, name).await.decision();
-            assert_eq!(decision, *expected, "{name}: {part} is not among `parts` and must change no verdict");
+        assert!(
+            *name != OBLIGED || !verdict.obligations().is_empty(),
+            "{name} must have the obligation that makes it one"
+        );
+        assert_eq!(answer(backend, &query, name).await, verdict, "{name} must get the same answer again");
+        let principals = others.principals(backend.parts(), query.subject());
+        let resources = others.resources(backend.parts(), query.resource());
+        for Alike { query, others } in alike(backend.parts(), query, &others, &principals, &resources) {
+            if others.is_empty() {
+                continue;
+            }
+            let verdict = answer(backend, &query, name).await;
+            for (part, other) in others {
+                let other = answer(backend, &other, name).await;
+                assert_eq!(other, verdict, "{name}: {part} is not among `parts` and must change no verdict");
+            }
         }
+        answers.push(verdict);
     }
     let queries: Vec<AccessQuery<'_>> = table.iter().map(|(_, question, _)| question.query(at)).collect();
     let verdicts = backend.decide_all(&queries).await;
     assert_eq!(verdicts.len(), table.len(), "`decide_all` must give one verdict for each question");
-    for (verdict, (name, _, expected)) in verdicts.iter().zip(&table) {
-        assert_eq!(verdict.decision(), *expected, "{name}: `decide_all` and `decide` must give the same verdict");
+    for ((verdict, answer), (name, ..)) in verdicts.iter().zip(&answers).zip(&table) {
+        assert_eq!(verdict, answer, "{name}: `decide_all` and `decide` must give the same verdict");
     }
     assert!(backend.decide_all(&[]).await.is_empty(), "no questions must get no verdicts");
     assert_eq!(backend.generation(), generation, "the generation must not change while nothing is reloaded");
@@ -155,28 +186,3 @@ async fn answer(backend: &dyn PolicyBackend, query: &AccessQuery<'_>, name: &str
     }
     verdict
 }
-
-/// The same question, once for each part that is not read, with another value there.
-fn without_what_is_not_read<'a>(
-    parts: QueryParts,
-    query: AccessQuery<'a>,
-    at: Instants,
-) -> Vec<(&'static str, AccessQuery<'a>)> {
-    static ATTRIBUTES: LazyLock<Attributes> =
-        LazyLock::new(|| Attributes::new().with("portcullis-conformance", "an attribute"));
-    const ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 77));
-    let later = Instants::new(at.unix_nanos().saturating_add(YEAR), at.monotonic_nanos().saturating_add(YEAR));
-    let changes = [
-        ("attributes", QueryParts::ATTRIBUTES, query.with_attributes(&ATTRIBUTES)),
-        ("method", QueryParts::METHOD, query.with_route("PORTCULLIS-CONFORMANCE", query.route())),
-        ("route", QueryParts::METHOD.and(QueryParts::ROUTE), query.with_route("GET", Some("/portcullis-conformance"))),
-        ("address", QueryParts::ADDRESS, query.with_address(Some(ADDRESS))),
-        ("time", QueryParts::TIME, query.at_time(later)),
-        ("client", QueryParts::CLIENT, query.with_client(Some(query.subject()))),
-    ];
-    let unread = changes.into_iter().filter(|(_, part, _)| parts.without(*part) == parts);
-    unread.map(|(name, _, changed)| (name, changed)).collect()
-}
-
-/// In nanoseconds.
-const YEAR: u64 = 365 * 24 * 3600 * 1_000_000_000;

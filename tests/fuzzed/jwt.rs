@@ -10,7 +10,7 @@ use portcullis::{
 };
 use serde_json::Value;
 
-use crate::{NOW, at};
+use super::memory::{NOW, at};
 
 const SECRET: [u8; 32] = [7; 32];
 const ISSUER: &str = "https://id.example.com";
@@ -85,7 +85,7 @@ fn check(header: &[u8], claims: &[u8], principal: &Principal) {
     }
     let scopes = claims.get("scope").map_or("", |scope| scope.as_str().unwrap());
     let scopes: Vec<&str> = scopes.split(' ').filter(|scope| !scope.is_empty()).collect();
-    assert!(principal.scopes().iter().all(|scope| scopes.contains(&scope.as_ref())));
+    assert!(principal.scopes().iter().all(|scope| scopes.contains(&scope)));
     let roles = claims.get("roles").map_or(&[][..], |roles| roles.as_array().unwrap());
     assert!(principal.roles().iter().all(|role| roles.contains(&role.into())));
     let now = NOW as f64;
