@@ -94,7 +94,7 @@ impl GuardLayer {
     /// Names the protection space in the challenges that tell what is missing. The default is `api`.
     ///
     /// # Errors
-    /// If the realm is empty or has a character that a challenge cannot carry; see [`Challenge::new`].
+    /// If the realm is empty or has a character that a challenge cannot carry; see [`Challenge::new`](crate::Challenge::new).
     pub fn realm(mut self, realm: &str) -> Result<Self, ConfigError> {
         let insufficient = Insufficient::new(realm, &self.shared.requirement)?;
         Arc::make_mut(&mut self.shared).insufficient = insufficient;
