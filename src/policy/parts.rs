@@ -27,7 +27,7 @@ impl QueryParts {
     pub const TENANT: Self = Self(1 << 4);
     /// How and when it was authenticated: `acr`, `amr`, `auth_time`.
     pub const STRENGTH: Self = Self(1 << 5);
-    /// Everything else that its credential says: kind, credential and its id, plan, end, claims.
+    /// Everything else that its credential says: kind, credential and its id, what it is bound to, plan, end, claims.
     pub const CLAIMS: Self = Self(1 << 6);
     /// What acts for the subject, with all that is known of it.
     pub const CLIENT: Self = Self(1 << 7);

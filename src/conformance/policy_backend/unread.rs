@@ -8,7 +8,7 @@ use std::{
 use crate::{
     clock::Instants,
     policy::{AccessQuery, Attributes, QueryParts, Resource},
-    principal::{Principal, PrincipalKind},
+    principal::{Confirmation, Principal, PrincipalKind},
 };
 
 const NAME: &str = "portcullis-conformance";
@@ -143,6 +143,7 @@ fn rich() -> Principal {
         .plan(NAME)
         .expires_at(u64::from(u32::MAX))
         .claims(r#"{"portcullis-conformance": true}"#)
+        .confirmation(Confirmation::new().with_key_thumbprint([7; 32]))
         .build()
 }
 
@@ -179,6 +180,9 @@ fn with_part(of: &Principal, part: QueryParts, from: &Principal) -> Principal {
     }
     if let Some(text) = claims.claims_text() {
         builder = builder.claims(text);
+    }
+    if let Some(bound) = claims.confirmation() {
+        builder = builder.confirmation(*bound);
     }
     builder.build()
 }

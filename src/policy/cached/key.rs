@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use crate::{
     policy::{AccessQuery, Attributes, QueryParts},
-    principal::{Principal, Texts},
+    principal::{Confirmation, Principal, Texts},
 };
 
 /// Questions that take more room are not remembered.
@@ -91,6 +91,9 @@ fn principal(into: &mut Vec<u8>, parts: QueryParts, of: &Principal) {
         optional(into, of.plan());
         number(into, of.expires_at());
         optional(into, of.claims_text());
+        let bound = of.confirmation();
+        bytes(into, bound.and_then(Confirmation::key_thumbprint));
+        bytes(into, bound.and_then(Confirmation::certificate_sha256));
     }
 }
 
@@ -116,6 +119,11 @@ fn optional(into: &mut Vec<u8>, of: Option<&str>) {
         }
         None => into.push(0),
     }
+}
+
+fn bytes(into: &mut Vec<u8>, of: Option<&[u8; 32]>) {
+    into.push(u8::from(of.is_some()));
+    into.extend_from_slice(of.map_or(&[], <[u8; 32]>::as_slice));
 }
 
 fn texts(into: &mut Vec<u8>, list: Texts<'_>) {
@@ -146,5 +154,49 @@ fn attributes(into: &mut Vec<u8>, of: Option<&Attributes>) {
             }
         }
         Some(_) | None => into.push(0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Instants, PrincipalKind};
+
+    /// Each fact of a principal that a policy may read is in the key of the part that names it.
+    #[test]
+    fn principals_that_differ_have_other_keys() {
+        let alice = || Principal::builder(PrincipalKind::User, "i", "alice", "jwt");
+        let bound = |key| Confirmation::new().with_key_thumbprint([key; 32]);
+        let by_certificate = Confirmation::new().with_certificate_sha256([1; 32]);
+        let all = [
+            alice(),
+            Principal::builder(PrincipalKind::Service, "i", "alice", "jwt"),
+            Principal::builder(PrincipalKind::User, "j", "alice", "jwt"),
+            Principal::builder(PrincipalKind::User, "i", "bob", "jwt"),
+            Principal::builder(PrincipalKind::User, "i", "alice", "other"),
+            alice().credential_id("1"),
+            alice().methods(["pwd"]),
+            alice().acr("gold"),
+            alice().auth_time(1),
+            alice().scopes(["a"]),
+            alice().roles(["a"]),
+            alice().permissions(["a"]),
+            alice().tenant("a"),
+            alice().plan("a"),
+            alice().expires_at(1),
+            alice().claims("{}"),
+            alice().confirmation(bound(1)),
+            alice().confirmation(bound(2)),
+            alice().confirmation(by_certificate),
+            alice().confirmation(by_certificate.with_key_thumbprint([1; 32])),
+        ];
+        let keys: std::collections::HashSet<Vec<u8>> = all
+            .map(|principal| {
+                let (principal, mut key) = (principal.build(), Vec::new());
+                assert!(write(&mut key, QueryParts::ALL, &AccessQuery::new(&principal, "read", Instants::new(0, 0))));
+                key
+            })
+            .into();
+        assert_eq!(keys.len(), 20);
     }
 }
