@@ -102,7 +102,7 @@ const SCRIPT: &str = include_str!("../../src/rate_limit/redis/take.lua");
 /// The script of this crate, called for one decision.
 async fn call(connection: &mut MultiplexedConnection, script: &redis::Script, task: usize) {
     let mut script = script.key(format!("bench-call-{task}"));
-    for argument in ["0", "take", "", "1", "1", "1", "1", "1000", "4294967295"] {
+    for argument in ["0", "take", "", "1", "1", "1", "1", "1000", "4294967295", "4294967295000"] {
         script.arg(argument);
     }
     let answer: Vec<i64> = script.invoke_async(connection).await.expect("Redis answers");
