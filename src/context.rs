@@ -106,14 +106,21 @@ impl SecurityContext {
     ///
     /// After the head of the answer, when the record is written, a note is an entry of its own: so many in a minute.
     pub fn note(&self, name: &str, value: &str) {
-        let written = self.with(|envelope| {
-            if envelope.afterwards.is_none() {
-                envelope.trail.note(name, value);
+        self.note_telling(name, cut(value).into());
+    }
+
+    /// The same for a value that may mention somebody.
+    pub(crate) fn note_telling(&self, name: &str, told: Telling) {
+        let after = self.with(|envelope| match &envelope.afterwards {
+            Some(afterwards) => Some((Arc::clone(afterwards), told)),
+            None => {
+                envelope.trail.note_telling(name, told);
+                None
             }
-            envelope.afterwards.clone()
         });
-        if let Some(afterwards) = written {
-            afterwards.noted(name, cut(value).into());
+        // The lock is let go before a sink is called.
+        if let Some((afterwards, told)) = after {
+            afterwards.noted(name, told);
         }
     }
 
@@ -127,7 +134,6 @@ impl SecurityContext {
                 None
             }
         });
-        // The lock is let go before a sink is called.
         if let Some((afterwards, fact)) = after {
             afterwards.decided(fact);
         }
@@ -137,12 +143,6 @@ impl SecurityContext {
     #[cfg(feature = "audit")]
     pub(crate) fn is_shared(&self) -> bool {
         !self.envelope.is_unique()
-    }
-
-    /// The same for a value that may mention somebody.
-    #[cfg(any(feature = "api-key-admin", feature = "revocation-admin"))]
-    pub(crate) fn note_telling(&self, name: &str, told: Telling) {
-        self.with(|envelope| envelope.trail.note_telling(name, told));
     }
 
     /// Opens a context. Its envelope is made where it stays: one that is made elsewhere and moved costs more.

@@ -124,6 +124,15 @@ pub mod gate;
 mod grpc;
 mod head;
 mod log;
+#[cfg(any(
+    feature = "api-key-postgres",
+    feature = "dpop-redis",
+    feature = "http-client",
+    feature = "rate-limit-redis",
+    feature = "revocation-postgres",
+    feature = "revocation-redis"
+))]
+mod loopback;
 mod mention;
 #[cfg(any(feature = "rbac", feature = "config"))]
 mod near;

@@ -1,11 +1,11 @@
-//! Texts for records that mention people: which part of a text names whom is kept with it, so that a record hides that part as it
-//! hides its own fields.
+//! Texts for records that mention people: where a text names whom is kept with it, so that a record hides that as it hides its own
+//! fields.
 
-use std::{borrow::Cow, fmt, fmt::Write};
+use std::{borrow::Cow, fmt, ops::Range};
 
 use crate::principal::Principal;
 
-/// What a part of a text tells of.
+/// What a mention is of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mention {
     /// A name at an issuer.
@@ -17,37 +17,46 @@ pub(crate) enum Mention {
     Reason,
 }
 
-/// A text, and its parts where some of them mention somebody.
+/// A text, and where it mentions somebody.
 #[derive(Clone, Default)]
 pub(crate) struct Telling {
     plain: String,
-    parts: Vec<Part>,
+    /// In their order.
+    mentions: Vec<Mentioned>,
 }
 
 #[derive(Clone)]
-enum Part {
-    Text(Box<str>),
-    Mention { what: Mention, within: Box<str>, value: Box<str>, quoted: bool },
+struct Mentioned {
+    what: Mention,
+    within: Box<str>,
+    value: Box<str>,
+    /// Where the text has it, without quotes.
+    at: Range<usize>,
 }
 
 impl Telling {
     pub(crate) fn text(mut self, text: &str) -> Self {
         self.plain.push_str(text);
-        self.parts.push(Part::Text(text.into()));
         self
     }
 
     /// A name in quotes. `within` is the issuer that it belongs to, by which a record tells it from the same name elsewhere.
-    pub(crate) fn name(mut self, what: Mention, within: &str, value: &str) -> Self {
-        let _ = write!(self.plain, "{value:?}");
-        self.parts.push(Part::Mention { what, within: within.into(), value: value.into(), quoted: true });
-        self
+    pub(crate) fn name(self, what: Mention, within: &str, value: &str) -> Self {
+        let escaped = format!("{value:?}");
+        let between = escaped.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or_default();
+        self.text("\"").mention(what, within, value, between).text("\"")
     }
 
     /// An id or a text as it is.
-    pub(crate) fn bare(mut self, what: Mention, within: &str, value: &str) -> Self {
-        self.plain.push_str(value);
-        self.parts.push(Part::Mention { what, within: within.into(), value: value.into(), quoted: false });
+    pub(crate) fn bare(self, what: Mention, within: &str, value: &str) -> Self {
+        self.mention(what, within, value, value)
+    }
+
+    fn mention(mut self, what: Mention, within: &str, value: &str, written: &str) -> Self {
+        let start = self.plain.len();
+        self.plain.push_str(written);
+        let at = start..self.plain.len();
+        self.mentions.push(Mentioned { what, within: within.into(), value: value.into(), at });
         self
     }
 
@@ -58,11 +67,12 @@ impl Telling {
     }
 
     pub(crate) fn then(mut self, other: Self) -> Self {
-        if other.parts.is_empty() {
-            return self.text(&other.plain);
-        }
+        let start = self.plain.len();
         self.plain.push_str(&other.plain);
-        self.parts.extend(other.parts);
+        self.mentions.extend(other.mentions.into_iter().map(|mut later| {
+            later.at = later.at.start.saturating_add(start)..later.at.end.saturating_add(start);
+            later
+        }));
         self
     }
 
@@ -73,22 +83,18 @@ impl Telling {
 
     /// The text with what `hidden` has in the place of a mention; None leaves the mention as it is.
     pub(crate) fn with_hidden(&self, hidden: impl Fn(Mention, &str, &str) -> Option<String>) -> Cow<'_, str> {
-        if self.parts.is_empty() {
+        if self.mentions.is_empty() {
             return Cow::Borrowed(&self.plain);
         }
-        let mut shown = String::with_capacity(self.plain.len());
-        for part in &self.parts {
-            // A string takes all.
-            let _ = match part {
-                Part::Text(text) => shown.write_str(text),
-                Part::Mention { what, within, value, quoted } => match (hidden(*what, within, value), *quoted) {
-                    (Some(hidden), true) => write!(shown, "\"{hidden}\""),
-                    (Some(hidden), false) => shown.write_str(&hidden),
-                    (None, true) => write!(shown, "{value:?}"),
-                    (None, false) => shown.write_str(value),
-                },
-            };
+        let (mut shown, mut done) = (String::with_capacity(self.plain.len()), 0);
+        for Mentioned { what, within, value, at } in &self.mentions {
+            if let Some(hidden) = hidden(*what, within, value) {
+                shown.push_str(self.plain.get(done..at.start).unwrap_or_default());
+                shown.push_str(&hidden);
+                done = at.end;
+            }
         }
+        shown.push_str(self.plain.get(done..).unwrap_or_default());
         Cow::Owned(shown)
     }
 }
@@ -96,7 +102,7 @@ impl Telling {
 /// A text that mentions nobody.
 impl From<String> for Telling {
     fn from(plain: String) -> Self {
-        Self { plain, parts: Vec::new() }
+        Self { plain, mentions: Vec::new() }
     }
 }
 
@@ -141,6 +147,16 @@ mod tests {
             told.with_hidden(|_, _, _| Some("[omitted]".to_owned())),
             r#"revoke "[omitted]" of id by [omitted]"#
         );
+        // Whatever it begins with.
+        let told = Telling::from("key ").bare(Mention::CredentialId, "keys", "k1").text(" of ");
+        let told = told.then(Telling::from("owner ").name(Mention::Subject, "keys", "shop")).then(".".into());
+        assert_eq!(told.plain(), r#"key k1 of owner "shop"."#);
+        assert_eq!(told.with_hidden(|_, _, _| None), told.plain());
+        assert_eq!(
+            told.with_hidden(|what, _, _| (what == Mention::Subject).then(|| "p".into())),
+            r#"key k1 of owner "p"."#
+        );
+        assert_eq!(told.with_hidden(|_, _, _| Some(String::new())), r#"key  of owner ""."#);
         assert!(matches!(Telling::from("x").with_hidden(|_, _, _| Some(String::new())), Cow::Borrowed("x")));
     }
 }

@@ -2,7 +2,7 @@
 
 mod access;
 
-use std::{fmt, net::IpAddr, path::PathBuf, sync::Arc};
+use std::{fmt, path::PathBuf, sync::Arc};
 
 use redis::{
     AsyncConnectionConfig, ConnectionAddr, IntoConnectionInfo, RedisConnectionInfo, RedisError,
@@ -25,6 +25,7 @@ use tokio_rustls::{
 pub(crate) use self::access::{Accepted, Access};
 use crate::{
     error::{ConfigError, StoreError, StoreErrorKind},
+    loopback::is_loopback,
     secret::Secret,
 };
 
@@ -194,11 +195,6 @@ fn connector(roots: Option<&[u8]>) -> Result<TlsConnector, ConfigError> {
         .with_root_certificates(store)
         .with_no_client_auth();
     Ok(TlsConnector::from(Arc::new(config)))
-}
-
-fn is_loopback(host: &str) -> bool {
-    let address = host.trim_start_matches('[').trim_end_matches(']');
-    address.parse().is_ok_and(|address: IpAddr| address.is_loopback()) || host.eq_ignore_ascii_case("localhost")
 }
 
 /// A brace would move the tag.

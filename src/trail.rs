@@ -342,6 +342,7 @@ impl Trail {
         }
     }
 
+    #[cfg(test)]
     pub(crate) fn note(&mut self, name: &str, value: &str) {
         self.note_telling(name, cut(value).into());
     }

@@ -1,8 +1,8 @@
-use std::{fmt, net::IpAddr, str::FromStr};
+use std::{fmt, str::FromStr};
 
 use http::Uri;
 
-use crate::error::ConfigError;
+use crate::{error::ConfigError, loopback::is_loopback};
 
 /// A URL that may be fetched: `https`, or `http` to this machine where that was chosen. No user name, no fragment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,11 +84,6 @@ impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.shown())
     }
-}
-
-fn is_loopback(host: &str) -> bool {
-    let address = host.trim_start_matches('[').trim_end_matches(']');
-    address.parse::<IpAddr>().is_ok_and(|address| address.is_loopback()) || host.eq_ignore_ascii_case("localhost")
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! The way to PostgreSQL: addresses, connections, tables, notifications.
 
-use std::{net::IpAddr, time::Duration};
+use std::time::Duration;
 
 use sqlx::{
     Connection, PgConnection, PgPool,
@@ -9,7 +9,10 @@ use sqlx::{
 use tokio::time::timeout;
 
 use super::{OpenError, Work, failed, unavailable};
-use crate::error::{ConfigError, StoreError, StoreErrorKind};
+use crate::{
+    error::{ConfigError, StoreError, StoreErrorKind},
+    loopback::is_loopback,
+};
 
 pub(crate) const BACKEND: &str = "postgres";
 /// What a listening connection tells itself first.
@@ -32,11 +35,7 @@ pub(crate) fn options(address: &str) -> Result<PgConnectOptions, ConfigError> {
     let names = |parameter: &str| parameter.starts_with("sslmode=") || parameter.starts_with("ssl-mode=");
     let said = parameters.split('&').any(names) || std::env::var_os("PGSSLMODE").is_some();
     let host = options.get_host();
-    let bare = host.trim_start_matches('[').trim_end_matches(']');
-    let local = options.get_socket().is_some()
-        || host.starts_with('/')
-        || host == "localhost"
-        || bare.parse().is_ok_and(|address: IpAddr| address.is_loopback());
+    let local = options.get_socket().is_some() || host.starts_with('/') || is_loopback(host);
     Ok(if said || local { options } else { options.ssl_mode(PgSslMode::VerifyFull) })
 }
 

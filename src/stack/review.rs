@@ -210,10 +210,33 @@ impl Stack {
     /// whose [parts](crate::policy::PolicyBackend::parts) are more than roles, method and route. A guard's own policy is asked in
     /// the place of the stack's.
     ///
-    /// ```no_run
-    /// # fn stack() -> portcullis::stack::Stack { unimplemented!() }
-    /// # fn policy() -> portcullis::policy::Rbac { unimplemented!() }
-    /// println!("{}", stack().matrix(policy().roles()));
+    /// ```
+    /// use portcullis::{
+    ///     Challenge,
+    ///     authn::{Outcome, authenticate_fn},
+    ///     guard::require,
+    ///     policy::Rbac,
+    ///     stack::Stack,
+    /// };
+    ///
+    /// let policy = Rbac::from_toml(
+    ///     r#"
+    ///     version = "1"
+    ///     permissions = ["orders:read"]
+    ///     roles.clerk = { grants = ["orders:read"] }
+    ///     roles.guest = { grants = [] }
+    ///     "#,
+    /// )?;
+    /// let read = policy.permission("orders:read")?;
+    /// let stack = Stack::builder()
+    ///     .dangerous_plain_http()
+    ///     .authenticate(authenticate_fn(Challenge::new("Example", "orders")?, |_, _| Outcome::Absent))
+    ///     .policy(policy.clone())
+    ///     .route("GET /orders", require(read))
+    ///     .build()?;
+    /// let matrix = stack.matrix(policy.roles()).to_string();
+    /// assert!(matrix.contains("clerk") && matrix.contains("yes"), "{matrix}");
+    /// # Ok::<(), portcullis::ConfigError>(())
     /// ```
     #[must_use]
     pub fn matrix(&self, roles: impl IntoIterator<Item = impl Into<Box<str>>>) -> Matrix {
