@@ -20,14 +20,27 @@ pub struct Identity {
     client: Option<Principal>,
     left_authorization: bool,
     ambient: bool,
+    /// Apart, and mostly nowhere: an identity goes from hand to hand, and what is large is copied each time.
+    rare: Option<Box<Rare>>,
+}
+
+/// What few identities bring along.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Rare {
     /// Header fields that end here.
-    stripped: Vec<HeaderName>,
+    pub(crate) stripped: Vec<HeaderName>,
     /// A header field of the response.
-    answered: Option<Box<(HeaderName, HeaderValue)>>,
+    pub(crate) answered: Option<(HeaderName, HeaderValue)>,
     /// Bad credentials that do not count beside this one.
-    outweighed: Vec<AttemptFact>,
+    pub(crate) outweighed: Vec<AttemptFact>,
     /// What an application without a subject is refused for where somebody has to act.
     no_subject_for: Option<BadSubject>,
+}
+
+impl Rare {
+    pub(crate) fn take_bad_subject(&mut self) -> Option<Rejection> {
+        self.no_subject_for.take().map(|bad| bad.0)
+    }
 }
 
 /// A bad credential of a subject, which came by itself.
@@ -44,16 +57,7 @@ impl Eq for BadSubject {}
 
 impl Identity {
     const fn new(subject: Option<Principal>, client: Option<Principal>) -> Self {
-        Self {
-            subject,
-            client,
-            left_authorization: false,
-            ambient: false,
-            stripped: Vec::new(),
-            answered: None,
-            outweighed: Vec::new(),
-            no_subject_for: None,
-        }
+        Self { subject, client, left_authorization: false, ambient: false, rare: None }
     }
 
     /// A subject that an application with an identity of its own acts for.
@@ -97,47 +101,41 @@ impl Identity {
     /// further inside sees it.
     #[must_use]
     pub fn stripping(mut self, field: HeaderName) -> Self {
-        self.stripped.push(field);
+        self.rare_mut().stripped.push(field);
         self
-    }
-
-    pub(crate) fn stripped(&self) -> &[HeaderName] {
-        &self.stripped
-    }
-
-    pub(crate) fn take_stripped(&mut self) -> Vec<HeaderName> {
-        std::mem::take(&mut self.stripped)
     }
 
     /// Adds this header field to the response, and forbids to cache it: what the client needs for its next request, such as a
     /// nonce. The response says `Cache-Control: no-store`, whatever the handler said. One field; a later one replaces it.
     #[must_use]
     pub fn answering(mut self, name: HeaderName, value: HeaderValue) -> Self {
-        self.answered = Some(Box::new((name, value)));
+        self.rare_mut().answered = Some((name, value));
         self
     }
 
-    pub(crate) const fn take_answered(&mut self) -> Option<Box<(HeaderName, HeaderValue)>> {
-        self.answered.take()
+    fn rare_mut(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_default()
+    }
+
+    pub(crate) const fn take_rare(&mut self) -> Option<Box<Rare>> {
+        self.rare.take()
     }
 
     /// Keeps for the record which bad credentials came beside it and did not count.
-    pub(crate) fn outweigh(&mut self, others: impl IntoIterator<Item = AttemptFact>) {
-        self.outweighed.extend(others);
+    pub(crate) fn outweigh(&mut self, others: Vec<AttemptFact>) {
+        if !others.is_empty() {
+            self.rare_mut().outweighed.extend(others);
+        }
     }
 
     pub(crate) fn take_outweighed(&mut self) -> Vec<AttemptFact> {
-        std::mem::take(&mut self.outweighed)
+        self.rare.as_deref_mut().map(|rare| std::mem::take(&mut rare.outweighed)).unwrap_or_default()
     }
 
     /// Keeps for which bad credential nobody acts.
     pub(crate) fn without_subject_for(mut self, bad: Rejection) -> Self {
-        self.no_subject_for = Some(BadSubject(bad));
+        self.rare_mut().no_subject_for = Some(BadSubject(bad));
         self
-    }
-
-    pub(crate) fn take_bad_subject(&mut self) -> Option<Rejection> {
-        self.no_subject_for.take().map(|bad| bad.0)
     }
 
     pub(crate) const fn is_ambient(&self) -> bool {
@@ -155,13 +153,16 @@ impl Identity {
         match (acting, beside) {
             (
                 mut acting @ Self { subject: Some(_), client: None, .. },
-                Self { subject: None, client: client @ Some(_), stripped, answered, outweighed, .. },
+                Self { subject: None, client: client @ Some(_), rare, .. },
             ) => {
                 acting.client = client;
                 acting.left_authorization = left_authorization;
-                acting.stripped.extend(stripped);
-                acting.outweighed.extend(outweighed);
-                acting.answered = acting.answered.or(answered);
+                if let Some(theirs) = rare {
+                    let ours = acting.rare_mut();
+                    ours.stripped.extend(theirs.stripped);
+                    ours.outweighed.extend(theirs.outweighed);
+                    ours.answered = ours.answered.take().or(theirs.answered);
+                }
                 Ok(acting)
             }
             pair => Err(Box::new(pair)),

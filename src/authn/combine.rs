@@ -248,11 +248,13 @@ impl<C, S> Both<C, S> {
             }
             // The two overlap, and both read the same credential.
             (Outcome::Verified(mut client), Outcome::Verified(mut subject)) => {
-                let answered = subject.take_answered().or_else(|| client.take_answered());
                 let left_authorization = client.has_left_authorization() && subject.has_left_authorization();
                 let ambient = client.is_ambient() && subject.is_ambient();
-                let stripped = union([client.stripped().to_vec(), subject.stripped().to_vec()]);
-                let outweighed = [client.take_outweighed(), subject.take_outweighed()].concat();
+                let (client_rare, subject_rare) =
+                    (client.take_rare().unwrap_or_default(), subject.take_rare().unwrap_or_default());
+                let answered = subject_rare.answered.or(client_rare.answered);
+                let stripped = union([client_rare.stripped, subject_rare.stripped]);
+                let outweighed = [client_rare.outweighed, subject_rare.outweighed].concat();
                 match (client.into_parts(), subject.into_parts()) {
                     ((Some(client), None) | (None, Some(client)), (Some(subject), None))
                         if is_same_credential(&client, &subject) =>

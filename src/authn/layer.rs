@@ -6,7 +6,7 @@ use tower::Layer;
 #[cfg(feature = "rate-limit")]
 use crate::attempt::Attempt;
 use crate::{
-    authn::{Authenticator, Identity, Outcome},
+    authn::{Authenticator, Identity, Outcome, authenticator::Rare},
     challenge::{Challenge, Challenges},
     context::{Envelope, Stage, misordered},
     gate::{Amend, Gate, Step},
@@ -175,7 +175,10 @@ impl AuthnLayer {
         head: &RequestHead<'_>,
         envelope: &mut Envelope,
     ) -> Result<Authenticated, Rejection> {
-        identity.take_outweighed().into_iter().for_each(|attempt| envelope.trail.attempted(attempt));
+        let mut rare = identity.take_rare();
+        if let Some(rare) = &mut rare {
+            rare.outweighed.drain(..).for_each(|attempt| envelope.trail.attempted(attempt));
+        }
         if identity.has_left_authorization() && head.headers().contains_key(header::AUTHORIZATION) {
             let rejection = Rejection::new(
                 RejectionKind::InvalidRequest,
@@ -184,11 +187,10 @@ impl AuthnLayer {
             self.attempted(AttemptOutcome::Refused, &rejection, head, envelope);
             return Err(rejection);
         }
-        let (stripped, answered) = (identity.take_stripped(), identity.take_answered());
-        let bad_subject = identity.take_bad_subject();
         (envelope.subject, envelope.client_identity) = identity.into_parts();
         let shared = &*self.shared;
         if envelope.subject.is_none() {
+            let bad_subject = rare.as_mut().and_then(|rare| rare.take_bad_subject());
             if !shared.allow_anonymous {
                 let nobody = || Rejection::new(RejectionKind::Unauthenticated, "an application, and nobody acts");
                 return Err(self.with_challenges(bad_subject.unwrap_or_else(nobody)));
@@ -196,13 +198,8 @@ impl AuthnLayer {
             envelope.refused_if_needed = bad_subject.map(|rejection| Box::new(self.with_challenges(rejection)));
             envelope.challenges = shared.challenges.clone();
         }
-        // Constants: a value made here would be checked byte by byte.
-        let cache = Some(if shared.no_store {
-            const { HeaderValue::from_static("no-store") }
-        } else {
-            const { HeaderValue::from_static("private") }
-        });
-        Ok(Authenticated { cache, challenges: shared.challenges.clone(), stripped, answered })
+        let cache = if shared.no_store { Cache::NoStore } else { Cache::Private };
+        Ok(Authenticated { cache, challenges: shared.challenges.clone(), rare })
     }
 
     /// The fields that its authenticator reads.
@@ -214,7 +211,7 @@ impl AuthnLayer {
     /// Who needs an identity further inside offers these challenges.
     fn passed_anonymously(&self, envelope: &mut Envelope) -> Authenticated {
         envelope.challenges = self.shared.challenges.clone();
-        Authenticated { cache: None, challenges: self.shared.challenges.clone(), stripped: Vec::new(), answered: None }
+        Authenticated { cache: Cache::Handlers, challenges: self.shared.challenges.clone(), rare: None }
     }
 
     /// Every `401` carries a challenge (RFC 9110 §15.5.2): the authenticator's own, or else those of this layer.
@@ -298,7 +295,7 @@ impl Step for AuthnLayer {
     }
 
     fn amend_request(&self, memo: &Authenticated, headers: &mut HeaderMap) {
-        for name in &memo.stripped {
+        for name in memo.rare.iter().flat_map(|rare| &rare.stripped) {
             headers.remove(name);
         }
         let single_lines = headers.len() == headers.keys_len();
@@ -317,22 +314,41 @@ impl Step for AuthnLayer {
 /// What a response from further inside must carry.
 #[derive(Debug)]
 pub(crate) struct Authenticated {
-    /// The `Cache-Control` of what is for one identity alone.
-    cache: Option<HeaderValue>,
+    cache: Cache,
     challenges: Challenges,
-    /// Header fields of the request that end here.
-    stripped: Vec<HeaderName>,
-    /// A header field of the response.
-    answered: Option<Box<(HeaderName, HeaderValue)>>,
+    /// What ends with the request, and what the response answers it with.
+    rare: Option<Box<Rare>>,
+}
+
+/// Who may keep the response.
+#[derive(Clone, Copy, Debug)]
+enum Cache {
+    /// It is for nobody in particular: as the handler says.
+    Handlers,
+    /// It is for one identity alone: as the handler says, or else the client.
+    Private,
+    /// Or else nobody.
+    NoStore,
+}
+
+impl Cache {
+    /// Constants: a value made here would be checked byte by byte.
+    const fn value(self) -> Option<HeaderValue> {
+        match self {
+            Self::Handlers => None,
+            Self::Private => Some(const { HeaderValue::from_static("private") }),
+            Self::NoStore => Some(const { HeaderValue::from_static("no-store") }),
+        }
+    }
 }
 
 impl Amend for Authenticated {
     fn amend(self, status: StatusCode, headers: &mut HeaderMap) {
-        if let Some(field) = self.answered {
+        if let Some((name, value)) = self.rare.and_then(|rare| rare.answered) {
             // It is for this client and its next request, whatever the handler says of the rest (RFC 9449 §8.2).
             headers.insert(header::CACHE_CONTROL, const { HeaderValue::from_static("no-store") });
-            headers.insert(field.0, field.1);
-        } else if let Some(cache) = self.cache
+            headers.insert(name, value);
+        } else if let Some(cache) = self.cache.value()
             // Two look-ups are faster than an entry.
             && !headers.contains_key(header::CACHE_CONTROL)
         {
