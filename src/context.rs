@@ -1,31 +1,31 @@
 //! The one request extension: what the layers tell each other, the handler and the record.
 
+mod envelope;
+mod held;
 mod request_id;
 mod stage;
 
 use std::{
-    borrow::Cow,
     fmt,
     ops::{Deref, DerefMut},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
 };
 
 use http::Extensions;
-use triomphe::Arc as Counted;
 
 use crate::{
-    challenge::Challenges,
-    client::{ClientInfo, Connection},
+    client::ClientInfo,
     clock::{Clock, Instants},
     mention::Telling,
-    policy::{Directive, PolicyBackend},
+    policy::Directive,
     principal::{Principal, Slot},
     rejection::{Rejection, RejectionKind},
-    trail::{DecisionFact, Trail, cut},
+    trail::{DecisionFact, cut},
 };
 
+pub(crate) use envelope::Envelope;
+use held::Held;
 pub use request_id::RequestId;
-use stage::Marks;
 pub(crate) use stage::Stage;
 
 /// What the layers found out about a request. It travels in the request extensions and is shared by its clones.
@@ -48,8 +48,7 @@ pub(crate) use stage::Stage;
 /// ```
 #[derive(Clone)]
 pub struct SecurityContext {
-    // Without weak references, so that whether it is shared is told by looking.
-    envelope: Counted<Mutex<Envelope>>,
+    held: Held,
 }
 
 impl SecurityContext {
@@ -142,14 +141,13 @@ impl SecurityContext {
     /// Whether somebody else has it too.
     #[cfg(feature = "audit")]
     pub(crate) fn is_shared(&self) -> bool {
-        !self.envelope.is_unique()
+        self.held.is_shared()
     }
 
-    /// Opens a context. Its envelope is made where it stays: one that is made elsewhere and moved costs more.
     pub(crate) fn open(at: Instants) -> Self {
-        let mut opened = Self { envelope: Counted::default() };
-        opened.with_mut(|envelope| (envelope.at, envelope.request_id) = (at, RequestId::next()));
-        opened
+        let mut held = Held::empty();
+        held.with_mut(|envelope| (envelope.at, envelope.request_id) = (at, RequestId::next()));
+        Self { held }
     }
 
     /// The request's context, or a new one that this call puts there.
@@ -159,26 +157,18 @@ impl SecurityContext {
 
     /// Looks into the envelope, or changes it.
     pub(crate) fn with<T>(&self, change: impl FnOnce(&mut Envelope) -> T) -> T {
-        change(&mut self.lock())
+        self.held.with(change)
     }
 
     /// The same for who owns the context: without a lock where nobody has a clone.
     pub(crate) fn with_mut<T>(&mut self, change: impl FnOnce(&mut Envelope) -> T) -> T {
-        match Counted::get_mut(&mut self.envelope) {
-            Some(envelope) => change(envelope.get_mut().unwrap_or_else(PoisonError::into_inner)),
-            None => change(&mut self.lock()),
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Envelope> {
-        self.envelope.lock().unwrap_or_else(PoisonError::into_inner)
+        self.held.with_mut(change)
     }
 
     /// Takes the envelope out for a decision that waits. It goes back on drop, also when the request is given up.
     pub(crate) fn check_out(&self) -> CheckedOut {
         let envelope = self.with(|kept| {
-            let (request_id, marks, afterwards) = (kept.request_id, kept.marks, kept.afterwards.clone());
-            let absent = Envelope { request_id, marks, afterwards, ..Envelope::new(kept.at) };
+            let absent = kept.stand_in();
             std::mem::replace(kept, absent)
         });
         CheckedOut { envelope, context: self.clone() }
@@ -245,109 +235,6 @@ impl fmt::Debug for dyn Afterwards {
     }
 }
 
-/// What is in the context. Filled by one stage after the other, in the order of [`Stage`].
-#[derive(Debug)]
-pub(crate) struct Envelope {
-    pub(crate) at: Instants,
-    pub(crate) request_id: RequestId,
-    pub(crate) client: Option<ClientInfo>,
-    pub(crate) subject: Option<Principal>,
-    pub(crate) client_identity: Option<Principal>,
-    /// What a `401` from further inside offers, where the request is anonymous.
-    pub(crate) challenges: Challenges,
-    /// The refusal of a credential that only counts where an identity is needed.
-    pub(crate) refused_if_needed: Option<Box<Rejection>>,
-    /// How many attempts at authentication were counted as in vain before it had to wait.
-    #[cfg(feature = "rate-limit")]
-    pub(crate) failed_attempts: u8,
-    pub(crate) route: Option<Arc<str>>,
-    pub(crate) policy: Option<Arc<dyn PolicyBackend>>,
-    pub(crate) trail: Trail,
-    /// Which stage refused the request, and why, once one did.
-    pub(crate) refused: Option<(Stage, RejectionKind, Cow<'static, str>)>,
-    /// Whether a proxy that is believed sent the request, so that its word on request ids counts.
-    pub(crate) by_trusted_proxy: bool,
-    /// There once the record is written, if somebody may still decide or note.
-    pub(crate) afterwards: Option<Arc<dyn Afterwards>>,
-    marks: Marks,
-}
-
-impl Default for Envelope {
-    fn default() -> Self {
-        Self {
-            at: Instants::new(0, 0),
-            request_id: RequestId::NONE,
-            client: None,
-            subject: None,
-            client_identity: None,
-            challenges: Challenges::none(),
-            refused_if_needed: None,
-            #[cfg(feature = "rate-limit")]
-            failed_attempts: 0,
-            route: None,
-            policy: None,
-            trail: Trail::default(),
-            refused: None,
-            by_trusted_proxy: false,
-            afterwards: None,
-            marks: Marks::default(),
-        }
-    }
-}
-
-impl Envelope {
-    pub(crate) fn new(at: Instants) -> Self {
-        Self { at, request_id: RequestId::next(), ..Self::default() }
-    }
-
-    /// Marks a stage as run; refuses if one that belongs inside it ran before it, or one that it needs did not.
-    pub(crate) fn enter(&mut self, stage: Stage) -> Result<(), Rejection> {
-        if self.marks.any_inside(stage) || (stage.stands_once() && self.marks.has(stage)) {
-            return Err(misordered(stage.misordered()));
-        }
-        self.marks.set(stage);
-        Ok(())
-    }
-
-    pub(crate) fn has_run(&self, stage: Stage) -> bool {
-        self.marks.has(stage)
-    }
-
-    pub(crate) fn identity(&self, slot: Slot) -> Option<&Principal> {
-        match slot {
-            Slot::Subject => self.subject.as_ref(),
-            Slot::Client => self.client_identity.as_ref(),
-        }
-    }
-
-    /// Who is calling: what the evidence layer found, else what the connection tells, kept from here on.
-    ///
-    /// Without a peer address there is no answer, and a rule that needs one refuses.
-    pub(crate) fn client_or_connection(
-        &mut self,
-        connection: impl FnOnce() -> Option<Connection>,
-    ) -> Result<&ClientInfo, Rejection> {
-        if self.client.is_none() {
-            self.client = connection().map(ClientInfo::from_connection);
-        }
-        self.client.as_ref().ok_or_else(|| misordered(NO_PEER))
-    }
-
-    /// The identity that a rule needs, or the `401` that asks for one.
-    pub(crate) fn authenticated(&self) -> Result<&Principal, Rejection> {
-        self.subject.as_ref().ok_or_else(|| match &self.refused_if_needed {
-            Some(rejection) => Rejection::clone(rejection),
-            None => {
-                Rejection::new(RejectionKind::Unauthenticated, "no credential").with_challenges(self.challenges.clone())
-            }
-        })
-    }
-
-    pub(crate) fn decided(&mut self, fact: DecisionFact) {
-        self.trail.decided(fact);
-    }
-}
-
 /// The peer address is missing; the text says how to mend it.
 pub(crate) const NO_PEER: &str = "no peer address in the request: serve the application with portcullis::axum::serve, or insert a \
      portcullis::Connection into the request extensions";
@@ -378,29 +265,6 @@ mod tests {
 
     fn notes(context: &SecurityContext) -> Vec<String> {
         context.with(|envelope| envelope.trail.rare().notes.iter().map(|(name, _)| name.to_string()).collect())
-    }
-
-    fn envelope() -> Envelope {
-        Envelope::new(Instants::new(0, 0))
-    }
-
-    #[test]
-    fn a_stage_outside_its_place_is_refused() {
-        let mut right = envelope();
-        for stage in [Stage::Audit, Stage::Evidence, Stage::Tls, Stage::Authentication, Stage::Guard, Stage::Guard] {
-            assert!(right.enter(stage).is_ok(), "{stage:?}");
-        }
-        for (outer, inner) in
-            [(Stage::Authentication, Stage::Tls), (Stage::Guard, Stage::Authentication), (Stage::Tls, Stage::Tls)]
-        {
-            let mut wrong = envelope();
-            assert!(wrong.enter(outer).is_ok());
-            assert_eq!(
-                wrong.enter(inner).unwrap_err().kind(),
-                RejectionKind::Misconfigured,
-                "{outer:?} outside {inner:?}"
-            );
-        }
     }
 
     #[test]
