@@ -20,10 +20,12 @@ mod uses;
 
 use std::{fs, sync::Arc};
 
-use fixture::{AT, FORMATS, Folder, id, lookup, owner, record};
+use fixture::{AT, FORMATS, Folder, NOW, id, lookup, owner, record};
 use portcullis::{
     Now, StoreErrorKind,
-    api_key::{ApiKeyAdmin, ApiKeyStore, Cached, FileKeyStore, KeyFilter, Revocation},
+    api_key::{
+        ApiKeyAdmin, ApiKeyStore, Cached, FileKeyStore, KeyFilter, KeyHash, KeyId, Lookup, RecordFields, Revocation,
+    },
     conformance,
 };
 
@@ -136,6 +138,50 @@ async fn what_a_link_leads_to_is_replaced_and_the_link_stays() {
     store.insert(record(2)).await.unwrap();
     assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
     assert_eq!(folder.open().health().keys, 2);
+}
+
+/// As root, what root changes stays the service's; as anybody else, who cannot give a file away, one's own stays one's own.
+#[cfg(unix)]
+#[tokio::test]
+async fn a_change_by_root_leaves_the_file_to_its_owner() {
+    use std::os::unix::fs::{MetadataExt, chown};
+
+    let folder = Folder::new("toml");
+    let store = folder.create();
+    let uid = |name: &str| fs::metadata(folder.file(name)).unwrap().uid();
+    let myself = uid("keys.toml");
+    let owner = if myself == 0 { 65_534 } else { myself };
+    let _ = fs::remove_file(folder.file("keys.toml.lock"));
+    chown(folder.path(), Some(owner), None).unwrap();
+    store.insert(record(1)).await.unwrap();
+    assert!(store.revoke(&id(1), &fixture::leaked()).await.unwrap());
+    assert_eq!([uid("keys.toml"), uid("keys.toml.lock")], [owner, owner]);
+}
+
+/// Whoever may add keys could else fill the file until nobody can read it, and nobody can revoke.
+#[tokio::test]
+async fn a_full_file_takes_no_key_and_can_still_be_revoked() {
+    let folder = Folder::new("json");
+    let text = "x".repeat(512);
+    let record = |number: u32| {
+        let mut bytes = [0; 10];
+        bytes[..4].copy_from_slice(&number.to_be_bytes());
+        let mut fields =
+            RecordFields::new(KeyId::from_bytes(bytes), KeyHash::from_bytes([1; 32]), "billing", NOW, None);
+        fields.metadata = (0..32).map(|name| (format!("note{name}"), text.clone())).collect();
+        fields
+    };
+    let keys: Vec<_> = (0..3_900).map(record).collect();
+    let document = serde_json::json!({ "version": 1, "keys": keys });
+    fs::write(folder.path(), serde_json::to_vec(&document).unwrap()).unwrap();
+    let store = folder.open();
+    let error = store.insert(record(3_900).check().unwrap()).await.unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::Unavailable);
+    assert!(error.to_string().contains("more than 67108864"), "{error}");
+    assert!(store.revoke(&keys[0].id, &fixture::leaked()).await.unwrap());
+    assert!(!store.reload().await.unwrap(), "what it wrote is what it reads");
+    let again = store.find(Lookup::new(keys[0].id, AT)).await.unwrap().unwrap();
+    assert!(again.record().revocation().is_some());
 }
 
 #[tokio::test]

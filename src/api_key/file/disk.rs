@@ -9,8 +9,10 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-/// The largest file that is read: some 200 000 keys.
-const MAX_LEN: u64 = 64 << 20;
+/// The longest text that a key is added to: some 200 000 keys.
+const MAX_LEN: usize = 64 << 20;
+/// The longest text that is read, and that a change which adds no key may lead to: what is full can still be revoked.
+const MAX_READ: usize = 2 * MAX_LEN;
 
 /// How long a writer waits for another process.
 const LOCK_TRIES: usize = 500;
@@ -58,9 +60,10 @@ pub(super) fn read(path: &Path) -> io::Result<Reading> {
     refuse_open_to_all(&metadata)?;
     let mark = Mark::from(&metadata);
     let mut bytes = Vec::new();
-    Read::by_ref(&mut file).take(MAX_LEN.saturating_add(1)).read_to_end(&mut bytes)?;
-    if u64::try_from(bytes.len()).is_ok_and(|len| len > MAX_LEN) {
-        return Err(invalid(format!("has more than {MAX_LEN} bytes")));
+    let most = u64::try_from(MAX_READ).unwrap_or(u64::MAX);
+    Read::by_ref(&mut file).take(most.saturating_add(1)).read_to_end(&mut bytes)?;
+    if bytes.len() > MAX_READ {
+        return Err(invalid(format!("has more than {MAX_READ} bytes")));
     }
     let still = Mark::from(&file.metadata()?) == mark;
     let text = String::from_utf8(bytes).map_err(|_| invalid("is not UTF-8"))?;
@@ -103,7 +106,7 @@ pub(super) struct Lock {
 /// Keeps other writers away, in this process and others. The lock is on a file beside, which stays: the file itself is
 /// replaced by each write.
 pub(super) fn lock(target: &Path) -> io::Result<Lock> {
-    let file = owned(OpenOptions::new().create(true).truncate(false)).open(beside(target, "", ".lock")?)?;
+    let file = lock_file(target, &beside(target, "", ".lock")?)?;
     for _ in 0..LOCK_TRIES {
         match fs4::FileExt::try_lock(&file) {
             Ok(()) => return Ok(Lock { _file: file }),
@@ -114,6 +117,41 @@ pub(super) fn lock(target: &Path) -> io::Result<Lock> {
     Err(io::Error::new(io::ErrorKind::TimedOut, "another process holds its lock"))
 }
 
+/// The lock file, made if there is none.
+fn lock_file(target: &Path, path: &Path) -> io::Result<File> {
+    match owned(OpenOptions::new().create_new(true)).open(path) {
+        Ok(file) => {
+            leave_to_owner(&file, target).inspect_err(|_| drop(fs::remove_file(path)))?;
+            Ok(file)
+        }
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => owned(&mut OpenOptions::new()).open(path),
+        Err(error) => Err(error),
+    }
+}
+
+/// Gives a new file to who owns the one that it takes the place of, or stands beside: what another user writes, root for
+/// example, must not take the keys away from the service. Who may not do that must not write.
+#[cfg(unix)]
+fn leave_to_owner(file: &File, target: &Path) -> io::Result<()> {
+    use std::os::unix::fs::{MetadataExt, fchown};
+    let owner = match fs::metadata(target) {
+        Ok(old) => old,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    if file.metadata()?.uid() == owner.uid() {
+        return Ok(());
+    }
+    fchown(file, Some(owner.uid()), Some(owner.gid())).map_err(|error| {
+        io::Error::new(error.kind(), format!("it belongs to user {}: make the change as that user", owner.uid()))
+    })
+}
+
+#[cfg(not(unix))]
+fn leave_to_owner(_: &File, _: &Path) -> io::Result<()> {
+    Ok(())
+}
+
 /// A text on the disk that is to take the place of a file.
 #[derive(Debug)]
 pub(super) struct Staged {
@@ -121,7 +159,19 @@ pub(super) struct Staged {
     placed: bool,
 }
 
-/// Writes a text beside the file, readable by the owner alone, down to the disk. Only who holds the lock may.
+/// Refuses a text that the next reader would refuse, and one key more where there are too many.
+pub(super) fn must_have_room(text: &str, adds_a_key: bool) -> io::Result<()> {
+    let most = if adds_a_key { MAX_LEN } else { MAX_READ };
+    match text.len() {
+        len if len > most => {
+            let problem = format!("it would have {len} bytes, which is more than {most}");
+            Err(io::Error::new(io::ErrorKind::FileTooLarge, problem))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Writes a text beside the file, for who owns that, down to the disk. Only who holds the lock may.
 pub(super) fn stage(target: &Path, text: &str, _: &Lock) -> io::Result<Staged> {
     let path = beside(target, ".", ".tmp")?;
     match fs::remove_file(&path) {
@@ -130,6 +180,7 @@ pub(super) fn stage(target: &Path, text: &str, _: &Lock) -> io::Result<Staged> {
     }
     let mut file = owned(OpenOptions::new().create_new(true)).open(&path)?;
     let staged = Staged { path, placed: false };
+    leave_to_owner(&file, target)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()?;
     Ok(staged)

@@ -139,12 +139,10 @@ impl Reader<'_> {
         self.check_version(document.version)?;
         let mut lines = Lines::default();
         for owner in document.disabled {
-            let line = self.line_of(owner.span().start);
-            self.disable(&mut lines, line, owner.into_inner())?;
+            self.disable(&mut lines, owner.span().start, owner.into_inner())?;
         }
         for key in document.keys {
-            let line = self.line_of(key.span().start);
-            self.insert(&mut lines, line, key.into_inner())?;
+            self.insert(&mut lines, key.span().start, key.into_inner())?;
         }
         Ok(lines.draft)
     }
@@ -155,25 +153,24 @@ impl Reader<'_> {
         self.check_version(document.version)?;
         let mut lines = Lines::default();
         for raw in document.disabled {
-            let (line, owner) = self.json_entry(raw)?;
-            self.disable(&mut lines, line, owner)?;
+            let (place, owner) = self.json_entry(raw)?;
+            self.disable(&mut lines, place, owner)?;
         }
         for raw in document.keys {
-            let (line, key) = self.json_entry(raw)?;
-            self.insert(&mut lines, line, key)?;
+            let (place, key) = self.json_entry(raw)?;
+            self.insert(&mut lines, place, key)?;
         }
         Ok(lines.draft)
     }
 
     fn json_entry<'a, T: Deserialize<'a>>(self, raw: &'a RawValue) -> Result<(usize, T), ConfigError> {
         // The entry is a part of the text: where it begins tells its line.
-        let offset = raw.get().as_ptr().addr().saturating_sub(self.text.as_ptr().addr());
-        let first = self.line_of(offset);
+        let place = raw.get().as_ptr().addr().saturating_sub(self.text.as_ptr().addr());
         let entry = serde_json::from_str(raw.get()).map_err(|error| {
-            let line = first.saturating_add(error.line()).saturating_sub(1);
+            let line = self.line_of(place).saturating_add(error.line()).saturating_sub(1);
             self.error(line, json_key(raw.get()), without_place(&error))
         })?;
-        Ok((first, entry))
+        Ok((place, entry))
     }
 
     fn check_version(self, version: u32) -> Result<(), ConfigError> {
@@ -184,25 +181,30 @@ impl Reader<'_> {
         Err(ConfigError::new(setting, version.to_string(), format!("is not {VERSION}")))
     }
 
-    fn insert(self, lines: &mut Lines, line: usize, fields: RecordFields) -> Result<(), ConfigError> {
-        let id = fields.id;
-        let record = fields.check().map_err(|error| self.error(line, Some(id), &error).caused_by(error))?;
-        if let Some(first) = lines.keys.insert(id, line) {
-            return Err(self.error(line, Some(id), format!("the key stands in line {first} already")));
+    fn insert(self, lines: &mut Lines, place: usize, fields: RecordFields) -> Result<(), ConfigError> {
+        let (id, line) = (fields.id, || self.line_of(place));
+        let record = fields.check().map_err(|error| self.error(line(), Some(id), &error).caused_by(error))?;
+        if let Some(first) = lines.keys.insert(id, place) {
+            let first = self.line_of(first);
+            return Err(self.error(line(), Some(id), format!("the key stands in line {first} already")));
         }
         lines.draft.records.insert(id, Arc::new(record));
         Ok(())
     }
 
-    fn disable(self, lines: &mut Lines, line: usize, disabled: Disabled) -> Result<(), ConfigError> {
-        let (owner, disablement) = disabled.check().map_err(|error| self.error(line, None, &error).caused_by(error))?;
-        if let Some(first) = lines.owners.insert(owner.clone(), line) {
-            return Err(self.error(line, None, format!("the owner {owner:?} stands in line {first} already")));
+    fn disable(self, lines: &mut Lines, place: usize, disabled: Disabled) -> Result<(), ConfigError> {
+        let line = || self.line_of(place);
+        let (owner, disablement) =
+            disabled.check().map_err(|error| self.error(line(), None, &error).caused_by(error))?;
+        if let Some(first) = lines.owners.insert(owner.clone(), place) {
+            let first = self.line_of(first);
+            return Err(self.error(line(), None, format!("the owner {owner:?} stands in line {first} already")));
         }
         lines.draft.disabled.insert(owner, disablement);
         Ok(())
     }
 
+    /// Counted for an error alone: for each entry of a long text it would take minutes.
     fn line_of(self, offset: usize) -> usize {
         let before = self.text.as_bytes().iter().take(offset);
         before.filter(|byte| **byte == b'\n').count().saturating_add(1)
@@ -214,7 +216,7 @@ impl Reader<'_> {
     }
 }
 
-/// What was read, and in which lines.
+/// What was read, and where it stands in the text.
 #[derive(Default)]
 struct Lines {
     draft: Draft,

@@ -39,8 +39,9 @@ const NAME: &str = "file";
 ///
 /// # Format
 /// Strict: unknown fields, two records with one id and a text that is not whole are errors with file, line and key. The fields
-/// of a key are those of [`RecordFields`](crate::api_key::RecordFields). At most 64 MiB. On Unix, a file that everybody may
-/// write is refused.
+/// of a key are those of [`RecordFields`](crate::api_key::RecordFields). A key is added to at most 64 MiB, as
+/// [`Unavailable`](StoreErrorKind::Unavailable) else; up to 128 MiB are read, so that what is full can still be revoked and purged. On
+/// Unix, a file that everybody may write is refused.
 ///
 /// ```toml
 /// version = 1
@@ -65,8 +66,8 @@ const NAME: &str = "file";
 /// In JSON the same is `{"version": 1, "disabled": [..], "keys": [..]}`, which its last brace ends.
 ///
 /// # Writing
-/// A change writes the file anew: beside it, readable by the owner alone, synced, and renamed into its place. A crash leaves
-/// the old text or the new one. Comments are lost. Writers of all processes take turns by a lock on the file `<name>.lock`
+/// A change writes the file anew: beside it, readable by the owner alone, synced, and renamed into its place. The owner stays the
+/// same: root may make a change, another user may not. A crash leaves the old text or the new one. Comments are lost. Writers of all processes take turns by a lock on the file `<name>.lock`
 /// beside it, which the system lets go when a process dies; each reads what the one before it wrote. An editor takes no lock:
 /// its change is not overwritten if it was saved before the writing began, and the other way round is the editor's to tell.
 /// Locks hold on one machine: over NFS, let one machine write. After 5 s without the lock the change fails as

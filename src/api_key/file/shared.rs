@@ -218,7 +218,9 @@ impl Shared {
                 return Ok(value);
             }
             let content = draft.freeze(&older);
-            if self.write(&mut known, &target, &lock, &content)? {
+            let adds_a_key = content.records().count() > older.records().count();
+            let text = self.text(&content, adds_a_key)?;
+            if self.write(&mut known, &target, &lock, &text)? {
                 self.lock(&self.uses).written(&uses, &content);
                 self.content.store(Arc::new(content));
                 changes.iter().for_each(|change| self.feed.publish(change));
@@ -236,16 +238,21 @@ impl Shared {
         if uses.is_empty() { Ok(()) } else { self.change(|draft| Ok(draft.note(&uses))) }
     }
 
+    fn text(&self, content: &Content, adds_a_key: bool) -> Result<String, StoreError> {
+        let text = document::write(content, self.format).map_err(|error| self.unwritable(io::Error::other(error)))?;
+        disk::must_have_room(&text, adds_a_key).map_err(|error| self.unwritable(error))?;
+        Ok(text)
+    }
+
     /// False, and nothing was written, if the file is not the one that was read.
-    fn write(&self, known: &mut Known, target: &Path, lock: &Lock, content: &Content) -> Result<bool, StoreError> {
+    fn write(&self, known: &mut Known, target: &Path, lock: &Lock, text: &str) -> Result<bool, StoreError> {
         let failed = |error| self.unwritable(error);
-        let text = document::write(content, self.format).map_err(|error| failed(io::Error::other(error)))?;
-        let staged = disk::stage(target, &text, lock).map_err(failed)?;
+        let staged = disk::stage(target, text, lock).map_err(failed)?;
         if Mark::of(target).ok() != known.mark {
             return Ok(false);
         }
         staged.place(target).map_err(failed)?;
-        (known.mark, known.digest, known.again) = (Mark::of(target).ok(), sha256(&text), true);
+        (known.mark, known.digest, known.again) = (Mark::of(target).ok(), sha256(text), true);
         Ok(true)
     }
 
