@@ -28,8 +28,9 @@ use mint::{AUDIENCE, CLAIMS, HEADER, ISSUER, claims_but, key, token};
 use portcullis::{
     Challenge, Clock, Connection, Instants, Principal, PrincipalKind, Rejection, RejectionKind, RequestHead, Secret,
     TlsVersion,
-    api_key::{ApiKeyAuthenticator, ApiKeyStore, Found, Lookup, MemoryKeyStore, NewApiKey},
+    api_key::{ApiKeyAuthenticator, ApiKeyStore, Cached, Found, Lookup, MemoryKeyStore, NewApiKey},
     authn::{Authenticator, AuthnLayer, Outcome, both, one_of},
+    evidence::{EvidenceLayer, TrustedProxies},
     guard::{authenticated, require},
     jwt::{
         Algorithm, CookiePlace, CsrfRules, Issuer, JwtAuthenticator, Key, KeySet,
@@ -402,6 +403,40 @@ async fn look_ups_of_api_keys_draw_on_it() {
     let layer = AuthnLayer::new(ApiKeyAuthenticator::new(keys)).dangerous_plain_http();
     let service = layer.with_failure_budget(budget).layer(Probe::default());
     assert_eq!(send(&service, with_key(NAT, &good)).await.status(), StatusCode::OK);
+}
+
+/// What a cache remembers and has to ask for again is no guess, whatever the neighbours do.
+#[tokio::test]
+async fn a_key_that_is_remembered_passes_while_neighbours_guess() {
+    let clock = Hands::default();
+    let (keys, asked) = (Arc::new(MemoryKeyStore::new()), Arc::new(AtomicU64::new(0)));
+    let others = Arc::new(MemoryKeyStore::new());
+    let issue = async |store: &Arc<MemoryKeyStore>| {
+        let (shown, _) = NewApiKey::for_subject("billing").issue(store, clock.now()).await.unwrap();
+        shown.expose().to_owned()
+    };
+    let (good, never_seen) = (issue(&keys).await, issue(&keys).await);
+    let store = Cached::new(Remote { keys, asked: Arc::clone(&asked) });
+    let budget = FailureBudget::new().per_source(Quota::per_hour(5)).unwrap();
+    let layer = AuthnLayer::new(ApiKeyAuthenticator::new(store)).dangerous_plain_http().with_failure_budget(budget);
+    let evidence = EvidenceLayer::new(TrustedProxies::none()).with_clock(clock.clone());
+    let service = evidence.layer(layer.layer(Probe::default()));
+
+    assert_eq!(send(&service, with_key(NAT, &good)).await.status(), StatusCode::OK);
+    for number in 0..20 {
+        let response = send(&service, with_key(NAT, &issue(&others).await)).await;
+        let expected = if number < 5 { StatusCode::UNAUTHORIZED } else { StatusCode::TOO_MANY_REQUESTS };
+        assert_eq!(response.status(), expected, "{number}");
+    }
+    clock.advance(Duration::from_secs(60));
+    let before = asked.load(Ordering::SeqCst);
+    assert_eq!(send(&service, with_key(NAT, &good)).await.status(), StatusCode::OK);
+    assert_eq!(asked.load(Ordering::SeqCst), before + 1, "it was asked for again");
+    assert_eq!(
+        send(&service, with_key(NAT, &never_seen)).await.status(),
+        StatusCode::TOO_MANY_REQUESTS,
+        "one that nobody used before is as a guess"
+    );
 }
 
 /// A request that has to wait for one authenticator pays once for what another one found at once.

@@ -311,7 +311,10 @@ impl Authenticator for ApiKeyAuthenticator {
         match self.carried(head) {
             Ok(Some(key)) => {
                 let attempt = head.attempt();
+                // One question for a key that exists, now and then, is no use to an attacker; its neighbours' guesses must not shut
+                // it out.
                 if attempt.is_counted()
+                    && !self.shared.store.remembers(&key.0.id)
                     && let Err(rejection) = attempt.before(Some(&key.0.id.to_string()))
                 {
                     return rejection.into();

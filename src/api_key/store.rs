@@ -59,6 +59,14 @@ pub trait ApiKeyStore: Debug + Send + Sync + 'static {
     fn changes(&self) -> Option<&ChangeFeed> {
         None
     }
+
+    /// Whether it remembers that there is such a key, although it has to ask again before it answers. Then a
+    /// [failure budget](crate::authn::AuthnLayer) that others behind the same address have used up does not shut the key out.
+    /// False, the default, is a store that remembers nothing or answers at once.
+    fn remembers(&self, id: &KeyId) -> bool {
+        let _ = id;
+        false
+    }
 }
 
 /// Changes what a store holds.
@@ -158,6 +166,10 @@ macro_rules! forward {
 
             fn changes(&self) -> Option<&ChangeFeed> {
                 (**self).changes()
+            }
+
+            fn remembers(&self, id: &KeyId) -> bool {
+                (**self).remembers(id)
             }
         }
 

@@ -110,6 +110,11 @@ impl Memory {
         }
     }
 
+    /// Whether there was such a key when it was asked for last, trusted or not.
+    pub(super) fn has(&self, id: &KeyId) -> bool {
+        self.keys.peek(id).is_some()
+    }
+
     /// Answers from memory, without waiting or allocating.
     pub(super) fn recall(&self, lookup: &Lookup) -> Recalled {
         let (id, now) = (lookup.id(), lookup.at().monotonic_nanos());

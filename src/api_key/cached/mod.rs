@@ -196,6 +196,10 @@ impl<S: ApiKeyStore> ApiKeyStore for Cached<S> {
     fn changes(&self) -> Option<&ChangeFeed> {
         self.store.changes()
     }
+
+    fn remembers(&self, id: &KeyId) -> bool {
+        self.memory.has(id) || self.store.remembers(id)
+    }
 }
 
 /// Voids what was remembered when a change is over: done, failed or given up.
