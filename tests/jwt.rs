@@ -124,10 +124,34 @@ fn what_may_vary() {
     }
 }
 
+/// An API that changes its name takes tokens for both names for a while.
+#[test]
+fn one_of_several_audiences_is_enough() {
+    let jwt = trusting(es256(issuer().access_tokens("orders-v2")).or_audience(AUDIENCE));
+    for (name, audience, taken) in [
+        ("the old one", r#""orders-api""#, true),
+        ("the new one", r#""orders-v2""#, true),
+        ("among others", r#"["billing","orders-v2"]"#, true),
+        ("another", r#""orders""#, false),
+        ("none", "[]", false),
+    ] {
+        let verified = jwt.verify(&with_claims(&claims_but("aud", audience)), at(NOW));
+        assert_eq!(verified.is_ok(), taken, "{name}");
+    }
+    let empty = JwtAuthenticator::builder().issuer(es256(issuer().access_tokens(AUDIENCE)).or_audience("")).build();
+    assert!(empty.unwrap_err().to_string().contains("must not be empty"));
+}
+
 #[tokio::test]
 async fn what_is_not_ours_is_absent() {
     let jwt = access();
-    for (name, value) in [("opaque", "Bearer abc"), ("another scheme", "DPoP a.b.c"), ("basic", "Basic YTpi")] {
+    for (name, value) in [
+        ("opaque", "Bearer abc"),
+        ("opaque, with a dot", "Bearer ory_at_abc.def"),
+        ("an API key with two dots", "Bearer SG.abcdefghijklmnop.qrstuvwxyz0123456789"),
+        ("another scheme", "DPoP eyJh.b.c"),
+        ("basic", "Basic YTpi"),
+    ] {
         let request = with(get("/"), "authorization", value);
         let now = jwt.authenticate_now(&RequestHead::of(&request), at(NOW));
         assert!(matches!(now, Now::Known(Outcome::Absent)), "{name}");

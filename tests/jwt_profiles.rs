@@ -236,6 +236,36 @@ async fn the_tokens_of_a_revoked_client_are_refused() {
     assert_eq!(met, clients.len());
 }
 
+/// A token is revoked by what its issuer calls it, which at Entra is no `jti`.
+#[tokio::test]
+async fn a_token_is_revoked_by_its_id() {
+    let ids = [
+        ("entra", "fqiBqXLPj0eQa82S-IYFAA"),
+        ("entra v1", "Q9wqC3RzGkuR1aXcd0sAAA"),
+        ("okta", "AT.0mP4JKAZX1iACIT4vbEDF7LpvDVjxypPMf0D7uX39RE"),
+        ("keycloak", "trtcc:312ee6"),
+        ("gitlab", "c82eeb0c"),
+    ];
+    for (name, id) in ids {
+        let case = providers::all().into_iter().find(|case| case.name == name).unwrap();
+        let store = Arc::new(MemoryRevocations::new());
+        let jwt = JwtAuthenticator::builder().issuer(case.profile.clone()).revocations(Arc::clone(&store));
+        let case = Case { jwt: jwt.build().unwrap(), ..case };
+        let mut claims = case.but("exp", json!(NOW + 600));
+        claims["iat"] = json!(NOW);
+        let case = Case { claims, ..case };
+        let principal = case.principal();
+        assert_eq!(principal.credential_id(), Some(id), "{name}");
+        for (revoked, reason) in [("another", None), (id, Some("token is revoked"))] {
+            store.revoke(&Revocation::token(principal.issuer(), revoked).unwrap(), at()).await.unwrap();
+            assert_eq!(case.verify(case.header, &case.claims).err().as_deref(), reason, "{name}: {revoked}");
+        }
+        if name == "entra" {
+            case.refuses("uti", json!(5), "the claim that names the token is not a string");
+        }
+    }
+}
+
 /// No token of one profile is good for another, although all are signed with one key here.
 #[test]
 fn no_profile_takes_the_token_of_another() {

@@ -11,6 +11,16 @@ pub(crate) struct Endpoint {
     text: Box<str>,
 }
 
+/// A URL as it was said. What stands before an `@` or in a query may be secret, and is not shown.
+#[derive(Clone)]
+pub(crate) struct UrlText(pub(crate) String);
+
+impl fmt::Debug for UrlText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(Endpoint::shown_of(&self.0).unwrap_or("a URL"), f)
+    }
+}
+
 impl Endpoint {
     /// Reads a URL. What two readers could take for different hosts is refused.
     pub(crate) fn parse(text: &str, http_on_loopback: bool) -> Result<Self, ConfigError> {

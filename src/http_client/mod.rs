@@ -15,7 +15,7 @@ mod last_answer;
 mod post;
 
 #[cfg(any(feature = "introspection", feature = "jwt-remote", feature = "policy-remote"))]
-pub(crate) use endpoint::Endpoint;
+pub(crate) use endpoint::{Endpoint, UrlText};
 pub use fetch::{FetchLimits, HttpFetch};
 #[cfg(feature = "jwt-remote")]
 pub(crate) use fetch::{nonsense, unavailable};

@@ -32,8 +32,8 @@ use crate::{
 /// Authenticates requests by a JWT in `Authorization: Bearer`, or where the builder says. See the
 /// [module docs](crate::jwt).
 ///
-/// It claims a Bearer token that has a dot in it; one without is somebody else's opaque token, and another scheme somebody
-/// else's credential. A header field or cookie that it was given is its own, whatever stands there. It answers at once, unless
+/// It claims a Bearer token that is shaped like a JWT: it begins as a JSON object in base64url does, and has two dots. Another one is
+/// somebody else's opaque token or API key, and another scheme somebody else's credential. A header field or cookie that it was given is its own, whatever stands there. It answers at once, unless
 /// it has to fetch keys first. A clone costs one reference count.
 #[derive(Clone)]
 pub struct JwtAuthenticator {
@@ -330,7 +330,7 @@ impl fmt::Debug for JwtAuthenticator {
 
 impl Verify for JwtAuthenticator {
     fn takes(&self, token: &str) -> bool {
-        token.contains('.')
+        token::is_jwt(token.as_bytes())
     }
 
     #[inline]

@@ -334,6 +334,7 @@ fn entra<T: Into<String>>(
     rules.scope = Some(("scp".into(), ScopeForm::Text));
     rules.roles = Some("roles".into());
     rules.tenant = Some("tid".into());
+    rules.token_id = Some("uti".into());
     rules.service_if = ServiceIf::SubjectIs("oid".into());
     let mut provider = Provider::new("", rules);
     provider.names = list("Entra tenants", tenants)?

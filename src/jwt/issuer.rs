@@ -166,6 +166,14 @@ impl IssuerProfile {
         self
     }
 
+    /// Takes tokens for this audience as well: an API that changes its name takes both for a while, and Entra's version 1 tokens have
+    /// the one that the client asked for. For Cognito's access tokens, and for ID tokens, it is another client's id. Byte for byte;
+    /// an empty one is an error when the authenticator is built. Default: the one that the kind of token was said with.
+    pub fn or_audience(mut self, audience: impl Into<String>) -> Self {
+        self.rules.bind.or(audience.into());
+        self
+    }
+
     /// Requires these claims to be there, of whatever value. `iss`, `sub`, `exp` and the claim that binds the token to us are
     /// required anyway.
     pub fn required<T: Into<ClaimPath>>(mut self, claims: impl IntoIterator<Item = T>) -> Self {

@@ -30,7 +30,7 @@
 //!
 //! With [keys] that are fetched also `503`, while they cannot be had; and with revocations, while nobody knows them.
 //!
-//! Other credentials, a Bearer token without a dot among them, are [`Absent`](crate::authn::Outcome::Absent) here; the layer
+//! Other credentials, a Bearer token that is not shaped like a JWT among them, are [`Absent`](crate::authn::Outcome::Absent) here; the layer
 //! refuses them unless another authenticator claims them. The client never learns which check failed; the reason in the
 //! [`Rejection`](crate::Rejection) says it to the operator, and holds nothing of the token.
 //!

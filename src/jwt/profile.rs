@@ -138,6 +138,8 @@ pub(super) struct Profile {
     pub(super) tenant: Option<usize>,
     /// The claim that names the client, where it is neither `client_id` nor `azp`.
     pub(super) client: Option<usize>,
+    /// The claim that tells the token from others, where it is not `jti`.
+    pub(super) token_id: Option<usize>,
     pub(super) service_if: ServiceIf<usize>,
     /// Of each, one is enough.
     pub(super) required: Box<[Box<[Need]>]>,
@@ -239,6 +241,15 @@ impl Profile {
         // An ID token without `azp` is for one audience, and that is the client (OpenID Connect Core §2).
         let audience = || claims.only_audience().filter(|_| self.kind == TokenKind::Id);
         Ok(claims.client_id.as_deref().or(claims.azp.as_deref()).or_else(audience))
+    }
+
+    /// What tells the token from others of its issuer.
+    pub(super) fn token_id<'c>(&self, claims: &'c Claims<'_>) -> Result<Option<&'c str>, Refusal> {
+        match self.token_id.and_then(|place| claims.mapped(place)) {
+            Some(Shape::Text(id)) => Ok(Some(id)),
+            Some(_) => Err(Refusal("the claim that names the token is not a string")),
+            None => Ok(claims.jti.as_deref()),
+        }
     }
 
     fn check_kind(&self, typ: Typ, claims: &Claims<'_>) -> Result<(), Refusal> {
@@ -375,8 +386,8 @@ impl Profile {
         let permissions = texts(self.permissions, claims, Refusal("the permissions claim is not an array of strings"))?;
         principal.set_permissions(permissions);
         principal.set_methods(&claims.amr);
-        if let Some(jti) = claims.jti.as_deref() {
-            principal.set_credential_id(jti);
+        if let Some(id) = self.token_id(claims)? {
+            principal.set_credential_id(id);
         }
         if let Some(acr) = claims.acr.as_deref() {
             principal.set_acr(acr);

@@ -70,8 +70,8 @@ impl Revocations {
         key: Option<&str>,
     ) -> Result<TokenMarks, Refusal> {
         let mut marks = TokenMarks::new(issuer).issued_at(claims.iat.unwrap_or_default().as_secs());
-        if let Some(jti) = claims.jti.as_deref() {
-            marks = marks.token(jti);
+        if let Some(id) = profile.token_id(claims)? {
+            marks = marks.token(id);
         }
         marks = match claims.mapped(self.sid) {
             Some(Shape::Text(sid)) => marks.session(sid),

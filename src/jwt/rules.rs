@@ -25,6 +25,8 @@ pub(super) struct Rules {
     pub(super) tenant: Option<ClaimPath>,
     /// The claim that names the client, where it is neither `client_id` nor `azp`.
     pub(super) client: Option<ClaimPath>,
+    /// The claim that tells the token from others, where it is not `jti`.
+    pub(super) token_id: Option<ClaimPath>,
     pub(super) service_if: ServiceIf<ClaimPath>,
     /// Of each, one is enough.
     pub(super) required: Vec<Vec<ClaimPath>>,
@@ -48,6 +50,7 @@ impl Rules {
             permissions: None,
             tenant: None,
             client: None,
+            token_id: None,
             service_if: ServiceIf::SubjectIsClientId,
             required: Vec::new(),
             expected: Vec::new(),
@@ -73,6 +76,7 @@ impl Rules {
         let permissions = self.permissions.as_ref().map(&mut place).transpose()?;
         let tenant = self.tenant.as_ref().map(&mut place).transpose()?;
         let client = self.client.as_ref().map(&mut place).transpose()?;
+        let token_id = self.token_id.as_ref().map(&mut place).transpose()?;
         let service_if = self.service_if.place(&mut place)?;
         let key_bound_if =
             self.key_bound_if.map(|(claim, bound)| Ok::<_, ConfigError>((place(&claim)?, bound))).transpose()?;
@@ -106,6 +110,7 @@ impl Rules {
             permissions,
             tenant,
             client,
+            token_id,
             service_if,
             required: self.required.into_iter().map(&mut needs).collect::<Result<_, _>>()?,
             expected,
@@ -127,6 +132,12 @@ impl Bind {
     pub(super) fn values(&self) -> &[String] {
         match self {
             Self::Audience(values) | Self::ClientId(values) => values,
+        }
+    }
+
+    pub(super) fn or(&mut self, value: String) {
+        match self {
+            Self::Audience(values) | Self::ClientId(values) => values.push(value),
         }
     }
 

@@ -36,6 +36,14 @@ type Strict = base64::engine::Simd;
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 type Strict = base64::engine::GeneralPurpose;
 
+/// Whether a token is shaped like a JWT: it begins as a JSON object in base64url does, and has at least two dots. Others' tokens
+/// and API keys have dots too.
+pub(super) fn is_jwt(token: &[u8]) -> bool {
+    let after_dot = |text: &[u8]| memchr(b'.', text).map(|dot| dot.saturating_add(1));
+    matches!(token, [b'e', b'w'..=b'z' | b'0'..=b'9' | b'-' | b'_', ..])
+        && after_dot(token).and_then(|rest| after_dot(token.get(rest..)?)).is_some()
+}
+
 /// The three parts of a token, still encoded.
 pub(super) struct Parts<'a> {
     /// What the signature is over, as it was received.
@@ -223,5 +231,28 @@ mod tests {
     fn the_header_of_rfc_7515_a_1() {
         let header = read_header("{\"typ\":\"JWT\",\r\n \"alg\":\"HS256\"}").unwrap();
         assert_eq!((header.algorithm, header.typ, header.key_id), (Algorithm::HS256, Typ::Jwt, None));
+    }
+
+    #[test]
+    fn shapes() {
+        for (token, jwt) in [
+            ("", false),
+            ("2YotnFZFEjr1zCsicMWpAA", false),
+            ("eyJhbGciOiJFUzI1NiJ9", false),
+            ("eyJhbGciOiJFUzI1NiJ9.e30", false),
+            ("eyJhbGciOiJFUzI1NiJ9.e30.AA", true),
+            ("eyJhbGciOiJFUzI1NiJ9..", true),
+            ("ewogImFsZyI6IkVTMjU2In0.e30.AA", true),
+            ("e30.e30.AA", true),
+            ("eyJhbGciOiJSU0EtT0FFUCJ9.a.b.c.d", true),
+            ("ory_at_abc.def", false),
+            ("ory.at.abc", false),
+            ("v4.public.abc", false),
+            ("ea.b.c", false),
+            ("e", false),
+            ("...", false),
+        ] {
+            assert_eq!(is_jwt(token.as_bytes()), jwt, "{token}");
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::{convert::Infallible, pin::pin};
 use axum::response::IntoResponse;
 use http::{Request, Response, StatusCode};
 use portcullis::{
-    Clock, Connection, TlsVersion,
+    Clock, Connection, MAX_CREDENTIAL_LEN, RejectionKind, TlsVersion,
     guard::{authenticated, require},
     health::{Condition, Health},
     jwt::introspection::Introspection,
@@ -34,6 +34,24 @@ fn guarded(
     let stack =
         Stack::builder().clock(clock.clone()).dangerous_plain_http().authenticate(tokens).failure_budget(budget);
     stack.fallback(require(authenticated())).build().unwrap().protect(Probe::default())
+}
+
+/// What comes in the first message of a WebSocket has no bound of its own.
+#[tokio::test]
+async fn a_token_that_is_too_long_is_nobody_s_question() {
+    let provider = Provider::usual().await;
+    let tokens = provider.tokens();
+    let at = TestClock::at_unix(NOW).now();
+    let longest = format!("good{}", "a".repeat(MAX_CREDENTIAL_LEN - 4));
+    for (token, refused) in [
+        (String::new(), Some(RejectionKind::InvalidCredential)),
+        (format!("{longest}a"), Some(RejectionKind::InvalidCredential)),
+        (longest, None),
+    ] {
+        let verified = tokens.verify(&token, at).await;
+        assert_eq!(verified.err().map(|rejection| rejection.kind()), refused, "{} bytes", token.len());
+        assert_eq!(provider.calls(), usize::from(refused.is_none()), "{} bytes", token.len());
+    }
 }
 
 #[tokio::test]

@@ -121,7 +121,7 @@ fn entra_v1() -> Case {
     let claims = json!({"aud": format!("api://{API}"), "iss": format!("https://sts.windows.net/{TENANT}/"), "acr": "1",
         "amr": ["pwd", "mfa"], "appid": "14a90c0e-0000-4000-8000-000000000000", "appidacr": "1", "ver": "1.0",
         "oid": "690222be-ff1a-4d56-abd1-7e4f7d38e474", "scp": "access_as_user", "sub": "l3_roISQU222bULS9yi2k0XpqpOiMz5H",
-        "tid": TENANT, "unique_name": "abeli@microsoft.com"});
+        "tid": TENANT, "unique_name": "abeli@microsoft.com", "uti": "Q9wqC3RzGkuR1aXcd0sAAA"});
     Case::new("entra v1", Provider::entra_v1([TENANT], format!("api://{API}")).unwrap(), JWT, claims)
 }
 

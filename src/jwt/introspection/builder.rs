@@ -1,4 +1,4 @@
-use std::{fmt, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use tokio::sync::Semaphore;
 
@@ -12,7 +12,7 @@ use super::{
 use crate::jwt::bound::Dpop;
 use crate::{
     error::ConfigError,
-    http_client::{Endpoint, FetchLimits, HttpClient, HttpFetch, HttpsFetch, LastAnswer},
+    http_client::{Endpoint, FetchLimits, HttpClient, HttpFetch, HttpsFetch, LastAnswer, UrlText},
     jwt::{
         ClaimPath, KeySet, TokenCache,
         builder::{DEFAULT_LEEWAY, check_leeway},
@@ -33,7 +33,7 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct IntrospectionBuilder {
     issuer: String,
-    endpoint: Option<Url>,
+    endpoint: Option<UrlText>,
     client: Option<ClientAuthentication>,
     audiences: Vec<String>,
     http: Option<Arc<dyn HttpFetch>>,
@@ -51,16 +51,6 @@ pub struct IntrospectionBuilder {
     jwts_too: bool,
     entrance: EntranceRules,
     chosen: Option<&'static str>,
-}
-
-/// A URL as it was said. What stands before an `@` or in a query may be secret, and is not shown.
-#[derive(Clone)]
-struct Url(String);
-
-impl fmt::Debug for Url {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(Endpoint::shown_of(&self.0).unwrap_or("a URL"), f)
-    }
 }
 
 impl IntrospectionBuilder {
@@ -111,7 +101,7 @@ impl IntrospectionBuilder {
 
     /// Sets the URL of the introspection endpoint (RFC 7662 §2): `https`.
     pub fn endpoint(mut self, url: impl Into<String>) -> Self {
-        self.endpoint = Some(Url(url.into()));
+        self.endpoint = Some(UrlText(url.into()));
         self
     }
 

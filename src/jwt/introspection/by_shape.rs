@@ -3,7 +3,7 @@ use std::fmt;
 use async_trait::async_trait;
 use http::HeaderName;
 
-use super::authenticator::{Introspection, is_jwt};
+use super::authenticator::Introspection;
 use crate::{
     attempt::Attempt,
     authn::{Authenticator, Outcome},
@@ -14,6 +14,7 @@ use crate::{
     jwt::{
         JwtAuthenticator,
         entrance::{Entrance, Verify},
+        token::is_jwt,
     },
     now::Now,
     principal::Principal,

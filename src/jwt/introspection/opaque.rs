@@ -17,6 +17,7 @@ use super::{
 use crate::{
     attempt::{Attempt, Fare},
     clock::Instants,
+    credential::MAX_CREDENTIAL_LEN,
     flight::Flights,
     jwt::{
         CacheStats, Refusal,
@@ -168,6 +169,10 @@ impl Opaque {
         attempt: Attempt<'_>,
         entrance: &Entrance,
     ) -> Result<Principal, Rejection> {
+        // What comes in a header field is bounded there, and what comes by another way is not.
+        if token.is_empty() || token.len() > MAX_CREDENTIAL_LEN {
+            return Err(entrance.invalid_token("token is empty or too long"));
+        }
         let digest = sha256(token.as_bytes());
         if let Some(landed) = self.recall_digest(&digest, at) {
             return answer(landed, entrance);

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     clock::{Clock, Instants, SystemClock},
     error::ConfigError,
-    http_client::{Endpoint, FetchLimits, HttpFetch, HttpsFetch},
+    http_client::{Endpoint, FetchLimits, HttpFetch, HttpsFetch, UrlText},
     now::Now,
 };
 
@@ -53,7 +53,7 @@ pub struct LiveKeys {
 impl LiveKeys {
     /// Follows the JWK Set at this URL.
     pub fn jwks_url(url: impl Into<String>) -> LiveKeysBuilder {
-        LiveKeysBuilder::new(Origin::Url(url.into()))
+        LiveKeysBuilder::new(Origin::Url(UrlText(url.into())))
     }
 
     /// Follows the JWK Set that the metadata of this issuer names: `/.well-known/openid-configuration` behind the issuer's
@@ -63,7 +63,7 @@ impl LiveKeys {
     /// The `issuer` in the metadata must be this one, byte for byte; `jwks_uri` must be on its origin or on an
     /// [allowed host](LiveKeysBuilder::allow_host). Nothing else in the metadata counts: algorithms come from the profile.
     pub fn discover(issuer: impl Into<String>) -> LiveKeysBuilder {
-        LiveKeysBuilder::new(Origin::Issuer(issuer.into()))
+        LiveKeysBuilder::new(Origin::Issuer(UrlText(issuer.into())))
     }
 
     /// Follows the JWK Set in this file: it is read again every few seconds, and the keys change if its text did.
@@ -135,8 +135,8 @@ impl KeySource for LiveKeys {
 
 #[derive(Debug)]
 enum Origin {
-    Url(String),
-    Issuer(String),
+    Url(UrlText),
+    Issuer(UrlText),
     File(Box<Path>),
     Own(Box<dyn JwkSource>),
 }
@@ -257,14 +257,28 @@ impl LiveKeysBuilder {
         let source: Box<dyn JwkSource> = match self.origin {
             Origin::Own(source) => source,
             Origin::File(path) => Box::new(JwksFile::new(&path, limits.bytes())),
-            Origin::Url(url) => {
+            Origin::Url(UrlText(url)) => {
                 let url = Endpoint::parse(&url, self.http_on_loopback)?;
                 Box::new(JwksUrl { url, http: http(self.http)? })
             }
-            Origin::Issuer(issuer) => {
+            Origin::Issuer(UrlText(issuer)) => {
                 Box::new(Discovery::new(&issuer, self.hosts, self.http_on_loopback, http(self.http)?)?)
             }
         };
         Ok(LiveKeys { cycle: Cycle::new(source, rules, self.clock) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_be_secret_in_a_url_is_not_shown() {
+        for url in ["https://user:hunter2@keys.example/jwks", "https://keys.example/jwks?code=hunter2"] {
+            for builder in [LiveKeys::jwks_url(url), LiveKeys::discover(url)] {
+                assert!(!format!("{builder:?}").contains("hunter2"));
+            }
+        }
     }
 }
