@@ -31,6 +31,7 @@ use axum::{
     routing::get,
 };
 use http::{StatusCode, header};
+use http_body::Frame;
 use http_body_util::BodyExt;
 use mint::{AUDIENCE, HEADER, ISSUER, key, token};
 use portcullis::{
@@ -251,6 +252,28 @@ async fn a_grpc_client_is_told_so_in_the_trailers() {
         (&trailers["grpc-status"], &trailers["grpc-message"]),
         (&"16".parse().unwrap(), &"The credential is not accepted.".parse().unwrap())
     );
+}
+
+/// The answer to a call that was admitted, and whose work is done: a log-out, say. A stream is told from it by its second message.
+#[tokio::test(start_paused = true)]
+async fn a_grpc_answer_that_is_there_is_given() {
+    for (messages, given, status) in [(&["done"][..], &["done"][..], "0"), (&["one", "two"], &[], "16")] {
+        let world = World::new();
+        let store = Arc::clone(&world.store);
+        let log_out = async move || {
+            let at = Instants::new(NOW * 1_000_000_000, 0);
+            store.revoke(&Revocation::subject(ISSUER, "alice", NOW).unwrap(), at).await.unwrap();
+            let messages = messages.iter().map(|text| Ok(Frame::data(Bytes::from_static(text.as_bytes()))));
+            let trailers = http::HeaderMap::from_iter([("grpc-status".parse().unwrap(), "0".parse().unwrap())]);
+            let frames = messages.chain([Ok::<_, Infallible>(Frame::trailers(trailers))]);
+            let body = Body::new(http_body_util::StreamBody::new(tokio_stream::iter(frames)));
+            ([(header::CONTENT_TYPE, "application/grpc")], body).into_response()
+        };
+        let app = world.stack().build().unwrap().protect(router().route("/log-out", get(log_out)));
+        let (data, trailers, _) = read(ask(&app, "/log-out").await, &world.clock).await;
+        assert_eq!(data, given);
+        assert_eq!(trailers.unwrap()["grpc-status"], status);
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -15,9 +15,12 @@ mod support;
 #[path = "jwt/mint.rs"]
 mod mint;
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering::SeqCst},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -99,7 +102,8 @@ impl World {
             .route("/orders", get(async || "orders"))
             .nest("/admin", RevocationAdmin::new(Arc::clone(&store), [ISSUER]).router())
             .merge(endpoint(&store).router("/logout"))
-            .merge(endpoint(&store).whole_subject().router("/logout/whole"));
+            .merge(endpoint(&store).whole_subject().router("/logout/whole"))
+            .merge(endpoint(&store).tokens_live_for(Duration::from_secs(300)).router("/logout/short"));
         let stack = Stack::builder()
             .clock(Still)
             .tls(TlsLayer::require())
@@ -108,7 +112,8 @@ impl World {
             .policy(Rbac::from_toml(POLICY).unwrap())
             .route("GET /orders", require(authenticated()))
             .route("POST /logout", public())
-            .route("POST /logout/whole", public());
+            .route("POST /logout/whole", public())
+            .route("POST /logout/short", public());
         let rules = revocation_admin::rules("/admin").into_iter();
         let stack = rules.fold(stack, |stack, (line, rule)| stack.route(line, rule));
         let service = tower::util::BoxCloneSyncService::new(stack.build().unwrap().protect(app));
@@ -376,6 +381,20 @@ async fn a_provider_logs_out_a_session_or_a_subject() {
     for typ in [r#"{"alg":"ES256","typ":"JWT"}"#, r#"{"alg":"ES256"}"#] {
         let token = token(Algorithm::ES256, typ, &logout_claims(typ).to_string());
         assert_eq!(world.logout("/logout", &token).await, 200, "{typ}");
+    }
+}
+
+/// Else who logs in and out all day takes the room of all for a day.
+#[tokio::test]
+async fn a_log_out_is_kept_as_long_as_tokens_live() {
+    for (path, kept) in [("/logout", true), ("/logout/short", false)] {
+        let world = World::new(RevocationLimits::new().capacity(1));
+        assert_eq!(world.logout(path, &signed(&logout_claims("l-1"))).await, 200);
+        assert!(!world.works(&access("alice", 1, &[])).await, "{path}");
+        // What a token of five minutes, the leeway of five and two clocks need.
+        let later = portcullis::Instants::new((NOW + 300 + 901) * 1_000_000_000, 0);
+        let other = world.store.revoke(&Revocation::token(ISSUER, "other").unwrap(), later).await;
+        assert_eq!(other.is_err(), kept, "{path}");
     }
 }
 

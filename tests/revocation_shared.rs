@@ -27,15 +27,16 @@ use std::{
 };
 
 use portcullis::{
-    StoreErrorKind, conformance,
+    Clock, StoreErrorKind, conformance,
     revocation::{
         OpenError, PostgresRevocations, RedisRevocations, Revocation, RevocationLimits, RevocationStore, Standing,
         TokenMarks,
     },
+    testing::TestClock,
 };
 use revocations::{
-    BOTH, Server, authenticator, impatient, mint::ISSUER, minted, now, open, patient, postgres, proxy::Proxy, redis,
-    revoke, start, status, until,
+    BOTH, Server, authenticator, impatient, mint::ISSUER, minted, now, open, open_by, patient, postgres, proxy::Proxy,
+    redis, revoke, start, status, until,
 };
 use sqlx::{Connection, PgConnection};
 
@@ -241,7 +242,7 @@ async fn a_server_that_is_silent_is_not_trusted() {
 async fn they_have_a_bound_and_what_has_ended_makes_room() {
     for kind in BOTH {
         let server = Server::start(kind);
-        let store = open(&server.address(), patient().capacity(2)).await;
+        let store = open(&server.address(), patient().capacity(3)).await;
         let past = now().unix_seconds() - 10_000;
         let then = portcullis::Instants::new(past * 1_000_000_000, now().monotonic_nanos());
         // Good for 1 000 s, long ago: the server's clock says that it has ended.
@@ -249,19 +250,58 @@ async fn they_have_a_bound_and_what_has_ended_makes_room() {
         revoke(&*store, "one").await;
         revoke(&*store, "two").await;
         revoke(&*store, "two").await; // it is there already
-        let error = store.revoke(&Revocation::token(ISSUER, "three").unwrap(), now()).await.unwrap_err();
+        revoke(&*store, "three").await;
+        let error = store.revoke(&Revocation::token(ISSUER, "four").unwrap(), now()).await.unwrap_err();
         assert_eq!(error.kind(), StoreErrorKind::Conflict, "{kind:?}");
-        for (jti, standing) in [("one", 401), ("two", 401), ("three", 200)] {
+        for (jti, standing) in [("one", 401), ("two", 401), ("three", 401), ("four", 200)] {
             assert_eq!(status(&authenticator(&store), &minted(jti)), standing, "{kind:?}: {jti}");
         }
         // Who cannot take in all of it trusts nothing.
         let small = start(&server.address(), patient().capacity(1)).await;
-        let whole = open(&server.address(), patient().capacity(2)).await;
-        assert_eq!(whole.state().len(), 2, "{kind:?}: what has ended is not read");
+        let whole = open(&server.address(), patient().capacity(3)).await;
+        assert_eq!(whole.state().len(), 3, "{kind:?}: what has ended is not read");
         for _ in 0..50 {
             assert!(!small.state().is_fresh(now()), "{kind:?}");
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
+    }
+}
+
+/// The server's clock jumps forward for a while: the same is that all processes are behind it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs Redis and PostgreSQL; tests/run installs them"]
+async fn a_clock_that_is_ahead_deletes_nothing() {
+    for kind in BOTH {
+        let server = Server::start(kind);
+        let yesterday = TestClock::at_unix(now().unix_seconds() - 100_000);
+        let one = open_by(&server.address(), patient(), &yesterday).await;
+        let token = |jti: &str| Revocation::token(ISSUER, jti).unwrap();
+        one.revoke(&token("bad").until(yesterday.now().unix_seconds() + 3_600), yesterday.now()).await.unwrap();
+        // Whatever is asked or revoked next would remove what has ended.
+        one.revoke(&token("other"), yesterday.now()).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(1_500)).await;
+        let two = open_by(&server.address(), patient(), &yesterday).await;
+        for store in [one, two] {
+            let standing = store.state().check_marks(&TokenMarks::new(ISSUER).token("bad"), yesterday.now());
+            assert_eq!(standing, Standing::Revoked(portcullis::revocation::RevocationKind::Token), "{kind:?}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs PostgreSQL; tests/run installs it"]
+async fn room_that_is_made_by_hand_is_room() {
+    let server = postgres::Server::start();
+    let store = open(&server.address(), RevocationLimits::new().capacity(2).max_age(Duration::from_secs(2))).await;
+    revoke(&*store, "one").await;
+    revoke(&*store, "two").await;
+    let mut by_hand = PgConnection::connect(&server.address()).await.unwrap();
+    sqlx::query("DELETE FROM portcullis_revocations").execute(&mut by_hand).await.unwrap();
+    revoke(&*store, "three").await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert!(store.state().is_fresh(now()), "and nobody is refused for it");
+    for (jti, standing) in [("one", 401), ("three", 401), ("four", 200)] {
+        assert_eq!(status(&authenticator(&store), &minted(jti)), standing, "{jti}");
     }
 }
 

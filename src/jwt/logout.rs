@@ -174,6 +174,12 @@ impl Logout {
         self.sub.as_deref()
     }
 
+    /// When the provider said so (`iat`), in seconds since the Unix epoch.
+    #[must_use]
+    pub const fn issued_at(&self) -> u64 {
+        self.issued
+    }
+
     /// What no longer counts: the session; without one, the subject, for what was issued up to the token's own `iat`. With
     /// `whole_subject`, both where both are named: for issuers whose access tokens have no `sid`.
     ///

@@ -16,19 +16,26 @@ use crate::{
 
 pin_project! {
     /// A body that ends with a [`Lifetime`]; made by [`Lifetime::limit_body`].
-    pub struct LimitedBody<B> {
+    pub struct LimitedBody<B>
+    where
+        B: Body,
+    {
         #[pin]
         body: B,
         // None once it is over.
         lifetime: Option<Box<Lifetime>>,
         // Whether the end is told in trailers.
         grpc: bool,
+        // Whether nobody has asked for anything yet.
+        fresh: bool,
+        // What comes after the first message, if it was there with it.
+        next: Option<Option<Frame<B::Data>>>,
     }
 }
 
-impl<B> LimitedBody<B> {
+impl<B: Body> LimitedBody<B> {
     pub(super) fn new(body: B, lifetime: Lifetime) -> Self {
-        Self { body, lifetime: Some(Box::new(lifetime)), grpc: false }
+        Self { body, lifetime: Some(Box::new(lifetime)), grpc: false, fresh: true, next: None }
     }
 
     /// Tells the end to a gRPC client, by the status in the trailers: `UNAUTHENTICATED`, or `UNAVAILABLE` while nobody can say
@@ -45,13 +52,27 @@ impl<B: Body> Body for LimitedBody<B> {
     type Error = B::Error;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
-        let this = self.project();
+        let mut this = self.project();
         let Some(lifetime) = this.lifetime else { return Poll::Ready(None) };
+        let is_first = std::mem::take(this.fresh) && *this.grpc;
         let turn = ready!(lifetime.watch.poll_turn(cx));
-        let ended = match this.body.poll_frame(cx) {
+        let polled = match this.next.take() {
+            Some(next) => Poll::Ready(next.map(Ok)),
+            None => this.body.as_mut().poll_frame(cx),
+        };
+        let ended = match polled {
             // Trailers are the end of what was handed out already.
             Poll::Ready(Some(Ok(frame))) if frame.is_data() => {
                 came_of(turn);
+                // One message with the end right behind it is the answer to a call that was admitted and whose work is done: who threw
+                // it away would have the client call again.
+                if is_first && let Poll::Ready(next) = this.body.poll_frame(cx)? {
+                    let is_whole = next.as_ref().is_none_or(Frame::is_trailers);
+                    *this.next = Some(next);
+                    if is_whole {
+                        return Poll::Ready(Some(Ok(frame)));
+                    }
+                }
                 match lifetime.poll_item(cx) {
                     Ok(()) => return Poll::Ready(Some(Ok(frame))),
                     Err(ended) => ended,
@@ -60,12 +81,13 @@ impl<B: Body> Body for LimitedBody<B> {
             Poll::Ready(frame) => return Poll::Ready(frame),
             Poll::Pending => ready!(lifetime.poll_ended(cx)),
         };
+        *this.next = None;
         *this.lifetime = None;
         Poll::Ready(this.grpc.then(|| Ok(Frame::trailers(status(ended)))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.lifetime.is_none() || self.body.is_end_stream()
+        self.lifetime.is_none() || (self.next.is_none() && self.body.is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -80,7 +102,7 @@ fn status(ended: Ended) -> HeaderMap {
     grpc::trailers(&ended.into())
 }
 
-impl<B> fmt::Debug for LimitedBody<B> {
+impl<B: Body> fmt::Debug for LimitedBody<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LimitedBody").field("lifetime", &self.lifetime).finish_non_exhaustive()
     }

@@ -141,6 +141,8 @@ struct Shared {
     good_until: AtomicU64,
     entries: RwLock<Entries>,
     limits: RevocationLimits,
+    /// How many entries there may be.
+    room: usize,
 }
 
 type Entries = HashMap<u64, Entry, BuildHasherDefault<Hashed>>;
@@ -179,17 +181,19 @@ impl RevocationState {
     /// A state that nobody else changes: it is trusted for ever.
     #[must_use]
     pub fn own(limits: RevocationLimits) -> Self {
-        Self::new(limits, u64::MAX)
+        Self::new(limits, u64::MAX, limits.capacity)
     }
 
-    /// A state that is fed by others: it is not trusted until [`confirm`](Self::confirm) is called.
+    /// A state that is fed by others: it is not trusted until [`confirm`](Self::confirm) is called. It has room for twice as many as
+    /// there may be: what is removed from the store by hand stays known here, and must not keep out what comes in its place.
     #[must_use]
     pub fn fed(limits: RevocationLimits) -> Self {
-        Self::new(limits, 0)
+        Self::new(limits, 0, limits.capacity.saturating_mul(2))
     }
 
-    fn new(limits: RevocationLimits, good_until: u64) -> Self {
+    fn new(limits: RevocationLimits, good_until: u64, room: usize) -> Self {
         let shared = Shared {
+            room,
             generation: AtomicU64::new(next_generation()),
             good_until: AtomicU64::new(good_until),
             entries: RwLock::default(),
@@ -259,12 +263,13 @@ impl RevocationState {
             let mut last = None;
             new.iter().filter(|(hash, _)| last.replace(*hash) != Some(*hash) && !entries.contains_key(hash)).count()
         };
-        let fits = |entries: &Entries| entries.len().saturating_add(lacking(entries)) <= limits.capacity;
+        let room = self.shared.room;
+        let fits = |entries: &Entries| entries.len().saturating_add(lacking(entries)) <= room;
         if !fits(&entries) {
             entries.retain(|_, entry| now < entry.until);
             if !fits(&entries) {
                 let error = StoreError::new(StoreErrorKind::Conflict, "revocations");
-                return Err(error.caused_by(format!("there is room for {} and no more", limits.capacity)));
+                return Err(error.caused_by(format!("there is room for {room} and no more")));
             }
         }
         for (hash, new) in new {

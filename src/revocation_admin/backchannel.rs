@@ -1,4 +1,4 @@
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use ::axum::{
     Router,
@@ -43,19 +43,34 @@ pub struct BackchannelLogout {
     tokens: LogoutTokens,
     store: Arc<dyn RevocationStore>,
     whole_subject: bool,
+    tokens_live_for: Option<Duration>,
     clock: Arc<dyn Clock>,
 }
 
 impl BackchannelLogout {
     /// Revokes in this store, which the authenticator asks, what these tokens say.
     pub fn new(tokens: LogoutTokens, store: impl RevocationStore) -> Self {
-        Self { tokens, store: Arc::new(store), whole_subject: false, clock: Arc::new(SystemClock::new()) }
+        Self {
+            tokens,
+            store: Arc::new(store),
+            whole_subject: false,
+            tokens_live_for: None,
+            clock: Arc::new(SystemClock::new()),
+        }
     }
 
     /// Ends all sessions of the subject, where a token names both: for issuers whose access tokens have no `sid`, so that the end
     /// of a session would meet none of them.
     pub const fn whole_subject(mut self) -> Self {
         self.whole_subject = true;
+        self
+    }
+
+    /// Says how long the issuers' tokens live at most: so long after its logout a revocation is kept. Without it a session's is kept as
+    /// long as the store [keeps those](crate::revocation::RevocationLimits::kept_for) that do not say when they end, 24 h by
+    /// default: whoever logs in and out all day, or one of several providers, then takes the room of all.
+    pub const fn tokens_live_for(mut self, time: Duration) -> Self {
+        self.tokens_live_for = Some(time);
         self
     }
 
@@ -86,6 +101,10 @@ impl BackchannelLogout {
         let logout = self.tokens.verify(&token, at).await?;
         let revocations = logout.revocations(self.whole_subject);
         for revocation in revocations.map_err(|_| refuse("back-channel logout: sid or sub is too long"))? {
+            let revocation = match self.tokens_live_for {
+                Some(time) => revocation.until(logout.issued_at().saturating_add(time.as_secs())),
+                None => revocation,
+            };
             self.store.revoke(&revocation, at).await.map_err(|error| {
                 if error.kind() == StoreErrorKind::Conflict {
                     return Rejection::new(RejectionKind::Unavailable, "revocations: the store is full");
@@ -145,6 +164,7 @@ impl fmt::Debug for BackchannelLogout {
             .field("tokens", &self.tokens)
             .field("store", &self.store)
             .field("whole_subject", &self.whole_subject)
+            .field("tokens_live_for", &self.tokens_live_for)
             .finish_non_exhaustive()
     }
 }

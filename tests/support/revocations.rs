@@ -102,6 +102,21 @@ pub async fn open(address: &str, limits: RevocationLimits) -> Arc<dyn Revocation
     store
 }
 
+/// By another clock than the system's.
+pub async fn open_by(
+    address: &str,
+    limits: RevocationLimits,
+    clock: &portcullis::testing::TestClock,
+) -> Arc<dyn RevocationStore> {
+    let store: Arc<dyn RevocationStore> = if address.starts_with("redis") {
+        Arc::new(RedisRevocations::builder(address).limits(limits).clock(clock.clone()).build().unwrap())
+    } else {
+        Arc::new(PostgresRevocations::builder(address).limits(limits).clock(clock.clone()).connect().await.unwrap())
+    };
+    until("everything is loaded", || store.state().is_fresh(clock.now())).await;
+    store
+}
+
 /// It may not have loaded anything yet.
 pub async fn start(address: &str, limits: RevocationLimits) -> Arc<dyn RevocationStore> {
     if address.starts_with("redis") {

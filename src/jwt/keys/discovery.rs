@@ -6,6 +6,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use tokio::{runtime::Handle, time::timeout};
 
 use super::{
     http::{Answer, Http},
@@ -115,10 +116,20 @@ impl JwkSource for Discovery {
         &self.issuer
     }
 
-    /// Metadata is read each time, so that a set that moved is found; while it cannot be had, the last known place serves.
+    /// Metadata is read each time, so that a set that moved is found; while it cannot be had, the last known place serves. What cannot
+    /// be reached is mostly silent, so where a place is known, half of the time is left for it.
     async fn fetch(&self, validator: Option<&str>) -> Result<Fetched, StoreError> {
         let known = self.found();
-        let set = match (self.discover().await, &known) {
+        let discovered = match &known {
+            Some(_) if Handle::try_current().is_ok() => {
+                let half = self.http.limits.time() / 2;
+                timeout(half, self.discover())
+                    .await
+                    .unwrap_or_else(|_| Err(unavailable(format!("no metadata within {half:?}"))))
+            }
+            Some(_) | None => self.discover().await,
+        };
+        let set = match (discovered, &known) {
             (Ok(set), _) => set,
             (Err(error), Some(known)) if error.kind() == StoreErrorKind::Unavailable => known.clone(),
             (Err(error), _) => return Err(error),

@@ -28,7 +28,7 @@ use crate::{
 ///   [`Unavailable`](crate::StoreErrorKind::Unavailable). It is tried again after 0.1 s up to 10 s. Each new connection begins
 ///   with everything that the table has, before the state is trusted again.
 /// - **Bounds**: at most [`capacity`](RevocationLimits::capacity) rows, and as many in each process; give all the same limits.
-///   What has ended is removed when something is revoked, by the server's clock.
+///   What has ended is removed when something is revoked, by the server's clock and this process' one, whichever is behind.
 /// - **Connection**: TLS with a verified certificate (`sslmode=verify-full`) unless the address says another `sslmode` or the
 ///   server is on a loopback address or a Unix socket; the primary server, without a pooler in transaction mode. Two
 ///   connections at most, and one more that listens.
@@ -124,7 +124,7 @@ impl RevocationStore for PostgresRevocations {
         }
         let most = shared.limits.most();
         let database = &self.inner.database;
-        database.run(move |connection| Box::pin(work::revoke(connection, entry, most)), || ()).await?;
+        database.run(move |connection| Box::pin(work::revoke(connection, entry, most, at)), || ()).await?;
         // If there is no room, the notification that comes as well finds it out, and the state is not trusted.
         shared.state.add([revocation], at)
     }

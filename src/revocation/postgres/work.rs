@@ -3,6 +3,7 @@
 use sqlx::{Connection, PgConnection, Row, postgres::PgRow};
 
 use crate::{
+    clock::Instants,
     error::{StoreError, StoreErrorKind},
     revocation::{Revocation, entry::Entry, state::MARGIN},
     sql::{failed, postgres::BACKEND},
@@ -16,9 +17,9 @@ pub(super) const PAGE: u32 = 1_000;
 
 /// The lock of those who write, which the trigger takes as well: `portrevl` in ASCII.
 const LOCK: &str = "SELECT pg_advisory_xact_lock(8101820099123836524)";
-/// By the server's clock.
+/// By the server's clock and by the caller's, whichever is behind: one that is wrong deletes nothing for good.
 const FORGET: &str = "DELETE FROM portcullis_revocations WHERE id IN (SELECT id FROM portcullis_revocations \
-     WHERE ends < extract(epoch FROM now())::bigint - $1 LIMIT $2)";
+     WHERE ends < least(extract(epoch FROM now())::bigint, $3) - $1 LIMIT $2)";
 const HAS_ROOM: &str = "SELECT EXISTS (SELECT 1 FROM portcullis_revocations WHERE id = $1) \
      OR (SELECT count(*) FROM portcullis_revocations) < $2";
 const REVOKE: &str = "INSERT INTO portcullis_revocations AS r (id, number, kind, issuer, value, issued_until, ends) \
@@ -32,14 +33,20 @@ fn sql(error: sqlx::Error) -> StoreError {
     failed(BACKEND, error)
 }
 
-pub(super) async fn revoke(connection: &mut PgConnection, entry: Entry, most: usize) -> Result<(), StoreError> {
+pub(super) async fn revoke(
+    connection: &mut PgConnection,
+    entry: Entry,
+    most: usize,
+    at: Instants,
+) -> Result<(), StoreError> {
+    let now = i64::try_from(at.unix_seconds()).unwrap_or(i64::MAX);
     let margin = i64::try_from(MARGIN).unwrap_or(i64::MAX);
     let most_rows = i64::try_from(most).unwrap_or(i64::MAX);
     let id = entry.digest();
     let id = id.as_ref();
     let mut transaction = connection.begin().await.map_err(sql)?;
     sqlx::query(LOCK).execute(&mut *transaction).await.map_err(sql)?;
-    sqlx::query(FORGET).bind(margin).bind(i64::from(PAGE)).execute(&mut *transaction).await.map_err(sql)?;
+    sqlx::query(FORGET).bind(margin).bind(i64::from(PAGE)).bind(now).execute(&mut *transaction).await.map_err(sql)?;
     let has_room = sqlx::query_scalar::<_, bool>(HAS_ROOM).bind(id).bind(most_rows);
     if !has_room.fetch_one(&mut *transaction).await.map_err(sql)? {
         // What has ended is gone all the same, so that there is room some time.

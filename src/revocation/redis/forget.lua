@@ -1,6 +1,7 @@
--- KEYS: state, entries, ends, order. What has ended is forgotten, a thousand at a time. The server's clock counts.
-local function forget(margin)
-    local before = tonumber(redis.call('TIME')[1]) - margin
+-- KEYS: state, entries, ends, order. What has ended is forgotten, a thousand at a time: by the server's clock and by the caller's,
+-- whichever is behind. One clock that is wrong deletes nothing for good.
+local function forget(margin, callers)
+    local before = math.min(tonumber(redis.call('TIME')[1]), callers) - margin
     local ended = redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', '(' .. string.format('%.0f', before), 'LIMIT', 0, 1000)
     if #ended > 0 then
         redis.call('HDEL', KEYS[2], unpack(ended))

@@ -177,7 +177,7 @@ impl Line<'_> {
         for key in &self.shared.keys {
             call.key(key);
         }
-        call.arg(MARGIN).arg(self.number).arg(PAGE);
+        call.arg(MARGIN).arg(self.number).arg(PAGE).arg(self.shared.clock.now().unix_seconds());
         call.invoke_async(&mut self.connection).await.map_err(failed)
     }
 

@@ -36,7 +36,7 @@ const REVOKE: &str = concat!(include_str!("forget.lua"), include_str!("revoke.lu
 ///   keep what they know; ones that start afterwards cannot know it. Let it write what it takes (`appendonly yes`), and evict
 ///   nothing (`maxmemory-policy noeviction`): if some of the keys are missing, no state is trusted, until somebody deletes the rest.
 /// - **Bounds**: at most [`capacity`](RevocationLimits::capacity), in Redis and in each process; give all the same limits. What has
-///   ended is removed, by the server's clock. A name is 64 bytes, an entry as long as issuer and id.
+///   ended is removed, by the server's clock and this process' one, whichever is behind. A name is 64 bytes, an entry as long as issuer and id.
 ///
 /// The four keys begin with `portcullis:{revocations}:`, in one slot of a cluster, and say who was logged out: guard the server
 /// like other personal data. An account needs `+@hash +@sortedset +@scripting +@pubsub +time +ping +hello`, these keys and the
@@ -99,7 +99,12 @@ impl RedisRevocations {
 }
 
 impl Shared {
-    async fn revoke(&self, mut connection: MultiplexedConnection, entry: &Entry) -> Result<bool, StoreError> {
+    async fn revoke(
+        &self,
+        mut connection: MultiplexedConnection,
+        entry: &Entry,
+        at: Instants,
+    ) -> Result<bool, StoreError> {
         let mut life = [0; 16];
         aws_lc_rs::rand::fill(&mut life).map_err(|_| unavailable("no random numbers"))?;
         let script = Script::new(REVOKE);
@@ -109,6 +114,7 @@ impl Shared {
         }
         call.arg(MARGIN).arg(entry.id()).arg(entry.what()).arg(entry.issued_until).arg(entry.until);
         call.arg(self.limits.most()).arg(format!("{:032x}", u128::from_ne_bytes(life))).arg(&self.channel);
+        call.arg(at.unix_seconds());
         call.invoke_async(&mut connection).await.map_err(failed)
     }
 }
@@ -132,7 +138,7 @@ impl RevocationStore for RedisRevocations {
         let connection = timeout_at(deadline, commands.wait_for(Option::is_some)).await;
         let connection = connection.map_err(|_| unavailable("no connection"))?.map(|connection| connection.clone());
         let connection = connection.ok().flatten().ok_or_else(|| unavailable("its runtime has ended"))?;
-        if !timeout_at(deadline, shared.revoke(connection, &entry)).await.map_err(late)?? {
+        if !timeout_at(deadline, shared.revoke(connection, &entry, at)).await.map_err(late)?? {
             let error = StoreError::new(StoreErrorKind::Conflict, BACKEND);
             return Err(error.caused_by(format!("there is room for {} and no more", shared.limits.most())));
         }

@@ -1,6 +1,6 @@
--- ARGV: margin, the last number that is known, how many at most.
+-- ARGV: margin, the last number that is known, how many at most, the caller's time in seconds.
 -- Answers the life and its last number, -1 if keys are missing, and then number and entry of what is new, in their order.
-forget(tonumber(ARGV[1]))
+forget(tonumber(ARGV[1]), tonumber(ARGV[4]))
 local kept = redis.call('HMGET', KEYS[1], 'life', 'number', 'count')
 local count = tonumber(kept[3] or '0')
 if redis.call('HLEN', KEYS[2]) ~= count or redis.call('ZCARD', KEYS[3]) ~= count or redis.call('ZCARD', KEYS[4]) ~= count then

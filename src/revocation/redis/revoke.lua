@@ -1,6 +1,6 @@
--- ARGV: margin, id, what, issued until, end, capacity, the name of a new life, channel.
+-- ARGV: margin, id, what, issued until, end, capacity, the name of a new life, channel, the caller's time in seconds.
 -- Answers 1, or 0 if there is no room.
-forget(tonumber(ARGV[1]))
+forget(tonumber(ARGV[1]), tonumber(ARGV[9]))
 local issued, ends = tonumber(ARGV[4]), tonumber(ARGV[5])
 local known = redis.call('HGET', KEYS[2], ARGV[2])
 if known then
