@@ -29,6 +29,7 @@ use portcullis::{
     policy::Rbac,
     rate_limit::{Plans, Quota},
     stack::Stack,
+    tls::TlsLayer,
 };
 use tokio::net::TcpListener;
 
@@ -53,7 +54,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .nest("/admin", admin.router());
 
     let stack = Stack::builder()
-        .dangerous_plain_http() // on this machine alone; the quickstart has HTTPS
+        .tls(TlsLayer::require().dangerous_plain_http_on_loopback()) // HTTPS, but for curl on this machine
         .authenticate(ApiKeyAuthenticator::new(store))
         .limit_principals(&plans)
         .policy(Rbac::from_toml(POLICY)?)

@@ -25,6 +25,7 @@ use portcullis::{
     guard::{Authorizer, authenticated, from_path, policy, require},
     policy::{Cedar, Resource},
     stack::Stack,
+    tls::TlsLayer,
 };
 use tokio::net::TcpListener;
 
@@ -63,7 +64,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let app =
         Router::new().route("/orders/{id}", get(async |Path(id): Path<u32>| format!("order {id}\n")).delete(cancel));
     let stack = Stack::builder()
-        .dangerous_plain_http() // on this machine alone; the quickstart has HTTPS
+        .tls(TlsLayer::require().dangerous_plain_http_on_loopback()) // HTTPS, but for curl on this machine
         .authenticate(ApiKeyAuthenticator::new(store))
         .policy(rules)
         .route("GET /orders/{id}", require(policy("orders:read")?).on(order))

@@ -17,7 +17,9 @@ use portcullis::{
     Challenge, Instants, Principal, PrincipalKind, Rejection, RejectionKind, RequestHead,
     authn::{Authenticator, Outcome},
     guard::{authenticated, require, role},
+    rate_limit::{FailureBudget, Quota},
     stack::Stack,
+    tls::TlsLayer,
 };
 use tokio::net::TcpListener;
 
@@ -47,6 +49,10 @@ impl Authenticator for Tickets {
             Err(rejection) => return Outcome::Refused(rejection),
         };
         let refuse = |kind, why: String| Outcome::Refused(Rejection::new(kind, why));
+        // Before the box office is asked: 429 for whoever has guessed too often.
+        if let Err(rejection) = head.attempt().before(None) {
+            return Outcome::Refused(rejection);
+        }
         match holder_of(credential.token()).await {
             Ok(Some((holder, role))) => {
                 // The holder, never the ticket: the subject stands in records.
@@ -54,7 +60,10 @@ impl Authenticator for Tickets {
                 Outcome::verified(holder.roles([role]).build())
             }
             // A bad credential refuses; it never counts as none.
-            Ok(None) => refuse(RejectionKind::InvalidCredential, "no such ticket".to_owned()),
+            Ok(None) => {
+                head.attempt().failed(None);
+                refuse(RejectionKind::InvalidCredential, "no such ticket".to_owned())
+            }
             // Who cannot be asked gives no answer: 503, not 401.
             Err(error) => refuse(RejectionKind::Unavailable, error.to_string()),
         }
@@ -67,8 +76,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .route("/seat", get(async |who: Principal| format!("a seat for {}\n", who.subject())))
         .route("/stage", get(async || "mind the trapdoor\n"));
     let stack = Stack::builder()
-        .dangerous_plain_http() // on this machine alone; the quickstart has HTTPS
+        .tls(TlsLayer::require().dangerous_plain_http_on_loopback()) // HTTPS, but for curl on this machine
         .authenticate(Tickets)
+        .failure_budget(FailureBudget::new().per_source(Quota::per_minute(60))?)
         .route("GET /seat", require(authenticated()))
         .route("GET /stage", require(role("crew")?))
         .build()?;

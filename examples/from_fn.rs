@@ -37,6 +37,7 @@ use portcullis::{
     guard::{authenticated, require},
     jwt::{self, Issuer, JwtAuthenticator, Key, KeySet},
     stack::Stack,
+    tls::TlsLayer,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -69,7 +70,7 @@ fn stack() -> Result<Stack, Box<dyn Error>> {
     // These tokens were made before RFC 9068: the claims that it asks for besides are let be.
     let issuer = issuer.dangerous_untyped().may_lack(["client_id", "iat", "jti"]);
     Ok(Stack::builder()
-        .dangerous_plain_http() // on this machine alone; the quickstart has HTTPS
+        .tls(TlsLayer::require().dangerous_plain_http_on_loopback()) // HTTPS, but for curl on this machine
         .authenticate(JwtAuthenticator::builder().issuer(issuer).build()?)
         .route("GET /new", require(authenticated()))
         .build()?)

@@ -28,6 +28,7 @@ use portcullis::{
     guard::{authenticated, public, require, role},
     rate_limit::Quota,
     stack::Stack,
+    tls::TlsLayer,
     tonic::RequestExt,
 };
 use tokio::net::TcpListener;
@@ -57,7 +58,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     }
 
     let stack = Stack::builder()
-        .dangerous_plain_http() // on this machine alone; the quickstart has HTTPS
+        .tls(TlsLayer::require().dangerous_plain_http_on_loopback()) // HTTPS, but for curl on this machine
         .authenticate(ApiKeyAuthenticator::new(store))
         .limit_principals(Quota::per_hour(2))
         .route("GET /health", public())

@@ -31,6 +31,7 @@ use portcullis::{
     guard::{Authorizer, authenticated, require},
     policy::{Rbac, Resource},
     stack::Stack,
+    tls::TlsLayer,
 };
 use tokio::net::TcpListener;
 
@@ -90,7 +91,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let cancel = policy.permission("orders:cancel")?;
     let app = Router::new().route("/orders", get(list)).route("/orders/{id}", get(show).delete(cancel_order));
     let stack = Stack::builder()
-        .dangerous_plain_http() // on this machine alone; the quickstart has HTTPS
+        .tls(TlsLayer::require().dangerous_plain_http_on_loopback()) // HTTPS, but for curl on this machine
         .authenticate(ApiKeyAuthenticator::new(store))
         .policy(policy)
         .route("GET /orders", require(authenticated()))

@@ -11,7 +11,7 @@
 //! |---|---|---|---|
 //! | `keycloak` | `https://login.example.com/realms/shop` | the client, `orders-api` | access tokens |
 //! | `auth0` | `https://shop.eu.auth0.com/` | the API identifier, `https://orders.example.com` | access tokens |
-//! | `google` | `https://accounts.google.com` | the OAuth client, `1234.apps.googleusercontent.com` | ID tokens, without scopes |
+//! | `google` | `https://accounts.google.com` | the OAuth client, `1234.apps.googleusercontent.com` | ID tokens, without scopes; `--domain example.com`, or everybody with a Google account gets in |
 //!
 //! A provider in house whose certificate is of an authority in house: `--roots authority.pem`. One on this machine, without TLS,
 //! as Keycloak starts for development: `--dangerous-http-on-loopback`.
@@ -30,7 +30,7 @@
 //! curl -i localhost:3000/me -H "Authorization: Bearer ${TOKEN}x"              # 401
 //! ```
 
-use std::{error::Error, path::PathBuf};
+use std::{error::Error, path::PathBuf, time::Duration};
 
 use axum::{
     Router,
@@ -47,6 +47,7 @@ use portcullis::{
         keys::LiveKeys,
     },
     stack::Stack,
+    tls::TlsLayer,
 };
 use tokio::net::TcpListener;
 
@@ -63,6 +64,9 @@ struct Options {
     /// The authorities that signed the provider's certificate, in PEM. Default: those of the system.
     #[arg(long)]
     roots: Option<PathBuf>,
+    /// With `google`, the domain whose accounts get in. Without it, everybody with a Google account does.
+    #[arg(long)]
+    domain: Option<String>,
     #[arg(long)]
     dangerous_http_on_loopback: bool,
 }
@@ -93,7 +97,7 @@ fn keys(options: &Options) -> Result<LiveKeys, Box<dyn Error>> {
 /// What a token must be.
 fn trusted(options: &Options, keys: LiveKeys) -> Result<IssuerProfile, ConfigError> {
     let Options { issuer, audience, .. } = options;
-    Ok(match options.provider {
+    let profile = match options.provider {
         Shape::Rfc9068 => {
             Issuer::with_keys(issuer, keys).access_tokens(audience).algorithms([ES256, EdDSA, PS256, RS256])
         }
@@ -102,8 +106,16 @@ fn trusted(options: &Options, keys: LiveKeys) -> Result<IssuerProfile, ConfigErr
             let domain = issuer.trim_start_matches("https://").trim_end_matches('/');
             Provider::auth0(domain, audience)?.with_keys(keys)
         }
-        Shape::Google => Provider::google([audience])?.with_keys(keys),
-    })
+        Shape::Google => {
+            let google = Provider::google([audience])?.with_keys(keys);
+            match &options.domain {
+                Some(domain) => google.claim_must_be("hd", [domain]),
+                None => google,
+            }
+        }
+    };
+    // Whatever a provider is set to: what lives longer than a day was not meant for this.
+    Ok(profile.max_lifetime(Duration::from_secs(24 * 60 * 60)))
 }
 
 #[tokio::main]
@@ -118,7 +130,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .route("/orders", get(async || "orders\n"))
         .route("/orders/{id}", delete(async || "cancelled\n"));
     let stack = Stack::builder()
-        .dangerous_plain_http() // on this machine alone; the quickstart has HTTPS
+        .tls(TlsLayer::require().dangerous_plain_http_on_loopback()) // HTTPS, but for curl on this machine
         .authenticate(tokens)
         .route("GET /health", public())
         .route("GET /me", require(authenticated()))

@@ -14,14 +14,14 @@
 //! curl -i --http2-prior-knowledge localhost:3000/time -H "X-API-Key: $KEY"  # 200
 //! ```
 
-use std::{convert::Infallible, error::Error, sync::Arc};
+use std::{convert::Infallible, error::Error, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper_util::{
-    rt::{TokioExecutor, TokioIo},
+    rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto,
     service::TowerToHyperService,
 };
@@ -30,6 +30,7 @@ use portcullis::{
     api_key::{ApiKeyAuthenticator, MemoryKeyStore, NewApiKey},
     guard::{authenticated, public, require},
     stack::Stack,
+    tls::TlsLayer,
 };
 use tokio::net::TcpListener;
 use tower::{ServiceExt, service_fn};
@@ -47,7 +48,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     println!("export KEY={}", key.expose());
 
     let stack = Stack::builder()
-        .dangerous_plain_http() // on this machine alone; the quickstart has HTTPS
+        .tls(TlsLayer::require().dangerous_plain_http_on_loopback()) // HTTPS, but for curl on this machine
         .authenticate(ApiKeyAuthenticator::new(store))
         .route("GET /health", public())
         .route("GET /time", require(authenticated()))
@@ -58,15 +59,24 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let listener = TcpListener::bind(("127.0.0.1", port)).await?;
     println!("serving {}", listener.local_addr()?);
     loop {
-        // One connection that fails ends none of the others.
-        let Ok((stream, peer)) = listener.accept().await else { continue };
+        let (stream, peer) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // Too many open files, for example: the next one would fail at once as well.
+                eprintln!("accept: {error}");
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                continue;
+            }
+        };
         // Who is calling: hyper does not tell, so it goes into each request.
         let app = app.clone().map_request(move |mut request: Request<Incoming>| {
             request.extensions_mut().insert(Connection::plain(peer));
             request
         });
         tokio::spawn(async move {
-            let server = auto::Builder::new(TokioExecutor::new());
+            let mut server = auto::Builder::new(TokioExecutor::new());
+            // Who sends no request keeps no connection.
+            server.http1().timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(10));
             if let Err(error) = server.serve_connection(TokioIo::new(stream), TowerToHyperService::new(app)).await {
                 eprintln!("{peer}: {error}");
             }

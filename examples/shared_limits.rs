@@ -31,6 +31,7 @@ use portcullis::{
     guard::public,
     rate_limit::{LimitBy, Quota, RateLimitLayer, RedisLimits, WhenAway},
     stack::Stack,
+    tls::TlsLayer,
 };
 use tokio::net::TcpListener;
 
@@ -45,7 +46,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     let app = Router::new().route("/health", get(async || "well\n")).route("/report", get(async || "a report\n"));
     let stack = Stack::builder()
-        .dangerous_plain_http() // on this machine alone; the quickstart has HTTPS
+        .tls(TlsLayer::require().dangerous_plain_http_on_loopback()) // HTTPS, but for curl on this machine
         .limit(report.with_scope("report")?.with_store(shared))
         .route("GET /health", public())
         .route("GET /report", public())

@@ -9,6 +9,7 @@ macro_rules! pages {
 
 pages! {
     getting_started "getting-started.md"
+    checklist "checklist.md"
     choosing "choosing.md"
     stack "stack.md"
     defaults "defaults.md"

@@ -2,7 +2,7 @@
 //! keep the test.
 //!
 //! A real store answers three questions of the manual's page on rate limits: what is one step (here, what is done under the
-//! lock), what happens to keys that nobody asks for any more (here, they go when they are whole), and what happens when there is
+//! lock), what happens to keys that nobody asks for any more (here, they go when they are whole, once a second where room is scarce), and what happens when there is
 //! no room (here, newcomers share one count: too strict, never too lax).
 
 use std::{
@@ -20,21 +20,28 @@ use portcullis::{
 #[derive(Debug)]
 pub struct MapLimits {
     most: usize,
+    counts: Mutex<Counts>,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
     /// When each count is whole again, in nanoseconds since the Unix epoch.
-    whole: Mutex<HashMap<String, u64>>,
+    whole: HashMap<String, u64>,
+    /// When it was last looked which are, in nanoseconds since the Unix epoch.
+    cleaned: u64,
 }
 
 impl MapLimits {
     /// Keeps at most `most` counts, and a few more for the keys that find no room.
     #[must_use]
     pub fn new(most: usize) -> Self {
-        Self { most, whole: Mutex::default() }
+        Self { most, counts: Mutex::default() }
     }
 
     /// How many counts there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.whole.lock().unwrap_or_else(PoisonError::into_inner).len()
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner).whole.len()
     }
 
     /// Whether there is none.
@@ -48,14 +55,17 @@ impl MapLimits {
 impl RateLimitStore for MapLimits {
     async fn take(&self, draw: &Draw<'_>, at: Instants) -> Result<Taken, StoreError> {
         let now = at.unix_nanos();
-        let mut whole = self.whole.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let Counts { whole, cleaned } = &mut *counts;
         // A count is known by its key and the name of its quota: the numbers of a quota may change while it runs.
         let mut names: Vec<String> =
             draw.charges().iter().map(|charge| format!("{}/{}", charge.key(), charge.quota().name())).collect();
         let missing = names.iter().filter(|name| !whole.contains_key(*name)).count();
-        if whole.len() + missing > self.most {
+        // Once a second at most: a flood of newcomers must not look through all counts, one after the other, under the lock.
+        if whole.len() + missing > self.most && now.abs_diff(*cleaned) >= 1_000_000_000 {
             // What is whole can be forgotten: nobody can tell it from what was never there.
             whole.retain(|_, moment| *moment > now);
+            *cleaned = now;
         }
         if whole.len() + missing > self.most {
             for (index, (name, charge)) in names.iter_mut().zip(draw.charges()).enumerate() {

@@ -11,7 +11,7 @@
 //! - Who has the signing key can write another history. Keep the key out of reach of who may write the files, or send the
 //!   checkpoints to somebody else at once.
 //! - Lines after the last checkpoint are chained, but not signed: who can write the file can replace all of them. That is at most
-//!   1 000 lines, or 10 seconds.
+//!   1 000 lines, or 10 seconds, unless `checkpoint_every` says otherwise.
 //! - Files that were removed from the beginning, as [retention](crate::audit::JsonLinesBuilder::keep_files) does, are not missed,
 //!   nor are lines before one that says `opened`; [`Report::first`] tells the first number that is there.
 //!
