@@ -22,10 +22,11 @@ use crate::{
         requirement::{Node, Requirement},
         resource::{NoResource, ResourceSource},
         route::{self, MatchedBy, Params},
+        truth::Truth,
     },
     head::RequestHead,
     now::Now,
-    policy::{Decision, PolicyBackend, Resource, Verdict, scheme_of},
+    policy::{PolicyBackend, Resource, Verdict, scheme_of},
     principal::Principal,
     rejection::{Rejection, RejectionKind},
     shadow::{Shadow, ShadowMode},
@@ -307,19 +308,21 @@ impl GuardLayer {
     fn conclude(&self, answer: Answer, trail: &mut Trail, mark: Mark, subject: &Principal) -> Result<(), Rejection> {
         let shared = &*self.shared;
         if shared.requirement.node().is_combination() {
-            let verdict = Verdict::new(answer.decision);
+            let verdict = Verdict::new(answer.truth.decision());
             trail.decided(DecisionFact::new("guard", Some(Arc::clone(&shared.text)), verdict));
         }
         let refuse = |kind, why: &str| Err(Rejection::new(kind, format!("{why} {}", shared.text)));
         match answer {
-            Answer { decision: Decision::Allow, .. } => Ok(()),
-            Answer { decision: Decision::CannotDecide, .. } => refuse(RejectionKind::Unavailable, "cannot decide"),
-            Answer { decision: Decision::Deny, .. } if shared.hides => refuse(RejectionKind::NotFound, "does not meet"),
-            Answer { decision: Decision::Deny, with_scopes: Decision::Allow, .. } => {
+            Answer { truth: Truth::Yes, .. } => Ok(()),
+            Answer { truth: Truth::Unknown, .. } => refuse(RejectionKind::Unavailable, "cannot decide"),
+            Answer { truth: Truth::No | Truth::Refused, .. } if shared.hides => {
+                refuse(RejectionKind::NotFound, "does not meet")
+            }
+            Answer { with_scopes: Truth::Yes, .. } => {
                 refuse(RejectionKind::InsufficientScope, "scopes do not reach for")
                     .map_err(|rejection| rejection.with_challenges(shared.insufficient.scope(scheme_of(subject))))
             }
-            Answer { decision: Decision::Deny, with_strength: Decision::Allow, .. } => {
+            Answer { with_strength: Truth::Yes, .. } => {
                 refuse(RejectionKind::InsufficientAuthentication, "not proved strongly or lately enough for").map_err(
                     |rejection| {
                         let demands = trail.demands_since(mark).iter();
@@ -327,7 +330,7 @@ impl GuardLayer {
                     },
                 )
             }
-            Answer { decision: Decision::Deny, .. } => refuse(RejectionKind::Forbidden, "does not meet"),
+            Answer { truth: Truth::No | Truth::Refused, .. } => refuse(RejectionKind::Forbidden, "does not meet"),
         }
     }
 

@@ -311,7 +311,8 @@ pub fn any(requirements: impl Requirements) -> Requirement {
     Node::Any(requirements.nodes().0).into()
 }
 
-/// Demands that this is denied. What cannot be decided stays so, and nobody passes without an identity.
+/// Demands that this is denied. What cannot be decided stays so, a [firm](crate::policy::Verdict::firm) denial stays a denial, and
+/// nobody passes without an identity.
 #[must_use]
 pub fn not(requirement: impl Into<Requirement>) -> Requirement {
     Node::Not(Box::new(requirement.into().node)).into()

@@ -230,6 +230,11 @@ pub(super) fn deny(basis: &Arc<Basis>) -> Verdict {
     Verdict::from_basis(Decision::Deny, Arc::clone(basis))
 }
 
+/// Denies what cannot be judged, or whatever is asked: a `not` around it opens nothing.
+pub(super) fn refuse(basis: &Arc<Basis>) -> Verdict {
+    deny(basis).firm()
+}
+
 fn allow(basis: &Arc<Basis>) -> Verdict {
     Verdict::from_basis(Decision::Allow, Arc::clone(basis))
 }
@@ -366,9 +371,9 @@ impl Table {
         };
         let denials = &self.denials;
         match self.decide(principal, permission, thing, trust_credential) {
-            Answer::OtherTenant => deny(&denials.other_tenant),
+            Answer::OtherTenant => refuse(&denials.other_tenant),
             Answer::Exclusive => {
-                deny(self.broken(principal, thing.resource).map_or(&denials.not_granted, |set| &set.basis))
+                refuse(self.broken(principal, thing.resource).map_or(&denials.not_granted, |set| &set.basis))
             }
             Answer::Denied => deny(by_role(Reach::denies).map_or(&denials.not_granted, |role| &role.deny)),
             Answer::Granted => {
@@ -386,7 +391,7 @@ impl Table {
     /// Whether the principal has a role, or one that inherits it.
     pub(super) fn holds(&self, principal: &Principal, role: usize) -> Verdict {
         if let Some(broken) = self.broken(principal, None) {
-            return deny(&broken.basis);
+            return refuse(&broken.basis);
         }
         let mut found = None;
         self.each_role(principal, None, |held| {
