@@ -157,14 +157,17 @@ async fn who_may_do_nothing_passes_no_not() {
 
 #[tokio::test]
 async fn a_thing_of_another_tenant_passes_no_not() {
-    let barred = Rbac::from_toml(BEFORE).unwrap().permission("barred").unwrap();
-    let guard = || {
-        let thing = from_path("order", "{id}").unwrap().in_tenant("{tenant}").unwrap();
-        require(all((authenticated(), not(&barred)))).on(thing)
-    };
-    for (path, expected) in [("/t/acme/orders/1", 200), ("/t/globex/orders/1", 403)] {
-        let who = somebody(&["clerk"]).tenant("acme");
-        assert_eq!(on_route("/t/{tenant}/orders/{id}", guard(), who, path).await, expected, "{path}");
+    let policy = Rbac::from_toml(BEFORE).unwrap();
+    let [barred, contractor] = [policy.permission("barred").unwrap().into(), policy.role("contractor").unwrap().into()]
+        .map(|condition: Requirement| {
+            let thing = from_path("order", "{id}").unwrap().in_tenant("{tenant}").unwrap();
+            require(all((authenticated(), not(condition)))).on(thing)
+        });
+    for (name, guard) in [("permission", barred), ("role", contractor)] {
+        for (path, expected) in [("/t/acme/orders/1", 200), ("/t/globex/orders/1", 403)] {
+            let who = somebody(&["clerk"]).tenant("acme");
+            assert_eq!(on_route("/t/{tenant}/orders/{id}", guard.clone(), who, path).await, expected, "{name}, {path}");
+        }
     }
 }
 
@@ -248,22 +251,31 @@ async fn rules_in_a_file_and_the_matrix_say_the_same() {
 fn the_matrix_knows_that_things_may_be_of_another_tenant() {
     let policy = Rbac::from_toml(BEFORE).unwrap();
     let thing = || from_path("order", "{id}").unwrap().in_tenant("{t}").unwrap();
+    let bare = || from_path("order", "{id}").unwrap();
     let contractor = policy.role("contractor").unwrap();
-    let [cancel, barred] = ["cancel", "barred"].map(|name| policy.permission(name).unwrap());
+    let cancel = policy.permission("cancel").unwrap();
     let stack = Stack::builder()
         .tls(TlsLayer::require())
         .authenticate(test_scheme())
         .policy(policy.clone())
+        .route("GET /role/{t}/{id}", require(&contractor).on(thing()))
+        .route("GET /not/{t}/{id}", require(not(&contractor)).on(thing()))
         .route("GET /cancel/{t}/{id}", require(&cancel).on(thing()))
-        .route("GET /not/{t}/{id}", require(not(&barred)).on(thing()))
+        .route("GET /either/{t}/{id}", require(any((contractor.clone(), authenticated()))).on(thing()))
         .route("GET /both/{t}/{id}", require(all((cancel, not(&contractor)))).on(thing()))
+        .route("GET /bare/{id}", require(&contractor).on(bare()))
+        .route("GET /bare/not/{id}", require(not(&contractor)).on(bare()))
         .build()
         .unwrap();
     let matrix = stack.matrix(["clerk", "contractor"]);
     for (line, clerk, contractor) in [
-        ("GET /cancel/{t}/{id}", "depends", ""),
+        ("GET /role/{t}/{id}", "", "depends"),
         ("GET /not/{t}/{id}", "depends", ""),
+        ("GET /cancel/{t}/{id}", "depends", ""),
+        ("GET /either/{t}/{id}", "yes", "yes"),
         ("GET /both/{t}/{id}", "depends", ""),
+        ("GET /bare/{id}", "", "yes"),
+        ("GET /bare/not/{id}", "yes", ""),
     ] {
         assert_eq!(
             [matrix.cell("clerk", line), matrix.cell("contractor", line)],

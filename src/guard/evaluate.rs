@@ -110,7 +110,7 @@ pub(super) fn decide_now(node: &Node, ask: &Ask<'_>, trail: &mut Trail, helps: b
             settle(trail, "rbac", Some(permission.shared_name()), permission.verdict(ask.subject, ask.resource))
         }
         #[cfg(feature = "rbac")]
-        Node::Role(role) => settle(trail, "role", Some(role.shared_name()), role.verdict(ask.subject)),
+        Node::Role(role) => settle(trail, "role", Some(role.shared_name()), role.verdict(ask.subject, ask.resource)),
         Node::RoleNamed(name) => settle(trail, "role", Some(name), allow_if(ask.subject.has_role(name))),
         Node::Scope(scope) => {
             let held = ask.subject.has_scope(scope);

@@ -102,8 +102,10 @@ impl GuardLayer {
         Ok(self)
     }
 
-    /// Says what thing the request is about: for the policy, for permission handles (a thing of another tenant is denied), and
-    /// for conditions such as [`owner`](crate::guard::owner).
+    /// Says what thing the request is about: for the policy, for permission and role handles (a thing of another tenant is denied),
+    /// and for conditions such as [`owner`](crate::guard::owner). No other condition looks at it: [`scope`](crate::guard::scope), and
+    /// [`role`](crate::guard::role) by name, pass for the thing of another tenant as well. A guard none of whose conditions looks at
+    /// it is refused at the build of a stack.
     ///
     /// A request that does not name it is refused with `400`; a route that has no such parameter, with `500`, or at the
     /// build of a stack. What the policy should know beyond type, id and tenant is not in the head: ask the
@@ -230,6 +232,10 @@ impl GuardLayer {
                 Err("has a condition on the thing, and names none: add .on(..)".to_owned())
             }
             None => Ok(()),
+            Some(_) if !any_condition(&shared.requirement, Node::looks_at_thing) => {
+                let condition = "a permission or role of the policy, a policy, or a condition on the thing";
+                Err(format!("names a thing, and no condition looks at it: add {condition}, or take it away"))
+            }
             Some(resource) => {
                 let parameters = parameters_of(template);
                 match resource.parameters().into_iter().find(|needed| !parameters.contains(needed)) {

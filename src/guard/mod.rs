@@ -26,7 +26,7 @@
 //! | write | passes |
 //! |---|---|
 //! | [`Permission`](crate::policy::Permission) handle | who holds it by a role of its policy |
-//! | [`Role`](crate::policy::Role) handle | who has the role, or one that inherits it |
+//! | [`Role`](crate::policy::Role) handle | who has the role, or one that inherits it, in the tenant of the thing |
 //! | [`role`] | whose credential asserts a role of exactly this name |
 //! | [`scope`] | whose credential carries the scope |
 //! | [`policy`] | whom the policy backend allows the action; may wait |

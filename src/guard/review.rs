@@ -91,7 +91,10 @@ impl<'a> Review<'a> {
             #[cfg(feature = "rbac")]
             Node::Permission(permission) => self.of_permission(permission, about),
             #[cfg(feature = "rbac")]
-            Node::Role(role) => Truth::of(&role.verdict(self.subject)),
+            Node::Role(role) => match about {
+                About::Nothing | About::Thing(_) => Truth::of(&role.verdict(self.subject, None)),
+                About::Foreign => Truth::Refused,
+            },
             Node::RoleNamed(name) => held(self.subject.has_role(name)),
             Node::Scope(_) | Node::Check(..) | Node::Predicate(_) | Node::Strength(_) => Truth::Unknown,
             Node::Policy(action) => match about {

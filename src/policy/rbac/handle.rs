@@ -94,7 +94,9 @@ impl fmt::Debug for Permission {
 
 /// A role that its policy knows; made by [`Rbac::role`], so that a typo fails at start.
 ///
-/// As a requirement of a route it passes whoever has the role or one that inherits it (ANSI INCITS 359, authorized roles).
+/// As a requirement of a route it passes whoever has the role or one that inherits it (ANSI INCITS 359, authorized roles). Where
+/// the guard names a thing, the roles count that the policy assigns in the thing's tenant, and a thing of another tenant is
+/// denied, as with a [`Permission`].
 /// It stays valid when the policy is reloaded, as a [`Permission`] does. A clone costs two reference counts.
 #[derive(Clone)]
 pub struct Role {
@@ -144,17 +146,18 @@ impl Role {
         })
     }
 
-    /// Whether a principal has it, or a role that inherits it.
+    /// Whether a principal has it, or a role that inherits it, as a route would find that names no thing.
     ///
     /// False does not tell why: demand the opposite with [`not`](crate::guard::not), which knows what cannot be judged.
     #[must_use]
     pub fn is_held_by(&self, principal: &Principal) -> bool {
-        self.verdict(principal).is_allow()
+        self.verdict(principal, None).is_allow()
     }
 
-    pub(crate) fn verdict(&self, principal: &Principal) -> Verdict {
+    pub(crate) fn verdict(&self, principal: &Principal, resource: Option<&Resource>) -> Verdict {
+        let thing = Thing { resource, passes_owners: false };
         self.policy.ask(|snapshot| match snapshot.role(self.slot) {
-            Some(role) => snapshot.table.holds(principal, role),
+            Some(role) => snapshot.table.holds(principal, role, thing),
             None => refuse(&snapshot.table.denials.gone),
         })
     }

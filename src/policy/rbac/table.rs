@@ -388,13 +388,16 @@ impl Table {
         }
     }
 
-    /// Whether the principal has a role, or one that inherits it.
-    pub(super) fn holds(&self, principal: &Principal, role: usize) -> Verdict {
-        if let Some(broken) = self.broken(principal, None) {
+    /// Whether the principal has a role, or one that inherits it, where the question is about this thing.
+    pub(super) fn holds(&self, principal: &Principal, role: usize, thing: Thing<'_>) -> Verdict {
+        if thing.is_of_another_tenant(principal) {
+            return refuse(&self.denials.other_tenant);
+        }
+        if let Some(broken) = self.broken(principal, thing.resource) {
             return refuse(&broken.basis);
         }
         let mut found = None;
-        self.each_role(principal, None, |held| {
+        self.each_role(principal, thing.resource, |held| {
             if found.is_none() && held.reach.roles.has(role) {
                 found = Some(held);
             }
