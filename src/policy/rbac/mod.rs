@@ -265,6 +265,20 @@ impl Rbac {
         self.table().roles.iter().map(|role| role.name.to_string()).collect()
     }
 
+    /// The roles that take something away, by denials of their own or of a role that they inherit, sorted by name: for
+    #[cfg_attr(
+        feature = "api-key-admin",
+        doc = "[`KeyAdmin::with_binding_roles`](crate::key_admin::KeyAdmin::with_binding_roles)."
+    )]
+    #[cfg_attr(not(feature = "api-key-admin"), doc = "whatever hands roles out.")]
+    /// Whoever hands out the roles of a principal without these hands out more than the principal may.
+    #[must_use]
+    pub fn roles_that_deny(&self) -> Vec<String> {
+        let table = self.table();
+        let denying = table.roles.iter().filter(|role| role.reach.denies_anything());
+        denying.map(|role| role.name.to_string()).collect()
+    }
+
     /// Which role may do what: a line for each role, a column for each permission, for the review that is due from time to
     /// time. Assignments are not in it.
     #[must_use]

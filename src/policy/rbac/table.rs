@@ -124,6 +124,10 @@ impl Reach {
     pub(super) fn denies(&self, permission: usize) -> bool {
         self.cell(permission).denies != 0
     }
+
+    pub(super) fn denies_anything(&self) -> bool {
+        self.cells.iter().any(|cell| cell.denies != 0)
+    }
 }
 
 fn merge(cells: &mut [Cell], more: &[Cell]) {
