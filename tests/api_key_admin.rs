@@ -56,6 +56,20 @@ grants = ["keys:any-owner", "keys:disable-owner"]
 [roles.operator]
 inherits = ["tenant-admin"]
 grants = ["keys:grant-any"]
+[roles.trainee]
+denies = ["keys:revoke"]
+[roles.junior]
+inherits = ["trainee"]
+[[assignments]]
+issuer = "api-keys"
+subject = "tim"
+tenant = "acme"
+roles = ["trainee"]
+[[assignments]]
+issuer = "https://id.test"
+subject = "tim"
+tenant = "acme"
+roles = ["trainee"]
 "#;
 
 /// Takes `Test <name>`.
@@ -79,6 +93,9 @@ fn person(name: &str) -> Principal {
         "odo" => person.tenant("other").roles(["tenant-admin"]).scopes(["orders:read"]),
         "lone" => person.roles(["tenant-admin"]),
         "alice" => person.tenant("acme").roles(["developer"]).scopes(["orders:read"]),
+        "tina" => person.tenant("acme").roles(["developer", "trainee"]).scopes(["orders:read"]),
+        "june" => person.tenant("acme").roles(["tenant-admin", "junior"]),
+        "tim" => person.tenant("acme").roles(["developer"]),
         _ => person.tenant("acme").roles(["clerk"]),
     }
     .build()
@@ -210,7 +227,8 @@ fn admin(store: &Arc<Flaky>) -> KeyAdmin {
     KeyAdmin::new(Arc::clone(store))
         .with_issuer(KeyIssuer::new().with_known_scopes(["orders:read", "orders:write", "orders:delete"]))
         .with_owner_issuers(["api-keys", "https://id.test"])
-        .with_known_roles(["clerk", "developer", "tenant-admin", "operator"])
+        .with_known_roles(["clerk", "developer", "tenant-admin", "operator", "trainee", "junior"])
+        .with_binding_roles(Rbac::from_toml(POLICY).unwrap().roles_that_deny())
         .with_known_plans(["gold", "free"])
 }
 
@@ -445,6 +463,59 @@ async fn nobody_hands_out_what_they_do_not_hold() {
         let made = world.call(who, "POST /keys", body).await;
         assert_eq!(made.status, 201, "{name}: {}", made.body);
     }
+}
+
+/// A role that denies something stays with the keys of whoever has it: else a key would do what its maker may not.
+#[tokio::test]
+async fn a_role_that_takes_away_binds() {
+    assert_eq!(Rbac::from_toml(POLICY).unwrap().roles_that_deny(), ["junior", "trainee"]);
+    let world = World::new();
+    let of = |subject: &str| NewApiKey::for_subject(subject).tenant("acme");
+    let (by_key, _) = world.key(of("tina").role("developer").role("trainee"));
+    let (plain, _) = world.key(of("billing").role("developer"));
+    let (by_key, plain) = (by_key.as_str(), plain.as_str());
+    let revoke = |id: &str| format!("POST /keys/{id}/revoke");
+    assert_eq!(world.call("tina", &revoke(NO_SUCH), json!({})).await.status, 403, "what the role takes away");
+
+    for (name, who, body) in [
+        ("without it", "tina", json!({"subject": "tina", "roles": ["developer"]})),
+        ("without any role", "tina", json!({"subject": "tina"})),
+        ("with a scope alone", "tina", json!({"subject": "tina", "scopes": ["orders:read"]})),
+        ("by a key", by_key, json!({"subject": "tina", "roles": ["developer"]})),
+        ("inherited", "june", json!({"subject": "june", "roles": ["tenant-admin"]})),
+        ("for another owner", "june", json!({"subject": "billing", "roles": ["tenant-admin"]})),
+    ] {
+        let refused = world.call(who, "POST /keys", body.clone()).await;
+        assert_eq!((refused.status, refused.code(), refused.field()), (403, "not_held", "roles"), "{name}");
+        assert!(world.notes().iter().any(|(name, value)| name == "key.refused" && value.contains("binds")), "{name}");
+        let mut body = body;
+        body["tenant"] = json!("acme");
+        assert_eq!(world.call("root", "POST /keys", body).await.status, 201, "{name}, by root");
+    }
+    for (name, who, id) in [
+        ("an old one of theirs", "tina", world.id(of("tina").role("developer"))),
+        ("one of another", "june", world.id(of("billing").role("tenant-admin"))),
+    ] {
+        let refused = world.call(who, &format!("POST /keys/{id}/rotate"), json!({})).await;
+        assert_eq!((refused.status, refused.field()), (403, "roles"), "{name}: {}", refused.body);
+    }
+
+    let both = json!({"subject": "tina", "roles": ["developer", "trainee"]});
+    let made = world.call("tina", "POST /keys", both.clone()).await;
+    assert_eq!(made.status, 201, "{}", made.body);
+    let key = made.body["key"].as_str().unwrap().to_owned();
+    let id = made.body["record"]["id"].as_str().unwrap();
+    assert_eq!(world.call(&key, &revoke(id), json!({})).await.status, 403, "as its maker");
+    assert_eq!(world.call(&key, "POST /keys", both).await.status, 201, "and makes one like itself");
+    let alone = json!({"subject": "tina", "roles": ["trainee"]});
+    assert_eq!(world.call("tina", "POST /keys", alone).await.status, 201, "less than one's own");
+    assert_eq!(world.call(plain, "POST /keys", json!({"subject": "billing", "roles": []})).await.status, 201);
+
+    // By name, it binds where the policy says it of the key store's issuer as well.
+    assert_eq!(world.call("tim", &revoke(NO_SUCH), json!({})).await.status, 403);
+    let made = world.call("tim", "POST /keys", json!({"subject": "tim", "roles": ["developer"]})).await;
+    let key = made.body["key"].as_str().unwrap();
+    assert_eq!(world.call(key, &revoke(made.body["record"]["id"].as_str().unwrap()), json!({})).await.status, 403);
 }
 
 /// Its record tells from where it may be used, and another store's record is not at hand.

@@ -170,7 +170,7 @@ fn a_question_is_put_as_the_schema_declares() {
         assert_eq!(allowed.decision(), Decision::Allow, "{condition}: {allowed:?}");
         assert_eq!(rules(&allowed), ["shop.cedar:1"], "a policy without an @id is named by its place");
         let denied = on_order(&when(&format!("!({condition})")), alice(), "orders:read");
-        assert_eq!(denied.decision(), Decision::Deny, "{condition}: {denied:?}");
+        assert_eq!((denied.decision(), denied.is_firm()), (Decision::Deny, false), "{condition}: {denied:?}");
     }
 }
 
@@ -179,7 +179,7 @@ fn what_the_schema_does_not_know_is_denied() {
     let all = "permit (principal, action, resource);";
     let deny = |who: PrincipalBuilder, action: &str| {
         let verdict = on_order(all, who, action);
-        assert_eq!(verdict.decision(), Decision::Deny, "{verdict:?}");
+        assert_eq!((verdict.decision(), verdict.is_firm()), (Decision::Deny, true), "{verdict:?}");
         verdict.reasons()[0].to_string()
     };
     assert!(deny(person("alice"), "orders:drop").contains("no action \"orders:drop\""));

@@ -19,6 +19,8 @@ use tower::Layer;
 enum Expr {
     /// A policy's answer.
     Policy(Decision),
+    /// A policy's denial that does not tell whether it holds.
+    Firm,
     Role(bool),
     Check(bool),
     /// A condition over the whole question, which may not know either.
@@ -37,6 +39,7 @@ impl Expr {
     fn requirement(&self) -> Requirement {
         match self {
             Self::Policy(decision) => policy(decision.as_str()).unwrap(),
+            Self::Firm => policy("firm").unwrap(),
             Self::Role(held) => role(if *held { "held" } else { "missing" }).unwrap(),
             Self::Scope(held) => scope(if *held { "held" } else { "missing" }).unwrap(),
             Self::Check(held) => {
@@ -53,13 +56,24 @@ impl Expr {
         }
     }
 
-    fn decision(&self) -> Decision {
+    fn is_firm(&self) -> bool {
         match self {
+            Self::Firm => true,
+            Self::All(parts) | Self::Any(parts) => parts.iter().any(Self::is_firm),
+            Self::Not(part) => part.is_firm(),
+            Self::Policy(_) | Self::Role(_) | Self::Check(_) | Self::Predicate(_) | Self::Scope(_) => false,
+        }
+    }
+
+    /// What it says if each firm denial is what is worst for who asks: `negated` tells that this would be an allow.
+    fn decision(&self, negated: bool) -> Decision {
+        match self {
+            Self::Firm => known(negated),
             Self::Policy(decision) | Self::Predicate(decision) => *decision,
             Self::Role(held) | Self::Check(held) | Self::Scope(held) => known(*held),
-            Self::All(parts) => parts.iter().map(Self::decision).fold(Decision::Allow, Decision::and),
-            Self::Any(parts) => parts.iter().map(Self::decision).fold(Decision::Deny, Decision::or),
-            Self::Not(part) => part.decision().negate(),
+            Self::All(parts) => parts.iter().map(|part| part.decision(negated)).fold(Decision::Allow, Decision::and),
+            Self::Any(parts) => parts.iter().map(|part| part.decision(negated)).fold(Decision::Deny, Decision::or),
+            Self::Not(part) => part.decision(!negated).negate(),
         }
     }
 }
@@ -68,6 +82,7 @@ fn expressions() -> impl Strategy<Value = Expr> {
     let decision = || prop_oneof![Just(Decision::Allow), Just(Decision::Deny), Just(Decision::CannotDecide)];
     let leaf = prop_oneof![
         decision().prop_map(Expr::Policy),
+        Just(Expr::Firm),
         decision().prop_map(Expr::Predicate),
         any::<bool>().prop_map(Expr::Role),
         any::<bool>().prop_map(Expr::Check),
@@ -94,6 +109,7 @@ impl Named {
         match query.action() {
             "allow" => Verdict::allow(),
             "deny" => Verdict::deny("so named"),
+            "firm" => Verdict::deny("so named").firm(),
             _ => Verdict::cannot_decide("so named"),
         }
     }
@@ -132,15 +148,21 @@ proptest! {
     #[test]
     fn it_means_what_three_valued_logic_says(expr in expressions()) {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let expected = match expr.decision() {
+        let decision = expr.decision(false);
+        let expected = match decision {
             Decision::Allow => 200,
             Decision::Deny => 403,
             Decision::CannotDecide => 503,
         };
         let at_once = runtime.block_on(outcome(expr.requirement(), false, false));
-        prop_assert_eq!(at_once.0, expected);
+        // Between 403 and 503 a firm denial is nearer to the first.
+        if expr.is_firm() {
+            prop_assert_eq!(at_once.0 == 200, decision == Decision::Allow);
+        } else {
+            prop_assert_eq!(at_once.0, expected);
+        }
         prop_assert_eq!(runtime.block_on(outcome(expr.requirement(), true, false)), at_once);
-        prop_assert!(!at_once.1 || expected == 403, "scopes are asked for only with 403");
+        prop_assert!(!at_once.1 || at_once.0 == 403, "scopes are asked for only with 403");
         for waits in [false, true] {
             prop_assert_eq!(runtime.block_on(outcome(expr.requirement(), waits, true)).0, 401);
         }

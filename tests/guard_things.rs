@@ -186,6 +186,60 @@ async fn a_permission_handle_knows_the_tenant_of_the_path() {
     }
 }
 
+/// A role handle beside a thing: no thing of another tenant, and the roles that are assigned where the thing is.
+#[tokio::test]
+async fn a_role_handle_knows_the_tenant_of_the_path() {
+    let policy = Rbac::from_toml(
+        r#"
+        version = "1"
+        permissions = ["orders:read"]
+        [roles.clerk]
+        grants = ["orders:read"]
+        [roles.manager]
+        inherits = ["clerk"]
+        [roles.auditor]
+        [[exclusive]]
+        name = "books"
+        roles = ["clerk", "auditor"]
+        [[assignments]]
+        issuer = "https://id.example.com"
+        subject = "alice"
+        tenant = "acme"
+        roles = ["manager"]
+        [[assignments]]
+        issuer = "https://id.example.com"
+        subject = "alice"
+        tenant = "initech"
+        roles = ["auditor"]
+        "#,
+    )
+    .unwrap();
+    let (clerk, read) = (policy.role("clerk").unwrap(), policy.permission("orders:read").unwrap());
+    let with_role = || require(&clerk);
+    let with_permission = || require(&read);
+    let without_role = || require(not(&clerk));
+    let of = |tenant: &'static str| if tenant.is_empty() { alice() } else { alice().tenant(tenant) };
+    for (name, who, owning, [role, not_role]) in [
+        ("at home", of("acme"), "acme", [200, 403]),
+        ("assigned at home, a foreign thing", of("acme"), "globex", [403, 403]),
+        ("of the credential, a foreign thing", of("globex").roles(["manager"]), "acme", [403, 403]),
+        ("of the credential, at home", of("globex").roles(["manager"]), "globex", [200, 403]),
+        ("a consultant where she is assigned", of(""), "acme", [200, 403]),
+        ("and where she is not", of(""), "globex", [403, 200]),
+        ("exclusive there alone", of("").roles(["clerk"]), "initech", [403, 403]),
+        ("and not elsewhere", of("").roles(["clerk"]), "globex", [200, 403]),
+    ] {
+        let path = format!("/t/{owning}/orders/1");
+        let ask = async |guard: GuardLayer| {
+            let guard = guard.on(from_path("order", "{id}").unwrap().in_tenant("{t}").unwrap());
+            on_route("/t/{t}/orders/{id}", guard, who.clone(), &path).await
+        };
+        assert_eq!([ask(with_role()).await, ask(without_role()).await], [role, not_role], "{name}");
+        assert_eq!(ask(with_permission()).await, role, "{name}: what the role grants goes with it");
+    }
+    assert!(clerk.is_held_by(&of("acme").build()) && !clerk.is_held_by(&of("").build()), "where no thing is named");
+}
+
 #[tokio::test]
 async fn circumstances() {
     let office = || network(["198.51.100.0/24"]).unwrap();
@@ -379,12 +433,22 @@ fn a_stack_finds_rules_about_things_that_are_not_in_the_path() {
         ("another parameter", "GET /orders/{number}", require(owner()).on(order("{id}")), "names a thing by {id}"),
         ("the tenant's", "GET /orders/{id}", require(owner()).on(order("{id}").in_tenant("{t}").unwrap()), "by {t}"),
         ("no thing", "GET /orders/{id}", require(any((owner(), authenticated()))), "add .on(..)"),
+        ("nobody asks", "GET /orders/{id}", require(authenticated()).on(order("{id}")), "no condition looks at it"),
+        ("a scope", "GET /orders/{id}", require(scope("s").unwrap()).on(order("{id}")), "no condition looks at it"),
+        (
+            "a role by name",
+            "GET /t/{t}/{id}",
+            require(not(role("clerk").unwrap())).on(order("{id}").in_tenant("{t}").unwrap()),
+            "no condition looks at it",
+        ),
     ] {
         let error = build(line, guard).unwrap_err();
         assert!(error.starts_with(&format!("route: {line}")) && error.contains(expected), "{name}: {error}");
     }
     assert!(build("GET /t/{t}/x-{id}", require(owner()).on(order("{id}").in_tenant("{t}").unwrap())).is_ok());
     assert!(build("GET /files/{*id}", require(owner()).on(order("{id}"))).is_ok());
+    let asks = predicate("asks", |query| if query.resource().is_some() { Decision::Allow } else { Decision::Deny });
+    assert!(build("GET /orders/{id}", require(any((authenticated(), asks))).on(order("{id}"))).is_ok());
     let fallback = Stack::builder().tls(TlsLayer::require()).authenticate(test_scheme());
     assert!(fallback.fallback(require(owner()).on(order("{id}"))).build().is_err());
     for bad in ["", "{", "{}", "a}b"] {

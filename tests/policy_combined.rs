@@ -24,7 +24,8 @@ use portcullis::{
     conformance::{PolicyFixture, PolicyQuestion, policy_backend},
     guard::{Authorizer, authenticated, policy, require},
     policy::{
-        AccessQuery, Attributes, Cached, Combined, Decision, PolicyBackend, QueryParts, Rbac, Resource, Shadow, Verdict,
+        AccessQuery, Attributes, Cached, Combined, Decision, PolicyBackend, QueryParts, Rbac, Resource, Shadow, StepUp,
+        Verdict,
     },
     testing::TestClock,
 };
@@ -108,13 +109,16 @@ fn expected(how: &str, said: &[Said]) -> Decision {
 fn combined(how: &str, said: &[Said], waits: bool) -> Combined {
     let mut parts = said.iter().enumerate().map(|(number, said)| Says(*said, number, waits));
     let first = parts.next().unwrap();
-    let start = match how {
+    parts.fold(start(how, first), Combined::with)
+}
+
+fn start(how: &str, first: impl PolicyBackend) -> Combined {
+    match how {
         "deny_overrides" => Combined::deny_overrides(first),
         "first_applicable" => Combined::first_applicable(first),
         "all_of" => Combined::all_of(first),
         _ => Combined::any_of(first),
-    };
-    parts.fold(start, Combined::with)
+    }
 }
 
 #[tokio::test]
@@ -167,6 +171,89 @@ async fn the_truth_tables_of_one_two_and_three_policies() {
         false,
     ));
     assert_eq!(nested.decide(&query).await.decision(), Decision::Allow);
+}
+
+/// Denies firmly, as one to whom the question is applicable or not.
+#[derive(Debug)]
+struct Firm {
+    applicable: bool,
+}
+
+#[async_trait]
+impl PolicyBackend for Firm {
+    fn name(&self) -> &'static str {
+        "firm"
+    }
+
+    fn decide_now(&self, _: &AccessQuery<'_>) -> Now<Verdict> {
+        let verdict = if self.applicable { Verdict::deny("nobody") } else { Verdict::not_applicable("unknown") };
+        Now::Known(verdict.firm())
+    }
+
+    async fn decide(&self, query: &AccessQuery<'_>) -> Verdict {
+        match self.decide_now(query) {
+            Now::Known(verdict) => verdict,
+            Now::Wait => panic!("it answers at once"),
+        }
+    }
+}
+
+/// No answer of another policy makes of a firm denial one that a `not` turns, unless that one judges in its place.
+#[tokio::test]
+async fn a_firm_denial_stays_firm() {
+    let alice = principal("alice", &[]);
+    let query = AccessQuery::new(&alice, "x", at(1));
+    let says = |said| Says(said, 1, false);
+    let firm = |applicable| Firm { applicable };
+    for how in ["deny_overrides", "first_applicable", "all_of", "any_of"] {
+        for applicable in [true, false] {
+            let alone = start(how, firm(applicable)).decide(&query).await;
+            assert!(alone.is_firm(), "{alone:?}");
+            let twice = start(how, firm(applicable)).with(firm(false)).decide(&query).await;
+            assert!(twice.is_firm(), "{twice:?}");
+            let nothing = start(how, firm(applicable)).with(says(Said::Nothing)).decide(&query).await;
+            assert!(nothing.is_firm(), "{nothing:?}");
+        }
+        let plain = start(how, says(Said::Deny)).decide(&query).await;
+        assert!(!plain.is_firm(), "{plain:?}");
+    }
+    for (name, policy, expected) in [
+        ("outweighed", Combined::any_of(firm(true)).with(says(Said::Deny)), true),
+        ("outweighs", Combined::any_of(says(Said::Deny)).with(firm(true)), true),
+        ("a step-up opens another way", Combined::any_of(firm(true)).with(StepsUp), true),
+        ("the other way round", Combined::any_of(StepsUp).with(firm(true)), true),
+        ("left to the other", Combined::any_of(firm(false)).with(says(Said::Deny)), false),
+        ("left to the next", Combined::first_applicable(firm(false)).with(says(Said::Deny)), false),
+        ("another denies", Combined::deny_overrides(firm(false)).with(says(Said::Deny)), false),
+        ("beside an allow", Combined::deny_overrides(says(Said::Allow)).with(firm(true)), true),
+        ("all must allow", Combined::all_of(says(Said::Allow)).with(firm(false)), true),
+        ("one does", Combined::any_of(firm(true)).with(says(Said::Allow)), false),
+        ("nested", Combined::all_of(Combined::any_of(says(Said::Nothing)).with(firm(true))), true),
+    ] {
+        let verdict = policy.decide(&query).await;
+        assert_eq!(verdict.is_firm(), expected, "{name}: {verdict:?}");
+        assert_eq!([verdict.clone()], *policy.decide_all(&[query]).await, "{name}");
+        assert_eq!(policy.decide_now(&query), Now::Known(verdict), "{name}");
+    }
+}
+
+/// Denies until a step-up.
+#[derive(Debug)]
+struct StepsUp;
+
+#[async_trait]
+impl PolicyBackend for StepsUp {
+    fn name(&self) -> &'static str {
+        "steps_up"
+    }
+
+    fn decide_now(&self, _: &AccessQuery<'_>) -> Now<Verdict> {
+        Now::Known(Verdict::step_up(StepUp::acr(["gold"]).unwrap()))
+    }
+
+    async fn decide(&self, _: &AccessQuery<'_>) -> Verdict {
+        Verdict::step_up(StepUp::acr(["gold"]).unwrap())
+    }
 }
 
 const ROLES: &str = r#"

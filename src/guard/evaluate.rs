@@ -1,4 +1,4 @@
-//! From a requirement to a decision: three-valued, at once where everything is in memory.
+//! From a requirement to what it comes to: three-valued, at once where everything is in memory.
 
 use std::{future::Future, net::IpAddr, pin::Pin, sync::Arc};
 
@@ -7,7 +7,7 @@ use http::Method;
 use crate::{
     clock::Instants,
     context::misordered,
-    guard::requirement::Node,
+    guard::{requirement::Node, truth::Truth},
     head::RequestHead,
     now::Now,
     policy::{AccessQuery, Decision, PolicyBackend, Resource, Verdict},
@@ -34,23 +34,23 @@ pub(super) struct Ask<'a> {
     pub(super) fulfilled: &'a [Box<str>],
 }
 
-/// The decision, and what it would be if the credential carried every scope that is asked for, or the person had proved who
+/// What it comes to, and what that would be if the credential carried every scope that is asked for, or the person had proved who
 /// they are as strongly and lately as is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Answer {
-    pub(super) decision: Decision,
-    pub(super) with_scopes: Decision,
-    pub(super) with_strength: Decision,
+    pub(super) truth: Truth,
+    pub(super) with_scopes: Truth,
+    pub(super) with_strength: Truth,
 }
 
 impl Answer {
-    const fn of(decision: Decision) -> Self {
-        Self { decision, with_scopes: decision, with_strength: decision }
+    const fn of(truth: Truth) -> Self {
+        Self { truth, with_scopes: truth, with_strength: truth }
     }
 
     const fn negate(self) -> Self {
         Self {
-            decision: self.decision.negate(),
+            truth: self.truth.negate(),
             with_scopes: self.with_scopes.negate(),
             with_strength: self.with_strength.negate(),
         }
@@ -67,20 +67,20 @@ enum Join {
 impl Join {
     const fn start(self) -> Answer {
         match self {
-            Self::All => Answer::of(Decision::Allow),
-            Self::Any => Answer::of(Decision::Deny),
+            Self::All => Answer::of(Truth::Yes),
+            Self::Any => Answer::of(Truth::No),
         }
     }
 
-    const fn add(self, so_far: Answer, next: Answer) -> Answer {
+    fn add(self, so_far: Answer, next: Answer) -> Answer {
         match self {
             Self::All => Answer {
-                decision: so_far.decision.and(next.decision),
+                truth: so_far.truth.and(next.truth),
                 with_scopes: so_far.with_scopes.and(next.with_scopes),
                 with_strength: so_far.with_strength.and(next.with_strength),
             },
             Self::Any => Answer {
-                decision: so_far.decision.or(next.decision),
+                truth: so_far.truth.or(next.truth),
                 with_scopes: so_far.with_scopes.or(next.with_scopes),
                 with_strength: so_far.with_strength.or(next.with_strength),
             },
@@ -91,8 +91,8 @@ impl Join {
     fn is_settled(self, so_far: Answer) -> bool {
         so_far
             == match self {
-                Self::All => Answer::of(Decision::Deny),
-                Self::Any => Answer::of(Decision::Allow),
+                Self::All => Answer::of(Truth::No),
+                Self::Any => Answer::of(Truth::Yes),
             }
     }
 }
@@ -110,18 +110,18 @@ pub(super) fn decide_now(node: &Node, ask: &Ask<'_>, trail: &mut Trail, helps: b
             settle(trail, "rbac", Some(permission.shared_name()), permission.verdict(ask.subject, ask.resource))
         }
         #[cfg(feature = "rbac")]
-        Node::Role(role) => settle(trail, "role", Some(role.shared_name()), role.verdict(ask.subject)),
+        Node::Role(role) => settle(trail, "role", Some(role.shared_name()), role.verdict(ask.subject, ask.resource)),
         Node::RoleNamed(name) => settle(trail, "role", Some(name), allow_if(ask.subject.has_role(name))),
         Node::Scope(scope) => {
             let held = ask.subject.has_scope(scope);
             settle(trail, "scope", Some(scope), allow_if(held)).map(|answer| {
-                answer.map(|answer| if helps { Answer { with_scopes: Decision::Allow, ..answer } } else { answer })
+                answer.map(|answer| if helps { Answer { with_scopes: Truth::Yes, ..answer } } else { answer })
             })
         }
         Node::Strength(strength) => {
             let verdict = allow_if(strength.is_met_by(ask.subject, ask.at));
             settle(trail, "strength", Some(strength.name()), verdict).map(|answer| {
-                answer.map(|answer| if helps { Answer { with_strength: Decision::Allow, ..answer } } else { answer })
+                answer.map(|answer| if helps { Answer { with_strength: Truth::Yes, ..answer } } else { answer })
             })
         }
         Node::Predicate(predicate) => {
@@ -181,7 +181,7 @@ pub(super) fn decide<'a>(
             leaf => {
                 return match decide_now(leaf, ask, trail, helps) {
                     Now::Known(answer) => answer,
-                    Now::Wait => Ok(Answer::of(Decision::CannotDecide)),
+                    Now::Wait => Ok(Answer::of(Truth::Unknown)),
                 };
             }
         };
@@ -227,16 +227,16 @@ fn conclude(
     helps: bool,
 ) -> Result<Answer, Rejection> {
     let (verdict, unfulfilled) = hold_to_obligations(verdict, ask.fulfilled);
-    let decision = verdict.decision();
+    let truth = Truth::of(&verdict);
     // What is met already, and demanded all the same, would be asked for again and again.
     let demanded = verdict.step_up_demand().is_some_and(|demand| !demand.is_met_by(ask.subject, ask.at));
-    let with_strength = if demanded && helps { Decision::Allow } else { decision };
+    let with_strength = if demanded && helps { Truth::Yes } else { truth };
     if demanded && helps {
         trail.demanded(&verdict);
     }
     trail.directed(&verdict);
     trail.decided(DecisionFact::new(policy.name(), Some(Arc::clone(action)), verdict));
-    unfulfilled.map_or(Ok(Answer { with_strength, ..Answer::of(decision) }), Err)
+    unfulfilled.map_or(Ok(Answer { with_strength, ..Answer::of(truth) }), Err)
 }
 
 /// Turns an allow into a denial and a refusal if it obliges to something that nobody declared to fulfil.
@@ -264,7 +264,7 @@ fn settle(
     action: Option<&Arc<str>>,
     verdict: Verdict,
 ) -> Now<Result<Answer, Rejection>> {
-    let answer = Answer::of(verdict.decision());
+    let answer = Answer::of(Truth::of(&verdict));
     trail.decided(DecisionFact::new(backend, action.cloned(), verdict));
     Now::Known(Ok(answer))
 }

@@ -22,10 +22,11 @@ use crate::{
         requirement::{Node, Requirement},
         resource::{NoResource, ResourceSource},
         route::{self, MatchedBy, Params},
+        truth::Truth,
     },
     head::RequestHead,
     now::Now,
-    policy::{Decision, PolicyBackend, Resource, Verdict, scheme_of},
+    policy::{PolicyBackend, Resource, Verdict, scheme_of},
     principal::Principal,
     rejection::{Rejection, RejectionKind},
     shadow::{Shadow, ShadowMode},
@@ -101,8 +102,10 @@ impl GuardLayer {
         Ok(self)
     }
 
-    /// Says what thing the request is about: for the policy, for permission handles (a thing of another tenant is denied), and
-    /// for conditions such as [`owner`](crate::guard::owner).
+    /// Says what thing the request is about: for the policy, for permission and role handles (a thing of another tenant is denied),
+    /// and for conditions such as [`owner`](crate::guard::owner). No other condition looks at it: [`scope`](crate::guard::scope), and
+    /// [`role`](crate::guard::role) by name, pass for the thing of another tenant as well. A guard none of whose conditions looks at
+    /// it is refused at the build of a stack.
     ///
     /// A request that does not name it is refused with `400`; a route that has no such parameter, with `500`, or at the
     /// build of a stack. What the policy should know beyond type, id and tenant is not in the head: ask the
@@ -229,6 +232,10 @@ impl GuardLayer {
                 Err("has a condition on the thing, and names none: add .on(..)".to_owned())
             }
             None => Ok(()),
+            Some(_) if !any_condition(&shared.requirement, Node::looks_at_thing) => {
+                let condition = "a permission or role of the policy, a policy, or a condition on the thing";
+                Err(format!("names a thing, and no condition looks at it: add {condition}, or take it away"))
+            }
             Some(resource) => {
                 let parameters = parameters_of(template);
                 match resource.parameters().into_iter().find(|needed| !parameters.contains(needed)) {
@@ -307,19 +314,21 @@ impl GuardLayer {
     fn conclude(&self, answer: Answer, trail: &mut Trail, mark: Mark, subject: &Principal) -> Result<(), Rejection> {
         let shared = &*self.shared;
         if shared.requirement.node().is_combination() {
-            let verdict = Verdict::new(answer.decision);
+            let verdict = Verdict::new(answer.truth.decision());
             trail.decided(DecisionFact::new("guard", Some(Arc::clone(&shared.text)), verdict));
         }
         let refuse = |kind, why: &str| Err(Rejection::new(kind, format!("{why} {}", shared.text)));
         match answer {
-            Answer { decision: Decision::Allow, .. } => Ok(()),
-            Answer { decision: Decision::CannotDecide, .. } => refuse(RejectionKind::Unavailable, "cannot decide"),
-            Answer { decision: Decision::Deny, .. } if shared.hides => refuse(RejectionKind::NotFound, "does not meet"),
-            Answer { decision: Decision::Deny, with_scopes: Decision::Allow, .. } => {
+            Answer { truth: Truth::Yes, .. } => Ok(()),
+            Answer { truth: Truth::Unknown, .. } => refuse(RejectionKind::Unavailable, "cannot decide"),
+            Answer { truth: Truth::No | Truth::Refused, .. } if shared.hides => {
+                refuse(RejectionKind::NotFound, "does not meet")
+            }
+            Answer { with_scopes: Truth::Yes, .. } => {
                 refuse(RejectionKind::InsufficientScope, "scopes do not reach for")
                     .map_err(|rejection| rejection.with_challenges(shared.insufficient.scope(scheme_of(subject))))
             }
-            Answer { decision: Decision::Deny, with_strength: Decision::Allow, .. } => {
+            Answer { with_strength: Truth::Yes, .. } => {
                 refuse(RejectionKind::InsufficientAuthentication, "not proved strongly or lately enough for").map_err(
                     |rejection| {
                         let demands = trail.demands_since(mark).iter();
@@ -327,7 +336,7 @@ impl GuardLayer {
                     },
                 )
             }
-            Answer { decision: Decision::Deny, .. } => refuse(RejectionKind::Forbidden, "does not meet"),
+            Answer { truth: Truth::No | Truth::Refused, .. } => refuse(RejectionKind::Forbidden, "does not meet"),
         }
     }
 

@@ -26,7 +26,7 @@
 //! | write | passes |
 //! |---|---|
 //! | [`Permission`](crate::policy::Permission) handle | who holds it by a role of its policy |
-//! | [`Role`](crate::policy::Role) handle | who has the role, or one that inherits it |
+//! | [`Role`](crate::policy::Role) handle | who has the role, or one that inherits it, in the tenant of the thing |
 //! | [`role`] | whose credential asserts a role of exactly this name |
 //! | [`scope`] | whose credential carries the scope |
 //! | [`policy`] | whom the policy backend allows the action; may wait |
@@ -35,7 +35,7 @@
 //! | [`acr`], [`amr`], [`factors`], [`authenticated_within`] | who proved strongly and lately enough who they are |
 //! | [`predicate`], [`check`] | who passes a test of your own |
 //! | [`authenticated`] | anybody with an identity |
-//! | [`all`], [`any`], [`not`] | three-valued: cannot decide is neither allow nor deny, and `not` leaves it so |
+//! | [`all`], [`any`], [`not`] | three-valued: cannot decide is neither allow nor deny, and `not` leaves it so, as it does a [firm](crate::policy::Verdict::firm) denial |
 //!
 //! What is in memory is asked at once, without a box; a policy that must wait is asked only if the rest does not settle the
 //! answer. Each condition that is asked is a decision in the audit record, and so is the outcome of a combination.
@@ -91,6 +91,7 @@ mod route;
 mod rule;
 #[cfg(feature = "policy-files")]
 mod table;
+mod truth;
 
 pub use authorizer::{Authorizer, Permit};
 pub use hours::{Hours, Weekday};

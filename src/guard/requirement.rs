@@ -85,6 +85,18 @@ impl Node {
         }
     }
 
+    /// Whether it is a condition that may look at the thing of the guard.
+    #[cfg(feature = "stack")]
+    pub(super) const fn looks_at_thing(&self) -> bool {
+        match self {
+            Self::Policy(_) | Self::Predicate(_) => true,
+            #[cfg(feature = "rbac")]
+            Self::Permission(_) | Self::Role(_) => true,
+            Self::Authenticated | Self::RoleNamed(_) | Self::Scope(_) | Self::Check(..) | Self::Strength(_) => false,
+            Self::All(_) | Self::Any(_) | Self::Not(_) => false,
+        }
+    }
+
     /// Shows every condition in it, from left to right.
     pub(super) fn visit<'a>(&'a self, see: &mut dyn FnMut(&'a Self)) {
         see(self);
@@ -311,7 +323,8 @@ pub fn any(requirements: impl Requirements) -> Requirement {
     Node::Any(requirements.nodes().0).into()
 }
 
-/// Demands that this is denied. What cannot be decided stays so, and nobody passes without an identity.
+/// Demands that this is denied. What cannot be decided stays so, a [firm](crate::policy::Verdict::firm) denial stays a denial, and
+/// nobody passes without an identity.
 #[must_use]
 pub fn not(requirement: impl Into<Requirement>) -> Requirement {
     Node::Not(Box::new(requirement.into().node)).into()

@@ -122,7 +122,7 @@ impl ResourceSource {
     }
 
     /// Whether it may say of which tenant the thing is.
-    #[cfg(all(feature = "stack", feature = "rbac"))]
+    #[cfg(feature = "stack")]
     pub(crate) const fn may_tell_tenant(&self) -> bool {
         matches!(self.kind, Kind::Head { .. } | Kind::Path { tenant: Some(_), .. })
     }

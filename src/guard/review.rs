@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::policy::{Permission, Rbac, Resource};
 use crate::{
     clock::Instants,
-    guard::{ResourceSource, Rule, requirement::Node},
+    guard::{ResourceSource, Rule, requirement::Node, truth::Truth},
     now::Now,
     policy::{AccessQuery, Decision, PolicyBackend, QueryParts},
     principal::Principal,
@@ -51,42 +51,65 @@ const TOLD: QueryParts = QueryParts::ROLES
     .and(QueryParts::RESOURCE_FACTS)
     .and(QueryParts::ATTRIBUTES);
 
+/// What the guard's thing is, as far as a review looks at it.
+#[derive(Clone, Copy)]
+enum About<'a> {
+    Nothing,
+    Thing(&'a ResourceSource),
+    /// A thing, and it is of another tenant than the principal's.
+    Foreign,
+}
+
 impl<'a> Review<'a> {
     /// What the rule says; [`Decision::CannotDecide`] where it depends on more than the role.
     pub(crate) fn of(self, rule: &'a Rule) -> Decision {
         match rule.guard() {
             Some(guard) => {
                 let review = Self { policy: guard.own_policy().or(self.policy), ..self };
-                let decision = review.of_node(guard.requirement().node(), guard.thing());
+                let decision = |about| review.of_node(guard.requirement().node(), about).decision();
+                let decided = match guard.thing() {
+                    None => decision(About::Nothing),
+                    Some(thing)
+                        if thing.may_tell_tenant() && decision(About::Thing(thing)) != decision(About::Foreign) =>
+                    {
+                        Decision::CannotDecide
+                    }
+                    Some(thing) => decision(About::Thing(thing)),
+                };
                 // Whom it denies passes until the day that its shadow mode ends.
-                if guard.has_shadow() { decision.or(Decision::CannotDecide) } else { decision }
+                if guard.has_shadow() { decided.or(Decision::CannotDecide) } else { decided }
             }
             None if rule.is_public() => Decision::Allow,
             None => Decision::Deny,
         }
     }
 
-    fn of_node(self, node: &Node, thing: Option<&ResourceSource>) -> Decision {
-        let held = |holds: bool| if holds { Decision::Allow } else { Decision::Deny };
+    fn of_node(self, node: &Node, about: About<'_>) -> Truth {
+        let held = |holds: bool| if holds { Truth::Yes } else { Truth::No };
         match node {
-            Node::Authenticated => Decision::Allow,
+            Node::Authenticated => Truth::Yes,
             #[cfg(feature = "rbac")]
-            Node::Permission(permission) => self.of_permission(permission, thing),
+            Node::Permission(permission) => self.of_permission(permission, about),
             #[cfg(feature = "rbac")]
-            Node::Role(role) => role.verdict(self.subject).decision(),
+            Node::Role(role) => match about {
+                About::Nothing | About::Thing(_) => Truth::of(&role.verdict(self.subject, None)),
+                About::Foreign => Truth::Refused,
+            },
             Node::RoleNamed(name) => held(self.subject.has_role(name)),
-            Node::Scope(_) | Node::Check(..) | Node::Predicate(_) | Node::Strength(_) => Decision::CannotDecide,
-            Node::Policy(_) if thing.is_some() => Decision::CannotDecide,
-            Node::Policy(action) => self.ask(action),
-            Node::All(nodes) => nodes.iter().map(|node| self.of_node(node, thing)).fold(Decision::Allow, Decision::and),
-            Node::Any(nodes) => nodes.iter().map(|node| self.of_node(node, thing)).fold(Decision::Deny, Decision::or),
-            Node::Not(node) => self.of_node(node, thing).negate(),
+            Node::Scope(_) | Node::Check(..) | Node::Predicate(_) | Node::Strength(_) => Truth::Unknown,
+            Node::Policy(action) => match about {
+                About::Nothing => self.ask(action),
+                About::Thing(_) | About::Foreign => Truth::Unknown,
+            },
+            Node::All(nodes) => nodes.iter().map(|node| self.of_node(node, about)).fold(Truth::Yes, Truth::and),
+            Node::Any(nodes) => nodes.iter().map(|node| self.of_node(node, about)).fold(Truth::No, Truth::or),
+            Node::Not(node) => self.of_node(node, about).negate(),
         }
     }
 
     /// It may depend on whose the thing is, and on the permissions that a credential carries.
     #[cfg(feature = "rbac")]
-    fn of_permission(self, permission: &Permission, thing: Option<&ResourceSource>) -> Decision {
+    fn of_permission(self, permission: &Permission, about: About<'_>) -> Truth {
         let subject = self.subject;
         let carrying = Principal::builder(subject.kind(), subject.issuer(), subject.subject(), subject.credential())
             .roles(subject.roles())
@@ -94,33 +117,29 @@ impl<'a> Review<'a> {
             .build();
         let nobodys = Resource::new("thing", "any");
         let own = nobodys.clone().owned_by(subject.issuer(), subject.subject());
-        let things = match thing {
-            None => [None; 2],
-            Some(thing) if thing.may_tell_owner() => [Some(&nobodys), Some(&own)],
-            Some(_) => [Some(&nobodys); 2],
+        let things = match about {
+            About::Nothing => [None; 2],
+            About::Thing(thing) if thing.may_tell_owner() => [Some(&nobodys), Some(&own)],
+            About::Thing(_) => [Some(&nobodys); 2],
+            About::Foreign => return Truth::Refused,
         };
-        let verdict = |subject, thing| permission.verdict(subject, thing).decision();
-        let decision = verdict(subject, None);
+        let truth = |subject, thing| Truth::of(&permission.verdict(subject, thing));
+        let alone = truth(subject, None);
         let agreed =
-            things.iter().all(|thing| [subject, &carrying].iter().all(|subject| verdict(subject, *thing) == decision));
-        match decision {
-            _ if !agreed => Decision::CannotDecide,
-            // A thing of another tenant is denied.
-            Decision::Allow if thing.is_some_and(ResourceSource::may_tell_tenant) => Decision::CannotDecide,
-            decision => decision,
-        }
+            things.iter().all(|thing| [subject, &carrying].iter().all(|subject| truth(subject, *thing) == alone));
+        if agreed { alone } else { Truth::Unknown }
     }
 
-    fn ask(self, action: &str) -> Decision {
-        let Some(Asked { policy, by_roles }) = self.policy else { return Decision::CannotDecide };
+    fn ask(self, action: &str) -> Truth {
+        let Some(Asked { policy, by_roles }) = self.policy else { return Truth::Unknown };
         let told = if by_roles { TOLD.and(QueryParts::SUBJECT).and(QueryParts::TENANT) } else { TOLD };
         if policy.parts().without(told) != QueryParts::NONE {
-            return Decision::CannotDecide;
+            return Truth::Unknown;
         }
         let query = AccessQuery::new(self.subject, action, Instants::new(0, 0));
         match policy.decide_now(&query.with_route(self.method, Some(self.template))) {
-            Now::Known(verdict) => verdict.decision(),
-            Now::Wait => Decision::CannotDecide,
+            Now::Known(verdict) => Truth::of(&verdict),
+            Now::Wait => Truth::Unknown,
         }
     }
 }

@@ -129,13 +129,20 @@ impl Caller {
     }
 
     /// Demands that the caller holds what they hand out with a record, and tells which member is too much.
-    pub(super) async fn hand_out(&self, excess: Option<&'static str>) -> Result<(), Fault> {
-        let Some(field) = excess else { return Ok(()) };
+    pub(super) async fn hand_out(&self, excess: Option<Excess>) -> Result<(), Fault> {
+        let Some(excess) = excess else { return Ok(()) };
         if self.may_grant_any().await? {
             return Ok(());
         }
-        self.context.note("key.refused", &format!("{field} is not held"));
-        Err(Fault::not_held(field, "You do not hold this yourself."))
+        let (field, note, detail) = match excess {
+            Excess::NotHeld(field) => (field, format!("{field} is not held"), "You do not hold this yourself."),
+            Excess::Unbound => {
+                let note = "roles lacks one that binds its maker".to_owned();
+                ("roles", note, "You have a role that your keys must have, too.")
+            }
+        };
+        self.context.note("key.refused", &note);
+        Err(Fault::not_held(field, detail))
     }
 
     /// The bounds of the API keys by which the caller acts, whichever slot they fill.
@@ -194,6 +201,15 @@ impl Caller {
     }
 }
 
+/// In what a record goes beyond its maker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Excess {
+    /// A member has what they do not hold.
+    NotHeld(&'static str),
+    /// It lacks a role that takes something away from them.
+    Unbound,
+}
+
 /// What the caller's own API keys allow at most.
 #[derive(Debug, Default)]
 pub(super) struct OwnKeys {
@@ -223,16 +239,19 @@ impl OwnKeys {
         self.unknown || !self.addresses.iter().all(|own| within(own))
     }
 
-    /// The first member of a record in which it goes beyond what its maker holds.
-    pub(super) fn exceeded_by(&self, record: &ApiKeyRecord, maker: &Principal) -> Option<&'static str> {
+    /// The first thing in which a record goes beyond what its maker may do.
+    pub(super) fn exceeded_by(&self, admin: &KeyAdmin, record: &ApiKeyRecord, maker: &Principal) -> Option<Excess> {
+        let carried = |role: &str| record.roles().iter().any(|own| **own == *role);
         if !record.scopes().iter().all(|scope| maker.has_scope(scope)) {
-            Some("scopes")
+            Some(Excess::NotHeld("scopes"))
         } else if !record.roles().iter().all(|role| maker.has_role(role)) {
-            Some("roles")
+            Some(Excess::NotHeld("roles"))
+        } else if admin.binding_roles.iter().any(|role| maker.has_role(role) && !carried(role)) {
+            Some(Excess::Unbound)
         } else if self.outlived_by(record) {
-            Some("lifetime")
+            Some(Excess::NotHeld("lifetime"))
         } else if self.left_by(record) {
-            Some("addresses")
+            Some(Excess::NotHeld("addresses"))
         } else {
             None
         }

@@ -8,7 +8,7 @@ use crate::{
     key_admin::{
         KeyAdmin,
         body::Members,
-        caller::{Caller, OwnKeys},
+        caller::{Caller, Excess, OwnKeys},
         fault::Fault,
     },
 };
@@ -77,7 +77,7 @@ fn life(members: &Members<'_>, own: &OwnKeys, start: u64) -> Result<KeyLife, Fau
     Ok(KeyLife::For(life))
 }
 
-/// The first member in which the key goes beyond what the caller holds.
-pub(super) fn plan_exceeds(caller: &Caller, plan: Option<&str>) -> Option<&'static str> {
-    (plan != caller.principal().plan()).then_some("plan")
+/// Whether the key is on a plan that the caller is not on.
+pub(super) fn plan_exceeds(caller: &Caller, plan: Option<&str>) -> Option<Excess> {
+    (plan != caller.principal().plan()).then_some(Excess::NotHeld("plan"))
 }

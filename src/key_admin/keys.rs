@@ -46,7 +46,7 @@ async fn try_create(admin: &KeyAdmin, caller: &Caller, request: Request) -> Resu
 
     caller.reach(admin, record.owner()).await?;
     let excess = grant::plan_exceeds(caller, record.plan());
-    caller.hand_out(excess.or_else(|| own.exceeded_by(&record, caller.principal()))).await?;
+    caller.hand_out(excess.or_else(|| own.exceeded_by(admin, &record, caller.principal()))).await?;
 
     let owner_disabled = admin.store.disablement(record.owner()).await?.is_some();
     caller.begins("create", admin.key(record.id()));
@@ -73,7 +73,7 @@ async fn try_rotate(admin: &KeyAdmin, caller: &Caller, id: Id, request: Request)
     let overlap = overlap.map_or(DEFAULT_OVERLAP, Duration::from_secs);
     let (key, rotation) = admin.issuer.mint_rotation(hit.record(), overlap, caller.at())?;
     let record: ApiKeyRecord = rotation.record().clone();
-    let excess = caller.own_keys(admin).await?.exceeded_by(&record, caller.principal());
+    let excess = caller.own_keys(admin).await?.exceeded_by(admin, &record, caller.principal());
     let plan_exceeds = || {
         let kept = caller.keeps_plan(admin, record.owner());
         grant::plan_exceeds(caller, record.plan()).filter(|_| !kept)

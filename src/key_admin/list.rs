@@ -7,7 +7,11 @@ use serde::Serialize;
 
 use crate::{
     api_key::{Hit, KeyFilter, KeyId, KeyView, MAX_PAGE},
-    key_admin::{KeyAdmin, READ, caller::Caller, fault::Fault},
+    key_admin::{
+        KeyAdmin, READ,
+        caller::{Caller, Excess},
+        fault::Fault,
+    },
 };
 
 /// How many keys a page has, unless something else is said.
@@ -51,7 +55,7 @@ async fn confine(admin: &KeyAdmin, caller: &Caller, asked: &Asked) -> Result<Key
         None => KeyFilter::all().without_tenant(),
     };
     if asked.all_tenants || tenant != caller.tenant() {
-        caller.hand_out(Some("tenant")).await?;
+        caller.hand_out(Some(Excess::NotHeld("tenant"))).await?;
         return Ok(if asked.all_tenants { KeyFilter::all() } else { filter });
     }
     let own = caller.principal().subject();

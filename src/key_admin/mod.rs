@@ -30,6 +30,11 @@
 //! whatever plan those are on. All of it is lifted by [`GRANT_ANY`]. Only what the credential says counts, not what a policy
 //! derives: who has the role `manager` cannot hand out a role that `manager` inherits.
 //!
+//! **A role may also take something away**: RBAC roles have denials, rules say `not(role(..))`, Cedar forbids. A key without such a role
+//! may do more than its maker. Name those roles with [`KeyAdmin::with_binding_roles`]: whoever has one makes and replaces no key
+//! without it. What a policy gives or denies to an issuer and a subject by name binds the key only if it names the key store's issuer
+//! (`api-keys`) and the key's subject as well.
+//!
 //! **[`ANY_OWNER`] is the right to act as every subject of the tenant**: who makes a key for `billing` can use it. Where a
 //! policy knows subjects, it must know them together with their tenant.
 //!
@@ -197,6 +202,7 @@ pub struct KeyAdmin {
     issuer: KeyIssuer,
     owner_issuers: BTreeSet<Box<str>>,
     known_roles: Option<BTreeSet<Box<str>>>,
+    binding_roles: BTreeSet<Box<str>>,
     known_plans: Option<BTreeSet<Box<str>>>,
 }
 
@@ -209,6 +215,7 @@ impl KeyAdmin {
             issuer: KeyIssuer::new(),
             owner_issuers: ["api-keys".into()].into(),
             known_roles: None,
+            binding_roles: BTreeSet::new(),
             known_plans: None,
         }
     }
@@ -234,6 +241,33 @@ impl KeyAdmin {
     /// Hands out no other roles than these: those that the policy knows.
     pub fn with_known_roles<T: Into<Box<str>>>(mut self, roles: impl IntoIterator<Item = T>) -> Self {
         self.known_roles = Some(roles.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// Says which roles take something away: whoever has one hands out no key without it. Default: none.
+    ///
+    /// Those of an RBAC policy are what
+    #[cfg_attr(feature = "rbac", doc = "[`Rbac::roles_that_deny`](crate::policy::Rbac::roles_that_deny)")]
+    #[cfg_attr(not(feature = "rbac"), doc = "`Rbac::roles_that_deny`")]
+    /// tells; add the roles that your rules name behind a `not`, and those that other policies forbid something. They must be among
+    /// the [known ones](Self::with_known_roles). They are fixed here: a policy that is reloaded with a new one needs a restart, or the
+    /// role's name beforehand.
+    ///
+    /// ```
+    /// # #[cfg(feature = "rbac")]
+    /// # fn main() -> Result<(), portcullis::ConfigError> {
+    /// use portcullis::{api_key::MemoryKeyStore, key_admin::KeyAdmin, policy::Rbac};
+    ///
+    /// let policy = Rbac::from_toml("version = '1'\npermissions = ['pay']\n[roles.clerk]\ngrants = ['pay']\n[roles.trainee]\ndenies = ['pay']")?;
+    /// let admin = KeyAdmin::new(MemoryKeyStore::new()).with_binding_roles(policy.roles_that_deny());
+    /// # let _ = admin;
+    /// # Ok(())
+    /// # }
+    /// # #[cfg(not(feature = "rbac"))]
+    /// # fn main() {}
+    /// ```
+    pub fn with_binding_roles<T: Into<Box<str>>>(mut self, roles: impl IntoIterator<Item = T>) -> Self {
+        self.binding_roles = roles.into_iter().map(Into::into).collect();
         self
     }
 

@@ -217,6 +217,8 @@ pub struct Verdict {
     decision: Decision,
     /// A denial for want of anything that speaks of the question.
     silent: bool,
+    /// A denial that does not tell whether what was asked holds.
+    firm: bool,
     basis: Option<Arc<Basis>>,
     directives: Option<Arc<Directives>>,
 }
@@ -273,6 +275,22 @@ impl Verdict {
         self
     }
 
+    /// Says of a denial that it does not tell whether what was asked holds: because nobody can judge it, as with an action that the
+    /// policy does not know, or because nothing passes, whatever is asked. A [`not`](crate::guard::not) around a firm denial opens
+    /// nothing. On another verdict it means nothing.
+    ///
+    /// ```
+    /// use portcullis::policy::Verdict;
+    ///
+    /// let verdict = Verdict::deny("unknown action").firm();
+    /// assert!(verdict.is_firm() && !Verdict::allow().firm().is_firm());
+    /// ```
+    #[must_use]
+    pub const fn firm(mut self) -> Self {
+        self.firm = matches!(self.decision, Decision::Deny);
+        self
+    }
+
     /// Says that no decision could be had, and why.
     pub fn cannot_decide(reason: impl Into<Cow<'static, str>>) -> Self {
         Self::new(Decision::CannotDecide).because(reason)
@@ -281,13 +299,13 @@ impl Verdict {
     /// A decision, and nothing behind it yet.
     #[must_use]
     pub const fn new(decision: Decision) -> Self {
-        Self { decision, silent: false, basis: None, directives: None }
+        Self { decision, silent: false, firm: false, basis: None, directives: None }
     }
 
     /// A decision, and what stands behind it.
     #[must_use]
     pub const fn from_basis(decision: Decision, basis: Arc<Basis>) -> Self {
-        Self { decision, silent: false, basis: Some(basis), directives: None }
+        Self { decision, silent: false, firm: false, basis: Some(basis), directives: None }
     }
 
     fn basis_mut(&mut self) -> &mut Basis {
@@ -384,6 +402,12 @@ impl Verdict {
     #[must_use]
     pub const fn is_not_applicable(&self) -> bool {
         self.silent && matches!(self.decision, Decision::Deny)
+    }
+
+    /// Whether it is a [firm](Self::firm) denial.
+    #[must_use]
+    pub const fn is_firm(&self) -> bool {
+        self.firm && matches!(self.decision, Decision::Deny)
     }
 
     /// What would help against the denial. None if it is no denial, or nothing would.

@@ -91,12 +91,13 @@ async fn a_subject_is_its_issuer_too() {
         let (policy, who) = (policy.clone(), Principal::builder(PrincipalKind::User, issuer, "alice", "jwt"));
         async move {
             let (who, order) = (who.roles(["clerk"]).build(), order());
-            policy.decide(&AccessQuery::new(&who, "orders:read", at()).on(&order)).await.decision()
+            let verdict = policy.decide(&AccessQuery::new(&who, "orders:read", at()).on(&order)).await;
+            (verdict.decision(), verdict.is_firm())
         }
     };
-    assert_eq!(asks(ISSUER).await, Decision::Allow);
-    assert_eq!(asks("keys").await, Decision::Allow);
-    assert_eq!(asks("https://evil.example.com").await, Decision::Deny);
+    assert_eq!(asks(ISSUER).await, (Decision::Allow, false));
+    assert_eq!(asks("keys").await, (Decision::Allow, false));
+    assert_eq!(asks("https://evil.example.com").await, (Decision::Deny, true));
     let types: Vec<_> = server.asked().iter().map(|asked| asked.body["subject"]["type"].clone()).collect();
     assert_eq!(types, ["user", "api_key"], "who is of another issuer is not asked about");
 }

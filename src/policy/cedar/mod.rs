@@ -65,7 +65,7 @@ use crate::{
 /// before the source, the source before the files, and those before the credential.
 ///
 /// # The decision
-/// 1. An action, a type or an issuer that the schema does not know, and an action that is for other types, are denied.
+/// 1. An action, a type or an issuer that the schema does not know, and an action that is for other types, are denied, [firmly](Verdict::firm).
 /// 2. Entities and context that do not fit the schema are [`cannot decide`](crate::policy::Decision::CannotDecide): what it demands,
 ///    the question, a source or a file must tell.
 /// 3. If a policy forbids, it is denied.
@@ -153,7 +153,7 @@ impl Cedar {
 
 fn unasked(compiled: &Compiled, problem: Unasked) -> Verdict {
     match problem {
-        Unasked::Unknown(why) => Verdict::deny(why),
+        Unasked::Unknown(why) => Verdict::deny(why).firm(),
         Unasked::Broken(why) => Verdict::cannot_decide(why),
     }
     .of_version(Arc::clone(&compiled.version))

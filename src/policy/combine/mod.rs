@@ -18,7 +18,7 @@ use crate::{
 ///
 /// They are asked in order, and no further than the answer needs: put those first that answer from memory. Rules, reasons,
 /// obligations and versions are those of the policies whose answer became the answer; so a denial has no obligations of an
-/// allow. Without waiting it answers if all that are asked do. A denial whose [step-up](Verdict::step_up) the principal has made
+/// allow. It is [firm](Verdict::firm) if one was that somebody gave to whom the question is applicable. Without waiting it answers if all that are asked do. A denial whose [step-up](Verdict::step_up) the principal has made
 /// already is one that no step-up helps against.
 ///
 /// ```
@@ -90,7 +90,7 @@ impl Algorithm {
     fn rank(self, verdict: &Verdict) -> u8 {
         let steps_up = verdict.step_up_demand().is_some();
         match (self, verdict.decision(), verdict.is_not_applicable()) {
-            (Self::DenyOverrides | Self::FirstApplicable | Self::AnyOf, Decision::Deny, true) => 0,
+            (Self::DenyOverrides | Self::FirstApplicable | Self::AnyOf, Decision::Deny, true) => SILENT,
             (Self::DenyOverrides, Decision::Allow, _) => 1,
             (Self::DenyOverrides, Decision::CannotDecide, _) => 2,
             (Self::DenyOverrides, Decision::Deny, false) if steps_up => 3,
@@ -109,6 +109,8 @@ impl Algorithm {
     }
 }
 
+/// Any other answer outweighs one of this rank.
+const SILENT: u8 = 0;
 /// No further answer changes one of this rank.
 const SETTLED: u8 = 4;
 
@@ -118,11 +120,13 @@ struct Fold {
     rank: u8,
     first: Option<Verdict>,
     more: Vec<Verdict>,
+    /// Whether somebody to whom the question is applicable denied firmly.
+    firm: bool,
 }
 
 impl Fold {
     const fn new(how: Algorithm) -> Self {
-        Self { how, rank: 0, first: None, more: Vec::new() }
+        Self { how, rank: SILENT, first: None, more: Vec::new(), firm: false }
     }
 
     /// A demand that is met already helps nobody: the verdict is a denial like any other.
@@ -130,6 +134,7 @@ impl Fold {
         let is_met = |demand: &StepUp| demand.is_met_by(query.subject(), query.at());
         let verdict = if verdict.step_up_demand().is_some_and(is_met) { verdict.without_demand() } else { verdict };
         let rank = self.how.rank(&verdict);
+        self.firm |= verdict.is_firm() && rank != SILENT;
         if self.first.is_none() || rank > self.rank {
             (self.rank, self.first) = (rank, Some(verdict));
             self.more.clear();
@@ -146,6 +151,8 @@ impl Fold {
         let Some(first) = self.first else { return Verdict::cannot_decide("nobody was asked") };
         // Who demands all of them denies where one does not allow; that is no silence.
         let silent = first.is_not_applicable() && !matches!(self.how, Algorithm::AllOf);
+        // Whoever outweighs a firm denial by another denial has not judged in its place.
+        let firm = self.firm || (silent && std::iter::once(&first).chain(&self.more).any(Verdict::is_firm));
         let verdict = if self.more.is_empty() && (silent || !first.is_not_applicable()) {
             first
         } else {
@@ -163,6 +170,7 @@ impl Fold {
                 None => merged,
             }
         };
+        let verdict = if firm { verdict.firm() } else { verdict };
         if silent { verdict.leaving_it() } else { verdict }
     }
 }

@@ -3,7 +3,7 @@ use std::{fmt, sync::Arc};
 use crate::{
     policy::{
         Rbac, Resource, Verdict,
-        rbac::table::{RoleEntry, Thing, deny},
+        rbac::table::{RoleEntry, Thing, refuse},
     },
     principal::Principal,
 };
@@ -14,7 +14,7 @@ use crate::{
 /// what a role grants on owned things only (`grants_own`) does not pass; see [`allow_owners`](Self::allow_owners).
 ///
 /// It stays valid when the policy is reloaded, and follows the newer one. If that does not list the permission any more,
-/// everybody is denied, and the log says so. A clone costs two reference counts.
+/// everybody is denied, [firmly](Verdict::firm), and the log says so. A clone costs two reference counts.
 #[derive(Clone)]
 pub struct Permission {
     policy: Rbac,
@@ -49,6 +49,8 @@ impl Permission {
     }
 
     /// Whether a principal holds it, as a route would find: no thing is named. It allocates nothing and counts no reference.
+    ///
+    /// False does not tell why: demand the opposite with [`not`](crate::guard::not), which knows what cannot be judged.
     #[must_use]
     pub fn is_held_by(&self, principal: &Principal) -> bool {
         let thing = self.thing(None);
@@ -67,7 +69,7 @@ impl Permission {
         let thing = self.thing(resource);
         self.policy.ask(|snapshot| match snapshot.permission(self.slot) {
             Some(permission) => snapshot.table.verdict(principal, permission, thing, self.policy.trust_credential),
-            None => deny(&snapshot.table.denials.gone),
+            None => refuse(&snapshot.table.denials.gone),
         })
     }
 
@@ -92,7 +94,9 @@ impl fmt::Debug for Permission {
 
 /// A role that its policy knows; made by [`Rbac::role`], so that a typo fails at start.
 ///
-/// As a requirement of a route it passes whoever has the role or one that inherits it (ANSI INCITS 359, authorized roles).
+/// As a requirement of a route it passes whoever has the role or one that inherits it (ANSI INCITS 359, authorized roles). Where
+/// the guard names a thing, the roles count that the policy assigns in the thing's tenant, and a thing of another tenant is
+/// denied, as with a [`Permission`].
 /// It stays valid when the policy is reloaded, as a [`Permission`] does. A clone costs two reference counts.
 #[derive(Clone)]
 pub struct Role {
@@ -142,16 +146,19 @@ impl Role {
         })
     }
 
-    /// Whether a principal has it, or a role that inherits it.
+    /// Whether a principal has it, or a role that inherits it, as a route would find that names no thing.
+    ///
+    /// False does not tell why: demand the opposite with [`not`](crate::guard::not), which knows what cannot be judged.
     #[must_use]
     pub fn is_held_by(&self, principal: &Principal) -> bool {
-        self.verdict(principal).is_allow()
+        self.verdict(principal, None).is_allow()
     }
 
-    pub(crate) fn verdict(&self, principal: &Principal) -> Verdict {
+    pub(crate) fn verdict(&self, principal: &Principal, resource: Option<&Resource>) -> Verdict {
+        let thing = Thing { resource, passes_owners: false };
         self.policy.ask(|snapshot| match snapshot.role(self.slot) {
-            Some(role) => snapshot.table.holds(principal, role),
-            None => deny(&snapshot.table.denials.gone),
+            Some(role) => snapshot.table.holds(principal, role, thing),
+            None => refuse(&snapshot.table.denials.gone),
         })
     }
 

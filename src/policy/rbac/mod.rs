@@ -30,7 +30,7 @@ use crate::{
             document::{Format, Origin},
             load::{MAX_DOCUMENT_LEN, near_of},
             snapshot::{Handles, Newest, Snapshot},
-            table::{Table, Thing, deny},
+            table::{Table, Thing, refuse},
         },
     },
 };
@@ -80,6 +80,8 @@ use crate::{
 /// 6. If one grants it on owned things, and the question names a thing that the principal owns by issuer and subject, it is
 ///    allowed.
 /// 7. All else is denied.
+///
+/// The first three are [firm](Verdict::firm): a `not` around them opens nothing.
 ///
 /// The roles are those that the credential asserts, and those that the policy assigns: in every tenant, or in that of the
 /// thing, or, if it names none, in that of the principal.
@@ -263,6 +265,20 @@ impl Rbac {
         self.table().roles.iter().map(|role| role.name.to_string()).collect()
     }
 
+    /// The roles that take something away, by denials of their own or of a role that they inherit, sorted by name: for
+    #[cfg_attr(
+        feature = "api-key-admin",
+        doc = "[`KeyAdmin::with_binding_roles`](crate::key_admin::KeyAdmin::with_binding_roles)."
+    )]
+    #[cfg_attr(not(feature = "api-key-admin"), doc = "whatever hands roles out.")]
+    /// Whoever hands out the roles of a principal without these hands out more than the principal may.
+    #[must_use]
+    pub fn roles_that_deny(&self) -> Vec<String> {
+        let table = self.table();
+        let denying = table.roles.iter().filter(|role| role.reach.denies_anything());
+        denying.map(|role| role.name.to_string()).collect()
+    }
+
     /// Which role may do what: a line for each role, a column for each permission, for the review that is due from time to
     /// time. Assignments are not in it.
     #[must_use]
@@ -287,7 +303,7 @@ impl Rbac {
             let table = &*snapshot.table;
             let Some(permission) = table.permission_positions.get(query.action()) else {
                 self.shared.unknown.report(query.action(), &table.version);
-                return deny(&table.denials.unknown_action).leaving_it();
+                return refuse(&table.denials.unknown_action).leaving_it();
             };
             let thing = Thing { resource: query.resource(), passes_owners: false };
             table.verdict(query.subject(), *permission, thing, self.trust_credential)

@@ -124,6 +124,10 @@ impl Reach {
     pub(super) fn denies(&self, permission: usize) -> bool {
         self.cell(permission).denies != 0
     }
+
+    pub(super) fn denies_anything(&self) -> bool {
+        self.cells.iter().any(|cell| cell.denies != 0)
+    }
 }
 
 fn merge(cells: &mut [Cell], more: &[Cell]) {
@@ -228,6 +232,11 @@ impl Answer {
 
 pub(super) fn deny(basis: &Arc<Basis>) -> Verdict {
     Verdict::from_basis(Decision::Deny, Arc::clone(basis))
+}
+
+/// Denies what cannot be judged, or whatever is asked: a `not` around it opens nothing.
+pub(super) fn refuse(basis: &Arc<Basis>) -> Verdict {
+    deny(basis).firm()
 }
 
 fn allow(basis: &Arc<Basis>) -> Verdict {
@@ -366,9 +375,9 @@ impl Table {
         };
         let denials = &self.denials;
         match self.decide(principal, permission, thing, trust_credential) {
-            Answer::OtherTenant => deny(&denials.other_tenant),
+            Answer::OtherTenant => refuse(&denials.other_tenant),
             Answer::Exclusive => {
-                deny(self.broken(principal, thing.resource).map_or(&denials.not_granted, |set| &set.basis))
+                refuse(self.broken(principal, thing.resource).map_or(&denials.not_granted, |set| &set.basis))
             }
             Answer::Denied => deny(by_role(Reach::denies).map_or(&denials.not_granted, |role| &role.deny)),
             Answer::Granted => {
@@ -383,13 +392,16 @@ impl Table {
         }
     }
 
-    /// Whether the principal has a role, or one that inherits it.
-    pub(super) fn holds(&self, principal: &Principal, role: usize) -> Verdict {
-        if let Some(broken) = self.broken(principal, None) {
-            return deny(&broken.basis);
+    /// Whether the principal has a role, or one that inherits it, where the question is about this thing.
+    pub(super) fn holds(&self, principal: &Principal, role: usize, thing: Thing<'_>) -> Verdict {
+        if thing.is_of_another_tenant(principal) {
+            return refuse(&self.denials.other_tenant);
+        }
+        if let Some(broken) = self.broken(principal, thing.resource) {
+            return refuse(&broken.basis);
         }
         let mut found = None;
-        self.each_role(principal, None, |held| {
+        self.each_role(principal, thing.resource, |held| {
             if found.is_none() && held.reach.roles.has(role) {
                 found = Some(held);
             }

@@ -131,8 +131,8 @@ impl AuthZen {
 
 impl AuthZenBuilder {
     /// Says that the principals of this issuer are of this type, with their subject as id. A principal is known by issuer and
-    /// subject together (RFC 8725 §3.8): each issuer has a type of its own, and who is of another issuer is denied. At least
-    /// one is needed. Principals of API keys have their store's name as issuer.
+    /// subject together (RFC 8725 §3.8): each issuer has a type of its own, and who is of another issuer is denied,
+    /// [firmly](Verdict::firm). At least one is needed. Principals of API keys have their store's name as issuer.
     pub fn subjects(mut self, issuer: impl Into<String>, kind: impl Into<String>) -> Self {
         self.settings.subjects.push((issuer.into(), kind.into()));
         self
@@ -200,7 +200,7 @@ impl Settings {
     fn question(&self, query: &AccessQuery<'_>) -> Result<Fields, Verdict> {
         let who = query.subject();
         let Some((_, kind)) = self.subjects.iter().find(|(issuer, _)| issuer == who.issuer()) else {
-            return Err(Verdict::deny("the decision point knows no subjects of this issuer"));
+            return Err(Verdict::deny("the decision point knows no subjects of this issuer").firm());
         };
         let mut properties = question::principal(who, self.parts).map_err(Verdict::cannot_decide)?;
         properties.remove("id");
