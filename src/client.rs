@@ -74,7 +74,14 @@ pub(crate) enum ForwardedCertificate {
 impl ClientInfo {
     /// What the connection alone tells.
     #[must_use]
-    pub fn from_connection(connection: Connection) -> Self {
+    pub fn from_connection(mut connection: Connection) -> Self {
+        let facts = connection.take_facts();
+        Self { facts, ..Self::of_connection(&connection) }
+    }
+
+    /// The same of one that stays where it is: a copy of it costs more than what is read.
+    #[inline]
+    pub(crate) fn of_connection(connection: &Connection) -> Self {
         Self {
             address: connection.peer().map(|peer| peer.ip().to_canonical()),
             source: match connection.announcing_proxy() {
@@ -84,7 +91,7 @@ impl ClientInfo {
             secure: connection.is_secure(),
             tls: connection.tls_version(),
             host: None,
-            facts: connection.into_facts(),
+            facts: connection.facts().cloned(),
             forwarded: ForwardedCertificate::None,
         }
     }

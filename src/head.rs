@@ -135,8 +135,13 @@ impl<'a> RequestHead<'a> {
     /// What the server knows of the connection: [`Connection`], axum's `ConnectInfo`, or tonic's `TcpConnectInfo`.
     #[must_use]
     pub fn connection(&self) -> Option<Connection> {
+        self.see_connection(Connection::clone)
+    }
+
+    /// Looks at it without a copy.
+    pub(crate) fn see_connection<T>(&self, see: impl FnOnce(&Connection) -> T) -> Option<T> {
         if let Some(connection) = self.extensions.get::<Connection>() {
-            return Some(connection.clone());
+            return Some(see(connection));
         }
         #[cfg(feature = "axum")]
         {
@@ -145,16 +150,16 @@ impl<'a> RequestHead<'a> {
             use axum::extract::ConnectInfo;
 
             if let Some(ConnectInfo(connection)) = self.extensions.get::<ConnectInfo<Connection>>() {
-                return Some(connection.clone());
+                return Some(see(connection));
             }
             if let Some(ConnectInfo(peer)) = self.extensions.get::<ConnectInfo<SocketAddr>>() {
-                return Some(Connection::plain(*peer));
+                return Some(see(&Connection::plain(*peer)));
             }
         }
         // Beside it, tonic's own TLS leaves more; that is not read, and such a connection counts as plain.
         #[cfg(feature = "tonic")]
         if let Some(info) = self.extensions.get::<tonic::transport::server::TcpConnectInfo>() {
-            return info.remote_addr().map(Connection::plain);
+            return info.remote_addr().map(|peer| see(&Connection::plain(peer)));
         }
         None
     }

@@ -256,6 +256,16 @@ impl Trail {
         rare.notes_lost = rare.notes_lost.saturating_add(notes);
     }
 
+    /// Empties it.
+    #[cfg(feature = "audit")]
+    pub(crate) fn clear(&mut self) {
+        let Self { decisions, limits: LimitFacts { first: [first, second], more }, rare } = self;
+        *decisions = Decisions::None;
+        (*first, *second) = (None, None);
+        more.clear();
+        *rare = None;
+    }
+
     /// The trail for the record. What guards oblige the handler to stays: it may ask after that.
     #[cfg(feature = "audit")]
     pub(crate) fn hand_over(&mut self) -> Self {

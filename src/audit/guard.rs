@@ -21,8 +21,8 @@ use triomphe::UniqueArc;
 
 use crate::{
     audit::{
-        AuditCompletion, AuditEntry, AuditEvent, AuditIdentity, AuditOutcome, AuditRecord, AuditSink, Privacy, Receipt,
-        Room,
+        AuditCompletion, AuditEntry, AuditEvent, AuditIdentity, AuditOutcome, AuditRecord, AuditSink, Lost, Privacy,
+        Receipt, Room,
         entry::Completion,
         later::Later,
         pool,
@@ -38,6 +38,7 @@ use crate::{
     event::{Event, Listener},
     head::RequestHead,
     log,
+    principal::Principal,
     rejection::{Rejection, RejectionKind},
 };
 
@@ -76,10 +77,11 @@ pub(crate) struct Entry {
     facts: Option<UniqueArc<Facts>>,
     room: Option<Room>,
     span: Option<Box<RequestSpan>>,
-    inside: bool,
+    /// How the request ends if nothing comes of it any more.
+    ending: Ending,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Ending {
     Answered,
     Failed,
@@ -99,7 +101,10 @@ impl Entry {
     ) -> Result<Self, Rejection> {
         let mut room = None;
         accept_quietly(|| {
-            room = recorder.sink.reserve()?;
+            // Mostly there is none, and then nothing to move.
+            if let Some(kept) = recorder.sink.reserve()? {
+                room = Some(kept);
+            }
             Ok(())
         })
         .map_err(|_| unstorable(&*recorder.clock))?;
@@ -107,7 +112,9 @@ impl Entry {
         facts.method.clone_from(head.method());
         facts.version = head.version();
         text::path(&mut facts.path, head.path(), MAX_PATH_LEN);
-        facts.client = head.connection().map(ClientInfo::from_connection);
+        if let Some(client) = head.see_connection(ClientInfo::of_connection) {
+            facts.client = Some(client);
+        }
         let sent = head.headers();
         // A look at each name costs less than the two hashes of a search, for as many fields as requests have.
         for (name, value) in sent {
@@ -121,7 +128,7 @@ impl Entry {
             facts.headers.extend(joined(sent, name).map(|value| (name.clone(), value)));
         }
         let span = if recorder.spans { RequestSpan::open(head, &facts, context.request_id()) } else { None };
-        Ok(Self { recorder, context, facts: Some(facts), room, span, inside: false })
+        Ok(Self { recorder, context, facts: Some(facts), room, span, ending: Ending::Aborted })
     }
 
     /// The request's context.
@@ -136,7 +143,7 @@ impl Entry {
 
     /// What runs now may panic.
     pub(crate) fn entering(&mut self) {
-        self.inside = true;
+        self.ending = Ending::Panicked;
         if let Some(span) = &self.span {
             span.enter();
         }
@@ -144,7 +151,7 @@ impl Entry {
 
     /// It did not.
     pub(crate) fn left(&mut self) {
-        self.inside = false;
+        self.ending = Ending::Aborted;
         if let Some(span) = &self.span {
             span.leave();
         }
@@ -155,13 +162,16 @@ impl Entry {
         let mut completes = None;
         if let Some(facts) = &mut self.facts {
             facts.status = Some(response.status().as_u16());
-            facts.rejection = response.extensions().get().map(facts_of);
+            if let Some(rejection) = response.extensions().get() {
+                facts.rejection = Some(facts_of(rejection));
+            }
             if facts.version == Version::HTTP_2 {
                 facts.grpc_status = grpc_status(response.headers());
             }
             completes = (self.recorder.completions && !has_no_body(&facts.method, &response)).then_some(facts.version);
         }
-        let receipt = self.write(Ending::Answered);
+        self.ending = Ending::Answered;
+        let receipt = self.write();
         let response = match completes {
             Some(version) => self.watch(response, version),
             None => response,
@@ -192,51 +202,48 @@ impl Entry {
 
     /// The inner service returned an error, which may go once the receipt is there.
     pub(crate) fn fail(mut self) -> Option<Receipt> {
-        self.write(Ending::Failed)
+        self.ending = Ending::Failed;
+        self.write()
     }
 
-    fn write(&mut self, ending: Ending) -> Option<Receipt> {
-        static LOST: log::Once = log::Once::new();
-        let facts = self.facts.take()?;
-        let room = self.room.take();
+    fn write(&mut self) -> Option<Receipt> {
+        self.facts.as_ref()?;
         let mut receipt = None;
         // The clock, the sink and the log are not all ours, and this may be a destructor.
-        let _ = accept_quietly(|| {
-            let record = self.record(facts, ending);
-            if let Some(span) = self.span.take() {
-                span.close(&record);
-            }
-            let sink = &self.recorder.sink;
-            if let Some(room) = room {
-                receipt = Some(sink.accept_reserved(AuditEntry::Decided(record), room));
-                return Ok(());
-            }
-            let handed_over = sink.accept(AuditEntry::Decided(record));
-            if handed_over.is_err() {
-                LOST.error("the audit sink lost a record; it is said once, the sink has the count");
-            }
-            handed_over
-        });
+        let _ = accept_quietly(|| self.hand_over(&mut receipt));
         receipt
     }
 
-    fn record(&mut self, mut facts: UniqueArc<Facts>, ending: Ending) -> AuditRecord {
+    /// What it is made of is gone once this begins, however it ends.
+    fn hand_over(&mut self, receipt: &mut Option<Receipt>) -> Result<(), Lost> {
+        static LOST: log::Once = log::Once::new();
+        let (Some(facts), room) = (self.facts.take(), self.room.take()) else { return Ok(()) };
+        let record = self.record(facts);
+        if let Some(span) = self.span.take() {
+            span.close(&record);
+        }
+        let sink = &self.recorder.sink;
+        if let Some(room) = room {
+            *receipt = Some(sink.accept_reserved(AuditEntry::Decided(record), room));
+            return Ok(());
+        }
+        let handed_over = sink.accept(AuditEntry::Decided(record));
+        if handed_over.is_err() {
+            LOST.error("the audit sink lost a record; it is said once, the sink has the count");
+        }
+        handed_over
+    }
+
+    fn record(&mut self, mut facts: UniqueArc<Facts>) -> AuditRecord {
         let now = self.recorder.clock.now();
         let privacy = self.recorder.privacy.as_ref();
         let shared = self.context.is_shared();
-        let identity =
-            |principal: &Option<_>| principal.clone().map(|held| AuditIdentity::new(held, privacy.map(Arc::clone)));
+        let identity = |principal: Principal| AuditIdentity::new(principal, privacy.map(Arc::clone));
         self.context.with_mut(|envelope| {
             facts.unix_nanos = envelope.at.unix_nanos();
             facts.latency = now.since(envelope.at);
             facts.request_id = envelope.request_id;
             facts.by_trusted_proxy = envelope.by_trusted_proxy;
-            facts.route.clone_from(&envelope.route);
-            if envelope.client.is_some() {
-                facts.client.clone_from(&envelope.client);
-            }
-            facts.subject = identity(&envelope.subject);
-            facts.client_identity = identity(&envelope.client_identity);
             if let Some((stage, kind, reason)) = envelope.refused.take() {
                 // The one that the client got counts; which stage spoke it can only be told of the one that is the same.
                 let (shown, _) = facts.rejection.get_or_insert_with(|| (kind, clean(reason)));
@@ -246,14 +253,27 @@ impl Entry {
             }
             if shared {
                 // A handler that goes on, of a WebSocket for example. Who has no clone by now gets none.
+                facts.route.clone_from(&envelope.route);
+                if envelope.client.is_some() {
+                    facts.client.clone_from(&envelope.client);
+                }
+                facts.subject = envelope.subject.clone().map(identity);
+                facts.client_identity = envelope.client_identity.clone().map(identity);
                 facts.trail = envelope.trail.hand_over();
                 let (request_id, subject) = (envelope.request_id, facts.subject.clone());
                 envelope.afterwards = Some(Arc::new(Later::new(Arc::clone(&self.recorder), request_id, subject)));
             } else {
-                facts.trail = std::mem::take(&mut envelope.trail);
+                // Nobody reads the envelope after this, so that it gives instead of sharing.
+                facts.route = envelope.route.take();
+                if envelope.client.is_some() {
+                    facts.client = envelope.client.take();
+                }
+                facts.subject = envelope.subject.take().map(identity);
+                facts.client_identity = envelope.client_identity.take().map(identity);
+                std::mem::swap(&mut facts.trail, &mut envelope.trail);
             }
         });
-        facts.outcome = match (ending, &facts.rejection) {
+        facts.outcome = match (self.ending, &facts.rejection) {
             (Ending::Answered, Some((kind, _))) => AuditOutcome::of_rejection(*kind),
             (Ending::Answered, None) => AuditOutcome::Allowed,
             (Ending::Failed, _) => AuditOutcome::Failed,
@@ -274,12 +294,12 @@ impl fmt::Debug for Entry {
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        if self.inside
+        if self.ending == Ending::Panicked
             && let Some(span) = &self.span
         {
             span.leave();
         }
-        let _ = self.write(if self.inside { Ending::Panicked } else { Ending::Aborted });
+        let _ = self.write();
     }
 }
 

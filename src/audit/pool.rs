@@ -85,7 +85,18 @@ fn give_back(facts: Arc<Facts>) {
 
 #[cfg(test)]
 mod tests {
+    use http::{HeaderValue, header};
+
     use super::*;
+    use crate::{
+        audit::{AuditIdentity, Privacy},
+        client::{ClientInfo, Connection},
+        context::Stage,
+        policy::Verdict,
+        principal::{Principal, PrincipalKind},
+        rejection::RejectionKind,
+        trail::{DecisionFact, LimitFact, LimitState},
+    };
 
     #[test]
     fn what_is_given_back_is_taken_again_and_empty() {
@@ -98,6 +109,40 @@ mod tests {
         let again = take();
         assert_eq!((again.path.as_str(), again.status), ("", None));
         assert_eq!(Arc::as_ptr(&again.shareable()), address);
+    }
+
+    #[test]
+    fn nothing_of_a_record_is_left_in_the_next() {
+        let mut facts = take();
+        let all: &mut Facts = &mut facts;
+        (all.sent_request_id, all.sent_traceparent) = ("sent".into(), "sent".into());
+        all.headers.push((header::USER_AGENT, HeaderValue::from_static("curl")));
+        all.route = Some("/orders".into());
+        all.client = Some(ClientInfo::from_connection(Connection::unaddressed()));
+        let alice = || Principal::builder(PrincipalKind::User, "https://id.example.com", "alice", "test").build();
+        all.subject = Some(AuditIdentity::new(alice(), None));
+        all.client_identity = Some(AuditIdentity::new(alice(), None));
+        all.rejection = Some((RejectionKind::Forbidden, "no".into()));
+        (all.refused_by, all.status, all.grpc_status) = (Some(Stage::Guard), Some(403), Some(7));
+        all.trail.decided(DecisionFact::new("first", None, Verdict::allow()));
+        all.trail.limited(LimitFact {
+            scope: "client".into(),
+            state: LimitState::Granted,
+            degraded: false,
+            remaining: None,
+            retry_after_nanos: None,
+        });
+        all.trail.note("found", "something");
+        all.privacy = Some(std::sync::Arc::new(Privacy::new()));
+        drop(Pooled::new(facts.shareable()));
+        let again = take();
+        assert!(again.sent_request_id.is_empty() && again.sent_traceparent.is_empty() && again.headers.is_empty());
+        assert!(again.route.is_none() && again.client.is_none() && again.privacy.is_none());
+        assert!(again.subject.is_none() && again.client_identity.is_none());
+        assert!(again.rejection.is_none() && again.refused_by.is_none());
+        assert_eq!((again.status, again.grpc_status), (None, None));
+        assert!(again.trail.decisions.is_empty() && again.trail.limits.iter().next().is_none());
+        assert!(again.trail.rare().notes.is_empty());
     }
 
     #[test]

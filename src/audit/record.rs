@@ -94,14 +94,44 @@ impl Default for Facts {
 }
 
 impl Facts {
-    /// Forgets everything but the memory of its texts.
+    /// Forgets everything but the memory of its texts. Field by field: most of them are empty, and a whole default would be
+    /// made and moved here.
     pub(crate) fn clear(&mut self) {
-        let mut texts = [&mut self.sent_request_id, &mut self.sent_traceparent, &mut self.path].map(std::mem::take);
-        texts.iter_mut().for_each(String::clear);
-        let [sent_request_id, sent_traceparent, path] = texts;
-        let mut headers = std::mem::take(&mut self.headers);
+        // What an entry always sets anew needs no clearing.
+        let Self {
+            unix_nanos: _,
+            latency: _,
+            request_id: _,
+            sent_request_id,
+            sent_traceparent,
+            by_trusted_proxy: _,
+            headers,
+            method: _,
+            path,
+            route,
+            version: _,
+            client,
+            subject,
+            client_identity,
+            rejection,
+            refused_by,
+            status,
+            grpc_status,
+            outcome: _,
+            trail,
+            privacy,
+        } = self;
+        sent_request_id.clear();
+        sent_traceparent.clear();
+        path.clear();
         headers.clear();
-        *self = Self { sent_request_id, sent_traceparent, path, headers, ..Self::default() };
+        *route = None;
+        *client = None;
+        (*subject, *client_identity) = (None, None);
+        (*rejection, *refused_by) = (None, None);
+        (*status, *grpc_status) = (None, None);
+        trail.clear();
+        *privacy = None;
     }
 }
 

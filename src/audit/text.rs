@@ -47,7 +47,7 @@ pub(crate) fn told<'t>(
 /// Allocates nothing where there is room in `out`.
 pub(crate) fn path(out: &mut String, sent: &str, max: usize) {
     out.clear();
-    if sent.len() <= max && sent.bytes().all(|byte| byte.is_ascii_graphic()) {
+    if sent.len() <= max && sent.bytes().fold(true, |visible, byte| visible & byte.is_ascii_graphic()) {
         out.push_str(sent);
         return;
     }

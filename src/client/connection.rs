@@ -178,8 +178,12 @@ impl Connection {
         self.facts.as_ref()?.certificate.as_ref()
     }
 
-    pub(super) fn into_facts(self) -> Option<Arc<TlsFacts>> {
-        self.facts
+    pub(super) const fn facts(&self) -> Option<&Arc<TlsFacts>> {
+        self.facts.as_ref()
+    }
+
+    pub(super) const fn take_facts(&mut self) -> Option<Arc<TlsFacts>> {
+        self.facts.take()
     }
 }
 

@@ -84,17 +84,22 @@ impl<'a> Batch<'a> {
         }
     }
 
-    /// In the order in which they were accepted.
+    /// In the order in which they were accepted. By the run: who hands entries over waits meanwhile.
     fn take(&mut self, state: &mut State) {
         state.hurry = false;
         self.gap = std::mem::take(&mut state.untold);
-        while self.entries.len() < BATCH {
+        loop {
+            let room = BATCH.saturating_sub(self.entries.len());
             let number = |lane: &super::Waiting| lane.entries.front().map_or(u64::MAX, |(number, _)| *number);
-            let is_main = number(&state.main) <= number(&state.refusals);
+            let (main, refusals) = (number(&state.main), number(&state.refusals));
+            let is_main = main <= refusals;
             let lane = state.lane_mut(if is_main { Lane::Main } else { Lane::Refusals });
-            let Some((_, entry)) = lane.entries.pop_front() else { break };
-            self.of_main = self.of_main.saturating_add(usize::from(is_main));
-            self.entries.push(entry);
+            let run = lane.entries.partition_point(|(number, _)| *number < main.max(refusals)).min(room);
+            if run == 0 {
+                break;
+            }
+            self.of_main = self.of_main.saturating_add(if is_main { run } else { 0 });
+            self.entries.extend(lane.entries.drain(..run).map(|(_, entry)| entry));
         }
     }
 
@@ -173,5 +178,44 @@ impl Drop for Batch<'_> {
         };
         let failure = (unsettled > 0).then_some(io::ErrorKind::BrokenPipe);
         self.finish(usize::try_from(unsettled).unwrap_or(usize::MAX), unsettled, failure, true, true);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroUsize;
+
+    use super::*;
+    use crate::{
+        audit::{
+            AuditRecord, WhenFull,
+            queue::Rules,
+            record::{sample, sample_facts},
+        },
+        rejection::RejectionKind,
+    };
+
+    #[test]
+    fn both_lanes_come_in_the_order_in_which_they_were_accepted() {
+        let many = NonZeroUsize::new(4 * BATCH).unwrap();
+        let when_full = WhenFull::Discard;
+        let queue =
+            Queue::new(Rules { records: many, refusals: many, when_full, count_repeats: false, lingers: false });
+        let is_refusal = |n: usize| n % 7 < 3 || (300..400).contains(&n);
+        for n in 0..2 * BATCH {
+            let mut facts = sample_facts(&n.to_string());
+            facts.rejection = Some((RejectionKind::Unauthenticated, "no".into()));
+            let record = if is_refusal(n) { AuditRecord::new(facts.shareable()) } else { sample(&n.to_string()) };
+            queue.push(record.into()).unwrap();
+        }
+        let mut batch = Batch::of(&queue);
+        let mut taken = Vec::new();
+        for _ in 0..2 {
+            assert_eq!(batch.fill(Duration::ZERO), Filled::Entries);
+            assert_eq!(batch.of_main, batch.entries.iter().filter(|entry| !entry.is_anonymous_refusal()).count());
+            taken.extend(batch.take_entries().iter().map(|entry| entry.decided().unwrap().path().into_owned()));
+        }
+        batch.leave();
+        assert_eq!(taken, (0..2 * BATCH).map(|n| n.to_string()).collect::<Vec<_>>());
     }
 }
