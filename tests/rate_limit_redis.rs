@@ -243,6 +243,38 @@ async fn the_servers_clock_counts_and_keys_live_as_long_as_their_debt() {
 
 #[tokio::test]
 #[ignore = "needs Redis; tests/run installs it"]
+async fn a_key_never_ends_before_its_debt_nor_much_later() {
+    let server = Server::start();
+    let store = store(&server);
+    let quota = Quota::per_second(1_000).burst(1_000_000);
+    let number = |command: &str| {
+        let answer = server.say(command);
+        answer.trim_start_matches(':').trim_end().rsplit("\r\n").next().unwrap().parse::<u64>().unwrap()
+    };
+    let mut before = 0;
+    for cost in [2_500, 1, 1, 100, 1, 1, 700, 1, 1, 1].into_iter().cycle().take(200) {
+        assert!(take(&store, "a", std::slice::from_ref(&quota), cost).await.unwrap().is_granted());
+        let key = &server.keys()[0];
+        let (whole, ends) = (number(&format!("GET {key}")), number(&format!("PEXPIRETIME {key}")));
+        assert!(before == 0 || whole == before + u64::from(cost) * 1_000, "{whole} after {before}: {cost} more");
+        assert!((whole..=whole + 1_000_000).contains(&(ends * 1_000)), "{whole} ends at {ends}");
+        before = whole;
+    }
+    let stats = server.say("INFO commandstats");
+    assert!(stats.contains("cmdstat_incrby:"), "most need no other life: {stats}");
+
+    // As another program may have written it.
+    let key = server.keys()[0].clone();
+    server.say(&format!("SET {key} {before}.0 PX 3600000"));
+    for after in 1..=2 {
+        assert!(granted(&store, "a", &quota).await);
+        assert_eq!(number(&format!("GET {key}")), before + after * 1_000);
+    }
+    assert_eq!(store.counts().corrupt, 0);
+}
+
+#[tokio::test]
+#[ignore = "needs Redis; tests/run installs it"]
 async fn a_key_on_a_shorter_plan_pays_no_debt_of_a_longer_one() {
     let server = Server::start();
     let plans = Plans::new([Quota::per_minute(5)]).unwrap().with("day", [Quota::per_day(4)]).unwrap();
