@@ -298,6 +298,35 @@ async fn a_key_on_a_shorter_plan_pays_no_debt_of_a_longer_one() {
 
 #[tokio::test]
 #[ignore = "needs Redis; tests/run installs it"]
+async fn the_next_call_is_there_while_the_server_works_and_no_third() {
+    let server = Server::start();
+    let store = store(&server);
+    let quota = Quota::per_day(1_000);
+    assert!(granted(&store, "a", &quota).await);
+    // It reads what it is sent, and does it later.
+    assert_eq!(server.say("CLIENT PAUSE 30000 WRITE"), "+OK\r\n");
+    let (mut decisions, before) = (Vec::new(), store.counts());
+    for (more, calls, asked) in [(1, 1, 1), (5, 1, 1), (20, 2, 26), (40, 2, 26)] {
+        for _ in 0..more {
+            let (store, quota) = (store.clone(), quota.clone());
+            decisions.push(tokio::spawn(async move { granted(&store, "a", &quota).await }));
+        }
+        until("they are asked", || store.counts().asked >= before.asked + asked).await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        let counts = store.counts();
+        assert_eq!((counts.calls - before.calls, counts.asked - before.asked), (calls, asked));
+    }
+    assert_eq!(server.say("CLIENT UNPAUSE"), "+OK\r\n");
+    for decision in decisions {
+        assert!(decision.await.unwrap());
+    }
+    let counts = store.counts();
+    assert_eq!((counts.asked - before.asked, counts.failures), (66, 0));
+    assert_eq!(take(&store, "a", &[quota], 1).await.unwrap().remaining(), 932);
+}
+
+#[tokio::test]
+#[ignore = "needs Redis; tests/run installs it"]
 async fn scripts_that_were_flushed_are_sent_again() {
     let server = Server::start();
     let store = store(&server);

@@ -141,6 +141,9 @@ pub(super) struct Call {
 
 /// One call for up to [`MOST`] of them; in a cluster, of those of one slot.
 pub(super) fn calls(asks: &[Ask], in_cluster: bool) -> Vec<Call> {
+    if !in_cluster && asks.len() <= MOST {
+        return vec![Call { asks: (0..asks.len()).collect() }];
+    }
     let mut calls: Vec<Call> = Vec::new();
     let mut newest: HashMap<&str, usize> = HashMap::new();
     for (index, ask) in asks.iter().enumerate() {
@@ -161,7 +164,8 @@ impl Call {
     /// The command: with the script's hash, or with its text.
     pub(super) fn command(&self, name: &str, script: &str, asks: &[Ask], outlives_millis: u64) -> Cmd {
         let mut names: Vec<&str> = Vec::with_capacity(self.asks.len());
-        let mut places: HashMap<&str, u16, RandomState> = HashMap::default();
+        let mut places: HashMap<&str, u16, RandomState> =
+            HashMap::with_capacity_and_hasher(self.asks.len(), RandomState::default());
         let mut kinds: Vec<&Ask> = Vec::new();
         let mut draws = Vec::with_capacity(self.asks.len().saturating_mul(3));
         for ask in self.asks.iter().filter_map(|index| asks.get(*index)) {
