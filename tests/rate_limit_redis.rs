@@ -243,6 +243,38 @@ async fn the_servers_clock_counts_and_keys_live_as_long_as_their_debt() {
 
 #[tokio::test]
 #[ignore = "needs Redis; tests/run installs it"]
+async fn a_key_never_ends_before_its_debt_nor_much_later() {
+    let server = Server::start();
+    let store = store(&server);
+    let quota = Quota::per_second(1_000).burst(1_000_000);
+    let number = |command: &str| {
+        let answer = server.say(command);
+        answer.trim_start_matches(':').trim_end().rsplit("\r\n").next().unwrap().parse::<u64>().unwrap()
+    };
+    let mut before = 0;
+    for cost in [2_500, 1, 1, 100, 1, 1, 700, 1, 1, 1].into_iter().cycle().take(200) {
+        assert!(take(&store, "a", std::slice::from_ref(&quota), cost).await.unwrap().is_granted());
+        let key = &server.keys()[0];
+        let (whole, ends) = (number(&format!("GET {key}")), number(&format!("PEXPIRETIME {key}")));
+        assert!(before == 0 || whole == before + u64::from(cost) * 1_000, "{whole} after {before}: {cost} more");
+        assert!((whole..=whole + 1_000_000).contains(&(ends * 1_000)), "{whole} ends at {ends}");
+        before = whole;
+    }
+    let stats = server.say("INFO commandstats");
+    assert!(stats.contains("cmdstat_incrby:"), "most need no other life: {stats}");
+
+    // As another program may have written it.
+    let key = server.keys()[0].clone();
+    server.say(&format!("SET {key} {before}.0 PX 3600000"));
+    for after in 1..=2 {
+        assert!(granted(&store, "a", &quota).await);
+        assert_eq!(number(&format!("GET {key}")), before + after * 1_000);
+    }
+    assert_eq!(store.counts().corrupt, 0);
+}
+
+#[tokio::test]
+#[ignore = "needs Redis; tests/run installs it"]
 async fn a_key_on_a_shorter_plan_pays_no_debt_of_a_longer_one() {
     let server = Server::start();
     let plans = Plans::new([Quota::per_minute(5)]).unwrap().with("day", [Quota::per_day(4)]).unwrap();
@@ -262,6 +294,35 @@ async fn a_key_on_a_shorter_plan_pays_no_debt_of_a_longer_one() {
     for (plan, status) in [("day", 200), ("day", 200), ("day", 200), ("day", 200), ("none", 429), ("day", 429)] {
         assert_eq!(ask(plan).await, status, "{plan}");
     }
+}
+
+#[tokio::test]
+#[ignore = "needs Redis; tests/run installs it"]
+async fn the_next_call_is_there_while_the_server_works_and_no_third() {
+    let server = Server::start();
+    let store = store(&server);
+    let quota = Quota::per_day(1_000);
+    assert!(granted(&store, "a", &quota).await);
+    // It reads what it is sent, and does it later.
+    assert_eq!(server.say("CLIENT PAUSE 30000 WRITE"), "+OK\r\n");
+    let (mut decisions, before) = (Vec::new(), store.counts());
+    for (more, calls, asked) in [(1, 1, 1), (5, 1, 1), (20, 2, 26), (40, 2, 26)] {
+        for _ in 0..more {
+            let (store, quota) = (store.clone(), quota.clone());
+            decisions.push(tokio::spawn(async move { granted(&store, "a", &quota).await }));
+        }
+        until("they are asked", || store.counts().asked >= before.asked + asked).await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        let counts = store.counts();
+        assert_eq!((counts.calls - before.calls, counts.asked - before.asked), (calls, asked));
+    }
+    assert_eq!(server.say("CLIENT UNPAUSE"), "+OK\r\n");
+    for decision in decisions {
+        assert!(decision.await.unwrap());
+    }
+    let counts = store.counts();
+    assert_eq!((counts.asked - before.asked, counts.failures), (66, 0));
+    assert_eq!(take(&store, "a", &[quota], 1).await.unwrap().remaining(), 932);
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use foldhash::quality::RandomState;
 use redis::{Cmd, Value};
 use tokio::sync::oneshot;
 
@@ -17,6 +18,9 @@ const LATEST: u64 = 1 << 52;
 
 /// The most draws of one call: the server does nothing else meanwhile.
 pub(super) const MOST: usize = 128;
+
+/// What the script says instead of a count's index where a key holds something else.
+const CORRUPT: u8 = 255;
 
 /// One count, as the script knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -115,6 +119,13 @@ impl Ask {
         }
     }
 
+    /// Whether the script reads the same numbers for both.
+    fn is_like(&self, other: &Self) -> bool {
+        let numbers = |ask: &Self| (ask.what, ask.time, ask.least, ask.most, ask.counts.len());
+        let limits = |count: &Count| (count.interval, count.burst, count.longest);
+        numbers(self) == numbers(other) && self.counts.iter().map(limits).eq(other.counts.iter().map(limits))
+    }
+
     /// The part of a name that says where it stands in a cluster.
     fn slot(&self) -> Option<&str> {
         self.counts.first()?.name.split(['{', '}']).nth(1)
@@ -130,6 +141,9 @@ pub(super) struct Call {
 
 /// One call for up to [`MOST`] of them; in a cluster, of those of one slot.
 pub(super) fn calls(asks: &[Ask], in_cluster: bool) -> Vec<Call> {
+    if !in_cluster && asks.len() <= MOST {
+        return vec![Call { asks: (0..asks.len()).collect() }];
+    }
     let mut calls: Vec<Call> = Vec::new();
     let mut newest: HashMap<&str, usize> = HashMap::new();
     for (index, ask) in asks.iter().enumerate() {
@@ -149,31 +163,42 @@ pub(super) fn calls(asks: &[Ask], in_cluster: bool) -> Vec<Call> {
 impl Call {
     /// The command: with the script's hash, or with its text.
     pub(super) fn command(&self, name: &str, script: &str, asks: &[Ask], outlives_millis: u64) -> Cmd {
-        let mut names: Vec<&str> = Vec::new();
-        let mut places = HashMap::new();
-        let counts = || self.asks.iter().filter_map(|index| asks.get(*index)).flat_map(|ask| &ask.counts);
-        for count in counts() {
-            places.entry(count.name.as_str()).or_insert_with(|| {
-                names.push(&count.name);
-                names.len()
+        let mut names: Vec<&str> = Vec::with_capacity(self.asks.len());
+        let mut places: HashMap<&str, u16, RandomState> =
+            HashMap::with_capacity_and_hasher(self.asks.len(), RandomState::default());
+        let mut kinds: Vec<&Ask> = Vec::new();
+        let mut draws = Vec::with_capacity(self.asks.len().saturating_mul(3));
+        for ask in self.asks.iter().filter_map(|index| asks.get(*index)) {
+            let known = kinds.iter().rposition(|kind| kind.is_like(ask));
+            let kind = known.unwrap_or_else(|| {
+                kinds.push(ask);
+                kinds.len().saturating_sub(1)
             });
+            // As many as there are draws at the most.
+            draws.push(u8::try_from(kind.saturating_add(1)).unwrap_or(u8::MAX));
+            for count in &ask.counts {
+                let place = *places.entry(&count.name).or_insert_with(|| {
+                    names.push(&count.name);
+                    u16::try_from(names.len()).unwrap_or(u16::MAX)
+                });
+                draws.extend_from_slice(&place.to_be_bytes());
+            }
         }
         let mut command = redis::cmd(name);
-        command.arg(script).arg(names.len()).arg(&names).arg(outlives_millis);
-        for ask in self.asks.iter().filter_map(|index| asks.get(*index)) {
-            command.arg(match ask.what {
+        command.arg(script).arg(names.len()).arg(&names).arg(outlives_millis).arg(draws);
+        for kind in kinds {
+            command.arg(match kind.what {
                 What::Take => "take",
                 What::Count => "count",
                 What::Give => "give",
             });
-            match ask.time {
+            match kind.time {
                 Some(time) => command.arg(time),
                 None => command.arg(""),
             };
-            command.arg(ask.least).arg(ask.most).arg(ask.counts.len());
-            for count in &ask.counts {
-                let place = places.get(count.name.as_str()).copied().unwrap_or_default();
-                command.arg(place).arg(count.interval).arg(count.burst).arg(count.longest);
+            command.arg(kind.least).arg(kind.most).arg(kind.counts.len());
+            for count in &kind.counts {
+                command.arg(count.interval).arg(count.burst).arg(count.longest);
             }
         }
         command
@@ -182,26 +207,23 @@ impl Call {
 
 /// Reads what the script returned for so many draws.
 pub(super) fn answers(value: &Value, asked: usize) -> Option<Vec<Result<Answer, Failure>>> {
-    let Value::Array(numbers) = value else { return None };
-    if numbers.len() != asked.checked_mul(4)? {
-        return None;
-    }
-    numbers.chunks_exact(4).map(answer).collect()
+    let Value::BulkString(bytes) = value else { return None };
+    let (answers, []) = bytes.as_chunks::<17>() else { return None };
+    (answers.len() == asked).then(|| answers.iter().map(answer).collect())?
 }
 
-fn answer(numbers: &[Value]) -> Option<Result<Answer, Failure>> {
-    let [Value::Int(units), Value::Int(charge), Value::Int(remaining), Value::Int(micros)] = numbers else {
-        return None;
-    };
-    if *units == -1 {
+fn answer(bytes: &[u8; 17]) -> Option<Result<Answer, Failure>> {
+    let [charge, rest @ ..] = bytes;
+    let (units, rest) = rest.split_first_chunk()?;
+    let (remaining, micros) = rest.split_first_chunk()?;
+    if *charge == CORRUPT {
         return Some(Err(Failure::Corrupt));
     }
     Some(Ok(Answer {
-        units: u32::try_from(*units).ok()?,
-        charge: usize::try_from(*charge).ok()?,
-        // Rounding may leave a little less than nothing.
-        remaining: u32::try_from((*remaining).max(0)).unwrap_or(u32::MAX),
-        micros: u64::try_from(*micros).ok()?,
+        units: u32::from_be_bytes(*units),
+        charge: usize::from(*charge),
+        remaining: u32::from_be_bytes(*remaining),
+        micros: u64::from_be_bytes(*micros.first_chunk()?),
     }))
 }
 
@@ -212,23 +234,29 @@ mod tests {
 
     #[test]
     fn what_redis_answers_is_read_strictly() {
-        let ints = |numbers: &[i64]| Value::Array(numbers.iter().copied().map(Value::Int).collect());
+        let told = |charge: u8, units: u32, remaining: u32, micros: u64| {
+            let numbers = [&units.to_be_bytes()[..], &remaining.to_be_bytes(), &micros.to_be_bytes()].concat();
+            [vec![charge], numbers].concat()
+        };
         let granted = Answer { units: 1, charge: 0, remaining: 4, micros: 1_000_000 };
-        assert_eq!(answers(&ints(&[1, 0, 4, 1_000_000]), 1), Some(vec![Ok(granted)]));
-        assert_eq!(answers(&ints(&[-1, 0, 0, 0]), 1), Some(vec![Err(Failure::Corrupt)]));
+        let bytes = told(0, 1, 4, 1_000_000);
+        let corrupt = told(255, 0, 0, 0);
+        assert_eq!(answers(&Value::BulkString(bytes.clone()), 1), Some(vec![Ok(granted)]));
+        assert_eq!(answers(&Value::BulkString(corrupt.clone()), 1), Some(vec![Err(Failure::Corrupt)]));
+        let both = Value::BulkString([corrupt, bytes.clone()].concat());
+        assert_eq!(answers(&both, 2), Some(vec![Err(Failure::Corrupt), Ok(granted)]));
         assert_eq!(granted.taken(), Taken::granted(0, 4, 1_000_000_000));
         assert_eq!(Answer { units: 0, ..granted }.taken(), Taken::refused(0, 1_000_000_000));
         for (value, asked) in [
-            (ints(&[1, 0, 4]), 1),
-            (ints(&[1, 0, 4, 1, 1]), 1),
-            (ints(&[1, 0, 4, 1]), 2),
-            (ints(&[-2, 0, 4, 1]), 1),
-            (ints(&[1, -1, 4, 1]), 1),
-            (ints(&[1, 0, 4, -1]), 1),
-            (ints(&[i64::MAX, 0, 4, 1]), 1),
+            (Value::BulkString(bytes[1..].to_vec()), 1),
+            (Value::BulkString([&bytes[..], &[0]].concat()), 1),
+            (Value::BulkString(bytes.clone()), 2),
+            (Value::BulkString([&bytes[..], &bytes].concat()), 1),
+            (Value::BulkString(vec![]), 1),
+            (Value::SimpleString("text".into()), 0),
             (Value::Nil, 0),
             (Value::Okay, 1),
-            (Value::Array(vec![Value::BulkString(b"1".to_vec()); 4]), 1),
+            (Value::Array(vec![Value::Int(1); 17]), 1),
         ] {
             assert_eq!(answers(&value, asked), None, "{value:?}");
         }

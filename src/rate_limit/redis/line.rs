@@ -1,12 +1,18 @@
-//! The task that speaks with Redis: one call at a time, for all that wait.
+//! The task that speaks with Redis: a call for all that wait, and the next one while Redis works on it.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    future::{Future, pending, poll_fn},
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use backon::ExponentialBackoff;
-use redis::{RedisError, RedisResult, Script, Value};
+use redis::{RedisError, RedisResult, Script, Value, aio::MultiplexedConnection};
 use tokio::{
     sync::{mpsc, oneshot},
-    time::{Instant, timeout},
+    time::{Instant, sleep_until, timeout},
 };
 
 use super::{
@@ -22,6 +28,10 @@ use crate::{
 
 /// How long a connection may take. Nobody waits for it that long.
 const CONNECT: Duration = Duration::from_secs(1);
+/// The most calls that are under way at the same time: while Redis works on one, the next is there already.
+const FLIGHTS: usize = 2;
+/// So many draws are worth a call of their own while another is under way.
+const ENOUGH: usize = 16;
 /// How often a command that is refused is spoken of.
 const SELDOM: Duration = Duration::from_secs(60);
 const SCRIPT: &str = include_str!("take.lua");
@@ -44,10 +54,34 @@ pub(super) enum Order {
     GiveBack(oneshot::Sender<()>),
 }
 
+/// A call that is under way, with those who wait for it.
+type Flight = Pin<Box<dyn Future<Output = Landed> + Send>>;
+
+struct Landed {
+    asks: Vec<Ask>,
+    answers: Result<Answers, String>,
+    /// Which connection it went over.
+    connection: u64,
+}
+
+/// What a turn begins with.
+enum Event {
+    Landed(Landed),
+    /// None if nobody is left who could order.
+    Ordered(Option<Order>),
+    Due,
+}
+
 struct Line {
     shared: Arc<Shared>,
-    script: Script,
+    hash: Arc<str>,
     connection: Option<Connection>,
+    /// How many there were.
+    connections: u64,
+    /// In the order in which Redis gets them.
+    flights: Vec<Flight>,
+    waiting: Vec<Ask>,
+    ending: Vec<oneshot::Sender<()>>,
     waits: ExponentialBackoff,
     /// Not to be connected before.
     patient: Option<Instant>,
@@ -64,8 +98,12 @@ impl Line {
     fn new(shared: Arc<Shared>) -> Self {
         Self {
             next_sweep: shared.leases.as_ref().and_then(|table| Instant::now().checked_add(table.hold() / 2)),
-            script: Script::new(SCRIPT),
+            hash: Script::new(SCRIPT).get_hash().into(),
             connection: None,
+            connections: 0,
+            flights: Vec::new(),
+            waiting: Vec::new(),
+            ending: Vec::new(),
             waits: waits(),
             patient: None,
             complained: None,
@@ -73,37 +111,58 @@ impl Line {
         }
     }
 
-    /// Waits for orders, and does what was ordered by then. False once nobody is left who could order.
+    /// Waits until there is something to do, and does it. False once nobody is left who could order.
     async fn turn(&mut self, orders: &mut mpsc::Receiver<Order>) -> bool {
-        let first = match self.wake() {
-            Some(until) => tokio::time::timeout_at(until, orders.recv()).await,
-            None => Ok(orders.recv().await),
-        };
-        let (mut asks, mut ending) = (Vec::new(), Vec::new());
-        let mut order = match first {
-            Ok(Some(order)) => Some(order),
-            Ok(None) => {
+        match self.event(orders).await {
+            Event::Landed(landed) => self.land(landed),
+            Event::Ordered(Some(order)) => self.note(order),
+            Event::Ordered(None) => {
                 self.give_back().await;
                 return false;
             }
-            Err(_) => None,
-        };
-        while let Some(next) = order {
-            match next {
-                Order::Take(ask) if ask.is_wanted() => asks.push(ask),
-                Order::Take(_) => {}
-                Order::GiveBack(done) => ending.push(done),
-            }
-            order = if asks.len() < MOST { orders.try_recv().ok() } else { None };
+            Event::Due => {}
         }
-        self.serve(asks).await;
-        if !ending.is_empty() {
+        while self.waiting.len() < MOST
+            && let Ok(order) = orders.try_recv()
+        {
+            self.note(order);
+        }
+        self.serve().await;
+        if !self.ending.is_empty() {
             self.give_back().await;
-            for done in ending {
+            for done in std::mem::take(&mut self.ending) {
                 let _ = done.send(());
             }
         }
         true
+    }
+
+    async fn event(&mut self, orders: &mut mpsc::Receiver<Order>) -> Event {
+        let wake = self.wake();
+        let mut due = pin!(async move {
+            match wake {
+                Some(until) => sleep_until(until).await,
+                None => pending().await,
+            }
+        });
+        let listens = self.flights.len() < FLIGHTS && self.waiting.len() < MOST;
+        poll_fn(|cx| {
+            if let Poll::Ready(landed) = poll_landed(&mut self.flights, cx) {
+                return Poll::Ready(Event::Landed(landed));
+            }
+            if listens && let Poll::Ready(order) = orders.poll_recv(cx) {
+                return Poll::Ready(Event::Ordered(order));
+            }
+            due.as_mut().poll(cx).map(|()| Event::Due)
+        })
+        .await
+    }
+
+    fn note(&mut self, order: Order) {
+        match order {
+            Order::Take(ask) => self.waiting.push(ask),
+            Order::GiveBack(done) => self.ending.push(done),
+        }
     }
 
     /// When there is something to do that nobody asks for. While Redis is away no lease can be given back.
@@ -114,21 +173,35 @@ impl Line {
         self.next_sweep
     }
 
-    async fn serve(&mut self, mut asks: Vec<Ask>) {
+    /// Sends what waits: at once where Redis has nothing to do, else once there is enough for a call, so that it always has one.
+    async fn serve(&mut self) {
         if self.shared.tally.state() == RedisState::Away {
-            self.deliver(asks, |_| Err(Failure::Away));
+            self.settle().await;
+            self.refuse();
             self.look_again().await;
             return;
         }
-        asks.extend(self.unused());
-        if asks.is_empty() {
-            return;
+        self.unused();
+        self.waiting.retain(Ask::is_wanted);
+        if !self.waiting.is_empty() && !self.is_connected() {
+            self.settle().await;
+            if !self.connect().await {
+                self.refuse();
+                return;
+            }
         }
-        if !self.is_connected() && !self.connect().await {
-            self.deliver(asks, |_| Err(Failure::Away));
-            return;
+        let flights = self.flights.len();
+        if flights == 0 || (flights < FLIGHTS && self.waiting.len() >= ENOUGH) {
+            self.send();
         }
-        self.send(asks).await;
+    }
+
+    /// Waits for all calls that are under way.
+    async fn settle(&mut self) {
+        while !self.flights.is_empty() {
+            let landed = poll_fn(|cx| poll_landed(&mut self.flights, cx)).await;
+            self.land(landed);
+        }
     }
 
     fn is_connected(&mut self) -> bool {
@@ -137,21 +210,33 @@ impl Line {
     }
 
     /// Leases that end.
-    fn unused(&mut self) -> Vec<Ask> {
-        let Some(table) = &self.shared.leases else { return Vec::new() };
+    fn unused(&mut self) {
+        let Some(table) = &self.shared.leases else { return };
         let now = Instant::now();
         if self.next_sweep.is_some_and(|due| now < due) {
-            return Vec::new();
+            return;
         }
         self.next_sweep = now.checked_add(table.hold() / 2);
-        table.unused(now, false)
+        self.waiting.extend(table.unused(now, false));
     }
 
+    /// Gives back what all leases hold, once nothing is under way that could fill one.
     async fn give_back(&mut self) {
-        let all = self.shared.leases.as_ref().map(|table| table.unused(Instant::now(), true)).unwrap_or_default();
-        if !all.is_empty() && self.is_connected() {
-            self.send(all).await;
+        self.flush().await;
+        if let Some(table) = &self.shared.leases {
+            self.waiting.extend(table.unused(Instant::now(), true));
         }
+        self.flush().await;
+        self.refuse();
+    }
+
+    /// Sends what waits, if there is a connection, and waits for all answers.
+    async fn flush(&mut self) {
+        self.settle().await;
+        if self.is_connected() {
+            self.send();
+        }
+        self.settle().await;
     }
 
     /// Tries whether it is back.
@@ -186,6 +271,7 @@ impl Line {
         match connected.await {
             Ok(Ok(connection)) => {
                 self.connection = Some(connection);
+                self.connections = self.connections.saturating_add(1);
                 Tally::add(&self.shared.tally.connections, 1);
                 self.is_up();
                 true
@@ -219,30 +305,51 @@ impl Line {
         }
     }
 
-    async fn send(&mut self, asks: Vec<Ask>) {
-        let Some(connection) = &mut self.connection else { return };
+    /// Sends all that waits.
+    fn send(&mut self) {
+        let Some(connection) = self.connection.as_ref().filter(|_| !self.waiting.is_empty()) else { return };
+        let asks = std::mem::take(&mut self.waiting);
         let tally = &self.shared.tally;
         let taking = asks.iter().filter(|ask| ask.what != What::Give);
-        Tally::add(&tally.asked, taking.clone().count());
+        Tally::add(&tally.asked, taking.count());
         let given = asks.iter().filter(|ask| ask.what == What::Give).map(|ask| u64::from(ask.most)).sum::<u64>();
         Tally::add(&tally.returned, usize::try_from(given).unwrap_or(usize::MAX));
-        let answers = timeout(self.shared.timeout, call(&self.shared, &self.script, connection, &asks)).await;
-        match answers {
-            Ok(Ok(answers)) => {
-                self.is_up();
+        let (shared, hash, connections) = (Arc::clone(&self.shared), Arc::clone(&self.hash), self.connections);
+        let mut commands = connection.commands.clone();
+        self.flights.push(Box::pin(async move {
+            let answers = match timeout(shared.timeout, call(&shared, &hash, &mut commands, &asks)).await {
+                Ok(answers) => answers.map_err(|error| error.to_string()),
+                Err(_) => Err("no answer in time".into()),
+            };
+            Landed { asks, answers, connection: connections }
+        }));
+    }
+
+    fn land(&mut self, landed: Landed) {
+        // What became of another call may have ended the connection already.
+        let is_last = self.connection.is_some() && landed.connection == self.connections;
+        match landed.answers {
+            Ok(answers) => {
+                if is_last {
+                    self.is_up();
+                }
                 self.complain(answers.complaint);
                 let mut answers = answers.of_asks.into_iter();
-                self.deliver(asks, |_| answers.next().unwrap_or(Err(Failure::Corrupt)));
+                self.deliver(landed.asks, |_| answers.next().unwrap_or(Err(Failure::Corrupt)));
             }
-            Ok(Err(error)) => {
-                self.is_away(&error.to_string());
-                self.deliver(asks, |_| Err(Failure::Away));
-            }
-            Err(_) => {
-                self.is_away("no answer in time");
-                self.deliver(asks, |_| Err(Failure::Away));
+            Err(why) => {
+                if is_last {
+                    self.is_away(&why);
+                }
+                self.deliver(landed.asks, |_| Err(Failure::Away));
             }
         }
+    }
+
+    /// Tells all that wait that Redis is away.
+    fn refuse(&mut self) {
+        let asks = std::mem::take(&mut self.waiting);
+        self.deliver(asks, |_| Err(Failure::Away));
     }
 
     /// A server that refuses what it is asked is set up wrongly, or its keys are somebody else's.
@@ -281,24 +388,35 @@ struct Answers {
     complaint: Option<String>,
 }
 
+/// The first call that ends.
+fn poll_landed(flights: &mut Vec<Flight>, cx: &mut Context<'_>) -> Poll<Landed> {
+    let landed = flights.iter_mut().enumerate().find_map(|(index, flight)| match flight.as_mut().poll(cx) {
+        Poll::Ready(landed) => Some((index, landed)),
+        Poll::Pending => None,
+    });
+    let Some((index, landed)) = landed else { return Poll::Pending };
+    drop(flights.remove(index));
+    Poll::Ready(landed)
+}
+
 /// Asks all of it, by the script's hash first.
 async fn call(
     shared: &Shared,
-    script: &Script,
-    connection: &mut Connection,
+    hash: &str,
+    commands: &mut MultiplexedConnection,
     asks: &[Ask],
 ) -> Result<Answers, RedisError> {
     let mut answers = Answers { of_asks: vec![Err(Failure::Corrupt); asks.len()], complaint: None };
     let mut calls = ask::calls(asks, shared.in_cluster);
     let outlives = u64::try_from(shared.outlives.as_millis()).unwrap_or(u64::MAX);
-    for (command, text) in [("EVALSHA", script.get_hash()), ("EVAL", SCRIPT)] {
+    for (command, text) in [("EVALSHA", hash), ("EVAL", SCRIPT)] {
         let mut pipeline = redis::pipe();
         pipeline.ignore_errors();
         for call in &calls {
             pipeline.add_command(call.command(command, text, asks, outlives));
         }
         Tally::add(&shared.tally.calls, calls.len());
-        let results: Vec<RedisResult<Value>> = pipeline.query_async(&mut connection.commands).await?;
+        let results: Vec<RedisResult<Value>> = pipeline.query_async(commands).await?;
         let mut again = Vec::new();
         for (call, result) in std::mem::take(&mut calls).into_iter().zip(results) {
             match result.map(|value| ask::answers(&value, call.asks.len())) {

@@ -2,126 +2,152 @@
 -- quota is whole again, in microseconds since the Unix epoch.
 --
 -- KEYS: the counts, each once.
--- ARGV: how many milliseconds a key outlives its debt, then for each draw
+-- ARGV: how many milliseconds a key outlives its debt (0: the server's clock counts);
+--   the draws, in bytes: for each its kind's index, and for each of its counts the key's index in two, the higher first;
+--   then for each kind of draw
 --   what is done (take, count: take also if refused, give: give back), the time ('' for the server's),
---   how many at least, how many at most, how many counts, and for each of those: its key's index, the microseconds in which
---   one comes back, the burst, the longest debt that is believed.
--- Returns four integers for each draw: how many were taken (0: refused, -1: a key holds something else), which count that is
---   about, how many are left, and the microseconds until it is whole (taken) or until it would be granted (refused).
+--   how many at least, how many at most, how many counts, and for each of those the microseconds in which one comes back, the
+--   burst, the longest debt that is believed.
+-- Returns a string, of 17 bytes for each draw: which count that is about (255: a key holds something else), how many were taken
+--   (0: refused), how many are left, both in four bytes, and in eight the microseconds until it is whole (taken) or until it would
+--   be granted (refused). The highest byte comes first.
 --
--- Redis does nothing else meanwhile: all keys are read at once, tables are made once for all draws, and numbers, which are whole,
--- go to Redis as they are. A call has no more keys than the stack has room for (`ask::MOST` draws of eight).
+-- Redis does nothing else meanwhile: all keys are read at once, numbers are read once for all draws of a kind, and a key is given
+-- a new life once a second. A call has no more keys than the stack has room for (`ask::MOST` draws of eight).
 local JUMP = 60000000
 local BEYOND = 9007199254740992
-local call, tonumber, floor, max, min = redis.call, tonumber, math.floor, math.max, math.min
+-- By the server's clock a key lives until this grid's next line behind its debt: up to a second longer than it must, so that the
+-- debts that end before the same line need no other life.
+local GRID = 1000000
+local call, pcall, tonumber, pack = redis.call, redis.pcall, tonumber, struct.pack
 local KEYS, ARGV = KEYS, ARGV
 
 local outlives = tonumber(ARGV[1])
-local server_time
-local kept, changed, newest = call('MGET', unpack(KEYS)), {}, {}
+local told = call('TIME')
+local server_time = told[1] * 1000000 + told[2]
+
+local stored, kept, newest, missing = call('MGET', unpack(KEYS)), {}, {}, {}
 for key = 1, #KEYS do
-  local raw = kept[key]
-  -- What is not there and what is no string look alike so far.
-  local tat = raw and tonumber(raw) or redis.pcall('GET', KEYS[key]) == false and 0
-  kept[key] = tat and tat >= 0 and tat < BEYOND and tat
-end
-
-local function server_now()
-  if not server_time then
-    local told = call('TIME')
-    server_time = told[1] * 1000000 + told[2]
+  local tat = tonumber(stored[key] or 0)
+  if not stored[key] then
+    missing[#missing + 1] = KEYS[key]
   end
-  return server_time
+  tat = tat and tat >= 0 and tat < BEYOND and tat
+  stored[key], kept[key] = tat, tat
 end
-
-local function keep(key, tat, now)
-  if kept[key] ~= tat then
-    kept[key], changed[key] = tat, true
+-- What is not there and what is no string look alike so far.
+if #missing > 0 and pcall('EXISTS', unpack(missing)) ~= 0 then
+  for key = 1, #KEYS do
+    if stored[key] == 0 and type(pcall('GET', KEYS[key])) == 'table' then
+      stored[key], kept[key] = false, false
+    end
   end
-  newest[key] = now
 end
 
-local answers, answered = {}, 0
-local function answer(taken, count, left, micros)
-  answers[answered + 1], answers[answered + 2] = taken, count - 1
-  answers[answered + 3], answers[answered + 4] = left, micros
-  answered = answered + 4
-end
-
--- Of the draw at hand.
-local keys, intervals, capacities = {}, {}, {}
-local at, last = 2, #ARGV
-while at < last do
-  local what, now = ARGV[at], ARGV[at + 1]
-  now = now ~= '' and tonumber(now) or server_now()
-  local least, most, counts = tonumber(ARGV[at + 2]), tonumber(ARGV[at + 3]), tonumber(ARGV[at + 4])
+local kinds, at = {}, 3
+while at < #ARGV do
+  local now, least, counts = ARGV[at + 1], tonumber(ARGV[at + 2]), tonumber(ARGV[at + 4])
+  now = now ~= '' and tonumber(now) or server_time
+  local intervals, capacities, believed = {}, {}, {}
+  local kind = { ARGV[at], now, least, tonumber(ARGV[at + 3]), counts, intervals, capacities, believed }
   at = at + 5
+  for count = 1, counts do
+    intervals[count] = tonumber(ARGV[at])
+    capacities[count] = intervals[count] * ARGV[at + 1]
+    -- A debt of more than that was run up on another clock, or under a quota that is no more.
+    believed[count] = now + ARGV[at + 2] + JUMP
+    at = at + 3
+  end
+  kinds[#kinds + 1] = kind
+end
+
+local draws, answers, keys = { string.byte(ARGV[2], 1, -1) }, {}, {}
+at = 1
+while draws[at] do
+  local kind = kinds[draws[at]]
+  local what, now, least, most, counts = kind[1], kind[2], kind[3], kind[4], kind[5]
+  local intervals, capacities, believed = kind[6], kind[7], kind[8]
   local corrupt, refused, units = nil, false, most
   for count = 1, counts do
-    local key, interval = tonumber(ARGV[at]), tonumber(ARGV[at + 1])
-    local capacity, longest = interval * ARGV[at + 2], ARGV[at + 3]
-    at = at + 4
-    keys[count], intervals[count], capacities[count] = key, interval, capacity
+    local key, interval, capacity = draws[at + 1] * 256 + draws[at + 2], intervals[count], capacities[count]
+    at = at + 2
+    keys[count] = key
     local tat = kept[key]
     if not tat then
       corrupt = corrupt or count
     else
-      -- A debt of more than that was run up on another clock, or under a quota that is no more.
-      if tat > now + longest + JUMP then
+      if tat > believed[count] then
         tat = now + capacity
-        keep(key, tat, now)
+        kept[key], newest[key] = tat, now
       end
       local room = tat > now and capacity - (tat - now) or capacity
       refused = refused or interval * least > room
-      units = min(units, floor(room / interval))
+      if interval * units > room then
+        units = (room - room % interval) / interval
+      end
     end
   end
+  at = at + 1
 
+  local about, taken, left, micros = 255, 0, 0, nil
   if corrupt then
-    answer(-1, corrupt, 0, 0)
+    micros = 0
   elseif what == 'give' then
+    about, taken, micros = 0, most, 0
     for count = 1, counts do
       local key = keys[count]
       local tat = kept[key]
-      keep(key, max(min(tat, now), tat - most * intervals[count]), now)
+      kept[key], newest[key] = math.max(math.min(tat, now), tat - most * intervals[count]), now
     end
-    answer(most, 1, 0, 0)
   elseif not refused then
-    units = max(units, least)
-    local tightest, fewest, reset
+    taken = units > least and units or least
     for count = 1, counts do
       local key, interval = keys[count], intervals[count]
-      local debt = max(kept[key] - now, 0) + units * interval
-      keep(key, now + debt, now)
-      local left = floor((capacities[count] - debt) / interval)
-      if not fewest or left < fewest then
-        tightest, fewest, reset = count, left, debt
+      local tat = kept[key]
+      local debt = (tat > now and tat - now or 0) + taken * interval
+      kept[key], newest[key] = now + debt, now
+      local room = capacities[count] - debt
+      local fit = (room - room % interval) / interval
+      if not micros or fit < left then
+        about, left, micros = count - 1, fit, debt
       end
     end
-    answer(units, tightest, fewest, reset)
   else
-    local longest, wait
     for count = 1, counts do
-      local price, tat = least * intervals[count], kept[keys[count]]
+      local key, price, tat = keys[count], least * intervals[count], kept[keys[count]]
       if what == 'count' then
-        tat = max(tat, min(max(tat, now) + price, now + capacities[count]))
-        keep(keys[count], tat, now)
+        tat = math.max(tat, math.min(math.max(tat, now) + price, now + capacities[count]))
+        kept[key], newest[key] = tat, now
       end
-      local retry = max(tat - now, 0) + price - capacities[count]
-      if not wait or retry > wait then
-        longest, wait = count, retry
+      local retry = math.max(tat - now, 0) + price - capacities[count]
+      if not micros or retry > micros then
+        about, micros = count - 1, retry
       end
     end
-    answer(0, longest, 0, max(wait, 1))
+    micros = math.max(micros, 1)
   end
+  -- Rounding may leave a little less than nothing.
+  answers[#answers + 1] = pack('>BI4I4I8', about, taken, left > 0 and left or 0, micros)
 end
 
-for key in pairs(changed) do
-  local debt = kept[key] - newest[key]
-  if debt > 0 then
-    call('SET', KEYS[key], kept[key], 'PX', math.ceil(debt / 1000) + outlives)
-  else
-    call('DEL', KEYS[key])
+-- Adds to a count that lives long enough. It fails if somebody wrote the number in another way.
+local texts = {}
+local function add(key, more)
+  texts[more] = texts[more] or string.format('%d', more)
+  return type(pcall('INCRBY', key, texts[more])) == 'number'
+end
+
+for key = 1, #KEYS do
+  local name, tat, was = KEYS[key], kept[key], stored[key]
+  if tat ~= was then
+    local debt = tat - newest[key]
+    if debt <= 0 then
+      call('DEL', name)
+    elseif outlives > 0 then
+      call('SET', name, tat, 'PX', math.ceil(debt / 1000) + outlives)
+    elseif tat - tat % GRID ~= was - was % GRID or not add(name, tat - was) then
+      call('SET', name, tat, 'PXAT', (tat - tat % GRID + GRID) / 1000)
+    end
   end
 end
-return answers
+return table.concat(answers)
