@@ -61,6 +61,25 @@ fn wrong_combinations_are_refused() {
     }
 }
 
+/// Who has two hundred lines wants to know which.
+#[test]
+fn an_error_names_the_line() {
+    let policy = || Rbac::from_toml(POLICY).unwrap();
+    let list = || policy().permission("orders:list").unwrap();
+    let bare = || Stack::builder().tls(TlsLayer::require());
+    for (builder, named) in [
+        (bare().route("GET /open", public()).route("GET /orders", require(authenticated())), "GET /orders"),
+        (bare().fallback(require(authenticated())), "fallback"),
+        (bare().limit_principals(Quota::per_second(1)), "the limit principal"),
+        (bare().policy(policy()), "rbac"),
+        (closed().route("GET /open", public()).route("GET /orders", require(list())), "GET /orders"),
+        (closed().policy(policy()).route("PUT /orders", require(list())), "PUT /orders"),
+    ] {
+        let error = error(builder);
+        assert!(error.to_string().contains(named), "{error}");
+    }
+}
+
 #[test]
 fn zero_quotas_are_refused() {
     for builder in

@@ -240,15 +240,17 @@ impl StackBuilder {
         let failure_budget = once("failure_budget", self.failure_budget)?;
         if authn.is_none() {
             let needy = [
-                ("policy", policy.is_some()),
-                ("limit_principals", !principal_limits.is_empty()),
-                ("limit_concurrency", principal_concurrency.is_some()),
-                ("failure_budget", failure_budget.is_some()),
-                ("route", table.rules().any(Rule::needs_identity)),
+                ("policy", policy.as_ref().map(|policy| policy.name().to_owned())),
+                ("limit_principals", principal_limits.first().map(|limit| format!("the limit {}", limit.scope()))),
+                ("limit_concurrency", principal_concurrency.as_ref().map(|_| "a limit of principals".to_owned())),
+                ("failure_budget", failure_budget.as_ref().map(|_| "a budget".to_owned())),
+                ("route", table.rules().find(|(_, rule)| rule.needs_identity()).map(|(line, _)| line)),
             ];
-            if let Some((setting, _)) = needy.into_iter().find(|(_, needs)| *needs) {
+            if let Some((setting, value)) =
+                needy.into_iter().find_map(|(setting, needy)| needy.map(|value| (setting, value)))
+            {
                 let problem = "needs an identity, and there is no authentication: add .authenticate(..)";
-                return Err(ConfigError::new(setting, "a rule", problem));
+                return Err(ConfigError::new(setting, value, problem));
             }
         }
         for line in table.lines() {
@@ -259,8 +261,11 @@ impl StackBuilder {
         if let Some(fallback) = table.fallback() {
             fallback.check_route("/").map_err(|problem| ConfigError::new("fallback", fallback.to_string(), problem))?;
         }
-        if policy.is_none() && table.rules().any(Rule::needs_policy) {
-            return Err(ConfigError::new("policy", "none", "is needed by a rule: add .policy(..)"));
+        if policy.is_none()
+            && let Some((line, _)) = table.rules().find(|(_, rule)| rule.needs_policy())
+        {
+            let problem = format!("is what {line} asks, and there is none: add .policy(..)");
+            return Err(ConfigError::new("policy", "a policy", problem));
         }
         #[cfg(feature = "rbac")]
         check_handles(&table, policy.is_some(), self.rbac.as_ref())?;
@@ -344,7 +349,7 @@ fn each(
 /// A policy of another kind may wrap the one that the handles are from; that cannot be seen here.
 #[cfg(feature = "rbac")]
 fn check_handles(table: &RouteTable, has_policy: bool, rbac: Option<&Rbac>) -> Result<(), ConfigError> {
-    for rule in table.rules() {
+    for (line, rule) in table.rules() {
         let foreign_permission =
             rule.permissions().into_iter().find(|held| rbac.is_some_and(|rbac| !held.belongs_to(rbac)));
         let foreign_role = rule.roles().into_iter().find(|held| rbac.is_some_and(|rbac| !held.belongs_to(rbac)));
@@ -358,10 +363,15 @@ fn check_handles(table: &RouteTable, has_policy: bool, rbac: Option<&Rbac>) -> R
         };
         let Some(name) = name else { continue };
         if foreign {
-            return Err(ConfigError::new("policy", name, "is of another policy than the one that the stack asks"));
+            let problem = format!("of {line} is of another policy than the one that the stack asks");
+            return Err(ConfigError::new("policy", name, problem));
         }
         if !has_policy {
-            return Err(ConfigError::new("policy", name, "is asked for by a rule, and the stack has no policy"));
+            return Err(ConfigError::new(
+                "policy",
+                name,
+                format!("is what {line} asks for, and the stack has no policy"),
+            ));
         }
     }
     Ok(())

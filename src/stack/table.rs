@@ -168,19 +168,17 @@ impl RouteTable {
 
     /// Tells which rules are only tried out.
     pub(super) fn announce(&self, at: Instants) {
-        let lines = self.lines().map(|line| (line.to_string(), line.rule));
-        let fallback = self.fallback().map(|rule| ("fallback".to_owned(), rule));
-        for (line, rule) in lines.chain(fallback) {
+        for (line, rule) in self.rules() {
             if let Some(guard) = rule.guard() {
                 guard.announce(at, &line);
             }
         }
     }
 
-    pub(super) fn rules(&self) -> impl Iterator<Item = &Rule> {
-        let entries =
-            self.entries.iter().flat_map(|entry| entry.methods.iter().map(|(_, rule)| rule).chain(&entry.any));
-        entries.chain(&self.fallback)
+    /// Each rule, and what it stands for: its line, or the fallback.
+    pub(super) fn rules(&self) -> impl Iterator<Item = (String, &Rule)> {
+        let lines = self.lines().map(|line| (line.to_string(), line.rule));
+        lines.chain(self.fallback().map(|rule| ("fallback".to_owned(), rule)))
     }
 }
 

@@ -1,6 +1,8 @@
 use std::{collections::BTreeMap, fmt};
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
+
+use super::ATTACKS;
 
 /// An attack that came through, or a door that should be open and is not.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -45,7 +47,7 @@ impl Finding {
 }
 
 /// What came of the attacks. `Display` is the text.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default)]
 pub struct AttackReport {
     pub(super) sent: BTreeMap<&'static str, u32>,
     pub(super) findings: Vec<Finding>,
@@ -64,25 +66,33 @@ impl AttackReport {
         &self.findings
     }
 
+    /// The attacks that the profile gave no occasion for, in the order of [`ATTACKS`](super::ATTACKS): what is not there is not
+    /// proved.
+    pub fn not_sent(&self) -> impl Iterator<Item = &'static str> {
+        ATTACKS.iter().map(|(attack, _)| *attack).filter(|attack| !self.sent.contains_key(attack))
+    }
+
     /// How many requests each attack sent. An attack that the profile gives no occasion for is not there.
     pub fn sent(&self) -> impl Iterator<Item = (&'static str, u32)> {
         self.sent.iter().map(|(attack, count)| (*attack, *count))
     }
 
-    /// The report as JSON.
+    /// The report as JSON: an object with `sent`, a count for each attack; `not_sent`, a list of attacks; and `findings`.
     #[must_use]
     pub fn to_json(&self) -> String {
         // Texts and numbers: nothing that cannot be written.
         serde_json::to_string_pretty(self).unwrap_or_default()
     }
 
-    /// The report as JUnit XML: one test case for each attack that was sent.
+    /// The report as JUnit XML: one test case for each attack, skipped if it was not sent.
     #[must_use]
     pub fn to_junit(&self) -> String {
         let failed = self.sent.keys().filter(|attack| self.of(attack).next().is_some()).count();
+        let skipped: Vec<_> = self.not_sent().collect();
         let mut xml = format!(
-            "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuite name=\"portcullis attacks\" tests=\"{}\" failures=\"{failed}\">\n",
-            self.sent.len()
+            "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuite name=\"portcullis attacks\" tests=\"{}\" failures=\"{failed}\" skipped=\"{}\">\n",
+            self.sent.len().saturating_add(skipped.len()),
+            skipped.len()
         );
         for attack in self.sent.keys() {
             let failures: Vec<String> = self.of(attack).map(ToString::to_string).collect();
@@ -95,6 +105,10 @@ impl AttackReport {
                     escaped(&failures.join("\n"))
                 ),
             };
+        }
+        for attack in skipped {
+            let case = format!("  <testcase classname=\"portcullis.attack\" name=\"{attack}\">");
+            xml += &format!("{case}<skipped/></testcase>\n");
         }
         xml + "</testsuite>\n"
     }
@@ -128,11 +142,26 @@ impl fmt::Display for Finding {
     }
 }
 
+impl Serialize for AttackReport {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        struct Shown<'a> {
+            sent: &'a BTreeMap<&'static str, u32>,
+            not_sent: Vec<&'static str>,
+            findings: &'a [Finding],
+        }
+        let Self { sent, findings } = self;
+        Shown { sent, not_sent: self.not_sent().collect(), findings }.serialize(serializer)
+    }
+}
+
 impl fmt::Display for AttackReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let requests: u64 = self.sent.values().map(|count| u64::from(*count)).sum();
         writeln!(f, "{requests} requests of {} attacks, {} findings", self.sent.len(), self.findings.len())?;
-        self.findings.iter().try_for_each(|finding| writeln!(f, "{finding}"))
+        self.findings.iter().try_for_each(|finding| writeln!(f, "{finding}"))?;
+        let not_sent: Vec<_> = self.not_sent().collect();
+        if not_sent.is_empty() { Ok(()) } else { writeln!(f, "not sent: {}", not_sent.join(", ")) }
     }
 }
 
