@@ -67,9 +67,9 @@ struct Landed {
 /// What a turn begins with.
 enum Event {
     Landed(Landed),
-    /// None if nobody is left who could order.
-    Ordered(Option<Order>),
     Due,
+    /// Nobody is left who could order.
+    Over,
 }
 
 struct Line {
@@ -115,12 +115,11 @@ impl Line {
     async fn turn(&mut self, orders: &mut mpsc::Receiver<Order>) -> bool {
         match self.event(orders).await {
             Event::Landed(landed) => self.land(landed),
-            Event::Ordered(Some(order)) => self.note(order),
-            Event::Ordered(None) => {
+            Event::Due => {}
+            Event::Over => {
                 self.give_back().await;
                 return false;
             }
-            Event::Due => {}
         }
         while self.waiting.len() < MOST
             && let Ok(order) = orders.try_recv()
@@ -150,8 +149,12 @@ impl Line {
             if let Poll::Ready(landed) = poll_landed(&mut self.flights, cx) {
                 return Poll::Ready(Event::Landed(landed));
             }
-            if listens && let Poll::Ready(order) = orders.poll_recv(cx) {
-                return Poll::Ready(Event::Ordered(order));
+            while listens && let Poll::Ready(order) = orders.poll_recv(cx) {
+                let Some(order) = order else { return Poll::Ready(Event::Over) };
+                self.note(order);
+                if self.may_send() || !self.ending.is_empty() {
+                    return Poll::Ready(Event::Due);
+                }
             }
             due.as_mut().poll(cx).map(|()| Event::Due)
         })
@@ -173,7 +176,7 @@ impl Line {
         self.next_sweep
     }
 
-    /// Sends what waits: at once where Redis has nothing to do, else once there is enough for a call, so that it always has one.
+    /// Sends what waits, if it is time.
     async fn serve(&mut self) {
         if self.shared.tally.state() == RedisState::Away {
             self.settle().await;
@@ -190,10 +193,15 @@ impl Line {
                 return;
             }
         }
-        let flights = self.flights.len();
-        if flights == 0 || (flights < FLIGHTS && self.waiting.len() >= ENOUGH) {
+        if self.may_send() {
             self.send();
         }
+    }
+
+    /// At once where Redis has nothing to do, else once there is enough for a call, so that it always has one.
+    fn may_send(&self) -> bool {
+        let flights = self.flights.len();
+        flights == 0 || (flights < FLIGHTS && self.waiting.len() >= ENOUGH)
     }
 
     /// Waits for all calls that are under way.

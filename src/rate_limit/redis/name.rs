@@ -9,14 +9,18 @@ use crate::rate_limit::{Charge, KeyPart, LimitKey, key::fnv};
 /// The longest text of a key that stands in Redis as it is; of a longer one its SHA-256 does.
 const MAX_PLAIN: usize = 200;
 
+/// So long are most names at most, in bytes.
+const USUAL: usize = 128;
+
 /// `prefix{tag}:policy's name:key`. The tag is the same for all that one decision of a limiter takes from, so that they stand
 /// in one slot of a cluster: a number for the key, in which networks are the wide ones around them.
 pub(super) fn of(prefix: &str, charge: &Charge<'_>) -> String {
     let (key, name) = (charge.key(), charge.quota().name());
-    let mut widened = String::new();
-    let _ = write!(widened, "{}", Widened(key));
-    let mut text = String::new();
-    let _ = write!(text, "{prefix}{{{:016x}}}:{}:{name}:", fnv(widened.as_bytes()), name.len());
+    let mut text = String::with_capacity(USUAL);
+    let _ = write!(text, "{}", Widened(key));
+    let tag = fnv(text.as_bytes());
+    text.clear();
+    let _ = write!(text, "{prefix}{{{tag:016x}}}:{}:{name}:", name.len());
     let start = text.len();
     let _ = write!(text, "{key}");
     if text.len().saturating_sub(start) > MAX_PLAIN {

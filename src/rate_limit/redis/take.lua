@@ -130,13 +130,11 @@ while draws[at] do
   answers[#answers + 1] = pack('>BI4I4I8', about, taken, left > 0 and left or 0, micros)
 end
 
--- Adds to a count that lives long enough. It fails if somebody wrote the number in another way.
-local texts = {}
-local function add(key, more)
-  texts[more] = texts[more] or string.format('%d', more)
-  return type(pcall('INCRBY', key, texts[more])) == 'number'
-end
-
+-- Numbers as text, each written once.
+local texts = setmetatable({}, { __index = function(texts, number)
+  texts[number] = string.format('%d', number)
+  return texts[number]
+end })
 for key = 1, #KEYS do
   local name, tat, was = KEYS[key], kept[key], stored[key]
   if tat ~= was then
@@ -145,7 +143,8 @@ for key = 1, #KEYS do
       call('DEL', name)
     elseif outlives > 0 then
       call('SET', name, tat, 'PX', math.ceil(debt / 1000) + outlives)
-    elseif tat - tat % GRID ~= was - was % GRID or not add(name, tat - was) then
+    -- What lives long enough is added to, unless somebody wrote the number in another way.
+    elseif tat - tat % GRID ~= was - was % GRID or pcall('INCRBY', name, texts[tat - was]) ~= tat then
       call('SET', name, tat, 'PXAT', (tat - tat % GRID + GRID) / 1000)
     end
   end
