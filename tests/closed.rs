@@ -252,6 +252,8 @@ async fn a_path_that_decodes_to_one_with_another_rule() {
         ("delete", "/files/a%7f"),
         ("overlong /", "/files/a%c0%afb"),
         ("no UTF-8", "/files/caf%E9"),
+        ("not encoded at all", "/files/caf\u{e9}"),
+        ("not encoded, and nobody's", "/files/\u{1f980}"),
         ("encoded three times", "/files/%25252e%25252e/private/x"),
         ("encoded many times", &format!("/files/%{}2f", "25".repeat(1000))),
     ] {
@@ -270,6 +272,27 @@ async fn a_path_that_decodes_to_one_with_another_rule() {
     }
     assert_eq!(anonymous(&app, "/files/caf%C3%A9").await, 401, "a rule for an encoded path holds");
     assert_eq!(anonymous(&app, "/files/caf%c3%a9").await, 400, "in every spelling");
+}
+
+/// Whoever stands inside may trim it.
+#[tokio::test]
+async fn a_slash_at_the_end_opens_nothing() {
+    let reached = Reached::default();
+    let guarded = || require(role("manager").unwrap());
+    let inner = || Router::new().fallback_service(reached.handler());
+    let wide = builder().route("GET /admin", guarded()).route("GET /{*rest}", public()).route("GET /both", guarded());
+    let wide = wide.route("GET /both/", public()).build().unwrap().protect(inner());
+    let fallback = builder().route("GET /admin", guarded()).fallback(public()).build().unwrap().protect(inner());
+    let closed = builder().route("GET /admin", guarded()).build().unwrap().protect(inner());
+    assert_eq!(anonymous(&wide, "/admin/").await, 400);
+    assert_eq!(anonymous(&fallback, "/admin/").await, 400);
+    assert_eq!(anonymous(&closed, "/admin/").await, 401, "nothing is open, so nothing is ambiguous");
+    assert_eq!(reached.count(), 0);
+    for (app, path, status) in
+        [(&wide, "/both/", 200), (&wide, "/other/", 200), (&wide, "/admin", 401), (&fallback, "/", 200)]
+    {
+        assert_eq!(anonymous(app, path).await, status, "{path}");
+    }
 }
 
 #[tokio::test]

@@ -125,6 +125,8 @@ proptest! {
 async fn request_targets_of_every_form() {
     let closed = base().route("ANY /{*rest}", public()).route("GET /guarded", require(authenticated()));
     let open = || base().route("GET /guarded", require(authenticated())).fallback(public());
+    // A WebSocket over HTTP/2 (RFC 8441).
+    let socket = || open().route("CONNECT /socket", public()).route("ANY /any", public());
     for (name, builder, method, target, status) in [
         ("asterisk", closed, "OPTIONS", "*", 401),
         ("asterisk, with a fallback", open(), "OPTIONS", "*", 200),
@@ -133,6 +135,9 @@ async fn request_targets_of_every_form() {
         ("authority, another method", open(), "GET", "host.example:443", 200),
         ("authority with the name of a path", open(), "GET", "guarded", 200),
         ("CONNECT to a path", open(), "CONNECT", "/else", 401),
+        ("CONNECT to a path that names it", socket(), "CONNECT", "/socket", 200),
+        ("CONNECT by ANY", socket(), "CONNECT", "/any", 401),
+        ("GET where CONNECT is named", socket(), "GET", "/socket", 401),
         ("absolute", open(), "GET", "http://other.example/guarded", 401),
         ("absolute, with user and port", open(), "GET", "https://u@other.example:8443/guarded?x=1", 401),
         ("absolute, without a path", open(), "GET", "http://other.example", 200),

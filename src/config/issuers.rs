@@ -112,6 +112,7 @@ mod on {
     /// The issuer's name, and its profile.
     fn profile(written: &At<Written>, field: &str, report: &mut Report<'_>) -> Option<(String, IssuerProfile)> {
         let issuer = &written.value;
+        refuse_strays(issuer, field, report);
         let algorithms = algorithms(issuer, field, report)?;
         let (name, profile) = match &issuer.provider {
             Some(provider) => {
@@ -155,6 +156,62 @@ mod on {
             }
         };
         Some((name, with_claims(profile, issuer)))
+    }
+
+    /// A field of another provider would restrict nothing, and look as if it did.
+    fn refuse_strays(issuer: &Written, field: &str, report: &mut Report<'_>) {
+        use ProviderText as By;
+        let by = issuer.provider.as_ref().map(|provider| provider.value);
+        let of = |providers: &[By]| by.is_some_and(|by| providers.contains(&by));
+        let cognito = of(&[By::CognitoAccess, By::CognitoId]);
+        let names_issuer = by.is_none() || of(&[By::Okta, By::Keycloak, By::Kubernetes, By::GitlabCi]);
+        let has_audience = names_issuer || of(&[By::Entra, By::EntraV1, By::Auth0, By::GithubActions]);
+        let at = |value: &Option<At<String>>| value.as_ref().map(|value| value.at);
+        let list = |value: &Option<At<Vec<String>>>| value.as_ref().map(|value| value.at);
+        let fields = [
+            ("issuer", at(&issuer.issuer), names_issuer, "of this provider the issuer is known"),
+            ("audience", at(&issuer.audience), has_audience, "what binds its tokens to you is another field"),
+            (
+                "clients",
+                list(&issuer.clients),
+                cognito || of(&[By::Google]),
+                "it is of google and cognito-*: say claims = { azp = [..] }",
+            ),
+            (
+                "tenants",
+                list(&issuer.tenants),
+                of(&[By::Entra, By::EntraV1]),
+                "it is of entra: say claims = { .. = [..] }",
+            ),
+            (
+                "domain",
+                at(&issuer.domain),
+                of(&[By::Auth0]),
+                "it is of auth0; the accounts of one domain at google are claims = { hd = [..] }",
+            ),
+            ("pool", at(&issuer.pool), cognito, "it is of cognito-*"),
+            ("project", at(&issuer.project), of(&[By::Firebase]), "it is of firebase"),
+            ("owners", list(&issuer.owners), of(&[By::GithubActions]), "it is of github-actions"),
+            (
+                "namespaces",
+                list(&issuer.namespaces),
+                of(&[By::GitlabCi]),
+                "it is of gitlab-ci: say claims = { .. = [..] }",
+            ),
+        ];
+        let by = by.map_or_else(|| "an issuer without a provider".to_owned(), |by| format!("the provider {by:?}"));
+        for (name, at, belongs, hint) in fields {
+            if let Some(at) = at
+                && !belongs
+            {
+                report.add(
+                    at,
+                    format!("{field}.{name}"),
+                    "the field",
+                    format!("restricts nothing of {by}: remove it; {hint}"),
+                );
+            }
+        }
     }
 
     fn with_claims(mut profile: IssuerProfile, issuer: &Written) -> IssuerProfile {

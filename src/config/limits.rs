@@ -44,6 +44,13 @@ pub(super) fn read(document: &Document, report: &mut Report<'_>) -> Vec<Made> {
     if let Some(redis) = &document.redis {
         super::feature_is_off(redis.at, "redis", "rate-limit-redis", report);
     }
+    if let Some(redis) = &document.redis
+        && !document.limits.iter().any(|limit| limit.value.store.value == CountedIn::Redis)
+    {
+        let advice =
+            "is used by no limit, so that each process counts for itself: say store = \"redis\" there, or remove it";
+        report.add(redis.at, "redis", "the section", advice);
+    }
     let mut scopes: Vec<(usize, String)> = Vec::new();
     let mut made = Vec::new();
     for (index, limit) in document.limits.iter().enumerate() {

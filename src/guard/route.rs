@@ -87,8 +87,10 @@ impl<'a> Params<'a> {
         params.collect::<Option<_>>().map(Self).ok_or(NoResource::NotNamed)
     }
 
+    /// None also where two have that name: the handler may mean the other one.
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
-        self.0.iter().find(|(held, _)| *held == name).map(|(_, value)| &**value)
+        let mut named = self.0.iter().filter(|(held, _)| *held == name).map(|(_, value)| &**value);
+        named.next().filter(|_| named.next().is_none())
     }
 
     /// Puts the parameters in for their names. `None` if one is missing.

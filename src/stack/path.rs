@@ -7,11 +7,14 @@ const MAX_READINGS: usize = 2;
 ///
 /// None if it may mean another path by its form alone: empty and dot segments, `;`, backslash, the encoded forms of these, of
 /// `/` and of control characters, a `%` without two digits, octets that are not UTF-8, an encoding of an encoding of an
-/// encoding.
+/// encoding. So is a path with octets that a URL does not have unencoded (RFC 3986 §2): one that decodes takes it for their encoding.
 pub(super) fn readings(path: &str) -> Option<Vec<String>> {
     let bytes = path.as_bytes();
     if is_plain(bytes) {
         return Some(Vec::new());
+    }
+    if !path.is_ascii() {
+        return None;
     }
     if bytes.windows(2).any(|pair| pair == b"//") || bytes.iter().any(|byte| matches!(byte, b';' | b'\\')) {
         return None;
@@ -48,7 +51,7 @@ fn is_plain(path: &[u8]) -> bool {
     for byte in path {
         let slash = *byte == b'/';
         // A segment that begins with a dot is looked at again.
-        plain &= !matches!(byte, b'%' | b';' | b'\\') & !(after_slash & (slash | (*byte == b'.')));
+        plain &= byte.is_ascii() & !matches!(byte, b'%' | b';' | b'\\') & !(after_slash & (slash | (*byte == b'.')));
         after_slash = slash;
     }
     plain && path.first() != Some(&b'.')

@@ -90,7 +90,7 @@ impl RouteTable {
                 };
             }
             "HEAD" => return Err(refuse("must not name HEAD: it is decided as GET")),
-            "TRACE" | "CONNECT" => return Err(refuse("names a method that is never allowed")),
+            "TRACE" => return Err(refuse("names a method that is never allowed")),
             name if name.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'-') => {
                 Method::from_bytes(name.as_bytes())
                     .map_err(|source| refuse("must start with a method").caused_by(source))?
@@ -120,15 +120,23 @@ impl RouteTable {
         self.paths.at(path).ok().map(|found| Place(*found.value))
     }
 
-    /// The rule for a request. HEAD is decided as GET; TRACE and CONNECT never have one.
+    /// Whether a line names exactly this path, and not a pattern.
+    fn is_exact(&self, line: Option<usize>, path: &str) -> bool {
+        line.and_then(|index| self.entries.get(index)).is_some_and(|entry| *entry.template == *path)
+    }
+
+    /// The rule for a request. HEAD is decided as GET. TRACE never has one, and CONNECT, which begins a WebSocket over HTTP/2 (RFC
+    /// 8441 §5), only where a line names it.
     pub(super) fn find(&self, method: &Method, place: Option<Place>) -> Found<'_> {
         let entry = place.and_then(|Place(index)| self.entries.get(index));
         let asked = if method == Method::HEAD { &Method::GET } else { method };
         let rule = match entry {
-            _ if *asked == Method::TRACE || *asked == Method::CONNECT => None,
+            _ if *asked == Method::TRACE => None,
             Some(entry) => {
-                entry.methods.iter().find(|(held, _)| held == asked).map(|(_, rule)| rule).or(entry.any.as_ref())
+                let named = entry.methods.iter().find(|(held, _)| held == asked).map(|(_, rule)| rule);
+                if *asked == Method::CONNECT { named } else { named.or(entry.any.as_ref()) }
             }
+            None if *asked == Method::CONNECT => None,
             None => self.fallback.as_ref(),
         };
         Found { template: entry.map(|entry| &entry.template), rule }
@@ -140,7 +148,16 @@ impl RouteTable {
         let line = |paths: &matchit::Router<usize>, path: &str| paths.at(path).ok().map(|found| *found.value);
         match readings(path) {
             None => true,
-            Some(readings) if readings.is_empty() => false,
+            // Whoever stands inside may trim a slash at the end: then the line without it is meant.
+            Some(readings) if readings.is_empty() => match path.strip_suffix('/') {
+                Some(trimmed) if !trimmed.is_empty() => {
+                    let named = line(&self.paths, path);
+                    let without = line(&self.paths, trimmed);
+                    let may_pass = named.is_some() || self.fallback.is_some();
+                    may_pass && without.is_some() && without != named && !self.is_exact(named, path)
+                }
+                Some(_) | None => false,
+            },
             Some(readings) => {
                 let named = line(&self.paths, path);
                 readings.iter().any(|reading| line(&self.decoded, reading) != named)

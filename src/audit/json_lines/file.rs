@@ -86,6 +86,9 @@ impl TargetFile {
         let file = append_to(&path).map_err(|error| refuse("cannot be opened for appending", error))?;
         let metadata = file.metadata().map_err(|error| refuse("cannot be examined", error))?;
         let len = if metadata.is_file() { metadata.len() } else { 0 };
+        if syncs && metadata.is_file() && len == 0 {
+            sync_folder_of(&path).map_err(|error| refuse("is in a folder that cannot be forced to the disk", error))?;
+        }
         // What cannot be read, a pipe for example, is not torn.
         let torn = if len > 0 { torn_bytes(&path).unwrap_or(0) } else { 0 };
         let began = metadata.modified().ok().and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok());
@@ -119,16 +122,17 @@ impl TargetFile {
     fn is_due(&self, now: Instants, coming: usize) -> bool {
         let coming = u64::try_from(coming).unwrap_or(u64::MAX);
         let too_large = self.rotation.size.is_some_and(|size| self.len.saturating_add(coming) > size);
-        self.len > 0 && (too_large || period(self.rotation.every, now.unix_nanos()) > self.period)
+        self.len > 0 && (too_large || period(self.rotation.every, now.unix_nanos()) != self.period)
     }
 
     fn rotate(&mut self, now: Instants) -> io::Result<()> {
         self.close()?;
-        let mut nanos = now.unix_nanos();
-        // Two within one reading of the clock.
-        while rotated(&self.path, nanos).exists() {
-            nanos = nanos.saturating_add(1);
-        }
+        // Their names say in which order they follow each other, also when two come within one reading of the clock, or it was set
+        // back.
+        let nanos = match rotated_files(&self.path)?.last() {
+            Some(newest) => first_after(now.unix_nanos(), |nanos| rotated(&self.path, nanos) > *newest),
+            None => now.unix_nanos(),
+        };
         fs::rename(&self.path, rotated(&self.path, nanos))
     }
 
@@ -159,14 +163,7 @@ impl TargetFile {
         self.torn = if self.len > 0 { torn_bytes(&self.path).unwrap_or(0) } else { 0 };
         (self.file, self.allocated, self.has_others) = (file, 0, false);
         self.period = period(self.rotation.every, now.unix_nanos());
-        if self.syncs
-            && let Some(directory) = self.path.parent()
-        {
-            let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
-            // The name of the new file must survive a crash as well.
-            File::open(directory)?.sync_all()?;
-        }
-        Ok(())
+        if self.syncs { sync_folder_of(&self.path) } else { Ok(()) }
     }
 
     /// Removes rotated files that are too many or too old.
@@ -307,6 +304,22 @@ fn rotated(path: &Path, unix_nanos: u64) -> PathBuf {
     name.push(".");
     name.push(time);
     name.into()
+}
+
+/// The first number from this one on for which that holds, which holds for all after it.
+fn first_after(from: u64, holds: impl Fn(u64) -> bool) -> u64 {
+    let (mut low, mut high) = (from, u64::MAX);
+    while low < high {
+        let middle = low.midpoint(high);
+        if holds(middle) { high = middle } else { low = middle.saturating_add(1) }
+    }
+    low
+}
+
+/// The name of a new file must survive a crash as well.
+fn sync_folder_of(path: &Path) -> io::Result<()> {
+    let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
 }
 
 /// The rotated files of a path, in their order.

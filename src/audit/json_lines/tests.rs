@@ -325,11 +325,19 @@ fn files_are_rotated_by_time_and_old_ones_go() {
         ("the day after", 2 * day, 2),
         ("the third day", 3 * day + 5, 3),
         ("the fourth", 4 * day + 9, 3),
+        ("set back", 2 * day, 3),
+        ("and on", 3 * day, 3),
         ("long after", 40 * day, 1),
     ] {
+        let newest = rotated_files(&path).unwrap().pop();
         let now = crate::clock::Instants::new(today + at, 0);
         let written = lines.write(&[sample("/").into()], 0, now, false, &mut target);
         assert!(written.failure.is_none(), "{name}");
-        assert_eq!(rotated_files(&path).unwrap().len(), files, "{name}");
+        let left = rotated_files(&path).unwrap();
+        assert_eq!(left.len(), files, "{name}");
+        assert!(
+            files == 0 || left.last() > newest.as_ref(),
+            "{name}: the one that was just closed is the last, and there"
+        );
     }
 }

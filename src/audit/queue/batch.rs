@@ -47,7 +47,7 @@ impl<'a> Batch<'a> {
             let repeats_due = state.repeats.due_in();
             // Whatever else is there, or keeps coming.
             if repeats_due == Some(Duration::ZERO) {
-                state.tell_repeats();
+                state.tell_repeats(&queue.rules);
             }
             let waiting = state.waiting();
             let now = lingered || slept || state.hurry || state.closed || waiting >= BATCH || !queue.rules.lingers;

@@ -19,7 +19,7 @@ use std::{
 
 pub(crate) use batch::{Batch, Filled};
 
-use crate::audit::{AuditEntry, Lost, WhenFull};
+use crate::audit::{AuditEntry, AuditRepeats, Lost, WhenFull};
 use repeats::Repeats;
 
 /// The most entries that the writer takes at once.
@@ -129,8 +129,9 @@ impl Queue {
             return Ok(());
         }
         if state.is_full(lane, &self.rules) && !state.dead {
-            // Who refuses requests has kept room for their records; what comes without any never waits.
-            if let WhenFull::Wait(at_most) = self.rules.when_full {
+            // Who refuses requests has kept room for their records; what comes without any never waits. Nor does the refusal of a
+            // stranger: strangers must not stop the threads that everybody's requests need.
+            if let (Lane::Main, WhenFull::Wait(at_most)) = (lane, self.rules.when_full) {
                 self.wake(&mut state, true);
                 let full = |state: &mut State| !state.dead && state.is_full(lane, &self.rules);
                 let waited = self.room.wait_timeout_while(state, at_most, full);
@@ -152,8 +153,7 @@ impl Queue {
         let mut due = Vec::new();
         let was_pending = state.repeats.is_pending();
         let counted = state.repeats.count(record, &mut due);
-        // Bounded by the groups of a second, so they need no room.
-        due.into_iter().for_each(|repeats| state.put(Lane::Refusals, AuditEntry::Repeated(repeats)));
+        state.tell(due, &self.rules);
         if !was_pending && state.repeats.is_pending() {
             // A writer that sleeps would not know that there will be something to tell.
             self.wake(state, false);
@@ -182,7 +182,7 @@ impl Queue {
     /// Everything up to now, also what is only counted so far.
     pub(crate) fn mark(&self) -> Mark {
         let mut state = self.lock();
-        state.tell_repeats();
+        state.tell_repeats(&self.rules);
         let mark = Mark { from: state.told, to: state.accepted };
         if state.settled < mark.to {
             self.wake(&mut state, true);
@@ -211,7 +211,7 @@ impl Queue {
     /// No more entries will come; the writer finishes.
     pub(crate) fn close(&self) {
         let mut state = self.lock();
-        state.tell_repeats();
+        state.tell_repeats(&self.rules);
         state.closed = true;
         self.work.notify_one();
     }
@@ -259,10 +259,21 @@ impl State {
         self.main.entries.len().saturating_add(self.refusals.entries.len())
     }
 
-    fn tell_repeats(&mut self) {
+    fn tell_repeats(&mut self, rules: &Rules) {
         let mut due = Vec::new();
         self.repeats.take(&mut due);
-        due.into_iter().for_each(|repeats| self.put(Lane::Refusals, AuditEntry::Repeated(repeats)));
+        self.tell(due, rules);
+    }
+
+    /// Bounded by the groups of a second, and those of many seconds by the room of their lane: a writer may stand still.
+    fn tell(&mut self, due: Vec<AuditRepeats>, rules: &Rules) {
+        for repeats in due {
+            if self.is_full(Lane::Refusals, rules) {
+                self.lose(repeats.count());
+            } else {
+                self.put(Lane::Refusals, AuditEntry::Repeated(repeats));
+            }
+        }
     }
 
     const fn unsettled(&self) -> u64 {

@@ -26,8 +26,9 @@ pub(super) struct Repeats {
     pending: Option<Instants>,
 }
 
-/// A source, none for all of those that find no room of their own.
-type Group = (Option<IpAddr>, RejectionKind);
+/// A source, none for all of those that find no room of their own; and whether a credential crossed the wire in the clear: which one
+/// has to be replaced is told by a record.
+type Group = (Option<IpAddr>, RejectionKind, bool);
 
 impl Repeats {
     /// Counts a refusal. False if it is the first of its group: it is a record of its own.
@@ -39,8 +40,10 @@ impl Repeats {
             self.take(due);
             self.second = second;
         }
-        let own = (record.source().map(network), kind);
-        let group = if self.groups.len() < MAX_GROUPS || self.groups.contains_key(&own) { own } else { (None, kind) };
+        let exposed = !record.exposed_credentials().is_empty();
+        let own = (record.source().map(network), kind, exposed);
+        let room = self.groups.len() < MAX_GROUPS || self.groups.contains_key(&own);
+        let group = if room { own } else { (None, kind, exposed) };
         match self.groups.get_mut(&group) {
             Some(repeats) => {
                 repeats.count = repeats.count.saturating_add(1);

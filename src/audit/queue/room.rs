@@ -25,7 +25,8 @@ impl Queue {
         let mut state = self.lock();
         let promised = state.main.unsettled.saturating_add(state.refusals.unsettled).saturating_add(state.reserved);
         let on_disk = state.headroom.is_none_or(|room| u64::try_from(promised).unwrap_or(u64::MAX) < room);
-        if state.dead || state.failing || !on_disk || state.is_full(Lane::Main, &self.rules) {
+        let refusals = state.refusals.unsettled.saturating_add(state.reserved) >= self.rules.records.get();
+        if state.dead || state.failing || !on_disk || refusals || state.is_full(Lane::Main, &self.rules) {
             // What the disk has room for may have changed: the writer looks again.
             state.look = true;
             self.wake(&mut state, false);
