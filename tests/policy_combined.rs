@@ -820,7 +820,7 @@ impl PolicyBackend for Learning {
         let allows = match self.generation.load(SeqCst) {
             0 => query.subject().has_role("clerk"),
             1 => query.address() == Some([192, 0, 2, 1].into()),
-            _ => query.at().unix_seconds() % 2 == 0,
+            _ => [10, 12].contains(&query.at().unix_seconds()),
         };
         Now::Known(if allows { Verdict::allow() } else { Verdict::deny("no") })
     }
