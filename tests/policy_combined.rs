@@ -684,3 +684,190 @@ async fn who_asks_the_same_waits_for_one_answer() {
     }
     assert_eq!(late.await.unwrap(), Decision::Deny);
 }
+
+/// Denies clerks until they have proved who they are by `gold`; waits if it is told to.
+#[derive(Debug)]
+struct Gold {
+    waits: bool,
+    asked: AtomicUsize,
+}
+
+impl Gold {
+    fn new(waits: bool) -> Self {
+        Self { waits, asked: AtomicUsize::new(0) }
+    }
+
+    fn answer(&self, query: &AccessQuery<'_>) -> Verdict {
+        self.asked.fetch_add(1, SeqCst);
+        match query.action() {
+            _ if !query.subject().has_role("clerk") => Verdict::deny("no clerk"),
+            "open" => Verdict::allow(),
+            _ => Verdict::step_up(StepUp::acr(["gold"]).unwrap()),
+        }
+    }
+}
+
+#[async_trait]
+impl PolicyBackend for Gold {
+    fn name(&self) -> &'static str {
+        "gold"
+    }
+
+    fn decide_now(&self, query: &AccessQuery<'_>) -> Now<Verdict> {
+        if self.waits { Now::Wait } else { Now::Known(self.answer(query)) }
+    }
+
+    async fn decide(&self, query: &AccessQuery<'_>) -> Verdict {
+        tokio::task::yield_now().await;
+        self.answer(query)
+    }
+
+    fn parts(&self) -> QueryParts {
+        QueryParts::ROLES
+    }
+
+    fn holds_for(&self) -> Option<Duration> {
+        Some(Duration::MAX)
+    }
+}
+
+/// Whether a denial asks for a step-up depends on who asks, and when: it is not for the next one.
+#[tokio::test]
+async fn a_denial_that_looks_at_a_step_up_is_not_remembered() {
+    let clerk = |acr: &str| {
+        Principal::builder(PrincipalKind::User, "https://id.example.com", acr, "jwt").roles(["clerk"]).acr(acr).build()
+    };
+    let (gold, bronze) = (clerk("gold"), clerk("bronze"));
+    let demands = |verdict: &Verdict| (verdict.decision(), verdict.step_up_demand().is_some());
+    for how in ["deny_overrides", "first_applicable", "all_of", "any_of"] {
+        for waits in [false, true] {
+            let nested = start(how, start(how, Gold::new(waits)).with(Says(Said::Deny, 1, true)));
+            for (name, policy) in [("alone", start(how, Gold::new(waits))), ("nested", nested)] {
+                // Beside a plain denial there is none to ask for, but where one way is enough.
+                let is_asked = name == "alone" || ["first_applicable", "any_of"].contains(&how);
+                let policy = Held(policy);
+                let policy = Cached::new(policy).unwrap();
+                for (who, expected) in [(&gold, false), (&bronze, is_asked), (&gold, false), (&bronze, is_asked)] {
+                    let query = AccessQuery::new(who, "x", at(1));
+                    let verdict = policy.decide(&query).await;
+                    assert_eq!(demands(&verdict), (Decision::Deny, expected), "{how}, {name}, {waits}");
+                    let listed = policy.decide_all(&[query]).await;
+                    assert_eq!(demands(&listed[0]), (Decision::Deny, expected), "{how}, {name}, {waits}, listed");
+                    if let Now::Known(verdict) = policy.decide_now(&query) {
+                        assert_eq!(demands(&verdict), (Decision::Deny, expected), "{how}, {name}, at once");
+                    }
+                }
+                // At the same time: neither waits for the other's answer.
+                let [a, b] = [AccessQuery::new(&gold, "x", at(1)), AccessQuery::new(&bronze, "x", at(1))];
+                let (a, b) = tokio::join!(policy.decide(&a), policy.decide(&b));
+                assert_eq!((demands(&a).1, demands(&b).1), (false, is_asked), "{how}, {name}, {waits}, together");
+            }
+            // An allow, and a denial that nothing helps against, are remembered as ever.
+            for (roles, action) in [(&["clerk"][..], "open"), (&[], "x")] {
+                let policy = Cached::new(start(how, Gold::new(waits))).unwrap();
+                let who = principal("alice", roles);
+                for _ in 0..3 {
+                    policy.decide(&AccessQuery::new(&who, action, at(1))).await;
+                }
+                assert_eq!(policy.asked(), 1, "{how}, {action}");
+            }
+        }
+    }
+}
+
+/// Holds what another policy says, and says that it goes by roles.
+#[derive(Debug)]
+struct Held<P>(P);
+
+#[async_trait]
+impl<P: PolicyBackend> PolicyBackend for Held<P> {
+    fn name(&self) -> &'static str {
+        "held"
+    }
+
+    fn decide_now(&self, query: &AccessQuery<'_>) -> Now<Verdict> {
+        self.0.decide_now(query)
+    }
+
+    async fn decide(&self, query: &AccessQuery<'_>) -> Verdict {
+        self.0.decide(query).await
+    }
+
+    fn parts(&self) -> QueryParts {
+        QueryParts::ROLES
+    }
+
+    fn holds_for(&self) -> Option<Duration> {
+        Some(Duration::MAX)
+    }
+}
+
+/// Reads roles; once it is reloaded, the address instead, and then the time as well.
+#[derive(Debug, Default)]
+struct Learning {
+    generation: AtomicU64,
+    asked: AtomicUsize,
+}
+
+#[async_trait]
+impl PolicyBackend for Learning {
+    fn name(&self) -> &'static str {
+        "learning"
+    }
+
+    fn decide_now(&self, query: &AccessQuery<'_>) -> Now<Verdict> {
+        self.asked.fetch_add(1, SeqCst);
+        let allows = match self.generation.load(SeqCst) {
+            0 => query.subject().has_role("clerk"),
+            1 => query.address() == Some([192, 0, 2, 1].into()),
+            _ => [10, 12].contains(&query.at().unix_seconds()),
+        };
+        Now::Known(if allows { Verdict::allow() } else { Verdict::deny("no") })
+    }
+
+    async fn decide(&self, query: &AccessQuery<'_>) -> Verdict {
+        match self.decide_now(query) {
+            Now::Known(verdict) => verdict,
+            Now::Wait => panic!("it answers at once"),
+        }
+    }
+
+    fn generation(&self) -> Option<u64> {
+        Some(self.generation.load(SeqCst))
+    }
+
+    fn parts(&self) -> QueryParts {
+        match self.generation.load(SeqCst) {
+            0 => QueryParts::ROLES,
+            1 => QueryParts::ADDRESS,
+            _ => QueryParts::ADDRESS.and(QueryParts::TIME),
+        }
+    }
+
+    fn holds_for(&self) -> Option<Duration> {
+        Some(Duration::MAX)
+    }
+}
+
+/// What a verdict is remembered by is what the policy reads now, and not what it read when the cache was made.
+#[tokio::test]
+async fn a_reload_may_change_what_the_policy_reads() {
+    let policy = Cached::new(Learning::default()).unwrap();
+    let clerk = principal("alice", &["clerk"]);
+    let ask = async |last: u8, seconds: u64| {
+        let query = AccessQuery::new(&clerk, "x", at(seconds)).with_address(Some([192, 0, 2, last].into()));
+        let Now::Known(at_once) = policy.decide_now(&query) else { panic!("it answers at once") };
+        assert_eq!(at_once, policy.decide(&query).await);
+        assert_eq!([at_once.clone()], *policy.decide_all(&[query]).await);
+        at_once.is_allow()
+    };
+    let asked = || policy.policy().asked.load(SeqCst);
+    assert!(ask(1, 10).await && ask(2, 10).await);
+    assert_eq!(asked(), 1);
+    policy.policy().generation.store(1, SeqCst);
+    assert!(ask(1, 10).await && !ask(2, 10).await && ask(1, 11).await);
+    assert_eq!(asked(), 3);
+    policy.policy().generation.store(2, SeqCst);
+    assert!(ask(1, 10).await && !ask(1, 11).await && ask(1, 12).await);
+    assert_eq!(asked(), 12, "what depends on the time is asked each time");
+}

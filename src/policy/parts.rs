@@ -78,6 +78,11 @@ impl QueryParts {
         Self(self.0 & !other.0)
     }
 
+    #[cfg(feature = "policy-cached")]
+    pub(super) const fn bits(self) -> u16 {
+        self.0
+    }
+
     /// Whether all of those are among these.
     #[must_use]
     pub const fn has(self, other: Self) -> bool {

@@ -219,6 +219,8 @@ pub struct Verdict {
     silent: bool,
     /// A denial that does not tell whether what was asked holds.
     firm: bool,
+    /// A denial that was made with an eye on whether the principal has made a step-up.
+    momentary: bool,
     basis: Option<Arc<Basis>>,
     directives: Option<Arc<Directives>>,
 }
@@ -291,6 +293,17 @@ impl Verdict {
         self
     }
 
+    /// Says of a denial that it is for this principal at this time alone: whether the principal has made a step-up is in it.
+    #[must_use]
+    pub(crate) const fn of_the_moment(mut self) -> Self {
+        self.momentary = matches!(self.decision, Decision::Deny);
+        self
+    }
+
+    pub(crate) const fn is_of_the_moment(&self) -> bool {
+        self.momentary
+    }
+
     /// Says that no decision could be had, and why.
     pub fn cannot_decide(reason: impl Into<Cow<'static, str>>) -> Self {
         Self::new(Decision::CannotDecide).because(reason)
@@ -299,13 +312,13 @@ impl Verdict {
     /// A decision, and nothing behind it yet.
     #[must_use]
     pub const fn new(decision: Decision) -> Self {
-        Self { decision, silent: false, firm: false, basis: None, directives: None }
+        Self { decision, silent: false, firm: false, momentary: false, basis: None, directives: None }
     }
 
     /// A decision, and what stands behind it.
     #[must_use]
     pub const fn from_basis(decision: Decision, basis: Arc<Basis>) -> Self {
-        Self { decision, silent: false, firm: false, basis: Some(basis), directives: None }
+        Self { decision, silent: false, firm: false, momentary: false, basis: Some(basis), directives: None }
     }
 
     fn basis_mut(&mut self) -> &mut Basis {

@@ -11,9 +11,11 @@ use crate::{
 /// Questions that take more room are not remembered.
 pub(super) const MAX_KEY: usize = 1024;
 
-/// Writes the key; false if it is too long.
+/// Writes the key; false if it is too long, or the verdict depends on the time.
 pub(super) fn write(into: &mut Vec<u8>, parts: QueryParts, query: &AccessQuery<'_>) -> bool {
     into.clear();
+    // What was read before a reload is not taken for what is read after it.
+    into.extend_from_slice(&parts.bits().to_le_bytes());
     text(into, query.action());
     principal(into, parts, query.subject());
     if parts.has(QueryParts::CLIENT) {
@@ -59,7 +61,7 @@ pub(super) fn write(into: &mut Vec<u8>, parts: QueryParts, query: &AccessQuery<'
             }
         }
     }
-    into.len() <= MAX_KEY
+    into.len() <= MAX_KEY && !parts.has(QueryParts::TIME)
 }
 
 fn principal(into: &mut Vec<u8>, parts: QueryParts, of: &Principal) {
@@ -193,7 +195,9 @@ mod tests {
         let keys: std::collections::HashSet<Vec<u8>> = all
             .map(|principal| {
                 let (principal, mut key) = (principal.build(), Vec::new());
-                assert!(write(&mut key, QueryParts::ALL, &AccessQuery::new(&principal, "read", Instants::new(0, 0))));
+                let query = AccessQuery::new(&principal, "read", Instants::new(0, 0));
+                assert!(!write(&mut key, QueryParts::ALL, &query), "it depends on the time");
+                assert!(write(&mut key, QueryParts::ALL.without(QueryParts::TIME), &query));
                 key
             })
             .into();

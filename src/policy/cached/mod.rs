@@ -5,7 +5,7 @@ use std::{
     fmt,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -25,8 +25,9 @@ use crate::{
 ///
 /// A verdict is given again to a question with the same action and the same [parts](PolicyBackend::parts), compared byte for
 /// byte, for as long as the policy says and 5 s at most, by the time of the questions. It is forgotten once the policy's
-/// [generation](PolicyBackend::generation) is another one. `cannot decide` is never remembered. Who asks the same while an answer
-/// is on its way waits for that one.
+/// [generation](PolicyBackend::generation) is another one; then the parts may be others, too. `cannot decide` is never remembered,
+/// nor a denial of a [`Combined`](crate::policy::Combined) for which a step-up was demanded: whether it is still to be made is another
+/// question for each principal. Who asks the same while an answer is on its way waits for that one.
 ///
 /// From memory it answers at once, without a lock that anybody holds for long, and without allocation.
 ///
@@ -48,7 +49,6 @@ use crate::{
 /// ```
 pub struct Cached<B> {
     policy: B,
-    parts: QueryParts,
     life: u64,
     verdicts: sync::Cache<Box<[u8]>, Entry, UnitWeighter, RandomState>,
     flights: Flights<Box<[u8]>, Entry>,
@@ -94,8 +94,7 @@ impl<B: PolicyBackend> Cached<B> {
         let Some(life) = policy.holds_for().filter(|life| !life.is_zero()) else {
             return refuse("does not say how long its verdicts hold (PolicyBackend::holds_for)");
         };
-        let parts = policy.parts();
-        if parts.has(QueryParts::TIME) {
+        if policy.parts().has(QueryParts::TIME) {
             return refuse("says that its verdicts depend on the time (PolicyBackend::parts)");
         }
         if verdicts == 0 || verdicts > MAX_VERDICTS {
@@ -112,7 +111,6 @@ impl<B: PolicyBackend> Cached<B> {
         );
         Ok(Self {
             policy,
-            parts,
             life,
             verdicts: cache,
             flights: Flights::default(),
@@ -152,7 +150,7 @@ impl<B: PolicyBackend> Cached<B> {
     }
 
     fn keep(&self, key: &[u8], entry: &Entry) {
-        if entry.verdict.decision() != Decision::CannotDecide {
+        if entry.verdict.decision() != Decision::CannotDecide && !entry.verdict.is_of_the_moment() {
             self.verdicts.insert(key.into(), entry.clone());
         }
     }
@@ -161,26 +159,28 @@ impl<B: PolicyBackend> Cached<B> {
         Entry { verdict, state, asked_at: query.at().monotonic_nanos() }
     }
 
-    /// The key of a question, if it can be remembered.
+    /// The key of a question, if it can be remembered. The state is read before it, and an answer is kept under both: what the
+    /// policy reads may change with the state.
     fn key(&self, query: &AccessQuery<'_>) -> Option<Box<[u8]>> {
         let mut key = Vec::new();
-        key::write(&mut key, self.parts, query).then(|| key.into())
+        key::write(&mut key, self.policy.parts(), query).then(|| key.into())
     }
 
-    async fn ask(&self, query: &AccessQuery<'_>) -> Entry {
-        let state = self.state();
+    async fn ask(&self, query: &AccessQuery<'_>) -> Verdict {
         self.asked.fetch_add(1, Relaxed);
-        let verdict = match self.policy.decide_now(query) {
+        match self.policy.decide_now(query) {
             Now::Known(verdict) => verdict,
             Now::Wait => self.policy.decide(query).await,
-        };
-        Self::entry(verdict, state, query)
+        }
     }
 }
 
-impl<B: fmt::Debug> fmt::Debug for Cached<B> {
+impl<B: PolicyBackend> fmt::Debug for Cached<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Cached").field("policy", &self.policy).field("parts", &self.parts).finish_non_exhaustive()
+        f.debug_struct("Cached")
+            .field("policy", &self.policy)
+            .field("parts", &self.policy.parts())
+            .finish_non_exhaustive()
     }
 }
 
@@ -202,11 +202,11 @@ impl<B: PolicyBackend> PolicyBackend for Cached<B> {
     fn decide_now(&self, query: &AccessQuery<'_>) -> Now<Verdict> {
         // Taken out, so that a policy that is a cache itself finds another one.
         let mut key = KEY.take();
-        let fits = key::write(&mut key, self.parts, query);
+        let state = self.state();
+        let fits = key::write(&mut key, self.policy.parts(), query);
         let answer = match fits.then(|| self.recall(&key, query)).flatten() {
             Some(verdict) => Now::Known(verdict),
             None => {
-                let state = self.state();
                 let answer = self.policy.decide_now(query);
                 if let Now::Known(verdict) = &answer {
                     self.asked.fetch_add(1, Relaxed);
@@ -224,35 +224,38 @@ impl<B: PolicyBackend> PolicyBackend for Cached<B> {
     }
 
     async fn decide(&self, query: &AccessQuery<'_>) -> Verdict {
-        let Some(key) = self.key(query) else { return self.ask(query).await.verdict };
+        // An answer that was on its way before the policy changed is not for who asks after that.
+        let state = self.state();
+        let Some(key) = self.key(query) else { return self.ask(query).await };
         if let Some(verdict) = self.recall(&key, query) {
             return verdict;
         }
-        // An answer that was on its way before the policy changed is not for who asks after that.
-        let state = self.state();
         let seat = self.flights.board(key.clone());
+        let own = AtomicBool::new(false);
         let load = || async {
-            let entry = self.ask(query).await;
+            own.store(true, Relaxed);
+            let entry = Self::entry(self.ask(query).await, state, query);
             self.keep(&key, &entry);
             entry
         };
         let entry = seat.landing(load).await;
         drop(seat);
-        if entry.state == state || self.is_good(&entry, self.state(), query) {
+        let is_fresh = entry.state == state || self.is_good(&entry, self.state(), query);
+        if is_fresh && (own.load(Relaxed) || !entry.verdict.is_of_the_moment()) {
             return entry.verdict;
         }
-        self.ask(query).await.verdict
+        self.ask(query).await
     }
 
     /// Asks the policy about those that are not remembered, all at once.
     async fn decide_all(&self, queries: &[AccessQuery<'_>]) -> Vec<Verdict> {
+        let state = self.state();
         let keys: Vec<_> = queries.iter().map(|query| self.key(query)).collect();
         let recalled = queries.iter().zip(&keys).map(|(query, key)| self.recall(key.as_deref()?, query));
         let mut verdicts: Vec<Option<Verdict>> = recalled.collect();
         let missing: Vec<AccessQuery<'_>> =
             verdicts.iter().zip(queries).filter(|(known, _)| known.is_none()).map(|(_, query)| *query).collect();
         if !missing.is_empty() {
-            let state = self.state();
             self.asked.fetch_add(u64::try_from(missing.len()).unwrap_or(u64::MAX), Relaxed);
             let answers = self.policy.decide_all(&missing).await;
             if answers.len() != missing.len() {

@@ -11,15 +11,19 @@ use async_trait::async_trait;
 pub use self::shadow::{Shadow, ShadowStats};
 use crate::{
     now::Now,
-    policy::{AccessQuery, Decision, PolicyBackend, QueryParts, ReloadState, StepUp, Verdict},
+    policy::{AccessQuery, Decision, PolicyBackend, QueryParts, ReloadState, Verdict},
 };
 
 /// Several policies that decide together. It is a [`PolicyBackend`] itself, so that combinations nest.
 ///
 /// They are asked in order, and no further than the answer needs: put those first that answer from memory. Rules, reasons,
 /// obligations and versions are those of the policies whose answer became the answer; so a denial has no obligations of an
-/// allow. It is [firm](Verdict::firm) if one was that somebody gave to whom the question is applicable. Without waiting it answers if all that are asked do. A denial whose [step-up](Verdict::step_up) the principal has made
-/// already is one that no step-up helps against.
+/// allow. It is [firm](Verdict::firm) if somebody denied firmly to whom the question is applicable, or if it is applicable to
+/// nobody and one of them denied firmly. Without waiting it answers if all that are asked do.
+///
+/// A denial whose [step-up](Verdict::step_up) the principal has made already is one that no step-up helps against. So a denial for
+/// which one of them demanded a step-up is for this principal at this time alone, whatever the [parts](PolicyBackend::parts) say,
+/// and `Cached` does not remember it.
 ///
 /// ```
 /// # #[cfg(feature = "rbac")]
@@ -122,17 +126,20 @@ struct Fold {
     more: Vec<Verdict>,
     /// Whether somebody to whom the question is applicable denied firmly.
     firm: bool,
+    /// Whether somebody demanded a step-up, met or not.
+    momentary: bool,
 }
 
 impl Fold {
     const fn new(how: Algorithm) -> Self {
-        Self { how, rank: SILENT, first: None, more: Vec::new(), firm: false }
+        Self { how, rank: SILENT, first: None, more: Vec::new(), firm: false, momentary: false }
     }
 
     /// A demand that is met already helps nobody: the verdict is a denial like any other.
     fn add(&mut self, verdict: Verdict, query: &AccessQuery<'_>) {
-        let is_met = |demand: &StepUp| demand.is_met_by(query.subject(), query.at());
-        let verdict = if verdict.step_up_demand().is_some_and(is_met) { verdict.without_demand() } else { verdict };
+        let met = verdict.step_up_demand().map(|demand| demand.is_met_by(query.subject(), query.at()));
+        self.momentary |= met.is_some() || verdict.is_of_the_moment();
+        let verdict = if met == Some(true) { verdict.without_demand() } else { verdict };
         let rank = self.how.rank(&verdict);
         self.firm |= verdict.is_firm() && rank != SILENT;
         if self.first.is_none() || rank > self.rank {
@@ -171,6 +178,7 @@ impl Fold {
             }
         };
         let verdict = if firm { verdict.firm() } else { verdict };
+        let verdict = if self.momentary { verdict.of_the_moment() } else { verdict };
         if silent { verdict.leaving_it() } else { verdict }
     }
 }
