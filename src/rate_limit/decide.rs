@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, atomic::Ordering::Relaxed},
 };
 
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use http::{HeaderMap, StatusCode};
 
 use crate::{
     clock::{Clock, Instants},
@@ -20,7 +20,7 @@ use crate::{
         Charge, Draw, LimitRequest, LimitScope, OnStoreError, RateLimitLayer, Taken,
         by::{Owned, Parts},
         draw::Charges,
-        headers::{RATELIMIT, RATELIMIT_POLICY, retry_after},
+        headers::{RATELIMIT, RATELIMIT_POLICY, Told, retry_after},
         layer::{Cost, Mode, Shared, Tiers},
         plan::Tier,
     },
@@ -138,14 +138,12 @@ impl Shared {
             self.tally.refused.fetch_add(1, Relaxed);
             return Err(self.refuse(&taken, tier, at));
         }
-        let tells = !in_shadow && (self.send_fields || self.x_fields.is_some());
-        Ok(Report(tells.then(|| Told {
-            fields: self.send_fields,
-            x_fields: self.x_fields,
-            tier: Arc::clone(tier),
-            taken,
-            at,
-        })))
+        Ok(Report(if in_shadow { None } else { self.told(&taken, tier, at) }))
+    }
+
+    fn told(&self, taken: &Taken, tier: &Tier, at: Instants) -> Option<Told> {
+        let tells = self.send_fields || self.x_fields.is_some();
+        if tells { tier.fields.told(*taken, self.send_fields, self.x_fields, at) } else { None }
     }
 
     fn failed(&self, error: &StoreError, trail: &mut Trail) -> Result<Report, Rejection> {
@@ -191,9 +189,15 @@ impl Shared {
             let seconds = seconds.saturating_add(self.jitter(at));
             rejection = rejection.with_retry_after(u32::try_from(seconds).unwrap_or(u32::MAX));
         }
-        let told =
-            Told { fields: self.send_fields, x_fields: self.x_fields, tier: Arc::clone(tier), taken: *taken, at };
-        told.tell(|name, value| rejection.push_header(name, value));
+        if let Some(mut told) = self.told(taken, tier, at) {
+            if let Some(lists) = told.lists() {
+                rejection.push_header(RATELIMIT_POLICY, lists.policy);
+                rejection.push_header(RATELIMIT, lists.limit);
+            }
+            if let Some(fields) = told.x_fields() {
+                fields.for_each(|(name, value)| rejection.push_header(name, value));
+            }
+        }
         rejection
     }
 }
@@ -264,73 +268,41 @@ impl Step for RateLimitLayer {
 #[derive(Debug)]
 pub(crate) struct Report(Option<Told>);
 
-#[derive(Debug)]
-struct Told {
-    fields: bool,
-    x_fields: Option<super::XRateLimitReset>,
-    tier: Arc<Tier>,
-    taken: Taken,
-    at: Instants,
-}
-
-impl Told {
-    fn tell(&self, mut add: impl FnMut(HeaderName, HeaderValue)) {
-        let fields = &self.tier.fields;
-        if self.fields {
-            add(RATELIMIT_POLICY, fields.policy().clone());
-            if let Some(limit) = fields.limit(&self.taken) {
-                add(RATELIMIT, limit);
-            }
-        }
-        self.tell_x(add);
-    }
-
-    /// The older fields.
-    fn tell_x(&self, mut add: impl FnMut(HeaderName, HeaderValue)) {
-        if let Some(reset) = self.x_fields {
-            self.tier.fields.x_fields(&self.taken, reset, self.at).for_each(|(name, value)| add(name, value));
-        }
-    }
-}
-
 impl Report {
     /// What several limits tell, the innermost first. The fields are lists, so that the limits share a line of each; lines of
     /// their own would say the same, and cost more.
     #[cfg(feature = "stack")]
     pub(crate) fn amend_all(reports: impl Iterator<Item = Self>, headers: &mut HeaderMap) {
         let mut lines = super::headers::Lines::default();
-        for told in reports.filter_map(|report| report.0) {
-            if !told.fields || lines.add(&told.tier.fields, &told.taken) {
-                told.tell_x(|name, value| add_to(headers, name, value));
-            } else {
-                told.tell(|name, value| add_to(headers, name, value));
+        reports.for_each(|report| {
+            if let Some(mut told) = report.0 {
+                lines.take(&mut told);
+                tell(&mut told, headers);
             }
+        });
+        if let Some(lists) = lines.lists() {
+            lists.add_to(headers);
         }
-        lines.fields().for_each(|(name, value)| add_to(headers, name, value));
     }
 }
 
 impl Amend for Report {
     fn amend(self, _: StatusCode, headers: &mut HeaderMap) {
-        if let Some(told) = self.0 {
-            told.tell(|name, value| add_to(headers, name, value));
+        if let Some(mut told) = self.0 {
+            tell(&mut told, headers);
         }
     }
 }
 
-/// Adds to a list that a limiter further inside began, on the same line: two lines would say the same. What has no list, and
-/// what is too long, gets a line of its own.
-fn add_to(headers: &mut HeaderMap, name: HeaderName, value: HeaderValue) {
-    const MAX_LINE: usize = 1024;
-    if (name == RATELIMIT || name == RATELIMIT_POLICY)
-        && let Some(line) = headers.get_mut(&name)
-        && line.len().saturating_add(value.len()) < MAX_LINE
-        && let Ok(joined) = HeaderValue::try_from([line.as_bytes(), b", ", value.as_bytes()].concat())
-    {
-        *line = joined;
-        return;
+fn tell(told: &mut Told, headers: &mut HeaderMap) {
+    if let Some(lists) = told.lists() {
+        lists.add_to(headers);
     }
-    headers.append(name, value);
+    if let Some(fields) = told.x_fields() {
+        fields.for_each(|(name, value)| {
+            headers.append(name, value);
+        });
+    }
 }
 
 #[cfg(test)]

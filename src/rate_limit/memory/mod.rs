@@ -175,7 +175,12 @@ impl MemoryLimits {
                 }
             }
         }
-        self.take_locked(draw, now)
+        // Most draws of several have two: room for more would be made ready, and dropped, in vain.
+        if draw.charges().len() <= 2 {
+            self.take_locked::<2>(draw, now)
+        } else {
+            self.take_locked::<MAX_CHARGES>(draw, now)
+        }
     }
 
     /// What [`take_now`](RateLimitStore::take_now) would answer, and takes nothing.
@@ -197,14 +202,15 @@ impl MemoryLimits {
         Taken::too_costly(index)
     }
 
+    /// The long way, for draws of up to `N` charges.
     #[cold]
     #[inline(never)]
-    fn take_locked(&self, draw: &Draw<'_>, now: u64) -> Taken {
+    fn take_locked<const N: usize>(&self, draw: &Draw<'_>, now: u64) -> Taken {
         let charges = draw.charges();
-        if charges.is_empty() || charges.len() > MAX_CHARGES {
+        if charges.is_empty() || charges.len() > N {
             return Self::refuse_draw(0);
         }
-        let mut places = [Place { hash: 0, fingerprint: 0 }; MAX_CHARGES];
+        let mut places = [Place { hash: 0, fingerprint: 0 }; N];
         for (index, charge) in charges.iter().enumerate() {
             // Charges of one key stand side by side, and are hashed once.
             let before = index.checked_sub(1).and_then(|before| Some((charges.get(before)?, *places.get(before)?)));
@@ -221,10 +227,10 @@ impl MemoryLimits {
             }
         }
         let places = places.get(..charges.len()).unwrap_or_default();
-        let _locks = self.lock(places);
+        let _locks = self.lock::<N>(places);
         for _ in 0..MAX_ROUNDS {
-            let mut seats = [None; MAX_CHARGES];
-            let mut before = [0; MAX_CHARGES];
+            let mut seats = [None; N];
+            let mut before = [0; N];
             self.sit(charges, places, now, &mut seats, &mut before);
             let mut after = before;
             let taken = draw.take(&mut after, now);
@@ -249,15 +255,15 @@ impl MemoryLimits {
     }
 
     /// Locks the keys' stripes, in their order, so that no two wait for each other.
-    fn lock(&self, places: &[Place]) -> (Option<MutexGuard<'_, ()>>, [Option<MutexGuard<'_, ()>>; MAX_CHARGES]) {
+    fn lock<const N: usize>(&self, places: &[Place]) -> (Option<MutexGuard<'_, ()>>, [Option<MutexGuard<'_, ()>>; N]) {
         let lock =
             |stripe: usize| self.stripes.get(stripe).map(|lock| lock.lock().unwrap_or_else(PoisonError::into_inner));
-        let mut rest = [const { None }; MAX_CHARGES];
+        let mut rest = [const { None }; N];
         let first = places.first().map(Place::stripe);
         if places.iter().all(|place| Some(place.stripe()) == first) {
             return (first.and_then(lock), rest);
         }
-        let mut stripes = [None; MAX_CHARGES];
+        let mut stripes = [None; N];
         stripes.iter_mut().zip(places).for_each(|(stripe, place)| *stripe = Some(place.stripe()));
         stripes.sort_unstable();
         let mut last = None;
@@ -276,8 +282,8 @@ impl MemoryLimits {
         charges: &[Charge<'_>],
         places: &[Place],
         now: u64,
-        seats: &mut [Option<Seat<'a>>; MAX_CHARGES],
-        tats: &mut [u64; MAX_CHARGES],
+        seats: &mut [Option<Seat<'a>>],
+        tats: &mut [u64],
     ) {
         let mut absent = false;
         for ((place, seat), kept) in places.iter().zip(&mut *seats).zip(&mut *tats).take(charges.len()) {
@@ -315,12 +321,7 @@ impl MemoryLimits {
     }
 
     /// The cell to take over: of the first bucket that has a whole one, the one that is whole the longest.
-    fn spare<'a>(
-        &'a self,
-        place: &Place,
-        now: u64,
-        taken: &[Option<Seat<'a>>; MAX_CHARGES],
-    ) -> Option<(&'a Cell, u64)> {
+    fn spare<'a>(&'a self, place: &Place, now: u64, taken: &[Option<Seat<'a>>]) -> Option<(&'a Cell, u64)> {
         let free = |cell: &&'a Cell| {
             !taken.iter().flatten().any(|seat| match seat {
                 Seat::Own(other) | Seat::Spare(other, _) => std::ptr::eq(*other, *cell),
@@ -361,7 +362,7 @@ impl MemoryLimits {
     }
 
     /// Where the neighbours of a key count together; no cell that another charge of the draw has.
-    fn shared_cell<'a>(&'a self, charge: &Charge<'_>, taken: &[Option<Seat<'a>>; MAX_CHARGES]) -> &'a AtomicU64 {
+    fn shared_cell<'a>(&'a self, charge: &Charge<'_>, taken: &[Option<Seat<'a>>]) -> &'a AtomicU64 {
         static NOWHERE: AtomicU64 = AtomicU64::new(0);
         let mut hasher = self.seed.build_hasher();
         charge.key().scope().hash(&mut hasher);
