@@ -71,6 +71,7 @@ mod text;
 mod traceparent;
 #[cfg(feature = "audit-tracing")]
 mod tracing;
+mod words;
 
 pub use channel::{AuditReceiver, Channel, WhenFull};
 pub use entry::{AuditCompletion, AuditEntry, AuditEvent, AuditGap, AuditLater, AuditRepeats, MAX_ENTRY_LEN};
