@@ -51,6 +51,7 @@ pub mod chain;
 mod channel;
 mod entry;
 mod guard;
+mod json;
 #[cfg(feature = "audit-json-lines")]
 mod json_lines;
 mod later;
