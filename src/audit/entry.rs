@@ -2,7 +2,7 @@ use std::{borrow::Cow, fmt, sync::Arc, time::Duration};
 
 use crate::{
     audit::{
-        AuditDecision, AuditIdentity, AuditRecord, Personal, Privacy,
+        AuditDecision, AuditIdentity, AuditRecord, Personal, Privacy, json,
         parts::{decisions, notes},
         schema::{Bounds, Shown},
         text::{Time, told},
@@ -67,8 +67,7 @@ impl AuditEntry {
         let begin = out.len();
         for bounds in Bounds::ALL {
             out.truncate(begin);
-            // What is serialized is texts and numbers, and a vector takes all.
-            if serde_json::to_writer(&mut *out, &Shown { entry: self, bounds }).is_ok()
+            if json::write(out, &Shown { entry: self, bounds }).is_ok()
                 && out.len().saturating_sub(begin) <= MAX_ENTRY_LEN
             {
                 return;

@@ -51,6 +51,7 @@ pub mod chain;
 mod channel;
 mod entry;
 mod guard;
+mod json;
 #[cfg(feature = "audit-json-lines")]
 mod json_lines;
 mod later;
@@ -71,6 +72,7 @@ mod text;
 mod traceparent;
 #[cfg(feature = "audit-tracing")]
 mod tracing;
+mod words;
 
 pub use channel::{AuditReceiver, Channel, WhenFull};
 pub use entry::{AuditCompletion, AuditEntry, AuditEvent, AuditGap, AuditLater, AuditRepeats, MAX_ENTRY_LEN};

@@ -6,7 +6,10 @@ use std::{
 };
 
 use crate::{
-    audit::{MAX_TEXT_LEN, Privacy},
+    audit::{
+        MAX_TEXT_LEN, Privacy,
+        words::{self, below, beyond_ascii, is},
+    },
     mention::Telling,
 };
 
@@ -16,8 +19,9 @@ use crate::{
 /// hexadecimal, and so does the backslash of a `\u{` that was there before: different texts stay different. The result has
 /// at most `max` bytes and ends with `…` if it was cut.
 pub(crate) fn clean(text: &str, max: usize) -> Cow<'_, str> {
-    let plain = text.bytes().all(|byte| matches!(byte, b' '..=b'~') && byte != b'\\');
-    if text.len() <= max && (plain || !text.char_indices().any(|(at, c)| must_escape(text, at, c))) {
+    let unusual = |word| below(word, b' ') | is(word, b'\\') | is(word, DELETE) | beyond_ascii(word);
+    if text.len() <= max && (!words::any(text, unusual) || !text.char_indices().any(|(at, c)| must_escape(text, at, c)))
+    {
         return Cow::Borrowed(text);
     }
     let mut out = Bounded::new(max);
@@ -47,7 +51,7 @@ pub(crate) fn told<'t>(
 /// Allocates nothing where there is room in `out`.
 pub(crate) fn path(out: &mut String, sent: &str, max: usize) {
     out.clear();
-    if sent.len() <= max && sent.bytes().fold(true, |visible, byte| visible & byte.is_ascii_graphic()) {
+    if sent.len() <= max && !words::any(sent, |word| below(word, b'!') | is(word, DELETE) | beyond_ascii(word)) {
         out.push_str(sent);
         return;
     }
@@ -152,6 +156,7 @@ fn must_escape(text: &str, at: usize, c: char) -> bool {
 }
 
 const CUT: char = '…';
+const DELETE: u8 = 0x7f;
 
 struct Bounded {
     text: String,
