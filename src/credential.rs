@@ -43,9 +43,13 @@ impl fmt::Debug for Credential<'_> {
 }
 
 pub(crate) fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>, Rejection> {
-    let Some(value) = only(headers, name)? else { return Ok(None) };
+    only(headers, name)?.map(text).transpose()
+}
+
+/// Reads a field that stands once.
+pub(crate) fn text(value: &HeaderValue) -> Result<&str, Rejection> {
     match std::str::from_utf8(value.as_bytes()) {
-        Ok(text) if !text.is_empty() && text.len() <= MAX_CREDENTIAL_LEN && is_visible(text) => Ok(Some(text)),
+        Ok(text) if !text.is_empty() && text.len() <= MAX_CREDENTIAL_LEN && is_visible(text) => Ok(text),
         Ok(_) | Err(_) => Err(malformed("a credential header is empty, too long or not visible ASCII")),
     }
 }
@@ -97,7 +101,7 @@ fn all(text: &str, fits: impl Fn(u8) -> bool) -> bool {
 }
 
 /// Reads all values, not the first: two credentials for one request are never a choice for the server (RFC 9110 §5.3).
-fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a HeaderValue>, Rejection> {
+pub(crate) fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a HeaderValue>, Rejection> {
     // Mostly no field stands twice, and that is told by two numbers.
     if headers.len() == headers.keys_len() {
         return Ok(headers.get(name));

@@ -14,7 +14,7 @@ use crate::{
     attempt::Attempt,
     authn::{Authenticator, Identity, Outcome},
     challenge::{Challenge, Challenges},
-    client::ClientInfo,
+    client::{ClientInfo, Connection},
     clock::Instants,
     error::{ConfigError, StoreError, StoreErrorKind},
     head::RequestHead,
@@ -350,7 +350,12 @@ fn client(head: &RequestHead<'_>) -> Option<IpAddr> {
 
 /// Where the connection comes from, for an authenticator that no other layer helps.
 fn peer(head: &RequestHead<'_>) -> Option<IpAddr> {
-    head.connection().and_then(|connection| connection.peer()).map(|peer| peer.ip().to_canonical())
+    // Borrowed, where it can be: a copy counts a reference.
+    let peer = match head.extension::<Connection>() {
+        Some(connection) => connection.peer(),
+        None => head.connection().and_then(|connection| connection.peer()),
+    };
+    peer.map(|peer| peer.ip().to_canonical())
 }
 
 /// The store did not answer.

@@ -49,11 +49,16 @@ const fn pack(digits: u64) -> [u8; 5] {
 
 /// The characters of whole blocks of five bytes; bytes beyond the last whole block are not written.
 pub(super) fn encode(bytes: &[u8]) -> impl Iterator<Item = char> {
+    encode_ascii(bytes).map(char::from)
+}
+
+/// The same, each as a byte.
+pub(super) fn encode_ascii(bytes: &[u8]) -> impl Iterator<Item = u8> {
     bytes.as_chunks::<5>().0.iter().flat_map(|&[a, b, c, d, e]| {
         let block = u64::from_be_bytes([0, 0, 0, a, b, c, d, e]);
         (0..8_u32).rev().filter_map(move |place| {
             let digit = usize::try_from((block >> (place * 5)) & 0x1f).ok()?;
-            ALPHABET.get(digit).copied().map(char::from)
+            ALPHABET.get(digit).copied()
         })
     })
 }

@@ -99,7 +99,8 @@ impl ApiKeyFormat {
     /// this format or its checksum is wrong. At most 102 bytes are looked at.
     #[must_use]
     pub fn parse(&self, text: &str) -> Option<ApiKey> {
-        let Presented { id, sha256: hash, .. } = self.read(text).filter(|presented| presented.in_environment)?;
+        let Presented { id, sha256: hash, .. } =
+            self.read(text.as_bytes())?.present().filter(|presented| presented.in_environment)?;
         Some(ApiKey { id, hash, text: Secret::from(text.to_owned()) })
     }
 
@@ -108,9 +109,9 @@ impl ApiKeyFormat {
         text.strip_prefix(self.prefix().as_bytes()).is_some_and(|rest| rest.starts_with(b"_"))
     }
 
-    /// Reads a key of this prefix, of whatever environment, without keeping it.
-    pub(super) fn read(&self, text: &str) -> Option<Presented> {
-        let (head, tail) = text.as_bytes().split_last_chunk::<TAIL_TEXT>()?;
+    /// Reads a key of this prefix, of whatever environment, without keeping it. It is ASCII then, and visible.
+    pub(super) fn read(&self, text: &[u8]) -> Option<Written> {
+        let (head, tail) = text.split_last_chunk::<TAIL_TEXT>()?;
         let in_environment = head == self.head.as_bytes();
         if !in_environment {
             match head.strip_prefix(self.prefix().as_bytes())? {
@@ -128,9 +129,7 @@ impl ApiKeyFormat {
         encoding::decode(secret_text, material.secret())?;
         let mut checksum = [0; CHECKSUM];
         encoding::decode(checksum_text, &mut checksum)?;
-
-        let presented = material.present(in_environment)?;
-        (presented.checksum()? == checksum).then_some(presented)
+        Some(Written { material, checksum, in_environment })
     }
 
     /// Makes a new key, and its hash under these peppers, or without.
@@ -196,6 +195,21 @@ pub(super) fn check_environment(environment: &str) -> Result<(), ConfigError> {
         return Err(ConfigError::new("API key environment", format!("{environment:?}"), problem));
     }
     Ok(())
+}
+
+/// A text that has the form of a key.
+pub(super) struct Written {
+    material: Material,
+    checksum: [u8; CHECKSUM],
+    in_environment: bool,
+}
+
+impl Written {
+    /// Hashes it. None if the checksum is wrong.
+    pub(super) fn present(self) -> Option<Presented> {
+        let presented = self.material.present(self.in_environment)?;
+        (presented.checksum()? == self.checksum).then_some(presented)
+    }
 }
 
 /// What a request's key comes down to.

@@ -52,7 +52,9 @@ impl Hash for KeyId {
 
 impl fmt::Display for KeyId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        encoding::encode(&self.0).try_for_each(|character| fmt::Write::write_char(f, character))
+        let mut text = [0; 16];
+        text.iter_mut().zip(encoding::encode_ascii(&self.0)).for_each(|(place, character)| *place = character);
+        f.write_str(std::str::from_utf8(&text).unwrap_or_default())
     }
 }
 

@@ -43,7 +43,7 @@ impl Formats {
     fn read(&self, text: &str) -> Option<Presented> {
         match &self.legacy {
             Some(legacy) if !self.own.claims(text.as_bytes()) => legacy.read(text),
-            Some(_) | None => self.own.read(text),
+            Some(_) | None => self.own.read(text.as_bytes())?.present(),
         }
     }
 }
@@ -56,13 +56,18 @@ pub(super) fn find(
     field: &HeaderName,
     head: &RequestHead<'_>,
 ) -> Result<Option<(Key, Carried)>, Rejection> {
-    let own = head.single_header(field)?;
-    if let Some(text) = own
+    let own = credential::only(head.headers(), field)?;
+    if let Some(value) = own
         && !head.headers().contains_key(header::AUTHORIZATION)
     {
-        return Ok(Some((formats.read(text), Carried::InOwnField)));
+        // What has the form of a key of our own has no character that a field must not have.
+        let key = match formats.own.read(value.as_bytes()) {
+            Some(key) => key.present(),
+            None => formats.read(credential::text(value)?),
+        };
+        return Ok(Some((key, Carried::InOwnField)));
     }
-    let own = own.map(|text| (formats.read(text), Carried::InOwnField));
+    let own = own.map(credential::text).transpose()?.map(|text| (formats.read(text), Carried::InOwnField));
     let other = in_authorization(formats, head)?.map(|key| (key, Carried::InAuthorization));
     match (own, other) {
         (Some(_), Some(_)) => Err(Rejection::new(RejectionKind::InvalidRequest, "API key: presented in two places")),
