@@ -16,6 +16,7 @@ use crate::{
     challenge::{Challenge, Challenges},
     client::ClientInfo,
     clock::Instants,
+    credential::fields::TAKEN,
     error::{ConfigError, StoreError, StoreErrorKind},
     head::RequestHead,
     log,
@@ -130,9 +131,10 @@ impl ApiKeyAuthenticator {
     /// Reads keys from this header field, instead of `X-API-Key`.
     ///
     /// # Errors
-    /// If it is a field that carries something else: `Authorization`, `Proxy-Authorization`, `Cookie`, `Host`.
+    /// If it is a field that carries something else: `Authorization`, `Proxy-Authorization`, `Cookie`, `Set-Cookie`, `Host`,
+    /// `Origin`, `Referer`, `Sec-WebSocket-Protocol`.
     pub fn with_header(self, name: HeaderName) -> Result<Self, ConfigError> {
-        if [header::AUTHORIZATION, header::PROXY_AUTHORIZATION, header::COOKIE, header::HOST].contains(&name) {
+        if TAKEN.contains(&name) {
             return Err(ConfigError::new("API key header", name.as_str(), "carries something else"));
         }
         Ok(self.set(|shared| shared.header = name))
@@ -548,8 +550,9 @@ mod tests {
         assert!(new().with_realm("a\"b").is_err());
         assert!(new().with_store_name("").is_err());
         assert!(new().for_tenant("").is_err());
-        assert!(new().with_header(header::AUTHORIZATION).is_err());
-        assert!(new().with_header(header::COOKIE).is_err());
+        for taken in TAKEN {
+            assert!(new().with_header(taken.clone()).is_err(), "{taken}");
+        }
         assert_eq!(new().with_realm("orders").unwrap().challenges()[0].to_string(), r#"ApiKey realm="orders""#);
     }
 }
