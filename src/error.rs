@@ -4,7 +4,8 @@ use std::{error::Error as StdError, fmt, time::Duration};
 
 type BoxError = Box<dyn StdError + Send + Sync>;
 
-/// A configuration that is not accepted. Every constructor of this crate returns it; none of them panics.
+/// A configuration that is not accepted. Whatever checks a setting returns it, or an error that holds it (`OpenError`, `IssueError`);
+/// nothing panics.
 ///
 /// It names the setting and the offending value. Values that may be secret are described, never shown.
 ///

@@ -48,6 +48,7 @@ impl Trail {
         let sent = Arc::clone(&self.sent);
         let chain = Chain::new(ChainKey::from_file_or_new(&self.key).unwrap())
             .checkpoint_every(10, Duration::from_secs(600))
+            .unwrap()
             .on_checkpoint(move |checkpoint| sent.lock().unwrap().push(checkpoint.clone()));
         let sink = set(JsonLines::builder()).chain(chain).open(self.path()).unwrap();
         for n in 0..records {
@@ -317,6 +318,16 @@ fn a_chain_is_not_begun_in_the_middle_of_a_file() {
     assert!(error.to_string().contains("in no chain"), "{error}");
     assert!(ChainKey::from_pkcs8(b"nonsense").is_err());
     assert!("xyz".parse::<PublicKey>().is_err());
+}
+
+#[test]
+fn a_checkpoint_has_lines_and_comes_in_time() {
+    for (lines, millis, taken) in
+        [(0, 1_000, false), (1, 0, false), (1, 99, false), (1, 100, true), (1, 3_600_000, true), (1, 3_600_001, false)]
+    {
+        let chain = Chain::new(ChainKey::generate().unwrap()).checkpoint_every(lines, Duration::from_millis(millis));
+        assert_eq!(chain.is_ok(), taken, "{lines} {millis}");
+    }
 }
 
 #[test]

@@ -168,7 +168,7 @@ async fn probes_say_a_word_and_people_learn_the_cause() {
         true => SourceHealth::ready(),
         false => SourceHealth::failing(SECRET),
     });
-    let app = probes(health.clone(), Still).merge(report_router("/operators/health", health, Still));
+    let app = probes(health.clone(), Still).merge(report_router("/operators/health", health, Still).unwrap());
 
     assert_eq!(answer(&app, READY_PATH).await, (StatusCode::OK, "ready".into()));
     well.store(false, SeqCst);
