@@ -61,7 +61,7 @@ impl BackchannelLogout {
     }
 
     /// The clock, where no layer of this crate stands outside. Default [`SystemClock`].
-    pub fn clock(mut self, clock: impl Clock) -> Self {
+    pub fn with_clock(mut self, clock: impl Clock) -> Self {
         self.clock = Arc::new(clock);
         self
     }
