@@ -74,7 +74,7 @@ impl KeySource for Pushed {
     fn snapshot(&self, at: Instants) -> Result<KeySnapshot, KeysUnavailable> {
         let health = self.health(at);
         if !health.is_ready() {
-            return Err(KeysUnavailable::new("none", 1));
+            return Err(KeysUnavailable::new("none", Duration::from_secs(1)));
         }
         let key = Key::hmac(Algorithm::HS256, Secret::new(vec![7; 32])).unwrap();
         Ok(KeySnapshot::new(KeySet::new([key]).unwrap(), 1))

@@ -359,8 +359,8 @@ fn unanswered(error: &StoreError) -> Rejection {
         StoreErrorKind::Unavailable | StoreErrorKind::Corrupt | StoreErrorKind::Conflict => RejectionKind::Unavailable,
     };
     let rejection = Rejection::new(kind, format!("API key: {error}"));
-    match error.retry_after_seconds() {
-        Some(seconds) => rejection.with_retry_after(seconds),
+    match error.retry_after() {
+        Some(wait) => rejection.with_retry_after(wait),
         None => rejection,
     }
 }
