@@ -150,7 +150,7 @@ impl ApiKeyAuthenticator {
         self.set(|shared| shared.strip_credential = true)
     }
 
-    /// Sets the realm that challenges name.
+    /// Sets the realm that challenges name. Default `api`.
     ///
     /// # Errors
     /// If the realm is empty or has a character that a challenge cannot carry, as [`Challenge::new`] says.
@@ -160,7 +160,7 @@ impl ApiKeyAuthenticator {
     }
 
     /// Sets the store's name: the [`issuer`](crate::Principal::issuer) of the principals. Two stores that name their
-    /// subjects independently need two names, or `billing` of the one counts as `billing` of the other.
+    /// subjects independently need two names, or `billing` of the one counts as `billing` of the other. Default `api-keys`.
     ///
     /// # Errors
     /// If the name is empty.
