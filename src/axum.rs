@@ -46,6 +46,16 @@ use crate::{
 #[cfg(feature = "stack")]
 use crate::{error::ConfigError, stack::RouteList};
 
+/// Refuses a path that is not one fixed path: axum panics at some of the others, and one route needs no parameter.
+#[cfg(any(feature = "health", feature = "revocation-admin"))]
+pub(crate) fn fixed_path(setting: &str, path: &str) -> Result<(), crate::error::ConfigError> {
+    let is_fixed = path.starts_with('/')
+        && !path.contains(['{', '}', '?', '#'])
+        && path.split('/').all(|segment| !segment.starts_with([':', '*']));
+    let problem = "must begin with / and have no parameter, wildcard, query or fragment";
+    if is_fixed { Ok(()) } else { Err(crate::error::ConfigError::new(setting, format!("{path:?}"), problem)) }
+}
+
 /// Serves an application and puts the [`Connection`] of each request into its extensions.
 ///
 /// Works with tokio's `TcpListener` and with [`TlsListener`](crate::tls::TlsListener) (feature `tls-listener`). What it
@@ -246,5 +256,22 @@ impl<S: Clone + Send + Sync + 'static> Routes<S> {
                 None => router,
             });
         Ok((router, list))
+    }
+}
+
+#[cfg(all(test, any(feature = "health", feature = "revocation-admin")))]
+mod path_tests {
+    use super::*;
+
+    #[test]
+    fn axum_takes_every_path_that_is_fixed() {
+        for path in ["/", "/health", "/a/b/", "//", "/a:b", "/a*"] {
+            fixed_path("path", path).unwrap();
+            let _: ::axum::Router = ::axum::Router::new().route(path, ::axum::routing::get(async || ()));
+        }
+        for path in ["", "health", "/{", "/}", "/{name}", "/{*rest}", "/:name", "/a/*rest", "/a?b", "/a#b"] {
+            let error = fixed_path("health path", path).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("health path: {path:?} must begin with /")), "{error}");
+        }
     }
 }

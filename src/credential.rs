@@ -1,5 +1,8 @@
 //! Strict reading of the header fields that carry credentials.
 
+#[cfg(any(feature = "api-key", feature = "audit", feature = "jwt", feature = "jwt-pure-rust", feature = "tls"))]
+pub(crate) mod fields;
+
 use std::fmt;
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};

@@ -4,7 +4,8 @@ use std::{error::Error as StdError, fmt, time::Duration};
 
 type BoxError = Box<dyn StdError + Send + Sync>;
 
-/// A configuration that is not accepted. Every constructor of this crate returns it; none of them panics.
+/// A configuration that is not accepted. Whatever checks a setting returns it, or an error that holds it (`OpenError`, `IssueError`);
+/// nothing panics.
 ///
 /// It names the setting and the offending value. Values that may be secret are described, never shown.
 ///
@@ -111,7 +112,8 @@ impl StoreError {
         self
     }
 
-    /// Says when asking again may help.
+    /// Says how long to wait before asking again may help. A client gets it as `Retry-After` of the `503` or `429` (RFC 9110 §10.2.3),
+    /// rounded up to whole seconds, at least one. Default: not known, and the client is told what its layer says by itself.
     #[must_use]
     pub const fn with_retry_after(mut self, wait: Duration) -> Self {
         self.retry_after = Some(wait);
@@ -137,16 +139,10 @@ impl StoreError {
         self.backend
     }
 
-    /// When asking again may help, if that is known.
+    /// How long to wait before asking again may help, if that is known.
     #[must_use]
     pub const fn retry_after(&self) -> Option<Duration> {
         self.retry_after
-    }
-
-    /// The same in whole seconds for `Retry-After`, rounded up: who comes back earlier is sent away again.
-    pub(crate) fn retry_after_seconds(&self) -> Option<u32> {
-        let whole = |wait: Duration| wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0));
-        self.retry_after.map(|wait| u32::try_from(whole(wait)).unwrap_or(u32::MAX))
     }
 
     /// The same error for one of several who asked together.
@@ -208,21 +204,6 @@ mod tests {
         let error = StoreError::new(StoreErrorKind::Unavailable, "sqlite").caused_by("disk on fire");
         assert_eq!(error.to_string(), "sqlite: backend unavailable");
         assert_eq!(error.source().map(ToString::to_string).as_deref(), Some("disk on fire"));
-    }
-
-    #[test]
-    fn seconds_to_wait_are_rounded_up() {
-        let error = || StoreError::new(StoreErrorKind::Unavailable, "sqlite");
-        assert_eq!(error().retry_after_seconds(), None);
-        for (wait, seconds) in [
-            (Duration::ZERO, 0),
-            (Duration::from_nanos(1), 1),
-            (Duration::from_secs(7), 7),
-            (Duration::from_millis(1_900), 2),
-            (Duration::MAX, u32::MAX),
-        ] {
-            assert_eq!(error().with_retry_after(wait).retry_after_seconds(), Some(seconds), "{wait:?}");
-        }
     }
 
     #[cfg(feature = "api-key-cached")]

@@ -63,7 +63,7 @@ pub(crate) const fn code(kind: RejectionKind) -> u8 {
 
 /// The fields that tell a client when to come back, beside what the response of a refusal has anyway.
 fn pushback(rejection: &Rejection) -> Option<HeaderValue> {
-    match (rejection.kind(), rejection.retry_after()) {
+    match (rejection.kind(), rejection.retry_after_seconds()) {
         (_, Some(seconds)) => Some(HeaderValue::from(i64::from(seconds).saturating_mul(1_000))),
         (RejectionKind::RateLimited, None) => Some(HeaderValue::from(-1)),
         (_, None) => None,
@@ -126,7 +126,7 @@ mod details {
         // Status { code = 1, message = 2, details = 3 }
         let mut status = [number(1, super::code(kind).into()), bytes(2, kind.detail().as_bytes())].concat();
         status.extend(any(b"type.googleapis.com/google.rpc.ErrorInfo", &error_info));
-        if let Some(seconds) = rejection.retry_after() {
+        if let Some(seconds) = rejection.retry_after_seconds() {
             // Duration { seconds = 1 } in RetryInfo { retry_delay = 1 }
             status.extend(any(b"type.googleapis.com/google.rpc.RetryInfo", &bytes(1, &number(1, seconds))));
         }

@@ -139,6 +139,8 @@ mod near;
 mod now;
 pub mod policy;
 mod principal;
+#[cfg(any(feature = "api-key-file", feature = "api-key-sqlite", feature = "audit-chain", feature = "config"))]
+mod private_file;
 pub mod problem;
 #[cfg(any(feature = "dpop-redis", feature = "rate-limit-redis", feature = "revocation-redis"))]
 mod redis;

@@ -1,6 +1,6 @@
 //! Why a request was refused, and what the client may learn of it.
 
-use std::{borrow::Cow, fmt, sync::Arc};
+use std::{borrow::Cow, fmt, sync::Arc, time::Duration};
 
 use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 
@@ -157,10 +157,11 @@ impl Rejection {
         self
     }
 
-    /// Says when to come back, in whole seconds; `0` is sent as `1` (RFC 9110 §10.2.3).
+    /// Says how long to wait before coming back: `Retry-After` (RFC 9110 §10.2.3), in whole seconds, rounded up, at least one.
+    /// Default: not known, and no field.
     #[must_use]
-    pub fn with_retry_after(mut self, seconds: u32) -> Self {
-        Arc::make_mut(&mut self.inner).retry_after = Some(seconds.max(1));
+    pub fn with_retry_after(mut self, wait: Duration) -> Self {
+        Arc::make_mut(&mut self.inner).retry_after = Some(whole_seconds(wait));
         self
     }
 
@@ -202,9 +203,14 @@ impl Rejection {
         &self.inner.reason
     }
 
-    /// When to come back, in whole seconds: `Retry-After`, and the delay of gRPC's `RetryInfo`.
+    /// How long to wait before coming back, in whole seconds: `Retry-After`, and the delay of gRPC's `RetryInfo`.
     #[must_use]
-    pub fn retry_after(&self) -> Option<u32> {
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.retry_after_seconds().map(|seconds| Duration::from_secs(seconds.into()))
+    }
+
+    /// The same as a number.
+    pub(crate) fn retry_after_seconds(&self) -> Option<u32> {
         self.inner.retry_after
     }
 
@@ -262,6 +268,12 @@ impl Rejection {
     }
 }
 
+/// The wait that `Retry-After` tells: rounded up, because who comes back earlier is sent away again, and at least one.
+pub(crate) fn whole_seconds(wait: Duration) -> u32 {
+    let whole = wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0));
+    u32::try_from(whole).unwrap_or(u32::MAX).max(1)
+}
+
 impl fmt::Debug for Rejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Rejection").field("kind", &self.kind()).field("reason", &self.reason()).finish_non_exhaustive()
@@ -290,9 +302,18 @@ mod tests {
     }
 
     #[test]
-    fn retry_after_is_never_zero() {
-        let response = Rejection::new(RejectionKind::RateLimited, "").with_retry_after(0).to_response::<()>();
-        assert_eq!(response.headers()[header::RETRY_AFTER], "1");
+    fn retry_after_is_rounded_up_and_never_zero() {
+        for (wait, seconds) in [
+            (Duration::ZERO, 1),
+            (Duration::from_nanos(1), 1),
+            (Duration::from_secs(7), 7),
+            (Duration::from_millis(1_900), 2),
+            (Duration::MAX, u32::MAX),
+        ] {
+            let rejection = Rejection::new(RejectionKind::RateLimited, "").with_retry_after(wait);
+            assert_eq!(rejection.retry_after(), Some(Duration::from_secs(seconds.into())), "{wait:?}");
+            assert_eq!(rejection.to_response::<()>().headers()[header::RETRY_AFTER], seconds.to_string(), "{wait:?}");
+        }
     }
 
     #[test]

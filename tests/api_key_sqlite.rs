@@ -95,6 +95,22 @@ async fn the_files_are_the_owners_alone() {
     assert_eq!(files, ["keys.db", "keys.db-shm", "keys.db-wal"]);
 }
 
+#[cfg(unix)]
+#[tokio::test]
+async fn a_file_that_everybody_may_write_is_not_opened() {
+    use std::{error::Error, os::unix::fs::PermissionsExt};
+
+    let (_folder, path) = folder();
+    drop(open(&path).await);
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).unwrap();
+    let error = SqliteKeyStore::open(&path).await.unwrap_err();
+    let mut causes =
+        std::iter::successors(Some(&error as &dyn Error), |error| (**error).source()).map(ToString::to_string);
+    assert!(causes.any(|cause| cause == "may be written by everybody (mode 0666): say chmod 0600"), "{error:?}");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+    drop(open(&path).await);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn many_may_open_a_new_file_at_once() {
     for _ in 0..5 {

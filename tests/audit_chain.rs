@@ -48,6 +48,7 @@ impl Trail {
         let sent = Arc::clone(&self.sent);
         let chain = Chain::new(ChainKey::from_file_or_new(&self.key).unwrap())
             .checkpoint_every(10, Duration::from_secs(600))
+            .unwrap()
             .on_checkpoint(move |checkpoint| sent.lock().unwrap().push(checkpoint.clone()));
         let sink = set(JsonLines::builder()).chain(chain).open(self.path()).unwrap();
         for n in 0..records {
@@ -317,8 +318,38 @@ fn a_chain_is_not_begun_in_the_middle_of_a_file() {
     assert!(error.to_string().contains("in no chain"), "{error}");
     assert!(ChainKey::from_pkcs8(b"nonsense").is_err());
     assert!("xyz".parse::<PublicKey>().is_err());
-    std::fs::write(trail.directory.path().join("nonsense"), "x").unwrap();
-    assert!(ChainKey::from_file_or_new(trail.directory.path().join("nonsense")).is_err());
+}
+
+#[test]
+fn a_checkpoint_has_lines_and_comes_in_time() {
+    for (lines, millis, taken) in
+        [(0, 1_000, false), (1, 0, false), (1, 99, false), (1, 100, true), (1, 3_600_000, true), (1, 3_600_001, false)]
+    {
+        let chain = Chain::new(ChainKey::generate().unwrap()).checkpoint_every(lines, Duration::from_millis(millis));
+        assert_eq!(chain.is_ok(), taken, "{lines} {millis}");
+    }
+}
+
+#[test]
+fn a_key_file_that_holds_nothing_of_the_kind_or_is_open_to_everybody_is_refused_by_its_name() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("chain.key");
+    let refusal = || ChainKey::from_file_or_new(&path).unwrap_err().to_string();
+    let key = ChainKey::from_file_or_new(&path).unwrap().public_key();
+    #[cfg(unix)]
+    {
+        let open_to =
+            |mode| std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+        for (mode, shown) in [(0o666, "0666"), (0o644, "0644"), (0o602, "0602")] {
+            open_to(mode);
+            let problem = format!("may be read or written by everybody (mode {shown}): say chmod 0600");
+            assert_eq!(refusal(), format!("chain key: {} {problem}", path.display()));
+        }
+        open_to(0o640);
+    }
+    assert_eq!(ChainKey::from_file_or_new(&path).unwrap().public_key(), key);
+    std::fs::write(&path, "x").unwrap();
+    assert_eq!(refusal(), format!("chain key: {} holds no Ed25519 key in PKCS #8", path.display()));
 }
 
 #[test]

@@ -292,7 +292,16 @@ async fn limits_tell_how_they_stand() {
 #[tokio::test]
 async fn header_fields_are_recorded_by_name_and_never_a_credential() {
     let (captured, audit) = audited();
-    for credential in ["Authorization", "cookie", "proxy-authorization", "x-api-key", "no name"] {
+    for credential in [
+        "Authorization",
+        "cookie",
+        "proxy-authorization",
+        "x-api-key",
+        "X-Auth-Token",
+        "x-goog-iap-jwt-assertion",
+        "sec-websocket-protocol",
+        "no name",
+    ] {
         assert!(audit.clone().with_headers([credential]).is_err(), "{credential}");
     }
     assert!(audit.clone().with_headers((0..9).map(|n| format!("x-{n}"))).is_err());

@@ -171,7 +171,7 @@ fn what_is_refused() {
 #[test]
 fn other_kinds_of_names() {
     let uri = ClientCertAuthenticator::by_uri().allow(["urn:acme:*", "https://acme.example/services/*"]).unwrap();
-    let uri = uri.with_issuer_name("acme").unwrap().build().unwrap();
+    let uri = uri.issuer_name("acme").build().unwrap();
     let found = verified(&uri, &client(&[], &["https://acme.example/services/a"])).unwrap();
     assert_eq!((found.issuer(), found.subject()), ("acme", "https://acme.example/services/a"));
     assert!(verified(&uri, &client(&[], &["urn:acme:a"])).is_err(), "an asterisk stands after a slash alone");
@@ -199,8 +199,8 @@ fn configuration() {
     assert!(ClientCertAuthenticator::by_dns_name().allow(["not a name"]).is_err());
     assert!(ClientCertAuthenticator::by_spiffe_id([""; 0]).is_err());
     assert_eq!(ClientCertAuthenticator::by_spiffe_id(["Prod.example"]).unwrap_err().value(), "\"Prod.example\"");
-    assert!(by_dns_builder().with_realm("a\"b").build().is_err());
-    assert!(by_dns_builder().with_issuer_name("").is_err());
+    assert!(by_dns_builder().realm("a\"b").build().is_err());
+    assert!(by_dns_builder().issuer_name("").build().is_err());
 }
 
 fn by_dns_builder() -> portcullis::client_cert::ClientCertAuthenticatorBuilder {

@@ -177,7 +177,7 @@ const MISTAKES: &[(&str, &str, usize, &str, &str)] = &[
     ),
     ("", "[tls]\n[api_keys]\nstore = 'postgres'\naddress = { file = '@/empty' }", 4, "api_keys.address", "is empty"),
     ("", "[tls]\n[api_keys]\nstore = 'postgres'\naddress = { }", 4, "api_keys.address", "must say one place"),
-    (KEYS, "peppers = [{ id = 'a', secret = { file = '@/open' } }]", 5, "api_keys.peppers[0].secret", "chmod 0400"),
+    (KEYS, "peppers = [{ id = 'a', secret = { file = '@/open' } }]", 5, "api_keys.peppers[0].secret", "chmod 0600"),
     (KEYS, "peppers = [{ id = 'a', secret = { file = '@/short' } }]", 5, "api_keys.peppers[0].secret", "32 bytes"),
     (KEYS, "peppers = ['hunter2']", 5, "api_keys.peppers[0]", ""),
     (KEYS, "prefix = 'P'", 5, "api_keys.prefix", ""),

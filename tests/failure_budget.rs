@@ -286,7 +286,8 @@ impl KeySource for Moving {
 /// A signature that is bad by the keys there are may be good by those that replace them. Once they did not, it counts.
 #[tokio::test(start_paused = true)]
 async fn a_key_that_was_rotated_in_costs_nothing() {
-    let (away, rotated) = (Refresh::Unavailable(KeysUnavailable::new("away", 1)), header("rotated"));
+    let (away, rotated) =
+        (Refresh::Unavailable(KeysUnavailable::new("away", Duration::from_secs(1))), header("rotated"));
     let good = token(Algorithm::HS256, &rotated, CLAIMS);
     let strangers = || {
         let stranger = |algorithm| Key::hmac(algorithm, Secret::new(vec![9; 64])).unwrap();

@@ -65,7 +65,7 @@ static CHAINED: LazyLock<(Vec<u8>, [PublicKey; 1])> = LazyLock::new(|| {
     let path = directory.path().join("audit.jsonl");
     let key = ChainKey::generate().unwrap();
     let public = key.public_key();
-    let chain = Chain::new(key).checkpoint_every(5, Duration::from_secs(600));
+    let chain = Chain::new(key).checkpoint_every(5, Duration::from_secs(600)).unwrap();
     let sink = JsonLines::builder().chain(chain).open(&path).unwrap();
     for number in 0..12 {
         sink.accept(sample_record(&format!("/{number}")).into()).unwrap();

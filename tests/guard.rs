@@ -229,11 +229,11 @@ async fn missing_scopes_are_named() {
         let sent = response.headers().get(header::WWW_AUTHENTICATE).map(HeaderValue::as_bytes);
         assert_eq!(sent, challenge.as_ref().map(String::as_bytes), "{name}");
     }
-    let guard = require(has("a")).realm("orders").unwrap();
+    let guard = require(has("a")).with_realm("orders").unwrap();
     let response = ask(&guard, "clerk").await;
     let challenge = r#"Bearer realm="orders", error="insufficient_scope", scope="a""#;
     assert_eq!(response.headers()[header::WWW_AUTHENTICATE], challenge);
-    assert!(guard.realm("a\"b").is_err());
+    assert!(guard.with_realm("a\"b").is_err());
 }
 
 #[tokio::test]

@@ -74,7 +74,7 @@ impl KeySource for Pushed {
     fn snapshot(&self, at: Instants) -> Result<KeySnapshot, KeysUnavailable> {
         let health = self.health(at);
         if !health.is_ready() {
-            return Err(KeysUnavailable::new("none", 1));
+            return Err(KeysUnavailable::new("none", Duration::from_secs(1)));
         }
         let key = Key::hmac(Algorithm::HS256, Secret::new(vec![7; 32])).unwrap();
         Ok(KeySnapshot::new(KeySet::new([key]).unwrap(), 1))
@@ -168,7 +168,7 @@ async fn probes_say_a_word_and_people_learn_the_cause() {
         true => SourceHealth::ready(),
         false => SourceHealth::failing(SECRET),
     });
-    let app = probes(health.clone(), Still).merge(report_router("/operators/health", health, Still));
+    let app = probes(health.clone(), Still).merge(report_router("/operators/health", health, Still).unwrap());
 
     assert_eq!(answer(&app, READY_PATH).await, (StatusCode::OK, "ready".into()));
     well.store(false, SeqCst);

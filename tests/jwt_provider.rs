@@ -450,7 +450,11 @@ async fn it_logs_out_who_it_says_and_nobody_else() {
         }
     });
     let endpoint = || BackchannelLogout::new(tokens.clone(), Arc::clone(&store));
-    let logout = endpoint().router("/logout").merge(endpoint().whole_subject().router("/logout/whole")).layer(keep);
+    let logout = endpoint()
+        .router("/logout")
+        .unwrap()
+        .merge(endpoint().whole_subject().router("/logout/whole").unwrap())
+        .layer(keep);
     let stack = Stack::builder()
         .tls(TlsLayer::require())
         .authenticate(jwt)

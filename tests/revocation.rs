@@ -165,7 +165,11 @@ async fn while_nobody_can_say_nothing_passes() {
     let token = es256(CLAIMS);
     let blind = |at| {
         let rejection = jwt.verify(&token, at).unwrap_err();
-        assert_eq!((rejection.status().as_u16(), rejection.retry_after()), (503, Some(1)), "{rejection:?}");
+        assert_eq!(
+            (rejection.status().as_u16(), rejection.retry_after()),
+            (503, Some(Duration::from_secs(1))),
+            "{rejection:?}"
+        );
     };
     blind(at(0));
     state.confirm(at(0));

@@ -101,9 +101,9 @@ impl World {
         let app = Router::new()
             .route("/orders", get(async || "orders"))
             .nest("/admin", RevocationAdmin::new(Arc::clone(&store), [ISSUER]).router())
-            .merge(endpoint(&store).router("/logout"))
-            .merge(endpoint(&store).whole_subject().router("/logout/whole"))
-            .merge(endpoint(&store).tokens_live_for(Duration::from_secs(300)).router("/logout/short"));
+            .merge(endpoint(&store).router("/logout").unwrap())
+            .merge(endpoint(&store).whole_subject().router("/logout/whole").unwrap())
+            .merge(endpoint(&store).tokens_live_for(Duration::from_secs(300)).router("/logout/short").unwrap());
         let stack = Stack::builder()
             .clock(Still)
             .tls(TlsLayer::require())

@@ -104,7 +104,7 @@ async fn a_server_that_is_not_there_is_503_and_is_found_when_it_comes() {
                 let store = start(&server.address(), patient()).await;
                 let jwt = authenticator(&store);
                 let rejection = jwt.verify(&minted("good"), now()).unwrap_err();
-                assert_eq!((rejection.status().as_u16(), rejection.retry_after()), (503, Some(1)));
+                assert_eq!((rejection.status().as_u16(), rejection.retry_after()), (503, Some(Duration::from_secs(1))));
                 server.restart();
                 until("it passes", || status(&jwt, &minted("good")) == 200).await;
             }

@@ -184,9 +184,9 @@ async fn a_policy_asks_for_it_in_its_verdict() {
     let bound = || alice().confirmation(Confirmation::new().with_key_thumbprint([7; 32])).build();
     let missing = |realm: &str| Some(format!(r#"DPoP realm="{realm}", error="insufficient_scope", scope="s""#));
     assert_eq!(ask(|| require(scope("s").unwrap()), Some(bound())).await, (403, missing("api")));
-    let bank = || require(scope("s").unwrap()).realm("bank").unwrap();
+    let bank = || require(scope("s").unwrap()).with_realm("bank").unwrap();
     assert_eq!(ask(bank, Some(bound())).await, (403, missing("bank")));
-    let realm = || require(says("gold")).realm("bank").unwrap();
+    let realm = || require(says("gold")).with_realm("bank").unwrap();
     assert!(ask(realm, Some(bronze())).await.1.unwrap().starts_with("Bearer realm=\"bank\", error="));
 }
 
@@ -195,7 +195,7 @@ async fn a_handler_asks_for_it_by_its_question() {
     let handler = async |authz: Authorizer, request: axum::extract::Request| {
         let query = request.uri().query().unwrap_or_default().to_owned();
         let things: Vec<Resource> = query.split(',').map(|id| Resource::new("order", id)).collect();
-        let authz = authz.in_realm("bank").unwrap();
+        let authz = authz.with_realm("bank").unwrap();
         if request.headers().contains_key("x-hide") {
             return authz.hiding().check("pay", &things[0]).await.map(|_| "done".to_owned());
         }

@@ -178,14 +178,15 @@ async fn hsts_is_on_refusals_from_further_inside() {
 /// Answers with the names of the credential headers that it sees.
 fn credentials() -> impl Service<Request<()>, Response = Response<String>, Error = Infallible, Future: Send> + Clone {
     service_fn(|request: Request<()>| async move {
-        let names = ["authorization", "proxy-authorization", "cookie", "x-api-key", "x-device-key", "accept"];
+        let names =
+            ["authorization", "proxy-authorization", "cookie", "x-api-key", "x-auth-token", "x-device-key", "accept"];
         let seen: Vec<_> = names.into_iter().filter(|name| request.headers().contains_key(*name)).collect();
         Ok::<_, Infallible>(Response::new(seen.join(" ")))
     })
 }
 
 fn loaded(request: Request<()>) -> Request<()> {
-    ["authorization", "proxy-authorization", "cookie", "cookie", "x-api-key", "x-device-key", "accept"]
+    ["authorization", "proxy-authorization", "cookie", "cookie", "x-api-key", "x-auth-token", "x-device-key", "accept"]
         .into_iter()
         .fold(request, |request, name| with(request, name, "secret"))
 }
@@ -215,7 +216,7 @@ async fn an_exempt_path_is_exact_and_carries_no_credential() {
     }
     assert_eq!(text(send(&service, loaded(get_plain("/health"))).await).await, "accept");
     let over_tls = text(send(&service, loaded(get("/health"))).await).await;
-    assert_eq!(over_tls, "authorization proxy-authorization cookie x-api-key x-device-key accept");
+    assert_eq!(over_tls, "authorization proxy-authorization cookie x-api-key x-auth-token x-device-key accept");
 }
 
 #[tokio::test]

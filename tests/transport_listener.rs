@@ -38,6 +38,8 @@ use tokio_rustls::{
 use tower::{ServiceExt, service_fn};
 
 const LOCAL: [&str; 1] = ["127.0.0.1"];
+/// The longest time that a handshake may be told to take.
+const LONGEST: Duration = Duration::from_secs(120);
 
 struct Server {
     address: SocketAddr,
@@ -282,7 +284,9 @@ async fn files_are_read_again_at_an_interval() {
     let files = (folder.path().join("server.crt"), folder.path().join("server.key"));
     let certificate = ServerCertificate::from_pem_files(&files.0, &files.1).unwrap();
     let mut server = serve_with(certificate, &first, |listener| listener).await;
-    server.reloader.clone().reload_every(Duration::from_millis(20));
+    let early = server.reloader.clone().reload_every(Duration::ZERO).unwrap_err().to_string();
+    assert_eq!(early, "certificate reload: 0ns must be at least 10ms");
+    server.reloader.clone().reload_every(Duration::from_millis(20)).unwrap();
     write(folder.path(), &second.server(&["localhost"]));
     server.roots = vec![second.pem];
     // A real task reads real files: asked again until it did, at most for ten seconds.
@@ -361,7 +365,7 @@ async fn the_proxy_protocol_without_an_address() {
 #[tokio::test]
 async fn a_flood_behind_a_proxy_keeps_out_nobody_else_behind_it() {
     let server = serve(|listener| {
-        let bounded = listener.with_handshake_bounds(NonZeroUsize::new(16).unwrap(), Duration::from_secs(3600));
+        let bounded = listener.with_handshake_bounds(NonZeroUsize::new(16).unwrap(), LONGEST).unwrap();
         bounded.with_proxy_protocol(ProxyProtocol::v2(LOCAL).unwrap())
     })
     .await;
@@ -413,9 +417,18 @@ async fn the_proxy_protocol_without_tls() {
 }
 
 #[tokio::test]
+async fn a_handshake_has_time_and_not_all_the_time() {
+    for (time, taken) in [(0, false), (99, false), (100, true), (120_000, true), (120_001, false)] {
+        let listener = ProxiedListener::bind("127.0.0.1:0", ProxyProtocol::v2(LOCAL).unwrap()).await.unwrap();
+        let bounded = listener.with_handshake_bounds(NonZeroUsize::MIN, Duration::from_millis(time));
+        assert_eq!(bounded.is_ok(), taken, "{time}: {bounded:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_header_that_never_ends_keeps_nobody_waiting() {
     let listener = ProxiedListener::bind("127.0.0.1:0", ProxyProtocol::v2(LOCAL).unwrap()).await.unwrap();
-    let listener = listener.with_handshake_bounds(NonZeroUsize::new(2).unwrap(), Duration::from_secs(3600));
+    let listener = listener.with_handshake_bounds(NonZeroUsize::new(2).unwrap(), LONGEST).unwrap();
     let (address, failures) = (listener.local_address().unwrap(), listener.failed_handshakes());
     tokio::spawn(async move { portcullis::axum::serve(listener, app()).await });
     let header = proxied([198, 51, 100, 7], b"");

@@ -56,7 +56,7 @@ async fn main() -> Result<(), BoxError> {
                 .roles_claim("roles"),
         )
         .build()?;
-    let key_file = options.key_file(&folder);
+    let key_file = options.key_file(&folder)?;
     let key_store = Arc::new(SqliteKeyStore::open(&key_file).await?);
     key_store.purge(now, Duration::ZERO).await?;
     let earlier = key_store.list(&KeyFilter::all().active_at(now.unix_seconds()), None, MAX_PAGE).await?.len();
@@ -158,12 +158,17 @@ impl Options {
         Ok(options)
     }
 
-    /// Where the keys are: the same file at every start, but for a self-test.
-    fn key_file(&self, folder: &Path) -> PathBuf {
+    /// Where the keys are: the same file at every start, but for a self-test. Not in the folder for temporary files, where
+    /// others might put one first.
+    fn key_file(&self, folder: &Path) -> Result<PathBuf, BoxError> {
         match &self.keys {
-            Some(file) => file.clone(),
-            None if self.self_test => folder.join("keys.db"),
-            None => std::env::temp_dir().join("portcullis-quickstart-keys.db"),
+            Some(file) => Ok(file.clone()),
+            None if self.self_test => Ok(folder.join("keys.db")),
+            None => {
+                let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("target");
+                std::fs::create_dir_all(&target)?;
+                Ok(target.join("quickstart-keys.db"))
+            }
         }
     }
 

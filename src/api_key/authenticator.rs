@@ -16,6 +16,7 @@ use crate::{
     challenge::{Challenge, Challenges},
     client::{ClientInfo, Connection},
     clock::Instants,
+    credential::fields::TAKEN,
     error::{ConfigError, StoreError, StoreErrorKind},
     head::RequestHead,
     log,
@@ -130,9 +131,10 @@ impl ApiKeyAuthenticator {
     /// Reads keys from this header field, instead of `X-API-Key`.
     ///
     /// # Errors
-    /// If it is a field that carries something else: `Authorization`, `Proxy-Authorization`, `Cookie`, `Host`.
+    /// If it is a field that carries something else: `Authorization`, `Proxy-Authorization`, `Cookie`, `Set-Cookie`, `Host`,
+    /// `Origin`, `Referer`, `Sec-WebSocket-Protocol`.
     pub fn with_header(self, name: HeaderName) -> Result<Self, ConfigError> {
-        if [header::AUTHORIZATION, header::PROXY_AUTHORIZATION, header::COOKIE, header::HOST].contains(&name) {
+        if TAKEN.contains(&name) {
             return Err(ConfigError::new("API key header", name.as_str(), "carries something else"));
         }
         Ok(self.set(|shared| shared.header = name))
@@ -148,7 +150,7 @@ impl ApiKeyAuthenticator {
         self.set(|shared| shared.strip_credential = true)
     }
 
-    /// Sets the realm that challenges name.
+    /// Sets the realm that challenges name. Default `api`.
     ///
     /// # Errors
     /// If the realm is empty or has a character that a challenge cannot carry, as [`Challenge::new`] says.
@@ -158,7 +160,7 @@ impl ApiKeyAuthenticator {
     }
 
     /// Sets the store's name: the [`issuer`](crate::Principal::issuer) of the principals. Two stores that name their
-    /// subjects independently need two names, or `billing` of the one counts as `billing` of the other.
+    /// subjects independently need two names, or `billing` of the one counts as `billing` of the other. Default `api-keys`.
     ///
     /// # Errors
     /// If the name is empty.
@@ -365,8 +367,8 @@ fn unanswered(error: &StoreError) -> Rejection {
         StoreErrorKind::Unavailable | StoreErrorKind::Corrupt | StoreErrorKind::Conflict => RejectionKind::Unavailable,
     };
     let rejection = Rejection::new(kind, format!("API key: {error}"));
-    match error.retry_after_seconds() {
-        Some(seconds) => rejection.with_retry_after(seconds),
+    match error.retry_after() {
+        Some(wait) => rejection.with_retry_after(wait),
         None => rejection,
     }
 }
@@ -556,8 +558,9 @@ mod tests {
         assert!(new().with_realm("a\"b").is_err());
         assert!(new().with_store_name("").is_err());
         assert!(new().for_tenant("").is_err());
-        assert!(new().with_header(header::AUTHORIZATION).is_err());
-        assert!(new().with_header(header::COOKIE).is_err());
+        for taken in TAKEN {
+            assert!(new().with_header(taken.clone()).is_err(), "{taken}");
+        }
         assert_eq!(new().with_realm("orders").unwrap().challenges()[0].to_string(), r#"ApiKey realm="orders""#);
     }
 }

@@ -338,7 +338,8 @@ fn copy(out: &mut String, value: &HeaderValue) {
 fn unstorable(clock: &dyn Clock) -> Rejection {
     static SAID: log::Seldom = log::Seldom::new();
     SAID.error(clock.now(), "requests are refused: their audit records cannot be stored");
-    Rejection::new(RejectionKind::Unavailable, "the audit record could not be stored").with_retry_after(1)
+    Rejection::new(RejectionKind::Unavailable, "the audit record could not be stored")
+        .with_retry_after(std::time::Duration::from_secs(1))
 }
 
 fn facts_of(rejection: &Rejection) -> (RejectionKind, Cow<'static, str>) {

@@ -18,6 +18,7 @@ use crate::{
     body::ResponseBody,
     clock::{Clock, SystemClock},
     context::{SecurityContext, Stage},
+    credential::fields::KNOWN,
     error::ConfigError,
     event,
     gate::refused,
@@ -85,8 +86,8 @@ impl AuditLayer {
     /// out of them.
     ///
     /// # Errors
-    /// If there are more, or one of them is no name of a field, is named twice or holds credentials. A `Stack` also refuses the fields that its
-    /// authenticator reads.
+    /// If there are more, or one of them is no name of a field, is named twice or is known to hold credentials. A `Stack` also
+    /// refuses the fields that its authenticator reads; layers stacked by hand know nothing of yours.
     pub fn with_headers<T: AsRef<str>>(self, names: impl IntoIterator<Item = T>) -> Result<Self, ConfigError> {
         let mut headers = Vec::new();
         for name in names {
@@ -151,9 +152,8 @@ impl AuditLayer {
 const MAX_HEADERS: usize = 8;
 
 fn holds_credentials(name: &HeaderName) -> bool {
-    const OTHERS: [&str; 4] = ["x-api-key", "api-key", "x-auth-token", "dpop"];
-    [header::AUTHORIZATION, header::PROXY_AUTHORIZATION, header::COOKIE].contains(name)
-        || OTHERS.contains(&name.as_str())
+    // Browsers cannot set a field for a WebSocket: some put a token among the protocols.
+    KNOWN.contains(name) || *name == header::SEC_WEBSOCKET_PROTOCOL
 }
 
 impl<S> Layer<S> for AuditLayer {

@@ -245,20 +245,15 @@ impl ClientCertAuthenticatorBuilder {
     }
 
     /// Sets the [`issuer`](Principal::issuer) of the principals, `client-certificates` by default; SPIFFE IDs have their
-    /// trust domain instead. Two authenticators with roots that name clients independently need two.
-    ///
-    /// # Errors
-    /// If the name is empty.
-    pub fn with_issuer_name(mut self, name: &str) -> Result<Self, ConfigError> {
-        if name.is_empty() {
-            return Err(ConfigError::new("issuer name", "\"\"", "must not be empty"));
-        }
+    /// trust domain instead. Not empty. Two authenticators with roots that name clients independently need two.
+    pub fn issuer_name(mut self, name: &str) -> Self {
         self.issuer = name.into();
-        Ok(self)
+        self
     }
 
-    /// Sets the realm that challenges name.
-    pub fn with_realm(mut self, realm: &str) -> Self {
+    /// Sets the realm that challenges name (RFC 9110 §11.5), printable ASCII without quotes and backslashes, not empty. Default
+    /// `api`.
+    pub fn realm(mut self, realm: &str) -> Self {
         realm.clone_into(&mut self.realm);
         self
     }
@@ -266,13 +261,16 @@ impl ClientCertAuthenticatorBuilder {
     /// Finishes the authenticator.
     ///
     /// # Errors
-    /// If nobody is allowed, or the realm is one that a challenge cannot carry.
+    /// If nobody is allowed, the issuer's name is empty, or the realm is one that a challenge cannot carry.
     pub fn build(self) -> Result<ClientCertAuthenticator, ConfigError> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
 
         if let Allowed::Nobody = self.allowed {
             let problem = "allows nobody: list clients with allow(..), or say allow_everybody_issued()";
             return Err(ConfigError::new("client certificates", "[]", problem));
+        }
+        if self.issuer.is_empty() {
+            return Err(ConfigError::new("issuer name", "\"\"", "must not be empty"));
         }
         let offer = Challenge::new(SCHEME, &self.realm)?;
         let refusal = [offer.clone().with("error", "invalid_certificate")?].into_iter().collect();

@@ -9,7 +9,10 @@ use serde::{
 };
 use zeroize::Zeroizing;
 
-use crate::secret::Secret;
+use crate::{
+    private_file::{OPEN_TO_ALL, refuse_open},
+    secret::Secret,
+};
 
 /// The longest secret, in bytes.
 const MAX_LEN: u64 = 64 * 1024;
@@ -97,16 +100,10 @@ impl SecretRef {
                 let refuse = |problem: String| (format!("{path:?}"), problem);
                 let unreadable = |error| refuse(format!("cannot be read: {error}"));
                 let file = File::open(path).map_err(unreadable)?;
-                #[cfg(unix)]
                 if !readable {
-                    use std::os::unix::fs::PermissionsExt;
-                    let mode = file.metadata().map_err(unreadable)?.permissions().mode() & 0o777;
-                    if mode & 0o007 != 0 {
-                        return Err(refuse(format!(
-                            "may be read or written by everybody (mode {mode:04o}): say chmod 0400, or \
-                             dangerous_readable_by_all = true where the directory keeps others out"
-                        )));
-                    }
+                    let or = "or dangerous_readable_by_all = true where the directory keeps others out";
+                    refuse_open(&file.metadata().map_err(unreadable)?, OPEN_TO_ALL)
+                        .map_err(|problem| refuse(format!("{problem}, {or}")))?;
                 }
                 let mut bytes = Zeroizing::new(Vec::new());
                 file.take(MAX_LEN + 1).read_to_end(&mut bytes).map_err(unreadable)?;

@@ -160,6 +160,6 @@ async fn ask(source: &dyn KeySource, kid: &str, seen: u64, at: Instants) -> Refr
 }
 
 fn says_when(unavailable: &KeysUnavailable) {
-    assert!(unavailable.retry_after() >= 1, "Retry-After is at least a second");
+    assert!(unavailable.retry_after() >= Duration::from_secs(1), "Retry-After is at least a second");
     assert!(!unavailable.cause().is_empty(), "the operator learns the cause");
 }

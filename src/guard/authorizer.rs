@@ -160,7 +160,7 @@ impl Authorizer {
     ///
     /// # Errors
     /// If the realm is empty or has a character that a challenge cannot carry; see [`Challenge::new`](crate::Challenge::new).
-    pub fn in_realm(mut self, realm: &str) -> Result<Self, ConfigError> {
+    pub fn with_realm(mut self, realm: &str) -> Result<Self, ConfigError> {
         Challenge::new("Bearer", realm)?;
         self.realm = realm.into();
         Ok(self)

@@ -33,7 +33,7 @@ use crate::{
     trail::{DecisionFact, GUARD_SHADOW, Mark, Trail},
 };
 
-/// The realm of the challenge that names missing scopes, unless [`GuardLayer::realm`] says another.
+/// The realm of the challenge that names missing scopes, unless [`GuardLayer::with_realm`] says another.
 pub(super) const REALM: &str = "api";
 
 /// Admits a request only if it meets a [`Requirement`]. See the [module docs](crate::guard).
@@ -96,7 +96,7 @@ impl GuardLayer {
     ///
     /// # Errors
     /// If the realm is empty or has a character that a challenge cannot carry; see [`Challenge::new`](crate::Challenge::new).
-    pub fn realm(mut self, realm: &str) -> Result<Self, ConfigError> {
+    pub fn with_realm(mut self, realm: &str) -> Result<Self, ConfigError> {
         let insufficient = Insufficient::new(realm, &self.shared.requirement)?;
         Arc::make_mut(&mut self.shared).insufficient = insufficient;
         Ok(self)

@@ -10,7 +10,7 @@ use http::{HeaderValue, header};
 use serde::Serialize;
 
 use super::{Health, Report, SourceHealth};
-use crate::clock::Clock;
+use crate::{axum::fixed_path, clock::Clock, error::ConfigError};
 
 /// Where [`probes`] tells that the process answers at all.
 pub const LIVE_PATH: &str = "/livez";
@@ -58,9 +58,10 @@ pub fn probes(health: Health, clock: impl Clock) -> Router {
 /// {"condition": "stale", "sources": [{"name": "policy:rbac", "condition": "stale", "cause": "policy.toml: line 3: ..."}]}
 /// ```
 ///
-/// # Panics
-/// If `path` does not begin with `/`, as axum's own router does.
-pub fn report_router(path: &str, health: Health, clock: impl Clock) -> Router {
+/// # Errors
+/// If `path` does not begin with `/`, or has a parameter, a wildcard, a query or a fragment.
+pub fn report_router(path: &str, health: Health, clock: impl Clock) -> Result<Router, ConfigError> {
+    fixed_path("health path", path)?;
     let shared = Arc::new((health, clock));
     let show = move || {
         let shared = Arc::clone(&shared);
@@ -71,7 +72,7 @@ pub fn report_router(path: &str, health: Health, clock: impl Clock) -> Router {
             unstored((status, Json(Document::of(&report))))
         }
     };
-    Router::new().route(path, get(show))
+    Ok(Router::new().route(path, get(show)))
 }
 
 fn unstored(answer: impl IntoResponse) -> Response {

@@ -15,7 +15,8 @@ pub struct FetchLimits {
 }
 
 impl FetchLimits {
-    /// Sets both limits.
+    /// How long a fetch may take, from its start to the last byte of the body, up to 60 s, and how many bytes the body may have, up to
+    /// 16 MiB; zero of either is refused where it is used.
     pub const fn new(time: Duration, bytes: usize) -> Self {
         Self { time, bytes }
     }

@@ -29,6 +29,9 @@ use crate::{
     revocation::Standing,
 };
 
+/// What a client is told to wait where nothing says how long.
+const SECOND: Duration = Duration::from_secs(1);
+
 /// Authenticates requests by a JWT in `Authorization: Bearer`, or where the builder says. See the
 /// [module docs](crate::jwt).
 ///
@@ -71,7 +74,7 @@ impl JwtAuthenticator {
     pub fn verify(&self, token: &str, at: Instants) -> Result<Principal, Rejection> {
         match self.verify_at_once(token, at, Due::Ignored, Attempt::uncounted()) {
             Now::Known(result) => result.and_then(|principal| self.shared.entrance.bound_to_nothing(principal)),
-            Now::Wait => Err(KeysUnavailable::new("keys must be fetched first", 1).into()),
+            Now::Wait => Err(KeysUnavailable::new("keys must be fetched first", SECOND).into()),
         }
     }
 
@@ -307,9 +310,9 @@ impl Shared {
             Fault::Spared(rejection) => return *rejection,
             Fault::Keys(KeyFault { gap: Gap::One { .. } | Gap::Refresh, .. }) => NO_KEY,
             Fault::Keys(KeyFault { gap: Gap::All, .. }) => {
-                return KeysUnavailable::new("no keys to verify with", 1).into();
+                return KeysUnavailable::new("no keys to verify with", SECOND).into();
             }
-            Fault::Blind => return Rejection::new(RejectionKind::Unavailable, BLIND).with_retry_after(1),
+            Fault::Blind => return Rejection::new(RejectionKind::Unavailable, BLIND).with_retry_after(SECOND),
         };
         self.entrance.invalid_token(reason)
     }

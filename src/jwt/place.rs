@@ -5,7 +5,7 @@ use http::{HeaderName, HeaderValue, header};
 use crate::{
     authn::{Identity, Outcome},
     challenge::Challenges,
-    credential,
+    credential::{self, fields::TAKEN},
     error::ConfigError,
     head::RequestHead,
     jwt::CsrfRules,
@@ -113,18 +113,6 @@ pub(super) struct Places {
     pub(super) headers: Vec<HeaderName>,
     pub(super) cookies: Vec<CookiePlace>,
 }
-
-/// Fields with a meaning of their own, which are no place for a bare token.
-const TAKEN: [HeaderName; 8] = [
-    header::AUTHORIZATION,
-    header::PROXY_AUTHORIZATION,
-    header::COOKIE,
-    header::SET_COOKIE,
-    header::HOST,
-    header::ORIGIN,
-    header::REFERER,
-    header::SEC_WEBSOCKET_PROTOCOL,
-];
 
 impl Places {
     /// `Authorization`, these fields and these cookies.

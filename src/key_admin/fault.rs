@@ -1,4 +1,4 @@
-use std::borrow::Cow;
+use std::{borrow::Cow, time::Duration};
 
 use ::axum::{
     body::Body,
@@ -14,8 +14,8 @@ use crate::{
     rejection::{Rejection, RejectionKind},
 };
 
-/// When to come back after a store failed and did not say when, in seconds.
-const RETRY_AFTER: u32 = 5;
+/// When to come back after a store failed and did not say when.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
 
 /// Why a request is not done.
 #[derive(Debug)]
@@ -101,7 +101,7 @@ impl Fault {
         Self::new(StatusCode::CONFLICT, "conflict", detail)
     }
 
-    fn unavailable(reason: String, retry_after: Option<u32>) -> Self {
+    fn unavailable(reason: String, retry_after: Option<Duration>) -> Self {
         let rejection = Rejection::new(RejectionKind::Unavailable, reason);
         let rejection = rejection.with_retry_after(retry_after.unwrap_or(RETRY_AFTER));
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Try again later.").because(rejection)
@@ -158,7 +158,7 @@ impl From<StoreError> for Fault {
         match error.kind() {
             StoreErrorKind::Conflict => Self::conflict(),
             StoreErrorKind::Unavailable | StoreErrorKind::Corrupt | StoreErrorKind::Throttled => {
-                Self::unavailable(reason(), error.retry_after_seconds())
+                Self::unavailable(reason(), error.retry_after())
             }
         }
     }

@@ -18,43 +18,45 @@ pub struct PrincipalBuilder {
 
 /// Each setting comes twice: a builder is large, and where speed counts it is better not moved around.
 impl PrincipalBuilder {
-    /// Sets the public id of the credential. Never a secret: it is logged.
+    /// Sets the public id of the credential, in place of what was set. Never a secret: it is logged; a record shows its first 256 bytes.
+    /// Default: none.
     pub fn credential_id(mut self, id: impl AsRef<str>) -> Self {
         self.set_credential_id(id);
         self
     }
 
-    /// Sets how the person proved who they are (`amr`, RFC 8176).
+    /// Sets how the person proved who they are (`amr`, RFC 8176), in place of what was set. Default: none.
     pub fn methods<T: AsRef<str>>(mut self, methods: impl IntoIterator<Item = T>) -> Self {
         self.set_methods(methods);
         self
     }
 
-    /// Sets the authentication context class (`acr`).
+    /// Sets the authentication context class (`acr`), in place of what was set. Default: none.
     pub fn acr(mut self, class: impl AsRef<str>) -> Self {
         self.set_acr(class);
         self
     }
 
-    /// Sets when the person proved who they are (`auth_time`), in seconds since the Unix epoch.
+    /// Sets when the person proved who they are (`auth_time`), in seconds since the Unix epoch, in place of what was set.
+    /// Default: not known.
     pub fn auth_time(mut self, unix_seconds: u64) -> Self {
         self.set_auth_time(unix_seconds);
         self
     }
 
-    /// Sets the scopes.
+    /// Sets the scopes, in place of what was set. Default: none.
     pub fn scopes<T: AsRef<str>>(mut self, scopes: impl IntoIterator<Item = T>) -> Self {
         self.set_scopes(scopes);
         self
     }
 
-    /// Sets the roles.
+    /// Sets the roles, in place of what was set. Default: none.
     pub fn roles<T: AsRef<str>>(mut self, roles: impl IntoIterator<Item = T>) -> Self {
         self.set_roles(roles);
         self
     }
 
-    /// Sets the permissions that the credential itself carries.
+    /// Sets the permissions that the credential itself carries, in place of what was set. Default: none.
     pub fn permissions<T: AsRef<str>>(mut self, permissions: impl IntoIterator<Item = T>) -> Self {
         self.set_permissions(permissions);
         self
@@ -67,19 +69,19 @@ impl PrincipalBuilder {
         self
     }
 
-    /// Sets the tenant.
+    /// Sets the tenant, in place of what was set. Default: none.
     pub fn tenant(mut self, tenant: impl AsRef<str>) -> Self {
         self.set_tenant(tenant);
         self
     }
 
-    /// Sets the rate plan.
+    /// Sets the rate plan, in place of what was set. Default: none.
     pub fn plan(mut self, plan: impl AsRef<str>) -> Self {
         self.facts.plan = Some(self.text(plan.as_ref()));
         self
     }
 
-    /// Sets when the credential ends, in seconds since the Unix epoch.
+    /// Sets when the credential ends, in seconds since the Unix epoch, in place of what was set. Default: never.
     pub fn expires_at(mut self, unix_seconds: u64) -> Self {
         self.set_expires_at(unix_seconds);
         self

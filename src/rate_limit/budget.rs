@@ -191,9 +191,9 @@ impl Meter for Attempts<'_> {
             return Ok(());
         }
         counts.refused.fetch_add(1, Relaxed);
-        let seconds = retry_after(&left).map_or(1, |seconds| u32::try_from(seconds).unwrap_or(u32::MAX));
+        let wait = std::time::Duration::from_secs(retry_after(&left).unwrap_or(1));
         let rejection = Rejection::new(RejectionKind::RateLimited, "too many bad credentials from this source");
-        Err(rejection.with_retry_after(seconds).with_violated_policy("failures"))
+        Err(rejection.with_retry_after(wait).with_violated_policy("failures"))
     }
 
     fn failed(&self, key_id: Option<&str>) {

@@ -237,7 +237,7 @@ impl ConcurrencyLayer {
         let shared = &*self.shared;
         let rejection = Rejection::new(RejectionKind::RateLimited, "too many requests at the same time")
             .with_violated_policy(&*shared.name)
-            .with_retry_after(1);
+            .with_retry_after(std::time::Duration::from_secs(1));
         if !shared.send_fields {
             return rejection;
         }

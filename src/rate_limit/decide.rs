@@ -187,7 +187,7 @@ impl Shared {
         }
         if let Some(seconds) = retry_after(taken) {
             let seconds = seconds.saturating_add(self.jitter(at));
-            rejection = rejection.with_retry_after(u32::try_from(seconds).unwrap_or(u32::MAX));
+            rejection = rejection.with_retry_after(std::time::Duration::from_secs(seconds));
         }
         if let Some(mut told) = self.told(taken, tier, at) {
             if let Some(lists) = told.lists() {

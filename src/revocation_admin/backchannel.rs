@@ -11,9 +11,10 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 
 use super::{MAX_BODY, body::is_of_type, fault::unavailable};
 use crate::{
+    axum::fixed_path,
     clock::{Clock, Instants, SystemClock},
     context::SecurityContext,
-    error::StoreErrorKind,
+    error::{ConfigError, StoreErrorKind},
     event::{self, Event, EventKind},
     jwt::{Logout, LogoutTokens},
     mention::{Mention, Telling},
@@ -75,14 +76,18 @@ impl BackchannelLogout {
     }
 
     /// The clock, where no layer of this crate stands outside. Default [`SystemClock`].
-    pub fn clock(mut self, clock: impl Clock) -> Self {
+    pub fn with_clock(mut self, clock: impl Clock) -> Self {
         self.clock = Arc::new(clock);
         self
     }
 
     /// The router, with this path as its one route.
-    pub fn router(self, path: &str) -> Router {
-        Router::new().route(path, post(take)).with_state(self)
+    ///
+    /// # Errors
+    /// If the path does not begin with `/`, or has a parameter, a wildcard, a query or a fragment.
+    pub fn router(self, path: &str) -> Result<Router, ConfigError> {
+        fixed_path("back-channel logout path", path)?;
+        Ok(Router::new().route(path, post(take)).with_state(self))
     }
 
     async fn take(&self, headers: &HeaderMap, body: Body, at: Instants) -> Result<Logout, Rejection> {

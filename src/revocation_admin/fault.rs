@@ -1,4 +1,4 @@
-use std::borrow::Cow;
+use std::{borrow::Cow, time::Duration};
 
 use ::axum::{
     body::Body,
@@ -14,8 +14,8 @@ use crate::{
     rejection::{Rejection, RejectionKind},
 };
 
-/// When to come back after a store failed and did not say when, in seconds.
-const RETRY_AFTER: u32 = 1;
+/// When to come back after a store failed and did not say when.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Why a request is not done.
 #[derive(Debug)]
@@ -84,7 +84,7 @@ impl Fault {
 /// A store that does not answer, as a refusal.
 pub(super) fn unavailable(error: &StoreError) -> Rejection {
     let rejection = Rejection::new(RejectionKind::Unavailable, format!("revocations: {error}"));
-    rejection.with_retry_after(error.retry_after_seconds().unwrap_or(RETRY_AFTER))
+    rejection.with_retry_after(error.retry_after().unwrap_or(RETRY_AFTER))
 }
 
 impl From<Rejection> for Fault {

@@ -69,7 +69,7 @@
 //!
 //! let app = Router::new()
 //!     .nest("/admin", RevocationAdmin::new(Arc::clone(&store), ["https://id.example.com"]).router())
-//!     .merge(BackchannelLogout::new(logout, store).router("/logout/backchannel"));
+//!     .merge(BackchannelLogout::new(logout, store).router("/logout/backchannel")?);
 //! let stack = Stack::builder().tls(TlsLayer::require()).authenticate(jwt).policy(policy);
 //! let stack = revocation_admin::rules("/admin").into_iter().fold(stack, |stack, (line, rule)| stack.route(line, rule));
 //! let app = stack.route("POST /logout/backchannel", public()).build()?.protect(app);

@@ -8,6 +8,7 @@ use std::{
     io,
     net::{IpAddr, SocketAddr},
     num::NonZeroUsize,
+    ops::RangeInclusive,
     pin::Pin,
     sync::{
         Arc, OnceLock,
@@ -27,6 +28,7 @@ use tokio::{
 use super::network::{Network, makes_room};
 use crate::{
     client::Connection,
+    error::ConfigError,
     evidence::{PREFIX_LEN, ProxyHeader, ProxyProtocol},
     log,
 };
@@ -35,6 +37,8 @@ use crate::{
 const MAX_HANDSHAKES: NonZeroUsize = NonZeroUsize::new(256).unwrap();
 /// How long a handshake may take, unless told otherwise.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a handshake may be told to take: shorter refuses everybody, longer lets silent clients keep others out.
+const TIMEOUT_BOUNDS: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(120);
 /// How long to wait after an error that the next `accept` would meet again, such as too many open files.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -106,8 +110,12 @@ impl<H: Handshake> Accepting<H> {
         }
     }
 
-    pub(super) const fn set_bounds(&mut self, most: NonZeroUsize, timeout: Duration) {
+    pub(super) fn set_bounds(&mut self, most: NonZeroUsize, timeout: Duration) -> Result<(), ConfigError> {
+        if !TIMEOUT_BOUNDS.contains(&timeout) {
+            return Err(ConfigError::new("handshake time-out", format!("{timeout:?}"), "must be 100ms to 120s"));
+        }
         (self.most, self.timeout) = (most, timeout);
+        Ok(())
     }
 
     pub(super) fn local_address(&self) -> io::Result<SocketAddr> {

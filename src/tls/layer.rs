@@ -12,6 +12,7 @@ use crate::{
     client::{AddressSource, ClientInfo, TlsVersion},
     clock::{Clock, SystemClock},
     context::{Envelope, Stage},
+    credential::fields::KNOWN,
     error::ConfigError,
     evidence::{REMOVED, any_forwarding},
     gate::{Amend, Gate, Step},
@@ -68,12 +69,7 @@ impl TlsLayer {
             hsts: None,
             redirect: None,
             exempt: Vec::new(),
-            credentials: vec![
-                header::AUTHORIZATION,
-                header::PROXY_AUTHORIZATION,
-                header::COOKIE,
-                HeaderName::from_static("x-api-key"),
-            ],
+            credentials: KNOWN.to_vec(),
             plain_on_loopback: false,
             hosts: None,
             any_server_name: false,
@@ -126,8 +122,9 @@ impl TlsLayer {
     /// Passes this method and path over plain HTTP, for a health check. Both are compared exactly: `/health` is neither
     /// `/health/` nor `/Health`, and `GET` is not `HEAD`. The query may be anything.
     ///
-    /// Credentials are removed from such a request: `Authorization`, `Proxy-Authorization`, `Cookie`, `X-API-Key`, and
-    /// what [`credential_header`](Self::credential_header) names.
+    /// Credentials are removed from such a request: `Authorization`, `Proxy-Authorization`, `Cookie`, `X-API-Key`, `Api-Key`,
+    /// `X-Auth-Token`, `DPoP`, `X-Goog-IAP-JWT-Assertion`, `X-Amzn-Oidc-Data`, `X-Amzn-Oidc-Accesstoken`,
+    /// `X-Amz-Security-Token`, `Cf-Access-Jwt-Assertion`, and what [`credential_header`](Self::credential_header) names.
     ///
     /// # Errors
     /// If the path does not begin with `/`, or has a `?` or `#`.

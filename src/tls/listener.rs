@@ -18,6 +18,7 @@ use super::{
 };
 use crate::{
     client::{ClientCertificate, Connection, TlsVersion},
+    error::ConfigError,
     evidence::ProxyProtocol,
 };
 
@@ -99,11 +100,14 @@ impl TlsListener {
         self
     }
 
-    /// How many handshakes run at once, and how long each may take, the PROXY protocol included. Default: 256, 10 s.
-    #[must_use]
-    pub const fn with_handshake_bounds(mut self, most: NonZeroUsize, timeout: Duration) -> Self {
-        self.accepting.set_bounds(most, timeout);
-        self
+    /// How many handshakes run at once, and how long each may take, 100 ms to 120 s, the PROXY protocol included; the one that takes
+    /// longer is dropped and counted. Default 256 and 10 s: silent clients must not keep others out.
+    ///
+    /// # Errors
+    /// If the time is shorter or longer.
+    pub fn with_handshake_bounds(mut self, most: NonZeroUsize, timeout: Duration) -> Result<Self, ConfigError> {
+        self.accepting.set_bounds(most, timeout)?;
+        Ok(self)
     }
 
     fn configured(mut self) -> Self {

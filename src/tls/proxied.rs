@@ -3,7 +3,7 @@ use std::{io, net::SocketAddr, num::NonZeroUsize, time::Duration};
 use tokio::net::{TcpListener, TcpStream, ToSocketAddrs};
 
 use super::accepting::{Accepting, Handshake, HandshakeFailures, Source, announced};
-use crate::{client::Connection, evidence::ProxyProtocol};
+use crate::{client::Connection, error::ConfigError, evidence::ProxyProtocol};
 
 /// Accepts connections that a proxy passes on with the PROXY protocol, version 2, and that carry no TLS of their own: the
 /// proxy ends it, and says so (`PP2_TYPE_SSL`; HAProxy: `send-proxy-v2-ssl`). Without its word a connection is plain HTTP.
@@ -46,11 +46,14 @@ impl ProxiedListener {
         Self { accepting: Accepting::new(listener, ProxyHandshake(proxies)) }
     }
 
-    /// How many headers are waited for at once, and how long for each. Default: 256, 10 s.
-    #[must_use]
-    pub const fn with_handshake_bounds(mut self, most: NonZeroUsize, timeout: Duration) -> Self {
-        self.accepting.set_bounds(most, timeout);
-        self
+    /// How many headers are waited for at once, and how long for each, 100 ms to 120 s; the one that takes longer is dropped and
+    /// counted. Default 256 and 10 s: silent clients must not keep others out.
+    ///
+    /// # Errors
+    /// If the time is shorter or longer.
+    pub fn with_handshake_bounds(mut self, most: NonZeroUsize, timeout: Duration) -> Result<Self, ConfigError> {
+        self.accepting.set_bounds(most, timeout)?;
+        Ok(self)
     }
 
     /// The address that it is bound to.

@@ -5,10 +5,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::{
-    task::spawn_blocking,
-    time::{MissedTickBehavior, interval},
-};
+use tokio::{runtime::Handle, task::spawn_blocking, time::sleep};
 use tokio_rustls::rustls::{
     server::{ClientHello, ResolvesServerCert},
     sign::CertifiedKey,
@@ -16,6 +13,9 @@ use tokio_rustls::rustls::{
 
 use super::certificate::ServerCertificate;
 use crate::{error::ConfigError, log};
+
+/// The shortest time between two looks at the files.
+const SHORTEST: Duration = Duration::from_millis(10);
 
 /// Changes the certificate of a [`TlsListener`](super::TlsListener) while it serves. Connections that are open stay open;
 /// handshakes that begin afterwards get the new one.
@@ -27,7 +27,7 @@ use crate::{error::ConfigError, log};
 /// # async fn serve() -> Result<(), Box<dyn std::error::Error>> {
 /// let certificate = ServerCertificate::from_pem_files("server.crt", "server.key")?;
 /// let listener = TlsListener::bind("0.0.0.0:8443", certificate).await?;
-/// listener.certificate_reloader().reload_every(Duration::from_secs(3600));
+/// listener.certificate_reloader().reload_every(Duration::from_secs(3600))?;
 /// # Ok(())
 /// # }
 /// ```
@@ -66,24 +66,31 @@ impl CertificateReloader {
         self.current.reload()
     }
 
-    /// Calls [`reload`](Self::reload) at this interval, first after one of it, until the listener is gone. Replace the files in any order: a pair that does not fit is tried again the next time.
+    /// Calls [`reload`](Self::reload) again and again, this long after the last time, until the listener is gone; at least 10 ms.
+    /// Replace the files in any order: a pair that does not fit is tried again the next time.
     ///
-    /// # Panics
-    /// If it is called outside a tokio runtime, or the interval is zero.
-    pub fn reload_every(self, period: Duration) {
+    /// # Errors
+    /// If the time is shorter, the certificate did not come from files, or no tokio runtime runs here.
+    pub fn reload_every(self, period: Duration) -> Result<(), ConfigError> {
+        let refuse = |problem: &str| ConfigError::new("certificate reload", format!("{period:?}"), problem);
+        if period < SHORTEST {
+            return Err(refuse("must be at least 10ms"));
+        }
+        if self.current.files.is_none() {
+            return Err(refuse("has no file to look at: the certificate did not come from files"));
+        }
+        let runtime = Handle::try_current().map_err(|_| refuse("needs a tokio runtime: call it inside one"))?;
         let current: Weak<Current> = Arc::downgrade(&self.current);
         drop(self);
-        tokio::spawn(async move {
-            let mut ticks = interval(period);
-            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            ticks.tick().await;
+        runtime.spawn(async move {
             loop {
-                ticks.tick().await;
+                sleep(period).await;
                 let Some(current) = current.upgrade() else { return };
                 // What went wrong is in the log.
                 let _ = spawn_blocking(move || current.reload()).await;
             }
         });
+        Ok(())
     }
 }
 

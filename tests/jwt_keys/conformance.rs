@@ -93,7 +93,7 @@ impl Pushed {
 #[async_trait]
 impl KeySource for Pushed {
     fn snapshot(&self, _: Instants) -> Result<KeySnapshot, KeysUnavailable> {
-        self.0.lock().unwrap().clone().ok_or_else(|| KeysUnavailable::new("nothing was pushed", 5))
+        self.0.lock().unwrap().clone().ok_or_else(|| KeysUnavailable::new("nothing was pushed", Duration::from_secs(5)))
     }
 
     async fn refresh_for(&self, _: Option<&str>, seen: u64, at: Instants) -> Refresh {

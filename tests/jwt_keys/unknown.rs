@@ -183,12 +183,13 @@ async fn five_kids_may_wait_and_the_sixth_is_told_to_come_back() {
         advance(Duration::from_millis(1)).await;
     }
     let Refresh::Unavailable(later) = wait_for(5).await else { panic!("a sixth kid waits") };
-    assert_eq!(later.retry_after(), 10, "one comes back every 10 s");
+    assert_eq!(later.retry_after(), Duration::from_secs(10), "one comes back every 10 s");
     let again = wait_for(0).await;
     assert_eq!(again, Refresh::NothingNew, "a kid that is asked for costs nothing");
     let answers = waiting.join_all().await;
-    let told =
-        answers.iter().filter(|answer| matches!(answer, Refresh::Unavailable(later) if later.retry_after() == 26));
+    let told = answers
+        .iter()
+        .filter(|answer| matches!(answer, Refresh::Unavailable(later) if later.retry_after().as_secs() == 26));
     assert_eq!(told.count(), 4, "the origin was asked before they came: {answers:?}");
     assert!(answers.contains(&Refresh::LookAgain), "the first one");
     assert_eq!(origin.fetches(), 2);

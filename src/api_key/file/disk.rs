@@ -9,6 +9,8 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use crate::private_file::{WRITTEN_BY_ALL, refuse_open};
+
 /// The longest text that a key is added to: some 200 000 keys.
 const MAX_LEN: usize = 64 << 20;
 /// The longest text that is read, and that a change which adds no key may lead to: what is full can still be revoked.
@@ -57,7 +59,8 @@ pub(super) struct Reading {
 pub(super) fn read(path: &Path) -> io::Result<Reading> {
     let mut file = File::open(path)?;
     let metadata = file.metadata()?;
-    refuse_open_to_all(&metadata)?;
+    // Whoever may write the file may let anybody in.
+    refuse_open(&metadata, WRITTEN_BY_ALL).map_err(invalid)?;
     let mark = Mark::from(&metadata);
     let mut bytes = Vec::new();
     let most = u64::try_from(MAX_READ).unwrap_or(u64::MAX);
@@ -72,21 +75,6 @@ pub(super) fn read(path: &Path) -> io::Result<Reading> {
 
 fn invalid(problem: impl Into<String>) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, problem.into())
-}
-
-/// Whoever may write the file may let anybody in.
-#[cfg(unix)]
-fn refuse_open_to_all(metadata: &Metadata) -> io::Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    match metadata.permissions().mode() & 0o002 {
-        0 => Ok(()),
-        _ => Err(invalid("can be written by everybody")),
-    }
-}
-
-#[cfg(not(unix))]
-fn refuse_open_to_all(_: &Metadata) -> io::Result<()> {
-    Ok(())
 }
 
 /// The file that a path leads to, through symbolic links: these stay, and what they lead to is replaced.

@@ -1,13 +1,17 @@
-use std::{fmt, path::Path, str::FromStr};
+use std::{fmt, fs::File, io::Read, path::Path, str::FromStr};
 
 use aws_lc_rs::{
     digest::{SHA256, digest},
     signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey},
 };
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
 
 use super::{Hash, from_hex, hex};
-use crate::error::ConfigError;
+use crate::{error::ConfigError, private_file};
+
+/// More than a key in PKCS #8 takes, in bytes.
+const MAX_LEN: u64 = 64 * 1024;
 
 /// The key that signs checkpoints (Ed25519, RFC 8032).
 pub struct ChainKey(Ed25519KeyPair);
@@ -34,14 +38,22 @@ impl ChainKey {
     /// Reads a key in PKCS #8 from a file, or makes one and writes it there, for its owner alone (mode `0600`).
     ///
     /// # Errors
-    /// If the file cannot be read or made, or holds something else.
+    /// If the file cannot be read or made, may be read or written by everybody, or holds something else. A key that a platform
+    /// mounts readable for all, in a directory that keeps others out, goes through [`from_pkcs8`](Self::from_pkcs8).
     pub fn from_file_or_new(path: impl AsRef<Path>) -> Result<Self, ConfigError> {
         let path = path.as_ref();
         let refuse = |error: std::io::Error| {
             ConfigError::new("chain key", path.display().to_string(), "cannot be read or made").caused_by(error)
         };
-        match std::fs::read(path) {
-            Ok(der) => Self::from_pkcs8(&zeroize::Zeroizing::new(der)),
+        match File::open(path) {
+            Ok(file) => {
+                let wrong = |problem: &str| ConfigError::new("chain key", path.display().to_string(), problem);
+                private_file::refuse_open(&file.metadata().map_err(refuse)?, private_file::OPEN_TO_ALL)
+                    .map_err(|problem| wrong(&problem))?;
+                let mut der = Zeroizing::new(Vec::with_capacity(4096));
+                file.take(MAX_LEN).read_to_end(&mut der).map_err(refuse)?;
+                Self::from_pkcs8(&der).map_err(|_| wrong("holds no Ed25519 key in PKCS #8"))
+            }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 let key = Self::generate()?;
                 let der =

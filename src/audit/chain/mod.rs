@@ -47,11 +47,16 @@ mod checkpoint;
 mod link;
 mod verify;
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, ops::RangeInclusive, sync::Arc, time::Duration};
 
 pub use checkpoint::{ChainKey, Checkpoint, PublicKey};
 pub(crate) use link::Linked;
 pub use verify::{Problem, ProblemKind, Report, Torn, verify};
+
+use crate::error::ConfigError;
+
+/// How long a line may be told to wait for its signature.
+const EVERY_BOUNDS: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(3600);
 
 /// How a writer chains its lines.
 #[must_use]
@@ -71,10 +76,21 @@ impl Chain {
         Self { key: Arc::new(key), every_entries: 1000, every: Duration::from_secs(10), send: None }
     }
 
-    /// Signs a checkpoint after so many lines, or so long after a line that is not signed yet. At least one line.
-    pub fn checkpoint_every(mut self, lines: u64, time: Duration) -> Self {
-        (self.every_entries, self.every) = (lines.max(1), time);
-        self
+    /// Signs a checkpoint after so many lines, or so long after a line that is not signed yet: 1 line at least, and 100 ms to 1 h.
+    /// Default 1 000 lines and 10 s.
+    ///
+    /// # Errors
+    /// If there is no line, or the time is shorter or longer.
+    pub fn checkpoint_every(mut self, lines: u64, time: Duration) -> Result<Self, ConfigError> {
+        let refuse = |value: String, problem: &str| Err(ConfigError::new("audit checkpoints", value, problem));
+        if lines == 0 {
+            return refuse("0 lines".to_owned(), "must be 1 line at least");
+        }
+        if !EVERY_BOUNDS.contains(&time) {
+            return refuse(format!("{time:?}"), "must be 100ms to 1h");
+        }
+        (self.every_entries, self.every) = (lines, time);
+        Ok(self)
     }
 
     /// Hands each checkpoint to this function as well, once it is written: on the writer's thread, so it must not wait long.

@@ -161,19 +161,19 @@ impl JsonLines {
 }
 
 impl JsonLinesBuilder {
-    /// Sets how many records may wait for the writer. A record takes about a kilobyte, and a few dozen at most.
+    /// Sets how many records may wait for the writer. Default 10 000. A record takes about a kilobyte, and a few dozen at most.
     pub const fn capacity(mut self, records: NonZeroUsize) -> Self {
         self.rules.records = records;
         self
     }
 
-    /// Sets how many refusals before authentication may wait for the writer, in their own lane.
+    /// Sets how many refusals before authentication may wait for the writer, in their own lane. Default 2 000.
     pub const fn refusal_capacity(mut self, refusals: NonZeroUsize) -> Self {
         self.rules.refusals = refusals;
         self
     }
 
-    /// Sets what happens without room.
+    /// Sets what happens without room. Default: it [waits](WhenFull::Wait), at most for one second.
     pub const fn when_full(mut self, when_full: WhenFull) -> Self {
         self.rules.when_full = when_full;
         self
@@ -187,13 +187,15 @@ impl JsonLinesBuilder {
     }
 
     /// Begins a new file before this one would have more bytes. The old one is renamed to its name and the time (UTC):
-    /// `audit.jsonl.20270115T080000.000000000`, so that the names sort as the files follow each other.
+    /// `audit.jsonl.20270115T080000.000000000`, so that the names sort as the files follow each other. At least one
+    /// byte. Default: never.
     pub const fn rotate_at_size(mut self, bytes: u64) -> Self {
         self.rotation.size = Some(bytes);
         self
     }
 
-    /// Begins a new file when the time since the Unix epoch is a multiple of this: 24 hours means at midnight UTC.
+    /// Begins a new file when the time since the Unix epoch is a multiple of this: 24 hours means at midnight UTC. Not zero.
+    /// Default: never.
     pub const fn rotate_every(mut self, period: Duration) -> Self {
         self.rotation.every = Some(period);
         self
@@ -211,13 +213,15 @@ impl JsonLinesBuilder {
         self
     }
 
-    /// Sets when what was written is forced to the disk.
+    /// Sets when what was written is forced to the disk. Default [`Never`](Fsync::Never): [`Each`](Fsync::Each) costs an `fdatasync` a
+    /// batch.
     pub const fn fsync(mut self, fsync: Fsync) -> Self {
         self.fsync = fsync;
         self
     }
 
-    /// Sets how long dropping the sink waits for what is queued. What is not written by then is lost.
+    /// Sets how long dropping the sink waits for what is queued. What is not written by then is lost. Default
+    /// 5 s.
     pub const fn shutdown_within(mut self, time: Duration) -> Self {
         self.shutdown = time;
         self

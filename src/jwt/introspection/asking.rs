@@ -1,6 +1,6 @@
 //! Asks the endpoint about a token.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, Response, StatusCode, header};
@@ -71,7 +71,8 @@ impl Away {
 
 impl From<Away> for Rejection {
     fn from(away: Away) -> Self {
-        Self::new(RejectionKind::Unavailable, away.cause.to_string()).with_retry_after(away.wait)
+        Self::new(RejectionKind::Unavailable, away.cause.to_string())
+            .with_retry_after(Duration::from_secs(away.wait.into()))
     }
 }
 

@@ -179,7 +179,7 @@ impl Opaque {
         }
         let asker = Asker { attempt, at, came: Instant::now() };
         if self.revocations.as_ref().is_some_and(|revocations| !revocations.can_say(at)) {
-            return Err(Rejection::new(RejectionKind::Unavailable, BLIND).with_retry_after(1));
+            return Err(Rejection::new(RejectionKind::Unavailable, BLIND).with_retry_after(Duration::from_secs(1)));
         }
         attempt.before(None)?;
         let generation = self.memory.generation.load(Relaxed);

@@ -25,11 +25,6 @@ pub(super) fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// Nanoseconds as whole seconds for `Retry-After`, rounded up, at least one.
-pub(super) fn whole_seconds(nanos: u64) -> u32 {
-    u32::try_from(nanos.div_ceil(SECOND)).unwrap_or(u32::MAX).max(1)
-}
-
 /// Five unknown kids, and one more every ten seconds (GCRA).
 #[derive(Debug, Default)]
 pub(super) struct Bucket {
@@ -132,10 +127,5 @@ mod tests {
         let delays: Vec<_> = (0..50).map(|_| refresh_after(life)).collect();
         assert!(delays.iter().all(|delay| (420..=480).contains(&delay.as_secs())), "{delays:?}");
         assert!(delays.iter().any(|delay| *delay != delays[0]), "random");
-    }
-
-    #[test]
-    fn seconds_are_rounded_up() {
-        assert_eq!([0, 1, SECOND, SECOND + 1].map(whole_seconds), [1, 1, 1, 2]);
     }
 }

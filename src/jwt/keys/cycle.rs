@@ -19,7 +19,7 @@ use self::{
     task::{TaskMark, keep},
 };
 use super::{
-    budget::{Absent, Bucket, MAX_KID_LEN, nanos, whole_seconds},
+    budget::{Absent, Bucket, MAX_KID_LEN, nanos},
     origin::{Fetched, JwkSource, unavailable},
     source::{KeyHealth, KeySnapshot, KeysUnavailable, Refresh},
 };
@@ -165,7 +165,10 @@ impl Cycle {
             u64::MAX => now,
             due => due,
         };
-        KeysUnavailable::new(format!("{}: {what}: {cause}", self.source.name()), whole_seconds(due.saturating_sub(now)))
+        KeysUnavailable::new(
+            format!("{}: {what}: {cause}", self.source.name()),
+            Duration::from_nanos(due.saturating_sub(now)),
+        )
     }
 
     fn needs_waking(&self, now: u64) -> bool {
@@ -227,7 +230,7 @@ impl Cycle {
             return Refresh::NothingNew;
         }
         // The key may have been rotated in since the origin was asked.
-        let wait = whole_seconds(self.next_for_kid(&control).saturating_sub(now));
+        let wait = Duration::from_nanos(self.next_for_kid(&control).saturating_sub(now));
         Refresh::Unavailable(KeysUnavailable::new(TOO_EARLY, wait))
     }
 
@@ -235,8 +238,9 @@ impl Cycle {
     fn decide(&self, control: &mut Control, kid: Option<&str>, seen: u64, at: Instants) -> Result<Reason, Refresh> {
         let now = at.monotonic_nanos();
         let state = self.state.load();
-        let later =
-            |cause: &'static str, wait| Err(Refresh::Unavailable(KeysUnavailable::new(cause, whole_seconds(wait))));
+        let later = |cause: &'static str, wait| {
+            Err(Refresh::Unavailable(KeysUnavailable::new(cause, Duration::from_nanos(wait))))
+        };
         if state.keys.as_ref().is_some_and(|keys| keys.generation() > seen) && now < state.trusted_until {
             return Err(Refresh::LookAgain);
         }

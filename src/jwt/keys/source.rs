@@ -6,7 +6,7 @@ use crate::{
     clock::Instants,
     jwt::KeySet,
     now::Now,
-    rejection::{Rejection, RejectionKind},
+    rejection::{Rejection, RejectionKind, whole_seconds},
 };
 
 /// The keys at one moment, and which version of them it is. A clone costs one reference count.
@@ -55,13 +55,14 @@ impl KeySnapshot {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeysUnavailable {
     cause: Cow<'static, str>,
-    retry_after: u32,
+    retry_after: Duration,
 }
 
 impl KeysUnavailable {
-    /// Takes the cause, for the operator, and the seconds until it is worth asking again; `0` counts as `1`.
-    pub fn new(cause: impl Into<Cow<'static, str>>, retry_after: u32) -> Self {
-        Self { cause: cause.into(), retry_after: if retry_after == 0 { 1 } else { retry_after } }
+    /// Takes the cause, for the operator, and how long to wait before it is worth asking again. A client gets it as `Retry-After`,
+    /// rounded up to whole seconds, at least one.
+    pub fn new(cause: impl Into<Cow<'static, str>>, retry_after: Duration) -> Self {
+        Self { cause: cause.into(), retry_after: Duration::from_secs(whole_seconds(retry_after).into()) }
     }
 
     /// The cause. The client never sees it.
@@ -70,9 +71,9 @@ impl KeysUnavailable {
         &self.cause
     }
 
-    /// Seconds until it is worth asking again, at least 1.
+    /// How long to wait before it is worth asking again, in whole seconds, at least one.
     #[must_use]
-    pub const fn retry_after(&self) -> u32 {
+    pub const fn retry_after(&self) -> Duration {
         self.retry_after
     }
 }

@@ -77,7 +77,8 @@ impl DecisionPoint {
         self
     }
 
-    /// Sets the limits of a request.
+    /// Sets the limits of a request. Default 200 ms and 256 KiB: a decision is waited for by a request. Over them it cannot be decided,
+    /// `503`.
     pub const fn limits(mut self, limits: FetchLimits) -> Self {
         self.limits = limits;
         self

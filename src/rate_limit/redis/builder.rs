@@ -40,6 +40,7 @@ impl Default for WhenAway {
 /// | key prefix | `portcullis:` |
 /// | time-out | 50 ms |
 /// | when Redis is away | in process, with 50 % of each quota |
+/// | capacity while Redis is away | 65 536 keys in debt |
 /// | leases | none: every decision asks |
 /// | clock | the server's |
 #[must_use]
@@ -91,19 +92,20 @@ impl RedisLimitsBuilder {
         self
     }
 
-    /// How long a decision waits. Longer than this, Redis is away.
+    /// How long a decision waits, 1 ms to 10 s. Default 50 ms: a limiter must not cost more than what it protects. Longer than this,
+    /// Redis is away.
     pub const fn timeout(mut self, timeout: Duration) -> Self {
         self.access.timeout = timeout;
         self
     }
 
-    /// Says what decides while Redis is away.
+    /// Says what decides while Redis is away. Default: this process, with 50 % of each quota.
     pub const fn when_away(mut self, choice: WhenAway) -> Self {
         self.when_away = choice;
         self
     }
 
-    /// How many keys in debt there is room for in this process while Redis is away; see
+    /// How many keys in debt there is room for in this process while Redis is away. Default 65 536; see
     /// [`MemoryLimits::with_capacity`].
     pub const fn capacity(mut self, counts: usize) -> Self {
         self.capacity = counts;

@@ -71,7 +71,7 @@ impl Leases {
         Self { one_in: 200, hold: Duration::from_secs(1) }
     }
 
-    /// Takes slices of this part of the burst.
+    /// Takes slices of one in `part` of the burst, 20 to 10 000. Default 200.
     ///
     /// # Errors
     /// [`ConfigError`] unless it is 20 to 10 000.
@@ -82,7 +82,7 @@ impl Leases {
         Ok(Self { one_in: part, ..self })
     }
 
-    /// Gives back what was not used for that long.
+    /// Gives back what was not used for that long, 10 ms to 60 s. Default 1 s.
     ///
     /// # Errors
     /// [`ConfigError`] unless it is 10 ms to 60 s.

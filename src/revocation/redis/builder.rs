@@ -63,7 +63,7 @@ impl RedisRevocationsBuilder {
         self
     }
 
-    /// How long a revocation waits for Redis, and the task for an answer, 1 ms to 10 s.
+    /// How long a revocation waits for Redis, and the task for an answer, 1 ms to 10 s. Default 1 s.
     pub const fn timeout(mut self, timeout: Duration) -> Self {
         self.access.timeout = timeout;
         self

@@ -179,7 +179,7 @@ impl TestIssuer {
     }
 
     fn unavailable() -> KeysUnavailable {
-        KeysUnavailable::new("the test's provider was told to fail", 1)
+        KeysUnavailable::new("the test's provider was told to fail", std::time::Duration::from_secs(1))
     }
 }
 

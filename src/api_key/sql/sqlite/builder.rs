@@ -20,6 +20,7 @@ use crate::{
     api_key::ChangeFeed,
     error::{ConfigError, StoreError},
     log,
+    private_file::{WRITTEN_BY_ALL, mode, refuse_open},
     sql::{OpenError, failed, unavailable},
 };
 
@@ -99,7 +100,7 @@ impl SqliteKeyStoreBuilder {
     /// Opens the file.
     ///
     /// # Errors
-    /// If a setting is zero, the file cannot be opened, or made, or is no SQLite database, or its tables are of another
+    /// If a setting is zero, the file cannot be opened, or made, may be written by everybody, or is no SQLite database, or its tables are of another
     /// version and may not or cannot be migrated.
     pub async fn open(self) -> Result<SqliteKeyStore, OpenError> {
         self.check()?;
@@ -196,8 +197,10 @@ fn make_private(path: &Path) -> io::Result<()> {
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     match options.open(path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            #[cfg(unix)]
-            if std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(path)?.permissions()) & 0o077 != 0 {
+            let metadata = std::fs::metadata(path)?;
+            // Whoever may write the file may let anybody in.
+            refuse_open(&metadata, WRITTEN_BY_ALL).map_err(io::Error::other)?;
+            if mode(&metadata) & 0o077 != 0 {
                 log::warn(&format!("API keys: others than its owner may open {path:?}"));
             }
             Ok(())

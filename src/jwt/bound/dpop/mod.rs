@@ -325,10 +325,10 @@ impl Prover {
             Ok(Remembered::Seen) => Err(self.refuse(Refusal("the proof was used before").into(), at)),
             Ok(Remembered::TooMany) => {
                 let reason = "one key has too many proofs in the replay store";
-                Err(Rejection::new(RejectionKind::RateLimited, reason).with_retry_after(1))
+                Err(Rejection::new(RejectionKind::RateLimited, reason).with_retry_after(Duration::from_secs(1)))
             }
             Err(error) => {
-                let wait = error.retry_after_seconds().unwrap_or(1);
+                let wait = error.retry_after().unwrap_or(Duration::from_secs(1));
                 Err(Rejection::new(RejectionKind::Unavailable, format!("replay store: {error}")).with_retry_after(wait))
             }
         }

@@ -61,7 +61,7 @@ impl RedisReplaysBuilder {
         self
     }
 
-    /// How long a request waits for Redis, 1 ms to 10 s. Then it gets `503`.
+    /// How long a request waits for Redis, 1 ms to 10 s. Then it gets `503`. Default 200 ms.
     pub const fn timeout(mut self, timeout: Duration) -> Self {
         self.access.timeout = timeout;
         self
@@ -69,7 +69,8 @@ impl RedisReplaysBuilder {
 
     /// The most proofs of one key that could be used again at one moment, 1 to 1 000 000; beyond it the key's requests get
     /// `429`. With proofs that are good for 35 s, 1 000 are some 28 requests a second without end. With those that have ended
-    /// and are kept for 30 s, twice as many and 16: some 122 bytes each. All processes should say the same.
+    /// and are kept for 30 s, twice as many and 16: some 122 bytes each. Default 1 000. All processes should say the
+    /// same.
     pub const fn per_key(mut self, proofs: u32) -> Self {
         self.per_key = proofs;
         self

@@ -1,0 +1,34 @@
+//! The header fields that are known to hold credentials, and those that have a meaning of their own.
+
+use http::{HeaderName, header};
+
+/// Fields that hold credentials wherever they are met: those of HTTP, those of DPoP, the usual names of key fields, and the tokens of
+/// well-known proxies and clouds.
+#[cfg(any(feature = "audit", feature = "tls"))]
+pub(crate) const KNOWN: [HeaderName; 12] = [
+    header::AUTHORIZATION,
+    header::PROXY_AUTHORIZATION,
+    header::COOKIE,
+    HeaderName::from_static("x-api-key"),
+    HeaderName::from_static("api-key"),
+    HeaderName::from_static("x-auth-token"),
+    HeaderName::from_static("dpop"),
+    HeaderName::from_static("x-goog-iap-jwt-assertion"),
+    HeaderName::from_static("x-amzn-oidc-data"),
+    HeaderName::from_static("x-amzn-oidc-accesstoken"),
+    HeaderName::from_static("x-amz-security-token"),
+    HeaderName::from_static("cf-access-jwt-assertion"),
+];
+
+/// Fields with a meaning of their own, which are no place for a bare credential.
+#[cfg(any(feature = "api-key", feature = "jwt", feature = "jwt-pure-rust"))]
+pub(crate) const TAKEN: [HeaderName; 8] = [
+    header::AUTHORIZATION,
+    header::PROXY_AUTHORIZATION,
+    header::COOKIE,
+    header::SET_COOKIE,
+    header::HOST,
+    header::ORIGIN,
+    header::REFERER,
+    header::SEC_WEBSOCKET_PROTOCOL,
+];
