@@ -403,6 +403,36 @@ async fn a_streamed_body_is_recorded_at_its_head_and_again_at_its_end_where_that
     }
 }
 
+/// One record tells of a flood of them, and no line of each.
+#[tokio::test]
+async fn a_refusal_is_complete_at_its_head() {
+    let captured = Captured::new();
+    let nobody = authenticate_fn(Challenge::new("Test", "tests").unwrap(), |_, _| Outcome::Absent);
+    let layers = ServiceBuilder::new()
+        .layer(AuditLayer::new(captured.clone()).with_completions())
+        .layer(ProblemLayer::new())
+        .layer(AuthnLayer::new(nobody).dangerous_plain_http());
+    let app =
+        layers.service(service_fn(|_: Request<()>| ready(Ok::<_, Infallible>(Response::new(Full::new(Bytes::new()))))));
+    let response = app.oneshot(get("/")).await.unwrap();
+    assert_eq!(response.status(), 401);
+    assert!(!response.into_body().collect().await.unwrap().to_bytes().is_empty());
+    assert!(matches!(&captured.entries()[..], [AuditEntry::Decided(_)]), "{:?}", captured.entries());
+}
+
+/// A server hands out parts of one buffer, which a field that is kept would keep whole.
+#[tokio::test]
+async fn a_recorded_field_keeps_nothing_else_in_memory() {
+    let captured = Captured::new();
+    let audit = AuditLayer::new(captured.clone()).with_headers(["user-agent"]).unwrap();
+    let head = Bytes::from(vec![b'a'; 400_000]);
+    let mut request = get("/");
+    request.headers_mut().insert("user-agent", http::HeaderValue::from_maybe_shared(head.slice(..10)).unwrap());
+    audit.layer(Probe::default()).oneshot(request).await.unwrap();
+    assert_eq!(captured.records()[0].headers().next().unwrap().1, "aaaaaaaaaa");
+    assert!(head.is_unique());
+}
+
 #[tokio::test]
 async fn trailers_tell_the_status_of_a_grpc_call() {
     let captured = Captured::new();

@@ -236,15 +236,19 @@ async fn what_nothing_depends_on_is_not_enforced() {
 
 #[tokio::test]
 async fn limits_tell_how_they_stand() {
-    /// Fails over one address, and is degraded otherwise.
+    /// Fails over one address, has nothing to ask for another, and is degraded otherwise.
     #[derive(Debug)]
     struct Shaky;
 
     #[async_trait]
     impl RateLimitStore for Shaky {
         async fn take(&self, draw: &Draw<'_>, _: portcullis::Instants) -> Result<Taken, StoreError> {
-            if draw.charges()[0].key().to_string().contains("192.0.2.2") {
+            let key = draw.charges()[0].key().to_string();
+            if key.contains("192.0.2.2") {
                 return Err(StoreError::new(StoreErrorKind::Unavailable, "shaky"));
+            }
+            if key.contains("192.0.2.3") {
+                return Ok(Taken::too_costly(0));
             }
             Ok(Taken::granted(0, 3, 0).degraded())
         }
@@ -264,14 +268,19 @@ async fn limits_tell_how_they_stand() {
     let limit = RateLimitLayer::per_client(Quota::per_second(9)).unwrap().with_store(Shaky);
     let limit = limit.with_scope("of-this-test").unwrap().on_store_error(OnStoreError::Admit);
     let stack = builder(audit).limit(limit).build().unwrap();
-    let failing = || {
+    let from = |address: &str| {
         let mut request = get("/public/x");
-        let peer = "192.0.2.2:1".parse().unwrap();
+        let peer = (address.parse::<std::net::IpAddr>().unwrap(), 1).into();
         request.extensions_mut().insert(Connection::tls(peer, portcullis::TlsVersion::Tls13));
         request
     };
+    let failing = || from("192.0.2.2");
     for request in [get("/public/x"), get("/public/x"), failing(), failing(), get("/public/x")] {
         assert_eq!(send(&stack, request).await, 200);
+    }
+    // What is refused without asking says nothing of how the store is, however often a client has it refused.
+    for request in [from("192.0.2.3"), get("/public/x"), from("192.0.2.3"), get("/public/x")] {
+        send(&stack, request).await;
     }
     let records: Vec<Value> = captured.take().iter().map(|record| serde_json::to_value(record).unwrap()).collect();
     let degraded = json!([{ "scope": "of-this-test", "state": "granted", "degraded": true, "remaining": 3 }]);

@@ -164,7 +164,7 @@ impl Drop for AuditReceiver {
 mod tests {
     use super::*;
     use crate::{
-        audit::record::sample_facts,
+        audit::record::{sample, sample_facts},
         clock::{Clock, SystemClock},
         rejection::RejectionKind,
     };
@@ -173,6 +173,47 @@ mod tests {
         let mut facts = sample_facts("/flood");
         facts.rejection = Some((RejectionKind::Unauthenticated, "no credential".into()));
         crate::audit::AuditRecord::new(facts.shareable()).into()
+    }
+
+    /// From `network` of many, in this second.
+    fn refusal_from(network: u16, second: u64) -> AuditEntry {
+        let mut facts = sample_facts("/flood");
+        facts.unix_nanos = second * 1_000_000_000;
+        facts.rejection = Some((RejectionKind::Unauthenticated, "no credential".into()));
+        let address = std::net::Ipv6Addr::new(0x2001, 0xdb8, 0, network, 0, 0, 0, 1);
+        let connection = crate::client::Connection::plain((address, 1).into());
+        facts.client = Some(crate::client::ClientInfo::from_connection(connection));
+        crate::audit::AuditRecord::new(facts.shareable()).into()
+    }
+
+    #[test]
+    fn a_flood_fills_no_memory_while_nobody_takes_anything_out() {
+        let (channel, mut receiver) = Channel::new(8, WhenFull::Discard).unwrap();
+        for second in 0..60 {
+            for network in 0..200 {
+                for _ in 0..2 {
+                    let _ = channel.accept(refusal_from(network, second));
+                }
+            }
+        }
+        let mut taken = 0;
+        while let Some(entries) = receiver.receive(Duration::from_millis(1))
+            && !entries.is_empty()
+        {
+            taken += entries.len();
+        }
+        // The lanes, and what is told of the last second.
+        assert!(taken <= 8 + 1 + 201, "{taken}");
+        assert!(channel.lost() > 10_000, "and what is not told is counted: {}", channel.lost());
+    }
+
+    /// Strangers must not stop the threads that everybody needs.
+    #[test]
+    fn the_refusal_of_a_stranger_waits_for_no_room() {
+        let (channel, _receiver) = Channel::new(8, WhenFull::Wait(Duration::from_secs(600))).unwrap();
+        assert_eq!(channel.accept(refusal_from(0, 7)), Ok(()));
+        assert_eq!((1..9).map(|network| channel.accept(refusal_from(network, 7))).filter(Result::is_err).count(), 8);
+        assert_eq!(channel.accept(sample("/allowed").into()), Ok(()));
     }
 
     #[test]

@@ -79,6 +79,8 @@ pub(crate) struct Entry {
     span: Option<Box<RequestSpan>>,
     /// How the request ends if nothing comes of it any more.
     ending: Ending,
+    /// Whether the record tells of a refusal; known once it is written.
+    refused: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,7 +130,7 @@ impl Entry {
             facts.headers.extend(joined(sent, name).map(|value| (name.clone(), value)));
         }
         let span = if recorder.spans { RequestSpan::open(head, &facts, context.request_id()) } else { None };
-        Ok(Self { recorder, context, facts: Some(facts), room, span, ending: Ending::Aborted })
+        Ok(Self { recorder, context, facts: Some(facts), room, span, ending: Ending::Aborted, refused: false })
     }
 
     /// The request's context.
@@ -172,7 +174,8 @@ impl Entry {
         }
         self.ending = Ending::Answered;
         let receipt = self.write();
-        let response = match completes {
+        // A refusal is complete at its head, and so are those of a flood, of which one record tells.
+        let response = match completes.filter(|_| !self.refused) {
             Some(version) => self.watch(response, version),
             None => response,
         };
@@ -273,6 +276,7 @@ impl Entry {
                 std::mem::swap(&mut facts.trail, &mut envelope.trail);
             }
         });
+        self.refused = facts.rejection.is_some();
         facts.outcome = match (self.ending, &facts.rejection) {
             (Ending::Answered, Some((kind, _))) => AuditOutcome::of_rejection(*kind),
             (Ending::Answered, None) => AuditOutcome::Allowed,
@@ -316,7 +320,11 @@ fn has_no_body(method: &Method, response: &Response<impl ResponseBody>) -> bool 
 fn joined(sent: &HeaderMap, name: &HeaderName) -> Option<HeaderValue> {
     let mut values = sent.get_all(name).iter();
     let (first, second) = (values.next()?, values.next());
-    let Some(second) = second else { return Some(first.clone()) };
+    // Copied: what a server hands out may be a part of the whole head, which a clone would keep in memory as long as the record waits.
+    let Some(second) = second else {
+        let shown = first.as_bytes();
+        return HeaderValue::from_bytes(shown.get(..=MAX_TEXT_LEN).unwrap_or(shown)).ok();
+    };
     let mut joined = first.as_bytes().to_vec();
     for value in std::iter::once(second).chain(values) {
         if joined.len() > MAX_TEXT_LEN {

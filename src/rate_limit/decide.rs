@@ -120,7 +120,10 @@ impl Shared {
             self.tally.degraded.fetch_add(1, Relaxed);
             trail.flag("limit_degraded");
         }
-        self.tally.tell(&self.scope, taken.is_degraded(), false);
+        // Else clients could have it told that the store is back, and away again, as often as they like.
+        if taken.tells_of_store() {
+            self.tally.tell(&self.scope, taken.is_degraded(), false);
+        }
         let in_shadow = self.in_shadow(at);
         if in_shadow && !taken.is_granted() {
             self.would_refuse(taken.retry_after_nanos(), taken.is_degraded(), trail);

@@ -79,6 +79,7 @@ impl Taken {
     const GRANTED: u64 = 1;
     const REFUSED: u64 = 2;
     const DEGRADED: u64 = 4;
+    const ASIDE: u64 = 8;
 
     /// Granted. `charge` is the index of the tightest charge: its quota has `remaining` requests left, rounded down, and is
     /// whole again in `reset_nanos` if nothing else is taken.
@@ -105,6 +106,18 @@ impl Taken {
     pub const fn degraded(mut self) -> Self {
         self.rest |= Self::DEGRADED;
         self
+    }
+
+    /// Says that the shared store had no part in it, so that it tells nothing of how that is.
+    #[cfg(feature = "rate-limit-redis")]
+    pub(crate) const fn aside(mut self) -> Self {
+        self.rest |= Self::ASIDE;
+        self
+    }
+
+    /// Whether it tells how the store is: what is refused for good is told without asking.
+    pub(crate) const fn tells_of_store(&self) -> bool {
+        !self.is(Self::ASIDE) && (self.is(Self::GRANTED) || self.is(Self::REFUSED))
     }
 
     const fn is(&self, flag: u64) -> bool {

@@ -92,8 +92,14 @@ mod tests {
     };
 
     fn refusal(second: u64, address: &str, kind: RejectionKind) -> AuditRecord {
+        exposing(second, address, kind, &[])
+    }
+
+    /// Credentials in these fields crossed the wire in the clear.
+    fn exposing(second: u64, address: &str, kind: RejectionKind, fields: &[http::HeaderName]) -> AuditRecord {
         let mut facts = sample_facts("/");
         let facts_mut: &mut Facts = &mut facts;
+        fields.iter().for_each(|field| facts_mut.trail.expose(field.clone()));
         facts_mut.unix_nanos = second * 1_000_000_000;
         facts_mut.rejection = Some((kind, "no".into()));
         facts_mut.client =
@@ -124,6 +130,17 @@ mod tests {
         told.sort();
         assert_eq!(told, [("192.0.2.1".to_owned(), 2), ("2001:db8::1".to_owned(), 1)]);
         assert!(!repeats.is_pending());
+    }
+
+    /// Who asks without a credential first must not hide that one crossed the wire in the clear.
+    #[test]
+    fn an_exposed_credential_is_a_record_of_its_own() {
+        let (mut repeats, mut due) = (Repeats::default(), Vec::new());
+        let exposing = || exposing(7, "192.0.2.1", RejectionKind::PlainHttp, &[http::header::AUTHORIZATION]);
+        assert!(!repeats.count(&refusal(7, "192.0.2.1", RejectionKind::PlainHttp), &mut due));
+        assert!(!repeats.count(&exposing(), &mut due), "it is told");
+        assert!(repeats.count(&exposing(), &mut due), "and then counted");
+        assert!(repeats.count(&refusal(7, "192.0.2.1", RejectionKind::PlainHttp), &mut due));
     }
 
     #[test]

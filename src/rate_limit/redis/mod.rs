@@ -177,7 +177,7 @@ impl Inner {
             if let Some(slice) = fetch {
                 self.fetch(draw, slice, at);
             }
-            return Some(Ok(taken));
+            return Some(Ok(taken.aside()));
         }
         (self.shared.tally.state() == RedisState::Away && self.is_running()).then(|| self.without_redis(draw, at))
     }
