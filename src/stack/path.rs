@@ -3,7 +3,8 @@
 /// How often whoever stands inside may decode a path.
 const MAX_READINGS: usize = 2;
 
-/// What a path reads when it is decoded, and when it is decoded once more, where that changes it.
+/// What a path reads when it is decoded, and when it is decoded once more, where that changes it; and one that is not ASCII as
+/// it stands, as no template is spelled so.
 ///
 /// None if it may mean another path by its form alone: empty and dot segments, `;`, backslash, the encoded forms of these, of
 /// `/` and of control characters, a `%` without two digits, octets that are not UTF-8, an encoding of an encoding of an
@@ -21,6 +22,9 @@ pub(super) fn readings(path: &str) -> Option<Vec<String>> {
     }
     let mut readings = Vec::new();
     if !bytes.contains(&b'%') {
+        if !path.is_ascii() {
+            readings.push(path.to_owned());
+        }
         return Some(readings);
     }
     if path.split('%').skip(1).any(|after| octet(after.as_bytes()).is_none()) {
@@ -48,7 +52,7 @@ fn is_plain(path: &[u8]) -> bool {
     for byte in path {
         let slash = *byte == b'/';
         // A segment that begins with a dot is looked at again.
-        plain &= !matches!(byte, b'%' | b';' | b'\\') & !(after_slash & (slash | (*byte == b'.')));
+        plain &= byte.is_ascii() & !matches!(byte, b'%' | b';' | b'\\') & !(after_slash & (slash | (*byte == b'.')));
         after_slash = slash;
     }
     plain && path.first() != Some(&b'.')
@@ -111,6 +115,7 @@ mod tests {
             "/%+1",
             "/a%c0%afb",
             "/caf%E9",
+            "/%C3é",
             "/%25252541",
         ] {
             assert_eq!(readings(path), None, "{path}");
@@ -129,6 +134,8 @@ mod tests {
             ("/.well-known/x", &[]),
             ("/{id}", &[]),
             ("/caf%C3%A9", &["/café"]),
+            ("/café", &["/café"]),
+            ("/caf%65é", &["/cafeé"]),
             ("/%61", &["/a"]),
             ("/100%25", &["/100%"]),
             ("/5%25%20off", &["/5% off"]),
