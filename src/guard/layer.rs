@@ -231,21 +231,25 @@ impl GuardLayer {
             None => Ok(()),
             Some(resource) => {
                 let parameters = parameters_of(template);
-                match resource.parameters().into_iter().find(|needed| !parameters.contains(needed)) {
-                    Some(missing) => Err(format!("names a thing by {{{missing}}}, which its path does not have")),
-                    None => Ok(()),
+                for needed in resource.parameters() {
+                    match parameters.iter().filter(|held| **held == needed).count() {
+                        0 => return Err(format!("names a thing by {{{needed}}}, which its path does not have")),
+                        1 => {}
+                        _ => return Err(format!("names a thing by {{{needed}}}, which stands twice in its path")),
+                    }
                 }
+                Ok(())
             }
         }
     }
 
-    /// The thing that the request is about, if this guard names one.
+    /// The template of the route that matched, and the thing that the request is about, if this guard names one.
     fn resource(
         &self,
         head: &RequestHead<'_>,
         by: MatchedBy,
         envelope: &mut Envelope,
-    ) -> Result<Option<Resource>, Rejection> {
+    ) -> Result<(Option<Arc<str>>, Option<Resource>), Rejection> {
         if !envelope.has_run(Stage::Authentication) {
             return Err(misordered("no authentication outside the guard: add an AuthnLayer outside it"));
         }
@@ -257,26 +261,28 @@ impl GuardLayer {
             return if self.shared.needs_resource {
                 Err(misordered("a guard has a condition on the thing, and names none: add GuardLayer::on"))
             } else {
-                Ok(None)
+                Ok((template, None))
             };
         };
         envelope.authenticated()?;
         let params = template.as_deref().map(|template| Params::of(template, route::path(head, by))).transpose();
         let found = params.and_then(|params| source.read(head, params.as_ref()));
-        found.map(Some).map_err(|why| match why {
+        let found = found.map_err(|why| match why {
             NoResource::WrongRoute => misordered(
-                "a guard names a thing by a parameter that its route does not have, or the route is not known",
+                "a guard names a thing by a parameter that its route does not have once, or the route is not known",
             ),
             NoResource::NotNamed => {
                 Rejection::new(RejectionKind::InvalidRequest, format!("the request names no thing: {source}"))
             }
-        })
+        })?;
+        Ok((template, Some(found)))
     }
 
     /// Checks what must stand before anything is asked, and hands out the question and the trail.
     fn open<'a>(
         &'a self,
         head: RequestHead<'a>,
+        route: Option<&'a str>,
         resource: Option<&'a Resource>,
         envelope: &'a mut Envelope,
     ) -> Result<(Ask<'a>, &'a mut Trail), Rejection> {
@@ -287,7 +293,7 @@ impl GuardLayer {
             return Err(misordered(NO_POLICY));
         }
         envelope.authenticated()?;
-        let Envelope { subject, client_identity, client, policy, route, at, trail, .. } = envelope;
+        let Envelope { subject, client_identity, client, policy, at, trail, .. } = envelope;
         let Some(subject) = subject.as_ref() else { return Err(misordered("the identity is gone")) };
         let ask = Ask {
             head: head.with_client(client.as_ref()),
@@ -295,7 +301,7 @@ impl GuardLayer {
             client: client_identity.as_ref(),
             policy: policy.as_deref(),
             resource,
-            route: route.as_deref(),
+            route,
             address: client.as_ref().and_then(ClientInfo::vouched_address),
             at: *at,
             fulfilled: &self.shared.fulfilled,
@@ -333,11 +339,11 @@ impl GuardLayer {
 
     /// Judges, if the answer is in memory.
     fn judge_now(&self, head: &RequestHead<'_>, by: MatchedBy, envelope: &mut Envelope) -> Now<Result<(), Rejection>> {
-        let resource = match self.resource(head, by, envelope) {
-            Ok(resource) => resource,
+        let (route, resource) = match self.resource(head, by, envelope) {
+            Ok(found) => found,
             Err(rejection) => return Now::Known(Err(rejection)),
         };
-        let (ask, trail) = match self.open(*head, resource.as_ref(), envelope) {
+        let (ask, trail) = match self.open(*head, route.as_deref(), resource.as_ref(), envelope) {
             Ok(opened) => opened,
             Err(rejection) => return Now::Known(Err(rejection)),
         };
@@ -410,8 +416,8 @@ impl GuardLayer {
 
     /// Judges what [`judge_now`](Self::judge_now) could not.
     async fn judge(&self, head: RequestHead<'_>, by: MatchedBy, envelope: &mut Envelope) -> Result<(), Rejection> {
-        let resource = self.resource(&head, by, envelope)?;
-        let (ask, trail) = self.open(head, resource.as_ref(), envelope)?;
+        let (route, resource) = self.resource(&head, by, envelope)?;
+        let (ask, trail) = self.open(head, route.as_deref(), resource.as_ref(), envelope)?;
         let mark = trail.mark();
         let answer = evaluate::decide(self.shared.requirement.node(), &ask, trail, true).await?;
         self.conclude(answer, trail, mark, ask.subject)
