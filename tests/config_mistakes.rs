@@ -38,6 +38,34 @@ const KEYS: &str = "[tls]\n[api_keys]\nstore = 'file'\npath = '@/policy.toml'\n"
 /// What stands before, the mistake, the line in the whole, the field, and part of the advice.
 const MISTAKES: &[(&str, &str, usize, &str, &str)] = &[
     (
+        "[tls]\n",
+        "[[issuers]]\nprovider = 'google'\nclients = ['c']\ndomain = 'example.com'",
+        5,
+        "issuers[0].domain",
+        "is of auth0",
+    ),
+    (
+        "[tls]\n",
+        "[[issuers]]\nprovider = 'kubernetes'\nissuer = 'https://k.example'\naudience = 'a'\nnamespaces = ['payments']",
+        6,
+        "issuers[0].namespaces",
+        "is of gitlab-ci",
+    ),
+    (
+        "[tls]\n",
+        "[[issuers]]\nissuer = 'https://a.example'\naudience = 'a'\nalgorithms = ['ES256']\nclients = ['web']",
+        6,
+        "issuers[0].clients",
+        "claims = { client_id = [..] }",
+    ),
+    (
+        QUOTA,
+        "[[limits]]\nby = 'client'\nquotas = ['flood']\n[redis]\naddress = { file = '@/redis' }",
+        7,
+        "redis",
+        "is used by no limit",
+    ),
+    (
         QUOTA,
         "[[limits]]\nby = 'client'\nquotas = ['flood']\nshadow_until = '2999-01-01'",
         7,

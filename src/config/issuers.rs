@@ -112,6 +112,7 @@ mod on {
     /// The issuer's name, and its profile.
     fn profile(written: &At<Written>, field: &str, report: &mut Report<'_>) -> Option<(String, IssuerProfile)> {
         let issuer = &written.value;
+        strays(issuer, field, report);
         let algorithms = algorithms(issuer, field, report)?;
         let (name, profile) = match &issuer.provider {
             Some(provider) => {
@@ -155,6 +156,45 @@ mod on {
             }
         };
         Some((name, with_claims(profile, issuer)))
+    }
+
+    /// Notes what is written and not read: it would restrict nothing.
+    fn strays(issuer: &Written, field: &str, report: &mut Report<'_>) {
+        let text = |text: &Option<At<String>>| text.as_ref().map(|text| (text.at, format!("{:?}", text.value)));
+        let list = |list: &Option<At<Vec<String>>>| list.as_ref().map(|list| (list.at, format!("{:?}", list.value)));
+        let provider = issuer.provider.as_ref().map(|provider| provider.value);
+        let (read, client_claim): (&[&str], Option<&str>) = match provider {
+            None => (&["issuer", "audience"], Some("client_id")),
+            Some(ProviderText::Google) => (&["clients"], None),
+            Some(ProviderText::Entra) => (&["tenants", "audience"], Some("azp")),
+            Some(ProviderText::EntraV1) => (&["tenants", "audience"], Some("appid")),
+            Some(ProviderText::Auth0) => (&["domain", "audience"], Some("azp")),
+            Some(ProviderText::Okta) => (&["issuer", "audience"], Some("cid")),
+            Some(ProviderText::Keycloak) => (&["issuer", "audience"], Some("azp")),
+            Some(ProviderText::Kubernetes) => (&["issuer", "audience"], None),
+            Some(ProviderText::CognitoAccess | ProviderText::CognitoId) => (&["pool", "clients"], None),
+            Some(ProviderText::Firebase) => (&["project"], None),
+            Some(ProviderText::GithubActions) => (&["audience", "owners"], None),
+            Some(ProviderText::GitlabCi) => (&["issuer", "audience", "namespaces"], None),
+        };
+        let domain_claim = (provider == Some(ProviderText::Google)).then_some("hd");
+        let tenant_claim = provider.is_none().then_some("tid");
+        for (name, found, of, claim) in [
+            ("issuer", text(&issuer.issuer), "other providers", None),
+            ("audience", text(&issuer.audience), "other providers", None),
+            ("clients", list(&issuer.clients), "google and cognito-*", client_claim),
+            ("tenants", list(&issuer.tenants), "entra", tenant_claim),
+            ("domain", text(&issuer.domain), "auth0", domain_claim),
+            ("pool", text(&issuer.pool), "cognito-*", None),
+            ("project", text(&issuer.project), "firebase", None),
+            ("owners", list(&issuer.owners), "github-actions", None),
+            ("namespaces", list(&issuer.namespaces), "gitlab-ci", None),
+        ] {
+            let Some((at, value)) = found.filter(|_| !read.contains(&name)) else { continue };
+            let instead =
+                claim.map_or(String::new(), |claim| format!(", or say claims = {{ {claim} = [..] }} instead"));
+            report.add(at, format!("{field}.{name}"), value, format!("is of {of}: remove it{instead}"));
+        }
     }
 
     fn with_claims(mut profile: IssuerProfile, issuer: &Written) -> IssuerProfile {

@@ -44,6 +44,13 @@ pub(super) fn read(document: &Document, report: &mut Report<'_>) -> Vec<Made> {
     if let Some(redis) = &document.redis {
         super::feature_is_off(redis.at, "redis", "rate-limit-redis", report);
     }
+    #[cfg(feature = "rate-limit-redis")]
+    if let Some(unused) = &document.redis
+        && document.limits.iter().all(|limit| limit.value.store.value == CountedIn::Memory)
+    {
+        let advice = "is used by no limit: add store = \"redis\" to those that count together, or remove it";
+        report.add(unused.at, "redis", "the section", advice);
+    }
     let mut scopes: Vec<(usize, String)> = Vec::new();
     let mut made = Vec::new();
     for (index, limit) in document.limits.iter().enumerate() {
