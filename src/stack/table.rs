@@ -92,7 +92,7 @@ impl RouteTable {
                 };
             }
             "HEAD" => return Err(refuse("must not name HEAD: it is decided as GET")),
-            "TRACE" | "CONNECT" => return Err(refuse("names a method that is never allowed")),
+            "TRACE" => return Err(refuse("names a method that is never allowed")),
             name if name.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'-') => {
                 Method::from_bytes(name.as_bytes())
                     .map_err(|source| refuse("must start with a method").caused_by(source))?
@@ -123,15 +123,17 @@ impl RouteTable {
         line(&self.paths, path).map(Place)
     }
 
-    /// The rule for a request. HEAD is decided as GET; TRACE and CONNECT never have one.
+    /// The rule for a request. HEAD is decided as GET; TRACE never has one, and CONNECT only where a line names it.
     pub(super) fn find(&self, method: &Method, place: Option<Place>) -> Found<'_> {
         let entry = place.and_then(|Place(index)| self.entries.get(index));
         let asked = if method == Method::HEAD { &Method::GET } else { method };
         let rule = match entry {
-            _ if *asked == Method::TRACE || *asked == Method::CONNECT => None,
+            _ if *asked == Method::TRACE => None,
             Some(entry) => {
-                entry.methods.iter().find(|(held, _)| held == asked).map(|(_, rule)| rule).or(entry.any.as_ref())
+                let any = entry.any.as_ref().filter(|_| *asked != Method::CONNECT);
+                entry.methods.iter().find(|(held, _)| held == asked).map(|(_, rule)| rule).or(any)
             }
+            None if *asked == Method::CONNECT => None,
             None => self.fallback.as_ref(),
         };
         Found { template: entry.map(|entry| &entry.template), rule }
