@@ -238,6 +238,21 @@ const MISTAKES: &[(&str, &str, usize, &str, &str)] = &[
     ("", "[audit]\nsink = 'json-lines'", 1, "audit.path", "add path = .."),
     ("", "[audit]\nsink = 'json-lines'\npath = '@/no/audit.jsonl'", 3, "audit.path", "directory that is not there"),
     ("", "[audit]\nsink = 'tracing'\npath = 'a'", 3, "audit.path", "remove it"),
+    ("", "[audit]\nsink = 'tracing'\ncapacity = 5", 3, "audit.capacity", "remove it"),
+    (
+        "[tls]\n",
+        "[api_keys]\nstore = 'postgres'\naddress = { env = 'PORTCULLIS_NOT_SET' }\npath = 'a'",
+        5,
+        "api_keys.path",
+        "is of the stores sqlite and file",
+    ),
+    (
+        ISSUER,
+        "keys = { file = '@/policy.toml', allow_hosts = ['a.example'] }",
+        6,
+        "issuers[0].keys.allow_hosts[0]",
+        "remove it",
+    ),
     ("", "[tls\n", 1, "document", "is not TOML"),
 ];
 

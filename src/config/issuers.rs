@@ -259,6 +259,13 @@ mod on {
             report.add(keys.at, format!("{field}.keys"), "several places", advice);
             return None;
         }
+        if keys.value.file.is_some() {
+            for (index, host) in keys.value.allow_hosts.iter().enumerate() {
+                let advice = "is of keys that come from a server: remove it";
+                let field = format!("{field}.keys.allow_hosts[{index}]");
+                report.add(host.at, field, format!("{:?}", host.value), advice);
+            }
+        }
         let (at, of, mut builder) = match (&keys.value.url, &keys.value.file) {
             (Some(url), _) => (url.at, ".keys.url", LiveKeys::jwks_url(&url.value)),
             (None, Some(file)) => {
