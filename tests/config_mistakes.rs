@@ -38,6 +38,34 @@ const KEYS: &str = "[tls]\n[api_keys]\nstore = 'file'\npath = '@/policy.toml'\n"
 /// What stands before, the mistake, the line in the whole, the field, and part of the advice.
 const MISTAKES: &[(&str, &str, usize, &str, &str)] = &[
     (
+        "[tls]\n",
+        "[[issuers]]\nprovider = 'google'\nclients = ['c']\ndomain = 'example.com'",
+        5,
+        "issuers[0].domain",
+        "is of auth0",
+    ),
+    (
+        "[tls]\n",
+        "[[issuers]]\nprovider = 'kubernetes'\nissuer = 'https://k.example'\naudience = 'a'\nnamespaces = ['payments']",
+        6,
+        "issuers[0].namespaces",
+        "is of gitlab-ci",
+    ),
+    (
+        "[tls]\n",
+        "[[issuers]]\nissuer = 'https://a.example'\naudience = 'a'\nalgorithms = ['ES256']\nclients = ['web']",
+        6,
+        "issuers[0].clients",
+        "claims = { client_id = [..] }",
+    ),
+    (
+        QUOTA,
+        "[[limits]]\nby = 'client'\nquotas = ['flood']\n[redis]\naddress = { file = '@/redis' }",
+        7,
+        "redis",
+        "is used by no limit",
+    ),
+    (
         QUOTA,
         "[[limits]]\nby = 'client'\nquotas = ['flood']\nshadow_until = '2999-01-01'",
         7,
@@ -233,6 +261,21 @@ const MISTAKES: &[(&str, &str, usize, &str, &str)] = &[
     ("", "[audit]\nsink = 'json-lines'", 1, "audit.path", "add path = .."),
     ("", "[audit]\nsink = 'json-lines'\npath = '@/no/audit.jsonl'", 3, "audit.path", "directory that is not there"),
     ("", "[audit]\nsink = 'tracing'\npath = 'a'", 3, "audit.path", "remove it"),
+    ("", "[audit]\nsink = 'tracing'\ncapacity = 5", 3, "audit.capacity", "remove it"),
+    (
+        "[tls]\n",
+        "[api_keys]\nstore = 'postgres'\naddress = { env = 'PORTCULLIS_NOT_SET' }\npath = 'a'",
+        5,
+        "api_keys.path",
+        "is of the stores sqlite and file",
+    ),
+    (
+        ISSUER,
+        "keys = { file = '@/policy.toml', allow_hosts = ['a.example'] }",
+        6,
+        "issuers[0].keys.allow_hosts[0]",
+        "remove it",
+    ),
     ("", "[tls\n", 1, "document", "is not TOML"),
 ];
 

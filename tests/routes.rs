@@ -161,3 +161,28 @@ async fn request_targets_of_every_form() {
     *lower.method_mut() = Method::from_bytes(b"get").unwrap();
     assert_eq!(app.oneshot(lower).await.unwrap().status(), 403, "which no line names");
 }
+
+/// A WebSocket over HTTP/2 is a CONNECT with a path (RFC 8441): a line must name it, neither `ANY` nor the fallback does.
+#[tokio::test]
+async fn connect_passes_only_where_a_line_names_it() {
+    let stack = base()
+        .route("CONNECT /ws", public())
+        .route("GET /ws", public())
+        .route("CONNECT /guarded", require(authenticated()))
+        .route("ANY /any", public())
+        .fallback(public())
+        .build()
+        .unwrap();
+    let probe = Probe::default();
+    let app = stack.protect(probe.clone());
+    for (target, status) in
+        [("/ws", 200), ("/guarded", 401), ("/any", 401), ("/else", 401), ("host.example:443", 401), ("ws", 401)]
+    {
+        let mut request = get("/");
+        *request.method_mut() = Method::CONNECT;
+        *request.uri_mut() = target.parse().unwrap();
+        assert_eq!(app.clone().oneshot(request).await.unwrap().status(), status, "{target}");
+    }
+    assert_eq!(probe.seen.calls(), 1);
+    assert!(base().route("TRACE /ws", public()).build().is_err());
+}

@@ -72,6 +72,10 @@ mod on {
             let advice = "is of the store postgres: remove it, and say path = \"..\"";
             report.add(address.at, "api_keys.address", "an address", advice);
         }
+        if let (Some(path), StoreText::Postgres) = (&keys.path, keys.store) {
+            let advice = "is of the stores sqlite and file: remove it, or set store = \"sqlite\"";
+            report.add(path.at, "api_keys.path", format!("{:?}", path.value), advice);
+        }
         // The form of it is the same whatever the store.
         form(ApiKeyAuthenticator::new(MemoryKeyStore::new()), written, report);
     }

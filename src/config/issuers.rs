@@ -112,7 +112,7 @@ mod on {
     /// The issuer's name, and its profile.
     fn profile(written: &At<Written>, field: &str, report: &mut Report<'_>) -> Option<(String, IssuerProfile)> {
         let issuer = &written.value;
-        refuse_strays(issuer, field, report);
+        strays(issuer, field, report);
         let algorithms = algorithms(issuer, field, report)?;
         let (name, profile) = match &issuer.provider {
             Some(provider) => {
@@ -158,59 +158,42 @@ mod on {
         Some((name, with_claims(profile, issuer)))
     }
 
-    /// A field of another provider would restrict nothing, and look as if it did.
-    fn refuse_strays(issuer: &Written, field: &str, report: &mut Report<'_>) {
-        use ProviderText as By;
-        let by = issuer.provider.as_ref().map(|provider| provider.value);
-        let of = |providers: &[By]| by.is_some_and(|by| providers.contains(&by));
-        let cognito = of(&[By::CognitoAccess, By::CognitoId]);
-        let names_issuer = by.is_none() || of(&[By::Okta, By::Keycloak, By::Kubernetes, By::GitlabCi]);
-        let has_audience = names_issuer || of(&[By::Entra, By::EntraV1, By::Auth0, By::GithubActions]);
-        let at = |value: &Option<At<String>>| value.as_ref().map(|value| value.at);
-        let list = |value: &Option<At<Vec<String>>>| value.as_ref().map(|value| value.at);
-        let fields = [
-            ("issuer", at(&issuer.issuer), names_issuer, "of this provider the issuer is known"),
-            ("audience", at(&issuer.audience), has_audience, "what binds its tokens to you is another field"),
-            (
-                "clients",
-                list(&issuer.clients),
-                cognito || of(&[By::Google]),
-                "it is of google and cognito-*: say claims = { azp = [..] }",
-            ),
-            (
-                "tenants",
-                list(&issuer.tenants),
-                of(&[By::Entra, By::EntraV1]),
-                "it is of entra: say claims = { .. = [..] }",
-            ),
-            (
-                "domain",
-                at(&issuer.domain),
-                of(&[By::Auth0]),
-                "it is of auth0; the accounts of one domain at google are claims = { hd = [..] }",
-            ),
-            ("pool", at(&issuer.pool), cognito, "it is of cognito-*"),
-            ("project", at(&issuer.project), of(&[By::Firebase]), "it is of firebase"),
-            ("owners", list(&issuer.owners), of(&[By::GithubActions]), "it is of github-actions"),
-            (
-                "namespaces",
-                list(&issuer.namespaces),
-                of(&[By::GitlabCi]),
-                "it is of gitlab-ci: say claims = { .. = [..] }",
-            ),
-        ];
-        let by = by.map_or_else(|| "an issuer without a provider".to_owned(), |by| format!("the provider {by:?}"));
-        for (name, at, belongs, hint) in fields {
-            if let Some(at) = at
-                && !belongs
-            {
-                report.add(
-                    at,
-                    format!("{field}.{name}"),
-                    "the field",
-                    format!("restricts nothing of {by}: remove it; {hint}"),
-                );
-            }
+    /// Notes what is written and not read: it would restrict nothing.
+    fn strays(issuer: &Written, field: &str, report: &mut Report<'_>) {
+        let text = |text: &Option<At<String>>| text.as_ref().map(|text| (text.at, format!("{:?}", text.value)));
+        let list = |list: &Option<At<Vec<String>>>| list.as_ref().map(|list| (list.at, format!("{:?}", list.value)));
+        let provider = issuer.provider.as_ref().map(|provider| provider.value);
+        let (read, client_claim): (&[&str], Option<&str>) = match provider {
+            None => (&["issuer", "audience"], Some("client_id")),
+            Some(ProviderText::Google) => (&["clients"], None),
+            Some(ProviderText::Entra) => (&["tenants", "audience"], Some("azp")),
+            Some(ProviderText::EntraV1) => (&["tenants", "audience"], Some("appid")),
+            Some(ProviderText::Auth0) => (&["domain", "audience"], Some("azp")),
+            Some(ProviderText::Okta) => (&["issuer", "audience"], Some("cid")),
+            Some(ProviderText::Keycloak) => (&["issuer", "audience"], Some("azp")),
+            Some(ProviderText::Kubernetes) => (&["issuer", "audience"], None),
+            Some(ProviderText::CognitoAccess | ProviderText::CognitoId) => (&["pool", "clients"], None),
+            Some(ProviderText::Firebase) => (&["project"], None),
+            Some(ProviderText::GithubActions) => (&["audience", "owners"], None),
+            Some(ProviderText::GitlabCi) => (&["issuer", "audience", "namespaces"], None),
+        };
+        let domain_claim = (provider == Some(ProviderText::Google)).then_some("hd");
+        let tenant_claim = provider.is_none().then_some("tid");
+        for (name, found, of, claim) in [
+            ("issuer", text(&issuer.issuer), "other providers", None),
+            ("audience", text(&issuer.audience), "other providers", None),
+            ("clients", list(&issuer.clients), "google and cognito-*", client_claim),
+            ("tenants", list(&issuer.tenants), "entra", tenant_claim),
+            ("domain", text(&issuer.domain), "auth0", domain_claim),
+            ("pool", text(&issuer.pool), "cognito-*", None),
+            ("project", text(&issuer.project), "firebase", None),
+            ("owners", list(&issuer.owners), "github-actions", None),
+            ("namespaces", list(&issuer.namespaces), "gitlab-ci", None),
+        ] {
+            let Some((at, value)) = found.filter(|_| !read.contains(&name)) else { continue };
+            let instead =
+                claim.map_or(String::new(), |claim| format!(", or say claims = {{ {claim} = [..] }} instead"));
+            report.add(at, format!("{field}.{name}"), value, format!("is of {of}: remove it{instead}"));
         }
     }
 
@@ -275,6 +258,13 @@ mod on {
             let advice = "must say one place: discover = true, url = \"https://..\" or file = \"..\"";
             report.add(keys.at, format!("{field}.keys"), "several places", advice);
             return None;
+        }
+        if keys.value.file.is_some() {
+            for (index, host) in keys.value.allow_hosts.iter().enumerate() {
+                let advice = "is of keys that come from a server: remove it";
+                let field = format!("{field}.keys.allow_hosts[{index}]");
+                report.add(host.at, field, format!("{:?}", host.value), advice);
+            }
         }
         let (at, of, mut builder) = match (&keys.value.url, &keys.value.file) {
             (Some(url), _) => (url.at, ".keys.url", LiveKeys::jwks_url(&url.value)),

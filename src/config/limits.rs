@@ -44,12 +44,12 @@ pub(super) fn read(document: &Document, report: &mut Report<'_>) -> Vec<Made> {
     if let Some(redis) = &document.redis {
         super::feature_is_off(redis.at, "redis", "rate-limit-redis", report);
     }
-    if let Some(redis) = &document.redis
-        && !document.limits.iter().any(|limit| limit.value.store.value == CountedIn::Redis)
+    #[cfg(feature = "rate-limit-redis")]
+    if let Some(unused) = &document.redis
+        && document.limits.iter().all(|limit| limit.value.store.value == CountedIn::Memory)
     {
-        let advice =
-            "is used by no limit, so that each process counts for itself: say store = \"redis\" there, or remove it";
-        report.add(redis.at, "redis", "the section", advice);
+        let advice = "is used by no limit: add store = \"redis\" to those that count together, or remove it";
+        report.add(unused.at, "redis", "the section", advice);
     }
     let mut scopes: Vec<(usize, String)> = Vec::new();
     let mut made = Vec::new();

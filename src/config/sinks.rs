@@ -20,6 +20,10 @@ pub(super) fn check(written: &At<Audit>, report: &mut Report<'_>) {
                 let advice = "is of the sink json-lines: remove it, or set sink = \"json-lines\"";
                 report.add(path.at, "audit.path", format!("{:?}", path.value), advice);
             }
+            if let Some(capacity) = &audit.capacity {
+                let advice = "is of the sink json-lines: remove it, or set sink = \"json-lines\"";
+                report.add(capacity.at, "audit.capacity", capacity.value.to_string(), advice);
+            }
             #[cfg(not(feature = "audit-tracing"))]
             super::feature_is_off(written.at, "audit", "audit-tracing", report);
         }

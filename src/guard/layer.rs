@@ -238,20 +238,20 @@ impl GuardLayer {
             }
             Some(resource) => {
                 let parameters = parameters_of(template);
-                let times = |needed: &str| parameters.iter().filter(|name| **name == needed).count();
-                match resource.parameters().into_iter().find(|needed| times(needed) != 1) {
-                    Some(missing) if times(missing) == 0 => {
-                        Err(format!("names a thing by {{{missing}}}, which its path does not have"))
+                for needed in resource.parameters() {
+                    match parameters.iter().filter(|held| **held == needed).count() {
+                        0 => return Err(format!("names a thing by {{{needed}}}, which its path does not have")),
+                        1 => {}
+                        _ => return Err(format!("names a thing by {{{needed}}}, which stands twice in its path")),
                     }
-                    Some(twice) => Err(format!("names a thing by {{{twice}}}, which its path has twice")),
-                    None => Ok(()),
                 }
+                Ok(())
             }
         }
     }
 
-    /// What the request is about: the template of its route, by which the policy is asked, and the thing, if this guard names one.
-    fn subject_matter(
+    /// The template of the route that matched, and the thing that the request is about, if this guard names one.
+    fn resource(
         &self,
         head: &RequestHead<'_>,
         by: MatchedBy,
@@ -276,7 +276,7 @@ impl GuardLayer {
         let found = params.and_then(|params| source.read(head, params.as_ref()));
         let found = found.map_err(|why| match why {
             NoResource::WrongRoute => misordered(
-                "a guard names a thing by a parameter that its route does not have, or the route is not known",
+                "a guard names a thing by a parameter that its route does not have once, or the route is not known",
             ),
             NoResource::NotNamed => {
                 Rejection::new(RejectionKind::InvalidRequest, format!("the request names no thing: {source}"))
@@ -348,7 +348,7 @@ impl GuardLayer {
 
     /// Judges, if the answer is in memory.
     fn judge_now(&self, head: &RequestHead<'_>, by: MatchedBy, envelope: &mut Envelope) -> Now<Result<(), Rejection>> {
-        let (route, resource) = match self.subject_matter(head, by, envelope) {
+        let (route, resource) = match self.resource(head, by, envelope) {
             Ok(found) => found,
             Err(rejection) => return Now::Known(Err(rejection)),
         };
@@ -425,7 +425,7 @@ impl GuardLayer {
 
     /// Judges what [`judge_now`](Self::judge_now) could not.
     async fn judge(&self, head: RequestHead<'_>, by: MatchedBy, envelope: &mut Envelope) -> Result<(), Rejection> {
-        let (route, resource) = self.subject_matter(&head, by, envelope)?;
+        let (route, resource) = self.resource(&head, by, envelope)?;
         let (ask, trail) = self.open(head, route.as_deref(), resource.as_ref(), envelope)?;
         let mark = trail.mark();
         let answer = evaluate::decide(self.shared.requirement.node(), &ask, trail, true).await?;

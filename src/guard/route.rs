@@ -87,10 +87,13 @@ impl<'a> Params<'a> {
         params.collect::<Option<_>>().map(Self).ok_or(NoResource::NotNamed)
     }
 
-    /// None also where two have that name: the handler may mean the other one.
+    /// The value of a parameter. `None` if its name stands twice: a handler may act on the other one.
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
-        let mut named = self.0.iter().filter(|(held, _)| *held == name).map(|(_, value)| &**value);
-        named.next().filter(|_| named.next().is_none())
+        let mut held = self.0.iter().filter(|(held, _)| *held == name);
+        match (held.next(), held.next()) {
+            (Some((_, value)), None) => Some(&**value),
+            (None, _) | (Some(_), Some(_)) => None,
+        }
     }
 
     /// Puts the parameters in for their names. `None` if one is missing.

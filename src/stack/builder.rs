@@ -159,7 +159,8 @@ impl StackBuilder {
     /// Adds a line to the route table: a method and a path template, as in `DELETE /orders/{id}`, and the rule that
     /// holds there.
     ///
-    /// The method `ANY` stands for all of them except TRACE and CONNECT, which are always refused. HEAD is decided as GET.
+    /// The method `ANY` stands for all of them except TRACE, which is always refused, and CONNECT, which a line must name (a
+    /// WebSocket over HTTP/2, RFC 8441). HEAD is decided as GET.
     /// Templates are matched as axum matches them, on the raw path; `{*rest}` takes the rest of the path.
     pub fn route(mut self, line: impl Into<String>, rule: impl Into<Rule>) -> Self {
         self.lines.push((line.into(), rule.into()));

@@ -15,7 +15,8 @@
 //!
 //! A request passes when every stage lets it pass; the table is closed, so a method and path that it does not name is
 //! refused: `401` to the anonymous, `403` to others. A path that could mean another one (dot segments, `//`, `%2F`, `;`,
-//! `%00`, backslash, or one that the table names otherwise when it is decoded) is refused with `400`.
+//! `%00`, backslash, or one that the table names otherwise when it is decoded or without the slash at its end) is refused
+//! with `400`.
 //!
 //! [`Stack::protect`] wraps the finished router: what is added to the router later is inside and therefore refused until
 //! the table names it. The same value is a [`tower::Layer`]. tower-http's `CorsLayer` stands outside of it.

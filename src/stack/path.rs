@@ -3,18 +3,16 @@
 /// How often whoever stands inside may decode a path.
 const MAX_READINGS: usize = 2;
 
-/// What a path reads when it is decoded, and when it is decoded once more, where that changes it.
+/// What a path reads when it is decoded, and when it is decoded once more, where that changes it; and one that is not ASCII as
+/// it stands, as no template is spelled so.
 ///
 /// None if it may mean another path by its form alone: empty and dot segments, `;`, backslash, the encoded forms of these, of
 /// `/` and of control characters, a `%` without two digits, octets that are not UTF-8, an encoding of an encoding of an
-/// encoding. So is a path with octets that a URL does not have unencoded (RFC 3986 §2): one that decodes takes it for their encoding.
+/// encoding.
 pub(super) fn readings(path: &str) -> Option<Vec<String>> {
     let bytes = path.as_bytes();
     if is_plain(bytes) {
         return Some(Vec::new());
-    }
-    if !path.is_ascii() {
-        return None;
     }
     if bytes.windows(2).any(|pair| pair == b"//") || bytes.iter().any(|byte| matches!(byte, b';' | b'\\')) {
         return None;
@@ -24,6 +22,9 @@ pub(super) fn readings(path: &str) -> Option<Vec<String>> {
     }
     let mut readings = Vec::new();
     if !bytes.contains(&b'%') {
+        if !path.is_ascii() {
+            readings.push(path.to_owned());
+        }
         return Some(readings);
     }
     if path.split('%').skip(1).any(|after| octet(after.as_bytes()).is_none()) {
@@ -114,6 +115,7 @@ mod tests {
             "/%+1",
             "/a%c0%afb",
             "/caf%E9",
+            "/%C3é",
             "/%25252541",
         ] {
             assert_eq!(readings(path), None, "{path}");
@@ -132,6 +134,8 @@ mod tests {
             ("/.well-known/x", &[]),
             ("/{id}", &[]),
             ("/caf%C3%A9", &["/café"]),
+            ("/café", &["/café"]),
+            ("/caf%65é", &["/cafeé"]),
             ("/%61", &["/a"]),
             ("/100%25", &["/100%"]),
             ("/5%25%20off", &["/5% off"]),

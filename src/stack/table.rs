@@ -14,6 +14,8 @@ pub(super) struct RouteTable {
     /// The same templates, decoded.
     decoded: matchit::Router<usize>,
     entries: Vec<Entry>,
+    /// Whether a template ends with a slash, `/` itself apart.
+    slashed: bool,
     fallback: Option<Rule>,
 }
 
@@ -54,7 +56,7 @@ impl RouteTable {
     /// Reads the lines of a table: `METHOD /path/{parameter}`, the method `ANY` for all of them.
     pub(super) fn new(lines: Vec<(String, Rule)>, fallback: Option<Rule>) -> Result<Self, ConfigError> {
         let (paths, decoded) = (matchit::Router::new(), matchit::Router::new());
-        let mut table = Self { paths, decoded, entries: Vec::new(), fallback };
+        let mut table = Self { paths, decoded, entries: Vec::new(), slashed: false, fallback };
         for (line, rule) in lines {
             table.add(&line, rule)?;
         }
@@ -111,30 +113,25 @@ impl RouteTable {
         let index = self.entries.len();
         self.paths.insert(path, index)?;
         self.decoded.insert(decoded, index)?;
+        self.slashed |= path.len() > 1 && path.ends_with('/');
         self.entries.push(Entry { template: path.into(), methods: Vec::new(), any: None });
         Ok(index)
     }
 
     /// Where the table has a path.
     pub(super) fn place(&self, path: &str) -> Option<Place> {
-        self.paths.at(path).ok().map(|found| Place(*found.value))
+        line(&self.paths, path).map(Place)
     }
 
-    /// Whether a line names exactly this path, and not a pattern.
-    fn is_exact(&self, line: Option<usize>, path: &str) -> bool {
-        line.and_then(|index| self.entries.get(index)).is_some_and(|entry| *entry.template == *path)
-    }
-
-    /// The rule for a request. HEAD is decided as GET. TRACE never has one, and CONNECT, which begins a WebSocket over HTTP/2 (RFC
-    /// 8441 §5), only where a line names it.
+    /// The rule for a request. HEAD is decided as GET; TRACE never has one, and CONNECT only where a line names it.
     pub(super) fn find(&self, method: &Method, place: Option<Place>) -> Found<'_> {
         let entry = place.and_then(|Place(index)| self.entries.get(index));
         let asked = if method == Method::HEAD { &Method::GET } else { method };
         let rule = match entry {
             _ if *asked == Method::TRACE => None,
             Some(entry) => {
-                let named = entry.methods.iter().find(|(held, _)| held == asked).map(|(_, rule)| rule);
-                if *asked == Method::CONNECT { named } else { named.or(entry.any.as_ref()) }
+                let any = entry.any.as_ref().filter(|_| *asked != Method::CONNECT);
+                entry.methods.iter().find(|(held, _)| held == asked).map(|(_, rule)| rule).or(any)
             }
             None if *asked == Method::CONNECT => None,
             None => self.fallback.as_ref(),
@@ -143,24 +140,37 @@ impl RouteTable {
     }
 
     /// Whether a path may mean another one to whoever decodes or normalises it: by its form, or because the table has
-    /// another line for what it reads when it is decoded.
+    /// another line for what it reads when it is decoded, or when a slash at its end is trimmed or added.
     pub(super) fn is_ambiguous(&self, path: &str) -> bool {
-        let line = |paths: &matchit::Router<usize>, path: &str| paths.at(path).ok().map(|found| *found.value);
-        match readings(path) {
-            None => true,
-            // Whoever stands inside may trim a slash at the end: then the line without it is meant.
-            Some(readings) if readings.is_empty() => match path.strip_suffix('/') {
-                Some(trimmed) if !trimmed.is_empty() => {
-                    let named = line(&self.paths, path);
-                    let without = line(&self.paths, trimmed);
-                    let may_pass = named.is_some() || self.fallback.is_some();
-                    may_pass && without.is_some() && without != named && !self.is_exact(named, path)
-                }
-                Some(_) | None => false,
-            },
-            Some(readings) => {
-                let named = line(&self.paths, path);
-                readings.iter().any(|reading| line(&self.decoded, reading) != named)
+        let Some(readings) = readings(path) else { return true };
+        let may_be_trimmed = path.len() > 1 && path.ends_with('/');
+        if readings.is_empty() && !may_be_trimmed && !self.slashed {
+            return false;
+        }
+        let named = line(&self.paths, path);
+        readings.iter().any(|reading| line(&self.decoded, reading) != named)
+            || self.is_another_by_slash(&self.paths, path, named)
+            || readings.iter().any(|reading| self.is_another_by_slash(&self.decoded, reading, named))
+    }
+
+    /// Whether there is another line for a path without the slash at its end, or with one. Not where the line that holds is
+    /// about this very spelling, nor where nothing holds for the path: it is refused then.
+    fn is_another_by_slash(&self, paths: &matchit::Router<usize>, path: &str, named: Option<usize>) -> bool {
+        if named.is_none() && self.fallback.is_none() {
+            return false;
+        }
+        let other = match path.strip_suffix('/') {
+            Some(trimmed) => line(paths, trimmed),
+            None if self.slashed => line(paths, &format!("{path}/")),
+            None => None,
+        };
+        let template = |index: usize| self.entries.get(index).map_or("", |entry| &*entry.template);
+        match (named.map(template), other.map(template)) {
+            (_, None) => false,
+            (None, Some(_)) => true,
+            (Some(held), Some(other)) => {
+                let is_spelled = !held.contains('{') || held.trim_end_matches('/') == other.trim_end_matches('/');
+                !is_spelled
             }
         }
     }
@@ -197,6 +207,11 @@ impl RouteTable {
         let lines = self.lines().map(|line| (line.to_string(), line.rule));
         lines.chain(self.fallback().map(|rule| ("fallback".to_owned(), rule)))
     }
+}
+
+/// The line that a path is of.
+fn line(paths: &matchit::Router<usize>, path: &str) -> Option<usize> {
+    paths.at(path).ok().map(|found| *found.value)
 }
 
 /// The method of a line, none for `ANY`, and its template. `None` if it is no line.

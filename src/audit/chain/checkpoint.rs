@@ -13,6 +13,31 @@ use crate::{error::ConfigError, private_file};
 /// More than a key in PKCS #8 takes, in bytes.
 const MAX_LEN: u64 = 64 * 1024;
 
+/// Writes a new file, for its owner alone: whoever finds it finds all of it, also after a crash.
+fn place(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let mut random = [0; 8];
+    aws_lc_rs::rand::fill(&mut random).map_err(|_| std::io::Error::other("no random numbers"))?;
+    let made = folder.join(format!(".{name}.{:016x}.tmp", u64::from_ne_bytes(random)));
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let written = options.open(&made).and_then(|mut file| {
+        std::io::Write::write_all(&mut file, bytes)?;
+        file.sync_all()?;
+        // Unlike a renaming, it replaces nothing; not every file system has it.
+        std::fs::hard_link(&made, path).or_else(|error| match error.kind() {
+            std::io::ErrorKind::AlreadyExists => Err(error),
+            _ => std::fs::rename(&made, path),
+        })
+    });
+    let _ = std::fs::remove_file(&made);
+    written?;
+    if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
+}
+
 /// The key that signs checkpoints (Ed25519, RFC 8032).
 pub struct ChainKey(Ed25519KeyPair);
 
@@ -58,13 +83,12 @@ impl ChainKey {
                 let key = Self::generate()?;
                 let der =
                     key.0.to_pkcs8().map_err(|_| ConfigError::new("chain key", "a new one", "cannot be written"))?;
-                let mut options = std::fs::OpenOptions::new();
-                options.write(true).create_new(true);
-                #[cfg(unix)]
-                std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-                let mut file = options.open(path).map_err(refuse)?;
-                std::io::Write::write_all(&mut file, der.as_ref()).and_then(|()| file.sync_all()).map_err(refuse)?;
-                Ok(key)
+                match place(path, der.as_ref()) {
+                    Ok(()) => Ok(key),
+                    // Another process made one at the same moment, and it is whole.
+                    Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Self::from_file_or_new(path),
+                    Err(error) => Err(refuse(error)),
+                }
             }
             Err(error) => Err(refuse(error)),
         }

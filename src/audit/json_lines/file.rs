@@ -122,7 +122,9 @@ impl TargetFile {
     fn is_due(&self, now: Instants, coming: usize) -> bool {
         let coming = u64::try_from(coming).unwrap_or(u64::MAX);
         let too_large = self.rotation.size.is_some_and(|size| self.len.saturating_add(coming) > size);
-        self.len > 0 && (too_large || period(self.rotation.every, now.unix_nanos()) != self.period)
+        let period = period(self.rotation.every, now.unix_nanos());
+        // Of the period before, it may be a clock that is a little behind; of one long before, it was ahead and is right by now.
+        self.len > 0 && (too_large || period > self.period || period.saturating_add(1) < self.period)
     }
 
     fn rotate(&mut self, now: Instants) -> io::Result<()> {
@@ -133,7 +135,14 @@ impl TargetFile {
             Some(newest) => first_after(now.unix_nanos(), |nanos| rotated(&self.path, nanos) > *newest),
             None => now.unix_nanos(),
         };
-        fs::rename(&self.path, rotated(&self.path, nanos))
+        let name = rotated(&self.path, nanos);
+        if name.exists() {
+            return Err(io::Error::new(
+                io::ErrorKind::AlreadyExists,
+                "there is a file of this time, and none may follow it",
+            ));
+        }
+        fs::rename(&self.path, name)
     }
 
     /// Gives back the room that was kept and not needed, and forces the rest to the disk.

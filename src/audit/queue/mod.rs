@@ -268,7 +268,7 @@ impl State {
     /// Bounded by the groups of a second, and those of many seconds by the room of their lane: a writer may stand still.
     fn tell(&mut self, due: Vec<AuditRepeats>, rules: &Rules) {
         for repeats in due {
-            if self.is_full(Lane::Refusals, rules) {
+            if self.dead || self.is_full(Lane::Refusals, rules) {
                 self.lose(repeats.count());
             } else {
                 self.put(Lane::Refusals, AuditEntry::Repeated(repeats));
