@@ -69,7 +69,8 @@ impl AuditLayer {
     }
 
     /// Writes another entry for each answer with a body, when that ends: how it ended, how many bytes the server took, the
-    /// status of a gRPC call. The record of the request is written before, when its head is known. It costs two boxes a body.
+    /// status of a gRPC call. The record of the request is written before, when its head is known; a refusal has no more than that. It
+    /// costs two boxes a body.
     pub fn with_completions(self) -> Self {
         self.edit(|recorder| recorder.completions = true)
     }
