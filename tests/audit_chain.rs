@@ -352,6 +352,31 @@ fn a_key_file_that_holds_nothing_of_the_kind_or_is_open_to_everybody_is_refused_
     assert_eq!(refusal(), format!("chain key: {} holds no Ed25519 key in PKCS #8", path.display()));
 }
 
+/// Processes that start together for the first time sign with the key that stays.
+#[test]
+fn of_several_that_make_a_key_all_have_the_one_that_stays() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("chain.key");
+    let made = || ChainKey::from_file_or_new(&path).unwrap().public_key();
+    let keys: Vec<_> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..8).map(|_| scope.spawn(made)).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    assert!(keys.iter().all(|key| *key == made()));
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1, "nothing is left beside it");
+}
+
+/// A mount that is not there yet: no key is made in its place.
+#[cfg(unix)]
+#[test]
+fn a_link_that_leads_nowhere_is_an_error() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("chain.key");
+    std::os::unix::fs::symlink(directory.path().join("absent/key"), &path).unwrap();
+    let error = ChainKey::from_file_or_new(&path).unwrap_err().to_string();
+    assert_eq!(error, format!("chain key: {} cannot be read or made", path.display()));
+}
+
 #[test]
 fn the_example_says_the_same() {
     let trail = Trail::new();

@@ -106,7 +106,7 @@ impl Facts {
             sent_traceparent,
             by_trusted_proxy: _,
             headers,
-            method: _,
+            method,
             path,
             route,
             version: _,
@@ -121,6 +121,8 @@ impl Facts {
             trail,
             privacy,
         } = self;
+        // It may be as long as its client likes.
+        *method = Method::GET;
         sent_request_id.clear();
         sent_traceparent.clear();
         path.clear();

@@ -12,9 +12,11 @@ pub(crate) struct Endpoint {
 }
 
 /// A URL as it was said. What stands before an `@` or in a query may be secret, and is not shown.
+#[cfg(any(feature = "introspection", feature = "jwt-remote"))]
 #[derive(Clone)]
 pub(crate) struct UrlText(pub(crate) String);
 
+#[cfg(any(feature = "introspection", feature = "jwt-remote"))]
 impl fmt::Debug for UrlText {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(Endpoint::shown_of(&self.0).unwrap_or("a URL"), f)

@@ -15,7 +15,9 @@ mod last_answer;
 mod post;
 
 #[cfg(any(feature = "introspection", feature = "jwt-remote", feature = "policy-remote"))]
-pub(crate) use endpoint::{Endpoint, UrlText};
+pub(crate) use endpoint::Endpoint;
+#[cfg(any(feature = "introspection", feature = "jwt-remote"))]
+pub(crate) use endpoint::UrlText;
 pub use fetch::{FetchLimits, HttpFetch};
 #[cfg(feature = "jwt-remote")]
 pub(crate) use fetch::{nonsense, unavailable};

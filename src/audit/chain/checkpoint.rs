@@ -35,7 +35,11 @@ fn place(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     });
     let _ = std::fs::remove_file(&made);
     written?;
-    if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
+    // As far as the folder may be opened, and its file system has that.
+    if cfg!(unix) {
+        let _ = File::open(folder).and_then(|folder| folder.sync_all());
+    }
+    Ok(())
 }
 
 /// The key that signs checkpoints (Ed25519, RFC 8032).
@@ -70,28 +74,34 @@ impl ChainKey {
         let refuse = |error: std::io::Error| {
             ConfigError::new("chain key", path.display().to_string(), "cannot be read or made").caused_by(error)
         };
-        match File::open(path) {
-            Ok(file) => {
-                let wrong = |problem: &str| ConfigError::new("chain key", path.display().to_string(), problem);
-                private_file::refuse_open(&file.metadata().map_err(refuse)?, private_file::OPEN_TO_ALL)
-                    .map_err(|problem| wrong(&problem))?;
-                let mut der = Zeroizing::new(Vec::with_capacity(4096));
-                file.take(MAX_LEN).read_to_end(&mut der).map_err(refuse)?;
-                Self::from_pkcs8(&der).map_err(|_| wrong("holds no Ed25519 key in PKCS #8"))
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                let key = Self::generate()?;
-                let der =
-                    key.0.to_pkcs8().map_err(|_| ConfigError::new("chain key", "a new one", "cannot be written"))?;
-                match place(path, der.as_ref()) {
-                    Ok(()) => Ok(key),
-                    // Another process made one at the same moment, and it is whole.
-                    Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Self::from_file_or_new(path),
-                    Err(error) => Err(refuse(error)),
-                }
-            }
-            Err(error) => Err(refuse(error)),
+        if let Some(key) = Self::from_file(path)? {
+            return Ok(key);
         }
+        let der = Self::generate()?.0.to_pkcs8();
+        let der = der.map_err(|_| ConfigError::new("chain key", "a new one", "cannot be written"))?;
+        match place(path, der.as_ref()) {
+            // Another process made one at the same moment, and it is whole.
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+            placed => placed.map_err(refuse)?,
+        }
+        // What stands there counts, whoever wrote it.
+        Self::from_file(path)?.ok_or_else(|| refuse(std::io::ErrorKind::NotFound.into()))
+    }
+
+    /// None if there is no file.
+    fn from_file(path: &Path) -> Result<Option<Self>, ConfigError> {
+        let wrong = |problem: &str| ConfigError::new("chain key", path.display().to_string(), problem);
+        let refuse = |error: std::io::Error| wrong("cannot be read or made").caused_by(error);
+        let file = match File::open(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(refuse(error)),
+        };
+        private_file::refuse_open(&file.metadata().map_err(refuse)?, private_file::OPEN_TO_ALL)
+            .map_err(|problem| wrong(&problem))?;
+        let mut der = Zeroizing::new(Vec::with_capacity(4096));
+        file.take(MAX_LEN).read_to_end(&mut der).map_err(refuse)?;
+        Self::from_pkcs8(&der).map(Some).map_err(|_| wrong("holds no Ed25519 key in PKCS #8"))
     }
 
     /// The half that verifies.

@@ -183,7 +183,17 @@ impl TargetFile {
         if let Some(time) = self.rotation.keep_for {
             let limit = Duration::from_nanos(now.unix_nanos()).saturating_sub(time);
             let oldest = rotated(&self.path, u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX));
-            removed.extend(files.into_iter().take_while(|file| *file < oldest));
+            let today = rotated(&self.path, now.unix_nanos());
+            // The name of one that follows a clock that was ahead tells its place alone; the file system, when it was closed.
+            let written = |file: &Path| fs::metadata(file).and_then(|metadata| metadata.modified()).ok();
+            let written = |file: &Path| written(file)?.duration_since(std::time::UNIX_EPOCH).ok();
+            let is_old = |file: &PathBuf| match *file <= today {
+                true => *file < oldest,
+                false => written(file).is_some_and(|written| written < limit),
+            };
+            // The last one was closed a moment ago.
+            files.pop();
+            removed.extend(files.into_iter().filter(is_old));
         }
         removed.iter().try_for_each(fs::remove_file)
     }

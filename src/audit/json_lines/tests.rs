@@ -341,3 +341,27 @@ fn files_are_rotated_by_time_and_old_ones_go() {
         );
     }
 }
+
+/// Their names follow the one of a clock that was ahead; they go all the same.
+#[test]
+fn files_after_a_clock_that_was_ahead_go_when_they_are_old() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("audit.jsonl");
+    let day = 24 * 60 * 60 * 1_000_000_000;
+    let every = Some(Duration::from_nanos(day));
+    let rotation = Rotation { every, keep_for: Some(Duration::from_nanos(3 * day)), ..Rotation::default() };
+    let mut target = TargetFile::open(path.clone(), rotation, false).unwrap();
+    let mut lines = Lines::new(0);
+    let today = SystemClock.now().unix_nanos() / day * day;
+    for (name, at, files) in [
+        ("today", 0, 0),
+        ("ten years ahead", 3_650 * day, 1),
+        ("mended", day, 2),
+        ("and on", 2 * day, 3),
+        ("five days later", 7 * day, 1),
+    ] {
+        let now = crate::clock::Instants::new(today + at, 0);
+        assert!(lines.write(&[sample("/").into()], 0, now, false, &mut target).failure.is_none(), "{name}");
+        assert_eq!(rotated_files(&path).unwrap().len(), files, "{name}");
+    }
+}
