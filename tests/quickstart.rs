@@ -147,7 +147,7 @@ async fn keys_survive_a_restart() {
         let mut allowed = guide.cases.into_iter().find(|case| case.name == "allowed by key").unwrap();
         keys.push(allowed.credential().unwrap().to_owned());
         let new = keys.last().unwrap();
-        let log = guide.keys.with_file_name("portcullis-quickstart-keys.db-wal");
+        let log = guide.keys.with_file_name("quickstart-keys.db-wal");
         let stored = [fs::read(&guide.keys).unwrap(), fs::read(log).unwrap()].concat();
         let secret = new.rsplit_once('_').unwrap().1.as_bytes();
         assert!(!stored.windows(secret.len()).any(|window| window == secret), "a secret is in the file");
@@ -171,7 +171,12 @@ fn start(folder: &Path) -> Child {
     let hint = "build it first: cargo build --example quickstart --features tls-self-signed,api-key-sqlite";
     assert!(example.is_file(), "{} is missing; {hint}", example.display());
     let mut command = Command::new(example);
-    command.args(["--port", "0"]).env("TMPDIR", folder).stdin(Stdio::null()).stdout(Stdio::piped());
+    command
+        .args(["--port", "0", "--keys"])
+        .arg(folder.join("quickstart-keys.db"))
+        .env("TMPDIR", folder)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped());
     command.kill_on_drop(true).spawn().unwrap()
 }
 
