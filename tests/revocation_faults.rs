@@ -86,7 +86,7 @@ async fn by_script(server: &Server, kind: &str, jti: &str, channel: &str) {
         call.key(key);
     }
     call.arg(0).arg(format!("id of {jti}")).arg(format!("{kind}\0{ISSUER}\0{jti}")).arg((1_u64 << 53) - 1);
-    call.arg(now().unix_seconds() + 3_600).arg(1_000_000).arg("life").arg(channel);
+    call.arg(now().unix_seconds() + 3_600).arg(1_000_000).arg("life").arg(channel).arg(now().unix_seconds());
     let answer: u32 = call.invoke_async(&mut connection).await.unwrap();
     assert_eq!(answer, 1);
 }
