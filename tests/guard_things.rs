@@ -186,6 +186,32 @@ async fn a_permission_handle_knows_the_tenant_of_the_path() {
     }
 }
 
+/// What a firm denial settles already is not asked for: whoever names things of others costs the policy nothing.
+#[tokio::test]
+async fn no_policy_is_asked_about_a_thing_of_another_tenant() {
+    let text = "version = \"1\"\npermissions = [\"orders:read\"]\n[roles.clerk]\ngrants = [\"orders:read\"]";
+    let read = Rbac::from_toml(text).unwrap().permission("orders:read").unwrap();
+    let yes = || policy("yes").unwrap();
+    let both = || all((&read, yes()));
+    for (name, requirement, owning, status, asked) in [
+        ("at home", both(), "acme", 200, 1),
+        ("a foreign thing", both(), "globex", 403, 0),
+        ("a foreign thing, inside another", all((authenticated(), both())), "globex", 403, 0),
+        ("another way in", any((both(), yes())), "globex", 200, 1),
+        // Behind a `not` the answer of the policy still matters.
+        ("negated, at home", not(all((&read, policy("no").unwrap()))), "acme", 200, 1),
+        ("negated, a foreign thing", not(all((&read, policy("no").unwrap()))), "globex", 200, 1),
+        ("negated, and allowed", not(both()), "globex", 403, 1),
+    ] {
+        let heard = std::sync::Arc::new(Listening::default());
+        let thing = from_path("order", "{id}").unwrap().in_tenant("{t}").unwrap();
+        let guard = require(requirement).on(thing).with_policy(std::sync::Arc::clone(&heard));
+        let (who, path) = (alice().roles(["clerk"]).tenant("acme"), format!("/t/{owning}/orders/1"));
+        assert_eq!(on_route("/t/{t}/orders/{id}", guard, who, &path).await, status, "{name}");
+        assert_eq!(heard.0.lock().unwrap().len(), asked, "{name}");
+    }
+}
+
 /// A role handle beside a thing: no thing of another tenant, and the roles that are assigned where the thing is.
 #[tokio::test]
 async fn a_role_handle_knows_the_tenant_of_the_path() {

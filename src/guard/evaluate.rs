@@ -48,6 +48,10 @@ impl Answer {
         Self { truth, with_scopes: truth, with_strength: truth }
     }
 
+    fn all(self, fits: impl Fn(Truth) -> bool) -> bool {
+        [self.truth, self.with_scopes, self.with_strength].into_iter().all(fits)
+    }
+
     const fn negate(self) -> Self {
         Self {
             truth: self.truth.negate(),
@@ -87,13 +91,16 @@ impl Join {
         }
     }
 
-    /// Whether no further part can change it.
-    fn is_settled(self, so_far: Answer) -> bool {
-        so_far
-            == match self {
-                Self::All => Answer::of(Truth::No),
-                Self::Any => Answer::of(Truth::Yes),
-            }
+    /// Whether no further part can change it. A firm denial settles it where it is one like any other: no `not` stands outside.
+    fn is_settled(self, so_far: Answer, negated: bool) -> bool {
+        match self {
+            Self::All => so_far.all(|truth| match truth {
+                Truth::No => true,
+                Truth::Refused => !negated,
+                Truth::Unknown | Truth::Yes => false,
+            }),
+            Self::Any => so_far.all(|truth| truth == Truth::Yes),
+        }
     }
 }
 
@@ -158,7 +165,7 @@ fn join_now(
             Now::Known(Err(rejection)) => return Now::Known(Err(rejection)),
             Now::Wait => waits = true,
         }
-        if join.is_settled(so_far) {
+        if join.is_settled(so_far, !helps) {
             return Now::Known(Ok(so_far));
         }
     }
@@ -188,7 +195,7 @@ pub(super) fn decide<'a>(
         let mut so_far = join.start();
         for node in nodes {
             so_far = join.add(so_far, decide(node, ask, &mut *trail, helps).await?);
-            if join.is_settled(so_far) {
+            if join.is_settled(so_far, !helps) {
                 break;
             }
         }
