@@ -118,6 +118,8 @@ mod context;
 mod credential;
 mod error;
 pub mod event;
+#[cfg(any(feature = "api-key-file", feature = "api-key-sqlite", feature = "audit-json-lines", feature = "config"))]
+mod file;
 #[cfg(any(feature = "introspection", feature = "policy-cached"))]
 mod flight;
 pub mod gate;
@@ -139,8 +141,6 @@ mod near;
 mod now;
 pub mod policy;
 mod principal;
-#[cfg(any(feature = "api-key-file", feature = "api-key-sqlite", feature = "audit-chain", feature = "config"))]
-mod private_file;
 pub mod problem;
 #[cfg(any(feature = "dpop-redis", feature = "rate-limit-redis", feature = "revocation-redis"))]
 mod redis;

@@ -10,7 +10,7 @@ use serde::{
 use zeroize::Zeroizing;
 
 use crate::{
-    private_file::{OPEN_TO_ALL, refuse_open},
+    file::{OPEN_TO_ALL, refuse_open},
     secret::Secret,
 };
 

@@ -43,7 +43,7 @@ pub(super) fn check(written: &At<Audit>, report: &mut Report<'_>) {
 /// Notes if a file could not be made there. Nothing is made.
 pub(super) fn place_of(path: &At<String>, field: &str, report: &mut Report<'_>) {
     let file = Path::new(&path.value);
-    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = crate::file::folder(file);
     let value = format!("{:?}", path.value);
     if file.is_dir() || path.value.is_empty() {
         report.add(path.at, field, value, "must be a file, and is none");

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use crate::private_file::{WRITTEN_BY_ALL, refuse_open};
+use crate::file::{self, WRITTEN_BY_ALL, folder, refuse_open};
 
 /// The longest text that a key is added to: some 200 000 keys.
 const MAX_LEN: usize = 64 << 20;
@@ -191,23 +191,9 @@ impl Drop for Staged {
     }
 }
 
-/// Makes sure that a new name outlives a crash.
-pub(super) fn sync_folder(target: &Path) -> io::Result<()> {
-    if cfg!(unix) { File::open(folder(target))?.sync_all() } else { Ok(()) }
-}
-
 /// For reading and writing, by the owner alone.
 fn owned(options: &mut OpenOptions) -> &mut OpenOptions {
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(options, 0o600);
-    options.read(true).write(true)
-}
-
-fn folder(path: &Path) -> &Path {
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    }
+    file::owned(options).read(true).write(true)
 }
 
 fn name(path: &Path) -> io::Result<&std::ffi::OsStr> {

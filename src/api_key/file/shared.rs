@@ -22,7 +22,7 @@ use super::{
 use crate::{
     api_key::{ChangeFeed, KeyChange},
     error::{ConfigError, StoreError, StoreErrorKind},
-    log,
+    file, log,
 };
 
 /// How often a change is made anew because somebody who takes no lock wrote meanwhile.
@@ -104,7 +104,7 @@ impl Shared {
             return Err(ConfigError::new("key file", path.display().to_string(), "exists already"));
         }
         disk::stage(&target, &text, &lock).and_then(|staged| staged.place(&target)).map_err(failed)?;
-        disk::sync_folder(&target).map_err(failed)
+        file::sync_folder(&target).map_err(failed)
     }
 
     pub(super) fn content(&self) -> arc_swap::Guard<Arc<Content>> {
@@ -224,7 +224,7 @@ impl Shared {
                 self.lock(&self.uses).written(&uses, &content);
                 self.content.store(Arc::new(content));
                 changes.iter().for_each(|change| self.feed.publish(change));
-                disk::sync_folder(&target).map_err(|error| self.unwritable(error))?;
+                file::sync_folder(&target).map_err(|error| self.unwritable(error))?;
                 return Ok(value);
             }
             if tries == TRIES {

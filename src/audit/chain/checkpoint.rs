@@ -1,4 +1,10 @@
-use std::{fmt, fs::File, io::Read, path::Path, str::FromStr};
+use std::{
+    fmt,
+    fs::{File, OpenOptions},
+    io::Read,
+    path::Path,
+    str::FromStr,
+};
 
 use aws_lc_rs::{
     digest::{SHA256, digest},
@@ -8,23 +14,19 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::{Hash, from_hex, hex};
-use crate::{error::ConfigError, private_file};
+use crate::{error::ConfigError, file};
 
 /// More than a key in PKCS #8 takes, in bytes.
 const MAX_LEN: u64 = 64 * 1024;
 
 /// Writes a new file, for its owner alone: whoever finds it finds all of it, also after a crash.
 fn place(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let mut random = [0; 8];
     aws_lc_rs::rand::fill(&mut random).map_err(|_| std::io::Error::other("no random numbers"))?;
-    let made = folder.join(format!(".{name}.{:016x}.tmp", u64::from_ne_bytes(random)));
-    let mut options = std::fs::OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let written = options.open(&made).and_then(|mut file| {
+    let made = file::folder(path).join(format!(".{name}.{:016x}.tmp", u64::from_ne_bytes(random)));
+    let made_new = file::owned(OpenOptions::new().write(true).create_new(true)).open(&made);
+    let written = made_new.and_then(|mut file| {
         std::io::Write::write_all(&mut file, bytes)?;
         file.sync_all()?;
         // Unlike a renaming, it replaces nothing; not every file system has it.
@@ -36,9 +38,7 @@ fn place(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let _ = std::fs::remove_file(&made);
     written?;
     // As far as the folder may be opened, and its file system has that.
-    if cfg!(unix) {
-        let _ = File::open(folder).and_then(|folder| folder.sync_all());
-    }
+    let _ = file::sync_folder(path);
     Ok(())
 }
 
@@ -97,8 +97,7 @@ impl ChainKey {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(refuse(error)),
         };
-        private_file::refuse_open(&file.metadata().map_err(refuse)?, private_file::OPEN_TO_ALL)
-            .map_err(|problem| wrong(&problem))?;
+        file::refuse_open(&file.metadata().map_err(refuse)?, file::OPEN_TO_ALL).map_err(|problem| wrong(&problem))?;
         let mut der = Zeroizing::new(Vec::with_capacity(4096));
         file.take(MAX_LEN).read_to_end(&mut der).map_err(refuse)?;
         Self::from_pkcs8(&der).map(Some).map_err(|_| wrong("holds no Ed25519 key in PKCS #8"))

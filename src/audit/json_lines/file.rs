@@ -11,7 +11,7 @@ use crate::{
     audit::{json_lines::Rotation, text::Time},
     clock::{Clock, Instants, SystemClock},
     error::ConfigError,
-    log,
+    file, log,
 };
 
 /// Where lines go.
@@ -87,7 +87,8 @@ impl TargetFile {
         let metadata = file.metadata().map_err(|error| refuse("cannot be examined", error))?;
         let len = if metadata.is_file() { metadata.len() } else { 0 };
         if syncs && metadata.is_file() && len == 0 {
-            sync_folder_of(&path).map_err(|error| refuse("is in a folder that cannot be forced to the disk", error))?;
+            file::sync_folder(&path)
+                .map_err(|error| refuse("is in a folder that cannot be forced to the disk", error))?;
         }
         // What cannot be read, a pipe for example, is not torn.
         let torn = if len > 0 { torn_bytes(&path).unwrap_or(0) } else { 0 };
@@ -172,7 +173,7 @@ impl TargetFile {
         self.torn = if self.len > 0 { torn_bytes(&self.path).unwrap_or(0) } else { 0 };
         (self.file, self.allocated, self.has_others) = (file, 0, false);
         self.period = period(self.rotation.every, now.unix_nanos());
-        if self.syncs { sync_folder_of(&self.path) } else { Ok(()) }
+        if self.syncs { file::sync_folder(&self.path) } else { Ok(()) }
     }
 
     /// Removes rotated files that are too many or too old.
@@ -278,11 +279,7 @@ impl Drop for TargetFile {
 }
 
 fn append_to(path: &Path) -> io::Result<File> {
-    let mut options = OpenOptions::new();
-    options.append(true).create(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let file = options.open(path)?;
+    let file = file::owned(OpenOptions::new().append(true).create(true)).open(path)?;
     share(&file);
     Ok(file)
 }
@@ -335,18 +332,11 @@ fn first_after(from: u64, holds: impl Fn(u64) -> bool) -> u64 {
     low
 }
 
-/// The name of a new file must survive a crash as well.
-fn sync_folder_of(path: &Path) -> io::Result<()> {
-    let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
-}
-
 /// The rotated files of a path, in their order.
 pub(super) fn rotated_files(path: &Path) -> io::Result<Vec<PathBuf>> {
     let Some(name) = path.file_name() else { return Ok(Vec::new()) };
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut files = Vec::new();
-    for entry in fs::read_dir(directory)? {
+    for entry in fs::read_dir(file::folder(path))? {
         let found = entry?.file_name();
         let rest = found.as_encoded_bytes().strip_prefix(name.as_encoded_bytes());
         let is_time = |rest: &[u8]| {

@@ -19,8 +19,8 @@ use super::{BACKEND, Database, SqliteKeyStore, watch::watch, work};
 use crate::{
     api_key::ChangeFeed,
     error::{ConfigError, StoreError},
+    file::{WRITTEN_BY_ALL, mode, owned, refuse_open},
     log,
-    private_file::{WRITTEN_BY_ALL, mode, refuse_open},
     sql::{OpenError, failed, unavailable},
 };
 
@@ -191,11 +191,7 @@ impl SqliteKeyStoreBuilder {
 
 /// Makes the file unless it is there, for its owner alone. SQLite by itself would let everybody read it.
 fn make_private(path: &Path) -> io::Result<()> {
-    let mut options = OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    match options.open(path) {
+    match owned(OpenOptions::new().write(true).create_new(true)).open(path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             let metadata = std::fs::metadata(path)?;
             // Whoever may write the file may let anybody in.
