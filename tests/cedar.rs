@@ -12,10 +12,8 @@ mod support;
 use std::{collections::HashMap, fs, path::Path};
 
 use async_trait::async_trait;
-use axum::{Router, body::Body, routing};
 use portcullis::{
-    Challenge, Instants, Now, Principal, PrincipalBuilder, PrincipalKind, StoreError, StoreErrorKind,
-    authn::{AuthnLayer, Outcome, authenticate_fn},
+    Instants, Now, Principal, PrincipalBuilder, PrincipalKind, StoreError, StoreErrorKind,
     conformance::{PolicyFixture, PolicyQuestion, entity_source, policy_backend},
     guard::{from_path, policy, require},
     policy::{
@@ -24,8 +22,7 @@ use portcullis::{
     },
 };
 use serde_json::json;
-use support::{NOW, get};
-use tower::ServiceExt;
+use support::{NOW, on_route};
 
 const ISSUER: &str = "https://id.example.com";
 
@@ -684,12 +681,7 @@ async fn cedar_guards_a_route() {
         let guard = require(policy("view").unwrap())
             .on(from_path("photo", "{photo}").unwrap())
             .with_policy(example("photos").build().unwrap());
-        let challenge = Challenge::new("Test", "tests").unwrap();
-        let authn = AuthnLayer::new(authenticate_fn(challenge, move |_, _| Outcome::verified(person(who).build())));
-        let router = Router::new()
-            .route("/photos/{photo}", routing::get(async || "photo").layer(guard))
-            .layer(authn.dangerous_plain_http());
-        router.oneshot(get(path).map(|()| Body::empty())).await.unwrap().status().as_u16()
+        on_route("/photos/{photo}", guard, person(who), path).await
     };
     assert_eq!(guarded("alice", "/photos/VacationPhoto94.jpg").await, 200);
     assert_eq!(guarded("bob", "/photos/VacationPhoto94.jpg").await, 403);

@@ -217,6 +217,57 @@ async fn the_issuer_of_a_cluster_may_end_with_a_slash() {
     assert!(refused.contains("must not end with a slash"), "{refused}");
 }
 
+/// Each provider takes its own settings, and none that it would not read: a restriction that is not read restricts nothing.
+#[tokio::test]
+async fn a_provider_takes_its_own_settings_and_no_others() {
+    const OF_SOME: [(&str, &str); 9] = [
+        ("issuer", "'https://other.example/oauth2/realms/shop'"),
+        ("audience", "'orders'"),
+        ("clients", "['web']"),
+        ("tenants", "['11111111-2222-4333-8444-555555555555']"),
+        ("domain", "'shop.eu.auth0.com'"),
+        ("pool", "'eu-west-1_A1b2'"),
+        ("project", "'shop'"),
+        ("owners", "['1']"),
+        ("namespaces", "['1']"),
+    ];
+    let files = Files::new().await;
+    let keys = format!("keys = {{ file = '{}' }}", files.path("keys.json").display());
+    let build = async |settings: &str| {
+        let issuer = format!("[[issuers]]\n{settings}\n{keys}\n[api_keys]");
+        let config = Config::from_toml(&files.document(6).replacen("[api_keys]", &issuer, 1)).unwrap();
+        config.builder().await.map(|_| ()).map_err(|errors| errors.to_string())
+    };
+    for (provider, own) in [
+        (None, &["issuer", "audience"][..]),
+        (Some("google"), &["clients"]),
+        (Some("entra"), &["tenants", "audience"]),
+        (Some("entra-v1"), &["tenants", "audience"]),
+        (Some("auth0"), &["domain", "audience"]),
+        (Some("okta"), &["issuer", "audience"]),
+        (Some("keycloak"), &["issuer", "audience"]),
+        (Some("kubernetes"), &["issuer", "audience"]),
+        (Some("cognito-access"), &["pool", "clients"]),
+        (Some("cognito-id"), &["pool", "clients"]),
+        (Some("firebase"), &["project"]),
+        (Some("github-actions"), &["audience", "owners"]),
+        (Some("gitlab-ci"), &["issuer", "audience", "namespaces"]),
+    ] {
+        let first = match provider {
+            Some(provider) => format!("provider = '{provider}'"),
+            None => "algorithms = ['ES256']".to_owned(),
+        };
+        let settings = OF_SOME.iter().filter(|(name, _)| own.contains(name));
+        let good = settings.fold(first, |text, (name, value)| format!("{text}\n{name} = {value}"));
+        assert_eq!(build(&good).await, Ok(()), "{good}");
+        for (name, value) in OF_SOME.iter().filter(|(name, _)| !own.contains(name)) {
+            let refused = build(&format!("{good}\n{name} = {value}")).await.unwrap_err();
+            assert!(refused.contains(&format!("issuers[1].{name}: ")), "{provider:?}, {name}: {refused}");
+            assert_eq!(refused.lines().count(), 1, "{refused}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn quotas_change_while_requests_run_and_nothing_else() {
     let files = Files::new().await;

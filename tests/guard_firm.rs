@@ -5,10 +5,8 @@
 mod support;
 
 use async_trait::async_trait;
-use axum::{Router, body::Body, routing};
 use portcullis::{
-    Challenge, Clock, Now, Principal, PrincipalBuilder, PrincipalKind, ShadowMode,
-    authn::{AuthnLayer, Outcome, authenticate_fn},
+    Clock, Now, Principal, PrincipalBuilder, PrincipalKind, ShadowMode,
     guard::{
         GuardLayer, Requirement, RouteRules, RuleNames, all, any, authenticated, from_path, not, policy, require, role,
         scope,
@@ -17,24 +15,12 @@ use portcullis::{
     stack::Stack,
     tls::TlsLayer,
 };
-use support::{Probe, Still, get, send, test_scheme, with};
-use tower::ServiceExt;
+use support::{Probe, Still, get, on_route, send, test_scheme, with};
 
 const ISSUER: &str = "https://id.example.com";
 
 fn somebody(roles: &[&'static str]) -> PrincipalBuilder {
     Principal::builder(PrincipalKind::User, ISSUER, "alice", "jwt").roles(roles.iter().copied()).scopes(["held"])
-}
-
-fn authn(who: Principal) -> AuthnLayer {
-    let challenge = Challenge::new("Test", "tests").unwrap();
-    AuthnLayer::new(authenticate_fn(challenge, move |_, _| Outcome::verified(who.clone()))).dangerous_plain_http()
-}
-
-/// The status that a guard on an axum route gives.
-async fn on_route(template: &str, guard: GuardLayer, who: PrincipalBuilder, path: &str) -> u16 {
-    let router = Router::new().route(template, routing::get(async || "handler").layer(guard)).layer(authn(who.build()));
-    router.oneshot(get(path).map(|()| Body::empty())).await.unwrap().status().as_u16()
 }
 
 async fn status(requirement: impl Into<Requirement>, who: PrincipalBuilder) -> u16 {
@@ -230,6 +216,9 @@ async fn rules_in_a_file_and_the_matrix_say_the_same() {
     let app = stack.protect(Probe::default());
     let ask = async |path: &str| send(&app, with(get(path), "authorization", "Test boss")).await.status().as_u16();
     let before = stack.matrix(["manager", "contractor"]);
+    for (path, status) in [("/role", 200), ("/permission", 200), ("/policy", 200), ("/unknown", 403)] {
+        assert_eq!(ask(path).await, status, "before: {path}");
+    }
     policy.replace_with_toml(&RENAMED.replace("clerk", "manager")).unwrap();
     let after = stack.matrix(["manager", "contractor"]);
     for (path, at_first, then) in [

@@ -56,15 +56,6 @@ impl Expr {
         }
     }
 
-    fn is_firm(&self) -> bool {
-        match self {
-            Self::Firm => true,
-            Self::All(parts) | Self::Any(parts) => parts.iter().any(Self::is_firm),
-            Self::Not(part) => part.is_firm(),
-            Self::Policy(_) | Self::Role(_) | Self::Check(_) | Self::Predicate(_) | Self::Scope(_) => false,
-        }
-    }
-
     /// What it says if each firm denial is what is worst for who asks: `negated` tells that this would be an allow.
     fn decision(&self, negated: bool) -> Decision {
         match self {
@@ -78,16 +69,20 @@ impl Expr {
     }
 }
 
-fn expressions() -> impl Strategy<Value = Expr> {
+/// A condition that tells whether it holds, or that it does not know.
+fn condition() -> BoxedStrategy<Expr> {
     let decision = || prop_oneof![Just(Decision::Allow), Just(Decision::Deny), Just(Decision::CannotDecide)];
-    let leaf = prop_oneof![
+    prop_oneof![
         decision().prop_map(Expr::Policy),
-        Just(Expr::Firm),
         decision().prop_map(Expr::Predicate),
         any::<bool>().prop_map(Expr::Role),
         any::<bool>().prop_map(Expr::Check),
         any::<bool>().prop_map(Expr::Scope),
-    ];
+    ]
+    .boxed()
+}
+
+fn put_together(leaf: BoxedStrategy<Expr>) -> impl Strategy<Value = Expr> {
     leaf.prop_recursive(4, 24, 4, |inner| {
         let parts = proptest::collection::vec(inner.clone(), 1..4);
         prop_oneof![
@@ -144,27 +139,34 @@ async fn outcome(requirement: Requirement, waits: bool, anonymous: bool) -> (u16
     (response.status().as_u16(), challenge.is_some_and(|challenge| challenge.contains(r#"scope="missing""#)))
 }
 
+/// The status that it gives to somebody: the same at once and after waiting. Who is nobody gets 401.
+fn status(expr: &Expr) -> Result<u16, TestCaseError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let at_once = runtime.block_on(outcome(expr.requirement(), false, false));
+    prop_assert_eq!(runtime.block_on(outcome(expr.requirement(), true, false)), at_once);
+    prop_assert!(!at_once.1 || at_once.0 == 403, "scopes are asked for only with 403");
+    for waits in [false, true] {
+        prop_assert_eq!(runtime.block_on(outcome(expr.requirement(), waits, true)).0, 401);
+    }
+    Ok(at_once.0)
+}
+
 proptest! {
     #[test]
-    fn it_means_what_three_valued_logic_says(expr in expressions()) {
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let decision = expr.decision(false);
-        let expected = match decision {
+    fn it_means_what_three_valued_logic_says(expr in put_together(condition())) {
+        let expected = match expr.decision(false) {
             Decision::Allow => 200,
             Decision::Deny => 403,
             Decision::CannotDecide => 503,
         };
-        let at_once = runtime.block_on(outcome(expr.requirement(), false, false));
-        // Between 403 and 503 a firm denial is nearer to the first.
-        if expr.is_firm() {
-            prop_assert_eq!(at_once.0 == 200, decision == Decision::Allow);
-        } else {
-            prop_assert_eq!(at_once.0, expected);
-        }
-        prop_assert_eq!(runtime.block_on(outcome(expr.requirement(), true, false)), at_once);
-        prop_assert!(!at_once.1 || at_once.0 == 403, "scopes are asked for only with 403");
-        for waits in [false, true] {
-            prop_assert_eq!(runtime.block_on(outcome(expr.requirement(), waits, true)).0, 401);
-        }
+        prop_assert_eq!(status(&expr)?, expected);
+    }
+
+    /// It passes whom it would pass if each firm denial were the worst for who asks; the others it refuses in one way or the other.
+    #[test]
+    fn no_not_turns_a_firm_denial(expr in put_together(prop_oneof![6 => condition(), 1 => Just(Expr::Firm)].boxed())) {
+        let status = status(&expr)?;
+        prop_assert_eq!(status == 200, expr.decision(false) == Decision::Allow);
+        prop_assert!([200, 403, 503].contains(&status), "{}", status);
     }
 }

@@ -10,8 +10,8 @@ use async_trait::async_trait;
 use axum::{Router, body::Body, routing};
 use http::{Request, Response, header};
 use portcullis::{
-    Challenge, Now, Principal, PrincipalBuilder, PrincipalKind, Rejection, RejectionKind, SecurityContext,
-    authn::{AuthnLayer, Outcome, authenticate_fn},
+    Now, Principal, PrincipalBuilder, PrincipalKind, Rejection, RejectionKind, SecurityContext,
+    authn::AuthnLayer,
     guard::{
         Authorizer, GuardLayer, Hours, Requirement, ResourceSource, acr, all, amr, any, attribute, authenticated,
         authenticated_within, deny, during, from_head, from_path, network, not, owner, policy, predicate, public,
@@ -22,7 +22,7 @@ use portcullis::{
     stack::Stack,
     tls::TlsLayer,
 };
-use support::{NOW, Probe, Still, get, send, test_scheme, text, with};
+use support::{NOW, Probe, Still, everybody, get, on_route, send, test_scheme, text, with};
 use tower::{Layer, ServiceBuilder, ServiceExt};
 
 /// The kind of a refusal.
@@ -36,16 +36,8 @@ fn alice() -> PrincipalBuilder {
     Principal::builder(PrincipalKind::User, ISSUER, "alice", "jwt")
 }
 
-/// Everybody is this principal.
 fn authn(who: Principal) -> AuthnLayer {
-    let challenge = Challenge::new("Test", "tests").unwrap();
-    AuthnLayer::new(authenticate_fn(challenge, move |_, _| Outcome::verified(who.clone()))).dangerous_plain_http()
-}
-
-/// The status that a guard on an axum route gives.
-async fn on_route(template: &str, guard: GuardLayer, who: PrincipalBuilder, path: &str) -> u16 {
-    let router = Router::new().route(template, routing::get(async || "handler").layer(guard)).layer(authn(who.build()));
-    router.oneshot(get(path).map(|()| Body::empty())).await.unwrap().status().as_u16()
+    AuthnLayer::new(everybody(who)).dangerous_plain_http()
 }
 
 /// Keeps what it was asked, and allows what is called `yes`.
@@ -286,7 +278,7 @@ async fn circumstances() {
         ("not what is unknown", not(own(Decision::CannotDecide)), 503),
         ("all", all((office(), day("07:00", "12:00"), amr("mfa").unwrap())), 200),
     ];
-    let who = test_authenticator(alice().methods(["pwd", "mfa"]).build());
+    let who = std::sync::Arc::new(everybody(alice().methods(["pwd", "mfa"]).build()));
     for (name, requirement, status) in rows {
         let stack = Stack::builder()
             .clock(Still)
@@ -304,11 +296,6 @@ async fn circumstances() {
         let request = Request::get("/x").body(()).unwrap();
         assert_eq!(send(&app, request).await.status(), 503);
     }
-}
-
-fn test_authenticator(who: Principal) -> std::sync::Arc<dyn portcullis::authn::Authenticator> {
-    let challenge = Challenge::new("Test", "tests").unwrap();
-    std::sync::Arc::new(authenticate_fn(challenge, move |_, _| Outcome::verified(who.clone())))
 }
 
 #[tokio::test]
@@ -345,8 +332,7 @@ async fn a_stronger_proof_is_asked_for() {
         ("turned around", not(gold()), bronze().acr("gold"), 403, None),
     ];
     for (name, requirement, who, status, challenge) in rows {
-        let stack =
-            Stack::builder().clock(Still).tls(TlsLayer::require()).authenticate(test_authenticator(who.build()));
+        let stack = Stack::builder().clock(Still).tls(TlsLayer::require()).authenticate(everybody(who.build()));
         let stack = stack.route("GET /x", require(requirement)).build().unwrap();
         let response = send(&stack.protect(Probe::default()), get("/x")).await;
         assert_eq!(response.status(), status, "{name}");

@@ -187,6 +187,16 @@ async fn documented_tokens_pass_and_others_do_not() {
     }
 }
 
+/// The case with revocations, and a token of now.
+fn revocable(case: Case) -> (Case, Arc<MemoryRevocations>) {
+    let store = Arc::new(MemoryRevocations::new());
+    let jwt = JwtAuthenticator::builder().issuer(case.profile.clone()).revocations(Arc::clone(&store));
+    let case = Case { jwt: jwt.build().unwrap(), ..case };
+    let mut claims = case.but("exp", json!(NOW + 600));
+    claims.as_object_mut().unwrap().insert("iat".to_owned(), json!(NOW));
+    (Case { claims, ..case }, store)
+}
+
 /// The client is called otherwise at each provider. Its revocation meets its tokens, and no others.
 #[tokio::test]
 async fn the_tokens_of_a_revoked_client_are_refused() {
@@ -213,12 +223,7 @@ async fn the_tokens_of_a_revoked_client_are_refused() {
             continue;
         };
         met += 1;
-        let store = Arc::new(MemoryRevocations::new());
-        let jwt = JwtAuthenticator::builder().issuer(case.profile.clone()).revocations(Arc::clone(&store));
-        let case = Case { jwt: jwt.build().unwrap(), ..case };
-        let mut claims = case.but("exp", json!(NOW + 600));
-        claims["iat"] = json!(NOW);
-        let case = Case { claims, ..case };
+        let (case, store) = revocable(case);
         let issuer = case.principal().issuer().to_owned();
         for (revoked, reason) in [("another", None), (*client, Some("the client's tokens are revoked"))] {
             store.revoke(&Revocation::client(&issuer, revoked).unwrap(), at()).await.unwrap();
@@ -248,12 +253,7 @@ async fn a_token_is_revoked_by_its_id() {
     ];
     for (name, id) in ids {
         let case = providers::all().into_iter().find(|case| case.name == name).unwrap();
-        let store = Arc::new(MemoryRevocations::new());
-        let jwt = JwtAuthenticator::builder().issuer(case.profile.clone()).revocations(Arc::clone(&store));
-        let case = Case { jwt: jwt.build().unwrap(), ..case };
-        let mut claims = case.but("exp", json!(NOW + 600));
-        claims["iat"] = json!(NOW);
-        let case = Case { claims, ..case };
+        let (case, store) = revocable(case);
         let principal = case.principal();
         assert_eq!(principal.credential_id(), Some(id), "{name}");
         for (revoked, reason) in [("another", None), (id, Some("token is revoked"))] {

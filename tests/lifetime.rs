@@ -254,25 +254,36 @@ async fn a_grpc_client_is_told_so_in_the_trailers() {
     );
 }
 
-/// The answer to a call that was admitted, and whose work is done: a log-out, say. A stream is told from it by its second message.
+/// The answer to a call that was admitted, and whose work is done: a log-out, say. A stream is told from it by its second message,
+/// or by what is not there yet.
 #[tokio::test(start_paused = true)]
 async fn a_grpc_answer_that_is_there_is_given() {
-    for (messages, given, status) in [(&["done"][..], &["done"][..], "0"), (&["one", "two"], &[], "16")] {
+    const GRPC: &str = "application/grpc";
+    let trailers = || Some(http::HeaderMap::from_iter([("grpc-status".parse().unwrap(), "0".parse().unwrap())]));
+    for (name, content_type, messages, end, ends, given, status) in [
+        ("an answer", GRPC, &["done"][..], trailers(), true, &["done"][..], Some("0")),
+        ("without trailers", GRPC, &["done"], None, true, &["done"], None),
+        ("two messages", GRPC, &["one", "two"], trailers(), true, &[], Some("16")),
+        ("the end is not there yet", GRPC, &["one"], None, false, &[], Some("16")),
+        ("no gRPC", "text/event-stream", &["one"], None, true, &[], None),
+    ] {
         let world = World::new();
         let store = Arc::clone(&world.store);
         let log_out = async move || {
             let at = Instants::new(NOW * 1_000_000_000, 0);
             store.revoke(&Revocation::subject(ISSUER, "alice", NOW).unwrap(), at).await.unwrap();
-            let messages = messages.iter().map(|text| Ok(Frame::data(Bytes::from_static(text.as_bytes()))));
-            let trailers = http::HeaderMap::from_iter([("grpc-status".parse().unwrap(), "0".parse().unwrap())]);
-            let frames = messages.chain([Ok::<_, Infallible>(Frame::trailers(trailers))]);
-            let body = Body::new(http_body_util::StreamBody::new(tokio_stream::iter(frames)));
-            ([(header::CONTENT_TYPE, "application/grpc")], body).into_response()
+            let messages = messages.iter().map(|text| Frame::data(Bytes::from_static(text.as_bytes())));
+            let frames = messages.chain(end.map(Frame::trailers)).map(Ok::<_, Infallible>);
+            let rest = if ends { 0 } else { usize::MAX };
+            let frames = tokio_stream::iter(frames).chain(tokio_stream::pending().take(rest));
+            ([(header::CONTENT_TYPE, content_type)], Body::new(http_body_util::StreamBody::new(frames))).into_response()
         };
         let app = world.stack().build().unwrap().protect(router().route("/log-out", get(log_out)));
-        let (data, trailers, _) = read(ask(&app, "/log-out").await, &world.clock).await;
-        assert_eq!(data, given);
-        assert_eq!(trailers.unwrap()["grpc-status"], status);
+        let (data, trailers, took) = read(ask(&app, "/log-out").await, &world.clock).await;
+        assert!(took.is_some(), "{name}: it goes on");
+        assert_eq!(data, given, "{name}");
+        let told = trailers.map(|trailers| trailers["grpc-status"].clone());
+        assert_eq!(told, status.map(|status| status.parse().unwrap()), "{name}");
     }
 }
 

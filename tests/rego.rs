@@ -11,10 +11,8 @@ mod support;
 
 use std::{fs, path::Path, time::Duration};
 
-use axum::{Router, body::Body, routing};
 use portcullis::{
-    Challenge, Instants, Now, Principal, PrincipalBuilder, PrincipalKind,
-    authn::{AuthnLayer, Outcome, authenticate_fn},
+    Instants, Now, Principal, PrincipalBuilder, PrincipalKind,
     conformance::{PolicyFixture, PolicyQuestion, policy_backend},
     guard::{from_path, policy, require},
     policy::{
@@ -22,8 +20,7 @@ use portcullis::{
     },
 };
 use serde_json::{Value, json};
-use support::{NOW, get};
-use tower::ServiceExt;
+use support::{NOW, on_route};
 
 const ISSUER: &str = "https://id.example.com";
 
@@ -330,11 +327,7 @@ async fn rego_guards_a_route() {
         let guard = require(policy("salary:read").unwrap())
             .on(from_path("salary", "{user}").unwrap())
             .with_policy(rego("data.httpapi.authz.allow", "salaries.rego"));
-        let challenge = Challenge::new("Test", "tests").unwrap();
-        let authn = AuthnLayer::new(authenticate_fn(challenge, move |_, _| Outcome::verified(person(who).build())))
-            .dangerous_plain_http();
-        let router = Router::new().route("/salaries/{user}", routing::get(async || "salary").layer(guard)).layer(authn);
-        router.oneshot(get(path).map(|()| Body::empty())).await.unwrap().status().as_u16()
+        on_route("/salaries/{user}", guard, person(who), path).await
     };
     assert_eq!(guarded("alice", "/salaries/alice").await, 200);
     assert_eq!(guarded("bob", "/salaries/alice").await, 200);

@@ -274,6 +274,8 @@ async fn a_new_certificate_drops_no_connection() {
 async fn a_certificate_from_memory_has_no_files_to_read_again() {
     let server = serve(|listener| listener).await;
     assert_eq!(server.reloader.reload().unwrap_err().setting(), "certificate reload");
+    let error = server.reloader.clone().reload_every(Duration::from_secs(1)).unwrap_err().to_string();
+    assert!(error.contains("has no file to look at"), "{error}");
 }
 
 #[tokio::test]
@@ -286,6 +288,10 @@ async fn files_are_read_again_at_an_interval() {
     let mut server = serve_with(certificate, &first, |listener| listener).await;
     let early = server.reloader.clone().reload_every(Duration::ZERO).unwrap_err().to_string();
     assert_eq!(early, "certificate reload: 0ns must be at least 10ms");
+    let reloader = server.reloader.clone();
+    let elsewhere = std::thread::spawn(move || reloader.reload_every(Duration::from_secs(1)).unwrap_err().to_string());
+    let error = elsewhere.join().unwrap();
+    assert!(error.contains("needs a tokio runtime"), "{error}");
     server.reloader.clone().reload_every(Duration::from_millis(20)).unwrap();
     write(folder.path(), &second.server(&["localhost"]));
     server.roots = vec![second.pem];

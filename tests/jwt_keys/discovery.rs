@@ -95,15 +95,20 @@ async fn a_host_is_allowed_by_name() {
     assert_eq!(house.status(&key.token()).await, 200);
 }
 
-/// Whoever cannot be reached mostly does not answer at all.
-#[tokio::test(start_paused = true)]
-async fn metadata_that_hangs_leaves_time_for_the_set() {
-    let (old, new) = (Signer::new(0, "a"), Signer::new(1, "b"));
-    let origin = Origin::default();
+/// Two signers, and who follows a set that has the first one's key.
+async fn followed() -> (Signer, Signer, Origin, House) {
+    let (old, new, origin) = (Signer::new(0, "a"), Signer::new(1, "b"), Origin::default());
     origin.answer(SET, StatusCode::OK, &[("etag", "\"v1\"")], set_of(&[old.jwk()]));
     origin.serve(OPENID, metadata(ISSUER, SET));
     let house = House::of_keys(discover(&origin));
     house.keys.load().await.unwrap();
+    (old, new, origin, house)
+}
+
+/// Whoever cannot be reached mostly does not answer at all.
+#[tokio::test(start_paused = true)]
+async fn metadata_that_hangs_leaves_time_for_the_set() {
+    let (old, new, origin, house) = followed().await;
     origin.script(OPENID, Script::Hang);
     origin.answer(SET, StatusCode::OK, &[("etag", "\"v2\"")], set_of(&[old.jwk(), new.jwk()]));
     sleep(seconds(500)).await;
@@ -112,13 +117,7 @@ async fn metadata_that_hangs_leaves_time_for_the_set() {
 
 #[tokio::test(start_paused = true)]
 async fn a_set_that_moves_is_followed_and_metadata_may_be_away() {
-    let (old, new) = (Signer::new(0, "a"), Signer::new(1, "b"));
-    let origin = Origin::default();
-    origin.answer(SET, StatusCode::OK, &[("etag", "\"v1\"")], set_of(&[old.jwk()]));
-    origin.serve(OPENID, metadata(ISSUER, SET));
-    let house = House::of_keys(discover(&origin));
-    house.keys.load().await.unwrap();
-
+    let (old, new, origin, house) = followed().await;
     origin.script(OPENID, Script::Down("away"));
     origin.answer(SET, StatusCode::OK, &[("etag", "\"v2\"")], set_of(&[old.jwk(), new.jwk()]));
     sleep(seconds(490)).await;

@@ -94,6 +94,24 @@ impl<B> Service<Request<B>> for Probe {
     }
 }
 
+/// Everybody is this principal.
+pub fn everybody(who: Principal) -> impl Authenticator {
+    authenticate_fn(Challenge::new("Test", "tests").unwrap(), move |_, _| Outcome::verified(who.clone()))
+}
+
+/// The status that a guard on an axum route gives to who is this principal.
+#[cfg(feature = "guard")]
+pub async fn on_route(
+    template: &str,
+    guard: portcullis::guard::GuardLayer,
+    who: portcullis::PrincipalBuilder,
+    path: &str,
+) -> u16 {
+    let authn = portcullis::authn::AuthnLayer::new(everybody(who.build())).dangerous_plain_http();
+    let router = axum::Router::new().route(template, axum::routing::get(async || "handler").layer(guard)).layer(authn);
+    router.oneshot(get(path).map(|()| axum::body::Body::empty())).await.unwrap().status().as_u16()
+}
+
 /// A GET over TLS 1.3 from 198.51.100.7.
 pub fn get(path: &str) -> Request<()> {
     let mut request = Request::get(path).body(()).unwrap();
