@@ -343,6 +343,27 @@ async fn scripts_that_were_flushed_are_sent_again() {
 
 #[tokio::test]
 #[ignore = "needs Redis; tests/run installs it"]
+async fn an_account_that_may_do_no_more() {
+    let server = Server::start();
+    let may = "+time +mget +get +exists +set +incrby +del +evalsha +eval +ping";
+    let account = |name: &str, may: &str| format!("ACL SETUSER {name} on >correct-horse ~portcullis:* {may}");
+    assert_eq!(server.say(&account("limits", may)), "+OK\r\n");
+    assert_eq!(server.say(&account("older", &may.replace("+incrby ", ""))), "+OK\r\n");
+    let quota = Quota::per_day(3);
+    for (name, key) in [("limits", "a"), ("older", "b")] {
+        let builder =
+            RedisLimits::builder(&server.address()).login(Some(name), Secret::from("correct-horse".to_owned()));
+        let store = builder.timeout(PATIENT).when_away(WhenAway::Fail).build().unwrap();
+        for number in 1..=4 {
+            assert_eq!(granted(&store, key, &quota).await, number <= 3, "{name}: {number}");
+        }
+        assert_eq!((store.counts().failures, store.counts().corrupt), (0, 0), "{name}");
+    }
+    assert_eq!(server.keys().len(), 2);
+}
+
+#[tokio::test]
+#[ignore = "needs Redis; tests/run installs it"]
 async fn keys_that_hold_something_else_are_an_error_and_are_left_alone() {
     let server = Server::start();
     let store = store(&server);

@@ -2,7 +2,8 @@
 //!
 //! `cargo run --example quickstart --features tls-self-signed,api-key-sqlite` serves it and prints `curl` lines to paste;
 //! with `-- --self-test` it sends all of those to itself, prints what was expected and what came, and exits non-zero on a
-//! difference. Its keys are in a file, which `--keys FILE` names, so that they survive a restart.
+//! difference. Its keys are in `target/quickstart-keys.db`, or in the file that `--keys FILE`
+//! names, so that they survive a restart.
 
 mod api;
 mod cases;

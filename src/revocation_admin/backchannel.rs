@@ -70,6 +70,9 @@ impl BackchannelLogout {
     /// Says how long the issuers' tokens live at most: so long after its logout a revocation is kept. Without it a session's is kept as
     /// long as the store [keeps those](crate::revocation::RevocationLimits::kept_for) that do not say when they end, 24 h by
     /// default: whoever logs in and out all day, or one of several providers, then takes the room of all.
+    ///
+    /// Say the longest, in whole seconds: a token that lives longer passes again once its logout is forgotten, 15 minutes after that
+    /// time. Demand it of the issuers as well, with [`max_lifetime`](crate::jwt::IssuerProfile::max_lifetime). Default: not said.
     pub const fn tokens_live_for(mut self, time: Duration) -> Self {
         self.tokens_live_for = Some(time);
         self
