@@ -1,6 +1,5 @@
 //! Denials that say nothing of what was asked, because nobody can judge it or because nothing passes: no `not` around one
 //! lets anybody pass.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
 
 mod support;
 
@@ -8,8 +7,7 @@ use async_trait::async_trait;
 use portcullis::{
     Clock, Now, Principal, PrincipalBuilder, PrincipalKind, ShadowMode,
     guard::{
-        GuardLayer, Requirement, RouteRules, RuleNames, all, any, authenticated, from_path, not, policy, require, role,
-        scope,
+        Requirement, RouteRules, RuleNames, all, any, authenticated, from_path, not, policy, require, role, scope,
     },
     policy::{AccessQuery, PolicyBackend, Rbac, Verdict},
     stack::Stack,
