@@ -82,7 +82,8 @@ pub(crate) fn unchecked<'a>(headers: &'a HeaderMap, scheme: &[u8]) -> Option<&'a
     while let Some(rest) = token.strip_prefix(b" ") {
         token = rest;
     }
-    found.eq_ignore_ascii_case(scheme).then_some(token)
+    // Nearly all write it as it is registered.
+    (found == scheme || found.eq_ignore_ascii_case(scheme)).then_some(token)
 }
 
 /// `1*( ALPHA / DIGIT / "-" / "." / "_" / "~" / "+" / "/" ) *"="` (RFC 9110 §11.2).
@@ -107,7 +108,7 @@ fn all(text: &str, fits: impl Fn(u8) -> bool) -> bool {
 pub(crate) fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a HeaderValue>, Rejection> {
     // Mostly no field stands twice, and that is told by two numbers.
     if headers.len() == headers.keys_len() {
-        return Ok(headers.get(name));
+        return Ok(find(headers, name));
     }
     let mut values = headers.get_all(name).iter();
     let first = values.next();
@@ -115,6 +116,15 @@ pub(crate) fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Opti
         return Err(malformed("a credential header stands twice"));
     }
     Ok(first)
+}
+
+/// Finds a field that does not stand twice. Names are compared sooner than one is hashed, where there are few.
+pub(crate) fn find<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a HeaderValue> {
+    const FEW: usize = 8;
+    if headers.len() > FEW {
+        return headers.get(name);
+    }
+    headers.iter().find_map(|(found, value)| (found == name).then_some(value))
 }
 
 fn malformed(reason: &'static str) -> Rejection {

@@ -21,9 +21,16 @@ pub struct Request {
 
 impl Request {
     pub(crate) fn new(method: &Method, headers: &HeaderMap, id: Option<RequestId>) -> Self {
-        let named = headers.get_all(header::ACCEPT);
-        let json = named.iter().next().is_none() || named.iter().any(|value| names_json(value.as_bytes()));
+        // A look at each name costs less than the hash of one, for as many fields as requests have.
+        let mut named = headers.iter().filter(|(name, _)| **name == header::ACCEPT).peekable();
+        let json = named.peek().is_none() || named.any(|(_, value)| names_json(value.as_bytes()));
         Self { has_body: method != Method::HEAD, json, grpc: grpc::is_call(method, headers), id }
+    }
+
+    /// Tells its id, once it has one.
+    #[cfg(feature = "stack")]
+    pub(crate) const fn is_of(&mut self, id: RequestId) {
+        self.id = Some(id);
     }
 
     /// Whether the client takes JSON: it said so, or named nothing. Only one that names neither JSON nor a wildcard does

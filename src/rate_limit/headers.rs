@@ -110,22 +110,17 @@ impl Told {
     }
 
     /// The tightest quota: `"name";r=50;t=30`. One allocation, no formatting.
+    fn limit(&self, policy: &HeaderValue) -> Option<HeaderValue> {
+        let mut line = Line::default();
+        self.add_to(&mut line, policy)?;
+        line.value()
+    }
+
+    /// Adds the tightest quota to a line; nothing of it, if there is no room.
     ///
     /// `r` is rounded down. `t` is rounded up: after a grant, the seconds until the quota is whole; after a refusal, those
     /// of `Retry-After`, and none where waiting does not help.
-    fn limit(&self, policy: &HeaderValue) -> Option<HeaderValue> {
-        self.with_limit(policy, |parts| {
-            // Exactly the room it takes: then no byte is moved again.
-            let len = parts.iter().map(|part| part.len()).fold(0, usize::saturating_add);
-            let mut text = Vec::with_capacity(len);
-            parts.iter().for_each(|part| text.extend_from_slice(part));
-            HeaderValue::try_from(text).ok()
-        })
-    }
-
-    /// The same in parts.
-    #[inline]
-    fn with_limit<T>(&self, policy: &HeaderValue, see: impl FnOnce([&[u8]; 5]) -> Option<T>) -> Option<T> {
+    fn add_to(&self, line: &mut Line, policy: &HeaderValue) -> Option<()> {
         let name = policy.as_bytes().get(self.quoted.0..self.quoted.1)?;
         let (mut remaining, mut seconds) = (itoa::Buffer::new(), itoa::Buffer::new());
         let remaining = remaining.format(self.taken.remaining()).as_bytes();
@@ -133,7 +128,7 @@ impl Told {
             Some(reset) => (b";t=", seconds.format(reset).as_bytes()),
             None => (b"", b""),
         };
-        see([name, b";r=", remaining, time, seconds])
+        line.add([name, b";r=", remaining, time, seconds])
     }
 
     fn reset(&self) -> Option<u64> {
@@ -209,7 +204,7 @@ impl Lines {
         let Some(policy) = &told.policy else { return };
         let used = self.policies.as_ref().map_or(0, HeaderValue::len);
         let fits = used.saturating_add(policy.len()).saturating_add(COMMA.len()) <= Line::ROOM;
-        if !fits || told.with_limit(policy, |parts| self.limits.add(&parts)).is_none() {
+        if !fits || told.add_to(&mut self.limits, policy).is_none() {
             return;
         }
         self.policies = match &self.policies {
@@ -219,8 +214,8 @@ impl Lines {
         told.policy = None;
     }
 
-    pub(super) fn lists(self) -> Option<Lists> {
-        Some(Lists { policy: self.policies?, limit: self.limits.value()? })
+    pub(super) fn lists(&mut self) -> Option<Lists> {
+        Some(Lists { policy: self.policies.take()?, limit: self.limits.value()? })
     }
 }
 
@@ -241,29 +236,27 @@ fn joined_again(line: &HeaderValue, value: &HeaderValue) -> Option<HeaderValue> 
 }
 
 /// Elements of a list, in a place of fixed size: what is copied from there takes exactly the room that it needs.
-#[cfg(feature = "stack")]
 #[derive(Debug)]
 struct Line {
     text: [u8; Self::ROOM],
     len: usize,
 }
 
-#[cfg(feature = "stack")]
 impl Line {
-    /// Enough for four quotas with names of usual length.
+    /// Enough for four quotas with names of usual length, and for one with the longest.
     const ROOM: usize = 192;
 
-    fn add(&mut self, element: &[&[u8]]) -> Option<()> {
-        let len = element.iter().map(|part| part.len()).fold(self.len, usize::saturating_add);
-        if len.saturating_add(COMMA.len()) > Self::ROOM {
-            return None;
+    /// Adds an element, which is given in parts.
+    fn add(&mut self, element: [&[u8]; 5]) -> Option<()> {
+        let mut free = self.text.get_mut(self.len..)?;
+        let room = free.len();
+        if self.len > 0 {
+            free = put(free, COMMA.as_bytes())?;
         }
-        let comma = (self.len > 0).then_some(COMMA.as_bytes());
-        for part in comma.iter().chain(element) {
-            let end = self.len.checked_add(part.len())?;
-            self.text.get_mut(self.len..end)?.copy_from_slice(part);
-            self.len = end;
+        for part in element {
+            free = put(free, part)?;
         }
+        self.len = self.len.saturating_add(room.saturating_sub(free.len()));
         Some(())
     }
 
@@ -273,7 +266,13 @@ impl Line {
     }
 }
 
-#[cfg(feature = "stack")]
+/// What is left behind a text.
+fn put<'a>(free: &'a mut [u8], text: &[u8]) -> Option<&'a mut [u8]> {
+    let (to, free) = free.split_at_mut_checked(text.len())?;
+    to.copy_from_slice(text);
+    Some(free)
+}
+
 impl Default for Line {
     fn default() -> Self {
         Self { text: [0; Self::ROOM], len: 0 }

@@ -3,6 +3,20 @@
 /// How often whoever stands inside may decode a path.
 const MAX_READINGS: usize = 2;
 
+/// Of each octet: whether a path with it may mean another one, whether one may that has it behind a slash, and whether it is
+/// a slash. To look it up costs less than to tell them apart.
+const MEANINGS: [(bool, bool, bool); 256] = {
+    let mut meanings = [(false, false, false); 256];
+    let mut octet = 0_u8;
+    while octet < u8::MAX {
+        let (odd, slash) = (!octet.is_ascii() || matches!(octet, b'%' | b';' | b'\\'), octet == b'/');
+        meanings[octet as usize] = (odd, slash || octet == b'.', slash);
+        octet += 1;
+    }
+    meanings[u8::MAX as usize] = (true, false, false);
+    meanings
+};
+
 /// What a path reads when it is decoded, and when it is decoded once more, where that changes it; and one that is not ASCII as
 /// it stands, as no template is spelled so.
 ///
@@ -47,17 +61,15 @@ pub(super) fn readings(path: &str) -> Option<Vec<String>> {
 
 /// Whether nothing in a path could mean another one, told in one pass: nearly all paths are so.
 fn is_plain(path: &[u8]) -> bool {
-    let mut after_slash = false;
-    let mut plain = true;
+    let (mut unclear, mut after_slash) = (path.first().is_some_and(|byte| *byte == b'.'), false);
     for byte in path {
-        let slash = *byte == b'/';
+        let (odd, slash_or_dot, slash) = MEANINGS.get(usize::from(*byte)).copied().unwrap_or_default();
         // A segment that begins with a dot is looked at again.
-        plain &= byte.is_ascii() & !matches!(byte, b'%' | b';' | b'\\') & !(after_slash & (slash | (*byte == b'.')));
+        unclear |= odd | (after_slash & slash_or_dot);
         after_slash = slash;
     }
-    plain && path.first() != Some(&b'.')
+    !unclear
 }
-
 /// Decodes once, and leaves alone what is no triplet. None if an octet is one that must not be hidden.
 fn decode(path: &[u8]) -> Option<Vec<u8>> {
     let mut decoded = Vec::with_capacity(path.len());

@@ -94,13 +94,14 @@ where
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let stages = &self.stages;
-        let rendering = |request: &Request<B>, id| RenderRequest::new(request.method(), request.headers(), Some(id));
+        let mut finish = Finish::of(stages, &request);
         if let Some(outer) = SecurityContext::of(request.extensions()) {
             // The record of a nested stack's request is the outer one's, and its context is where the refusal is noted.
             let rejection = misordered("a stack or another layer of this crate stands outside this stack");
-            outer.with(|envelope| refused(Stage::Audit, envelope, &rejection));
-            let rendering = rendering(&request, outer.request_id());
-            let finish = Finish::refusing(stages, rendering);
+            outer.with(|envelope| {
+                finish.rendering.is_of(envelope.request_id);
+                refused(Stage::Audit, envelope, &rejection);
+            });
             return ResponseFuture { state: State::Refuse { rejection }, finish, storing: None };
         }
         let at = stages.clock.now();
@@ -108,45 +109,47 @@ where
             Some(audit) => match audit.open(audited(at), &RequestHead::of(&request)) {
                 Ok(entry) => Opened::Audited(entry),
                 Err(rejection) => {
-                    let rendering = RenderRequest::new(request.method(), request.headers(), None);
-                    let finish = Finish::refusing(stages, rendering);
                     return ResponseFuture { state: State::Refuse { rejection }, finish, storing: None };
                 }
             },
             None => Opened::Own(SecurityContext::open(at)),
         };
-        let mut memos = Memos::default();
-        let (progress, id) = opened.decide(|envelope| {
+        let progress = opened.decide(|envelope| {
+            finish.rendering.is_of(envelope.request_id);
+            let memos = &mut finish.memos;
             memos.place = stages.table.place(request.uri().path());
             envelope.route = stages.table.find(request.method(), memos.place).template.cloned();
-            let progress = stages.advance(Stage::Evidence, &mut request, envelope, &mut memos);
+            let progress = stages.advance(Stage::Evidence, &mut request, envelope, memos);
             if let Progress::Refused((stage, rejection)) = &progress {
                 refused(*stage, envelope, rejection);
             }
-            (progress, envelope.request_id)
+            progress
         });
-        let rendering = rendering(&request, id);
-        let context = opened.kept(stages);
-        let (state, audit) = match progress {
+        finish.context = opened.kept(stages);
+        // Each makes its own future: one that is put together later is moved once more.
+        match progress {
             Progress::Passed => {
-                let mut audit = opened.put_into(request.extensions_mut());
-                entering(audit.as_mut());
+                finish.audit = opened.put_into(request.extensions_mut());
+                entering(finish.audit.as_mut());
                 let inner = self.inner.call(request);
-                left(audit.as_mut());
-                (State::Forward { inner }, audit)
+                left(finish.audit.as_mut());
+                ResponseFuture { state: State::Forward { inner }, finish, storing: None }
             }
-            Progress::Refused((_, rejection)) => (State::Refuse { rejection }, opened.into_entry()),
+            Progress::Refused((_, rejection)) => {
+                finish.audit = opened.into_entry();
+                ResponseFuture { state: State::Refuse { rejection }, finish, storing: None }
+            }
             Progress::WaitsAt(stage) => {
                 let (parts, body) = request.into_parts();
                 let unready = self.inner.clone();
                 let ready = std::mem::replace(&mut self.inner, unready);
                 let (context, audit) = opened.share();
-                let decision = Box::pin(wait(Arc::clone(stages), stage, context, parts, std::mem::take(&mut memos)));
-                (State::Wait { decision, held: Some((ready, body)) }, audit)
+                finish.audit = audit;
+                let memos = std::mem::take(&mut finish.memos);
+                let decision = Box::pin(wait(Arc::clone(stages), stage, context, parts, memos));
+                ResponseFuture { state: State::Wait { decision, held: Some((ready, body)) }, finish, storing: None }
             }
-        };
-        let finish = Finish { stages: Arc::clone(stages), memos, rendering, audit, context };
-        ResponseFuture { state, finish, storing: None }
+        }
     }
 }
 
@@ -296,8 +299,9 @@ struct Finish {
 }
 
 impl Finish {
-    /// For a request that no stage sees.
-    fn refusing(stages: &Arc<Stages>, rendering: RenderRequest) -> Self {
+    /// That of a request which no stage has seen.
+    fn of<B>(stages: &Arc<Stages>, request: &Request<B>) -> Self {
+        let rendering = RenderRequest::new(request.method(), request.headers(), None);
         Self { stages: Arc::clone(stages), memos: Memos::default(), rendering, audit: None, context: None }
     }
 
