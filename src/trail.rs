@@ -56,12 +56,13 @@ pub(crate) enum Decisions {
 
 impl Decisions {
     fn push(&mut self, fact: DecisionFact) {
-        *self = match std::mem::take(self) {
-            Self::None => Self::One(fact),
-            Self::One(first) => Self::Several(vec![first, fact]),
-            Self::Several(mut facts) => {
-                facts.push(fact);
-                Self::Several(facts)
+        match self {
+            Self::None => *self = Self::One(fact),
+            Self::Several(facts) => facts.push(fact),
+            Self::One(_) => {
+                if let Self::One(first) = std::mem::take(self) {
+                    *self = Self::Several(vec![first, fact]);
+                }
             }
         }
     }
@@ -164,10 +165,10 @@ pub(crate) struct LimitFacts {
 
 impl LimitFacts {
     fn push(&mut self, fact: LimitFact) {
-        match self.first.iter_mut().find(|place| place.is_none()) {
-            Some(place) => *place = Some(fact),
+        match &mut self.first {
+            [place @ None, _] | [_, place @ None] => *place = Some(fact),
             // As many as an application puts layers: bounded by its code.
-            None => self.more.push(fact),
+            [Some(_), Some(_)] => self.more.push(fact),
         }
     }
 

@@ -64,20 +64,18 @@ impl EvidenceLayer {
 
     fn observe(&self, head: &RequestHead<'_>, envelope: &mut Envelope) -> Strip {
         let proxies = &self.shared.proxies;
-        let connection = head.connection();
-        let believed = connection.as_ref().and_then(|connection| proxies.believed(connection));
-        envelope.by_trusted_proxy = believed.is_some();
-        let strip = match (believed, connection) {
-            (Some(family), Some(connection)) => {
-                let (client, strip) = self.through_proxy(family, &connection, head.headers(), envelope);
-                envelope.client = Some(client);
-                strip
+        let told = head.see_connection(|connection| match proxies.believed(connection) {
+            Some(family) => {
+                let (client, strip) = self.through_proxy(family, connection, head.headers(), envelope);
+                (envelope.by_trusted_proxy, envelope.client) = (true, Some(client));
+                Some(strip)
             }
-            (_, connection) => {
-                envelope.client = connection.map(ClientInfo::from_connection);
-                Strip::needed(head.headers(), None, proxies)
+            None => {
+                envelope.client = Some(ClientInfo::of_connection(connection));
+                None
             }
-        };
+        });
+        let strip = told.flatten().unwrap_or_else(|| Strip::needed(head.headers(), None, proxies));
         if strip != Strip::Nothing {
             proxies.count_removed();
             envelope.trail.flag(REMOVED);

@@ -145,8 +145,9 @@ impl Shared {
     }
 
     fn told(&self, taken: &Taken, tier: &Tier, at: Instants) -> Option<Told> {
-        let tells = self.send_fields || self.x_fields.is_some();
-        if tells { tier.fields.told(*taken, self.send_fields, self.x_fields, at) } else { None }
+        let (lists, x_fields) = (self.send_fields, self.x_fields);
+        let tells = lists || x_fields.is_some();
+        tells.then(|| Told { fields: Arc::clone(&tier.fields), taken: *taken, lists, x_fields, at })
     }
 
     fn failed(&self, error: &StoreError, trail: &mut Trail) -> Result<Report, Rejection> {
@@ -221,11 +222,10 @@ impl Step for RateLimitLayer {
         // What most limits are: one key, one quota, one unit. The long way gives the same answer, and moves more around.
         if let (Tiers::One(tier), Cost::Fixed(cost)) = (&shared.tiers, &shared.cost)
             && let [quota] = &*tier.quotas
-            && let Some(part) = shared.by.usual(head, envelope)
+            && let Some(part) = &shared.by.usual(head, envelope)
             && !(shared.wide && part.has_wider())
         {
-            let parts = [part];
-            let charges = [Charge::new(shared.scope().key(&parts), quota)];
+            let charges = [Charge::new(shared.scope().key(std::slice::from_ref(part)), quota)];
             let mode = shared.mode(at);
             let answer = mode.take_now(&*shared.store, &shared.draw(&charges, *cost, mode), at);
             return answer.map(|answer| shared.conclude(answer, tier, at, &mut envelope.trail));
@@ -280,12 +280,15 @@ impl Report {
         reports.for_each(|report| {
             if let Some(mut told) = report.0 {
                 lines.take(&mut told);
+                if told.lists {
+                    // In their order: those that are on the lines come first.
+                    std::mem::take(&mut lines).add_to(headers);
+                    lines.take(&mut told);
+                }
                 tell(&mut told, headers);
             }
         });
-        if let Some(lists) = lines.lists() {
-            lists.add_to(headers);
-        }
+        lines.add_to(headers);
     }
 }
 

@@ -27,6 +27,8 @@ pub enum XRateLimitReset {
 }
 
 const NANOS: u64 = 1_000_000_000;
+/// The longest line that several limiters share, in bytes.
+const MAX_LINE: usize = 1024;
 /// Between the elements of a list.
 const COMMA: &str = ", ";
 
@@ -69,59 +71,47 @@ impl Fields {
         self.quotas.get(charge).or_else(|| self.quotas.get(charge.checked_rem(self.quotas.len())?))
     }
 
+    /// Whether another has the same policies; mostly it is this one.
+    #[cfg(feature = "stack")]
+    fn reads_as(self: &Arc<Self>, other: &Arc<Self>) -> bool {
+        Arc::ptr_eq(self, other) || self.policy == other.policy
+    }
+
     /// The name of the quota that the answer is about.
     pub(super) fn name(&self, taken: &Taken) -> Option<Arc<str>> {
         self.quota(taken).map(|quota| Arc::clone(&quota.name))
     }
-
-    /// What a response tells of an answer: the fields, the older ones, or both.
-    pub(super) fn told(
-        &self,
-        taken: Taken,
-        lists: bool,
-        x_fields: Option<XRateLimitReset>,
-        at: Instants,
-    ) -> Option<Told> {
-        let quota = self.quota(&taken)?;
-        Some(Told {
-            policy: lists.then(|| self.policy.clone()),
-            quoted: quota.quoted,
-            taken,
-            x_fields: x_fields.map(|reset| (reset, quota.count, at.unix_seconds())),
-        })
-    }
 }
 
-/// What one response tells. Of the limiter it shares only the text that it sends along.
+/// What one response tells of an answer. It is moved about for each request, and so kept small.
 #[derive(Debug)]
 pub(super) struct Told {
-    policy: Option<HeaderValue>,
-    quoted: (usize, usize),
-    taken: Taken,
-    /// With the quota's count, and the time.
-    x_fields: Option<(XRateLimitReset, u32, u64)>,
+    pub(super) fields: Arc<Fields>,
+    pub(super) taken: Taken,
+    /// Whether `RateLimit-Policy` and `RateLimit` are still to be told.
+    pub(super) lists: bool,
+    pub(super) x_fields: Option<XRateLimitReset>,
+    pub(super) at: Instants,
 }
 
 impl Told {
-    /// `RateLimit-Policy` and `RateLimit`, once.
+    /// `RateLimit-Policy` and `RateLimit`, once. One allocation, no formatting.
     pub(super) fn lists(&mut self) -> Option<Lists> {
-        let policy = self.policy.take()?;
-        Some(Lists { limit: self.limit(&policy)?, policy })
-    }
-
-    /// The tightest quota: `"name";r=50;t=30`. One allocation, no formatting.
-    fn limit(&self, policy: &HeaderValue) -> Option<HeaderValue> {
+        if !std::mem::take(&mut self.lists) {
+            return None;
+        }
         let mut line = Line::default();
-        self.add_to(&mut line, policy)?;
-        line.value()
+        self.add_to(&mut line)?;
+        Some(Lists { policy: self.fields.policy.clone(), limit: line.value()? })
     }
 
-    /// Adds the tightest quota to a line; nothing of it, if there is no room.
+    /// Adds the tightest quota to a line, `"name";r=50;t=30`; nothing of it, if there is no room.
     ///
     /// `r` is rounded down. `t` is rounded up: after a grant, the seconds until the quota is whole; after a refusal, those
     /// of `Retry-After`, and none where waiting does not help.
-    fn add_to(&self, line: &mut Line, policy: &HeaderValue) -> Option<()> {
-        let name = policy.as_bytes().get(self.quoted.0..self.quoted.1)?;
+    fn add_to(&self, line: &mut Line) -> Option<()> {
+        let (start, end) = self.fields.quota(&self.taken)?.quoted;
+        let name = self.fields.policy.as_bytes().get(start..end)?;
         let (mut remaining, mut seconds) = (itoa::Buffer::new(), itoa::Buffer::new());
         let remaining = remaining.format(self.taken.remaining()).as_bytes();
         let (time, seconds): (&[u8], &[u8]) = match self.reset() {
@@ -137,10 +127,10 @@ impl Told {
 
     /// The older fields, which have no standard: limit, remaining, reset.
     pub(super) fn x_fields(&self) -> Option<impl Iterator<Item = (HeaderName, HeaderValue)>> {
-        let (reset, limit, now) = self.x_fields?;
+        let (reset, limit) = (self.x_fields?, self.fields.quota(&self.taken)?.count);
         let seconds = self.reset().map(|seconds| match reset {
             XRateLimitReset::Seconds => seconds,
-            XRateLimitReset::UnixTime => now.saturating_add(1).saturating_add(seconds),
+            XRateLimitReset::UnixTime => self.at.unix_seconds().saturating_add(1).saturating_add(seconds),
         });
         let remaining = (X_REMAINING, u64::from(self.taken.remaining()));
         let fields = [Some((X_LIMIT, u64::from(limit))), Some(remaining), seconds.map(|seconds| (X_RESET, seconds))];
@@ -173,7 +163,6 @@ impl Lists {
 /// Adds to a list that a limiter further inside began, on the same line: two lines would say the same. What has no list, and
 /// what is too long, gets a line of its own.
 fn add_to_list(headers: &mut HeaderMap, name: HeaderName, value: HeaderValue) {
-    const MAX_LINE: usize = 1024;
     if let Some(line) = headers.get_mut(&name)
         && line.len().saturating_add(value.len()) < MAX_LINE
         && let Some(joined) = joined(line, &value)
@@ -189,11 +178,11 @@ fn joined(line: &HeaderValue, value: &HeaderValue) -> Option<HeaderValue> {
     HeaderValue::try_from([line.as_bytes(), COMMA.as_bytes(), value.as_bytes()].concat()).ok()
 }
 
-/// The lines on which several limiters tell of themselves.
+/// The lines that two limiters share, as most stacks have them.
 #[cfg(feature = "stack")]
 #[derive(Debug, Default)]
 pub(super) struct Lines {
-    policies: Option<HeaderValue>,
+    of: [Option<Arc<Fields>>; 2],
     limits: Line,
 }
 
@@ -201,38 +190,43 @@ pub(super) struct Lines {
 impl Lines {
     /// Takes over the lists that a limiter tells; leaves them if there is no room.
     pub(super) fn take(&mut self, told: &mut Told) {
-        let Some(policy) = &told.policy else { return };
-        let used = self.policies.as_ref().map_or(0, HeaderValue::len);
-        let fits = used.saturating_add(policy.len()).saturating_add(COMMA.len()) <= Line::ROOM;
-        if !fits || told.add_to(&mut self.limits, policy).is_none() {
-            return;
-        }
-        self.policies = match &self.policies {
-            Some(line) => joined_again(line, policy),
-            None => told.policy.take(),
+        let (used, place) = match &mut self.of {
+            [place @ None, _] => (0, place),
+            [Some(first), place @ None] => (first.policy.len().saturating_add(COMMA.len()), place),
+            [Some(_), Some(_)] => return,
         };
-        told.policy = None;
+        let fits = used.saturating_add(told.fields.policy.len()) < MAX_LINE;
+        if told.lists && fits && told.add_to(&mut self.limits).is_some() {
+            told.lists = false;
+            *place = Some(Arc::clone(&told.fields));
+        }
     }
 
-    pub(super) fn lists(&mut self) -> Option<Lists> {
-        Some(Lists { policy: self.policies.take()?, limit: self.limits.value()? })
+    pub(super) fn add_to(self, headers: &mut HeaderMap) {
+        let ([Some(first), second], Some(limit)) = (&self.of, self.limits.value()) else { return };
+        match second {
+            None => Lists { policy: first.policy.clone(), limit }.add_to(headers),
+            Some(second) => add_joined(first, second, limit, headers),
+        }
     }
 }
 
-/// As [`joined`]. It remembers the last line of each thread: the policies of a stack are the same in all of its responses.
+/// Adds the policies of two limiters. Each thread remembers the last line that it made: it is the same in all responses of a
+/// stack.
 #[cfg(feature = "stack")]
-fn joined_again(line: &HeaderValue, value: &HeaderValue) -> Option<HeaderValue> {
+fn add_joined(first: &Arc<Fields>, second: &Arc<Fields>, limit: HeaderValue, headers: &mut HeaderMap) {
     use std::cell::RefCell;
 
-    thread_local!(static LAST: RefCell<Option<[HeaderValue; 3]>> = const { RefCell::new(None) });
-    LAST.with_borrow_mut(|last| match last {
-        Some([first, second, both]) if first == line && second == value => Some(both.clone()),
-        _ => {
-            let both = joined(line, value)?;
-            *last = Some([line.clone(), value.clone(), both.clone()]);
-            Some(both)
+    thread_local!(static LAST: RefCell<Option<(Arc<Fields>, Arc<Fields>, HeaderValue)>> = const { RefCell::new(None) });
+    LAST.with_borrow_mut(|last| {
+        if !last.as_ref().is_some_and(|(one, other, _)| one.reads_as(first) && other.reads_as(second)) {
+            let both = joined(&first.policy, &second.policy);
+            *last = both.map(|both| (Arc::clone(first), Arc::clone(second), both));
         }
-    })
+        if let Some((_, _, both)) = last {
+            Lists { policy: both.clone(), limit }.add_to(headers);
+        }
+    });
 }
 
 /// Elements of a list, in a place of fixed size: what is copied from there takes exactly the room that it needs.
@@ -298,15 +292,15 @@ mod tests {
     use super::*;
     use crate::rate_limit::{MAX_POLICY_NAME_LEN, Quota};
 
-    fn fields(quotas: impl IntoIterator<Item = Quota>) -> Fields {
-        Fields::of(&Quotas::new(quotas).unwrap()).unwrap()
+    fn fields(quotas: impl IntoIterator<Item = Quota>) -> Arc<Fields> {
+        Fields::of(&Quotas::new(quotas).unwrap()).unwrap().into()
     }
 
-    fn told(fields: &Fields, taken: Taken) -> Told {
-        fields.told(taken, true, None, Instants::new(0, 0)).unwrap()
+    fn told(fields: &Arc<Fields>, taken: Taken) -> Told {
+        Told { fields: Arc::clone(fields), taken, lists: true, x_fields: None, at: Instants::new(0, 0) }
     }
 
-    fn limit(fields: &Fields, taken: Taken) -> Option<HeaderValue> {
+    fn limit(fields: &Arc<Fields>, taken: Taken) -> Option<HeaderValue> {
         told(fields, taken).lists().map(|lists| lists.limit)
     }
 
@@ -346,7 +340,8 @@ mod tests {
     fn the_older_fields_say_what_reset_is() {
         let two = fields([Quota::per_second(5), Quota::per_day(9).named("daily")]);
         let told = |taken, reset| -> Vec<String> {
-            let told = two.told(taken, false, Some(reset), Instants::new(1_800_000_000_500_000_000, 0)).unwrap();
+            let at = Instants::new(1_800_000_000_500_000_000, 0);
+            let told = Told { lists: false, x_fields: Some(reset), at, ..told(&two, taken) };
             told.x_fields().unwrap().map(|(name, value)| format!("{name}={}", value.to_str().unwrap())).collect()
         };
         assert_eq!(
@@ -366,29 +361,40 @@ mod tests {
 
     #[cfg(feature = "stack")]
     #[test]
-    fn limiters_share_lines_as_long_as_there_is_room() {
-        let take = |lines: &mut Lines, fields: &Fields, taken: Taken| {
-            let mut told = told(fields, taken);
-            lines.take(&mut told);
-            told.lists().is_none()
+    fn two_limiters_share_lines_if_there_is_room() {
+        let share = |limiters: &[&Arc<Fields>]| {
+            let (mut lines, mut headers) = (Lines::default(), HeaderMap::new());
+            let taken = limiters.iter().filter(|fields| {
+                let mut told = told(fields, Taken::granted(0, 8, 1));
+                lines.take(&mut told);
+                told.lists().is_none()
+            });
+            let taken = taken.count();
+            lines.add_to(&mut headers);
+            let line = |name| headers.get(name).map(|value| value.to_str().unwrap().to_owned());
+            (taken, line(RATELIMIT_POLICY), line(RATELIMIT))
         };
-        assert!(Lines::default().lists().is_none());
-        let mut lines = Lines::default();
-        assert!(take(&mut lines, &fields([Quota::per_minute(600)]), Taken::granted(0, 50, 30_000_000_000)));
-        assert!(take(&mut lines, &fields([Quota::per_second(9).named("client")]), Taken::granted(0, 8, 1)));
-        let long = fields(["a", "b", "c"].map(|name| Quota::per_day(9).named(name.repeat(MAX_POLICY_NAME_LEN))));
-        assert!(!take(&mut lines, &long, Taken::granted(0, 8, 1)), "it does not fit");
-        let Lists { policy, limit } = lines.lists().unwrap();
-        assert_eq!(policy, r#""default";q=600;w=60, "client";q=9;w=1"#);
-        assert_eq!(limit, r#""default";r=50;t=30, "client";r=8;t=1"#, "neither a part of what does not fit is told");
+        let (default, client) = (fields([Quota::per_minute(600)]), fields([Quota::per_second(9).named("client")]));
+        let policy = r#""default";q=600;w=60"#.to_owned();
+        let both = (format!(r#"{policy}, "client";q=9;w=1"#), r#""default";r=8;t=1, "client";r=8;t=1"#.to_owned());
+        assert_eq!(share(&[]), (0, None, None));
+        assert_eq!(share(&[&default]), (1, Some(policy.clone()), Some(r#""default";r=8;t=1"#.to_owned())));
+        assert_eq!(share(&[&default, &client]), (2, Some(both.0.clone()), Some(both.1.clone())));
+        assert_eq!(share(&[&default, &client, &default]), (2, Some(both.0), Some(both.1)), "a third is left");
+        let long = |quote: &str| fields([Quota::per_day(9).named(quote.repeat(MAX_POLICY_NAME_LEN))]);
+        assert_eq!(share(&[&long("a"), &long("\"")]).0, 1, "the line of limits has no room for both");
+        let many = fields((0..4).map(|n| Quota::per_day(9).named(format!("{n}").repeat(MAX_POLICY_NAME_LEN))));
+        assert_eq!(share(&[&many, &client]).0, 2);
     }
 
     #[cfg(feature = "stack")]
     #[test]
     fn a_line_that_is_remembered_is_that_of_the_same_policies() {
-        let value = |text| HeaderValue::from_static(text);
-        for (first, second, both) in [("a", "b", "a, b"), ("a", "b", "a, b"), ("a", "c", "a, c"), ("b", "c", "b, c")] {
-            assert_eq!(joined_again(&value(first), &value(second)), Some(value(both)));
+        let [a, b, c] = ["a", "b", "c"].map(|name| fields([Quota::per_second(1).named(name)]));
+        for (first, second) in [(&a, &b), (&a, &b), (&a, &c), (&b, &c)] {
+            let mut headers = HeaderMap::new();
+            add_joined(first, second, HeaderValue::from_static("limit"), &mut headers);
+            assert_eq!(headers.get(RATELIMIT_POLICY), joined(&first.policy, &second.policy).as_ref());
         }
     }
 

@@ -58,7 +58,7 @@ impl Table {
         for tier in iter::once(&mut self.default).chain(self.named.values_mut()) {
             let quotas = tier.quotas.believing(|name| longest.get(name).copied().unwrap_or_default());
             if quotas != tier.quotas {
-                *tier = Arc::new(Tier { wide: Tier::around(&quotas), fields: tier.fields.clone(), quotas });
+                *tier = Arc::new(Tier { wide: Tier::around(&quotas), fields: Arc::clone(&tier.fields), quotas });
             }
         }
     }
@@ -210,13 +210,13 @@ pub(super) struct Tier {
     pub(super) quotas: Quotas,
     /// Those of the network around an IPv6 /64.
     pub(super) wide: Vec<Quota>,
-    pub(super) fields: Fields,
+    pub(super) fields: Arc<Fields>,
 }
 
 impl Tier {
     pub(super) fn new(quotas: impl IntoIterator<Item = Quota>) -> Result<Self, ConfigError> {
         let quotas = Quotas::new(quotas)?;
-        Ok(Self { fields: Fields::of(&quotas)?, wide: Self::around(&quotas), quotas })
+        Ok(Self { fields: Arc::new(Fields::of(&quotas)?), wide: Self::around(&quotas), quotas })
     }
 
     fn around(quotas: &[Quota]) -> Vec<Quota> {

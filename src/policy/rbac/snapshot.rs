@@ -116,14 +116,20 @@ impl Newest {
     #[inline]
     pub(super) fn ask<R>(&self, ask: impl Fn(&Snapshot) -> R) -> R {
         let revision = self.live.revision();
-        let kept = KEPT.try_with(|kept| {
-            let kept = kept.try_borrow().ok()?;
-            let newest = kept.as_ref().filter(|kept| kept.id == self.id && kept.revision == revision)?;
-            Some(ask(&newest.snapshot))
+        // Put here and not handed out: an answer inside two others would be moved for each.
+        let mut answer = None;
+        let _ = KEPT.try_with(|kept| {
+            if let Ok(kept) = kept.try_borrow()
+                && let Some(newest) = &*kept
+                && newest.id == self.id
+                && newest.revision == revision
+            {
+                answer = Some(ask(&newest.snapshot));
+            }
         });
-        match kept {
-            Ok(Some(answer)) => answer,
-            Ok(None) | Err(_) => self.ask_anew(revision, ask),
+        match answer {
+            Some(answer) => answer,
+            None => self.ask_anew(revision, ask),
         }
     }
 
