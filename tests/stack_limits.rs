@@ -11,7 +11,7 @@ use http::{Request, StatusCode};
 use portcullis::{
     Connection, Instants, Now, StoreError, TlsVersion,
     guard::{authenticated, public, require},
-    rate_limit::{Draw, LimitBy, MemoryLimits, Plans, Quota, RateLimitLayer, RateLimitStore, Taken},
+    rate_limit::{Draw, LimitBy, MemoryLimits, Plans, Quota, RateLimitLayer, RateLimitStore, Taken, XRateLimitReset},
     stack::Stack,
 };
 use support::{Probe, Still, send, test_scheme, with};
@@ -124,6 +124,35 @@ async fn a_limit_that_does_not_apply_leaves_the_next_one_in_force() {
     }
     for _ in 0..5 {
         assert_eq!(send(&app, from("198.51.100.7")).await.status(), 200, "anonymous requests pass uncounted here");
+    }
+}
+
+#[tokio::test]
+async fn every_limit_tells_of_itself_however_many_and_long_they_are() {
+    for limits in 1..=5_u32 {
+        for (length, older) in [(1, false), (1, true), (64, false), (64, true)] {
+            let name = |number: u32| format!("{number}").repeat(length);
+            let limit = |number: u32| {
+                let quota = Quota::per_hour(number.saturating_add(10)).named(name(number));
+                let layer = RateLimitLayer::per_client(quota).unwrap().with_scope(number.to_string()).unwrap();
+                if older { layer.with_x_ratelimit_headers(XRateLimitReset::Seconds) } else { layer }
+            };
+            let builder = Stack::builder().clock(Still).dangerous_plain_http().fallback(public());
+            let stack = (0..limits).fold(builder, |builder, number| builder.limit(limit(number))).build().unwrap();
+            let response = send(&stack.protect(Probe::default()), from("198.51.100.7")).await;
+            let told = |field: &str| -> Vec<String> {
+                let lines = response.headers().get_all(field).iter();
+                lines.flat_map(|line| line.to_str().unwrap().split(", ")).map(str::to_owned).collect()
+            };
+            let of = |what: &dyn Fn(u32) -> String| (0..limits).rev().map(what).collect::<Vec<_>>();
+            let period = ";w=3600";
+            assert_eq!(told("ratelimit-policy"), of(&|n| format!("\"{}\";q={}{period}", name(n), n + 10)));
+            let limits: Vec<String> =
+                told("ratelimit").iter().map(|t| t.split(";t=").next().unwrap().to_owned()).collect();
+            assert_eq!(limits, of(&|n| format!("\"{}\";r={}", name(n), n + 9)));
+            let remaining = if older { of(&|n| (n + 9).to_string()) } else { Vec::new() };
+            assert_eq!(told("x-ratelimit-remaining"), remaining);
+        }
     }
 }
 

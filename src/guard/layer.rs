@@ -250,7 +250,8 @@ impl GuardLayer {
         }
     }
 
-    /// The template of the route that matched, and the thing that the request is about, if this guard names one.
+    /// The template of the route that matched, where it is not the request's, and the thing that the request is about, if this
+    /// guard names one.
     fn resource(
         &self,
         head: &RequestHead<'_>,
@@ -260,19 +261,17 @@ impl GuardLayer {
         if !envelope.has_run(Stage::Authentication) {
             return Err(misordered("no authentication outside the guard: add an AuthnLayer outside it"));
         }
-        let template = route::template(head, by, envelope);
-        if envelope.route.is_none() {
-            envelope.route.clone_from(&template);
-        }
+        let other = route::other_template(head, by, envelope);
         let Some(source) = &self.shared.resource else {
             return if self.shared.needs_resource {
                 Err(misordered("a guard has a condition on the thing, and names none: add GuardLayer::on"))
             } else {
-                Ok((template, None))
+                Ok((other, None))
             };
         };
         envelope.authenticated()?;
-        let params = template.as_deref().map(|template| Params::of(template, route::path(head, by))).transpose();
+        let template = other.as_deref().or(envelope.route.as_deref());
+        let params = template.map(|template| Params::of(template, route::path(head, by))).transpose();
         let found = params.and_then(|params| source.read(head, params.as_ref()));
         let found = found.map_err(|why| match why {
             NoResource::WrongRoute => misordered(
@@ -282,14 +281,14 @@ impl GuardLayer {
                 Rejection::new(RejectionKind::InvalidRequest, format!("the request names no thing: {source}"))
             }
         })?;
-        Ok((template, Some(found)))
+        Ok((other, Some(found)))
     }
 
     /// Checks what must stand before anything is asked, and hands out the question and the trail.
     fn open<'a>(
         &'a self,
-        head: RequestHead<'a>,
-        route: Option<&'a str>,
+        head: &RequestHead<'a>,
+        other: Option<&'a str>,
         resource: Option<&'a Resource>,
         envelope: &'a mut Envelope,
     ) -> Result<(Ask<'a>, &'a mut Trail), Rejection> {
@@ -300,7 +299,7 @@ impl GuardLayer {
             return Err(misordered(NO_POLICY));
         }
         envelope.authenticated()?;
-        let Envelope { subject, client_identity, client, policy, at, trail, .. } = envelope;
+        let Envelope { subject, client_identity, client, route, policy, at, trail, .. } = envelope;
         let Some(subject) = subject.as_ref() else { return Err(misordered("the identity is gone")) };
         let ask = Ask {
             head: head.with_client(client.as_ref()),
@@ -308,7 +307,7 @@ impl GuardLayer {
             client: client_identity.as_ref(),
             policy: policy.as_deref(),
             resource,
-            route,
+            route: other.or(route.as_deref()),
             address: client.as_ref().and_then(ClientInfo::vouched_address),
             at: *at,
             fulfilled: &self.shared.fulfilled,
@@ -348,11 +347,11 @@ impl GuardLayer {
 
     /// Judges, if the answer is in memory.
     fn judge_now(&self, head: &RequestHead<'_>, by: MatchedBy, envelope: &mut Envelope) -> Now<Result<(), Rejection>> {
-        let (route, resource) = match self.resource(head, by, envelope) {
+        let (other, resource) = match self.resource(head, by, envelope) {
             Ok(found) => found,
             Err(rejection) => return Now::Known(Err(rejection)),
         };
-        let (ask, trail) = match self.open(*head, route.as_deref(), resource.as_ref(), envelope) {
+        let (ask, trail) = match self.open(head, other.as_deref(), resource.as_ref(), envelope) {
             Ok(opened) => opened,
             Err(rejection) => return Now::Known(Err(rejection)),
         };
@@ -425,8 +424,8 @@ impl GuardLayer {
 
     /// Judges what [`judge_now`](Self::judge_now) could not.
     async fn judge(&self, head: RequestHead<'_>, by: MatchedBy, envelope: &mut Envelope) -> Result<(), Rejection> {
-        let (route, resource) = self.resource(&head, by, envelope)?;
-        let (ask, trail) = self.open(head, route.as_deref(), resource.as_ref(), envelope)?;
+        let (other, resource) = self.resource(&head, by, envelope)?;
+        let (ask, trail) = self.open(&head, other.as_deref(), resource.as_ref(), envelope)?;
         let mark = trail.mark();
         let answer = evaluate::decide(self.shared.requirement.node(), &ask, trail, true).await?;
         self.conclude(answer, trail, mark, ask.subject)

@@ -13,16 +13,14 @@ pub(crate) enum MatchedBy {
     Outside,
 }
 
-/// The template of the route that matched.
-pub(super) fn template(head: &RequestHead<'_>, by: MatchedBy, envelope: &Envelope) -> Option<Arc<str>> {
-    let table = envelope.route.as_ref();
+/// The template of the route that matched, where that is another one than the request's. A request without one gets this one.
+pub(super) fn other_template(head: &RequestHead<'_>, by: MatchedBy, envelope: &mut Envelope) -> Option<Arc<str>> {
     let matched = match by {
         MatchedBy::Table => None,
         MatchedBy::Outside => matched_path(head),
-    };
-    let Some(matched) = matched else { return table.cloned() };
-    match table {
-        Some(table) if **table == *matched => Some(Arc::clone(table)),
+    }?;
+    match &envelope.route {
+        Some(table) if **table == *matched => None,
         Some(table) => {
             static DIFFERENT: log::Seldom = log::Seldom::new();
             DIFFERENT.error(
@@ -31,7 +29,10 @@ pub(super) fn template(head: &RequestHead<'_>, by: MatchedBy, envelope: &Envelop
             );
             Some(matched.into())
         }
-        None => Some(matched.into()),
+        None => {
+            envelope.route = Some(matched.into());
+            None
+        }
     }
 }
 

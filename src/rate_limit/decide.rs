@@ -278,15 +278,14 @@ impl Report {
     pub(crate) fn amend_all(reports: impl Iterator<Item = Self>, headers: &mut HeaderMap) {
         let mut lines = super::headers::Lines::default();
         reports.for_each(|report| {
-            if let Some(mut told) = report.0 {
-                lines.take(&mut told);
-                if told.lists {
-                    // In their order: those that are on the lines come first.
-                    std::mem::take(&mut lines).add_to(headers);
-                    lines.take(&mut told);
-                }
-                tell(&mut told, headers);
+            let Some(mut left) = report.0.and_then(|told| lines.take(told)) else { return };
+            if left.lists {
+                // In their order: those that are on the lines come first.
+                std::mem::take(&mut lines).add_to(headers);
+                let Some(still) = lines.take(left) else { return };
+                left = still;
             }
+            tell(&mut left, headers);
         });
         lines.add_to(headers);
     }

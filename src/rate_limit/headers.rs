@@ -188,18 +188,23 @@ pub(super) struct Lines {
 
 #[cfg(feature = "stack")]
 impl Lines {
-    /// Takes over the lists that a limiter tells; leaves them if there is no room.
-    pub(super) fn take(&mut self, told: &mut Told) {
+    /// Takes over the lists that a limiter tells, if there is room for them. What is left is still to be told.
+    pub(super) fn take(&mut self, told: Told) -> Option<Told> {
         let (used, place) = match &mut self.of {
             [place @ None, _] => (0, place),
             [Some(first), place @ None] => (first.policy.len().saturating_add(COMMA.len()), place),
-            [Some(_), Some(_)] => return,
+            [Some(_), Some(_)] => return Some(told),
         };
         let fits = used.saturating_add(told.fields.policy.len()) < MAX_LINE;
-        if told.lists && fits && told.add_to(&mut self.limits).is_some() {
-            told.lists = false;
-            *place = Some(Arc::clone(&told.fields));
+        if !told.lists || !fits || told.add_to(&mut self.limits).is_none() {
+            return Some(told);
         }
+        if told.x_fields.is_none() {
+            *place = Some(told.fields);
+            return None;
+        }
+        *place = Some(Arc::clone(&told.fields));
+        Some(Told { lists: false, ..told })
     }
 
     pub(super) fn add_to(self, headers: &mut HeaderMap) {
@@ -364,11 +369,7 @@ mod tests {
     fn two_limiters_share_lines_if_there_is_room() {
         let share = |limiters: &[&Arc<Fields>]| {
             let (mut lines, mut headers) = (Lines::default(), HeaderMap::new());
-            let taken = limiters.iter().filter(|fields| {
-                let mut told = told(fields, Taken::granted(0, 8, 1));
-                lines.take(&mut told);
-                told.lists().is_none()
-            });
+            let taken = limiters.iter().filter(|fields| lines.take(told(fields, Taken::granted(0, 8, 1))).is_none());
             let taken = taken.count();
             lines.add_to(&mut headers);
             let line = |name| headers.get(name).map(|value| value.to_str().unwrap().to_owned());
