@@ -75,25 +75,26 @@ impl<'a> Attempt<'a> {
 
 /// A step that counts as one in vain unless something says otherwise, and so does one that its client does not wait for: hanging up
 /// would else be the way to ask for nothing.
-#[cfg(any(feature = "jwt", feature = "jwt-pure-rust"))]
+#[cfg(any(feature = "api-key", feature = "jwt", feature = "jwt-pure-rust"))]
 pub(crate) struct Fare<'a> {
     attempt: Attempt<'a>,
     key_id: Option<&'a str>,
     pub(crate) is_due: bool,
 }
 
-#[cfg(any(feature = "jwt", feature = "jwt-pure-rust"))]
+#[cfg(any(feature = "api-key", feature = "jwt", feature = "jwt-pure-rust"))]
 impl<'a> Fare<'a> {
     pub(crate) const fn new(attempt: Attempt<'a>, key_id: Option<&'a str>, is_due: bool) -> Self {
         Self { attempt, key_id, is_due }
     }
 
+    #[cfg(any(feature = "jwt", feature = "jwt-pure-rust"))]
     pub(crate) const fn attempt(&self) -> Attempt<'a> {
         self.attempt
     }
 }
 
-#[cfg(any(feature = "jwt", feature = "jwt-pure-rust"))]
+#[cfg(any(feature = "api-key", feature = "jwt", feature = "jwt-pure-rust"))]
 impl Drop for Fare<'_> {
     fn drop(&mut self) {
         if self.is_due {

@@ -15,10 +15,12 @@ mod mint;
 
 use std::{
     net::IpAddr,
+    pin::Pin,
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
     },
+    task::{Context, Waker},
     time::Duration,
 };
 
@@ -27,8 +29,10 @@ use http::{Request, Response, StatusCode};
 use mint::{AUDIENCE, CLAIMS, HEADER, ISSUER, claims_but, key, token};
 use portcullis::{
     Challenge, Clock, Connection, Instants, Principal, PrincipalKind, Rejection, RejectionKind, RequestHead, Secret,
-    TlsVersion,
-    api_key::{ApiKeyAuthenticator, ApiKeyStore, Cached, Found, Lookup, MemoryKeyStore, NewApiKey},
+    StoreError, StoreErrorKind, TlsVersion,
+    api_key::{
+        ApiKeyAuthenticator, ApiKeyRecord, ApiKeyStore, Cached, Found, Hit, KeyId, Lookup, MemoryKeyStore, NewApiKey,
+    },
     authn::{Authenticator, AuthnLayer, Outcome, both, one_of},
     evidence::{EvidenceLayer, TrustedProxies},
     guard::{authenticated, require},
@@ -404,6 +408,79 @@ async fn look_ups_of_api_keys_draw_on_it() {
     let layer = AuthnLayer::new(ApiKeyAuthenticator::new(keys)).dangerous_plain_http();
     let service = layer.with_failure_budget(budget).layer(Probe::default());
     assert_eq!(send(&service, with_key(NAT, &good)).await.status(), StatusCode::OK);
+}
+
+/// What a store says once it is asked.
+#[derive(Debug)]
+struct Says {
+    /// None: it never answers.
+    answer: Option<Found>,
+    remembers: bool,
+}
+
+#[async_trait]
+impl ApiKeyStore for Says {
+    async fn find(&self, _: Lookup) -> Found {
+        tokio::task::yield_now().await;
+        match &self.answer {
+            Some(Ok(hit)) => Ok(hit.clone()),
+            Some(Err(error)) => Err(StoreError::new(error.kind(), "says")),
+            None => std::future::pending().await,
+        }
+    }
+
+    fn remembers(&self, _: &KeyId) -> bool {
+        self.remembers
+    }
+}
+
+fn is_ready(future: Pin<&mut impl Future>) -> bool {
+    future.poll(&mut Context::from_waker(Waker::noop())).is_ready()
+}
+
+/// A store finishes what it was asked; whoever hangs up before pays as whoever waits.
+#[tokio::test]
+async fn a_look_up_that_is_not_waited_for_counts_as_one_in_vain() {
+    let at = Hands::default().now();
+    let keys = MemoryKeyStore::new();
+    let (key, record) = NewApiKey::for_subject("billing").issue(&keys, at).await.unwrap();
+    let (other, stranger) = NewApiKey::for_subject("x").issue(&keys, at).await.unwrap();
+    let found = |record: &ApiKeyRecord| Some(Ok(Some(Hit::new(record.clone().into()))));
+    let failed = |kind| Some(Err(StoreError::new(kind, "says")));
+    for (name, answer, remembers, text, counted) in [
+        ("hangs up", None, false, key.expose(), 1),
+        ("hangs up, and the key is remembered", None, true, key.expose(), 0),
+        ("unknown", Some(Ok(None)), false, key.expose(), 1),
+        ("unknown by now, and remembered", Some(Ok(None)), true, key.expose(), 1),
+        ("wrong secret", found(&record), false, other.expose(), 1),
+        ("good", found(&record), false, key.expose(), 0),
+        ("good, of another id", found(&stranger), false, other.expose(), 0),
+        ("the store is away", failed(StoreErrorKind::Unavailable), false, key.expose(), 0),
+        ("the store has enough", failed(StoreErrorKind::Throttled), false, key.expose(), 0),
+        ("the record is broken", failed(StoreErrorKind::Corrupt), false, key.expose(), 0),
+    ] {
+        let budget = FailureBudget::new();
+        let layer = AuthnLayer::new(ApiKeyAuthenticator::new(Says { answer, remembers })).dangerous_plain_http();
+        let service = layer.with_failure_budget(budget.clone()).layer(Probe::default());
+        let mut answer = Box::pin(send(&service, with_key(NAT, text)));
+        let hangs_up = name.starts_with("hangs up");
+        let polls = if hangs_up { 1 } else { 10 };
+        let answered = (0..polls).any(|_| is_ready(answer.as_mut()));
+        assert_eq!(answered, !hangs_up, "{name}");
+        assert_eq!(budget.counts().0, if answered { counted } else { 0 }, "{name}");
+        drop(answer);
+        assert_eq!(budget.counts(), (counted, 0), "{name}: once");
+    }
+
+    // Hanging up is no way past a budget that is empty.
+    let budget = FailureBudget::new().per_source(Quota::per_hour(3)).unwrap();
+    let layer = AuthnLayer::new(ApiKeyAuthenticator::new(Says { answer: None, remembers: false }));
+    let service = layer.dangerous_plain_http().with_failure_budget(budget.clone()).layer(Probe::default());
+    for _ in 0..10 {
+        let mut request = Box::pin(send(&service, with_key(NAT, key.expose())));
+        let _ = is_ready(request.as_mut());
+    }
+    assert_eq!(budget.counts(), (3, 7));
 }
 
 /// What a cache remembers and has to ask for again is no guess, whatever the neighbours do.

@@ -11,7 +11,7 @@ use crate::{
         place::{self, Carried, Formats},
         voucher::KeyVoucher,
     },
-    attempt::Attempt,
+    attempt::{Attempt, Fare},
     authn::{Authenticator, Identity, Outcome},
     challenge::{Challenge, Challenges},
     client::{ClientInfo, Connection},
@@ -191,8 +191,10 @@ impl ApiKeyAuthenticator {
         (presented, carried): &(Presented, Carried),
         found: Found,
         at: Instants,
-        attempt: Attempt<'_>,
+        fare: &mut Fare<'_>,
     ) -> Outcome {
+        // Only a guess is in vain: neither a key that ended nor a store that fails.
+        fare.is_due = false;
         let hit = match found {
             Ok(hit) => hit,
             Err(error) => return unanswered(&error).into(),
@@ -203,9 +205,7 @@ impl ApiKeyAuthenticator {
                 Some(reason) => reason,
             },
             Err(Mismatch::Guess(reason)) => {
-                if attempt.is_counted() {
-                    attempt.failed(Some(&presented.id.to_string()));
-                }
+                fare.is_due = true;
                 reason
             }
             Err(Mismatch::Unusable(reason)) => reason,
@@ -302,7 +302,8 @@ impl Authenticator for ApiKeyAuthenticator {
             // What is in memory costs nothing that an attacker could use up.
             Ok(Some(key)) => {
                 let found = self.shared.store.find_now(lookup(head, &key.0, at));
-                found.map(|found| self.conclude(head, &key, found, at, Attempt::uncounted()))
+                let mut free = Fare::new(Attempt::uncounted(), None, false);
+                found.map(|found| self.conclude(head, &key, found, at, &mut free))
             }
             Ok(None) => Now::Known(Outcome::Absent),
             Err(rejection) => Now::Known(rejection.into()),
@@ -313,16 +314,16 @@ impl Authenticator for ApiKeyAuthenticator {
         match self.carried(head) {
             Ok(Some(key)) => {
                 let attempt = head.attempt();
+                let id = attempt.is_counted().then(|| key.0.id.to_string());
                 // One question for a key that exists, now and then, is no use to an attacker; its neighbours' guesses must not shut
                 // it out.
-                if attempt.is_counted()
-                    && !self.shared.store.remembers(&key.0.id)
-                    && let Err(rejection) = attempt.before(Some(&key.0.id.to_string()))
-                {
+                let is_due = id.is_some() && !self.shared.store.remembers(&key.0.id);
+                if is_due && let Err(rejection) = attempt.before(id.as_deref()) {
                     return rejection.into();
                 }
+                let mut fare = Fare::new(attempt, id.as_deref(), is_due);
                 let found = self.shared.store.find(lookup(head, &key.0, at)).await;
-                self.conclude(head, &key, found, at, attempt)
+                self.conclude(head, &key, found, at, &mut fare)
             }
             Ok(None) => Outcome::Absent,
             Err(rejection) => rejection.into(),
