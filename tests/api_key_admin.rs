@@ -4,7 +4,6 @@
 mod support;
 
 use std::{
-    future::pending,
     sync::{Arc, Mutex},
     task::{Context, Poll, Waker},
     time::Duration,
@@ -20,7 +19,7 @@ use portcullis::{
         ApiKeyAdmin, ApiKeyAuthenticator, ApiKeyFormat, ApiKeyRecord, ApiKeyStore, Found, Hit, KeyFilter, KeyId,
         KeyIssuer, KeyLife, KeyUse, Lookup, MemoryKeyStore, NewApiKey, Owner, Revocation, Rotation,
     },
-    audit::{AuditEntry, AuditLayer, Personal, Privacy},
+    audit::{AuditEntry, AuditLayer, AuditRecord, Personal, Privacy},
     authn::{Authenticator, AuthnLayer, Outcome, authenticate_fn, one_of},
     guard::{authenticated, require},
     key_admin::{self, KeyAdmin, MAX_BODY},
@@ -32,6 +31,7 @@ use portcullis::{
 };
 use serde_json::{Value, json};
 use support::{NOW, Still};
+use tokio::sync::Notify;
 use tower::{Layer, ServiceExt};
 
 const AT: Instants = Instants::new(NOW * 1_000_000_000, 0);
@@ -101,12 +101,13 @@ fn person(name: &str) -> Principal {
     .build()
 }
 
-/// Fails, or waits for ever, in one of its methods.
+/// Fails, or waits until it is told to go on, in one of its methods.
 #[derive(Debug, Default)]
 struct Flaky {
     inner: MemoryKeyStore,
     fails: Mutex<Option<(&'static str, StoreErrorKind)>>,
     waits: Mutex<Option<&'static str>>,
+    goes_on: Notify,
 }
 
 impl Flaky {
@@ -116,7 +117,7 @@ impl Flaky {
 
     async fn enter(&self, method: &str) -> Result<(), StoreError> {
         if self.waits.lock().unwrap().is_some_and(|waiting| waiting == method) {
-            pending::<()>().await;
+            self.goes_on.notified().await;
         }
         match *self.fails.lock().unwrap() {
             Some((failing, kind)) if failing == method => {
@@ -309,6 +310,18 @@ impl World {
         let records = self.audit.take();
         let last = records.last().unwrap();
         last.notes().map(|(name, value)| (name.into_owned(), value.into_owned())).collect()
+    }
+
+    /// The events of one request.
+    fn events(&self, record: &AuditRecord) -> Vec<&'static str> {
+        let entries = self.audit.entries().into_iter();
+        let events = entries.filter_map(|entry| match entry {
+            AuditEntry::Event(event) => {
+                (event.request_id() == Some(record.request_id())).then(|| event.kind().as_str())
+            }
+            _ => None,
+        });
+        events.collect()
     }
 
     async fn record(&self, id: &str) -> Arc<ApiKeyRecord> {
@@ -1084,22 +1097,89 @@ async fn a_store_that_fails_is_503_and_tells_nothing() {
     assert_eq!(world.call("anna", &show, Value::Null).await.body["status"], "active", "nothing was done");
 }
 
+/// A store finishes what it began. Who hangs up meanwhile must not hide what they did.
 #[tokio::test]
-async fn a_request_that_is_given_up_leaves_what_it_was_about_to_do() {
+async fn a_request_that_is_given_up_is_done_and_told() {
     let world = World::new();
-    let id = world.id(billing());
-    for (method, line, body, expected) in [
-        ("insert", "POST /keys".to_owned(), json!({"subject": "billing"}), "create "),
-        ("rotate", format!("POST /keys/{id}/rotate"), json!({}), "rotate "),
-        ("revoke", format!("POST /keys/{id}/revoke"), json!({}), "revoke "),
+    let (rotated, revoked) = (world.id(billing()), world.id(billing()));
+    let owner = || json!({"subject": "billing"});
+    for (method, line, body, expected, event) in [
+        ("insert", "POST /keys".to_owned(), owner(), "create ", "key_created"),
+        ("rotate", format!("POST /keys/{rotated}/rotate"), json!({}), "rotate ", "key_rotated"),
+        ("revoke", format!("POST /keys/{revoked}/revoke"), json!({"reason": "leaked"}), "revoke ", "key_revoked"),
+        ("disable_owner", "POST /owners/disable".to_owned(), owner(), "disable ", "owner_disabled"),
+        ("enable_owner", "POST /owners/enable".to_owned(), owner(), "enable ", "owner_enabled"),
     ] {
         *world.store.waits.lock().unwrap() = Some(method);
         let mut request = Box::pin(world.service.clone().oneshot(World::request("anna", &line, body.to_string())));
         let polled = request.as_mut().poll(&mut Context::from_waker(Waker::noop()));
         assert!(matches!(polled, Poll::Pending), "{method} waits");
         drop(request);
-        let notes = world.notes();
-        assert!(notes.iter().any(|(name, value)| name == "key.change" && value.starts_with(expected)), "{notes:?}");
+        let record = world.audit.records().pop().unwrap();
+        let begun = record.notes().any(|(name, value)| name == "key.change" && value.starts_with(expected));
+        assert!(begun, "{method}: {record:?}");
+
+        world.store.goes_on.notify_one();
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
+        let events = world.events(&record);
+        assert_eq!(events, [event], "{method}");
+        let note = event.replacen('_', ".", 1);
+        let noted = world.audit.entries().into_iter().any(|entry| match entry {
+            AuditEntry::Later(later) => {
+                later.request_id() == record.request_id() && later.notes().any(|(name, _)| *name == *note)
+            }
+            _ => false,
+        });
+        assert!(noted, "{method}");
+    }
+    assert_eq!(world.get("anna", "/keys").await.ids().len(), 4, "two, a new one and a replacement");
+    assert!(!world.record(&revoked).await.is_active(NOW));
+    assert!(world.record(&rotated).await.rotated_to().is_some());
+}
+
+/// What a store did not do is not told as done, whoever waits.
+#[tokio::test]
+async fn a_request_that_is_given_up_and_fails_tells_no_change() {
+    let world = World::new();
+    let id = world.id(billing());
+    world.store.fail(Some(("revoke", StoreErrorKind::Unavailable)));
+    *world.store.waits.lock().unwrap() = Some("revoke");
+    let line = format!("POST /keys/{id}/revoke");
+    let mut request = Box::pin(world.service.clone().oneshot(World::request("anna", &line, "{}")));
+    assert!(request.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    drop(request);
+    world.store.goes_on.notify_one();
+    for _ in 0..10 {
+        tokio::task::yield_now().await;
+    }
+    let record = world.audit.records().pop().unwrap();
+    assert!(world.events(&record).is_empty());
+    assert!(world.record(&id).await.is_active(NOW));
+}
+
+#[tokio::test]
+async fn what_changes_nothing_is_no_change_that_is_told() {
+    let world = World::new();
+    let id = world.id(billing());
+    let owner = || json!({"subject": "billing"});
+    for (name, line, body, told) in [
+        ("an owner who is enabled", "POST /owners/enable".to_owned(), owner(), &[][..]),
+        ("disabled", "POST /owners/disable".to_owned(), owner(), &["owner_disabled"]),
+        ("again", "POST /owners/disable".to_owned(), owner(), &[]),
+        ("enabled", "POST /owners/enable".to_owned(), owner(), &["owner_enabled"]),
+        ("again", "POST /owners/enable".to_owned(), owner(), &[]),
+        ("revoked", format!("POST /keys/{id}/revoke"), json!({"reason": "leaked"}), &["key_revoked"]),
+        ("again", format!("POST /keys/{id}/revoke"), json!({"reason": "really"}), &[]),
+    ] {
+        assert_eq!(world.call("anna", &line, body).await.status, 200, "{name}: {line}");
+        let record = world.audit.records().pop().unwrap();
+        assert_eq!(world.events(&record), told, "{name}: {line}");
+        let notes =
+            record.notes().filter(|(name, _)| ["key.revoked", "owner.disabled", "owner.enabled"].contains(&&**name));
+        assert_eq!(notes.count(), told.len(), "{name}: {line}");
+        assert!(record.notes().any(|(name, _)| name == "key.change"), "{name}: {line}: it was asked for");
     }
 }
 

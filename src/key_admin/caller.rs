@@ -1,12 +1,16 @@
+use std::panic::resume_unwind;
+
 use ::axum::{extract::FromRequestParts, response::Response};
 use http::{HeaderValue, StatusCode, header, request::Parts};
 use ipnet::IpNet;
 use serde::Serialize;
+use tokio::runtime::Handle;
 
 use crate::{
     api_key::{ApiKeyRecord, Hit, KeyId, Owner},
     clock::Instants,
     context::{SecurityContext, misordered},
+    error::StoreError,
     event::{self, Event, EventKind},
     guard::Authorizer,
     key_admin::{ANY_OWNER, GRANT_ANY, KeyAdmin, fault::Fault},
@@ -15,7 +19,16 @@ use crate::{
     rejection::Rejection,
 };
 
+/// What was done, and to whose.
+pub(super) struct Done {
+    pub(super) kind: EventKind,
+    pub(super) what: Telling,
+    pub(super) owner: Telling,
+    pub(super) more: Option<(&'static str, Telling)>,
+}
+
 /// Who asks, and what they reach.
+#[derive(Clone)]
 pub(super) struct Caller {
     context: SecurityContext,
     authorizer: Authorizer,
@@ -173,8 +186,28 @@ impl Caller {
         self.context.note_telling("key.change", Telling::default().text(what).text(" ").then(whose));
     }
 
+    /// Makes a change, and tells it if the store made one, in a task of its own: a store finishes what it began, whoever waits for it,
+    /// and who hangs up must not hide what they did.
+    pub(super) async fn change(
+        &self,
+        change: impl Future<Output = Result<bool, StoreError>> + Send + 'static,
+        done: Option<Done>,
+    ) -> Result<bool, Fault> {
+        let caller = self.clone();
+        let work = async move {
+            let changed = change.await?;
+            done.filter(|_| changed).into_iter().for_each(|done| caller.tell(done));
+            Ok(changed)
+        };
+        let Ok(runtime) = Handle::try_current() else { return work.await };
+        runtime.spawn(work).await.unwrap_or_else(|error| match error.try_into_panic() {
+            Ok(panic) => resume_unwind(panic),
+            Err(error) => Err(Fault::unavailable(format!("key administration: {error}"), None)),
+        })
+    }
+
     /// What was done. Everything that the router changes is told here.
-    pub(super) fn done(&self, kind: EventKind, what: Telling, owner: Telling, more: Option<(&'static str, Telling)>) {
+    fn tell(&self, Done { kind, what, owner, more }: Done) {
         let by = self.principal();
         self.context.note_telling(&kind.as_str().replacen('_', ".", 1), what.clone());
         if let Some((name, told)) = &more {

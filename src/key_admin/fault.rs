@@ -101,7 +101,7 @@ impl Fault {
         Self::new(StatusCode::CONFLICT, "conflict", detail)
     }
 
-    fn unavailable(reason: String, retry_after: Option<Duration>) -> Self {
+    pub(super) fn unavailable(reason: String, retry_after: Option<Duration>) -> Self {
         let rejection = Rejection::new(RejectionKind::Unavailable, reason);
         let rejection = rejection.with_retry_after(retry_after.unwrap_or(RETRY_AFTER));
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Try again later.").because(rejection)

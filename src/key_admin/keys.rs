@@ -13,7 +13,7 @@ use crate::{
     key_admin::{
         CREATE, KeyAdmin, READ, REVOKE, ROTATE,
         body::{self, Members},
-        caller::Caller,
+        caller::{Caller, Done},
         fault::Fault,
         grant,
     },
@@ -50,8 +50,10 @@ async fn try_create(admin: &KeyAdmin, caller: &Caller, request: Request) -> Resu
 
     let owner_disabled = admin.store.disablement(record.owner()).await?.is_some();
     caller.begins("create", admin.key(record.id()));
-    admin.store.insert(record.clone()).await?;
-    caller.done(EventKind::KeyCreated, admin.key(record.id()), admin.owner(record.owner()), None);
+    let (what, owner) = (admin.key(record.id()), admin.owner(record.owner()));
+    let (store, new) = (Arc::clone(&admin.store), record.clone());
+    let insert = async move { store.insert(new).await.map(|()| true) };
+    caller.change(insert, Some(Done { kind: EventKind::KeyCreated, what, owner, more: None })).await?;
     Ok((key, Hit::new(record.into()).with_owner_disabled(owner_disabled)))
 }
 
@@ -82,10 +84,12 @@ async fn try_rotate(admin: &KeyAdmin, caller: &Caller, id: Id, request: Request)
 
     let (old, new) = (admin.key(hit.record().id()), admin.key(record.id()));
     caller.begins("rotate", old.clone());
-    if !admin.store.rotate(rotation).await? {
+    let more = Some(("key.rotated_to", new));
+    let done = Done { kind: EventKind::KeyRotated, what: old, owner: admin.owner(record.owner()), more };
+    let store = Arc::clone(&admin.store);
+    if !caller.change(async move { store.rotate(rotation).await }, Some(done)).await? {
         return Err(Fault::no_such_key());
     }
-    caller.done(EventKind::KeyRotated, old, admin.owner(record.owner()), Some(("key.rotated_to", new)));
     Ok((key, Hit::new(record.into()).with_owner_disabled(hit.owner_disabled())))
 }
 
@@ -113,15 +117,18 @@ async fn try_revoke(admin: &KeyAdmin, caller: &Caller, id: Id, request: Request)
     let revocation = Revocation::new(caller.now(), &reason)?;
     let hit = caller.find(admin, &text(id)?).await?;
 
-    let key = hit.record().id();
-    caller.begins("revoke", admin.key(key));
-    if !admin.store.revoke(key, &revocation).await? {
+    let key = *hit.record().id();
+    let what = admin.key(&key);
+    caller.begins("revoke", what.clone());
+    let (owner, more) = (admin.owner(hit.record().owner()), Some(("reason", reason.into())));
+    // What is revoked stays as it is.
+    let done = hit.record().revocation().is_none().then_some(Done { kind: EventKind::KeyRevoked, what, owner, more });
+    let (store, made) = (Arc::clone(&admin.store), revocation.clone());
+    if !caller.change(async move { store.revoke(&key, &made).await }, done).await? {
         return Err(Fault::no_such_key());
     }
-    let why = Some(("reason", reason.into()));
-    caller.done(EventKind::KeyRevoked, admin.key(key), admin.owner(hit.record().owner()), why);
     // It may have been revoked before, with another reason, or be purged by now.
-    Ok(admin.store.get(key).await?.unwrap_or_else(|| {
+    Ok(admin.store.get(&key).await?.unwrap_or_else(|| {
         let revoked = hit.record().revoked(&revocation);
         Hit::new(revoked.into()).with_owner_disabled(hit.owner_disabled())
     }))

@@ -13,9 +13,10 @@ use crate::{
     key_admin::{
         DISABLE_OWNER, KeyAdmin,
         body::{self, Members},
-        caller::Caller,
+        caller::{Caller, Done},
         fault::Fault,
     },
+    mention::Telling,
 };
 
 /// How an owner stands now.
@@ -44,9 +45,9 @@ async fn try_disable(admin: &KeyAdmin, caller: &Caller, request: Request) -> Res
     let (owner, reason) = named(admin, caller, request, &["subject", "tenant", "reason"]).await?;
     let disablement = Revocation::new(caller.now(), &reason)?;
     caller.begins("disable", admin.owner(&owner));
-    let changed = admin.store.disable_owner(&owner, &disablement).await?;
-    let why = Some(("reason", reason.into()));
-    caller.done(EventKind::OwnerDisabled, admin.subject(&owner), admin.owner(&owner), why);
+    let done = done(admin, EventKind::OwnerDisabled, &owner, Some(("reason", reason.into())));
+    let (store, whom) = (Arc::clone(&admin.store), owner.clone());
+    let changed = caller.change(async move { store.disable_owner(&whom, &disablement).await }, Some(done)).await?;
     Ok(Standing::new(&owner, admin.store.disablement(&owner).await?, changed))
 }
 
@@ -57,9 +58,14 @@ pub(super) async fn enable(State(admin): State<Arc<KeyAdmin>>, caller: Caller, r
 async fn try_enable(admin: &KeyAdmin, caller: &Caller, request: Request) -> Result<Standing, Fault> {
     let (owner, _) = named(admin, caller, request, &["subject", "tenant"]).await?;
     caller.begins("enable", admin.owner(&owner));
-    let changed = admin.store.enable_owner(&owner).await?;
-    caller.done(EventKind::OwnerEnabled, admin.subject(&owner), admin.owner(&owner), None);
+    let done = done(admin, EventKind::OwnerEnabled, &owner, None);
+    let (store, whom) = (Arc::clone(&admin.store), owner.clone());
+    let changed = caller.change(async move { store.enable_owner(&whom).await }, Some(done)).await?;
     Ok(Standing::new(&owner, None, changed))
+}
+
+fn done(admin: &KeyAdmin, kind: EventKind, owner: &Owner, more: Option<(&'static str, Telling)>) -> Done {
+    Done { kind, what: admin.subject(owner), owner: admin.owner(owner), more }
 }
 
 /// The owner that the body names, whom the caller reaches; and the reason, if there is one.
