@@ -541,18 +541,9 @@ fn documented() -> BTreeSet<String> {
     found
 }
 
-#[tokio::test]
-async fn the_page_and_the_entries_have_the_same_members() {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("audit.jsonl");
-    std::fs::write(&path, "{\"torn\":").unwrap();
-    let key = portcullis::audit::chain::ChainKey::generate().unwrap();
-    let captured = Captured::new();
-    let sink =
-        std::sync::Arc::new(JsonLines::builder().chain(portcullis::audit::chain::Chain::new(key)).open(&path).unwrap());
-    let audit = AuditLayer::new((captured.clone(), std::sync::Arc::clone(&sink))).with_completions();
-    let audit = audit.with_headers(["user-agent"]).unwrap();
-
+/// Brings about entries of every kind, with nearly every member. `captured` hears what `audit` does.
+async fn bring_about(audit: AuditLayer, captured: &Captured) {
+    let audit = audit.with_completions().with_headers(["user-agent"]).unwrap();
     let person = authenticate_fn(Challenge::new("Test", "tests").unwrap(), |head, _| {
         if head.headers().contains_key("x-bad") {
             return Rejection::new(RejectionKind::InvalidCredential, "bad").into();
@@ -564,6 +555,7 @@ async fn the_page_and_the_entries_have_the_same_members() {
         Outcome::Verified(portcullis::authn::Identity::with_client(part("alice"), part("shop")))
     });
     let stack = Stack::builder()
+        .clock(Still)
         .audit(audit)
         .proxies(TrustedProxies::x_forwarded(["10.0.12.7"]).unwrap())
         .tls(TlsLayer::require())
@@ -597,6 +589,13 @@ async fn the_page_and_the_entries_have_the_same_members() {
     for request in requests.into_iter().chain((0..5).map(|_| get("/closed"))) {
         app.clone().oneshot(request).await.unwrap();
     }
+    // From more networks than are told apart.
+    for n in 0..1100_u32 {
+        let mut request = bad();
+        let peer = (std::net::Ipv4Addr::from_bits(0x0a63_0000 + n), 1).into();
+        request.extensions_mut().insert(Connection::tls(peer, portcullis::TlsVersion::Tls13));
+        app.clone().oneshot(request).await.unwrap();
+    }
     let (context, authorizer) = kept.lock().unwrap().take().unwrap();
     for n in 0..20 {
         let _ = authorizer.check("ledger:burn", None).await;
@@ -610,8 +609,20 @@ async fn the_page_and_the_entries_have_the_same_members() {
             .with("owner", "alice")
             .by(captured.records()[0].request_id(), support::person("boss")),
     );
+}
+
+#[tokio::test]
+async fn the_page_and_the_entries_have_the_same_members() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("audit.jsonl");
+    std::fs::write(&path, "{\"torn\":").unwrap();
+    let key = portcullis::audit::chain::ChainKey::generate().unwrap();
+    let captured = Captured::new();
+    let sink =
+        std::sync::Arc::new(JsonLines::builder().chain(portcullis::audit::chain::Chain::new(key)).open(&path).unwrap());
+    let audit = AuditLayer::new((captured.clone(), std::sync::Arc::clone(&sink)));
+    bring_about(audit, &captured).await;
     sink.flush().await.unwrap();
-    drop((app, stack));
     drop(sink);
     let mut seen = BTreeSet::new();
     for line in std::fs::read_to_string(&path).unwrap().lines().skip(1) {
@@ -642,8 +653,130 @@ async fn the_page_and_the_entries_have_the_same_members() {
         "decided: limits.degraded",
         "decided: truncated",
         "gap: truncated",
-        "repeated: many_sources",
     ];
     let unseen: Vec<_> = page.difference(&seen).filter(|member| !rare.contains(&&***member)).collect();
     assert!(unseen.is_empty(), "on the page and nowhere else: {unseen:?}");
+}
+
+/// What an event says, by the names of its fields.
+#[cfg(feature = "audit-tracing")]
+#[derive(Clone, Default)]
+struct Fields(std::sync::Arc<std::sync::Mutex<Vec<std::collections::BTreeMap<&'static str, Value>>>>);
+
+#[cfg(feature = "audit-tracing")]
+mod fields {
+    use std::{collections::BTreeMap, fmt};
+
+    use serde_json::Value;
+    use tracing::{
+        Event, Metadata, Subscriber,
+        field::{Field, Visit},
+        span::{Attributes, Id, Record},
+    };
+
+    struct Reader(BTreeMap<&'static str, Value>);
+
+    impl Visit for Reader {
+        fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+            self.0.insert(field.name(), format!("{value:?}").into());
+        }
+
+        fn record_str(&mut self, field: &Field, value: &str) {
+            self.0.insert(field.name(), value.into());
+        }
+
+        fn record_u64(&mut self, field: &Field, value: u64) {
+            self.0.insert(field.name(), value.into());
+        }
+
+        fn record_bool(&mut self, field: &Field, value: bool) {
+            self.0.insert(field.name(), value.into());
+        }
+    }
+
+    impl Subscriber for super::Fields {
+        fn enabled(&self, _: &Metadata<'_>) -> bool {
+            true
+        }
+
+        fn new_span(&self, _: &Attributes<'_>) -> Id {
+            Id::from_u64(1)
+        }
+
+        fn record(&self, _: &Id, _: &Record<'_>) {}
+
+        fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+        fn event(&self, event: &Event<'_>) {
+            let mut reader = Reader(BTreeMap::new());
+            event.record(&mut reader);
+            self.0.lock().unwrap().push(reader.0);
+        }
+
+        fn enter(&self, _: &Id) {}
+
+        fn exit(&self, _: &Id) {}
+    }
+}
+
+/// What a sink for `tracing` says is what a file says, field by field.
+#[cfg(feature = "audit-tracing")]
+#[tokio::test]
+async fn events_of_tracing_say_what_the_entries_say() {
+    use portcullis::audit::{Channel, TracingSink, WhenFull};
+
+    /// The name of the field that a member of an object becomes.
+    fn flat(object: &str, member: &str) -> String {
+        match (object, member) {
+            ("subject" | "client_identity" | "by", "subject") | ("rejection", "code") => object.to_owned(),
+            _ => format!("{object}_{member}"),
+        }
+    }
+
+    let key = Secret::new(vec![7; 32]);
+    let hidden = Privacy::new().pseudonymise(&key, [Personal::Subject, Personal::Address, Personal::Tenant]).unwrap();
+    for privacy in [Privacy::new(), hidden] {
+        let captured = Captured::new();
+        let (channel, mut receiver) = Channel::new(20_000, WhenFull::Discard).unwrap();
+        bring_about(AuditLayer::new((captured.clone(), channel)).with_privacy(privacy), &captured).await;
+        let mut entries = Vec::new();
+        while let Some(more) = receiver.receive(std::time::Duration::ZERO) {
+            entries.extend(more);
+        }
+        let (channel, mut receiver) = Channel::new(1, WhenFull::Discard).unwrap();
+        for record in captured.records().into_iter().take(2) {
+            let _ = channel.accept(record.into());
+        }
+        entries.extend(receiver.receive(std::time::Duration::ZERO).unwrap());
+
+        let mut kinds = BTreeSet::new();
+        for entry in entries {
+            let fields = Fields::default();
+            tracing::subscriber::with_default(fields.clone(), || TracingSink::new().accept(entry.clone()).unwrap());
+            let mut events = std::mem::take(&mut *fields.0.lock().unwrap());
+            let (mut told, 1) = (events.pop().unwrap(), events.len() + 1) else { panic!("{entry:?}") };
+            let mut expected = std::collections::BTreeMap::new();
+            let Value::Object(members) = serde_json::to_value(&entry).unwrap() else { panic!("{entry:?}") };
+            for (name, value) in members {
+                match value {
+                    Value::Object(inner) if name != "headers" => {
+                        expected.extend(inner.into_iter().map(|(member, value)| (flat(&name, &member), value)));
+                    }
+                    value => drop(expected.insert(name, value)),
+                }
+            }
+            for (name, value) in &mut told {
+                if expected.get(*name).is_some_and(|expected| expected.is_array() || expected.is_object()) {
+                    *value = serde_json::from_str(value.as_str().unwrap()).unwrap();
+                }
+            }
+            let told: std::collections::BTreeMap<_, _> =
+                told.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+            assert_eq!(told, expected);
+            kinds.insert(entry.kind());
+            kinds.extend(expected.contains_key("many_sources").then_some("many_sources"));
+        }
+        let all = ["completed", "decided", "event", "gap", "later", "many_sources", "repeated"];
+        assert_eq!(kinds.into_iter().collect::<Vec<_>>(), all);
+    }
 }
