@@ -75,6 +75,14 @@ impl AuditEntry {
         }
     }
 
+    /// How many entries are missing if it is: those that were counted are all in one.
+    pub(crate) const fn weight(&self) -> u64 {
+        match self {
+            Self::Repeated(repeats) => repeats.count(),
+            Self::Decided(_) | Self::Completed(_) | Self::Later(_) | Self::Event(_) | Self::Gap(_) => 1,
+        }
+    }
+
     /// Whether it is the refusal of a request that nobody was authenticated in: what an anonymous flood consists of.
     pub(crate) fn is_anonymous_refusal(&self) -> bool {
         match self {
@@ -85,6 +93,11 @@ impl AuditEntry {
             Self::Completed(_) | Self::Later(_) | Self::Event(_) | Self::Gap(_) => false,
         }
     }
+}
+
+/// How many entries are missing without these.
+pub(crate) fn weight<'a>(entries: impl IntoIterator<Item = &'a AuditEntry>) -> u64 {
+    entries.into_iter().fold(0, |sum, entry| sum.saturating_add(entry.weight()))
 }
 
 impl From<AuditRecord> for AuditEntry {
@@ -357,7 +370,8 @@ impl AuditGap {
         self.unix_nanos
     }
 
-    /// How many entries were lost since the last gap: discarded, not written, or never accepted.
+    /// How many entries were lost since the last gap: discarded, not written, or never accepted. Refusals that were only
+    /// [counted](AuditRepeats::count) are as many as they were.
     #[must_use]
     pub const fn lost(&self) -> u64 {
         self.lost

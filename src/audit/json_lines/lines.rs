@@ -3,7 +3,11 @@ use std::io;
 #[cfg(feature = "audit-chain")]
 use crate::audit::chain::Linked;
 use crate::{
-    audit::{AuditEntry, entry::gap, json_lines::file::Target},
+    audit::{
+        AuditEntry,
+        entry::{gap, weight},
+        json_lines::file::Target,
+    },
     clock::Instants,
 };
 
@@ -120,10 +124,10 @@ impl Lines {
         if begun {
             (self.torn, self.feeds) = (0, false);
         }
-        self.put(begin, entries.len(), target)
+        self.put(begin, entries, target)
     }
 
-    fn put(&mut self, begin: usize, entries: usize, target: &mut impl Target) -> Written {
+    fn put(&mut self, begin: usize, entries: &[AuditEntry], target: &mut impl Target) -> Written {
         let (written, mut failure) = write_text(self.text.get(begin..).unwrap_or_default(), target);
         let end = begin.saturating_add(written);
         let mut whole = self.ends.iter().filter(|line| line.at <= end).count();
@@ -153,9 +157,9 @@ impl Lines {
             chain.settle(whole);
         }
         let told = |line: Line| self.ends.iter().take(whole).filter(|end| end.line == line).count();
-        let lost = entries.saturating_sub(told(Line::Entry));
+        let lost = weight(entries.iter().skip(told(Line::Entry)));
         let has_gap = self.ends.iter().any(|end| end.line == Line::Gap);
-        Written { lost: u64::try_from(lost).unwrap_or(u64::MAX), failure, told: !has_gap || told(Line::Gap) > 0 }
+        Written { lost, failure, told: !has_gap || told(Line::Gap) > 0 }
     }
 }
 

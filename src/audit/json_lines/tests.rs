@@ -283,6 +283,70 @@ async fn a_writer_that_panics_loses_what_it_counts() {
     assert_eq!(sink.lost(), 2);
 }
 
+/// Refusals that were counted, so many, after a record of their own.
+fn repeated(count: u64) -> AuditEntry {
+    let AuditEntry::Decided(first) = refusal("/flood", 0) else { panic!("a record") };
+    AuditEntry::Repeated(crate::audit::AuditRepeats { first, count, many_sources: false })
+}
+
+/// What one line stands for is missing without it.
+#[tokio::test]
+async fn refusals_that_were_counted_are_lost_one_by_one() {
+    let (disk, bytes) = Disk::planned(vec![Err(full())]);
+    let sink = JsonLines::builder().to_writer(disk).unwrap();
+    assert_eq!(sink.accept(repeated(5)), Ok(()));
+    assert!(sink.flush().await.is_err());
+    assert_eq!(sink.lost(), 5);
+    assert_eq!(sink.accept(sample("/kept").into()), Ok(()));
+    assert!(sink.flush().await.is_ok());
+    assert_eq!((sink.lost(), read(&bytes)), (5, vec!["lost 5 torn 0".to_owned(), "/kept".to_owned()]));
+
+    // Of several lines, those that are not there.
+    let line = |entry: &AuditEntry| serde_json::to_vec(entry).unwrap().len() + 1;
+    let entries = [repeated(7), sample("/1").into(), repeated(5)];
+    let (first, second) = (line(&entries[0]), line(&entries[1]));
+    for (name, written, lost) in [
+        ("none", 0, 13),
+        ("half of the first", first / 2, 13),
+        ("the first", first, 6),
+        ("two", first + second, 5),
+        ("nearly all", first + second + 1, 5),
+    ] {
+        let (disk, _) = Disk::planned(vec![Ok(written), Err(full())]);
+        let written = Lines::new(0).write(&entries, 0, SystemClock.now(), false, &mut Plain(disk));
+        assert_eq!(written.lost, lost, "{name}");
+    }
+
+    // Those that a writer that panics had, those that wait for it, and those that come then.
+    let sink = JsonLines::builder().to_writer(Broken).unwrap();
+    assert_eq!(sink.accept(repeated(5)), Ok(()));
+    assert!(sink.flush().await.is_err());
+    assert_eq!(sink.accept(repeated(7)), Err(Lost));
+    assert_eq!(sink.lost(), 12);
+}
+
+/// A device that takes what is written and cannot say that it is stored.
+#[derive(Debug)]
+struct Unflushed;
+
+impl Write for Unflushed {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Err(full())
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_known_to_be_stored_is_lost_one_by_one() {
+    let sink = JsonLines::builder().to_writer(Unflushed).unwrap();
+    assert_eq!(sink.accept(repeated(5)), Ok(()));
+    assert!(sink.flush().await.is_err());
+    assert_eq!(sink.lost(), 5);
+}
+
 #[test]
 fn a_writer_that_stands_still_does_not_hold_up_the_end() {
     let (sink, open, _) = standing_still(WhenFull::Discard);

@@ -5,7 +5,7 @@ use std::{io, sync::Arc, time::Duration};
 use crate::{
     audit::{
         WhenFull,
-        entry::MAX_ENTRY_LEN,
+        entry::{MAX_ENTRY_LEN, weight},
         json_lines::{Fsync, file::Target, lines::Lines},
         queue::{Batch, Filled, Queue},
     },
@@ -53,7 +53,7 @@ impl<T: Target> Writer<T> {
                 {
                     // It is written, and nobody knows for how long.
                     written.failure = Some(error);
-                    written.lost = u64::try_from(batch.entries().len()).unwrap_or(u64::MAX);
+                    written.lost = weight(batch.entries());
                 }
                 if let Some(error) = &written.failure {
                     let text =

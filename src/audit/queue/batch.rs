@@ -1,7 +1,7 @@
 use std::{io, sync::PoisonError, time::Duration};
 
 use super::{BATCH, Lane, Queue, State, Writer};
-use crate::audit::AuditEntry;
+use crate::audit::{AuditEntry, entry::weight};
 
 /// How long the writer waits for more entries before it writes few.
 const LINGER: Duration = Duration::from_millis(2);
@@ -167,17 +167,18 @@ impl<'a> Batch<'a> {
 impl Drop for Batch<'_> {
     fn drop(&mut self) {
         let Some(queue) = self.queue else { return };
-        let unsettled = {
+        let (unsettled, lost) = {
             let mut state = queue.lock();
-            // Nobody pushes from here on, so that the number holds.
+            // Nobody pushes from here on, so that the numbers hold.
             state.dead = true;
-            state.main.entries.clear();
-            state.refusals.entries.clear();
+            let (main, refusals) =
+                (std::mem::take(&mut state.main.entries), std::mem::take(&mut state.refusals.entries));
+            let waiting = main.iter().chain(&refusals).map(|(_, entry)| entry);
             self.of_main = state.main.unsettled;
-            state.unsettled()
+            (state.unsettled(), weight(waiting.chain(&self.entries)))
         };
         let failure = (unsettled > 0).then_some(io::ErrorKind::BrokenPipe);
-        self.finish(usize::try_from(unsettled).unwrap_or(usize::MAX), unsettled, failure, true, true);
+        self.finish(usize::try_from(unsettled).unwrap_or(usize::MAX), lost, failure, true, true);
     }
 }
 

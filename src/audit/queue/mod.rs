@@ -139,7 +139,7 @@ impl Queue {
             }
         }
         if state.dead || state.is_full(lane, &self.rules) {
-            state.lose(1);
+            state.lose(entry.weight());
             return Err(Lost);
         }
         state.put(lane, entry);

@@ -44,7 +44,7 @@ impl Queue {
         let to = {
             let mut state = self.lock();
             if state.dead {
-                state.lose(1);
+                state.lose(entry.weight());
                 return Receipt::done();
             }
             if lane == Lane::Refusals && self.counts(&mut state, &entry) {
