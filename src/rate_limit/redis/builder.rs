@@ -4,6 +4,8 @@ use std::{
     time::Duration,
 };
 
+use tokio::sync::Notify;
+
 use super::{Inner, Leases, RedisLimits, leases::Table, line::Shared, state::Tally};
 use crate::{
     error::ConfigError,
@@ -153,6 +155,7 @@ impl RedisLimitsBuilder {
             outlives: if self.callers_time { Duration::from_nanos(JUMP) } else { Duration::ZERO },
             leases: self.leases.map(Table::new),
             tally: Tally::default(),
+            doubted: Notify::new(),
         };
         let inner = Inner {
             shared: Arc::new(shared),

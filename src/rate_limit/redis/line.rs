@@ -11,7 +11,7 @@ use std::{
 use backon::ExponentialBackoff;
 use redis::{RedisError, RedisResult, Script, Value, aio::MultiplexedConnection};
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{Notify, mpsc, oneshot},
     time::{Instant, sleep_until, timeout},
 };
 
@@ -46,6 +46,17 @@ pub(super) struct Shared {
     pub(super) outlives: Duration,
     pub(super) leases: Option<Table>,
     pub(super) tally: Tally,
+    /// Wakes the task where somebody else said that Redis is away.
+    pub(super) doubted: Notify,
+}
+
+impl Shared {
+    /// Somebody waited in vain. From now on nobody waits, so nobody orders either: the task has to look by itself.
+    pub(super) fn doubt(&self) {
+        Tally::add(&self.tally.failures, 1);
+        self.tally.set(RedisState::Away);
+        self.doubted.notify_one();
+    }
 }
 
 #[derive(Debug)]
@@ -145,7 +156,13 @@ impl Line {
             }
         });
         let listens = self.flights.len() < FLIGHTS && self.waiting.len() < MOST;
+        let shared = Arc::clone(&self.shared);
+        // Whoever doubts after the state was read leaves word here, also if this is not polled yet.
+        let mut doubted = pin!(shared.doubted.notified());
         poll_fn(|cx| {
+            if doubted.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Event::Due);
+            }
             if let Poll::Ready(landed) = poll_landed(&mut self.flights, cx) {
                 return Poll::Ready(Event::Landed(landed));
             }
@@ -457,6 +474,36 @@ async fn call(
 mod tests {
     use super::*;
     use crate::rate_limit::{Leases, RedisLimits};
+
+    /// A caller gives up just as its answer lands: the task has read that Redis is up, and waits, when it is said to be away.
+    #[tokio::test(start_paused = true)]
+    async fn a_doubt_wakes_a_task_that_waits_for_orders() {
+        for parked in [true, false] {
+            let limits = RedisLimits::new("redis+unix:///nowhere/redis.sock").unwrap();
+            let shared = Arc::clone(&limits.inner.shared);
+            let (_sender, mut orders) = mpsc::channel(1);
+            let mut line = Line::new(Arc::clone(&shared));
+            shared.tally.set(RedisState::Up);
+            {
+                let mut turn = pin!(line.turn(&mut orders));
+                let mut context = Context::from_waker(std::task::Waker::noop());
+                if parked {
+                    assert!(turn.as_mut().poll(&mut context).is_pending());
+                    shared.doubt();
+                } else {
+                    shared.doubt();
+                    // What landed meanwhile.
+                    shared.tally.set(RedisState::Up);
+                    assert!(turn.as_mut().poll(&mut context).is_ready(), "it looks once too often");
+                    continue;
+                }
+                let turned = timeout(Duration::from_secs(60), turn).await;
+                assert_eq!(turned, Ok(true), "nobody orders while Redis is away");
+            }
+            assert_eq!(shared.tally.counts().failures, 2, "it tried to connect, in vain");
+            assert!(line.patient.is_some(), "and tries again");
+        }
+    }
 
     #[tokio::test(start_paused = true)]
     async fn an_outage_costs_a_few_turns_with_leases_and_without() {

@@ -227,8 +227,7 @@ impl Inner {
             // Its task has ended, with its runtime.
             Ok(Ok(Err(Failure::Away)) | Err(_)) => self.without_redis(draw, at),
             Err(_) => {
-                Self::count(&self.shared.tally.failures);
-                self.shared.tally.set(RedisState::Away);
+                self.shared.doubt();
                 self.without_redis(draw, at)
             }
         }
