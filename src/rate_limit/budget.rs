@@ -31,9 +31,9 @@ const KEY: LimitScope<'static> = LimitScope::new("failures-by-key");
 ///
 /// # Security
 /// Nothing is ever counted against a key id, a subject or an account alone: who floods with somebody else's name shuts out
-/// nobody but those behind the same address who come with a new credential. Nothing sleeps. Credentials that merely ended do
-/// not count, and neither do those that are refused for other reasons before they cost anything. Requests that are refused
-/// here do not count either.
+/// nobody but those behind the same address, or, for IPv6, in the same /48, who come with a new credential. Nothing sleeps.
+/// Credentials that merely ended do not count, and neither do those that are refused for other reasons before they cost
+/// anything. Requests that are refused here do not count either.
 ///
 /// A failure is taken from the budget once it is known. Taken before the step and given back after, it would be a limit on good
 /// credentials that are looked up at the same time behind one address. What is under way while the budget runs out is therefore
