@@ -345,6 +345,43 @@ async fn without_an_address_nobody_is_counted() {
     }
 }
 
+/// A client can bring it about that a proxy at a Unix socket tells no address of it.
+#[tokio::test]
+async fn whom_a_trusted_proxy_tells_no_address_of_are_one_source() {
+    let many = vec!["192.0.2.1"; 65].join(", ");
+    let proxies = TrustedProxies::x_forwarded(["10.0.12.7"]).unwrap();
+    for (name, trusted, fields, counted) in [
+        ("malformed", true, &[("x-forwarded-for", "?"), ("x-forwarded-for", &*many)][..], (3, 7)),
+        ("taken away", true, &[("x-other", "1")], (3, 7)),
+        ("both", true, &[("x-forwarded-for", "?"), ("x-other", "1")], (3, 7)),
+        ("a socket that is not trusted", false, &[("x-forwarded-for", "?"), ("x-other", "1")], (0, 0)),
+    ] {
+        let budget = FailureBudget::new().per_source(Quota::per_hour(3)).unwrap();
+        let clock = Hands::default();
+        let proxies = if trusted { proxies.clone().and_unix_sockets() } else { proxies.clone() };
+        let authn = AuthnLayer::new(jwt(keys(key(Algorithm::HS384).with_id("longer")))).dangerous_plain_http();
+        let service = authn.with_failure_budget(budget.clone()).layer(Probe::default());
+        let service = EvidenceLayer::new(proxies).with_clock(clock).layer(service);
+        let through = |number: usize, field: &str, value: &str| {
+            let mut request = from(NAT, &forged(number, "k"));
+            request.headers_mut().insert(http::HeaderName::try_from(field).unwrap(), value.parse().unwrap());
+            request.extensions_mut().insert(Connection::unix_socket());
+            request
+        };
+        let mut refused = 0;
+        for number in 0..10 {
+            let (field, value) = fields[number % fields.len()];
+            let status = send(&service, through(number, field, value)).await.status();
+            refused += u64::from(status == StatusCode::TOO_MANY_REQUESTS);
+        }
+        assert_eq!(budget.counts(), counted, "{name}");
+        assert_eq!(refused, counted.1, "{name}");
+        // Who has an address is not shut out by those.
+        let status = send(&service, through(11, "x-forwarded-for", "192.0.2.7")).await.status();
+        assert_eq!(status, StatusCode::UNAUTHORIZED, "{name}");
+    }
+}
+
 /// A store of API keys that has to be waited for, and counts how often.
 #[derive(Debug)]
 struct Remote {

@@ -14,8 +14,9 @@ use std::{
 
 use http::{HeaderMap, Request, StatusCode};
 use portcullis::{
-    Challenge, Connection, Principal, PrincipalKind, Rejection, RejectionKind, TlsVersion,
+    Challenge, Clock, Connection, Principal, PrincipalKind, Rejection, RejectionKind, ShadowMode, TlsVersion,
     authn::{AuthnLayer, Outcome, authenticate_fn},
+    evidence::{EvidenceLayer, TrustedProxies},
     rate_limit::{LimitBy, MAX_KEY_LEN, OnMissingKey, Plans, Quota, RateLimitLayer},
 };
 use support::{Probe, Still, get, send, with};
@@ -456,6 +457,53 @@ async fn a_key_that_needs_an_identity_outside_authentication_never_passes() {
             let response = send(&layer.layer(Probe::default()), get("/")).await;
             let rejection = response.extensions().get::<Rejection>().unwrap();
             assert_eq!(rejection.kind(), RejectionKind::Misconfigured, "{by:?} {choice:?}");
+        }
+    }
+}
+
+/// A client behind a proxy at a Unix socket writes a header that does not parse: its mistake, and nobody needs to be told.
+#[tokio::test]
+async fn who_has_no_address_by_a_header_of_their_own_is_told_so() {
+    let many = |element: &str, separator: &str| vec![element; 65].join(separator);
+    let long = format!("192.0.2.1{}", " ".repeat(9_000));
+    let lists = TrustedProxies::x_forwarded(["10.0.12.7"]).unwrap().and_unix_sockets();
+    let pairs = TrustedProxies::forwarded(["10.0.12.7"]).unwrap().and_unix_sockets();
+    let strict = TrustedProxies::x_forwarded(["10.0.12.7"]).unwrap();
+    let (list, pair) = ("x-forwarded-for", "forwarded");
+    for (name, proxies, field, value, expected) in [
+        ("an address", &lists, list, "192.0.2.1", [200, 200]),
+        ("more than 64", &lists, list, &many("192.0.2.1", ", "), [400, 200]),
+        ("more than 8 KiB", &lists, list, &long, [400, 200]),
+        ("no address", &lists, list, "?", [400, 200]),
+        ("more than 64", &pairs, pair, &many("for=192.0.2.1", ", "), [400, 200]),
+        ("an open quote", &pairs, pair, "for=\"192.0.2.1", [400, 200]),
+        ("the proxy tells nothing", &lists, "x-other", "1", [500, 500]),
+        ("the proxy tells that it does not know", &lists, list, "unknown", [500, 500]),
+        ("the proxy tells nothing", &pairs, "x-other", "1", [500, 500]),
+        ("whoever it is", &strict, list, "?", [500, 500]),
+    ] {
+        let evidence = EvidenceLayer::new(proxies.clone()).with_clock(Still);
+        let request = || {
+            let mut request = with(Request::get("/orders").body(()).unwrap(), field, value);
+            request.extensions_mut().insert(Connection::unix_socket());
+            request
+        };
+        let limit = || RateLimitLayer::per_client(Quota::per_hour(1)).unwrap();
+        let until = ShadowMode::until_as_of("2027-01-20", Still.now()).unwrap();
+        let statuses = [limit(), limit().shadow(until)].map(|limit| {
+            let service = evidence.layer(limit.layer(Probe::default()));
+            async move { send(&service, request()).await }
+        });
+        for (status, expected) in statuses.into_iter().zip(expected) {
+            let response = status.await;
+            assert_eq!(response.status().as_u16(), expected, "{name}");
+            let kind = response.extensions().get::<Rejection>().map(Rejection::kind);
+            let said = match expected {
+                400 => Some(RejectionKind::InvalidRequest),
+                500 => Some(RejectionKind::Misconfigured),
+                _ => None,
+            };
+            assert_eq!(kind, said, "{name}");
         }
     }
 }

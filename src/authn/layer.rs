@@ -105,7 +105,11 @@ impl AuthnLayer {
     ) -> Option<crate::rate_limit::Attempts<'a>> {
         let budget = self.shared.budget.as_ref()?;
         let at = envelope.at;
-        let address = envelope.client_or_connection(|| head.connection()).ok()?.address()?;
+        let address = envelope.client_or_connection(|| head.connection()).ok()?.address();
+        // Behind a trusted proxy a client can bring it about to have none, and must not be spared for that.
+        if address.is_none() && !envelope.by_trusted_proxy {
+            return None;
+        }
         Some(budget.attempts(address, at, envelope.failed_attempts))
     }
 

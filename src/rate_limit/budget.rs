@@ -40,7 +40,7 @@ const KEY: LimitScope<'static> = LimitScope::new("failures-by-key");
 /// still tried: of steps that do not wait one for each thread, of others as many as wait at the same time.
 ///
 /// A request without an address, as over a Unix socket, is not counted: all of them would share one budget, and one could shut
-/// out the rest.
+/// out the rest. Those that a trusted proxy tells no address of do share one, since a client can bring it about to be among them.
 ///
 /// | setting | default |
 /// |---|---|
@@ -125,7 +125,7 @@ impl FailureBudget {
 
     /// The attempts of one request from this address, of which so many were counted when it was asked before: what was tried without
     /// waiting is tried again beside what waits.
-    pub(crate) const fn attempts(&self, address: IpAddr, at: Instants, counted: u8) -> Attempts<'_> {
+    pub(crate) const fn attempts(&self, address: Option<IpAddr>, at: Instants, counted: u8) -> Attempts<'_> {
         Attempts { budget: self, address, at, failed: AtomicU8::new(0), counted: AtomicU8::new(counted) }
     }
 }
@@ -148,7 +148,8 @@ impl fmt::Debug for FailureBudget {
 /// The attempts of one request.
 pub(crate) struct Attempts<'a> {
     budget: &'a FailureBudget,
-    address: IpAddr,
+    /// None is one source: all that a trusted proxy tells no address of.
+    address: Option<IpAddr>,
     at: Instants,
     /// How many were in vain.
     failed: AtomicU8,
@@ -166,8 +167,8 @@ impl Attempts<'_> {
     fn with_draw<T>(&self, key_id: Option<&str>, ask: impl FnOnce(&Draw<'_>) -> T) -> T {
         let FailureBudget { source, around: wide, key, .. } = self.budget;
         let one = std::slice::from_ref;
-        let network = KeyPart::network(self.address);
-        let (alone, around) = ([network], [KeyPart::wide_network(self.address)]);
+        let network = self.address.map_or(KeyPart::Missing, KeyPart::network);
+        let (alone, around) = ([network], [self.address.map_or(KeyPart::Missing, KeyPart::wide_network)]);
         let with_key = [network, KeyPart::Custom(key_id.unwrap_or_default())];
         let mut charges = Charges::none().add(SOURCE.key(&alone), one(source));
         if matches!(network, KeyPart::Network { prefix: IpAddr::V6(_), .. }) {

@@ -3,6 +3,7 @@ use std::{fmt, net::IpAddr, ops::Deref, sync::Arc};
 use http::HeaderName;
 
 use crate::{
+    client::{AddressSource, ClientInfo},
     context::{Envelope, NO_PEER, Stage, misordered},
     error::ConfigError,
     head::RequestHead,
@@ -53,8 +54,8 @@ type PrincipalFn = dyn Fn(&Principal) -> Option<String> + Send + Sync;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OnMissingKey {
-    /// Refuse it: `500` without a peer address, `400` without the header field or a closure's key, `403` without what the
-    /// identity should have.
+    /// Refuse it: `500` without a peer address, `400` where there is none because a trusted proxy's header does not parse, `400`
+    /// without the header field or a closure's key, `403` without what the identity should have.
     Refuse,
     /// Count it with all others that lack the same.
     Share,
@@ -176,7 +177,7 @@ impl LimitBy {
                 (Some(found), _) => found,
                 (None, OnMissingKey::Share) => KeyPart::Missing,
                 (None, OnMissingKey::Pass) => return Ok(None),
-                (None, OnMissingKey::Refuse) => return Err(by.missing()),
+                (None, OnMissingKey::Refuse) => return Err(by.missing(envelope)),
             };
         }
         parts.len = self.parts.len();
@@ -228,8 +229,14 @@ impl By {
         })
     }
 
-    fn missing(&self) -> Rejection {
+    fn missing(&self, envelope: &Envelope) -> Rejection {
+        let source = envelope.client.as_ref().map(ClientInfo::source);
         match self {
+            // A client behind a proxy without an address can write what does not parse: its mistake, and no operator's.
+            Self::Source if source == Some(AddressSource::MalformedProxyHeader) => Rejection::new(
+                RejectionKind::InvalidRequest,
+                "limit: no address, as the forwarding header does not parse",
+            ),
             Self::Source => misordered(NO_PEER),
             Self::Principal | Self::Credential | Self::Tenant | Self::Identity(_) => {
                 Rejection::new(RejectionKind::Forbidden, "limit: the identity lacks what requests are counted by")

@@ -15,7 +15,8 @@
 //! |---|---|
 //! | `400`, `403` | what requests are counted by is missing, or longer than [`MAX_KEY_LEN`], unless [`OnMissingKey`] was said |
 //! | `429` | over the quota (RFC 6585 §4), with `Retry-After`, `RateLimit` and `RateLimit-Policy`, and `no-store` |
-//! | `500` | no peer address; the limit per principal without authentication outside; the limit per client inside it |
+//! | `400` | no address, since a proxy's header does not parse and the proxy has none itself |
+//! | `500` | no peer address otherwise; the limit per principal without authentication outside; the limit per client inside it |
 //! | `503` | the store failed, unless [`OnStoreError::Admit`] was said |
 //!
 //! Responses that pass carry `RateLimit-Policy: "default";q=600;w=60` and `RateLimit: "default";r=50;t=30`
