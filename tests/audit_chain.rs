@@ -269,6 +269,66 @@ fn a_torn_end_is_told_and_never_repaired() {
     assert_eq!(trail.verify().problem.unwrap().kind, ProblemKind::Unreadable);
 }
 
+/// Who may write the file and has not the key puts something in the place of what a crash left, as long as that.
+#[test]
+fn what_stands_for_a_torn_line_does_not_read_as_one() {
+    let trail = Trail::new();
+    trail.run(12, |builder| builder);
+    let whole = std::fs::read(trail.path()).unwrap();
+    std::fs::write(trail.path(), &whole[..whole.len() - 200]).unwrap();
+    trail.run(3, |builder| builder);
+    let lines = trail.lines();
+    let at = lines.iter().position(|line| line.contains("torn")).unwrap();
+    let len = lines[at - 1].len();
+    let forged = r#"{"entry":"decided","outcome":"denied","path":"/x"}"#;
+    let fill = |text: &str, with: &str| format!("{text}{}", with.repeat(len - text.len()));
+    let mut altered = lines[at - 1].clone();
+    altered.replace_range(12..13, "#");
+    for (name, instead, is_sound) in [
+        ("nothing", vec![lines[at - 1].clone()], true),
+        ("two pieces of it", vec![lines[at - 1][..40].to_owned(), lines[at - 1][40..].to_owned()], true),
+        ("noise", vec![fill("", "x")], true),
+        ("another beginning of a line", vec![altered], true),
+        ("an object", vec![fill(forged, " ")], false),
+        ("an object after spaces", vec![fill("", " ")[..len - forged.len()].to_owned() + forged], false),
+        ("an object and noise", vec![fill(forged, "x")], false),
+        ("an object that is not text", vec![fill(&forged.replace("/x", "\u{fffd}"), " ")], false),
+        ("two objects", vec![forged.to_owned(), fill(forged, " ")[..len - forged.len()].to_owned()], false),
+        ("noise, and an object", vec![fill("", "x")[..len - forged.len()].to_owned(), forged.to_owned()], false),
+        ("behind a carriage return", vec![fill(&format!("x\r{forged}"), " ")], false),
+        ("behind a line separator", vec![fill(&format!("x\u{2028}{forged}"), " ")], false),
+        (
+            "of many lists",
+            vec![{
+                let deep = (len - 6) / 2;
+                fill(&format!(r#"{{"a":{}{}}}"#, "[".repeat(deep), "]".repeat(deep)), " ")
+            }],
+            false,
+        ),
+    ] {
+        let line = instead.iter().position(|line| line.contains('{') && line.contains('}'));
+        let changed: Vec<_> = lines[..at - 1].iter().cloned().chain(instead).chain(lines[at..].to_vec()).collect();
+        trail.rewrite(&changed);
+        let report = trail.verify_with_sent();
+        assert_eq!(report.is_sound(), is_sound, "{name}: {report}");
+        let Some(problem) = report.problem else { continue };
+        assert_eq!(problem.kind, ProblemKind::Unreadable, "{name}");
+        assert_eq!(problem.line, (at + line.unwrap()) as u64, "{name}: the line itself is named");
+    }
+
+    // At the end, and at the beginning.
+    for (name, text) in [
+        ("the end", format!("{}{forged}", lines.concat_lines())),
+        ("the end, and noise", format!("{}{forged}x", lines.concat_lines())),
+        ("a line of another chain", format!("{}{}", lines.concat_lines(), lines[1])),
+        ("the beginning", format!("{forged}\n{}", lines.concat_lines())),
+    ] {
+        std::fs::write(trail.path(), text).unwrap();
+        let report = trail.verify();
+        assert!(!report.is_sound(), "{name}: {report}");
+    }
+}
+
 /// Who may write the file and has not the key cuts off the beginning, and puts something before a line of theirs.
 #[test]
 fn the_first_line_that_is_kept_must_open_its_file() {

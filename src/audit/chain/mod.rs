@@ -25,7 +25,8 @@
 //!
 //! # Crashes
 //! A process that dies while it writes leaves a line without its end. That line is never repaired: it stays where it is, the
-//! next one is begun behind it and says how many bytes it has, and the verification reports it. One process writes a chain at a
+//! next one is begun behind it and says how many bytes it has, and the verification reports it. What stands there and reads as an
+//! object is no such fragment: it was put in. One process writes a chain at a
 //! time; a second one would fork it, which the verification finds.
 //!
 //! ```

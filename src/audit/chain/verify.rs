@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use serde::Deserialize;
+use serde::{Deserialize, de::IgnoredAny};
 
 use super::{Checkpoint, Hash, PublicKey, from_hex, hash_of, parts};
 
@@ -166,6 +166,16 @@ struct Members {
     signature: Option<String>,
 }
 
+/// Whether an object begins a line here, for whatever reader: some break lines at more than line feeds.
+fn holds_an_object(fragment: &[u8]) -> bool {
+    const BREAKS: [char; 9] = ['\r', '\u{b}', '\u{c}', '\u{1c}', '\u{1d}', '\u{1e}', '\u{85}', '\u{2028}', '\u{2029}'];
+    let begins = |piece: &str| {
+        let mut values = serde_json::Deserializer::from_str(piece).into_iter::<IgnoredAny>();
+        piece.trim_start().starts_with('{') && values.next().is_some_and(|value| value.is_ok())
+    };
+    String::from_utf8_lossy(fragment).split(BREAKS).any(begins)
+}
+
 struct Walk<'a> {
     keys: &'a [PublicKey],
     anchors: Vec<&'a Checkpoint>,
@@ -228,16 +238,22 @@ impl Walk<'_> {
     fn read(&mut self, file: &Path, number: u64, bytes: &[u8]) -> Result<(), Problem> {
         let whole = bytes.strip_suffix(b"\n");
         let line = whole.unwrap_or(bytes);
-        let found = whole.and_then(|_| parts(line));
+        let known = parts(line);
+        let found = known.filter(|_| whole.is_some());
         // Fragments may come before it, and nothing else.
         if self.last.is_none() && found.is_some() {
             self.begin(file, number, line)?;
         }
-        let linked = found.filter(|(seq, hashed, hash)| {
+        let linked = known.filter(|(seq, hashed, hash)| {
             self.last.is_some_and(|(last, before)| *seq == last.saturating_add(1) && hash_of(&before, hashed) == *hash)
         });
-        let Some((seq, _, hash)) = linked else {
+        let Some((seq, _, hash)) = linked.filter(|_| whole.is_some()) else {
             let has_end = whole.is_some();
+            // Who is cut off leaves no whole object, unless it is the true line and lacks its line feed alone. What a reader takes
+            // for a line must not pass for a fragment.
+            if found.is_none() && linked.is_none() && holds_an_object(line) {
+                return Err(self.problem(file, number, ProblemKind::Unreadable));
+            }
             return self.not_linked(file, number, line, has_end, found.map(|(seq, ..)| seq));
         };
         let members: Members =
