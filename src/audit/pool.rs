@@ -27,14 +27,18 @@ thread_local!(static AT_HAND: RefCell<Spare> = const { RefCell::new(Vec::new()) 
 pub(crate) fn take() -> UniqueArc<Facts> {
     let spare = AT_HAND.try_with(|at_hand| {
         let mut at_hand = at_hand.try_borrow_mut().ok()?;
-        if at_hand.is_empty()
-            && let Some(batch) = SHELF.lock().unwrap_or_else(PoisonError::into_inner).pop()
-        {
-            *at_hand = batch;
-        }
-        at_hand.pop()
+        pick(&mut at_hand, &SHELF)
     });
     spare.ok().flatten().unwrap_or_else(|| UniqueArc::new(Facts::default()))
+}
+
+fn pick(at_hand: &mut Spare, shelf: &Mutex<Vec<Spare>>) -> Option<UniqueArc<Facts>> {
+    if at_hand.is_empty()
+        && let Some(batch) = shelf.lock().unwrap_or_else(PoisonError::into_inner).pop()
+    {
+        *at_hand = batch;
+    }
+    at_hand.pop()
 }
 
 /// The facts of a record. The last of its clones gives them back.
@@ -71,16 +75,20 @@ fn give_back(facts: Arc<Facts>) {
     facts.clear();
     let _ = AT_HAND.try_with(|at_hand| {
         let Ok(mut at_hand) = at_hand.try_borrow_mut() else { return };
-        at_hand.push(facts);
-        // Who gives back more than it takes, a writer, hands them on.
-        if at_hand.len() >= 2 * BATCH {
-            let batch = at_hand.split_off(BATCH);
-            let mut shelf = SHELF.lock().unwrap_or_else(PoisonError::into_inner);
-            if shelf.len() < MAX_BATCHES {
-                shelf.push(batch);
-            }
-        }
+        put(facts, &mut at_hand, &SHELF);
     });
+}
+
+fn put(facts: UniqueArc<Facts>, at_hand: &mut Spare, shelf: &Mutex<Vec<Spare>>) {
+    at_hand.push(facts);
+    // Who gives back more than it takes, a writer, hands them on.
+    if at_hand.len() >= 2 * BATCH {
+        let batch = at_hand.split_off(BATCH);
+        let mut shelf = shelf.lock().unwrap_or_else(PoisonError::into_inner);
+        if shelf.len() < MAX_BATCHES {
+            shelf.push(batch);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -157,10 +165,29 @@ mod tests {
 
     #[test]
     fn batches_go_from_thread_to_thread() {
-        let written: Vec<_> = (0..4 * BATCH).map(|_| Pooled::new(take().shareable())).collect();
-        std::thread::scope(|scope| {
-            scope.spawn(|| drop(written));
+        // One of its own: other tests write records as well.
+        let shelf = Mutex::new(Vec::new());
+        let new = || UniqueArc::new(Facts::default());
+        let left = std::thread::scope(|scope| {
+            let writer = scope.spawn(|| {
+                let mut at_hand = Vec::new();
+                (0..4 * BATCH).for_each(|_| put(new(), &mut at_hand, &shelf));
+                at_hand.len()
+            });
+            writer.join().unwrap()
         });
-        assert!(!SHELF.lock().unwrap().is_empty() || !AT_HAND.with(|at_hand| at_hand.borrow().is_empty()));
+        let on_shelf = || shelf.lock().unwrap().iter().map(Vec::len).collect::<Vec<_>>();
+        assert_eq!((left, on_shelf()), (BATCH, vec![BATCH; 3]), "what is more than it needs is handed on");
+
+        let mut at_hand = Vec::new();
+        for taken in 1..=BATCH {
+            assert!(pick(&mut at_hand, &shelf).is_some());
+            assert_eq!((at_hand.len(), on_shelf()), (BATCH - taken, vec![BATCH; 2]), "one batch at a time");
+        }
+        assert!((0..2 * BATCH).all(|_| pick(&mut at_hand, &shelf).is_some()));
+        assert!(pick(&mut at_hand, &shelf).is_none());
+
+        (0..2 * MAX_BATCHES * BATCH).for_each(|_| put(new(), &mut at_hand, &shelf));
+        assert_eq!(on_shelf(), vec![BATCH; MAX_BATCHES], "the shelf has an end");
     }
 }

@@ -205,9 +205,19 @@ mod tests {
     }
 
     #[test]
-    fn deep_nesting_is_refused_or_skipped_but_never_overflows() {
-        let deep = format!(r#"{{"name": {}{}}}"#, "[".repeat(30_000), "]".repeat(30_000));
-        assert!(fault(&deep).contains("must be a text") || fault(&deep).contains("one JSON object"));
+    fn deep_nesting_is_refused_where_it_stands_and_never_overflows() {
+        let deep = format!("{}{}", "[".repeat(30_000), "]".repeat(30_000));
+        for (name, json, expected) in [
+            ("for a text", format!(r#"{{"name": {deep}}}"#), "must be a text"),
+            ("for a number", format!(r#"{{"n": {deep}}}"#), "whole number"),
+            ("for an object", format!(r#"{{"metadata": {deep}}}"#), "object of texts"),
+            ("in an object", format!(r#"{{"metadata": {{"a": {deep}}}}}"#), "object of texts"),
+            ("in an unknown member", format!(r#"{{"x": {deep}}}"#), r#"Some("x")"#),
+            ("for the body", deep.clone(), "one JSON object"),
+            ("never closed", format!(r#"{{"name": {}"#, "[".repeat(60_000)), "one JSON object"),
+        ] {
+            assert!(fault(&json).contains(expected), "{name}");
+        }
     }
 
     #[test]
