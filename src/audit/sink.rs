@@ -39,7 +39,8 @@ impl Default for Lost {
 ///   that entries are lost.
 /// - Entries that one thread hands over are delivered in that order.
 /// - Every entry is delivered or counted by [`lost`](Self::lost), never both and never neither. A refusal that nobody was
-///   authenticated in may be delivered as one more of an [`AuditRepeats`](crate::audit::AuditRepeats).
+///   authenticated in may be delivered as one more of an [`AuditRepeats`](crate::audit::AuditRepeats), and is one of those lost
+///   if that is.
 /// - After [`flush`](Self::flush), everything accepted before it was called is delivered or counted as lost.
 /// - A sink that lets no request pass whose record it cannot store implements [`reserve`](Self::reserve) and
 ///   [`accept_reserved`](Self::accept_reserved); the others leave them alone.
