@@ -3,6 +3,7 @@
     clippy::unwrap_used,
     clippy::indexing_slicing,
     clippy::panic,
+    clippy::string_slice,
     clippy::cast_possible_truncation,
     reason = "test code, helpers included"
 )]
