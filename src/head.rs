@@ -2,7 +2,7 @@
 
 use std::{any::TypeId, fmt};
 
-use http::{Extensions, HeaderMap, HeaderName, Method, Request, Uri, Version, request::Parts};
+use http::{Extensions, HeaderMap, HeaderName, Method, Request, Uri, Version, header, request::Parts};
 
 use crate::{
     attempt::Attempt,
@@ -33,6 +33,8 @@ pub struct RequestHead<'a> {
     extensions: &'a Extensions,
     client: Option<&'a ClientInfo>,
     attempt: Attempt<'a>,
+    /// `Authorization` is another authenticator's, and not to be seen.
+    hides_authorization: bool,
 }
 
 impl<'a> RequestHead<'a> {
@@ -47,6 +49,7 @@ impl<'a> RequestHead<'a> {
             extensions: request.extensions(),
             client: None,
             attempt: Attempt::uncounted(),
+            hides_authorization: false,
         }
     }
 
@@ -61,6 +64,7 @@ impl<'a> RequestHead<'a> {
             extensions: &parts.extensions,
             client: None,
             attempt: Attempt::uncounted(),
+            hides_authorization: false,
         }
     }
 
@@ -76,6 +80,18 @@ impl<'a> RequestHead<'a> {
     pub(crate) const fn with_attempt(mut self, attempt: Attempt<'a>) -> Self {
         self.attempt = attempt;
         self
+    }
+
+    /// The same for who is not to see `Authorization`, since another authenticator has taken it.
+    #[must_use]
+    pub(crate) const fn without_authorization(mut self) -> Self {
+        self.hides_authorization = true;
+        self
+    }
+
+    #[cfg(any(feature = "jwt", feature = "jwt-pure-rust"))]
+    pub(crate) const fn hides_authorization(&self) -> bool {
+        self.hides_authorization
     }
 
     /// What an authenticator asks before a step that costs.
@@ -164,12 +180,13 @@ impl<'a> RequestHead<'a> {
         None
     }
 
-    /// Reads `Authorization` strictly: it stands once, and is a scheme, spaces, and a token68 (RFC 9110 §11.4).
+    /// Reads `Authorization` strictly: it stands once, and is a scheme, spaces, and a token68 (RFC 9110 §11.4). None as well
+    /// for who [would disclose](crate::authn::Authenticator::discloses) one that is another authenticator's.
     ///
     /// # Errors
     /// [`InvalidRequest`](crate::RejectionKind::InvalidRequest) (`400`) if it stands twice or is not of that form.
     pub fn authorization(&self) -> Result<Option<Credential<'a>>, Rejection> {
-        credential::authorization(self.headers)
+        if self.hides_authorization { Ok(None) } else { credential::authorization(self.headers) }
     }
 
     /// Reads a field that may stand once only.
@@ -178,7 +195,8 @@ impl<'a> RequestHead<'a> {
     /// [`InvalidRequest`](crate::RejectionKind::InvalidRequest) (`400`) if it stands twice, is empty or is not visible
     /// ASCII.
     pub fn single_header(&self, name: &HeaderName) -> Result<Option<&'a str>, Rejection> {
-        credential::single(self.headers, name)
+        let is_hidden = self.hides_authorization && *name == header::AUTHORIZATION;
+        if is_hidden { Ok(None) } else { credential::single(self.headers, name) }
     }
 }
 

@@ -144,6 +144,8 @@ enum Mistake {
     ShowsTheToken,
     TwinsDisagree,
     OtherHeader,
+    DisclosesAll,
+    SeesWhatIsTaken,
 }
 
 #[async_trait]
@@ -159,6 +161,16 @@ impl Authenticator for Careless {
         match self.0 {
             Mistake::OtherHeader => vec![HeaderName::from_static("x-device")],
             _ => devices().credential_headers(),
+        }
+    }
+
+    fn discloses(&self, head: &RequestHead<'_>) -> bool {
+        match self.0 {
+            Mistake::DisclosesAll => true,
+            Mistake::SeesWhatIsTaken => {
+                head.authorization().is_ok_and(|found| found.is_some_and(|it| it.is_scheme("Device")))
+            }
+            _ => false,
         }
     }
 
@@ -182,6 +194,9 @@ impl Careless {
         };
         let value = head.headers().get("authorization").map(|value| value.to_str().unwrap().to_owned());
         match (self.0, value, right) {
+            (Mistake::SeesWhatIsTaken, Some(value), Outcome::Absent) if value == "Device 4711-secret" => {
+                Outcome::verified(device())
+            }
             (Mistake::FirstOfTwo, Some(value), _) if value == "Device 4711-secret" => Outcome::verified(device()),
             (Mistake::ClaimsEverything, Some(_), Outcome::Absent) => {
                 Rejection::new(RejectionKind::InvalidCredential, "not a device").into()
@@ -210,9 +225,15 @@ async fn a_careless_authenticator_is_found_out() {
         (Mistake::ShowsTheToken, "no Debug shows a credential"),
         (Mistake::TwinsDisagree, "authenticate_now and authenticate agree"),
         (Mistake::OtherHeader, "credential_headers names the field"),
+        (Mistake::DisclosesAll, "a credential of another kind is not disclosed"),
+        (Mistake::SeesWhatIsTaken, "does not show is not looked at"),
     ] {
         let suite = tokio::spawn(async move {
             let fixture = fixture().good(authorized("Device 4711-secret")).bad(authorized("Device 0000-secret"));
+            let fixture = match mistake {
+                Mistake::DisclosesAll | Mistake::SeesWhatIsTaken => fixture.discloses(),
+                _ => fixture,
+            };
             conformance::authenticator(&Careless(mistake), &fixture).await;
         });
         assert_broken(suite.await, expected);

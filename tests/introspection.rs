@@ -21,6 +21,8 @@ mod abuse;
 mod answers;
 #[path = "introspection/away.rs"]
 mod away;
+#[path = "introspection/beside.rs"]
+mod beside;
 #[path = "introspection/bound.rs"]
 mod bound;
 #[path = "introspection/clients.rs"]

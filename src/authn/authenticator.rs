@@ -220,6 +220,7 @@ impl From<Rejection> for Outcome {
 ///   [`Identity::leaving_authorization`]. Else a second credential there, which nobody read, would pass.
 /// - A credential that clients send by themselves, such as a cookie, is [`RefusedIfNeeded`](Outcome::RefusedIfNeeded) or
 ///   [`ambient`](Identity::ambient).
+/// - Who hands credentials to somebody else, to learn whose they are, says so: [`discloses`](Self::discloses).
 /// - A backend that fails is [`Unavailable`](crate::RejectionKind::Unavailable), never "bad credential".
 /// - [`authenticate_now`](Self::authenticate_now) and [`authenticate`](Self::authenticate) agree. The conformance suite
 ///   (feature `conformance`) checks it.
@@ -232,6 +233,20 @@ pub trait Authenticator: fmt::Debug + Send + Sync + 'static {
     /// The header fields that may carry this kind of credential; they are marked sensitive once read. Asked once.
     fn credential_headers(&self) -> Vec<HeaderName> {
         vec![header::AUTHORIZATION]
+    }
+
+    /// Whether it would hand the credential in this request's `Authorization` to somebody else, who may not have issued it: to an
+    /// introspection endpoint, for example. The form alone may decide. Default: never.
+    ///
+    /// In [`one_of`](crate::authn::one_of) and [`both`](crate::authn::both) it is asked last then, once nobody else has refused the
+    /// request; what another one has verified it does not see: [`RequestHead::authorization`] is none for it. What two would disclose
+    /// goes to neither, and the request is refused with `500`.
+    ///
+    /// # Security
+    /// Where it is not said, an API key may go to who can use it. An authenticator that wraps another one says what that says.
+    fn discloses(&self, head: &RequestHead<'_>) -> bool {
+        let _ = head;
+        false
     }
 
     /// Answers without waiting, if it can.
@@ -255,6 +270,10 @@ macro_rules! forward {
 
             fn credential_headers(&self) -> Vec<HeaderName> {
                 (**self).credential_headers()
+            }
+
+            fn discloses(&self, head: &RequestHead<'_>) -> bool {
+                (**self).discloses(head)
             }
 
             fn authenticate_now(&self, head: &RequestHead<'_>, at: Instants) -> Now<Outcome> {

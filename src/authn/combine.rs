@@ -16,9 +16,11 @@ use crate::{
 
 /// Takes exactly one credential, of any of these kinds: a tuple of two to four authenticators.
 ///
-/// An application's identity ([`Identity::of_client`]) and a subject's are joined. They are asked in order. A bad credential
-/// refuses at once; two good ones refuse with `400` (RFC 6750 §2). A cookie, good or bad, does not count beside a credential that
-/// was sent on purpose, and takes no application's identity away; of a bad one the audit record tells.
+/// An application's identity ([`Identity::of_client`]) and a subject's are joined. They are asked in order, but for who
+/// [would disclose](Authenticator::discloses) the request's `Authorization`: it comes last, and only gets what none of the others has
+/// verified or refused, so that no API key goes to an introspection endpoint. Two of that kind get nothing, and the request is
+/// refused with `500`. A bad credential refuses at once; two good ones refuse with `400` (RFC 6750 §2). A cookie, good or bad, does not
+/// count beside a credential that was sent on purpose, and takes no application's identity away; of a bad one the audit record tells.
 ///
 /// ```
 /// use portcullis::{Challenge, authn::{Outcome, authenticate_fn, one_of}};
@@ -74,6 +76,8 @@ struct Found {
     bad: Option<Rejection>,
     /// What the record tells of bad ones.
     ambient: Vec<AttemptFact>,
+    /// Somebody has verified what stands in `Authorization`.
+    took_authorization: bool,
 }
 
 /// The credential for one slot.
@@ -86,7 +90,17 @@ struct Candidate {
 impl Found {
     const fn nothing() -> Self {
         const NONE: Candidate = Candidate { identity: None, is_doubled: false };
-        Self { subject: NONE, client: NONE, bad: None, ambient: Vec::new() }
+        Self { subject: NONE, client: NONE, bad: None, ambient: Vec::new(), took_authorization: false }
+    }
+
+    /// The head as those see it whose turn it is.
+    fn shown<'h>(&self, head: &RequestHead<'h>, turn: Turn, disclosing: usize) -> Result<RequestHead<'h>, Rejection> {
+        match turn {
+            Turn::First => Ok(*head),
+            Turn::Last if self.took_authorization => Ok(head.without_authorization()),
+            Turn::Last if disclosing > 1 => Err(whose_it_is()),
+            Turn::Last => Ok(*head),
+        }
     }
 
     /// Takes the next outcome in. An error once the request is refused.
@@ -104,6 +118,7 @@ impl Found {
     }
 
     fn add_good(&mut self, identity: Identity) -> Result<(), Rejection> {
+        self.took_authorization |= !identity.has_left_authorization();
         let slot = if identity.in_slot(Slot::Subject).is_some() { &mut self.subject } else { &mut self.client };
         let Some(held) = &mut slot.identity else {
             slot.identity = Some(identity);
@@ -163,6 +178,20 @@ fn two_credentials() -> Rejection {
     Rejection::new(RejectionKind::InvalidRequest, "two credentials where one is taken")
 }
 
+fn whose_it_is() -> Rejection {
+    let reason =
+        "two authenticators would hand this Authorization to somebody else, and nothing tells which of them it is for";
+    Rejection::new(RejectionKind::Misconfigured, reason)
+}
+
+/// The head for who would disclose what stands there, beside one that was asked before.
+fn beside<'h>(head: &RequestHead<'h>, other: &Outcome) -> RequestHead<'h> {
+    match other {
+        Outcome::Verified(identity) if !identity.has_left_authorization() => head.without_authorization(),
+        Outcome::Verified(_) | Outcome::Absent | Outcome::Refused(_) | Outcome::RefusedIfNeeded(_) => *head,
+    }
+}
+
 /// What the record tells of a bad credential that came by itself, and so in another field than `Authorization`.
 fn ambient(by: &dyn Authenticator, head: &RequestHead<'_>, rejection: &Rejection) -> AttemptFact {
     let (kind, reason) = rejection.facts();
@@ -181,30 +210,71 @@ impl Authenticator for OneOf {
         union(self.authenticators.iter().map(|authenticator| authenticator.credential_headers()))
     }
 
+    fn discloses(&self, head: &RequestHead<'_>) -> bool {
+        self.how_many_disclose(head) > 0
+    }
+
     fn authenticate_now(&self, head: &RequestHead<'_>, at: Instants) -> Now<Outcome> {
-        let mut found = Found::nothing();
-        for authenticator in self.authenticators.iter() {
-            match authenticator.authenticate_now(head, at) {
-                Now::Known(outcome) => {
-                    if let Err(rejection) = found.add(authenticator, head, outcome) {
-                        return Now::Known(rejection.into());
-                    }
-                }
-                Now::Wait => return Now::Wait,
-            }
-        }
-        Now::Known(found.conclude())
+        self.answer_now(head, at).unwrap_or_else(|rejection| Now::Known(rejection.into()))
     }
 
     async fn authenticate(&self, head: &RequestHead<'_>, at: Instants) -> Outcome {
-        let mut found = Found::nothing();
-        for authenticator in self.authenticators.iter() {
-            let outcome = authenticator.authenticate(head, at).await;
-            if let Err(rejection) = found.add(authenticator, head, outcome) {
-                return rejection.into();
+        self.answer(head, at).await.unwrap_or_else(Outcome::Refused)
+    }
+}
+
+impl OneOf {
+    fn how_many_disclose(&self, head: &RequestHead<'_>) -> usize {
+        self.authenticators.iter().filter(|authenticator| authenticator.discloses(head)).count()
+    }
+
+    fn answer_now(&self, head: &RequestHead<'_>, at: Instants) -> Result<Now<Outcome>, Rejection> {
+        let (mut found, disclosing) = (Found::nothing(), self.how_many_disclose(head));
+        for turn in turns(disclosing) {
+            let shown = found.shown(head, *turn, disclosing)?;
+            for authenticator in self.authenticators.iter() {
+                if !turn.is_of(authenticator, head, disclosing) {
+                    continue;
+                }
+                match authenticator.authenticate_now(&shown, at) {
+                    Now::Known(outcome) => found.add(authenticator, head, outcome)?,
+                    Now::Wait => return Ok(Now::Wait),
+                }
             }
         }
-        found.conclude()
+        Ok(Now::Known(found.conclude()))
+    }
+
+    async fn answer(&self, head: &RequestHead<'_>, at: Instants) -> Result<Outcome, Rejection> {
+        let (mut found, disclosing) = (Found::nothing(), self.how_many_disclose(head));
+        for turn in turns(disclosing) {
+            let shown = found.shown(head, *turn, disclosing)?;
+            for authenticator in self.authenticators.iter() {
+                if turn.is_of(authenticator, head, disclosing) {
+                    let outcome = authenticator.authenticate(&shown, at).await;
+                    found.add(authenticator, head, outcome)?;
+                }
+            }
+        }
+        Ok(found.conclude())
+    }
+}
+
+/// Who is asked when: those that would disclose the credential come last.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    First,
+    Last,
+}
+
+/// Mostly nobody would, and one turn is enough.
+const fn turns(disclosing: usize) -> &'static [Turn] {
+    if disclosing == 0 { &[Turn::First] } else { &[Turn::First, Turn::Last] }
+}
+
+impl Turn {
+    fn is_of(self, authenticator: &dyn Authenticator, head: &RequestHead<'_>, disclosing: usize) -> bool {
+        disclosing == 0 || authenticator.discloses(head) == (self == Self::Last)
     }
 }
 
@@ -212,7 +282,8 @@ impl Authenticator for OneOf {
 ///
 /// Both or none: one without the other is refused with `401`, and so is one credential that both of them take. A half that
 /// the client's software sends by itself, such as a certificate, is refused only where an identity is needed. The application is
-/// asked for first; if it is refused, nobody is asked for the subject.
+/// asked for first; if it is refused, nobody is asked for the subject. Who [would disclose](Authenticator::discloses) the request's
+/// `Authorization` comes second, and does not get what the other one has taken or refused; of two, neither gets it (`500`).
 pub fn both<C: Authenticator, S: Authenticator>(client: C, subject: S) -> Both<C, S> {
     let challenges = client.challenges().into_iter().chain(subject.challenges()).collect();
     Both { client, subject, challenges }
@@ -302,19 +373,65 @@ impl<C: Authenticator, S: Authenticator> Authenticator for Both<C, S> {
         union([self.client.credential_headers(), self.subject.credential_headers()])
     }
 
+    fn discloses(&self, head: &RequestHead<'_>) -> bool {
+        self.client.discloses(head) || self.subject.discloses(head)
+    }
+
     fn authenticate_now(&self, head: &RequestHead<'_>, at: Instants) -> Now<Outcome> {
-        match self.client.authenticate_now(head, at) {
+        let first = match self.first(head) {
+            Ok(first) => first,
+            Err(rejection) => return Now::Known(rejection.into()),
+        };
+        let (one, other): (&dyn Authenticator, &dyn Authenticator) = match first {
+            Slot::Client => (&self.client, &self.subject),
+            Slot::Subject => (&self.subject, &self.client),
+        };
+        match one.authenticate_now(head, at) {
             Now::Known(Outcome::Refused(rejection)) => Now::Known(rejection.into()),
-            Now::Known(client) => self.subject.authenticate_now(head, at).map(|subject| self.join(client, subject)),
+            Now::Known(found) => {
+                let shown = if other.discloses(head) { beside(head, &found) } else { *head };
+                other.authenticate_now(&shown, at).map(|second| self.join_in(first, found, second))
+            }
             // Whoever is asked now is asked again.
             Now::Wait => Now::Wait,
         }
     }
 
     async fn authenticate(&self, head: &RequestHead<'_>, at: Instants) -> Outcome {
-        match self.client.authenticate(head, at).await {
+        let first = match self.first(head) {
+            Ok(first) => first,
+            Err(rejection) => return rejection.into(),
+        };
+        let (one, other): (&dyn Authenticator, &dyn Authenticator) = match first {
+            Slot::Client => (&self.client, &self.subject),
+            Slot::Subject => (&self.subject, &self.client),
+        };
+        match one.authenticate(head, at).await {
             Outcome::Refused(rejection) => rejection.into(),
-            client => self.join(client, self.subject.authenticate(head, at).await),
+            found => {
+                let shown = if other.discloses(head) { beside(head, &found) } else { *head };
+                let second = other.authenticate(&shown, at).await;
+                self.join_in(first, found, second)
+            }
+        }
+    }
+}
+
+impl<C: Authenticator, S: Authenticator> Both<C, S> {
+    /// For which slot somebody is asked first.
+    fn first(&self, head: &RequestHead<'_>) -> Result<Slot, Rejection> {
+        match (self.client.discloses(head), self.subject.discloses(head)) {
+            (true, true) => Err(whose_it_is()),
+            (true, false) => Ok(Slot::Subject),
+            (false, _) => Ok(Slot::Client),
+        }
+    }
+
+    /// Joins what was found for this slot first, and then for the other one.
+    fn join_in(&self, first: Slot, found: Outcome, second: Outcome) -> Outcome {
+        match first {
+            Slot::Client => self.join(found, second),
+            Slot::Subject => self.join(second, found),
         }
     }
 }

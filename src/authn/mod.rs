@@ -11,7 +11,7 @@
 //! |---|---|
 //! | `400` | a credential header stands twice or is malformed; two credentials for one slot (RFC 6750 §3.1) |
 //! | `401` | no credential; a bad one; an `Authorization` that no authenticator claims (RFC 9110 §15.5.2) |
-//! | `500` | TLS enforcement did not run outside, or the authenticator offers no challenge; the log says so |
+//! | `500` | TLS enforcement did not run outside, or the authenticator offers no challenge, or two of them would [disclose](Authenticator::discloses) the credential; the log says so |
 //! | `503` | a backend that must be asked did not answer |
 //!
 //! Stack it inside TLS enforcement and the limit per client, outside the limit per principal and the guard.

@@ -35,12 +35,13 @@ pub struct AuthenticatorFixture {
     bad: Vec<Request<()>>,
     absent: Vec<Request<()>>,
     in_connection: bool,
+    discloses: bool,
 }
 
 impl AuthenticatorFixture {
     /// No requests yet; all of them will be sent at this time.
     pub const fn new(at: Instants) -> Self {
-        Self { at, good: Vec::new(), bad: Vec::new(), absent: Vec::new(), in_connection: false }
+        Self { at, good: Vec::new(), bad: Vec::new(), absent: Vec::new(), in_connection: false, discloses: false }
     }
 
     /// Adds a request with a good credential. One at least.
@@ -62,6 +63,13 @@ impl AuthenticatorFixture {
         self
     }
 
+    /// Says that the authenticator [hands](Authenticator::discloses) credentials of this kind to somebody else, to learn whose they
+    /// are: those of at least one request here.
+    pub const fn discloses(mut self) -> Self {
+        self.discloses = true;
+        self
+    }
+
     /// Adds a request without a credential of this kind. One at least.
     pub fn absent(mut self, request: Request<()>) -> Self {
         self.absent.push(request);
@@ -75,7 +83,7 @@ impl AuthenticatorFixture {
 /// If the authenticator breaks the contract of its trait, a request of the fixture does not come to what it should, or the
 /// fixture lacks one of the three kinds.
 pub async fn authenticator(authenticator: &dyn Authenticator, fixture: &AuthenticatorFixture) {
-    let AuthenticatorFixture { at, good, bad, absent, in_connection } = fixture;
+    let AuthenticatorFixture { at, good, bad, absent, in_connection, discloses } = fixture;
     for (kind, requests) in [("good", good), ("bad", bad), ("absent", absent)] {
         assert!(!requests.is_empty(), "the fixture needs a {kind} request");
     }
@@ -85,6 +93,14 @@ pub async fn authenticator(authenticator: &dyn Authenticator, fixture: &Authenti
         *in_connection,
         "a credential comes in some header field, or the fixture says that it is of the connection"
     );
+
+    let disclosed = |request: &&Request<()>| authenticator.discloses(&RequestHead::of(request));
+    let tells = good.iter().chain(bad).any(|request| disclosed(&request));
+    assert_eq!(tells, *discloses, "who discloses credentials says so, and so does the fixture");
+    assert!(!absent.iter().any(|request| disclosed(&request)), "a credential of another kind is not disclosed");
+    for request in good.iter().chain(bad).filter(disclosed) {
+        another_s_is_not_seen(authenticator, request, *at).await;
+    }
 
     for request in good {
         let outcome = ask(authenticator, request, *at).await;
@@ -136,6 +152,20 @@ async fn nothing_unclaimed_beside(authenticator: &dyn Authenticator, request: &R
     assert!(noticed, "an unread Authorization beside the credential is told, with Identity::leaving_authorization");
 }
 
+/// What another authenticator has taken goes to nobody.
+async fn another_s_is_not_seen(authenticator: &dyn Authenticator, request: &Request<()>, at: Instants) {
+    let head = RequestHead::of(request).without_authorization();
+    let outcomes = [Now::Known(authenticator.authenticate(&head, at).await), authenticator.authenticate_now(&head, at)];
+    for outcome in outcomes {
+        let unseen = match &outcome {
+            Now::Known(Outcome::Verified(identity)) => identity.has_left_authorization(),
+            Now::Known(Outcome::Refused(_)) => false,
+            Now::Known(Outcome::Absent | Outcome::RefusedIfNeeded(_)) | Now::Wait => true,
+        };
+        assert!(unseen, "an Authorization that RequestHead::authorization does not show is not looked at: {outcome:?}");
+    }
+}
+
 async fn strange_schemes(authenticator: &dyn Authenticator, at: Instants) {
     if !authenticator.credential_headers().contains(&header::AUTHORIZATION) {
         return;
@@ -147,7 +177,9 @@ async fn strange_schemes(authenticator: &dyn Authenticator, at: Instants) {
         }
         request
     };
-    let outcome = ask(authenticator, &strange(&["Conformance-Suite abc"]), at).await;
+    let one = strange(&["Conformance-Suite abc"]);
+    assert!(!authenticator.discloses(&RequestHead::of(&one)), "a scheme that nobody knows is not disclosed");
+    let outcome = ask(authenticator, &one, at).await;
     assert!(matches!(outcome, Outcome::Absent), "a scheme that nobody knows is Absent, not {outcome:?}");
     let outcome = ask(authenticator, &strange(&["Conformance-Suite abc", "Conformance-Suite def"]), at).await;
     refused_as_malformed(&outcome, "authorization");

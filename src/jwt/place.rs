@@ -161,10 +161,20 @@ impl Places {
 
     /// What may be the token, where [`find`](Self::find) would find none besides it: unchecked.
     pub(super) fn guess<'a>(&self, head: &RequestHead<'a>) -> Option<&'a [u8]> {
-        if !self.authorization || !self.headers.is_empty() {
+        if !self.authorization || !self.headers.is_empty() || head.hides_authorization() {
             return None;
         }
         credential::unchecked(head.headers(), b"Bearer")
+    }
+
+    /// What may be a token in `Authorization`: unchecked.
+    #[cfg(feature = "introspection")]
+    pub(super) fn in_authorization<'a>(&self, head: &RequestHead<'a>) -> Option<&'a [u8]> {
+        if !self.authorization || head.hides_authorization() {
+            return None;
+        }
+        let behind = |scheme: &str| credential::unchecked(head.headers(), scheme.as_bytes());
+        behind("Bearer").or_else(|| behind("DPoP").filter(|_| self.dpop))
     }
 
     /// The token of a request. `challenges` go along with a refusal that is about a token; `takes` says which tokens of

@@ -189,6 +189,7 @@ async fn the_suite_of_authenticators() {
     let provider = Provider::usual().await;
     let fixture = || {
         AuthenticatorFixture::new(AT)
+            .discloses()
             .good(request("Bearer", "good-token-of-alice-that-is-long"))
             .good(request("bearer", "good-with.one-dot"))
             .bad(request("Bearer", "token-of-nobody-that-is-long"))

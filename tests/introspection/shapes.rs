@@ -13,7 +13,7 @@ use portcullis::{
 use super::provider::{AT, Provider, ask, bearer, now, principal, request, status};
 use crate::mint::{AUDIENCE, CLAIMS, HEADER, ISSUER, claims_but, key, token, with_claims};
 
-fn jwts() -> JwtAuthenticatorBuilder {
+pub fn jwts() -> JwtAuthenticatorBuilder {
     let keys = KeySet::new([key(Algorithm::ES256)]).unwrap();
     let issuer = Issuer::fixed(ISSUER, keys).access_tokens(AUDIENCE).algorithms([Algorithm::ES256]);
     JwtAuthenticator::builder().issuer(issuer).realm("orders")
@@ -147,6 +147,7 @@ async fn what_is_the_others_to_say_is_refused() {
 async fn the_suite_of_authenticators() {
     let provider = Provider::usual().await;
     let fixture = AuthenticatorFixture::new(AT)
+        .discloses()
         .good(request("Bearer", &with_claims(CLAIMS)))
         .good(request("Bearer", "good-token-of-alice-that-is-long"))
         .bad(request("Bearer", &with_claims(&claims_but("exp", "1700000100"))))

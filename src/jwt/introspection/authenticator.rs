@@ -24,8 +24,10 @@ use crate::{
 /// Authenticates requests by an opaque token in `Authorization: Bearer`, of which its issuer is asked. See the
 /// [module docs](crate::jwt::introspection).
 ///
-/// It claims Bearer tokens that are not shaped like a JWT, unless [`jwts_too`](IntrospectionBuilder::jwts_too) is said; other
-/// credentials are [`Absent`](Outcome::Absent). What is remembered it answers at once, without allocation; the rest waits. A
+/// It claims Bearer tokens that are not shaped like a JWT, unless [`jwts_too`](IntrospectionBuilder::jwts_too) is said, and that
+/// [begin](IntrospectionBuilder::only_beginning_with) as they should; other credentials are [`Absent`](Outcome::Absent). In
+/// [`one_of`](crate::authn::one_of) it only gets what nobody else has verified or refused: an API key is
+/// [not disclosed](Authenticator::discloses). What is remembered it answers at once, without allocation; the rest waits. A
 /// clone costs one reference count and shares what is remembered.
 #[derive(Clone)]
 pub struct Introspection {
@@ -36,6 +38,8 @@ pub(super) struct Shared {
     pub(super) opaque: Opaque,
     pub(super) entrance: Entrance,
     pub(super) jwts_too: bool,
+    /// Of which one begins every token; none where any may come.
+    pub(super) prefixes: Option<Box<[Box<str>]>>,
     /// A setting of the way in that somebody chose.
     pub(super) chosen: Option<&'static str>,
 }
@@ -89,6 +93,13 @@ impl Introspection {
         self.shared.opaque.asking.last.recent_failure(at)
     }
 
+    /// Whether a token in `Authorization` is one to ask about.
+    #[inline]
+    pub(super) fn is_ours(&self, token: &[u8]) -> bool {
+        let begins = |prefixes: &[Box<str>]| prefixes.iter().any(|prefix| token.starts_with(prefix.as_bytes()));
+        (self.shared.jwts_too || !is_jwt(token)) && self.shared.prefixes.as_deref().is_none_or(begins)
+    }
+
     /// Forgets all tokens, good and bad, and answers that are on their way: each is asked about again. For who hears that
     /// many were revoked; of single tokens a [`RevocationStore`](crate::revocation::RevocationStore) tells.
     pub fn forget_all(&self) {
@@ -98,13 +109,13 @@ impl Introspection {
 
 impl Verify for Introspection {
     fn takes(&self, token: &str) -> bool {
-        self.shared.jwts_too || !is_jwt(token.as_bytes())
+        self.is_ours(token.as_bytes())
     }
 
     #[inline]
     fn recall(&self, token: &[u8], at: Instants) -> Option<Result<Principal, Rejection>> {
         // One that came by another way may be remembered, and in a request is somebody else's.
-        if !self.shared.jwts_too && is_jwt(token) {
+        if !self.is_ours(token) {
             return None;
         }
         self.shared.opaque.recall(token, at, &self.shared.entrance)
@@ -136,6 +147,11 @@ impl Authenticator for Introspection {
         self.shared.entrance.credential_headers()
     }
 
+    fn discloses(&self, head: &RequestHead<'_>) -> bool {
+        let token = self.shared.entrance.places.in_authorization(head);
+        token.is_some_and(|token| self.is_ours(token))
+    }
+
     fn authenticate_now(&self, head: &RequestHead<'_>, at: Instants) -> Now<Outcome> {
         self.shared.entrance.authenticate_now(self, head, at)
     }
@@ -152,6 +168,7 @@ impl fmt::Debug for Introspection {
             .field("places", &self.shared.entrance.places)
             .field("offers", &self.shared.entrance.offers)
             .field("jwts_too", &self.shared.jwts_too)
+            .field("prefixes", &self.shared.prefixes)
             .finish_non_exhaustive()
     }
 }

@@ -49,6 +49,7 @@ pub struct IntrospectionBuilder {
     refused_for: Duration,
     revocations: Option<Arc<dyn RevocationStore>>,
     jwts_too: bool,
+    prefixes: Option<Vec<String>>,
     entrance: EntranceRules,
     chosen: Option<&'static str>,
 }
@@ -87,6 +88,7 @@ impl IntrospectionBuilder {
             refused_for: Self::DEFAULT_REFUSED,
             revocations: None,
             jwts_too: false,
+            prefixes: None,
             entrance: EntranceRules::new(),
             chosen: None,
         }
@@ -217,6 +219,14 @@ impl IntrospectionBuilder {
         self
     }
 
+    /// Takes only those tokens in `Authorization` that begin with one of these, and leaves the others to who stands beside it in
+    /// [`one_of`](crate::authn::one_of): two providers of opaque tokens are told apart by it. Called again, it adds to them. By
+    /// default any beginning will do.
+    pub fn only_beginning_with<T: Into<String>>(mut self, prefixes: impl IntoIterator<Item = T>) -> Self {
+        self.prefixes.get_or_insert_default().extend(prefixes.into_iter().map(Into::into));
+        self
+    }
+
     /// Requires these members to be there, of whatever value.
     pub fn required<T: Into<ClaimPath>>(mut self, claims: impl IntoIterator<Item = T>) -> Self {
         self.rules.required.extend(claims.into_iter().map(|claim| vec![claim.into()]));
@@ -323,8 +333,9 @@ impl IntrospectionBuilder {
     ///
     /// # Errors
     /// If the issuer, the endpoint, the client or the audience was not said or is empty; the URL is not `https`, or has a user
-    /// name or a fragment; a limit, a time or a number is out of its bounds; a mapped claim is empty or registered; the leeway is above
-    /// 300 s; the realm is not printable ASCII without quotes; the HTTP client cannot be made.
+    /// name or a fragment; a beginning of tokens is empty or one that no token has, or none is named; a limit, a time or a number is out
+    /// of its bounds; a mapped claim is empty or registered; the leeway is above 300 s; the realm is not printable ASCII without quotes;
+    /// the HTTP client cannot be made.
     pub fn build(mut self) -> Result<Introspection, ConfigError> {
         let missing = |setting: &str| ConfigError::new(setting, "none", "must be said");
         if self.issuer.is_empty() {
@@ -337,6 +348,7 @@ impl IntrospectionBuilder {
         if self.audiences.is_empty() || self.audiences.iter().any(String::is_empty) {
             return Err(ConfigError::new("audience of introspected tokens", "\"\"", "must not be empty"));
         }
+        let prefixes = self.prefixes.take().map(check_prefixes).transpose()?;
         self.check_numbers()?;
         let mut mapped = Mapped::new();
         let mut rules = self.rules;
@@ -367,7 +379,7 @@ impl IntrospectionBuilder {
             leeway: self.leeway,
             memory: Memory::new(good, self.remember_for, self.max_refused, self.refused_for),
         };
-        let shared = Shared { opaque, entrance, jwts_too: self.jwts_too, chosen: self.chosen };
+        let shared = Shared { opaque, entrance, jwts_too: self.jwts_too, prefixes, chosen: self.chosen };
         Ok(Introspection { shared: Arc::new(shared) })
     }
 
@@ -397,4 +409,22 @@ impl IntrospectionBuilder {
         }
         Ok(())
     }
+}
+
+fn check_prefixes(prefixes: Vec<String>) -> Result<Box<[Box<str>]>, ConfigError> {
+    let fits = |prefix: &String| !prefix.is_empty() && prefix.bytes().all(is_of_token);
+    if let Some(bad) = prefixes.iter().find(|prefix| !fits(prefix)) {
+        let shown: String = bad.chars().take(64).collect();
+        let problem = "must be of [A-Za-z0-9._~+/-], and not empty";
+        return Err(ConfigError::new("beginning of opaque tokens", format!("{shown:?}"), problem));
+    }
+    if prefixes.is_empty() {
+        return Err(ConfigError::new("beginnings of opaque tokens", "[]", "must name one"));
+    }
+    Ok(prefixes.into_iter().map(Into::into).collect())
+}
+
+/// What a token may have before its padding (RFC 9110 §11.2).
+fn is_of_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~+/".contains(&byte)
 }

@@ -24,7 +24,8 @@ use crate::{
 /// Takes both kinds of tokens in one place: those that are shaped like a JWT are verified here, the rest is introspected.
 ///
 /// Shaped like a JWT is what begins as a JSON object in base64url does and has at least two dots. The shape decides alone: a
-/// JWT that is refused is never introspected, and an opaque token costs no signature check.
+/// JWT that is refused is never introspected, and an opaque token costs no signature check. As with
+/// [`Introspection`], an opaque token is in [`one_of`](crate::authn::one_of) what nobody else has verified or refused.
 ///
 /// Where tokens come from is the [`JwtAuthenticator`]'s to say, and so are the challenge, DPoP, and whether tokens must be bound to
 /// a certificate. Leeway, audience, mapping and revocations are each one's own; tokens of both kinds that are to be revoked together need
@@ -95,14 +96,16 @@ impl ByShape {
 }
 
 impl Verify for ByShape {
-    fn takes(&self, _: &str) -> bool {
-        true
+    fn takes(&self, token: &str) -> bool {
+        is_jwt(token.as_bytes()) || self.introspection.is_ours(token.as_bytes())
     }
 
     #[inline]
     fn recall(&self, token: &[u8], at: Instants) -> Option<Result<Principal, Rejection>> {
         if is_jwt(token) {
             self.jwt.recall(token, at)
+        } else if !self.introspection.is_ours(token) {
+            None
         } else {
             self.introspection.shared.opaque.recall(token, at, self.entrance())
         }
@@ -139,6 +142,11 @@ impl Authenticator for ByShape {
 
     fn credential_headers(&self) -> Vec<HeaderName> {
         self.entrance().credential_headers()
+    }
+
+    fn discloses(&self, head: &RequestHead<'_>) -> bool {
+        let token = self.entrance().places.in_authorization(head);
+        token.is_some_and(|token| !is_jwt(token) && self.introspection.is_ours(token))
     }
 
     fn authenticate_now(&self, head: &RequestHead<'_>, at: Instants) -> Now<Outcome> {
