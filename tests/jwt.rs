@@ -302,7 +302,7 @@ fn what_rfc_9068_requires_is_required_unless_said_otherwise() {
 
 #[test]
 fn id_tokens_by_their_own_rules() {
-    let jwt = trusting(es256(issuer().id_tokens("shop")));
+    let jwt = trusting(es256(issuer().id_tokens("shop")).or_audience("shop-app"));
     let check = |header: &str, claims: &str| {
         jwt.verify(&token(Algorithm::ES256, header, claims), at(NOW))
             .err()
@@ -312,14 +312,21 @@ fn id_tokens_by_their_own_rules() {
     let id = claims_but("aud", r#""shop""#);
     let with = |more: &str| id.replace("\"shop\"", more);
     let several = "several audiences without azp";
+    let others = "token is for others besides us";
     let rows = [
         ("no type", untyped, id.clone(), None),
         ("typed", typed, id.clone(), None),
         ("nonce", typed, with(r#""shop","nonce":"n""#), None),
         ("azp", typed, with(r#""shop","azp":"shop""#), None),
-        ("several audiences with azp", typed, with(r#"["shop","x"],"azp":"shop""#), None),
-        ("several audiences", typed, with(r#"["shop","x"]"#), Some(several)),
-        ("azp of another", typed, with(r#"["shop","x"],"azp":"x""#), Some("azp is another client")),
+        ("a list of one", typed, with(r#"["shop"]"#), None),
+        ("several of ours, with azp", typed, with(r#"["shop","shop-app"],"azp":"shop-app""#), None),
+        ("several of ours", typed, with(r#"["shop","shop-app"]"#), Some(several)),
+        ("another's as well, with azp", typed, with(r#"["shop","x"],"azp":"shop""#), Some(others)),
+        ("another's as well", typed, with(r#"["shop","x"]"#), Some(others)),
+        ("another's first", typed, with(r#"["x","shop"],"azp":"shop""#), Some(others)),
+        ("one that begins like ours", typed, with(r#"["shop","shop-"],"azp":"shop""#), Some(others)),
+        ("an empty one as well", typed, with(r#"["shop",""],"azp":"shop""#), Some(others)),
+        ("azp of another", typed, with(r#"["shop","x"],"azp":"x""#), Some(others)),
         ("azp of another, one audience", typed, with(r#""shop","azp":"x""#), Some("azp is another client")),
         ("for another client", typed, with(r#""x","azp":"shop""#), Some("token is for another audience")),
         ("access token", HEADER, id.clone(), Some("typ is not that of an ID token")),

@@ -420,6 +420,7 @@ async fn nobody_else_logs_out_anybody() {
         ("another typ", typed("secevent+jwt")),
         ("another issuer", signed(&but(good(), "iss", "https://x.test".into()))),
         ("another audience", signed(&but(good(), "aud", AUDIENCE.into()))),
+        ("another audience as well", signed(&but(good(), "aud", json!([CLIENT, "another"])))),
         ("no audience", signed(&but(good(), "aud", Value::Null))),
         ("expired", signed(&but(good(), "exp", (NOW - 100).into()))),
         ("no exp", signed(&but(good(), "exp", Value::Null))),

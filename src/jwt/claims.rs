@@ -46,13 +46,13 @@ impl<'a> Claims<'a> {
         self.mapped.iter().find(|(at, _)| *at == place).map(|(_, shape)| shape)
     }
 
-    /// The audiences: whether one of ours is among them, and how many there are.
-    pub(super) fn audience(&self, ours: &[Box<str>]) -> (bool, usize) {
+    /// The audiences: how many of them are ours, and how many there are.
+    pub(super) fn audience(&self, ours: &[Box<str>]) -> (usize, usize) {
         let is_ours = |audience: &str| ours.iter().any(|own| **own == *audience);
         match &self.aud {
-            Some(Shape::Text(text)) => (is_ours(text), 1),
-            Some(Shape::Texts(texts)) => (texts.iter().any(|text| is_ours(text)), texts.len()),
-            Some(Shape::Other) | None => (false, 0),
+            Some(Shape::Text(text)) => (is_ours(text).into(), 1),
+            Some(Shape::Texts(texts)) => (texts.iter().filter(|text| is_ours(text)).count(), texts.len()),
+            Some(Shape::Other) | None => (0, 0),
         }
     }
 
@@ -227,8 +227,9 @@ mod tests {
         )
         .unwrap();
         assert_eq!(claims.iss.as_deref(), Some("i"));
-        assert_eq!(claims.audience(&["b".into()]), (true, 2));
-        assert_eq!(claims.audience(&["c".into()]), (false, 2));
+        assert_eq!(claims.audience(&["b".into()]), (1, 2));
+        assert_eq!(claims.audience(&["c".into()]), (0, 2));
+        assert_eq!(claims.audience(&["b".into(), "c".into(), "a".into()]), (2, 2));
         assert_eq!(claims.only_audience(), None);
         assert_eq!(read(r#"{"aud":["a"]}"#).unwrap().only_audience(), Some("a"));
         assert_eq!(read(r#"{"aud":"a"}"#).unwrap().only_audience(), Some("a"));

@@ -87,8 +87,8 @@ impl Issuer {
     }
 
     /// Takes logout tokens (OpenID Connect Back-Channel Logout 1.0 §2.4) for this client, for
-    /// [`LogoutTokens`](crate::jwt::LogoutTokens) alone: `typ` is `logout+jwt`, `JWT` or absent, `aud` holds `client_id`, `iat`,
-    /// `exp` and `jti` are there.
+    /// [`LogoutTokens`](crate::jwt::LogoutTokens) alone: `typ` is `logout+jwt`, `JWT` or absent, `aud` holds `client_id` and nothing
+    /// else, `iat`, `exp` and `jti` are there.
     pub fn logout_tokens(self, client_id: impl Into<String>) -> IssuerTokens {
         let mut rules = Rules::new(TokenKind::Logout, Bind::Audience(vec![client_id.into()]));
         rules.required = LOGOUT.map(|name| vec![name.into()]).into();
@@ -96,7 +96,8 @@ impl Issuer {
     }
 
     /// Takes ID tokens (OpenID Connect Core §2) for this client: `typ` is `JWT` or absent, `aud` holds `client_id`, and
-    /// `azp` is the client if it is there; with several audiences it must be there.
+    /// `azp` is the client if it is there; with several audiences it must be there. Every audience must be this client or one said
+    /// with [`or_audience`](IssuerProfile::or_audience) (§3.1.3.7): any other client has the token too.
     ///
     /// An ID token tells a client who logged in. A service that is called with tokens wants
     /// [`access_tokens`](Self::access_tokens).
@@ -167,8 +168,9 @@ impl IssuerProfile {
     }
 
     /// Takes tokens for this audience as well: an API that changes its name takes both for a while, and Entra's version 1 tokens have
-    /// the one that the client asked for. For Cognito's access tokens, and for ID tokens, it is another client's id. Byte for byte;
-    /// an empty one is an error when the authenticator is built. Default: the one that the kind of token was said with.
+    /// the one that the client asked for. For Cognito's access tokens, and for ID and logout tokens, it is another client's id; an ID or
+    /// logout token that is for yet another client as well is refused. Byte for byte; an empty one is an error when the authenticator is
+    /// built. Default: the one that the kind of token was said with.
     pub fn or_audience(mut self, audience: impl Into<String>) -> Self {
         self.rules.bind.or(audience.into());
         self

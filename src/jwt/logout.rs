@@ -33,7 +33,7 @@ const MARGIN: u64 = 300;
 /// A token passes when
 /// 1. its issuer is one of those that were given, and its signature is good by a key of that issuer and an algorithm of its list
 ///    (never `none`);
-/// 2. `aud` holds our client, and `iat`, `exp` and `jti` are there and hold, with a leeway of 60 s;
+/// 2. `aud` holds our client and nobody else's, and `iat`, `exp` and `jti` are there and hold, with a leeway of 60 s;
 /// 3. `typ`, if it is there, is `logout+jwt` or `JWT`;
 /// 4. `events` is an object with the member `http://schemas.openid.net/event/backchannel-logout`, which is an object;
 /// 5. `sid` or `sub` is there, a string that is not empty; and `nonce`, `at_hash` and `c_hash` are not;

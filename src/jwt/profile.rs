@@ -291,9 +291,14 @@ impl Profile {
                 return if is_ours { Ok(()) } else { Err(Refusal("token is for another client")) };
             }
         };
-        let (is_ours, count) = claims.audience(ours);
-        if !is_ours {
+        let (of_ours, count) = claims.audience(ours);
+        if of_ours == 0 {
             return Err(Refusal("token is for another audience"));
+        }
+        // OpenID Connect Core §3.1.3.7 (3), by which logout tokens go as well (Back-Channel Logout 1.0 §2.6): another client that has the
+        // token must not use it here.
+        if matches!(self.kind, TokenKind::Id | TokenKind::Logout) && of_ours < count {
+            return Err(Refusal("token is for others besides us"));
         }
         // OpenID Connect Core §3.1.3.7 (4, 5).
         match (self.kind, claims.azp.as_deref()) {
