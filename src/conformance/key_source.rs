@@ -17,8 +17,8 @@ const MINUTES: usize = 30;
 /// 1. a source that has keys, or gets them at the first [`refresh_for`](KeySource::refresh_for), keeps them, says so in
 ///    its health, and gives them a generation that is not zero and agrees with [`generation`](KeySource::generation);
 /// 2. who looked at an older generation is told to look again;
-/// 3. a thousand kids that nobody has are all answered, do not take the keys away, and are in the end either unknown or
-///    not to be asked for now;
+/// 3. a thousand kids that nobody has, and as many tokens that name none, are all answered, do not take the keys away, and are in the
+///    end either unknown or not to be asked for now;
 /// 4. where [`refresh_now`](KeySource::refresh_now) has the answer, [`refresh_for`](KeySource::refresh_for) has the same,
 ///    and asking for it spends nothing.
 ///
@@ -38,18 +38,25 @@ pub async fn key_source(source: &dyn KeySource, at: Instants) {
 
     flood(source, first, at).await;
     for kid in [Some(UNKNOWN), Some(""), Some(&*"k".repeat(100_000)), None] {
-        let answer = ask(source, kid.unwrap_or_default(), keys_of(source, at), at).await;
+        let answer = ask(source, kid, keys_of(source, at), at).await;
         if let Refresh::Unavailable(unavailable) = &answer {
             says_when(unavailable);
         }
         let _ = keys_of(source, at);
     }
-    let last = ask(source, UNKNOWN, keys_of(source, at), at).await;
-    assert_ne!(last, Refresh::LookAgain, "an unknown kid that keeps coming does not lead to a fetch each time");
+    for kid in [Some(UNKNOWN), None] {
+        let last = ask(source, kid, keys_of(source, at), at).await;
+        assert_ne!(
+            last,
+            Refresh::LookAgain,
+            "an unknown kid that keeps coming, or none, does not lead to a fetch each time"
+        );
+    }
 }
 
 /// Checks a [`KeySource`] whose origin the test has in its hand: all of [`key_source`], and
-/// 1. at one instant, thousands of kids that nobody has lead to a handful of fetches, before a rotation and after one;
+/// 1. at one instant, thousands of kids that nobody has, and of tokens that name none, lead to a handful of fetches, before a rotation
+///    and after one;
 /// 2. a key that was rotated in is found within half an hour once a token names it, under a larger generation;
 /// 3. the generation never shrinks.
 ///
@@ -82,7 +89,7 @@ pub async fn key_source_with_origin(
         if has(source, &kid, at) {
             break;
         }
-        let _ = ask(source, &kid, seen, at).await;
+        let _ = ask(source, Some(&kid), seen, at).await;
     }
     assert!(has(source, &kid, at), "a key that was rotated in is found once a token names it");
     let rotated = keys_of(source, at);
@@ -97,14 +104,16 @@ pub async fn key_source_with_origin(
     assert!(has(source, &kid, at), "kids that nobody has take no key away");
 }
 
-/// A thousand kids that nobody has.
+/// A thousand kids that nobody has, and as many tokens that name none.
 async fn flood(source: &dyn KeySource, mut seen: u64, at: Instants) {
     for number in 0..1000 {
         let kid = format!("{UNKNOWN}-{number}");
-        if ask(source, &kid, seen, at).await == Refresh::LookAgain {
-            let again = keys_of(source, at);
-            assert!(again >= seen, "the generation never shrinks");
-            seen = again;
+        for kid in [Some(&*kid), None] {
+            if ask(source, kid, seen, at).await == Refresh::LookAgain {
+                let again = keys_of(source, at);
+                assert!(again >= seen, "the generation never shrinks");
+                seen = again;
+            }
         }
     }
 }
@@ -148,11 +157,11 @@ fn keys_of(source: &dyn KeySource, at: Instants) -> u64 {
     snapshot.generation()
 }
 
-async fn ask(source: &dyn KeySource, kid: &str, seen: u64, at: Instants) -> Refresh {
-    let now = source.refresh_now(Some(kid), seen, at);
-    let again = source.refresh_now(Some(kid), seen, at);
+async fn ask(source: &dyn KeySource, kid: Option<&str>, seen: u64, at: Instants) -> Refresh {
+    let now = source.refresh_now(kid, seen, at);
+    let again = source.refresh_now(kid, seen, at);
     assert_eq!(now, again, "`refresh_now` spends nothing");
-    let waited = source.refresh_for(Some(kid), seen, at).await;
+    let waited = source.refresh_for(kid, seen, at).await;
     if let Now::Known(now) = now {
         assert_eq!(now, waited, "`refresh_now` and `refresh_for` agree");
     }

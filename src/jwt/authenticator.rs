@@ -18,7 +18,7 @@ use crate::{
         headers::Headers,
         keys::{KeyHealth, KeysUnavailable, Refresh},
         path::Mapped,
-        profile::{NO_KEY, NoKey, Profile},
+        profile::{BAD_SIGNATURE, NO_KEY, NoKey, Profile},
         revoked::{BLIND, Revocations, revoked},
         routes::Routes,
         token::{self, Buffer},
@@ -117,7 +117,7 @@ impl JwtAuthenticator {
         let Fault::Keys(fault) = fault else { return Err(shared.refuse(fault)) };
         let fare = fault.fare(attempt);
         let refresh = fault.source.refresh_for(fault.kid.as_deref(), fault.seen, at).await;
-        shared.after(refresh, token, at, fault.gap, fare)
+        shared.after(refresh, token, at, &fault, fare)
     }
 
     /// Waits until every issuer has keys: for a service that would rather not start without them. By default it starts, is
@@ -174,7 +174,7 @@ impl JwtAuthenticator {
             Err(Fault::Keys(fault)) => fault
                 .source
                 .refresh_now(fault.kid.as_deref(), fault.seen, at)
-                .map(|refresh| shared.after(refresh, token, at, fault.gap, fault.fare(attempt))),
+                .map(|refresh| shared.after(refresh, token, at, &fault, fault.fare(attempt))),
             Err(fault) => Now::Known(Err(shared.refuse(fault))),
         }
     }
@@ -251,7 +251,7 @@ impl Shared {
             Ok(key) => key,
             Err(NoKey::Bad) => {
                 attempt.failed(key_id);
-                return Err(Refusal("signature is not good").into());
+                return Err(Refusal(BAD_SIGNATURE).into());
             }
             Err(NoKey::Unfit) => return Err(Refusal(NO_KEY).into()),
             Err(NoKey::Unknown { tried }) => return Err(fault(held.generation(), Gap::One { tried })),
@@ -289,17 +289,17 @@ impl Shared {
         refresh: Refresh,
         token: &str,
         at: Instants,
-        gap: Gap,
+        fault: &KeyFault<'_>,
         mut fare: Fare<'_>,
     ) -> Result<Principal, Rejection> {
-        match (refresh, gap) {
+        match (refresh, fault.gap) {
             (Refresh::LookAgain, _) | (_, Gap::Refresh) => {
                 let verified = self.verify(token, at, Due::Ignored, fare.attempt());
                 // A key that was rotated in costs nothing; a signature that is bad by it has been counted.
                 fare.is_due = matches!(&verified, Err(Fault::Keys(fault)) if fault.gap.was_tried());
                 verified.map_err(|fault| self.refuse(fault))
             }
-            (Refresh::NothingNew, _) => Err(self.refuse(Refusal(NO_KEY).into())),
+            (Refresh::NothingNew, _) => Err(self.refuse(fault.refusal().into())),
             (Refresh::Unavailable(cause), _) => Err(cause.into()),
         }
     }
@@ -308,10 +308,10 @@ impl Shared {
         let reason = match fault {
             Fault::Refused(Refusal(reason)) => reason,
             Fault::Spared(rejection) => return *rejection,
-            Fault::Keys(KeyFault { gap: Gap::One { .. } | Gap::Refresh, .. }) => NO_KEY,
             Fault::Keys(KeyFault { gap: Gap::All, .. }) => {
                 return KeysUnavailable::new("no keys to verify with", SECOND).into();
             }
+            Fault::Keys(fault) => fault.refusal().0,
             Fault::Blind => return Rejection::new(RejectionKind::Unavailable, BLIND).with_retry_after(SECOND),
         };
         self.entrance.invalid_token(reason)

@@ -1,6 +1,10 @@
 use crate::{
     attempt::{Attempt, Fare},
-    jwt::{Refusal, keys::KeySource},
+    jwt::{
+        Refusal,
+        keys::KeySource,
+        profile::{BAD_SIGNATURE, NO_KEY},
+    },
     rejection::Rejection,
 };
 
@@ -26,6 +30,11 @@ impl KeyFault<'_> {
     /// What the keys that were tried cost, until newer ones do better.
     pub(super) fn fare<'a>(&'a self, attempt: Attempt<'a>) -> Fare<'a> {
         Fare::new(attempt, self.kid.as_deref(), self.gap.was_tried())
+    }
+
+    /// Why the token is refused if there are no newer keys.
+    pub(super) fn refusal(&self) -> Refusal {
+        Refusal(if self.kid.is_none() && self.gap.was_tried() { BAD_SIGNATURE } else { NO_KEY })
     }
 }
 

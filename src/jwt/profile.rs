@@ -20,16 +20,17 @@ const MAX_TRIES: usize = 4;
 /// Why no key of a set verifies a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum NoKey {
-    /// The set does not have the key that the token names, or none that fits; newer keys may do better. Whether others were tried
-    /// in its place.
+    /// The set does not have the key that the token names, or, where it names none, one that verifies it; newer keys may do better.
+    /// Whether others were tried in its place.
     Unknown { tried: bool },
     /// The key that the token names is one of another algorithm.
     Unfit,
-    /// Those that fit were tried.
+    /// Those that the token names were tried.
     Bad,
 }
 
 pub(super) const NO_KEY: &str = "the issuer has no key for this kid and alg";
+pub(super) const BAD_SIGNATURE: &str = "signature is not good";
 
 /// Token kinds whose rules exclude each other (RFC 8725 §3.12).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -375,7 +376,7 @@ impl Profile {
         }
         match key_id {
             Some(id) if keys.has_id(id) => Err(if tried { NoKey::Bad } else { NoKey::Unfit }),
-            None if tried => Err(NoKey::Bad),
+            // One without a name may be of a key that was rotated in since.
             Some(_) | None => Err(NoKey::Unknown { tried }),
         }
     }

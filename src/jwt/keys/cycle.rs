@@ -79,8 +79,9 @@ struct Control {
     loaded: bool,
     bucket: Bucket,
     absent: Absent,
-    /// The unknown kids that wait for the flight: the one that it started for, and those that came later.
-    asked: Vec<Box<str>>,
+    /// The unknown kids that wait for the flight: the one that it started for, and those that came later. All tokens that name
+    /// none ask for the same.
+    asked: Vec<Option<Box<str>>>,
     validator: Option<String>,
     text: Box<str>,
 }
@@ -93,8 +94,8 @@ enum Begin {
     Start(Flight, watch::Receiver<u64>),
 }
 
-const SPENT: &str = "the budget of fetches for unknown kids is spent";
-const TOO_EARLY: &str = "the keys were asked for before the token came, and its kid is not among them";
+const SPENT: &str = "the budget of fetches for unknown keys is spent";
+const TOO_EARLY: &str = "the keys were asked for before the token came, and its key is not among them";
 
 impl Cycle {
     pub(super) fn new(source: Box<dyn JwkSource>, rules: Rules, clock: Arc<dyn Clock>) -> Arc<Self> {
@@ -226,11 +227,11 @@ impl Cycle {
         if !began_before || self.may_have(kid, seen) {
             return Refresh::LookAgain;
         }
-        if control.absent.holds(kid.unwrap_or_default(), now) {
+        if kid.is_some_and(|kid| control.absent.holds(kid, now)) {
             return Refresh::NothingNew;
         }
         // The key may have been rotated in since the origin was asked.
-        let wait = Duration::from_nanos(self.next_for_kid(&control).saturating_sub(now));
+        let wait = Duration::from_nanos(self.next_for_key(&control).saturating_sub(now));
         Refresh::Unavailable(KeysUnavailable::new(TOO_EARLY, wait))
     }
 
@@ -252,21 +253,21 @@ impl Cycle {
                 Err(Refresh::Unavailable(self.not_ready(&state, now)))
             };
         }
-        let kid = kid.unwrap_or_default();
-        if kid.len() > MAX_KID_LEN || control.absent.holds(kid, now) {
+        // Of tokens without a kid none is remembered to have no key: a good one looks like a forged one.
+        if kid.is_some_and(|kid| kid.len() > MAX_KID_LEN || control.absent.holds(kid, now)) {
             return Err(Refresh::NothingNew);
         }
-        if control.in_flight && control.asked.iter().any(|asked| **asked == *kid) {
+        if control.in_flight && control.asked.iter().any(|asked| asked.as_deref() == kid) {
             return Ok(Reason::Due);
         }
         if !control.in_flight {
-            let next = self.next_for_kid(control);
+            let next = self.next_for_key(control);
             if now < next {
                 return later(SPENT, next - now);
             }
         }
         match control.bucket.wait(now) {
-            0 => Ok(Reason::Kid(kid.into())),
+            0 => Ok(Reason::Key(kid.map(Box::from))),
             wait => later(SPENT, wait),
         }
     }
@@ -277,10 +278,10 @@ impl Cycle {
         let kid = match self.decide(&mut control, kid, seen, at) {
             Err(answer) => return Begin::Answer(answer),
             Ok(Reason::Due) => None,
-            Ok(Reason::Kid(kid)) => {
+            Ok(Reason::Key(kid)) => {
                 control.bucket.take(now);
                 control.asked.push(kid.clone());
-                Some(kid)
+                kid
             }
         };
         let flights = self.flights.subscribe();
@@ -297,8 +298,8 @@ impl Cycle {
         self.control.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// When the next fetch for an unknown kid may go out.
-    fn next_for_kid(&self, control: &Control) -> u64 {
+    /// When the next fetch for an unknown key may go out.
+    fn next_for_key(&self, control: &Control) -> u64 {
         control.started_at.map_or(0, |started| started.saturating_add(nanos(self.rules.interval)))
     }
 
@@ -333,5 +334,6 @@ impl Cycle {
 
 enum Reason {
     Due,
-    Kid(Box<str>),
+    /// A key is sought: this one, or any.
+    Key(Option<Box<str>>),
 }

@@ -186,7 +186,7 @@ impl KeyHealth {
 /// - [`snapshot`](Self::snapshot) never waits: no lock that a fetch holds, no I/O. Once keys were had, they are there until
 ///   the source no longer trusts them; a failed refresh does not take them away at once.
 /// - The generation grows whenever the set changes and is never zero. It may grow without a change.
-/// - What a client can make up, the `kid` of a forged token, does not lead to unbounded fetches or memory.
+/// - What a client can make up, a forged token with any `kid` or none, does not lead to unbounded fetches or memory.
 /// - [`refresh_now`](Self::refresh_now) changes nothing, spends nothing, and agrees with [`refresh_for`](Self::refresh_for).
 /// - Time is `at`. The conformance suite (feature `conformance`) checks the contract.
 ///
@@ -213,8 +213,8 @@ pub trait KeySource: fmt::Debug + Send + Sync + 'static {
         Now::Wait
     }
 
-    /// Asks the origin, because the caller found no key: `kid` is what the token names, and `seen` the generation that the
-    /// caller looked at, zero if there was none.
+    /// Asks the origin, because the caller found no key: `kid` is what the token names, none if it names none and no key there is
+    /// verifies it, and `seen` the generation that the caller looked at, zero if there was none.
     async fn refresh_for(&self, kid: Option<&str>, seen: u64, at: Instants) -> Refresh;
 
     /// How the source is doing.

@@ -4,7 +4,7 @@ use super::{
     control::CONTROL,
     keys, methods,
     profile::Route,
-    run::{Run, UNKNOWN_KEYS, bearing, with},
+    run::{Run, bearing, seeks_a_key, with},
     strangers, things, tokens,
 };
 use crate::testing::TestToken;
@@ -60,7 +60,7 @@ async fn forged(run: &mut Run, route: &Route, good: &TestToken) {
     for (attack, sent, token) in tokens::forgeries(|| run.fresh(good), &minted, run.profile.one_time) {
         let Some(request) = run.ask(route) else { continue };
         let answer = run.refused(attack, &sent, bearing(request, &token)).await;
-        if UNKNOWN_KEYS.contains(&attack) && answer.asks_to_come_again() {
+        if seeks_a_key(attack, &sent) && answer.asks_to_come_again() {
             unknown = Some(attack);
         }
     }

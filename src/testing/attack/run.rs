@@ -9,14 +9,18 @@ use super::{
     AttackReport, Finding, Profile,
     control::{Bearings, Doubtful, Print},
     profile::Route,
+    tokens::WITHOUT_KID,
 };
 use crate::{
     client::{Connection, TlsVersion},
     testing::TestToken,
 };
 
-/// Attacks with keys that the service may have to look for: where it cannot, or must not ask so often, it may say so.
-pub(super) const UNKNOWN_KEYS: &[&str] = &["token-key-id"];
+/// Whether the service may have to look for the key of such a token, which has a kid that it does not know or none: where it cannot, or
+/// must not ask so often, it may say so.
+pub(super) fn seeks_a_key(attack: &str, sent: &str) -> bool {
+    attack == "token-key-id" || WITHOUT_KID.contains(&(attack, sent))
+}
 
 /// What no refusal shows: signs of code, of a database, of a machine.
 const INSIDES: [&str; 10] =
@@ -135,7 +139,7 @@ impl Run {
         let here = self.bearings.is_here(&request);
         let credentials = self.credentials(&request);
         let answer = self.send(attack, request).await;
-        let (expected, may_not_know) = match UNKNOWN_KEYS.contains(&attack) {
+        let (expected, may_not_know) = match seeks_a_key(attack, sent) {
             true => ("a refusal (3xx, 4xx, or 503 with Retry-After)", answer.asks_to_come_again()),
             false => ("a refusal (3xx or 4xx)", false),
         };

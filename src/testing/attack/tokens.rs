@@ -3,6 +3,10 @@
 use super::super::TestToken;
 use crate::jwt::Algorithm;
 
+/// Those that name no key.
+pub(super) const WITHOUT_KID: [(&str, &str); 2] =
+    [("token-foreign-key", "a key of nobody, no kid"), ("token-embedded-key", "jwk")];
+
 /// Each with the id of its attack and what it is, in words.
 ///
 /// `token` gives a good one, and `seen` is one of them that was sent, signed. Where each is good for once, what is made of
@@ -38,8 +42,9 @@ pub(super) fn forgeries(
         add("token-algorithm-mislabelled", &format!("alg {name}"), token().header("alg", name).mint());
     }
     add("token-foreign-key", "a key of nobody, by the name of the provider's", token().by_foreign_key().mint());
-    add("token-foreign-key", "a key of nobody, no kid", token().by_foreign_key().without_header("kid").mint());
-    add("token-embedded-key", "jwk", token().by_foreign_key().embedding_key().without_header("kid").mint());
+    let [(foreign, no_kid), (embedded, jwk)] = WITHOUT_KID;
+    add(foreign, no_kid, token().by_foreign_key().without_header("kid").mint());
+    add(embedded, jwk, token().by_foreign_key().embedding_key().without_header("kid").mint());
     add("token-embedded-key", "jwk, kid", token().by_foreign_key().embedding_key().mint());
     for (name, url) in [("jku", "https://mallory.invalid/jwks.json"), ("x5u", "https://mallory.invalid/cert.pem")] {
         add("token-key-url", name, token().by_foreign_key().header(name, url).mint());

@@ -23,7 +23,7 @@ use crate::{
 pub(super) struct Flight {
     cycle: Arc<Cycle>,
     started_at: u64,
-    /// The unknown kid that it started for: of one that came later, what it brings says nothing.
+    /// The unknown kid that it started for, if a token named one: of one that came later, what it brings says nothing.
     kid: Option<Box<str>>,
     landed: bool,
 }
