@@ -133,7 +133,13 @@ fn what_is_refused() {
         ("below a name", by_dns(), client(&["x.billing.internal"], &[]), |_| {}, "not allowed"),
         ("the common name alone", by_dns(), client(&[], &[]), |_| {}, "has no DNS name"),
         ("a wildcard", by_dns(), client(&["*.batch.internal"], &[]), |_| {}, "has no DNS name"),
-        ("two names", by_dns(), client(&["billing.internal", "a.batch.internal"], &[]), |_| {}, "several"),
+        (
+            "two names",
+            by_dns(),
+            client(&["billing.internal", "a.batch.internal"], &[]),
+            |_| {},
+            "has several DNS names that are allowed",
+        ),
         (
             "expired",
             by_dns(),

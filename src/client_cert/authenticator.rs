@@ -134,7 +134,9 @@ impl ClientCertAuthenticator {
         let mut allowed = names.iter().filter(|name| settings.allows(name));
         let name = match (allowed.next(), allowed.next(), names.first()) {
             (Some(name), None, _) => name,
-            (Some(_), Some(_), _) => return Err(format!("has several a {} each", settings.kind.describe()).into()),
+            (Some(_), Some(_), _) => {
+                return Err(format!("has several {} that are allowed", settings.kind.describe_several()).into());
+            }
             (None, _, Some(name)) => {
                 return Err(format!("has a {} that is not allowed: {name}", settings.kind.describe()).into());
             }

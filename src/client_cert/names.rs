@@ -32,6 +32,16 @@ impl Kind {
         }
     }
 
+    pub(super) const fn describe_several(&self) -> &'static str {
+        match self {
+            Self::DnsName => "DNS names",
+            Self::Uri => "URIs",
+            Self::Spiffe(_) => "SPIFFE IDs",
+            Self::Sha256 => "SHA-256s",
+            Self::SubjectName => "subject names",
+        }
+    }
+
     /// The owner's names in a certificate, in the form that lists have them.
     pub(super) fn names(&self, facts: &CertificateFacts) -> Result<Vec<Box<str>>, &'static str> {
         let Usage { is_authority, signs, client } = facts.usage;
