@@ -37,6 +37,8 @@ use http::{Request, request::Parts};
 use serde::de::DeserializeOwned;
 use tower::Service;
 
+#[cfg(any(feature = "health", feature = "revocation-admin"))]
+use crate::template::has_old_parameter;
 use crate::{
     client::Connection,
     context::authenticated_context,
@@ -49,9 +51,7 @@ use crate::{error::ConfigError, stack::RouteList};
 /// Refuses a path that is not one fixed path: axum panics at some of the others, and one route needs no parameter.
 #[cfg(any(feature = "health", feature = "revocation-admin"))]
 pub(crate) fn fixed_path(setting: &str, path: &str) -> Result<(), crate::error::ConfigError> {
-    let is_fixed = path.starts_with('/')
-        && !path.contains(['{', '}', '?', '#'])
-        && path.split('/').all(|segment| !segment.starts_with([':', '*']));
+    let is_fixed = path.starts_with('/') && !path.contains(['{', '}', '?', '#']) && !has_old_parameter(path);
     let problem = "must begin with / and have no parameter, wildcard, query or fragment";
     if is_fixed { Ok(()) } else { Err(crate::error::ConfigError::new(setting, format!("{path:?}"), problem)) }
 }

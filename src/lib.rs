@@ -158,6 +158,8 @@ mod secret;
 mod shadow;
 #[cfg(any(feature = "api-key-postgres", feature = "api-key-sqlite", feature = "revocation-postgres"))]
 mod sql;
+#[cfg(any(feature = "health", feature = "revocation-admin", feature = "stack"))]
+mod template;
 pub mod trail;
 mod voucher;
 

@@ -243,6 +243,9 @@ fn transport() {
 fn routes() {
     let line = |line: &str| stack().route(line, public()).build();
     assert!(line("GET /orders/{id}").is_ok());
+    assert!(line("POST /orders:cancel").is_ok());
+    let error = line("GET /orders/:id").unwrap_err().to_string();
+    assert!(error.contains("{id}") && error.contains("{*rest}"), "{error}");
     all_name_the_value([
         row("no method", line("/orders"), "route", r#""/orders""#),
         row("nothing", line(""), "route", r#""""#),
@@ -256,6 +259,9 @@ fn routes() {
         row("a query", line("GET /orders?all"), "route", r#""GET /orders?all""#),
         row("dot segments", line("GET /a/../b"), "route", r#""GET /a/../b""#),
         row("an open brace", line("GET /orders/{id"), "route", r#""GET /orders/{id""#),
+        row("a parameter of old", line("GET /orders/:id"), "route", r#""GET /orders/:id""#),
+        row("the rest of a path of old", line("ANY /files/*rest"), "route", r#""ANY /files/*rest""#),
+        row("an asterisk", line("OPTIONS *"), "route", r#""OPTIONS *""#),
         row("a nameless parameter", line("GET /orders/{}"), "route", r#""GET /orders/{}""#),
         row(
             "the same twice",

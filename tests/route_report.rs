@@ -108,6 +108,9 @@ async fn routes_are_kept_while_the_router_is_built() {
         ("twice", Routes::new().route("GET /x", async || "").route("GET /x", async || "")),
         ("two names", Routes::new().route("GET /{a}", async || "").route("PUT /{b}", async || "")),
         ("no path", Routes::new().route("GET x", async || "")),
+        ("a parameter of old", Routes::new().route("GET /orders/:id", async || "")),
+        ("the rest of a path of old", Routes::new().route("ANY /files/*rest", async || "")),
+        ("nested below a parameter of old", Routes::new().nest("/:t", Routes::new().route("GET /x", async || ""))),
         ("nested with a mistake", Routes::new().nest("/a", Routes::new().route("FOO /x", async || ""))),
         ("nested below nothing", Routes::new().nest("a", Routes::new().route("GET /x", async || ""))),
     ] {

@@ -161,7 +161,8 @@ impl StackBuilder {
     ///
     /// The method `ANY` stands for all of them except TRACE, which is always refused, and CONNECT, which a line must name (a
     /// WebSocket over HTTP/2, RFC 8441). HEAD is decided as GET.
-    /// Templates are matched as axum matches them, on the raw path; `{*rest}` takes the rest of the path.
+    /// Templates are matched as axum matches them, on the raw path; `{*rest}` takes the rest of the path. A segment that
+    /// starts with `:` or `*`, as parameters did before axum 0.8, is refused by [`build`](Self::build).
     pub fn route(mut self, line: impl Into<String>, rule: impl Into<Rule>) -> Self {
         self.lines.push((line.into(), rule.into()));
         self

@@ -2,7 +2,10 @@ use std::sync::Arc;
 
 use http::{HeaderMap, Method, header};
 
-use crate::{clock::Instants, error::ConfigError, guard::Rule, head::RequestHead, stack::path::readings};
+use crate::{
+    clock::Instants, error::ConfigError, guard::Rule, head::RequestHead, stack::path::readings,
+    template::has_old_parameter,
+};
 
 /// The longest route template, in bytes.
 const MAX_TEMPLATE_LEN: usize = 1024;
@@ -69,6 +72,11 @@ impl RouteTable {
         if !path.starts_with('/') || path.len() > MAX_TEMPLATE_LEN || !path.bytes().all(|byte| byte.is_ascii_graphic())
         {
             return Err(refuse("must have a path of visible ASCII that starts with / and has at most 1024 bytes"));
+        }
+        if has_old_parameter(path) {
+            return Err(refuse(
+                "must write a parameter as {id} and the rest of a path as {*rest}, not as :id and *rest",
+            ));
         }
         let unusual = path.contains('?') || ["%7B", "%7b", "%7D", "%7d"].iter().any(|brace| path.contains(brace));
         let decoded = match readings(path).as_deref() {
@@ -253,6 +261,10 @@ mod tests {
             ("open brace", "GET /orders/{id"),
             ("encoded brace", "GET /orders/%7Bid%7D"),
             ("encoded twice", "GET /caf%25C3%25A9"),
+            ("parameter of old", "GET /orders/:id"),
+            ("parameter of old, first", "GET /:tenant/orders"),
+            ("rest of old", "ANY /files/*rest"),
+            ("rest of old, without a name", "ANY /*"),
             ("HEAD", "HEAD /orders"),
             ("TRACE", "TRACE /orders"),
             ("empty", ""),
@@ -264,6 +276,7 @@ mod tests {
         assert!(table(&["GET /orders/{id}", "GET /orders/{order}"]).is_err(), "two names for one place");
         assert!(table(&["GET /orders", "GET /%6Frders"]).is_err(), "two spellings of one path");
         assert!(table(&["GET /caf%C3%A9", "GET /100%25", "GET /{id}"]).is_ok());
+        assert!(table(&["POST /orders:cancel", "GET /a*", "GET /{*rest}"]).is_ok());
     }
 
     #[test]
