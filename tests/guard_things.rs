@@ -374,15 +374,17 @@ async fn what_is_hidden_looks_like_what_is_not_there() {
             .route("GET /strong", require(acr(["gold"]).unwrap()).hide())
             .route("GET /denied", deny().hide())
             .route("GET /nothing", require(authenticated()))
+            .route("ANY /wide/{*rest}", require(role("manager").unwrap()).hide())
+            .route("GET /wide/secret", require(role("owner").unwrap()).hide())
             .fallback(deny().hide())
     };
     for (name, stack) in [("the details", builder()), ("a page of one's own", builder().not_found(OwnPage))] {
         let app = stack.build().unwrap().protect(router());
-        let ask = async |who: &str, path: &str| {
-            let request =
-                if who.is_empty() { get(path) } else { with(get(path), "authorization", &format!("Test {who}")) };
+        let sent_by = async |who: &str, request: Request<()>| {
+            let request = if who.is_empty() { request } else { with(request, "authorization", &format!("Test {who}")) };
             app.clone().oneshot(request.map(|()| Body::empty())).await.unwrap()
         };
+        let ask = async |who: &str, path: &str| sent_by(who, get(path)).await;
         let without_id = |(status, headers, body): (u16, Vec<_>, String)| {
             // Each request has an id of its own; nothing else may differ.
             let body = body.split("\"request_id\"").next().unwrap_or_default().to_owned();
@@ -394,9 +396,49 @@ async fn what_is_hidden_looks_like_what_is_not_there() {
             assert_eq!(without_id(seen(ask("alice", path).await).await), nothing, "{name}, {path}");
             assert_eq!(ask("", path).await.status(), 401, "{name}, {path}: the anonymous are asked who they are");
         }
-        let mut post = with(get("/secret"), "authorization", "Test boss").map(|()| Body::empty());
+        let refused = without_id(seen(ask("", "/unknown").await).await);
+        assert_eq!(refused.0, 401, "{name}");
+        for (path, method, is_preflight) in [
+            ("/secret", "POST", false),
+            ("/secret", "OPTIONS", false),
+            ("/secret", "CONNECT", false),
+            ("/secret", "OPTIONS", true),
+            ("/denied", "OPTIONS", true),
+            ("/wide/secret", "OPTIONS", true),
+            ("/wide/else", "OPTIONS", true),
+            ("/unknown", "OPTIONS", true),
+            ("/%73ecret", "GET", false),
+            ("/%73ecret", "OPTIONS", true),
+            ("/%2573ecret", "GET", false),
+            ("/%75nknown", "GET", false),
+            ("/secret/", "GET", false),
+            ("/%73ecret/", "GET", false),
+            ("/unknown/", "GET", false),
+            ("/wide/secret", "GET", false),
+            ("/wide/%73ecret", "GET", false),
+            ("/wide/%65lse", "GET", false),
+            ("/wide/secret/", "GET", false),
+            ("/wide/else/", "GET", false),
+        ] {
+            for who in ["", "alice"] {
+                let mut request = get(path);
+                *request.method_mut() = method.parse().unwrap();
+                if is_preflight {
+                    request =
+                        with(with(request, "origin", "https://a.example"), "access-control-request-method", "GET");
+                }
+                let expected = if who.is_empty() { &refused } else { &nothing };
+                let answer = without_id(seen(sent_by(who, request).await).await);
+                assert_eq!(answer, *expected, "{name}: {method} {path} by {who:?}, {is_preflight}");
+            }
+        }
+        // What means more than one path whatever the table is tells nothing of the table.
+        for path in ["/./secret", "/./unknown", "/secret;x", "/unknown;x", "/secret%2F", "/unknown%2F"] {
+            assert_eq!(ask("alice", path).await.status(), 400, "{name}: {path}");
+        }
+        let mut post = get("/secret");
         *post.method_mut() = http::Method::POST;
-        assert_eq!(without_id(seen(app.clone().oneshot(post).await.unwrap()).await), nothing, "{name}: another method");
+        assert_eq!(without_id(seen(sent_by("boss", post).await).await), nothing, "{name}: another method");
         assert_eq!(text(ask("boss", "/secret").await).await, "secret", "{name}");
         assert_eq!(nothing.2.contains("Nothing here"), name.starts_with("a page"), "{name}");
     }

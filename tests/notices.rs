@@ -171,11 +171,11 @@ async fn one_line_for_each_mistake_however_many_requests() {
         request
     };
     for number in 0..50 {
-        assert_eq!(status(&app, preflight(&format!("/{number}"))).await, 403);
+        assert_eq!(status(&app, preflight(&format!("/{number}"))).await, 401);
     }
     only("no CorsLayer stands outside it");
     later(&clock);
-    assert_eq!(status(&app, preflight("/open")).await, 403);
+    assert_eq!(status(&app, preflight("/open")).await, 401);
     only("no CorsLayer stands outside it");
 
     // Two mistakes at once: neither hides the other, and they do not take turns.

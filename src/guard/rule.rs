@@ -58,7 +58,7 @@ impl fmt::Display for Rule {
 
 impl Rule {
     /// Hides that the route exists from those who may not use it; see [`GuardLayer::hide`]. As the fallback of a stack,
-    /// `deny().hide()` also hides which paths and methods its table knows.
+    /// `deny().hide()` also hides which paths and methods its table knows, in whatever spelling and from preflights too.
     #[must_use]
     pub fn hide(self) -> Self {
         let kind = match self.kind {

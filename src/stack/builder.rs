@@ -177,8 +177,8 @@ impl StackBuilder {
         self
     }
 
-    /// Sets the rule for every path that the table does not name. Without it they are refused: `401` to the anonymous,
-    /// `403` to others.
+    /// Sets the rule for every path that the table does not name, in another spelling either. Without it they are refused: `401`
+    /// to the anonymous, `403` to others.
     pub fn fallback(mut self, rule: impl Into<Rule>) -> Self {
         self.fallback.push(rule.into());
         self

@@ -14,9 +14,9 @@
 //! | route table | [`route`](StackBuilder::route), [`fallback`](StackBuilder::fallback) | everything is refused |
 //!
 //! A request passes when every stage lets it pass; the table is closed, so a method and path that it does not name is
-//! refused: `401` to the anonymous, `403` to others. A path that could mean another one (dot segments, `//`, `%2F`, `;`,
-//! `%00`, backslash, or one that the table names otherwise when it is decoded or without the slash at its end) is refused
-//! with `400`.
+//! refused: `401` to the anonymous, `403` to others. So is a path that another line names when it is decoded, or with or
+//! without a slash at its end: no rule holds for it, and the fallback does not either. A path that could mean another one by
+//! its form (dot segments, `//`, `%2F`, `;`, `%00`, backslash), and a target that is no path, are refused with `400`.
 //!
 //! [`Stack::protect`] wraps the finished router: what is added to the router later is inside and therefore refused until
 //! the table names it. The same value is a [`tower::Layer`]. tower-http's `CorsLayer` stands outside of it.

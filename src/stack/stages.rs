@@ -20,7 +20,7 @@ use crate::{
     problem::RejectionRenderer,
     rate_limit::{ConcurrencyLayer, Permit, RateLimitLayer},
     rejection::{Rejection, RejectionKind},
-    stack::table::{Place, RouteTable, is_preflight},
+    stack::table::{Place, Reading, RouteTable, is_preflight},
     tls::TlsLayer,
 };
 
@@ -330,22 +330,26 @@ impl Stages {
     /// The table's rule for a request, or the refusal of what it does not name.
     fn rule(&self, head: &RequestHead<'_>, envelope: &mut Envelope, place: Option<Place>) -> Result<&Rule, Rejection> {
         envelope.policy.clone_from(&self.policy);
-        if self.table.is_ambiguous(head.path()) {
-            return Err(Rejection::new(RejectionKind::InvalidRequest, "a path that could mean another one"));
-        }
-        if let Some(rule) = self.table.find(head.method(), place).rule {
+        let (rule, reason) = match self.table.reading(head.method(), head.path()) {
+            Reading::Clear => (self.table.find(head.method(), place).rule, "no rule for this method and path"),
+            Reading::OfAnother => (None, "a path that another line names in another spelling"),
+            Reading::Ambiguous => {
+                return Err(Rejection::new(RejectionKind::InvalidRequest, "a path that could mean another one"));
+            }
+        };
+        if let Some(rule) = rule {
             return Ok(rule);
         }
+        // From here on all answers are alike: a status of its own would tell what the table names.
         if is_preflight(head) {
             PREFLIGHTS.error(envelope.at, PREFLIGHT);
-            return Err(Rejection::new(RejectionKind::Forbidden, PREFLIGHT));
         }
         // Without authentication there is no challenge to send, and a 401 must carry one (RFC 9110 §15.5.2).
         if self.authn.is_some() {
             envelope.authenticated()?;
         }
         let kind = if self.table.hides() { RejectionKind::NotFound } else { RejectionKind::Forbidden };
-        Err(Rejection::new(kind, "no rule for this method and path"))
+        Err(Rejection::new(kind, reason))
     }
 }
 

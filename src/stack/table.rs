@@ -19,6 +19,8 @@ pub(super) struct RouteTable {
     entries: Vec<Entry>,
     /// Whether a template ends with a slash, `/` itself apart.
     slashed: bool,
+    /// Whether a template reads otherwise when it is decoded.
+    encoded: bool,
     fallback: Option<Rule>,
 }
 
@@ -48,6 +50,18 @@ impl std::fmt::Display for Line<'_> {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Place(usize);
 
+/// How the table reads a request target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reading {
+    /// As one path, or as a target that no line is about.
+    Clear,
+    /// As more than one path, or as none, whatever the lines are.
+    Ambiguous,
+    /// As a path that another line names when it is decoded, or when a slash at its end is trimmed or added: neither the line
+    /// that matches nor the fallback is about it.
+    OfAnother,
+}
+
 /// What the table says about a request.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Found<'a> {
@@ -59,7 +73,7 @@ impl RouteTable {
     /// Reads the lines of a table: `METHOD /path/{parameter}`, the method `ANY` for all of them.
     pub(super) fn new(lines: Vec<(String, Rule)>, fallback: Option<Rule>) -> Result<Self, ConfigError> {
         let (paths, decoded) = (matchit::Router::new(), matchit::Router::new());
-        let mut table = Self { paths, decoded, entries: Vec::new(), slashed: false, fallback };
+        let mut table = Self { paths, decoded, entries: Vec::new(), slashed: false, encoded: false, fallback };
         for (line, rule) in lines {
             table.add(&line, rule)?;
         }
@@ -120,6 +134,7 @@ impl RouteTable {
         }
         let index = self.entries.len();
         self.paths.insert(path, index)?;
+        self.encoded |= path != decoded;
         self.decoded.insert(decoded, index)?;
         self.slashed |= path.len() > 1 && path.ends_with('/');
         self.entries.push(Entry { template: path.into(), methods: Vec::new(), any: None });
@@ -147,18 +162,35 @@ impl RouteTable {
         Found { template: entry.map(|entry| &entry.template), rule }
     }
 
-    /// Whether a path may mean another one to whoever decodes or normalises it: by its form, or because the table has
-    /// another line for what it reads when it is decoded, or when a slash at its end is trimmed or added.
-    pub(super) fn is_ambiguous(&self, path: &str) -> bool {
-        let Some(readings) = readings(path) else { return true };
+    /// How a request target reads to whoever decodes or normalises it. What does not start with a slash is no path (RFC 9112
+    /// §3.2): no line names it, and whoever adds the slash inside would have asked the fallback alone.
+    pub(super) fn reading(&self, method: &Method, path: &str) -> Reading {
+        if !path.starts_with('/') {
+            // A CONNECT that no line names is refused by whoever looks for its rule.
+            let is_of_server = *method == Method::OPTIONS && path == "*";
+            return if is_of_server || *method == Method::CONNECT { Reading::Clear } else { Reading::Ambiguous };
+        }
+        match readings(path) {
+            None => Reading::Ambiguous,
+            Some(readings) if self.is_of_another(path, &readings) => Reading::OfAnother,
+            Some(_) => Reading::Clear,
+        }
+    }
+
+    /// Whether another line is about what a path reads when it is decoded, or when a slash at its end is trimmed or added.
+    fn is_of_another(&self, path: &str, readings: &[String]) -> bool {
         let may_be_trimmed = path.len() > 1 && path.ends_with('/');
-        if readings.is_empty() && !may_be_trimmed && !self.slashed {
+        if readings.is_empty() && !may_be_trimmed && !self.slashed && !self.encoded {
             return false;
         }
         let named = line(&self.paths, path);
-        readings.iter().any(|reading| line(&self.decoded, reading) != named)
-            || self.is_another_by_slash(&self.paths, path, named)
-            || readings.iter().any(|reading| self.is_another_by_slash(&self.decoded, reading, named))
+        // A path that is not encoded may be what an encoded template reads.
+        let itself = Some(path).filter(|_| readings.is_empty() && self.encoded);
+        let mut readings = itself.into_iter().chain(readings.iter().map(String::as_str));
+        self.is_another_by_slash(&self.paths, path, named)
+            || readings.any(|reading| {
+                line(&self.decoded, reading) != named || self.is_another_by_slash(&self.decoded, reading, named)
+            })
     }
 
     /// Whether there is another line for a path without the slash at its end, or with one. Not where the line that holds is
@@ -167,12 +199,13 @@ impl RouteTable {
         if named.is_none() && self.fallback.is_none() {
             return false;
         }
+        let template = |index: usize| self.entries.get(index).map_or("", |entry| &*entry.template);
         let other = match path.strip_suffix('/') {
             Some(trimmed) => line(paths, trimmed),
-            None if self.slashed => line(paths, &format!("{path}/")),
+            // A line that takes the rest of a path is about it with any end.
+            None if self.slashed => line(paths, &format!("{path}/")).filter(|other| template(*other).ends_with('/')),
             None => None,
         };
-        let template = |index: usize| self.entries.get(index).map_or("", |entry| &*entry.template);
         match (named.map(template), other.map(template)) {
             (_, None) => false,
             (None, Some(_)) => true,
@@ -295,6 +328,39 @@ mod tests {
             ("encoded letter", Method::GET, "/%6frders", false),
         ] {
             assert_eq!(table.find(&method, table.place(path)).rule.is_some(), has_rule, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_target_reads_as_a_path_or_is_ambiguous() {
+        let lines = ["GET /orders", "ANY /files/{*path}", "ANY /files/own/{*path}", "GET /%7Euser", "GET /"];
+        let lines = lines.map(|line| (line.to_owned(), deny()));
+        let table = RouteTable::new(lines.to_vec(), Some(public())).unwrap();
+        for (name, method, target, expected) in [
+            ("path", Method::GET, "/orders", Reading::Clear),
+            ("root", Method::GET, "/", Reading::Clear),
+            ("not named", Method::GET, "/else", Reading::Clear),
+            ("not named, with a slash", Method::GET, "/else/", Reading::Clear),
+            ("server", Method::OPTIONS, "*", Reading::Clear),
+            ("server, another method", Method::GET, "*", Reading::Ambiguous),
+            ("server, and more", Method::OPTIONS, "*/orders", Reading::Ambiguous),
+            ("host", Method::CONNECT, "", Reading::Clear),
+            ("host, another method", Method::GET, "", Reading::Ambiguous),
+            ("no slash", Method::GET, "orders", Reading::Ambiguous),
+            ("no slash, OPTIONS", Method::OPTIONS, "orders", Reading::Ambiguous),
+            ("no slash, deeper", Method::GET, "files/own/x", Reading::Ambiguous),
+            ("query alone", Method::GET, "?orders", Reading::Ambiguous),
+            ("encoded slash", Method::GET, "%2Forders", Reading::Ambiguous),
+            ("dot segments", Method::GET, "/else/../orders", Reading::Ambiguous),
+            ("decoded", Method::GET, "/%6Frders", Reading::OfAnother),
+            ("decoded, under a wider line", Method::GET, "/files/%6Fwn/x", Reading::OfAnother),
+            ("decoded, and of no other", Method::GET, "/files/%6Ewo/x", Reading::Clear),
+            ("trimmed", Method::GET, "/orders/", Reading::OfAnother),
+            ("as the line reads", Method::GET, "/~user", Reading::OfAnother),
+            ("as the line is spelled", Method::GET, "/%7Euser", Reading::Clear),
+            ("as it is spelled in other letters", Method::GET, "/%7euser", Reading::OfAnother),
+        ] {
+            assert_eq!(table.reading(&method, target), expected, "{name}");
         }
     }
 

@@ -27,6 +27,7 @@ pub fn check(data: &[u8]) {
     let path = uri.path();
     let never = [Method::TRACE, Method::CONNECT].contains(&method);
     if reaches(&OPEN, &method, &uri) {
+        assert!(path.starts_with('/') || path == "*" && method == Method::OPTIONS, "{path}");
         let once = decoded(path.as_bytes());
         for form in [path.as_bytes(), &once, &decoded(&once)] {
             assert!(!ambiguous(form), "{path}");
