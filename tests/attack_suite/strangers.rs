@@ -13,11 +13,11 @@ use axum::{
     body::Body,
     http::StatusCode,
     response::{IntoResponse, Response},
-    routing::post,
+    routing::{get, post},
 };
 use http::{Method, Request};
 use portcullis::{
-    guard::{authenticated, require, role},
+    guard::{authenticated, deny, require, role},
     jwt::JwtAuthenticator,
     stack::Stack,
     testing::{
@@ -58,6 +58,67 @@ async fn what_opens_a_route_to_somebody_alone_is_found() {
         let found = report.findings().iter().find(|finding| finding.attack() == hole);
         let found = found.unwrap_or_else(|| panic!("{hole}: {report}"));
         assert!(found.sent().ends_with(", by somebody who may not"), "{hole}: {report}");
+    }
+}
+
+/// A table that hides what it knows, with a line below a wider one; and what a layer in front of it tells all the same.
+async fn run_hidden(tells: fn(&Request<Body>) -> Option<StatusCode>, hides: bool) -> AttackReport {
+    let issuer = TestIssuer::new("orders-api");
+    let guarded = |name: &str| require(role(name).unwrap());
+    let app = Stack::builder()
+        .tls(TlsLayer::require())
+        .authenticate(JwtAuthenticator::builder().issuer(issuer.access_tokens()).build().unwrap())
+        .route("GET /orders", guarded("clerk").hide())
+        .route("ANY /files/{*path}", require(authenticated()))
+        .route("GET /files/ledger", guarded("clerk"));
+    let app = if hides { app.fallback(deny().hide()) } else { app };
+    let router = Router::new().route("/orders", get(async || "orders")).route("/files/ledger", get(async || "ledger"));
+    let app = app.build().unwrap().protect(router);
+    let profile = Profile::new()
+        .route("GET /orders", ["clerk"])
+        .unwrap()
+        .route("GET /files/ledger", ["clerk"])
+        .unwrap()
+        .role("clerk", issuer.token().role("clerk"))
+        .role("guest", issuer.token().role("guest"));
+    let service = service_fn(move |request: Request<Body>| {
+        let app = app.clone();
+        async move {
+            Ok::<Response, Infallible>(match tells(&request) {
+                Some(status) => status.into_response(),
+                None => app.oneshot(request).await.unwrap().into_response(),
+            })
+        }
+    });
+    attack_suite(service, profile).run::<Body, _>().await
+}
+
+#[tokio::test]
+async fn what_is_there_is_told_by_no_guise() {
+    for hides in [true, false] {
+        let report = run_hidden(|_| None, hides).await;
+        assert!(report.is_clean(), "{hides}: {report}");
+    }
+    type Tells = fn(&Request<Body>) -> Option<StatusCode>;
+    let told: [(&str, Tells); 4] = [
+        ("a preflight, without a credential", |request| {
+            let is_told = request.method() == Method::OPTIONS && request.uri().path() == "/orders";
+            is_told.then_some(StatusCode::FORBIDDEN)
+        }),
+        ("an encoded letter, without a credential", |request| {
+            (request.uri().path() == "/%6Frders").then_some(StatusCode::BAD_REQUEST)
+        }),
+        ("a letter encoded twice, without a credential", |request| {
+            (request.uri().path() == "/%256Frders").then_some(StatusCode::BAD_REQUEST)
+        }),
+        ("a slash at the end, without a credential", |request| {
+            (request.uri().path() == "/orders/").then_some(StatusCode::PERMANENT_REDIRECT)
+        }),
+    ];
+    for (sent, tells) in told {
+        let report = run_hidden(tells, true).await;
+        let found: Vec<_> = report.findings().iter().map(|finding| (finding.attack(), finding.sent())).collect();
+        assert_eq!(found, [("existence-route", sent)], "{report}");
     }
 }
 

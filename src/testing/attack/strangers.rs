@@ -46,13 +46,63 @@ pub(super) async fn anonymous(run: &mut Run, route: &Route) {
         let request = with(with(request.clone(), name, value), "origin", "https://app.invalid");
         run.refused(attack, name, request).await;
     }
-    if let Some(nowhere) = run.ask_at(route, "/portcullis-no-such-route") {
+    if let Some(nowhere) = run.ask_at(route, NOWHERE) {
         let answer = run.send("existence-route", nowhere).await;
-        if answer.status != missing.status {
-            let got = format!("{} here, {} where nothing is", missing.status, answer.status);
-            run.find("existence-route", &route.line(), "no credential", "one status for both", got);
+        tells(run, route, "no credential", missing.status, answer.status);
+    }
+    existence(run, route).await;
+}
+
+/// Where no service has a route.
+const NOWHERE: &str = "/portcullis-no-such-route";
+
+fn tells(run: &mut Run, route: &Route, sent: &str, here: u16, nowhere: u16) {
+    if here != nowhere {
+        let got = format!("{here} here, {nowhere} where nothing is");
+        run.find("existence-route", &route.line(), sent, "one status for both", got);
+    }
+}
+
+/// Whether a route is told from nothing by what is asked before its rule is: a preflight, another spelling of its path.
+async fn existence(run: &mut Run, route: &Route) {
+    let path = route.path.split('?').next().unwrap_or_default();
+    if path.trim_start_matches('/').is_empty() {
+        return;
+    }
+    let mut preflights = Vec::new();
+    for target in [path, NOWHERE] {
+        let Some(request) = run.request(&Method::OPTIONS, target) else { continue };
+        let request = with(request, "origin", "https://app.invalid");
+        let request = with(request, "access-control-request-method", route.method.as_str());
+        preflights.push(run.send("existence-route", request).await.status);
+    }
+    if let [here, nowhere] = *preflights {
+        tells(run, route, "a preflight, without a credential", here, nowhere);
+    }
+    let slash = |path: &str| format!("{}/", path.trim_end_matches('/'));
+    for (sent, respelled) in [
+        ("an encoded letter, without a credential", [path, NOWHERE].map(|path| with_first_encoded(path, "%"))),
+        ("a letter encoded twice, without a credential", [path, NOWHERE].map(|path| with_first_encoded(path, "%25"))),
+        ("a slash at the end, without a credential", [path, NOWHERE].map(slash)),
+    ] {
+        let mut statuses = Vec::new();
+        for target in respelled.iter().filter(|target| **target != path) {
+            let Some(request) = run.ask_at(route, target) else { continue };
+            statuses.push(run.send("existence-route", request).await.status);
+        }
+        if let [here, nowhere] = *statuses {
+            tells(run, route, sent, here, nowhere);
         }
     }
+}
+
+/// A path whose first character behind the slashes is encoded, with this in the place of a percent sign.
+fn with_first_encoded(path: &str, percent: &str) -> String {
+    let rest = path.trim_start_matches('/');
+    let first: String = rest.chars().take(1).collect();
+    let tail: String = rest.chars().skip(1).collect();
+    let encoded: String = first.bytes().map(|byte| format!("{percent}{byte:02X}")).collect();
+    format!("/{encoded}{tail}")
 }
 
 /// What looks like another method.
@@ -99,9 +149,6 @@ pub(super) async fn paths(run: &mut Run, route: &Route, public: Option<&Route>) 
         return;
     }
     let upper = path.to_ascii_uppercase();
-    let first: String = rest.chars().take(1).collect();
-    let tail: String = rest.chars().skip(1).collect();
-    let encoded = first.bytes().map(|byte| format!("%{byte:02X}")).collect::<String>();
     let below = public.map_or("/portcullis".to_owned(), |public| public.path.trim_end_matches('/').to_owned());
     for (attack, target) in [
         ("path-double-slash", format!("//{rest}")),
@@ -110,8 +157,8 @@ pub(super) async fn paths(run: &mut Run, route: &Route, public: Option<&Route>) 
         ("path-dot-segments", format!("{below}/../{rest}")),
         ("path-dot-segments", format!("{below}/%2e%2e/{rest}")),
         ("path-dot-segments", format!("{below}/%252e%252e/{rest}")),
-        ("path-encoded", format!("/{encoded}{tail}")),
-        ("path-encoded", format!("/{}{tail}", encoded.replace('%', "%25"))),
+        ("path-encoded", with_first_encoded(path, "%")),
+        ("path-encoded", with_first_encoded(path, "%25")),
         ("path-encoded", format!("/%2F{rest}")),
         ("path-trailing-slash", format!("{path}/")),
         ("path-trailing-slash", format!("{path}/.")),
