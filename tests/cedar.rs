@@ -566,7 +566,7 @@ fn bad_documents_are_refused_with_file_line_and_reason() {
             "[]",
             &["shop.cedar:2", "\"x\"", "shop.cedar:1"],
         ),
-        ("// nothing", "[]", "[]", &["empty"]),
+        ("// nothing", "[]", "[]", &["shop.cedar", "empty"]),
         (
             good,
             &format!(
@@ -604,6 +604,13 @@ fn bad_documents_are_refused_with_file_line_and_reason() {
     }
     let refused = |builder: CedarBuilder| builder.build().unwrap_err().to_string();
     assert!(refused(Cedar::builder().policies("p", good)).contains("schema"));
+    assert!(refused(Cedar::builder().schema("s", SHOP)).contains("policies"), "no document of policies at all");
+    for empty in ["", " \n", "// forbid (principal, action, resource);"] {
+        let error = refused(shop(good).policies("forbids.cedar", empty));
+        assert!(error.contains("forbids.cedar") && error.contains("empty"), "{empty:?}: {error}");
+    }
+    let template = "@id(\"t\") forbid (principal == ?principal, action, resource);";
+    shop(good).policies("templates.cedar", template).build().unwrap();
     assert!(
         refused(Cedar::builder().policies("p", good).schema("s.cedarschema", "entity A;\nentity B in [C];"))
             .contains('C')
@@ -673,6 +680,36 @@ fn a_bad_newer_policy_never_runs() {
     assert!(list("clerk") && list("boss"));
     assert_eq!(policy.generation(), Some(generation + 1));
     assert_ne!(policy.version(), before);
+}
+
+/// Written by truncating it first: for a moment there is nothing in it.
+#[test]
+fn an_emptied_file_of_forbids_lets_no_permit_run_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let at_path = |name: &str| dir.path().join(name);
+    let forbid = "forbid (principal, action, resource) when { principal in Shop::Role::\"barred\" };";
+    fs::write(at_path("permits.cedar"), "permit (principal, action, resource);").unwrap();
+    fs::write(at_path("forbids.cedar"), forbid).unwrap();
+    let policy = Cedar::builder()
+        .namespace("Shop")
+        .without_resource("Application", "shop")
+        .schema("shop.cedarschema", SHOP)
+        .policies_file(at_path("permits.cedar"))
+        .policies_file(at_path("forbids.cedar"))
+        .build()
+        .unwrap();
+    let barred = person("mallory").roles(["barred"]).build();
+    let is_denied = || !now(&policy, &AccessQuery::new(&barred, "orders:list", at())).is_allow();
+    assert!(is_denied());
+    for half in ["", "// forbids", "forbid (principal, action, resource) when { prin"] {
+        fs::write(at_path("forbids.cedar"), half).unwrap();
+        let error = policy.reload().unwrap_err().to_string();
+        assert!(error.contains("forbids.cedar"), "{half:?}: {error}");
+        assert!(is_denied() && policy.reload_state().unwrap().failing().is_some(), "{half:?}");
+    }
+    fs::write(at_path("forbids.cedar"), forbid).unwrap();
+    assert_eq!(policy.reload().unwrap(), Reloaded::Unchanged);
+    assert!(is_denied() && policy.reload_state().unwrap().failing().is_none());
 }
 
 #[tokio::test]

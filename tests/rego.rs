@@ -238,6 +238,13 @@ fn bad_documents_are_refused_with_file_line_and_reason() {
         let error = refused(decision, policy, data);
         assert!(parts.iter().all(|part| error.contains(part)), "{policy:?}: {error}");
     }
+    // As a file is that is being written: what it would add must not just be missing.
+    for empty in ["", "\n", "# package t\n"] {
+        let two = Rego::builder("data.t.allow").policy("t.rego", good).policy("denials.rego", empty).build();
+        assert!(two.is_err_and(|error| error.to_string().contains("denials.rego")), "{empty:?}");
+        let data = Rego::builder("data.t.allow").policy("t.rego", good).data("barred.json", empty).build();
+        assert!(data.is_err_and(|error| error.to_string().contains("barred.json")), "{empty:?}");
+    }
 }
 
 #[test]

@@ -169,8 +169,8 @@ impl CedarBuilder {
     ///
     /// # Errors
     /// If a file cannot be read or a document does not parse, a policy or an entity does not fit the schema, a name stands
-    /// twice, a link has no template, there is no policy or no schema, or a type that is named here is not in the schema. The
-    /// error names file, line and reason.
+    /// twice, a link has no template, there is no policy or no schema, a document of policies has none, or a type that is named
+    /// here is not in the schema. The error names file, line and reason.
     pub fn build(self) -> Result<Cedar, ConfigError> {
         let Self { documents, settings, source } = self;
         let live = documents.live(move |texts| compile(texts, &settings))?;

@@ -47,7 +47,7 @@ pub(super) fn compile(texts: &[(Kind, SourceText)], settings: &Settings) -> Resu
         rules.add_links(text)?;
     }
     if rules.set.is_empty() {
-        return Err(ConfigError::new("policies", "none", "are there: an empty document is taken for half of one"));
+        return Err(ConfigError::new("policies", "none", "are there"));
     }
     rules.validate(&schema)?;
 
@@ -131,6 +131,11 @@ struct Rules {
 impl Rules {
     fn add_text(&mut self, source: &SourceText) -> Result<(), ConfigError> {
         let parsed = PolicySet::from_str(&source.text).map_err(|error| at(source, &error, "the policy"))?;
+        // Each document, not all of them together: of permits and forbids in two files, the permits would run alone.
+        if parsed.is_empty() {
+            let problem = "are in it: an empty document is taken for half of one";
+            return Err(ConfigError::new(&source.name, "no policies", problem));
+        }
         // Cedar numbers them in the order of the text, across policies and templates.
         let number = |id: &PolicyId| {
             let id: &str = id.as_ref();
