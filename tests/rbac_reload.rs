@@ -158,6 +158,29 @@ async fn a_permission_taken_away_is_refused_at_the_next_request_of_a_known_token
     assert_eq!(send(&app, get("/")).await.status(), 200);
 }
 
+#[test]
+fn a_policy_that_was_put_by_hand_is_not_undone_by_a_look_that_fails() {
+    let (_dir, path, policy) = written(FULL);
+    policy.replace_with_toml(LESS).unwrap();
+    for trouble in ["", "nonsense"] {
+        std::fs::write(&path, trouble).unwrap();
+        assert!(policy.reload().is_err());
+        replace(&path, FULL);
+        assert_eq!(policy.reload().unwrap(), Reloaded::Unchanged, "{trouble:?}");
+        assert!(!allows(&policy, "orders:cancel") && policy.reload_state().unwrap().failing().is_none());
+    }
+    std::fs::remove_file(&path).unwrap();
+    assert!(policy.reload().is_err());
+    policy.replace_with_toml(GONE).unwrap();
+    assert!(policy.reload_state().unwrap().failing().is_some(), "the file is away all the same");
+    replace(&path, FULL);
+    policy.reload().unwrap();
+    assert_eq!(policy.version().as_ref(), "3");
+    replace(&path, LESS);
+    assert_eq!(policy.reload().unwrap(), Reloaded::Replaced);
+    assert!(allows(&policy, "orders:read") && policy.reload_state().unwrap().failing().is_none());
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_file_is_watched() {
     let (_dir, path, policy) = written(FULL);

@@ -28,7 +28,7 @@ use crate::{
 pub enum Reloaded {
     /// The newer policy runs.
     Replaced,
-    /// The files say what they said before.
+    /// The files say what they said when they were last accepted. What runs stays, also if it was put there by hand.
     Unchanged,
 }
 
@@ -89,13 +89,21 @@ pub(crate) struct Live<T> {
 }
 
 struct Replacing<T> {
-    /// What was read last: a file that stays as it is, good or bad, is not compiled again.
-    seen: Vec<SourceText>,
-    /// The error of what was read last, if it was refused.
-    refused: Option<Arc<str>>,
+    /// What the files said when they were last accepted: until they say something else, whatever runs stays.
+    accepted: Vec<SourceText>,
+    /// What is wrong with the files, while something is.
+    refused: Option<Refused>,
     /// Policies that were replaced and that somebody may still ask. They are kept here so that whoever replaces frees them,
     /// and not whoever asks: to free a large one takes long.
     replaced: Vec<Arc<T>>,
+}
+
+/// Files that are not accepted.
+#[derive(PartialEq, Eq)]
+struct Refused {
+    /// What they say; nothing if they cannot be read.
+    texts: Vec<SourceText>,
+    why: Arc<str>,
 }
 
 impl<T> Replacing<T> {
@@ -120,12 +128,12 @@ impl<T: Send + Sync + 'static> Live<T> {
         Ok(Self::with_origin(policy, texts, Some((files, Box::new(compile)))))
     }
 
-    fn with_origin(policy: T, seen: Vec<SourceText>, origin: Option<(Files, Box<Compile<T>>)>) -> Self {
+    fn with_origin(policy: T, accepted: Vec<SourceText>, origin: Option<(Files, Box<Compile<T>>)>) -> Self {
         Self {
             current: ArcSwap::from_pointee(policy),
             generation: AtomicU64::new(0),
             revision: AtomicU64::new(0),
-            replacing: Mutex::new(Replacing { seen, refused: None, replaced: Vec::new() }),
+            replacing: Mutex::new(Replacing { accepted, refused: None, replaced: Vec::new() }),
             state: Mutex::new(ReloadState::new()),
             origin,
         }
@@ -175,43 +183,48 @@ impl<T: Send + Sync + 'static> Live<T> {
         self.revision.fetch_add(1, Ordering::Release);
     }
 
-    /// Reads the files again, and replaces the policy if they say something new and it is good. This blocks.
+    /// Reads the files again, and replaces the policy if they say something else than what was accepted last, and it is good.
+    /// This blocks.
     pub(crate) fn reload(&self) -> Result<Reloaded, ConfigError> {
         let Some((files, compile)) = &self.origin else {
             return Err(ConfigError::new("policy", "a text", "has no file to be read again"));
         };
         let mut replacing = lock(&self.replacing);
         replacing.free_what_nobody_asks();
-        let again = |error: &str| replacing.refused.as_deref() == Some(error);
         let texts = match files.read() {
             Ok(texts) => texts,
-            Err(error) => {
-                if !again(&described(&error)) {
-                    self.refuse(&error);
-                    replacing.refused = Some(described(&error).into());
-                    replacing.seen.clear();
-                }
-                return Err(error);
-            }
+            Err(error) => return self.refuse_files(Vec::new(), error, &mut replacing),
         };
-        if texts == replacing.seen && replacing.refused.is_none() {
+        if texts == replacing.accepted {
+            if replacing.refused.take().is_some() {
+                let mut state = lock(&self.state);
+                *state = std::mem::take(&mut *state).recovered();
+            }
             return Ok(Reloaded::Unchanged);
         }
         let policy = match compile(&texts) {
             Ok(policy) => policy,
-            Err(error) => {
-                if texts != replacing.seen || !again(&described(&error)) {
-                    self.refuse(&error);
-                }
-                replacing.refused = Some(described(&error).into());
-                replacing.seen = texts;
-                return Err(error);
-            }
+            Err(error) => return self.refuse_files(texts, error, &mut replacing),
         };
-        replacing.seen = texts;
+        replacing.accepted = texts;
         replacing.refused = None;
         self.put(policy, &mut replacing);
         Ok(Reloaded::Replaced)
+    }
+
+    /// Tells of files that are not accepted, once for as long as they stay as they are.
+    fn refuse_files(
+        &self,
+        texts: Vec<SourceText>,
+        error: ConfigError,
+        replacing: &mut Replacing<T>,
+    ) -> Result<Reloaded, ConfigError> {
+        let refused = Some(Refused { texts, why: described(&error).into() });
+        if replacing.refused != refused {
+            self.refuse(&error);
+            replacing.refused = refused;
+        }
+        Err(error)
     }
 
     fn put(&self, policy: T, replacing: &mut Replacing<T>) {
@@ -222,6 +235,10 @@ impl<T: Send + Sync + 'static> Live<T> {
         {
             let mut state = lock(&self.state);
             *state = std::mem::take(&mut *state).succeeded();
+            // A policy that is put by hand mends no file.
+            if let Some(Refused { why, .. }) = &replacing.refused {
+                *state = std::mem::take(&mut *state).failing_still(Arc::clone(why));
+            }
         }
         let generation = self.generation().to_string();
         event::tell(Event::new(EventKind::PolicyReloaded, self.name()).with("generation", generation));
@@ -339,8 +356,46 @@ mod tests {
         assert_eq!(told(&live), (2, 1, 1, 4, true));
         // The file is back as it was: what runs is what it says.
         write(&path, "2");
+        assert_eq!(live.reload().unwrap(), Reloaded::Unchanged);
+        assert_eq!(told(&live), (2, 1, 1, 4, false));
+    }
+
+    #[test]
+    fn what_was_put_by_hand_stays_until_the_file_says_something_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, live) = live(&dir);
+        live.replace(|_| Ok(9)).unwrap();
+        for trouble in ["missing", "bad", "too long to be read"] {
+            std::fs::remove_file(&path).unwrap();
+            if trouble != "missing" {
+                write(&path, trouble);
+            }
+            assert!(live.reload().is_err(), "{trouble}");
+            write(&path, "1");
+            assert_eq!(live.reload().unwrap(), Reloaded::Unchanged, "{trouble}");
+            assert_eq!((*live.load(), live.state().failing()), (9, None), "{trouble}");
+        }
+        write(&path, "2");
         assert_eq!(live.reload().unwrap(), Reloaded::Replaced);
-        assert!(live.state().failing().is_none());
+        write(&path, "1");
+        assert_eq!(live.reload().unwrap(), Reloaded::Replaced, "it is not what was accepted last");
+        assert_eq!(*live.load(), 1);
+    }
+
+    #[test]
+    fn a_file_that_is_still_bad_is_told_also_after_a_policy_was_put_by_hand() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, live) = live(&dir);
+        write(&path, "two");
+        assert!(live.reload().is_err());
+        live.replace(|_| Ok(9)).unwrap();
+        assert_eq!(told(&live), (9, 1, 1, 1, true));
+        assert!(live.state().failing().unwrap().contains("two is no number"));
+        assert!(live.reload().is_err());
+        assert_eq!(told(&live), (9, 1, 1, 1, true), "it stays as it is, and counts once");
+        write(&path, "2");
+        assert_eq!(live.reload().unwrap(), Reloaded::Replaced);
+        assert_eq!(told(&live), (2, 2, 2, 1, false));
     }
 
     #[test]

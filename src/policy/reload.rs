@@ -2,7 +2,8 @@ use std::sync::Arc;
 
 /// How the reloading of a policy goes: what a readiness check or a metric shows.
 ///
-/// A reload that fails leaves the policy that runs as it is; [`failing`](Self::failing) says so until one succeeds.
+/// A reload that fails leaves the policy that runs as it is; [`failing`](Self::failing) says so until one succeeds, or the files
+/// say again what was accepted. A policy that is put in place by hand mends no file that is bad.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ReloadState {
     reloads: u64,
@@ -30,6 +31,20 @@ impl ReloadState {
     pub fn failed(mut self, why: impl Into<Arc<str>>) -> Self {
         self.failures = self.failures.saturating_add(1);
         self.failing = Some(why.into());
+        self
+    }
+
+    /// What failed is as it was before, and nothing was replaced.
+    #[must_use]
+    pub(crate) fn recovered(mut self) -> Self {
+        self.failing = None;
+        self
+    }
+
+    /// What failed does so still: it was told and counted before.
+    #[must_use]
+    pub(crate) fn failing_still(mut self, why: Arc<str>) -> Self {
+        self.failing = Some(why);
         self
     }
 

@@ -164,8 +164,8 @@ impl Rbac {
         Self { shared: Arc::new(shared), trust_credential: false }
     }
 
-    /// Reads the policy's file again, and lets the newer policy run if it says something else and is good. This blocks: in
-    /// async code, call it where blocking is allowed.
+    /// Reads the policy's file again, and lets the newer policy run if it says something else than what was accepted last, and
+    /// is good. This blocks: in async code, call it where blocking is allowed.
     ///
     /// # Errors
     /// As [`from_toml_file`](Self::from_toml_file); the policy that runs stays. Also if this policy comes from a text.
@@ -173,7 +173,8 @@ impl Rbac {
         self.shared.newest.live.reload()
     }
 
-    /// Lets a policy that is written in TOML run from here on, wherever this one came from.
+    /// Lets a policy that is written in TOML run from here on, wherever this one came from: until the next such call or, if
+    /// there is a file, until a [`reload`](Self::reload) finds something good in it that is not what was accepted last.
     ///
     /// # Errors
     /// As [`from_toml`](Self::from_toml); the policy that runs stays.
@@ -181,7 +182,7 @@ impl Rbac {
         self.replace_with(Origin { file: None, format: Format::Toml, text })
     }
 
-    /// Lets a policy that is written in JSON run from here on, wherever this one came from.
+    /// Lets a policy that is written in JSON run, as [`replace_with_toml`](Self::replace_with_toml) does.
     ///
     /// # Errors
     /// As [`from_toml`](Self::from_toml); the policy that runs stays.
