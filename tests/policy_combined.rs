@@ -802,6 +802,54 @@ impl<P: PolicyBackend> PolicyBackend for Held<P> {
     }
 }
 
+/// Somebody far away, who has no generation, lets everybody do everything.
+#[derive(Debug)]
+struct Elsewhere;
+
+#[async_trait]
+impl PolicyBackend for Elsewhere {
+    fn name(&self) -> &'static str {
+        "elsewhere"
+    }
+
+    async fn decide(&self, _: &AccessQuery<'_>) -> Verdict {
+        tokio::task::yield_now().await;
+        Verdict::allow()
+    }
+
+    fn parts(&self) -> QueryParts {
+        QueryParts::SUBJECT
+    }
+
+    fn holds_for(&self) -> Option<Duration> {
+        Some(Duration::MAX)
+    }
+}
+
+#[tokio::test]
+async fn what_a_reload_takes_away_is_not_remembered_beside_a_policy_that_has_no_generation() {
+    assert_eq!(Combined::all_of(Elsewhere).with(Elsewhere).generation(), None);
+    for combine in [Combined::all_of, Combined::deny_overrides, Combined::first_applicable] {
+        let local = rbac();
+        let together = combine(local.clone()).with(Combined::all_of(Elsewhere).with(local.clone()));
+        let before = together.generation().unwrap();
+        let policy = Cached::new(together).unwrap();
+        let clerk = principal("alice", &["clerk"]);
+        let query = AccessQuery::new(&clerk, "orders:read", at(1));
+        for _ in 0..2 {
+            assert!(policy.decide(&query).await.is_allow());
+        }
+        assert_eq!(policy.asked(), 1);
+        let barred = "version = '2'\npermissions = ['orders:read']\n[roles.clerk]\ndenies = ['orders:read']";
+        local.replace_with_toml(barred).unwrap();
+        assert!(policy.generation().unwrap() > before);
+        for _ in 0..2 {
+            assert_eq!(policy.decide(&query).await.decision(), Decision::Deny);
+            assert_eq!(policy.decide_all(&[query]).await[0].decision(), Decision::Deny);
+        }
+    }
+}
+
 /// Reads roles; once it is reloaded, the address instead, and then the time as well.
 #[derive(Debug, Default)]
 struct Learning {

@@ -50,11 +50,14 @@ pub trait PolicyBackend: Debug + Send + Sync + 'static {
         verdicts
     }
 
-    /// A number that grows whenever the policy may answer differently than before, a reload for example; it never goes back.
-    /// Whatever is remembered of a verdict is worked out anew when it differs. A wrapper of several backends adds theirs up.
+    /// A number that grows with each change that the backend hears of, after which it may answer differently than before: a
+    /// reload, for example. It never goes back. Whatever is remembered of a verdict is worked out anew when it differs.
     ///
-    /// `None` says that it cannot be told, as of a remote decision point: what is remembered then only has its age to go by.
-    /// A policy that never changes says `Some(0)`, and must not leave it at the default, which is `None`.
+    /// `None`, always, says that no change can be told, as of a remote decision point: what is remembered then only has its age
+    /// to go by. A policy that never changes says `Some(0)`, and must not leave it at the default, which is `None`.
+    ///
+    /// A wrapper of several backends adds up what those tell that do. So a number does not promise that nothing else changed:
+    /// how long that may go unnoticed is what [`holds_for`](Self::holds_for) says.
     fn generation(&self) -> Option<u64> {
         None
     }

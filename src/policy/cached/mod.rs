@@ -25,7 +25,8 @@ use crate::{
 ///
 /// A verdict is given again to a question with the same action and the same [parts](PolicyBackend::parts), compared byte for
 /// byte, for as long as the policy says and 5 s at most, by the time of the questions. It is forgotten once the policy's
-/// [generation](PolicyBackend::generation) is another one; then the parts may be others, too. `cannot decide` is never remembered,
+/// [generation](PolicyBackend::generation) is another one; then the parts may be others, too. Of a combination, that is so once one
+/// of its policies has another one, also if the rest, asked elsewhere, has none. `cannot decide` is never remembered,
 /// nor a denial of a [`Combined`](crate::policy::Combined) for which a step-up was demanded: whether it is still to be made is another
 /// question for each principal. Who asks the same while an answer is on its way waits for that one.
 ///

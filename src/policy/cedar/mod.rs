@@ -206,11 +206,9 @@ impl PolicyBackend for Cedar {
     }
 
     fn generation(&self) -> Option<u64> {
-        let own = self.live.generation();
-        match &self.source {
-            Some(source) => Some(own.saturating_add(source.generation()?)),
-            None => Some(own),
-        }
+        // A source that cannot tell must not hide that the documents are newer.
+        let of_source = self.source.as_ref().and_then(|source| source.generation());
+        Some(self.live.generation().saturating_add(of_source.unwrap_or_default()))
     }
 
     fn version(&self) -> Option<Arc<str>> {

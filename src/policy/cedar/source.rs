@@ -118,7 +118,7 @@ pub trait EntitySource: Debug + Send + Sync + 'static {
     /// If it cannot be found out.
     async fn entities(&self, wanted: &CedarUid, query: &AccessQuery<'_>) -> Result<Vec<CedarEntity>, StoreError>;
 
-    /// A number that grows whenever the answers may differ from those before. `None` says that it cannot be told.
+    /// A number that grows whenever the answers may differ from those before. `None`, always, says that it cannot be told.
     fn generation(&self) -> Option<u64> {
         None
     }

@@ -208,9 +208,9 @@ fn joined(versions: Vec<Arc<str>>) -> Option<Arc<str>> {
     }
 }
 
-/// The sum, or none if one of them cannot be told.
+/// The sum of those that are told: one that is not must not hide that another one grew.
 pub(super) fn sum(generations: impl IntoIterator<Item = Option<u64>>) -> Option<u64> {
-    generations.into_iter().try_fold(0_u64, |sum, one| Some(sum.saturating_add(one?)))
+    generations.into_iter().flatten().reduce(u64::saturating_add)
 }
 
 #[async_trait]
