@@ -201,6 +201,13 @@ async fn as_many_answers_as_questions_or_none() {
         r#"{"evaluations": [{"decision": true}, {"decision": true}, {"decision": true}]}"#,
         r#"{"evaluations": [{"decision": true}, {}]}"#,
         r#"{"evaluations": true}"#,
+        r#"{"evaluations": [[true], [true]]}"#,
+        r#"{"evaluations": [{"decision": true}, [true, {}]]}"#,
+        r#"{"evaluations": [{"decision": true}, true]}"#,
+        r#"{"evaluations": [{"decision": true}, null]}"#,
+        r#"{"evaluations": [{"decision": true}, {"decision": [true]}]}"#,
+        r#"{"evaluations": [{"decision": true}, {"decision": false, "decision": true}]}"#,
+        r#"[[{"decision": true}, {"decision": true}]]"#,
     ] {
         let server = Server::saying(text).await;
         let policy = authzen(server.point()).build().unwrap();

@@ -14,7 +14,10 @@ use crate::{
     error::ConfigError,
     http_client::Endpoint,
     log::one_line,
-    policy::{AccessQuery, Decision, PolicyBackend, QueryParts, Verdict, decision},
+    policy::{
+        AccessQuery, Decision, PolicyBackend, QueryParts, Verdict,
+        decision::{self, Document as _},
+    },
 };
 
 /// Policies that a decision point decides which speaks AuthZEN (Authorization API 1.0): Cerbos, Topaz, OpenFGA, Keycloak and
@@ -53,9 +56,10 @@ use crate::{
 /// | `200`, `decision` is `true` | allow |
 /// | `200`, `decision` is `false` | deny |
 /// | `false` with `context.acr_values`, `.max_age` or `.factors` | deny until the [step-up](Verdict::step_up) |
-/// | `false` with `context.error.status` of 500 or more | cannot decide |
+/// | `false` with `context.error` whose `status` is 500 or more, or no number, or is missing | cannot decide |
 /// | `true` with `context.error`, or with `context.obligations` that cannot be read | cannot decide |
-/// | `decision` is missing or of another type, or as many answers as there were questions are not there | cannot decide |
+/// | `decision` is missing or of another type, or one of several answers is no object | cannot decide, all of the request |
+/// | not as many answers as there were questions | cannot decide, all of the request |
 /// | another status, no answer in time, too much of one, not a JSON object | cannot decide |
 ///
 /// Of `context`, `id`, `reason`, `reason_admin`, `reasons` and `error.message` go into the record; `obligations`, each a name
@@ -297,12 +301,27 @@ fn name_of(resource: &Value) -> (String, String) {
     (text("type"), text("id"))
 }
 
-/// The answer to one question.
+/// The answer to one question: an object, alone and in a list. A derived reader would take `[true]` for one as well.
 #[derive(Deserialize)]
+#[serde(try_from = "Unique")]
 struct Evaluation {
     decision: bool,
-    #[serde(default)]
-    context: Option<Unique>,
+    context: Value,
+}
+
+impl TryFrom<Unique> for Evaluation {
+    type Error = String;
+
+    fn try_from(Unique(answer): Unique) -> Result<Self, String> {
+        let Value::Object(mut members) = answer else {
+            return Err(format!("an evaluation is {}, and must be an object", answer.kind()));
+        };
+        match members.get("decision").map(|decision| decision.as_bool().ok_or(decision)) {
+            Some(Ok(decision)) => Ok(Self { decision, context: members.remove("context").unwrap_or_default() }),
+            Some(Err(other)) => Err(format!("decision is {}, and must be a boolean", other.kind())),
+            None => Err("an evaluation has no decision".to_owned()),
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -313,7 +332,7 @@ struct Evaluations {
 impl Evaluation {
     fn verdict(self) -> Verdict {
         let decision = if self.decision { Decision::Allow } else { Decision::Deny };
-        let context = self.context.map(|context| context.0).unwrap_or_default();
+        let context = self.context;
         if self.decision && !(context.is_null() || context.is_object()) {
             return Verdict::cannot_decide("the context of the answer is no object");
         }
