@@ -15,7 +15,7 @@ use async_trait::async_trait;
 use portcullis::{
     Now, Principal, PrincipalKind,
     conformance::{PolicyFixture, PolicyQuestion, policy_backend},
-    policy::{AccessQuery, PolicyBackend, QueryParts, Rbac, Resource, Verdict},
+    policy::{AccessQuery, Attributes, PolicyBackend, QueryParts, Rbac, Resource, Verdict},
 };
 
 fn principal(subject: &str, roles: &[&str]) -> Principal {
@@ -163,6 +163,7 @@ fn finds_something_else(part: &str, query: &AccessQuery<'_>) -> bool {
         "claims" => who.claims::<serde_json::Value>().is_ok(),
         "the client" => query.client().is_some(),
         "attributes" => query.attributes().is_some(),
+        "attributes, of which there are none" => query.attributes().is_some_and(Attributes::is_empty),
         "the method" => query.method() == Some("DELETE"),
         "the route" => query.route().is_some(),
         other => panic!("{other}"),
@@ -294,6 +295,7 @@ async fn the_suite_finds_each_part_that_is_read_and_not_named() {
         ("claims", "claims"),
         ("the client", "client"),
         ("attributes", "attributes"),
+        ("attributes, of which there are none", "attributes"),
         ("the method", "method"),
         ("the route", "route"),
     ] {
@@ -322,6 +324,46 @@ impl PolicyBackend for Owners {
 
     fn parts(&self) -> QueryParts {
         self.0
+    }
+}
+
+/// Says that its verdicts hang on these parts, and asks whether there is a thing.
+#[derive(Debug)]
+struct AnyThing(QueryParts);
+
+#[async_trait]
+impl PolicyBackend for AnyThing {
+    fn name(&self) -> &'static str {
+        "any thing"
+    }
+
+    async fn decide(&self, query: &AccessQuery<'_>) -> Verdict {
+        match (query.action(), query.resource()) {
+            ("orders:read", Some(_)) if query.subject().has_role("clerk") => Verdict::allow(),
+            _ => Verdict::deny("no thing"),
+        }
+    }
+
+    fn parts(&self) -> QueryParts {
+        self.0
+    }
+}
+
+/// Both ways: the fixture's question may have a thing without facts, or none.
+#[tokio::test]
+async fn whether_there_is_a_thing_is_not_among_its_facts() {
+    let ask = |action: &str| PolicyQuestion::new(principal("alice", &["clerk"]), action);
+    let on = |action: &str| ask(action).on(Resource::new("order", 1));
+    let facts = QueryParts::ROLES.and(QueryParts::RESOURCE_FACTS);
+    for fixture in [
+        PolicyFixture::new(on("orders:read"), on("orders:cancel")),
+        PolicyFixture::new(on("orders:read"), ask("orders:read")),
+    ] {
+        policy_backend(&AnyThing(facts.and(QueryParts::RESOURCE)), fixture.clone()).await;
+        let suite = tokio::spawn(async move { policy_backend(&AnyThing(facts), fixture).await });
+        let panic = suite.await.unwrap_err().into_panic();
+        let said = panic.downcast_ref::<String>().cloned().unwrap_or_default();
+        assert!(said.contains(": resource is not among `parts`"), "{said}");
     }
 }
 

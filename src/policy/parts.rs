@@ -31,9 +31,10 @@ impl QueryParts {
     pub const CLAIMS: Self = Self(1 << 6);
     /// What acts for the subject, with all that is known of it.
     pub const CLIENT: Self = Self(1 << 7);
-    /// Type and id of the thing.
+    /// Type and id of the thing, and whether there is one.
     pub const RESOURCE: Self = Self(1 << 8);
-    /// Owner, tenant and attributes of the thing.
+    /// Owner, tenant and attributes of the thing. Who tells a thing that has none of them from no thing reads
+    /// [`RESOURCE`](Self::RESOURCE) as well.
     pub const RESOURCE_FACTS: Self = Self(1 << 9);
     /// The attributes of the question.
     pub const ATTRIBUTES: Self = Self(1 << 10);

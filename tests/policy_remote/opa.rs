@@ -12,7 +12,7 @@ use portcullis::{
     health::{Condition, Health},
     policy::{
         AccessQuery, Attributes, Cached, Combined, Decision, DecisionPoint, Directive, Opa, PolicyBackend, QueryParts,
-        Rbac, Rego, Shadow, explain,
+        Rbac, Rego, Resource, Shadow, explain,
     },
     testing::TestClock,
 };
@@ -195,6 +195,28 @@ async fn it_combines_with_what_wraps_policies() {
     assert!(reads(&shadow).await.is_allow());
     let told = explain(&opa(server.point()), &AccessQuery::new(&person("a").build(), "orders:read", at())).await;
     assert!(told.to_string().contains("/v1/data/orders/allow is asked"), "{told}");
+}
+
+/// The policy may tell them apart: the input has `"resource": {"attributes": {}}` for a thing without facts.
+#[tokio::test]
+async fn what_is_remembered_of_no_thing_is_not_for_a_thing_without_facts() {
+    let server = Server::start(|asked| {
+        let input = &asked.body["input"];
+        let something = input.get("resource").is_some() || input.get("attributes").is_some();
+        Json(json!({ "result": something })).into_response()
+    })
+    .await;
+    let parts = QueryParts::SUBJECT.and(QueryParts::RESOURCE_FACTS).and(QueryParts::ATTRIBUTES);
+    let opa = Opa::builder(server.point(), "data.orders.allow").reads(parts);
+    let policy = Cached::new(opa.holds_for(std::time::Duration::from_secs(5)).build().unwrap()).unwrap();
+    let (alice, thing, none) = (person("alice").build(), Resource::new("order", 1), Attributes::new());
+    let asked = AccessQuery::new(&alice, "orders:read", at());
+    for _ in 0..2 {
+        for (query, expected) in [(asked, false), (asked.on(&thing), true), (asked.with_attributes(&none), true)] {
+            assert_eq!(policy.decide(&query).await.is_allow(), expected, "{query:?}");
+        }
+    }
+    assert_eq!(policy.asked(), 3);
 }
 
 #[tokio::test]

@@ -94,6 +94,7 @@ pub(super) fn alike<'a>(
     resources: &'a [(QueryParts, Resource)],
 ) -> [Alike<'a>; 2] {
     static ATTRIBUTES: LazyLock<Attributes> = LazyLock::new(|| Attributes::new().with(NAME, "an attribute"));
+    static NO_ATTRIBUTES: Attributes = Attributes::new();
     const V4: IpAddr = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 77));
     const V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x77));
     let at = query.at();
@@ -102,6 +103,7 @@ pub(super) fn alike<'a>(
 
     let mut changed = vec![
         (QueryParts::ATTRIBUTES, query.with_attributes(&ATTRIBUTES)),
+        (QueryParts::ATTRIBUTES, query.with_attributes(&NO_ATTRIBUTES)),
         (QueryParts::METHOD, query.with_route(NAME, None)),
         (QueryParts::METHOD, query.with_route("GET", None)),
         (QueryParts::METHOD, query.with_route("DELETE", None)),
@@ -116,8 +118,8 @@ pub(super) fn alike<'a>(
     changed.extend(
         principals.iter().map(|(part, subject)| (*part, query.resource().map_or(of(subject), |on| of(subject).on(on)))),
     );
-    // Without a thing there are no facts of one either.
-    if !parts.has(QueryParts::RESOURCE_FACTS) {
+    // Without a thing there are no facts of one either. One that has none is no thing to who reads facts alone.
+    if !parts.has(QueryParts::RESOURCE_FACTS) || !query.resource().is_some_and(has_facts) {
         changed.push((QueryParts::RESOURCE, of(query.subject())));
     }
     // A question without a method has no route.
@@ -127,6 +129,10 @@ pub(super) fn alike<'a>(
         others.retain(|(part, _)| !parts.has(*part));
         Alike { query, others }
     })
+}
+
+fn has_facts(thing: &Resource) -> bool {
+    thing.owner().is_some() || thing.tenant().is_some() || !thing.attributes().is_empty()
 }
 
 /// Has something in each part.

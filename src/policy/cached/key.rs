@@ -145,24 +145,25 @@ fn number(into: &mut Vec<u8>, of: Option<u64>) {
     }
 }
 
-/// JSON text ends by itself: nothing that follows it can be taken for a part of it.
+/// JSON text ends by itself: nothing that follows it can be taken for a part of it. None are written otherwise than an empty
+/// object is: a policy may tell a thing without facts from no thing.
 fn attributes(into: &mut Vec<u8>, of: Option<&Attributes>) {
     match of {
-        Some(of) if !of.is_empty() => {
+        Some(of) => {
             into.push(1);
             let mut writer = serde_json::Serializer::new(&mut *into);
             if of.serialize(&mut writer).is_err() {
                 into.resize(MAX_KEY.saturating_add(1), 0);
             }
         }
-        Some(_) | None => into.push(0),
+        None => into.push(0),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Instants, PrincipalKind};
+    use crate::{Instants, PrincipalKind, policy::Resource};
 
     /// Each fact of a principal that a policy may read is in the key of the part that names it.
     #[test]
@@ -202,5 +203,27 @@ mod tests {
             })
             .into();
         assert_eq!(keys.len(), 20);
+    }
+
+    /// Also where the type and the id of a thing are no part of the key.
+    #[test]
+    fn nothing_is_not_something_empty() {
+        let alice = Principal::builder(PrincipalKind::User, "i", "alice", "jwt").build();
+        let (thing, empty) = (Resource::new("", ""), Attributes::new());
+        let asked = AccessQuery::new(&alice, "read", Instants::new(0, 0));
+        for (parts, other) in [
+            (QueryParts::RESOURCE, asked.on(&thing)),
+            (QueryParts::RESOURCE_FACTS, asked.on(&thing)),
+            (QueryParts::RESOURCE.and(QueryParts::RESOURCE_FACTS), asked.on(&thing)),
+            (QueryParts::ATTRIBUTES, asked.with_attributes(&empty)),
+        ] {
+            let key = |query: &AccessQuery<'_>| {
+                let mut key = Vec::new();
+                assert!(write(&mut key, parts, query), "{parts}");
+                key
+            };
+            assert_ne!(key(&asked), key(&other), "{parts}");
+            assert_eq!(key(&other), key(&other), "{parts}");
+        }
     }
 }
