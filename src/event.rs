@@ -50,6 +50,8 @@ pub enum EventKind {
     PolicyReloaded,
     /// A newer policy is not accepted; the one before runs on.
     PolicyRefused,
+    /// Quotas, plans, or which of them a limit names, are others: a newer configuration was taken over.
+    LimitsChanged,
     /// The key set of an issuer changed.
     KeySetRotated,
     /// The key set of an issuer cannot be had; what there is, is used as long as it may be.
@@ -85,6 +87,7 @@ impl EventKind {
             Self::OwnerEnabled => "owner_enabled",
             Self::PolicyReloaded => "policy_reloaded",
             Self::PolicyRefused => "policy_refused",
+            Self::LimitsChanged => "limits_changed",
             Self::KeySetRotated => "key_set_rotated",
             Self::KeySetUnavailable => "key_set_unavailable",
             Self::KeySetRestored => "key_set_restored",
@@ -110,6 +113,7 @@ impl EventKind {
             | Self::OwnerDisabled
             | Self::OwnerEnabled
             | Self::PolicyReloaded
+            | Self::LimitsChanged
             | Self::KeySetRotated
             | Self::KeySetRestored
             | Self::LimiterRestored

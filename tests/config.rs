@@ -11,14 +11,17 @@ use http::{Request, StatusCode};
 use portcullis::{
     Clock, Connection, SystemClock, TlsVersion,
     api_key::{ApiKeyAuthenticator, ApiKeyFormat, FileKeyStore, KeyIssuer, NewApiKey},
+    audit::{AuditEntry, AuditLayer},
     authn::one_of,
     config::Config,
+    event::EventKind,
     evidence::TrustedProxies,
     guard::{public, require},
     jwt::{Algorithm, Issuer, JwtAuthenticator},
     policy::Rbac,
     rate_limit::{Plans, Quota},
     stack::Stack,
+    testing::Captured,
     tls::TlsLayer,
 };
 use support::{Probe, send, with};
@@ -332,6 +335,73 @@ async fn a_quota_of_the_failure_budget_does_not_change() {
     assert!(other.contains("failure_budget: the section has changed"), "{other}");
     apply(&text).unwrap();
     apply(&text.replace("count = 6", "count = 8")).unwrap();
+}
+
+/// Whoever looks for who was let through, and when, finds the day on which the quota grew.
+#[tokio::test]
+async fn quotas_that_change_are_told() {
+    let document = |quotas: &str, limit: &str| {
+        format!(
+            "{quotas}\n[tls]\nhosts = ['api.example.com']\n[[limits]]\nby = 'client'\nquotas = ['{limit}']\n\
+            [routes]\n'GET /health' = 'public'\n"
+        )
+    };
+    let flood = |count: u32| format!("[quotas.flood]\ncount = {count}\nper = 'second'\n");
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("app.toml");
+    let write = |text: String| std::fs::write(&path, text).unwrap();
+    write(document(&flood(10), "flood"));
+    let (_, live) = Config::read(&path).unwrap().assemble().await.unwrap();
+    let heard = Captured::new();
+    let _hears = AuditLayer::new(heard.clone());
+    // The events of other tests are heard as well.
+    let told = || -> Vec<Vec<(String, String)>> {
+        let mine = heard.entries().into_iter().filter_map(|entry| match entry {
+            AuditEntry::Event(event) if *event.about() == *path.display().to_string() => Some(event),
+            _ => None,
+        });
+        mine.map(|event| {
+            assert_eq!(event.kind(), EventKind::LimitsChanged);
+            event.details().map(|(name, value)| (name.to_owned(), value.into_owned())).collect()
+        })
+        .collect()
+    };
+    let detail = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+
+    live.reload().unwrap();
+    write(document(&flood(10).replace("10", "1_0 # as it was"), "flood"));
+    live.reload().unwrap();
+    write(document(&flood(0), "flood"));
+    assert!(live.reload().is_err());
+    write(document(&flood(99), "flood").replace("api.", "www."));
+    assert!(live.reload().is_err());
+    assert!(told().is_empty(), "nothing was taken over that says something else");
+
+    write(document(&flood(20), "flood"));
+    live.reload().unwrap();
+    live.reload().unwrap();
+    let grown = r#"flood: {"count":10,"per":"second"} -> {"count":20,"per":"second"}"#;
+    assert_eq!(told(), [vec![detail("changes", "1"), detail("quotas", grown)]], "once");
+
+    let other = format!("[quotas.other]\ncount = 5\nper = 'minute'\n[plans.gold]\nquotas = ['other']\n");
+    live.apply(&Config::from_toml(&document(&other, "other")).unwrap()).unwrap();
+    assert_eq!(told().len(), 1, "a text is no file");
+    write(document(&flood(20), "flood"));
+    live.reload().unwrap();
+    let back = [
+        detail("changes", "4"),
+        detail("quotas", r#"flood: none -> {"count":20,"per":"second"}"#),
+        detail("quotas", r#"other: {"count":5,"per":"minute"} -> none"#),
+        detail("plans", r#"gold: {"quotas":["other"]} -> none"#),
+        detail("limits", r#"client.quotas: ["other"] -> ["flood"]"#),
+    ];
+    assert_eq!(told()[1], back, "against what was taken over last");
+
+    let many = |n: u32| (0..20).map(|name| format!("[quotas.q{name}]\ncount = {n}\nper = 'day'\n")).collect::<String>();
+    write(document(&format!("{}{}", flood(20), many(1)), "flood"));
+    live.reload().unwrap();
+    let event = &told()[2];
+    assert_eq!((event.len(), &event[0]), (8, &detail("changes", "20")), "the rest is counted");
 }
 
 #[test]

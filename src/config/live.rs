@@ -1,5 +1,10 @@
 //! What can be changed while requests run.
 
+use std::{
+    collections::BTreeSet,
+    sync::{Mutex, PoisonError},
+};
+
 use toml::{Table, Value};
 
 use crate::{
@@ -7,6 +12,7 @@ use crate::{
         Config, Problems, limits, policy,
         problem::{Report, Sheet},
     },
+    event::{self, Event, EventKind, MAX_DETAILS},
     rate_limit::Plans,
 };
 
@@ -14,14 +20,16 @@ use crate::{
 #[derive(Debug)]
 pub struct LiveConfig {
     sheet: Sheet,
+    /// The document that was taken over last. Held while another one is.
+    applied: Mutex<Table>,
     /// By the order of the limits in the document.
     plans: Vec<Plans>,
     policy: policy::Held,
 }
 
 impl LiveConfig {
-    pub(super) const fn new(sheet: Sheet, plans: Vec<Plans>, policy: policy::Held) -> Self {
-        Self { sheet, plans, policy }
+    pub(super) fn new(sheet: Sheet, plans: Vec<Plans>, policy: policy::Held) -> Self {
+        Self { applied: Mutex::new(table(&sheet)), sheet, plans, policy }
     }
 
     /// The policy, if the document names one: for handles of permissions, and to reload it by hand.
@@ -31,25 +39,26 @@ impl LiveConfig {
         self.policy.as_ref()
     }
 
-    /// Takes over the quotas and plans of a newer document. What was used stays where quotas keep their names.
+    /// Takes over the quotas and plans of a newer document. What was used stays where quotas keep their names. If it says
+    /// something else than the one before, an event [`LimitsChanged`](EventKind::LimitsChanged) tells what.
     ///
     /// # Errors
     /// If the newer document has a mistake, or differs in more than `quotas`, `plans`, and which of them a limit names, or in a
     /// quota that `failure_budget` names: that needs a restart. Then nothing changes.
     pub fn apply(&self, newer: &Config) -> Result<(), Problems> {
         let mut report = Report::new(&newer.sheet);
-        let (before, after) = (table(&self.sheet), table(&newer.sheet));
+        let (before, newest) = (table(&self.sheet), table(&newer.sheet));
         // The failure budget is made once, of quotas that stand in a section that may change.
         for (name, at) in limits::of_failure_budget(&newer.document) {
             let quota = |table: &Table| table.get("quotas")?.get(name).cloned();
-            if let Some(newer) = quota(&after)
+            if let Some(newer) = quota(&newest)
                 && quota(&before) != Some(newer)
             {
                 let advice = "is one of [failure_budget] and has changed, which needs a restart: nothing is taken over";
                 report.add(at, format!("quotas.{name}"), "the quota", advice);
             }
         }
-        let (before, after) = (fixed(before), fixed(after));
+        let (before, after) = (fixed(before), fixed(newest.clone()));
         let sections = before.keys().chain(after.keys().filter(|name| !before.contains_key(*name)));
         for section in sections.filter(|section| before.get(*section) != after.get(*section)) {
             report.add(None, section, "the section", "has changed, which needs a restart: nothing is taken over");
@@ -57,9 +66,16 @@ impl LiveConfig {
         let limits = limits::read(&newer.document, &mut report);
         limits::failure_budget(&newer.document, &mut report);
         report.finish()?;
-        for (plans, newer) in self.plans.iter().zip(&limits) {
-            plans.take_over(&newer.plans);
-        }
+        let changes = {
+            let mut applied = self.applied.lock().unwrap_or_else(PoisonError::into_inner);
+            for (plans, newer) in self.plans.iter().zip(&limits) {
+                plans.take_over(&newer.plans);
+            }
+            let changes = changes(&applied, &newest);
+            *applied = newest;
+            changes
+        };
+        tell(&newer.sheet.file, changes);
         Ok(())
     }
 
@@ -75,6 +91,46 @@ impl LiveConfig {
         report.add(None, "document", "a text", "has no file to be read again: use apply");
         report.finish()
     }
+}
+
+/// What is other, by section: name, what was there, and what is there now.
+fn changes(before: &Table, after: &Table) -> Vec<(&'static str, String)> {
+    let shown = |value: Option<&Value>| {
+        value.and_then(|value| serde_json::to_string(value).ok()).unwrap_or_else(|| "none".to_owned())
+    };
+    let mut found = Vec::new();
+    let mut compare = |section, name: String, before: Option<&Value>, after: Option<&Value>| {
+        if before != after {
+            found.push((section, format!("{name}: {} -> {}", shown(before), shown(after))));
+        }
+    };
+    for section in ["quotas", "plans"] {
+        let [before, after] = [before, after].map(|table| table.get(section).and_then(Value::as_table));
+        let names: BTreeSet<&String> = [before, after].into_iter().flatten().flat_map(Table::keys).collect();
+        for name in names {
+            let [was, is] = [before, after].map(|table| table.and_then(|table| table.get(name)));
+            compare(section, name.clone(), was, is);
+        }
+    }
+    // As many as there were, in their order: all else in them stays.
+    let limits = |table: &Table| table.get("limits").and_then(Value::as_array).cloned().unwrap_or_default();
+    for (was, is) in limits(before).iter().zip(&limits(after)) {
+        let name = ["name", "by"].into_iter().find_map(|field| is.get(field)?.as_str()).unwrap_or_default();
+        for field in ["quotas", "plans"] {
+            compare("limits", format!("{name}.{field}"), was.get(field), is.get(field));
+        }
+    }
+    found
+}
+
+/// Tells how much is other, and of it as much as an event has room for.
+fn tell(file: &str, changes: Vec<(&'static str, String)>) {
+    if changes.is_empty() {
+        return;
+    }
+    let event = Event::new(EventKind::LimitsChanged, file).with("changes", changes.len().to_string());
+    let shown = changes.into_iter().take(MAX_DETAILS.saturating_sub(1));
+    event::tell(shown.fold(event, |event, (section, change)| event.with(section, change)));
 }
 
 fn table(sheet: &Sheet) -> Table {
