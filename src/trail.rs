@@ -43,6 +43,17 @@ impl DecisionFact {
     pub(crate) const fn decision(&self) -> Decision {
         self.verdict.decision()
     }
+
+    /// Whether it is of the same kind: who was asked, what, and what came of it, whatever it was about.
+    pub(crate) fn is_like(&self, other: &Self) -> bool {
+        let of = |fact: &Self| (fact.backend, fact.decision(), fact.enforced);
+        of(self) == of(other) && self.action == other.action
+    }
+
+    /// Whether it refuses something that the request depended on.
+    pub(crate) fn is_refusal(&self) -> bool {
+        self.enforced && self.decision() != Decision::Allow
+    }
 }
 
 /// Decisions in order. The first one, mostly the only one, costs no allocation.
@@ -213,8 +224,12 @@ pub(crate) struct Rare {
     pub(crate) attempts: Vec<AttemptFact>,
 }
 
-/// The most decisions that a request keeps: a handler may ask in a loop.
+/// The most decisions that a request keeps: a handler may ask in a loop, as often as a client names things.
 const MAX_DECISIONS: usize = 32;
+/// After so many, none is kept that is like one before it, so that no list pushes out what the handler asks after it.
+const MAX_ALIKE: usize = 24;
+/// After so many, that holds for refusals, too.
+const MAX_REFUSALS_ALIKE: usize = 28;
 
 impl Trail {
     /// What is rarely there, empty where it is not.
@@ -240,8 +255,18 @@ impl Trail {
         }
     }
 
+    /// Whether a decision is kept: in the order of their coming, so that a [mark](Self::mark) stays true.
+    fn has_room_for(&self, fact: &DecisionFact) -> bool {
+        match self.decisions.len() {
+            0..MAX_ALIKE => true,
+            MAX_ALIKE..MAX_REFUSALS_ALIKE if fact.is_refusal() => true,
+            MAX_ALIKE..MAX_DECISIONS => !self.decisions.iter().any(|kept| kept.is_like(fact)),
+            _ => false,
+        }
+    }
+
     pub(crate) fn keep(&mut self, fact: DecisionFact) {
-        if self.decisions.len() < MAX_DECISIONS {
+        if self.has_room_for(&fact) {
             self.decisions.push(fact);
         } else {
             let rare = self.rare_mut();
@@ -428,6 +453,46 @@ mod tests {
         let Rare { notes, notes_lost, .. } = trail.rare();
         assert_eq!((notes.len(), *notes_lost), (MAX_NOTES, 1));
         assert!(notes.iter().all(|(_, value)| value.plain().len() <= MAX_NOTE_LEN));
+    }
+
+    #[test]
+    fn what_is_asked_in_a_loop_pushes_out_nothing_that_is_asked_after_it() {
+        let fact = |action: &str, verdict| DecisionFact::new("test", Some(action.into()), verdict);
+        let seen = |trail: &Trail| {
+            let kept = trail.decisions.iter();
+            let mut each: Vec<(String, usize)> = Vec::new();
+            for action in kept.filter_map(|fact| fact.action.as_deref()) {
+                match each.last_mut().filter(|(last, _)| last == action) {
+                    Some((_, count)) => *count += 1,
+                    None => each.push((action.to_owned(), 1)),
+                }
+            }
+            (each, trail.rare().decisions_lost)
+        };
+        let expect = |each: &[(&str, usize)], lost| {
+            (each.iter().map(|(action, count)| ((*action).to_owned(), *count)).collect::<Vec<_>>(), lost)
+        };
+        let mut trail = Trail::default();
+        for _ in 0..100 {
+            trail.decided(fact("list", Verdict::allow()).unenforced());
+        }
+        let mark = trail.mark();
+        trail.decided(fact("transfer", Verdict::allow()));
+        assert_eq!(seen(&trail), expect(&[("list", 24), ("transfer", 1)], 76));
+        // Refusals have a few places more, and not all of them.
+        for _ in 0..100 {
+            trail.decided(fact("burn", Verdict::deny("no")));
+        }
+        trail.decided(fact("burn", Verdict::allow()));
+        trail.decided(fact("burn", Verdict::cannot_decide("away")));
+        assert_eq!(seen(&trail), expect(&[("list", 24), ("transfer", 1), ("burn", 5)], 173));
+        // And kinds are bounded as well.
+        for n in 0..100 {
+            trail.decided(fact(&n.to_string(), Verdict::deny("no")));
+        }
+        assert_eq!((trail.decisions.len(), trail.rare().decisions_lost), (MAX_DECISIONS, 271));
+        trail.rewind(mark);
+        assert_eq!(seen(&trail), expect(&[("list", 24)], 76));
     }
 
     #[test]

@@ -17,7 +17,7 @@ use portcullis::{
     event::{Event, EventKind, tell},
     evidence::TrustedProxies,
     guard::{Authorizer, policy, public, require},
-    policy::{AccessQuery, PolicyBackend, Verdict},
+    policy::{AccessQuery, Decision, PolicyBackend, Resource, Verdict},
     rate_limit::{Draw, OnStoreError, Quota, RateLimitLayer, RateLimitStore, Taken},
     stack::{Stack, StackBuilder},
     testing::Captured,
@@ -456,6 +456,43 @@ async fn what_happens_to_the_service_is_told() {
     drop(audit);
     tell(Event::new(EventKind::PolicyReloaded, "what happens.toml"));
     assert_eq!((mine(&captured).len(), mine(&deaf).len()), (1, 0));
+}
+
+/// Also in an entry that has no room for the list: the client says how long that is.
+#[tokio::test]
+async fn a_list_hides_nothing_that_a_handler_asks_after_it() {
+    let (captured, audit) = audited();
+    let handler = service_fn(async |request: Request<()>| {
+        let authorizer = Authorizer::of(request.extensions()).unwrap();
+        for page in 0..100 {
+            let decision = authorizer.allows("ledger:read", &Resource::new("page", page)).await;
+            assert_eq!(decision, Decision::Allow);
+        }
+        assert!(authorizer.check("ledger:burn", None).await.is_err());
+        Answer::Ok(Response::new(Full::from("hello")))
+    });
+    builder(audit)
+        .build()
+        .unwrap()
+        .layer(handler)
+        .oneshot(with(get("/ledger/7"), "authorization", "Test boss"))
+        .await
+        .unwrap();
+    let record = captured.take().remove(0);
+    let actions: Vec<_> = record.decisions().map(|decision| (decision.action(), decision.is_enforced())).collect();
+    assert_eq!(actions.last(), Some(&(Some("ledger:burn".into()), true)));
+    assert_eq!((actions.len(), record.decisions_lost()), (25, 77), "102 were asked");
+
+    let mut line = Vec::new();
+    AuditEntry::from(record).write_json(&mut line);
+    let told: Value = serde_json::from_slice(&line).unwrap();
+    assert_eq!(told["truncated"], true, "{told}");
+    let shown = told["decisions"].as_array().unwrap();
+    let shown: Vec<_> =
+        shown.iter().map(|decision| (decision["action"].as_str().unwrap(), decision["enforced"] == true)).collect();
+    let read = ("ledger:read", false);
+    assert_eq!(shown, [("ledger:read", true), read, read, ("ledger:burn", true)], "in their order");
+    assert_eq!(told["decisions_lost"], 98, "those that this entry has no room for are counted, too");
 }
 
 #[tokio::test]

@@ -227,7 +227,7 @@ impl AuditLater {
     /// Whether the policy refused something on which the handler depended.
     #[cfg(feature = "audit-tracing")]
     pub(super) fn is_refusal(&self) -> bool {
-        self.decisions().any(|fact| fact.is_enforced() && fact.decision() != crate::policy::Decision::Allow)
+        self.decisions().any(|fact| fact.is_refusal())
     }
 
     /// How many further decisions were neither told nor counted by their kind.

@@ -11,7 +11,6 @@ use crate::{
     },
     context::{Afterwards, RequestId},
     mention::Telling,
-    policy::Decision,
     trail::{DecisionFact, MAX_NOTES, Trail},
 };
 
@@ -49,13 +48,6 @@ struct Kind {
     more: u64,
 }
 
-impl Kind {
-    fn holds(&self, fact: &DecisionFact) -> bool {
-        let of = |fact: &DecisionFact| (fact.backend, fact.decision(), fact.enforced);
-        of(&self.first) == of(fact) && self.first.action == fact.action
-    }
-}
-
 /// One entry, before it has a time.
 #[derive(Default)]
 struct Draft {
@@ -85,9 +77,9 @@ impl Window {
 
     fn decided(&mut self, fact: DecisionFact, out: &mut Vec<Draft>) {
         // Each refusal is told, as long as there is room; of what is allowed, the first of its kind.
-        let told = fact.enforced && fact.decision() != Decision::Allow && self.refusals < MAX_REFUSALS;
+        let told = fact.is_refusal() && self.refusals < MAX_REFUSALS;
         self.refusals = self.refusals.saturating_add(usize::from(told));
-        if let Some(kind) = self.kinds.iter_mut().find(|kind| kind.holds(&fact)) {
+        if let Some(kind) = self.kinds.iter_mut().find(|kind| kind.first.is_like(&fact)) {
             if told {
                 out.push(Draft::of(fact, None));
             } else {

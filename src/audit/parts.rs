@@ -230,6 +230,14 @@ impl<'a> AuditDecision<'a> {
         Self { fact, hides_reasons }
     }
 
+    pub(crate) fn is_like(&self, other: &Self) -> bool {
+        self.fact.is_like(other.fact)
+    }
+
+    pub(crate) fn is_refusal(&self) -> bool {
+        self.fact.is_refusal()
+    }
+
     /// The backend that decided, such as `rbac`.
     #[must_use]
     pub const fn backend(&self) -> &'static str {

@@ -357,7 +357,8 @@ impl AuditRecord {
         self.facts.rejection.as_ref().map(|_| self.facts.refused_by.map_or("handler", Stage::as_str))
     }
 
-    /// What policies were asked, in order, and what they said.
+    /// What policies were asked, in order, and what they said: the first 24; after them the first of each kind, and refusals like
+    /// those before, 28 at most; 32 in all.
     #[must_use]
     pub fn decisions(&self) -> impl ExactSizeIterator<Item = AuditDecision<'_>> {
         parts::decisions(&self.facts.trail, self.privacy())

@@ -93,6 +93,32 @@ impl<M: SerializeMap> Object<M> {
         if make().next().is_none() { Ok(()) } else { self.put(name, &List { make, bounds: self.bounds }) }
     }
 
+    /// Decisions, and the number of those that are not told: where there is room for a few, first what was refused, what the
+    /// request depended on, and one of each kind.
+    fn decisions<'d, F, I>(&mut self, make: F, lost: u32) -> Result<(), M::Error>
+    where
+        F: Fn() -> I,
+        I: ExactSizeIterator<Item = AuditDecision<'d>>,
+    {
+        if make().len() <= self.bounds.items {
+            self.list("decisions", make)?;
+            return self.count("decisions_lost", lost);
+        }
+        let all: Vec<_> = make().collect();
+        let rank = |at: usize, decision: &AuditDecision<'_>| {
+            let is_first = !all.iter().take(at).any(|before| before.is_like(decision));
+            (!is_first, !decision.is_refusal(), !decision.is_enforced())
+        };
+        let mut ranked: Vec<_> =
+            all.iter().enumerate().map(|(at, decision)| (rank(at, decision), at, decision)).collect();
+        ranked.sort_by_key(|(rank, at, _)| (*rank, *at));
+        ranked.truncate(self.bounds.items);
+        ranked.sort_by_key(|(_, at, _)| *at);
+        self.list("decisions", || ranked.iter().map(|(_, _, decision)| **decision))?;
+        let untold = u32::try_from(all.len().saturating_sub(ranked.len())).unwrap_or(u32::MAX);
+        self.count("decisions_lost", lost.saturating_add(untold))
+    }
+
     fn end(mut self) -> Result<M::Ok, M::Error> {
         if self.bounds.truncated {
             self.put("truncated", &true)?;
@@ -221,8 +247,7 @@ impl Serialize for Shown<'_, AuditRecord> {
         if record.rejection().is_some() {
             object.put("rejection", &Refused(self))?;
         }
-        object.list("decisions", || record.decisions())?;
-        object.count("decisions_lost", record.decisions_lost())?;
+        object.decisions(|| record.decisions(), record.decisions_lost())?;
         object.list("limits", || record.limits())?;
         object.list("notes", || record.notes().map(Note))?;
         object.count("notes_lost", record.notes_lost())?;
@@ -389,8 +414,7 @@ impl Serialize for Shown<'_, AuditLater> {
         object.put("request_id", &later.request_id())?;
         object.put_if("subject", later.subject().map(|subject| self.with(subject)))?;
         object.put_if("count", later.count())?;
-        object.list("decisions", || later.decisions())?;
-        object.count("decisions_lost", later.decisions_lost())?;
+        object.decisions(|| later.decisions(), later.decisions_lost())?;
         object.list("notes", || later.notes().map(Note))?;
         object.count("notes_lost", later.notes_lost())?;
         object.end()
