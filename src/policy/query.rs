@@ -135,7 +135,8 @@ impl<'a> AccessQuery<'a> {
         self.address
     }
 
-    /// When the request came.
+    /// The time of the question. A guard asks at that of the request; an [`Authorizer`](crate::guard::Authorizer) at its own, the
+    /// request's and what has passed since.
     #[must_use]
     pub const fn at(&self) -> Instants {
         self.at
