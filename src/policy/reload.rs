@@ -35,6 +35,7 @@ impl ReloadState {
     }
 
     /// What failed is as it was before, and nothing was replaced.
+    #[cfg(feature = "policy-files")]
     #[must_use]
     pub(crate) fn recovered(mut self) -> Self {
         self.failing = None;
@@ -42,6 +43,7 @@ impl ReloadState {
     }
 
     /// What failed does so still: it was told and counted before.
+    #[cfg(feature = "policy-files")]
     #[must_use]
     pub(crate) fn failing_still(mut self, why: Arc<str>) -> Self {
         self.failing = Some(why);
