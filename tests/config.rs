@@ -383,8 +383,8 @@ async fn quotas_that_change_are_told() {
     let grown = r#"flood: {"count":10,"per":"second"} -> {"count":20,"per":"second"}"#;
     assert_eq!(told(), [vec![detail("changes", "1"), detail("quotas", grown)]], "once");
 
-    let other = format!("[quotas.other]\ncount = 5\nper = 'minute'\n[plans.gold]\nquotas = ['other']\n");
-    live.apply(&Config::from_toml(&document(&other, "other")).unwrap()).unwrap();
+    let other = "[quotas.other]\ncount = 5\nper = 'minute'\n[plans.gold]\nquotas = ['other']\n";
+    live.apply(&Config::from_toml(&document(other, "other")).unwrap()).unwrap();
     assert_eq!(told().len(), 1, "a text is no file");
     write(document(&flood(20), "flood"));
     live.reload().unwrap();
