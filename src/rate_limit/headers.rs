@@ -222,7 +222,9 @@ impl Lines {
 fn add_joined(first: &Arc<Fields>, second: &Arc<Fields>, limit: HeaderValue, headers: &mut HeaderMap) {
     use std::cell::RefCell;
 
-    thread_local!(static LAST: RefCell<Option<(Arc<Fields>, Arc<Fields>, HeaderValue)>> = const { RefCell::new(None) });
+    type Joined = (Arc<Fields>, Arc<Fields>, HeaderValue);
+
+    thread_local!(static LAST: RefCell<Option<Joined>> = const { RefCell::new(None) });
     LAST.with_borrow_mut(|last| {
         if !last.as_ref().is_some_and(|(one, other, _)| one.reads_as(first) && other.reads_as(second)) {
             let both = joined(&first.policy, &second.policy);

@@ -5,6 +5,7 @@ const MAX_READINGS: usize = 2;
 
 /// Of each octet: whether a path with it may mean another one, whether one may that has it behind a slash, and whether it is
 /// a slash. To look it up costs less than to tell them apart.
+#[expect(clippy::indexing_slicing, reason = "it is worked out by the compiler, which would tell")]
 const MEANINGS: [(bool, bool, bool); 256] = {
     let mut meanings = [(false, false, false); 256];
     let mut octet = 0_u8;
