@@ -18,10 +18,10 @@ pub enum Ended {
     /// Its credential has expired, leeway included.
     #[error("the credential has expired")]
     Expired,
-    /// Its credential was revoked.
+    /// Its credential was revoked, or the key that signed it withdrawn.
     #[error("the credential was revoked")]
     Revoked,
-    /// Nobody can say whether it was revoked.
+    /// Nobody can say whether it was, as where an issuer's keys are too old to be trusted.
     #[error("nobody can say whether the credential still counts")]
     Unknown,
 }

@@ -396,6 +396,21 @@ fn a_hit_allocates_nothing() {
     }
 }
 
+/// Tokens by keys that may change carry who knows of the key: one for all of them.
+#[test]
+fn keys_that_may_change_cost_no_token_anything() {
+    let keys = KeySet::new([key(Algorithm::ES256)]).unwrap();
+    let following = Issuer::with_keys(ISSUER, keys).access_tokens(AUDIENCE).algorithms([Algorithm::ES256]);
+    let following = JwtAuthenticator::builder().issuer(following).leeway(Duration::ZERO).build().unwrap();
+    assert_eq!(warm_allocations(&following, &with_claims(CLAIMS)), 0, "seen before");
+    let new = |jwt: &JwtAuthenticator| {
+        jwt.verify(&with_claims(&claims_but("jti", r#""t-0""#)), at(NOW)).unwrap();
+        let token = with_claims(&claims_but("jti", r#""t-2""#));
+        allocation_counter::measure(|| drop(jwt.verify(&token, at(NOW)).unwrap())).count_total
+    };
+    assert_eq!(new(&following), new(&cached()), "a new one");
+}
+
 /// Allocations of one warm request through the layer.
 fn through_the_layer(authenticator: impl Authenticator, bearer: &str) -> u64 {
     let mut app = AuthnLayer::new(authenticator).dangerous_plain_http().layer(Quiet);

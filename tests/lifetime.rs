@@ -18,7 +18,7 @@ mod mint;
 use std::{
     convert::Infallible,
     pin::{Pin, pin},
-    sync::Arc,
+    sync::{Arc, Mutex},
     task::{Context, Poll},
     time::Duration,
 };
@@ -33,7 +33,7 @@ use axum::{
 use http::{StatusCode, header};
 use http_body::Frame;
 use http_body_util::BodyExt;
-use mint::{AUDIENCE, HEADER, ISSUER, key, token};
+use mint::{AUDIENCE, HEADER, ISSUER, P256_OF_ANOTHER, key, token};
 use portcullis::{
     Clock, Connection, Ended, Instants, Now, Principal, PrincipalKind, Rejection, TlsVersion, Voucher,
     api_key::{ApiKeyAdmin, ApiKeyAuthenticator, KeyLife, MemoryKeyStore, NewApiKey, Owner},
@@ -42,7 +42,10 @@ use portcullis::{
     conformance,
     event::EventKind,
     guard::{authenticated, public, require},
-    jwt::{Algorithm, Issuer, JwtAuthenticator, KeySet},
+    jwt::{
+        Algorithm, Issuer, JwtAuthenticator, Key, KeySet,
+        keys::{KeyHealth, KeySnapshot, KeySource, KeysUnavailable, Refresh},
+    },
     lifetime::Lifetime,
     revocation::{MemoryRevocations, Revocation, RevocationLimits, RevocationState, RevocationStore},
     stack::{Stack, StackBuilder},
@@ -369,6 +372,199 @@ async fn keys_end_as_tokens_do() {
         let took = read(response.into_body(), &clock).await.2.unwrap_or_else(|| panic!("{how}: goes on")).as_secs();
         let expected = if how == "expired" { 30..=31 } else { 0..=1 };
         assert!(expected.contains(&took), "{how}: {took}");
+    }
+}
+
+/// Keys that an operator moves.
+#[derive(Debug, Default)]
+struct Moving(Mutex<Option<KeySnapshot>>);
+
+impl Moving {
+    fn set(&self, keys: impl IntoIterator<Item = Key>) {
+        let mut held = self.0.lock().unwrap();
+        let generation = held.as_ref().map_or(1, |held| held.generation() + 1);
+        *held = Some(KeySnapshot::new(KeySet::new(keys).unwrap(), generation));
+    }
+
+    fn lose(&self) {
+        *self.0.lock().unwrap() = None;
+    }
+}
+
+#[async_trait::async_trait]
+impl KeySource for Moving {
+    fn snapshot(&self, _: Instants) -> Result<KeySnapshot, KeysUnavailable> {
+        self.0.lock().unwrap().clone().ok_or_else(|| KeysUnavailable::new("too old", Duration::from_secs(1)))
+    }
+
+    async fn refresh_for(&self, _: Option<&str>, _: u64, at: Instants) -> Refresh {
+        self.snapshot(at).map_or_else(Refresh::Unavailable, |_| Refresh::NothingNew)
+    }
+
+    fn health(&self, _: Instants) -> KeyHealth {
+        KeyHealth::ready(1)
+    }
+}
+
+fn trusted() -> Key {
+    key(Algorithm::ES256).with_id("k-1")
+}
+
+fn of_another() -> Key {
+    Key::from_pem(Algorithm::ES256, P256_OF_ANOTHER.public_key_pem()).unwrap().with_id("k-2")
+}
+
+fn following(keys: impl KeySource, store: Option<&Arc<MemoryRevocations>>) -> JwtAuthenticator {
+    let issuer = Issuer::with_keys(ISSUER, keys).access_tokens(AUDIENCE).algorithms([Algorithm::ES256]);
+    let jwt = JwtAuthenticator::builder().issuer(issuer);
+    store.map_or_else(|| jwt.clone(), |store| jwt.clone().revocations(Arc::clone(store))).build().unwrap()
+}
+
+/// A thief of the signing key has a token that ends far away; the operator takes the key out of the set.
+#[tokio::test(start_paused = true)]
+async fn a_stream_ends_with_the_key_that_signed_its_token() {
+    type Move = fn(&Moving);
+    let until_expiry = EXPIRY..=EXPIRY + 1;
+    let rows: [(&str, Move, Option<&str>, u16); 6] = [
+        ("withdrawn", |keys| keys.set([of_another()]), Some("16"), 401),
+        ("another key under its id", |keys| keys.set([of_another().with_id("k-1")]), Some("16"), 401),
+        ("no keys that are trusted", Moving::lose, Some("14"), 503),
+        ("refreshed, the same", |keys| keys.set([trusted()]), None, 200),
+        ("a newer one beside it", |keys| keys.set([of_another(), trusted()]), None, 200),
+        ("without its id", |keys| keys.set([key(Algorithm::ES256)]), None, 200),
+    ];
+    for revocations in [false, true] {
+        for (name, change, ended, status) in &rows {
+            let name = format!("{name}, revocations: {revocations}");
+            let (world, keys) = (World::new(), Arc::new(Moving::default()));
+            keys.set([trusted()]);
+            let jwt = following(Arc::clone(&keys), revocations.then_some(&world.store));
+            let stack = Stack::builder().dangerous_plain_http().clock(world.clock.clone()).authenticate(jwt);
+            let stack = stack.audit(AuditLayer::new(world.audit.clone())).route("GET /grpc", require(authenticated()));
+            let app = stack.fallback(require(authenticated())).build().unwrap().protect(router());
+            // The second stream is of a token that was remembered.
+            drop(ask(&app, "/grpc").await);
+            let body = ask(&app, "/grpc").await;
+            let moved = async {
+                tokio::time::sleep(Duration::from_millis(100_500)).await;
+                change(&keys);
+                assert_eq!(
+                    app.clone().oneshot(bearer("/download")).await.unwrap().status().as_u16(),
+                    *status,
+                    "{name}"
+                );
+            };
+            let ((_, trailers, took), ()) = tokio::join!(read(body, &world.clock), moved);
+            let (trailers, took) = (trailers.unwrap(), took.unwrap());
+            assert_eq!(trailers["grpc-status"], ended.unwrap_or("16"), "{name}");
+            match ended {
+                None => assert!(until_expiry.contains(&took.as_secs()), "{name}: {took:?}"),
+                Some(_) => assert!((100_500..=101_600).contains(&took.as_millis()), "{name}: {took:?}"),
+            }
+            let cause = match ended {
+                None => "expired",
+                Some("14") => "unknown",
+                Some(_) => "revoked",
+            };
+            assert_eq!(world.causes(), [("/grpc".to_owned(), cause.to_owned(), true)], "{name}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handler_hears_of_a_key_that_is_gone() {
+    let (clock, keys) = (TestClock::at_unix(NOW), Arc::new(Moving::default()));
+    keys.set([trusted()]);
+    let store = Arc::new(MemoryRevocations::new());
+    let jwt = following(Arc::clone(&keys), Some(&store));
+    let with_id = r#"{"alg":"ES256","typ":"at+jwt","kid":"k-1"}"#;
+    let lifetime = |header: &str| {
+        let principal = jwt.verify(&token(Algorithm::ES256, header, CLAIMS), clock.now()).unwrap();
+        Lifetime::of_principal(principal).with_clock(clock.clone())
+    };
+    let (mut by_id, mut by_any) = (lifetime(with_id), lifetime(HEADER));
+    // The id belongs to somebody else now: a token that names it is refused, one that names none is not.
+    keys.set([key(Algorithm::ES256).with_id("k-3"), of_another().with_id("k-1")]);
+    assert_eq!((by_id.check(), by_any.check()), (Err(Ended::Revoked), Ok(())));
+    assert_eq!(by_id.ended().await, Ended::Revoked);
+    // What is revoked is so whatever becomes of the keys.
+    store.revoke(&Revocation::subject(ISSUER, "alice", NOW).unwrap(), clock.now()).await.unwrap();
+    assert_eq!(by_any.check(), Err(Ended::Revoked));
+    keys.lose();
+    assert_eq!(by_any.ended().await, Ended::Revoked);
+    // Keys that are given stay: nothing ends but by its time.
+    let fixed = JwtAuthenticator::builder()
+        .issuer(
+            Issuer::fixed(ISSUER, KeySet::new([trusted()]).unwrap())
+                .access_tokens(AUDIENCE)
+                .algorithms([Algorithm::ES256]),
+        )
+        .build()
+        .unwrap();
+    let principal = fixed.verify(&token(Algorithm::ES256, with_id, CLAIMS), clock.now()).unwrap();
+    let lifetime = Lifetime::of_principal(principal).with_clock(clock.clone());
+    assert_eq!(lifetime.check(), Ok(()));
+    clock.advance(Duration::from_secs(EXPIRY + 10));
+    assert_eq!(lifetime.check(), Err(Ended::Expired));
+}
+
+/// Keys that are fetched: the refresh that finds the key gone ends the stream, with no request that asks for it.
+#[cfg(feature = "jwt-remote")]
+#[tokio::test(start_paused = true)]
+async fn fetched_keys_end_what_they_signed() {
+    use base64::{Engine, prelude::BASE64_STANDARD};
+    use portcullis::{
+        StoreError, StoreErrorKind,
+        jwt::keys::{Fetched, JwkSource, LiveKeys},
+    };
+
+    #[derive(Clone, Debug)]
+    struct Published(Arc<Mutex<Option<String>>>);
+
+    #[async_trait::async_trait]
+    impl JwkSource for Published {
+        fn name(&self) -> &str {
+            "published"
+        }
+
+        async fn fetch(&self, _: Option<&str>) -> Result<Fetched, StoreError> {
+            let set = self.0.lock().unwrap().clone();
+            set.map(Fetched::set).ok_or_else(|| StoreError::new(StoreErrorKind::Unavailable, "published"))
+        }
+    }
+
+    let jwk = |pair: &rcgen::KeyPair, id: &str| {
+        let pem = pair.public_key_pem();
+        let spki =
+            BASE64_STANDARD.decode(pem.lines().filter(|line| !line.starts_with('-')).collect::<String>()).unwrap();
+        let (x, y) = spki[spki.len() - 64..].split_at(32);
+        let (x, y) = (mint::encode(x), mint::encode(y));
+        format!(r#"{{"kty":"EC","crv":"P-256","alg":"ES256","use":"sig","kid":"{id}","x":"{x}","y":"{y}"}}"#)
+    };
+    let (own, other) = (jwk(&mint::P256, "k-1"), jwk(&P256_OF_ANOTHER, "k-2"));
+    let set = |keys: &[&str]| format!(r#"{{"keys":[{}]}}"#, keys.join(","));
+    let rows = [
+        ("withdrawn", Some(set(&[&other])), Some("16"), 100..=165),
+        ("kept beside a newer one", Some(set(&[&other, &own])), None, EXPIRY..=EXPIRY + 1),
+        ("the origin is away until the trust is over", None, Some("14"), 640..=701),
+    ];
+    for (name, next, ended, expected) in rows {
+        let clock = TestClock::at_unix(NOW);
+        let published = Published(Arc::new(Mutex::new(Some(set(&[&own])))));
+        let keys = LiveKeys::from_source(published.clone()).clock(clock.clone());
+        let keys = keys.fresh_for(Duration::from_secs(60)).trust_for(Duration::from_secs(600)).build().unwrap();
+        keys.load().await.unwrap();
+        let stack = Stack::builder().dangerous_plain_http().clock(clock.clone()).authenticate(following(keys, None));
+        let app = stack.fallback(require(authenticated())).build().unwrap().protect(router());
+        let body = ask(&app, "/grpc").await;
+        let moved = async {
+            tokio::time::sleep(Duration::from_millis(100_500)).await;
+            *published.0.lock().unwrap() = next;
+        };
+        let ((_, trailers, took), ()) = tokio::join!(read(body, &clock), moved);
+        assert_eq!(trailers.unwrap()["grpc-status"], ended.unwrap_or("16"), "{name}");
+        let took = took.unwrap().as_secs();
+        assert!(expected.contains(&took), "{name}: {took}");
     }
 }
 

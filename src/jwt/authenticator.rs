@@ -16,12 +16,13 @@ use crate::{
         entrance::{Entrance, Verify},
         fault::{Fault, Gap, KeyFault},
         headers::Headers,
-        keys::{KeyHealth, KeysUnavailable, Refresh},
+        keys::{KeyHealth, Keys, KeysUnavailable, Refresh},
         path::Mapped,
         profile::{BAD_SIGNATURE, NO_KEY, NoKey, Profile},
         revoked::{BLIND, Revocations, revoked},
         routes::Routes,
         token::{self, Buffer},
+        vouchers::Vouchers,
     },
     now::Now,
     principal::{Principal, Terms},
@@ -52,6 +53,7 @@ pub(super) struct Shared {
     pub(super) cache: Option<Cache>,
     pub(super) revocations: Option<Revocations>,
     pub(super) headers: Headers,
+    pub(super) vouchers: Vouchers,
 }
 
 impl JwtAuthenticator {
@@ -261,15 +263,17 @@ impl Shared {
         }
         let mut principal = profile.principal(name, &claims, claims_text)?;
         if let Some(revocations) = &self.revocations {
-            let marks = revocations.marks(&name.issuer, profile, &claims, key)?;
+            let marks = revocations.marks(&name.issuer, profile, &claims, key.id())?;
             match revocations.standing(&marks, at) {
-                Standing::Good => {
-                    principal.set_marks(marks);
-                    principal.set_voucher(revocations.voucher());
-                }
+                Standing::Good => principal.set_marks(marks),
                 Standing::Revoked(kind) => return Err(revoked(kind).into()),
                 Standing::Unknown => return Err(Fault::Blind),
             }
+        }
+        if let Keys::Source(source) = &profile.keys {
+            principal.set_voucher(self.vouchers.of(source, held.generation(), key, key_id));
+        } else if let Some(revocations) = &self.revocations {
+            principal.set_voucher(revocations.voucher());
         }
         let window = profile.window(&claims, self.leeway);
         if let Some((_, until)) = window {

@@ -7,6 +7,7 @@ use crate::{
     jwt::{
         CookiePlace, IssuerProfile, JwtAuthenticator, TokenCache, authenticator::Shared, entrance::EntranceRules,
         headers::Headers, path::Mapped, resource_metadata::MetadataUrl, revoked::Revocations, routes::Routes,
+        vouchers::Vouchers,
     },
     revocation::RevocationStore,
 };
@@ -169,6 +170,7 @@ impl JwtAuthenticatorBuilder {
         let revocations = self.revocations.map(|store| Revocations::new(store, &mut mapped)).transpose()?;
         let entrance = self.entrance.build(routes.names().collect())?;
         Ok(JwtAuthenticator::new(Shared {
+            vouchers: Vouchers::new(revocations.as_ref().map(Revocations::state)),
             routes,
             mapped,
             leeway: self.leeway,

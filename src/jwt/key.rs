@@ -5,7 +5,7 @@ use crate::{
     jwt::{
         Algorithm,
         algorithm::{Curve, Family, Hash, Padding},
-        crypto::{NotAKey, Verifier},
+        crypto::{NotAKey, Sha256, Verifier},
         der,
     },
     secret::Secret,
@@ -30,7 +30,11 @@ pub struct Key {
     algorithm: Algorithm,
     id: Option<Box<str>>,
     verifier: Verifier,
+    print: Print,
 }
+
+/// What tells a key from others, whatever it is called: a hash of its algorithm and its numbers.
+pub(super) type Print = [u8; 32];
 
 impl Key {
     /// Reads a public key in PEM: `PUBLIC KEY` (SPKI, RFC 7468 §13) or `RSA PUBLIC KEY` (PKCS#1).
@@ -109,7 +113,7 @@ impl Key {
         if serde_json::from_slice(bytes).is_ok_and(|json: serde_json::Value| json.is_object()) {
             return Err(ConfigError::new("JWT key", "a JWK", "is not an HMAC secret: give the bytes in its k"));
         }
-        Self::new(algorithm, Verifier::hmac(hash, bytes))
+        Self::new(algorithm, Verifier::hmac(hash, bytes), &[bytes])
     }
 
     /// Sets the key id. A token that names a `kid` is checked with keys of that id, and with keys that have none.
@@ -174,14 +178,14 @@ impl Key {
         if !odd(e) || !(17..=33).contains(&self::bits(e)) {
             return Err(ConfigError::new("JWT key", "its RSA exponent", "must be odd, at least 65537 and below 2^33"));
         }
-        Self::new(algorithm, Verifier::rsa(padding, hash, n, e))
+        Self::new(algorithm, Verifier::rsa(padding, hash, n, e), &[n, e])
     }
 
     /// The one form of a point that every provider and RFC 7518 §6.2.1 have: both coordinates.
     fn ec(algorithm: Algorithm, curve: Curve, point: &[u8]) -> Result<Self, ConfigError> {
         match point {
             [4, coordinates @ ..] if coordinates.len() == 2 * curve.bytes() => {
-                Self::new(algorithm, Verifier::ec(curve, point))
+                Self::new(algorithm, Verifier::ec(curve, point), &[point])
             }
             _ => Err(mismatch(algorithm)),
         }
@@ -195,12 +199,12 @@ impl Key {
                 "would verify forged signatures",
             ));
         }
-        Self::new(algorithm, Verifier::ed25519(point))
+        Self::new(algorithm, Verifier::ed25519(point), &[point])
     }
 
-    fn new(algorithm: Algorithm, verifier: Result<Verifier, NotAKey>) -> Result<Self, ConfigError> {
+    fn new(algorithm: Algorithm, verifier: Result<Verifier, NotAKey>, numbers: &[&[u8]]) -> Result<Self, ConfigError> {
         match verifier {
-            Ok(verifier) => Ok(Self { algorithm, id: None, verifier }),
+            Ok(verifier) => Ok(Self { algorithm, id: None, verifier, print: print(algorithm, numbers) }),
             Err(error) => Err(mismatch(algorithm).caused_by(error)),
         }
     }
@@ -209,6 +213,20 @@ impl Key {
     pub(super) fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
         self.verifier.verifies(message, signature)
     }
+
+    pub(super) const fn print(&self) -> &Print {
+        &self.print
+    }
+}
+
+/// Lengths stand before what they are of, so that no two lists of numbers are hashed alike.
+fn print(algorithm: Algorithm, numbers: &[&[u8]]) -> Print {
+    let mut hash = Sha256::new();
+    for part in [algorithm.name().as_bytes()].iter().chain(numbers) {
+        hash.update(&part.len().to_be_bytes());
+        hash.update(part);
+    }
+    hash.finish()
 }
 
 impl fmt::Debug for Key {
@@ -285,5 +303,17 @@ mod tests {
             assert!(has_small_order(&point), "{point:?}");
         }
         assert!(!has_small_order(&[9; 32]));
+    }
+
+    #[test]
+    fn a_key_is_known_again_by_its_numbers_and_its_algorithm() {
+        let hmac = |algorithm, byte| Key::hmac(algorithm, Secret::new(vec![byte; 64])).unwrap();
+        let key = hmac(Algorithm::HS256, 7);
+        assert_eq!(key.print(), hmac(Algorithm::HS256, 7).with_id("another name").print());
+        assert_eq!(key.print(), key.clone().print());
+        for (name, other) in [("numbers", hmac(Algorithm::HS256, 8)), ("algorithm", hmac(Algorithm::HS384, 7))] {
+            assert_ne!(key.print(), other.print(), "another {name}");
+        }
+        assert_ne!(print(Algorithm::RS256, &[b"ab", b"c"]), print(Algorithm::RS256, &[b"a", b"bc"]));
     }
 }

@@ -100,6 +100,7 @@ mod revoked;
 mod routes;
 mod rules;
 mod token;
+mod vouchers;
 
 pub use algorithm::Algorithm;
 pub use authenticator::JwtAuthenticator;

@@ -4,7 +4,7 @@ use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use crate::{
     jwt::{
-        Algorithm, KeySet, Refusal,
+        Algorithm, Key, KeySet, Refusal,
         claims::{Claims, Registered},
         json::Shape,
         keys::Keys,
@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// The most keys that one token is tried with.
-const MAX_TRIES: usize = 4;
+pub(super) const MAX_TRIES: usize = 4;
 
 /// Why no key of a set verifies a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -358,19 +358,19 @@ impl Profile {
         Some((begin.saturating_sub(leeway), end))
     }
 
-    /// Checks the signature with the issuer's own keys, and of those with the ones of the header's algorithm. The id
-    /// of the key that the signature is good under, whatever the header names.
+    /// Checks the signature with the issuer's own keys, and of those with the ones of the header's algorithm. The key
+    /// that the signature is good under, whatever the header names.
     pub(super) fn check_signature<'k>(
         keys: &'k KeySet,
         header: &Header<'_>,
         message: &[u8],
         signature: &[u8],
-    ) -> Result<Option<&'k str>, NoKey> {
+    ) -> Result<&'k Key, NoKey> {
         let key_id = header.key_id.as_deref();
         let mut tried = false;
         for key in keys.candidates(header.algorithm, key_id).take(MAX_TRIES) {
             if key.verifies(message, signature) {
-                return Ok(key.id());
+                return Ok(key);
             }
             tried = true;
         }
@@ -470,7 +470,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        jwt::{Issuer, Key, KeySet, path::Mapped},
+        jwt::{Issuer, path::Mapped},
         secret::Secret,
     };
 

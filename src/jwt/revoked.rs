@@ -36,6 +36,10 @@ impl Revocations {
         self.state.check(principal, at) == Standing::Good
     }
 
+    pub(super) fn state(&self) -> RevocationState {
+        self.state.clone()
+    }
+
     pub(super) fn voucher(&self) -> Arc<dyn Voucher> {
         Arc::clone(&self.voucher)
     }

@@ -13,6 +13,8 @@
 //!
 //! It ends when a request with the same credential would be refused:
 //! - at its expiry, leeway included, to the millisecond;
+//! - when the key that signed a token is no longer among its issuer's, or nobody trusts that set any more: within a second of when that
+//!   is known; keys that are given ([`Issuer::fixed`](crate::jwt::Issuer::fixed)) stay;
 //! - when it was revoked: within a [second](Lifetime::checking_every) of when that is known in memory, as of tokens and of API keys in
 //!   memory and files; within ten seconds if a store must be asked;
 //! - when nobody can say whether it was, as where revocations come over a connection that is lost, or a store does not answer within
@@ -28,8 +30,8 @@
 //! whose own record (status `101`, for a WebSocket) tells of the beginning.
 //!
 //! # Cost
-//! A timer for each exchange, which wakes once a second where there are revocations and once a minute where there are none; two
-//! loads for a look at revocations in memory. A store is asked at each pause and not at each item. It needs a tokio runtime with its
+//! A timer for each exchange, which wakes once a second where there are revocations or keys that may change, and once a minute where
+//! there are none; a few loads for a look at what is in memory, and a search once for each set of keys. A store is asked at each pause and not at each item. It needs a tokio runtime with its
 //! timer; outside of one, an end is noticed at the next item, and a store is asked only once.
 //!
 //! # Example
@@ -118,7 +120,7 @@ impl Lifetime {
         Self { terms, watch: Watch::default() }
     }
 
-    /// Reads the time from this clock. Default [`SystemClock`].
+    /// Reads the time from this clock, which must be the one that the layers and the keys read. Default [`SystemClock`].
     pub fn with_clock(mut self, clock: impl Clock) -> Self {
         self.terms.clock = Arc::new(clock);
         self.watch = Watch::default();

@@ -317,7 +317,8 @@ impl RevocationState {
 }
 
 impl RevocationState {
-    fn vouch(&self, principal: &Principal, at: Instants) -> Result<(), Ended> {
+    /// Whether a principal still counts.
+    pub(crate) fn vouch(&self, principal: &Principal, at: Instants) -> Result<(), Ended> {
         match self.check(principal, at) {
             Standing::Good => Ok(()),
             Standing::Revoked(_) => Err(Ended::Revoked),

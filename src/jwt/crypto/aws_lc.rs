@@ -12,6 +12,25 @@ pub(in crate::jwt) fn sha256(bytes: &[u8]) -> [u8; 32] {
     hash
 }
 
+/// The same for what comes in parts.
+pub(in crate::jwt) struct Sha256(digest::Context);
+
+impl Sha256 {
+    pub(in crate::jwt) fn new() -> Self {
+        Self(digest::Context::new(&digest::SHA256))
+    }
+
+    pub(in crate::jwt) fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    pub(in crate::jwt) fn finish(self) -> [u8; 32] {
+        let mut hash = [0; 32];
+        hash.copy_from_slice(self.0.finish().as_ref());
+        hash
+    }
+}
+
 /// A parsed key.
 #[derive(Clone)]
 pub(in crate::jwt) enum Verifier {

@@ -14,9 +14,9 @@ mod signer;
 mod tests;
 
 #[cfg(feature = "jwt")]
-pub(super) use aws_lc::{Verifier, sha256};
+pub(super) use aws_lc::{Sha256, Verifier, sha256};
 #[cfg(not(feature = "jwt"))]
-pub(super) use rust_crypto::{Verifier, sha256};
+pub(super) use rust_crypto::{Sha256, Verifier, sha256};
 #[cfg(feature = "introspection")]
 pub(super) use signer::Signer;
 

@@ -12,6 +12,25 @@ pub(in crate::jwt) fn sha256(bytes: &[u8]) -> [u8; 32] {
     Sha256::digest(bytes).into()
 }
 
+/// The same for what comes in parts.
+#[cfg(not(feature = "jwt"))]
+pub(in crate::jwt) struct Sha256(sha2::Sha256);
+
+#[cfg(not(feature = "jwt"))]
+impl Sha256 {
+    pub(in crate::jwt) fn new() -> Self {
+        Self(sha2::Digest::new())
+    }
+
+    pub(in crate::jwt) fn update(&mut self, bytes: &[u8]) {
+        sha2::Digest::update(&mut self.0, bytes);
+    }
+
+    pub(in crate::jwt) fn finish(self) -> [u8; 32] {
+        sha2::Digest::finalize(self.0).into()
+    }
+}
+
 /// A parsed key. RSA keys are large, and HMAC states are secret: boxed, a move leaves no copy behind.
 #[derive(Clone)]
 pub(in crate::jwt) enum Verifier {
