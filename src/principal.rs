@@ -105,6 +105,8 @@ struct Facts {
     #[cfg(any(feature = "jwt", feature = "jwt-pure-rust"))]
     cleared: Cleared,
     kind: PrincipalKind,
+    /// No log-in leads to a credential with more in it.
+    without_step_up: bool,
     issuer: Arc<str>,
     credential: &'static str,
     auth_time: Option<u64>,
@@ -144,6 +146,7 @@ impl Facts {
             #[cfg(any(feature = "jwt", feature = "jwt-pure-rust"))]
             cleared: Cleared::default(),
             kind,
+            without_step_up: false,
             issuer,
             credential,
             auth_time: None,
@@ -326,6 +329,11 @@ impl Principal {
     #[cfg(feature = "stack")]
     pub(crate) fn can_end(&self) -> bool {
         self.voucher().is_some() || self.ends_at_nanos() != u64::MAX
+    }
+
+    /// Whether its owner may come back with another token that has what is missing.
+    pub(crate) fn can_step_up(&self) -> bool {
+        !self.facts().without_step_up
     }
 
     /// The claims as they were written.

@@ -10,8 +10,10 @@ use axum::{Router, body::Body, routing};
 use http::{Request, Response, StatusCode, header};
 use portcullis::{
     Challenge, Clock, Confirmation, Connection, Instants, Now, Principal, PrincipalBuilder, PrincipalKind, TlsVersion,
+    api_key::{ApiKeyAuthenticator, MemoryKeyStore, NewApiKey},
     audit::AuditLayer,
-    authn::{Outcome, authenticate_fn},
+    authn::{Authenticator, Outcome, authenticate_fn, one_of},
+    client_cert::ClientCertAuthenticator,
     conformance::{PolicyFixture, PolicyQuestion, policy_backend},
     guard::{
         Authorizer, GuardLayer, Requirement, RouteRules, RuleNames, acr, all, any, authenticated, authenticated_within,
@@ -25,7 +27,10 @@ use portcullis::{
     testing::{Captured, TestClock},
     tls::TlsLayer,
 };
-use support::{NOW, Still};
+use support::{
+    NOW, Still,
+    certs::{Authority, client},
+};
 use tower::ServiceExt;
 
 const ISSUER: &str = "https://id.example.com";
@@ -188,6 +193,75 @@ async fn a_policy_asks_for_it_in_its_verdict() {
     assert_eq!(ask(bank, Some(bound())).await, (403, missing("bank")));
     let realm = || require(says("gold")).with_realm("bank").unwrap();
     assert!(ask(realm, Some(bronze())).await.1.unwrap().starts_with("Bearer realm=\"bank\", error="));
+}
+
+/// No log-in makes an API key or a certificate stronger, and no authorization server gives it scopes: nothing is asked for.
+#[tokio::test]
+async fn who_cannot_get_another_token_is_not_sent_for_one() {
+    type Guard = fn() -> Requirement;
+    let rows: [(&str, Guard, u16); 9] = [
+        ("a scope", || scope("s").unwrap(), 403),
+        ("a class", || acr(["gold"]).unwrap(), 403),
+        ("an age", || authenticated_within(Duration::from_secs(300)), 403),
+        ("factors", || factors(2).unwrap(), 403),
+        ("by the policy", || says("gold"), 403),
+        ("any of both", || any((scope("s").unwrap(), acr(["gold"]).unwrap())), 403),
+        ("a scope and a class", || all((scope("s").unwrap(), says("gold"))), 403),
+        ("what it has", || role("clerk").unwrap(), 200),
+        ("nobody knows", || says("unknown"), 503),
+    ];
+    let bound = Confirmation::new().with_key_thumbprint([7; 32]);
+    for (name, requirement, status) in rows {
+        for builder in [alice(), alice().confirmation(bound.clone())] {
+            let key = builder.without_step_up().build();
+            assert_eq!(ask(|| require(requirement()), Some(key)).await, (status, None), "{name}");
+        }
+    }
+    let key = || Some(alice().without_step_up().build());
+    assert_eq!(ask(|| require(says("gold")).hide(), key()).await, (404, None));
+    let gold = alice().acr("gold").without_step_up().build();
+    assert_eq!(ask(|| require(acr(["gold"]).unwrap()), Some(gold)).await, (200, None), "where it is told all the same");
+    let handler = async |authz: Authorizer| authz.check("gold", None).await.map(|_| "done");
+    for (who, expected) in [(key(), (403, None)), (Some(alice().build()), step_up(", acr_values=\"gold\""))] {
+        let stack = stack(who).policy(Parrot { waits: false }).route("GET /x", require(authenticated()));
+        let app = stack.build().unwrap().protect(Router::new().route("/x", routing::get(handler)));
+        assert_eq!(seen(&app.oneshot(get("/x")).await.unwrap()), expected);
+    }
+}
+
+/// A service that takes neither advertises Bearer tokens (RFC 9110 §11.6.1).
+#[tokio::test]
+async fn keys_and_certificates_are_such() {
+    let store = Arc::new(MemoryKeyStore::new());
+    let (key, record) = NewApiKey::for_subject("billing").scope("read").mint(AT).unwrap();
+    store.add(record).unwrap();
+    let by_key = || one_of((ApiKeyAuthenticator::new(Arc::clone(&store)), nobody()));
+    let certificates = ClientCertAuthenticator::by_dns_name().allow(["billing.internal"]).unwrap().build().unwrap();
+    let issued = Authority::new("clients").issue(&client(&["billing.internal"], &[]));
+    let rows: [(&str, fn() -> Requirement, u16); 4] = [
+        ("nothing", authenticated, 200),
+        ("a scope", || scope("write").unwrap(), 403),
+        ("a class", || acr(["gold"]).unwrap(), 403),
+        ("an age", || authenticated_within(Duration::from_secs(300)), 403),
+    ];
+    for (name, requirement, status) in rows {
+        let stack = || Stack::builder().clock(Still).tls(TlsLayer::require()).route("GET /x", require(requirement()));
+        let by_key = stack().authenticate(by_key()).build().unwrap();
+        let by_certificate = stack().authenticate(certificates.clone()).build().unwrap();
+        let mut with_key = get("/x");
+        with_key.headers_mut().insert("x-api-key", key.expose().parse().unwrap());
+        let mut with_certificate = get("/x");
+        with_certificate.extensions_mut().insert(issued.connection());
+        for (stack, request) in [(by_key, with_key), (by_certificate, with_certificate)] {
+            let app = stack.protect(Router::new().route("/x", routing::get(async || "done")));
+            assert_eq!(seen(&app.oneshot(request).await.unwrap()), (status, None), "{name}");
+        }
+    }
+}
+
+/// Takes nothing, and offers a Bearer token.
+fn nobody() -> impl Authenticator {
+    authenticate_fn(Challenge::new("Bearer", "api").unwrap(), |_, _| Outcome::Absent)
 }
 
 #[tokio::test]

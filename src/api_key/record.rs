@@ -412,6 +412,7 @@ impl ApiKeyRecord {
         let mut principal = Principal::builder(PrincipalKind::Key, issuer, self.subject(), "api_key")
             .credential_id(self.id().to_string())
             .vouched_by(Arc::clone(voucher))
+            .without_step_up()
             .scopes(self.scopes())
             .roles(self.roles());
         if let Some(tenant) = self.tenant() {

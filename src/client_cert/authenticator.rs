@@ -151,6 +151,7 @@ impl ClientCertAuthenticator {
         let mut principal =
             Principal::builder(PrincipalKind::Service, settings.issuer_of(name), name.clone(), "client_cert")
                 .credential_id(hex(&facts.sha256))
+                .without_step_up()
                 .roles(roles);
         if let Some(end) = facts.validity.and_then(|(_, end)| u64::try_from(end).ok()) {
             principal = principal.expires_at(end);

@@ -344,8 +344,10 @@ impl Authorizer {
         match decision {
             Decision::Allow => Ok(permit),
             Decision::Deny => {
-                if let Some(demand) = demand.filter(|_| !self.hides) {
-                    return Err(self.step_up(action, &demand));
+                if let Some(demand) = demand.filter(|_| !self.hides)
+                    && let Some(scheme) = scheme_of(&self.subject)
+                {
+                    return Err(self.step_up(action, &demand, scheme));
                 }
                 let kind = if self.hides { RejectionKind::NotFound } else { RejectionKind::Forbidden };
                 Err(Rejection::new(kind, format!("{} denies {action:?}", self.policy.name())))
@@ -354,10 +356,10 @@ impl Authorizer {
         }
     }
 
-    fn step_up(&self, action: &str, demand: &StepUp) -> Rejection {
+    fn step_up(&self, action: &str, demand: &StepUp, scheme: &str) -> Rejection {
         let reason = format!("{} denies {action:?} until the step-up: {demand}", self.policy.name());
         // Cannot fail: the realm was checked, and classes are of the allowed characters.
-        let challenges = demand.challenges(scheme_of(&self.subject), &self.realm).unwrap_or_default();
+        let challenges = demand.challenges(scheme, &self.realm).unwrap_or_default();
         Rejection::new(RejectionKind::InsufficientAuthentication, reason).with_challenges(challenges)
     }
 

@@ -323,6 +323,7 @@ impl GuardLayer {
             trail.decided(DecisionFact::new("guard", Some(Arc::clone(&shared.text)), verdict));
         }
         let refuse = |kind, why: &str| Err(Rejection::new(kind, format!("{why} {}", shared.text)));
+        let scheme = scheme_of(subject);
         match answer {
             Answer { truth: Truth::Yes, .. } => Ok(()),
             Answer { truth: Truth::Unknown, .. } => refuse(RejectionKind::Unavailable, "cannot decide"),
@@ -330,17 +331,20 @@ impl GuardLayer {
                 refuse(RejectionKind::NotFound, "does not meet")
             }
             Answer { with_scopes: Truth::Yes, .. } => {
+                let challenges = scheme.map(|scheme| shared.insufficient.scope(scheme)).unwrap_or_default();
                 refuse(RejectionKind::InsufficientScope, "scopes do not reach for")
-                    .map_err(|rejection| rejection.with_challenges(shared.insufficient.scope(scheme_of(subject))))
+                    .map_err(|rejection| rejection.with_challenges(challenges))
             }
-            Answer { with_strength: Truth::Yes, .. } => {
-                refuse(RejectionKind::InsufficientAuthentication, "not proved strongly or lately enough for").map_err(
-                    |rejection| {
-                        let demands = trail.demands_since(mark).iter();
-                        rejection.with_challenges(shared.insufficient.strength(demands, scheme_of(subject)))
-                    },
-                )
-            }
+            Answer { with_strength: Truth::Yes, .. } => match scheme {
+                Some(scheme) => {
+                    refuse(RejectionKind::InsufficientAuthentication, "not proved strongly or lately enough for")
+                        .map_err(|rejection| {
+                            let demands = trail.demands_since(mark).iter();
+                            rejection.with_challenges(shared.insufficient.strength(demands, scheme))
+                        })
+                }
+                None => refuse(RejectionKind::Forbidden, "no log-in makes the credential strong enough for"),
+            },
             Answer { truth: Truth::No | Truth::Refused, .. } => refuse(RejectionKind::Forbidden, "does not meet"),
         }
     }

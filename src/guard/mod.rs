@@ -13,8 +13,8 @@
 //! |---|---|
 //! | `401` | nobody is authenticated, whatever the requirement says, with the challenges of the authentication layer (RFC 9110 §15.5.2) |
 //! | `403` | the requirement is denied (RFC 9110 §15.5.4) |
-//! | `403` | only scopes are missing; `WWW-Authenticate: Bearer realm="..", error="insufficient_scope", scope=".."` (RFC 6750 §3.1), or `DPoP` for a token that is bound to a key (RFC 9449 §7.1) |
-//! | `401` | only the strength of the authentication is missing, by a condition or by a policy that [says so](crate::policy::Verdict::step_up); `error="insufficient_user_authentication"` (RFC 9470 §3) |
+//! | `403` | only scopes are missing, of a token; `WWW-Authenticate: Bearer realm="..", error="insufficient_scope", scope=".."` (RFC 6750 §3.1), or `DPoP` for a token that is bound to a key (RFC 9449 §7.1) |
+//! | `401` | only the strength of the authentication is missing, of a token, by a condition or by a policy that [says so](crate::policy::Verdict::step_up); `error="insufficient_user_authentication"` (RFC 9470 §3) |
 //! | `400` | the request does not name the thing that the guard is about |
 //! | `404` | the requirement is denied, and the guard [hides](GuardLayer::hide) the route |
 //! | `500` | no authentication outside, no policy where one is asked, or an obligation that nobody declared; the log says which |

@@ -15,7 +15,8 @@ const LEEWAY: u64 = 60;
 const MOST_FACTORS: u8 = 3;
 
 /// A demand to prove who one is more strongly, or again: authentication context classes, an age, a number of factors; at least
-/// one of them. The client gets `401` and is told (RFC 9470 §3); with a token that meets it, the question is asked anew.
+/// one of them. The client gets `401` and is told (RFC 9470 §3); with a token that meets it, the question is asked anew. Who came with
+/// an API key or a client certificate, which no log-in makes stronger, gets a plain `403`.
 ///
 /// ```
 /// use std::time::Duration;
@@ -154,12 +155,13 @@ fn acr_class(class: &str) -> Result<Arc<str>, ConfigError> {
     Ok(class.into())
 }
 
-/// The scheme of a principal's token: the challenge names the one in use.
-pub(crate) fn scheme_of(principal: &Principal) -> &'static str {
-    match principal.confirmation() {
+/// The scheme of a principal's token: the challenge names the one in use. None where its credential is no token, and a challenge
+/// would ask for what nobody can get.
+pub(crate) fn scheme_of(principal: &Principal) -> Option<&'static str> {
+    principal.can_step_up().then(|| match principal.confirmation() {
         Some(confirmation) if confirmation.key_thumbprint().is_some() => "DPoP",
         Some(_) | None => "Bearer",
-    }
+    })
 }
 
 impl fmt::Display for StepUp {

@@ -94,6 +94,14 @@ impl PrincipalBuilder {
         self
     }
 
+    /// Says that no log-in leads to a credential with more in it, as of an API key or a client certificate. Where scopes are missing,
+    /// or a stronger authentication, the guard then answers a plain `403`. Default: a challenge says which token to come back with
+    /// (RFC 6750 §3.1, RFC 9470 §3).
+    pub const fn without_step_up(mut self) -> Self {
+        self.facts.without_step_up = true;
+        self
+    }
+
     /// Sets what the credential is bound to. Only for an authenticator that has checked it, or hands it on to who does.
     pub fn confirmation(mut self, confirmation: Confirmation) -> Self {
         self.set_confirmation(confirmation);
