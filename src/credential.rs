@@ -72,6 +72,13 @@ pub(crate) fn authorization(headers: &HeaderMap) -> Result<Option<Credential<'_>
     Ok(Some(Credential { scheme, token }))
 }
 
+/// The scheme in `Authorization`, if that stands once and has something behind it, whatever that is.
+pub(crate) fn scheme(headers: &HeaderMap) -> Option<&str> {
+    let value = only(headers, &header::AUTHORIZATION).ok()??.as_bytes();
+    let (scheme, _) = value.split_at_checked(value.iter().position(|&byte| byte == b' ')?)?;
+    std::str::from_utf8(scheme).ok()
+}
+
 /// What may be a token behind `scheme` in `Authorization`, if that stands once: nothing else is checked. Only good for finding
 /// a token again that was checked when it came first, and for leaving one to somebody else.
 #[cfg(any(feature = "jwt", feature = "jwt-pure-rust", feature = "api-key"))]

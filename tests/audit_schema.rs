@@ -132,8 +132,22 @@ async fn every_attempt_to_authenticate_is_told() {
     }]);
     assert_eq!(bad["attempts"], refused);
     assert_eq!(bad["rejection"]["layer"], "authentication");
-    let nobody = record(builder(audit), &captured, get("/public/x")).await;
+    let malformed = record(builder(audit.clone()), &captured, with(get("/public/x"), "authorization", "Test")).await;
+    let refused = json!([{
+        "outcome": "refused", "fields": ["authorization"], "code": "invalid_request",
+        "reason": "Authorization has no space after its scheme",
+    }]);
+    assert_eq!(malformed["attempts"], refused);
+    let nobody = record(builder(audit.clone()), &captured, get("/public/x")).await;
     assert!(nobody["attempts"].is_null());
+    // Nobody looks at it but the layer.
+    for (name, value) in [("malformed", "Test"), ("not claimed", "Other abc")] {
+        let stack = Stack::builder().audit(audit.clone()).tls(TlsLayer::require()).route("GET /", public());
+        let seen = record(stack.authenticate(self::nobody()), &captured, with(get("/"), "authorization", value)).await;
+        let attempt = &seen["attempts"][0];
+        assert_eq!((&attempt["outcome"], &attempt["fields"]), (&json!("refused"), &json!(["authorization"])), "{name}");
+        assert_eq!(seen["rejection"]["layer"], "authentication", "{name}");
+    }
 
     let (captured, audit) = audited();
     let by_cookie = authenticate_fn(Challenge::new("Test", "tests").unwrap(), |_, _| {

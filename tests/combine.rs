@@ -339,18 +339,51 @@ async fn a_second_credential_that_nobody_claims_is_refused() {
     assert_eq!(probe.seen.calls(), 1);
 }
 
-/// RFC 6750 §3.1: who sent a Bearer token that nobody takes learns that it is the token; who sent none is only asked.
+/// RFC 6750 §3.1: who sent a Bearer token that nobody takes learns that it is the token, and who sent a malformed one that it is
+/// the request; who sent none, or something else, is only asked.
 #[tokio::test]
 async fn an_unclaimed_token_is_an_invalid_one() {
-    let opaque = authenticate_fn(Challenge::new("Bearer", "test").unwrap(), |_, _| Outcome::Absent);
-    let app = AuthnLayer::new(opaque).dangerous_plain_http().layer(Probe::default());
-    for (request, challenge) in [
-        (get("/"), r#"Bearer realm="test""#),
-        (with(get("/"), "authorization", "Bearer abc"), r#"Bearer realm="test", error="invalid_token""#),
-    ] {
-        let response = send(&app, request).await;
-        assert_eq!(response.status(), 401);
-        assert_eq!(response.headers()["www-authenticate"], challenge);
+    let offering = |schemes: &[&str]| {
+        let offers = schemes.iter().map(|scheme| -> Box<dyn Authenticator> {
+            Box::new(authenticate_fn(Challenge::new(scheme, "test").unwrap(), |_, _| Outcome::Absent))
+        });
+        AuthnLayer::new(one_of(offers.collect::<Vec<_>>())).dangerous_plain_http().layer(Probe::default())
+    };
+    const BEARER: &str = r#"Bearer realm="test""#;
+    const DPOP: &str = r#"DPoP realm="test""#;
+    const OWN: &str = r#"Own realm="test""#;
+    const BAD_BEARER: &str = r#"Bearer realm="test", error="invalid_token""#;
+    const BAD_DPOP: &str = r#"DPoP realm="test", error="invalid_token""#;
+    const MALFORMED: &str = r#"Bearer realm="test", error="invalid_request""#;
+    const MALFORMED_DPOP: &str = r#"DPoP realm="test", error="invalid_request""#;
+    let rows: [(&[&str], &[&str], u16, &[&str]); 20] = [
+        (&["Bearer"], &[], 401, &[BEARER]),
+        (&["Bearer"], &["Bearer abc"], 401, &[BAD_BEARER]),
+        (&["Bearer"], &["bEARER abc"], 401, &[BAD_BEARER]),
+        (&["Bearer"], &["Basic YTpi"], 401, &[BEARER]),
+        (&["Bearer"], &["DPoP abc"], 401, &[BEARER]),
+        (&["Bearer"], &["Bearers abc"], 401, &[BEARER]),
+        (&["Bearer", "Own"], &["Own abc"], 401, &[BEARER, OWN]),
+        (&["Bearer", "Own"], &["Bearer abc"], 401, &[BAD_BEARER, OWN]),
+        (&["Bearer", "DPoP"], &["DPoP abc"], 401, &[BEARER, BAD_DPOP]),
+        (&["Bearer", "DPoP"], &["Bearer abc"], 401, &[BAD_BEARER, DPOP]),
+        (&["Own"], &["Bearer abc"], 401, &[OWN]),
+        (&["Bearer"], &["Bearer"], 400, &[MALFORMED]),
+        (&["Bearer"], &["Bearer a b"], 400, &[MALFORMED]),
+        (&["Bearer"], &["abc"], 400, &[MALFORMED]),
+        (&["Bearer"], &["Bearer abc", "Bearer abc"], 400, &[MALFORMED]),
+        (&["Bearer"], &["Bearer abc", "Basic YTpi"], 400, &[MALFORMED]),
+        (&["Bearer"], &["Digest username=\"a\""], 400, &[]),
+        (&["Bearer", "Own"], &["Own a b"], 400, &[]),
+        (&["Bearer", "DPoP", "Own"], &["DPoP a b"], 400, &[MALFORMED, MALFORMED_DPOP]),
+        (&["Own"], &["Bearer"], 400, &[]),
+    ];
+    for (schemes, values, status, challenges) in rows {
+        let request = values.iter().fold(get("/"), |request, value| with(request, "authorization", value));
+        let response = send(&offering(schemes), request).await;
+        assert_eq!(response.status(), status, "{schemes:?} {values:?}");
+        let told: Vec<_> = response.headers().get_all("www-authenticate").iter().map(HeaderValue::as_bytes).collect();
+        assert_eq!(told, challenges.iter().map(|it| it.as_bytes()).collect::<Vec<_>>(), "{schemes:?} {values:?}");
     }
 }
 

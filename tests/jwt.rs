@@ -145,19 +145,23 @@ fn one_of_several_audiences_is_enough() {
 #[tokio::test]
 async fn what_is_not_ours_is_absent() {
     let jwt = access();
-    for (name, value) in [
-        ("opaque", "Bearer abc"),
-        ("opaque, with a dot", "Bearer ory_at_abc.def"),
-        ("an API key with two dots", "Bearer SG.abcdefghijklmnop.qrstuvwxyz0123456789"),
-        ("another scheme", "DPoP eyJh.b.c"),
-        ("basic", "Basic YTpi"),
+    const ASKED: &str = r#"Bearer realm="orders""#;
+    const INVALID: &str = r#"Bearer realm="orders", error="invalid_token""#;
+    // No error code where another way of authentication was tried (RFC 6750 §3.1).
+    for (name, value, told) in [
+        ("opaque", "Bearer abc", INVALID),
+        ("opaque, with a dot", "Bearer ory_at_abc.def", INVALID),
+        ("an API key with two dots", "Bearer SG.abcdefghijklmnop.qrstuvwxyz0123456789", INVALID),
+        ("another scheme", "DPoP eyJh.b.c", ASKED),
+        ("basic", "Basic YTpi", ASKED),
     ] {
         let request = with(get("/"), "authorization", value);
         let now = jwt.authenticate_now(&RequestHead::of(&request), at(NOW));
         assert!(matches!(now, Now::Known(Outcome::Absent)), "{name}");
         assert!(matches!(jwt.authenticate(&RequestHead::of(&request), at(NOW)).await, Outcome::Absent), "{name}");
         let (service, probe) = protected(access());
-        assert_eq!(send(&service, request).await.status(), StatusCode::UNAUTHORIZED, "{name}");
+        let response = send(&service, request).await;
+        assert_eq!((response.status(), challenges(&response)), (StatusCode::UNAUTHORIZED, vec![told]), "{name}");
         assert_eq!(probe.seen.calls(), 0, "{name}");
     }
     let (service, _) = protected(access());

@@ -82,6 +82,8 @@ fn challenges<B>(response: &Response<B>) -> Vec<String> {
 
 #[tokio::test]
 async fn a_header_field_holds_the_bare_token() {
+    const MALFORMED: &str = r#"Bearer realm="orders", error="invalid_request""#;
+    const BASIC: &str = "beside an Authorization that nobody claims";
     let layer = || AuthnLayer::new(with_header()).allow_anonymous();
     let token = good();
     let bearer = format!("Bearer {token}");
@@ -96,12 +98,7 @@ async fn a_header_field_holds_the_bare_token() {
         ("two lines", with(with(get("/"), IAP, &token), IAP, &token), StatusCode::BAD_REQUEST, ""),
         ("a list", with(get("/"), IAP, &format!("{token}, {token}")), StatusCode::UNAUTHORIZED, ""),
         ("in both places", with(with(get("/"), IAP, &token), "authorization", &bearer), StatusCode::BAD_REQUEST, ""),
-        (
-            "beside an Authorization that nobody claims",
-            with(with(get("/"), IAP, &token), "authorization", "Basic YTpi"),
-            StatusCode::BAD_REQUEST,
-            "",
-        ),
+        (BASIC, with(with(get("/"), IAP, &token), "authorization", "Basic YTpi"), StatusCode::BAD_REQUEST, ""),
         ("in the URL", get(&format!("/?access_token={token}&{IAP}={token}")), StatusCode::OK, "-"),
     ];
     for (name, request, status, body) in rows {
@@ -109,10 +106,14 @@ async fn a_header_field_holds_the_bare_token() {
         assert_eq!((found, text.as_str()), (status, body), "{name}");
         if status == StatusCode::UNAUTHORIZED {
             assert_eq!(challenges, [r#"Bearer realm="orders", error="invalid_token""#], "{name}");
+        } else if status == StatusCode::BAD_REQUEST && name != BASIC {
+            assert_eq!(challenges, [MALFORMED], "{name}");
+        } else {
+            assert_eq!(challenges, [""; 0], "{name}");
         }
     }
     let strange = Request::get("/").header(IAP, [0xff].as_slice()).body(()).unwrap();
-    assert_eq!(through(layer(), strange).await.0, StatusCode::BAD_REQUEST);
+    assert_eq!(through(layer(), strange).await, (StatusCode::BAD_REQUEST, String::new(), vec![MALFORMED.to_owned()]));
 }
 
 #[tokio::test]
@@ -186,6 +187,8 @@ async fn a_bad_cookie_is_anonymous_where_that_is_allowed() {
         assert_eq!((found, body.as_str()), (status, ""), "{name}");
         if status == unauthorized {
             assert_eq!(challenges, [r#"Bearer realm="orders", error="invalid_token""#], "{name}");
+        } else if status == StatusCode::BAD_REQUEST {
+            assert_eq!(challenges, [r#"Bearer realm="orders", error="invalid_request""#], "{name}");
         }
         let (found, body, _) = through(AuthnLayer::new(with_cookie()).allow_anonymous(), copy()).await;
         assert_eq!((found, body.as_str()), (StatusCode::OK, "-"), "{name}");
@@ -252,6 +255,8 @@ async fn cookies_count_only_where_no_other_credential_came() {
     let bob = with_claims(&claims_but("sub", r#""bob""#));
     let plain = |value: &str| with(get("/"), "cookie", value);
     let unauthorized = (StatusCode::UNAUTHORIZED, "");
+    const OPAQUE: &str = "good cookie, opaque Bearer";
+    const BASIC: &str = "good cookie, Basic";
     let rows: Vec<(&str, Request<()>, (StatusCode, &str))> = vec![
         (
             "good cookie, Bearer of another",
@@ -260,8 +265,8 @@ async fn cookies_count_only_where_no_other_credential_came() {
         ),
         ("bad cookie, good Bearer", with(plain(&bad_cookie), "authorization", &bearer(&bob)), (StatusCode::OK, "bob")),
         ("good cookie, bad Bearer", with(plain(&good_cookie), "authorization", &bearer(&expired())), unauthorized),
-        ("good cookie, opaque Bearer", with(plain(&good_cookie), "authorization", "Bearer abc"), unauthorized),
-        ("good cookie, Basic", with(plain(&good_cookie), "authorization", "Basic YTpi"), unauthorized),
+        (OPAQUE, with(plain(&good_cookie), "authorization", "Bearer abc"), unauthorized),
+        (BASIC, with(plain(&good_cookie), "authorization", "Basic YTpi"), unauthorized),
         ("good cookie, good device", with(plain(&good_cookie), "x-device", "1"), (StatusCode::OK, "device")),
         ("bad cookie, good device", with(plain(&bad_cookie), "x-device", "1"), (StatusCode::OK, "device")),
         ("good cookie, bad device", with(plain(&good_cookie), "x-device", "bad"), unauthorized),
@@ -277,8 +282,15 @@ async fn cookies_count_only_where_no_other_credential_came() {
         let orders: [Box<dyn Authenticator>; 2] =
             [Box::new(one_of((with_cookie(), device()))), Box::new(one_of((device(), with_cookie())))];
         for either in orders {
-            let (status, body, _) = through(AuthnLayer::new(either), request.clone()).await;
+            let (status, body, challenges) = through(AuthnLayer::new(either), request.clone()).await;
             assert_eq!((status, body.as_str()), expected, "{name}");
+            let is_told =
+                |error: bool| challenges.iter().any(|it| it.starts_with("Bearer ") && it.contains("error=") == error);
+            match name {
+                OPAQUE => assert!(is_told(true) && !is_told(false), "{challenges:?}"),
+                BASIC => assert!(is_told(false) && !is_told(true), "{challenges:?}"),
+                _ => {}
+            }
         }
     }
     let two = with(with(get("/"), "authorization", &bearer(&bob)), "x-device", "1");

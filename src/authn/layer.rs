@@ -9,6 +9,7 @@ use crate::{
     authn::{Authenticator, Identity, Outcome, authenticator::Rare},
     challenge::{Challenge, Challenges},
     context::{Envelope, Stage, misordered},
+    credential,
     gate::{Amend, Gate, Step},
     head::RequestHead,
     now::Now,
@@ -40,8 +41,10 @@ pub struct AuthnLayer {
 struct Shared {
     authenticator: Arc<dyn Authenticator>,
     challenges: Challenges,
-    /// The same, for an `Authorization` that nobody claims.
-    unclaimed: Challenges,
+    /// The same, for a token in `Authorization` that nobody claims, by its scheme.
+    unclaimed: Box<[(&'static str, Challenges)]>,
+    /// Those of tokens, for a request that is malformed.
+    malformed: Challenges,
     headers: Box<[HeaderName]>,
     allow_anonymous: bool,
     plain_http: bool,
@@ -53,10 +56,15 @@ struct Shared {
 impl AuthnLayer {
     /// Asks this authenticator.
     pub fn new(authenticator: impl Authenticator) -> Self {
-        let unclaimed = authenticator.challenges().into_iter().map(with_invalid_token);
+        let offers = authenticator.challenges();
         let shared = Shared {
-            unclaimed: unclaimed.collect(),
-            challenges: authenticator.challenges().into_iter().collect(),
+            unclaimed: unclaimed(&offers),
+            malformed: offers
+                .iter()
+                .filter(|offer| is_of_tokens(offer))
+                .map(|it| with_error(it, "invalid_request"))
+                .collect(),
+            challenges: offers.into_iter().collect(),
             headers: authenticator.credential_headers().into(),
             authenticator: Arc::new(authenticator),
             allow_anonymous: false,
@@ -124,28 +132,33 @@ impl AuthnLayer {
             Outcome::Verified(identity) => self.admit(identity, head, envelope),
             Outcome::Refused(rejection) => {
                 self.attempted(AttemptOutcome::Refused, &rejection, head, envelope);
-                Err(self.with_challenges(rejection))
+                Err(self.with_challenges(rejection, head))
             }
             Outcome::Absent | Outcome::RefusedIfNeeded(_) if head.headers().contains_key(header::AUTHORIZATION) => {
                 // One that is malformed is that first, whoever would have claimed it.
-                head.authorization()?;
-                let rejection =
-                    Rejection::new(RejectionKind::InvalidCredential, "no authenticator claims this Authorization");
+                let rejection = match head.authorization() {
+                    Err(malformed) => malformed,
+                    Ok(credential) => {
+                        let told = credential.and_then(|credential| self.unclaimed(credential.scheme()));
+                        Rejection::new(RejectionKind::InvalidCredential, "no authenticator claims this Authorization")
+                            .with_challenges(told.unwrap_or(&shared.challenges).clone())
+                    }
+                };
                 self.attempted(AttemptOutcome::Refused, &rejection, head, envelope);
-                Err(rejection.with_challenges(shared.unclaimed.clone()))
+                Err(self.with_challenges(rejection, head))
             }
             Outcome::RefusedIfNeeded(rejection) if shared.allow_anonymous => {
                 self.attempted(AttemptOutcome::Ignored, &rejection, head, envelope);
-                envelope.refused_if_needed = Some(Box::new(self.with_challenges(rejection)));
+                envelope.refused_if_needed = Some(Box::new(self.with_challenges(rejection, head)));
                 Ok(self.passed_anonymously(envelope))
             }
             Outcome::RefusedIfNeeded(rejection) => {
                 self.attempted(AttemptOutcome::Refused, &rejection, head, envelope);
-                Err(self.with_challenges(rejection))
+                Err(self.with_challenges(rejection, head))
             }
             Outcome::Absent if shared.allow_anonymous => Ok(self.passed_anonymously(envelope)),
             Outcome::Absent => {
-                Err(self.with_challenges(Rejection::new(RejectionKind::Unauthenticated, "no credential")))
+                Err(self.with_challenges(Rejection::new(RejectionKind::Unauthenticated, "no credential"), head))
             }
         }
     }
@@ -189,7 +202,7 @@ impl AuthnLayer {
                 "a second credential, in Authorization, that nobody claims",
             );
             self.attempted(AttemptOutcome::Refused, &rejection, head, envelope);
-            return Err(rejection);
+            return Err(self.with_challenges(rejection, head));
         }
         (envelope.subject, envelope.client_identity) = identity.into_parts();
         let shared = &*self.shared;
@@ -197,9 +210,9 @@ impl AuthnLayer {
             let bad_subject = rare.as_mut().and_then(|rare| rare.take_bad_subject());
             if !shared.allow_anonymous {
                 let nobody = || Rejection::new(RejectionKind::Unauthenticated, "an application, and nobody acts");
-                return Err(self.with_challenges(bad_subject.unwrap_or_else(nobody)));
+                return Err(self.with_challenges(bad_subject.unwrap_or_else(nobody), head));
             }
-            envelope.refused_if_needed = bad_subject.map(|rejection| Box::new(self.with_challenges(rejection)));
+            envelope.refused_if_needed = bad_subject.map(|rejection| Box::new(self.with_challenges(rejection, head)));
             envelope.challenges = shared.challenges.clone();
         }
         let cache = if shared.no_store { Cache::NoStore } else { Cache::Private };
@@ -218,12 +231,32 @@ impl AuthnLayer {
         Authenticated { cache: Cache::Handlers, challenges: self.shared.challenges.clone(), rare: None }
     }
 
-    /// Every `401` carries a challenge (RFC 9110 §15.5.2): the authenticator's own, or else those of this layer.
-    fn with_challenges(&self, rejection: Rejection) -> Rejection {
-        if rejection.status() == StatusCode::UNAUTHORIZED && rejection.challenges().values().is_empty() {
-            return rejection.with_challenges(self.shared.challenges.clone());
+    /// Every `401` carries a challenge (RFC 9110 §15.5.2): the authenticator's own, or else those of this layer. A malformed
+    /// `Authorization` gets one if it may have held a token.
+    fn with_challenges(&self, rejection: Rejection, head: &RequestHead<'_>) -> Rejection {
+        let shared = &*self.shared;
+        if !rejection.challenges().values().is_empty() {
+            return rejection;
         }
-        rejection
+        match rejection.kind() {
+            RejectionKind::InvalidRequest if self.may_hold_a_token(head) => {
+                rejection.with_challenges(shared.malformed.clone())
+            }
+            kind if kind.status() == StatusCode::UNAUTHORIZED => rejection.with_challenges(shared.challenges.clone()),
+            _ => rejection,
+        }
+    }
+
+    /// Whether an `Authorization` is there whose scheme is one of tokens, or cannot be told.
+    fn may_hold_a_token(&self, head: &RequestHead<'_>) -> bool {
+        head.headers().contains_key(header::AUTHORIZATION)
+            && credential::scheme(head.headers()).is_none_or(|scheme| self.unclaimed(scheme).is_some())
+    }
+
+    /// What is said of a token that nobody claims; none for a scheme that is not offered, of which no error is told (RFC 6750 §3.1).
+    fn unclaimed(&self, scheme: &str) -> Option<&Challenges> {
+        let of_scheme = self.shared.unclaimed.iter().find(|(offered, _)| offered.eq_ignore_ascii_case(scheme));
+        of_scheme.map(|(_, challenges)| challenges)
     }
 
     /// Whether the layer is put together so that it may look at credentials.
@@ -238,12 +271,26 @@ impl AuthnLayer {
     }
 }
 
-/// A Bearer challenge says what is wrong with the token that came (RFC 6750 §3.1); other schemes have no such parameter.
-fn with_invalid_token(challenge: Challenge) -> Challenge {
-    if !challenge.scheme().eq_ignore_ascii_case("Bearer") {
-        return challenge;
-    }
-    challenge.clone().with("error", "invalid_token").unwrap_or(challenge)
+/// The schemes whose challenges say what is wrong with the token that came (RFC 6750 §3.1, RFC 9449 §7.1); others have no such
+/// parameter.
+const OF_TOKENS: [&str; 2] = ["Bearer", "DPoP"];
+
+fn is_of_tokens(offer: &Challenge) -> bool {
+    OF_TOKENS.iter().any(|scheme| offer.scheme().eq_ignore_ascii_case(scheme))
+}
+
+fn with_error(offer: &Challenge, error: &str) -> Challenge {
+    offer.clone().with("error", error).unwrap_or_else(|_| offer.clone())
+}
+
+/// All that is offered, for each scheme of tokens among it: with the error in the challenge of that one.
+fn unclaimed(offers: &[Challenge]) -> Box<[(&'static str, Challenges)]> {
+    let told = |scheme: &'static str| {
+        let is_of = |offer: &&Challenge| offer.scheme().eq_ignore_ascii_case(scheme);
+        let tell = |offer: &Challenge| if is_of(&offer) { with_error(offer, "invalid_token") } else { offer.clone() };
+        offers.iter().any(|offer| is_of(&offer)).then(|| (scheme, offers.iter().map(tell).collect()))
+    };
+    OF_TOKENS.into_iter().filter_map(told).collect()
 }
 
 impl<S> Layer<S> for AuthnLayer {

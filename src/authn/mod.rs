@@ -9,8 +9,8 @@
 //!
 //! | status | when |
 //! |---|---|
-//! | `400` | a credential header stands twice or is malformed; two credentials for one slot (RFC 6750 §3.1) |
-//! | `401` | no credential; a bad one; an `Authorization` that no authenticator claims (RFC 9110 §15.5.2) |
+//! | `400` | a credential header stands twice or is malformed; two credentials for one slot; with `error="invalid_request"` where tokens are offered and one may have come in `Authorization` (RFC 6750 §3.1) |
+//! | `401` | no credential; a bad one; an `Authorization` that no authenticator claims (RFC 9110 §15.5.2), with `error="invalid_token"` if its scheme is one of tokens that is offered |
 //! | `500` | TLS enforcement did not run outside, or the authenticator offers no challenge, or two of them would [disclose](Authenticator::discloses) the credential; the log says so |
 //! | `503` | a backend that must be asked did not answer |
 //!

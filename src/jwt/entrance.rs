@@ -7,14 +7,14 @@ use crate::jwt::bound::{Dpop, Prover};
 use crate::{
     attempt::Attempt,
     authn::{Identity, Outcome},
-    challenge::{Challenge, Challenges},
+    challenge::Challenge,
     clock::Instants,
     error::ConfigError,
     head::RequestHead,
     jwt::{
         CookiePlace, Refusal,
         bound::Demands,
-        place::Places,
+        place::{Places, Told},
         resource_metadata::{Accepted, MetadataUrl},
     },
     now::Now,
@@ -124,10 +124,15 @@ impl EntranceRules {
                 Some(dpop.build(&with_proof)?)
             }
         };
+        let malformed = offers.iter().map(|offer| offer.clone().with("error", "invalid_request"));
+        let told = Told {
+            invalid_request: malformed.collect::<Result<Vec<_>, _>>()?.into_iter().collect(),
+            invalid_token: invalid_token.into_iter().collect(),
+        };
         Ok(Entrance {
             places,
             offers,
-            invalid_token: invalid_token.into_iter().collect(),
+            told,
             demands,
             #[cfg(feature = "dpop")]
             prover,
@@ -140,7 +145,7 @@ pub(super) struct Entrance {
     pub(super) places: Places,
     /// What is offered, for each scheme.
     pub(super) offers: Vec<Challenge>,
-    invalid_token: Challenges,
+    told: Told,
     demands: Demands,
     #[cfg(feature = "dpop")]
     prover: Option<Prover>,
@@ -165,7 +170,7 @@ impl Entrance {
                 Err(rejection) => rejection.into(),
             });
         }
-        match self.places.find(head, &self.invalid_token, |token| tokens.takes(token)) {
+        match self.places.find(head, &self.told, |token| tokens.takes(token)) {
             // A proof is used up when it is checked, and who is asked now may be asked again: another authenticator beside
             // this one may have to wait.
             Ok(Some(presented)) if presented.with_proof => Now::Wait,
@@ -182,7 +187,7 @@ impl Entrance {
     }
 
     pub(super) async fn authenticate(&self, tokens: &impl Verify, head: &RequestHead<'_>, at: Instants) -> Outcome {
-        match self.places.find(head, &self.invalid_token, |token| tokens.takes(token)) {
+        match self.places.find(head, &self.told, |token| tokens.takes(token)) {
             Ok(Some(presented)) => {
                 // Of the token alone.
                 let verified = tokens.verify(presented.token, at, head.attempt()).await;
@@ -199,7 +204,7 @@ impl Entrance {
     }
 
     pub(super) fn invalid_token(&self, reason: &'static str) -> Rejection {
-        Rejection::new(RejectionKind::InvalidCredential, reason).with_challenges(self.invalid_token.clone())
+        Rejection::new(RejectionKind::InvalidCredential, reason).with_challenges(self.told.invalid_token.clone())
     }
 
     /// For who has no request to look at.

@@ -22,7 +22,7 @@
 //!
 //! | status | when |
 //! |---|---|
-//! | `400` | a field or cookie stands twice or is malformed; tokens in two places (RFC 6750 §3.1 `invalid_request`) |
+//! | `400` | a field or cookie stands twice or is malformed; tokens in two places: `error="invalid_request"` (RFC 6750 §3.1) |
 //! | `401` | a token that fails any of the above: `error="invalid_token"` (RFC 6750 §3.1) |
 //! | `403` | a cookie in a request that another site may have caused |
 //!

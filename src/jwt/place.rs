@@ -104,6 +104,22 @@ const fn is_token(byte: u8) -> bool {
         )
 }
 
+/// What goes along with a refusal.
+pub(super) struct Told {
+    pub(super) invalid_request: Challenges,
+    pub(super) invalid_token: Challenges,
+}
+
+impl Told {
+    fn with(&self, rejection: Rejection) -> Rejection {
+        match rejection.kind() {
+            RejectionKind::InvalidRequest => rejection.with_challenges(self.invalid_request.clone()),
+            RejectionKind::InvalidCredential => rejection.with_challenges(self.invalid_token.clone()),
+            _ => rejection,
+        }
+    }
+}
+
 /// The places that an authenticator looks into.
 #[derive(Clone, Debug)]
 pub(super) struct Places {
@@ -177,12 +193,12 @@ impl Places {
         behind("Bearer").or_else(|| behind("DPoP").filter(|_| self.dpop))
     }
 
-    /// The token of a request. `challenges` go along with a refusal that is about a token; `takes` says which tokens of
-    /// `Authorization` are ours.
+    /// The token of a request. `told` goes along with a refusal; `takes` says which tokens of `Authorization` are ours. One that is
+    /// malformed is anybody's, and the layer's to tell of.
     pub(super) fn find<'a>(
         &self,
         head: &RequestHead<'a>,
-        challenges: &Challenges,
+        told: &Told,
         takes: impl Fn(&str) -> bool,
     ) -> Result<Option<Presented<'a>>, Outcome> {
         let mut found = None;
@@ -198,11 +214,11 @@ impl Places {
             }
         }
         for name in &self.headers {
-            if let Some(token) = head.single_header(name)?
+            if let Some(token) = head.single_header(name).map_err(|rejection| told.with(rejection))?
                 && found.replace(Presented { token, place: Place::Header, with_proof: false }).is_some()
             {
                 let reason = "two tokens where one is taken";
-                return Err(Rejection::new(RejectionKind::InvalidRequest, reason).into());
+                return Err(told.with(Rejection::new(RejectionKind::InvalidRequest, reason)).into());
             }
         }
         // A cookie is sent without anybody's doing: it only counts where nothing was sent on purpose.
@@ -210,13 +226,7 @@ impl Places {
             return Ok(found);
         }
         for cookie in &self.cookies {
-            let refuse = |(kind, reason)| {
-                let rejection = Rejection::new(kind, reason);
-                Outcome::RefusedIfNeeded(match kind {
-                    RejectionKind::InvalidCredential => rejection.with_challenges(challenges.clone()),
-                    _ => rejection,
-                })
-            };
+            let refuse = |(kind, reason)| Outcome::RefusedIfNeeded(told.with(Rejection::new(kind, reason)));
             if let Some(token) = cookie.find(head).map_err(refuse)?
                 && found.replace(Presented { token, place: Place::Cookie, with_proof: false }).is_some()
             {
