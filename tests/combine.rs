@@ -356,7 +356,9 @@ async fn an_unclaimed_token_is_an_invalid_one() {
     const BAD_DPOP: &str = r#"DPoP realm="test", error="invalid_token""#;
     const MALFORMED: &str = r#"Bearer realm="test", error="invalid_request""#;
     const MALFORMED_DPOP: &str = r#"DPoP realm="test", error="invalid_request""#;
-    let rows: [(&[&str], &[&str], u16, &[&str]); 20] = [
+    /// What is offered, what came, and what is told.
+    type Row<'a> = (&'a [&'a str], &'a [&'a str], u16, &'a [&'a str]);
+    let rows: [Row<'_>; 20] = [
         (&["Bearer"], &[], 401, &[BEARER]),
         (&["Bearer"], &["Bearer abc"], 401, &[BAD_BEARER]),
         (&["Bearer"], &["bEARER abc"], 401, &[BAD_BEARER]),

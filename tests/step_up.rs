@@ -212,7 +212,7 @@ async fn who_cannot_get_another_token_is_not_sent_for_one() {
     ];
     let bound = Confirmation::new().with_key_thumbprint([7; 32]);
     for (name, requirement, status) in rows {
-        for builder in [alice(), alice().confirmation(bound.clone())] {
+        for builder in [alice(), alice().confirmation(bound)] {
             let key = builder.without_step_up().build();
             assert_eq!(ask(|| require(requirement()), Some(key)).await, (status, None), "{name}");
         }
@@ -238,7 +238,8 @@ async fn keys_and_certificates_are_such() {
     let by_key = || one_of((ApiKeyAuthenticator::new(Arc::clone(&store)), nobody()));
     let certificates = ClientCertAuthenticator::by_dns_name().allow(["billing.internal"]).unwrap().build().unwrap();
     let issued = Authority::new("clients").issue(&client(&["billing.internal"], &[]));
-    let rows: [(&str, fn() -> Requirement, u16); 4] = [
+    type Row = (&'static str, fn() -> Requirement, u16);
+    let rows: [Row; 4] = [
         ("nothing", authenticated, 200),
         ("a scope", || scope("write").unwrap(), 403),
         ("a class", || acr(["gold"]).unwrap(), 403),
