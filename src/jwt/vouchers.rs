@@ -188,8 +188,10 @@ mod tests {
     /// A token that came with the request is verified by the same sets, or not.
     #[test]
     fn it_vouches_while_a_request_would_be_verified() {
+        type Row<'a> = (&'a str, Option<&'a str>, Vec<Key>, Result<(), Ended>);
+
         let others = |count: u8| (10..10 + count).map(|byte| key(byte, None));
-        let rows: [(&str, Option<&str>, Vec<Key>, Result<(), Ended>); 9] = [
+        let rows: [Row<'_>; 9] = [
             ("the same", Some("a"), vec![key(1, Some("a"))], Ok(())),
             ("among others", Some("a"), vec![key(2, Some("b")), key(1, Some("a"))], Ok(())),
             ("without an id", Some("a"), vec![key(1, None)], Ok(())),

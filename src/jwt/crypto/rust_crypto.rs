@@ -1,6 +1,6 @@
 use hmac::{Hmac, KeyInit, Mac};
 use rsa::{BoxedUint, PublicKey};
-use sha2::{Sha256, Sha384, Sha512};
+use sha2::{Sha384, Sha512};
 
 use super::NotAKey;
 use crate::jwt::algorithm::{Curve, Hash, Padding};
@@ -9,7 +9,7 @@ use crate::jwt::algorithm::{Curve, Hash, Padding};
 pub(in crate::jwt) fn sha256(bytes: &[u8]) -> [u8; 32] {
     use sha2::Digest;
 
-    Sha256::digest(bytes).into()
+    sha2::Sha256::digest(bytes).into()
 }
 
 /// The same for what comes in parts.
@@ -34,13 +34,13 @@ impl Sha256 {
 /// A parsed key. RSA keys are large, and HMAC states are secret: boxed, a move leaves no copy behind.
 #[derive(Clone)]
 pub(in crate::jwt) enum Verifier {
-    Hs256(Box<Hmac<Sha256>>),
+    Hs256(Box<Hmac<sha2::Sha256>>),
     Hs384(Box<Hmac<Sha384>>),
     Hs512(Box<Hmac<Sha512>>),
-    Rs256(Box<rsa::pkcs1v15::VerifyingKey<Sha256>>),
+    Rs256(Box<rsa::pkcs1v15::VerifyingKey<sha2::Sha256>>),
     Rs384(Box<rsa::pkcs1v15::VerifyingKey<Sha384>>),
     Rs512(Box<rsa::pkcs1v15::VerifyingKey<Sha512>>),
-    Ps256(Box<rsa::pss::VerifyingKey<Sha256>>),
+    Ps256(Box<rsa::pss::VerifyingKey<sha2::Sha256>>),
     Ps384(Box<rsa::pss::VerifyingKey<Sha384>>),
     Ps512(Box<rsa::pss::VerifyingKey<Sha512>>),
     P256(Box<p256::ecdsa::VerifyingKey>),
