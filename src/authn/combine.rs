@@ -142,7 +142,8 @@ impl Found {
         Ok(())
     }
 
-    fn conclude(mut self) -> Outcome {
+    /// What is found is taken out of it: as a whole it is large, and would be moved for each request.
+    fn conclude(&mut self) -> Outcome {
         if self.subject.is_doubled || self.client.is_doubled {
             return two_credentials().into();
         }
@@ -152,10 +153,10 @@ impl Found {
         {
             self.ambient.extend(weak.take_outweighed());
         }
-        let mut identity = match (self.subject.identity, self.client.identity) {
-            (None, None) => return self.bad.map_or(Outcome::Absent, Outcome::RefusedIfNeeded),
+        let mut identity = match (self.subject.identity.take(), self.client.identity.take()) {
+            (None, None) => return self.bad.take().map_or(Outcome::Absent, Outcome::RefusedIfNeeded),
             (Some(subject), None) => subject,
-            (None, Some(client)) => match self.bad {
+            (None, Some(client)) => match self.bad.take() {
                 Some(bad) => client.without_subject_for(bad),
                 None => client,
             },
@@ -169,7 +170,7 @@ impl Found {
                 },
             },
         };
-        identity.outweigh(self.ambient);
+        identity.outweigh(std::mem::take(&mut self.ambient));
         Outcome::Verified(identity)
     }
 }

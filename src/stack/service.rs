@@ -130,9 +130,7 @@ where
         match progress {
             Progress::Passed => {
                 finish.audit = opened.put_into(request.extensions_mut());
-                entering(finish.audit.as_mut());
-                let inner = self.inner.call(request);
-                left(finish.audit.as_mut());
+                let inner = watched(&mut finish.audit, || self.inner.call(request));
                 ResponseFuture { state: State::Forward { inner }, finish, storing: None }
             }
             Progress::Refused((_, rejection)) => {
@@ -247,17 +245,17 @@ struct Waited {
     answer: Result<Parts, Rejection>,
 }
 
-/// A panic from here on is the request's, wherever it is caught.
-fn entering(audit: Option<&mut Entry>) {
+/// Runs what is not ours: a panic in it is the request's, wherever it is caught.
+#[inline]
+fn watched<T>(audit: &mut Option<Entry>, run: impl FnOnce() -> T) -> T {
     if let Some(audit) = audit {
         audit.entering();
     }
-}
-
-fn left(audit: Option<&mut Entry>) {
+    let done = run();
     if let Some(audit) = audit {
         audit.left();
     }
+    done
 }
 
 pin_project! {
@@ -360,14 +358,10 @@ where
         let (answer, receipt) = loop {
             match this.state.as_mut().project() {
                 StateProj::Forward { inner } => {
-                    entering(finish.audit.as_mut());
-                    let answer = inner.poll(cx);
-                    left(finish.audit.as_mut());
-                    break match ready!(answer) {
+                    break match ready!(watched(&mut finish.audit, || inner.poll(cx))) {
                         Ok(mut response) => {
-                            entering(finish.audit.as_mut());
-                            render_rejection(&*finish.stages.renderer, &finish.rendering, &mut response);
-                            left(finish.audit.as_mut());
+                            let (renderer, rendering) = (&*finish.stages.renderer, &finish.rendering);
+                            watched(&mut finish.audit, || render_rejection(renderer, rendering, &mut response));
                             let (response, receipt) = finish.response(response);
                             (Ok(response), receipt)
                         }
@@ -376,31 +370,22 @@ where
                 }
                 StateProj::Refuse { rejection } => {
                     let mut response = rejection.head();
-                    entering(finish.audit.as_mut());
-                    render_into(&*finish.stages.renderer, rejection, &finish.rendering, &mut response);
-                    left(finish.audit.as_mut());
+                    let (renderer, rendering) = (&*finish.stages.renderer, &finish.rendering);
+                    watched(&mut finish.audit, || render_into(renderer, rejection, rendering, &mut response));
                     let (response, receipt) = finish.response(response);
                     break (Ok(response), receipt);
                 }
                 StateProj::Wait { decision, held } => {
-                    entering(finish.audit.as_mut());
-                    let waited = decision.as_mut().poll(cx);
-                    let waited = match waited {
-                        Poll::Ready(waited) => waited,
-                        Poll::Pending => {
-                            left(finish.audit.as_mut());
-                            return Poll::Pending;
-                        }
-                    };
+                    let waited = ready!(watched(&mut finish.audit, || decision.as_mut().poll(cx)));
                     finish.memos = waited.memos;
                     let next = match (waited.answer, held.take()) {
                         (Ok(parts), Some((mut ready, body))) => {
-                            State::Forward { inner: ready.call(Request::from_parts(parts, body)) }
+                            let request = Request::from_parts(parts, body);
+                            State::Forward { inner: watched(&mut finish.audit, || ready.call(request)) }
                         }
                         (Err(rejection), _) => State::Refuse { rejection },
                         (Ok(_), None) => State::Refuse { rejection: misordered("polled after it was finished") },
                     };
-                    left(finish.audit.as_mut());
                     this.state.set(next);
                 }
             }
