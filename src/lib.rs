@@ -120,6 +120,8 @@ mod error;
 pub mod event;
 #[cfg(any(feature = "api-key-file", feature = "api-key-sqlite", feature = "audit-json-lines", feature = "config"))]
 mod file;
+#[cfg(any(feature = "api-key-admin", feature = "revocation-admin"))]
+mod finish;
 #[cfg(any(feature = "introspection", feature = "policy-cached"))]
 mod flight;
 pub mod gate;

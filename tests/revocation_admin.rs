@@ -16,10 +16,12 @@ mod support;
 mod mint;
 
 use std::{
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::SeqCst},
     },
+    task::{Context, Waker},
     time::Duration,
 };
 
@@ -44,6 +46,7 @@ use portcullis::{
 };
 use serde_json::{Value, json};
 use support::{NOW, Still};
+use tokio::sync::Semaphore;
 use tower::ServiceExt;
 
 const CLIENT: &str = "orders-web";
@@ -58,9 +61,12 @@ grants = ["tokens:revoke"]
 grants = ["tokens:revoke", "tokens:revoke-many"]
 "#;
 
-/// In memory, and away on demand.
+/// As many as may be at work in the store at once.
+const AT_WORK: u32 = 100;
+
+/// In memory, and away or slow on demand.
 #[derive(Debug)]
-struct Flaky(MemoryRevocations, AtomicBool);
+struct Flaky(MemoryRevocations, AtomicBool, Semaphore);
 
 #[async_trait]
 impl RevocationStore for Flaky {
@@ -69,6 +75,7 @@ impl RevocationStore for Flaky {
     }
 
     async fn revoke(&self, revocation: &Revocation, at: Instants) -> Result<(), StoreError> {
+        let _turn = self.2.acquire().await;
         if self.1.load(SeqCst) {
             return Err(StoreError::new(StoreErrorKind::Unavailable, "flaky").caused_by("inner secret"));
         }
@@ -92,7 +99,8 @@ impl World {
     }
 
     fn with_audit(limits: RevocationLimits, edit: impl FnOnce(AuditLayer) -> AuditLayer) -> Self {
-        let store = Arc::new(Flaky(MemoryRevocations::with_limits(limits), AtomicBool::new(false)));
+        let turns = Semaphore::new(AT_WORK as usize);
+        let store = Arc::new(Flaky(MemoryRevocations::with_limits(limits), AtomicBool::new(false), turns));
         let audit = Captured::new();
         let tokens = issuer().access_tokens(AUDIENCE).algorithms([Algorithm::ES256]).roles_claim("roles");
         let jwt = JwtAuthenticator::builder().issuer(tokens).revocations(Arc::clone(&store)).build().unwrap();
@@ -381,6 +389,45 @@ async fn a_provider_logs_out_a_session_or_a_subject() {
     for typ in [r#"{"alg":"ES256","typ":"JWT"}"#, r#"{"alg":"ES256"}"#] {
         let token = token(Algorithm::ES256, typ, &logout_claims(typ).to_string());
         assert_eq!(world.logout("/logout", &token).await, 200, "{typ}");
+    }
+}
+
+/// Who hangs up while the store works must not hide what they did, and leaves no log-out half done.
+#[tokio::test]
+async fn a_request_that_is_given_up_is_done_and_told() {
+    let world = World::new(RevocationLimits::new());
+    let operator = access("root", 1, &["operator"]);
+    let body = json!({"issuer": ISSUER, "sub": "gave-up"});
+    let claims = but(logout_claims("l-given-up"), "sub", "left-early".into());
+    let logout = signed(&but(claims, "sid", "sid-left-early".into()));
+    for (who, events) in [("gave-up", 1), ("left-early", 2)] {
+        assert!(world.works(&access(who, 1, &[])).await);
+        let turns = world.store.2.acquire_many(AT_WORK).await.unwrap();
+        {
+            let mut request = pin!(async {
+                match events {
+                    1 => world.admin(&operator, "/subjects/revoke", body.clone()).await.0,
+                    _ => world.logout("/logout/whole", &logout).await,
+                }
+            });
+            assert!(request.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending(), "{who}");
+        }
+        tokio::task::yield_now().await;
+        let told = || {
+            let about = |entry: &AuditEntry| match entry {
+                AuditEntry::Event(event) => Some(event.about().into_owned()),
+                _ => None,
+            };
+            // Other tests' events are heard, too.
+            world.audit.entries().iter().filter_map(about).filter(|about| about.contains(who)).count()
+        };
+        assert_eq!(told(), 0, "{who}: nothing is done yet");
+        drop(turns);
+        for _ in 0..20 {
+            tokio::task::yield_now().await;
+        }
+        assert!(!world.works(&access(who, 1, &[])).await, "{who}");
+        assert_eq!(told(), events, "{who}");
     }
 }
 

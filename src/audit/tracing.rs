@@ -20,8 +20,8 @@ use crate::{
 ///
 /// The fields are those of the JSON schema, with the same values: members of an object are flattened
 /// (`client_address`, `subject_issuer`, `by_tenant`), and an identity's `subject` and a rejection's `code` have the object's own
-/// name; lists and header fields are JSON texts. Fields without a value are left out. What the subscriber does with the event is its own affair: this sink counts nothing as
-/// lost, and its flush flushes nothing.
+/// name; lists and header fields are JSON texts. Fields without a value are left out. What the subscriber does with the event is
+/// its own affair: this sink counts nothing as lost, and its flush flushes nothing.
 ///
 /// ```
 /// use portcullis::audit::{AuditLayer, TracingSink};

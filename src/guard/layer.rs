@@ -323,7 +323,6 @@ impl GuardLayer {
             trail.decided(DecisionFact::new("guard", Some(Arc::clone(&shared.text)), verdict));
         }
         let refuse = |kind, why: &str| Err(Rejection::new(kind, format!("{why} {}", shared.text)));
-        let scheme = scheme_of(subject);
         match answer {
             Answer { truth: Truth::Yes, .. } => Ok(()),
             Answer { truth: Truth::Unknown, .. } => refuse(RejectionKind::Unavailable, "cannot decide"),
@@ -331,11 +330,11 @@ impl GuardLayer {
                 refuse(RejectionKind::NotFound, "does not meet")
             }
             Answer { with_scopes: Truth::Yes, .. } => {
-                let challenges = scheme.map(|scheme| shared.insufficient.scope(scheme)).unwrap_or_default();
+                let challenges = scheme_of(subject).map(|scheme| shared.insufficient.scope(scheme)).unwrap_or_default();
                 refuse(RejectionKind::InsufficientScope, "scopes do not reach for")
                     .map_err(|rejection| rejection.with_challenges(challenges))
             }
-            Answer { with_strength: Truth::Yes, .. } => match scheme {
+            Answer { with_strength: Truth::Yes, .. } => match scheme_of(subject) {
                 Some(scheme) => {
                     refuse(RejectionKind::InsufficientAuthentication, "not proved strongly or lately enough for")
                         .map_err(|rejection| {

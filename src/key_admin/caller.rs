@@ -1,10 +1,7 @@
-use std::panic::resume_unwind;
-
 use ::axum::{extract::FromRequestParts, response::Response};
 use http::{HeaderValue, StatusCode, header, request::Parts};
 use ipnet::IpNet;
 use serde::Serialize;
-use tokio::runtime::Handle;
 
 use crate::{
     api_key::{ApiKeyRecord, Hit, KeyId, Owner},
@@ -12,6 +9,7 @@ use crate::{
     context::{SecurityContext, misordered},
     error::StoreError,
     event::{self, Event, EventKind},
+    finish::finished,
     guard::Authorizer,
     key_admin::{ANY_OWNER, GRANT_ANY, KeyAdmin, fault::Fault},
     mention::Telling,
@@ -186,8 +184,7 @@ impl Caller {
         self.context.note_telling("key.change", Telling::default().text(what).text(" ").then(whose));
     }
 
-    /// Makes a change, and tells it if the store made one, in a task of its own: a store finishes what it began, whoever waits for it,
-    /// and who hangs up must not hide what they did.
+    /// Makes a change, and tells it if the store made one. Who hangs up meanwhile must not hide what they did.
     pub(super) async fn change(
         &self,
         change: impl Future<Output = Result<bool, StoreError>> + Send + 'static,
@@ -199,11 +196,8 @@ impl Caller {
             done.filter(|_| changed).into_iter().for_each(|done| caller.tell(done));
             Ok(changed)
         };
-        let Ok(runtime) = Handle::try_current() else { return work.await };
-        runtime.spawn(work).await.unwrap_or_else(|error| match error.try_into_panic() {
-            Ok(panic) => resume_unwind(panic),
-            Err(error) => Err(Fault::unavailable(format!("key administration: {error}"), None)),
-        })
+        let ended = |error| Err(Fault::unavailable(format!("key administration: {error}"), None));
+        finished(work).await.unwrap_or_else(ended)
     }
 
     /// What was done. Everything that the router changes is told here.

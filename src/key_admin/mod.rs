@@ -82,9 +82,10 @@
 //! Each change leaves notes in the request's record: `key.change` what was asked for, before the store is; and when it is done
 //! `key.created`, `key.rotated` (with `key.rotated_to`), `key.revoked`, `owner.disabled` or `owner.enabled`, with `owner` and
 //! `by`, and an event of that name. A client that hangs up stops neither the change nor its notes and event, which come after the
-//! record then. What changes nothing, such as revoking a key again, is no change that is told. What was out of reach or not held is noted as `key.refused`. What records hide of subjects, tenants and credential ids
-//! is hidden in them, and in the events, too. An owner's pseudonym is that of the issuer `api-keys`, if it
-//! [names owners](KeyAdmin::with_owner_issuers), else of the first of those that do.
+//! record then. What changes nothing, such as revoking a key again, is no change that is told. What was out of reach or not held
+//! is noted as `key.refused`. What records hide of subjects, tenants and credential ids is hidden in them, and in the events, too.
+//! An owner's pseudonym is that of the issuer `api-keys`, if it [names owners](KeyAdmin::with_owner_issuers), else of the first of
+//! those that do.
 //!
 //! # Example
 //! ```

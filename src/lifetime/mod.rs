@@ -31,8 +31,9 @@
 //!
 //! # Cost
 //! A timer for each exchange, which wakes once a second where there are revocations or keys that may change, and once a minute where
-//! there are none; a few loads for a look at what is in memory, and a search once for each set of keys. A store is asked at each pause and not at each item. It needs a tokio runtime with its
-//! timer; outside of one, an end is noticed at the next item, and a store is asked only once.
+//! there are none; a few loads for a look at what is in memory, and a search once for each set of keys. A store is asked at each
+//! pause and not at each item. It needs a tokio runtime with its timer; outside of one, an end is noticed at the next item, and a
+//! store is asked only once.
 //!
 //! # Example
 //! ```

@@ -9,13 +9,18 @@ use ::axum::{
 };
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 
-use super::{MAX_BODY, body::is_of_type, fault::unavailable};
+use super::{
+    MAX_BODY,
+    body::is_of_type,
+    fault::{interrupted, unavailable},
+};
 use crate::{
     axum::fixed_path,
     clock::{Clock, Instants, SystemClock},
     context::SecurityContext,
     error::{ConfigError, StoreErrorKind},
     event::{self, Event, EventKind},
+    finish::finished,
     jwt::{Logout, LogoutTokens},
     mention::{Mention, Telling},
     rejection::{Rejection, RejectionKind},
@@ -107,6 +112,14 @@ impl BackchannelLogout {
             return Err(refuse("back-channel logout: the form does not have logout_token once"));
         };
         let logout = self.tokens.verify(&token, at).await?;
+        let endpoint = self.clone();
+        let ended = async move { endpoint.end(&logout, at).await.map(|()| logout) };
+        finished(ended).await.map_err(|error| interrupted(&error))?
+    }
+
+    /// Ends what a logout names: all of it, also if the provider hangs up in between.
+    async fn end(&self, logout: &Logout, at: Instants) -> Result<(), Rejection> {
+        let refuse = |reason: &'static str| Rejection::new(RejectionKind::InvalidRequest, reason);
         let revocations = logout.revocations(self.whole_subject);
         for revocation in revocations.map_err(|_| refuse("back-channel logout: sid or sub is too long"))? {
             let revocation = match self.tokens_live_for {
@@ -125,8 +138,8 @@ impl BackchannelLogout {
                     .with("by", "back-channel logout"),
             );
         }
-        self.tokens.note_used(&logout, at);
-        Ok(logout)
+        self.tokens.note_used(logout, at);
+        Ok(())
     }
 }
 

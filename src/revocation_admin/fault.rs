@@ -87,6 +87,11 @@ pub(super) fn unavailable(error: &StoreError) -> Rejection {
     rejection.with_retry_after(error.retry_after().unwrap_or(RETRY_AFTER))
 }
 
+/// The runtime ended while the store worked.
+pub(super) fn interrupted(error: &tokio::task::JoinError) -> Rejection {
+    Rejection::new(RejectionKind::Unavailable, format!("revocations: {error}")).with_retry_after(RETRY_AFTER)
+}
+
 impl From<Rejection> for Fault {
     fn from(rejection: Rejection) -> Self {
         Self::Refused(rejection)

@@ -32,8 +32,8 @@
 //!
 //! # Audit
 //! `token.change` says what was asked for, before the store is; `tokens.revoked` that it is done, with `by`; and the event
-//! `tokens_revoked` says both. What a record hides of subjects and credential ids it hides in them too: of a subject and a client
-//! the name, of a token and a session the id.
+//! `tokens_revoked` says both. A client that hangs up stops none of it: what comes then comes after the record. What a record hides of
+//! subjects and credential ids it hides in them too: of a subject and a client the name, of a token and a session the id.
 //!
 //! # Example
 //! ```
@@ -96,12 +96,13 @@ use http::{HeaderValue, StatusCode, header, request::Parts};
 use serde::de::DeserializeOwned;
 
 pub use self::backchannel::BackchannelLogout;
-use self::fault::Fault;
+use self::fault::{Fault, interrupted};
 use crate::{
     clock::Instants,
     context::{SecurityContext, misordered},
     error::{ConfigError, StoreError},
     event::{self, Event, EventKind},
+    finish::finished,
     guard::{Authorizer, Rule, authenticated, deny, policy, require},
     mention::Telling,
     principal::Principal,
@@ -248,6 +249,7 @@ trait Order: DeserializeOwned + Send {
 }
 
 /// Who asks.
+#[derive(Clone)]
 struct Caller {
     context: SecurityContext,
     authorizer: Authorizer,
@@ -295,15 +297,24 @@ async fn try_log_out(admin: &RevocationAdmin, caller: &Caller, request: Request)
 
 impl Caller {
     async fn revoke(&self, admin: &RevocationAdmin, revocation: Revocation) -> Result<Revocation, Fault> {
-        let by = self.authorizer.principal();
         // In the record even if the request is given up while the store works.
         self.context.note_telling("token.change", Telling::default().text("revoke ").then(revocation.telling()));
-        admin.revoke(&revocation, self.context.at()).await?;
+        let (caller, admin) = (self.clone(), admin.clone());
+        let work = async move {
+            admin.revoke(&revocation, caller.context.at()).await?;
+            caller.tell(&revocation);
+            Ok::<_, RevokeError>(revocation)
+        };
+        Ok(finished(work).await.map_err(|error| interrupted(&error))??)
+    }
+
+    /// What was done.
+    fn tell(&self, revocation: &Revocation) {
+        let by = self.authorizer.principal();
         self.context.note_telling("tokens.revoked", revocation.telling());
         self.context.note_telling("by", Telling::principal(by));
         let told = Event::about_whom(EventKind::TokensRevoked, revocation.telling()).at(self.context.at());
         event::tell(told.by(self.context.request_id(), by.clone()));
-        Ok(revocation)
     }
 
     fn answer(&self, answer: Result<Revocation, Fault>) -> Response {
