@@ -58,6 +58,8 @@ struct State {
     disabled: [bool; 2],
     fails: bool,
     holds: bool,
+    /// Whether its last answer was that it is away: that is what whoever asked knows of it until the next one.
+    failed_last: bool,
 }
 
 /// Keys 0 and 2 are of one owner, 1 and 3 of another.
@@ -92,6 +94,7 @@ impl ApiKeyStore for Model {
             false => Poll::Ready(()),
         })
         .await;
+        self.state.lock().unwrap().failed_last = fails;
         if fails {
             return Err(StoreError::new(StoreErrorKind::Unavailable, "model"));
         }
@@ -156,7 +159,7 @@ struct World {
     stale: bool,
     now: u64,
     lost: bool,
-    /// Whether the store did not answer since the last release: what waits may be served stale.
+    /// Whether the store fails, failed since the last release, or has not answered since it did: what waits may be served stale.
     failed: bool,
     history: [Vec<Change>; KEYS],
     untold: VecDeque<(KeyChange, Vec<(usize, usize)>)>,
@@ -234,7 +237,8 @@ impl World {
                 self.model.state.lock().unwrap().holds = false;
                 self.poll()?;
                 prop_assert!(self.waiting.is_empty(), "everybody gets an answer");
-                self.failed = self.model.state.lock().unwrap().fails;
+                let state = self.model.state.lock().unwrap();
+                self.failed = state.fails || state.failed_last;
             }
             Step::Ask(key) => {
                 let (cached, lookup) = (Arc::clone(&self.cached), lookup(number(key), self.time()));
@@ -299,6 +303,25 @@ impl World {
         prop_assert!(possible.contains(&answer), "{answer:?} of key {key} at {asked_at} is none of {possible:?}");
         Ok(())
     }
+}
+
+/// Nobody knows that a store is back before it has answered: while one asks it, the others are served what is remembered.
+#[test]
+fn a_store_is_away_until_it_answers() {
+    use Step::{Ask, Fail, Hold, Insert, Release, Revoke, Wait};
+
+    let mut world = World::new(false, true);
+    let away = [Insert(1), Ask(1), Fail(true), Ask(2), Fail(false), Release, Hold, Revoke(1), Wait(10_001), Ask(0)];
+    away.into_iter().for_each(|step| world.step(step).unwrap());
+    let stats = |world: &World| (world.cached.stats().stale, world.waiting.len());
+    world.step(Ask(1)).unwrap();
+    assert_eq!(stats(&world), (1, 1), "served at once, and the one who asks waits");
+    world.step(Release).unwrap();
+    world.step(Hold).unwrap();
+    world.step(Ask(1)).unwrap();
+    assert_eq!(stats(&world), (1, 1), "it waits for the store, which has answered");
+    world.step(Release).unwrap();
+    assert_eq!(stats(&world), (1, 0));
 }
 
 proptest! {
