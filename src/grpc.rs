@@ -47,8 +47,8 @@ pub(crate) fn trailers(rejection: &Rejection) -> HeaderMap {
 pub(crate) const fn code(kind: RejectionKind) -> u8 {
     match kind {
         RejectionKind::InvalidRequest => 3,
-        // What is not there is a method that nobody implements, to tonic as well.
-        RejectionKind::NotFound => 12,
+        // What is not there, or not of the form of a method's path, is a method that nobody implements: to tonic as well.
+        RejectionKind::NotFound | RejectionKind::InvalidPath => 12,
         RejectionKind::Forbidden | RejectionKind::InsufficientScope => 7,
         RejectionKind::RateLimited => 8,
         // Another connection is needed, not another call.

@@ -12,6 +12,8 @@ use crate::challenge::Challenges;
 pub enum RejectionKind {
     /// `400`: the request is malformed, or two credentials contradict each other (RFC 6750 §3.1 `invalid_request`).
     InvalidRequest,
+    /// `400`: the target is no path, or one that could mean another one to whoever decodes it inside (RFC 3986 §6.2.2).
+    InvalidPath,
     /// `401`: no credential where one is needed (RFC 9110 §15.5.2).
     Unauthenticated,
     /// `401`: a credential that is malformed, unknown, expired, revoked or for somebody else (RFC 6750 §3.1).
@@ -45,7 +47,7 @@ impl RejectionKind {
     #[must_use]
     pub const fn status(self) -> StatusCode {
         match self {
-            Self::InvalidRequest => StatusCode::BAD_REQUEST,
+            Self::InvalidRequest | Self::InvalidPath => StatusCode::BAD_REQUEST,
             Self::Unauthenticated | Self::InvalidCredential | Self::InsufficientAuthentication => {
                 StatusCode::UNAUTHORIZED
             }
@@ -65,6 +67,7 @@ impl RejectionKind {
     pub const fn code(self) -> &'static str {
         match self {
             Self::InvalidRequest => "invalid_request",
+            Self::InvalidPath => "invalid_path",
             Self::Unauthenticated => "unauthenticated",
             Self::InvalidCredential => "invalid_credential",
             Self::InsufficientAuthentication => "insufficient_user_authentication",
@@ -86,6 +89,7 @@ impl RejectionKind {
     pub const fn detail(self) -> &'static str {
         match self {
             Self::InvalidRequest => "The request is malformed or carries contradicting credentials.",
+            Self::InvalidPath => "The path is malformed or ambiguous.",
             Self::Unauthenticated => "This resource needs a credential.",
             Self::InvalidCredential => "The credential is not accepted.",
             Self::InsufficientAuthentication => "This resource needs a stronger or newer authentication.",

@@ -110,6 +110,7 @@ async fn every_refusal_has_a_status() {
         (RejectionKind::PlainHttp, Code::FailedPrecondition),
         (RejectionKind::Redirect, Code::FailedPrecondition),
         (RejectionKind::Misdirected, Code::FailedPrecondition),
+        (RejectionKind::InvalidPath, Code::Unimplemented),
         (RejectionKind::TooEarly, Code::Unavailable),
         (RejectionKind::RateLimited, Code::ResourceExhausted),
         (RejectionKind::Misconfigured, Code::Internal),
@@ -141,7 +142,13 @@ async fn the_stack_refuses_calls_in_their_own_way() {
     let anonymous = send(&app, call("/a.B/Read")).await;
     assert_eq!(status(&anonymous).code(), Code::Unauthenticated);
     assert!(anonymous.headers().contains_key("www-authenticate"), "metadata, like the rest");
-    for (path, code) in [("/a.B/Ask", Code::PermissionDenied), ("/a.B/Other", Code::PermissionDenied)] {
+    for (path, code) in [
+        ("/a.B/Ask", Code::PermissionDenied),
+        ("/a.B/Other", Code::PermissionDenied),
+        // A method has one spelling.
+        ("/x/../a.B/Read", Code::Unimplemented),
+        ("/a.B%2FRead", Code::Unimplemented),
+    ] {
         let answer = send(&app, with(call(path), "authorization", "Test alice")).await;
         assert_eq!(status(&answer).code(), code, "{path}");
     }

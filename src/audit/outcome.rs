@@ -43,6 +43,7 @@ impl AuditOutcome {
                 Self::Unauthenticated
             }
             RejectionKind::InsufficientAuthentication
+            | RejectionKind::InvalidPath
             | RejectionKind::Forbidden
             | RejectionKind::NotFound
             | RejectionKind::InsufficientScope
@@ -74,6 +75,7 @@ mod tests {
             (Kind::PlainHttp, "denied"),
             (Kind::Redirect, "denied"),
             (Kind::Misdirected, "denied"),
+            (Kind::InvalidPath, "denied"),
             (Kind::TooEarly, "denied"),
             (Kind::RateLimited, "limited"),
             (Kind::Misconfigured, "failed"),

@@ -15,7 +15,7 @@
 //! | malformed | `INVALID_ARGUMENT` (3) |
 //! | no credential, a bad one, one that is not enough | `UNAUTHENTICATED` (16) |
 //! | not allowed | `PERMISSION_DENIED` (7) |
-//! | not there, or hidden | `UNIMPLEMENTED` (12), as a server answers to a method that it does not have |
+//! | not there, hidden, or a path that could mean another one | `UNIMPLEMENTED` (12), as a server answers to a method that it does not have |
 //! | over a limit | `RESOURCE_EXHAUSTED` (8), with `grpc-retry-pushback-ms` |
 //! | plain HTTP, another host's | `FAILED_PRECONDITION` (9) |
 //! | set up wrongly | `INTERNAL` (13) |

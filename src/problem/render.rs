@@ -269,6 +269,7 @@ mod tests {
             RejectionKind::PlainHttp,
             RejectionKind::Redirect,
             RejectionKind::Misdirected,
+            RejectionKind::InvalidPath,
             RejectionKind::TooEarly,
             RejectionKind::RateLimited,
             RejectionKind::Misconfigured,

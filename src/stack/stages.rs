@@ -334,7 +334,7 @@ impl Stages {
             Reading::Clear => (self.table.find(head.method(), place).rule, "no rule for this method and path"),
             Reading::OfAnother => (None, "a path that another line names in another spelling"),
             Reading::Ambiguous => {
-                return Err(Rejection::new(RejectionKind::InvalidRequest, "a path that could mean another one"));
+                return Err(Rejection::new(RejectionKind::InvalidPath, "a path that could mean another one"));
             }
         };
         if let Some(rule) = rule {
