@@ -1,12 +1,21 @@
 //! What a request's stages, policies and handler leave for the audit record.
 
-use std::{borrow::Cow, ops::Deref, sync::Arc};
+mod decisions;
+mod limits;
+
+use std::borrow::Cow;
 
 use http::HeaderName;
 
+#[cfg(any(feature = "rate-limit", feature = "audit-metrics", all(test, feature = "audit")))]
+pub(crate) use self::limits::LimitState;
+pub(crate) use self::{
+    decisions::{DecisionFact, Decisions},
+    limits::{LimitFact, LimitFacts},
+};
 use crate::{
     mention::Telling,
-    policy::{Decision, Directives, Shadowed, StepUp, Verdict},
+    policy::{Directives, Shadowed, StepUp, Verdict},
     rejection::RejectionKind,
 };
 
@@ -18,95 +27,6 @@ pub const MAX_NOTE_LEN: usize = 256;
 /// Who says in the record what a guard in shadow mode would have refused.
 #[cfg(any(feature = "guard", feature = "audit-metrics"))]
 pub(crate) const GUARD_SHADOW: &str = "guard-shadow";
-
-/// One decision: who was asked, what, and what came of it.
-#[derive(Clone, Debug)]
-pub(crate) struct DecisionFact {
-    pub(crate) backend: &'static str,
-    pub(crate) action: Option<Arc<str>>,
-    pub(crate) verdict: Verdict,
-    /// Whether the request depended on it.
-    pub(crate) enforced: bool,
-}
-
-impl DecisionFact {
-    pub(crate) const fn new(backend: &'static str, action: Option<Arc<str>>, verdict: Verdict) -> Self {
-        Self { backend, action, verdict, enforced: true }
-    }
-
-    /// The same for an answer that nothing depended on: who asked goes on either way, or a policy is only tried out.
-    pub(crate) const fn unenforced(mut self) -> Self {
-        self.enforced = false;
-        self
-    }
-
-    pub(crate) const fn decision(&self) -> Decision {
-        self.verdict.decision()
-    }
-
-    /// Whether it is of the same kind: who was asked, what, and what came of it, whatever it was about.
-    pub(crate) fn is_like(&self, other: &Self) -> bool {
-        let of = |fact: &Self| (fact.backend, fact.decision(), fact.enforced);
-        of(self) == of(other) && self.action == other.action
-    }
-
-    /// Whether it refuses something that the request depended on.
-    pub(crate) fn is_refusal(&self) -> bool {
-        self.enforced && self.decision() != Decision::Allow
-    }
-}
-
-/// Decisions in order. The first one, mostly the only one, costs no allocation.
-#[derive(Debug, Default)]
-pub(crate) enum Decisions {
-    #[default]
-    None,
-    One(DecisionFact),
-    Several(Vec<DecisionFact>),
-}
-
-impl Decisions {
-    fn push(&mut self, fact: DecisionFact) {
-        match self {
-            Self::None => *self = Self::One(fact),
-            Self::Several(facts) => facts.push(fact),
-            Self::One(_) => {
-                if let Self::One(first) = std::mem::take(self) {
-                    *self = Self::Several(vec![first, fact]);
-                }
-            }
-        }
-    }
-
-    fn truncate(&mut self, len: usize) {
-        match self {
-            Self::Several(facts) => facts.truncate(len),
-            Self::One(_) if len == 0 => *self = Self::None,
-            Self::None | Self::One(_) => {}
-        }
-    }
-}
-
-impl Deref for Decisions {
-    type Target = [DecisionFact];
-
-    fn deref(&self) -> &[DecisionFact] {
-        match self {
-            Self::None => &[],
-            Self::One(fact) => std::slice::from_ref(fact),
-            Self::Several(facts) => facts,
-        }
-    }
-}
-
-impl<'a> IntoIterator for &'a Decisions {
-    type Item = &'a DecisionFact;
-    type IntoIter = std::slice::Iter<'a, DecisionFact>;
-
-    fn into_iter(self) -> Self::IntoIter {
-        self.iter()
-    }
-}
 
 /// A credential that was presented, and what became of it, where that was not an identity.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -133,58 +53,6 @@ impl AttemptOutcome {
             Self::Refused => "refused",
             Self::Ignored => "ignored",
         }
-    }
-}
-
-/// What one limiter answered.
-#[derive(Clone, Debug)]
-pub(crate) struct LimitFact {
-    pub(crate) scope: Cow<'static, str>,
-    pub(crate) state: LimitState,
-    pub(crate) degraded: bool,
-    pub(crate) remaining: Option<u32>,
-    pub(crate) retry_after_nanos: Option<u64>,
-}
-
-/// How a limiter decided.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum LimitState {
-    Granted,
-    Refused,
-    WouldRefuse,
-    FailedOpen,
-}
-
-impl LimitState {
-    #[cfg(feature = "audit")]
-    pub(crate) const fn as_str(self) -> &'static str {
-        match self {
-            Self::Granted => "granted",
-            Self::Refused => "refused",
-            Self::WouldRefuse => "would_refuse",
-            Self::FailedOpen => "failed_open",
-        }
-    }
-}
-
-/// What the limiters answered, in order. Two of them, the usual number, cost no allocation.
-#[derive(Debug, Default)]
-pub(crate) struct LimitFacts {
-    first: [Option<LimitFact>; 2],
-    more: Vec<LimitFact>,
-}
-
-impl LimitFacts {
-    fn push(&mut self, fact: LimitFact) {
-        match &mut self.first {
-            [place @ None, _] | [_, place @ None] => *place = Some(fact),
-            // As many as an application puts layers: bounded by its code.
-            [Some(_), Some(_)] => self.more.push(fact),
-        }
-    }
-
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &LimitFact> {
-        self.first.iter().flatten().chain(&self.more)
     }
 }
 
@@ -224,13 +92,6 @@ pub(crate) struct Rare {
     pub(crate) attempts: Vec<AttemptFact>,
 }
 
-/// The most decisions that a request keeps: a handler may ask in a loop, as often as a client names things.
-const MAX_DECISIONS: usize = 32;
-/// After so many, none is kept that is like one before it, so that no list pushes out what the handler asks after it.
-const MAX_ALIKE: usize = 24;
-/// After so many, that holds for refusals, too.
-const MAX_REFUSALS_ALIKE: usize = 28;
-
 impl Trail {
     /// What is rarely there, empty where it is not.
     pub(crate) fn rare(&self) -> &Rare {
@@ -255,18 +116,8 @@ impl Trail {
         }
     }
 
-    /// Whether a decision is kept: in the order of their coming, so that a [mark](Self::mark) stays true.
-    fn has_room_for(&self, fact: &DecisionFact) -> bool {
-        match self.decisions.len() {
-            0..MAX_ALIKE => true,
-            MAX_ALIKE..MAX_REFUSALS_ALIKE if fact.is_refusal() => true,
-            MAX_ALIKE..MAX_DECISIONS => !self.decisions.iter().any(|kept| kept.is_like(fact)),
-            _ => false,
-        }
-    }
-
     pub(crate) fn keep(&mut self, fact: DecisionFact) {
-        if self.has_room_for(&fact) {
+        if self.decisions.have_room_for(&fact) {
             self.decisions.push(fact);
         } else {
             let rare = self.rare_mut();
@@ -285,10 +136,9 @@ impl Trail {
     /// Empties it.
     #[cfg(feature = "audit")]
     pub(crate) fn clear(&mut self) {
-        let Self { decisions, limits: LimitFacts { first: [first, second], more }, rare } = self;
+        let Self { decisions, limits, rare } = self;
         *decisions = Decisions::None;
-        (*first, *second) = (None, None);
-        more.clear();
+        limits.clear();
         *rare = None;
     }
 
@@ -314,12 +164,8 @@ impl Trail {
 
     /// Adds what another trail kept.
     pub(crate) fn append(&mut self, other: Self) {
-        match other.decisions {
-            Decisions::None => {}
-            Decisions::One(fact) => self.keep(fact),
-            Decisions::Several(facts) => facts.into_iter().for_each(|fact| self.keep(fact)),
-        }
-        other.limits.first.into_iter().flatten().chain(other.limits.more).for_each(|fact| self.limits.push(fact));
+        other.decisions.into_facts().for_each(|fact| self.keep(fact));
+        other.limits.into_facts().for_each(|fact| self.limits.push(fact));
         let Some(theirs) = other.rare else { return };
         let rare = self.rare_mut();
         rare.directives.obligations.extend(theirs.directives.obligations);
@@ -366,12 +212,7 @@ impl Trail {
     /// Says of the decisions since the mark that nothing depended on them, and asks nothing of the handler for them.
     #[cfg(feature = "guard")]
     pub(crate) fn unenforce(&mut self, from: Mark) {
-        let facts = match &mut self.decisions {
-            Decisions::None => &mut [],
-            Decisions::One(fact) => std::slice::from_mut(fact),
-            Decisions::Several(facts) => facts.as_mut_slice(),
-        };
-        facts.iter_mut().skip(from.kept).for_each(|fact| fact.enforced = false);
+        self.decisions.unenforce(from.kept);
         if let Some(rare) = &mut self.rare {
             rare.directives.obligations.truncate(from.obligations);
             rare.directives.advice.truncate(from.advice);
@@ -442,7 +283,7 @@ pub(crate) fn cut(text: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{decisions::MAX_DECISIONS, *};
 
     #[test]
     fn notes_are_bounded_in_number_and_length() {
