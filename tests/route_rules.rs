@@ -234,6 +234,11 @@ fn what_is_not_good_is_refused_with_its_line() {
             "unknown variant `holiday`",
         ),
         (
+            "emptied list of days",
+            rule("{ hours = { from = \"08:00\", until = \"09:00\", days = [] } }"),
+            "must name at least one day",
+        ),
+        (
             "no number that is equal to itself",
             rule("{ not = { attribute = { name = \"n\", value = [nan] } } }"),
             "line 3: routes: \"GET /x\" has a rule that is not good: attribute: \"n\" NaN is no number that can be compared",

@@ -167,8 +167,7 @@ struct WrittenAttribute {
 struct WrittenHours {
     from: String,
     until: String,
-    #[serde(default)]
-    days: Vec<WrittenDay>,
+    days: Option<Vec<WrittenDay>>,
     offset: Option<String>,
 }
 
@@ -503,8 +502,8 @@ impl Conditions {
 impl WrittenHours {
     fn read(&self) -> Result<Hours, ConfigError> {
         let mut hours = Hours::between(&self.from, &self.until)?;
-        if !self.days.is_empty() {
-            hours = hours.on(self.days.iter().map(|day| match day {
+        if let Some(days) = &self.days {
+            hours = hours.on(days.iter().map(|day| match day {
                 WrittenDay::Mon => Weekday::Monday,
                 WrittenDay::Tue => Weekday::Tuesday,
                 WrittenDay::Wed => Weekday::Wednesday,

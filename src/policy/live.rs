@@ -196,10 +196,11 @@ impl<T: Send + Sync + 'static> Live<T> {
             Err(error) => return self.refuse_files(Vec::new(), error, &mut replacing),
         };
         if texts == replacing.accepted {
-            if replacing.refused.take().is_some() {
-                let mut state = lock(&self.state);
-                *state = std::mem::take(&mut *state).recovered();
-            }
+            // Files that are good again, or a policy that was refused when it was put by hand: nothing is newer than what runs.
+            replacing.refused = None;
+            let mut state = lock(&self.state);
+            *state = std::mem::take(&mut *state).recovered();
+            drop(state);
             return Ok(Reloaded::Unchanged);
         }
         let policy = match compile(&texts) {
@@ -396,6 +397,20 @@ mod tests {
         write(&path, "2");
         assert_eq!(live.reload().unwrap(), Reloaded::Replaced);
         assert_eq!(told(&live), (2, 2, 2, 1, false));
+    }
+
+    #[test]
+    fn a_policy_that_was_refused_by_hand_is_told_until_the_next_look_at_good_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, live) = live(&dir);
+        let nonsense = || live.replace(|_| Err(ConfigError::new("policy", "3", "is odd")));
+        assert!(nonsense().is_err());
+        assert_eq!(told(&live), (1, 0, 0, 1, true));
+        assert_eq!(live.reload().unwrap(), Reloaded::Unchanged);
+        assert_eq!(told(&live), (1, 0, 0, 1, false));
+        write(&path, "two");
+        assert!(live.reload().is_err() && nonsense().is_err() && live.reload().is_err());
+        assert_eq!(told(&live), (1, 0, 0, 3, true), "files that are bad are told as long as they are");
     }
 
     #[test]
