@@ -162,6 +162,8 @@ fn join_now(
     for node in nodes {
         match decide_now(node, ask, trail, helps) {
             Now::Known(Ok(answer)) => so_far = join.add(so_far, answer),
+            // What comes before it may settle it: whether this part is asked at all is known when that has come.
+            Now::Known(Err(_)) if waits => return Now::Wait,
             Now::Known(Err(rejection)) => return Now::Known(Err(rejection)),
             Now::Wait => waits = true,
         }
