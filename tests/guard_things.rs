@@ -73,6 +73,7 @@ impl PolicyBackend for Listening {
 #[tokio::test]
 async fn the_policy_hears_of_the_thing_in_the_path() {
     let order = || from_path("order", "{id}").unwrap();
+    let of_several = || from_path("order", "{t}-{id}").unwrap();
     let report = from_head("report", |head, path| {
         let month = path.get("id").filter(|month| month.len() == 7)?;
         Some(Resource::new("report", month).with("drafts", head.uri().query().is_some()))
@@ -100,6 +101,9 @@ async fn the_policy_hears_of_the_thing_in_the_path() {
         ("a function that finds nothing", "/reports/{id}", report, "/reports/2027", 400, ""),
         ("no such parameter", "/orders/{number}", order(), "/orders/42", 500, ""),
         ("no text", "/orders/{id}", order(), "/orders/%E9", 400, ""),
+        ("of several parameters", "/t/{t}/{id}", of_several(), "/t/a/b-c", 200, "yes /t/{t}/{id} order a-b-c -"),
+        ("which would be read as another thing", "/t/{t}/{id}", of_several(), "/t/a-b/c", 400, ""),
+        ("also encoded", "/t/{t}/{id}", of_several(), "/t/a%2Db/c", 400, ""),
     ] {
         let policy_heard = std::sync::Arc::new(Listening::default());
         let guard = require(policy("yes").unwrap()).with_policy(std::sync::Arc::clone(&policy_heard)).on(source);
@@ -505,7 +509,7 @@ fn a_stack_finds_rules_about_things_that_are_not_in_the_path() {
     assert!(build("GET /orders/{id}", require(any((authenticated(), asks))).on(order("{id}"))).is_ok());
     let fallback = Stack::builder().tls(TlsLayer::require()).authenticate(test_scheme());
     assert!(fallback.fallback(require(owner()).on(order("{id}"))).build().is_err());
-    for bad in ["", "{", "{}", "a}b"] {
+    for bad in ["", "{", "{}", "a}b", "{t}{id}"] {
         assert!(from_path("order", bad).is_err() && order("{id}").in_tenant(bad).is_err(), "{bad:?}");
     }
     assert!(from_path("", "{id}").is_err());

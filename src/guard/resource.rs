@@ -50,8 +50,11 @@ impl PathParams<'_> {
 /// # Ok::<(), portcullis::ConfigError>(())
 /// ```
 ///
+/// In an id of several parameters, such as `{region}/{id}`, the text between them ends the first one: a request in which that
+/// one's value holds it is refused with `400`, so that no two paths name one thing.
+///
 /// # Errors
-/// If type or id is empty, or the id has a brace that is not closed.
+/// If type or id is empty, or the id has a brace that is not closed, or two parameters with nothing between them.
 pub fn from_path(kind: &str, id: &str) -> Result<ResourceSource, ConfigError> {
     if kind.is_empty() {
         return Err(ConfigError::new("resource type", "\"\"", "must not be empty"));
@@ -93,7 +96,8 @@ impl ResourceSource {
     /// [`from_path`]; a function says it of the [`Resource`] itself.
     ///
     /// # Errors
-    /// If it is empty, has a brace that is not closed, or the thing comes from a function.
+    /// If it is empty, has a brace that is not closed or two parameters with nothing between them, or the thing comes from a
+    /// function.
     pub fn in_tenant(mut self, template: &str) -> Result<Self, ConfigError> {
         check_template("resource tenant", template)?;
         match &mut self.kind {
@@ -132,9 +136,8 @@ impl ResourceSource {
         match &self.kind {
             Kind::Path { kind, id, tenant } => {
                 let params = params.ok_or(NoResource::WrongRoute)?;
-                let id = params.fill(id).ok_or(NoResource::WrongRoute)?;
-                let tenant =
-                    tenant.as_deref().map(|tenant| params.fill(tenant).ok_or(NoResource::WrongRoute)).transpose()?;
+                let id = params.fill(id)?;
+                let tenant = tenant.as_deref().map(|tenant| params.fill(tenant)).transpose()?;
                 if id.is_empty() || tenant.as_deref() == Some("") {
                     return Err(NoResource::NotNamed);
                 }

@@ -97,19 +97,35 @@ impl<'a> Params<'a> {
         }
     }
 
-    /// Puts the parameters in for their names. `None` if one is missing.
-    pub(crate) fn fill(&self, template: &str) -> Option<String> {
+    /// Puts the parameters in for their names. What is made of several tells their values: no two requests make one text of
+    /// different ones.
+    ///
+    /// # Errors
+    /// [`WrongRoute`](NoResource::WrongRoute) if one is missing, [`NotNamed`](NoResource::NotNamed) if a value holds the text that
+    /// ends it.
+    pub(crate) fn fill(&self, template: &str) -> Result<String, NoResource> {
         let mut filled = String::new();
         let mut rest = template;
         while let Some((before, after)) = rest.split_once('{') {
-            let (name, after) = after.split_once('}')?;
+            let (name, after) = after.split_once('}').ok_or(NoResource::WrongRoute)?;
+            let value = self.get(name).ok_or(NoResource::WrongRoute)?;
             filled.push_str(before);
-            filled.push_str(self.get(name)?);
+            if let Some((ending, _)) = after.split_once('{')
+                && !ends_at_first(value, ending)
+            {
+                return Err(NoResource::NotNamed);
+            }
+            filled.push_str(value);
             rest = after;
         }
         filled.push_str(rest);
-        Some(filled)
+        Ok(filled)
     }
+}
+
+/// Whether a value ends where the text after it first stands. A value may also end with that text's beginning.
+fn ends_at_first(value: &str, ending: &str) -> bool {
+    [value, ending].concat().find(ending) == Some(value.len())
 }
 
 /// The parameters as they stand in the path. `None` if it does not match.
@@ -206,6 +222,9 @@ pub(super) fn check_template(setting: &str, template: &str) -> Result<(), Config
         if name.is_empty() || name.contains(['{', '*']) || before.contains('}') {
             return refuse("must have the name of a parameter between braces");
         }
+        if after.starts_with('{') {
+            return refuse("has two parameters and nothing between them: nobody could tell where one ends");
+        }
         rest = after;
     }
     if rest.contains('}') { refuse("has a brace that is not opened") } else { Ok(()) }
@@ -272,15 +291,20 @@ mod tests {
 
     #[test]
     fn templates_are_filled_whole_or_not_at_all() {
-        let params = Params::of("/t/{tenant}/orders/{id}", "/t/acme/orders/4{id}2").unwrap();
+        use NoResource::{NotNamed, WrongRoute};
+        let params = Params::of("/t/{tenant}/orders/{id}", "/t/ac-me-/orders/4{id}2").unwrap();
         for (template, expected) in [
-            ("{id}", Some("4{id}2")),
-            ("{tenant}/{id}", Some("acme/4{id}2")),
-            ("all", Some("all")),
-            ("{other}", None),
-            ("{id", None),
+            ("{id}", Ok("4{id}2")),
+            ("{tenant}/{id}", Ok("ac-me-/4{id}2")),
+            ("{id}-{tenant}", Ok("4{id}2-ac-me-")),
+            ("all", Ok("all")),
+            ("{other}", Err(WrongRoute)),
+            ("{id", Err(WrongRoute)),
+            ("{tenant}-{id}", Err(NotNamed)),
+            ("{tenant}--{id}", Err(NotNamed)),
+            ("{tenant}{id}", Err(NotNamed)),
         ] {
-            assert_eq!(params.fill(template).as_deref(), expected, "{template}");
+            assert_eq!(params.fill(template).as_deref().map_err(|why| *why), expected, "{template}");
         }
         for (template, sound) in [
             ("{id}", true),
@@ -290,6 +314,7 @@ mod tests {
             ("}", false),
             ("{}", false),
             ("a}{b}", false),
+            ("{b}{c}", false),
             ("{*x}", false),
         ] {
             assert_eq!(check_template("t", template).is_ok(), sound, "{template}");
@@ -318,6 +343,21 @@ mod tests {
             });
             if found.is_some() {
                 prop_assert_eq!(told(&template, &path), found, "{} {}", template, path);
+            }
+        }
+
+        #[test]
+        fn what_is_made_of_several_parameters_tells_their_values(
+            ending in "[-a]{1,3}",
+            one in ("[-a]{0,4}", "[-a]{0,4}"),
+            other in ("[-a]{0,4}", "[-a]{0,4}"),
+        ) {
+            let template = format!("{{x}}{ending}{{y}}");
+            let filled = |(x, y): &(String, String)| {
+                Params(vec![("x", x.into()), ("y", y.into())]).fill(&template)
+            };
+            if let (Ok(first), Ok(second)) = (filled(&one), filled(&other)) {
+                prop_assert_eq!(first == second, one == other, "{} and {}", first, second);
             }
         }
 
