@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use axum::{Router, body::Body, routing};
 use http::{Request, Response, header};
 use portcullis::{
-    Now, Principal, PrincipalBuilder, PrincipalKind, Rejection, RejectionKind, SecurityContext,
+    Clock, Now, Principal, PrincipalBuilder, PrincipalKind, Rejection, RejectionKind, SecurityContext, ShadowMode,
     authn::AuthnLayer,
     guard::{
         Authorizer, GuardLayer, Hours, Requirement, ResourceSource, acr, all, amr, any, attribute, authenticated,
@@ -604,6 +604,22 @@ impl PolicyBackend for Forgetful {
     async fn decide_all(&self, queries: &[AccessQuery<'_>]) -> Vec<Verdict> {
         vec![Verdict::allow(); queries.len() - 1]
     }
+}
+
+#[tokio::test]
+async fn in_shadow_mode_the_handler_asks_the_guards_policy_whatever_the_guard_refuses() {
+    let handler = async |request: Request<()>| {
+        let authz = Authorizer::of(request.extensions()).unwrap();
+        assert_eq!(kind(authz.check("no", None).await), RejectionKind::Forbidden, "the stack's policy would allow it");
+        Ok::<_, Infallible>(Response::<String>::default())
+    };
+    let later = ShadowMode::until_as_of("2027-01-20", Still.now()).unwrap();
+    let nameless = from_head("nothing", |_, _| None);
+    let guard = require(policy("no").unwrap()).with_policy(Listening::default()).on(nameless).shadow(later);
+    let stack = Stack::builder().clock(Still).tls(TlsLayer::require()).authenticate(test_scheme()).policy(Masking);
+    let app = stack.route("GET /", guard.clone()).build().unwrap().protect(tower::service_fn(handler));
+    let response = send(&app, with(get("/"), "authorization", "Test alice")).await;
+    assert_eq!((response.status().as_u16(), guard.would_refuse()), (200, 1));
 }
 
 #[tokio::test]

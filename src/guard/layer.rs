@@ -250,14 +250,18 @@ impl GuardLayer {
         }
     }
 
-    /// The template of the route that matched, where it is not the request's, and the thing that the request is about, if this
-    /// guard names one.
+    /// Sets its policy, and finds the template of the route that matched, where it is not the request's, and the thing that the
+    /// request is about, if this guard names one.
     fn resource(
         &self,
         head: &RequestHead<'_>,
         by: MatchedBy,
         envelope: &mut Envelope,
     ) -> Result<(Option<Arc<str>>, Option<Resource>), Rejection> {
+        // Before anything is refused: in shadow mode the handler is asked all the same, and asks this policy.
+        if let Some(policy) = &self.shared.policy {
+            envelope.policy = Some(Arc::clone(policy));
+        }
         if !envelope.has_run(Stage::Authentication) {
             return Err(misordered("no authentication outside the guard: add an AuthnLayer outside it"));
         }
@@ -292,9 +296,6 @@ impl GuardLayer {
         resource: Option<&'a Resource>,
         envelope: &'a mut Envelope,
     ) -> Result<(Ask<'a>, &'a mut Trail), Rejection> {
-        if let Some(policy) = &self.shared.policy {
-            envelope.policy = Some(Arc::clone(policy));
-        }
         if self.shared.asks_policy && envelope.policy.is_none() {
             return Err(misordered(NO_POLICY));
         }
