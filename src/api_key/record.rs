@@ -1,21 +1,24 @@
+mod packed;
+mod principal;
+
 use std::{
     fmt,
     net::IpAddr,
-    num::NonZeroU64,
-    ptr,
     sync::{
-        Arc, OnceLock,
+        OnceLock,
         atomic::{AtomicU32, Ordering},
     },
 };
 
 use ipnet::IpNet;
 
+use self::{
+    packed::{Environment, Time},
+    principal::Kept,
+};
 use crate::{
     api_key::{HashScheme, KeyHash, KeyId, LastUse, Owner, RecordFields, Revocation, bounds, format},
     error::ConfigError,
-    principal::{Principal, PrincipalKind},
-    voucher::Voucher,
 };
 
 /// What a store keeps of a key: everything but the secret. Times are whole seconds since the Unix epoch.
@@ -49,46 +52,6 @@ struct Facts {
     scopes: Box<[Box<str>]>,
     roles: Box<[Box<str>]>,
     last_used: Option<LastUse>,
-}
-
-/// The principal, and where the name of its issuer stands, which the principal keeps there: a look at the name itself would
-/// wait for another line.
-#[derive(Clone, Debug)]
-struct Kept {
-    issuer: usize,
-    principal: Principal,
-}
-
-/// A time that may be left out, in 8 bytes: one more than it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Time(Option<NonZeroU64>);
-
-impl Time {
-    fn new(unix_seconds: Option<u64>) -> Self {
-        Self(unix_seconds.and_then(|seconds| NonZeroU64::new(seconds.saturating_add(1))))
-    }
-
-    fn get(self) -> Option<u64> {
-        self.0.map(|more| more.get() - 1)
-    }
-}
-
-/// A word of at most 16 bytes, filled up with zeros; nothing but zeros is none.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Environment([u8; 16]);
-
-impl Environment {
-    /// The environment was checked: it fits.
-    fn new(environment: Option<&str>) -> Self {
-        let mut word = [0; 16];
-        word.iter_mut().zip(environment.unwrap_or_default().bytes()).for_each(|(place, byte)| *place = byte);
-        Self(word)
-    }
-
-    fn as_str(&self) -> Option<&str> {
-        let end = self.0.iter().position(|byte| *byte == 0).unwrap_or(self.0.len());
-        self.0.get(..end).filter(|word| !word.is_empty()).and_then(|word| std::str::from_utf8(word).ok())
-    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -393,39 +356,6 @@ impl ApiKeyRecord {
         let networks = self.addresses();
         networks.is_empty() || address.is_some_and(|address| networks.iter().any(|network| network.contains(&address)))
     }
-
-    /// Who the key authenticates, as the store of this name vouches for it. Costs one reference count, but for the first
-    /// time, and for a second name or a second authenticator.
-    pub(super) fn principal(&self, store_name: &Arc<str>, voucher: &Arc<dyn Voucher>) -> Principal {
-        let issuer = Arc::as_ptr(store_name).addr();
-        let kept = self.principal.get_or_init(|| Kept { issuer, principal: self.new_principal(store_name, voucher) });
-        let vouched =
-            kept.principal.voucher().is_some_and(|held| ptr::addr_eq(Arc::as_ptr(held), Arc::as_ptr(voucher)));
-        if vouched && (kept.issuer == issuer || kept.principal.issuer() == &**store_name) {
-            return kept.principal.clone();
-        }
-        self.new_principal(store_name, voucher)
-    }
-
-    fn new_principal(&self, store_name: &Arc<str>, voucher: &Arc<dyn Voucher>) -> Principal {
-        let issuer = Arc::clone(store_name);
-        let mut principal = Principal::builder(PrincipalKind::Key, issuer, self.subject(), "api_key")
-            .credential_id(self.id().to_string())
-            .vouched_by(Arc::clone(voucher))
-            .without_step_up()
-            .scopes(self.scopes())
-            .roles(self.roles());
-        if let Some(tenant) = self.tenant() {
-            principal = principal.tenant(tenant);
-        }
-        if let Some(plan) = self.plan() {
-            principal = principal.plan(plan);
-        }
-        if let Some(end) = self.expires() {
-            principal = principal.expires_at(end);
-        }
-        principal.build()
-    }
 }
 
 impl Clone for ApiKeyRecord {
@@ -463,134 +393,4 @@ impl PartialEq for ApiKeyRecord {
 impl Eq for ApiKeyRecord {}
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn fields() -> RecordFields {
-        RecordFields::new(KeyId::from_bytes([1; 10]), KeyHash::from_bytes([2; 32]), "billing", 100, Some(200))
-    }
-
-    fn voucher() -> Arc<dyn Voucher> {
-        let nowhere: std::sync::Weak<crate::api_key::MemoryKeyStore> = std::sync::Weak::new();
-        Arc::new(crate::api_key::voucher::KeyVoucher::new(nowhere))
-    }
-
-    fn with(change: impl FnOnce(&mut RecordFields)) -> ApiKeyRecord {
-        let mut fields = fields();
-        change(&mut fields);
-        fields.check().unwrap()
-    }
-
-    fn revocation(at: u64) -> Revocation {
-        Revocation::new(at, "leaked").unwrap()
-    }
-
-    #[test]
-    fn a_key_is_accepted_from_its_start_until_its_end() {
-        let record = || with(|_| {});
-        let waiting = with(|fields| fields.not_before = Some(150));
-        for (name, record, seconds, accepted) in [
-            ("fresh", record(), 100, true),
-            ("the last second", record(), 199, true),
-            ("the end itself", record(), 200, false),
-            ("the end of time", record(), u64::MAX, false),
-            ("before its start", waiting.clone(), 149, false),
-            ("at its start", waiting, 150, true),
-            ("revoked later than now", record().revoked(&revocation(500)), 100, false),
-        ] {
-            assert_eq!(record.is_active(seconds), accepted, "{name}");
-        }
-    }
-
-    #[test]
-    fn the_first_end_counts() {
-        assert_eq!(with(|_| {}).ended(), Some(200));
-        assert_eq!(with(|fields| fields.expires = None).ended(), None);
-        assert_eq!(with(|_| {}).revoked(&revocation(150)).ended(), Some(150));
-        assert_eq!(with(|_| {}).revoked(&revocation(250)).ended(), Some(200));
-        assert_eq!(with(|_| {}).revoked(&revocation(150)).revoked(&revocation(120)).ended(), Some(150));
-    }
-
-    #[test]
-    fn a_request_needs_the_first_two_lines() {
-        // After the two counts of the `Arc`.
-        let end = |field: usize, size: usize| 16 + field + size;
-        assert_eq!(end(std::mem::offset_of!(ApiKeyRecord, not_before), 8), 64);
-        assert!(end(std::mem::offset_of!(ApiKeyRecord, environment), 16) <= 128);
-        assert!(end(std::mem::offset_of!(ApiKeyRecord, scheme), size_of::<HashScheme>()) <= 144);
-    }
-
-    #[test]
-    fn an_overlap_never_outlives_the_old_end() {
-        let new = KeyId::from_bytes([9; 10]);
-        for (name, expires, ends, expected) in [
-            ("shortened", Some(200), 150, 150),
-            ("ends before", Some(200), 250, 200),
-            ("never ended", None, 250, 250),
-            ("at once", Some(200), 0, 0),
-        ] {
-            let old = with(|fields| fields.expires = expires).replaced_by(new, ends);
-            assert_eq!((old.expires(), old.rotated_to()), (Some(expected), Some(&new)), "{name}");
-            assert_eq!(old.principal(&"api-keys".into(), &voucher()).expires_at(), Some(expected), "{name}");
-        }
-    }
-
-    #[test]
-    fn an_unknown_address_is_in_no_network() {
-        let record =
-            with(|fields| fields.addresses = vec!["10.0.0.0/8".parse().unwrap(), "2001:db8::/32".parse().unwrap()]);
-        for (address, allowed) in
-            [("10.1.2.3", true), ("11.0.0.1", false), ("2001:db8::1", true), ("2001:db9::1", false), ("::", false)]
-        {
-            assert_eq!(record.allows(Some(address.parse().unwrap())), allowed, "{address}");
-        }
-        assert!(!record.allows(None));
-        assert!(with(|_| {}).allows(None));
-    }
-
-    #[test]
-    fn the_principal_is_made_once_for_each_store_name() {
-        let record = with(|fields| {
-            fields.tenant = Some("acme".into());
-            fields.plan = Some("gold".into());
-            fields.roles = vec!["clerk".into()];
-            fields.scopes = vec!["orders:read".into()];
-        });
-        let (one, two): (Arc<str>, Arc<str>) = ("api-keys".into(), "partners".into());
-        let vouching = voucher();
-        let principal = record.principal(&one, &vouching);
-        assert_eq!((principal.kind(), principal.issuer()), (PrincipalKind::Key, "api-keys"));
-        assert_eq!((principal.subject(), principal.credential()), ("billing", "api_key"));
-        assert_eq!(principal.credential_id(), Some(record.id().to_string().as_str()));
-        assert_eq!((principal.tenant(), principal.plan()), (Some("acme"), Some("gold")));
-        assert!(principal.has_role("clerk") && principal.has_scope("orders:read"));
-        assert_eq!(principal.expires_at(), Some(200));
-        assert_eq!(record.principal(&one, &vouching), principal);
-        assert_eq!(record.principal(&two, &vouching).issuer(), "partners");
-        let again = allocation_counter::measure(|| drop(record.principal(&one, &vouching)));
-        assert_eq!(again.count_total, 0);
-        let same_name: Arc<str> = "api-keys".into();
-        let elsewhere = allocation_counter::measure(|| drop(record.principal(&same_name, &vouching)));
-        assert_eq!(elsewhere.count_total, 0, "another name that reads the same");
-        let other = voucher();
-        let vouched = record.principal(&one, &other);
-        assert_eq!(vouched, principal);
-        assert!(
-            vouched.voucher().is_some_and(|held| Arc::ptr_eq(held, &other)),
-            "each authenticator vouches for its own"
-        );
-    }
-
-    #[test]
-    fn a_use_changes_nothing_else_and_a_later_one_stays() {
-        let last = |at| LastUse::new(at, Some([198, 51, 100, 7].into()));
-        let record = with(|_| {}).used(last(150));
-        assert_eq!(record.used(last(120)).last_used(), Some(last(150)));
-        assert_eq!(record.used(last(160)).last_used(), Some(last(160)));
-        assert_eq!(record.fields(), {
-            let mut fields = fields();
-            fields.last_used = Some(last(150));
-            fields
-        });
-    }
-}
+mod tests;
