@@ -289,6 +289,8 @@ mod tests {
             ("two spaces", "GET  /orders"),
             ("no slash", "GET orders"),
             ("query", "GET /orders?all"),
+            ("not ASCII", "GET /caf\u{e9}"),
+            ("space", "GET /or ders"),
             ("dot segment", "GET /orders/../admin"),
             ("empty segment", "GET //orders"),
             ("open brace", "GET /orders/{id"),
@@ -304,6 +306,9 @@ mod tests {
         ] {
             let error = table(&[line]).unwrap_err();
             assert_eq!((error.setting(), error.value()), ("route", format!("{line:?}").as_str()), "{name}");
+        }
+        for (length, fits) in [(1024, true), (1025, false), (1026, false)] {
+            assert_eq!(table(&[&format!("GET /{}", "a".repeat(length - 1))]).is_ok(), fits, "{length} bytes");
         }
         assert!(table(&["GET /orders", "GET /orders"]).is_err(), "twice");
         assert!(table(&["GET /orders/{id}", "GET /orders/{order}"]).is_err(), "two names for one place");
