@@ -270,6 +270,60 @@ fn a_torn_end_is_told_and_never_repaired() {
     assert_eq!(trail.verify().problem.unwrap().kind, ProblemKind::Unreadable);
 }
 
+/// A disk that has room for all of the first batch but its last byte, and then for everything.
+struct StopsShort(Arc<Mutex<Vec<u8>>>, usize);
+
+impl std::io::Write for StopsShort {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.1 += 1;
+        let written = match self.1 {
+            1 => &bytes[..bytes.len() - 1],
+            2 => return Err(std::io::ErrorKind::StorageFull.into()),
+            _ => bytes,
+        };
+        self.0.lock().unwrap().extend(written);
+        Ok(written.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_line_that_lacks_its_line_feed_alone_is_a_link() {
+    let trail = Trail::new();
+    let bytes = Arc::default();
+    let chain = Chain::new(ChainKey::from_file_or_new(&trail.key).unwrap());
+    let sink = JsonLines::builder().chain(chain).to_writer(StopsShort(Arc::clone(&bytes), 0)).unwrap();
+    sink.accept(sample_record("/0").into()).unwrap();
+    assert!(sink.flush().await.is_err(), "the disk is full");
+    sink.accept(sample_record("/1").into()).unwrap();
+    assert!(sink.flush().await.is_ok());
+    assert_eq!(sink.lost(), 0);
+    drop(sink);
+    std::fs::write(trail.path(), &*bytes.lock().unwrap()).unwrap();
+    let report = trail.verify();
+    assert!(report.is_sound() && report.torn.is_empty() && report.torn_tail.is_none(), "{report}");
+    for path in ["/0", "/1"] {
+        assert_eq!(trail.lines().iter().filter(|line| line.contains(&format!("\"path\":\"{path}\""))).count(), 1);
+    }
+}
+
+/// The file that lacks the line feed gets it, not the one that begins.
+#[test]
+fn a_line_that_lacks_its_line_feed_alone_is_a_link_also_where_a_file_begins() {
+    let trail = Trail::new();
+    trail.run(3, |builder| builder);
+    let whole = std::fs::read(trail.path()).unwrap();
+    std::fs::write(trail.path(), &whole[..whole.len() - 1]).unwrap();
+    trail.run(1, |builder| builder.rotate_at_size(1));
+    let files = trail.files();
+    assert!(files.len() > 1 && std::fs::read(&files[0]).unwrap() == whole);
+    let report = trail.verify();
+    assert!(report.is_sound() && report.torn.is_empty(), "{report}");
+}
+
 /// Who may write the file and has not the key puts something in the place of what a crash left, as long as that.
 #[test]
 fn what_stands_for_a_torn_line_does_not_read_as_one() {

@@ -14,7 +14,7 @@ use crate::{
 /// Writes entries as lines, and knows how many it wrote.
 #[derive(Debug, Default)]
 pub(super) struct Lines {
-    /// The bytes of lines that were never finished, after the last whole one.
+    /// The bytes of lines that were never finished, after the last whole one. None of one that lacks its line feed alone.
     torn: u64,
     /// Whether a line feed is due first.
     feeds: bool,
@@ -91,6 +91,11 @@ impl Lines {
         false
     }
 
+    /// Whether the last line is there but for its end, which then comes first, before a file is begun anew.
+    const fn lacks_line_feed(&self) -> bool {
+        self.feeds && self.torn == 0
+    }
+
     /// Writes a line for each entry, after one for the `lost` that are missing before them.
     pub(super) fn write(
         &mut self,
@@ -100,6 +105,12 @@ impl Lines {
         last: bool,
         target: &mut impl Target,
     ) -> Written {
+        if self.lacks_line_feed() {
+            if let (0, failure) = write_text(b"\n", target) {
+                return Written { lost: weight(entries), failure, told: lost == 0 };
+            }
+            self.feeds = false;
+        }
         self.text.clear();
         self.ends.clear();
         let feeds = self.feeds;
@@ -131,9 +142,13 @@ impl Lines {
         let (written, mut failure) = write_text(self.text.get(begin..).unwrap_or_default(), target);
         let end = begin.saturating_add(written);
         let mut whole = self.ends.iter().filter(|line| line.at <= end).count();
+        // What lacks its line feed alone is there, and is a link of its chain.
+        let lacks_line_feed = self.ends.get(whole).is_some_and(|line| line.at == end.saturating_add(1));
+        whole = whole.saturating_add(usize::from(lacks_line_feed));
         let after = whole.checked_sub(1).and_then(|last| self.ends.get(last)).map(|line| line.at);
         let fragment = u64::try_from(end.saturating_sub(after.unwrap_or(begin))).unwrap_or(u64::MAX);
         match after {
+            Some(_) if lacks_line_feed => (self.torn, self.feeds) = (0, true),
             Some(_) => (self.torn, self.feeds) = (fragment, fragment > 0),
             // The line feed that ends a torn line is no part of another one.
             None if self.feeds && fragment > 0 => {

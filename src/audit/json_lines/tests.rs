@@ -73,6 +73,7 @@ fn what_is_written_in_part_is_counted_to_the_record_and_told() {
         ("nothing", vec![Err(full())], 2, &["lost 2 torn 0", "/later"]),
         ("one line", vec![Ok(line), Err(full())], 1, &["/0", "lost 1 torn 0", "/later"]),
         ("a line and a half", vec![Ok(line + 9), Err(full())], 1, &["/0", "9 bytes", "lost 1 torn 9", "/later"]),
+        ("a line but for its end", vec![Ok(line - 1), Err(full())], 1, &["/0", "lost 1 torn 0", "/later"]),
         ("half a line", vec![Ok(9), Ok(0)], 2, &["9 bytes", "lost 2 torn 9", "/later"]),
     ] {
         let (disk, bytes) = Disk::planned(plan);
@@ -94,6 +95,22 @@ fn pieces_of_several_attempts_add_up() {
     }
     lines.write(&[sample("/later").into()], 3, now, false, &mut target);
     assert_eq!(read(&bytes), ["9 bytes", "5 bytes", "lost 3 torn 14", "/later"]);
+}
+
+/// A record that is there but for its line feed is there: it is not lost, and nothing stands between it and its end.
+#[test]
+fn a_line_that_lacks_its_end_alone_gets_it_first() {
+    let line = serde_json::to_vec(&sample("/0")).unwrap().len() + 1;
+    let (disk, bytes) = Disk::planned(vec![Ok(line - 1), Err(full()), Err(full())]);
+    let (mut target, mut lines, now) = (Plain(disk), Lines::new(0), SystemClock.now());
+    let written = lines.write(&[sample("/0").into()], 0, now, false, &mut target);
+    assert_eq!((written.lost, written.failure.is_some()), (0, true));
+    let written = lines.write(&[sample("/1").into()], 0, now, false, &mut target);
+    assert_eq!((written.lost, written.failure.is_some(), written.told), (1, true, true), "no room for the end either");
+    assert_eq!(read(&bytes), ["/0"]);
+    let written = lines.write(&[sample("/2").into()], 1, now, false, &mut target);
+    assert_eq!((written.lost, written.failure.is_some(), written.told), (0, false, true));
+    assert_eq!(read(&bytes), ["/0", "lost 1 torn 0", "/2"]);
 }
 
 #[tokio::test]
