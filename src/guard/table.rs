@@ -1,20 +1,19 @@
 //! Rules of routes as a table in TOML.
 
+mod written;
+
 use std::{collections::BTreeMap, fmt, path::Path, time::Duration};
 
-use serde::{
-    Deserialize, Deserializer,
-    de::{self, MapAccess, Visitor, value::MapAccessDeserializer},
-};
-use toml::{Spanned, Value};
-
+#[cfg(feature = "config")]
+use self::written::Among;
+use self::written::{Conditions, Document, Written, WrittenAttribute, WrittenResource, WrittenThing};
 #[cfg(feature = "rbac")]
 use crate::policy::Rbac;
 use crate::{
     error::ConfigError,
     guard::{
-        Hours, Requirement, ResourceSource, Rule, Weekday, acr, amr, attribute, authenticated, authenticated_within,
-        deny, during, factors, from_path, network, not, owner, policy, public, require, role, same_tenant, scope,
+        Requirement, ResourceSource, Rule, acr, amr, attribute, authenticated, authenticated_within, deny, during,
+        factors, from_path, network, not, owner, policy, public, require, role, same_tenant, scope,
     },
     policy::{read_file, toml_to_json},
     shadow::ShadowMode,
@@ -114,120 +113,6 @@ impl RouteRules {
     }
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Document {
-    fallback: Option<Spanned<Written>>,
-    routes: BTreeMap<Spanned<String>, Written>,
-}
-
-/// A word, or a table of one condition and what else the rule says.
-enum Written {
-    Word(String),
-    Table(Box<Conditions>),
-}
-
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct Conditions {
-    permission: Option<String>,
-    permission_or_owner: Option<String>,
-    role: Option<String>,
-    scope: Option<String>,
-    policy: Option<String>,
-    condition: Option<String>,
-    attribute: Option<WrittenAttribute>,
-    network: Option<Vec<String>>,
-    hours: Option<WrittenHours>,
-    acr: Option<Vec<String>>,
-    amr: Option<String>,
-    factors: Option<u8>,
-    /// Seconds.
-    authenticated_within: Option<u64>,
-    all: Option<Vec<Written>>,
-    any: Option<Vec<Written>>,
-    not: Option<Box<Written>>,
-    // Of the rule, not of a condition in it.
-    require: Option<String>,
-    resource: Option<WrittenResource>,
-    fulfilling: Option<Vec<String>>,
-    hide: Option<bool>,
-    shadow_until: Option<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct WrittenAttribute {
-    name: String,
-    value: Value,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct WrittenHours {
-    from: String,
-    until: String,
-    days: Option<Vec<WrittenDay>>,
-    offset: Option<String>,
-}
-
-#[derive(Clone, Copy, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum WrittenDay {
-    Mon,
-    Tue,
-    Wed,
-    Thu,
-    Fri,
-    Sat,
-    Sun,
-}
-
-enum WrittenResource {
-    Named(String),
-    Path(WrittenThing),
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct WrittenThing {
-    r#type: String,
-    id: String,
-    tenant: Option<String>,
-}
-
-/// Reads a text as one variant and a table as the other; an untagged enum would lose what is wrong with the table.
-macro_rules! word_or_table {
-    ($name:ident, $word:path, $table:expr, $expecting:literal) => {
-        impl<'de> Deserialize<'de> for $name {
-            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                struct WordOrTable;
-
-                impl<'de> Visitor<'de> for WordOrTable {
-                    type Value = $name;
-
-                    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                        f.write_str($expecting)
-                    }
-
-                    fn visit_str<E: de::Error>(self, word: &str) -> Result<$name, E> {
-                        Ok($word(word.to_owned()))
-                    }
-
-                    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<$name, A::Error> {
-                        Deserialize::deserialize(MapAccessDeserializer::new(map)).map($table)
-                    }
-                }
-
-                deserializer.deserialize_any(WordOrTable)
-            }
-        }
-    };
-}
-
-word_or_table!(Written, Written::Word, |table| Written::Table(Box::new(table)), "a word or a table of one condition");
-word_or_table!(WrittenResource, WrittenResource::Named, WrittenResource::Path, "a name or a table of type and id");
-
 fn read(file: Option<&str>, text: &str, names: &RuleNames) -> Result<RouteRules, ConfigError> {
     let place = |start: Option<usize>, setting: &str| {
         let before = start.and_then(|start| text.get(..start));
@@ -259,15 +144,6 @@ fn read(file: Option<&str>, text: &str, names: &RuleNames) -> Result<RouteRules,
         })?),
     };
     Ok(RouteRules { lines: lines.into_iter().map(|(_, line, rule)| (line, rule)).collect(), fallback })
-}
-
-/// A document that has a table of rules among other things.
-#[cfg(feature = "config")]
-#[derive(Deserialize)]
-struct Among {
-    fallback: Option<Spanned<Written>>,
-    #[serde(default)]
-    routes: BTreeMap<Spanned<String>, Written>,
 }
 
 #[cfg(feature = "config")]
@@ -470,52 +346,5 @@ fn of_circumstances(table: &Conditions) -> Result<Requirement, ConfigError> {
     match table.authenticated_within {
         Some(seconds) => Ok(authenticated_within(Duration::from_secs(seconds))),
         None => Err(refuse("condition", "none", "must be one")),
-    }
-}
-
-impl Conditions {
-    /// The names of the conditions that are set.
-    fn conditions(&self) -> impl Iterator<Item = &'static str> {
-        let set = [
-            ("permission", self.permission.is_some()),
-            ("permission_or_owner", self.permission_or_owner.is_some()),
-            ("role", self.role.is_some()),
-            ("scope", self.scope.is_some()),
-            ("policy", self.policy.is_some()),
-            ("condition", self.condition.is_some()),
-            ("attribute", self.attribute.is_some()),
-            ("network", self.network.is_some()),
-            ("hours", self.hours.is_some()),
-            ("acr", self.acr.is_some()),
-            ("amr", self.amr.is_some()),
-            ("factors", self.factors.is_some()),
-            ("authenticated_within", self.authenticated_within.is_some()),
-            ("all", self.all.is_some()),
-            ("any", self.any.is_some()),
-            ("not", self.not.is_some()),
-            ("require", self.require.is_some()),
-        ];
-        set.into_iter().filter(|(_, is_set)| *is_set).map(|(name, _)| name)
-    }
-}
-
-impl WrittenHours {
-    fn read(&self) -> Result<Hours, ConfigError> {
-        let mut hours = Hours::between(&self.from, &self.until)?;
-        if let Some(days) = &self.days {
-            hours = hours.on(days.iter().map(|day| match day {
-                WrittenDay::Mon => Weekday::Monday,
-                WrittenDay::Tue => Weekday::Tuesday,
-                WrittenDay::Wed => Weekday::Wednesday,
-                WrittenDay::Thu => Weekday::Thursday,
-                WrittenDay::Fri => Weekday::Friday,
-                WrittenDay::Sat => Weekday::Saturday,
-                WrittenDay::Sun => Weekday::Sunday,
-            }))?;
-        }
-        match &self.offset {
-            Some(offset) => hours.at_offset(offset),
-            None => Ok(hours),
-        }
     }
 }
