@@ -13,6 +13,7 @@ mod cedar;
 mod combine;
 #[cfg(any(feature = "rego", feature = "policy-remote"))]
 mod decision;
+mod directive;
 #[cfg(any(feature = "cedar", feature = "rego"))]
 mod documents;
 mod explain;
@@ -44,6 +45,7 @@ pub use cedar::{Cedar, CedarBuilder, CedarEntity, CedarUid, EntitySource};
 pub use combine::Combined;
 #[cfg(feature = "policy-shadow")]
 pub use combine::{Shadow, ShadowStats};
+pub use directive::Directive;
 pub use explain::{Explanation, explain};
 #[cfg(feature = "policy-files")]
 pub use live::Reloaded;
@@ -66,5 +68,5 @@ pub(crate) use step_up::scheme_of;
 pub use test_table::{TableError, test_table, test_table_text};
 #[cfg(all(feature = "guard", feature = "policy-files"))]
 pub(crate) use toml_value::json as toml_to_json;
-pub use verdict::{Basis, Decision, Directive, Verdict};
+pub use verdict::{Basis, Decision, Verdict};
 pub(crate) use verdict::{Directives, Shadowed};
