@@ -43,6 +43,13 @@ impl Instants {
         self.monotonic_nanos
     }
 
+    /// That much later, on both clocks.
+    #[cfg(feature = "rate-limit")]
+    pub(crate) fn later(self, by: Duration) -> Self {
+        let by = nanos(by);
+        Self::new(self.unix_nanos.saturating_add(by), self.monotonic_nanos.saturating_add(by))
+    }
+
     /// How long ago `earlier` was by the monotonic clock; zero if it was not.
     #[must_use]
     pub const fn since(self, earlier: Self) -> Duration {

@@ -534,6 +534,7 @@ async fn a_key_that_is_remembered_passes_while_neighbours_guess() {
     let store = Cached::new(Remote { keys, asked: Arc::clone(&asked) });
     let budget = FailureBudget::new().per_source(Quota::per_hour(5)).unwrap();
     let layer = AuthnLayer::new(ApiKeyAuthenticator::new(store)).dangerous_plain_http().with_failure_budget(budget);
+    let layer = layer.with_clock(clock.clone());
     let evidence = EvidenceLayer::new(TrustedProxies::none()).with_clock(clock.clone());
     let service = evidence.layer(layer.layer(Probe::default()));
 
@@ -639,6 +640,37 @@ impl Authenticator for Held {
         }
         head.attempt().failed(None);
         Rejection::new(RejectionKind::InvalidCredential, "unknown").into()
+    }
+}
+
+/// What fails a second after it came is taken from what the budget is by then: slow look-ups are not free.
+#[tokio::test]
+async fn failures_count_however_long_they_take() {
+    let hands = Hands::default();
+    let budget = || FailureBudget::new().per_source(Quota::per_minute(60).burst(3)).unwrap();
+    let held = Held { good: false, waiting: Arc::default(), answers: Arc::new(tokio::sync::Semaphore::new(0)) };
+    let stack = Stack::builder().clock(hands.clone()).dangerous_plain_http().authenticate(held.clone());
+    let stack = stack.failure_budget(budget()).fallback(require(authenticated())).build().unwrap();
+    let app = stack.protect(Probe::default());
+    let mut tried = 0;
+    for expected in [[401; 10], [429; 10]] {
+        let requests: Vec<_> = (0..10)
+            .map(|_| {
+                let app = app.clone();
+                tokio::spawn(async move { send(&app, from(NAT, "x")).await.status().as_u16() })
+            })
+            .collect();
+        tried += if expected[0] == 401 { 10 } else { 0 };
+        // Those that are refused do not wait.
+        for _ in 0..1000 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(held.waiting.load(Ordering::SeqCst), tried);
+        hands.advance(Duration::from_secs(1));
+        held.answers.add_permits(10);
+        for (request, expected) in requests.into_iter().zip(expected) {
+            assert_eq!(request.await.unwrap(), expected);
+        }
     }
 }
 

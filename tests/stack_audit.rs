@@ -223,6 +223,80 @@ async fn an_allowed_request() {
     }
 }
 
+/// A policy that never answers.
+#[derive(Debug)]
+struct Never;
+
+#[async_trait]
+impl PolicyBackend for Never {
+    fn name(&self) -> &'static str {
+        "never"
+    }
+
+    async fn decide(&self, _: &AccessQuery<'_>) -> Verdict {
+        pending().await
+    }
+}
+
+/// Answers for what does not answer at once, and keeps it, as timeouts do.
+#[derive(Clone)]
+struct Impatient<S> {
+    inner: S,
+    fails: bool,
+}
+
+struct Impatiently<F> {
+    inner: Pin<Box<F>>,
+    fails: bool,
+}
+
+impl<F: Future<Output = Answer>> Future for Impatiently<F> {
+    type Output = Answer;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Answer> {
+        match self.inner.as_mut().poll(cx) {
+            Poll::Pending if self.fails => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+            Poll::Pending => Poll::Ready(Ok(Response::builder().status(408).body(full("")).unwrap())),
+            answer @ Poll::Ready(_) => answer,
+        }
+    }
+}
+
+impl<S: Service<Request<()>, Response = Response<Body>, Error = io::Error>> Service<Request<()>> for Impatient<S> {
+    type Response = Response<Body>;
+    type Error = io::Error;
+    type Future = Impatiently<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<()>) -> Self::Future {
+        Impatiently { inner: Box::pin(self.inner.call(request)), fails: self.fails }
+    }
+}
+
+#[tokio::test]
+async fn who_answers_for_a_decision_that_waits_hides_nobody() {
+    let kept = Kept::default();
+    for (fails, outcome, status) in [(false, AuditOutcome::Allowed, Some(408)), (true, AuditOutcome::Failed, None)] {
+        let guard = require(policy("orders:read").unwrap()).with_policy(Never);
+        let inner = Impatient { inner: guard.layer(Handler), fails };
+        let stack = Stack::builder().clock(Still).tls(TlsLayer::require()).authenticate(test_scheme());
+        let limit = RateLimitLayer::per_principal(Quota::per_hour(9)).unwrap();
+        let stack =
+            stack.audit(AuditLayer::new(kept.clone())).limit(limit).route("GET /orders", require(authenticated()));
+        let mut app = stack.build().unwrap().protect(inner);
+        let answer = app.ready().await.unwrap().call(with(get("/orders"), "authorization", "Test alice")).await;
+        assert_eq!(answer.ok().map(|response| response.status().as_u16()), status);
+        let record = kept.one("impatient");
+        assert_eq!((record.outcome(), record.status()), (outcome, status));
+        assert_eq!(record.subject().map(|subject| subject.subject().into_owned()).as_deref(), Some("alice"));
+        assert_eq!((record.route().as_deref(), record.limits().count()), (Some("/orders"), 1));
+        assert_eq!(record.decisions().count(), 1, "that of the stack's rule");
+    }
+}
+
 type Row = (&'static str, Request<()>, u16, AuditOutcome, &'static str, &'static str, Option<&'static str>);
 
 #[tokio::test]

@@ -258,6 +258,8 @@ pin_project! {
     enum State<F> {
         Forward { #[pin] inner: F },
         Refuse { rejection: Rejection },
+        /// What is inside has answered, and is gone.
+        Done,
     }
 }
 
@@ -275,22 +277,27 @@ where
     type Output = F::Output;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
-        let this = self.project();
+        let mut this = self.project();
         if let Some(storing) = this.storing {
             return storing.poll(cx);
         }
-        let answer = match this.state.project() {
+        let answer = match this.state.as_mut().project() {
             StateProj::Forward { inner } => {
                 if let Some(entry) = this.entry.as_mut() {
                     entry.entering();
                 }
                 let polled = inner.poll(cx);
+                if polled.is_ready() {
+                    // Who answers for a decision that still waits, as a timeout does, has what it holds of the context.
+                    this.state.set(State::Done);
+                }
                 if let Some(entry) = this.entry.as_mut() {
                     entry.left();
                 }
                 ready!(polled)
             }
             StateProj::Refuse { rejection } => Ok(rejection.to_response()),
+            StateProj::Done => return Poll::Pending,
         };
         let (answer, receipt) = match (answer, this.entry.take()) {
             (Ok(response), Some(entry)) => {
@@ -391,5 +398,38 @@ mod tests {
         assert_eq!(record.route().as_deref(), Some("/orders/{id}"));
         assert_eq!(record.address(), Some("198.51.100.7".parse().unwrap()));
         assert_eq!(record.decisions().map(|decision| decision.backend()).collect::<Vec<_>>(), ["first"]);
+    }
+
+    /// Answers in the place of what waits, and keeps it.
+    struct Impatient<F>(F);
+
+    impl<F: Future<Output = Result<Response<String>, Infallible>> + Unpin> Future for Impatient<F> {
+        type Output = F::Output;
+
+        fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+            match Pin::new(&mut self.0).poll(cx) {
+                Poll::Pending => Poll::Ready(Ok(Response::new("too late".to_owned()))),
+                answer @ Poll::Ready(_) => answer,
+            }
+        }
+    }
+
+    #[test]
+    fn what_a_waiting_decision_holds_is_in_the_record_when_somebody_else_answers() {
+        let kept = Kept::default();
+        let inner = service_fn(|_: Request<()>| pending::<Result<Response<String>, Infallible>>());
+        let mut waits = Gate::new(inner, Waits);
+        let impatient = service_fn(move |request: Request<()>| Impatient(Box::pin(waits.call(request))));
+        let mut service = AuditLayer::new(kept.clone()).layer(impatient);
+        let mut request = Request::get("/orders/42").body(()).unwrap();
+        request.extensions_mut().insert(Connection::plain("198.51.100.7:52100".parse().unwrap()));
+        let mut future = pin!(service.call(request));
+        assert!(future.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready());
+        let records = kept.0.lock().unwrap();
+        assert_eq!(records.len(), 1);
+        assert_eq!(records[0].outcome(), AuditOutcome::Allowed);
+        assert_eq!(records[0].subject().unwrap().subject(), "alice");
+        assert_eq!(records[0].route().as_deref(), Some("/orders/{id}"));
+        assert_eq!(records[0].decisions().map(|decision| decision.backend()).collect::<Vec<_>>(), ["first"]);
     }
 }

@@ -8,6 +8,7 @@ use crate::attempt::Attempt;
 use crate::{
     authn::{Authenticator, Identity, Outcome, authenticator::Rare},
     challenge::{Challenge, Challenges},
+    clock::{Clock, SystemClock},
     context::{Envelope, Stage, misordered},
     credential,
     gate::{Amend, Gate, Step},
@@ -51,6 +52,8 @@ struct Shared {
     no_store: bool,
     #[cfg(feature = "rate-limit")]
     budget: Option<crate::rate_limit::FailureBudget>,
+    /// That by which requests have their time, where it is known.
+    clock: Option<Arc<dyn Clock>>,
 }
 
 impl AuthnLayer {
@@ -72,6 +75,7 @@ impl AuthnLayer {
             no_store: false,
             #[cfg(feature = "rate-limit")]
             budget: None,
+            clock: None,
         };
         Self { shared: Arc::new(shared) }
     }
@@ -101,6 +105,13 @@ impl AuthnLayer {
     #[cfg(feature = "rate-limit")]
     pub fn with_failure_budget(mut self, budget: crate::rate_limit::FailureBudget) -> Self {
         Arc::make_mut(&mut self.shared).budget = Some(budget);
+        self
+    }
+
+    /// Reads from this clock when a request comes, if no layer outside does, and how long its credential took to look up. It must be
+    /// the one that the outermost layer has. Default: the system's.
+    pub fn with_clock(mut self, clock: impl Clock) -> Self {
+        Arc::make_mut(&mut self.shared).clock = Some(Arc::new(clock));
         self
     }
 
@@ -308,6 +319,10 @@ impl Step for AuthnLayer {
         Stage::Authentication
     }
 
+    fn clock(&self) -> &dyn Clock {
+        self.shared.clock.as_deref().unwrap_or(&SystemClock)
+    }
+
     fn decide_now(&self, head: &RequestHead<'_>, envelope: &mut Envelope) -> Now<Result<Authenticated, Rejection>> {
         if let Err(rejection) = self.must_be_set_up(envelope) {
             return Now::Known(Err(rejection));
@@ -334,7 +349,10 @@ impl Step for AuthnLayer {
 
     async fn decide(&self, head: RequestHead<'_>, envelope: &mut Envelope) -> Result<Authenticated, Rejection> {
         #[cfg(feature = "rate-limit")]
-        let attempts = self.attempts(&head, envelope);
+        let attempts = self.attempts(&head, envelope).map(|attempts| match self.shared.clock.as_deref() {
+            Some(clock) => attempts.that_wait(clock, envelope.at),
+            None => attempts.that_wait(&SystemClock, SystemClock.now()),
+        });
         let outcome = {
             let head = head.with_client(envelope.client.as_ref());
             #[cfg(feature = "rate-limit")]

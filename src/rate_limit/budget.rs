@@ -9,7 +9,7 @@ use std::{
 
 use crate::{
     attempt::Meter,
-    clock::Instants,
+    clock::{Clock, Instants},
     error::ConfigError,
     rate_limit::{
         Draw, KeyPart, LimitScope, MemoryLimits, Quota, RateLimitStore, Taken, draw::Charges, headers::retry_after,
@@ -126,7 +126,8 @@ impl FailureBudget {
     /// The attempts of one request from this address, of which so many were counted when it was asked before: what was tried without
     /// waiting is tried again beside what waits.
     pub(crate) const fn attempts(&self, address: Option<IpAddr>, at: Instants, counted: u8) -> Attempts<'_> {
-        Attempts { budget: self, address, at, failed: AtomicU8::new(0), counted: AtomicU8::new(counted) }
+        let (failed, counted) = (AtomicU8::new(0), AtomicU8::new(counted));
+        Attempts { budget: self, address, at, passing: None, failed, counted }
     }
 }
 
@@ -151,13 +152,26 @@ pub(crate) struct Attempts<'a> {
     /// None is one source: all that a trusted proxy tells no address of.
     address: Option<IpAddr>,
     at: Instants,
+    /// The clock that tells what passed since then, where a step may wait.
+    passing: Option<(&'a dyn Clock, Instants)>,
     /// How many were in vain.
     failed: AtomicU8,
     /// How many of those to come were counted before.
     counted: AtomicU8,
 }
 
-impl Attempts<'_> {
+impl<'a> Attempts<'a> {
+    /// Those of steps that wait: `at` was, by this clock, `then`. What fails late is taken from the budget as it is by then. Taken
+    /// from that of before, it would have come back meanwhile, and slow steps would be free.
+    pub(crate) fn that_wait(mut self, clock: &'a dyn Clock, then: Instants) -> Self {
+        self.passing = Some((clock, then));
+        self
+    }
+
+    fn now(&self) -> Instants {
+        self.passing.map_or(self.at, |(clock, then)| self.at.later(clock.now().since(then)))
+    }
+
     /// How many were in vain so far.
     pub(crate) fn failed_so_far(&self) -> u8 {
         self.failed.load(Relaxed)
@@ -187,7 +201,7 @@ impl Meter for Attempts<'_> {
             return Ok(());
         }
         let counts = &self.budget.counts;
-        let left: Taken = self.with_draw(key_id, |draw| counts.limits.look(draw, self.at));
+        let left: Taken = self.with_draw(key_id, |draw| counts.limits.look(draw, self.now()));
         if left.is_granted() {
             return Ok(());
         }
@@ -205,6 +219,6 @@ impl Meter for Attempts<'_> {
         let counts = &self.budget.counts;
         counts.failed.fetch_add(1, Relaxed);
         // What finds the budget empty, because others failed at the same time, takes what is left.
-        let _ = self.with_draw(key_id, |draw| counts.limits.take_now(&draw.counting_refused(), self.at));
+        let _ = self.with_draw(key_id, |draw| counts.limits.take_now(&draw.counting_refused(), self.now()));
     }
 }

@@ -121,7 +121,7 @@ impl Queue {
             }
         }
         let start = Instant::now();
-        let now = || later(at, start.elapsed());
+        let now = || at.later(start.elapsed());
         let (Ok(_place), Ok(_)) = (self.places.try_acquire(), tokio::runtime::Handle::try_current()) else {
             return store.take(draw, now()).await;
         };
@@ -156,12 +156,6 @@ impl Queue {
     fn lines(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Line>> {
         self.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// That much later, on both clocks.
-fn later(at: Instants, by: Duration) -> Instants {
-    let by = u64::try_from(by.as_nanos()).unwrap_or(u64::MAX);
-    Instants::new(at.unix_nanos().saturating_add(by), at.monotonic_nanos().saturating_add(by))
 }
 
 /// A place in a line, left on drop.

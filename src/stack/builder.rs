@@ -292,6 +292,7 @@ impl StackBuilder {
             renderer = Arc::new(NotFoundApart { not_found, others: renderer });
         }
         let clock = once("clock", self.clock)?.unwrap_or_else(|| Arc::new(SystemClock::new()));
+        let authn = authn.map(|authn| authn.with_clock(Arc::clone(&clock)));
         // After the audit layer was made, which listens.
         let at = clock.now();
         table.announce(at);

@@ -277,6 +277,8 @@ pin_project! {
         Forward { #[pin] inner: F },
         Refuse { rejection: Rejection },
         Wait { decision: Pin<Box<dyn Future<Output = Waited> + Send>>, held: Option<(S, B)> },
+        /// What is inside has answered, and is gone.
+        Done,
     }
 }
 
@@ -358,7 +360,10 @@ where
         let (answer, receipt) = loop {
             match this.state.as_mut().project() {
                 StateProj::Forward { inner } => {
-                    break match ready!(watched(&mut finish.audit, || inner.poll(cx))) {
+                    let answer = ready!(watched(&mut finish.audit, || inner.poll(cx)));
+                    // Who answers for a decision that still waits, as a timeout does, has what it holds of the context.
+                    watched(&mut finish.audit, || this.state.set(State::Done));
+                    break match answer {
                         Ok(mut response) => {
                             let (renderer, rendering) = (&*finish.stages.renderer, &finish.rendering);
                             watched(&mut finish.audit, || render_rejection(renderer, rendering, &mut response));
@@ -388,6 +393,7 @@ where
                     };
                     this.state.set(next);
                 }
+                StateProj::Done => return Poll::Pending,
             }
         };
         match Storing::begin(answer, receipt) {
