@@ -112,13 +112,16 @@ impl Target {
         Ok(Self { place, login: info.redis_settings().clone() })
     }
 
-    /// Logs in with this password, and this name if it is not the default user.
+    /// Logs in with this password, and this name if it is not the default user. Who stands in the address is not looked at.
     pub(crate) fn with_login(mut self, user: Option<&str>, password: &Secret) -> Result<Self, ConfigError> {
         let password = password.expose_str().ok_or_else(|| ConfigError::new("password", "bytes", "is no text"))?;
-        self.login = self.login.set_password(password);
-        if let Some(user) = user {
-            self.login = self.login.set_username(user);
-        }
+        // One that is made anew: a name, once it is there, cannot be taken away.
+        let login = RedisConnectionInfo::default().set_db(self.login.db()).set_protocol(self.login.protocol());
+        let login = login.set_password(password);
+        self.login = match user {
+            Some(user) => login.set_username(user),
+            None => login,
+        };
         Ok(self)
     }
 
@@ -277,6 +280,19 @@ mod tests {
             assert_eq!(target.is_ok(), taken, "{address}: {target:?}");
             assert!(taken || target.is_err_and(|told| told.contains("rediss://") && !told.contains("secret")));
             assert!(Target::new(address, None, true).is_ok(), "{address}, and it was said");
+        }
+    }
+
+    #[test]
+    fn a_login_replaces_the_one_in_the_address() {
+        for (address, user, name) in [
+            ("redis://orders:old@127.0.0.1/2", None, None),
+            ("redis://orders@127.0.0.1/2", Some("limits"), Some("limits")),
+            ("redis://127.0.0.1/2", None, None),
+        ] {
+            let target = Target::new(address, None, false).unwrap();
+            let login = target.with_login(user, &Secret::from("new".to_owned())).unwrap().login;
+            assert_eq!((login.username(), login.password(), login.db()), (name, Some("new"), 2), "{address}");
         }
     }
 

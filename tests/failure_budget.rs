@@ -28,8 +28,8 @@ use async_trait::async_trait;
 use http::{Request, Response, StatusCode};
 use mint::{AUDIENCE, CLAIMS, HEADER, ISSUER, claims_but, key, token};
 use portcullis::{
-    Challenge, Clock, Connection, Instants, Principal, PrincipalKind, Rejection, RejectionKind, RequestHead, Secret,
-    StoreError, StoreErrorKind, TlsVersion,
+    Challenge, Clock, Connection, Instants, Now, Principal, PrincipalKind, Rejection, RejectionKind, RequestHead,
+    Secret, StoreError, StoreErrorKind, TlsVersion,
     api_key::{
         ApiKeyAuthenticator, ApiKeyRecord, ApiKeyStore, Cached, Found, Hit, KeyId, Lookup, MemoryKeyStore, NewApiKey,
     },
@@ -40,11 +40,11 @@ use portcullis::{
         Algorithm, CookiePlace, CsrfRules, Issuer, JwtAuthenticator, Key, KeySet,
         keys::{KeyHealth, KeySnapshot, KeySource, KeysUnavailable, Refresh},
     },
-    rate_limit::{FailureBudget, Quota},
+    rate_limit::{FailureBudget, Quota, RateLimitLayer},
     stack::Stack,
 };
 use support::{NOW, Probe, send};
-use tower::{Layer, Service};
+use tower::{Layer, Service, ServiceExt, util::BoxCloneService};
 
 /// A clock that is moved by hand; clones share the hands.
 #[derive(Clone, Debug, Default)]
@@ -671,6 +671,62 @@ async fn failures_count_however_long_they_take() {
         for (request, expected) in requests.into_iter().zip(expected) {
             assert_eq!(request.await.unwrap(), expected);
         }
+    }
+}
+
+/// Knows at once who says `x-known`, and looks others up.
+#[derive(Clone, Debug)]
+struct HeldUnlessKnown(Held);
+
+#[async_trait]
+impl Authenticator for HeldUnlessKnown {
+    fn challenges(&self) -> Vec<Challenge> {
+        self.0.challenges()
+    }
+
+    fn authenticate_now(&self, head: &RequestHead<'_>, _: Instants) -> Now<Outcome> {
+        if !head.headers().contains_key("x-known") {
+            return Now::Wait;
+        }
+        Now::Known(Outcome::verified(Principal::builder(PrincipalKind::Service, "tests", "gateway", "held").build()))
+    }
+
+    async fn authenticate(&self, head: &RequestHead<'_>, at: Instants) -> Outcome {
+        match self.authenticate_now(head, at) {
+            Now::Known(outcome) => outcome,
+            Now::Wait => self.0.authenticate(head, at).await,
+        }
+    }
+}
+
+/// A request whose look-up took longer than the quota needs to be whole again is not counted as if it had come before.
+#[tokio::test]
+async fn limits_inside_go_by_the_time_after_a_slow_look_up() {
+    let limit = || RateLimitLayer::per_principal(Quota::per_second(1)).unwrap();
+    for fused in [true, false] {
+        let hands = Hands::default();
+        let held = Held { good: true, waiting: Arc::default(), answers: Arc::new(tokio::sync::Semaphore::new(0)) };
+        let authenticator = HeldUnlessKnown(held.clone());
+        let app = if fused {
+            let stack = Stack::builder().clock(hands.clone()).dangerous_plain_http().authenticate(authenticator);
+            let stack = stack.limit(limit()).fallback(require(authenticated())).build().unwrap();
+            BoxCloneService::new(stack.protect(Probe::default()))
+        } else {
+            let authn = AuthnLayer::new(authenticator).dangerous_plain_http().with_clock(hands.clone());
+            BoxCloneService::new(authn.layer(limit().layer(Probe::default())))
+        };
+        let (mut slow, mut fast) = (app.clone(), app);
+        let slow = tokio::spawn(async move { slow.ready().await.unwrap().call(from(NAT, "x")).await.unwrap() });
+        while held.waiting.load(Ordering::SeqCst) < 1 {
+            tokio::task::yield_now().await;
+        }
+        hands.advance(Duration::from_secs(10));
+        let mut known = from(NAT, "x");
+        known.headers_mut().insert("x-known", "1".parse().unwrap());
+        assert_eq!(fast.ready().await.unwrap().call(known).await.unwrap().status(), 200);
+        hands.advance(Duration::from_secs(5));
+        held.answers.add_permits(1);
+        assert_eq!(slow.await.unwrap().status(), 200, "one in five seconds, fused: {fused}");
     }
 }
 

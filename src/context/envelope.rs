@@ -27,6 +27,9 @@ pub(crate) struct Envelope {
     pub(crate) challenges: Challenges,
     /// The refusal of a credential that only counts where an identity is needed.
     pub(crate) refused_if_needed: Option<Box<Rejection>>,
+    /// How long stages have waited. Limits count by what time it is; everything else goes by when the request came.
+    #[cfg(feature = "rate-limit")]
+    pub(crate) waited: std::time::Duration,
     /// How many attempts at authentication were counted as in vain before it had to wait.
     #[cfg(feature = "rate-limit")]
     pub(crate) failed_attempts: u8,
@@ -53,6 +56,8 @@ impl Default for Envelope {
             challenges: Challenges::none(),
             refused_if_needed: None,
             #[cfg(feature = "rate-limit")]
+            waited: std::time::Duration::ZERO,
+            #[cfg(feature = "rate-limit")]
             failed_attempts: 0,
             route: None,
             policy: None,
@@ -75,6 +80,12 @@ impl Envelope {
     pub(super) fn stand_in(&self) -> Self {
         let (at, request_id, marks, afterwards) = (self.at, self.request_id, self.marks, self.afterwards.clone());
         Self { at, request_id, marks, afterwards, ..Self::default() }
+    }
+
+    /// The time, as far as stages have waited since the request came.
+    #[cfg(feature = "rate-limit")]
+    pub(crate) fn present(&self) -> Instants {
+        self.at.later(self.waited)
     }
 
     /// Marks a stage as run; refuses if one that belongs inside it ran before it, or one that it needs did not.

@@ -218,7 +218,7 @@ impl Step for RateLimitLayer {
     }
 
     fn decide_now(&self, head: &RequestHead<'_>, envelope: &mut Envelope) -> Now<Result<Report, Rejection>> {
-        let (shared, at) = (&*self.shared, envelope.at);
+        let (shared, at) = (&*self.shared, envelope.present());
         // What most limits are: one key, one quota, one unit. The long way gives the same answer, and moves more around.
         if let (Tiers::One(tier), Cost::Fixed(cost)) = (&shared.tiers, &shared.cost)
             && let [quota] = &*tier.quotas
@@ -250,7 +250,7 @@ impl Step for RateLimitLayer {
     }
 
     async fn decide(&self, head: RequestHead<'_>, envelope: &mut Envelope) -> Result<Report, Rejection> {
-        let (shared, at) = (&*self.shared, envelope.at);
+        let (shared, at) = (&*self.shared, envelope.present());
         let tier = shared.tier(envelope.subject.as_ref());
         let mut owned = Owned::default();
         let answer = {

@@ -237,6 +237,7 @@ impl Stages {
     ) -> Result<(), Refusal> {
         loop {
             self.ask(stage, request, envelope, memos).await.map_err(|rejection| (stage, rejection))?;
+            envelope.waited = self.clock.now().since(envelope.at);
             let Some(inner) = next(stage) else { return Ok(()) };
             match self.advance(inner, request, envelope, memos) {
                 Progress::Passed => return Ok(()),
