@@ -100,6 +100,8 @@ async fn who_would_wait_too_long_is_refused_at_once_or_when_its_time_is_over() {
     let passed = answers.iter().filter(|(status, _)| *status == 200).count();
     assert_eq!(passed, 4, "one at once, and one each second for three: {answers:?}");
     assert!(answers.iter().all(|(_, time)| *time <= 3_010), "{answers:?}");
+    // The fifth may yet be served, if one before it gives up; behind it nobody can be.
+    assert_eq!(answers.iter().filter(|answer| **answer == (429, 0)).count(), 3, "{answers:?}");
 
     let slow = throttled(Quota::per_hour(1), 3, 100);
     let service = slow.layer(Probe::default());
@@ -126,6 +128,27 @@ async fn waiters_are_capped_and_keys_do_not_hold_up_each_other() {
     assert_eq!(answers[50], (200, 0));
     assert_eq!(answers[51].0, 200);
     assert!(answers[51].1 <= 1_005, "{answers:?}");
+
+    // A crowd that has nothing to wait for takes no place from another key.
+    let layer = throttled(Quota::per_second(1), 5, 10);
+    let service = layer.layer(Probe::default());
+    let mut requests: Vec<_> = (0..50).map(|_| get_from(1)).collect();
+    requests.extend([get_from(2), get_from(2)]);
+    let answers = all_at_once(&service, requests).await;
+    assert_eq!(answers[50], (200, 0));
+    assert_eq!(answers[51].0, 200, "{answers:?}");
+}
+
+/// A quota that is slow, and far from used up, is not what the line waits for.
+#[tokio::test(start_paused = true)]
+async fn a_line_is_as_slow_as_the_quota_that_holds_it_up() {
+    let throttle = Throttle::new(Duration::from_secs(2), 100).unwrap();
+    let limit = RateLimitLayer::per_client(Quota::per_second(10).burst(1)).unwrap();
+    let limit = limit.and(Quota::per_day(10_000).named("day")).unwrap();
+    let limit = limit.with_clock(TokioClock(Instant::now())).throttle(throttle);
+    let service = limit.layer(Probe::default());
+    let answers = all_at_once(&service, (0..20).map(|_| get("/")).collect()).await;
+    assert!(answers.iter().all(|(status, _)| *status == 200), "{answers:?}");
 }
 
 fn is_waiting<F: Future>(future: &mut Pin<Box<F>>) -> bool {

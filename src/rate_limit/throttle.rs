@@ -125,7 +125,7 @@ impl Queue {
         let (Ok(_place), Ok(_)) = (self.places.try_acquire(), tokio::runtime::Handle::try_current()) else {
             return store.take(draw, now()).await;
         };
-        let place = Place::enter(self, key);
+        let Some(place) = Place::enter(self, key, draw) else { return store.take(draw, now()).await };
         let deadline = start.checked_add(self.longest).unwrap_or(start);
         let Ok(_turn) = timeout_at(deadline, place.turn.lock()).await else {
             return store.take(draw, now()).await;
@@ -166,12 +166,25 @@ struct Place<'a> {
 }
 
 impl<'a> Place<'a> {
-    fn enter(queue: &'a Queue, key: u64) -> Self {
+    /// None behind so many that it would wait too long: places are for those who can be served, of whichever key.
+    fn enter(queue: &'a Queue, key: u64, draw: &Draw<'_>) -> Option<Self> {
         let mut lines = queue.lines();
+        let before = lines.get(&key).map_or(0, |line| line.waiting);
+        if before > 0 && least_wait(before, draw) > queue.longest {
+            return None;
+        }
         let line = lines.entry(key).or_insert_with(|| Line { turn: Arc::default(), waiting: 0 });
-        line.waiting = line.waiting.saturating_add(1);
-        Self { queue, key, turn: Arc::clone(&line.turn) }
+        line.waiting = before.saturating_add(1);
+        Some(Self { queue, key, turn: Arc::clone(&line.turn) })
     }
+}
+
+/// How long a draw waits at least behind so many others. The first of them may be served at any moment, each of the rest takes one
+/// unit or more, and the line is as slow as one of the quotas: nobody knows here which, so that the fastest counts.
+fn least_wait(before: usize, draw: &Draw<'_>) -> Duration {
+    let fastest = draw.charges().iter().map(|charge| charge.quota().interval_nanos()).min().unwrap_or(0);
+    let units = u64::try_from(before.saturating_sub(1)).unwrap_or(u64::MAX).saturating_add(draw.cost().get().into());
+    Duration::from_nanos(fastest.saturating_mul(units))
 }
 
 impl Drop for Place<'_> {
