@@ -48,6 +48,11 @@ pub(super) trait Target: Send {
     }
 }
 
+/// Where the file is, if its path is a symbolic link: files that are rotated lie beside it, and the link stays.
+fn followed(path: &Path) -> PathBuf {
+    fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
+}
+
 /// A pipe, or memory.
 pub(super) struct Plain<W>(pub(super) W);
 
@@ -87,7 +92,7 @@ impl TargetFile {
         let metadata = file.metadata().map_err(|error| refuse("cannot be examined", error))?;
         let len = if metadata.is_file() { metadata.len() } else { 0 };
         if syncs && metadata.is_file() && len == 0 {
-            file::sync_folder(&path)
+            file::sync_folder(&followed(&path))
                 .map_err(|error| refuse("is in a folder that cannot be forced to the disk", error))?;
         }
         // What cannot be read, a pipe for example, is not torn.
@@ -130,20 +135,21 @@ impl TargetFile {
 
     fn rotate(&mut self, now: Instants) -> io::Result<()> {
         self.close()?;
+        let path = followed(&self.path);
         // Their names say in which order they follow each other, also when two come within one reading of the clock, or it was set
         // back.
-        let nanos = match rotated_files(&self.path)?.last() {
-            Some(newest) => first_after(now.unix_nanos(), |nanos| rotated(&self.path, nanos) > *newest),
+        let nanos = match rotated_files(&path)?.last() {
+            Some(newest) => first_after(now.unix_nanos(), |nanos| rotated(&path, nanos) > *newest),
             None => now.unix_nanos(),
         };
-        let name = rotated(&self.path, nanos);
+        let name = rotated(&path, nanos);
         if name.exists() {
             return Err(io::Error::new(
                 io::ErrorKind::AlreadyExists,
                 "there is a file of this time, and none may follow it",
             ));
         }
-        fs::rename(&self.path, name)
+        fs::rename(path, name)
     }
 
     /// Gives back the room that was kept and not needed, and forces the rest to the disk.
@@ -173,18 +179,19 @@ impl TargetFile {
         self.torn = if self.len > 0 { torn_bytes(&self.path).unwrap_or(0) } else { 0 };
         (self.file, self.allocated, self.has_others) = (file, 0, false);
         self.period = period(self.rotation.every, now.unix_nanos());
-        if self.syncs { file::sync_folder(&self.path) } else { Ok(()) }
+        if self.syncs { file::sync_folder(&followed(&self.path)) } else { Ok(()) }
     }
 
     /// Removes rotated files that are too many or too old.
     fn clean_up(&self, now: Instants) -> io::Result<()> {
-        let mut files = rotated_files(&self.path)?;
+        let path = followed(&self.path);
+        let mut files = rotated_files(&path)?;
         let surplus = self.rotation.keep_files.map_or(0, |keep| files.len().saturating_sub(keep));
         let mut removed: Vec<PathBuf> = files.drain(..surplus).collect();
         if let Some(time) = self.rotation.keep_for {
             let limit = Duration::from_nanos(now.unix_nanos()).saturating_sub(time);
-            let oldest = rotated(&self.path, u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX));
-            let today = rotated(&self.path, now.unix_nanos());
+            let oldest = rotated(&path, u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX));
+            let today = rotated(&path, now.unix_nanos());
             // The name of one that follows a clock that was ahead tells its place alone; the file system, when it was closed.
             let written = |file: &Path| fs::metadata(file).and_then(|metadata| metadata.modified()).ok();
             let written = |file: &Path| written(file)?.duration_since(std::time::UNIX_EPOCH).ok();
@@ -240,7 +247,7 @@ impl Target for TargetFile {
     }
 
     fn tails(&self) -> io::Result<Vec<Vec<u8>>> {
-        [&self.path].into_iter().chain(rotated_files(&self.path)?.last()).map(|file| tail(file)).collect()
+        [&self.path].into_iter().chain(rotated_files(&followed(&self.path))?.last()).map(|file| tail(file)).collect()
     }
 
     #[cfg(target_os = "linux")]

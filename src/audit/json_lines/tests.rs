@@ -385,6 +385,28 @@ async fn a_torn_last_line_is_left_alone_and_told() {
     assert_eq!(told(&std::fs::read(file.path()).unwrap()), ["8 bytes", "lost 0 torn 8", "/0"]);
 }
 
+#[cfg(unix)]
+#[test]
+fn a_link_stays_and_the_file_that_it_leads_to_is_rotated() {
+    let (links, disk) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (link, file) = (links.path().join("audit.jsonl"), disk.path().join("orders.jsonl"));
+    std::fs::write(&file, "").unwrap();
+    std::os::unix::fs::symlink(&file, &link).unwrap();
+    let mut target =
+        TargetFile::open(link.clone(), Rotation { size: Some(1), keep_files: Some(2), ..Rotation::default() }, false)
+            .unwrap();
+    let mut lines = Lines::new(target.torn());
+    for path in ["/0", "/1", "/2", "/3"] {
+        let written = lines.write(&[sample(path).into()], 0, SystemClock.now(), false, &mut target);
+        assert_eq!(written.lost, 0);
+    }
+    assert_eq!(std::fs::read_link(&link).unwrap(), file);
+    assert_eq!(std::fs::read_dir(links.path()).unwrap().count(), 1, "nothing stands beside the link");
+    let kept = rotated_files(&file.canonicalize().unwrap()).unwrap();
+    let paths: Vec<_> = kept.iter().chain([&file]).flat_map(|file| told(&std::fs::read(file).unwrap())).collect();
+    assert_eq!(paths, ["/1", "/2", "/3"], "the oldest is gone, and it is the first file");
+}
+
 #[test]
 fn files_are_rotated_by_time_and_old_ones_go() {
     let directory = tempfile::tempdir().unwrap();
