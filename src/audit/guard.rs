@@ -7,7 +7,8 @@
 //! 2. `entry.entering()` before each call into code that is not ours (`inner.call`, every poll of the inner future or of a
 //!    waiting decision) and `entry.left()` after it. An entry dropped in between tells of a panic: `thread::panicking()`
 //!    would miss one that is caught outside, and blame one that has nothing to do with the request.
-//! 3. The response, from inside or a refusal: `entry.finish_with(response)`. Where there is a receipt, the response waits for it.
+//! 3. The response, from inside or a refusal: `entry.finish_with(response)`, once the inner future is dropped: something in it may
+//!    answer in the place of a decision that still waits. Where there is a receipt, the response waits for it.
 //! 4. An error of the inner service: `entry.fail()`; the same holds for it.
 //! 5. Otherwise nothing: a dropped entry tells of a request that was given up.
 //!
