@@ -168,14 +168,7 @@ pub(crate) fn refused(stage: Stage, envelope: &mut Envelope, rejection: &Rejecti
 async fn wait<T: Step>(step: T, context: SecurityContext, mut parts: Parts) -> (Parts, Result<T::Memo, Rejection>) {
     let answer = {
         let mut envelope = context.check_out();
-        #[cfg(feature = "rate-limit")]
-        let (clock, then) = (step.clock(), step.clock().now());
-        let answer = step.decide(RequestHead::of_parts(&parts), &mut envelope).await;
-        #[cfg(feature = "rate-limit")]
-        {
-            envelope.waited = envelope.waited.saturating_add(clock.now().since(then));
-        }
-        answer
+        step.decide(RequestHead::of_parts(&parts), &mut envelope).await
     };
     match answer {
         Ok(memo) => {
