@@ -139,6 +139,24 @@ async fn waiters_are_capped_and_keys_do_not_hold_up_each_other() {
     assert_eq!(answers[51].0, 200, "{answers:?}");
 }
 
+/// The /48 around an IPv6 client has sixteen times its quota, and holds nobody up here.
+#[tokio::test(start_paused = true)]
+async fn a_crowd_over_ipv6_takes_no_more_places() {
+    let from = |address: &str| {
+        let mut request = get("/");
+        let peer = std::net::SocketAddr::new(address.parse().unwrap(), 52_100);
+        request.extensions_mut().insert(Connection::tls(peer, TlsVersion::Tls13));
+        request
+    };
+    let layer = throttled(Quota::per_second(1), 5, 10);
+    let service = layer.layer(Probe::default());
+    let mut requests: Vec<_> = (0..50).map(|_| from("2001:db8:1::1")).collect();
+    requests.extend([from("2001:db8:2::1"), from("2001:db8:2::1")]);
+    let answers = all_at_once(&service, requests).await;
+    assert_eq!(answers.iter().take(50).filter(|answer| **answer == (429, 0)).count(), 43, "{answers:?}");
+    assert_eq!((answers[50], answers[51].0), ((200, 0), 200), "{answers:?}");
+}
+
 /// A quota that is slow, and far from used up, is not what the line waits for.
 #[tokio::test(start_paused = true)]
 async fn a_line_is_as_slow_as_the_quota_that_holds_it_up() {

@@ -1,6 +1,7 @@
 use std::{
     collections::{HashMap, hash_map::Entry},
     hash::BuildHasher,
+    num::NonZeroU32,
     sync::{Arc, Mutex, PoisonError, atomic::Ordering::Relaxed},
     time::Duration,
 };
@@ -15,7 +16,7 @@ use crate::{
     clock::Instants,
     error::{ConfigError, StoreError},
     now::Now,
-    rate_limit::{Draw, RateLimitStore, Taken, layer::Tally},
+    rate_limit::{Charge, Draw, RateLimitStore, Taken, layer::Tally},
 };
 
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
@@ -87,6 +88,16 @@ struct Line {
     /// Who is first holds it. It is fair, and who gives up leaves it.
     turn: Arc<Turn<()>>,
     waiting: usize,
+    /// How many nanoseconds it takes for each unit, at least.
+    pace: u64,
+}
+
+impl Line {
+    /// How long one more waits at least: the first may be served at any moment, and each of the others takes a unit or more.
+    fn least_wait(&self, cost: NonZeroU32) -> Duration {
+        let others = u64::try_from(self.waiting.saturating_sub(1)).unwrap_or(u64::MAX);
+        Duration::from_nanos(self.pace.saturating_mul(others.saturating_add(cost.get().into())))
+    }
 }
 
 impl Queue {
@@ -114,18 +125,22 @@ impl Queue {
         tally: &Tally,
     ) -> Result<Taken, StoreError> {
         let key = self.line_of(draw);
+        let interval = |charge: &Charge<'_>| charge.quota().interval_nanos();
+        // A line is as slow as the quota that holds it up. Where nobody knows which that is, the fastest counts.
+        let mut pace = draw.charges().iter().map(interval).min().unwrap_or(0);
         if !self.lines().contains_key(&key) {
             let taken = store.take(draw, at).await?;
             if !self.may_wait(&taken) {
                 return Ok(taken);
             }
+            pace = draw.charges().get(taken.charge()).map_or(pace, interval);
         }
         let start = Instant::now();
         let now = || at.later(start.elapsed());
         let (Ok(_place), Ok(_)) = (self.places.try_acquire(), tokio::runtime::Handle::try_current()) else {
             return store.take(draw, now()).await;
         };
-        let Some(place) = Place::enter(self, key, draw) else { return store.take(draw, now()).await };
+        let Some(place) = Place::enter(self, key, pace, draw.cost()) else { return store.take(draw, now()).await };
         let deadline = start.checked_add(self.longest).unwrap_or(start);
         let Ok(_turn) = timeout_at(deadline, place.turn.lock()).await else {
             return store.take(draw, now()).await;
@@ -167,24 +182,16 @@ struct Place<'a> {
 
 impl<'a> Place<'a> {
     /// None behind so many that it would wait too long: places are for those who can be served, of whichever key.
-    fn enter(queue: &'a Queue, key: u64, draw: &Draw<'_>) -> Option<Self> {
+    /// `pace` is that of a line which this one begins.
+    fn enter(queue: &'a Queue, key: u64, pace: u64, cost: NonZeroU32) -> Option<Self> {
         let mut lines = queue.lines();
-        let before = lines.get(&key).map_or(0, |line| line.waiting);
-        if before > 0 && least_wait(before, draw) > queue.longest {
+        if lines.get(&key).is_some_and(|line| line.least_wait(cost) > queue.longest) {
             return None;
         }
-        let line = lines.entry(key).or_insert_with(|| Line { turn: Arc::default(), waiting: 0 });
-        line.waiting = before.saturating_add(1);
+        let line = lines.entry(key).or_insert_with(|| Line { turn: Arc::default(), waiting: 0, pace });
+        line.waiting = line.waiting.saturating_add(1);
         Some(Self { queue, key, turn: Arc::clone(&line.turn) })
     }
-}
-
-/// How long a draw waits at least behind so many others. The first of them may be served at any moment, each of the rest takes one
-/// unit or more, and the line is as slow as one of the quotas: nobody knows here which, so that the fastest counts.
-fn least_wait(before: usize, draw: &Draw<'_>) -> Duration {
-    let fastest = draw.charges().iter().map(|charge| charge.quota().interval_nanos()).min().unwrap_or(0);
-    let units = u64::try_from(before.saturating_sub(1)).unwrap_or(u64::MAX).saturating_add(draw.cost().get().into());
-    Duration::from_nanos(fastest.saturating_mul(units))
 }
 
 impl Drop for Place<'_> {
