@@ -18,7 +18,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::{Context, Waker},
     time::Duration,
@@ -33,14 +33,14 @@ use portcullis::{
     api_key::{
         ApiKeyAuthenticator, ApiKeyRecord, ApiKeyStore, Cached, Found, Hit, KeyId, Lookup, MemoryKeyStore, NewApiKey,
     },
-    authn::{Authenticator, AuthnLayer, Outcome, both, one_of},
+    authn::{Authenticator, AuthnLayer, Outcome, authenticate_fn, both, one_of},
     evidence::{EvidenceLayer, TrustedProxies},
     guard::{authenticated, require},
     jwt::{
         Algorithm, CookiePlace, CsrfRules, Issuer, JwtAuthenticator, Key, KeySet,
         keys::{KeyHealth, KeySnapshot, KeySource, KeysUnavailable, Refresh},
     },
-    rate_limit::{FailureBudget, Quota, RateLimitLayer},
+    rate_limit::{Draw, FailureBudget, MemoryLimits, Quota, RateLimitLayer, RateLimitStore, Taken},
     stack::Stack,
 };
 use support::{NOW, Probe, send};
@@ -720,6 +720,57 @@ async fn limits_inside_go_by_the_time_after_a_slow_look_up() {
     hands.advance(Duration::from_secs(5));
     held.answers.add_permits(1);
     assert_eq!(slow.await.unwrap().status(), 200, "one in five seconds");
+}
+
+/// Counts in memory; while it `waits`, it has to be waited for.
+#[derive(Clone, Debug)]
+struct SlowLimits {
+    waits: Arc<AtomicBool>,
+    answers: Arc<tokio::sync::Semaphore>,
+    inner: Arc<MemoryLimits>,
+}
+
+#[async_trait]
+impl RateLimitStore for SlowLimits {
+    fn take_now(&self, draw: &Draw<'_>, at: Instants) -> Now<Result<Taken, StoreError>> {
+        if self.waits.load(Ordering::SeqCst) { Now::Wait } else { self.inner.take_now(draw, at) }
+    }
+
+    async fn take(&self, draw: &Draw<'_>, at: Instants) -> Result<Taken, StoreError> {
+        self.answers.acquire().await.unwrap().forget();
+        self.inner.take(draw, at).await
+    }
+}
+
+/// Neither the next limit of the same stage nor the budget inside it counts a request that waited as one of before.
+#[tokio::test]
+async fn what_comes_after_a_slow_limit_goes_by_the_time_after_it() {
+    let hands = Hands::default();
+    let (waits, answers) = (Arc::new(AtomicBool::new(true)), Arc::new(tokio::sync::Semaphore::new(0)));
+    let store =
+        SlowLimits { waits: Arc::clone(&waits), answers: Arc::clone(&answers), inner: Arc::new(MemoryLimits::new()) };
+    let slow = RateLimitLayer::per_client(Quota::per_hour(9)).unwrap().with_scope("slow").unwrap().with_store(store);
+    let bad = authenticate_fn(Challenge::new("Test", "tests").unwrap(), |head, _| {
+        if let Err(rejection) = head.attempt().before(None) {
+            return rejection.into();
+        }
+        head.attempt().failed(None);
+        Rejection::new(RejectionKind::InvalidCredential, "bad").into()
+    });
+    let budget = FailureBudget::new().per_source(Quota::per_second(1)).unwrap();
+    let stack = Stack::builder().clock(hands.clone()).dangerous_plain_http().authenticate(bad).failure_budget(budget);
+    let stack = stack.limit(slow).limit(RateLimitLayer::per_client(Quota::per_second(1)).unwrap());
+    let app = stack.fallback(require(authenticated())).build().unwrap().protect(Probe::default());
+    let other = app.clone();
+    let first = tokio::spawn(async move { send(&other, from(NAT, "x")).await });
+    tokio::task::yield_now().await;
+    waits.store(false, Ordering::SeqCst);
+    hands.advance(Duration::from_secs(10));
+    assert_eq!(send(&app, from(NAT, "x")).await.status(), 401);
+    assert_eq!(send(&app, from(NAT, "x")).await.status(), 429, "the next one in this second");
+    hands.advance(Duration::from_secs(5));
+    answers.add_permits(1);
+    assert_eq!(first.await.unwrap().status(), 401, "one in five seconds");
 }
 
 /// It is a budget for failures and no limit on look-ups at the same time; those count that fail.

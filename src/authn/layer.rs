@@ -123,7 +123,7 @@ impl AuthnLayer {
         envelope: &mut Envelope,
     ) -> Option<crate::rate_limit::Attempts<'a>> {
         let budget = self.shared.budget.as_ref()?;
-        let at = envelope.at;
+        let at = envelope.present();
         let address = envelope.client_or_connection(|| head.connection()).ok()?.address();
         // Behind a trusted proxy a client can bring it about to have none, and must not be spared for that.
         if address.is_none() && !envelope.by_trusted_proxy {
@@ -350,7 +350,7 @@ impl Step for AuthnLayer {
     async fn decide(&self, head: RequestHead<'_>, envelope: &mut Envelope) -> Result<Authenticated, Rejection> {
         #[cfg(feature = "rate-limit")]
         let attempts = self.attempts(&head, envelope).map(|attempts| match self.shared.clock.as_deref() {
-            Some(clock) => attempts.that_wait(clock, envelope.at),
+            Some(clock) => attempts.that_wait(clock, envelope.present()),
             None => attempts.that_wait(&SystemClock, SystemClock.now()),
         });
         let outcome = {

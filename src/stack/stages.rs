@@ -107,12 +107,14 @@ fn limit_now(
 /// Waits for the limit that has to, and for each after it that has to as well.
 async fn limit(
     limits: &[RateLimitLayer],
+    clock: &dyn Clock,
     request: &Parts,
     envelope: &mut Envelope,
     reports: &mut Reports,
 ) -> Result<(), Rejection> {
     while let Some(waiting) = limits.get(reports.len()) {
         reports.push(waiting.decide(request.head(), envelope).await?);
+        envelope.waited = clock.now().since(envelope.at);
         match limit_now(limits, &request.head(), envelope, reports) {
             Now::Known(answer) => return answer,
             Now::Wait => {}
@@ -316,10 +318,12 @@ impl Stages {
             Stage::Audit | Stage::Problem => Ok(()),
             Stage::Evidence => step(Some(&self.evidence), request, envelope, &mut memos.evidence).await,
             Stage::Tls => step(self.tls.as_ref(), request, envelope, &mut memos.tls).await,
-            Stage::ClientLimit => limit(&self.client_limits, request, envelope, &mut memos.client_limits).await,
+            Stage::ClientLimit => {
+                limit(&self.client_limits, &*self.clock, request, envelope, &mut memos.client_limits).await
+            }
             Stage::Authentication => step(self.authn.as_ref(), request, envelope, &mut memos.authn).await,
             Stage::PrincipalLimit => {
-                limit(&self.principal_limits, request, envelope, &mut memos.principal_limits).await
+                limit(&self.principal_limits, &*self.clock, request, envelope, &mut memos.principal_limits).await
             }
             Stage::Guard => {
                 let head = request.head();
