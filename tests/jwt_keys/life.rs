@@ -64,6 +64,19 @@ async fn starts_without_keys_and_recovers() {
     assert_eq!(house.cause(), "");
 }
 
+/// Where traffic waits until a service is ready, no request would fetch its keys.
+#[tokio::test(start_paused = true)]
+async fn looking_at_the_readiness_starts_the_task_once() {
+    let key = Signer::new(0, "a");
+    let origin = Origin::serving(&[key.jwk()]);
+    let house = House::of(&origin);
+    assert!((0..100).all(|_| !house.jwt.is_ready(house.now())));
+    sleep(seconds(1)).await;
+    assert!(house.jwt.is_ready(house.now()));
+    assert_eq!(origin.fetches(), 1, "however often it is looked at");
+    assert_eq!(house.status_now(&key.token()), 200);
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_first_request_waits_for_the_first_keys() {
     let key = Signer::new(0, "a");

@@ -24,8 +24,8 @@ const HOUR: Duration = Duration::from_secs(60 * 60);
 /// reference count and shares the keys.
 ///
 /// The [module docs](super) say what happens when. The task that refreshes in the background starts with
-/// [`start`](Self::start), [`load`](Self::load) or the first request, and ends when the last clone is dropped. It needs a
-/// tokio runtime with its timer; without one the requests refresh, as they come.
+/// [`start`](Self::start), [`load`](Self::load), the first request or the first look at the readiness, and ends when the last
+/// clone is dropped. It needs a tokio runtime with its timer; without one the requests refresh, as they come.
 ///
 /// ```
 /// use portcullis::jwt::{Algorithm, Issuer, JwtAuthenticator, keys::LiveKeys};
@@ -128,7 +128,9 @@ impl KeySource for LiveKeys {
         self.cycle.refresh_for(kid, seen, at).await
     }
 
+    /// Starts the task: where traffic waits for the readiness, no request would.
     fn health(&self, at: Instants) -> KeyHealth {
+        self.start();
         self.cycle.health(at)
     }
 }
