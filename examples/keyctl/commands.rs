@@ -195,8 +195,11 @@ impl Session {
 
     async fn rotate(&self, id: &KeyId, overlap: Duration, format: &Format) -> Result<(), Failure> {
         let (key, record) = issuer(format)?.rotate(&*self.store, id, overlap, self.at).await?;
-        let old = self.find(id).await?;
-        self.made(&key, record, &format!(" The old key {id} ends: {}.", show::end(old.record().expires())));
+        // It is rotated, and the new key is here alone: whatever the store says now, it is shown.
+        let old = self.store.get(id).await.ok().flatten();
+        let ends = old
+            .map_or_else(|| "not known, the store does not answer".to_owned(), |old| show::end(old.record().expires()));
+        self.made(&key, record, &format!(" The old key {id} ends: {ends}."));
         Ok(())
     }
 
