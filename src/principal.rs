@@ -402,10 +402,19 @@ impl Principal {
         self.facts().known.get_or_keep(policy, find)
     }
 
-    /// Whether issuer and subject are the same.
+    /// Whether issuer, tenant and subject are the same: two tenants of one key store may have one name for two subjects, and
+    /// somebody who acts in another tenant has other rights.
+    ///
+    /// ```
+    /// use portcullis::{Principal, PrincipalKind};
+    ///
+    /// let billing = |tenant| Principal::builder(PrincipalKind::Service, "api-keys", "billing", "api_key").tenant(tenant).build();
+    /// assert!(billing("acme").is_same_as(&billing("acme")));
+    /// assert!(!billing("acme").is_same_as(&billing("other")));
+    /// ```
     #[must_use]
     pub fn is_same_as(&self, other: &Self) -> bool {
-        self.issuer() == other.issuer() && self.subject() == other.subject()
+        self.issuer() == other.issuer() && self.tenant() == other.tenant() && self.subject() == other.subject()
     }
 }
 

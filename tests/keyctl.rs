@@ -219,6 +219,9 @@ fn a_key_is_shown_rotated_and_revoked() {
         |disabled, changed| json!({"subject": "billing", "tenant": "acme", "disabled": disabled, "changed": changed});
     assert_eq!(changed("disable-owner --reason left"), expected(true, true));
     assert_eq!(changed("disable-owner --reason again"), expected(true, false));
+    let late = keyctl.run("create --subject billing --tenant acme --expires 1d --json").json();
+    assert_eq!(late["record"]["status"], json!("disabled"), "{late}");
+    assert!(keyctl.run("create --subject billing --tenant acme --expires 1d").err.contains("Its owner is disabled."));
     assert_eq!(changed("enable-owner"), expected(false, true));
     assert_eq!(keyctl.run("purge --kept 1d --json").json(), json!({"purged": 2}));
     assert_eq!(keyctl.run("purge --kept 1000y --json").json(), json!({"purged": 0}));
@@ -239,6 +242,13 @@ fn legacy_hashes_are_imported_all_or_none() {
     let imported = keyctl.run_with("--store-env KEYCTL_TEST_STORE import -", &one);
     assert_eq!((imported.code, imported.err.as_str()), (0, "0 keys imported, 1 were there already\n"));
 
+    let live = json!({
+        "sha256": "ef".repeat(32), "subject": "old", "expires": "never", "environment": "live", "addresses": ["10.1.0.0/16"],
+    });
+    assert_eq!(keyctl.run_with("--store-env KEYCTL_TEST_STORE import -", &live.to_string()).code, 0);
+    let record = keyctl.run("--json list --environment live").json();
+    assert_eq!((&record["environment"], &record["addresses"]), (&json!("live"), &json!(["10.1.0.0/16"])), "{record}");
+
     let key = "sk_live_0123456789abcdefghijklmnop";
     for (name, bad, expected) in [
         ("a key for a hash", line(key), "sha256 is not"),
@@ -255,6 +265,11 @@ fn legacy_hashes_are_imported_all_or_none() {
             "`x`",
         ),
         ("no subject", json!({"sha256": "ab".repeat(32), "subject": "", "expires": 1}).to_string(), "subject"),
+        (
+            "no environment",
+            json!({"sha256": "ab".repeat(32), "subject": "old", "expires": 1, "environment": "Live"}).to_string(),
+            "environment",
+        ),
         ("no JSON", "sha256".to_owned(), "line 2"),
     ] {
         fs::write(&file, format!("{one}\n{bad}\n")).unwrap();

@@ -131,20 +131,22 @@ impl Session {
         key = wanted.addresses.into_iter().fold(key, NewApiKey::address);
         key = wanted.metadata.into_iter().fold(key, |key, (name, value)| key.metadata(name, value));
         let (key, record) = issuer.issue(&*self.store, key, self.at).await?;
-        self.made(&key, record, "");
+        self.made(&key, record, "").await;
         Ok(())
     }
 
-    /// Prints a new key. Nothing can print it again.
-    fn made(&self, key: &ApiKey, record: ApiKeyRecord, more: &str) {
-        let hit = Hit::new(record.into());
+    /// Prints a new key. Nothing can print it again, so it is shown whatever the store now says.
+    async fn made(&self, key: &ApiKey, record: ApiKeyRecord, more: &str) {
+        let kept = self.store.get(record.id()).await.ok().flatten();
+        let hit = kept.unwrap_or_else(|| Hit::new(record.into()));
         let record = hit.record();
         if self.json {
             println!("{}", json!({"key": key.expose(), "record": show::object(&hit, self.now())}));
         } else {
             println!("{}", key.expose());
             let (owner, end) = (record.owner(), show::end(record.expires()));
-            eprintln!("key {} of {owner:?}, ends: {end}. It is not shown again.{more}", record.id());
+            let disabled = if hit.owner_disabled() { " Its owner is disabled." } else { "" };
+            eprintln!("key {} of {owner:?}, ends: {end}. It is not shown again.{disabled}{more}", record.id());
         }
     }
 
@@ -195,11 +197,10 @@ impl Session {
 
     async fn rotate(&self, id: &KeyId, overlap: Duration, format: &Format) -> Result<(), Failure> {
         let (key, record) = issuer(format)?.rotate(&*self.store, id, overlap, self.at).await?;
-        // It is rotated, and the new key is here alone: whatever the store says now, it is shown.
         let old = self.store.get(id).await.ok().flatten();
         let ends = old
             .map_or_else(|| "not known, the store does not answer".to_owned(), |old| show::end(old.record().expires()));
-        self.made(&key, record, &format!(" The old key {id} ends: {ends}."));
+        self.made(&key, record, &format!(" The old key {id} ends: {ends}.")).await;
         Ok(())
     }
 

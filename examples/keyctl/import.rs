@@ -2,6 +2,7 @@
 
 use std::{io::Read, path::Path};
 
+use ipnet::IpNet;
 use portcullis::api_key::{ApiKeyRecord, KeyHash, RecordFields};
 use serde::Deserialize;
 
@@ -23,6 +24,9 @@ struct Line {
     scopes: Vec<String>,
     #[serde(default)]
     roles: Vec<String>,
+    environment: Option<String>,
+    #[serde(default)]
+    addresses: Vec<IpNet>,
 }
 
 #[derive(Deserialize)]
@@ -63,6 +67,8 @@ fn record(line: &str, now: u64) -> Result<ApiKeyRecord, String> {
     fields.plan = line.plan;
     fields.scopes = line.scopes;
     fields.roles = line.roles;
+    fields.environment = line.environment;
+    fields.addresses = line.addresses;
     fields.check().map_err(|error| error.to_string())
 }
 

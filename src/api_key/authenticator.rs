@@ -103,7 +103,7 @@ impl ApiKeyAuthenticator {
     }
 
     /// Takes keys that were hashed under one of these peppers, and no others: whoever can write to the store but has no pepper
-    /// makes no key.
+    /// makes no key, unless [`accept_unpeppered`](Self::accept_unpeppered) or [`accept_legacy`](Self::accept_legacy) lets one in.
     pub fn with_peppers(self, peppers: Peppers) -> Self {
         self.set(|shared| shared.peppers = Some(peppers))
     }
@@ -114,7 +114,8 @@ impl ApiKeyAuthenticator {
         self.set(|shared| shared.accept_unpeppered = true)
     }
 
-    /// Takes keys as well that another system made: see [`LegacyFormat`].
+    /// Takes keys as well that another system made: see [`LegacyFormat`]. Their hashes have no pepper, also where there are
+    /// peppers: until they are rotated, and this is taken back, who can write to the store can make a key.
     pub fn accept_legacy(self, format: LegacyFormat) -> Self {
         self.set(|shared| shared.formats.legacy = Some(format))
     }

@@ -1,4 +1,8 @@
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use async_trait::async_trait;
 use http::HeaderName;
@@ -118,8 +122,9 @@ impl JwtAuthenticator {
         };
         let Fault::Keys(fault) = fault else { return Err(shared.refuse(fault)) };
         let fare = fault.fare(attempt);
+        let came = Instant::now();
         let refresh = fault.source.refresh_for(fault.kid.as_deref(), fault.seen, at).await;
-        shared.after(refresh, token, at, &fault, fare)
+        shared.after(refresh, token, at.later(came.elapsed()), &fault, fare)
     }
 
     /// Waits until every issuer has keys: for a service that would rather not start without them. By default it starts, is
@@ -128,8 +133,10 @@ impl JwtAuthenticator {
     /// # Errors
     /// If an issuer has none and cannot get any now.
     pub async fn fail_fast(&self, at: Instants) -> Result<(), KeysUnavailable> {
-        for profile in self.shared.routes.profiles() {
-            let source = profile.keys.source();
+        let sources = self.shared.routes.profiles().iter().map(|profile| profile.keys.source());
+        // Each is asked before any is waited for: so all fetch at the same time.
+        let missing: Vec<_> = sources.filter(|source| source.snapshot(at).is_err()).collect();
+        for source in missing {
             if source.snapshot(at).is_err()
                 && let Refresh::Unavailable(cause) = source.refresh_for(None, 0, at).await
             {

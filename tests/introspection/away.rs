@@ -8,7 +8,7 @@ use std::{
 use axum::{body::Body, response::IntoResponse};
 use http::{Response, StatusCode};
 use portcullis::{
-    Clock, Now,
+    Clock, Instants, Now,
     authn::Outcome,
     health::{Condition, Health},
     http_client::FetchLimits,
@@ -254,4 +254,22 @@ async fn while_nobody_knows_what_was_revoked_the_provider_is_not_asked() {
     let (refused, reason) = status(&bearer(&tokens, "good", AT).await);
     assert_eq!((refused, provider.calls()), (503, 0), "{reason}");
     assert!(matches!(now(&tokens, "good", AT), Now::Wait));
+}
+
+/// What was known when the request came may be too old once the provider has answered.
+#[tokio::test]
+async fn revocations_are_looked_up_by_the_time_after_the_answer() {
+    let provider = Provider::usual().await;
+    let state = RevocationState::fed(RevocationLimits::new().max_age(Duration::from_millis(100)));
+    state.confirm(AT);
+    let tokens = provider.builder().revocations(Blind(state.clone())).build().unwrap();
+    assert_eq!(status(&bearer(&tokens, "good-1", AT).await).0, 200);
+    provider.hold();
+    let (other, waiting) = (tokens.clone(), tokio::spawn(async move { status(&bearer(&tokens, "good-2", AT).await) }));
+    provider.called(2).await;
+    tokio::time::sleep(SHORT).await;
+    provider.open();
+    assert_eq!(waiting.await.unwrap().0, 503);
+    state.confirm(Instants::new(AT.unix_nanos(), u64::MAX / 2));
+    assert_eq!(status(&bearer(&other, "good-2", AT).await).0, 200);
 }

@@ -9,15 +9,18 @@ use std::{
 
 use http::StatusCode;
 use portcullis::{
-    Now, RequestHead,
+    Clock, Now, RequestHead,
     authn::{Authenticator, Outcome},
     http_client::FetchLimits,
-    jwt::keys::{KeySource, LiveKeys},
+    jwt::{
+        Algorithm, Issuer, JwtAuthenticator,
+        keys::{KeySource, LiveKeys},
+    },
     testing::TestClock,
 };
 use tokio::time::{advance, sleep};
 
-use super::origin::{House, Origin, SET, Script, Signer, authenticator, seconds, set_of, status};
+use super::origin::{House, Origin, SET, Script, Signer, TokioClock, authenticator, seconds, set_of, status};
 
 #[tokio::test(start_paused = true)]
 async fn refreshes_at_four_fifths_with_jitter_and_no_request() {
@@ -116,6 +119,24 @@ async fn fails_fast_by_choice() {
     let house = House::of(&origin);
     assert!(house.jwt.fail_fast(house.now()).await.unwrap_err().cause().contains("connection refused"));
     assert!(house.keys.load().await.is_err());
+}
+
+/// One issuer that is down, or slow, does not keep the others from being asked.
+#[tokio::test(start_paused = true)]
+async fn failing_fast_asks_all_issuers_at_the_same_time() {
+    let (down, other) = (Origin::default(), Origin::serving(&[Signer::new(0, "a").jwk()]));
+    down.script(SET, Script::Down("connection refused"));
+    down.delay(seconds(2));
+    let clock = TokioClock::new();
+    let issuer = |name: &str, origin: &Origin| {
+        let keys = LiveKeys::jwks_url(SET).http(origin.clone()).clock(clock.clone()).build().unwrap();
+        Issuer::with_keys(name, keys).access_tokens("orders-api").algorithms([Algorithm::ES256])
+    };
+    let issuers = [issuer("https://down.example", &down), issuer("https://other.example", &other)];
+    let jwt = issuers.into_iter().fold(JwtAuthenticator::builder(), |jwt, issuer| jwt.issuer(issuer)).build().unwrap();
+    assert!(jwt.fail_fast(clock.now()).await.unwrap_err().cause().contains("connection refused"));
+    let ready: Vec<_> = jwt.readiness(clock.now()).map(|(_, health)| health.is_ready()).collect();
+    assert_eq!((ready, other.fetches()), (vec![false, true], 1));
 }
 
 #[tokio::test(start_paused = true)]

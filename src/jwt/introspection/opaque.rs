@@ -118,6 +118,7 @@ impl Memory {
 }
 
 /// Who asks, and when they came.
+#[derive(Clone, Copy)]
 struct Asker<'a> {
     attempt: Attempt<'a>,
     at: Instants,
@@ -125,9 +126,9 @@ struct Asker<'a> {
 }
 
 impl Asker<'_> {
-    /// What the monotonic clock shows by now.
-    fn monotonic_nanos(&self) -> u64 {
-        self.at.monotonic_nanos().saturating_add(nanos(self.came.elapsed()))
+    /// The time by now: after an answer, what was true when they came may be so no more.
+    fn now(&self) -> Instants {
+        self.at.later(self.came.elapsed())
     }
 }
 
@@ -189,7 +190,7 @@ impl Opaque {
         // It may have been asked for by somebody else, and revoked meanwhile.
         answer(
             match landed {
-                Landed::Good(principal) => self.standing(principal, at),
+                Landed::Good(principal) => self.standing(principal, asker.now()),
                 landed => landed,
             },
             entrance,
@@ -210,7 +211,7 @@ impl Opaque {
         fare.is_due = false;
         let judged = match said {
             Ok(Said::Document(document)) => match std::str::from_utf8(&document) {
-                Ok(text) => self.judge(text, digest, generation, at),
+                Ok(text) => self.judge(text, digest, generation, asker),
                 Err(_) => Err(Fault::Junk(Refusal("the answer is not UTF-8"))),
             },
             Ok(Said::Never(refusal)) => Err(Fault::Refused(refusal)),
@@ -228,7 +229,7 @@ impl Opaque {
             Err(Fault::Junk(Refusal(problem))) => Landed::Away(self.asking.away(at, problem)),
             Err(Fault::Refused(refusal)) => {
                 attempt.failed(None);
-                let refused_at = asker.monotonic_nanos();
+                let refused_at = asker.now().monotonic_nanos();
                 self.memory.refused.insert(*digest, Void { refusal, refused_at, generation });
                 Landed::Refused(refusal)
             }
@@ -236,7 +237,8 @@ impl Opaque {
     }
 
     /// Makes the principal of an answer, and remembers it.
-    fn judge(&self, text: &str, digest: &Digest, generation: u64, at: Instants) -> Result<Landed, Fault> {
+    fn judge(&self, text: &str, digest: &Digest, generation: u64, asker: Asker<'_>) -> Result<Landed, Fault> {
+        let at = asker.at;
         let claims = answer::read(text, &self.mapped)?;
         let now = Duration::from_nanos(at.unix_nanos());
         let name = self.profile.check_answer(&claims, now, self.leeway).map_err(Fault::Refused)?;
@@ -246,7 +248,7 @@ impl Opaque {
         let mut principal = self.profile.principal(name, &claims, text).map_err(Fault::Refused)?;
         if let Some(revocations) = &self.revocations {
             let marks = revocations.marks(&name.issuer, &self.profile, &claims, None).map_err(Fault::Refused)?;
-            match revocations.standing(&marks, at) {
+            match revocations.standing(&marks, asker.now()) {
                 Standing::Good => {
                     principal.set_marks(marks);
                     principal.set_voucher(revocations.voucher());
