@@ -109,7 +109,10 @@ impl ProxyHeader {
 
     pub(crate) fn read(prefix: &[u8; PREFIX_LEN], block: &[u8]) -> Result<Self, ProxyHeaderError> {
         let [_, _, _, _, _, _, _, _, _, _, _, _, version, family, _, _] = prefix;
-        let local = version & 0xf == 0;
+        if version & 0xf == 0 {
+            // The proxy speaks for itself, as in a health check: neither family nor block counts, whatever is in them.
+            return Ok(Self::default());
+        }
         let addresses = match family {
             0x00 => 0,
             0x11 | 0x12 => 12,
@@ -117,10 +120,6 @@ impl ProxyHeader {
             0x31 | 0x32 => 216,
             _ => return Err(ProxyHeaderError("has an unknown address family")),
         };
-        if local {
-            // The proxy speaks for itself, as in a health check: the block does not count, whatever is in it.
-            return Ok(Self::default());
-        }
         let Some((addresses, extra)) = block.split_at_checked(addresses) else {
             return Err(ProxyHeaderError("is too short for its addresses"));
         };
@@ -309,6 +308,7 @@ mod tests {
             ("unspecified, with something", 0x21, 0x00, tlv(4, b"x"), None),
             ("the proxy itself", 0x20, 0x00, vec![], None),
             ("the proxy itself, with an address", 0x20, 0x11, V4.to_vec(), None),
+            ("the proxy itself, with a family that nobody knows", 0x20, 0xf3, V4.to_vec(), None),
         ] {
             let mut bytes = header(version, family, &block);
             let length = bytes.len();
@@ -335,7 +335,6 @@ mod tests {
             ("unknown command", header(0x22, 0x11, &V4)),
             ("unknown family", header(0x21, 0x41, &V4)),
             ("unknown protocol", header(0x21, 0x13, &V4)),
-            ("unknown family of the proxy itself", header(0x20, 0x51, &[])),
             ("short block", cut),
             ("IPv6 in a block for IPv4", header(0x21, 0x21, &V4)),
             ("short Unix address", header(0x21, 0x31, &[b'/'; 100])),

@@ -30,8 +30,9 @@ impl Hosts {
         Ok(Self(hosts))
     }
 
-    fn contain(&self, host: &Host<'_>) -> bool {
-        self.0.iter().any(|pattern| pattern.matches(host))
+    /// `usual_port` is what a host without a port means.
+    fn contain(&self, host: &Host<'_>, usual_port: u16) -> bool {
+        self.0.iter().any(|pattern| pattern.matches(host, usual_port))
     }
 }
 
@@ -49,14 +50,14 @@ impl Pattern {
         }
     }
 
-    fn matches(&self, host: &Host<'_>) -> bool {
+    fn matches(&self, host: &Host<'_>, usual_port: u16) -> bool {
         let name = without_dot(host.name);
         let same = if self.any_label {
             name.find('.').is_some_and(|dot| dot > 0 && same(name.get(dot..).unwrap_or_default(), &self.name))
         } else {
             same(name, &self.name)
         };
-        same && self.port.is_none_or(|port| host.port == Some(port))
+        same && self.port.is_none_or(|port| host.port.unwrap_or(usual_port) == port)
     }
 }
 
@@ -70,15 +71,17 @@ pub(super) fn named<'a>(head: &RequestHead<'a>, forwarded: Option<&'a str>) -> R
     Host::parse(text).ok_or("what is asked for is not a host")
 }
 
-/// Refuses with `400` what names no single host, and with `421` what names another than the list or the handshake.
+/// Refuses with `400` what names no single host, and with `421` what names another than the list or the handshake. A host without a
+/// port means the usual one of the scheme.
 pub(super) fn check(
     named: &Result<Host<'_>, &'static str>,
     listed: Option<&Hosts>,
+    usual_port: u16,
     server_name: Option<&str>,
 ) -> Result<(), Rejection> {
     let misdirected = |reason: &'static str| Err(Rejection::new(RejectionKind::Misdirected, reason));
     let host = named.as_ref().map_err(|reason| Rejection::new(RejectionKind::InvalidRequest, *reason))?;
-    if listed.is_some_and(|listed| !listed.contain(host)) {
+    if listed.is_some_and(|listed| !listed.contain(host, usual_port)) {
         return misdirected("a host that is not answered for");
     }
     if server_name.is_some_and(|server_name| !same(without_dot(host.name), without_dot(server_name))) {
@@ -135,7 +138,8 @@ mod tests {
 
     #[test]
     fn hosts() {
-        let listed = Hosts::read(["api.example.com", "shop.example.com:8443", "*.cdn.example.com", "[::1]"]).unwrap();
+        let list = ["api.example.com", "shop.example.com:8443", "pay.example.com:443", "*.cdn.example.com", "[::1]"];
+        let listed = Hosts::read(list).unwrap();
         for (host, listed_host) in [
             ("api.example.com", true),
             ("API.example.com.", true),
@@ -143,6 +147,9 @@ mod tests {
             ("shop.example.com:8443", true),
             ("shop.example.com", false),
             ("shop.example.com:443", false),
+            ("pay.example.com:443", true),
+            ("pay.example.com", true),
+            ("pay.example.com:80", false),
             ("a.cdn.example.com", true),
             ("a.b.cdn.example.com", false),
             ("cdn.example.com", false),
@@ -152,7 +159,7 @@ mod tests {
             ("api.example.com.evil.example", false),
             ("192.0.2.1", false),
         ] {
-            assert_eq!(listed.contain(&Host::parse(host).unwrap()), listed_host, "{host}");
+            assert_eq!(listed.contain(&Host::parse(host).unwrap(), 443), listed_host, "{host}");
         }
     }
 
@@ -165,7 +172,7 @@ mod tests {
             }
             let request = request.body(()).unwrap();
             let listed = Hosts::read(["a.example"]).unwrap();
-            let answer = check(&named(&RequestHead::of(&request), forwarded), Some(&listed), Some("a.example"));
+            let answer = check(&named(&RequestHead::of(&request), forwarded), Some(&listed), 443, Some("a.example"));
             answer.map_or_else(|rejection| rejection.status().as_u16(), |()| 200)
         };
         for (name, uri, hosts, forwarded, expected) in [

@@ -95,7 +95,7 @@ impl TlsLayer {
     /// Answers for these hosts alone, and refuses others with `421` (RFC 9110 §15.5.20); a request that names no host, or
     /// two, is refused with `400`. Default: every host.
     ///
-    /// An item is a host, or `host:port` if no other port counts; `*.example.com` is one label more than `example.com`.
+    /// An item is a host, or `host:port` if no other port counts (a request that names none means 443); `*.example.com` is one label more than `example.com`.
     /// The request's host is what [`redirect_to`](Self::redirect_to) says. Exempt paths are left out.
     ///
     /// # Errors
@@ -217,7 +217,7 @@ impl TlsLayer {
         let below = shared.minimum.is_some_and(|minimum| client.tls_version().is_some_and(|it| it < minimum));
         let answer = match &named {
             _ if below => Err(Rejection::new(RejectionKind::PlainHttp, "the TLS version is below the minimum")),
-            Some(named) if checked => hosts::check(named, shared.hosts.as_ref(), server_name),
+            Some(named) if checked => hosts::check(named, shared.hosts.as_ref(), 443, server_name),
             Some(_) | None => Ok(()),
         };
         match (answer.and_then(|()| no_replay(head)), sts) {
@@ -230,7 +230,7 @@ impl TlsLayer {
     /// Plain HTTP of this machine: the list of hosts keeps a foreign name out that was bound to it.
     fn over_loopback(&self, head: &RequestHead<'_>) -> Result<Passed, Rejection> {
         if let Some(hosts) = &self.shared.hosts {
-            hosts::check(&hosts::named(head, None), Some(hosts), None)?;
+            hosts::check(&hosts::named(head, None), Some(hosts), 80, None)?;
         }
         no_replay(head).map(|()| Passed::plain(false))
     }

@@ -185,7 +185,8 @@ impl KeyHealth {
 /// # Contract
 /// - [`snapshot`](Self::snapshot) never waits: no lock that a fetch holds, no I/O. Once keys were had, they are there until
 ///   the source no longer trusts them; a failed refresh does not take them away at once.
-/// - The generation grows whenever the set changes and is never zero. It may grow without a change.
+/// - The generation grows whenever the set changes and is never zero. It may grow without a change. By one above 2^32 - 1 no token
+///   is remembered: count, rather than take the time.
 /// - What a client can make up, a forged token with any `kid` or none, does not lead to unbounded fetches or memory.
 /// - [`refresh_now`](Self::refresh_now) changes nothing, spends nothing, and agrees with [`refresh_for`](Self::refresh_for).
 /// - Time is `at`. The conformance suite (feature `conformance`) checks the contract.
