@@ -171,6 +171,36 @@ fn a_question_is_put_as_the_schema_declares() {
     }
 }
 
+/// Whichever part comes last, no attribute is left out: a forbid that looks at one would never be met.
+#[test]
+fn a_namespace_in_several_parts_is_one() {
+    let entities = "entity User { suspended?: Bool }; entity Order { status: String };";
+    let actions = "action read appliesTo { principal: User, resource: Order, context: { address?: ipaddr } };";
+    let policies = r#"
+        @id("open") permit (principal, action, resource);
+        @id("suspended") forbid (principal, action, resource) when { principal has suspended && principal.suspended };
+        @id("secret") forbid (principal, action, resource) when { resource.status == "secret" };
+        @id("away") forbid (principal, action, resource) when { context has address && context.address.isIpv4() };
+    "#;
+    for parts in [[("e", entities), ("a", actions)], [("a", actions), ("e", entities)]] {
+        let builder = parts.into_iter().fold(Cedar::builder(), |builder, (name, text)| builder.schema(name, text));
+        let policy = builder.policies("p", policies).build().unwrap();
+        let (good, eve) = (person("alice").build(), person("eve").claims(r#"{"suspended":true}"#).build());
+        for (who, status, address, expected) in [
+            (&good, "paid", None, "open"),
+            (&eve, "paid", None, "suspended"),
+            (&good, "secret", None, "secret"),
+            (&good, "paid", Some([192, 0, 2, 1].into()), "away"),
+        ] {
+            let thing = Resource::new("Order", 1).with("status", status);
+            let question = AccessQuery::new(who, "read", at()).on(&thing).with_address(address);
+            assert_eq!(rules(&now(&policy, &question)), [expected], "{} of {status}", who.subject());
+        }
+    }
+    let twice = Cedar::builder().schema("a", entities).schema("b", "entity User;").policies("p", policies).build();
+    assert!(twice.unwrap_err().to_string().contains("User"));
+}
+
 #[test]
 fn what_the_schema_does_not_know_is_denied() {
     let all = "permit (principal, action, resource);";

@@ -73,8 +73,8 @@ impl CedarBuilder {
         self
     }
 
-    /// Adds a part of the schema, with a name for errors: Cedar's schema language, or its JSON form. A namespace stands in one
-    /// part alone.
+    /// Adds a part of the schema, with a name for errors: Cedar's schema language, or its JSON form. A namespace may
+    /// stand in several parts, a type or an action in one alone.
     pub fn schema(mut self, name: impl Into<String>, text: impl Into<String>) -> Self {
         self.documents.add_text(Kind::Schema, name.into(), text.into());
         self

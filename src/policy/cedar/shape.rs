@@ -15,10 +15,14 @@ pub(super) struct Namespaces(Map<String, Value>);
 pub(super) type Declared = BTreeSet<String>;
 
 impl Namespaces {
-    /// Adds the namespaces of one part. A namespace stands in one part alone; Cedar has checked that.
+    /// Adds the namespaces of one part. Cedar refuses a type or action that stands twice, and a namespace may stand in several.
     pub(super) fn add(&mut self, part: Value) {
-        if let Value::Object(namespaces) = part {
-            self.0.extend(namespaces);
+        let Value::Object(namespaces) = part else { return };
+        for (name, space) in namespaces {
+            match (self.0.get_mut(&name), space) {
+                (Some(Value::Object(known)), Value::Object(more)) => join(known, more),
+                (_, space) => drop(self.0.insert(name, space)),
+            }
         }
     }
 
@@ -90,6 +94,16 @@ impl Namespaces {
             }
         }
         Some((namespace, written))
+    }
+}
+
+/// Adds types and actions to those that a namespace has already.
+fn join(known: &mut Map<String, Value>, more: Map<String, Value>) {
+    for (kind, named) in more {
+        match (known.get_mut(&kind), named) {
+            (Some(Value::Object(known)), Value::Object(more)) => known.extend(more),
+            (_, named) => drop(known.insert(kind, named)),
+        }
     }
 }
 
