@@ -62,6 +62,61 @@ fn the_roles_of_the_opa_documentation() {
     }
 }
 
+/// In OPA an asterisk stops at a delimiter, whichever it is.
+#[test]
+fn a_glob_of_actions_matches_no_more_than_it_says() {
+    let policy = |delimiters: &str, pattern: &str| {
+        let text = format!("package t\nallow if glob.match({pattern:?}, {delimiters}, input.action)\n");
+        Rego::builder("data.t.allow").policy("t.rego", text)
+    };
+    for (pattern, delimiters, action, expected) in [
+        ("orders:*", r#"[":"]"#, "orders:read", Decision::Allow),
+        ("orders:*", r#"[":"]"#, "orders:items:delete", Decision::Deny),
+        ("orders:**", r#"[":"]"#, "orders:items:delete", Decision::Allow),
+        ("orders:read", r#"[":"]"#, "orders/read", Decision::Deny),
+        ("orders.*", "[]", "orders.items.delete", Decision::Deny),
+        ("orders*", "null", "orders:items:delete", Decision::Allow),
+        ("[", "[]", "orders:read", Decision::CannotDecide),
+        ("orders:*", r#"["::"]"#, "orders:read", Decision::CannotDecide),
+    ] {
+        let policy = policy(delimiters, pattern).build().unwrap();
+        assert_eq!(decides(&policy, "alice", action, "order", "1"), expected, "{pattern} {delimiters} {action}");
+    }
+    let lenient = policy("[]", "[").lenient_builtins().build().unwrap();
+    assert_eq!(decides(&lenient, "alice", "orders:read", "order", "1"), Decision::Deny);
+}
+
+/// The interpreter would follow a function that calls itself until the process ends.
+#[test]
+fn what_calls_itself_is_refused() {
+    for (name, text, place) in [
+        ("a function", "f(x) := y if { y := f([x]) }\nallow if f(input)", "t.rego:2"),
+        ("by its full name", "f(x) := data.t.f([x])\nallow if f(input)", "t.rego:2"),
+        ("in brackets", "f(x) := data.t[\"f\"]([x])\nallow if f(input)", "t.rego:2"),
+        ("by way of another", "allow if g(input)\nf(x) := [g(x)]\ng(x) := {f(y) | some y in x}", "t.rego:3"),
+        ("by an import", "import data.t.f as again\nf(x) := again([x])\nallow if f(input)", "t.rego:3"),
+        ("by an imported package", "import data.t\nf(x) := t.f([x])\nallow if f(input)", "t.rego:3"),
+        ("in an else", "f(x) := 1 if { x == 1 } else := f(x)\nallow if f(input)", "t.rego:2"),
+        ("where nobody calls it", "f(x) := f(x)\nallow if true", "t.rego:2"),
+        ("rules", "allow if b\nb if allow", "t.rego"),
+    ] {
+        let refused = Rego::builder("data.t.allow").policy("t.rego", format!("package t\n{text}\n")).build();
+        let error = refused.map(|_| ()).expect_err(name).to_string();
+        assert!(error.contains(place), "{name}: {error}");
+    }
+    let sum = vec!["1"; 300].join(" +\n");
+    for (name, text) in [
+        ("the same name elsewhere", "f(x) := data.other.f(x)\nallow if f(1)"),
+        ("twice", "g(x) := x\nf(x) := g(g(x))\nallow if f(1) == g(1)"),
+        ("a built-in function", "count(x) := 1\nallow if count([1]) == 1"),
+        ("a long sum", &format!("allow if {sum} == 300")),
+    ] {
+        let policy = Rego::builder("data.t.allow").policy("t.rego", format!("package t\n{text}\n"));
+        let policy = policy.policy("other.rego", "package other\nf(x) := x\n").build().expect(name);
+        assert_eq!(decides(&policy, "alice", "read", "order", "1"), Decision::Allow, "{name}");
+    }
+}
+
 #[test]
 fn the_attributes_of_the_opa_documentation() {
     let policy = rego("data.abac.allow", "abac.rego");

@@ -1,5 +1,7 @@
+mod glob;
 mod input;
 mod program;
+mod recursion;
 
 use std::{fmt, path::Path, sync::Arc, time::Duration};
 
@@ -38,7 +40,8 @@ use crate::{
 /// # Ok::<(), portcullis::ConfigError>(())
 /// ```
 ///
-/// The policy is compiled once, by regorus, and shared by its engines: questions have no lock that one of them could wait for.
+/// The policy is compiled once, by regorus, and shared by its engines. A question takes one that is free, or a copy; only the caches of
+/// compiled patterns (`regex.match`, `glob.match`) are behind locks, for the time of a look-up.
 /// regorus' interpreter evaluates it, not its register machine, to which a conflict between rules is undefined and no error.
 ///
 /// # The decision

@@ -18,7 +18,7 @@ use crate::{
         Basis,
         documents::fingerprint,
         live::SourceText,
-        rego::{Kind, Settings},
+        rego::{Kind, Settings, glob, recursion},
     },
 };
 
@@ -50,6 +50,7 @@ impl Compiled {
             limit: settings.limits.time,
             check_interval: CLOCK_INTERVAL,
         });
+        glob::register(&mut engine, settings.limits.lenient).map_err(|error| refused(&error, "glob.match"))?;
         for (kind, SourceText { name, text }) in texts {
             match kind {
                 Kind::Policy => {
@@ -73,10 +74,11 @@ impl Compiled {
         if let Some(rule) = policy.get_rules().keys().find(|rule| is_in(&data, rule)) {
             return Err(ConfigError::new("data document", rule.as_str(), "is defined by a rule, too"));
         }
-        // The interpreter looks functions up when it calls them.
+        recursion::refuse(policy.get_modules())?;
+        // The interpreter looks functions up when it calls them, and sees a circle of rules when it goes round.
         engine.set_input(Value::new_object());
         if let Err(error) = engine.eval_rule(decision.to_string())
-            && error.to_string().contains("could not find function")
+            && ["could not find function", "recursion detected"].iter().any(|bad| error.to_string().contains(bad))
         {
             return Err(refused(&error, decision));
         }
