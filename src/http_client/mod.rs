@@ -23,6 +23,6 @@ pub use fetch::{FetchLimits, HttpFetch};
 pub(crate) use fetch::{nonsense, unavailable};
 pub use https::{HttpsFetch, HttpsFetchBuilder};
 #[cfg(any(feature = "introspection", feature = "policy-remote"))]
-pub(crate) use last_answer::LastAnswer;
+pub(crate) use last_answer::{LastAnswer, may_be_the_questions_fault};
 #[cfg(any(feature = "introspection", feature = "policy-remote"))]
 pub(crate) use post::{HttpClient, Media, bearer};

@@ -264,6 +264,44 @@ async fn health_tells_what_the_last_question_found() {
     assert_eq!((ask().await, condition()), (Decision::Allow, Condition::Ready));
 }
 
+/// A client that has the decision point fail at its own question takes nothing out of rotation.
+#[tokio::test]
+async fn one_odd_question_does_not_make_the_service_unready() {
+    let is_away = Arc::new(AtomicBool::new(false));
+    let away = Arc::clone(&is_away);
+    let server = Server::start(move |asked| {
+        let status = match asked.body["input"]["resource"]["id"].as_str().unwrap_or_default() {
+            _ if away.load(Ordering::SeqCst) => 503,
+            "" => 200,
+            status => status.parse().unwrap(),
+        };
+        (StatusCode::from_u16(status).unwrap(), "<html>").into_response()
+    })
+    .await;
+    let policy = opa(server.point());
+    let health = Health::new().watch_decision_point(policy.health());
+    let clock = TestClock::at_unix(1_800_000_000);
+    let alice = person("alice").build();
+    let ask = async |id: &'static str| {
+        let thing = Resource::new("order", id);
+        policy.decide(&AccessQuery::new(&alice, "orders:read", clock.now()).on(&thing)).await.decision()
+    };
+    let condition = || health.look(clock.now()).condition();
+    for status in ["400", "413", "414", "422", "431"] {
+        assert_eq!((ask(status).await, condition()), (Decision::CannotDecide, Condition::Ready), "{status}");
+    }
+    for status in ["500", "200"] {
+        assert_eq!((ask(status).await, condition()), (Decision::CannotDecide, Condition::Stale), "{status}");
+    }
+    for status in ["401", "404", "502"] {
+        assert_eq!((ask(status).await, condition()), (Decision::CannotDecide, Condition::Failing), "{status}");
+    }
+    is_away.store(true, Ordering::SeqCst);
+    ask("").await;
+    is_away.store(false, Ordering::SeqCst);
+    assert_eq!((ask("500").await, condition()), (Decision::CannotDecide, Condition::Failing), "it has just been away");
+}
+
 #[test]
 fn what_is_refused_at_build() {
     let build = |url: &str, decision: &'static str| Opa::builder(DecisionPoint::at(url), decision).build();

@@ -12,7 +12,7 @@ use super::client::{ClientAuthentication, put};
 use crate::{
     clock::Instants,
     error::StoreError,
-    http_client::{Endpoint, HttpClient, LastAnswer, Media},
+    http_client::{Endpoint, HttpClient, LastAnswer, Media, may_be_the_questions_fault},
     jwt::Refusal,
     log::{Seldom, chain, one_line},
     rejection::{Rejection, RejectionKind},
@@ -107,7 +107,7 @@ impl Asking {
             status if error_of(&response).is_some_and(is_about_us) => {
                 Err(self.credentials_refused(at, status, &response))
             }
-            status if may_be_the_tokens_fault(status) => Ok(Said::NotTaken(self.not_taken(at, status, &response))),
+            status if may_be_the_questions_fault(status) => Ok(Said::NotTaken(self.not_taken(at, status, &response))),
             status => {
                 let mut away = self.away(at, &answers(status, &response));
                 if matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
@@ -168,11 +168,6 @@ const CODES: [&str; 11] = [
 
 fn is_about_us(code: &str) -> bool {
     matches!(code, "invalid_client" | "unauthorized_client" | "access_denied")
-}
-
-/// Whether a status may come from what stands in the question. Whoever brings such a token must not make the endpoint look away.
-const fn may_be_the_tokens_fault(status: StatusCode) -> bool {
-    matches!(status.as_u16(), 400 | 413 | 414 | 422 | 431)
 }
 
 fn error_of(response: &Response<Bytes>) -> Option<&'static str> {

@@ -7,7 +7,9 @@ use tokio::sync::Semaphore;
 use crate::{
     clock::Instants,
     error::{ConfigError, StoreError},
-    http_client::{Endpoint, FetchLimits, HttpClient, HttpFetch, HttpsFetch, LastAnswer, Media, bearer},
+    http_client::{
+        Endpoint, FetchLimits, HttpClient, HttpFetch, HttpsFetch, LastAnswer, Media, bearer, may_be_the_questions_fault,
+    },
     log::{Seldom, chain, one_line},
     secret::Secret,
 };
@@ -179,34 +181,39 @@ impl Point {
         let answered = match self.send(to, question).await {
             Ok(body) => read(&body)
                 .and_then(|answer| check(&answer).map(|()| answer))
-                .map_err(|problem| format!("{to}: {problem}")),
-            Err(problem) => Err(problem),
+                .map_err(|problem| Lapse { at: Blame::Either, cause: format!("{to}: {problem}") }),
+            Err(lapse) => Err(lapse),
         };
         match answered {
             Ok(answer) => {
                 self.last.came();
                 Ok(answer)
             }
-            Err(cause) => {
-                let cause = one_line(&cause);
-                self.last.failed(cause.as_str(), at);
+            Err(lapse) => {
+                let cause = one_line(&lapse.cause);
+                match lapse.at {
+                    Blame::Point => self.last.failed(cause.as_str(), at),
+                    Blame::Either => self.last.doubted(cause.as_str(), at),
+                    Blame::Question => {}
+                }
                 self.told.error(at, &format!("a decision point does not decide: {cause}"));
                 Err(cause)
             }
         }
     }
 
-    async fn send(&self, to: &Endpoint, question: &serde_json::Value) -> Result<bytes::Bytes, String> {
+    async fn send(&self, to: &Endpoint, question: &serde_json::Value) -> Result<bytes::Bytes, Lapse> {
+        let ours = |problem: String| Lapse { at: Blame::Point, cause: problem };
         let mut headers = HeaderMap::new();
         let mut authorization = None;
         if let Some(token) = &self.bearer {
-            let value = bearer(token).map_err(|error| error.to_string())?;
+            let value = bearer(token).map_err(|error| ours(error.to_string()))?;
             authorization = value.to_str().ok().and_then(|value| value.split(' ').nth(1)).map(str::to_owned);
             headers.insert(header::AUTHORIZATION, value);
         }
-        let body = serde_json::to_vec(question).map_err(|error| format!("the question is no JSON: {error}"))?;
+        let body = serde_json::to_vec(question).map_err(|error| ours(format!("the question is no JSON: {error}")))?;
         let sent = self.client.post(to, Media::Json, body, headers).await;
-        let (parts, body) = sent.map_err(|error| format!("{to}: {}", cause(&error)))?.into_parts();
+        let (parts, body) = sent.map_err(|error| ours(format!("{to}: {}", cause(&error))))?.into_parts();
         if parts.status == StatusCode::OK {
             return Ok(body);
         }
@@ -215,8 +222,27 @@ impl Point {
             // A gateway's page of errors may repeat what it was sent.
             said = said.replace(&token, "***");
         }
-        Err(format!("{to} answers {}: {said}", parts.status.as_u16()))
+        let at = match parts.status {
+            status if may_be_the_questions_fault(status) => Blame::Question,
+            StatusCode::INTERNAL_SERVER_ERROR => Blame::Either,
+            _ => Blame::Point,
+        };
+        Err(Lapse { at, cause: format!("{to} answers {}: {said}", parts.status.as_u16()) })
     }
+}
+
+/// Why a question has no answer.
+struct Lapse {
+    at: Blame,
+    cause: String,
+}
+
+/// Where the fault lies. A client that puts odd things into its requests must not make the decision point look away.
+enum Blame {
+    Point,
+    Question,
+    /// Its policy fails, or says what cannot be read, at this question at least.
+    Either,
 }
 
 /// Reads a JSON object; a member of it that stands twice is refused, and within it where the type says so.
