@@ -402,28 +402,47 @@ impl AuditSink for Kept {
     }
 }
 
-#[tokio::test]
-async fn a_difference_is_in_the_audit_record_and_is_not_enforced() {
+/// The status, and the decisions in the record of a request that a guard with this policy judges.
+async fn recorded(policies: impl PolicyBackend) -> (u16, Vec<serde_json::Value>) {
     let kept = Kept::default();
     let challenge = Challenge::new("Test", "test").unwrap();
     let decide = AuthnLayer::new(authenticate_fn(challenge, |_: &RequestHead<'_>, _| {
         Outcome::verified(principal("alice", &["clerk"]))
     }))
     .dangerous_plain_http();
-    let policies = Shadow::new(rbac(), Says(Said::Deny, 7, false));
     let guard = require(policy("orders:read").unwrap()).with_policy(policies);
     let inner =
         tower::service_fn(async |_: Request<()>| Ok::<_, std::convert::Infallible>(Response::new(String::new())));
     let service = AuditLayer::new(kept.clone()).layer(decide.layer(guard.layer(inner)));
     let response = service.oneshot(Request::get("/orders").body(()).unwrap()).await.unwrap();
-    assert_eq!(response.status(), 200);
+    let status = response.status().as_u16();
     drop(response);
-    let records = kept.0.lock().unwrap();
-    let decisions = records[0]["decisions"].as_array().unwrap();
-    assert_eq!(decisions.len(), 2, "{decisions:?}");
+    let decisions = kept.0.lock().unwrap()[0]["decisions"].as_array().unwrap().clone();
+    (status, decisions)
+}
+
+#[tokio::test]
+async fn a_difference_is_in_the_audit_record_and_is_not_enforced() {
+    let (status, decisions) = recorded(Shadow::new(rbac(), Says(Said::Deny, 7, false))).await;
+    assert_eq!((status, decisions.len()), (200, 2), "{decisions:?}");
     assert_eq!((&decisions[0]["decision"], decisions[0].get("enforced")), (&"allow".into(), Some(&true.into())));
     assert_eq!((&decisions[1]["decision"], &decisions[1]["enforced"]), (&"deny".into(), &false.into()));
     assert_eq!((&decisions[1]["backend"], &decisions[1]["rule"]), (&"says".into(), &"rule 7".into()));
+}
+
+/// Also where the verdict beside which it stands is outweighed by another one.
+#[tokio::test]
+async fn a_difference_inside_a_combination_is_in_the_audit_record() {
+    let shadowed = || Shadow::new(rbac(), Says(Said::Deny, 7, false));
+    for (name, policy, expected) in [
+        ("outweighed by a later one", Combined::all_of(shadowed()).with(Says(Said::Deny, 8, false)), 403),
+        ("outweighed by an earlier one", Combined::all_of(Says(Said::CannotDecide, 8, false)).with(shadowed()), 503),
+        ("one of several", Combined::all_of(shadowed()).with(rbac()), 200),
+    ] {
+        let (status, decisions) = recorded(policy).await;
+        let differs = |decision: &&serde_json::Value| decision["enforced"] == false && decision["rule"] == "rule 7";
+        assert_eq!((status, decisions.iter().filter(differs).count()), (expected, 1), "{name}: {decisions:?}");
+    }
 }
 
 #[tokio::test]

@@ -217,3 +217,21 @@ async fn a_step_up_is_one_only_until_it_is_made() {
         assert!(error.contains(&format!("expected {other}, got {expect}")), "{acr}: {error}");
     }
 }
+
+/// Where a question names no attributes, the policy hears of none, as from a guard.
+#[cfg(feature = "rego")]
+#[tokio::test]
+async fn no_attributes_are_not_an_empty_object() {
+    let text = "package t\ndefault allow := false\nallow if not input.attributes\nallow if input.attributes.urgent\n";
+    let policy = portcullis::policy::Rego::from_text("data.t.allow", text).unwrap();
+    let question = |attributes: &str, expect: &str| {
+        format!(
+            "[subjects.a]\nsubject = \"alice\"\n[[question]]\nsubject = \"a\"\naction = \"read\"\n{attributes}\nexpect = \"{expect}\"\n"
+        )
+    };
+    for (attributes, expect) in
+        [("", "allow"), ("attributes = { urgent = true }", "allow"), ("attributes = { other = 1 }", "deny")]
+    {
+        assert_eq!(test_table_text(&policy, "t.toml", &question(attributes, expect)).await.unwrap(), 1, "{attributes}");
+    }
+}

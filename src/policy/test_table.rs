@@ -273,8 +273,11 @@ async fn ask(policy: &dyn PolicyBackend, table: &Table, question: &Question) -> 
     let at = question.time.unwrap_or(NOW).saturating_mul(1_000_000_000);
     let mut query = AccessQuery::new(&subject, &question.action, Instants::new(at, at))
         .with_client(client.as_ref())
-        .with_address(question.address)
-        .with_attributes(&attributes);
+        .with_address(question.address);
+    // None is another question than an empty object, and the one that guards ask.
+    if !attributes.is_empty() {
+        query = query.with_attributes(&attributes);
+    }
     if let Some(method) = &question.method {
         query = query.with_route(method, question.route.as_deref());
     } else if question.route.is_some() {

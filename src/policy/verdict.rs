@@ -264,6 +264,14 @@ impl Verdict {
         self
     }
 
+    /// Keeps as well what verdicts that do not count had beside them.
+    pub(crate) fn with_shadows(mut self, shadows: Vec<Shadowed>) -> Self {
+        if !shadows.is_empty() {
+            self.directives_mut().shadows.extend(shadows);
+        }
+        self
+    }
+
     pub(crate) fn shadows(&self) -> &[Shadowed] {
         self.directives.as_ref().map_or(&[], |directives| &directives.shadows)
     }

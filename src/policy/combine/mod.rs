@@ -11,7 +11,7 @@ use async_trait::async_trait;
 pub use self::shadow::{Shadow, ShadowStats};
 use crate::{
     now::Now,
-    policy::{AccessQuery, Decision, PolicyBackend, QueryParts, ReloadState, Verdict},
+    policy::{AccessQuery, Decision, PolicyBackend, QueryParts, ReloadState, Verdict, verdict::Shadowed},
 };
 
 /// Several policies that decide together. It is a [`PolicyBackend`] itself, so that combinations nest.
@@ -124,6 +124,8 @@ struct Fold {
     rank: u8,
     first: Option<Verdict>,
     more: Vec<Verdict>,
+    /// What a policy says that is not enforced, beside verdicts that were outweighed: the record has it all the same.
+    shadows: Vec<Shadowed>,
     /// Whether somebody to whom the question is applicable denied firmly.
     firm: bool,
     /// Whether somebody demanded a step-up, met or not.
@@ -132,7 +134,7 @@ struct Fold {
 
 impl Fold {
     const fn new(how: Algorithm) -> Self {
-        Self { how, rank: SILENT, first: None, more: Vec::new(), firm: false, momentary: false }
+        Self { how, rank: SILENT, first: None, more: Vec::new(), shadows: Vec::new(), firm: false, momentary: false }
     }
 
     /// A demand that is met already helps nobody: the verdict is a denial like any other.
@@ -143,10 +145,13 @@ impl Fold {
         let rank = self.how.rank(&verdict);
         self.firm |= verdict.is_firm() && rank != SILENT;
         if self.first.is_none() || rank > self.rank {
-            (self.rank, self.first) = (rank, Some(verdict));
-            self.more.clear();
+            self.rank = rank;
+            let outweighed = self.first.replace(verdict).into_iter().chain(self.more.drain(..));
+            self.shadows.extend(outweighed.flat_map(|verdict| verdict.shadows().to_vec()));
         } else if rank == self.rank {
             self.more.push(verdict);
+        } else {
+            self.shadows.extend(verdict.shadows().iter().cloned());
         }
     }
 
@@ -179,6 +184,7 @@ impl Fold {
         };
         let verdict = if firm { verdict.firm() } else { verdict };
         let verdict = if self.momentary { verdict.of_the_moment() } else { verdict };
+        let verdict = verdict.with_shadows(self.shadows);
         if silent { verdict.leaving_it() } else { verdict }
     }
 }

@@ -70,7 +70,8 @@ impl<E: PolicyBackend, S: PolicyBackend> Shadow<E, S> {
         self
     }
 
-    /// What was counted so far.
+    /// What was counted so far. Inside a [`Combined`](crate::policy::Combined) with a policy that waits, one question may count twice:
+    /// what needs no waiting is asked first, and all of them after that.
     #[must_use]
     pub fn stats(&self) -> ShadowStats {
         let Counters { compared, differences, unanswered } = &self.counters;
