@@ -597,6 +597,10 @@ fn bad_documents_are_refused_with_file_line_and_reason() {
             &["shop.cedar:2", "\"x\"", "shop.cedar:1"],
         ),
         ("// nothing", "[]", "[]", &["shop.cedar", "empty"]),
+        ("@obligations(\"mask\") permit (principal, action, resource);", "[]", "[]", &["shop.cedar:1", "@obligation?"]),
+        ("@StepUp(\"factors=2\") forbid (principal, action, resource);", "[]", "[]", &["shop.cedar:1", "@step_up?"]),
+        ("@obligation(\"mask\") forbid (principal, action, resource);", "[]", "[]", &["shop.cedar:1", "on a forbid"]),
+        ("@obligation(\"mask,\") permit (principal, action, resource);", "[]", "[]", &["shop.cedar:1", "empty name"]),
         (
             good,
             &format!(

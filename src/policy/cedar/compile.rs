@@ -236,31 +236,53 @@ impl Rules {
     }
 
     fn rule(&self, policy: &Policy) -> Result<Rule, ConfigError> {
-        let directives = |key: &str| -> Vec<Directive> {
-            let named = policy.annotation(key).unwrap_or_default().split(',').map(str::trim);
-            named.filter(|name| !name.is_empty()).map(|name| Directive::new(name.to_owned())).collect()
-        };
-        let refuse = |problem: String| {
+        let refuse = |key: &str, problem: String| {
             let place = self.places.get(policy.id());
             let place = place.map_or_else(|| "policies".to_owned(), |(text, line)| format!("{}:{line}", text.name));
-            ConfigError::new(place, format!("@step_up of {}", policy.id()), problem)
+            ConfigError::new(place, format!("@{key} of {}", policy.id()), problem)
+        };
+        for (key, _) in policy.annotations() {
+            if let Some(meant) = READ.into_iter().find(|read| *read != key && plain(read) == plain(key)) {
+                return Err(refuse(key, format!("means nothing; did you mean @{meant}?")));
+            }
+        }
+        let directives = |key: &str| {
+            let Some(text) = policy.annotation(key) else { return Ok(Vec::new()) };
+            if policy.effect() == Effect::Forbid {
+                return Err(refuse(key, "stands on a forbid: only an allow is told with it".to_owned()));
+            }
+            let names = text.split(',').map(str::trim);
+            if names.clone().any(str::is_empty) {
+                return Err(refuse(key, format!("{text:?} has an empty name")));
+            }
+            Ok(names.map(|name| Directive::new(name.to_owned())).collect())
         };
         let step_up = match policy.annotation("step_up") {
             None => None,
             Some(_) if policy.effect() == Effect::Permit => {
-                return Err(refuse("stands on a permit: only what forbids can ask for more".to_owned()));
+                return Err(refuse("step_up", "stands on a permit: only what forbids can ask for more".to_owned()));
             }
-            Some(text) => Some(step_up(text).map_err(refuse)?),
+            Some(text) => Some(step_up(text).map_err(|problem| refuse("step_up", problem))?),
         };
         Ok(Rule {
             step_up,
             id: policy.id().to_string().into(),
-            obligations: directives("obligation"),
-            advice: directives("advice"),
+            obligations: directives("obligation")?,
+            advice: directives("advice")?,
             literals: policy.entity_literals(),
             policy: policy.clone(),
         })
     }
+}
+
+/// The annotations that mean something here, besides `@id`.
+const READ: [&str; 3] = ["obligation", "advice", "step_up"];
+
+/// A name as it may be misspelt: `obligations`, `StepUp`.
+fn plain(name: &str) -> String {
+    let letters: String =
+        name.chars().filter(|letter| *letter != '_').map(|letter| letter.to_ascii_lowercase()).collect();
+    letters.strip_suffix('s').map(str::to_owned).unwrap_or(letters)
 }
 
 /// `acr_values=gold silver; max_age=300; factors=2`: one of them at least.

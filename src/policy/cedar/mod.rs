@@ -73,9 +73,9 @@ use crate::{
 /// 5. If a policy permits, it is allowed; all else is denied.
 ///
 /// The verdict names the policies that decided, by their `@id` or else by file and line. `@obligation("mask, log")` and
-/// `@advice("...")` on a policy that permits name what its allow asks for. `@step_up("acr_values=gold; max_age=300; factors=2")`, one of them
-/// at least, on a policy that forbids says what would help ([`Verdict::step_up`]), where all that forbid say so and without them it
-/// would be allowed.
+/// `@advice("...")` on a policy that permits name what its allow asks for; on one that forbids, and misspelt, they are refused.
+/// `@step_up("acr_values=gold; max_age=300; factors=2")`, one of them at least, on a policy that forbids says what would help
+/// ([`Verdict::step_up`]), where all that forbid say so and without them it would be allowed.
 ///
 /// # Cost
 /// Policies are found by their scope before they are evaluated: the cost grows with the groups that principal and resource are
