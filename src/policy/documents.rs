@@ -4,7 +4,10 @@ use std::path::PathBuf;
 
 use crate::{
     error::ConfigError,
-    policy::live::{Files, Live, SourceText},
+    policy::{
+        files::{Files, SourceText},
+        live::Live,
+    },
 };
 
 /// The most that one document may have.

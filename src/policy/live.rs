@@ -2,9 +2,7 @@
 
 use std::{
     fmt,
-    fs::File,
-    io::{self, Read},
-    path::{Path, PathBuf},
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -19,7 +17,10 @@ use crate::{
     error::ConfigError,
     event::{self, Event, EventKind},
     log,
-    policy::ReloadState,
+    policy::{
+        ReloadState,
+        files::{Files, SourceText},
+    },
 };
 
 /// What a reload did.
@@ -30,47 +31,6 @@ pub enum Reloaded {
     Replaced,
     /// The files say what they said when they were last accepted. What runs stays, also if it was put there by hand.
     Unchanged,
-}
-
-/// One file of a policy, as it was read.
-#[derive(Clone, PartialEq, Eq)]
-pub(crate) struct SourceText {
-    /// The path, for errors.
-    pub(crate) name: String,
-    pub(crate) text: String,
-}
-
-/// The files of a policy, in the order in which they are read.
-#[derive(Clone, Debug)]
-pub(crate) struct Files {
-    paths: Vec<PathBuf>,
-    limit: usize,
-}
-
-impl Files {
-    /// `limit` bounds each file, in bytes.
-    pub(crate) fn new(paths: impl IntoIterator<Item = impl AsRef<Path>>, limit: usize) -> Self {
-        Self { paths: paths.into_iter().map(|path| path.as_ref().to_owned()).collect(), limit }
-    }
-
-    /// Reads them whole: modification times are too coarse to tell two writes apart.
-    pub(crate) fn read(&self) -> Result<Vec<SourceText>, ConfigError> {
-        self.paths.iter().map(|path| read_file("policy file", path, self.limit)).collect()
-    }
-}
-
-/// Reads a file of at most so many bytes. This blocks.
-pub(crate) fn read_file(setting: &str, path: &Path, limit: usize) -> Result<SourceText, ConfigError> {
-    let name = path.display().to_string();
-    let unreadable = |error: io::Error| ConfigError::new(setting, &name, "cannot be read").caused_by(error);
-    // One byte more than is allowed, so that a file that is too long is refused and not cut off.
-    let bound = u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(1);
-    let mut text = String::new();
-    File::open(path).and_then(|file| file.take(bound).read_to_string(&mut text)).map_err(unreadable)?;
-    if text.len() > limit {
-        return Err(ConfigError::new(setting, name, format!("has more than {limit} bytes")));
-    }
-    Ok(SourceText { name, text })
 }
 
 /// From texts to a policy; what is wrong with them is found here.
@@ -203,7 +163,11 @@ impl<T: Send + Sync + 'static> Live<T> {
             drop(state);
             return Ok(Reloaded::Unchanged);
         }
-        let policy = match compile(&texts) {
+        // A parser that panics has refused them, and whoever looks at the state is to know.
+        let compiled = catch_unwind(AssertUnwindSafe(|| compile(&texts)));
+        let policy = match compiled
+            .unwrap_or_else(|_| Err(ConfigError::new("policy files", self.name(), "cannot be compiled: it panics")))
+        {
             Ok(policy) => policy,
             Err(error) => return self.refuse_files(texts, error, &mut replacing),
         };
@@ -255,8 +219,7 @@ impl<T: Send + Sync + 'static> Live<T> {
 
     /// What records call it: its first file.
     fn name(&self) -> String {
-        let path = self.origin.as_ref().and_then(|(files, _)| files.paths.first());
-        path.map_or_else(|| "policy".to_owned(), |path| path.display().to_string())
+        self.origin.as_ref().map_or_else(|| "policy".to_owned(), |(files, _)| files.name())
     }
 
     /// Looks at the files again and again, until the policy is dropped.
@@ -308,7 +271,11 @@ impl<T> fmt::Debug for Live<T> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
+    use std::{
+        fs::File,
+        io::Write,
+        path::{Path, PathBuf},
+    };
 
     use super::*;
 
@@ -411,6 +378,22 @@ mod tests {
         write(&path, "two");
         assert!(live.reload().is_err() && nonsense().is_err() && live.reload().is_err());
         assert_eq!(told(&live), (1, 0, 0, 3, true), "files that are bad are told as long as they are");
+    }
+
+    #[test]
+    fn files_on_which_the_parser_panics_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("policy");
+        write(&path, "1");
+        let explode = |texts: &[SourceText]| if texts[0].text == "boom" { panic!("boom") } else { number(texts) };
+        let live = Arc::new(Live::from_files(Files::new([&path], 8), explode).unwrap());
+        write(&path, "boom");
+        assert!(live.reload().is_err() && live.reload().is_err());
+        assert_eq!(told(&live), (1, 0, 0, 1, true));
+        assert!(live.state().failing().unwrap().contains("panics"));
+        write(&path, "2");
+        assert_eq!(live.reload().unwrap(), Reloaded::Replaced);
+        assert_eq!(told(&live), (2, 1, 1, 1, false));
     }
 
     #[test]

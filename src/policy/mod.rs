@@ -18,6 +18,8 @@ mod directive;
 mod documents;
 mod explain;
 #[cfg(feature = "policy-files")]
+mod files;
+#[cfg(feature = "policy-files")]
 mod live;
 mod matrix;
 mod parts;
@@ -47,10 +49,10 @@ pub use combine::Combined;
 pub use combine::{Shadow, ShadowStats};
 pub use directive::Directive;
 pub use explain::{Explanation, explain};
+#[cfg(all(feature = "guard", feature = "policy-files"))]
+pub(crate) use files::read_file;
 #[cfg(feature = "policy-files")]
 pub use live::Reloaded;
-#[cfg(all(feature = "guard", feature = "policy-files"))]
-pub(crate) use live::read_file;
 pub use matrix::Matrix;
 pub use parts::QueryParts;
 pub use query::{AccessQuery, Resource};

@@ -28,7 +28,7 @@ use crate::{
             slices::Slices,
         },
         documents::{fingerprint, line_of},
-        live::SourceText,
+        files::SourceText,
     },
 };
 

@@ -25,7 +25,8 @@ use crate::{
     now::Now,
     policy::{
         AccessQuery, Matrix, PolicyBackend, QueryParts, ReloadState, Reloaded, Verdict,
-        live::{Files, Live, SourceText},
+        files::{Files, SourceText},
+        live::Live,
         rbac::{
             document::{Format, Origin},
             load::{MAX_DOCUMENT_LEN, near_of},

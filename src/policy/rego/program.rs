@@ -17,7 +17,7 @@ use crate::{
     policy::{
         Basis,
         documents::fingerprint,
-        live::SourceText,
+        files::SourceText,
         rego::{Kind, Settings, glob, recursion},
     },
 };
