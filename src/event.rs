@@ -178,6 +178,12 @@ impl Event {
         self
     }
 
+    /// Says whom it is about, where no request brought it about.
+    pub fn whose(mut self, principal: Principal) -> Self {
+        self.by = Some(principal);
+        self
+    }
+
     /// What happened.
     #[must_use]
     pub const fn kind(&self) -> EventKind {

@@ -47,7 +47,7 @@
 //! # fn main() {}
 //! ```
 //!
-//! The [`manual`] explains the stack and its order, each layer, the threat model, and how to write your own backends.
+//! The [`manual`] (with the feature `full`: `cargo doc --features full --open`) explains the stack and its order, each layer, the threat model, and how to write your own backends.
 //!
 //! # Features
 //!
@@ -75,17 +75,17 @@
 //! | `api-key-file` | | `api_key::FileKeyStore`: keys in a TOML or JSON file |
 //! | `api-key-cached` | | `api_key::Cached`: a cache before a slow store |
 //! | `guard` | yes | [`guard`]: requirements on routes, the authorizer |
-//! | `rbac` | yes | `policy::Rbac`: roles to permissions from TOML and JSON, reloaded when the file changes |
+//! | `rbac` | yes | `policy::Rbac`: roles to permissions from TOML and JSON, read again by `reload` or `watch` |
 //! | `policy-files` | yes | `policy::test_table`, `guard::RouteRules`, and what reloads policies; `rbac` implies it |
 //! | `policy-cached` | | `policy::Cached`: a cache before a slow policy |
 //! | `policy-shadow` | | `policy::Shadow`: a second policy tried beside the one that counts |
 //! | `policy-remote` | | `policy::Opa`, `policy::AuthZen`: decision points elsewhere, asked over HTTP; implies `http-client` |
-//! | `cedar` | | `policy::Cedar`: policies in Cedar, checked against a schema, reloaded |
-//! | `rego` | | `policy::Rego`: policies in Rego, evaluated in the process, reloaded; not tried with Rust 1.88 |
+//! | `cedar` | | `policy::Cedar`: policies in Cedar, checked against a schema, reloaded in the same way |
+//! | `rego` | | `policy::Rego`: policies in Rego, evaluated in the process, reloaded in the same way; not tried with a Rust older than 1.95 |
 //! | `rate-limit` | yes | [`rate_limit`]: quotas and concurrency per client, principal, plan and more |
 //! | `rate-limit-redis` | | `rate_limit::RedisLimits`: limits that several processes share, in Redis or Valkey; implies `rate-limit` |
 //! | `throttle` | | `rate_limit::Throttle`: requests over the quota wait their turn; implies `rate-limit` |
-//! | `lifetime` | yes | [`lifetime`]: what outlasts its request ends with the credential |
+//! | `lifetime` | yes | [`lifetime`]: event streams and gRPC streams end with the credential, and WebSockets whose handler asks |
 //! | `audit` | yes | [`audit`]: one record for each request |
 //! | `audit-json-lines`, `audit-tracing` | yes | where records go |
 //! | `audit-chain` | | [`audit::chain`]: lines that show whether one was altered; signed checkpoints |

@@ -142,7 +142,8 @@ fn a_key_is_printed_once_and_alone() {
         let made = keyctl.run(&format!("create --subject billing --json --pepper 2026-01 {source}"));
         assert_eq!(made.json()["record"]["scheme"], "hmac-sha256:2026-01", "{source}: {}", made.err);
     }
-    fs::write(&file, [7; 31]).unwrap();
+    // As where a configuration names the file, the line end that an editor adds is no part of it.
+    fs::write(&file, [&[7; 31][..], b"\n"].concat()).unwrap();
     let weak = keyctl.run(&format!("create --subject billing --pepper 2026-01 --pepper-file {}", file.display()));
     assert_eq!((weak.code, weak.out.as_str()), (2, ""), "{}", weak.err);
 }

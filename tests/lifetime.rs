@@ -471,6 +471,49 @@ async fn a_stream_ends_with_the_key_that_signed_its_token() {
     }
 }
 
+/// A newer token goes on with the same exchange, and only that of the same principal does.
+#[tokio::test(start_paused = true)]
+async fn a_newer_token_renews_the_lifetime_of_its_exchange() {
+    let world = World::new();
+    let clock = world.clock.clone();
+    let renewing = async move |lifetime: Lifetime| {
+        let lifetime = lifetime.with_clock(clock.clone());
+        let newer =
+            |principal: portcullis::PrincipalBuilder| lifetime.renewed_by(principal.expires_at(NOW + 90).build());
+        let of = |issuer, subject| Principal::builder(PrincipalKind::User, issuer, subject, "test");
+        for stranger in [of(ISSUER, "bob"), of("https://other.example", "alice"), of(ISSUER, "alice").tenant("other")] {
+            assert_eq!(newer(stranger).err().map(|rejection| rejection.status()), Some(StatusCode::UNAUTHORIZED));
+        }
+        let mut renewed = newer(alice()).unwrap();
+        clock.advance(Duration::from_secs(89));
+        assert_eq!(renewed.check(), Ok(()));
+        clock.advance(Duration::from_secs(1));
+        assert_eq!(renewed.ended().await, Ended::Expired);
+    };
+    let stack = world.stack().audit(AuditLayer::new(world.audit.clone())).build().unwrap();
+    let app = stack.protect(Router::new().route("/socket", get(renewing)));
+    drop(ask(&app, "/socket").await);
+    assert_eq!(world.causes(), [("/socket".to_owned(), "expired".to_owned(), true)]);
+}
+
+/// Whose token came without a request is named all the same.
+#[tokio::test(start_paused = true)]
+async fn the_end_of_an_exchange_without_a_request_names_whose_it_was() {
+    let audit = Captured::new();
+    let _listens = AuditLayer::new(audit.clone());
+    let nobody = Principal::builder(PrincipalKind::User, ISSUER, "without-a-request", "test").expires_at(NOW).build();
+    let mut lifetime = Lifetime::of_principal(nobody).with_clock(TestClock::at_unix(NOW));
+    assert_eq!(lifetime.ended().await, Ended::Expired);
+    let is_its_own = |entry: &AuditEntry| match entry {
+        AuditEntry::Event(event) => {
+            event.kind() == EventKind::ExchangeEnded
+                && event.by().is_some_and(|principal| principal.subject() == "without-a-request")
+        }
+        _ => false,
+    };
+    assert_eq!(audit.entries().iter().filter(|entry| is_its_own(entry)).count(), 1);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_handler_hears_of_a_key_that_is_gone() {
     let (clock, keys) = (TestClock::at_unix(NOW), Arc::new(Moving::default()));

@@ -130,7 +130,7 @@ pub(crate) struct Format {
     /// The name of the pepper that keys are hashed under.
     #[arg(long, value_name = "ID", requires = "pepper_source")]
     pub(crate) pepper: Option<String>,
-    /// The file with that pepper; every byte counts, a line break at the end included.
+    /// The file with that pepper; one line end is cut off, as where a configuration names the file.
     #[arg(long, value_name = "FILE", requires = "pepper")]
     pub(crate) pepper_file: Option<PathBuf>,
     /// The environment variable with that pepper.

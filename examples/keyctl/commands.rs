@@ -96,7 +96,13 @@ fn issuer(format: &Format) -> Result<KeyIssuer, Failure> {
     let secret = match (&format.pepper_file, &format.pepper_env) {
         (Some(file), _) => {
             let shown = file.display();
-            Secret::new(std::fs::read(file).map_err(|error| Failure::Usage(format!("{shown}: {error}")))?)
+            let mut pepper = std::fs::read(file).map_err(|error| Failure::Usage(format!("{shown}: {error}")))?;
+            for end in [b'\n', b'\r'] {
+                if pepper.last() == Some(&end) {
+                    pepper.pop();
+                }
+            }
+            Secret::new(pepper)
         }
         (None, Some(name)) => Secret::from(variable(name)?),
         (None, None) => return Err(Failure::Usage("say --pepper-file or --pepper-env".to_owned())),

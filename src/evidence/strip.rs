@@ -49,7 +49,8 @@ pub(super) fn is_stray(name: &HeaderName, believed: Option<Family>, proxies: &Tr
         None => false,
         Some(Kind::Of(family)) => believed != Some(family),
         Some(Kind::Other | Kind::Certificate) => true,
-        Some(Kind::Identity) => believed.is_none(),
+        // A proxy that overwrites `Remote-User` overwrites no `Remote_User`, and some gateways take them for the same.
+        Some(Kind::Identity) => believed.is_none() || name.as_str().contains('_'),
     }
 }
 
@@ -145,20 +146,21 @@ mod tests {
         "x-arr-clientcert",
         "x-amzn-mtls-clientcert-leaf",
     ];
-    const IDENTITY: [&str; 6] = [
+    const SPELT_WELL: [&str; 5] = [
         "remote-user",
         "x-remote-user",
-        "remote_user",
         "x-auth-request-email",
         "x-goog-authenticated-user-id",
         "x-amzn-oidc-identity",
     ];
+    const SPELT_FOR_A_GATEWAY: [&str; 4] = ["remote_user", "x-remote_user", "x_auth_request_email", "x-amzn-oidc_data"];
     const OTHERS: [&str; 8] =
         ["client", "forwarded-x", "host", "remote", "ssl", "x-real-ip-address", "x-request-id", "x-ssl"];
 
     fn left(believed: Option<Family>, proxies: &TrustedProxies) -> Vec<String> {
         let mut headers = HeaderMap::new();
-        for name in FORWARDING.into_iter().chain(CERTIFICATE).chain(IDENTITY).chain(OTHERS) {
+        for name in FORWARDING.into_iter().chain(CERTIFICATE).chain(SPELT_WELL).chain(SPELT_FOR_A_GATEWAY).chain(OTHERS)
+        {
             headers.append(name, HeaderValue::from_static("a"));
             headers.append(name, HeaderValue::from_static("b"));
         }
@@ -180,17 +182,17 @@ mod tests {
     fn only_the_believed_family_stays() {
         let forwarded = TrustedProxies::forwarded(["10.0.12.7"]).unwrap();
         assert_eq!(left(None, &forwarded), sorted(&[&OTHERS]));
-        assert_eq!(left(Some(Family::Forwarded), &forwarded), sorted(&[&OTHERS, &IDENTITY, &["forwarded"]]));
+        assert_eq!(left(Some(Family::Forwarded), &forwarded), sorted(&[&OTHERS, &SPELT_WELL, &["forwarded"]]));
         let x_forwarded = TrustedProxies::x_forwarded(["10.0.12.7"]).unwrap();
         let family: Vec<_> = FORWARDING.into_iter().filter(|name| name.starts_with("x-forwarded-")).collect();
-        assert_eq!(left(Some(Family::XForwarded), &x_forwarded), sorted(&[&OTHERS, &IDENTITY, &family]));
+        assert_eq!(left(Some(Family::XForwarded), &x_forwarded), sorted(&[&OTHERS, &SPELT_WELL, &family]));
     }
 
     #[test]
     fn a_field_that_is_named_stays_from_a_proxy_and_goes_from_others() {
         let name = HeaderName::from_static("x-real-ip");
         let proxies = TrustedProxies::address_header(name, ["10.0.12.7"]).unwrap();
-        assert_eq!(left(Some(Family::Address), &proxies), sorted(&[&OTHERS, &IDENTITY, &["x-real-ip"]]));
+        assert_eq!(left(Some(Family::Address), &proxies), sorted(&[&OTHERS, &SPELT_WELL, &["x-real-ip"]]));
         assert_eq!(left(None, &proxies), sorted(&[&OTHERS]));
         let name = HeaderName::from_static("x-request-id");
         let unusual = TrustedProxies::address_header(name, ["10.0.12.7"]).unwrap();
@@ -204,7 +206,7 @@ mod tests {
         let proxies = TrustedProxies::forwarded(["10.0.12.7"]).unwrap();
         let proxies = proxies.with_client_certificates(crate::evidence::CertificateHeader::client_cert());
         let stay = ["forwarded", "client-cert"];
-        assert_eq!(left(Some(Family::Forwarded), &proxies), sorted(&[&OTHERS, &IDENTITY, &stay]));
+        assert_eq!(left(Some(Family::Forwarded), &proxies), sorted(&[&OTHERS, &SPELT_WELL, &stay]));
         assert_eq!(left(None, &proxies), sorted(&[&OTHERS]));
     }
 

@@ -26,8 +26,8 @@
 //! Where there is a second identity ([`Slot::Client`](crate::Slot)), whichever ends first ends the exchange. Policies are not asked
 //! again: who loses a role keeps the stream until the token ends.
 //!
-//! Each end is an [event](crate::event::EventKind::ExchangeEnded) with its cause, the route, the principal and the id of the request,
-//! whose own record (status `101`, for a WebSocket) tells of the beginning.
+//! Each end is an [event](crate::event::EventKind::ExchangeEnded) with its cause, the principal, and the route and the id of the request
+//! where there is one, whose own record (status `101`, for a WebSocket) tells of the beginning.
 //!
 //! # Cost
 //! A timer for each exchange, which wakes once a second where there are revocations or keys that may change, and once a minute where
@@ -78,7 +78,7 @@ use crate::{
     context::authenticated_context,
     now::Now,
     principal::Principal,
-    rejection::Rejection,
+    rejection::{Rejection, RejectionKind},
     voucher::Ended,
 };
 #[cfg(feature = "stack")]
@@ -107,6 +107,29 @@ impl Lifetime {
     /// That of one principal, for who has no request: whose token came in the first message of a WebSocket, for example.
     pub fn of_principal(principal: Principal) -> Self {
         Self::on(Terms::of_principal(principal, Arc::new(SystemClock::new())))
+    }
+
+    /// That of the same exchange under a newer credential, which was verified just now: a token that the client sends over the
+    /// connection. Clock, request and the second identity stay.
+    ///
+    /// ```
+    /// use portcullis::{Principal, PrincipalKind, lifetime::Lifetime};
+    ///
+    /// let of = |name| Principal::builder(PrincipalKind::User, "https://id.example.com", name, "jwt").build();
+    /// let lifetime = Lifetime::of_principal(of("alice"));
+    /// assert!(lifetime.renewed_by(of("alice")).is_ok());
+    /// assert!(lifetime.renewed_by(of("bob")).is_err());
+    /// ```
+    ///
+    /// # Errors
+    /// [`InvalidCredential`](crate::RejectionKind::InvalidCredential) (`401`) if it is not of the [same](Principal::is_same_as)
+    /// principal.
+    pub fn renewed_by(&self, principal: Principal) -> Result<Self, Rejection> {
+        if principal.is_same_as(self.principal()) {
+            Ok(Self::on(self.terms.renewed(principal)))
+        } else {
+            Err(Rejection::new(RejectionKind::InvalidCredential, "the newer credential is of somebody else"))
+        }
     }
 
     /// That of the subject of a context, or of its client where nobody acts; none if they never end.

@@ -49,6 +49,11 @@ impl Terms {
         Self { subject, client: None, request: None, route: None, clock, every: None }
     }
 
+    /// The same exchange under a newer credential.
+    pub(super) fn renewed(&self, subject: Principal) -> Self {
+        Self { subject, ..self.clone() }
+    }
+
     fn principals(&self) -> impl Iterator<Item = &Principal> {
         std::iter::once(&self.subject).chain(&self.client)
     }
@@ -143,7 +148,7 @@ impl Terms {
         let event = Event::new(EventKind::ExchangeEnded, about).at(at).with("cause", ended.as_str());
         tell(match self.request {
             Some(request) => event.by(request, self.subject.clone()),
-            None => event,
+            None => event.whose(self.subject.clone()),
         });
     }
 }
