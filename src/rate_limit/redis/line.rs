@@ -92,6 +92,8 @@ struct Line {
     /// In the order in which Redis gets them.
     flights: Vec<Flight>,
     waiting: Vec<Ask>,
+    /// What ended leases give back. Nobody waits for that: it goes along a few at a time, so that no call takes long.
+    giving: Vec<Ask>,
     ending: Vec<oneshot::Sender<()>>,
     waits: ExponentialBackoff,
     /// Not to be connected before.
@@ -114,6 +116,7 @@ impl Line {
             connections: 0,
             flights: Vec::new(),
             waiting: Vec::new(),
+            giving: Vec::new(),
             ending: Vec::new(),
             waits: waits(),
             patient: None,
@@ -203,7 +206,7 @@ impl Line {
         }
         self.unused();
         self.waiting.retain(Ask::is_wanted);
-        if !self.waiting.is_empty() && !self.is_connected() {
+        if self.has_some() && !self.is_connected() {
             self.settle().await;
             if !self.connect().await {
                 self.refuse();
@@ -213,6 +216,10 @@ impl Line {
         if self.may_send() {
             self.send();
         }
+    }
+
+    const fn has_some(&self) -> bool {
+        !self.waiting.is_empty() || !self.giving.is_empty()
     }
 
     /// At once where Redis has nothing to do, else once there is enough for a call, so that it always has one.
@@ -242,26 +249,26 @@ impl Line {
             return;
         }
         self.next_sweep = now.checked_add(table.hold() / 2);
-        self.waiting.extend(table.unused(now, false));
+        self.giving.extend(table.unused(now, false));
     }
 
     /// Gives back what all leases hold, once nothing is under way that could fill one.
     async fn give_back(&mut self) {
         self.flush().await;
         if let Some(table) = &self.shared.leases {
-            self.waiting.extend(table.unused(Instant::now(), true));
+            self.giving.extend(table.unused(Instant::now(), true));
         }
         self.flush().await;
         self.refuse();
     }
 
-    /// Sends what waits, if there is a connection, and waits for all answers.
+    /// Sends what waits and what is given back, as long as there is a connection, and waits for all answers.
     async fn flush(&mut self) {
         self.settle().await;
-        if self.is_connected() {
+        while self.has_some() && self.is_connected() {
             self.send();
+            self.settle().await;
         }
-        self.settle().await;
     }
 
     /// Tries whether it is back.
@@ -330,10 +337,13 @@ impl Line {
         }
     }
 
-    /// Sends all that waits.
+    /// Sends all that waits, and some of what is given back.
     fn send(&mut self) {
-        let Some(connection) = self.connection.as_ref().filter(|_| !self.waiting.is_empty()) else { return };
-        let asks = std::mem::take(&mut self.waiting);
+        if !self.has_some() {
+            return;
+        }
+        let Some(connection) = &self.connection else { return };
+        let asks = for_a_call(&mut self.waiting, &mut self.giving);
         let tally = &self.shared.tally;
         let taking = asks.iter().filter(|ask| ask.what != What::Give);
         Tally::add(&tally.asked, taking.count());
@@ -373,7 +383,8 @@ impl Line {
 
     /// Tells all that wait that Redis is away.
     fn refuse(&mut self) {
-        let asks = std::mem::take(&mut self.waiting);
+        let mut asks = std::mem::take(&mut self.waiting);
+        asks.append(&mut self.giving);
         self.deliver(asks, |_| Err(Failure::Away));
     }
 
@@ -405,6 +416,14 @@ impl Line {
             }
         }
     }
+}
+
+/// All that waits, and as much of what is given back as there is room for in one script call; a little also where there is none.
+fn for_a_call(waiting: &mut Vec<Ask>, giving: &mut Vec<Ask>) -> Vec<Ask> {
+    let mut asks = std::mem::take(waiting);
+    let room = MOST.saturating_sub(asks.len()).max(ENOUGH).min(giving.len());
+    asks.extend(giving.drain(..room));
+    asks
 }
 
 /// One for each draw, in their order.
@@ -502,6 +521,28 @@ mod tests {
             }
             assert_eq!(shared.tally.counts().failures, 2, "it tried to connect, in vain");
             assert!(line.patient.is_some(), "and tries again");
+        }
+    }
+
+    /// However many leases end at once, who waits for a draw does not wait for all of them.
+    #[test]
+    fn what_is_given_back_goes_along_a_few_at_a_time() {
+        let ask = |what| Ask { what, ..Ask::giving_back(Vec::new(), 1, None) };
+        let asks = |count: usize, what| (0..count).map(|_| ask(what)).collect::<Vec<_>>();
+        for (waits, given, expected) in [
+            (0, 16_384, MOST),
+            (0, 5, 5),
+            (100, 16_384, MOST - 100),
+            (MOST, 16_384, ENOUGH),
+            (2 * MOST, 16_384, ENOUGH),
+            (3, 0, 0),
+        ] {
+            let (mut waiting, mut giving) = (asks(waits, What::Take), asks(given, What::Give));
+            let call = for_a_call(&mut waiting, &mut giving);
+            assert_eq!((waiting.len(), giving.len()), (0, given - expected), "{waits} and {given}");
+            let (first, rest) = call.split_at(waits);
+            assert!(first.iter().all(|ask| ask.what == What::Take), "who waits comes first");
+            assert!(rest.len() == expected && rest.iter().all(|ask| ask.what == What::Give));
         }
     }
 
