@@ -151,6 +151,29 @@ async fn a_file_is_followed() {
     assert!(house.cause().contains("bytes"), "{}", house.cause());
 }
 
+/// A disk that hangs costs one thread, and not one more for each try.
+#[cfg(unix)]
+#[tokio::test]
+async fn a_file_that_hangs_is_read_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("keys.json");
+    // Whoever opens it to read waits until somebody writes.
+    assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+    let limits = FetchLimits::new(std::time::Duration::from_millis(100), 64 * 1024);
+    let keys = LiveKeys::jwks_file(&path).limits(limits).build().unwrap();
+    let mut said = String::new();
+    for _ in 0..100 {
+        said = keys.load().await.unwrap_err().cause().to_owned();
+        if said.contains("still being read") {
+            break;
+        }
+        sleep(std::time::Duration::from_millis(20)).await;
+    }
+    // Lets the thread go, which the end of the test waits for.
+    tokio::task::spawn_blocking(move || std::fs::write(&path, "{}")).await.unwrap().unwrap();
+    assert!(said.contains("still being read"), "{said}");
+}
+
 #[test]
 fn configurations_that_are_refused() {
     let url = |url: &str| LiveKeys::jwks_url(url).http(Origin::default());

@@ -2,10 +2,11 @@ use std::{
     fs::File,
     io::{self, Read},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use async_trait::async_trait;
-use tokio::runtime::Handle;
+use tokio::{runtime::Handle, sync::Mutex};
 
 use super::origin::{Fetched, JwkSource, nonsense, unavailable};
 use crate::error::StoreError;
@@ -16,11 +17,13 @@ pub(super) struct JwksFile {
     path: PathBuf,
     name: String,
     limit: usize,
+    /// Held by whoever reads. Where the disk hangs, one thread hangs with it, and not one more for each try.
+    reading: Arc<Mutex<()>>,
 }
 
 impl JwksFile {
     pub(super) fn new(path: &Path, limit: usize) -> Self {
-        Self { path: path.to_owned(), name: path.display().to_string(), limit }
+        Self { path: path.to_owned(), name: path.display().to_string(), limit, reading: Arc::default() }
     }
 }
 
@@ -31,8 +34,14 @@ impl JwkSource for JwksFile {
     }
 
     async fn fetch(&self, _: Option<&str>) -> Result<Fetched, StoreError> {
+        let Ok(reading) = Arc::clone(&self.reading).try_lock_owned() else {
+            return Err(unavailable(format!("{} is still being read since an earlier try", self.name)));
+        };
         let (path, limit) = (self.path.clone(), self.limit);
-        let read = move || read(&path, limit);
+        let read = move || {
+            let _reading = reading;
+            read(&path, limit)
+        };
         let text = match Handle::try_current() {
             Ok(runtime) => runtime.spawn_blocking(read).await.map_err(unavailable)?,
             Err(_) => read(),
