@@ -192,6 +192,8 @@ const MISTAKES: &[(&str, &str, usize, &str, &str)] = &[
     (KEYS, "peppers = [{ id = 'a', secret = { file = '@/open' } }]", 5, "api_keys.peppers[0].secret", "chmod 0600"),
     (KEYS, "peppers = [{ id = 'a', secret = { file = '@/short' } }]", 5, "api_keys.peppers[0].secret", "32 bytes"),
     (KEYS, "peppers = ['hunter2']", 5, "api_keys.peppers[0]", ""),
+    (KEYS, "peppers = []", 5, "api_keys.peppers", "at least one"),
+    (KEYS, "accept_unpeppered = true", 5, "api_keys.accept_unpeppered", "there are none"),
     (KEYS, "prefix = 'P'", 5, "api_keys.prefix", ""),
     (KEYS, "header = 'authorization'", 5, "api_keys.header", "carries something else"),
     ("", "[policy]\nfile = '@/no.toml'", 2, "policy.file", "cannot be read"),

@@ -28,7 +28,7 @@ mod on {
         api_key::{ApiKeyAuthenticator, ApiKeyFormat, MemoryKeyStore, Peppers},
         authn::Authenticator,
         config::{
-            document::{ApiKeys, StoreText},
+            document::{ApiKeys, Pepper, StoreText},
             needed,
             problem::Report,
             sinks::place_of,
@@ -96,10 +96,12 @@ mod on {
             }
             made = made.with_format(format);
         }
-        if let Some(peppers) = peppers(&keys.peppers, report) {
-            made = made.with_peppers(peppers);
-        }
-        if keys.accept_unpeppered {
+        let peppers = keys.peppers.as_ref().map(|written| peppers(written, report));
+        if keys.accept_unpeppered.value {
+            if peppers.is_none() && !report.took_from("api_keys.peppers") {
+                let advice = "is said beside peppers, and there are none: remove the line, or add peppers";
+                report.add(keys.accept_unpeppered.at, "api_keys.accept_unpeppered", "true", advice);
+            }
             made = made.accept_unpeppered();
         }
         if let Some(header) = &keys.header {
@@ -115,12 +117,20 @@ mod on {
         if let Some(tenant) = &keys.tenant {
             made = report.take(tenant.at, "api_keys.tenant", made.for_tenant(&tenant.value))?;
         }
-        Some(made)
+        // Without peppers that are written, keys that were made before there was one would be taken.
+        Some(match peppers {
+            Some(peppers) => made.with_peppers(peppers?),
+            None => made,
+        })
     }
 
-    fn peppers(written: &[At<crate::config::document::Pepper>], report: &mut Report<'_>) -> Option<Peppers> {
+    fn peppers(written: &At<Vec<At<Pepper>>>, report: &mut Report<'_>) -> Option<Peppers> {
+        if written.value.is_empty() && !report.took_from("api_keys.peppers") {
+            let advice = "must name at least one: add { id = \"..\", secret = { .. } }, or remove the line";
+            report.add(written.at, "api_keys.peppers", "[]", advice);
+        }
         let mut made: Option<Peppers> = None;
-        for (index, pepper) in written.iter().enumerate() {
+        for (index, pepper) in written.value.iter().enumerate() {
             let field = format!("api_keys.peppers[{index}]");
             let id = report.take(pepper.value.id.at, &format!("{field}.id"), pepper.value.id.value.parse());
             let at = pepper.value.secret.at;

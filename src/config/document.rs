@@ -260,11 +260,10 @@ pub(super) struct ApiKeys {
     /// The one tenant whose keys are taken.
     pub(super) tenant: Option<At<String>>,
     /// The current pepper first, then earlier ones.
-    #[serde(default)]
-    pub(super) peppers: Vec<At<Pepper>>,
+    pub(super) peppers: Option<At<Vec<At<Pepper>>>>,
     /// Beside peppers, takes keys that were made before there was one.
     #[serde(default)]
-    pub(super) accept_unpeppered: bool,
+    pub(super) accept_unpeppered: At<bool>,
     /// Makes or changes the tables of `sqlite` and `postgres` at start. Default: yes.
     pub(super) migrate: Option<bool>,
 }

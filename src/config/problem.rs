@@ -104,13 +104,13 @@ pub(super) struct Sheet {
 pub(super) struct Report<'a> {
     sheet: &'a Sheet,
     problems: Vec<Problem>,
-    /// Tables that something was taken out of.
-    thinned: Vec<String>,
+    /// What was taken out.
+    taken: Vec<String>,
 }
 
 impl<'a> Report<'a> {
     pub(super) const fn new(sheet: &'a Sheet) -> Self {
-        Self { sheet, problems: Vec::new(), thinned: Vec::new() }
+        Self { sheet, problems: Vec::new(), taken: Vec::new() }
     }
 
     pub(super) const fn sheet(&self) -> &'a Sheet {
@@ -122,14 +122,23 @@ impl<'a> Report<'a> {
     }
 
     /// Notes that this field was taken out: what is missing beside it may be what was meant.
-    pub(super) fn thin(&mut self, field: &str) {
-        let parent = field.rfind('.').and_then(|dot| field.get(..=dot));
-        self.thinned.extend(parent.map(str::to_owned));
+    pub(super) fn take_out(&mut self, field: String) {
+        self.taken.push(field);
+    }
+
+    /// Whether this field, or something in it, was taken out: what is left of it is not what was meant.
+    pub(super) fn took_from(&self, field: &str) -> bool {
+        self.taken.iter().any(|taken| {
+            taken.strip_prefix(field).is_some_and(|rest| matches!(rest.chars().next(), None | Some('.' | '[')))
+        })
     }
 
     /// Notes that a field is not there.
     pub(super) fn missing(&mut self, at: usize, field: String, advice: String) {
-        if !self.thinned.iter().any(|parent| field.starts_with(parent)) {
+        let beside = |taken: &String| {
+            taken.rfind('.').and_then(|dot| taken.get(..=dot)).is_some_and(|table| field.starts_with(table))
+        };
+        if !self.taken.iter().any(beside) {
             self.add(at, field, "nothing", advice);
         }
     }

@@ -74,7 +74,7 @@ pub(super) fn read<T: for<'de> Deserialize<'de>>(report: &mut Report<'_>) -> Opt
             note(report, &message, &path, removed.as_ref().map(|_| span.start));
         }
         let removed = removed?;
-        report.thin(&removed);
+        report.take_out(removed.clone());
         thinned.push(removed);
     }
     None
