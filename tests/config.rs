@@ -457,8 +457,8 @@ fn the_example_is_in_order() {
     Config::read("examples/config/app.toml").and_then(|config| config.check()).unwrap();
 }
 
-#[test]
-fn debug_shows_where_secrets_are_and_not_what() {
+#[tokio::test]
+async fn debug_shows_where_secrets_are_and_not_what() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("pepper");
     std::fs::write(&path, "hunter2-hunter2-hunter2-hunter2-hunter2\n").unwrap();
@@ -468,11 +468,17 @@ fn debug_shows_where_secrets_are_and_not_what() {
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o400)).unwrap();
     }
     let config = Config::from_toml(&format!(
-        "[tls]\n[api_keys]\nstore = 'sqlite'\npath = 'keys.db'\npeppers = [{{ id = 'a', secret = {{ file = '{}' }} }}]\n",
+        "# hunter2 was here\n[tls]\n[[issuers]]\nissuer = 'https://id.example.com'\naudience = 'a'\nalgorithms = ['ES256']\n\
+         keys = {{ url = 'https://k.example/jwks?code=hunter2' }}\n[api_keys]\nstore = 'sqlite'\npath = '{}'\n\
+         peppers = [{{ id = 'a', secret = {{ file = '{}' }} }}]\n",
+        dir.path().join("keys.db").display(),
         path.display()
     ))
     .unwrap();
     config.check().unwrap();
     let shown = format!("{config:?}");
-    assert!(shown.contains("pepper") && !shown.contains("hunter2"), "{shown}");
+    assert!(shown.contains("pepper") && shown.contains("https://k.example/jwks"), "{shown}");
+    let (_, live) = config.assemble().await.unwrap();
+    let shown = format!("{shown}{live:?}");
+    assert!(!shown.contains("hunter2"), "{shown}");
 }

@@ -5,7 +5,11 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, de::IgnoredAny};
 
-use crate::config::{secret::SecretRef, tree::At, value::Time};
+use crate::config::{
+    secret::SecretRef,
+    tree::At,
+    value::{Time, Url},
+};
 
 type Texts = Vec<At<String>>;
 
@@ -220,7 +224,7 @@ pub(super) struct Keys {
     /// Asks the issuer's metadata.
     pub(super) discover: bool,
     /// A JWK Set at this URL.
-    pub(super) url: Option<At<String>>,
+    pub(super) url: Option<At<Url>>,
     /// A JWK Set in this file; it is read again when it changes.
     pub(super) file: Option<At<String>>,
     /// Other hosts that the metadata may name.

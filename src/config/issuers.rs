@@ -267,7 +267,7 @@ mod on {
             }
         }
         let (at, of, mut builder) = match (&keys.value.url, &keys.value.file) {
-            (Some(url), _) => (url.at, ".keys.url", LiveKeys::jwks_url(&url.value)),
+            (Some(url), _) => (url.at, ".keys.url", LiveKeys::jwks_url(&url.value.0)),
             (None, Some(file)) => {
                 if let Err(error) = std::fs::metadata(&file.value) {
                     let advice = format!("cannot be read: {error}");

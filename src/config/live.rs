@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeSet,
+    fmt,
     sync::{Mutex, PoisonError},
 };
 
@@ -17,7 +18,6 @@ use crate::{
 };
 
 /// A handle on the parts of an assembled stack that can be changed while requests run.
-#[derive(Debug)]
 pub struct LiveConfig {
     sheet: Sheet,
     /// The document that was taken over last. Held while another one is.
@@ -90,6 +90,12 @@ impl LiveConfig {
         let mut report = Report::new(&self.sheet);
         report.add(None, "document", "a text", "has no file to be read again: use apply");
         report.finish()
+    }
+}
+
+impl fmt::Debug for LiveConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LiveConfig").field("file", &self.sheet.file).finish_non_exhaustive()
     }
 }
 

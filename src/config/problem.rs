@@ -91,12 +91,19 @@ impl fmt::Display for Problems {
 impl Error for Problems {}
 
 /// Where the document comes from.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct Sheet {
     pub(super) file: Arc<str>,
     pub(super) text: Arc<str>,
     /// Whether `file` is one.
     pub(super) is_file: bool,
+}
+
+/// Without the text, in which a secret may stand in the wrong place.
+impl fmt::Debug for Sheet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sheet").field("file", &self.file).finish_non_exhaustive()
+    }
 }
 
 /// Gathers what is wrong.
@@ -152,7 +159,7 @@ impl<'a> Report<'a> {
         advice: impl Into<String>,
     ) {
         let line = at.into().and_then(|at| self.sheet.text.get(..at)).map(|before| before.matches('\n').count() + 1);
-        let (field, value, advice) = (field.into(), without_login(value.into()), without_login(advice.into()));
+        let [field, value, advice] = [field.into(), value.into(), advice.into()].map(without_login);
         self.problems.push(Problem { file: Arc::clone(&self.sheet.file), line, field, value, advice });
     }
 

@@ -96,7 +96,8 @@ fn note(report: &mut Report<'_>, message: &str, path: &str, at: Option<usize>) {
         report.add(at.or(Some(0)), field, "nothing", format!("is there: add {named} = .."));
     } else if let Some((_, expected)) = message.rsplit_once(", expected ") {
         // What stands there may be a secret in the wrong place.
-        let what = message.split(['"', ',']).next().unwrap_or_default();
+        let ends: &[char] = if message.starts_with("invalid type") { &['"', '`', ','] } else { &['"', ','] };
+        let what = message.split(ends).next().unwrap_or_default();
         let what = what.trim_start_matches("invalid type: ").trim_start_matches("invalid value: ").trim_end();
         let what = if what.starts_with("string") { "a text".to_owned() } else { what.to_owned() };
         report.add(at, path, what, format!("cannot stand here: it must be {expected}"));
