@@ -309,6 +309,47 @@ async fn quotas_change_while_requests_run_and_nothing_else() {
     assert_eq!(live.policy().unwrap().version().as_ref(), "1");
 }
 
+/// What stands in a file of its own is compared as well; a secret is not read again.
+#[tokio::test]
+async fn a_table_of_routes_in_another_file_does_not_change() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, routes) = (dir.path().join("app.toml"), dir.path().join("routes.toml"));
+    let redis = dir.path().join("redis");
+    std::fs::write(&redis, "redis://127.0.0.1:1").unwrap();
+    let write = |count: u32| {
+        let text = format!(
+            "routes_file = '{}'\n[tls]\n[quotas.flood]\ncount = {count}\nper = 'second'\n[[limits]]\nby = 'client'\n\
+             quotas = ['flood']\nstore = 'redis'\n[redis]\n\
+             address = {{ file = '{}', dangerous_readable_by_all = true }}\n",
+            routes.display(),
+            redis.display()
+        );
+        std::fs::write(&path, text).unwrap();
+    };
+    let open = "[routes]\n'GET /orders' = 'public'\n";
+    std::fs::write(&routes, open).unwrap();
+    write(9);
+    let (_, live) = Config::read(&path).unwrap().assemble().await.unwrap();
+    std::fs::remove_file(&redis).unwrap();
+    write(10);
+    live.reload().unwrap();
+    std::fs::write(&routes, format!("# as it was\n{open}")).unwrap();
+    live.reload().unwrap();
+
+    let refused = || live.reload().unwrap_err().to_string();
+    for other in [open.replace("public", "deny"), "[routes".to_owned()] {
+        std::fs::write(&routes, other).unwrap();
+        let told = refused();
+        assert!(
+            told.contains("app.toml:1: routes_file: ") && told.contains("has changed, which needs a restart"),
+            "{told}"
+        );
+    }
+    std::fs::remove_file(&routes).unwrap();
+    assert!(refused().contains("cannot be read"), "{}", refused());
+    assert_eq!(refused().lines().count(), 1, "{}", refused());
+}
+
 /// The failure budget is made once: a newer document that says something else of it is refused, and not taken for taken over.
 #[tokio::test]
 async fn a_quota_of_the_failure_budget_does_not_change() {

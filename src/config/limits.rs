@@ -30,26 +30,38 @@ const fn scope(by: ByText) -> &'static str {
     }
 }
 
-/// Each limit of the document, and a note of each that is not good.
-pub(super) fn read(document: &Document, report: &mut Report<'_>) -> Vec<Made> {
+/// Where limits count together.
+#[cfg(feature = "rate-limit-redis")]
+pub(super) type Shared = Option<crate::rate_limit::RedisLimits>;
+#[cfg(not(feature = "rate-limit-redis"))]
+pub(super) type Shared = ();
+
+#[cfg(feature = "rate-limit-redis")]
+pub(super) fn shared(document: &Document, report: &mut Report<'_>) -> Shared {
+    let written = document.redis.as_ref()?;
+    if document.limits.iter().all(|limit| limit.value.store.value == CountedIn::Memory) {
+        let advice = "is used by no limit: add store = \"redis\" to those that count together, or remove it";
+        report.add(written.at, "redis", "the section", advice);
+    }
+    connect(written, report)
+}
+
+#[cfg(not(feature = "rate-limit-redis"))]
+pub(super) fn shared(document: &Document, report: &mut Report<'_>) -> Shared {
+    if let Some(redis) = &document.redis {
+        super::feature_is_off(redis.at, "redis", "rate-limit-redis", report);
+    }
+}
+
+/// Each limit of the document, and a note of each that is not good. Without `shared`, which is enough to look for what is
+/// wrong, all count in memory.
+#[cfg_attr(not(feature = "rate-limit-redis"), expect(unused_variables, reason = "all count in memory"))]
+pub(super) fn read(document: &Document, shared: &Shared, report: &mut Report<'_>) -> Vec<Made> {
     for (name, quota) in &document.quotas {
         check_quota(name, quota, report);
     }
     for (name, plan) in &document.plans {
         quotas(document, &plan.value.quotas, &format!("plans.{name}.quotas"), report);
-    }
-    #[cfg(feature = "rate-limit-redis")]
-    let redis = document.redis.as_ref().and_then(|redis| connect(redis, report));
-    #[cfg(not(feature = "rate-limit-redis"))]
-    if let Some(redis) = &document.redis {
-        super::feature_is_off(redis.at, "redis", "rate-limit-redis", report);
-    }
-    #[cfg(feature = "rate-limit-redis")]
-    if let Some(unused) = &document.redis
-        && document.limits.iter().all(|limit| limit.value.store.value == CountedIn::Memory)
-    {
-        let advice = "is used by no limit: add store = \"redis\" to those that count together, or remove it";
-        report.add(unused.at, "redis", "the section", advice);
     }
     let mut scopes: Vec<(usize, String)> = Vec::new();
     let mut made = Vec::new();
@@ -68,7 +80,7 @@ pub(super) fn read(document: &Document, report: &mut Report<'_>) -> Vec<Made> {
         }
         let Some(one) = self::limit(document, limit, &field, name, report) else { continue };
         #[cfg(feature = "rate-limit-redis")]
-        let one = match (&redis, limit.value.store.value) {
+        let one = match (shared, limit.value.store.value) {
             (Some(redis), CountedIn::Redis) => Made { layer: one.layer.with_store(redis.clone()), ..one },
             (_, CountedIn::Redis | CountedIn::Memory) => one,
         };

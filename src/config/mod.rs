@@ -202,11 +202,13 @@ impl Config {
             stack = stack.limit(limit.layer);
         }
         stack = policy::add(stack, &self.document, &prepared.policy, &mut report);
+        let mut routes_file = None;
         if let Some(routes) = prepared.routes {
-            stack = stack.routes(routes);
+            stack = stack.routes(routes.rules);
+            routes_file = routes.text;
         }
         report.finish()?;
-        Ok((stack, LiveConfig::new(sheet, plans, prepared.policy)))
+        Ok((stack, LiveConfig::new(sheet, routes_file, plans, prepared.policy)))
     }
 
     /// The JSON Schema of the document (draft 2020-12), for editors and checks outside of a program. It tells forms; what
@@ -226,12 +228,13 @@ impl Config {
         if let Some(audit) = &document.audit {
             sinks::check(audit, report);
         }
+        let shared = limits::shared(document, report);
         let prepared = Prepared {
             tls: document.tls.as_ref().and_then(|tls| transport::tls(tls, report)),
             plain_http: document.dangerous_plain_http.as_ref().is_some_and(|plain| plain.value),
             proxies: document.proxies.as_ref().and_then(|proxies| transport::proxies(proxies, report)),
             tokens: issuers::read(document, report),
-            limits: limits::read(document, report),
+            limits: limits::read(document, &shared, report),
             failure_budget: limits::failure_budget(document, report),
             routes: policy::routes(document, self.names.clone(), &policy, report),
             policy,
@@ -265,7 +268,7 @@ struct Prepared {
     limits: Vec<limits::Made>,
     failure_budget: Option<crate::rate_limit::FailureBudget>,
     policy: policy::Held,
-    routes: Option<crate::guard::RouteRules>,
+    routes: Option<policy::Routes>,
 }
 
 /// Notes that a section is there and its feature is not.

@@ -63,12 +63,13 @@ pub(super) fn add(stack: StackBuilder, _: &Document, _: &Held, _: &mut Report<'_
     stack
 }
 
-pub(super) fn routes(
-    document: &Document,
-    names: RuleNames,
-    held: &Held,
-    report: &mut Report<'_>,
-) -> Option<RouteRules> {
+/// The rules of routes, and the text of their file if they have one.
+pub(super) struct Routes {
+    pub(super) rules: RouteRules,
+    pub(super) text: Option<String>,
+}
+
+pub(super) fn routes(document: &Document, names: RuleNames, held: &Held, report: &mut Report<'_>) -> Option<Routes> {
     // A policy that is not good makes every permission unknown: its own problem is enough.
     if document.policy.is_some() && !is_there(held) {
         return None;
@@ -86,8 +87,8 @@ pub(super) fn routes(
             report.add(file.at, "routes_file", format!("{:?}", file.value), advice);
             None
         }
-        (Some(file), None) => match RouteRules::from_toml_file(&file.value, &names) {
-            Ok(rules) => Some(rules),
+        (Some(file), None) => match RouteRules::with_text(&file.value, &names) {
+            Ok((rules, text)) => Some(Routes { rules, text: Some(text) }),
             Err(error) => {
                 let cause = std::error::Error::source(&error).map_or(String::new(), |cause| format!(": {cause}"));
                 let value = format!("{:?}", file.value);
@@ -96,7 +97,7 @@ pub(super) fn routes(
             }
         },
         (None, Some(_)) => match RouteRules::among(&report.sheet().text, &names) {
-            Ok(rules) => Some(rules),
+            Ok(rules) => Some(Routes { rules, text: None }),
             Err(mistakes) => {
                 for (at, error) in mistakes {
                     report.add(at, error.setting(), error.value(), error.problem());

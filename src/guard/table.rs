@@ -148,6 +148,12 @@ fn read(file: Option<&str>, text: &str, names: &RuleNames) -> Result<RouteRules,
 
 #[cfg(feature = "config")]
 impl RouteRules {
+    /// Reads a table from a file, and gives its text as well.
+    pub(crate) fn with_text(path: &str, names: &RuleNames) -> Result<(Self, String), ConfigError> {
+        let source = read_file("rule file", path.as_ref(), MAX_DOCUMENT_LEN)?;
+        Ok((read(Some(&source.name), &source.text, names)?, source.text))
+    }
+
     /// Reads the table out of a longer document. Each mistake comes with the byte that it stands at.
     pub(crate) fn among(text: &str, names: &RuleNames) -> Result<Self, Vec<(usize, ConfigError)>> {
         let document: Among = toml::from_str(text).map_err(|error| {
