@@ -76,6 +76,10 @@ mod on {
             let advice = "is of the stores sqlite and file: remove it, or set store = \"sqlite\"";
             report.add(path.at, "api_keys.path", format!("{:?}", path.value), advice);
         }
+        if let (Some(migrate), StoreText::File) = (&keys.migrate, keys.store) {
+            let advice = "is of the stores sqlite and postgres: remove it";
+            report.add(migrate.at, "api_keys.migrate", migrate.value.to_string(), advice);
+        }
         // The form of it is the same whatever the store.
         form(ApiKeyAuthenticator::new(MemoryKeyStore::new()), written, report);
     }
@@ -165,7 +169,7 @@ mod on {
             StoreText::Sqlite => {
                 let path = keys.path.as_ref()?;
                 let builder = crate::api_key::SqliteKeyStore::builder(&path.value);
-                let builder = if keys.migrate == Some(false) { builder.without_migrating() } else { builder };
+                let builder = if !migrates(keys) { builder.without_migrating() } else { builder };
                 match builder.open().await {
                     Ok(store) => ApiKeyAuthenticator::new(store),
                     Err(error) => {
@@ -179,7 +183,7 @@ mod on {
                 let address = keys.address.as_ref()?;
                 let secret = address.value.read().ok()?;
                 let builder = crate::api_key::PostgresKeyStore::builder(secret.expose_str().unwrap_or_default());
-                let builder = if keys.migrate == Some(false) { builder.without_migrating() } else { builder };
+                let builder = if !migrates(keys) { builder.without_migrating() } else { builder };
                 match builder.connect().await {
                     Ok(store) => ApiKeyAuthenticator::new(store),
                     Err(error) => {
@@ -198,6 +202,11 @@ mod on {
             _ => return None,
         };
         form(store, written, report).map(|made| Box::new(made) as Box<dyn Authenticator>)
+    }
+
+    #[cfg(any(feature = "api-key-sqlite", feature = "api-key-postgres"))]
+    fn migrates(keys: &ApiKeys) -> bool {
+        keys.migrate.as_ref().is_none_or(|migrate| migrate.value)
     }
 
     #[cfg(any(feature = "api-key-sqlite", feature = "api-key-postgres"))]

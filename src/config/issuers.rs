@@ -94,14 +94,25 @@ mod on {
         }
         if let Some(cache) = &jwt.cache {
             let cache = &cache.value;
+            if cache.off {
+                for (name, at) in [
+                    ("max_entries", cache.max_entries.as_ref().map(|entries| entries.at)),
+                    ("max_bytes", cache.max_bytes.as_ref().map(|bytes| bytes.at)),
+                    ("digest_keys", cache.digest_keys.value.then_some(cache.digest_keys.at)),
+                ] {
+                    let Some(at) = at else { continue };
+                    let advice = "is of a cache, and it is off: remove one of them";
+                    report.add(at, format!("jwt.cache.{name}"), "the setting", advice);
+                }
+            }
             let mut made = TokenCache::new();
-            if let Some(entries) = cache.max_entries {
-                made = made.max_entries(entries);
+            if let Some(entries) = &cache.max_entries {
+                made = made.max_entries(entries.value);
             }
-            if let Some(bytes) = cache.max_bytes {
-                made = made.max_bytes(bytes);
+            if let Some(bytes) = &cache.max_bytes {
+                made = made.max_bytes(bytes.value);
             }
-            if cache.digest_keys {
+            if cache.digest_keys.value {
                 made = made.digest_keys();
             }
             builder = if cache.off { builder.without_cache() } else { builder.cache(made) };
@@ -113,6 +124,10 @@ mod on {
     fn profile(written: &At<Written>, field: &str, report: &mut Report<'_>) -> Option<(String, IssuerProfile)> {
         let issuer = &written.value;
         strays(issuer, field, report);
+        if let (Some(_), Some(array)) = (&issuer.scope_claim, &issuer.scope_array_claim) {
+            let advice = "is in place of scope_claim: remove one of them";
+            report.add(array.at, format!("{field}.scope_array_claim"), "a second claim", advice);
+        }
         let algorithms = algorithms(issuer, field, report)?;
         let (name, profile) = match &issuer.provider {
             Some(provider) => {
@@ -212,7 +227,7 @@ mod on {
             profile = profile.scope_claim(path(claim));
         }
         if let Some(claim) = &issuer.scope_array_claim {
-            profile = profile.scope_array_claim(path(claim));
+            profile = profile.scope_array_claim(path(&claim.value));
         }
         if issuer.dangerous_untyped {
             profile = profile.dangerous_untyped();
@@ -259,12 +274,17 @@ mod on {
             report.add(keys.at, format!("{field}.keys"), "several places", advice);
             return None;
         }
-        if keys.value.file.is_some() {
+        if keys.value.file.is_some() || keys.value.url.is_some() {
             for (index, host) in keys.value.allow_hosts.iter().enumerate() {
-                let advice = "is of keys that come from a server: remove it";
+                let advice = "is of keys that the issuer's metadata names: remove it";
                 let field = format!("{field}.keys.allow_hosts[{index}]");
                 report.add(host.at, field, format!("{:?}", host.value), advice);
             }
+        }
+        let loopback = &keys.value.dangerous_http_on_loopback;
+        if keys.value.file.is_some() && loopback.value {
+            let advice = "is of keys that come from a server: remove it";
+            report.add(loopback.at, format!("{field}.keys.dangerous_http_on_loopback"), "true", advice);
         }
         let (at, of, mut builder) = match (&keys.value.url, &keys.value.file) {
             (Some(url), _) => (url.at, ".keys.url", LiveKeys::jwks_url(&url.value.0)),
@@ -287,7 +307,7 @@ mod on {
         if let Some(trust) = keys.value.trust_for {
             builder = builder.trust_for(trust.0);
         }
-        if keys.value.dangerous_http_on_loopback {
+        if loopback.value {
             builder = builder.dangerous_http_on_loopback();
         }
         report.take(at, &format!("{field}{of}"), builder.build())

@@ -166,9 +166,14 @@ fn limit(document: &Document, limit: &At<Limit>, field: &str, name: String, repo
         report.add(limit.at, format!("{field}.plans"), format!("by {}", scope(written.by)), advice);
         return None;
     }
+    if let (Some(claim), ByText::Client | ByText::Route) = (&written.plan_claim, written.by) {
+        let advice = "is before anybody is known, and names no plan: remove it";
+        report.add(claim.at, format!("{field}.plan_claim"), format!("{:?}", claim.value), advice);
+        return None;
+    }
     let mut plans = report.take(written.quotas.at, &format!("{field}.quotas"), Plans::new(default?))?;
     if let Some(claim) = &written.plan_claim {
-        plans = plans.by_claim(claim);
+        plans = plans.by_claim(&claim.value);
     }
     for (name, quotas) in tiers {
         report.take(limit.at, &format!("plans.{name}"), plans.set(name, quotas))?;
