@@ -149,6 +149,7 @@ const MISTAKES: &[(&str, &str, usize, &str, &str)] = &[
     (ISSUER, "keys = { url = 'http://id.example.com/jwks' }", 6, "issuers[0].keys.url", "https"),
     (ISSUER, "keys = { file = '@/no.json' }", 6, "issuers[0].keys.file", "cannot be read"),
     (ISSUER, "keys = { file = 'a', discover = true }", 6, "issuers[0].keys", "must say one place"),
+    (ISSUER, "keys = { discover = false }", 6, "issuers[0].keys.discover", "leaves no place"),
     (
         ISSUER,
         "[[issuers]]\nissuer = 'https://id.example.com'\naudience = 'b'\nalgorithms = ['ES256']",

@@ -222,7 +222,7 @@ pub(super) enum TokensText {
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Keys {
     /// Asks the issuer's metadata.
-    pub(super) discover: bool,
+    pub(super) discover: Option<At<bool>>,
     /// A JWK Set at this URL.
     pub(super) url: Option<At<Url>>,
     /// A JWK Set in this file; it is read again when it changes.

@@ -266,12 +266,18 @@ mod on {
         let default =
             At { at: written.value.issuer.as_ref().map_or(written.at, |name| name.at), value: Keys::default() };
         let keys = written.value.keys.as_ref().unwrap_or(&default);
-        let places = usize::from(keys.value.discover)
+        let discover = keys.value.discover.as_ref();
+        let places = usize::from(discover.is_some_and(|discover| discover.value))
             + usize::from(keys.value.url.is_some())
             + usize::from(keys.value.file.is_some());
         if places > 1 {
             let advice = "must say one place: discover = true, url = \"https://..\" or file = \"..\"";
             report.add(keys.at, format!("{field}.keys"), "several places", advice);
+            return None;
+        }
+        if let (Some(discover), 0) = (discover, places) {
+            let advice = "leaves no place of the keys: add url = \"https://..\" or file = \"..\"";
+            report.add(discover.at, format!("{field}.keys.discover"), "false", advice);
             return None;
         }
         if keys.value.file.is_some() || keys.value.url.is_some() {
