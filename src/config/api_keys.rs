@@ -135,7 +135,7 @@ mod on {
         }
         let mut made: Option<Peppers> = None;
         for (index, pepper) in written.value.iter().enumerate() {
-            let field = format!("api_keys.peppers[{index}]");
+            let field = report.item("api_keys.peppers", index);
             let id = report.take(pepper.value.id.at, &format!("{field}.id"), pepper.value.id.value.parse());
             let at = pepper.value.secret.at;
             let secret = match pepper.value.secret.value.read() {

@@ -41,30 +41,29 @@ mod on {
 
     pub(in crate::config) fn read(document: &Document, report: &mut Report<'_>) -> Option<Box<dyn Authenticator>> {
         if document.issuers.is_empty() {
-            if let Some(jwt) = &document.jwt {
+            if let Some(jwt) = document.jwt.as_ref().filter(|_| !report.took_from("issuers")) {
                 report.add(jwt.at, "jwt", "the section", "is of no use without issuers: add [[issuers]]");
             }
             return None;
         }
         let settings = settings(document, report);
         let mut builder = settings.clone();
-        let mut seen: Vec<(usize, String)> = Vec::new();
+        let mut seen: Vec<(String, String)> = Vec::new();
         for (index, issuer) in document.issuers.iter().enumerate() {
-            let field = format!("issuers[{index}]");
+            let field = report.item("issuers", index);
             let Some((name, profile)) = profile(issuer, &field, report) else { continue };
             // Each alone first: what is wrong with it has its own line then.
             let alone = JwtAuthenticator::builder().issuer(profile.clone()).build();
             if report.take(issuer.at, &field, alone).is_none() {
                 continue;
             }
-            let twice = seen.iter().find(|(_, other)| *other == name).map(|(index, _)| *index);
-            if let Some(first) = twice {
+            if let Some((first, _)) = seen.iter().find(|(_, other)| *other == name) {
                 let at = issuer.value.issuer.as_ref().map_or(issuer.at, |name| name.at);
-                let advice = format!("stands in issuers[{first}] as well: remove one of them");
+                let advice = format!("stands in {first} as well: remove one of them");
                 report.add(at, format!("{field}.issuer"), format!("{name:?}"), advice);
                 continue;
             }
-            seen.push((index, name));
+            seen.push((field, name));
             builder = builder.issuer(profile);
         }
         if seen.is_empty() {
@@ -255,7 +254,8 @@ mod on {
                 None => {
                     let meant = near(&name.value, ALGORITHMS);
                     let advice = format!("is no algorithm{meant}; there are: {}", ALGORITHMS.join(", "));
-                    report.add(name.at, format!("{field}.algorithms[{index}]"), format!("{:?}", name.value), advice);
+                    let item = report.item(&format!("{field}.algorithms"), index);
+                    report.add(name.at, item, format!("{:?}", name.value), advice);
                 }
             }
         }
@@ -263,6 +263,10 @@ mod on {
     }
 
     fn keys(written: &At<Written>, name: &str, field: &str, report: &mut Report<'_>) -> Option<LiveKeys> {
+        // What is left of an issuer would be told as wrong where it is not.
+        if report.took_from(field) {
+            return None;
+        }
         let default =
             At { at: written.value.issuer.as_ref().map_or(written.at, |name| name.at), value: Keys::default() };
         let keys = written.value.keys.as_ref().unwrap_or(&default);
@@ -283,8 +287,8 @@ mod on {
         if keys.value.file.is_some() || keys.value.url.is_some() {
             for (index, host) in keys.value.allow_hosts.iter().enumerate() {
                 let advice = "is of keys that the issuer's metadata names: remove it";
-                let field = format!("{field}.keys.allow_hosts[{index}]");
-                report.add(host.at, field, format!("{:?}", host.value), advice);
+                let item = report.item(&format!("{field}.keys.allow_hosts"), index);
+                report.add(host.at, item, format!("{:?}", host.value), advice);
             }
         }
         let loopback = &keys.value.dangerous_http_on_loopback;
@@ -369,6 +373,9 @@ mod on {
             }
             None => Vec::new(),
         };
+        if report.took_from(field) {
+            return None;
+        }
         let [first, second] = singles;
         let made = match provider.value {
             ProviderText::Google => Provider::google(list),

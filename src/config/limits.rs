@@ -39,7 +39,8 @@ pub(super) type Shared = ();
 #[cfg(feature = "rate-limit-redis")]
 pub(super) fn shared(document: &Document, report: &mut Report<'_>) -> Shared {
     let written = document.redis.as_ref()?;
-    if document.limits.iter().all(|limit| limit.value.store.value == CountedIn::Memory) {
+    let unused = document.limits.iter().all(|limit| limit.value.store.value == CountedIn::Memory);
+    if unused && !report.took_from("limits") {
         let advice = "is used by no limit: add store = \"redis\" to those that count together, or remove it";
         report.add(written.at, "redis", "the section", advice);
     }
@@ -63,18 +64,21 @@ pub(super) fn read(document: &Document, shared: &Shared, report: &mut Report<'_>
     for (name, plan) in &document.plans {
         quotas(document, &plan.value.quotas, &format!("plans.{name}.quotas"), report);
     }
-    let mut scopes: Vec<(usize, String)> = Vec::new();
+    let mut scopes: Vec<(String, String)> = Vec::new();
     let mut made = Vec::new();
     for (index, limit) in document.limits.iter().enumerate() {
-        let field = format!("limits[{index}]");
+        let field = report.item("limits", index);
         let name =
             limit.value.name.as_ref().map_or_else(|| scope(limit.value.by).to_owned(), |name| name.value.clone());
-        if let Some((first, _)) = scopes.iter().find(|(_, other)| *other == name) {
-            let advice = format!("is the name of limits[{first}] as well: give each a name of its own, name = \"..\"");
-            report.add(limit.at, format!("{field}.name"), format!("{name:?}"), advice);
+        if !report.took_from(&format!("{field}.name")) {
+            if let Some((first, _)) = scopes.iter().find(|(_, other)| *other == name) {
+                let advice = format!("is the name of {first} as well: give each a name of its own, name = \"..\"");
+                report.add(limit.at, format!("{field}.name"), format!("{name:?}"), advice);
+            }
+            scopes.push((field.clone(), name.clone()));
         }
-        scopes.push((index, name.clone()));
-        if limit.value.store.value == CountedIn::Redis && document.redis.is_none() {
+        let no_server = document.redis.is_none() && !report.took_from("redis");
+        if limit.value.store.value == CountedIn::Redis && no_server {
             let advice = "needs a server: add a [redis] section with its address";
             report.add(limit.value.store.at, format!("{field}.store"), "\"redis\"", advice);
         }
@@ -123,14 +127,16 @@ fn quotas(
     report: &mut Report<'_>,
 ) -> Option<Vec<Quota>> {
     if names.value.is_empty() {
-        report.add(names.at, field, "[]", "must name at least one of [quotas]");
+        if !report.took_from(field) {
+            report.add(names.at, field, "[]", "must name at least one of [quotas]");
+        }
         return None;
     }
     let mut made = Vec::new();
     for (index, name) in names.value.iter().enumerate() {
         match document.quotas.get(&name.value) {
             Some(quota) => made.push(make(&name.value, &quota.value)),
-            None => unknown(name, &format!("{field}[{index}]"), "quota", document.quotas.keys(), report),
+            None => unknown(name, &report.item(field, index), "quota", document.quotas.keys(), report),
         }
     }
     (made.len() == names.value.len() && made.iter().all(|quota| quota.validate().is_ok())).then_some(made)
@@ -143,6 +149,10 @@ fn unknown<'a>(
     known: impl Iterator<Item = &'a String>,
     report: &mut Report<'_>,
 ) {
+    // What was taken out is there, and its own problem is enough.
+    if report.took_from(&format!("{what}s.{}", name.value)) {
+        return;
+    }
     let meant = near(&name.value, known.map(String::as_str));
     let advice = format!("is no {what}{meant}; write a section [{what}s.{}] or another name", name.value);
     report.add(name.at, field, format!("{:?}", name.value), advice);
@@ -154,7 +164,8 @@ fn limit(document: &Document, limit: &At<Limit>, field: &str, name: String, repo
     let mut tiers = Vec::new();
     for (index, plan) in written.plans.iter().enumerate() {
         let Some(text) = document.plans.get(&plan.value) else {
-            unknown(plan, &format!("{field}.plans[{index}]"), "plan", document.plans.keys(), report);
+            let item = report.item(&format!("{field}.plans"), index);
+            unknown(plan, &item, "plan", document.plans.keys(), report);
             continue;
         };
         // What is wrong with its quotas is told where the plan is.

@@ -78,8 +78,8 @@ impl Config {
     /// Reads a document.
     ///
     /// # Errors
-    /// All mistakes of form, and what [`check`](Self::check) finds in the rest. A document without mistakes of form is not
-    /// checked further here.
+    /// All mistakes of form, and what [`check`](Self::check) finds in the rest, but for the rules of routes, whose names code
+    /// may add. A document without mistakes of form is not checked further here.
     pub fn from_toml(text: &str) -> Result<Self, Problems> {
         Self::from_sheet(Sheet { file: "configuration".into(), text: text.into(), is_file: false })
     }
@@ -221,6 +221,8 @@ impl Config {
     /// Makes all that can be made without opening stores and sinks.
     fn prepare(&self, report: &mut Report<'_>) -> Prepared {
         let document = &self.document;
+        // The names in the rules are not known before the form is good.
+        let names = report.is_clean().then(|| self.names.clone());
         let policy = policy::read(document, report);
         if let Some(keys) = &document.api_keys {
             api_keys::check(keys, report);
@@ -236,7 +238,7 @@ impl Config {
             tokens: issuers::read(document, report),
             limits: limits::read(document, &shared, report),
             failure_budget: limits::failure_budget(document, report),
-            routes: policy::routes(document, self.names.clone(), &policy, report),
+            routes: names.and_then(|names| policy::routes(document, names, &policy, report)),
             policy,
         };
         self.check_whole(report);
@@ -252,7 +254,8 @@ impl Config {
         }
         let credentials = document.issuers.first().map(|issuer| (issuer.at, "issuers"));
         let credentials = credentials.or_else(|| document.api_keys.as_ref().map(|keys| (keys.at, "api_keys")));
-        if let (Some((at, field)), None, None) = (credentials, plain, &document.tls) {
+        let is_said = plain.is_some() || report.took_from("tls") || report.took_from("dangerous_plain_http");
+        if let (Some((at, field)), false, None) = (credentials, is_said, &document.tls) {
             let advice = "are taken over plain HTTP: add a [tls] section, or say dangerous_plain_http = true";
             report.add(at, field, "credentials", advice);
         }

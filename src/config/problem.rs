@@ -135,9 +135,18 @@ impl<'a> Report<'a> {
 
     /// Whether this field, or something in it, was taken out: what is left of it is not what was meant.
     pub(super) fn took_from(&self, field: &str) -> bool {
-        self.taken.iter().any(|taken| {
-            taken.strip_prefix(field).is_some_and(|rest| matches!(rest.chars().next(), None | Some('.' | '[')))
-        })
+        self.taken.iter().any(|taken| is_within(taken, field) || is_within(field, taken))
+    }
+
+    /// The name of an item as the document has it: what was taken out of the list counts.
+    pub(super) fn item(&self, list: &str, index: usize) -> String {
+        let inside = |taken: &String| -> Option<usize> {
+            taken.strip_prefix(list)?.strip_prefix('[')?.strip_suffix(']')?.parse().ok()
+        };
+        let mut taken: Vec<usize> = self.taken.iter().filter_map(inside).collect();
+        taken.sort_unstable();
+        let index = taken.into_iter().fold(index, |index, taken| if taken <= index { index + 1 } else { index });
+        format!("{list}[{index}]")
     }
 
     /// Notes that a field is not there.
@@ -177,6 +186,11 @@ impl<'a> Report<'a> {
         self.problems.dedup();
         if self.problems.is_empty() { Ok(()) } else { Err(Problems(self.problems)) }
     }
+}
+
+/// Whether a field is this one, or something in it.
+fn is_within(field: &str, outer: &str) -> bool {
+    field.strip_prefix(outer).is_some_and(|rest| matches!(rest.chars().next(), None | Some('.' | '[')))
 }
 
 /// An address may hold a password: it is not shown then.

@@ -24,7 +24,7 @@ pub(super) fn tls(written: &At<Tls>, report: &mut Report<'_>) -> Option<TlsLayer
         layer = report.take(hosts.at, "tls.redirect_to", layer.redirect_to(&hosts.value))?;
     }
     for (index, line) in tls.exempt.iter().enumerate() {
-        let field = format!("tls.exempt[{index}]");
+        let field = report.item("tls.exempt", index);
         let parts = line.value.split_once(' ').and_then(|(method, path)| Some((method.parse::<Method>().ok()?, path)));
         let Some((method, path)) = parts else {
             report.add(line.at, field, format!("{:?}", line.value), "must be method and path, as in \"GET /health\"");
@@ -61,6 +61,9 @@ fn read_hsts(written: &HstsText) -> Result<Hsts, ConfigError> {
 pub(super) fn proxies(written: &At<Proxies>, report: &mut Report<'_>) -> Option<TrustedProxies> {
     let proxies = &written.value;
     let networks = &proxies.networks;
+    if report.took_from("proxies.networks") {
+        return None;
+    }
     // A field that is not there has no place of its own.
     let at = if networks.at == 0 { written.at } else { networks.at };
     let made = match proxies.family {
