@@ -25,9 +25,15 @@ pub(super) fn tls(written: &At<Tls>, report: &mut Report<'_>) -> Option<TlsLayer
     }
     for (index, line) in tls.exempt.iter().enumerate() {
         let field = report.item("tls.exempt", index);
-        let parts = line.value.split_once(' ').and_then(|(method, path)| Some((method.parse::<Method>().ok()?, path)));
+        // Methods are told apart by case, and none is called ANY: such a line would be about no request.
+        let method = |name: &str| {
+            let is_one = name != "ANY" && name.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'-');
+            name.parse::<Method>().ok().filter(|_| is_one)
+        };
+        let parts = line.value.split_once(' ').and_then(|(name, path)| Some((method(name)?, path)));
         let Some((method, path)) = parts else {
-            report.add(line.at, field, format!("{:?}", line.value), "must be method and path, as in \"GET /health\"");
+            let advice = "must be one method in upper case and a path, as in \"GET /health\"";
+            report.add(line.at, field, format!("{:?}", line.value), advice);
             continue;
         };
         layer = report.take(line.at, &field, layer.exempt(method, path))?;
