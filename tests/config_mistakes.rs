@@ -22,8 +22,9 @@ fn files() -> tempfile::TempDir {
     write("short", "too short\n");
     write("redis", "redis://limits:secret@redis.internal");
     write("open", "0123456789012345678901234567890123456789");
+    std::fs::write(dir.path().join("latin"), b"redis://:caf\xe9@127.0.0.1").unwrap();
     #[cfg(unix)]
-    for (name, mode) in [("empty", 0o600), ("short", 0o600), ("redis", 0o600), ("open", 0o644)] {
+    for (name, mode) in [("latin", 0o600), ("empty", 0o600), ("short", 0o600), ("redis", 0o600), ("open", 0o644)] {
         use std::os::unix::fs::PermissionsExt;
         std::fs::set_permissions(dir.path().join(name), std::fs::Permissions::from_mode(mode)).unwrap();
     }
@@ -191,6 +192,14 @@ const MISTAKES: &[(&str, &str, usize, &str, &str)] = &[
         "is not set",
     ),
     ("", "[tls]\n[api_keys]\nstore = 'postgres'\naddress = { file = '@/empty' }", 4, "api_keys.address", "is empty"),
+    (
+        "",
+        "[tls]\n[api_keys]\nstore = 'postgres'\naddress = { file = '@/latin' }",
+        4,
+        "api_keys.address",
+        "is not UTF-8",
+    ),
+    ("", "[redis]\naddress = { file = '@/latin' }", 2, "redis.address", "is not UTF-8"),
     ("", "[tls]\n[api_keys]\nstore = 'postgres'\naddress = { }", 4, "api_keys.address", "must say one place"),
     (KEYS, "peppers = [{ id = 'a', secret = { file = '@/open' } }]", 5, "api_keys.peppers[0].secret", "chmod 0600"),
     (KEYS, "peppers = [{ id = 'a', secret = { file = '@/short' } }]", 5, "api_keys.peppers[0].secret", "32 bytes"),

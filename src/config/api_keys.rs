@@ -61,7 +61,7 @@ mod on {
             StoreText::Postgres => {
                 let address =
                     needed(keys.address.as_ref(), written.at, "api_keys.address", "the store postgres", report);
-                if let Some((address, Err((value, advice)))) = address.map(|at| (at, at.value.read())) {
+                if let Some((address, Err((value, advice)))) = address.map(|at| (at, at.value.read_text())) {
                     report.add(address.at, "api_keys.address", value, advice);
                 }
                 #[cfg(not(feature = "api-key-postgres"))]
@@ -181,8 +181,15 @@ mod on {
             #[cfg(feature = "api-key-postgres")]
             StoreText::Postgres => {
                 let address = keys.address.as_ref()?;
-                let secret = address.value.read().ok()?;
-                let builder = crate::api_key::PostgresKeyStore::builder(secret.expose_str().unwrap_or_default());
+                let text = match address.value.read_text() {
+                    Ok(text) => text,
+                    // It was there a moment ago. Without a word, no key would be asked for.
+                    Err((value, advice)) => {
+                        report.add(address.at, "api_keys.address", value, advice);
+                        return None;
+                    }
+                };
+                let builder = crate::api_key::PostgresKeyStore::builder(text.as_str());
                 let builder = if !migrates(keys) { builder.without_migrating() } else { builder };
                 match builder.connect().await {
                     Ok(store) => ApiKeyAuthenticator::new(store),

@@ -221,14 +221,14 @@ fn connect(
     };
 
     let written = &redis.value;
-    let address = match written.address.value.read() {
+    let address = match written.address.value.read_text() {
         Ok(address) => address,
         Err((value, advice)) => {
             report.add(written.address.at, "redis.address", value, advice);
             return None;
         }
     };
-    let mut builder = RedisLimits::builder(address.expose_str().unwrap_or_default());
+    let mut builder = RedisLimits::builder(&address);
     if written.dangerous_plain_tcp {
         builder = builder.dangerous_plain_tcp();
     }

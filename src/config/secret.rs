@@ -133,12 +133,12 @@ impl SecretRef {
     pub(super) fn read(&self) -> Result<Secret, NoSecret> {
         let bytes = match self {
             Self::Env(name) => {
-                let refuse = |problem: &str| (format!("variable {name:?}"), problem.to_owned());
+                let refuse = |problem: &str| (self.place(), problem.to_owned());
                 let text = env::var_os(name).ok_or_else(|| refuse("is not set: set it in the environment"))?;
                 text.into_string().map_err(|_| refuse("is not UTF-8: set it to a text"))?.into_bytes()
             }
             Self::File { path, readable } => {
-                let refuse = |problem: String| (format!("{path:?}"), problem);
+                let refuse = |problem: String| (self.place(), problem);
                 let unreadable = |error| refuse(format!("cannot be read: {error}"));
                 let file = File::open(path).map_err(unreadable)?;
                 if !readable {
@@ -161,12 +161,22 @@ impl SecretRef {
             }
         }
         if bytes.is_empty() {
-            let place = match self {
-                Self::Env(name) => format!("variable {name:?}"),
-                Self::File { path, .. } => format!("{path:?}"),
-            };
-            return Err((place, "is empty: put the secret there".to_owned()));
+            return Err((self.place(), "is empty: put the secret there".to_owned()));
         }
         Ok(Secret::new(std::mem::take(&mut *bytes)))
+    }
+
+    /// As [`read`](Self::read), where it must be a text.
+    pub(super) fn read_text(&self) -> Result<Zeroizing<String>, NoSecret> {
+        let secret = self.read()?;
+        let text = secret.expose_str().ok_or_else(|| (self.place(), "is not UTF-8: put a text there".to_owned()))?;
+        Ok(Zeroizing::new(text.to_owned()))
+    }
+
+    fn place(&self) -> String {
+        match self {
+            Self::Env(name) => format!("variable {name:?}"),
+            Self::File { path, .. } => format!("{path:?}"),
+        }
     }
 }
