@@ -35,6 +35,7 @@ const ISSUER: &str =
     "[tls]\n[[issuers]]\nissuer = 'https://id.example.com'\naudience = 'orders'\nalgorithms = ['ES256']\n";
 const QUOTA: &str = "[quotas.flood]\ncount = 9\nper = 'second'\n";
 const KEYS: &str = "[tls]\n[api_keys]\nstore = 'file'\npath = '@/policy.toml'\n";
+const REDIS: &str = "[redis]\naddress = { file = '@/redis' }\ndangerous_plain_tcp = true\n";
 
 /// What stands before, the mistake, the line in the whole, the field, and part of the advice.
 const MISTAKES: &[(&str, &str, usize, &str, &str)] = &[
@@ -97,6 +98,46 @@ const MISTAKES: &[(&str, &str, usize, &str, &str)] = &[
     ("", "[proxies]\nfamily = 'forwarded'", 1, "proxies.networks", "must name a proxy"),
     ("", "[proxies]\nnetworks = ['10.0.0.7']", 1, "proxies.family", "add family = .."),
     ("", "[proxies]\nfamily = 'address-header'\nnetworks = ['10.0.0.7']", 1, "proxies.header", "add header = .."),
+    (
+        "",
+        "[proxies]\nfamily = 'address-header'\nnetworks = ['10.0.0.7']\nheader = 'X-Forwarded-For'",
+        4,
+        "proxies.header",
+        "is not a field with one address",
+    ),
+    (
+        "",
+        "[proxies]\nfamily = 'address-header'\nnetworks = ['10.0.0.0/8']\nheader = 'X-Real-Ip'",
+        3,
+        "proxies.networks",
+        "wide",
+    ),
+    (ISSUER, "keys = { trust_for = '30d' }", 6, "issuers[0].keys.trust_for", "above 7 days"),
+    (ISSUER, "[issuers.keys]\nurl = 'https://a.example/k'\nfresh_for = '0s'", 8, "issuers[0].keys.fresh_for", "1 s"),
+    (
+        ISSUER,
+        "[issuers.keys]\nallow_hosts = [\n'b.example',\n'https://x']",
+        9,
+        "issuers[0].keys.allow_hosts[1]",
+        "is not a host name",
+    ),
+    (
+        "[tls]\n",
+        "[[issuers]]\nprovider = 'entra'\naudience = 'a'\n\
+         tenants = ['11111111-2222-4333-8444-555555555555', '21111111-2222-4333-8444-555555555555']\n\
+         [[issuers]]\nprovider = 'entra'\naudience = 'b'\ntenants = ['21111111-2222-4333-8444-555555555555']",
+        9,
+        "issuers[1].tenants",
+        "stands in issuers[0] as well",
+    ),
+    (ISSUER, "[jwt]\nrealm = 'a\"b'", 7, "jwt.realm", "without quotes"),
+    (ISSUER, "[jwt]\nheaders = [\n'x-token',\n'x-token']", 9, "jwt.headers[1]", "stands twice"),
+    (ISSUER, "[jwt.cache]\nmax_entries = 0", 7, "jwt.cache.max_entries", "is not 1 to"),
+    (ISSUER, "[jwt.cache]\nmax_bytes = 0", 7, "jwt.cache.max_bytes", "leaves no room"),
+    (ISSUER, "[jwt]\nleeway = '300500ms'", 7, "jwt.leeway", "at most 300s"),
+    (REDIS, "timeout = '1min'", 4, "redis.timeout", "is not 1 ms to 10 s"),
+    (REDIS, "prefix = '{'", 4, "redis.prefix", "without braces"),
+    (REDIS, "share_percent = 0", 4, "redis.share_percent", "is not 1 to 100 %"),
     ("", "[proxies]\nfamily = 'forwarded'\nnetworks = ['10.0.0.7']\nhops = 0", 4, "proxies.hops", "1 to 64"),
     (
         "[tls]\n",

@@ -230,9 +230,9 @@ pub(super) struct Keys {
     /// Other hosts that the metadata may name.
     pub(super) allow_hosts: Texts,
     /// How long a set is fresh if its origin does not say. Default 10 min.
-    pub(super) fresh_for: Option<Time>,
+    pub(super) fresh_for: Option<At<Time>>,
     /// How long a set is trusted after its origin last confirmed it. Default 24 h.
-    pub(super) trust_for: Option<Time>,
+    pub(super) trust_for: Option<At<Time>>,
     /// Takes `http` URLs of this machine, for tests and development.
     pub(super) dangerous_http_on_loopback: At<bool>,
 }

@@ -247,7 +247,20 @@ fn connect(
         let advice = "is of when_away = \"in-process\": remove one of them";
         report.add(percent.at, "redis.share_percent", percent.value.to_string(), advice);
     }
-    report.take(redis.at, "redis", builder.build())
+    let error = match builder.build() {
+        Ok(shared) => return Some(shared),
+        Err(error) => error,
+    };
+    let place = match error.setting() {
+        "key prefix" => written.prefix.as_ref().map(|prefix| (prefix.at, "redis.prefix")),
+        "time-out" => written.timeout.as_ref().map(|timeout| (timeout.at, "redis.timeout")),
+        "share while Redis is away" => {
+            written.share_percent.as_ref().map(|percent| (percent.at, "redis.share_percent"))
+        }
+        _ => None,
+    };
+    let (at, field) = place.unwrap_or((redis.at, "redis"));
+    report.take(at, field, Err(error))
 }
 
 /// The quotas that the failure budget names, and where they stand.

@@ -37,12 +37,16 @@
 mod api_keys;
 mod document;
 mod issuers;
+#[cfg(feature = "jwt-remote")]
+mod keys;
 mod limits;
 mod live;
 mod policy;
 mod problem;
 mod secret;
 mod sinks;
+#[cfg(feature = "jwt-remote")]
+mod tokens;
 mod transport;
 mod tree;
 mod value;

@@ -79,7 +79,12 @@ pub(super) fn proxies(written: &At<Proxies>, report: &mut Report<'_>) -> Option<
             let by = "the family address-header";
             let field = super::needed(proxies.header.as_ref(), written.at, "proxies.header", by, report)?;
             let name = header_name(field, "proxies.header", report)?;
-            TrustedProxies::address_header(name, &networks.value)
+            match TrustedProxies::address_header(name, &networks.value) {
+                Err(error) if error.setting() == "address header" => {
+                    return report.take(field.at, "proxies.header", Err(error));
+                }
+                made => made,
+            }
         }
     };
     let mut made = report.take(at, "proxies.networks", made)?;
