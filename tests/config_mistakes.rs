@@ -2,7 +2,10 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "test code")]
 
-use portcullis::config::{Config, Problems};
+use portcullis::{
+    api_key::FileKeyStore,
+    config::{Config, Problems},
+};
 
 /// The mistakes of a document. `@` stands for a directory with a policy, a secret and a bad policy in it.
 fn problems(text: &str, dir: &tempfile::TempDir) -> Problems {
@@ -18,13 +21,19 @@ fn files() -> tempfile::TempDir {
     let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
     write("policy.toml", "version = '1'\npermissions = ['orders:read']\n[roles.clerk]\ngrants = ['orders:read']\n");
     write("bad.toml", "version = '1'\npermissions = ['orders:read']\n[roles.clerk]\ngrants = ['orders:raed']\n");
+    write("lines.toml", "[routes]\n'GET /a' = 'public'\n'get /b' = 'public'\n");
+    write("keys.json", "{}");
+    FileKeyStore::create(dir.path().join("keys.toml")).unwrap();
+    write("db", "nonsense hunter2");
     write("empty", "\n");
     write("short", "too short\n");
     write("redis", "redis://limits:secret@redis.internal");
     write("open", "0123456789012345678901234567890123456789");
     std::fs::write(dir.path().join("latin"), b"redis://:caf\xe9@127.0.0.1").unwrap();
     #[cfg(unix)]
-    for (name, mode) in [("latin", 0o600), ("empty", 0o600), ("short", 0o600), ("redis", 0o600), ("open", 0o644)] {
+    for (name, mode) in
+        [("db", 0o600), ("latin", 0o600), ("empty", 0o600), ("short", 0o600), ("redis", 0o600), ("open", 0o644)]
+    {
         use std::os::unix::fs::PermissionsExt;
         std::fs::set_permissions(dir.path().join(name), std::fs::Permissions::from_mode(mode)).unwrap();
     }
@@ -34,7 +43,7 @@ fn files() -> tempfile::TempDir {
 const ISSUER: &str =
     "[tls]\n[[issuers]]\nissuer = 'https://id.example.com'\naudience = 'orders'\nalgorithms = ['ES256']\n";
 const QUOTA: &str = "[quotas.flood]\ncount = 9\nper = 'second'\n";
-const KEYS: &str = "[tls]\n[api_keys]\nstore = 'file'\npath = '@/policy.toml'\n";
+const KEYS: &str = "[tls]\n[api_keys]\nstore = 'file'\npath = '@/keys.toml'\n";
 const REDIS: &str = "[redis]\naddress = { file = '@/redis' }\ndangerous_plain_tcp = true\n";
 
 /// What stands before, the mistake, the line in the whole, the field, and part of the advice.
@@ -192,6 +201,9 @@ const MISTAKES: &[(&str, &str, usize, &str, &str)] = &[
     ),
     (ISSUER, "keys = { url = 'http://id.example.com/jwks' }", 6, "issuers[0].keys.url", "https"),
     (ISSUER, "keys = { file = '@/no.json' }", 6, "issuers[0].keys.file", "cannot be read"),
+    (ISSUER, "keys = { file = '@' }", 6, "issuers[0].keys.file", "cannot be read"),
+    (ISSUER, "keys = { file = '@/policy.toml' }", 6, "issuers[0].keys.file", "is not good"),
+    (ISSUER, "keys = { file = '@/keys.json' }", 6, "issuers[0].keys.file", "is not good"),
     (ISSUER, "keys = { file = 'a', discover = true }", 6, "issuers[0].keys", "must say one place"),
     (ISSUER, "keys = { discover = false }", 6, "issuers[0].keys.discover", "leaves no place"),
     (
@@ -211,6 +223,15 @@ const MISTAKES: &[(&str, &str, usize, &str, &str)] = &[
     ),
     ("", "[tls]\n[api_keys]\nstore = 'file'", 2, "api_keys.path", "add path = .."),
     ("", "[tls]\n[api_keys]\nstore = 'file'\npath = '@/no.toml'", 4, "api_keys.path", "cannot be read"),
+    ("", "[tls]\n[api_keys]\nstore = 'file'\npath = '@/policy.toml'", 4, "api_keys.path", "is not good"),
+    ("", "[tls]\n[api_keys]\nstore = 'file'\npath = '@'", 4, "api_keys.path", "is not good"),
+    (
+        "",
+        "[tls]\n[api_keys]\nstore = 'postgres'\naddress = { file = '@/db' }",
+        4,
+        "api_keys.address",
+        "is no address of a PostgreSQL server",
+    ),
     (
         "",
         "[tls]\n[api_keys]\nstore = 'sqlite'\npath = '@/no/keys.db'",
@@ -280,6 +301,13 @@ const MISTAKES: &[(&str, &str, usize, &str, &str)] = &[
         "routes",
         "orders:wirte",
     ),
+    ("", "[routes]\n'GET /a' = 'public'\n'GET orders' = 'public'", 3, "routes", "starts with /"),
+    ("", "[routes]\n'get /x' = 'public'\n'GET /a/:id' = 'public'", 2, "routes", "upper case"),
+    ("", "[routes]\n'get /x' = 'public'\n'GET /a/:id' = 'public'", 3, "routes", "write a parameter as {id}"),
+    ("", "[routes]\n'GET /a/{x}' = 'public'\n'GET /a/{y}' = 'deny'", 3, "routes", "not a path that can be matched"),
+    ("", "[routes]\n'GET /a' = 'public'\nfallback = 'deny'", 3, "routes.fallback", "move it before [routes]"),
+    ("", "[routes]\n'GET /a' = { require = 'owner', resource = { type = 'order', id = '{id}' } }", 2, "routes", ""),
+    ("", "routes_file = '@/lines.toml'", 1, "routes_file", "is not good: line 3: route: \"get /b\" must"),
     ("routes_file = 'a.toml'\n", "[routes]\n'GET /a' = 'public'", 1, "routes_file", "move all of them to one place"),
     ("", "[quotas.flood]\ncount = 0\nper = 'second'", 2, "quotas.flood.count", "at least 1"),
     ("", "[quotas.flood]\ncount = 9\nper = 'sec'", 3, "quotas.flood.per", "is none of second"),

@@ -50,10 +50,16 @@ mod on {
                 crate::config::feature_is_off(written.at, "api_keys", "api-key-sqlite", report);
             }
             StoreText::File => {
-                let path = needed(keys.path.as_ref(), written.at, "api_keys.path", "the store file", report);
-                if let Some((path, error)) = path.and_then(|path| Some((path, std::fs::metadata(&path.value).err()?))) {
-                    let advice = format!("cannot be read: {error}; make it with FileKeyStore::create");
-                    report.add(path.at, "api_keys.path", format!("{:?}", path.value), advice);
+                if let Some(path) = needed(keys.path.as_ref(), written.at, "api_keys.path", "the store file", report) {
+                    if let Err(error) = std::fs::metadata(&path.value) {
+                        let advice = format!("cannot be read: {error}; make it with FileKeyStore::create");
+                        report.add(path.at, "api_keys.path", format!("{:?}", path.value), advice);
+                    } else {
+                        #[cfg(feature = "api-key-file")]
+                        if let Err(error) = crate::api_key::FileKeyStore::check(&path.value) {
+                            report.bad_file(path.at, "api_keys.path", &path.value, "", &error);
+                        }
+                    }
                 }
                 #[cfg(not(feature = "api-key-file"))]
                 crate::config::feature_is_off(written.at, "api_keys", "api-key-file", report);
@@ -61,8 +67,15 @@ mod on {
             StoreText::Postgres => {
                 let address =
                     needed(keys.address.as_ref(), written.at, "api_keys.address", "the store postgres", report);
-                if let Some((address, Err((value, advice)))) = address.map(|at| (at, at.value.read_text())) {
-                    report.add(address.at, "api_keys.address", value, advice);
+                match address.map(|address| (address.at, address.value.read_text())) {
+                    Some((at, Err((value, advice)))) => report.add(at, "api_keys.address", value, advice),
+                    #[cfg(feature = "api-key-postgres")]
+                    Some((at, Ok(text))) => {
+                        report.take(at, "api_keys.address", crate::sql::postgres::options(&text));
+                    }
+                    #[cfg(not(feature = "api-key-postgres"))]
+                    Some((_, Ok(_))) => {}
+                    None => {}
                 }
                 #[cfg(not(feature = "api-key-postgres"))]
                 crate::config::feature_is_off(written.at, "api_keys", "api-key-postgres", report);
@@ -202,8 +215,13 @@ mod on {
             #[cfg(feature = "api-key-file")]
             StoreText::File => {
                 let path = keys.path.as_ref()?;
-                let store = crate::api_key::FileKeyStore::open(&path.value);
-                ApiKeyAuthenticator::new(report.take(path.at, "api_keys.path", store)?)
+                match crate::api_key::FileKeyStore::open(&path.value) {
+                    Ok(store) => ApiKeyAuthenticator::new(store),
+                    Err(error) => {
+                        report.bad_file(path.at, "api_keys.path", &path.value, "", &error);
+                        return None;
+                    }
+                }
             }
             #[cfg(not(all(feature = "api-key-sqlite", feature = "api-key-postgres", feature = "api-key-file")))]
             _ => return None,

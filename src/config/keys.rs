@@ -7,7 +7,9 @@ use crate::{
         tree::At,
     },
     error::ConfigError,
-    jwt::keys::LiveKeys,
+    http_client::FetchLimits,
+    jwt::{KeySet, keys::LiveKeys},
+    policy::read_file,
 };
 
 pub(super) fn open(written: &At<Issuer>, name: &str, field: &str, report: &mut Report<'_>) -> Option<LiveKeys> {
@@ -46,9 +48,10 @@ pub(super) fn open(written: &At<Issuer>, name: &str, field: &str, report: &mut R
     let (at, of, mut builder) = match (&keys.value.url, &keys.value.file) {
         (Some(url), _) => (url.at, ".keys.url", LiveKeys::jwks_url(&url.value.0)),
         (None, Some(file)) => {
-            if let Err(error) = std::fs::metadata(&file.value) {
-                let advice = format!("cannot be read: {error}");
-                report.add(file.at, format!("{field}.keys.file"), format!("{:?}", file.value), advice);
+            // Keys that cannot be read later leave those of before; at start there are none.
+            let set = read_file("JWK Set", file.value.as_ref(), FetchLimits::default().bytes());
+            if let Err(error) = set.and_then(|set| KeySet::from_jwks(&set.text)) {
+                report.bad_file(file.at, &format!("{field}.keys.file"), &file.value, "", &error);
                 return None;
             }
             (file.at, ".keys.file", LiveKeys::jwks_file(&file.value))

@@ -181,6 +181,12 @@ impl<'a> Report<'a> {
         .ok()
     }
 
+    /// Notes that a file which is named here is not good: where in it, if the error does not say so, and why.
+    pub(super) fn bad_file(&mut self, at: usize, field: &str, path: &str, line: &str, error: &ConfigError) {
+        let cause = Error::source(error).map_or(String::new(), |cause| format!(": {cause}"));
+        self.add(at, field, format!("{path:?}"), format!("is not good: {line}{error}{cause}"));
+    }
+
     pub(super) fn finish(mut self) -> Result<(), Problems> {
         self.problems.sort_by_key(|problem| problem.line);
         self.problems.dedup();
