@@ -383,15 +383,16 @@ async fn a_quota_of_the_failure_budget_does_not_change() {
 async fn quotas_that_change_are_told() {
     let document = |quotas: &str, limit: &str| {
         format!(
-            "{quotas}\n[tls]\nhosts = ['api.example.com']\n[[limits]]\nby = 'client'\nquotas = ['{limit}']\n\
+            "{quotas}\n[tls]\nhosts = ['api.example.com']\n[[limits]]\nby = 'principal'\n{limit}\n\
             [routes]\n'GET /health' = 'public'\n"
         )
     };
     let flood = |count: u32| format!("[quotas.flood]\ncount = {count}\nper = 'second'\n");
+    let by_flood = "quotas = ['flood']";
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("app.toml");
     let write = |text: String| std::fs::write(&path, text).unwrap();
-    write(document(&flood(10), "flood"));
+    write(document(&flood(10), by_flood));
     let (_, live) = Config::read(&path).unwrap().assemble().await.unwrap();
     let heard = Captured::new();
     let _hears = AuditLayer::new(heard.clone());
@@ -410,39 +411,42 @@ async fn quotas_that_change_are_told() {
     let detail = |name: &str, value: &str| (name.to_owned(), value.to_owned());
 
     live.reload().unwrap();
-    write(document(&flood(10).replace("10", "1_0 # as it was"), "flood"));
+    write(document(&flood(10).replace("10", "1_0 # as it was"), by_flood));
     live.reload().unwrap();
-    write(document(&flood(0), "flood"));
+    write(document(&flood(0), by_flood));
     assert!(live.reload().is_err());
-    write(document(&flood(99), "flood").replace("api.", "www."));
+    write(document(&flood(99), by_flood).replace("api.", "www."));
     assert!(live.reload().is_err());
     assert!(told().is_empty(), "nothing was taken over that says something else");
 
-    write(document(&flood(20), "flood"));
+    write(document(&flood(20), by_flood));
     live.reload().unwrap();
     live.reload().unwrap();
     let grown = r#"flood: {"count":10,"per":"second"} -> {"count":20,"per":"second"}"#;
     assert_eq!(told(), [vec![detail("changes", "1"), detail("quotas", grown)]], "once");
 
     let other = "[quotas.other]\ncount = 5\nper = 'minute'\n[plans.gold]\nquotas = ['other']\n";
-    live.apply(&Config::from_toml(&document(other, "other")).unwrap()).unwrap();
+    live.apply(&Config::from_toml(&document(other, "quotas = ['other']\nplans = ['gold']")).unwrap()).unwrap();
     assert_eq!(told().len(), 1, "a text is no file");
-    write(document(&flood(20), "flood"));
+    write(document(&flood(20), by_flood));
     live.reload().unwrap();
     let back = [
-        detail("changes", "4"),
+        detail("changes", "5"),
         detail("quotas", r#"flood: none -> {"count":20,"per":"second"}"#),
         detail("quotas", r#"other: {"count":5,"per":"minute"} -> none"#),
         detail("plans", r#"gold: {"quotas":["other"]} -> none"#),
-        detail("limits", r#"client.quotas: ["other"] -> ["flood"]"#),
+        detail("limits", r#"principal.quotas: ["other"] -> ["flood"]"#),
+        detail("limits", r#"principal.plans: ["gold"] -> none"#),
     ];
     assert_eq!(told()[1], back, "against what was taken over last");
 
-    let many = |n: u32| (0..20).map(|name| format!("[quotas.q{name}]\ncount = {n}\nper = 'day'\n")).collect::<String>();
-    write(document(&format!("{}{}", flood(20), many(1)), "flood"));
+    let one = |n: u32| format!("[quotas.q{n}]\ncount = 1\nper = 'day'\n[plans.p{n}]\nquotas = ['q{n}']\n");
+    let names: Vec<String> = (0..20).map(|n| format!("'p{n}'")).collect();
+    let by_many = format!("{by_flood}\nplans = [{}]", names.join(", "));
+    write(document(&format!("{}{}", flood(20), (0..20).map(one).collect::<String>()), &by_many));
     live.reload().unwrap();
     let event = &told()[2];
-    assert_eq!((event.len(), &event[0]), (8, &detail("changes", "20")), "the rest is counted");
+    assert_eq!((event.len(), &event[0]), (8, &detail("changes", "41")), "the rest is counted");
 }
 
 #[test]

@@ -320,6 +320,20 @@ const MISTAKES: &[(&str, &str, usize, &str, &str)] = &[
         "limits[0].plans[0]",
         "is no plan",
     ),
+    (
+        QUOTA,
+        "[plans.gold]\nquotas = ['flood']\n[[limits]]\nby = 'principal'\nquotas = ['flood']",
+        4,
+        "plans.gold",
+        "is named by no limit",
+    ),
+    (
+        QUOTA,
+        "[quotas.slow]\ncount = 1\nper = 'day'\n[[limits]]\nby = 'client'\nquotas = ['flood']",
+        4,
+        "quotas.slow",
+        "is named by no limit, plan or failure budget",
+    ),
     (QUOTA, "[[limits]]\nby = 'client'\nquotas = []", 6, "limits[0].quotas", "at least one"),
     (
         QUOTA,
@@ -467,6 +481,7 @@ fn one_mistake_leads_to_no_other() {
             format!("{QUOTA}[[limits]]\nby = 'client'\nquotas = [5, 'floods']"),
             &[(6, "limits[0].quotas[0]"), (6, "limits[0].quotas[1]")],
         ),
+        (format!("{QUOTA}[[limits]]\nby = 'client'\nquotas = ['floods']"), &[(6, "limits[0].quotas[0]")]),
         ("[proxies]\nfamily = 'forwarded'\nnetworks = '10.0.0.7'".to_owned(), &[(3, "proxies.networks")]),
         (ISSUER.replace("['ES256']", "[256]"), &[(5, "issuers[0].algorithms[0]")]),
         (ISSUER.replace("[tls]", "tls = true"), &[(1, "tls")]),

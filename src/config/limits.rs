@@ -1,6 +1,6 @@
 //! Quotas, plans, and what they limit.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, collections::BTreeSet};
 
 use crate::{
     config::{
@@ -90,7 +90,33 @@ pub(super) fn read(document: &Document, shared: &Shared, report: &mut Report<'_>
         };
         made.push(one);
     }
+    unused(document, report);
     made
+}
+
+/// Notes quotas and plans that nothing names: they limit nobody. While a name is not known, or something was taken out, one of
+/// them may be what was meant.
+fn unused(document: &Document, report: &mut Report<'_>) {
+    let plans: BTreeSet<&str> =
+        document.limits.iter().flat_map(|limit| &limit.value.plans).map(|name| name.value.as_str()).collect();
+    let lists = document.limits.iter().map(|limit| &limit.value.quotas);
+    let lists = lists.chain(document.plans.values().map(|plan| &plan.value.quotas));
+    let mut quotas: BTreeSet<&str> = lists.flat_map(|list| &list.value).map(|name| name.value.as_str()).collect();
+    quotas.extend(of_failure_budget(document).map(|(name, _)| name));
+
+    if !report.took_from("limits") && plans.iter().all(|name| document.plans.contains_key(*name)) {
+        for (name, plan) in document.plans.iter().filter(|(name, _)| !plans.contains(name.as_str())) {
+            let advice = "is named by no limit: name it in the plans of one, or remove it";
+            report.add(plan.at, format!("plans.{name}"), "the plan", advice);
+        }
+    }
+    let whole = ["limits", "plans", "failure_budget"].iter().all(|section| !report.took_from(section));
+    if whole && quotas.iter().all(|name| document.quotas.contains_key(*name)) {
+        for (name, quota) in document.quotas.iter().filter(|(name, _)| !quotas.contains(name.as_str())) {
+            let advice = "is named by no limit, plan or failure budget: name it in one, or remove it";
+            report.add(quota.at, format!("quotas.{name}"), "the quota", advice);
+        }
+    }
 }
 
 fn check_quota(name: &str, quota: &At<QuotaText>, report: &mut Report<'_>) {
