@@ -48,7 +48,7 @@ pub(super) fn open(written: &At<Issuer>, name: &str, field: &str, report: &mut R
     let (at, of, mut builder) = match (&keys.value.url, &keys.value.file) {
         (Some(url), _) => (url.at, ".keys.url", LiveKeys::jwks_url(&url.value.0)),
         (None, Some(file)) => {
-            // Keys that cannot be read later leave those of before; at start there are none.
+            // A set that is bad later leaves the one before it; at start there is none.
             let set = read_file("JWK Set", file.value.as_ref(), FetchLimits::default().bytes());
             if let Err(error) = set.and_then(|set| KeySet::from_jwks(&set.text)) {
                 report.bad_file(file.at, &format!("{field}.keys.file"), &file.value, "", &error);
