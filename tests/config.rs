@@ -309,6 +309,47 @@ async fn quotas_change_while_requests_run_and_nothing_else() {
     assert_eq!(live.policy().unwrap().version().as_ref(), "1");
 }
 
+/// What stands in a file of its own is compared as well; a secret is not read again.
+#[tokio::test]
+async fn a_table_of_routes_in_another_file_does_not_change() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, routes) = (dir.path().join("app.toml"), dir.path().join("routes.toml"));
+    let redis = dir.path().join("redis");
+    std::fs::write(&redis, "redis://127.0.0.1:1").unwrap();
+    let write = |count: u32| {
+        let text = format!(
+            "routes_file = '{}'\n[tls]\n[quotas.flood]\ncount = {count}\nper = 'second'\n[[limits]]\nby = 'client'\n\
+             quotas = ['flood']\nstore = 'redis'\n[redis]\n\
+             address = {{ file = '{}', dangerous_readable_by_all = true }}\n",
+            routes.display(),
+            redis.display()
+        );
+        std::fs::write(&path, text).unwrap();
+    };
+    let open = "[routes]\n'GET /orders' = 'public'\n";
+    std::fs::write(&routes, open).unwrap();
+    write(9);
+    let (_, live) = Config::read(&path).unwrap().assemble().await.unwrap();
+    std::fs::remove_file(&redis).unwrap();
+    write(10);
+    live.reload().unwrap();
+    std::fs::write(&routes, format!("# as it was\n{open}")).unwrap();
+    live.reload().unwrap();
+
+    let refused = || live.reload().unwrap_err().to_string();
+    for other in [open.replace("public", "deny"), "[routes".to_owned()] {
+        std::fs::write(&routes, other).unwrap();
+        let told = refused();
+        assert!(
+            told.contains("app.toml:1: routes_file: ") && told.contains("has changed, which needs a restart"),
+            "{told}"
+        );
+    }
+    std::fs::remove_file(&routes).unwrap();
+    assert!(refused().contains("cannot be read"), "{}", refused());
+    assert_eq!(refused().lines().count(), 1, "{}", refused());
+}
+
 /// The failure budget is made once: a newer document that says something else of it is refused, and not taken for taken over.
 #[tokio::test]
 async fn a_quota_of_the_failure_budget_does_not_change() {
@@ -342,15 +383,16 @@ async fn a_quota_of_the_failure_budget_does_not_change() {
 async fn quotas_that_change_are_told() {
     let document = |quotas: &str, limit: &str| {
         format!(
-            "{quotas}\n[tls]\nhosts = ['api.example.com']\n[[limits]]\nby = 'client'\nquotas = ['{limit}']\n\
+            "{quotas}\n[tls]\nhosts = ['api.example.com']\n[[limits]]\nby = 'principal'\n{limit}\n\
             [routes]\n'GET /health' = 'public'\n"
         )
     };
     let flood = |count: u32| format!("[quotas.flood]\ncount = {count}\nper = 'second'\n");
+    let by_flood = "quotas = ['flood']";
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("app.toml");
     let write = |text: String| std::fs::write(&path, text).unwrap();
-    write(document(&flood(10), "flood"));
+    write(document(&flood(10), by_flood));
     let (_, live) = Config::read(&path).unwrap().assemble().await.unwrap();
     let heard = Captured::new();
     let _hears = AuditLayer::new(heard.clone());
@@ -369,39 +411,42 @@ async fn quotas_that_change_are_told() {
     let detail = |name: &str, value: &str| (name.to_owned(), value.to_owned());
 
     live.reload().unwrap();
-    write(document(&flood(10).replace("10", "1_0 # as it was"), "flood"));
+    write(document(&flood(10).replace("10", "1_0 # as it was"), by_flood));
     live.reload().unwrap();
-    write(document(&flood(0), "flood"));
+    write(document(&flood(0), by_flood));
     assert!(live.reload().is_err());
-    write(document(&flood(99), "flood").replace("api.", "www."));
+    write(document(&flood(99), by_flood).replace("api.", "www."));
     assert!(live.reload().is_err());
     assert!(told().is_empty(), "nothing was taken over that says something else");
 
-    write(document(&flood(20), "flood"));
+    write(document(&flood(20), by_flood));
     live.reload().unwrap();
     live.reload().unwrap();
     let grown = r#"flood: {"count":10,"per":"second"} -> {"count":20,"per":"second"}"#;
     assert_eq!(told(), [vec![detail("changes", "1"), detail("quotas", grown)]], "once");
 
     let other = "[quotas.other]\ncount = 5\nper = 'minute'\n[plans.gold]\nquotas = ['other']\n";
-    live.apply(&Config::from_toml(&document(other, "other")).unwrap()).unwrap();
+    live.apply(&Config::from_toml(&document(other, "quotas = ['other']\nplans = ['gold']")).unwrap()).unwrap();
     assert_eq!(told().len(), 1, "a text is no file");
-    write(document(&flood(20), "flood"));
+    write(document(&flood(20), by_flood));
     live.reload().unwrap();
     let back = [
-        detail("changes", "4"),
+        detail("changes", "5"),
         detail("quotas", r#"flood: none -> {"count":20,"per":"second"}"#),
         detail("quotas", r#"other: {"count":5,"per":"minute"} -> none"#),
         detail("plans", r#"gold: {"quotas":["other"]} -> none"#),
-        detail("limits", r#"client.quotas: ["other"] -> ["flood"]"#),
+        detail("limits", r#"principal.quotas: ["other"] -> ["flood"]"#),
+        detail("limits", r#"principal.plans: ["gold"] -> none"#),
     ];
     assert_eq!(told()[1], back, "against what was taken over last");
 
-    let many = |n: u32| (0..20).map(|name| format!("[quotas.q{name}]\ncount = {n}\nper = 'day'\n")).collect::<String>();
-    write(document(&format!("{}{}", flood(20), many(1)), "flood"));
+    let one = |n: u32| format!("[quotas.q{n}]\ncount = 1\nper = 'day'\n[plans.p{n}]\nquotas = ['q{n}']\n");
+    let names: Vec<String> = (0..20).map(|n| format!("'p{n}'")).collect();
+    let by_many = format!("{by_flood}\nplans = [{}]", names.join(", "));
+    write(document(&format!("{}{}", flood(20), (0..20).map(one).collect::<String>()), &by_many));
     live.reload().unwrap();
     let event = &told()[2];
-    assert_eq!((event.len(), &event[0]), (8, &detail("changes", "20")), "the rest is counted");
+    assert_eq!((event.len(), &event[0]), (8, &detail("changes", "41")), "the rest is counted");
 }
 
 #[test]
@@ -457,8 +502,8 @@ fn the_example_is_in_order() {
     Config::read("examples/config/app.toml").and_then(|config| config.check()).unwrap();
 }
 
-#[test]
-fn debug_shows_where_secrets_are_and_not_what() {
+#[tokio::test]
+async fn debug_shows_where_secrets_are_and_not_what() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("pepper");
     std::fs::write(&path, "hunter2-hunter2-hunter2-hunter2-hunter2\n").unwrap();
@@ -468,11 +513,17 @@ fn debug_shows_where_secrets_are_and_not_what() {
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o400)).unwrap();
     }
     let config = Config::from_toml(&format!(
-        "[tls]\n[api_keys]\nstore = 'sqlite'\npath = 'keys.db'\npeppers = [{{ id = 'a', secret = {{ file = '{}' }} }}]\n",
+        "# hunter2 was here\n[tls]\n[[issuers]]\nissuer = 'https://id.example.com'\naudience = 'a'\nalgorithms = ['ES256']\n\
+         keys = {{ url = 'https://k.example/jwks?code=hunter2' }}\n[api_keys]\nstore = 'sqlite'\npath = '{}'\n\
+         peppers = [{{ id = 'a', secret = {{ file = '{}' }} }}]\n",
+        dir.path().join("keys.db").display(),
         path.display()
     ))
     .unwrap();
     config.check().unwrap();
     let shown = format!("{config:?}");
-    assert!(shown.contains("pepper") && !shown.contains("hunter2"), "{shown}");
+    assert!(shown.contains("pepper") && shown.contains("https://k.example/jwks"), "{shown}");
+    let (_, live) = config.assemble().await.unwrap();
+    let shown = format!("{shown}{live:?}");
+    assert!(!shown.contains("hunter2"), "{shown}");
 }

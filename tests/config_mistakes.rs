@@ -2,7 +2,13 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "test code")]
 
-use portcullis::config::{Config, Problems};
+#[path = "config_mistakes/several.rs"]
+mod several;
+
+use portcullis::{
+    api_key::FileKeyStore,
+    config::{Config, Problems},
+};
 
 /// The mistakes of a document. `@` stands for a directory with a policy, a secret and a bad policy in it.
 fn problems(text: &str, dir: &tempfile::TempDir) -> Problems {
@@ -18,12 +24,19 @@ fn files() -> tempfile::TempDir {
     let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
     write("policy.toml", "version = '1'\npermissions = ['orders:read']\n[roles.clerk]\ngrants = ['orders:read']\n");
     write("bad.toml", "version = '1'\npermissions = ['orders:read']\n[roles.clerk]\ngrants = ['orders:raed']\n");
+    write("lines.toml", "[routes]\n'GET /a' = 'public'\n'get /b' = 'public'\n");
+    write("keys.json", "{}");
+    FileKeyStore::create(dir.path().join("keys.toml")).unwrap();
+    write("db", "nonsense hunter2");
     write("empty", "\n");
     write("short", "too short\n");
     write("redis", "redis://limits:secret@redis.internal");
     write("open", "0123456789012345678901234567890123456789");
+    std::fs::write(dir.path().join("latin"), b"redis://:caf\xe9@127.0.0.1").unwrap();
     #[cfg(unix)]
-    for (name, mode) in [("empty", 0o600), ("short", 0o600), ("redis", 0o600), ("open", 0o644)] {
+    for (name, mode) in
+        [("db", 0o600), ("latin", 0o600), ("empty", 0o600), ("short", 0o600), ("redis", 0o600), ("open", 0o644)]
+    {
         use std::os::unix::fs::PermissionsExt;
         std::fs::set_permissions(dir.path().join(name), std::fs::Permissions::from_mode(mode)).unwrap();
     }
@@ -33,7 +46,8 @@ fn files() -> tempfile::TempDir {
 const ISSUER: &str =
     "[tls]\n[[issuers]]\nissuer = 'https://id.example.com'\naudience = 'orders'\nalgorithms = ['ES256']\n";
 const QUOTA: &str = "[quotas.flood]\ncount = 9\nper = 'second'\n";
-const KEYS: &str = "[tls]\n[api_keys]\nstore = 'file'\npath = '@/policy.toml'\n";
+const KEYS: &str = "[tls]\n[api_keys]\nstore = 'file'\npath = '@/keys.toml'\n";
+const REDIS: &str = "[redis]\naddress = { file = '@/redis' }\ndangerous_plain_tcp = true\n";
 
 /// What stands before, the mistake, the line in the whole, the field, and part of the advice.
 const MISTAKES: &[(&str, &str, usize, &str, &str)] = &[
@@ -84,7 +98,9 @@ const MISTAKES: &[(&str, &str, usize, &str, &str)] = &[
     ("", "[tls]\nhost = ['a.example']", 2, "tls.host", "did you mean \"hosts\" or"),
     ("", "[tls]\nhosts = 'a.example'", 2, "tls.hosts", "must be a sequence"),
     ("", "[tls]\nhosts = []", 2, "tls.hosts", "must"),
-    ("", "[tls]\nexempt = ['/health']", 2, "tls.exempt[0]", "must be method and path, as in \"GET /health\""),
+    ("", "[tls]\nexempt = ['/health']", 2, "tls.exempt[0]", "must be one method in upper case and a path"),
+    ("", "[tls]\nexempt = ['GET /a', 'ANY /health']", 2, "tls.exempt[1]", "as in \"GET /health\""),
+    ("", "[tls]\nexempt = ['get /health']", 2, "tls.exempt[0]", "upper case"),
     ("", "[tls]\nminimum_version = '1.1'", 2, "tls.minimum_version", "is none of 1.2, 1.3"),
     ("", "[tls]\nhsts = { max_age = 3600 }", 2, "tls.hsts.max_age", "as in \"60s\""),
     ("", "[tls]\nhsts = { max_age = '1 year' }", 2, "tls.hsts.max_age", "ms, s, min, h or d"),
@@ -94,6 +110,46 @@ const MISTAKES: &[(&str, &str, usize, &str, &str)] = &[
     ("", "[proxies]\nfamily = 'forwarded'", 1, "proxies.networks", "must name a proxy"),
     ("", "[proxies]\nnetworks = ['10.0.0.7']", 1, "proxies.family", "add family = .."),
     ("", "[proxies]\nfamily = 'address-header'\nnetworks = ['10.0.0.7']", 1, "proxies.header", "add header = .."),
+    (
+        "",
+        "[proxies]\nfamily = 'address-header'\nnetworks = ['10.0.0.7']\nheader = 'X-Forwarded-For'",
+        4,
+        "proxies.header",
+        "is not a field with one address",
+    ),
+    (
+        "",
+        "[proxies]\nfamily = 'address-header'\nnetworks = ['10.0.0.0/8']\nheader = 'X-Real-Ip'",
+        3,
+        "proxies.networks",
+        "wide",
+    ),
+    (ISSUER, "keys = { trust_for = '30d' }", 6, "issuers[0].keys.trust_for", "above 7 days"),
+    (ISSUER, "[issuers.keys]\nurl = 'https://a.example/k'\nfresh_for = '0s'", 8, "issuers[0].keys.fresh_for", "1 s"),
+    (
+        ISSUER,
+        "[issuers.keys]\nallow_hosts = [\n'b.example',\n'https://x']",
+        9,
+        "issuers[0].keys.allow_hosts[1]",
+        "is not a host name",
+    ),
+    (
+        "[tls]\n",
+        "[[issuers]]\nprovider = 'entra'\naudience = 'a'\n\
+         tenants = ['11111111-2222-4333-8444-555555555555', '21111111-2222-4333-8444-555555555555']\n\
+         [[issuers]]\nprovider = 'entra'\naudience = 'b'\ntenants = ['21111111-2222-4333-8444-555555555555']",
+        9,
+        "issuers[1].tenants",
+        "stands in issuers[0] as well",
+    ),
+    (ISSUER, "[jwt]\nrealm = 'a\"b'", 7, "jwt.realm", "without quotes"),
+    (ISSUER, "[jwt]\nheaders = [\n'x-token',\n'x-token']", 9, "jwt.headers[1]", "stands twice"),
+    (ISSUER, "[jwt.cache]\nmax_entries = 0", 7, "jwt.cache.max_entries", "is not 1 to"),
+    (ISSUER, "[jwt.cache]\nmax_bytes = 0", 7, "jwt.cache.max_bytes", "leaves no room"),
+    (ISSUER, "[jwt]\nleeway = '300500ms'", 7, "jwt.leeway", "at most 300s"),
+    (REDIS, "timeout = '1min'", 4, "redis.timeout", "is not 1 ms to 10 s"),
+    (REDIS, "prefix = '{'", 4, "redis.prefix", "without braces"),
+    (REDIS, "share_percent = 0", 4, "redis.share_percent", "is not 1 to 100 %"),
     ("", "[proxies]\nfamily = 'forwarded'\nnetworks = ['10.0.0.7']\nhops = 0", 4, "proxies.hops", "1 to 64"),
     (
         "[tls]\n",
@@ -148,7 +204,11 @@ const MISTAKES: &[(&str, &str, usize, &str, &str)] = &[
     ),
     (ISSUER, "keys = { url = 'http://id.example.com/jwks' }", 6, "issuers[0].keys.url", "https"),
     (ISSUER, "keys = { file = '@/no.json' }", 6, "issuers[0].keys.file", "cannot be read"),
+    (ISSUER, "keys = { file = '@' }", 6, "issuers[0].keys.file", "cannot be read"),
+    (ISSUER, "keys = { file = '@/policy.toml' }", 6, "issuers[0].keys.file", "is not good"),
+    (ISSUER, "keys = { file = '@/keys.json' }", 6, "issuers[0].keys.file", "is not good"),
     (ISSUER, "keys = { file = 'a', discover = true }", 6, "issuers[0].keys", "must say one place"),
+    (ISSUER, "keys = { discover = false }", 6, "issuers[0].keys.discover", "leaves no place"),
     (
         ISSUER,
         "[[issuers]]\nissuer = 'https://id.example.com'\naudience = 'b'\nalgorithms = ['ES256']",
@@ -166,6 +226,15 @@ const MISTAKES: &[(&str, &str, usize, &str, &str)] = &[
     ),
     ("", "[tls]\n[api_keys]\nstore = 'file'", 2, "api_keys.path", "add path = .."),
     ("", "[tls]\n[api_keys]\nstore = 'file'\npath = '@/no.toml'", 4, "api_keys.path", "cannot be read"),
+    ("", "[tls]\n[api_keys]\nstore = 'file'\npath = '@/policy.toml'", 4, "api_keys.path", "is not good"),
+    ("", "[tls]\n[api_keys]\nstore = 'file'\npath = '@'", 4, "api_keys.path", "is not good"),
+    (
+        "",
+        "[tls]\n[api_keys]\nstore = 'postgres'\naddress = { file = '@/db' }",
+        4,
+        "api_keys.address",
+        "is no address of a PostgreSQL server",
+    ),
     (
         "",
         "[tls]\n[api_keys]\nstore = 'sqlite'\npath = '@/no/keys.db'",
@@ -188,10 +257,40 @@ const MISTAKES: &[(&str, &str, usize, &str, &str)] = &[
         "is not set",
     ),
     ("", "[tls]\n[api_keys]\nstore = 'postgres'\naddress = { file = '@/empty' }", 4, "api_keys.address", "is empty"),
+    (
+        "",
+        "[tls]\n[api_keys]\nstore = 'postgres'\naddress = { file = '@/latin' }",
+        4,
+        "api_keys.address",
+        "is not UTF-8",
+    ),
+    ("", "[redis]\naddress = { file = '@/latin' }", 2, "redis.address", "is not UTF-8"),
     ("", "[tls]\n[api_keys]\nstore = 'postgres'\naddress = { }", 4, "api_keys.address", "must say one place"),
     (KEYS, "peppers = [{ id = 'a', secret = { file = '@/open' } }]", 5, "api_keys.peppers[0].secret", "chmod 0600"),
     (KEYS, "peppers = [{ id = 'a', secret = { file = '@/short' } }]", 5, "api_keys.peppers[0].secret", "32 bytes"),
     (KEYS, "peppers = ['hunter2']", 5, "api_keys.peppers[0]", ""),
+    (KEYS, "peppers = []", 5, "api_keys.peppers", "at least one"),
+    (KEYS, "accept_unpeppered = true", 5, "api_keys.accept_unpeppered", "there are none"),
+    (
+        KEYS,
+        "peppers = [{ id = 'a', secret = { env = 'hunter2-hunter2-hunter2-hunter2-hunter2' } }]",
+        5,
+        "api_keys.peppers[0].secret",
+        "no name of a variable",
+    ),
+    (
+        KEYS,
+        "peppers = [{ id = 'a', secret = 31415926535897932384626433832795 }]",
+        5,
+        "api_keys.peppers[0].secret",
+        "write { env = \"NAME\" }",
+    ),
+    (KEYS, "peppers = [{ id = 'a', secret = 3.1415926e9 }]", 5, "api_keys.peppers[0].secret", "{ env = \"NAME\" }"),
+    (KEYS, "peppers = [{ id = 'a', secret = { env = 31415926 } }]", 5, "api_keys.peppers[0].secret.env", "a string"),
+    (KEYS, "peppers = [31415926]", 5, "api_keys.peppers[0]", ""),
+    ("", "[redis]\naddress = { env = 'redis://hunter2.example' }", 2, "redis.address", "no name of a variable"),
+    ("", "[redis]\naddress = { file = 'redis://db?password=hunter2' }", 2, "redis.address", "is no path"),
+    ("", "[redis]\naddress = 31415926", 2, "redis.address", "write { env = \"NAME\" }"),
     (KEYS, "prefix = 'P'", 5, "api_keys.prefix", ""),
     (KEYS, "header = 'authorization'", 5, "api_keys.header", "carries something else"),
     ("", "[policy]\nfile = '@/no.toml'", 2, "policy.file", "cannot be read"),
@@ -205,6 +304,13 @@ const MISTAKES: &[(&str, &str, usize, &str, &str)] = &[
         "routes",
         "orders:wirte",
     ),
+    ("", "[routes]\n'GET /a' = 'public'\n'GET orders' = 'public'", 3, "routes", "starts with /"),
+    ("", "[routes]\n'get /x' = 'public'\n'GET /a/:id' = 'public'", 2, "routes", "upper case"),
+    ("", "[routes]\n'get /x' = 'public'\n'GET /a/:id' = 'public'", 3, "routes", "write a parameter as {id}"),
+    ("", "[routes]\n'GET /a/{x}' = 'public'\n'GET /a/{y}' = 'deny'", 3, "routes", "not a path that can be matched"),
+    ("", "[routes]\n'GET /a' = 'public'\nfallback = 'deny'", 3, "routes.fallback", "move it before [routes]"),
+    ("", "[routes]\n'GET /a' = { require = 'owner', resource = { type = 'order', id = '{id}' } }", 2, "routes", ""),
+    ("", "routes_file = '@/lines.toml'", 1, "routes_file", "is not good: line 3: route: \"get /b\" must"),
     ("routes_file = 'a.toml'\n", "[routes]\n'GET /a' = 'public'", 1, "routes_file", "move all of them to one place"),
     ("", "[quotas.flood]\ncount = 0\nper = 'second'", 2, "quotas.flood.count", "at least 1"),
     ("", "[quotas.flood]\ncount = 9\nper = 'sec'", 3, "quotas.flood.per", "is none of second"),
@@ -216,6 +322,20 @@ const MISTAKES: &[(&str, &str, usize, &str, &str)] = &[
         7,
         "limits[0].plans[0]",
         "is no plan",
+    ),
+    (
+        QUOTA,
+        "[plans.gold]\nquotas = ['flood']\n[[limits]]\nby = 'principal'\nquotas = ['flood']",
+        4,
+        "plans.gold",
+        "is named by no limit",
+    ),
+    (
+        QUOTA,
+        "[quotas.slow]\ncount = 1\nper = 'day'\n[[limits]]\nby = 'client'\nquotas = ['flood']",
+        4,
+        "quotas.slow",
+        "is named by no limit, plan or failure budget",
     ),
     (QUOTA, "[[limits]]\nby = 'client'\nquotas = []", 6, "limits[0].quotas", "at least one"),
     (
@@ -238,6 +358,39 @@ const MISTAKES: &[(&str, &str, usize, &str, &str)] = &[
     ("", "[audit]\nsink = 'json-lines'", 1, "audit.path", "add path = .."),
     ("", "[audit]\nsink = 'json-lines'\npath = '@/no/audit.jsonl'", 3, "audit.path", "directory that is not there"),
     ("", "[audit]\nsink = 'tracing'\npath = 'a'", 3, "audit.path", "remove it"),
+    ("", "[audit]\nsink = 'tracing'\nwhen_full = 'wait'", 3, "audit.when_full", "remove it"),
+    (KEYS, "migrate = false", 5, "api_keys.migrate", "remove it"),
+    (
+        QUOTA,
+        "[[limits]]\nby = 'client'\nquotas = ['flood']\nplan_claim = 'plan'",
+        7,
+        "limits[0].plan_claim",
+        "names no plan",
+    ),
+    (
+        ISSUER,
+        "keys = { url = 'https://a.example/jwks', allow_hosts = ['b.example'] }",
+        6,
+        "issuers[0].keys.allow_hosts[0]",
+        "remove it",
+    ),
+    (
+        ISSUER,
+        "keys = { file = '@/policy.toml', dangerous_http_on_loopback = true }",
+        6,
+        "issuers[0].keys.dangerous_http_on_loopback",
+        "remove it",
+    ),
+    (
+        ISSUER,
+        "scope_claim = 'scope'\nscope_array_claim = 'scp'",
+        7,
+        "issuers[0].scope_array_claim",
+        "remove one of them",
+    ),
+    (ISSUER, "[jwt]\ncache = { off = true, max_entries = 5 }", 7, "jwt.cache.max_entries", "it is off"),
+    (ISSUER, "[jwt.cache]\noff = true\nmax_bytes = 5", 8, "jwt.cache.max_bytes", "it is off"),
+    (ISSUER, "[jwt.cache]\noff = true\ndigest_keys = true", 8, "jwt.cache.digest_keys", "it is off"),
     ("", "[audit]\nsink = 'tracing'\ncapacity = 5", 3, "audit.capacity", "remove it"),
     (
         "[tls]\n",
@@ -270,19 +423,10 @@ fn each_mistake_is_told_with_line_field_and_remedy() {
             wrong.push(format!("line {line}, {field}, {advice:?} of {mistake:?}:\n{told}"));
         }
         let shown = format!("{told} {told:?}");
-        assert!(!shown.contains("hunter2") && !shown.contains("too short"), "a secret is shown: {shown}");
+        assert!(
+            !["hunter2", "too short", "1415926"].iter().any(|secret| shown.contains(secret)),
+            "a secret is shown: {shown}"
+        );
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
-}
-
-#[test]
-fn all_mistakes_are_told_at_once() {
-    let told = problems(
-        "no_stroe = true\n[tls]\nhost = []\n[quotas.a]\ncount = 0\nper = 'minute'\n[[limits]]\nby = 'client'\nquotas = ['b']\n[audit]\nsink = 'file'\n",
-        &files(),
-    );
-    let lines: Vec<_> = told.iter().map(|problem| (problem.line().unwrap(), problem.field())).collect();
-    let expected =
-        [(1, "no_stroe"), (3, "tls.host"), (5, "quotas.a.count"), (9, "limits[0].quotas[0]"), (11, "audit.sink")];
-    assert_eq!(lines, expected, "{told}");
 }

@@ -28,7 +28,7 @@ mod on {
         api_key::{ApiKeyAuthenticator, ApiKeyFormat, MemoryKeyStore, Peppers},
         authn::Authenticator,
         config::{
-            document::{ApiKeys, StoreText},
+            document::{ApiKeys, Pepper, StoreText},
             needed,
             problem::Report,
             sinks::place_of,
@@ -50,10 +50,16 @@ mod on {
                 crate::config::feature_is_off(written.at, "api_keys", "api-key-sqlite", report);
             }
             StoreText::File => {
-                let path = needed(keys.path.as_ref(), written.at, "api_keys.path", "the store file", report);
-                if let Some((path, error)) = path.and_then(|path| Some((path, std::fs::metadata(&path.value).err()?))) {
-                    let advice = format!("cannot be read: {error}; make it with FileKeyStore::create");
-                    report.add(path.at, "api_keys.path", format!("{:?}", path.value), advice);
+                if let Some(path) = needed(keys.path.as_ref(), written.at, "api_keys.path", "the store file", report) {
+                    if let Err(error) = std::fs::metadata(&path.value) {
+                        let advice = format!("cannot be read: {error}; make it with FileKeyStore::create");
+                        report.add(path.at, "api_keys.path", format!("{:?}", path.value), advice);
+                    } else {
+                        #[cfg(feature = "api-key-file")]
+                        if let Err(error) = crate::api_key::FileKeyStore::check(&path.value) {
+                            report.bad_file(path.at, "api_keys.path", &path.value, "", &error);
+                        }
+                    }
                 }
                 #[cfg(not(feature = "api-key-file"))]
                 crate::config::feature_is_off(written.at, "api_keys", "api-key-file", report);
@@ -61,8 +67,15 @@ mod on {
             StoreText::Postgres => {
                 let address =
                     needed(keys.address.as_ref(), written.at, "api_keys.address", "the store postgres", report);
-                if let Some((address, Err((value, advice)))) = address.map(|at| (at, at.value.read())) {
-                    report.add(address.at, "api_keys.address", value, advice);
+                match address.map(|address| (address.at, address.value.read_text())) {
+                    Some((at, Err((value, advice)))) => report.add(at, "api_keys.address", value, advice),
+                    #[cfg(feature = "api-key-postgres")]
+                    Some((at, Ok(text))) => {
+                        report.take(at, "api_keys.address", crate::sql::postgres::options(&text));
+                    }
+                    #[cfg(not(feature = "api-key-postgres"))]
+                    Some((_, Ok(_))) => {}
+                    None => {}
                 }
                 #[cfg(not(feature = "api-key-postgres"))]
                 crate::config::feature_is_off(written.at, "api_keys", "api-key-postgres", report);
@@ -75,6 +88,10 @@ mod on {
         if let (Some(path), StoreText::Postgres) = (&keys.path, keys.store) {
             let advice = "is of the stores sqlite and file: remove it, or set store = \"sqlite\"";
             report.add(path.at, "api_keys.path", format!("{:?}", path.value), advice);
+        }
+        if let (Some(migrate), StoreText::File) = (&keys.migrate, keys.store) {
+            let advice = "is of the stores sqlite and postgres: remove it";
+            report.add(migrate.at, "api_keys.migrate", migrate.value.to_string(), advice);
         }
         // The form of it is the same whatever the store.
         form(ApiKeyAuthenticator::new(MemoryKeyStore::new()), written, report);
@@ -96,10 +113,12 @@ mod on {
             }
             made = made.with_format(format);
         }
-        if let Some(peppers) = peppers(&keys.peppers, report) {
-            made = made.with_peppers(peppers);
-        }
-        if keys.accept_unpeppered {
+        let peppers = keys.peppers.as_ref().map(|written| peppers(written, report));
+        if keys.accept_unpeppered.value {
+            if peppers.is_none() && !report.took_from("api_keys.peppers") {
+                let advice = "is said beside peppers, and there are none: remove the line, or add peppers";
+                report.add(keys.accept_unpeppered.at, "api_keys.accept_unpeppered", "true", advice);
+            }
             made = made.accept_unpeppered();
         }
         if let Some(header) = &keys.header {
@@ -115,13 +134,21 @@ mod on {
         if let Some(tenant) = &keys.tenant {
             made = report.take(tenant.at, "api_keys.tenant", made.for_tenant(&tenant.value))?;
         }
-        Some(made)
+        // Without peppers that are written, keys that were made before there was one would be taken.
+        Some(match peppers {
+            Some(peppers) => made.with_peppers(peppers?),
+            None => made,
+        })
     }
 
-    fn peppers(written: &[At<crate::config::document::Pepper>], report: &mut Report<'_>) -> Option<Peppers> {
+    fn peppers(written: &At<Vec<At<Pepper>>>, report: &mut Report<'_>) -> Option<Peppers> {
+        if written.value.is_empty() && !report.took_from("api_keys.peppers") {
+            let advice = "must name at least one: add { id = \"..\", secret = { .. } }, or remove the line";
+            report.add(written.at, "api_keys.peppers", "[]", advice);
+        }
         let mut made: Option<Peppers> = None;
-        for (index, pepper) in written.iter().enumerate() {
-            let field = format!("api_keys.peppers[{index}]");
+        for (index, pepper) in written.value.iter().enumerate() {
+            let field = report.item("api_keys.peppers", index);
             let id = report.take(pepper.value.id.at, &format!("{field}.id"), pepper.value.id.value.parse());
             let at = pepper.value.secret.at;
             let secret = match pepper.value.secret.value.read() {
@@ -155,7 +182,7 @@ mod on {
             StoreText::Sqlite => {
                 let path = keys.path.as_ref()?;
                 let builder = crate::api_key::SqliteKeyStore::builder(&path.value);
-                let builder = if keys.migrate == Some(false) { builder.without_migrating() } else { builder };
+                let builder = if !migrates(keys) { builder.without_migrating() } else { builder };
                 match builder.open().await {
                     Ok(store) => ApiKeyAuthenticator::new(store),
                     Err(error) => {
@@ -167,9 +194,16 @@ mod on {
             #[cfg(feature = "api-key-postgres")]
             StoreText::Postgres => {
                 let address = keys.address.as_ref()?;
-                let secret = address.value.read().ok()?;
-                let builder = crate::api_key::PostgresKeyStore::builder(secret.expose_str().unwrap_or_default());
-                let builder = if keys.migrate == Some(false) { builder.without_migrating() } else { builder };
+                let text = match address.value.read_text() {
+                    Ok(text) => text,
+                    // It was there a moment ago. Without a word, no key would be asked for.
+                    Err((value, advice)) => {
+                        report.add(address.at, "api_keys.address", value, advice);
+                        return None;
+                    }
+                };
+                let builder = crate::api_key::PostgresKeyStore::builder(text.as_str());
+                let builder = if !migrates(keys) { builder.without_migrating() } else { builder };
                 match builder.connect().await {
                     Ok(store) => ApiKeyAuthenticator::new(store),
                     Err(error) => {
@@ -181,13 +215,23 @@ mod on {
             #[cfg(feature = "api-key-file")]
             StoreText::File => {
                 let path = keys.path.as_ref()?;
-                let store = crate::api_key::FileKeyStore::open(&path.value);
-                ApiKeyAuthenticator::new(report.take(path.at, "api_keys.path", store)?)
+                match crate::api_key::FileKeyStore::open(&path.value) {
+                    Ok(store) => ApiKeyAuthenticator::new(store),
+                    Err(error) => {
+                        report.bad_file(path.at, "api_keys.path", &path.value, "", &error);
+                        return None;
+                    }
+                }
             }
             #[cfg(not(all(feature = "api-key-sqlite", feature = "api-key-postgres", feature = "api-key-file")))]
             _ => return None,
         };
         form(store, written, report).map(|made| Box::new(made) as Box<dyn Authenticator>)
+    }
+
+    #[cfg(any(feature = "api-key-sqlite", feature = "api-key-postgres"))]
+    fn migrates(keys: &ApiKeys) -> bool {
+        keys.migrate.as_ref().is_none_or(|migrate| migrate.value)
     }
 
     #[cfg(any(feature = "api-key-sqlite", feature = "api-key-postgres"))]

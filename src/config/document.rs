@@ -5,7 +5,11 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, de::IgnoredAny};
 
-use crate::config::{secret::SecretRef, tree::At, value::Time};
+use crate::config::{
+    secret::SecretRef,
+    tree::At,
+    value::{Time, Url},
+};
 
 type Texts = Vec<At<String>>;
 
@@ -134,10 +138,10 @@ pub(super) struct Jwt {
 pub(super) struct Cache {
     /// Switches it off: each request pays for its signature check.
     pub(super) off: bool,
-    pub(super) max_entries: Option<usize>,
-    pub(super) max_bytes: Option<usize>,
+    pub(super) max_entries: Option<At<usize>>,
+    pub(super) max_bytes: Option<At<usize>>,
     /// Keeps the digest of each token in place of the token.
-    pub(super) digest_keys: bool,
+    pub(super) digest_keys: At<bool>,
 }
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -176,7 +180,7 @@ pub(super) struct Issuer {
     /// A string with spaces. Default `scope`.
     pub(super) scope_claim: Option<Path>,
     /// An array of scopes, in place of `scope_claim`.
-    pub(super) scope_array_claim: Option<Path>,
+    pub(super) scope_array_claim: Option<At<Path>>,
     /// Claims that must be there.
     pub(super) required: Vec<Path>,
     /// Claims that must have one of these values.
@@ -218,19 +222,19 @@ pub(super) enum TokensText {
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Keys {
     /// Asks the issuer's metadata.
-    pub(super) discover: bool,
+    pub(super) discover: Option<At<bool>>,
     /// A JWK Set at this URL.
-    pub(super) url: Option<At<String>>,
+    pub(super) url: Option<At<Url>>,
     /// A JWK Set in this file; it is read again when it changes.
     pub(super) file: Option<At<String>>,
     /// Other hosts that the metadata may name.
     pub(super) allow_hosts: Texts,
     /// How long a set is fresh if its origin does not say. Default 10 min.
-    pub(super) fresh_for: Option<Time>,
+    pub(super) fresh_for: Option<At<Time>>,
     /// How long a set is trusted after its origin last confirmed it. Default 24 h.
-    pub(super) trust_for: Option<Time>,
+    pub(super) trust_for: Option<At<Time>>,
     /// Takes `http` URLs of this machine, for tests and development.
-    pub(super) dangerous_http_on_loopback: bool,
+    pub(super) dangerous_http_on_loopback: At<bool>,
 }
 
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -260,13 +264,12 @@ pub(super) struct ApiKeys {
     /// The one tenant whose keys are taken.
     pub(super) tenant: Option<At<String>>,
     /// The current pepper first, then earlier ones.
-    #[serde(default)]
-    pub(super) peppers: Vec<At<Pepper>>,
+    pub(super) peppers: Option<At<Vec<At<Pepper>>>>,
     /// Beside peppers, takes keys that were made before there was one.
     #[serde(default)]
-    pub(super) accept_unpeppered: bool,
+    pub(super) accept_unpeppered: At<bool>,
     /// Makes or changes the tables of `sqlite` and `postgres` at start. Default: yes.
-    pub(super) migrate: Option<bool>,
+    pub(super) migrate: Option<At<bool>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -332,7 +335,7 @@ pub(super) struct Limit {
     #[serde(default)]
     pub(super) plans: Texts,
     /// The claim that names the plan. Default: the plan of the API key.
-    pub(super) plan_claim: Option<String>,
+    pub(super) plan_claim: Option<At<String>>,
     /// Where it is counted. Default: in memory.
     #[serde(default)]
     pub(super) store: At<CountedIn>,
@@ -404,8 +407,7 @@ pub(super) struct Audit {
     /// The file of `json-lines`.
     pub(super) path: Option<At<String>>,
     /// What happens while the queue is full. Default: wait.
-    #[serde(default)]
-    pub(super) when_full: FullText,
+    pub(super) when_full: Option<At<FullText>>,
     /// How many records may wait. Default 10 000.
     pub(super) capacity: Option<At<usize>>,
 }
@@ -417,10 +419,9 @@ pub(super) enum SinkText {
     Tracing,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum FullText {
-    #[default]
     Wait,
     Discard,
 }

@@ -22,15 +22,13 @@ mod on {
     use crate::{
         authn::Authenticator,
         config::{
-            document::{Document, Issuer as Written, Keys, ProviderText, TokensText},
-            needed,
+            document::{Document, Issuer as Written, ProviderText, TokensText},
+            keys, needed,
             problem::Report,
+            tokens,
             tree::At,
         },
-        jwt::{
-            Algorithm, ClaimPath, Issuer, IssuerProfile, JwtAuthenticator, JwtAuthenticatorBuilder, Provider,
-            TokenCache, keys::LiveKeys,
-        },
+        jwt::{Algorithm, ClaimPath, Issuer, IssuerProfile, JwtAuthenticator, Provider},
         near::near,
     };
 
@@ -41,80 +39,57 @@ mod on {
 
     pub(in crate::config) fn read(document: &Document, report: &mut Report<'_>) -> Option<Box<dyn Authenticator>> {
         if document.issuers.is_empty() {
-            if let Some(jwt) = &document.jwt {
+            if let Some(jwt) = document.jwt.as_ref().filter(|_| !report.took_from("issuers")) {
                 report.add(jwt.at, "jwt", "the section", "is of no use without issuers: add [[issuers]]");
             }
             return None;
         }
-        let settings = settings(document, report);
-        let mut builder = settings.clone();
-        let mut seen: Vec<(usize, String)> = Vec::new();
+        let mut builder = tokens::settings(document, report);
+        let mut seen: Vec<(String, String)> = Vec::new();
         for (index, issuer) in document.issuers.iter().enumerate() {
-            let field = format!("issuers[{index}]");
-            let Some((name, profile)) = profile(issuer, &field, report) else { continue };
+            let field = report.item("issuers", index);
+            let Some(profile) = profile(issuer, &field, report) else { continue };
             // Each alone first: what is wrong with it has its own line then.
             let alone = JwtAuthenticator::builder().issuer(profile.clone()).build();
             if report.take(issuer.at, &field, alone).is_none() {
                 continue;
             }
-            let twice = seen.iter().find(|(_, other)| *other == name).map(|(index, _)| *index);
-            if let Some(first) = twice {
-                let at = issuer.value.issuer.as_ref().map_or(issuer.at, |name| name.at);
-                let advice = format!("stands in issuers[{first}] as well: remove one of them");
-                report.add(at, format!("{field}.issuer"), format!("{name:?}"), advice);
+            let twice = |name: &str| seen.iter().find(|(_, other)| other == name).map(|(first, _)| first.clone());
+            if let Some((name, first)) = profile.issuers().find_map(|name| Some((name, twice(name)?))) {
+                let (at, of) = match (&issuer.value.issuer, &issuer.value.tenants) {
+                    (Some(name), _) => (name.at, "issuer"),
+                    (None, Some(tenants)) => (tenants.at, "tenants"),
+                    (None, None) => (issuer.at, "issuer"),
+                };
+                let advice = format!("stands in {first} as well: remove one of them");
+                report.add(at, format!("{field}.{of}"), format!("{name:?}"), advice);
                 continue;
             }
-            seen.push((index, name));
+            seen.extend(profile.issuers().map(|name| (field.clone(), name.to_owned())));
             builder = builder.issuer(profile);
         }
         if seen.is_empty() {
             return None;
         }
         // What one issuer would refuse alone was told; what is left is of all of them.
-        let at = document.jwt.as_ref().map_or(0, |jwt| jwt.at);
-        report.take(at, "jwt", builder.build()).map(|jwt| Box::new(jwt) as Box<dyn Authenticator>)
+        match builder.build() {
+            Ok(jwt) => Some(Box::new(jwt)),
+            Err(error) => {
+                tokens::refuse(document, error, report);
+                None
+            }
+        }
     }
 
-    fn settings(document: &Document, report: &mut Report<'_>) -> JwtAuthenticatorBuilder {
-        let mut builder = JwtAuthenticator::builder();
-        let Some(jwt) = &document.jwt else { return builder };
-        let jwt = &jwt.value;
-        if let Some(leeway) = &jwt.leeway {
-            if leeway.value.0.as_secs() > 300 {
-                report.add(leeway.at, "jwt.leeway", format!("{:?}", leeway.value.0), "must be at most 300s");
-            } else {
-                builder = builder.leeway(leeway.value.0);
-            }
-        }
-        if let Some(realm) = &jwt.realm {
-            builder = builder.realm(&realm.value);
-        }
-        for header in &jwt.headers {
-            builder = builder.header(&header.value);
-        }
-        if let Some(cache) = &jwt.cache {
-            let cache = &cache.value;
-            let mut made = TokenCache::new();
-            if let Some(entries) = cache.max_entries {
-                made = made.max_entries(entries);
-            }
-            if let Some(bytes) = cache.max_bytes {
-                made = made.max_bytes(bytes);
-            }
-            if cache.digest_keys {
-                made = made.digest_keys();
-            }
-            builder = if cache.off { builder.without_cache() } else { builder.cache(made) };
-        }
-        builder
-    }
-
-    /// The issuer's name, and its profile.
-    fn profile(written: &At<Written>, field: &str, report: &mut Report<'_>) -> Option<(String, IssuerProfile)> {
+    fn profile(written: &At<Written>, field: &str, report: &mut Report<'_>) -> Option<IssuerProfile> {
         let issuer = &written.value;
         strays(issuer, field, report);
+        if let (Some(_), Some(array)) = (&issuer.scope_claim, &issuer.scope_array_claim) {
+            let advice = "is in place of scope_claim: remove one of them";
+            report.add(array.at, format!("{field}.scope_array_claim"), "a second claim", advice);
+        }
         let algorithms = algorithms(issuer, field, report)?;
-        let (name, profile) = match &issuer.provider {
+        let profile = match &issuer.provider {
             Some(provider) => {
                 let mut made = self::provider(written, provider, field, report)?;
                 if let Some(tokens) = issuer.tokens {
@@ -124,9 +99,8 @@ mod on {
                 if let Some(algorithms) = algorithms {
                     made = made.algorithms(algorithms);
                 }
-                let name = made.issuer().to_owned();
-                let keys = keys(written, &name, field, report)?;
-                (name, made.with_keys(keys))
+                let keys = keys::open(written, made.issuer(), field, report)?;
+                made.with_keys(keys)
             }
             None => {
                 let name = needed(issuer.issuer.as_ref(), written.at, &format!("{field}.issuer"), "an issuer", report);
@@ -146,16 +120,16 @@ mod on {
                     );
                     return None;
                 }
-                let keys = keys(written, &name.value, field, report)?;
+                let keys = keys::open(written, &name.value, field, report)?;
                 let made = Issuer::with_keys(&name.value, keys);
                 let made = match issuer.tokens.unwrap_or(TokensText::Access) {
                     TokensText::Access => made.access_tokens(&audience.value),
                     TokensText::Id => made.id_tokens(&audience.value),
                 };
-                (name.value.clone(), made.algorithms(algorithms))
+                made.algorithms(algorithms)
             }
         };
-        Some((name, with_claims(profile, issuer)))
+        Some(with_claims(profile, issuer))
     }
 
     /// Notes what is written and not read: it would restrict nothing.
@@ -212,7 +186,7 @@ mod on {
             profile = profile.scope_claim(path(claim));
         }
         if let Some(claim) = &issuer.scope_array_claim {
-            profile = profile.scope_array_claim(path(claim));
+            profile = profile.scope_array_claim(path(&claim.value));
         }
         if issuer.dangerous_untyped {
             profile = profile.dangerous_untyped();
@@ -240,57 +214,12 @@ mod on {
                 None => {
                     let meant = near(&name.value, ALGORITHMS);
                     let advice = format!("is no algorithm{meant}; there are: {}", ALGORITHMS.join(", "));
-                    report.add(name.at, format!("{field}.algorithms[{index}]"), format!("{:?}", name.value), advice);
+                    let item = report.item(&format!("{field}.algorithms"), index);
+                    report.add(name.at, item, format!("{:?}", name.value), advice);
                 }
             }
         }
         (known.len() == written.len()).then_some(Some(known))
-    }
-
-    fn keys(written: &At<Written>, name: &str, field: &str, report: &mut Report<'_>) -> Option<LiveKeys> {
-        let default =
-            At { at: written.value.issuer.as_ref().map_or(written.at, |name| name.at), value: Keys::default() };
-        let keys = written.value.keys.as_ref().unwrap_or(&default);
-        let places = usize::from(keys.value.discover)
-            + usize::from(keys.value.url.is_some())
-            + usize::from(keys.value.file.is_some());
-        if places > 1 {
-            let advice = "must say one place: discover = true, url = \"https://..\" or file = \"..\"";
-            report.add(keys.at, format!("{field}.keys"), "several places", advice);
-            return None;
-        }
-        if keys.value.file.is_some() {
-            for (index, host) in keys.value.allow_hosts.iter().enumerate() {
-                let advice = "is of keys that come from a server: remove it";
-                let field = format!("{field}.keys.allow_hosts[{index}]");
-                report.add(host.at, field, format!("{:?}", host.value), advice);
-            }
-        }
-        let (at, of, mut builder) = match (&keys.value.url, &keys.value.file) {
-            (Some(url), _) => (url.at, ".keys.url", LiveKeys::jwks_url(&url.value)),
-            (None, Some(file)) => {
-                if let Err(error) = std::fs::metadata(&file.value) {
-                    let advice = format!("cannot be read: {error}");
-                    report.add(file.at, format!("{field}.keys.file"), format!("{:?}", file.value), advice);
-                    return None;
-                }
-                (file.at, ".keys.file", LiveKeys::jwks_file(&file.value))
-            }
-            (None, None) => (default.at, ".issuer", LiveKeys::discover(name)),
-        };
-        for host in &keys.value.allow_hosts {
-            builder = builder.allow_host(&host.value);
-        }
-        if let Some(fresh) = keys.value.fresh_for {
-            builder = builder.fresh_for(fresh.0);
-        }
-        if let Some(trust) = keys.value.trust_for {
-            builder = builder.trust_for(trust.0);
-        }
-        if keys.value.dangerous_http_on_loopback {
-            builder = builder.dangerous_http_on_loopback();
-        }
-        report.take(at, &format!("{field}{of}"), builder.build())
     }
 
     fn provider(
@@ -343,6 +272,9 @@ mod on {
             }
             None => Vec::new(),
         };
+        if report.took_from(field) {
+            return None;
+        }
         let [first, second] = singles;
         let made = match provider.value {
             ProviderText::Google => Provider::google(list),

@@ -1,6 +1,6 @@
 //! Quotas, plans, and what they limit.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, collections::BTreeSet};
 
 use crate::{
     config::{
@@ -30,51 +30,93 @@ const fn scope(by: ByText) -> &'static str {
     }
 }
 
-/// Each limit of the document, and a note of each that is not good.
-pub(super) fn read(document: &Document, report: &mut Report<'_>) -> Vec<Made> {
+/// Where limits count together.
+#[cfg(feature = "rate-limit-redis")]
+pub(super) type Shared = Option<crate::rate_limit::RedisLimits>;
+#[cfg(not(feature = "rate-limit-redis"))]
+pub(super) type Shared = ();
+
+#[cfg(feature = "rate-limit-redis")]
+pub(super) fn shared(document: &Document, report: &mut Report<'_>) -> Shared {
+    let written = document.redis.as_ref()?;
+    let unused = document.limits.iter().all(|limit| limit.value.store.value == CountedIn::Memory);
+    if unused && !report.took_from("limits") {
+        let advice = "is used by no limit: add store = \"redis\" to those that count together, or remove it";
+        report.add(written.at, "redis", "the section", advice);
+    }
+    connect(written, report)
+}
+
+#[cfg(not(feature = "rate-limit-redis"))]
+pub(super) fn shared(document: &Document, report: &mut Report<'_>) -> Shared {
+    if let Some(redis) = &document.redis {
+        super::feature_is_off(redis.at, "redis", "rate-limit-redis", report);
+    }
+}
+
+/// Each limit of the document, and a note of each that is not good. Without `shared`, which is enough to look for what is
+/// wrong, all count in memory.
+#[cfg_attr(not(feature = "rate-limit-redis"), expect(unused_variables, reason = "all count in memory"))]
+pub(super) fn read(document: &Document, shared: &Shared, report: &mut Report<'_>) -> Vec<Made> {
     for (name, quota) in &document.quotas {
         check_quota(name, quota, report);
     }
     for (name, plan) in &document.plans {
         quotas(document, &plan.value.quotas, &format!("plans.{name}.quotas"), report);
     }
-    #[cfg(feature = "rate-limit-redis")]
-    let redis = document.redis.as_ref().and_then(|redis| connect(redis, report));
-    #[cfg(not(feature = "rate-limit-redis"))]
-    if let Some(redis) = &document.redis {
-        super::feature_is_off(redis.at, "redis", "rate-limit-redis", report);
-    }
-    #[cfg(feature = "rate-limit-redis")]
-    if let Some(unused) = &document.redis
-        && document.limits.iter().all(|limit| limit.value.store.value == CountedIn::Memory)
-    {
-        let advice = "is used by no limit: add store = \"redis\" to those that count together, or remove it";
-        report.add(unused.at, "redis", "the section", advice);
-    }
-    let mut scopes: Vec<(usize, String)> = Vec::new();
+    let mut scopes: Vec<(String, String)> = Vec::new();
     let mut made = Vec::new();
     for (index, limit) in document.limits.iter().enumerate() {
-        let field = format!("limits[{index}]");
+        let field = report.item("limits", index);
         let name =
             limit.value.name.as_ref().map_or_else(|| scope(limit.value.by).to_owned(), |name| name.value.clone());
-        if let Some((first, _)) = scopes.iter().find(|(_, other)| *other == name) {
-            let advice = format!("is the name of limits[{first}] as well: give each a name of its own, name = \"..\"");
-            report.add(limit.at, format!("{field}.name"), format!("{name:?}"), advice);
+        if !report.took_from(&format!("{field}.name")) {
+            if let Some((first, _)) = scopes.iter().find(|(_, other)| *other == name) {
+                let advice = format!("is the name of {first} as well: give each a name of its own, name = \"..\"");
+                report.add(limit.at, format!("{field}.name"), format!("{name:?}"), advice);
+            }
+            scopes.push((field.clone(), name.clone()));
         }
-        scopes.push((index, name.clone()));
-        if limit.value.store.value == CountedIn::Redis && document.redis.is_none() {
+        let no_server = document.redis.is_none() && !report.took_from("redis");
+        if limit.value.store.value == CountedIn::Redis && no_server {
             let advice = "needs a server: add a [redis] section with its address";
             report.add(limit.value.store.at, format!("{field}.store"), "\"redis\"", advice);
         }
         let Some(one) = self::limit(document, limit, &field, name, report) else { continue };
         #[cfg(feature = "rate-limit-redis")]
-        let one = match (&redis, limit.value.store.value) {
+        let one = match (shared, limit.value.store.value) {
             (Some(redis), CountedIn::Redis) => Made { layer: one.layer.with_store(redis.clone()), ..one },
             (_, CountedIn::Redis | CountedIn::Memory) => one,
         };
         made.push(one);
     }
+    unused(document, report);
     made
+}
+
+/// Notes quotas and plans that nothing names: they limit nobody. While a name is not known, or something was taken out, one of
+/// them may be what was meant.
+fn unused(document: &Document, report: &mut Report<'_>) {
+    let plans: BTreeSet<&str> =
+        document.limits.iter().flat_map(|limit| &limit.value.plans).map(|name| name.value.as_str()).collect();
+    let lists = document.limits.iter().map(|limit| &limit.value.quotas);
+    let lists = lists.chain(document.plans.values().map(|plan| &plan.value.quotas));
+    let mut quotas: BTreeSet<&str> = lists.flat_map(|list| &list.value).map(|name| name.value.as_str()).collect();
+    quotas.extend(of_failure_budget(document).map(|(name, _)| name));
+
+    if !report.took_from("limits") && plans.iter().all(|name| document.plans.contains_key(*name)) {
+        for (name, plan) in document.plans.iter().filter(|(name, _)| !plans.contains(name.as_str())) {
+            let advice = "is named by no limit: name it in the plans of one, or remove it";
+            report.add(plan.at, format!("plans.{name}"), "the plan", advice);
+        }
+    }
+    let whole = ["limits", "plans", "failure_budget"].iter().all(|section| !report.took_from(section));
+    if whole && quotas.iter().all(|name| document.quotas.contains_key(*name)) {
+        for (name, quota) in document.quotas.iter().filter(|(name, _)| !quotas.contains(name.as_str())) {
+            let advice = "is named by no limit, plan or failure budget: name it in one, or remove it";
+            report.add(quota.at, format!("quotas.{name}"), "the quota", advice);
+        }
+    }
 }
 
 fn check_quota(name: &str, quota: &At<QuotaText>, report: &mut Report<'_>) {
@@ -111,14 +153,16 @@ fn quotas(
     report: &mut Report<'_>,
 ) -> Option<Vec<Quota>> {
     if names.value.is_empty() {
-        report.add(names.at, field, "[]", "must name at least one of [quotas]");
+        if !report.took_from(field) {
+            report.add(names.at, field, "[]", "must name at least one of [quotas]");
+        }
         return None;
     }
     let mut made = Vec::new();
     for (index, name) in names.value.iter().enumerate() {
         match document.quotas.get(&name.value) {
             Some(quota) => made.push(make(&name.value, &quota.value)),
-            None => unknown(name, &format!("{field}[{index}]"), "quota", document.quotas.keys(), report),
+            None => unknown(name, &report.item(field, index), "quota", document.quotas.keys(), report),
         }
     }
     (made.len() == names.value.len() && made.iter().all(|quota| quota.validate().is_ok())).then_some(made)
@@ -131,6 +175,10 @@ fn unknown<'a>(
     known: impl Iterator<Item = &'a String>,
     report: &mut Report<'_>,
 ) {
+    // What was taken out is there, and its own problem is enough.
+    if report.took_from(&format!("{what}s.{}", name.value)) {
+        return;
+    }
     let meant = near(&name.value, known.map(String::as_str));
     let advice = format!("is no {what}{meant}; write a section [{what}s.{}] or another name", name.value);
     report.add(name.at, field, format!("{:?}", name.value), advice);
@@ -142,7 +190,8 @@ fn limit(document: &Document, limit: &At<Limit>, field: &str, name: String, repo
     let mut tiers = Vec::new();
     for (index, plan) in written.plans.iter().enumerate() {
         let Some(text) = document.plans.get(&plan.value) else {
-            unknown(plan, &format!("{field}.plans[{index}]"), "plan", document.plans.keys(), report);
+            let item = report.item(&format!("{field}.plans"), index);
+            unknown(plan, &item, "plan", document.plans.keys(), report);
             continue;
         };
         // What is wrong with its quotas is told where the plan is.
@@ -154,9 +203,14 @@ fn limit(document: &Document, limit: &At<Limit>, field: &str, name: String, repo
         report.add(limit.at, format!("{field}.plans"), format!("by {}", scope(written.by)), advice);
         return None;
     }
+    if let (Some(claim), ByText::Client | ByText::Route) = (&written.plan_claim, written.by) {
+        let advice = "is before anybody is known, and names no plan: remove it";
+        report.add(claim.at, format!("{field}.plan_claim"), format!("{:?}", claim.value), advice);
+        return None;
+    }
     let mut plans = report.take(written.quotas.at, &format!("{field}.quotas"), Plans::new(default?))?;
     if let Some(claim) = &written.plan_claim {
-        plans = plans.by_claim(claim);
+        plans = plans.by_claim(&claim.value);
     }
     for (name, quotas) in tiers {
         report.take(limit.at, &format!("plans.{name}"), plans.set(name, quotas))?;
@@ -193,14 +247,14 @@ fn connect(
     };
 
     let written = &redis.value;
-    let address = match written.address.value.read() {
+    let address = match written.address.value.read_text() {
         Ok(address) => address,
         Err((value, advice)) => {
             report.add(written.address.at, "redis.address", value, advice);
             return None;
         }
     };
-    let mut builder = RedisLimits::builder(address.expose_str().unwrap_or_default());
+    let mut builder = RedisLimits::builder(&address);
     if written.dangerous_plain_tcp {
         builder = builder.dangerous_plain_tcp();
     }
@@ -219,7 +273,20 @@ fn connect(
         let advice = "is of when_away = \"in-process\": remove one of them";
         report.add(percent.at, "redis.share_percent", percent.value.to_string(), advice);
     }
-    report.take(redis.at, "redis", builder.build())
+    let error = match builder.build() {
+        Ok(shared) => return Some(shared),
+        Err(error) => error,
+    };
+    let place = match error.setting() {
+        "key prefix" => written.prefix.as_ref().map(|prefix| (prefix.at, "redis.prefix")),
+        "time-out" => written.timeout.as_ref().map(|timeout| (timeout.at, "redis.timeout")),
+        "share while Redis is away" => {
+            written.share_percent.as_ref().map(|percent| (percent.at, "redis.share_percent"))
+        }
+        _ => None,
+    };
+    let (at, field) = place.unwrap_or((redis.at, "redis"));
+    report.take(at, field, Err(error))
 }
 
 /// The quotas that the failure budget names, and where they stand.

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeSet,
+    fmt,
     sync::{Mutex, PoisonError},
 };
 
@@ -9,17 +10,20 @@ use toml::{Table, Value};
 
 use crate::{
     config::{
-        Config, Problems, limits, policy,
+        Config, MAX_LEN, Problems, limits, policy,
         problem::{Report, Sheet},
     },
     event::{self, Event, EventKind, MAX_DETAILS},
     rate_limit::Plans,
 };
 
+const CHANGED: &str = "has changed, which needs a restart: nothing is taken over";
+
 /// A handle on the parts of an assembled stack that can be changed while requests run.
-#[derive(Debug)]
 pub struct LiveConfig {
     sheet: Sheet,
+    /// The rules of routes, where they have a file of their own.
+    routes_file: Option<Table>,
     /// The document that was taken over last. Held while another one is.
     applied: Mutex<Table>,
     /// By the order of the limits in the document.
@@ -28,8 +32,9 @@ pub struct LiveConfig {
 }
 
 impl LiveConfig {
-    pub(super) fn new(sheet: Sheet, plans: Vec<Plans>, policy: policy::Held) -> Self {
-        Self { applied: Mutex::new(table(&sheet)), sheet, plans, policy }
+    pub(super) fn new(sheet: Sheet, routes_file: Option<String>, plans: Vec<Plans>, policy: policy::Held) -> Self {
+        let routes_file = routes_file.map(|text| table(&text));
+        Self { applied: Mutex::new(table(&sheet.text)), sheet, routes_file, plans, policy }
     }
 
     /// The policy, if the document names one: for handles of permissions, and to reload it by hand.
@@ -44,10 +49,11 @@ impl LiveConfig {
     ///
     /// # Errors
     /// If the newer document has a mistake, or differs in more than `quotas`, `plans`, and which of them a limit names, or in a
-    /// quota that `failure_budget` names: that needs a restart. Then nothing changes.
+    /// quota that `failure_budget` names, or its `routes_file` does not say what it did: that needs a restart. Then nothing
+    /// changes. Secrets were read at start, and are not read again.
     pub fn apply(&self, newer: &Config) -> Result<(), Problems> {
         let mut report = Report::new(&newer.sheet);
-        let (before, newest) = (table(&self.sheet), table(&newer.sheet));
+        let (before, newest) = (table(&self.sheet.text), table(&newer.sheet.text));
         // The failure budget is made once, of quotas that stand in a section that may change.
         for (name, at) in limits::of_failure_budget(&newer.document) {
             let quota = |table: &Table| table.get("quotas")?.get(name).cloned();
@@ -61,9 +67,11 @@ impl LiveConfig {
         let (before, after) = (fixed(before), fixed(newest.clone()));
         let sections = before.keys().chain(after.keys().filter(|name| !before.contains_key(*name)));
         for section in sections.filter(|section| before.get(*section) != after.get(*section)) {
-            report.add(None, section, "the section", "has changed, which needs a restart: nothing is taken over");
+            report.add(None, section, "the section", CHANGED);
         }
-        let limits = limits::read(&newer.document, &mut report);
+        self.compare_routes(&before, &after, newer, &mut report);
+        // The server stays, and so its address is not read again.
+        let limits = limits::read(&newer.document, &limits::Shared::default(), &mut report);
         limits::failure_budget(&newer.document, &mut report);
         report.finish()?;
         let changes = {
@@ -79,6 +87,21 @@ impl LiveConfig {
         Ok(())
     }
 
+    /// Notes if the file of the rules says something else than it did at start. Another file is noted with the sections.
+    fn compare_routes(&self, before: &Table, after: &Table, newer: &Config, report: &mut Report<'_>) {
+        let Some(file) = newer.document.routes_file.as_ref() else { return };
+        if before.get("routes_file") != after.get("routes_file") {
+            return;
+        }
+        match crate::policy::read_file("rule file", file.value.as_ref(), MAX_LEN) {
+            Ok(source) if source.text.parse().ok() == self.routes_file => {}
+            Ok(_) => report.add(file.at, "routes_file", format!("{:?}", file.value), CHANGED),
+            Err(error) => {
+                report.take::<()>(file.at, "routes_file", Err(error));
+            }
+        }
+    }
+
     /// Reads the file again and [applies](Self::apply) it. This blocks.
     ///
     /// # Errors
@@ -90,6 +113,12 @@ impl LiveConfig {
         let mut report = Report::new(&self.sheet);
         report.add(None, "document", "a text", "has no file to be read again: use apply");
         report.finish()
+    }
+}
+
+impl fmt::Debug for LiveConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LiveConfig").field("file", &self.sheet.file).finish_non_exhaustive()
     }
 }
 
@@ -133,9 +162,9 @@ fn tell(file: &str, changes: Vec<(&'static str, String)>) {
     event::tell(shown.fold(event, |event, (section, change)| event.with(section, change)));
 }
 
-fn table(sheet: &Sheet) -> Table {
+fn table(text: &str) -> Table {
     // It was read before: it parses.
-    sheet.text.parse().unwrap_or_default()
+    text.parse().unwrap_or_default()
 }
 
 /// The part of a document that stays while the process runs.

@@ -37,12 +37,16 @@
 mod api_keys;
 mod document;
 mod issuers;
+#[cfg(feature = "jwt-remote")]
+mod keys;
 mod limits;
 mod live;
 mod policy;
 mod problem;
 mod secret;
 mod sinks;
+#[cfg(feature = "jwt-remote")]
+mod tokens;
 mod transport;
 mod tree;
 mod value;
@@ -78,8 +82,8 @@ impl Config {
     /// Reads a document.
     ///
     /// # Errors
-    /// All mistakes of form, and what [`check`](Self::check) finds in the rest. A document without mistakes of form is not
-    /// checked further here.
+    /// All mistakes of form, and what [`check`](Self::check) finds in the rest, but for the rules of routes, whose names code
+    /// may add. A document without mistakes of form is not checked further here.
     pub fn from_toml(text: &str) -> Result<Self, Problems> {
         Self::from_sheet(Sheet { file: "configuration".into(), text: text.into(), is_file: false })
     }
@@ -202,11 +206,13 @@ impl Config {
             stack = stack.limit(limit.layer);
         }
         stack = policy::add(stack, &self.document, &prepared.policy, &mut report);
+        let mut routes_file = None;
         if let Some(routes) = prepared.routes {
-            stack = stack.routes(routes);
+            stack = stack.routes(routes.rules);
+            routes_file = routes.text;
         }
         report.finish()?;
-        Ok((stack, LiveConfig::new(sheet, plans, prepared.policy)))
+        Ok((stack, LiveConfig::new(sheet, routes_file, plans, prepared.policy)))
     }
 
     /// The JSON Schema of the document (draft 2020-12), for editors and checks outside of a program. It tells forms; what
@@ -219,6 +225,8 @@ impl Config {
     /// Makes all that can be made without opening stores and sinks.
     fn prepare(&self, report: &mut Report<'_>) -> Prepared {
         let document = &self.document;
+        // The names in the rules are not known before the form is good.
+        let names = report.is_clean().then(|| self.names.clone());
         let policy = policy::read(document, report);
         if let Some(keys) = &document.api_keys {
             api_keys::check(keys, report);
@@ -226,14 +234,15 @@ impl Config {
         if let Some(audit) = &document.audit {
             sinks::check(audit, report);
         }
+        let shared = limits::shared(document, report);
         let prepared = Prepared {
             tls: document.tls.as_ref().and_then(|tls| transport::tls(tls, report)),
             plain_http: document.dangerous_plain_http.as_ref().is_some_and(|plain| plain.value),
             proxies: document.proxies.as_ref().and_then(|proxies| transport::proxies(proxies, report)),
             tokens: issuers::read(document, report),
-            limits: limits::read(document, report),
+            limits: limits::read(document, &shared, report),
             failure_budget: limits::failure_budget(document, report),
-            routes: policy::routes(document, self.names.clone(), &policy, report),
+            routes: names.and_then(|names| policy::routes(document, names, &policy, report)),
             policy,
         };
         self.check_whole(report);
@@ -249,7 +258,8 @@ impl Config {
         }
         let credentials = document.issuers.first().map(|issuer| (issuer.at, "issuers"));
         let credentials = credentials.or_else(|| document.api_keys.as_ref().map(|keys| (keys.at, "api_keys")));
-        if let (Some((at, field)), None, None) = (credentials, plain, &document.tls) {
+        let is_said = plain.is_some() || report.took_from("tls") || report.took_from("dangerous_plain_http");
+        if let (Some((at, field)), false, None) = (credentials, is_said, &document.tls) {
             let advice = "are taken over plain HTTP: add a [tls] section, or say dangerous_plain_http = true";
             report.add(at, field, "credentials", advice);
         }
@@ -265,7 +275,7 @@ struct Prepared {
     limits: Vec<limits::Made>,
     failure_budget: Option<crate::rate_limit::FailureBudget>,
     policy: policy::Held,
-    routes: Option<crate::guard::RouteRules>,
+    routes: Option<policy::Routes>,
 }
 
 /// Notes that a section is there and its feature is not.

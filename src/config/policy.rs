@@ -3,7 +3,7 @@
 use crate::{
     config::{document::Document, problem::Report},
     guard::{RouteRules, RuleNames},
-    stack::StackBuilder,
+    stack::{StackBuilder, mistakes_of},
 };
 
 #[cfg(feature = "rbac")]
@@ -31,10 +31,7 @@ pub(super) fn read(document: &Document, report: &mut Report<'_>) -> Held {
     match made {
         Ok(policy) => Some(policy),
         Err(error) => {
-            // The error has the file, and the line in it.
-            let cause = std::error::Error::source(&error).map_or(String::new(), |cause| format!(": {cause}"));
-            let value = format!("{:?}", policy.file.value);
-            report.add(policy.file.at, "policy.file", value, format!("is not good: {error}{cause}"));
+            report.bad_file(policy.file.at, "policy.file", &policy.file.value, "", &error);
             None
         }
     }
@@ -63,12 +60,13 @@ pub(super) fn add(stack: StackBuilder, _: &Document, _: &Held, _: &mut Report<'_
     stack
 }
 
-pub(super) fn routes(
-    document: &Document,
-    names: RuleNames,
-    held: &Held,
-    report: &mut Report<'_>,
-) -> Option<RouteRules> {
+/// The rules of routes, and the text of their file if they have one.
+pub(super) struct Routes {
+    pub(super) rules: RouteRules,
+    pub(super) text: Option<String>,
+}
+
+pub(super) fn routes(document: &Document, names: RuleNames, held: &Held, report: &mut Report<'_>) -> Option<Routes> {
     // A policy that is not good makes every permission unknown: its own problem is enough.
     if document.policy.is_some() && !is_there(held) {
         return None;
@@ -80,23 +78,21 @@ pub(super) fn routes(
     };
     let inline = document.routes.as_ref().map(|routes| routes.at);
     let inline = inline.or_else(|| document.fallback.as_ref().map(|fallback| fallback.at));
-    match (&document.routes_file, inline) {
+    let routes = match (&document.routes_file, inline) {
         (Some(file), Some(_)) => {
             let advice = "contradicts the rules in this document: move all of them to one place";
             report.add(file.at, "routes_file", format!("{:?}", file.value), advice);
             None
         }
-        (Some(file), None) => match RouteRules::from_toml_file(&file.value, &names) {
-            Ok(rules) => Some(rules),
+        (Some(file), None) => match RouteRules::with_text(&file.value, &names) {
+            Ok((rules, text)) => Some(Routes { rules, text: Some(text) }),
             Err(error) => {
-                let cause = std::error::Error::source(&error).map_or(String::new(), |cause| format!(": {cause}"));
-                let value = format!("{:?}", file.value);
-                report.add(file.at, "routes_file", value, format!("is not good: {error}{cause}"));
+                report.bad_file(file.at, "routes_file", &file.value, "", &error);
                 None
             }
         },
         (None, Some(_)) => match RouteRules::among(&report.sheet().text, &names) {
-            Ok(rules) => Some(rules),
+            Ok(rules) => Some(Routes { rules, text: None }),
             Err(mistakes) => {
                 for (at, error) in mistakes {
                     report.add(at, error.setting(), error.value(), error.problem());
@@ -105,7 +101,34 @@ pub(super) fn routes(
             }
         },
         (None, None) => None,
+    }?;
+    check_lines(document, &routes, report);
+    Some(routes)
+}
+
+/// Notes what the stack would refuse in the lines.
+fn check_lines(document: &Document, routes: &Routes, report: &mut Report<'_>) {
+    for (start, error) in mistakes_of(routes.rules.placed()) {
+        match (&document.routes_file, &routes.text) {
+            (Some(file), Some(text)) => {
+                let before = text.get(..start).map_or(0, |before| before.matches('\n').count());
+                report.bad_file(file.at, "routes_file", &file.value, &format!("line {}: ", before + 1), &error);
+            }
+            _ if error.value() == "\"fallback\"" => {
+                let advice = "is no line of the table, and stands in it: move it before [routes]";
+                report.add(start, "routes.fallback", "the rule", advice);
+            }
+            _ => {
+                report.take::<()>(start, "routes", Err(error));
+            }
+        }
     }
+    let Some(problem) = routes.rules.fallback().and_then(|rule| rule.check_route("/").err()) else { return };
+    let (at, field) = match (&document.routes_file, &document.fallback) {
+        (Some(file), _) => (Some(file.at), "routes_file"),
+        (None, fallback) => (fallback.as_ref().map(|fallback| fallback.at), "fallback"),
+    };
+    report.add(at, field, "the fallback", problem);
 }
 
 #[cfg(feature = "rbac")]

@@ -91,7 +91,7 @@ impl fmt::Display for Problems {
 impl Error for Problems {}
 
 /// Where the document comes from.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct Sheet {
     pub(super) file: Arc<str>,
     pub(super) text: Arc<str>,
@@ -99,18 +99,25 @@ pub(super) struct Sheet {
     pub(super) is_file: bool,
 }
 
+/// Without the text, in which a secret may stand in the wrong place.
+impl fmt::Debug for Sheet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sheet").field("file", &self.file).finish_non_exhaustive()
+    }
+}
+
 /// Gathers what is wrong.
 #[derive(Debug)]
 pub(super) struct Report<'a> {
     sheet: &'a Sheet,
     problems: Vec<Problem>,
-    /// Tables that something was taken out of.
-    thinned: Vec<String>,
+    /// What was taken out.
+    taken: Vec<String>,
 }
 
 impl<'a> Report<'a> {
     pub(super) const fn new(sheet: &'a Sheet) -> Self {
-        Self { sheet, problems: Vec::new(), thinned: Vec::new() }
+        Self { sheet, problems: Vec::new(), taken: Vec::new() }
     }
 
     pub(super) const fn sheet(&self) -> &'a Sheet {
@@ -122,14 +129,32 @@ impl<'a> Report<'a> {
     }
 
     /// Notes that this field was taken out: what is missing beside it may be what was meant.
-    pub(super) fn thin(&mut self, field: &str) {
-        let parent = field.rfind('.').and_then(|dot| field.get(..=dot));
-        self.thinned.extend(parent.map(str::to_owned));
+    pub(super) fn take_out(&mut self, field: String) {
+        self.taken.push(field);
+    }
+
+    /// Whether this field, or something in it, was taken out: what is left of it is not what was meant.
+    pub(super) fn took_from(&self, field: &str) -> bool {
+        self.taken.iter().any(|taken| is_within(taken, field) || is_within(field, taken))
+    }
+
+    /// The name of an item as the document has it: what was taken out of the list counts.
+    pub(super) fn item(&self, list: &str, index: usize) -> String {
+        let inside = |taken: &String| -> Option<usize> {
+            taken.strip_prefix(list)?.strip_prefix('[')?.strip_suffix(']')?.parse().ok()
+        };
+        let mut taken: Vec<usize> = self.taken.iter().filter_map(inside).collect();
+        taken.sort_unstable();
+        let index = taken.into_iter().fold(index, |index, taken| if taken <= index { index + 1 } else { index });
+        format!("{list}[{index}]")
     }
 
     /// Notes that a field is not there.
     pub(super) fn missing(&mut self, at: usize, field: String, advice: String) {
-        if !self.thinned.iter().any(|parent| field.starts_with(parent)) {
+        let beside = |taken: &String| {
+            taken.rfind('.').and_then(|dot| taken.get(..=dot)).is_some_and(|table| field.starts_with(table))
+        };
+        if !self.taken.iter().any(beside) {
             self.add(at, field, "nothing", advice);
         }
     }
@@ -143,7 +168,7 @@ impl<'a> Report<'a> {
         advice: impl Into<String>,
     ) {
         let line = at.into().and_then(|at| self.sheet.text.get(..at)).map(|before| before.matches('\n').count() + 1);
-        let (field, value, advice) = (field.into(), without_login(value.into()), without_login(advice.into()));
+        let [field, value, advice] = [field.into(), value.into(), advice.into()].map(without_login);
         self.problems.push(Problem { file: Arc::clone(&self.sheet.file), line, field, value, advice });
     }
 
@@ -156,11 +181,22 @@ impl<'a> Report<'a> {
         .ok()
     }
 
+    /// Notes that a file which is named here is not good: where in it, if the error does not say so, and why.
+    pub(super) fn bad_file(&mut self, at: usize, field: &str, path: &str, line: &str, error: &ConfigError) {
+        let cause = Error::source(error).map_or(String::new(), |cause| format!(": {cause}"));
+        self.add(at, field, format!("{path:?}"), format!("is not good: {line}{error}{cause}"));
+    }
+
     pub(super) fn finish(mut self) -> Result<(), Problems> {
         self.problems.sort_by_key(|problem| problem.line);
         self.problems.dedup();
         if self.problems.is_empty() { Ok(()) } else { Err(Problems(self.problems)) }
     }
+}
+
+/// Whether a field is this one, or something in it.
+fn is_within(field: &str, outer: &str) -> bool {
+    field.strip_prefix(outer).is_some_and(|rest| matches!(rest.chars().next(), None | Some('.' | '[')))
 }
 
 /// An address may hold a password: it is not shown then.

@@ -35,6 +35,17 @@ struct Written {
 
 const HOW: &str = "write { env = \"NAME\" } or { file = \"/run/secrets/name\" }";
 
+fn stands_here<E: de::Error>() -> E {
+    E::custom(format!("a secret stands in the document, where it must not be: {HOW}"))
+}
+
+/// Whether a variable may be called so, as shells have it.
+fn is_name(text: &str) -> bool {
+    !text.starts_with(|c: char| c.is_ascii_digit())
+        && !text.is_empty()
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+}
+
 impl<'de> Deserialize<'de> for SecretRef {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Visitor;
@@ -45,14 +56,42 @@ impl<'de> Deserialize<'de> for SecretRef {
                 write!(f, "where a secret is: {HOW}")
             }
 
-            // The text is a secret, most likely: it goes nowhere.
+            // What stands there is a secret, most likely: it goes nowhere.
             fn visit_str<E: de::Error>(self, _: &str) -> Result<SecretRef, E> {
-                Err(E::custom(format!("a secret stands in the document, where it must not be: {HOW}")))
+                Err(stands_here())
+            }
+
+            fn visit_i64<E: de::Error>(self, _: i64) -> Result<SecretRef, E> {
+                Err(stands_here())
+            }
+
+            fn visit_u64<E: de::Error>(self, _: u64) -> Result<SecretRef, E> {
+                Err(stands_here())
+            }
+
+            fn visit_i128<E: de::Error>(self, _: i128) -> Result<SecretRef, E> {
+                Err(stands_here())
+            }
+
+            fn visit_u128<E: de::Error>(self, _: u128) -> Result<SecretRef, E> {
+                Err(stands_here())
+            }
+
+            fn visit_f64<E: de::Error>(self, _: f64) -> Result<SecretRef, E> {
+                Err(stands_here())
             }
 
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<SecretRef, A::Error> {
                 let written = Written::deserialize(MapAccessDeserializer::new(map))?;
                 match (written.env, written.file) {
+                    (Some(name), None) if !is_name(&name) => {
+                        let problem = "the text after env is no name of a variable, and a secret must not stand there";
+                        Err(de::Error::custom(format!("{problem}: {HOW}")))
+                    }
+                    (None, Some(path)) if path.contains("://") => {
+                        let problem = "the text after file is no path, and a secret must not stand there";
+                        Err(de::Error::custom(format!("{problem}: {HOW}")))
+                    }
                     (Some(name), None) if !written.dangerous_readable_by_all => Ok(SecretRef::Env(name)),
                     (None, Some(path)) => Ok(SecretRef::File { path, readable: written.dangerous_readable_by_all }),
                     _ => Err(de::Error::custom(format!("must say one place of the secret: {HOW}"))),
@@ -73,7 +112,9 @@ impl JsonSchema for SecretRef {
             "description": "Where a secret is: a document holds none.",
             "oneOf": [
                 { "type": "object", "additionalProperties": false, "required": ["env"],
-                  "properties": { "env": { "type": "string", "description": "An environment variable." } } },
+                  "properties": { "env": {
+                    "type": "string", "pattern": "^[A-Za-z_][A-Za-z0-9_]*$", "description": "An environment variable."
+                } } },
                 { "type": "object", "additionalProperties": false, "required": ["file"],
                   "properties": {
                     "file": { "type": "string", "description": "A file that not everybody may read. One line end is cut off." },
@@ -92,12 +133,12 @@ impl SecretRef {
     pub(super) fn read(&self) -> Result<Secret, NoSecret> {
         let bytes = match self {
             Self::Env(name) => {
-                let refuse = |problem: &str| (format!("variable {name:?}"), problem.to_owned());
+                let refuse = |problem: &str| (self.place(), problem.to_owned());
                 let text = env::var_os(name).ok_or_else(|| refuse("is not set: set it in the environment"))?;
                 text.into_string().map_err(|_| refuse("is not UTF-8: set it to a text"))?.into_bytes()
             }
             Self::File { path, readable } => {
-                let refuse = |problem: String| (format!("{path:?}"), problem);
+                let refuse = |problem: String| (self.place(), problem);
                 let unreadable = |error| refuse(format!("cannot be read: {error}"));
                 let file = File::open(path).map_err(unreadable)?;
                 if !readable {
@@ -120,12 +161,22 @@ impl SecretRef {
             }
         }
         if bytes.is_empty() {
-            let place = match self {
-                Self::Env(name) => format!("variable {name:?}"),
-                Self::File { path, .. } => format!("{path:?}"),
-            };
-            return Err((place, "is empty: put the secret there".to_owned()));
+            return Err((self.place(), "is empty: put the secret there".to_owned()));
         }
         Ok(Secret::new(std::mem::take(&mut *bytes)))
+    }
+
+    /// As [`read`](Self::read), where it must be a text.
+    pub(super) fn read_text(&self) -> Result<Zeroizing<String>, NoSecret> {
+        let secret = self.read()?;
+        let text = secret.expose_str().ok_or_else(|| (self.place(), "is not UTF-8: put a text there".to_owned()))?;
+        Ok(Zeroizing::new(text.to_owned()))
+    }
+
+    fn place(&self) -> String {
+        match self {
+            Self::Env(name) => format!("variable {name:?}"),
+            Self::File { path, .. } => format!("{path:?}"),
+        }
     }
 }

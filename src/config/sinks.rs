@@ -24,6 +24,10 @@ pub(super) fn check(written: &At<Audit>, report: &mut Report<'_>) {
                 let advice = "is of the sink json-lines: remove it, or set sink = \"json-lines\"";
                 report.add(capacity.at, "audit.capacity", capacity.value.to_string(), advice);
             }
+            if let Some(when_full) = &audit.when_full {
+                let advice = "is of the sink json-lines: remove it, or set sink = \"json-lines\"";
+                report.add(when_full.at, "audit.when_full", format!("{:?}", when_full.value).to_lowercase(), advice);
+            }
             #[cfg(not(feature = "audit-tracing"))]
             super::feature_is_off(written.at, "audit", "audit-tracing", report);
         }
@@ -73,9 +77,10 @@ pub(super) fn open(written: &At<Audit>, report: &mut Report<'_>) -> Option<Audit
             };
 
             let path = audit.path.as_ref()?;
-            let mut sink = JsonLines::builder().when_full(match audit.when_full {
-                FullText::Wait => WhenFull::DEFAULT,
-                FullText::Discard => WhenFull::Discard,
+            let when_full = audit.when_full.as_ref().map(|when_full| when_full.value);
+            let mut sink = JsonLines::builder().when_full(match when_full {
+                None | Some(FullText::Wait) => WhenFull::DEFAULT,
+                Some(FullText::Discard) => WhenFull::Discard,
             });
             if let Some(capacity) = audit.capacity.as_ref().and_then(|capacity| NonZeroUsize::new(capacity.value)) {
                 sink = sink.capacity(capacity);

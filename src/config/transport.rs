@@ -24,10 +24,16 @@ pub(super) fn tls(written: &At<Tls>, report: &mut Report<'_>) -> Option<TlsLayer
         layer = report.take(hosts.at, "tls.redirect_to", layer.redirect_to(&hosts.value))?;
     }
     for (index, line) in tls.exempt.iter().enumerate() {
-        let field = format!("tls.exempt[{index}]");
-        let parts = line.value.split_once(' ').and_then(|(method, path)| Some((method.parse::<Method>().ok()?, path)));
+        let field = report.item("tls.exempt", index);
+        // Methods are told apart by case, and none is called ANY: such a line would be about no request.
+        let method = |name: &str| {
+            let is_one = name != "ANY" && name.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'-');
+            name.parse::<Method>().ok().filter(|_| is_one)
+        };
+        let parts = line.value.split_once(' ').and_then(|(name, path)| Some((method(name)?, path)));
         let Some((method, path)) = parts else {
-            report.add(line.at, field, format!("{:?}", line.value), "must be method and path, as in \"GET /health\"");
+            let advice = "must be one method in upper case and a path, as in \"GET /health\"";
+            report.add(line.at, field, format!("{:?}", line.value), advice);
             continue;
         };
         layer = report.take(line.at, &field, layer.exempt(method, path))?;
@@ -61,6 +67,9 @@ fn read_hsts(written: &HstsText) -> Result<Hsts, ConfigError> {
 pub(super) fn proxies(written: &At<Proxies>, report: &mut Report<'_>) -> Option<TrustedProxies> {
     let proxies = &written.value;
     let networks = &proxies.networks;
+    if report.took_from("proxies.networks") {
+        return None;
+    }
     // A field that is not there has no place of its own.
     let at = if networks.at == 0 { written.at } else { networks.at };
     let made = match proxies.family {
@@ -70,7 +79,12 @@ pub(super) fn proxies(written: &At<Proxies>, report: &mut Report<'_>) -> Option<
             let by = "the family address-header";
             let field = super::needed(proxies.header.as_ref(), written.at, "proxies.header", by, report)?;
             let name = header_name(field, "proxies.header", report)?;
-            TrustedProxies::address_header(name, &networks.value)
+            match TrustedProxies::address_header(name, &networks.value) {
+                Err(error) if error.setting() == "address header" => {
+                    return report.take(field.at, "proxies.header", Err(error));
+                }
+                made => made,
+            }
         }
     };
     let mut made = report.take(at, "proxies.networks", made)?;

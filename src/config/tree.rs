@@ -57,25 +57,31 @@ pub(super) fn read<T: for<'de> Deserialize<'de>>(report: &mut Report<'_>) -> Opt
             return None;
         }
     };
-    let mut thinned: Vec<String> = Vec::new();
+    // Made of the whole tree, once: what is taken out changes no name.
+    let mut places: Option<Vec<Place>> = None;
     for _ in 0..MAX_MISTAKES {
         let root = Spanned::new(tree.span(), DeValue::Table(tree.get_ref().clone()));
         let error = match T::deserialize(ValueDeserializer::from(root)) {
             Ok(document) => return Some(document),
             Err(error) => error,
         };
+        let places = places.get_or_insert_with(|| {
+            let mut places = Vec::new();
+            name(tree.get_ref(), "", &mut places);
+            places
+        });
         let message = error.message().trim_end().to_owned();
         let span = error.span().unwrap_or(0..0);
-        let removed = remove_from(tree.get_mut(), &span, "");
-        let path = removed.clone().unwrap_or_default();
+        let place = places.iter().position(|(of, _)| *of == span).map(|place| places.remove(place).1);
+        let path = place.clone().unwrap_or_default();
         // A field that was taken out is not missing.
-        let known_already = message.starts_with("missing field") && thinned.iter().any(|gone| gone.starts_with(&path));
-        if !known_already {
-            note(report, &message, &path, removed.as_ref().map(|_| span.start));
+        if !(message.starts_with("missing field") && report.took_from(&path)) {
+            note(report, &message, &path, place.as_ref().map(|_| span.start));
         }
-        let removed = removed?;
-        report.thin(&removed);
-        thinned.push(removed);
+        report.take_out(place?);
+        if !remove_from(tree.get_mut(), &span) {
+            return None;
+        }
     }
     None
 }
@@ -96,7 +102,8 @@ fn note(report: &mut Report<'_>, message: &str, path: &str, at: Option<usize>) {
         report.add(at.or(Some(0)), field, "nothing", format!("is there: add {named} = .."));
     } else if let Some((_, expected)) = message.rsplit_once(", expected ") {
         // What stands there may be a secret in the wrong place.
-        let what = message.split(['"', ',']).next().unwrap_or_default();
+        let ends: &[char] = if message.starts_with("invalid type") { &['"', '`', ','] } else { &['"', ','] };
+        let what = message.split(ends).next().unwrap_or_default();
         let what = what.trim_start_matches("invalid type: ").trim_start_matches("invalid value: ").trim_end();
         let what = if what.starts_with("string") { "a text".to_owned() } else { what.to_owned() };
         report.add(at, path, what, format!("cannot stand here: it must be {expected}"));
@@ -106,39 +113,55 @@ fn note(report: &mut Report<'_>, message: &str, path: &str, at: Option<usize>) {
 }
 
 type Span = std::ops::Range<usize>;
+type Place = (Span, String);
 
-/// Takes out what stands at this place, and says what it was called.
-fn remove_from(table: &mut DeTable<'_>, span: &Span, path: &str) -> Option<String> {
-    let within = |name: &str| if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
-    let named = |key: &Spanned<Cow<'_, str>>| key.get_ref().to_string();
-    let here = table.iter().find(|(key, value)| key.span() == *span || value.span() == *span);
-    if let Some((key, _)) = here {
-        let key = key.clone();
-        table.remove(&key);
-        return Some(within(&named(&key)));
+/// Names each place, what is inside before what holds it: an array of tables has the span of its first entry.
+fn name(table: &DeTable<'_>, path: &str, places: &mut Vec<Place>) {
+    for (key, value) in table.iter() {
+        let path = if path.is_empty() { key.get_ref().to_string() } else { format!("{path}.{}", key.get_ref()) };
+        name_within(value.get_ref(), &path, places);
+        places.push((value.span(), path.clone()));
+        places.push((key.span(), path));
     }
-    for (key, value) in table.iter_mut() {
-        let path = within(&named(key));
-        if let Some(removed) = remove_within(value.get_mut(), span, &path) {
-            return Some(removed);
-        }
-    }
-    None
 }
 
-fn remove_within(value: &mut DeValue<'_>, span: &Span, path: &str) -> Option<String> {
+fn name_within(value: &DeValue<'_>, path: &str, places: &mut Vec<Place>) {
     match value {
-        DeValue::Table(table) => remove_from(table, span, path),
+        DeValue::Table(table) => name(table, path, places),
         DeValue::Array(array) => {
-            if let Some(index) = array.iter().position(|item| item.span() == *span) {
-                let mut rest = DeArray::new();
-                array.iter().enumerate().filter(|(at, _)| *at != index).for_each(|(_, item)| rest.push(item.clone()));
-                *array = rest;
-                return Some(format!("{path}[{index}]"));
+            for (index, item) in array.iter().enumerate() {
+                let path = format!("{path}[{index}]");
+                name_within(item.get_ref(), &path, places);
+                places.push((item.span(), path));
             }
-            let mut items = array.iter_mut().enumerate();
-            items.find_map(|(index, item)| remove_within(item.get_mut(), span, &format!("{path}[{index}]")))
         }
-        _ => None,
+        _ => {}
+    }
+}
+
+/// Takes out what stands at this place, in the order in which places have names. False if there is nothing.
+fn remove_from(table: &mut DeTable<'_>, span: &Span) -> bool {
+    if table.iter_mut().any(|(_, value)| remove_within(value.get_mut(), span)) {
+        return true;
+    }
+    let here = table.iter().find(|(key, value)| key.span() == *span || value.span() == *span);
+    let key = here.map(|(key, _)| key.clone());
+    key.is_some_and(|key| table.remove(&key).is_some())
+}
+
+fn remove_within(value: &mut DeValue<'_>, span: &Span) -> bool {
+    match value {
+        DeValue::Table(table) => remove_from(table, span),
+        DeValue::Array(array) => {
+            if array.iter_mut().any(|item| remove_within(item.get_mut(), span)) {
+                return true;
+            }
+            let Some(index) = array.iter().position(|item| item.span() == *span) else { return false };
+            let mut rest = DeArray::new();
+            array.iter().enumerate().filter(|(at, _)| *at != index).for_each(|(_, item)| rest.push(item.clone()));
+            *array = rest;
+            true
+        }
+        _ => false,
     }
 }

@@ -42,6 +42,9 @@ const MAX_DOCUMENT_LEN: usize = 4 * 1024 * 1024;
 #[derive(Clone, Debug)]
 pub struct RouteRules {
     lines: Vec<(String, Rule)>,
+    /// Where in the text each line begins.
+    #[cfg(feature = "config")]
+    starts: Vec<usize>,
     fallback: Option<Rule>,
 }
 
@@ -107,6 +110,17 @@ impl RouteRules {
         self.lines.iter().map(|(line, rule)| (line.as_str(), rule.to_string()))
     }
 
+    /// Of these lines, each with where it begins, in that order.
+    fn of(mut lines: Vec<(usize, String, Rule)>, fallback: Option<Rule>) -> Self {
+        lines.sort_by_key(|(start, ..)| *start);
+        Self {
+            #[cfg(feature = "config")]
+            starts: lines.iter().map(|(start, ..)| *start).collect(),
+            lines: lines.into_iter().map(|(_, line, rule)| (line, rule)).collect(),
+            fallback,
+        }
+    }
+
     #[cfg(feature = "stack")]
     pub(crate) fn into_parts(self) -> (Vec<(String, Rule)>, Option<Rule>) {
         (self.lines, self.fallback)
@@ -136,18 +150,32 @@ fn read(file: Option<&str>, text: &str, names: &RuleNames) -> Result<RouteRules,
         })?;
         lines.push((start, line.get_ref().clone(), rule));
     }
-    lines.sort_by_key(|(start, ..)| *start);
     let fallback = match &document.fallback {
         None => None,
         Some(written) => Some(names.rule(written.get_ref()).map_err(|error| {
             ConfigError::new(place(Some(written.span().start), "fallback"), "the rule", format!("is not good: {error}"))
         })?),
     };
-    Ok(RouteRules { lines: lines.into_iter().map(|(_, line, rule)| (line, rule)).collect(), fallback })
+    Ok(RouteRules::of(lines, fallback))
 }
 
 #[cfg(feature = "config")]
 impl RouteRules {
+    /// Reads a table from a file, and gives its text as well.
+    pub(crate) fn with_text(path: &str, names: &RuleNames) -> Result<(Self, String), ConfigError> {
+        let source = read_file("rule file", path.as_ref(), MAX_DOCUMENT_LEN)?;
+        Ok((read(Some(&source.name), &source.text, names)?, source.text))
+    }
+
+    /// The lines with their rules, and where in the text each begins.
+    pub(crate) fn placed(&self) -> impl Iterator<Item = (usize, &str, &Rule)> {
+        self.starts.iter().zip(&self.lines).map(|(start, (line, rule))| (*start, line.as_str(), rule))
+    }
+
+    pub(crate) const fn fallback(&self) -> Option<&Rule> {
+        self.fallback.as_ref()
+    }
+
     /// Reads the table out of a longer document. Each mistake comes with the byte that it stands at.
     pub(crate) fn among(text: &str, names: &RuleNames) -> Result<Self, Vec<(usize, ConfigError)>> {
         let document: Among = toml::from_str(text).map_err(|error| {
@@ -173,12 +201,7 @@ impl RouteRules {
                 None
             }
         });
-        lines.sort_by_key(|(start, ..)| *start);
-        if mistakes.is_empty() {
-            Ok(Self { lines: lines.into_iter().map(|(_, line, rule)| (line, rule)).collect(), fallback })
-        } else {
-            Err(mistakes)
-        }
+        if mistakes.is_empty() { Ok(Self::of(lines, fallback)) } else { Err(mistakes) }
     }
 }
 

@@ -244,6 +244,12 @@ impl IssuerProfile {
         self.rules.kind == TokenKind::Logout
     }
 
+    /// Every `iss` that it is about.
+    #[cfg(all(feature = "config", feature = "jwt-remote"))]
+    pub(crate) fn issuers(&self) -> impl Iterator<Item = &str> {
+        self.names.iter().map(|name| &*name.iss)
+    }
+
     /// The issuer, for messages.
     fn name(&self) -> &str {
         self.names.first().map_or("", |name| &name.iss)

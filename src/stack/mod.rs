@@ -66,3 +66,5 @@ mod table;
 pub use builder::StackBuilder;
 pub use review::{RouteList, RouteReport};
 pub use service::{Protected, ResponseFuture, Stack};
+#[cfg(feature = "config")]
+pub(crate) use table::mistakes_of;

@@ -72,12 +72,16 @@ pub(super) struct Found<'a> {
 impl RouteTable {
     /// Reads the lines of a table: `METHOD /path/{parameter}`, the method `ANY` for all of them.
     pub(super) fn new(lines: Vec<(String, Rule)>, fallback: Option<Rule>) -> Result<Self, ConfigError> {
-        let (paths, decoded) = (matchit::Router::new(), matchit::Router::new());
-        let mut table = Self { paths, decoded, entries: Vec::new(), slashed: false, encoded: false, fallback };
+        let mut table = Self::without_lines(fallback);
         for (line, rule) in lines {
             table.add(&line, rule)?;
         }
         Ok(table)
+    }
+
+    fn without_lines(fallback: Option<Rule>) -> Self {
+        let (paths, decoded) = (matchit::Router::new(), matchit::Router::new());
+        Self { paths, decoded, entries: Vec::new(), slashed: false, encoded: false, fallback }
     }
 
     fn add(&mut self, line: &str, rule: Rule) -> Result<(), ConfigError> {
@@ -248,6 +252,20 @@ impl RouteTable {
         let lines = self.lines().map(|line| (line.to_string(), line.rule));
         lines.chain(self.fallback().map(|rule| ("fallback".to_owned(), rule)))
     }
+}
+
+/// What is wrong with the lines of a table, each with where it begins; a table of them would tell the first alone.
+#[cfg(feature = "config")]
+pub(crate) fn mistakes_of<'l>(lines: impl Iterator<Item = (usize, &'l str, &'l Rule)>) -> Vec<(usize, ConfigError)> {
+    let mut table = RouteTable::without_lines(None);
+    let check = |(start, line, rule): (usize, &str, &Rule)| {
+        let added = table.add(line, rule.clone()).and_then(|()| {
+            let (_, template) = line.split_once(' ').unwrap_or_default();
+            rule.check_route(template).map_err(|problem| ConfigError::new("route", format!("{line:?}"), problem))
+        });
+        Some((start, added.err()?))
+    };
+    lines.filter_map(check).collect()
 }
 
 /// The line that a path is of.

@@ -123,6 +123,12 @@ impl FileKeyStore {
         Ok(store)
     }
 
+    /// What [`open`](Self::open) would refuse; nothing is kept or started.
+    #[cfg(feature = "config")]
+    pub(crate) fn check(path: impl AsRef<Path>) -> Result<(), ConfigError> {
+        Shared::open(path.as_ref()).map(drop)
+    }
+
     /// Makes a file without keys, and opens it.
     ///
     /// # Errors
