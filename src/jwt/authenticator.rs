@@ -122,6 +122,7 @@ impl JwtAuthenticator {
         };
         let Fault::Keys(fault) = fault else { return Err(shared.refuse(fault)) };
         let fare = fault.fare(attempt);
+        #[expect(clippy::disallowed_methods, reason = "how long it waits, not what time it is")]
         let came = Instant::now();
         let refresh = fault.source.refresh_for(fault.kid.as_deref(), fault.seen, at).await;
         shared.after(refresh, token, at.later(came.elapsed()), &fault, fare)
