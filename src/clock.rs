@@ -44,7 +44,7 @@ impl Instants {
     }
 
     /// That much later, on both clocks.
-    #[cfg(any(feature = "rate-limit", feature = "jwt", feature = "jwt-pure-rust"))]
+    #[cfg(any(feature = "rate-limit", feature = "jwt", feature = "jwt-pure-rust", feature = "api-key-admin"))]
     pub(crate) fn later(self, by: Duration) -> Self {
         let by = nanos(by);
         Self::new(self.unix_nanos.saturating_add(by), self.monotonic_nanos.saturating_add(by))

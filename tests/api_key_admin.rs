@@ -1139,6 +1139,72 @@ async fn a_request_that_is_given_up_is_done_and_told() {
     assert!(world.record(&rotated).await.rotated_to().is_some());
 }
 
+/// A change whose body is still on its way, and what sends it.
+fn pending(who: &str, line: &str) -> (Request<Body>, tokio::sync::oneshot::Sender<String>) {
+    let (sender, receiver) = tokio::sync::oneshot::channel::<String>();
+    let body = tokio_stream::StreamExt::then(tokio_stream::once(receiver), |receiver| receiver);
+    (World::request(who, line, Body::from_stream(body)), sender)
+}
+
+/// Whoever holds a stolen key begins a change and waits: it is too late once the key was revoked.
+#[tokio::test]
+async fn what_was_revoked_while_the_body_was_on_its_way_changes_nothing() {
+    let at = || Revocation::new(NOW, "stolen").unwrap();
+    let owner = || Owner::new("ci").unwrap().in_tenant("acme").unwrap();
+    for (name, line, ends) in [
+        ("a key is made", "POST /keys", "revoked"),
+        ("a key is made, owner disabled", "POST /keys", "disabled"),
+        ("a key is made, purged", "POST /keys", "gone"),
+        ("it rotates itself", "POST /keys/{id}/rotate", "revoked"),
+        ("another one is revoked", "POST /keys/{other}/revoke", "revoked"),
+        ("its owner is disabled, and enables itself", "POST /owners/enable", "disabled"),
+        ("it disables another one", "POST /owners/disable", "revoked"),
+    ] {
+        let world = World::new();
+        let (key, id) = world.key(NewApiKey::for_subject("ci").tenant("acme").role("tenant-admin"));
+        let other = world.id(NewApiKey::for_subject("billing").tenant("acme"));
+        let line = line.replace("{id}", &id).replace("{other}", &other);
+        let (request, body) = pending(&key, &line);
+        let mut answer = Box::pin(world.send(request));
+        let polled = answer.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        assert!(matches!(polled, Poll::Pending), "{name}: it waits for the body");
+        let store = &world.store.inner;
+        match ends {
+            "revoked" => assert!(store.revoke(&id.parse().unwrap(), &at()).await.unwrap()),
+            "disabled" => assert!(store.disable_owner(&owner(), &at()).await.unwrap()),
+            _ => {
+                store.revoke(&id.parse().unwrap(), &Revocation::new(1, "").unwrap()).await.unwrap();
+                assert_eq!(store.purge(AT, Duration::ZERO).await.unwrap(), 1);
+            }
+        }
+        let subject = if line.ends_with("/disable") { "billing" } else { "ci" };
+        let members =
+            if line.contains("owners") || line.ends_with("/keys") { json!({"subject": subject}) } else { json!({}) };
+        body.send(members.to_string()).unwrap();
+        assert_eq!(answer.await.status, 401, "{name}");
+        let left = if ends == "gone" { 1 } else { 2 };
+        assert_eq!(store.list(&KeyFilter::all(), None, 10).await.unwrap().len(), left, "{name}");
+        assert_eq!(store.disablement(&owner()).await.unwrap().is_some(), ends == "disabled", "{name}");
+        assert!(world.record(&other).await.is_active(NOW), "{name}");
+        assert!(store.disablement(&Owner::new("billing").unwrap().in_tenant("acme").unwrap()).await.unwrap().is_none());
+    }
+}
+
+/// A key that was rotated ends with the overlap, and so does what it makes meanwhile.
+#[tokio::test]
+async fn a_key_that_was_rotated_makes_none_that_outlives_it() {
+    let world = World::new();
+    let (key, id) = world.key(NewApiKey::for_subject("ci").tenant("acme").role("developer"));
+    let (request, body) = pending(&key, "POST /keys");
+    let mut answer = Box::pin(world.send(request));
+    assert!(answer.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    let overlap = Duration::from_secs(3_600);
+    KeyIssuer::new().rotate(&world.store.inner, &id.parse().unwrap(), overlap, AT).await.unwrap();
+    body.send(json!({"subject": "ci"}).to_string()).unwrap();
+    let made = answer.await;
+    assert_eq!((made.status, &made.body["record"]["expires"]), (201, &json!(NOW + 3_600)), "{}", made.body);
+}
+
 /// What a store did not do is not told as done, whoever waits.
 #[tokio::test]
 async fn a_request_that_is_given_up_and_fails_tells_no_change() {

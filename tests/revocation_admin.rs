@@ -318,6 +318,25 @@ async fn who_may_not_revokes_nothing() {
     assert!(world.store.state().is_empty() && world.works(&clerk).await && world.works(&support).await);
 }
 
+/// Whoever holds a stolen token begins to revoke and waits: it is too late once the token was revoked.
+#[tokio::test]
+async fn who_was_revoked_while_the_body_was_on_its_way_revokes_nothing() {
+    let world = World::new(RevocationLimits::new());
+    let (support, other) = (access("sue", 1, &["support"]), access("alice", 1, &[]));
+    let (sender, receiver) = tokio::sync::oneshot::channel::<String>();
+    let body = tokio_stream::StreamExt::then(tokio_stream::once(receiver), |receiver| receiver);
+    let line = "POST /admin/subjects/revoke";
+    let answer = world.send(line, Some(&support), "application/json", Body::from_stream(body));
+    let revoke = async {
+        tokio::task::yield_now().await;
+        let own = Revocation::token(ISSUER, "sue-1").unwrap();
+        world.store.revoke(&own, Instants::new(NOW * 1_000_000_000, 0)).await.unwrap();
+        sender.send(json!({"issuer": ISSUER, "sub": "alice"}).to_string()).unwrap();
+    };
+    let (answer, ()) = tokio::join!(answer, revoke);
+    assert_eq!((answer.0, world.works(&other).await), (401, true));
+}
+
 /// The end of a token is what somebody wrote.
 #[tokio::test]
 async fn an_end_that_no_token_has_is_not_believed() {

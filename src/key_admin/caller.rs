@@ -1,7 +1,12 @@
-use ::axum::{extract::FromRequestParts, response::Response};
+use ::axum::{
+    extract::{FromRequestParts, Request},
+    response::Response,
+};
+use bytes::Bytes;
 use http::{HeaderValue, StatusCode, header, request::Parts};
 use ipnet::IpNet;
 use serde::Serialize;
+use tokio::time::Instant;
 
 use crate::{
     api_key::{ApiKeyRecord, Hit, KeyId, Owner},
@@ -11,10 +16,11 @@ use crate::{
     event::{self, Event, EventKind},
     finish::finished,
     guard::Authorizer,
-    key_admin::{ANY_OWNER, GRANT_ANY, KeyAdmin, fault::Fault},
+    key_admin::{ANY_OWNER, GRANT_ANY, KeyAdmin, body, fault::Fault},
     mention::Telling,
     principal::{Principal, PrincipalKind, Slot},
     rejection::Rejection,
+    voucher::Ended,
 };
 
 /// What was done, and to whose.
@@ -30,6 +36,8 @@ pub(super) struct Done {
 pub(super) struct Caller {
     context: SecurityContext,
     authorizer: Authorizer,
+    /// When its handler began.
+    came: Instant,
 }
 
 impl<S: Sync> FromRequestParts<S> for Caller {
@@ -38,18 +46,41 @@ impl<S: Sync> FromRequestParts<S> for Caller {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Rejection> {
         let authorizer = Authorizer::from_request_parts(parts, state).await?;
         let context = SecurityContext::of(&parts.extensions).cloned();
-        Ok(Self { context: context.ok_or_else(|| misordered("the context is gone"))?, authorizer })
+        let context = context.ok_or_else(|| misordered("the context is gone"))?;
+        Ok(Self { context, authorizer, came: Instant::now() })
     }
 }
 
 impl Caller {
+    /// The time by now: whoever sends a body takes as long for it as they like.
     pub(super) fn at(&self) -> Instants {
-        self.context.at()
+        self.context.at().later(self.came.elapsed())
     }
 
-    /// When the request came, in seconds since the Unix epoch.
+    /// The same in seconds since the Unix epoch.
     pub(super) fn now(&self) -> u64 {
         self.at().unix_seconds()
+    }
+
+    /// Reads the body of a change. What it was let in with must count then: it may have been revoked, in order to stop this very change,
+    /// while the body was on its way.
+    pub(super) async fn read(&self, admin: &KeyAdmin, request: Request) -> Result<Bytes, Fault> {
+        let (head, body) = request.into_parts();
+        let json = body::read(&head.headers, body).await?;
+        for principal in self.identities() {
+            principal.counts(self.at()).await.map_err(Rejection::from)?;
+            if principal.kind() == PrincipalKind::Key
+                && let Some(hit) = Self::record_of(admin, &principal).await?
+                && !hit.is_active(self.now())
+            {
+                return Err(Rejection::from(Ended::Revoked).into());
+            }
+        }
+        Ok(json)
+    }
+
+    fn identities(&self) -> impl Iterator<Item = Principal> + use<> {
+        [Slot::Subject, Slot::Client].map(|slot| self.context.identity(slot)).into_iter().flatten()
     }
 
     pub(super) const fn principal(&self) -> &Principal {
@@ -91,13 +122,9 @@ impl Caller {
     /// Whether the keys of this owner keep their plan when the caller replaces them: their own do, if they are a person whose
     /// token names none, as most do not. One API key does not become another of its owner on a better plan.
     pub(super) fn keeps_plan(&self, admin: &KeyAdmin, owner: &Owner) -> bool {
-        let by_key = [Slot::Subject, Slot::Client].into_iter().any(|slot| self.acts_by_key(slot));
+        let by_key = self.identities().any(|principal| principal.kind() == PrincipalKind::Key);
         let own = owner.tenant() == self.tenant() && self.is_subject(admin, owner.subject());
         own && !by_key && self.principal().plan().is_none()
-    }
-
-    fn acts_by_key(&self, slot: Slot) -> bool {
-        self.context.identity(slot).is_some_and(|principal| principal.kind() == PrincipalKind::Key)
     }
 
     /// Whether the caller reaches the keys of an owner. None is an owner out of every reach but that of all: asking for them
@@ -159,14 +186,16 @@ impl Caller {
     /// The bounds of the API keys by which the caller acts, whichever slot they fill.
     pub(super) async fn own_keys(&self, admin: &KeyAdmin) -> Result<OwnKeys, Fault> {
         let mut bounds = OwnKeys::default();
-        let slots = [Slot::Subject, Slot::Client].map(|slot| self.context.identity(slot));
-        for key in slots.into_iter().flatten().filter(|principal| principal.kind() == PrincipalKind::Key) {
+        for key in self.identities().filter(|principal| principal.kind() == PrincipalKind::Key) {
             bounds.end = bounds.end.into_iter().chain(key.expires_at()).min();
-            // Where it may be used from, only its record tells.
-            match Self::record_of(admin, &key).await? {
-                Some(hit) if hit.record().addresses().is_empty() => {}
-                Some(hit) => bounds.addresses.push(hit.record().addresses().to_vec()),
-                None => bounds.unknown = true,
+            // Where it may be used from, only its record tells; and it may end earlier by now, since it was rotated.
+            let Some(hit) = Self::record_of(admin, &key).await? else {
+                bounds.unknown = true;
+                continue;
+            };
+            bounds.end = bounds.end.into_iter().chain(hit.record().expires()).min();
+            if !hit.record().addresses().is_empty() {
+                bounds.addresses.push(hit.record().addresses().to_vec());
             }
         }
         Ok(bounds)

@@ -12,7 +12,7 @@ use crate::{
     event::EventKind,
     key_admin::{
         CREATE, KeyAdmin, READ, REVOKE, ROTATE,
-        body::{self, Members},
+        body::Members,
         caller::{Caller, Done},
         fault::Fault,
         grant,
@@ -38,8 +38,7 @@ pub(super) async fn create(State(admin): State<Arc<KeyAdmin>>, caller: Caller, r
 
 async fn try_create(admin: &KeyAdmin, caller: &Caller, request: Request) -> Result<(ApiKey, Hit), Fault> {
     caller.demand(CREATE).await?;
-    let (head, body) = request.into_parts();
-    let json = body::read(&head.headers, body).await?;
+    let json = caller.read(admin, request).await?;
     let own = caller.own_keys(admin).await?;
     let wanted = grant::read(admin, caller, &own, &json)?;
     let (key, record) = admin.issuer.mint(wanted, caller.at())?;
@@ -66,8 +65,7 @@ pub(super) async fn rotate(State(admin): State<Arc<KeyAdmin>>, caller: Caller, i
 
 async fn try_rotate(admin: &KeyAdmin, caller: &Caller, id: Id, request: Request) -> Result<(ApiKey, Hit), Fault> {
     caller.demand(ROTATE).await?;
-    let (head, body) = request.into_parts();
-    let json = body::read(&head.headers, body).await?;
+    let json = caller.read(admin, request).await?;
     let overlap = Members::read(&json, &["overlap"])?.seconds("overlap")?;
     let hit = caller.find(admin, &text(id)?).await?;
 
@@ -111,8 +109,7 @@ pub(super) async fn revoke(State(admin): State<Arc<KeyAdmin>>, caller: Caller, i
 
 async fn try_revoke(admin: &KeyAdmin, caller: &Caller, id: Id, request: Request) -> Result<Hit, Fault> {
     caller.demand(REVOKE).await?;
-    let (head, body) = request.into_parts();
-    let json = body::read(&head.headers, body).await?;
+    let json = caller.read(admin, request).await?;
     let reason = Members::read(&json, &["reason"])?.text("reason")?.unwrap_or_default();
     let revocation = Revocation::new(caller.now(), &reason)?;
     let hit = caller.find(admin, &text(id)?).await?;

@@ -105,7 +105,7 @@ use crate::{
     finish::finished,
     guard::{Authorizer, Rule, authenticated, deny, policy, require},
     mention::Telling,
-    principal::Principal,
+    principal::{Principal, Slot},
     rejection::Rejection,
     revocation::{Revocation, RevocationKind, RevocationStore},
 };
@@ -273,6 +273,10 @@ async fn order<O: Order>(admin: &RevocationAdmin, caller: &Caller, request: Requ
     caller.authorizer.check(O::NEEDS, None).await?;
     let (head, body) = request.into_parts();
     let order: O = body::read(&head.headers, body).await?;
+    // It may have been revoked while the body was on its way.
+    for principal in [Slot::Subject, Slot::Client].into_iter().filter_map(|slot| caller.context.identity(slot)) {
+        principal.counts(caller.context.at()).await.map_err(Rejection::from)?;
+    }
     admin.known(order.issuer())?;
     let revocation = order.revocation(caller.context.at())?;
     if revocation.last_issue().is_some_and(|second| second > caller.context.at().unix_seconds().saturating_add(AHEAD)) {
