@@ -113,7 +113,10 @@ async fn the_file_is_the_owners_alone_and_nothing_is_left_beside_it() {
     assert_eq!(mode(), 0o600);
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o644)).unwrap();
     store.insert(record(1)).await.unwrap();
-    assert_eq!(mode(), 0o600, "a write narrows what somebody widened");
+    assert_eq!(mode(), 0o640, "a write narrows what somebody widened, to the group that reads it");
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o604)).unwrap();
+    store.insert(record(3)).await.unwrap();
+    assert_eq!(mode(), 0o600);
     fs::write(folder.file(".keys.json.tmp"), "what a crash left").unwrap();
     store.insert(record(2)).await.unwrap();
     let mut names: Vec<_> = fs::read_dir(folder.folder()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
@@ -159,6 +162,23 @@ async fn a_change_leaves_the_file_to_its_owner() {
     store.insert(record(1)).await.unwrap();
     assert!(store.revoke(&id(1), &fixture::leaked()).await.unwrap());
     assert_eq!([uid("keys.toml"), uid("keys.toml.lock")], [owner, owner]);
+}
+
+/// A service that reads by its group reads on after root has revoked a key.
+#[cfg(unix)]
+#[tokio::test]
+async fn a_change_leaves_the_file_to_its_group() {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+
+    let folder = Folder::new("toml");
+    let store = folder.create();
+    let file = || fs::metadata(folder.path()).unwrap();
+    let group = if file().uid() == 0 { 65_534 } else { file().gid() };
+    chown(folder.path(), None, Some(group)).unwrap();
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o640)).unwrap();
+    store.insert(record(1)).await.unwrap();
+    assert!(store.revoke(&id(1), &fixture::leaked()).await.unwrap());
+    assert_eq!((file().gid(), file().mode() & 0o777), (group, 0o640));
 }
 
 /// Whoever may add keys could else fill the file until nobody can read it, and nobody can revoke.

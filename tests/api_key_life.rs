@@ -262,6 +262,22 @@ fn peppers_rotate() {
     assert_eq!(table(&ApiKeyAuthenticator::new(Arc::clone(&store))), [verified, missing, missing]);
 }
 
+/// The new key would be refused wherever there are peppers, and the old one ends.
+#[tokio::test]
+async fn a_key_with_a_pepper_is_not_rotated_without_one() {
+    let store = MemoryKeyStore::new();
+    let issuer = KeyIssuer::new().with_peppers(peppers("now", 1));
+    let (_, record) = issuer.issue(&store, billing(), AT).await.unwrap();
+    let refused = KeyIssuer::new().rotate(&store, record.id(), Duration::ZERO, AT).await.unwrap_err();
+    assert!(matches!(&refused, IssueError::Config(error) if error.value() == "hmac-sha256:now"), "{refused}");
+    let kept = store.get(record.id()).await.unwrap().unwrap();
+    assert!(kept.record().rotated_to().is_none() && kept.record().is_active(NOW));
+    issuer.rotate(&store, record.id(), Duration::ZERO, AT).await.unwrap();
+    // Another pepper, or the first one, is as good.
+    let (_, plain) = billing().issue(&store, AT).await.unwrap();
+    KeyIssuer::new().with_peppers(peppers("next", 2)).rotate(&store, plain.id(), Duration::ZERO, AT).await.unwrap();
+}
+
 const LEGACY: &str = "sk_live_0123456789abcdefghijklmnopqrstuv";
 
 /// Record of a key that another system kept the SHA-256 of.

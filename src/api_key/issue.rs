@@ -219,7 +219,7 @@ impl KeyIssuer {
         self
     }
 
-    /// Makes no key with another scope than these: those that the policy knows.
+    /// Makes no key with another scope than these: those that the policy knows. A rotation keeps the scopes that the key has.
     pub fn with_known_scopes<T: Into<Box<str>>>(mut self, scopes: impl IntoIterator<Item = T>) -> Self {
         self.known_scopes = Some(Arc::new(scopes.into_iter().map(Into::into).collect()));
         self
@@ -266,7 +266,7 @@ impl KeyIssuer {
     ///
     /// # Errors
     /// [`IssueError::NoSuchKey`] if there is none; [`IssueError::Ended`] if it is revoked or expired; [`IssueError::Config`] if
-    /// it is of another environment than this issuer's; [`IssueError::Store`] with
+    /// it is of another environment than this issuer's, or hashed under a pepper while this issuer has none; [`IssueError::Store`] with
     /// [`Conflict`](crate::StoreErrorKind::Conflict) if it was rotated before, or if the store fails.
     pub async fn rotate<S>(
         &self,
@@ -302,6 +302,11 @@ impl KeyIssuer {
         if was.environment.as_deref() != self.format.in_environment() {
             let shown = format!("{:?}", was.environment.unwrap_or_default());
             return Err(ConfigError::new("API key environment", shown, "is not the one of this issuer").into());
+        }
+        if matches!(was.scheme, HashScheme::HmacSha256 { .. }) && self.peppers.is_none() {
+            // Whoever takes keys with peppers takes none without, and the old key ends.
+            let problem = "has a pepper, and this issuer has none: nobody would take the new key";
+            return Err(ConfigError::new("API key hash", was.scheme.to_string(), problem).into());
         }
         let start = was.not_before.map_or(was.created, |start| start.max(was.created));
         // A key that has not begun is not begun by replacing it.

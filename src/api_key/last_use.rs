@@ -2,7 +2,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::api_key::KeyId;
+use crate::api_key::{KeyId, MAX_TIME};
 
 /// When a key was last used, and from where.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -14,10 +14,11 @@ pub struct LastUse {
 }
 
 impl LastUse {
-    /// At `at`, in seconds since the Unix epoch, from this address if it is known.
+    /// At `at`, in seconds since the Unix epoch, from this address if it is known. A time after [`MAX_TIME`] counts as that: no store
+    /// could keep it.
     #[must_use]
     pub const fn new(at: u64, address: Option<IpAddr>) -> Self {
-        Self { at, address }
+        Self { at: if at > MAX_TIME { MAX_TIME } else { at }, address }
     }
 
     /// When, in seconds since the Unix epoch.

@@ -240,7 +240,7 @@ impl KeyAdmin {
         self
     }
 
-    /// Hands out no other roles than these: those that the policy knows.
+    /// Hands out no other roles than these: those that the policy knows. A rotation keeps the roles that the key has.
     pub fn with_known_roles<T: Into<Box<str>>>(mut self, roles: impl IntoIterator<Item = T>) -> Self {
         self.known_roles = Some(roles.into_iter().map(Into::into).collect());
         self
@@ -273,7 +273,7 @@ impl KeyAdmin {
         self
     }
 
-    /// Puts keys on no other plans than these: those that the limits know.
+    /// Puts keys on no other plans than these: those that the limits know. A rotation keeps the plan that the key has.
     pub fn with_known_plans<T: Into<Box<str>>>(mut self, plans: impl IntoIterator<Item = T>) -> Self {
         self.known_plans = Some(plans.into_iter().map(Into::into).collect());
         self

@@ -3,7 +3,7 @@
 use std::{fs, sync::Arc, time::Duration};
 
 use portcullis::{
-    StoreErrorKind,
+    Now, StoreErrorKind,
     api_key::{ApiKeyAdmin, ApiKeyStore, Cached, KeyId, RecordFields, Rotation},
 };
 
@@ -96,6 +96,33 @@ async fn a_lock_that_nobody_gives_back_is_an_error_after_a_while() {
     assert!(error.to_string().contains("lock"), "{error}");
     drop(lock); // as when its process ends
     store.insert(record(1)).await.unwrap();
+}
+
+/// A change that waits for another process does not keep this one from reading what a hand has revoked.
+#[tokio::test]
+async fn who_waits_for_the_lock_keeps_nobody_from_reading() {
+    let folder = Folder::new("toml");
+    let store = Arc::new(folder.create());
+    let empty = folder.text();
+    store.insert(record(1)).await.unwrap();
+    let lock = fs::File::options().read(true).write(true).open(folder.file("keys.toml.lock")).unwrap();
+    fs4::FileExt::lock(&lock).unwrap();
+    let waiting: Vec<_> = [2, 3]
+        .map(|number| {
+            let store = Arc::clone(&store);
+            tokio::spawn(async move { store.insert(record(number)).await })
+        })
+        .into();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    folder.put(&empty);
+    assert!(store.reload().await.unwrap());
+    assert!(matches!(store.find_now(lookup(1)), Now::Known(Ok(None))));
+    assert!(waiting.iter().all(|change| !change.is_finished()), "they wait for the lock");
+    drop(lock);
+    for change in waiting {
+        change.await.unwrap().unwrap();
+    }
+    assert_eq!(folder.open().health().keys, 2);
 }
 
 #[tokio::test]

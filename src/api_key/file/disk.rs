@@ -135,8 +135,34 @@ fn leave_to_owner(file: &File, target: &Path) -> io::Result<()> {
     })
 }
 
+/// Lets the group read that reads the file already: a service that has it from root, for example. Everybody else is left out, and so is
+/// a group that the writer may not give a file to.
+#[cfg(unix)]
+fn leave_to_group(file: &File, target: &Path) -> io::Result<()> {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
+    const GROUP_READS: u32 = 0o040;
+    let old = match fs::metadata(target) {
+        Ok(old) if old.mode() & GROUP_READS != 0 => old,
+        Ok(_) => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    if file.metadata()?.gid() != old.gid() {
+        match fchown(file, None, Some(old.gid())) {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Ok(()),
+            kept => kept?,
+        }
+    }
+    file.set_permissions(fs::Permissions::from_mode(0o600 | GROUP_READS))
+}
+
 #[cfg(not(unix))]
 fn leave_to_owner(_: &File, _: &Path) -> io::Result<()> {
+    Ok(())
+}
+
+#[cfg(not(unix))]
+fn leave_to_group(_: &File, _: &Path) -> io::Result<()> {
     Ok(())
 }
 
@@ -169,6 +195,7 @@ pub(super) fn stage(target: &Path, text: &str, _: &Lock) -> io::Result<Staged> {
     let mut file = owned(OpenOptions::new().create_new(true)).open(&path)?;
     let staged = Staged { path, placed: false };
     leave_to_owner(&file, target)?;
+    leave_to_group(&file, target)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()?;
     Ok(staged)

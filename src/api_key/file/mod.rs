@@ -66,9 +66,9 @@ const NAME: &str = "file";
 /// In JSON the same is `{"version": 1, "disabled": [..], "keys": [..]}`, which its last brace ends.
 ///
 /// # Writing
-/// A change writes the file anew: beside it, readable by the owner alone, synced, and renamed into its place. The owner stays the
-/// same: root may make a change, another user may not. A crash leaves the old text or the new one. Comments are lost. Writers of all processes take turns by a lock on the file `<name>.lock`
-/// beside it, which the system lets go when a process dies; each reads what the one before it wrote. An editor takes no lock:
+/// A change writes the file anew: beside it, synced, and renamed into its place. It is readable by the owner alone, and by the group that
+/// reads it now. The owner stays the same: root may make a change, another user may not. A crash leaves the old text or the new one.
+/// Comments are lost. Writers of all processes take turns by a lock on the file `<name>.lock` beside it, which the system lets go when a process dies; each reads what the one before it wrote. An editor takes no lock:
 /// its change is not overwritten if it was saved before the writing began, and the other way round is the editor's to tell.
 /// Locks hold on one machine: over NFS, let one machine write. After 5 s without the lock the change fails as
 /// [`Unavailable`](StoreErrorKind::Unavailable).

@@ -33,7 +33,10 @@ pub(super) struct Shared {
     path: PathBuf,
     format: Format,
     content: ArcSwap<Content>,
-    /// Held by who reads or writes the file.
+    /// The turn of who changes the file. It is taken before the lock on the disk, which another process may hold for long, and that before
+    /// `file`.
+    writing: Mutex<()>,
+    /// Held by who reads or writes the file, for that time alone.
     file: Mutex<Known>,
     pub(super) uses: Mutex<Uses>,
     pub(super) feed: ChangeFeed,
@@ -82,6 +85,7 @@ impl Shared {
             path: path.to_owned(),
             format,
             content: ArcSwap::from_pointee(draft.freeze(&Content::default())),
+            writing: Mutex::default(),
             file: Mutex::new(known),
             uses: Mutex::default(),
             feed: ChangeFeed::new(),
@@ -124,8 +128,8 @@ impl Shared {
         }
     }
 
-    /// Looks whether the file has changed, and reads it then. Writes last uses if it is time to.
-    pub(super) fn look(&self, flush: bool) {
+    /// Looks whether the file has changed, and reads it then.
+    pub(super) fn look(&self) {
         let changed = {
             let known = self.lock(&self.file);
             known.again || Mark::of(&self.path).map_or(true, |mark| known.mark != Some(mark))
@@ -134,7 +138,11 @@ impl Shared {
         if changed {
             let _ = self.load(&mut self.lock(&self.file));
         }
-        if flush && let Err(error) = self.flush() {
+    }
+
+    /// Writes last uses; if that fails, they wait for the next time.
+    pub(super) fn try_flush(&self) {
+        if let Err(error) = self.flush() {
             log::warn(&format!("key file: last uses are not written yet: {error}"));
         }
     }
@@ -202,12 +210,13 @@ impl Shared {
         &self,
         make: impl Fn(&mut Draft) -> Result<Outcome<T>, StoreError>,
     ) -> Result<T, StoreError> {
-        let mut known = self.lock(&self.file);
+        let _turn = self.lock(&self.writing);
         let mut tries = 0;
         loop {
             tries += 1;
             let target = disk::target(&self.path).map_err(|error| self.unwritable(error))?;
             let lock = disk::lock(&target).map_err(|error| self.unwritable(error))?;
+            let mut known = self.lock(&self.file);
             self.load(&mut known)?; // what another process wrote
             let older = self.content.load_full();
             let mut draft = Draft::of(&older);

@@ -1,5 +1,5 @@
 use std::{
-    sync::{Weak, atomic::Ordering::Relaxed},
+    sync::{Arc, Weak, atomic::Ordering::Relaxed},
     time::Duration,
 };
 
@@ -32,8 +32,12 @@ pub(super) async fn watch(mark: TaskMark, mut dropped: watch::Receiver<()>) {
         }
         looks = looks.wrapping_add(1);
         let Some(shared) = mark.0.upgrade() else { return };
-        let flush = looks.is_multiple_of(LOOKS);
+        if looks.is_multiple_of(LOOKS) {
+            // Not waited for: while another process holds the file's lock, the file is looked at all the same.
+            let shared = Arc::clone(&shared);
+            drop(tokio::task::spawn_blocking(move || shared.try_flush()));
+        }
         // Fails if the runtime ends, which ends this task as well.
-        let _ = tokio::task::spawn_blocking(move || shared.look(flush)).await;
+        let _ = tokio::task::spawn_blocking(move || shared.look()).await;
     }
 }
