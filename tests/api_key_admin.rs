@@ -588,6 +588,38 @@ async fn a_key_of_another_store_hands_out_nothing() {
     assert_eq!(store.inner.len(), own + 2, "made by root alone");
 }
 
+/// Of two environments in one store, a key of the one makes none of the other.
+#[tokio::test]
+async fn a_key_makes_none_of_another_environment() {
+    let store = Arc::new(Flaky::default());
+    let format = |environment: &str| ApiKeyFormat::new("pc").unwrap().environment(environment).unwrap();
+    let of = |environment: &str, header: &'static str| {
+        let keys = ApiKeyAuthenticator::new(Arc::clone(&store)).with_format(format(environment));
+        keys.with_header(header.parse().unwrap()).unwrap()
+    };
+    let stack = Stack::builder()
+        .clock(Still)
+        .tls(TlsLayer::require())
+        .authenticate(one_of((of("live", "x-live-key"), of("test", "x-test-key"))))
+        .policy(Rbac::from_toml(POLICY).unwrap());
+    let stack = key_admin::rules("/admin").into_iter().fold(stack, |stack, (line, rule)| stack.route(line, rule));
+    let admin = KeyAdmin::new(Arc::clone(&store)).with_issuer(KeyIssuer::new().with_format(format("live")));
+    let app = stack.build().unwrap().protect::<Router>(Router::new().nest("/admin", admin.router()));
+    for (environment, header, role, expected) in [
+        ("live", "x-live-key", "developer", 201),
+        ("test", "x-test-key", "developer", 403),
+        ("test", "x-test-key", "operator", 201),
+    ] {
+        let key = NewApiKey::for_subject("ci").tenant("acme").role(role);
+        let (key, record) = KeyIssuer::new().with_format(format(environment)).mint(key, AT).unwrap();
+        store.inner.add(record).unwrap();
+        let mut request = World::request("", "POST /keys", json!({"subject": "ci"}).to_string());
+        request.headers_mut().insert(header, key.expose().parse().unwrap());
+        let response = app.clone().oneshot(request).await.unwrap();
+        assert_eq!(response.status(), expected, "{environment} {role}");
+    }
+}
+
 #[tokio::test]
 async fn a_body_is_refused_for_what_is_wrong_with_it() {
     let world = World::new();

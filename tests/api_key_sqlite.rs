@@ -148,7 +148,10 @@ fn version(error: &OpenError) -> (u32, u32) {
 async fn tables_of_another_version_are_refused() {
     let newest = SqliteKeyStore::migrations().last().unwrap().0;
     let (_folder, path) = folder();
+    assert!(SqliteKeyStore::open_without_migrating(&path).await.is_err() && !path.exists(), "none is made");
+    std::fs::write(&path, "").unwrap();
     assert_eq!(version(&SqliteKeyStore::open_without_migrating(&path).await.unwrap_err()), (0, newest));
+    assert_eq!(std::fs::read(&path).unwrap(), b"", "and none is changed");
 
     // By hand, as whoever may change the schema does it.
     let mut connection = intruder(&path).await;

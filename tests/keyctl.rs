@@ -362,4 +362,9 @@ fn a_store_of_each_kind_is_made_when_it_is_wanted() {
         assert_eq!(on(&format!("rotate {made}")).code, 1, "{name}: once");
         assert_eq!(on("list --json").objects().len(), 2, "{name}");
     }
+    // A database of somebody else is left as it is.
+    let store = keyctl.path("theirs.db");
+    fs::write(&store, "").unwrap();
+    let foreign = keyctl.run_with(&format!("--store {} list", store.display()), "");
+    assert_eq!((foreign.code, fs::read(&store).unwrap().len()), (3, 0), "{}", foreign.err);
 }

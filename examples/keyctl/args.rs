@@ -17,7 +17,7 @@ pub(crate) struct Args {
     /// The environment variable that says so, for an address with a password in it.
     #[arg(long, global = true, value_name = "NAME")]
     pub(crate) store_env: Option<String>,
-    /// Make the file of the store if it is not there.
+    /// Make the file or the tables of the store if they are not there.
     #[arg(long, global = true)]
     pub(crate) new: bool,
     /// Print objects, one a line.

@@ -10,10 +10,12 @@ use crate::Failure;
 pub(crate) const HELP: &str =
     "Where the keys are: a file .db (SQLite), .toml or .json, or postgres://user@host/database";
 
-/// Opens a store; makes a file that is not there only if that is wanted, since its name may be mistyped.
+/// Opens a store. It makes what is not there, the tables of a database too, only if that is wanted: the name may be mistyped, and the
+/// database somebody else's.
 pub(crate) async fn open(store: &str, make: bool) -> Result<Arc<dyn ApiKeyAdmin>, Failure> {
     if store.starts_with("postgres://") || store.starts_with("postgresql://") {
-        let opened = PostgresKeyStore::connect(store).await;
+        let builder = PostgresKeyStore::builder(store);
+        let opened = if make { builder.connect().await } else { builder.without_migrating().connect().await };
         return opened.map(shared).map_err(|error| Failure::Store(error.to_string()));
     }
     let path = Path::new(store);
@@ -27,7 +29,8 @@ pub(crate) async fn open(store: &str, make: bool) -> Result<Arc<dyn ApiKeyAdmin>
         return Err(Failure::Store(format!("{store} is not there; --new makes it")));
     }
     if is("db") {
-        let opened = SqliteKeyStore::open(path).await;
+        let builder = SqliteKeyStore::builder(path);
+        let opened = if make { builder.open().await } else { builder.without_migrating().open().await };
         return opened.map(shared).map_err(|error| Failure::Store(format!("{store}: {error}")));
     }
     let opened = if missing { FileKeyStore::create(path) } else { FileKeyStore::open(path) };

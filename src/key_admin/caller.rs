@@ -194,6 +194,7 @@ impl Caller {
                 continue;
             };
             bounds.end = bounds.end.into_iter().chain(hit.record().expires()).min();
+            bounds.environments.push(hit.record().environment().map(Into::into));
             if !hit.record().addresses().is_empty() {
                 bounds.addresses.push(hit.record().addresses().to_vec());
             }
@@ -271,6 +272,8 @@ pub(super) enum Excess {
 pub(super) struct OwnKeys {
     /// When the first of them ends; None is never.
     pub(super) end: Option<u64>,
+    /// The environment of each of them.
+    environments: Vec<Option<Box<str>>>,
     /// For each of them that is bound to networks, those networks.
     addresses: Vec<Vec<IpNet>>,
     /// Whether one of them has no record in this store, so that nobody can say what it is bound to.
@@ -308,6 +311,8 @@ impl OwnKeys {
             Some(Excess::NotHeld("lifetime"))
         } else if self.left_by(record) {
             Some(Excess::NotHeld("addresses"))
+        } else if self.environments.iter().any(|own| own.as_deref() != record.environment()) {
+            Some(Excess::NotHeld("environment"))
         } else {
             None
         }

@@ -91,7 +91,7 @@ impl SqliteKeyStoreBuilder {
         self
     }
 
-    /// Changes no tables and makes none; opening fails if they are not of the version that is needed.
+    /// Changes no tables and makes none, nor a file; opening fails if they are not of the version that is needed.
     pub const fn without_migrating(mut self) -> Self {
         self.migrate = false;
         self
@@ -105,7 +105,7 @@ impl SqliteKeyStoreBuilder {
     pub async fn open(self) -> Result<SqliteKeyStore, OpenError> {
         self.check()?;
         let path = std::path::absolute(&self.path).map_err(|error| self.unusable(error))?;
-        make_private(&path).map_err(|error| self.unusable(error))?;
+        self.must_be_private(&path).map_err(|error| self.unusable(error))?;
 
         let options = SqliteConnectOptions::new()
             .filename(path)
@@ -125,7 +125,10 @@ impl SqliteKeyStoreBuilder {
         // SQLite does not wait by itself where several open a new file and each would switch it to a write-ahead log.
         let patient = tokio::time::Instant::now() + self.busy_timeout;
         let writer = loop {
-            match writer.clone().connect_with(options.clone().journal_mode(SqliteJournalMode::Wal)).await {
+            let options = options.clone();
+            // A file that is not to be changed may be somebody else's database.
+            let options = if self.migrate { options.journal_mode(SqliteJournalMode::Wal) } else { options };
+            match writer.clone().connect_with(options).await {
                 Err(error) if is_busy(&error) && tokio::time::Instant::now() < patient => {
                     tokio::time::sleep(Duration::from_millis(10)).await;
                 }
@@ -133,11 +136,12 @@ impl SqliteKeyStoreBuilder {
             }
         };
         let mut connection = writer.acquire().await.map_err(sql)?;
-        let mode: String = sqlx::query_scalar("PRAGMA journal_mode").fetch_one(&mut *connection).await.map_err(sql)?;
+        work::migrate(&mut connection, self.migrate).await?;
+        let mode = sqlx::query_scalar("PRAGMA journal_mode = WAL").fetch_one(&mut *connection);
+        let mode: String = mode.await.map_err(sql)?;
         if mode != "wal" {
             return Err(self.unusable(io::Error::other("it cannot have a write-ahead log")).into());
         }
-        work::migrate(&mut connection, self.migrate).await?;
         drop(connection);
 
         let readers = self.pool(self.readers).connect_with(options.pragma("query_only", "1")).await.map_err(sql)?;
@@ -156,6 +160,17 @@ impl SqliteKeyStoreBuilder {
         let mut tasks = JoinSet::new();
         tasks.spawn(watch(Arc::clone(&database), self.watch_every, seen));
         Ok(SqliteKeyStore { database, _watch: tasks })
+    }
+
+    /// Makes the file unless it is there, for its owner alone, if it may be made: SQLite by itself would let everybody read it.
+    fn must_be_private(&self, path: &Path) -> io::Result<()> {
+        if !self.migrate {
+            return refuse_open_file(path);
+        }
+        match owned(OpenOptions::new().write(true).create_new(true)).open(path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => refuse_open_file(path),
+            made => made.map(drop),
+        }
     }
 
     fn pool(&self, connections: u32) -> PoolOptions<sqlx::Sqlite> {
@@ -189,20 +204,14 @@ impl SqliteKeyStoreBuilder {
     }
 }
 
-/// Makes the file unless it is there, for its owner alone. SQLite by itself would let everybody read it.
-fn make_private(path: &Path) -> io::Result<()> {
-    match owned(OpenOptions::new().write(true).create_new(true)).open(path) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            let metadata = std::fs::metadata(path)?;
-            // Whoever may write the file may let anybody in.
-            refuse_open(&metadata, WRITTEN_BY_ALL).map_err(io::Error::other)?;
-            if mode(&metadata) & 0o077 != 0 {
-                log::warn(&format!("API keys: others than its owner may open {path:?}"));
-            }
-            Ok(())
-        }
-        made => made.map(drop),
+/// Whoever may write the file may let anybody in.
+fn refuse_open_file(path: &Path) -> io::Result<()> {
+    let metadata = std::fs::metadata(path)?;
+    refuse_open(&metadata, WRITTEN_BY_ALL).map_err(io::Error::other)?;
+    if mode(&metadata) & 0o077 != 0 {
+        log::warn(&format!("API keys: others than its owner may open {path:?}"));
     }
+    Ok(())
 }
 
 /// Whether somebody else holds the file (`SQLITE_BUSY`, of whatever kind).
