@@ -23,7 +23,7 @@ const SHARDS: usize = 256;
 
 /// Keys in memory: for tests, and for services whose keys come from their configuration. Gone when the process ends.
 ///
-/// It answers at once, and holds what its owner inserts: nothing that a client sends makes it grow. Share it as
+/// It answers at once, and holds what its owner inserts: no key that a client sends makes it grow. Share it as
 /// `Arc<MemoryKeyStore>`.
 ///
 /// ```
