@@ -70,8 +70,8 @@ pub(crate) enum Command {
         owner: Owner,
     },
     /// Takes keys over that another system made, by their SHA-256 hashes: one JSON object a line, with "sha256", "subject" and
-    /// "expires" (seconds since the Unix epoch, or "never"), and if you like "name", "tenant", "plan", "scopes", "roles",
-    /// "created". All lines are checked before the first is taken; those that are there already stay as they are.
+    /// "expires" (seconds since the Unix epoch, or "never"), and if you like "name", "tenant", "plan", "scopes", "roles", "environment",
+    /// "addresses", "created". All lines are checked before the first is taken; those that are there already stay as they are.
     /// Take revoked keys off the list: whose record was purged would be brought back.
     Import {
         /// The file; - is standard input.
