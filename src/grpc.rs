@@ -80,6 +80,40 @@ pub(crate) fn metadata(rejection: &Rejection) -> HeaderMap {
     fields
 }
 
+/// The refusal that a handler's status was made of.
+#[cfg(feature = "tonic")]
+pub(crate) struct Cause(pub(crate) Rejection);
+
+/// Without the reason: a status shows its source in its `Display`, which a handler may send to a client.
+#[cfg(feature = "tonic")]
+impl std::fmt::Debug for Cause {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Cause").field(&self.0.kind()).finish()
+    }
+}
+
+#[cfg(feature = "tonic")]
+impl std::fmt::Display for Cause {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        std::fmt::Display::fmt(&self.0, f)
+    }
+}
+
+#[cfg(feature = "tonic")]
+impl std::error::Error for Cause {}
+
+/// The refusal that a response tells of: a layer's, or one that a handler of tonic has made a status of.
+#[cfg(feature = "audit")]
+pub(crate) fn told(response: &http::Extensions) -> Option<&Rejection> {
+    let rejection = response.get::<Rejection>();
+    #[cfg(feature = "tonic")]
+    let rejection = rejection.or_else(|| {
+        let status = response.get::<::tonic::Status>()?;
+        std::error::Error::source(status)?.downcast_ref().map(|Cause(rejection)| rejection)
+    });
+    rejection
+}
+
 /// Turns the response of a refusal into one that a gRPC client understands. Its other header fields become metadata.
 pub(crate) fn render<B>(rejection: &Rejection, response: &mut Response<B>) {
     *response.status_mut() = StatusCode::OK;
