@@ -207,7 +207,8 @@ impl TlsLayer {
     fn over_tls(&self, head: &RequestHead<'_>, client: &ClientInfo) -> Result<Passed, Rejection> {
         let shared = &*self.shared;
         let server_name = if shared.any_server_name { None } else { client.server_name() };
-        let checked = shared.hosts.is_some() || server_name.is_some();
+        let hosts = self.hosts_of(head);
+        let checked = hosts.is_some() || server_name.is_some();
         let named = (checked || shared.hsts.is_some()).then(|| hosts::named(head, client.forwarded_host()));
         let sts = match (&shared.hsts, &named) {
             (None, _) => Sts::AsIs,
@@ -217,7 +218,7 @@ impl TlsLayer {
         let below = shared.minimum.is_some_and(|minimum| client.tls_version().is_some_and(|it| it < minimum));
         let answer = match &named {
             _ if below => Err(Rejection::new(RejectionKind::PlainHttp, "the TLS version is below the minimum")),
-            Some(named) if checked => hosts::check(named, shared.hosts.as_ref(), 443, server_name),
+            Some(named) if checked => hosts::check(named, hosts, 443, server_name),
             Some(_) | None => Ok(()),
         };
         match (answer.and_then(|()| no_replay(head)), sts) {
@@ -229,10 +230,15 @@ impl TlsLayer {
 
     /// Plain HTTP of this machine: the list of hosts keeps a foreign name out that was bound to it.
     fn over_loopback(&self, head: &RequestHead<'_>) -> Result<Passed, Rejection> {
-        if let Some(hosts) = &self.shared.hosts {
+        if let Some(hosts) = self.hosts_of(head) {
             hosts::check(&hosts::named(head, None), Some(hosts), 80, None)?;
         }
         no_replay(head).map(|()| Passed::plain(false))
+    }
+
+    /// The list that the request is held to: a health check asks for an address.
+    fn hosts_of(&self, head: &RequestHead<'_>) -> Option<&Hosts> {
+        self.shared.hosts.as_ref().filter(|_| !self.is_exempt(head))
     }
 
     fn is_exempt(&self, head: &RequestHead<'_>) -> bool {
