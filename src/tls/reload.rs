@@ -1,10 +1,11 @@
 use std::{
     fmt,
     path::PathBuf,
-    sync::{Arc, PoisonError, RwLock, Weak},
+    sync::{Arc, Mutex, PoisonError, RwLock, Weak},
     time::Duration,
 };
 
+use rustls_pki_types::CertificateDer;
 use tokio::{runtime::Handle, task::spawn_blocking, time::sleep};
 use tokio_rustls::rustls::{
     server::{ClientHello, ResolvesServerCert},
@@ -39,11 +40,15 @@ pub struct CertificateReloader {
 struct Current {
     key: RwLock<Arc<CertifiedKey>>,
     files: Option<(PathBuf, PathBuf)>,
+    /// The chain that the files held last, which is not the one that is served after a `replace`. Locked while they are read, so that
+    /// of two looks the later one counts.
+    held: Mutex<Vec<CertificateDer<'static>>>,
 }
 
 impl CertificateReloader {
     pub(super) fn new(certificate: ServerCertificate) -> Self {
-        let current = Current { key: RwLock::new(certificate.key), files: certificate.files };
+        let held = Mutex::new(certificate.key.cert.clone());
+        let current = Current { key: RwLock::new(certificate.key), files: certificate.files, held };
         Self { current: Arc::new(current) }
     }
 
@@ -51,13 +56,13 @@ impl CertificateReloader {
         Arc::clone(&self.current) as Arc<dyn ResolvesServerCert>
     }
 
-    /// Serves this certificate from now on.
+    /// Serves this certificate from now on, until the files hold another one than they did when they were last read.
     pub fn replace(&self, certificate: ServerCertificate) {
         self.current.replace(certificate);
     }
 
-    /// Reads the files again that the first certificate came from, and says whether they hold another one. Blocks as long
-    /// as reading two small files takes; call it on `SIGHUP`, for example.
+    /// Reads the files again that the first certificate came from, and says whether they hold another one than the last time; that one is
+    /// served then. Blocks as long as reading two small files takes; call it on `SIGHUP`, for example.
     ///
     /// # Errors
     /// If the certificate did not come from files, or as
@@ -107,9 +112,11 @@ impl Current {
         let Some((chain, key)) = &self.files else {
             return Err(ConfigError::new("certificate reload", "(PEM)", "did not come from files"));
         };
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         match ServerCertificate::from_pem_files(chain, key) {
-            Ok(certificate) if certificate.key.cert == self.get().cert => Ok(false),
+            Ok(certificate) if certificate.key.cert == *held => Ok(false),
             Ok(certificate) => {
+                held.clone_from(&certificate.key.cert);
                 self.replace(certificate);
                 Ok(true)
             }

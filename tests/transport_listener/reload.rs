@@ -87,3 +87,23 @@ async fn files_are_read_again_at_an_interval() {
     });
     assert!(reloaded.await.is_ok());
 }
+
+#[tokio::test]
+async fn what_was_put_by_hand_stays_until_the_files_change() {
+    let (first, second) = (Authority::new("first"), Authority::new("second"));
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), &first.server(&["localhost"]));
+    let files = (folder.path().join("server.crt"), folder.path().join("server.key"));
+    let certificate = ServerCertificate::from_pem_files(&files.0, &files.1).unwrap();
+    let mut server = serve_with(certificate, &first, |listener| listener).await;
+
+    server.reloader.replace(second.server(&["localhost"]).for_server());
+    server.roots = vec![second.pem];
+    assert!(!server.reloader.reload().unwrap(), "the files hold what they held");
+    assert!(server.ask(&CLIENT).await.is_some(), "and do not undo it");
+
+    write(folder.path(), &first.server(&["localhost"]));
+    assert!(server.reloader.reload().unwrap());
+    server.roots = vec![first.pem];
+    assert!(server.ask(&CLIENT).await.is_some(), "a newer one of the files counts");
+}
