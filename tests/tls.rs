@@ -391,6 +391,9 @@ async fn early_data_is_for_what_is_safe() {
         *request.method_mut() = method.clone();
         assert_eq!(send(&service, request).await.status(), status, "{method} {lines:?}");
     }
+    let proved = with(with(get("/"), "early-data", "1"), "dpop", "x");
+    assert_eq!(send(&service, proved).await.status(), 425, "a proof is for one use");
+    assert_eq!(send(&service, with(get("/"), "dpop", "x")).await.status(), 200);
     let mut plain = with(get_plain("/"), "early-data", "1");
     *plain.method_mut() = Method::POST;
     assert_eq!(send(&service, plain).await.status(), 403, "plain HTTP has no handshake");

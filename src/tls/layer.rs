@@ -22,6 +22,7 @@ use crate::{
 };
 
 const EARLY_DATA: HeaderName = HeaderName::from_static("early-data");
+const DPOP: HeaderName = HeaderName::from_static("dpop");
 
 /// The record's word for a credential that anybody on the way could read; the request was refused.
 const EXPOSED: &str = "credential_over_plain_http";
@@ -62,7 +63,7 @@ struct Shared {
 
 impl TlsLayer {
     /// Refuses plain HTTP with `403`, sends no `Strict-Transport-Security`, and takes any TLS version and any host; but a
-    /// host that is another one than the handshake's (`421`), and early data for what is not safe (`425`).
+    /// host that is another one than the handshake's (`421`), and early data for what is not safe or has a DPoP proof (`425`).
     pub fn require() -> Self {
         let shared = Shared {
             minimum: None,
@@ -248,8 +249,15 @@ impl TlsLayer {
 
 /// Early data can be sent again by whoever recorded it. Several or invalid values count as one that says so (RFC 8470 §5.1).
 fn no_replay(head: &RequestHead<'_>) -> Result<(), Rejection> {
-    if !head.method().is_safe() && head.headers().contains_key(EARLY_DATA) {
-        return Err(Rejection::new(RejectionKind::TooEarly, "early data, and the method is not safe"));
+    let reason = if !head.method().is_safe() {
+        "early data, and the method is not safe"
+    } else if head.headers().contains_key(DPOP) {
+        "early data, and a proof that is for one use"
+    } else {
+        return Ok(());
+    };
+    if head.headers().contains_key(EARLY_DATA) {
+        return Err(Rejection::new(RejectionKind::TooEarly, reason));
     }
     Ok(())
 }
