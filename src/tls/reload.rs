@@ -1,6 +1,6 @@
 use std::{
     fmt,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError, RwLock, Weak},
     time::Duration,
 };
@@ -17,6 +17,10 @@ use crate::{error::ConfigError, log};
 
 /// The shortest time between two looks at the files.
 const SHORTEST: Duration = Duration::from_millis(10);
+/// How long files that have changed must stay as they are.
+const SETTLING: Duration = Duration::from_millis(100);
+/// How often they are read again for that before the next look has to do.
+const MOST_READINGS: usize = 4;
 
 /// Changes the certificate of a [`TlsListener`](super::TlsListener) while it serves. Connections that are open stay open;
 /// handshakes that begin afterwards get the new one.
@@ -62,7 +66,8 @@ impl CertificateReloader {
     }
 
     /// Reads the files again that the first certificate came from, and says whether they hold another one than the last time; that one is
-    /// served then. Blocks as long as reading two small files takes; call it on `SIGHUP`, for example.
+    /// served then. Blocks as long as reading two small files takes, and where they have changed 100 ms longer, until they stay the same, or
+    /// 400 ms at most; call it on `SIGHUP`, for example, and in async code in `spawn_blocking`.
     ///
     /// # Errors
     /// If the certificate did not come from files, or as
@@ -113,9 +118,9 @@ impl Current {
             return Err(ConfigError::new("certificate reload", "(PEM)", "did not come from files"));
         };
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        match ServerCertificate::from_pem_files(chain, key) {
-            Ok(certificate) if certificate.key.cert == *held => Ok(false),
-            Ok(certificate) => {
+        match newer(chain, key, &held) {
+            Ok(None) => Ok(false),
+            Ok(Some(certificate)) => {
                 held.clone_from(&certificate.key.cert);
                 self.replace(certificate);
                 Ok(true)
@@ -126,6 +131,24 @@ impl Current {
             }
         }
     }
+}
+
+/// The certificate in the files if it is another one, once they stay the same: written in pieces, a chain is for a moment one that ends
+/// between two of its certificates.
+fn newer(chain: &Path, key: &Path, held: &[CertificateDer<'_>]) -> Result<Option<ServerCertificate>, ConfigError> {
+    let mut last = ServerCertificate::from_pem_files(chain, key)?;
+    if last.key.cert == held {
+        return Ok(None);
+    }
+    for _ in 0..MOST_READINGS {
+        std::thread::sleep(SETTLING);
+        let again = ServerCertificate::from_pem_files(chain, key)?;
+        if again.key.cert == last.key.cert {
+            return Ok(Some(again));
+        }
+        last = again;
+    }
+    Err(ConfigError::new("certificate reload", chain.display().to_string(), "changes while it is read"))
 }
 
 impl ResolvesServerCert for Current {

@@ -107,3 +107,32 @@ async fn what_was_put_by_hand_stays_until_the_files_change() {
     server.roots = vec![first.pem];
     assert!(server.ask(&CLIENT).await.is_some(), "a newer one of the files counts");
 }
+
+/// Each opening of a pipe reads what one opening for writing wrote, so that each look at the files meets the next pair.
+#[cfg(unix)]
+#[tokio::test]
+async fn a_chain_that_is_being_written_is_read_again() {
+    let authority = Authority::new("first");
+    let (old, new) = (authority.server(&["localhost"]), authority.server(&["localhost"]));
+    let folder = tempfile::tempdir().unwrap();
+    let (chain, key) = (folder.path().join("server.crt"), folder.path().join("server.key"));
+    let made = std::process::Command::new("mkfifo").args([&chain, &key]).status().unwrap();
+    assert!(made.success());
+    let whole = format!("{}{}", new.pem, authority.pem);
+    let looks = [(old.pem, old.key), (new.pem, new.key.clone()), (whole.clone(), new.key.clone()), (whole, new.key)];
+    let writer = std::thread::spawn({
+        let (chain, key) = (chain.clone(), key.clone());
+        move || {
+            for look in looks {
+                std::fs::write(&chain, look.0).unwrap();
+                std::fs::write(&key, look.1).unwrap();
+            }
+        }
+    });
+    let certificate = ServerCertificate::from_pem_files(&chain, &key).unwrap();
+    let server = serve_with(certificate, &authority, |listener| listener).await;
+    assert!(server.reloader.reload().unwrap());
+    let stream = server.connect(&CLIENT).await.unwrap();
+    assert_eq!(stream.get_ref().1.peer_certificates().unwrap().len(), 2, "not the half that was there first");
+    writer.join().unwrap();
+}
