@@ -1,7 +1,7 @@
 //! What gRPC calls a refusal: a status in the head and no body ("Trailers-Only" in gRPC over HTTP/2), or in the trailers of an
 //! answer that has begun.
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Version, header};
 
 use crate::rejection::{Rejection, RejectionKind};
 
@@ -13,9 +13,11 @@ const DETAILS: HeaderName = HeaderName::from_static("grpc-status-details-bin");
 /// How long a client that retries by itself waits (gRFC A6); below zero it does not try again.
 const PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
 
-/// Whether a request is a gRPC call: a POST of `application/grpc`, with or without `+proto` and the like. `application/grpc-web` is not.
-pub(crate) fn is_call(method: &Method, headers: &HeaderMap) -> bool {
-    method == Method::POST && headers.get(header::CONTENT_TYPE).is_some_and(|value| is_media_type(value.as_bytes()))
+/// Whether a request is a gRPC call: a POST of `application/grpc`, with or without `+proto` and the like, over HTTP/2 at least.
+/// `application/grpc-web` is not.
+pub(crate) fn is_call(method: &Method, version: Version, headers: &HeaderMap) -> bool {
+    let may_be = method == Method::POST && version >= Version::HTTP_2;
+    may_be && headers.get(header::CONTENT_TYPE).is_some_and(|value| is_media_type(value.as_bytes()))
 }
 
 /// Whether a response is one of gRPC: `application/grpc`, with or without `+proto` and the like. `application/grpc-web` is not.
@@ -80,6 +82,40 @@ pub(crate) fn metadata(rejection: &Rejection) -> HeaderMap {
     fields
 }
 
+/// The refusal that a handler's status was made of.
+#[cfg(feature = "tonic")]
+pub(crate) struct Cause(pub(crate) Rejection);
+
+/// Without the reason: a status shows its source in its `Display`, which a handler may send to a client.
+#[cfg(feature = "tonic")]
+impl std::fmt::Debug for Cause {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Cause").field(&self.0.kind()).finish()
+    }
+}
+
+#[cfg(feature = "tonic")]
+impl std::fmt::Display for Cause {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        std::fmt::Display::fmt(&self.0, f)
+    }
+}
+
+#[cfg(feature = "tonic")]
+impl std::error::Error for Cause {}
+
+/// The refusal that a response tells of: a layer's, or one that a handler of tonic has made a status of.
+#[cfg(feature = "audit")]
+pub(crate) fn told(response: &http::Extensions) -> Option<&Rejection> {
+    let rejection = response.get::<Rejection>();
+    #[cfg(feature = "tonic")]
+    let rejection = rejection.or_else(|| {
+        let status = response.get::<::tonic::Status>()?;
+        std::error::Error::source(status)?.downcast_ref().map(|Cause(rejection)| rejection)
+    });
+    rejection
+}
+
 /// Turns the response of a refusal into one that a gRPC client understands. Its other header fields become metadata.
 pub(crate) fn render<B>(rejection: &Rejection, response: &mut Response<B>) {
     *response.status_mut() = StatusCode::OK;
@@ -88,6 +124,11 @@ pub(crate) fn render<B>(rejection: &Rejection, response: &mut Response<B>) {
     headers.remove(header::CONTENT_LENGTH);
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     headers.insert(STATUS, HeaderValue::from(u16::from(code(kind))));
+    if kind == RejectionKind::NotFound {
+        // As tonic answers to a method that it does not have: nothing more, so that what is hidden cannot be told from it.
+        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(0));
+        return;
+    }
     // Printable ASCII without a percent sign, so there is nothing to encode.
     headers.insert(MESSAGE, HeaderValue::from_static(kind.detail()));
     if let Some(pushback) = pushback(rejection) {
@@ -167,20 +208,22 @@ mod tests {
 
     #[test]
     fn calls_are_known_by_their_media_type() {
-        for (method, content_type, call) in [
-            (Method::POST, "application/grpc", true),
-            (Method::POST, "Application/gRPC+proto", true),
-            (Method::POST, "application/grpc;x=1", true),
-            (Method::POST, "application/grpc-web", false),
-            (Method::POST, "application/grpcx", false),
-            (Method::POST, "application/json", false),
-            (Method::POST, "", false),
-            (Method::GET, "application/grpc", false),
+        for (method, version, content_type, call) in [
+            (Method::POST, Version::HTTP_2, "application/grpc", true),
+            (Method::POST, Version::HTTP_2, "Application/gRPC+proto", true),
+            (Method::POST, Version::HTTP_3, "application/grpc", true),
+            (Method::POST, Version::HTTP_11, "application/grpc", false),
+            (Method::POST, Version::HTTP_2, "application/grpc;x=1", true),
+            (Method::POST, Version::HTTP_2, "application/grpc-web", false),
+            (Method::POST, Version::HTTP_2, "application/grpcx", false),
+            (Method::POST, Version::HTTP_2, "application/json", false),
+            (Method::POST, Version::HTTP_2, "", false),
+            (Method::GET, Version::HTTP_2, "application/grpc", false),
         ] {
             let headers = HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::try_from(content_type).unwrap())]);
-            assert_eq!(is_call(&method, &headers), call, "{method} {content_type}");
+            assert_eq!(is_call(&method, version, &headers), call, "{method} {version:?} {content_type}");
         }
-        assert!(!is_call(&Method::POST, &HeaderMap::new()));
+        assert!(!is_call(&Method::POST, Version::HTTP_2, &HeaderMap::new()));
     }
 
     #[test]

@@ -85,7 +85,7 @@
 //! | `rate-limit` | yes | [`rate_limit`]: quotas and concurrency per client, principal, plan and more |
 //! | `rate-limit-redis` | | `rate_limit::RedisLimits`: limits that several processes share, in Redis or Valkey; implies `rate-limit` |
 //! | `throttle` | | `rate_limit::Throttle`: requests over the quota wait their turn; implies `rate-limit` |
-//! | `lifetime` | yes | [`lifetime`]: event streams and gRPC streams end with the credential, and WebSockets whose handler asks |
+//! | `lifetime` | yes | [`lifetime`]: event streams and the answers of gRPC calls end with the credential; WebSockets, and what a gRPC client goes on sending, where the handler asks |
 //! | `audit` | yes | [`audit`]: one record for each request |
 //! | `audit-json-lines`, `audit-tracing` | yes | where records go |
 //! | `audit-chain` | | [`audit::chain`]: lines that show whether one was altered; signed checkpoints |

@@ -17,6 +17,8 @@
 //! }
 //! ```
 
+use std::sync::Arc;
+
 use ::tonic::{Code, Request, Status, metadata::MetadataMap};
 use bytes::Bytes;
 
@@ -84,16 +86,14 @@ impl<T> RequestExt for Request<T> {
 }
 
 impl From<Rejection> for Status {
-    /// Code, message and details as a layer's refusal has them; never the operator's reason.
+    /// Code, message and details as a layer's refusal has them; never the operator's reason, which only the audit record finds.
     fn from(rejection: Rejection) -> Self {
         let code = Code::from_i32(grpc::code(rejection.kind()).into());
         let metadata = MetadataMap::from_headers(grpc::metadata(&rejection));
-        Self::with_details_and_metadata(
-            code,
-            rejection.kind().detail(),
-            Bytes::from(grpc::details(&rejection)),
-            metadata,
-        )
+        let details = Bytes::from(grpc::details(&rejection));
+        let mut status = Self::with_details_and_metadata(code, rejection.kind().detail(), details, metadata);
+        status.set_source(Arc::new(grpc::Cause(rejection)));
+        status
     }
 }
 

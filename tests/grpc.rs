@@ -8,25 +8,27 @@ mod support;
 
 use std::time::Duration;
 
-use http::{Request, Response, StatusCode};
+use http::{HeaderMap, Request, Response, StatusCode, Version};
 use http_body::Body;
+use http_body_util::BodyExt;
 use portcullis::{
     Connection, Rejection, RejectionKind, TlsVersion,
-    guard::{authenticated, public, require, scope},
+    guard::{authenticated, deny, public, require, role, scope},
     problem::ProblemLayer,
     rate_limit::{ConcurrencyLayer, LimitBy, OnStoreError, Quota, RateLimitLayer},
     stack::Stack,
     tls::TlsLayer,
 };
 use support::{Probe, Still, send, test_scheme, with};
-use tonic::{Code, Status};
+use tonic::{Code, Status, service::Routes};
 use tonic_types::StatusExt;
-use tower::{Layer, service_fn};
+use tower::{Layer, ServiceExt, service_fn};
 
 type Answer = Response<http_body_util::Full<bytes::Bytes>>;
 
 fn call(path: &str) -> Request<()> {
-    let mut request = Request::post(path).header("content-type", "application/grpc+proto").body(()).unwrap();
+    let request = Request::post(path).version(Version::HTTP_2).header("content-type", "application/grpc+proto");
+    let mut request = request.body(()).unwrap();
     let peer = "198.51.100.7:52100".parse().unwrap();
     request.extensions_mut().insert(Connection::tls(peer, TlsVersion::Tls13));
     request
@@ -36,7 +38,12 @@ fn call(path: &str) -> Request<()> {
 fn status(answer: &Answer) -> Status {
     assert_eq!(answer.status(), StatusCode::OK);
     assert_eq!(answer.headers()["content-type"], "application/grpc");
-    assert!(!answer.headers().contains_key("content-length"));
+    // tonic writes it where there is no such method.
+    let length = answer.headers().get("content-length").map(|length| length.to_str().unwrap());
+    assert_eq!(
+        length,
+        (answer.headers()["grpc-status"] == "12" && !answer.headers().contains_key("grpc-message")).then_some("0")
+    );
     assert!(answer.body().is_end_stream(), "the head is all");
     Status::from_header_map(answer.headers()).expect("a grpc-status")
 }
@@ -122,7 +129,8 @@ async fn every_refusal_has_a_status() {
         });
         let answer = send(&ProblemLayer::new().layer(refuse), call("/a.B/C")).await;
         let told = status(&answer);
-        assert_eq!((told.code(), told.message()), (code, kind.detail()));
+        let message = if kind == RejectionKind::NotFound { "" } else { kind.detail() };
+        assert_eq!((told.code(), told.message()), (code, message));
         assert!(!format!("{:?}", answer.headers()).contains("4711"));
     }
 }
@@ -154,4 +162,34 @@ async fn the_stack_refuses_calls_in_their_own_way() {
     }
     let answer = send(&app, with(call("/a.B/Read"), "authorization", "Test alice")).await;
     assert!(!answer.headers().contains_key("grpc-status"), "what passes is the service's own");
+}
+
+#[tokio::test]
+async fn what_is_hidden_looks_like_what_is_not_there() {
+    let stack = Stack::builder()
+        .tls(TlsLayer::require())
+        .authenticate(test_scheme())
+        .route("POST /a.B/Hidden", require(role("manager").unwrap()).hide())
+        .route("POST /a.B/Nothing", require(authenticated()))
+        .fallback(deny().hide())
+        .build()
+        .unwrap();
+    // tonic's own answer to a method that it does not have.
+    let app = stack.protect(Routes::default().into_axum_router());
+    let seen = async |path: &str, version: Version| -> (StatusCode, HeaderMap, bytes::Bytes) {
+        let mut request = with(call(path), "authorization", "Test alice").map(|()| axum::body::Body::empty());
+        *request.version_mut() = version;
+        let (head, body) = app.clone().oneshot(request).await.unwrap().into_parts();
+        (head.status, head.headers, body.collect().await.unwrap().to_bytes())
+    };
+    let nothing = seen("/a.B/Nothing", Version::HTTP_2).await;
+    assert_eq!((nothing.0, &nothing.1["grpc-status"]), (StatusCode::OK, &"12".parse().unwrap()));
+    assert_eq!(seen("/a.B/Hidden", Version::HTTP_2).await, nothing);
+    assert_eq!(seen("/a.B/Unknown", Version::HTTP_2).await, nothing);
+    // There is no gRPC before HTTP/2, so this is a client that says so to see more.
+    for path in ["/a.B/Hidden", "/a.B/Unknown"] {
+        let (status, headers, _) = seen(path, Version::HTTP_11).await;
+        assert_eq!(status, StatusCode::NOT_FOUND, "{path}");
+        assert_eq!(headers["content-type"], "application/problem+json", "{path}");
+    }
 }

@@ -354,6 +354,14 @@ async fn only_listed_hosts_are_answered_for() {
     }
     assert_eq!(send(&service, get("/")).await.status(), 400, "no host");
     assert_eq!(send(&service, with(get_plain("/health"), "host", "10.0.0.1")).await.status(), 200, "exempt");
+    let mut probe = to(None, "10.0.0.1");
+    *probe.uri_mut() = "/health".parse().unwrap();
+    assert_eq!(send(&service, probe).await.status(), 200, "exempt over HTTPS too");
+    let mut other = to(Some("api.example.com"), "10.0.0.1");
+    *other.uri_mut() = "/health".parse().unwrap();
+    assert_eq!(send(&service, other).await.status(), 421, "but for the host that the handshake named");
+    let local = peer(with(get_plain("/health"), "host", "10.0.0.1"), Connection::plain("127.0.0.1:1".parse().unwrap()));
+    assert_eq!(send(&service, local).await.status(), 200, "and of this machine");
     assert_eq!(send(&service, with(get_plain("/"), "host", "evil.example")).await.status(), 403, "plain HTTP first");
     let rebound = peer(with(get_plain("/"), "host", "evil.example"), Connection::plain("127.0.0.1:1".parse().unwrap()));
     assert_eq!(send(&service, rebound).await.status(), 421, "a name that was bound to this machine anew");
@@ -383,6 +391,9 @@ async fn early_data_is_for_what_is_safe() {
         *request.method_mut() = method.clone();
         assert_eq!(send(&service, request).await.status(), status, "{method} {lines:?}");
     }
+    let proved = with(with(get("/"), "early-data", "1"), "dpop", "x");
+    assert_eq!(send(&service, proved).await.status(), 425, "a proof is for one use");
+    assert_eq!(send(&service, with(get("/"), "dpop", "x")).await.status(), 200);
     let mut plain = with(get_plain("/"), "early-data", "1");
     *plain.method_mut() = Method::POST;
     assert_eq!(send(&service, plain).await.status(), 403, "plain HTTP has no handshake");

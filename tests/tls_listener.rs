@@ -118,6 +118,17 @@ async fn an_ordinary_client_that_trusts_the_certificate_works() {
     assert!(stranger.get(&url).send().await.is_err(), "nobody trusts the certificate unasked");
 }
 
+#[test]
+fn a_self_signed_certificate_is_for_names_and_addresses() {
+    for names in [&["localhost", "127.0.0.1", "::1"][..], &["*.localhost", "api.example.com"]] {
+        assert!(ServerCertificate::self_signed(names).is_ok(), "{names:?}");
+    }
+    for name in ["https://localhost:8443/", "localhost:8443", "a b", "", "*", "*.127.0.0.1", "[::1]"] {
+        let error = ServerCertificate::self_signed(["localhost", name]).unwrap_err();
+        assert_eq!(error.value(), format!("{name:?}"));
+    }
+}
+
 #[tokio::test]
 async fn http2_is_offered_only_on_request() {
     for (http2, offers, agreed) in [

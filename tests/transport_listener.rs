@@ -2,9 +2,11 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "test code")]
 
+#[path = "transport_listener/reload.rs"]
+mod reload;
 mod support;
 
-use std::{io, net::SocketAddr, num::NonZeroUsize, path::Path, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, num::NonZeroUsize, sync::Arc, time::Duration};
 
 use axum::{Router, extract::ConnectInfo, routing::get};
 use bytes::Bytes;
@@ -223,85 +225,6 @@ async fn resumption_keeps_the_certificate() {
         kinds.push(format!("{:?}", stream.get_ref().1.handshake_kind().unwrap()));
     }
     assert_eq!(kinds, ["Full", "Resumed"]);
-}
-
-fn write(folder: &Path, issued: &Issued) {
-    std::fs::write(folder.join("server.crt"), &issued.pem).unwrap();
-    std::fs::write(folder.join("server.key"), &issued.key).unwrap();
-}
-
-#[tokio::test]
-async fn a_new_certificate_drops_no_connection() {
-    let (first, second) = (Authority::new("first"), Authority::new("second"));
-    let folder = tempfile::tempdir().unwrap();
-    write(folder.path(), &first.server(&["localhost"]));
-    let files = (folder.path().join("server.crt"), folder.path().join("server.key"));
-    let certificate = ServerCertificate::from_pem_files(&files.0, &files.1).unwrap();
-    let mut server = serve_with(certificate, &first, |listener| listener).await;
-
-    let mut open = http1(server.connect(&CLIENT).await.unwrap()).await.unwrap();
-    assert!(say(&mut open).await.is_some());
-    assert!(!server.reloader.reload().unwrap(), "the files hold the same");
-
-    write(folder.path(), &second.server(&["localhost"]));
-    assert!(server.reloader.reload().unwrap());
-    assert!(say(&mut open).await.is_some(), "the old connection lives");
-    assert!(server.ask(&CLIENT).await.is_none(), "the new certificate is of another authority");
-    server.roots = vec![second.pem.clone()];
-    assert!(server.ask(&CLIENT).await.is_some());
-
-    for (name, file, text) in [
-        ("half of a pair", "server.key", first.server(&["localhost"]).key),
-        ("no PEM", "server.crt", "nothing".to_owned()),
-        ("no file", "server.crt", String::new()),
-    ] {
-        let kept = std::fs::read(folder.path().join(file)).unwrap();
-        std::fs::write(folder.path().join(file), &text).unwrap();
-        if text.is_empty() {
-            std::fs::remove_file(folder.path().join(file)).unwrap();
-        }
-        let error = server.reloader.reload().unwrap_err();
-        assert!(error.value().ends_with(file), "{name}: {error}");
-        assert!(server.ask(&CLIENT).await.is_some(), "{name}: the old one is served on");
-        std::fs::write(folder.path().join(file), kept).unwrap();
-    }
-    server.reloader.replace(first.server(&["localhost"]).for_server());
-    server.roots = vec![first.pem];
-    assert!(server.ask(&CLIENT).await.is_some(), "handed over in memory");
-}
-
-#[tokio::test]
-async fn a_certificate_from_memory_has_no_files_to_read_again() {
-    let server = serve(|listener| listener).await;
-    assert_eq!(server.reloader.reload().unwrap_err().setting(), "certificate reload");
-    let error = server.reloader.clone().reload_every(Duration::from_secs(1)).unwrap_err().to_string();
-    assert!(error.contains("has no file to look at"), "{error}");
-}
-
-#[tokio::test]
-async fn files_are_read_again_at_an_interval() {
-    let (first, second) = (Authority::new("first"), Authority::new("second"));
-    let folder = tempfile::tempdir().unwrap();
-    write(folder.path(), &first.server(&["localhost"]));
-    let files = (folder.path().join("server.crt"), folder.path().join("server.key"));
-    let certificate = ServerCertificate::from_pem_files(&files.0, &files.1).unwrap();
-    let mut server = serve_with(certificate, &first, |listener| listener).await;
-    let early = server.reloader.clone().reload_every(Duration::ZERO).unwrap_err().to_string();
-    assert_eq!(early, "certificate reload: 0ns must be at least 10ms");
-    let reloader = server.reloader.clone();
-    let elsewhere = std::thread::spawn(move || reloader.reload_every(Duration::from_secs(1)).unwrap_err().to_string());
-    let error = elsewhere.join().unwrap();
-    assert!(error.contains("needs a tokio runtime"), "{error}");
-    server.reloader.clone().reload_every(Duration::from_millis(20)).unwrap();
-    write(folder.path(), &second.server(&["localhost"]));
-    server.roots = vec![second.pem];
-    // A real task reads real files: asked again until it did, at most for ten seconds.
-    let reloaded = tokio::time::timeout(Duration::from_secs(10), async {
-        while server.ask(&CLIENT).await.is_none() {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    });
-    assert!(reloaded.await.is_ok());
 }
 
 /// A PROXY header of version 2 for IPv4.

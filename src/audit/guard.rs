@@ -37,6 +37,7 @@ use crate::{
     clock::{Clock, Instants},
     context::{Envelope, RequestId, SecurityContext},
     event::{Event, Listener},
+    grpc,
     head::RequestHead,
     log,
     principal::Principal,
@@ -165,7 +166,7 @@ impl Entry {
         let mut completes = None;
         if let Some(facts) = &mut self.facts {
             facts.status = Some(response.status().as_u16());
-            if let Some(rejection) = response.extensions().get() {
+            if let Some(rejection) = grpc::told(response.extensions()) {
                 facts.rejection = Some(facts_of(rejection));
             }
             if facts.version == Version::HTTP_2 {

@@ -18,7 +18,8 @@
 //!
 //! Stack it outermost: what stands outside of it is not recorded. A panic is recorded as one whether it is caught outside or
 //! not; a layer that catches panics inside turns it into an ordinary response before this one sees it. Refusals count as
-//! such if a layer of this crate spoke them, or if the response carries a [`Rejection`](crate::Rejection) in its extensions.
+//! such if a layer of this crate spoke them, or if the response carries a [`Rejection`](crate::Rejection) in its extensions, or a
+//! tonic `Status` that was made of one.
 //!
 //! A request costs what the sink does, and no allocation where that gives records back, as [`JsonLines`] does. Only a body that
 //! is watched costs two boxes more.

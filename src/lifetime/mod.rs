@@ -8,6 +8,7 @@
 //! |---|---|
 //! | an answer of `text/event-stream`, `application/grpc` | the stack: the body ends; gRPC with `UNAUTHENTICATED` in its trailers |
 //! | a WebSocket, an upgraded connection | [`Lifetime::ended`] in the handler's loop |
+//! | what a client goes on sending: an upload, the messages of a gRPC client stream | the same |
 //! | a stream of items | [`Lifetime::limit`] |
 //! | another body | [`Lifetime::limit_body`] |
 //!

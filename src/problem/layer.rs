@@ -85,7 +85,7 @@ where
             }
             (entered, envelope.request_id)
         });
-        let rendering = render::Request::new(request.method(), request.headers(), Some(id));
+        let rendering = render::Request::of(&request, Some(id));
         let state = match entered {
             Ok(()) => State::Forward { inner: self.inner.call(request) },
             Err(rejection) => State::Refuse { rejection },

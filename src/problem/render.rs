@@ -1,7 +1,7 @@
 use std::{fmt, sync::Arc};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, header};
+use http::{HeaderValue, Method, header};
 
 use crate::{
     context::RequestId,
@@ -20,11 +20,12 @@ pub struct Request {
 }
 
 impl Request {
-    pub(crate) fn new(method: &Method, headers: &HeaderMap, id: Option<RequestId>) -> Self {
+    pub(crate) fn of<B>(request: &http::Request<B>, id: Option<RequestId>) -> Self {
+        let (method, headers) = (request.method(), request.headers());
         // A look at each name costs less than the hash of one, for as many fields as requests have.
         let mut named = headers.iter().filter(|(name, _)| **name == header::ACCEPT).peekable();
         let json = named.peek().is_none() || named.any(|(_, value)| names_json(value.as_bytes()));
-        Self { has_body: method != Method::HEAD, json, grpc: grpc::is_call(method, headers), id }
+        Self { has_body: method != Method::HEAD, json, grpc: grpc::is_call(method, request.version(), headers), id }
     }
 
     /// Tells its id, once it has one.
@@ -232,11 +233,11 @@ mod tests {
     use super::*;
 
     fn request(accept: Option<&'static str>) -> Request {
-        let mut headers = HeaderMap::new();
+        let mut request = http::Request::new(());
         if let Some(accept) = accept {
-            headers.insert(header::ACCEPT, HeaderValue::from_static(accept));
+            request.headers_mut().insert(header::ACCEPT, HeaderValue::from_static(accept));
         }
-        Request::new(&Method::GET, &headers, None)
+        Request::of(&request, None)
     }
 
     fn rendered(renderer: &ProblemDetails, accept: Option<&'static str>) -> Rendered {

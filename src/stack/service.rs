@@ -301,7 +301,7 @@ struct Finish {
 impl Finish {
     /// That of a request which no stage has seen.
     fn of<B>(stages: &Arc<Stages>, request: &Request<B>) -> Self {
-        let rendering = RenderRequest::new(request.method(), request.headers(), None);
+        let rendering = RenderRequest::of(request, None);
         Self { stages: Arc::clone(stages), memos: Memos::default(), rendering, audit: None, context: None }
     }
 

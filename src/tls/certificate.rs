@@ -8,6 +8,8 @@ use rustls_pki_types::{
     CertificateDer, PrivateKeyDer,
     pem::{self, PemObject},
 };
+#[cfg(feature = "tls-self-signed")]
+use rustls_pki_types::{DnsName, ServerName};
 use tokio_rustls::rustls::{
     ConfigBuilder, ServerConfig, WantsVerifier,
     crypto::aws_lc_rs,
@@ -74,6 +76,10 @@ impl ServerCertificate {
         if names.is_empty() {
             return Err(ConfigError::new("self-signed certificate", shown, "must name a host"));
         }
+        if let Some(name) = names.iter().find(|name| !is_name(name)) {
+            let problem = "is neither a DNS name nor an address";
+            return Err(ConfigError::new("self-signed certificate", format!("{name:?}"), problem));
+        }
         let made = rcgen::generate_simple_self_signed(names).map_err(|source| {
             ConfigError::new("self-signed certificate", &*shown, "cannot be made").caused_by(source)
         })?;
@@ -129,6 +135,15 @@ impl ServerCertificate {
             .with_protocol_versions(&[&TLS13, &TLS12])
             .map_err(|source| ConfigError::new(CHAIN, chain_name, "cannot be served").caused_by(source))?;
         Ok(Self { key: Arc::new(key), builder, files: None })
+    }
+}
+
+/// Whether a client could ask for it, or for what a wildcard stands for.
+#[cfg(feature = "tls-self-signed")]
+fn is_name(name: &str) -> bool {
+    match name.strip_prefix("*.") {
+        Some(parent) => DnsName::try_from(parent).is_ok(),
+        None => ServerName::try_from(name).is_ok(),
     }
 }
 
@@ -240,7 +255,7 @@ mod tests {
     fn self_signed_needs_a_name() {
         assert!(ServerCertificate::self_signed(["localhost", "127.0.0.1"]).is_ok());
         assert!(ServerCertificate::self_signed([""; 0]).is_err());
-        assert_eq!(ServerCertificate::self_signed(["h\u{f6}st"]).unwrap_err().value(), "[\"h\u{f6}st\"]");
+        assert_eq!(ServerCertificate::self_signed(["h\u{f6}st"]).unwrap_err().value(), "\"h\u{f6}st\"");
     }
 
     /// A key in an environment variable often lost its line breaks; the parser's error then quotes the text.

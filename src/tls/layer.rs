@@ -22,6 +22,7 @@ use crate::{
 };
 
 const EARLY_DATA: HeaderName = HeaderName::from_static("early-data");
+const DPOP: HeaderName = HeaderName::from_static("dpop");
 
 /// The record's word for a credential that anybody on the way could read; the request was refused.
 const EXPOSED: &str = "credential_over_plain_http";
@@ -62,7 +63,7 @@ struct Shared {
 
 impl TlsLayer {
     /// Refuses plain HTTP with `403`, sends no `Strict-Transport-Security`, and takes any TLS version and any host; but a
-    /// host that is another one than the handshake's (`421`), and early data for what is not safe (`425`).
+    /// host that is another one than the handshake's (`421`), and early data for what is not safe or has a DPoP proof (`425`).
     pub fn require() -> Self {
         let shared = Shared {
             minimum: None,
@@ -207,7 +208,8 @@ impl TlsLayer {
     fn over_tls(&self, head: &RequestHead<'_>, client: &ClientInfo) -> Result<Passed, Rejection> {
         let shared = &*self.shared;
         let server_name = if shared.any_server_name { None } else { client.server_name() };
-        let checked = shared.hosts.is_some() || server_name.is_some();
+        let hosts = self.hosts_of(head);
+        let checked = hosts.is_some() || server_name.is_some();
         let named = (checked || shared.hsts.is_some()).then(|| hosts::named(head, client.forwarded_host()));
         let sts = match (&shared.hsts, &named) {
             (None, _) => Sts::AsIs,
@@ -217,7 +219,7 @@ impl TlsLayer {
         let below = shared.minimum.is_some_and(|minimum| client.tls_version().is_some_and(|it| it < minimum));
         let answer = match &named {
             _ if below => Err(Rejection::new(RejectionKind::PlainHttp, "the TLS version is below the minimum")),
-            Some(named) if checked => hosts::check(named, shared.hosts.as_ref(), 443, server_name),
+            Some(named) if checked => hosts::check(named, hosts, 443, server_name),
             Some(_) | None => Ok(()),
         };
         match (answer.and_then(|()| no_replay(head)), sts) {
@@ -229,10 +231,15 @@ impl TlsLayer {
 
     /// Plain HTTP of this machine: the list of hosts keeps a foreign name out that was bound to it.
     fn over_loopback(&self, head: &RequestHead<'_>) -> Result<Passed, Rejection> {
-        if let Some(hosts) = &self.shared.hosts {
+        if let Some(hosts) = self.hosts_of(head) {
             hosts::check(&hosts::named(head, None), Some(hosts), 80, None)?;
         }
         no_replay(head).map(|()| Passed::plain(false))
+    }
+
+    /// The list that the request is held to: a health check asks for an address.
+    fn hosts_of(&self, head: &RequestHead<'_>) -> Option<&Hosts> {
+        self.shared.hosts.as_ref().filter(|_| !self.is_exempt(head))
     }
 
     fn is_exempt(&self, head: &RequestHead<'_>) -> bool {
@@ -242,8 +249,15 @@ impl TlsLayer {
 
 /// Early data can be sent again by whoever recorded it. Several or invalid values count as one that says so (RFC 8470 §5.1).
 fn no_replay(head: &RequestHead<'_>) -> Result<(), Rejection> {
-    if !head.method().is_safe() && head.headers().contains_key(EARLY_DATA) {
-        return Err(Rejection::new(RejectionKind::TooEarly, "early data, and the method is not safe"));
+    let reason = if !head.method().is_safe() {
+        "early data, and the method is not safe"
+    } else if head.headers().contains_key(DPOP) {
+        "early data, and a proof that is for one use"
+    } else {
+        return Ok(());
+    };
+    if head.headers().contains_key(EARLY_DATA) {
+        return Err(Rejection::new(RejectionKind::TooEarly, reason));
     }
     Ok(())
 }

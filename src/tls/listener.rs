@@ -69,6 +69,9 @@ impl TlsListener {
     }
 
     /// Offers HTTP/2 as well, and prefers it. Needs axum's feature `http2`; without it such connections fail.
+    ///
+    /// Not to say it keeps no HTTP/2 out: a client that sends no ALPN may begin to speak it, and a server that knows both, as axum's with
+    /// that feature, answers.
     #[must_use]
     pub fn with_http2(mut self) -> Self {
         self.http2 = true;

@@ -14,7 +14,7 @@
 //! | `403` | plain HTTP otherwise (OWASP ASVS 5.0, 4.1.2); a TLS version below the minimum. Kind [`PlainHttp`](crate::RejectionKind::PlainHttp) |
 //! | `400` | no host, two, or none by grammar, where the host counts |
 //! | `421` | a host that is not [answered for](TlsLayer::hosts), or is not the one of the handshake (RFC 9110 §15.5.20) |
-//! | `425` | `Early-Data`, and the method is not safe (RFC 8470 §5.2) |
+//! | `425` | `Early-Data`, and the method is not safe or there is a `DPoP` field (RFC 8470 §5.2) |
 //! | `500` | no peer address in the request; the layer stands inside authentication or a limit, or twice |
 //!
 //! A credential that came over plain HTTP is an event of the record, refused or redirected: its field stands in

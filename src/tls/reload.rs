@@ -1,10 +1,11 @@
 use std::{
     fmt,
-    path::PathBuf,
-    sync::{Arc, PoisonError, RwLock, Weak},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError, RwLock, Weak},
     time::Duration,
 };
 
+use rustls_pki_types::CertificateDer;
 use tokio::{runtime::Handle, task::spawn_blocking, time::sleep};
 use tokio_rustls::rustls::{
     server::{ClientHello, ResolvesServerCert},
@@ -16,6 +17,10 @@ use crate::{error::ConfigError, log};
 
 /// The shortest time between two looks at the files.
 const SHORTEST: Duration = Duration::from_millis(10);
+/// How long files that have changed must stay as they are.
+const SETTLING: Duration = Duration::from_millis(100);
+/// How often they are read again for that before the next look has to do.
+const MOST_READINGS: usize = 4;
 
 /// Changes the certificate of a [`TlsListener`](super::TlsListener) while it serves. Connections that are open stay open;
 /// handshakes that begin afterwards get the new one.
@@ -39,11 +44,15 @@ pub struct CertificateReloader {
 struct Current {
     key: RwLock<Arc<CertifiedKey>>,
     files: Option<(PathBuf, PathBuf)>,
+    /// The chain that the files held last, which is not the one that is served after a `replace`. Locked while they are read, so that
+    /// of two looks the later one counts.
+    held: Mutex<Vec<CertificateDer<'static>>>,
 }
 
 impl CertificateReloader {
     pub(super) fn new(certificate: ServerCertificate) -> Self {
-        let current = Current { key: RwLock::new(certificate.key), files: certificate.files };
+        let held = Mutex::new(certificate.key.cert.clone());
+        let current = Current { key: RwLock::new(certificate.key), files: certificate.files, held };
         Self { current: Arc::new(current) }
     }
 
@@ -51,13 +60,14 @@ impl CertificateReloader {
         Arc::clone(&self.current) as Arc<dyn ResolvesServerCert>
     }
 
-    /// Serves this certificate from now on.
+    /// Serves this certificate from now on, until the files hold another one than they did when they were last read.
     pub fn replace(&self, certificate: ServerCertificate) {
         self.current.replace(certificate);
     }
 
-    /// Reads the files again that the first certificate came from, and says whether they hold another one. Blocks as long
-    /// as reading two small files takes; call it on `SIGHUP`, for example.
+    /// Reads the files again that the first certificate came from, and says whether they hold another one than the last time; that one is
+    /// served then. Blocks as long as reading two small files takes, and where they have changed 100 ms longer, until they stay the same, or
+    /// 400 ms at most; call it on `SIGHUP`, for example, and in async code in `spawn_blocking`.
     ///
     /// # Errors
     /// If the certificate did not come from files, or as
@@ -107,9 +117,11 @@ impl Current {
         let Some((chain, key)) = &self.files else {
             return Err(ConfigError::new("certificate reload", "(PEM)", "did not come from files"));
         };
-        match ServerCertificate::from_pem_files(chain, key) {
-            Ok(certificate) if certificate.key.cert == self.get().cert => Ok(false),
-            Ok(certificate) => {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        match newer(chain, key, &held) {
+            Ok(None) => Ok(false),
+            Ok(Some(certificate)) => {
+                held.clone_from(&certificate.key.cert);
                 self.replace(certificate);
                 Ok(true)
             }
@@ -119,6 +131,24 @@ impl Current {
             }
         }
     }
+}
+
+/// The certificate in the files if it is another one, once they stay the same: written in pieces, a chain is for a moment one that ends
+/// between two of its certificates.
+fn newer(chain: &Path, key: &Path, held: &[CertificateDer<'_>]) -> Result<Option<ServerCertificate>, ConfigError> {
+    let mut last = ServerCertificate::from_pem_files(chain, key)?;
+    if last.key.cert == held {
+        return Ok(None);
+    }
+    for _ in 0..MOST_READINGS {
+        std::thread::sleep(SETTLING);
+        let again = ServerCertificate::from_pem_files(chain, key)?;
+        if again.key.cert == last.key.cert {
+            return Ok(Some(again));
+        }
+        last = again;
+    }
+    Err(ConfigError::new("certificate reload", chain.display().to_string(), "changes while it is read"))
 }
 
 impl ResolvesServerCert for Current {

@@ -5,12 +5,14 @@ use std::{net::SocketAddr, path::Path, pin::Pin, process::Stdio, time::Duration}
 use bytes::{Buf, BufMut, Bytes};
 use http::{Request, Response, uri::PathAndQuery};
 use portcullis::{
-    Challenge, Ended, Instants, Now, Principal, PrincipalKind, Voucher,
+    Challenge, Ended, Instants, Now, Principal, PrincipalKind, RejectionKind, Voucher,
+    audit::{AuditLayer, AuditOutcome},
     authn::{Outcome, authenticate_fn},
     guard::{authenticated, policy, public, require},
     policy::{AccessQuery, PolicyBackend, Rbac, Resource, Verdict},
     rate_limit::{Quota, RateLimitLayer},
     stack::{Stack, StackBuilder},
+    testing::Captured,
     tonic::RequestExt,
 };
 use tokio::net::TcpListener;
@@ -331,6 +333,30 @@ async fn http_and_grpc_on_one_port() {
     );
     let denied = http.get(format!("http://{server}/orders.Orders/Get")).send().await.unwrap();
     assert_eq!(denied.status().as_u16(), 401);
+}
+
+/// The record tells of a handler's refusal as of a layer's, with the reason that the client does not see.
+#[tokio::test]
+async fn a_handler_s_refusal_is_recorded_as_one() {
+    let captured = Captured::new();
+    let stack = stack().audit(AuditLayer::new(captured.clone())).build().unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(Server::builder().layer(stack).add_service(Orders).serve_with_incoming(TcpIncoming::from(listener)));
+    let mut calls = Calls::to(address);
+
+    assert_eq!(calls.unary("Cancel", Some("alice"), "own").await.unwrap(), "cancelled");
+    captured.assert_allowed();
+    let status = calls.unary("Cancel", Some("alice"), "foreign").await.unwrap_err();
+    let record = captured.one();
+    assert_eq!((record.outcome(), record.rejection()), (AuditOutcome::Denied, Some(RejectionKind::Forbidden)));
+    let reason = record.rejection_reason().unwrap().to_owned();
+    assert!(!format!("{status:?}").contains(&reason), "{reason} in {status:?}");
+    let made = Status::from(portcullis::Rejection::new(RejectionKind::Forbidden, reason.clone()));
+    assert!(!format!("{made} {made:?}").contains(&reason), "nor where a handler writes a status into another: {made}");
+    // A status of the handler's own is an answer.
+    assert_eq!(calls.unary("Purge", Some("boss"), "").await.unwrap_err().code(), Code::Unimplemented);
+    captured.assert_allowed();
 }
 
 /// A handler that asks for the principal where no layer ran.
