@@ -54,6 +54,8 @@ use tower::{ServiceBuilder, ServiceExt, service_fn};
 
 #[path = "attack_suite/keys.rs"]
 mod keys;
+#[path = "attack_suite/network.rs"]
+mod network;
 #[path = "attack_suite/routes.rs"]
 mod routes;
 #[path = "attack_suite/sound.rs"]

@@ -71,10 +71,11 @@ impl Profile {
         self.routes.iter().chain(of_things)
     }
 
-    /// The methods that it names.
+    /// Each method that it names, and the path that it names it for.
     #[cfg(feature = "testing-network")]
-    pub(super) fn methods(&self) -> impl Iterator<Item = &Method> {
-        self.named().map(|route| &route.method)
+    pub(super) fn listed(&self) -> impl Iterator<Item = (Method, String)> {
+        let path = |route: &Route| route.path.split('?').next().unwrap_or_default().to_owned();
+        self.named().map(move |route| (route.method.clone(), path(route)))
     }
 
     /// What requests of a route carry, and its type.

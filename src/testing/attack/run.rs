@@ -1,6 +1,9 @@
 //! A run under way: what is sent, and what is made of each answer.
 
-use std::{collections::BTreeSet, pin::Pin};
+use std::{
+    collections::{BTreeSet, HashSet},
+    pin::Pin,
+};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, header};
@@ -69,8 +72,8 @@ pub(super) struct Run {
     pub(super) profile: Profile,
     pub(super) report: AttackReport,
     pub(super) peers: u32,
-    /// The methods that the profile lists, where the requests go over the network.
-    pub(super) network: Option<Vec<Method>>,
+    /// The methods that the profile lists, each with its path, where the requests go over the network.
+    pub(super) network: Option<HashSet<(Method, String)>>,
     /// What good requests of the route under way are answered.
     pub(super) bearings: Bearings,
     /// The routes that good requests have got at.
@@ -81,7 +84,7 @@ impl Run {
     pub(super) fn new(
         send: impl Fn(Request<Bytes>) -> Answering + Send + Sync + 'static,
         profile: Profile,
-        network: Option<Vec<Method>>,
+        network: Option<HashSet<(Method, String)>>,
     ) -> Self {
         Self {
             send: Box::new(send),
@@ -96,10 +99,15 @@ impl Run {
 
     /// A request over TLS from an address that was not there before. None if it must not be sent.
     pub(super) fn request(&mut self, method: &Method, target: &str) -> Option<Request<Bytes>> {
-        let listed = |methods: &Vec<Method>| method.is_safe() || methods.contains(method);
-        if !self.network.as_ref().is_none_or(listed) {
+        let path = target.split('?').next().unwrap_or_default();
+        let is_listed = |listed: &HashSet<_>| method.is_safe() || listed.contains(&(method.clone(), path.to_owned()));
+        if !self.network.as_ref().is_none_or(is_listed) {
             return None;
         }
+        self.request_to(method, target)
+    }
+
+    fn request_to(&mut self, method: &Method, target: &str) -> Option<Request<Bytes>> {
         let mut request = Request::builder().method(method).uri(target).body(Bytes::new()).ok()?;
         request.extensions_mut().insert(Connection::tls(self.peer(), TlsVersion::Tls13));
         Some(request)
@@ -110,9 +118,10 @@ impl Run {
         self.ask_at(route, &route.path)
     }
 
-    /// The request of a route, at another target.
+    /// The request of a route of the profile, at another target. Also over the network: where that has another path, nobody who may
+    /// use the route sends it.
     pub(super) fn ask_at(&mut self, route: &Route, target: &str) -> Option<Request<Bytes>> {
-        let mut request = self.request(&route.method, target)?;
+        let mut request = self.request_to(&route.method, target)?;
         if let Some((content_type, body)) = self.profile.body_of(&route.line()) {
             request.headers_mut().insert(header::CONTENT_TYPE, content_type.clone());
             *request.body_mut() = body.clone();
