@@ -144,7 +144,8 @@ impl Run {
     /// Sends what must be refused, and looks at the refusal as well. What might be no refusal waits for the good requests
     /// of the route.
     pub(super) async fn refused(&mut self, attack: &'static str, sent: &str, request: Request<Bytes>) -> Answer {
-        let route = format!("{} {}", request.method(), request.uri());
+        // Without the query, which may be a credential.
+        let route = format!("{} {}", request.method(), request.uri().path());
         let here = self.bearings.is_here(&request);
         let credentials = self.credentials(&request);
         let answer = self.send(attack, request).await;
@@ -166,11 +167,17 @@ impl Run {
             self.find("refusal-challenge", &route, sent, "a challenge with 401", "none".to_owned());
         }
         let text = format!("{:?} {}", answer.headers, String::from_utf8_lossy(&answer.body));
-        let shown =
-            INSIDES.iter().map(|text| (*text).to_owned()).chain(self.profile.secrets.clone()).chain(credentials);
-        if let Some(shown) = shown.into_iter().find(|shown| text.contains(shown.as_str())) {
-            let what: String = shown.chars().take(16).collect();
-            self.find("leak-body", &route, sent, "a refusal that shows nothing", format!("one with {what:?}"));
+        // What is secret is told without being shown again.
+        let shown = if let Some(inside) = INSIDES.iter().find(|inside| text.contains(**inside)) {
+            Some(format!("one with {inside:?}"))
+        } else if let Some(number) = self.profile.secrets.iter().position(|secret| text.contains(secret.as_str())) {
+            Some(format!("one with the profile's secret number {}", number.saturating_add(1)))
+        } else {
+            let has_any = credentials.iter().any(|credential| text.contains(credential.as_str()));
+            has_any.then(|| "one with a credential".to_owned())
+        };
+        if let Some(shown) = shown {
+            self.find("leak-body", &route, sent, "a refusal that shows nothing", shown);
         }
         answer
     }
