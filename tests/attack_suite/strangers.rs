@@ -53,11 +53,38 @@ async fn run(hole: &'static str) -> AttackReport {
 #[tokio::test]
 async fn what_opens_a_route_to_somebody_alone_is_found() {
     let of_paths = ATTACKS.iter().map(|(attack, _)| *attack).filter(|attack| attack.starts_with("path-"));
-    for hole in of_paths.chain(["method-head", "method-case", "preflight-guard", "proxy-path"]) {
+    let of_fields = ["identity-header", "proxy-address", "proxy-certificate", "proxy-path"];
+    for hole in of_paths.chain(["method-head", "method-case", "preflight-guard"]).chain(of_fields) {
         let report = run(hole).await;
         let found = report.findings().iter().find(|finding| finding.attack() == hole);
         let found = found.unwrap_or_else(|| panic!("{hole}: {report}"));
         assert!(found.sent().ends_with(", by somebody who may not"), "{hole}: {report}");
+    }
+}
+
+/// A service that takes who is calling from the token, and what else it knows of the caller from the request.
+async fn run_believing(name: &'static str, value: &'static str) -> AttackReport {
+    let fixture = Arc::new(fixture());
+    let profile = fixture.profile("");
+    let service = service_fn(move |mut request: Request<Body>| {
+        let fixture = Arc::clone(&fixture);
+        let is_told = request.headers().get(name).is_some_and(|told| told == value);
+        if is_told && is_guest(&request) {
+            let clerk = format!("Bearer {}", fixture.issuer.token().role("clerk").mint());
+            request.headers_mut().insert("authorization", clerk.parse().unwrap());
+        }
+        async move { fixture.app.clone().oneshot(request).await }
+    });
+    attack_suite(service, profile).run::<Body, _>().await
+}
+
+#[tokio::test]
+async fn what_a_field_says_of_somebody_counts_nothing() {
+    for (name, value) in [("x-user-roles", "clerk"), ("x-remote-user", "alice"), ("x-user-id", "alice")] {
+        let report = run_believing(name, value).await;
+        let found: Vec<_> = report.findings().iter().map(|finding| (finding.attack(), finding.sent())).collect();
+        let sent = format!("{name}: {value}, by somebody who may not");
+        assert_eq!(found, [("identity-header", sent.as_str())], "{report}");
     }
 }
 

@@ -22,6 +22,7 @@ pub(super) async fn all(run: &mut Run) {
             // Before the good requests: what those use up, an attack would not find.
             strangers::crossing(run, route).await;
             strangers::anonymous(run, route).await;
+            strangers::vouched(run, route).await;
             strangers::disguised(run, route).await;
             strangers::paths(run, route, public.as_ref()).await;
             methods::overridden(run, route, &routes).await;

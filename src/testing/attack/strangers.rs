@@ -19,17 +19,37 @@ pub(super) async fn crossing(run: &mut Run, route: &Route) {
     }
 }
 
-/// Nobody, in every guise.
+/// Nobody, and whether nobody is told what is there.
 pub(super) async fn anonymous(run: &mut Run, route: &Route) {
     let Some(request) = run.ask(route) else { return };
-    let missing = run.refused("credential-missing", "no credential", request.clone()).await;
+    let missing = run.refused("credential-missing", "no credential", request).await;
+    if let Some(nowhere) = run.ask_at(route, NOWHERE) {
+        let answer = run.send("existence-route", nowhere).await;
+        tells(run, route, "no credential", missing.status, answer.status);
+    }
+    existence(run, route).await;
+}
+
+/// What a proxy might say of whoever calls, said by those who may not.
+pub(super) async fn vouched(run: &mut Run, route: &Route) {
+    // Whom the service lets in is whom it might take a stranger for.
+    let subject = run.somebody(route).and_then(|token| token.subject_name());
+    let users: Vec<String> = std::iter::once("admin".to_owned()).chain(subject).collect();
+    let roles: Vec<String> = std::iter::once("admin".to_owned()).chain(route.allowed.clone()).collect();
+    let ids: Vec<String> = std::iter::once("1".to_owned()).chain(users.iter().skip(1).cloned()).collect();
+    let mut fields = Vec::new();
+    for (name, values) in [
+        ("x-forwarded-user", &users),
+        ("x-remote-user", &users),
+        ("remote-user", &users),
+        ("x-auth-request-user", &users),
+        ("x-user-id", &ids),
+        ("x-user-roles", &roles),
+    ] {
+        let field = |value: &String| ("identity-header", name, format!("{name}: {value}"), value.clone());
+        fields.extend(values.iter().map(field));
+    }
     for (attack, name, value) in [
-        ("identity-header", "x-forwarded-user", "admin"),
-        ("identity-header", "x-remote-user", "admin"),
-        ("identity-header", "remote-user", "admin"),
-        ("identity-header", "x-user-id", "1"),
-        ("identity-header", "x-user-roles", "admin"),
-        ("identity-header", "x-auth-request-user", "admin"),
         ("proxy-address", "x-forwarded-for", "127.0.0.1"),
         ("proxy-address", "x-real-ip", "127.0.0.1"),
         ("proxy-address", "forwarded", "for=127.0.0.1;proto=https"),
@@ -43,14 +63,16 @@ pub(super) async fn anonymous(run: &mut Run, route: &Route) {
         ("proxy-certificate", "x-ssl-client-verify", "SUCCESS"),
         ("proxy-certificate", "ssl-client-verify", "SUCCESS"),
     ] {
-        let request = with(with(request.clone(), name, value), "origin", "https://app.invalid");
-        run.refused(attack, name, request).await;
+        fields.push((attack, name, name.to_owned(), value.to_owned()));
     }
-    if let Some(nowhere) = run.ask_at(route, NOWHERE) {
-        let answer = run.send("existence-route", nowhere).await;
-        tells(run, route, "no credential", missing.status, answer.status);
+    for (words, token) in run.strangers(route) {
+        for (attack, name, sent, value) in &fields {
+            let Some(request) = run.ask(route) else { continue };
+            let request = run.sent_by(request, token.as_ref());
+            let request = with(with(request, name, value), "origin", "https://app.invalid");
+            run.refused(attack, &format!("{sent}{words}"), request).await;
+        }
     }
-    existence(run, route).await;
 }
 
 /// Where no service has a route.

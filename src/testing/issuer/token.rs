@@ -261,6 +261,12 @@ impl TestToken {
         self.issuer.name()
     }
 
+    /// None where it has none, or one of another type.
+    pub(in crate::testing) fn subject_name(&self) -> Option<String> {
+        let (_, json) = self.claims.iter().find(|(name, _)| name == "sub")?;
+        serde_json::from_str(json).ok()
+    }
+
     pub(in crate::testing) fn algorithm_name(&self) -> &'static str {
         self.key.algorithm.name()
     }
