@@ -152,6 +152,22 @@ impl Run {
         self.bearings.early = Some((self.bearings.good.len(), doubtful));
     }
 
+    /// Whether the tokens of those who were refused are good ones: of others, every refusal says nothing. Those of roles that may
+    /// use a route are in the good requests.
+    pub(super) fn strangers_are_somebody(&mut self) {
+        for (role, _) in std::mem::take(&mut self.crossed).into_iter().filter(|(_, is_taken)| !is_taken) {
+            if !self.profile.routes.iter().any(|route| route.allowed.contains(&role)) {
+                self.not_taken("every route", &format!("somebody of the role {role}"));
+            }
+        }
+    }
+
+    /// A stranger whose token is none to the service is refused for that.
+    pub(super) fn not_taken(&mut self, route: &str, who: &str) {
+        let expected = "a token that the service takes, and another refusal than 401: nothing is proved here";
+        self.find(CONTROL, route, who, expected, "401".to_owned());
+    }
+
     /// Whom an answer to somebody might reach besides.
     fn kept_and_shared(&mut self, route: &Route, answer: &Answer) {
         if !Print::of(answer).is_good() {

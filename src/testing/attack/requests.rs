@@ -40,6 +40,7 @@ pub(super) async fn all(run: &mut Run) {
         methods::unlisted(run, route, &routes).await;
         run.end(route).await;
     }
+    run.strangers_are_somebody();
     if !run.profile.keys.is_empty() && !routes.iter().any(|route| route.keys) {
         let expected = "a route for them, as route_for_keys names it: nothing is proved of keys";
         run.find(CONTROL, "every route", "the good keys", expected, "none".to_owned());

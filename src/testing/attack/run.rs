@@ -1,7 +1,7 @@
 //! A run under way: what is sent, and what is made of each answer.
 
 use std::{
-    collections::{BTreeSet, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     pin::Pin,
 };
 
@@ -55,6 +55,14 @@ impl Answer {
         self.status == one.status && is_same_body
     }
 
+    /// Whether it says that the credential is none (RFC 9110 §15.5.2), and not that a stronger one is asked for (RFC 9470 §3).
+    pub(super) fn takes_no_token(&self) -> bool {
+        let steps_up = |challenge: &HeaderValue| {
+            String::from_utf8_lossy(challenge.as_bytes()).contains("insufficient_user_authentication")
+        };
+        self.status == 401 && !self.headers.get_all(header::WWW_AUTHENTICATE).iter().any(steps_up)
+    }
+
     /// Whether it cannot be decided now, and may be later (RFC 9110 §15.6.4, §10.2.3).
     pub(super) fn asks_to_come_again(&self) -> bool {
         self.status == 503 && self.headers.contains_key(header::RETRY_AFTER)
@@ -78,6 +86,8 @@ pub(super) struct Run {
     pub(super) bearings: Bearings,
     /// The routes that good requests have got at.
     pub(super) opened: BTreeSet<String>,
+    /// The roles that were to be refused, and whether the service took the token of each for one.
+    pub(super) crossed: BTreeMap<String, bool>,
 }
 
 impl Run {
@@ -94,6 +104,7 @@ impl Run {
             network,
             bearings: Bearings::default(),
             opened: BTreeSet::new(),
+            crossed: BTreeMap::new(),
         }
     }
 

@@ -15,7 +15,8 @@ pub(super) async fn crossing(run: &mut Run, route: &Route) {
         }
         let Some(request) = run.ask(route) else { continue };
         let request = with(run.sent_by(request, Some(&token)), "origin", "https://mallory.invalid");
-        run.refused("role-crossing", &format!("somebody of the role {role}"), request).await;
+        let answer = run.refused("role-crossing", &format!("somebody of the role {role}"), request).await;
+        *run.crossed.entry(role).or_default() |= !answer.takes_no_token();
     }
 }
 

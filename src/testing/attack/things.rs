@@ -15,22 +15,26 @@ pub(super) async fn of_others(run: &mut Run) {
         run.begin(&exists);
         let Some(request) = run.ask(&exists) else { continue };
         let request = bearing(request, &run.mint(&stranger));
-        match missing {
-            None => drop(run.refused("tenant-crossing", "somebody of another tenant", request).await),
-            Some(missing) => {
-                let there = run.refused("existence-thing", "a stranger", request).await;
-                let mut absent = Vec::new();
-                for _ in 0..2 {
-                    let Some(request) = run.ask(&missing) else { continue };
-                    let request = bearing(request, &run.mint(&stranger));
-                    absent.push(run.send("existence-thing", request).await);
-                }
-                if let [one, two] = absent.as_slice()
-                    && let Some(what) = told_apart(&there, [one, two], [&exists.path, &missing.path])
-                {
-                    let got = format!("{what} {}", missing.line());
-                    run.find("existence-thing", &exists.line(), "a stranger", "one answer for both", got);
-                }
+        let (attack, who) = match missing {
+            None => ("tenant-crossing", "somebody of another tenant"),
+            Some(_) => ("existence-thing", "a stranger"),
+        };
+        let there = run.refused(attack, who, request).await;
+        if there.takes_no_token() {
+            run.not_taken(&exists.line(), who);
+        }
+        if let Some(missing) = missing {
+            let mut absent = Vec::new();
+            for _ in 0..2 {
+                let Some(request) = run.ask(&missing) else { continue };
+                let request = bearing(request, &run.mint(&stranger));
+                absent.push(run.send(attack, request).await);
+            }
+            if let [one, two] = absent.as_slice()
+                && let Some(what) = told_apart(&there, [one, two], [&exists.path, &missing.path])
+            {
+                let got = format!("{what} {}", missing.line());
+                run.find(attack, &exists.line(), who, "one answer for both", got);
             }
         }
         if let Some(request) = run.ask(&exists) {
