@@ -539,7 +539,8 @@ async fn good_requests_that_are_refused_are_a_finding() {
 /// A gate in CI that stays green when the profile has lost its routes guards nothing.
 #[tokio::test]
 async fn where_nothing_is_attacked_nothing_is_clean() {
-    for profile in [Profile::new(), Profile::new().public("GET /health").unwrap()] {
+    let limited = Profile::new().limit(10);
+    for profile in [Profile::new(), Profile::new().public("GET /health").unwrap(), limited] {
         let report = attack_suite(fixture().app, profile).run::<Body, _>().await;
         assert!(!report.is_clean(), "{report}");
         let proof = report.findings().iter().find(|finding| finding.sent() == "the profile").unwrap();
@@ -568,7 +569,7 @@ async fn a_report_is_text_json_and_junit() {
 
 #[test]
 fn a_profile_is_checked() {
-    for line in ["/orders", "GET orders", "GET /orders/{id}", "G@T /orders"] {
+    for line in ["/orders", "GET orders", "GET /orders/{id}", "G@T /orders", "GET /a b", "GET /a#b"] {
         assert!(Profile::new().public(line).is_err(), "{line}");
     }
     let profile = || Profile::new().public("POST /orders").unwrap();

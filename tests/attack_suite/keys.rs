@@ -181,6 +181,12 @@ async fn what_nobody_of_the_profile_can_open_proves_nothing() {
     ] {
         let found: Vec<_> = report.findings().iter().map(|finding| (finding.attack(), finding.sent())).collect();
         assert_eq!(found, [("control", sent)], "{name}: {report}");
+        let junit = report.to_junit();
+        assert!(junit.contains("failures=\"1\"") && junit.contains("name=\"control\">"), "{name}: {junit}");
+        assert!(
+            report.to_string().contains("1 findings") && report.to_json().contains("\"control\""),
+            "{name}: {report}"
+        );
     }
 }
 

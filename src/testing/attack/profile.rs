@@ -1,7 +1,7 @@
 use std::{collections::BTreeMap, fmt};
 
 use bytes::Bytes;
-use http::{HeaderValue, Method};
+use http::{HeaderValue, Method, uri::PathAndQuery};
 
 use crate::{error::ConfigError, policy::Matrix, testing::TestToken};
 
@@ -48,6 +48,10 @@ impl Route {
         let (method, path) = line.split_once(' ').ok_or_else(|| refuse("must be a method, one space and a path"))?;
         if !path.starts_with('/') || path.contains(['{', '}']) {
             return Err(refuse("must have a path that can be asked for: values in place of parameters"));
+        }
+        // Nothing of it may be dropped or spelled otherwise on the way, as a fragment is.
+        if !path.parse::<PathAndQuery>().is_ok_and(|parsed| parsed.as_str() == path) {
+            return Err(refuse("must have a path as URLs have it, without spaces and fragments"));
         }
         let method = Method::from_bytes(method.as_bytes()).map_err(|_| refuse("must start with a method"))?;
         Ok(Self { method, path: path.to_owned(), public: false, allowed: Vec::new(), keys: false, denied: None })

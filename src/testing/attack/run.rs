@@ -211,6 +211,8 @@ impl Run {
         let shorter = |text: &str| text.chars().take(200).collect();
         let finding =
             Finding { attack, route: shorter(route), sent: shorter(sent), expected: expected.to_owned(), got };
+        // Also where nothing could be sent: every form of the report goes by what is there.
+        self.report.sent.entry(attack).or_default();
         self.report.findings.push(finding);
     }
 
