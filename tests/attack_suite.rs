@@ -116,13 +116,17 @@ fn fixture() -> Fixture {
 
 impl Fixture {
     fn profile(&self, attack: &str) -> Profile {
+        self.profile_of("GET /orders", attack)
+    }
+
+    fn profile_of(&self, orders: &str, attack: &str) -> Profile {
         let token = || self.issuer.token();
         let profile = Profile::new()
             .public("GET /health")
             .unwrap()
-            .route("GET /orders", ["clerk"])
+            .route(orders, ["clerk"])
             .unwrap()
-            .route_for_keys("GET /orders")
+            .route_for_keys(orders)
             .unwrap()
             .role("clerk", token().subject("alice").role("clerk"))
             .role("guest", token().subject("bob").role("guest"))
@@ -277,7 +281,7 @@ async fn answer(hole: &str, fixture: &Fixture, memory: &Memory, mut request: Req
             request.headers_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
         }
         "credential-in-url" => {
-            if let Some(token) = query.strip_prefix("access_token=") {
+            if let Some(token) = query.split('&').find_map(|part| part.strip_prefix("access_token=")) {
                 request.headers_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
             }
         }
@@ -374,9 +378,13 @@ struct Memory {
 
 /// Runs the suite on a service with this hole, under the profile of this attack.
 async fn run(hole: &'static str, attack: &str) -> AttackReport {
+    run_at("GET /orders", hole, attack).await
+}
+
+async fn run_at(orders: &str, hole: &'static str, attack: &str) -> AttackReport {
     let fixture = Arc::new(fixture());
     let memory = Arc::new(Memory::default());
-    let profile = fixture.profile(attack);
+    let profile = fixture.profile_of(orders, attack);
     let one_time = attack == REPLAY && hole != REPLAY;
     let jwt = JwtAuthenticator::builder().issuer(fixture.issuer.access_tokens()).build().unwrap();
     let jwt = Arc::new(jwt);
@@ -411,6 +419,24 @@ async fn every_attack_finds_its_hole() {
         }
     }
     assert!(blind.is_empty(), "attacks without a hole that they find: {}", blind.join("\n"));
+}
+
+/// With a query, a route has the same path.
+#[tokio::test]
+async fn a_hole_behind_a_query_is_found() {
+    let line = "GET /orders?x=1";
+    let report = run_at(line, "none", "").await;
+    assert!(report.is_clean(), "{report}");
+    let of_paths = ATTACKS.iter().map(|(attack, _)| *attack).filter(|attack| attack.starts_with("path-"));
+    for hole in of_paths.chain(["credential-in-url", "method-head", "method-case", "existence-route", "proxy-path"]) {
+        let report = run_at(line, hole, "").await;
+        assert!(report.findings().iter().any(|finding| finding.attack() == hole), "{hole}: {report}");
+    }
+    // What is listed for the path is listed for it with a query.
+    let fixture = fixture();
+    let profile = Profile::new().public("GET /health?a").unwrap().public("HEAD /health").unwrap();
+    let report = attack_suite(fixture.app, profile).run::<Body, _>().await;
+    assert!(!report.findings().iter().any(|finding| finding.attack() == "method-unlisted"), "{report}");
 }
 
 #[tokio::test]

@@ -100,8 +100,7 @@ impl Bearings {
 impl Run {
     /// Begins with a route.
     pub(super) fn begin(&mut self, route: &Route) {
-        let path = route.path.split('?').next().unwrap_or_default().to_owned();
-        self.bearings = Bearings { route: Some((route.method.clone(), path)), ..Bearings::default() };
+        self.bearings = Bearings { route: Some((route.method.clone(), route.path.clone())), ..Bearings::default() };
     }
 
     /// Sends a good request. The first one of a route must be answered `2xx` or `3xx`, and so must all of a safe method;

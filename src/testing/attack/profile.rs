@@ -19,11 +19,12 @@ pub struct Profile {
     pub(super) secrets: Vec<String>,
 }
 
-/// A method and a path to ask for.
+/// A method and a path to ask for, and what is asked for there.
 #[derive(Clone, Debug)]
 pub(super) struct Route {
     pub(super) method: Method,
     pub(super) path: String,
+    query: Option<String>,
     pub(super) public: bool,
     pub(super) allowed: Vec<String>,
     /// Whether the good API keys may use it.
@@ -45,16 +46,18 @@ pub(super) struct Thing {
 impl Route {
     fn parse(line: &str) -> Result<Self, ConfigError> {
         let refuse = |problem: &str| ConfigError::new("attack profile", format!("{line:?}"), problem);
-        let (method, path) = line.split_once(' ').ok_or_else(|| refuse("must be a method, one space and a path"))?;
-        if !path.starts_with('/') || path.contains(['{', '}']) {
+        let (method, target) = line.split_once(' ').ok_or_else(|| refuse("must be a method, one space and a path"))?;
+        if !target.starts_with('/') || target.contains(['{', '}']) {
             return Err(refuse("must have a path that can be asked for: values in place of parameters"));
         }
         // Nothing of it may be dropped or spelled otherwise on the way, as a fragment is.
-        if !path.parse::<PathAndQuery>().is_ok_and(|parsed| parsed.as_str() == path) {
+        if !target.parse::<PathAndQuery>().is_ok_and(|parsed| parsed.as_str() == target) {
             return Err(refuse("must have a path as URLs have it, without spaces and fragments"));
         }
         let method = Method::from_bytes(method.as_bytes()).map_err(|_| refuse("must start with a method"))?;
-        Ok(Self { method, path: path.to_owned(), public: false, allowed: Vec::new(), keys: false, denied: None })
+        let (path, query) =
+            target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query.to_owned())));
+        Ok(Self { method, path: path.to_owned(), query, public: false, allowed: Vec::new(), keys: false, denied: None })
     }
 
     /// Whether this role must be refused.
@@ -64,7 +67,23 @@ impl Route {
     }
 
     pub(super) fn line(&self) -> String {
-        format!("{} {}", self.method, self.path)
+        format!("{} {}", self.method, self.target())
+    }
+
+    /// The path and the query.
+    pub(super) fn target(&self) -> String {
+        self.at(&self.path)
+    }
+
+    /// The query at another path.
+    pub(super) fn at(&self, path: &str) -> String {
+        self.query.as_ref().map_or_else(|| path.to_owned(), |query| format!("{path}?{query}"))
+    }
+
+    /// With one more parameter in the query.
+    pub(super) fn asking(&self, name: &str, value: &str) -> String {
+        let separator = if self.query.is_some() { '&' } else { '?' };
+        format!("{}{separator}{name}={value}", self.target())
     }
 }
 
@@ -78,8 +97,7 @@ impl Profile {
     /// Each method that it names, and the path that it names it for.
     #[cfg(feature = "testing-network")]
     pub(super) fn listed(&self) -> impl Iterator<Item = (Method, String)> {
-        let path = |route: &Route| route.path.split('?').next().unwrap_or_default().to_owned();
-        self.named().map(move |route| (route.method.clone(), path(route)))
+        self.named().map(|route| (route.method.clone(), route.path.clone()))
     }
 
     /// What requests of a route carry, and its type.

@@ -111,7 +111,7 @@ async fn carried(run: &mut Run, route: &Route, good: &TestToken) {
         run.refused("credential-scheme", &format!("the scheme {scheme:?}"), request).await;
     }
     for name in ["access_token", "token", "jwt", "bearer_token", "id_token"] {
-        let target = format!("{}?{name}={}", route.path, run.mint(good));
+        let target = route.asking(name, &run.mint(good));
         if let Some(request) = run.ask_at(route, &target) {
             run.refused("credential-in-url", name, request).await;
         }

@@ -126,7 +126,7 @@ impl Run {
 
     /// The request of a route, with its body.
     pub(super) fn ask(&mut self, route: &Route) -> Option<Request<Bytes>> {
-        self.ask_at(route, &route.path)
+        self.ask_at(route, &route.target())
     }
 
     /// The request of a route of the profile, at another target. Also over the network: where that has another path, nobody who may

@@ -24,7 +24,7 @@ pub(super) async fn crossing(run: &mut Run, route: &Route) {
 pub(super) async fn anonymous(run: &mut Run, route: &Route) {
     let Some(request) = run.ask(route) else { return };
     let missing = run.refused("credential-missing", "no credential", request).await;
-    if let Some(nowhere) = run.ask_at(route, NOWHERE) {
+    if let Some(nowhere) = run.ask_at(route, &route.at(NOWHERE)) {
         let answer = run.send("existence-route", nowhere).await;
         tells(run, route, "no credential", missing.status, answer.status);
     }
@@ -88,13 +88,13 @@ fn tells(run: &mut Run, route: &Route, sent: &str, here: u16, nowhere: u16) {
 
 /// Whether a route is told from nothing by what is asked before its rule is: a preflight, another spelling of its path.
 async fn existence(run: &mut Run, route: &Route) {
-    let path = route.path.split('?').next().unwrap_or_default();
+    let path = route.path.as_str();
     if path.trim_start_matches('/').is_empty() {
         return;
     }
     let mut preflights = Vec::new();
     for target in [path, NOWHERE] {
-        let Some(request) = run.request(&Method::OPTIONS, target) else { continue };
+        let Some(request) = run.request(&Method::OPTIONS, &route.at(target)) else { continue };
         let request = with(request, "origin", "https://app.invalid");
         let request = with(request, "access-control-request-method", route.method.as_str());
         preflights.push(run.send("existence-route", request).await.status);
@@ -110,7 +110,7 @@ async fn existence(run: &mut Run, route: &Route) {
     ] {
         let mut statuses = Vec::new();
         for target in respelled.iter().filter(|target| **target != path) {
-            let Some(request) = run.ask_at(route, target) else { continue };
+            let Some(request) = run.ask_at(route, &route.at(target)) else { continue };
             statuses.push(run.send("existence-route", request).await.status);
         }
         if let [here, nowhere] = *statuses {
@@ -140,7 +140,7 @@ pub(super) async fn disguised(run: &mut Run, route: &Route) {
             let request = preflight(run, request);
             run.refused("preflight-guard", &sent, request).await;
         }
-        if let Some(request) = run.request(&Method::OPTIONS, &route.path) {
+        if let Some(request) = run.request(&Method::OPTIONS, &route.target()) {
             let request = preflight(run, request);
             let answer = run.send("preflight-guard", request).await;
             if (200..300).contains(&answer.status) && !answer.body.is_empty() {
@@ -150,14 +150,14 @@ pub(super) async fn disguised(run: &mut Run, route: &Route) {
             }
         }
         if route.method == Method::GET
-            && let Some(head) = run.request(&Method::HEAD, &route.path)
+            && let Some(head) = run.request(&Method::HEAD, &route.target())
         {
             let head = run.sent_by(head, token.as_ref());
             run.refused("method-head", &format!("HEAD{words}"), head).await;
         }
         let lower = route.method.as_str().to_ascii_lowercase();
         let method = Method::from_bytes(lower.as_bytes()).ok();
-        if let Some(request) = method.and_then(|lower| run.request(&lower, &route.path)) {
+        if let Some(request) = method.and_then(|lower| run.request(&lower, &route.target())) {
             let request = run.sent_by(request, token.as_ref());
             run.refused("method-case", &format!("{lower}{words}"), request).await;
         }
@@ -197,7 +197,7 @@ pub(super) async fn paths(run: &mut Run, route: &Route, public: Option<&Route>) 
             continue;
         }
         for (words, token) in run.strangers(route) {
-            if let Some(request) = run.ask_at(route, &target) {
+            if let Some(request) = run.ask_at(route, &route.at(&target)) {
                 let request = run.sent_by(request, token.as_ref());
                 run.refused(attack, &format!("{target}{words}"), request).await;
             }
@@ -217,12 +217,12 @@ pub(super) async fn led(run: &mut Run, route: &Route, public: Option<&Route>) {
         }
         let [one, two] = open.as_slice() else { return };
         for name in ["x-original-url", "x-rewrite-url", "x-forwarded-uri", "x-forwarded-path"] {
-            let request = run.sent_by(with(request.clone(), name, &route.path), token.as_ref());
+            let request = run.sent_by(with(request.clone(), name, &route.target()), token.as_ref());
             let answer = run.send("proxy-path", request).await;
             // Where no two answers of the open route are alike, only the guarded one's tell.
             let is_guarded = run.bearings.has_body(&answer.body) && !run.bearings.has_body(&one.body);
             if (200..300).contains(&answer.status) && (is_guarded || !answer.is_like([one, two])) {
-                let sent = format!("{name}: {}{words}", route.path);
+                let sent = format!("{name}: {}{words}", route.target());
                 let got = format!("{} with another body", answer.status);
                 run.find("proxy-path", &public.line(), &sent, "what it answers without", got);
             }

@@ -31,7 +31,7 @@ pub(super) async fn of_others(run: &mut Run) {
                 absent.push(run.send(attack, request).await);
             }
             if let [one, two] = absent.as_slice()
-                && let Some(what) = told_apart(&there, [one, two], [&exists.path, &missing.path])
+                && let Some(what) = told_apart(&there, [one, two], [&exists.target(), &missing.target()])
             {
                 let got = format!("{what} {}", missing.line());
                 run.find(attack, &exists.line(), who, "one answer for both", got);
