@@ -547,8 +547,9 @@ async fn only_for_unknown_keys_it_may_be_503_with_a_time() {
         assert_eq!(found.map(|finding| finding.got()), Some(got), "{does:?}: {report}");
         let others: BTreeSet<&str> =
             report.findings().iter().map(|finding| finding.attack()).filter(|other| *other != attack).collect();
-        // Those that name no key.
-        let expected: &[&str] = if does == Unknown::Never { &["token-embedded-key", "token-foreign-key"] } else { &[] };
+        // Those that name no key, and those that say where another one is.
+        let of_nobody: &[&str] = &["token-embedded-key", "token-foreign-key", "token-key-url"];
+        let expected = if does == Unknown::Never { of_nobody } else { &[] };
         let is_for_all = matches!(does, Unknown::Everybody | Unknown::AllWhoAreNew | Unknown::Forgets);
         assert!(is_for_all || others.iter().eq(expected), "{does:?}: {report}");
     }

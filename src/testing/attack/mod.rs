@@ -5,6 +5,7 @@
 //! With the feature `testing-network`, `attack_url` sends them to a service that runs.
 
 mod control;
+mod key_place;
 mod keys;
 mod methods;
 #[cfg(feature = "testing-network")]
@@ -32,6 +33,7 @@ pub use network::{NetworkSuite, OWNERSHIP_PATH, attack_url};
 pub use profile::Profile;
 pub use report::{AttackReport, Finding};
 
+use key_place::KeyPlace;
 use run::{Answer, Answering, Run};
 
 /// Each attack: its id, and what a service does that has the hole.
@@ -150,7 +152,8 @@ pub struct AttackSuite<S> {
 
 impl<S> AttackSuite<S> {
     /// Sends all that the profile gives an occasion for, one after the other, in process. Each request comes over TLS 1.3
-    /// from an address of its own, so that limits do not hide what they are not for, but for the attacks on limits.
+    /// from an address of its own, so that limits do not hide what they are not for, but for the attacks on limits. A port of
+    /// loopback is open meanwhile, for whoever fetches a key from where a token says that it is.
     ///
     /// Where the service's body is not made from [`Bytes`], put tower's `map_request` around it.
     pub async fn run<B, R>(self) -> AttackReport
@@ -180,7 +183,7 @@ impl<S> AttackSuite<S> {
                 }
             })
         };
-        let mut run = Run::new(send, self.profile, None);
+        let mut run = Run::new(send, self.profile, None, KeyPlace::open());
         requests::all(&mut run).await;
         run.report
     }

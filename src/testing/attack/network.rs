@@ -26,7 +26,7 @@ use tokio_rustls::{
     },
 };
 
-use super::{Answer, Answering, AttackReport, Profile, Run, requests};
+use super::{Answer, Answering, AttackReport, KeyPlace, Profile, Run, requests};
 use crate::error::{ConfigError, StoreError, StoreErrorKind};
 
 /// Where a service shows that its owner wants it to be attacked.
@@ -78,8 +78,8 @@ pub fn attack_url(base: &str, profile: Profile) -> Result<NetworkSuite, ConfigEr
 /// `User-Agent` of its own, follows no redirect, and reads at most 1 MiB of a body. HTTP/1.1, a connection for each request,
 /// paths as they are written.
 ///
-/// What it cannot be over the network it leaves out: another address in each request, and plain HTTP where the URL is
-/// `https`. So a limit per client that the suite runs into is a finding, `control`: say it with
+/// What it cannot be over the network it leaves out: another address in each request, plain HTTP where the URL is `https`, and,
+/// where the host is not loopback, a place from which the service might fetch a key (`token-key-url`). So a limit per client that the suite runs into is a finding, `control`: say it with
 /// [`Profile::limit`], or attack a service without.
 ///
 /// # Security
@@ -148,7 +148,9 @@ impl NetworkSuite {
             Box::pin(async move { way.send(request).await })
         };
         let listed = self.profile.listed().collect();
-        let mut run = Run::new(send, self.profile, Some(listed));
+        // Only from this machine it can be reached.
+        let key_place = if is_loopback(address.ip()) { KeyPlace::open() } else { None };
+        let mut run = Run::new(send, self.profile, Some(listed), key_place);
         requests::all(&mut run).await;
         Ok(run.report)
     }

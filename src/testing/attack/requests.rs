@@ -2,6 +2,7 @@
 
 use super::{
     control::CONTROL,
+    key_place::KeyPlace,
     keys, methods,
     profile::Route,
     run::{Run, bearing, seeks_a_key, with},
@@ -51,6 +52,8 @@ pub(super) async fn all(run: &mut Run) {
     if let Some(route) = public.or_else(|| routes.first().cloned()) {
         things::limits(run, &route).await;
     }
+    // Whoever asks there may have answered before.
+    run.ask_the_key_place("every route", "a token that names a place for its key, earlier");
 }
 
 async fn forged(run: &mut Run, route: &Route, good: &TestToken) {
@@ -61,9 +64,13 @@ async fn forged(run: &mut Run, route: &Route, good: &TestToken) {
         None => None,
     };
     let mut unknown = None;
-    for (attack, sent, token) in tokens::forgeries(|| run.fresh(good), &minted, run.profile.one_time) {
+    let key_place = run.key_place.as_ref().map(KeyPlace::address);
+    for (attack, sent, token) in tokens::forgeries(|| run.fresh(good), &minted, run.profile.one_time, key_place) {
         let Some(request) = run.ask(route) else { continue };
         let answer = run.refused(attack, &sent, bearing(request, &token)).await;
+        if attack == "token-key-url" {
+            run.ask_the_key_place(&route.line(), &sent);
+        }
         if seeks_a_key(attack, &sent) && answer.asks_to_come_again() {
             unknown = Some(attack);
         }

@@ -11,8 +11,9 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, header};
 use super::{
     AttackReport, Finding, Profile,
     control::{Bearings, Doubtful, Print},
+    key_place::KeyPlace,
     profile::Route,
-    tokens::WITHOUT_KID,
+    tokens::{UNKNOWN_KID, WITHOUT_KID},
 };
 use crate::{
     client::{Connection, TlsVersion},
@@ -22,7 +23,8 @@ use crate::{
 /// Whether the service may have to look for the key of such a token, which has a kid that it does not know or none: where it cannot, or
 /// must not ask so often, it may say so.
 pub(super) fn seeks_a_key(attack: &str, sent: &str) -> bool {
-    attack == "token-key-id" || WITHOUT_KID.contains(&(attack, sent))
+    let is_unknown = attack == "token-key-url" && sent.ends_with(UNKNOWN_KID);
+    attack == "token-key-id" || is_unknown || WITHOUT_KID.contains(&(attack, sent))
 }
 
 /// What no refusal shows: signs of code, of a database, of a machine.
@@ -88,6 +90,10 @@ pub(super) struct Run {
     pub(super) opened: BTreeSet<String>,
     /// The roles that were to be refused, and whether the service took the token of each for one.
     pub(super) crossed: BTreeMap<String, bool>,
+    /// Where tokens say that their key is. None where the service could not come there.
+    pub(super) key_place: Option<KeyPlace>,
+    /// How often somebody came there that a finding tells.
+    told: usize,
 }
 
 impl Run {
@@ -95,6 +101,7 @@ impl Run {
         send: impl Fn(Request<Bytes>) -> Answering + Send + Sync + 'static,
         profile: Profile,
         network: Option<HashSet<(Method, String)>>,
+        key_place: Option<KeyPlace>,
     ) -> Self {
         Self {
             send: Box::new(send),
@@ -105,6 +112,8 @@ impl Run {
             bearings: Bearings::default(),
             opened: BTreeSet::new(),
             crossed: BTreeMap::new(),
+            key_place,
+            told: 0,
         }
     }
 
@@ -214,6 +223,15 @@ impl Run {
         // Also where nothing could be sent: every form of the report goes by what is there.
         self.report.sent.entry(attack).or_default();
         self.report.findings.push(finding);
+    }
+
+    /// Finds whether anybody has asked for a key where a token said that it is.
+    pub(super) fn ask_the_key_place(&mut self, route: &str, sent: &str) {
+        let asked = self.key_place.as_ref().map_or(0, KeyPlace::asked);
+        if asked > self.told {
+            self.told = asked;
+            self.find("token-key-url", route, sent, "nobody who asks there", "somebody who asked".to_owned());
+        }
     }
 
     /// Sends what is good over plain HTTP, and with every word of a stranger's that it came over another. Not over the
