@@ -605,6 +605,32 @@ fn a_profile_is_checked() {
     assert!(profile().body("POST /orders", "a\nb", "{}").is_err(), "no such type");
 }
 
+/// Public lines of a stack are no guarded routes, in whatever order a profile names them.
+#[tokio::test]
+async fn public_lines_of_a_matrix_are_not_guarded() {
+    let fixture = fixture();
+    let builder = Stack::builder().dangerous_plain_http();
+    let builder =
+        builder.authenticate(JwtAuthenticator::builder().issuer(fixture.issuer.access_tokens()).build().unwrap());
+    let builder = builder.route("GET /health", public()).route("GET /orders", require(role("clerk").unwrap()));
+    let matrix = builder.build().unwrap().matrix(["clerk", "guest"]);
+    assert!(matrix.is_public("GET /health") && !matrix.is_public("GET /orders") && !matrix.is_public("GET /"));
+    let token = |role: &str| fixture.issuer.token().role(role);
+    let profile = || Profile::new().role("clerk", token("clerk")).role("guest", token("guest"));
+    for (name, profile) in [
+        ("the matrix alone", profile().matrix(&matrix, &[]).unwrap()),
+        ("before", profile().public("GET /health").unwrap().matrix(&matrix, &[]).unwrap()),
+        ("after", profile().matrix(&matrix, &[]).unwrap().public("GET /health").unwrap()),
+        (
+            "guarded, and then not",
+            profile().matrix(&matrix, &[]).unwrap().route("GET /health", []).unwrap().public("GET /health").unwrap(),
+        ),
+    ] {
+        let report = attack_suite(fixture.app.clone(), profile).run::<Body, _>().await;
+        assert!(report.is_clean(), "{name}: {report}");
+    }
+}
+
 /// What the quickstart knows of its issuer, for the handlers that are included.
 mod identity {
     pub(crate) const ISSUER: &str = "https://id.quickstart.invalid";

@@ -115,7 +115,8 @@ impl Profile {
     /// # Errors
     /// If it is none, or has a parameter in place of a value.
     pub fn public(mut self, line: &str) -> Result<Self, ConfigError> {
-        self.routes.push(Route { public: true, ..Route::parse(line)? });
+        let route = self.taken(line)?;
+        self.routes.push(Route { public: true, ..route });
         Ok(self)
     }
 
@@ -150,12 +151,14 @@ impl Profile {
 
     /// Adds each guarded route of a [matrix of a stack](crate::stack::Stack::matrix), with these values in place of
     /// parameters. What there `depends` on more than the role is asked for by nobody: where it does for every role, name the
-    /// route before, with a role that may. Routes of `ANY`, and those that the profile has already, are left out.
+    /// route before, with a role that may. Routes of `ANY`, those that are public, and those that the profile has already, are left
+    /// out.
     ///
     /// # Errors
     /// If a parameter has no value.
     pub fn matrix(mut self, matrix: &Matrix, values: &[(&str, &str)]) -> Result<Self, ConfigError> {
-        for column in matrix.columns().iter().filter(|column| !column.starts_with("ANY ")) {
+        for column in matrix.columns().iter().filter(|column| !column.starts_with("ANY ") && !matrix.is_public(column))
+        {
             let fill = |line: String, (name, value): &(&str, &str)| {
                 line.replace(&format!("{{{name}}}"), value).replace(&format!("{{*{name}}}"), value)
             };
