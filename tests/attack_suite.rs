@@ -631,6 +631,24 @@ async fn public_lines_of_a_matrix_are_not_guarded() {
     }
 }
 
+/// The job's log has the report then as well.
+#[tokio::test]
+async fn a_service_that_panics_is_a_finding() {
+    let fixture = fixture();
+    let profile = fixture.profile("");
+    let service = service_fn(move |request: Request<Body>| {
+        let app = fixture.app.clone();
+        async move {
+            let value = request.headers().get("authorization").and_then(|value| value.to_str().ok());
+            assert_ne!(value, Some("Bearer null.null.null"), "no token");
+            app.oneshot(request).await
+        }
+    });
+    let report = attack_suite(service, profile).run::<Body, _>().await;
+    let found: Vec<_> = report.findings().iter().map(|found| (found.attack(), found.sent(), found.got())).collect();
+    assert_eq!(found, [("token-garbage", "null.null.null", "0")], "{report}");
+}
+
 /// What the quickstart knows of its issuer, for the handlers that are included.
 mod identity {
     pub(crate) const ISSUER: &str = "https://id.quickstart.invalid";
