@@ -54,6 +54,8 @@ use tower::{ServiceBuilder, ServiceExt, service_fn};
 
 #[path = "attack_suite/keys.rs"]
 mod keys;
+#[path = "attack_suite/network.rs"]
+mod network;
 #[path = "attack_suite/routes.rs"]
 mod routes;
 #[path = "attack_suite/sound.rs"]
@@ -114,13 +116,17 @@ fn fixture() -> Fixture {
 
 impl Fixture {
     fn profile(&self, attack: &str) -> Profile {
+        self.profile_of("GET /orders", attack)
+    }
+
+    fn profile_of(&self, orders: &str, attack: &str) -> Profile {
         let token = || self.issuer.token();
         let profile = Profile::new()
             .public("GET /health")
             .unwrap()
-            .route("GET /orders", ["clerk"])
+            .route(orders, ["clerk"])
             .unwrap()
-            .route_for_keys("GET /orders")
+            .route_for_keys(orders)
             .unwrap()
             .role("clerk", token().subject("alice").role("clerk"))
             .role("guest", token().subject("bob").role("guest"))
@@ -275,7 +281,7 @@ async fn answer(hole: &str, fixture: &Fixture, memory: &Memory, mut request: Req
             request.headers_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
         }
         "credential-in-url" => {
-            if let Some(token) = query.strip_prefix("access_token=") {
+            if let Some(token) = query.split('&').find_map(|part| part.strip_prefix("access_token=")) {
                 request.headers_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
             }
         }
@@ -372,9 +378,13 @@ struct Memory {
 
 /// Runs the suite on a service with this hole, under the profile of this attack.
 async fn run(hole: &'static str, attack: &str) -> AttackReport {
+    run_at("GET /orders", hole, attack).await
+}
+
+async fn run_at(orders: &str, hole: &'static str, attack: &str) -> AttackReport {
     let fixture = Arc::new(fixture());
     let memory = Arc::new(Memory::default());
-    let profile = fixture.profile(attack);
+    let profile = fixture.profile_of(orders, attack);
     let one_time = attack == REPLAY && hole != REPLAY;
     let jwt = JwtAuthenticator::builder().issuer(fixture.issuer.access_tokens()).build().unwrap();
     let jwt = Arc::new(jwt);
@@ -409,6 +419,24 @@ async fn every_attack_finds_its_hole() {
         }
     }
     assert!(blind.is_empty(), "attacks without a hole that they find: {}", blind.join("\n"));
+}
+
+/// With a query, a route has the same path.
+#[tokio::test]
+async fn a_hole_behind_a_query_is_found() {
+    let line = "GET /orders?x=1";
+    let report = run_at(line, "none", "").await;
+    assert!(report.is_clean(), "{report}");
+    let of_paths = ATTACKS.iter().map(|(attack, _)| *attack).filter(|attack| attack.starts_with("path-"));
+    for hole in of_paths.chain(["credential-in-url", "method-head", "method-case", "existence-route", "proxy-path"]) {
+        let report = run_at(line, hole, "").await;
+        assert!(report.findings().iter().any(|finding| finding.attack() == hole), "{hole}: {report}");
+    }
+    // What is listed for the path is listed for it with a query.
+    let fixture = fixture();
+    let profile = Profile::new().public("GET /health?a").unwrap().public("HEAD /health").unwrap();
+    let report = attack_suite(fixture.app, profile).run::<Body, _>().await;
+    assert!(!report.findings().iter().any(|finding| finding.attack() == "method-unlisted"), "{report}");
 }
 
 #[tokio::test]
@@ -519,8 +547,9 @@ async fn only_for_unknown_keys_it_may_be_503_with_a_time() {
         assert_eq!(found.map(|finding| finding.got()), Some(got), "{does:?}: {report}");
         let others: BTreeSet<&str> =
             report.findings().iter().map(|finding| finding.attack()).filter(|other| *other != attack).collect();
-        // Those that name no key.
-        let expected: &[&str] = if does == Unknown::Never { &["token-embedded-key", "token-foreign-key"] } else { &[] };
+        // Those that name no key, and those that say where another one is.
+        let of_nobody: &[&str] = &["token-embedded-key", "token-foreign-key", "token-key-url"];
+        let expected = if does == Unknown::Never { of_nobody } else { &[] };
         let is_for_all = matches!(does, Unknown::Everybody | Unknown::AllWhoAreNew | Unknown::Forgets);
         assert!(is_for_all || others.iter().eq(expected), "{does:?}: {report}");
     }
@@ -537,7 +566,8 @@ async fn good_requests_that_are_refused_are_a_finding() {
 /// A gate in CI that stays green when the profile has lost its routes guards nothing.
 #[tokio::test]
 async fn where_nothing_is_attacked_nothing_is_clean() {
-    for profile in [Profile::new(), Profile::new().public("GET /health").unwrap()] {
+    let limited = Profile::new().limit(10);
+    for profile in [Profile::new(), Profile::new().public("GET /health").unwrap(), limited] {
         let report = attack_suite(fixture().app, profile).run::<Body, _>().await;
         assert!(!report.is_clean(), "{report}");
         let proof = report.findings().iter().find(|finding| finding.sent() == "the profile").unwrap();
@@ -566,13 +596,57 @@ async fn a_report_is_text_json_and_junit() {
 
 #[test]
 fn a_profile_is_checked() {
-    for line in ["/orders", "GET orders", "GET /orders/{id}", "G@T /orders"] {
+    for line in ["/orders", "GET orders", "GET /orders/{id}", "G@T /orders", "GET /a b", "GET /a#b"] {
         assert!(Profile::new().public(line).is_err(), "{line}");
     }
     let profile = || Profile::new().public("POST /orders").unwrap();
     assert!(profile().body("POST /orders", "application/json", "{}").is_ok());
     assert!(profile().body("PUT /orders", "application/json", "{}").is_err(), "no such route");
     assert!(profile().body("POST /orders", "a\nb", "{}").is_err(), "no such type");
+}
+
+/// Public lines of a stack are no guarded routes, in whatever order a profile names them.
+#[tokio::test]
+async fn public_lines_of_a_matrix_are_not_guarded() {
+    let fixture = fixture();
+    let builder = Stack::builder().dangerous_plain_http();
+    let builder =
+        builder.authenticate(JwtAuthenticator::builder().issuer(fixture.issuer.access_tokens()).build().unwrap());
+    let builder = builder.route("GET /health", public()).route("GET /orders", require(role("clerk").unwrap()));
+    let matrix = builder.build().unwrap().matrix(["clerk", "guest"]);
+    assert!(matrix.is_public("GET /health") && !matrix.is_public("GET /orders") && !matrix.is_public("GET /"));
+    let token = |role: &str| fixture.issuer.token().role(role);
+    let profile = || Profile::new().role("clerk", token("clerk")).role("guest", token("guest"));
+    for (name, profile) in [
+        ("the matrix alone", profile().matrix(&matrix, &[]).unwrap()),
+        ("before", profile().public("GET /health").unwrap().matrix(&matrix, &[]).unwrap()),
+        ("after", profile().matrix(&matrix, &[]).unwrap().public("GET /health").unwrap()),
+        (
+            "guarded, and then not",
+            profile().matrix(&matrix, &[]).unwrap().route("GET /health", []).unwrap().public("GET /health").unwrap(),
+        ),
+    ] {
+        let report = attack_suite(fixture.app.clone(), profile).run::<Body, _>().await;
+        assert!(report.is_clean(), "{name}: {report}");
+    }
+}
+
+/// The job's log has the report then as well.
+#[tokio::test]
+async fn a_service_that_panics_is_a_finding() {
+    let fixture = fixture();
+    let profile = fixture.profile("");
+    let service = service_fn(move |request: Request<Body>| {
+        let app = fixture.app.clone();
+        async move {
+            let value = request.headers().get("authorization").and_then(|value| value.to_str().ok());
+            assert_ne!(value, Some("Bearer null.null.null"), "no token");
+            app.oneshot(request).await
+        }
+    });
+    let report = attack_suite(service, profile).run::<Body, _>().await;
+    let found: Vec<_> = report.findings().iter().map(|found| (found.attack(), found.sent(), found.got())).collect();
+    assert_eq!(found, [("token-garbage", "null.null.null", "0")], "{report}");
 }
 
 /// What the quickstart knows of its issuer, for the handlers that are included.

@@ -14,11 +14,19 @@ pub struct Matrix {
     what: &'static str,
     columns: Vec<String>,
     rows: Vec<(String, Vec<&'static str>)>,
+    public: Vec<String>,
 }
 
 impl Matrix {
     pub(crate) const fn new(what: &'static str, columns: Vec<String>) -> Self {
-        Self { what, columns, rows: Vec::new() }
+        Self { what, columns, rows: Vec::new(), public: Vec::new() }
+    }
+
+    /// Says which columns are for everybody.
+    #[cfg(feature = "stack")]
+    pub(crate) fn with_public(mut self, columns: Vec<String>) -> Self {
+        self.public = columns;
+        self
     }
 
     pub(crate) fn push(&mut self, name: String, cells: Vec<&'static str>) {
@@ -35,6 +43,12 @@ impl Matrix {
     #[must_use]
     pub fn rows(&self) -> impl ExactSizeIterator<Item = &str> {
         self.rows.iter().map(|(name, _)| name.as_str())
+    }
+
+    /// Whether a column is for everybody, with a credential or without: a public line of a stack. Its cells are `yes`.
+    #[must_use]
+    pub fn is_public(&self, column: &str) -> bool {
+        self.public.iter().any(|name| name == column)
     }
 
     /// What stands in a cell. `None` if there is no such line or column.

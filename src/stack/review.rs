@@ -241,7 +241,8 @@ impl Stack {
     #[must_use]
     pub fn matrix(&self, roles: impl IntoIterator<Item = impl Into<Box<str>>>) -> Matrix {
         let table = self.table();
-        let mut matrix = Matrix::new("role", lines_of(table, |_| true));
+        let open = lines_of(table, |line| line.rule.is_public());
+        let mut matrix = Matrix::new("role", lines_of(table, |_| true)).with_public(open);
         for role in roles {
             let role: Box<str> = role.into();
             let subject =

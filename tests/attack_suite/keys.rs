@@ -1,6 +1,9 @@
 //! Services of API keys, alone and beside tokens, and profiles that prove nothing.
 
-use std::{convert::Infallible, sync::Arc};
+use std::{
+    convert::Infallible,
+    sync::{Arc, Mutex},
+};
 
 use axum::{
     Router,
@@ -178,5 +181,59 @@ async fn what_nobody_of_the_profile_can_open_proves_nothing() {
     ] {
         let found: Vec<_> = report.findings().iter().map(|finding| (finding.attack(), finding.sent())).collect();
         assert_eq!(found, [("control", sent)], "{name}: {report}");
+        let junit = report.to_junit();
+        assert!(junit.contains("failures=\"1\"") && junit.contains("name=\"control\">"), "{name}: {junit}");
+        assert!(
+            report.to_string().contains("1 findings") && report.to_json().contains("\"control\""),
+            "{name}: {report}"
+        );
+    }
+}
+
+/// A report is kept by CI, and seen by whoever sees the job.
+#[tokio::test]
+async fn a_report_shows_no_credential() {
+    let (service, app) = Service::new();
+    let profile = service.profile(true).secret("db-7.internal");
+    let shown = format!("{profile:?} {:?}", attack_suite((), profile.clone()));
+    assert!(!shown.contains(&service.key) && !shown.contains("db-7"), "{shown}");
+    assert!(shown.contains("GET /orders") && shown.contains("x-api-key"), "{shown}");
+
+    let sent = Arc::<Mutex<Vec<String>>>::default();
+    let (keeps, key) = (Arc::clone(&sent), service.key.clone());
+    // What it refuses it shows, and without a challenge.
+    let careless = service_fn(move |request: Request<Body>| {
+        let query = request.uri().query().unwrap_or_default().to_owned();
+        let mut said = vec!["db-7.internal".to_owned(), query.split('=').next_back().unwrap_or_default().to_owned()];
+        for name in ["authorization", "x-api-key"] {
+            let values = request.headers().get_all(name).into_iter().filter_map(|value| value.to_str().ok());
+            said.extend(values.filter_map(|value| value.split(' ').next_back()).map(str::to_owned));
+        }
+        keeps.lock().unwrap().extend(said.iter().filter(|said| said.len() > 20).cloned());
+        let secrets = if said.len() > 2 { said.split_off(1) } else { said };
+        let app = app.clone();
+        async move {
+            let response = app.oneshot(request).await.unwrap();
+            Ok::<Response, Infallible>(match response.status() {
+                StatusCode::UNAUTHORIZED => (StatusCode::UNAUTHORIZED, secrets.join(" ")).into_response(),
+                _ => response,
+            })
+        }
+    });
+    let report = attack_suite(careless, profile).run::<Body, _>().await;
+    let finds = |attack: &str, sent: &str| {
+        report.findings().iter().any(|finding| finding.attack() == attack && finding.sent() == sent)
+    };
+    for sent in ["api_key", "access_token"] {
+        assert!(finds("refusal-challenge", sent), "{report}");
+    }
+    assert!(finds("leak-body", "no credential") && finds("leak-body", "the last character changed"), "{report}");
+    let sent = sent.lock().unwrap();
+    assert!(sent.contains(&key));
+    for text in [report.to_string(), report.to_json(), report.to_junit(), format!("{report:?}")] {
+        for secret in sent.iter().map(String::as_str).chain(["db-7"]) {
+            // Nor the beginning of one.
+            assert!(!text.contains(&secret[..secret.len().min(16)]), "{secret}: {text}");
+        }
     }
 }

@@ -13,7 +13,7 @@ use axum::{Router, body::Body, response::Response, routing::get};
 use base64::{
     Engine, alphabet,
     engine::{GeneralPurpose, GeneralPurposeConfig},
-    prelude::BASE64_URL_SAFE_NO_PAD,
+    prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD},
 };
 use http::Request;
 use portcullis::{
@@ -144,5 +144,71 @@ async fn each_other_spelling_of_a_signature_is_found() {
         let report = run(&issuer, |_| "ok".to_owned(), lax).await;
         let found: Vec<_> = report.findings().iter().map(|finding| (finding.attack(), finding.sent())).collect();
         assert_eq!(found, [("token-signature-reencoded", sent)], "{report}");
+    }
+}
+
+/// Verifiers that get so far only with a key that they have.
+#[tokio::test]
+async fn an_unsigned_token_is_found_with_and_without_a_key() {
+    let issuer = TestIssuer::new("orders-api");
+    let jwks: Value = serde_json::from_str(&issuer.jwks()).unwrap();
+    let known = jwks["keys"][0]["kid"].clone();
+    for kid in [known, Value::Null] {
+        let named = kid.clone();
+        let by_key = move |_: &mut Request<Body>, token: &str| {
+            let header = decoded(token.split('.').next().unwrap_or_default());
+            header["kid"] == named && header["alg"].as_str().is_some_and(|alg| alg.eq_ignore_ascii_case("none"))
+        };
+        let report = run(&issuer, |_| "ok".to_owned(), by_key).await;
+        assert!(attacks(&report).contains(&"token-alg-none"), "{kid}: {report}");
+    }
+}
+
+#[tokio::test]
+async fn whoever_trusts_the_certificate_of_a_token_is_found() {
+    for algorithm in [Algorithm::ES256, Algorithm::RS256, Algorithm::EdDSA] {
+        let issuer = TestIssuer::with("orders-api", [algorithm], SystemClock::new());
+        let trusting = move |_: &mut Request<Body>, token: &str| {
+            let header = decoded(token.split('.').next().unwrap_or_default());
+            let Some(certificate) = header["x5c"][0].as_str() else { return false };
+            let der = BASE64_STANDARD.decode(certificate).unwrap();
+            let (_, certificate) = x509_parser::parse_x509_certificate(&der).unwrap();
+            let key = certificate.public_key().subject_public_key.data.as_ref();
+            let (message, signed) = token.rsplit_once('.').unwrap();
+            let signed = BASE64_URL_SAFE_NO_PAD.decode(signed).unwrap_or_default();
+            let scheme: &dyn signature::VerificationAlgorithm = match algorithm {
+                Algorithm::ES256 => &signature::ECDSA_P256_SHA256_FIXED,
+                Algorithm::RS256 => &signature::RSA_PKCS1_2048_8192_SHA256,
+                _ => &signature::ED25519,
+            };
+            scheme.verify_sig(key, message.as_bytes(), &signed).is_ok()
+        };
+        let report = run(&issuer, |_| "ok".to_owned(), trusting).await;
+        let found: Vec<_> = report.findings().iter().map(|finding| (finding.attack(), finding.sent())).collect();
+        assert_eq!(found, [("token-embedded-key", "x5c"), ("token-embedded-key", "x5c, kid")], "{report}");
+    }
+}
+
+/// One that fetches, and refuses what it gets.
+#[tokio::test]
+async fn whoever_asks_where_a_token_says_is_found() {
+    for (name, scheme, kid) in [("jku", "https", false), ("x5u", "http", false), ("jku", "http", true)] {
+        let issuer = TestIssuer::new("orders-api");
+        let known = issuer.token().mint();
+        let known = decoded(known.split('.').next().unwrap())["kid"].clone();
+        let asking = move |_: &mut Request<Body>, token: &str| {
+            let header = decoded(token.split('.').next().unwrap_or_default());
+            let url: Option<http::Uri> = header[name].as_str().and_then(|url| url.parse().ok());
+            let url = url.filter(|url| url.scheme_str() == Some(scheme) && (!kid || header["kid"] != known));
+            if let Some(url) = url {
+                let address = (url.host().unwrap(), url.port_u16().unwrap());
+                let mut stream = std::net::TcpStream::connect(address).unwrap();
+                let _ = std::io::Read::read(&mut stream, &mut [0]);
+            }
+            false
+        };
+        let report = run(&issuer, |_| "ok".to_owned(), asking).await;
+        assert!(!report.is_clean() && attacks(&report).iter().all(|attack| *attack == "token-key-url"), "{report}");
+        assert_eq!(report.findings()[0].got(), "somebody who asked", "{report}");
     }
 }

@@ -21,7 +21,7 @@ use portcullis::{
     jwt::JwtAuthenticator,
     stack::Stack,
     testing::{
-        TestIssuer,
+        TestIssuer, TestToken,
         attack::{ATTACKS, AttackReport, Profile, attack_suite},
     },
     tls::TlsLayer,
@@ -53,11 +53,38 @@ async fn run(hole: &'static str) -> AttackReport {
 #[tokio::test]
 async fn what_opens_a_route_to_somebody_alone_is_found() {
     let of_paths = ATTACKS.iter().map(|(attack, _)| *attack).filter(|attack| attack.starts_with("path-"));
-    for hole in of_paths.chain(["method-head", "method-case", "preflight-guard", "proxy-path"]) {
+    let of_fields = ["identity-header", "proxy-address", "proxy-certificate", "proxy-path"];
+    for hole in of_paths.chain(["method-head", "method-case", "preflight-guard"]).chain(of_fields) {
         let report = run(hole).await;
         let found = report.findings().iter().find(|finding| finding.attack() == hole);
         let found = found.unwrap_or_else(|| panic!("{hole}: {report}"));
         assert!(found.sent().ends_with(", by somebody who may not"), "{hole}: {report}");
+    }
+}
+
+/// A service that takes who is calling from the token, and what else it knows of the caller from the request.
+async fn run_believing(name: &'static str, value: &'static str) -> AttackReport {
+    let fixture = Arc::new(fixture());
+    let profile = fixture.profile("");
+    let service = service_fn(move |mut request: Request<Body>| {
+        let fixture = Arc::clone(&fixture);
+        let is_told = request.headers().get(name).is_some_and(|told| told == value);
+        if is_told && is_guest(&request) {
+            let clerk = format!("Bearer {}", fixture.issuer.token().role("clerk").mint());
+            request.headers_mut().insert("authorization", clerk.parse().unwrap());
+        }
+        async move { fixture.app.clone().oneshot(request).await }
+    });
+    attack_suite(service, profile).run::<Body, _>().await
+}
+
+#[tokio::test]
+async fn what_a_field_says_of_somebody_counts_nothing() {
+    for (name, value) in [("x-user-roles", "clerk"), ("x-remote-user", "alice"), ("x-user-id", "alice")] {
+        let report = run_believing(name, value).await;
+        let found: Vec<_> = report.findings().iter().map(|finding| (finding.attack(), finding.sent())).collect();
+        let sent = format!("{name}: {value}, by somebody who may not");
+        assert_eq!(found, [("identity-header", sent.as_str())], "{report}");
     }
 }
 
@@ -175,4 +202,61 @@ async fn another_method_in_a_header_is_found_where_a_method_is_listed() {
         let expected = format!("{field}: DELETE, by somebody who may not");
         assert_eq!(sent, Some(("POST /orders", expected.as_str())), "{report}");
     }
+}
+
+/// Everybody who is somebody gets every tenant's things, and every order.
+async fn run_unchecked(profile: impl FnOnce(Profile, &dyn Fn(&str) -> TestToken) -> Profile) -> AttackReport {
+    let issuer = TestIssuer::new("orders-api");
+    let app = Stack::builder()
+        .tls(TlsLayer::require())
+        .authenticate(JwtAuthenticator::builder().issuer(issuer.access_tokens()).build().unwrap())
+        .route("GET /tenants/{tenant}", require(authenticated()))
+        .route("GET /me", require(authenticated()))
+        .route("GET /orders", require(role("clerk").unwrap()))
+        .build()
+        .unwrap()
+        .protect(Router::new().fallback(get(async || "here you are")));
+    let token = |role: &str| issuer.token().role(role).tenant("acme");
+    let profile = profile(Profile::new(), &token);
+    attack_suite(app, profile).run::<Body, _>().await
+}
+
+#[tokio::test]
+async fn a_stranger_whose_token_is_not_taken_proves_nothing() {
+    let (line, clerk) = ("GET /tenants/acme", "clerk");
+    let other_tenant = |profile: Profile, token: &dyn Fn(&str) -> TestToken, stranger: TestToken| {
+        profile.other_tenant(line, token(clerk), stranger.tenant("globex")).unwrap()
+    };
+    let report = run_unchecked(|profile, token| other_tenant(profile, token, token("guest"))).await;
+    assert_eq!(report.findings()[0].attack(), "tenant-crossing", "{report}");
+    let of = |report: &AttackReport| {
+        let found = report.findings().iter();
+        found
+            .map(|found| (found.attack().to_owned(), found.route().to_owned(), found.sent().to_owned()))
+            .collect::<Vec<_>>()
+    };
+    let control = |route: &str, sent: &str| [("control".to_owned(), route.to_owned(), sent.to_owned())];
+    let report = run_unchecked(|profile, token| other_tenant(profile, token, token("guest").expired())).await;
+    assert_eq!(of(&report), control(line, "somebody of another tenant"), "{report}");
+
+    let hidden = |profile: Profile, token: &dyn Fn(&str) -> TestToken| {
+        profile.hidden(line, "GET /tenants/none", token(clerk), token("guest").audience("billing")).unwrap()
+    };
+    let report = run_unchecked(hidden).await;
+    assert_eq!(of(&report), control(line, "a stranger"), "{report}");
+
+    let orders = |profile: Profile, token: &dyn Fn(&str) -> TestToken, guest: TestToken| {
+        profile.route("GET /orders", [clerk]).unwrap().role(clerk, token(clerk)).role("guest", guest)
+    };
+    let report = run_unchecked(|profile, token| orders(profile, token, token("guest"))).await;
+    assert!(report.is_clean(), "{report}");
+    let report = run_unchecked(|profile, token| orders(profile, token, token("guest").expired())).await;
+    assert_eq!(of(&report), control("every route", "somebody of the role guest"), "{report}");
+    // Who may use another route is in the good requests there.
+    let elsewhere = |profile: Profile, token: &dyn Fn(&str) -> TestToken| {
+        orders(profile, token, token("guest").expired()).route("GET /me", ["guest", clerk]).unwrap()
+    };
+    let report = run_unchecked(elsewhere).await;
+    assert!(of(&report).contains(&control("GET /me", "somebody of the role guest, which may")[0]), "{report}");
+    assert!(report.findings().iter().all(|finding| finding.route() == "GET /me"), "{report}");
 }

@@ -38,6 +38,7 @@ enum Hole {
     Body,
     Length,
     Header,
+    HeaderValue,
     /// The stranger gets the one, and something for the other.
     Everything,
 }
@@ -56,8 +57,18 @@ async fn run(hole: Hole) -> AttackReport {
         let end = if hole == Hole::Length && id == 17 { "!" } else { "" };
         let body = format!("no {what} {id}: /things/{id} of request {request}, version 4{end}");
         let mut response = (status, body).into_response();
+        // What tells nothing: the path, the time, and what is counted or made anew.
+        for (name, value) in [
+            ("location", format!("/login?next=%2Fthings%2F{id}")),
+            ("etag", format!("\"no-{}\"", if id == 17 { "q" } else { "x" })),
+            ("server-timing", format!("all;dur={}", request / 2)),
+            ("x-request-id", format!("{:-<1$}", "", request as usize)),
+            ("x-reason", if hole == Hole::HeaderValue && id == 17 { "other-tenant" } else { "not-found" }.to_owned()),
+        ] {
+            response.headers_mut().insert(name, value.parse().unwrap());
+        }
         if hole == Hole::Header && id == 17 {
-            response.headers_mut().insert("etag", "\"1\"".parse().unwrap());
+            response.headers_mut().insert("x-owner", "acme".parse().unwrap());
         }
         response
     };
@@ -86,6 +97,7 @@ async fn whatever_tells_that_a_thing_exists_is_found() {
         (Hole::Body, "another body than for GET /things/4"),
         (Hole::Length, "another body than for GET /things/4"),
         (Hole::Header, "other header fields than for GET /things/4"),
+        (Hole::HeaderValue, "other header fields than for GET /things/4"),
         (Hole::Everything, "200"),
     ] {
         let report = run(hole).await;

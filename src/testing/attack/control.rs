@@ -100,8 +100,7 @@ impl Bearings {
 impl Run {
     /// Begins with a route.
     pub(super) fn begin(&mut self, route: &Route) {
-        let path = route.path.split('?').next().unwrap_or_default().to_owned();
-        self.bearings = Bearings { route: Some((route.method.clone(), path)), ..Bearings::default() };
+        self.bearings = Bearings { route: Some((route.method.clone(), route.path.clone())), ..Bearings::default() };
     }
 
     /// Sends a good request. The first one of a route must be answered `2xx` or `3xx`, and so must all of a safe method;
@@ -150,6 +149,22 @@ impl Run {
             self.find(CONTROL, &route.line(), "a good request", expected, "nobody who may send it".to_owned());
         }
         self.bearings.early = Some((self.bearings.good.len(), doubtful));
+    }
+
+    /// Whether the tokens of those who were refused are good ones: of others, every refusal says nothing. Those of roles that may
+    /// use a route are in the good requests.
+    pub(super) fn strangers_are_somebody(&mut self) {
+        for (role, _) in std::mem::take(&mut self.crossed).into_iter().filter(|(_, is_taken)| !is_taken) {
+            if !self.profile.routes.iter().any(|route| route.allowed.contains(&role)) {
+                self.not_taken("every route", &format!("somebody of the role {role}"));
+            }
+        }
+    }
+
+    /// A stranger whose token is none to the service is refused for that.
+    pub(super) fn not_taken(&mut self, route: &str, who: &str) {
+        let expected = "a token that the service takes, and another refusal than 401: nothing is proved here";
+        self.find(CONTROL, route, who, expected, "401".to_owned());
     }
 
     /// Whom an answer to somebody might reach besides.

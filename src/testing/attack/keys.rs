@@ -40,7 +40,7 @@ pub(super) async fn altered(run: &mut Run, route: &Route) {
             }
         }
         for parameter in ["api_key", "apikey", "key"] {
-            if let Some(request) = run.ask_at(route, &format!("{}?{parameter}={key}", route.path)) {
+            if let Some(request) = run.ask_at(route, &route.asking(parameter, &key)) {
                 run.refused("credential-in-url", parameter, request).await;
             }
         }

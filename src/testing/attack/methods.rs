@@ -23,7 +23,7 @@ pub(super) async fn unlisted(run: &mut Run, route: &Route, routes: &[Route]) {
         ["GET", "POST", "PUT", "PATCH", "DELETE", "TRACE", "PURGE", "PROPFIND"].into_iter().filter(|name| !listed(name))
     {
         let Some(request) =
-            Method::from_bytes(name.as_bytes()).ok().and_then(|method| run.request(&method, &route.path))
+            Method::from_bytes(name.as_bytes()).ok().and_then(|method| run.request(&method, &route.target()))
         else {
             continue;
         };

@@ -5,6 +5,7 @@
 //! With the feature `testing-network`, `attack_url` sends them to a service that runs.
 
 mod control;
+mod key_place;
 mod keys;
 mod methods;
 #[cfg(feature = "testing-network")]
@@ -19,7 +20,11 @@ mod tokens;
 
 use std::{
     fmt::Debug,
+    future::poll_fn,
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::pin,
     sync::{Mutex, PoisonError},
+    task::Poll,
 };
 
 use bytes::Bytes;
@@ -32,6 +37,7 @@ pub use network::{NetworkSuite, OWNERSHIP_PATH, attack_url};
 pub use profile::Profile;
 pub use report::{AttackReport, Finding};
 
+use key_place::KeyPlace;
 use run::{Answer, Answering, Run};
 
 /// Each attack: its id, and what a service does that has the hole.
@@ -150,7 +156,10 @@ pub struct AttackSuite<S> {
 
 impl<S> AttackSuite<S> {
     /// Sends all that the profile gives an occasion for, one after the other, in process. Each request comes over TLS 1.3
-    /// from an address of its own, so that limits do not hide what they are not for, but for the attacks on limits.
+    /// from an address of its own, so that limits do not hide what they are not for, but for the attacks on limits. A port of
+    /// loopback is open meanwhile, for whoever fetches a key from where a token says that it is.
+    ///
+    /// A service that panics has not answered, which is a finding.
     ///
     /// Where the service's body is not made from [`Bytes`], put tower's `map_request` around it.
     pub async fn run<B, R>(self) -> AttackReport
@@ -168,20 +177,28 @@ impl<S> AttackSuite<S> {
         let send = move |request: Request<Bytes>| -> Answering {
             let service = service.lock().unwrap_or_else(PoisonError::into_inner).clone();
             Box::pin(async move {
-                // The error, which need not be `Send`, is let go before the body is awaited.
-                let response = service.oneshot(request.map(B::from)).await.ok();
-                match response {
-                    Some(response) => {
-                        let (head, body) = response.into_parts();
-                        let body = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
-                        Answer { status: head.status.as_u16(), headers: head.headers, body }
-                    }
-                    None => Answer::unanswered(),
-                }
+                let answer = async move {
+                    // The error, which need not be `Send`, is let go before the body is awaited.
+                    let (head, body) = service.oneshot(request.map(B::from)).await.ok()?.into_parts();
+                    let body = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
+                    Some(Answer { status: head.status.as_u16(), headers: head.headers, body })
+                };
+                unless_it_panics(answer).await.flatten().unwrap_or_else(Answer::unanswered)
             })
         };
-        let mut run = Run::new(send, self.profile, None);
+        let mut run = Run::new(send, self.profile, None, KeyPlace::open());
         requests::all(&mut run).await;
         run.report
     }
+}
+
+/// What comes of it; none if it panics, as a server closes the connection then and goes on.
+async fn unless_it_panics<F: Future>(future: F) -> Option<F::Output> {
+    let mut future = pin!(future);
+    poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
+        Ok(Poll::Ready(output)) => Poll::Ready(Some(output)),
+        Ok(Poll::Pending) => Poll::Pending,
+        Err(_) => Poll::Ready(None),
+    })
+    .await
 }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Uri, header};
+use http::{HeaderValue, Request, Uri, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -26,7 +26,7 @@ use tokio_rustls::{
     },
 };
 
-use super::{Answer, Answering, AttackReport, Profile, Run, requests};
+use super::{Answer, Answering, AttackReport, KeyPlace, Profile, Run, requests};
 use crate::error::{ConfigError, StoreError, StoreErrorKind};
 
 /// Where a service shows that its owner wants it to be attacked.
@@ -72,12 +72,14 @@ pub fn attack_url(base: &str, profile: Profile) -> Result<NetworkSuite, ConfigEr
 
 /// Attacks that are ready to be sent over the network; made by [`attack_url`].
 ///
-/// What an unsafe method has done cannot be undone, so it sends safe methods (RFC 9110 §9.2.1) and those that the [`Profile`] lists
-/// for its routes, and no others: `DELETE /orders/1` in the profile means that a good token deletes it. It sends at most ten requests a second, under a `User-Agent` of its own, follows no redirect, and reads at most 1 MiB of a
-/// body. HTTP/1.1, a connection for each request, paths as they are written.
+/// What an unsafe method has done cannot be undone, so it sends safe methods (RFC 9110 §9.2.1), and others only to the paths that
+/// the [`Profile`] lists them for: `DELETE /orders/1` in the profile means that a good token deletes it. Other spellings of such a
+/// path are asked for as well, by nobody and by those who may not. It sends at most ten requests a second, under a
+/// `User-Agent` of its own, follows no redirect, and reads at most 1 MiB of a body. HTTP/1.1, a connection for each request,
+/// paths as they are written.
 ///
-/// What it cannot be over the network it leaves out: another address in each request, and plain HTTP where the URL is
-/// `https`. So a limit per client that the suite runs into is a finding, `control`: say it with
+/// What it cannot be over the network it leaves out: another address in each request, plain HTTP where the URL is `https`, and,
+/// where the host is not loopback, a place from which the service might fetch a key (`token-key-url`). So a limit per client that the suite runs into is a finding, `control`: say it with
 /// [`Profile::limit`], or attack a service without.
 ///
 /// # Security
@@ -145,8 +147,10 @@ impl NetworkSuite {
             let way = Arc::clone(&way);
             Box::pin(async move { way.send(request).await })
         };
-        let listed: Vec<Method> = self.profile.methods().cloned().collect();
-        let mut run = Run::new(send, self.profile, Some(listed));
+        let listed = self.profile.listed().collect();
+        // Only from this machine it can be reached.
+        let key_place = if is_loopback(address.ip()) { KeyPlace::open() } else { None };
+        let mut run = Run::new(send, self.profile, Some(listed), key_place);
         requests::all(&mut run).await;
         Ok(run.report)
     }

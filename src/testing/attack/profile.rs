@@ -1,13 +1,13 @@
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
 use bytes::Bytes;
-use http::{HeaderValue, Method};
+use http::{HeaderValue, Method, uri::PathAndQuery};
 
 use crate::{error::ConfigError, policy::Matrix, testing::TestToken};
 
 /// What the suite has to know of a service: its routes, who may use them, and how to be somebody.
 #[must_use]
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Profile {
     pub(super) routes: Vec<Route>,
     bodies: BTreeMap<String, (HeaderValue, Bytes)>,
@@ -19,11 +19,12 @@ pub struct Profile {
     pub(super) secrets: Vec<String>,
 }
 
-/// A method and a path to ask for.
+/// A method and a path to ask for, and what is asked for there.
 #[derive(Clone, Debug)]
 pub(super) struct Route {
     pub(super) method: Method,
     pub(super) path: String,
+    query: Option<String>,
     pub(super) public: bool,
     pub(super) allowed: Vec<String>,
     /// Whether the good API keys may use it.
@@ -33,7 +34,7 @@ pub(super) struct Route {
 }
 
 /// A thing of somebody.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct Thing {
     pub(super) exists: Route,
     /// One that is not there, where strangers must not know which is which. None: where they must not get at it.
@@ -45,12 +46,18 @@ pub(super) struct Thing {
 impl Route {
     fn parse(line: &str) -> Result<Self, ConfigError> {
         let refuse = |problem: &str| ConfigError::new("attack profile", format!("{line:?}"), problem);
-        let (method, path) = line.split_once(' ').ok_or_else(|| refuse("must be a method, one space and a path"))?;
-        if !path.starts_with('/') || path.contains(['{', '}']) {
+        let (method, target) = line.split_once(' ').ok_or_else(|| refuse("must be a method, one space and a path"))?;
+        if !target.starts_with('/') || target.contains(['{', '}']) {
             return Err(refuse("must have a path that can be asked for: values in place of parameters"));
         }
+        // Nothing of it may be dropped or spelled otherwise on the way, as a fragment is.
+        if !target.parse::<PathAndQuery>().is_ok_and(|parsed| parsed.as_str() == target) {
+            return Err(refuse("must have a path as URLs have it, without spaces and fragments"));
+        }
         let method = Method::from_bytes(method.as_bytes()).map_err(|_| refuse("must start with a method"))?;
-        Ok(Self { method, path: path.to_owned(), public: false, allowed: Vec::new(), keys: false, denied: None })
+        let (path, query) =
+            target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query.to_owned())));
+        Ok(Self { method, path: path.to_owned(), query, public: false, allowed: Vec::new(), keys: false, denied: None })
     }
 
     /// Whether this role must be refused.
@@ -60,7 +67,23 @@ impl Route {
     }
 
     pub(super) fn line(&self) -> String {
-        format!("{} {}", self.method, self.path)
+        format!("{} {}", self.method, self.target())
+    }
+
+    /// The path and the query.
+    pub(super) fn target(&self) -> String {
+        self.at(&self.path)
+    }
+
+    /// The query at another path.
+    pub(super) fn at(&self, path: &str) -> String {
+        self.query.as_ref().map_or_else(|| path.to_owned(), |query| format!("{path}?{query}"))
+    }
+
+    /// With one more parameter in the query.
+    pub(super) fn asking(&self, name: &str, value: &str) -> String {
+        let separator = if self.query.is_some() { '&' } else { '?' };
+        format!("{}{separator}{name}={value}", self.target())
     }
 }
 
@@ -71,10 +94,10 @@ impl Profile {
         self.routes.iter().chain(of_things)
     }
 
-    /// The methods that it names.
+    /// Each method that it names, and the path that it names it for.
     #[cfg(feature = "testing-network")]
-    pub(super) fn methods(&self) -> impl Iterator<Item = &Method> {
-        self.named().map(|route| &route.method)
+    pub(super) fn listed(&self) -> impl Iterator<Item = (Method, String)> {
+        self.named().map(|route| (route.method.clone(), route.path.clone()))
     }
 
     /// What requests of a route carry, and its type.
@@ -92,7 +115,8 @@ impl Profile {
     /// # Errors
     /// If it is none, or has a parameter in place of a value.
     pub fn public(mut self, line: &str) -> Result<Self, ConfigError> {
-        self.routes.push(Route { public: true, ..Route::parse(line)? });
+        let route = self.taken(line)?;
+        self.routes.push(Route { public: true, ..route });
         Ok(self)
     }
 
@@ -127,12 +151,14 @@ impl Profile {
 
     /// Adds each guarded route of a [matrix of a stack](crate::stack::Stack::matrix), with these values in place of
     /// parameters. What there `depends` on more than the role is asked for by nobody: where it does for every role, name the
-    /// route before, with a role that may. Routes of `ANY`, and those that the profile has already, are left out.
+    /// route before, with a role that may. Routes of `ANY`, those that are public, and those that the profile has already, are left
+    /// out.
     ///
     /// # Errors
     /// If a parameter has no value.
     pub fn matrix(mut self, matrix: &Matrix, values: &[(&str, &str)]) -> Result<Self, ConfigError> {
-        for column in matrix.columns().iter().filter(|column| !column.starts_with("ANY ")) {
+        for column in matrix.columns().iter().filter(|column| !column.starts_with("ANY ") && !matrix.is_public(column))
+        {
             let fill = |line: String, (name, value): &(&str, &str)| {
                 line.replace(&format!("{{{name}}}"), value).replace(&format!("{{*{name}}}"), value)
             };
@@ -220,5 +246,20 @@ impl Profile {
     pub fn secret(mut self, text: &str) -> Self {
         self.secrets.push(text.to_owned());
         self
+    }
+}
+
+/// Without keys, secrets and bodies.
+impl fmt::Debug for Profile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let lines = |routes: &mut dyn Iterator<Item = &Route>| routes.map(Route::line).collect::<Vec<_>>();
+        f.debug_struct("Profile")
+            .field("routes", &lines(&mut self.routes.iter()))
+            .field("roles", &self.people.keys().collect::<Vec<_>>())
+            .field("key_headers", &self.keys.iter().map(|(header, _)| header).collect::<Vec<_>>())
+            .field("things", &lines(&mut self.things.iter().map(|thing| &thing.exists)))
+            .field("limit", &self.limit)
+            .field("one_time", &self.one_time)
+            .finish_non_exhaustive()
     }
 }

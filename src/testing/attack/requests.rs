@@ -2,6 +2,7 @@
 
 use super::{
     control::CONTROL,
+    key_place::KeyPlace,
     keys, methods,
     profile::Route,
     run::{Run, bearing, seeks_a_key, with},
@@ -12,7 +13,9 @@ use crate::testing::TestToken;
 pub(super) async fn all(run: &mut Run) {
     let routes = run.profile.routes.clone();
     let public = routes.iter().find(|route| route.public).cloned();
-    if routes.iter().all(|route| route.public) && run.profile.things.is_empty() && run.profile.limit.is_none() {
+    // A limit is attacked where a route is.
+    let is_limited = run.profile.limit.is_some() && !routes.is_empty();
+    if routes.iter().all(|route| route.public) && run.profile.things.is_empty() && !is_limited {
         let expected = "a guarded route and who may use it: nothing is proved here";
         run.find(CONTROL, "every route", "the profile", expected, "none".to_owned());
     }
@@ -22,6 +25,7 @@ pub(super) async fn all(run: &mut Run) {
             // Before the good requests: what those use up, an attack would not find.
             strangers::crossing(run, route).await;
             strangers::anonymous(run, route).await;
+            strangers::vouched(run, route).await;
             strangers::disguised(run, route).await;
             strangers::paths(run, route, public.as_ref()).await;
             methods::overridden(run, route, &routes).await;
@@ -39,6 +43,7 @@ pub(super) async fn all(run: &mut Run) {
         methods::unlisted(run, route, &routes).await;
         run.end(route).await;
     }
+    run.strangers_are_somebody();
     if !run.profile.keys.is_empty() && !routes.iter().any(|route| route.keys) {
         let expected = "a route for them, as route_for_keys names it: nothing is proved of keys";
         run.find(CONTROL, "every route", "the good keys", expected, "none".to_owned());
@@ -47,6 +52,8 @@ pub(super) async fn all(run: &mut Run) {
     if let Some(route) = public.or_else(|| routes.first().cloned()) {
         things::limits(run, &route).await;
     }
+    // Whoever asks there may have answered before.
+    run.ask_the_key_place("every route", "a token that names a place for its key, earlier");
 }
 
 async fn forged(run: &mut Run, route: &Route, good: &TestToken) {
@@ -57,9 +64,13 @@ async fn forged(run: &mut Run, route: &Route, good: &TestToken) {
         None => None,
     };
     let mut unknown = None;
-    for (attack, sent, token) in tokens::forgeries(|| run.fresh(good), &minted, run.profile.one_time) {
+    let key_place = run.key_place.as_ref().map(KeyPlace::address);
+    for (attack, sent, token) in tokens::forgeries(|| run.fresh(good), &minted, run.profile.one_time, key_place) {
         let Some(request) = run.ask(route) else { continue };
         let answer = run.refused(attack, &sent, bearing(request, &token)).await;
+        if attack == "token-key-url" {
+            run.ask_the_key_place(&route.line(), &sent);
+        }
         if seeks_a_key(attack, &sent) && answer.asks_to_come_again() {
             unknown = Some(attack);
         }
@@ -107,7 +118,7 @@ async fn carried(run: &mut Run, route: &Route, good: &TestToken) {
         run.refused("credential-scheme", &format!("the scheme {scheme:?}"), request).await;
     }
     for name in ["access_token", "token", "jwt", "bearer_token", "id_token"] {
-        let target = format!("{}?{name}={}", route.path, run.mint(good));
+        let target = route.asking(name, &run.mint(good));
         if let Some(request) = run.ask_at(route, &target) {
             run.refused("credential-in-url", name, request).await;
         }

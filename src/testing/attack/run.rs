@@ -1,6 +1,9 @@
 //! A run under way: what is sent, and what is made of each answer.
 
-use std::{collections::BTreeSet, pin::Pin};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashSet},
+    pin::Pin,
+};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, header};
@@ -8,8 +11,9 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, header};
 use super::{
     AttackReport, Finding, Profile,
     control::{Bearings, Doubtful, Print},
+    key_place::KeyPlace,
     profile::Route,
-    tokens::WITHOUT_KID,
+    tokens::{UNKNOWN_KID, WITHOUT_KID},
 };
 use crate::{
     client::{Connection, TlsVersion},
@@ -19,7 +23,8 @@ use crate::{
 /// Whether the service may have to look for the key of such a token, which has a kid that it does not know or none: where it cannot, or
 /// must not ask so often, it may say so.
 pub(super) fn seeks_a_key(attack: &str, sent: &str) -> bool {
-    attack == "token-key-id" || WITHOUT_KID.contains(&(attack, sent))
+    let is_unknown = attack == "token-key-url" && sent.ends_with(UNKNOWN_KID);
+    attack == "token-key-id" || is_unknown || WITHOUT_KID.contains(&(attack, sent))
 }
 
 /// What no refusal shows: signs of code, of a database, of a machine.
@@ -52,6 +57,14 @@ impl Answer {
         self.status == one.status && is_same_body
     }
 
+    /// Whether it says that the credential is none (RFC 9110 §15.5.2), and not that a stronger one is asked for (RFC 9470 §3).
+    pub(super) fn takes_no_token(&self) -> bool {
+        let steps_up = |challenge: &HeaderValue| {
+            String::from_utf8_lossy(challenge.as_bytes()).contains("insufficient_user_authentication")
+        };
+        self.status == 401 && !self.headers.get_all(header::WWW_AUTHENTICATE).iter().any(steps_up)
+    }
+
     /// Whether it cannot be decided now, and may be later (RFC 9110 §15.6.4, §10.2.3).
     pub(super) fn asks_to_come_again(&self) -> bool {
         self.status == 503 && self.headers.contains_key(header::RETRY_AFTER)
@@ -69,19 +82,26 @@ pub(super) struct Run {
     pub(super) profile: Profile,
     pub(super) report: AttackReport,
     pub(super) peers: u32,
-    /// The methods that the profile lists, where the requests go over the network.
-    pub(super) network: Option<Vec<Method>>,
+    /// The methods that the profile lists, each with its path, where the requests go over the network.
+    pub(super) network: Option<HashSet<(Method, String)>>,
     /// What good requests of the route under way are answered.
     pub(super) bearings: Bearings,
     /// The routes that good requests have got at.
     pub(super) opened: BTreeSet<String>,
+    /// The roles that were to be refused, and whether the service took the token of each for one.
+    pub(super) crossed: BTreeMap<String, bool>,
+    /// Where tokens say that their key is. None where the service could not come there.
+    pub(super) key_place: Option<KeyPlace>,
+    /// How often somebody came there that a finding tells.
+    told: usize,
 }
 
 impl Run {
     pub(super) fn new(
         send: impl Fn(Request<Bytes>) -> Answering + Send + Sync + 'static,
         profile: Profile,
-        network: Option<Vec<Method>>,
+        network: Option<HashSet<(Method, String)>>,
+        key_place: Option<KeyPlace>,
     ) -> Self {
         Self {
             send: Box::new(send),
@@ -91,15 +111,23 @@ impl Run {
             network,
             bearings: Bearings::default(),
             opened: BTreeSet::new(),
+            crossed: BTreeMap::new(),
+            key_place,
+            told: 0,
         }
     }
 
     /// A request over TLS from an address that was not there before. None if it must not be sent.
     pub(super) fn request(&mut self, method: &Method, target: &str) -> Option<Request<Bytes>> {
-        let listed = |methods: &Vec<Method>| method.is_safe() || methods.contains(method);
-        if !self.network.as_ref().is_none_or(listed) {
+        let path = target.split('?').next().unwrap_or_default();
+        let is_listed = |listed: &HashSet<_>| method.is_safe() || listed.contains(&(method.clone(), path.to_owned()));
+        if !self.network.as_ref().is_none_or(is_listed) {
             return None;
         }
+        self.request_to(method, target)
+    }
+
+    fn request_to(&mut self, method: &Method, target: &str) -> Option<Request<Bytes>> {
         let mut request = Request::builder().method(method).uri(target).body(Bytes::new()).ok()?;
         request.extensions_mut().insert(Connection::tls(self.peer(), TlsVersion::Tls13));
         Some(request)
@@ -107,12 +135,13 @@ impl Run {
 
     /// The request of a route, with its body.
     pub(super) fn ask(&mut self, route: &Route) -> Option<Request<Bytes>> {
-        self.ask_at(route, &route.path)
+        self.ask_at(route, &route.target())
     }
 
-    /// The request of a route, at another target.
+    /// The request of a route of the profile, at another target. Also over the network: where that has another path, nobody who may
+    /// use the route sends it.
     pub(super) fn ask_at(&mut self, route: &Route, target: &str) -> Option<Request<Bytes>> {
-        let mut request = self.request(&route.method, target)?;
+        let mut request = self.request_to(&route.method, target)?;
         if let Some((content_type, body)) = self.profile.body_of(&route.line()) {
             request.headers_mut().insert(header::CONTENT_TYPE, content_type.clone());
             *request.body_mut() = body.clone();
@@ -135,7 +164,8 @@ impl Run {
     /// Sends what must be refused, and looks at the refusal as well. What might be no refusal waits for the good requests
     /// of the route.
     pub(super) async fn refused(&mut self, attack: &'static str, sent: &str, request: Request<Bytes>) -> Answer {
-        let route = format!("{} {}", request.method(), request.uri());
+        // Without the query, which may be a credential.
+        let route = format!("{} {}", request.method(), request.uri().path());
         let here = self.bearings.is_here(&request);
         let credentials = self.credentials(&request);
         let answer = self.send(attack, request).await;
@@ -157,11 +187,17 @@ impl Run {
             self.find("refusal-challenge", &route, sent, "a challenge with 401", "none".to_owned());
         }
         let text = format!("{:?} {}", answer.headers, String::from_utf8_lossy(&answer.body));
-        let shown =
-            INSIDES.iter().map(|text| (*text).to_owned()).chain(self.profile.secrets.clone()).chain(credentials);
-        if let Some(shown) = shown.into_iter().find(|shown| text.contains(shown.as_str())) {
-            let what: String = shown.chars().take(16).collect();
-            self.find("leak-body", &route, sent, "a refusal that shows nothing", format!("one with {what:?}"));
+        // What is secret is told without being shown again.
+        let shown = if let Some(inside) = INSIDES.iter().find(|inside| text.contains(**inside)) {
+            Some(format!("one with {inside:?}"))
+        } else if let Some(number) = self.profile.secrets.iter().position(|secret| text.contains(secret.as_str())) {
+            Some(format!("one with the profile's secret number {}", number.saturating_add(1)))
+        } else {
+            let has_any = credentials.iter().any(|credential| text.contains(credential.as_str()));
+            has_any.then(|| "one with a credential".to_owned())
+        };
+        if let Some(shown) = shown {
+            self.find("leak-body", &route, sent, "a refusal that shows nothing", shown);
         }
         answer
     }
@@ -184,7 +220,18 @@ impl Run {
         let shorter = |text: &str| text.chars().take(200).collect();
         let finding =
             Finding { attack, route: shorter(route), sent: shorter(sent), expected: expected.to_owned(), got };
+        // Also where nothing could be sent: every form of the report goes by what is there.
+        self.report.sent.entry(attack).or_default();
         self.report.findings.push(finding);
+    }
+
+    /// Finds whether anybody has asked for a key where a token said that it is.
+    pub(super) fn ask_the_key_place(&mut self, route: &str, sent: &str) {
+        let asked = self.key_place.as_ref().map_or(0, KeyPlace::asked);
+        if asked > self.told {
+            self.told = asked;
+            self.find("token-key-url", route, sent, "nobody who asks there", "somebody who asked".to_owned());
+        }
     }
 
     /// Sends what is good over plain HTTP, and with every word of a stranger's that it came over another. Not over the

@@ -15,21 +15,42 @@ pub(super) async fn crossing(run: &mut Run, route: &Route) {
         }
         let Some(request) = run.ask(route) else { continue };
         let request = with(run.sent_by(request, Some(&token)), "origin", "https://mallory.invalid");
-        run.refused("role-crossing", &format!("somebody of the role {role}"), request).await;
+        let answer = run.refused("role-crossing", &format!("somebody of the role {role}"), request).await;
+        *run.crossed.entry(role).or_default() |= !answer.takes_no_token();
     }
 }
 
-/// Nobody, in every guise.
+/// Nobody, and whether nobody is told what is there.
 pub(super) async fn anonymous(run: &mut Run, route: &Route) {
     let Some(request) = run.ask(route) else { return };
-    let missing = run.refused("credential-missing", "no credential", request.clone()).await;
+    let missing = run.refused("credential-missing", "no credential", request).await;
+    if let Some(nowhere) = run.ask_at(route, &route.at(NOWHERE)) {
+        let answer = run.send("existence-route", nowhere).await;
+        tells(run, route, "no credential", missing.status, answer.status);
+    }
+    existence(run, route).await;
+}
+
+/// What a proxy might say of whoever calls, said by those who may not.
+pub(super) async fn vouched(run: &mut Run, route: &Route) {
+    // Whom the service lets in is whom it might take a stranger for.
+    let subject = run.somebody(route).and_then(|token| token.subject_name());
+    let users: Vec<String> = std::iter::once("admin".to_owned()).chain(subject).collect();
+    let roles: Vec<String> = std::iter::once("admin".to_owned()).chain(route.allowed.clone()).collect();
+    let ids: Vec<String> = std::iter::once("1".to_owned()).chain(users.iter().skip(1).cloned()).collect();
+    let mut fields = Vec::new();
+    for (name, values) in [
+        ("x-forwarded-user", &users),
+        ("x-remote-user", &users),
+        ("remote-user", &users),
+        ("x-auth-request-user", &users),
+        ("x-user-id", &ids),
+        ("x-user-roles", &roles),
+    ] {
+        let field = |value: &String| ("identity-header", name, format!("{name}: {value}"), value.clone());
+        fields.extend(values.iter().map(field));
+    }
     for (attack, name, value) in [
-        ("identity-header", "x-forwarded-user", "admin"),
-        ("identity-header", "x-remote-user", "admin"),
-        ("identity-header", "remote-user", "admin"),
-        ("identity-header", "x-user-id", "1"),
-        ("identity-header", "x-user-roles", "admin"),
-        ("identity-header", "x-auth-request-user", "admin"),
         ("proxy-address", "x-forwarded-for", "127.0.0.1"),
         ("proxy-address", "x-real-ip", "127.0.0.1"),
         ("proxy-address", "forwarded", "for=127.0.0.1;proto=https"),
@@ -43,14 +64,16 @@ pub(super) async fn anonymous(run: &mut Run, route: &Route) {
         ("proxy-certificate", "x-ssl-client-verify", "SUCCESS"),
         ("proxy-certificate", "ssl-client-verify", "SUCCESS"),
     ] {
-        let request = with(with(request.clone(), name, value), "origin", "https://app.invalid");
-        run.refused(attack, name, request).await;
+        fields.push((attack, name, name.to_owned(), value.to_owned()));
     }
-    if let Some(nowhere) = run.ask_at(route, NOWHERE) {
-        let answer = run.send("existence-route", nowhere).await;
-        tells(run, route, "no credential", missing.status, answer.status);
+    for (words, token) in run.strangers(route) {
+        for (attack, name, sent, value) in &fields {
+            let Some(request) = run.ask(route) else { continue };
+            let request = run.sent_by(request, token.as_ref());
+            let request = with(with(request, name, value), "origin", "https://app.invalid");
+            run.refused(attack, &format!("{sent}{words}"), request).await;
+        }
     }
-    existence(run, route).await;
 }
 
 /// Where no service has a route.
@@ -65,13 +88,13 @@ fn tells(run: &mut Run, route: &Route, sent: &str, here: u16, nowhere: u16) {
 
 /// Whether a route is told from nothing by what is asked before its rule is: a preflight, another spelling of its path.
 async fn existence(run: &mut Run, route: &Route) {
-    let path = route.path.split('?').next().unwrap_or_default();
+    let path = route.path.as_str();
     if path.trim_start_matches('/').is_empty() {
         return;
     }
     let mut preflights = Vec::new();
     for target in [path, NOWHERE] {
-        let Some(request) = run.request(&Method::OPTIONS, target) else { continue };
+        let Some(request) = run.request(&Method::OPTIONS, &route.at(target)) else { continue };
         let request = with(request, "origin", "https://app.invalid");
         let request = with(request, "access-control-request-method", route.method.as_str());
         preflights.push(run.send("existence-route", request).await.status);
@@ -87,7 +110,7 @@ async fn existence(run: &mut Run, route: &Route) {
     ] {
         let mut statuses = Vec::new();
         for target in respelled.iter().filter(|target| **target != path) {
-            let Some(request) = run.ask_at(route, target) else { continue };
+            let Some(request) = run.ask_at(route, &route.at(target)) else { continue };
             statuses.push(run.send("existence-route", request).await.status);
         }
         if let [here, nowhere] = *statuses {
@@ -117,7 +140,7 @@ pub(super) async fn disguised(run: &mut Run, route: &Route) {
             let request = preflight(run, request);
             run.refused("preflight-guard", &sent, request).await;
         }
-        if let Some(request) = run.request(&Method::OPTIONS, &route.path) {
+        if let Some(request) = run.request(&Method::OPTIONS, &route.target()) {
             let request = preflight(run, request);
             let answer = run.send("preflight-guard", request).await;
             if (200..300).contains(&answer.status) && !answer.body.is_empty() {
@@ -127,14 +150,14 @@ pub(super) async fn disguised(run: &mut Run, route: &Route) {
             }
         }
         if route.method == Method::GET
-            && let Some(head) = run.request(&Method::HEAD, &route.path)
+            && let Some(head) = run.request(&Method::HEAD, &route.target())
         {
             let head = run.sent_by(head, token.as_ref());
             run.refused("method-head", &format!("HEAD{words}"), head).await;
         }
         let lower = route.method.as_str().to_ascii_lowercase();
         let method = Method::from_bytes(lower.as_bytes()).ok();
-        if let Some(request) = method.and_then(|lower| run.request(&lower, &route.path)) {
+        if let Some(request) = method.and_then(|lower| run.request(&lower, &route.target())) {
             let request = run.sent_by(request, token.as_ref());
             run.refused("method-case", &format!("{lower}{words}"), request).await;
         }
@@ -174,7 +197,7 @@ pub(super) async fn paths(run: &mut Run, route: &Route, public: Option<&Route>) 
             continue;
         }
         for (words, token) in run.strangers(route) {
-            if let Some(request) = run.ask_at(route, &target) {
+            if let Some(request) = run.ask_at(route, &route.at(&target)) {
                 let request = run.sent_by(request, token.as_ref());
                 run.refused(attack, &format!("{target}{words}"), request).await;
             }
@@ -194,12 +217,12 @@ pub(super) async fn led(run: &mut Run, route: &Route, public: Option<&Route>) {
         }
         let [one, two] = open.as_slice() else { return };
         for name in ["x-original-url", "x-rewrite-url", "x-forwarded-uri", "x-forwarded-path"] {
-            let request = run.sent_by(with(request.clone(), name, &route.path), token.as_ref());
+            let request = run.sent_by(with(request.clone(), name, &route.target()), token.as_ref());
             let answer = run.send("proxy-path", request).await;
             // Where no two answers of the open route are alike, only the guarded one's tell.
             let is_guarded = run.bearings.has_body(&answer.body) && !run.bearings.has_body(&one.body);
             if (200..300).contains(&answer.status) && (is_guarded || !answer.is_like([one, two])) {
-                let sent = format!("{name}: {}{words}", route.path);
+                let sent = format!("{name}: {}{words}", route.target());
                 let got = format!("{} with another body", answer.status);
                 run.find("proxy-path", &public.line(), &sent, "what it answers without", got);
             }

@@ -1,20 +1,26 @@
 //! Tokens that nobody may accept.
 
+use std::net::SocketAddr;
+
 use super::super::TestToken;
 use crate::jwt::Algorithm;
 
 /// Those that name no key.
-pub(super) const WITHOUT_KID: [(&str, &str); 2] =
-    [("token-foreign-key", "a key of nobody, no kid"), ("token-embedded-key", "jwk")];
+pub(super) const WITHOUT_KID: [(&str, &str); 3] =
+    [("token-foreign-key", "a key of nobody, no kid"), ("token-embedded-key", "jwk"), ("token-embedded-key", "x5c")];
+
+/// How those end that name a place for their key, and a kid that is not the provider's.
+pub(super) const UNKNOWN_KID: &str = "a kid of nobody";
 
 /// Each with the id of its attack and what it is, in words.
 ///
 /// `token` gives a good one, and `seen` is one of them that was sent, signed. Where each is good for once, what is made of
-/// the text of one is made of another that was not.
+/// the text of one is made of another that was not. `key_place` is where a service could come to for a key.
 pub(super) fn forgeries(
     token: impl Fn() -> TestToken,
     seen: &str,
     one_time: bool,
+    key_place: Option<SocketAddr>,
 ) -> Vec<(&'static str, String, String)> {
     let mut forged: Vec<(&'static str, String, String)> = Vec::new();
     let mut add = |attack, what: &str, token: String| forged.push((attack, what.to_owned(), token));
@@ -25,9 +31,12 @@ pub(super) fn forgeries(
     for bits in 0..16_u8 {
         let letter = |(place, c): (usize, char)| if bits >> place & 1 == 0 { c } else { c.to_ascii_uppercase() };
         let none: String = "none".chars().enumerate().map(letter).collect();
-        let bare = good.unsigned(&none);
-        add("token-alg-none", &format!("alg {none}, no signature"), bare.clone());
-        add("token-alg-none", &format!("alg {none}, a signature"), format!("{bare}{signature}"));
+        // Some pick the key before they look at alg, and some do not where there is a key to pick.
+        for (named, token) in [("", good.clone()), (", no kid", good.clone().without_header("kid"))] {
+            let bare = token.unsigned(&none);
+            add("token-alg-none", &format!("alg {none}, no signature{named}"), bare.clone());
+            add("token-alg-none", &format!("alg {none}, a signature{named}"), format!("{bare}{signature}"));
+        }
     }
     add("token-alg-none", "an empty alg", good.unsigned(""));
     for forged in good.by_public_key_as_secret() {
@@ -42,12 +51,21 @@ pub(super) fn forgeries(
         add("token-algorithm-mislabelled", &format!("alg {name}"), token().header("alg", name).mint());
     }
     add("token-foreign-key", "a key of nobody, by the name of the provider's", token().by_foreign_key().mint());
-    let [(foreign, no_kid), (embedded, jwk)] = WITHOUT_KID;
+    let [(foreign, no_kid), (embedded, jwk), (_, x5c)] = WITHOUT_KID;
     add(foreign, no_kid, token().by_foreign_key().without_header("kid").mint());
     add(embedded, jwk, token().by_foreign_key().embedding_key().without_header("kid").mint());
-    add("token-embedded-key", "jwk, kid", token().by_foreign_key().embedding_key().mint());
-    for (name, url) in [("jku", "https://mallory.invalid/jwks.json"), ("x5u", "https://mallory.invalid/cert.pem")] {
-        add("token-key-url", name, token().by_foreign_key().header(name, url).mint());
+    add(embedded, "jwk, kid", token().by_foreign_key().embedding_key().mint());
+    if let Some(certified) = token().by_foreign_key().embedding_certificate() {
+        add(embedded, x5c, certified.clone().without_header("kid").mint());
+        add(embedded, "x5c, kid", certified.mint());
+    }
+    for (name, scheme) in [("jku", "https"), ("jku", "http"), ("x5u", "https"), ("x5u", "http")] {
+        let Some(place) = key_place else { break };
+        let file = if name == "jku" { "jwks.json" } else { "cert.pem" };
+        let led = token().by_foreign_key().header(name, format!("{scheme}://{place}/{file}"));
+        add("token-key-url", &format!("{name} over {scheme}"), led.mint());
+        let unknown = led.header("kid", "portcullis-test").mint();
+        add("token-key-url", &format!("{name} over {scheme}, {UNKNOWN_KID}"), unknown);
     }
     for kid in ["../../../../dev/null", "/dev/null", "' UNION SELECT '' --", "| true", "https://mallory.invalid/", ""] {
         let named = token().header("kid", kid);

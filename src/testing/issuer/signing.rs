@@ -1,5 +1,7 @@
 //! Key pairs that are made anew in each run.
 
+#[cfg(feature = "tls-self-signed")]
+use aws_lc_rs::encoding::Pkcs8V1Der;
 use aws_lc_rs::{
     encoding::{AsDer, PublicKeyX509Der},
     hmac, rand,
@@ -122,6 +124,26 @@ impl SigningKey {
             Pair::Ed(pair) => pair.public_key().as_der(),
         };
         der.ok().map(|der| der.as_ref().to_vec())
+    }
+
+    /// A certificate that it signs for itself, in DER.
+    #[cfg(feature = "tls-self-signed")]
+    pub(super) fn certificate(&self) -> Option<Vec<u8>> {
+        let pkcs8 = match &self.pair {
+            Pair::Secret(_) => return None,
+            Pair::Rsa(pair) => AsDer::<Pkcs8V1Der<'_>>::as_der(pair).ok()?.as_ref().to_vec(),
+            Pair::Ec(pair) => pair.to_pkcs8v1().ok()?.as_ref().to_vec(),
+            Pair::Ed(pair) => pair.to_pkcs8().ok()?.as_ref().to_vec(),
+        };
+        let key = rcgen::KeyPair::try_from(pkcs8).ok()?;
+        let certificate = rcgen::CertificateParams::new(["mallory.invalid".to_owned()]).ok()?.self_signed(&key).ok()?;
+        Some(certificate.der().to_vec())
+    }
+
+    /// None: what makes certificates is not there.
+    #[cfg(not(feature = "tls-self-signed"))]
+    pub(super) const fn certificate(&self) -> Option<Vec<u8>> {
+        None
     }
 
     /// What verifies.

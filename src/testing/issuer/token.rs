@@ -3,6 +3,7 @@ use std::{
     time::Duration,
 };
 
+use base64::{Engine, prelude::BASE64_STANDARD};
 use serde::Serialize;
 
 use super::{
@@ -187,6 +188,13 @@ impl TestToken {
         self.raw_header("jwk", &format!("{{{members}}}"))
     }
 
+    /// Puts a certificate that the key that signs has signed for itself into the header, as `x5c` (RFC 7515 §4.1.6). None for a
+    /// shared secret, and without the feature `tls-self-signed`.
+    pub(in crate::testing) fn embedding_certificate(self) -> Option<Self> {
+        let certificate = BASE64_STANDARD.encode(self.key.certificate()?);
+        Some(self.header("x5c", [certificate]))
+    }
+
     fn raw_header(mut self, name: &str, json: &str) -> Self {
         set(&mut self.header, name, json);
         self
@@ -200,11 +208,11 @@ impl TestToken {
         format!("{message}.{}", base64(signature))
     }
 
-    /// Says this `alg`, such as `none` or `nOnE`, and has no signature.
+    /// Says this `alg`, such as `none` or `nOnE`, and has no signature. It names the provider's key all the same, unless it is
+    /// [without](Self::without_header) `kid`.
     #[must_use]
     pub fn unsigned(&self, algorithm: &str) -> String {
-        let token = self.clone().header("alg", algorithm).without_header("kid");
-        format!("{}.", token.message())
+        format!("{}.", self.clone().header("alg", algorithm).message())
     }
 
     /// Signs with HMAC and this secret, and says so in the header.
@@ -259,6 +267,12 @@ fn object(members: &[(String, String)]) -> String {
 impl TestToken {
     pub(in crate::testing) fn issuer_name(&self) -> &str {
         self.issuer.name()
+    }
+
+    /// None where it has none, or one of another type.
+    pub(in crate::testing) fn subject_name(&self) -> Option<String> {
+        let (_, json) = self.claims.iter().find(|(name, _)| name == "sub")?;
+        serde_json::from_str(json).ok()
     }
 
     pub(in crate::testing) fn algorithm_name(&self) -> &'static str {
