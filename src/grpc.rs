@@ -13,10 +13,12 @@ const DETAILS: HeaderName = HeaderName::from_static("grpc-status-details-bin");
 /// How long a client that retries by itself waits (gRFC A6); below zero it does not try again.
 const PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
 
-/// Whether a request is a gRPC call: a POST of `application/grpc`, with or without `+proto` and the like, over HTTP/2 at least.
+/// Whether a request is a gRPC call: a POST of `application/grpc`, with or without `+proto` and the like, over HTTP/2 at least, or with
+/// the `TE: trailers` of every gRPC client, which a translation of gRPC-Web writes into a request of HTTP/1.1.
 /// `application/grpc-web` is not.
 pub(crate) fn is_call(method: &Method, version: Version, headers: &HeaderMap) -> bool {
-    let may_be = method == Method::POST && version >= Version::HTTP_2;
+    let te = || headers.get(header::TE).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"trailers"));
+    let may_be = method == Method::POST && (version >= Version::HTTP_2 || te());
     may_be && headers.get(header::CONTENT_TYPE).is_some_and(|value| is_media_type(value.as_bytes()))
 }
 
@@ -224,6 +226,9 @@ mod tests {
             assert_eq!(is_call(&method, version, &headers), call, "{method} {version:?} {content_type}");
         }
         assert!(!is_call(&Method::POST, Version::HTTP_2, &HeaderMap::new()));
+        let translated = [(header::CONTENT_TYPE, "application/grpc"), (header::TE, "trailers")];
+        let translated = translated.map(|(name, value)| (name, HeaderValue::from_static(value)));
+        assert!(is_call(&Method::POST, Version::HTTP_11, &HeaderMap::from_iter(translated)));
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! extensions. [`ProblemLayer`], outside of them, writes the body; a [`RejectionRenderer`] of your own may write another.
 //! Responses without a rejection, or with a body, pass untouched. Replies to HEAD get no body (RFC 9110 §9.3.2).
 //!
-//! A gRPC call (a POST of `application/grpc` over HTTP/2 or newer) is answered in its own way, whatever the renderer: status 200,
+//! A gRPC call (a POST of `application/grpc` over HTTP/2 or newer, or with `TE: trailers`) is answered in its own way, whatever the renderer: status 200,
 //! `grpc-status` and `grpc-message`, no body.
 //!
 //! `grpc-status-details-bin` has a `google.rpc.ErrorInfo` with the kind's code in capitals as `reason` and `portcullis` as
