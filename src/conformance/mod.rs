@@ -18,7 +18,7 @@ mod rate_limit_store;
 mod replay_store;
 #[cfg(any(feature = "jwt", feature = "jwt-pure-rust"))]
 mod revocation_store;
-#[cfg(any(feature = "rate-limit", feature = "dpop"))]
+#[cfg(any(feature = "audit", feature = "rate-limit", feature = "dpop"))]
 mod together;
 mod voucher;
 
