@@ -30,7 +30,7 @@ pub use authenticator::{AuthenticatorFixture, authenticator};
 #[cfg(feature = "cedar")]
 pub use entity_source::entity_source;
 #[cfg(feature = "jwt")]
-pub use key_source::{key_source, key_source_with_origin, key_source_without_keys};
+pub use key_source::{key_source, key_source_that_loses_its_origin, key_source_with_origin, key_source_without_keys};
 pub use policy_backend::{PolicyFixture, PolicyQuestion, policy_backend};
 #[cfg(feature = "rate-limit")]
 pub use rate_limit_store::{rate_limit_store, rate_limit_store_that_is_full, rate_limit_store_that_is_shared};
