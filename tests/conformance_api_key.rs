@@ -213,7 +213,7 @@ impl ApiKeyAdmin for Table {
             let mut content = self.content();
             let unchanged = match self.fault {
                 Some(Fault::RotatesAfterALook) => true,
-                Some(Fault::RotationsOverwrite) => row(&content.rows[&old_id]).rotated_to().is_none(),
+                Some(Fault::RotationsOverwrite) => row(content.rows.get(&old_id).unwrap()).rotated_to().is_none(),
                 _ => content.rows.get(&old_id) == Some(&text(&old)),
             };
             let taken = content.rows.contains_key(&new_id) && !self.has(Fault::InsertsBeforeItLooks);

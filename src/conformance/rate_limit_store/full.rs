@@ -11,8 +11,8 @@ const MANY: usize = 1_000;
 /// Checks what a [`RateLimitStore`] does that has no more room: what is in debt is not forgotten, however many keys come after it;
 /// new keys share what room there is, so that the store does not grow; and once the debts are paid there is room again.
 ///
-/// `entries` is how many counts the store has room for, about; the suite tries four times as many, and a thousand. Without it, the store is bounded by what
-/// this process cannot fill, and only the debts are looked at. The store is new, and `start` is as for
+/// `entries` is how many counts the store has room for, about; the suite tries four times as many, and a thousand. Without it, the
+/// store is bounded by what this process cannot fill, and only the debts are looked at. The store is new, and `start` is as for
 /// [`rate_limit_store`](super::rate_limit_store).
 ///
 /// # Panics
