@@ -7,7 +7,7 @@ use std::{
     path::Path,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicU64, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst},
         mpsc,
     },
     time::Duration,
@@ -256,6 +256,9 @@ struct Small {
     held: Mutex<Vec<AuditEntry>>,
     lost: AtomicU64,
     fails: bool,
+    /// What room is kept for.
+    promised: Arc<AtomicUsize>,
+    failed: AtomicBool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -267,12 +270,26 @@ enum SmallFault {
     StaysFull,
     CallsItDelivered,
     CountsNoFailure,
+    /// None, in one that lets no request pass whose record it cannot store.
+    NoneWithRoom,
+    AlwaysHasRoom,
+    GivesRoomAway,
+    ForgetsFailures,
+}
+
+/// Room for one record.
+struct Place(Arc<AtomicUsize>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, SeqCst);
+    }
 }
 
 impl Small {
     fn new(fault: SmallFault, fails: bool) -> Self {
         let (arrived, held, lost) = (Captured::new(), Mutex::default(), AtomicU64::new(0));
-        Self { fault, arrived, held, lost, fails }
+        Self { fault, arrived, held, lost, fails, promised: Arc::default(), failed: AtomicBool::new(false) }
     }
 }
 
@@ -280,7 +297,8 @@ impl Small {
 impl AuditSink for Small {
     fn accept(&self, entry: AuditEntry) -> Result<(), Lost> {
         let mut held = self.held.lock().unwrap();
-        if held.len() < 100 {
+        let promised = if self.fault == SmallFault::GivesRoomAway { 0 } else { self.promised.load(SeqCst) };
+        if held.len() + promised < 100 {
             held.push(entry);
             return Ok(());
         }
@@ -313,17 +331,41 @@ impl AuditSink for Small {
         if self.fault != SmallFault::CountsNoFailure {
             self.lost.fetch_add(entries.len().try_into().unwrap(), SeqCst);
         }
+        self.failed.store(true, SeqCst);
         if self.fault == SmallFault::CallsItDelivered {
             return Ok(());
         }
         Err(StoreError::new(StoreErrorKind::Unavailable, "small"))
+    }
+
+    fn reserve(&self) -> Result<Option<Room>, Lost> {
+        use SmallFault::{AlwaysHasRoom, ForgetsFailures, GivesRoomAway, NoneWithRoom};
+        match self.fault {
+            AlwaysHasRoom => return Ok(Some(Room::new(()))),
+            NoneWithRoom | GivesRoomAway | ForgetsFailures => {}
+            _ => return Ok(None),
+        }
+        let is_full = self.held.lock().unwrap().len() + self.promised.load(SeqCst) >= 100;
+        if is_full || self.failed.load(SeqCst) && self.fault != ForgetsFailures {
+            self.lost.fetch_add(1, SeqCst);
+            return Err(Lost::new());
+        }
+        self.promised.fetch_add(1, SeqCst);
+        Ok(Some(Room::new(Place(Arc::clone(&self.promised)))))
+    }
+
+    fn accept_reserved(&self, entry: AuditEntry, room: Room) -> Receipt {
+        drop(room);
+        let _ = self.accept(entry);
+        Receipt::done()
     }
 }
 
 #[tokio::test]
 async fn the_suite_finds_faults_of_sinks_that_are_full_or_fail() {
     use SmallFault::{
-        CallsItDelivered, CountsNoFailure, CountsTwice, DeliversWhatItRefused, LosesSilently, None, StaysFull,
+        AlwaysHasRoom, CallsItDelivered, CountsNoFailure, CountsTwice, DeliversWhatItRefused, ForgetsFailures,
+        GivesRoomAway, LosesSilently, None, NoneWithRoom, StaysFull,
     };
     let full = async |fault| {
         let suite = async move {
@@ -332,12 +374,18 @@ async fn the_suite_finds_faults_of_sinks_that_are_full_or_fail() {
         };
         tokio::spawn(suite).await.is_err()
     };
-    for fault in [None, LosesSilently, CountsTwice, DeliversWhatItRefused, StaysFull] {
-        assert_eq!(full(fault).await, fault != None, "{fault:?}");
+    for fault in [None, NoneWithRoom] {
+        assert!(!full(fault).await, "{fault:?}");
+    }
+    for fault in [LosesSilently, CountsTwice, DeliversWhatItRefused, StaysFull, AlwaysHasRoom, GivesRoomAway] {
+        assert!(full(fault).await, "{fault:?}");
     }
     let failing =
         async |fault| tokio::spawn(async move { audit_sink_that_fails(&Small::new(fault, true)).await }).await.is_err();
-    for fault in [None, CallsItDelivered, CountsNoFailure] {
-        assert_eq!(failing(fault).await, fault != None, "{fault:?}");
+    for fault in [None, NoneWithRoom] {
+        assert!(!failing(fault).await, "{fault:?}");
+    }
+    for fault in [CallsItDelivered, CountsNoFailure, AlwaysHasRoom, ForgetsFailures] {
+        assert!(failing(fault).await, "{fault:?}");
     }
 }

@@ -9,9 +9,11 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use http::{HeaderName, Request};
 use portcullis::{
-    Challenge, Instants, Now, Principal, PrincipalKind, Rejection, RejectionKind, RequestHead,
+    Challenge, Instants, Now, Principal, PrincipalKind, Rejection, RejectionKind, RequestHead, StoreError,
+    StoreErrorKind,
     api_key::{
-        ApiKey, ApiKeyAdmin, ApiKeyAuthenticator, ApiKeyStore, Found, Lookup, MemoryKeyStore, NewApiKey, Revocation,
+        ApiKey, ApiKeyAdmin, ApiKeyAuthenticator, ApiKeyStore, Found, KeyId, Lookup, MemoryKeyStore, NewApiKey,
+        Revocation,
     },
     authn::{Authenticator, FnAuthenticator, Identity, Outcome, authenticate_fn, both, one_of},
     conformance::{self, AuthenticatorFixture},
@@ -22,13 +24,20 @@ const AT: Instants = Instants::new(NOW * 1_000_000_000, 0);
 
 /// A store that is asked over the network: no `find_now`.
 #[derive(Debug)]
-struct Remote(Arc<MemoryKeyStore>);
+struct Remote {
+    keys: Arc<MemoryKeyStore>,
+    /// Of this one it cannot tell.
+    lost: KeyId,
+}
 
 #[async_trait]
 impl ApiKeyStore for Remote {
     async fn find(&self, lookup: Lookup) -> Found {
         tokio::task::yield_now().await;
-        self.0.find(lookup).await
+        if *lookup.id() == self.lost {
+            return Err(StoreError::new(StoreErrorKind::Unavailable, "remote"));
+        }
+        self.keys.find(lookup).await
     }
 }
 
@@ -50,6 +59,7 @@ fn devices() -> FnAuthenticator<impl Fn(&RequestHead<'_>, Instants) -> Outcome +
     authenticate_fn(Challenge::new("Device", "factory").unwrap(), |head, _| match head.authorization() {
         Ok(Some(credential)) if credential.is_scheme("Device") => match credential.token() {
             "4711-secret" => Outcome::verified(device()),
+            "away-secret" => Rejection::new(RejectionKind::Unavailable, "the factory is away").into(),
             _ => Rejection::new(RejectionKind::InvalidCredential, "unknown device").into(),
         },
         Ok(_) => Outcome::Absent,
@@ -93,12 +103,17 @@ async fn api_keys_keep_the_contract() {
     let shared: Arc<dyn Authenticator> = Arc::new(authenticator);
     conformance::authenticator(&shared, &fixture).await;
 
-    conformance::authenticator(&ApiKeyAuthenticator::new(Remote(store)), &fixture).await;
+    let lost = key(&store);
+    let fixture = fixture.unavailable(in_header(lost.expose()));
+    conformance::authenticator(&ApiKeyAuthenticator::new(Remote { keys: store, lost: lost.id() }), &fixture).await;
 }
 
 #[tokio::test]
 async fn functions_keep_the_contract() {
-    let fixture = fixture().good(authorized("Device 4711-secret")).bad(authorized("Device 0000-secret"));
+    let fixture = fixture()
+        .good(authorized("Device 4711-secret"))
+        .bad(authorized("Device 0000-secret"))
+        .unavailable(authorized("Device away-secret"));
     conformance::authenticator(&devices(), &fixture).await;
 }
 
@@ -146,6 +161,7 @@ enum Mistake {
     OtherHeader,
     DisclosesAll,
     SeesWhatIsTaken,
+    AnOutageIsBad,
 }
 
 #[async_trait]
@@ -209,6 +225,9 @@ impl Careless {
                     _ => refused.into(),
                 }
             }
+            (Mistake::AnOutageIsBad, _, Outcome::Refused(refused)) if refused.kind() == RejectionKind::Unavailable => {
+                Rejection::new(RejectionKind::InvalidCredential, "nobody knows it").into()
+            }
             (_, _, right) => right,
         }
     }
@@ -227,9 +246,13 @@ async fn a_careless_authenticator_is_found_out() {
         (Mistake::OtherHeader, "credential_headers names the field"),
         (Mistake::DisclosesAll, "a credential of another kind is not disclosed"),
         (Mistake::SeesWhatIsTaken, "does not show is not looked at"),
+        (Mistake::AnOutageIsBad, "what cannot be checked is Unavailable"),
     ] {
         let suite = tokio::spawn(async move {
-            let fixture = fixture().good(authorized("Device 4711-secret")).bad(authorized("Device 0000-secret"));
+            let fixture = fixture()
+                .good(authorized("Device 4711-secret"))
+                .bad(authorized("Device 0000-secret"))
+                .unavailable(authorized("Device away-secret"));
             let fixture = match mistake {
                 Mistake::DisclosesAll | Mistake::SeesWhatIsTaken => fixture.discloses(),
                 _ => fixture,
@@ -240,12 +263,18 @@ async fn a_careless_authenticator_is_found_out() {
     }
 }
 
-/// A cookie, read by whoever forgets that there is an `Authorization` too.
+/// A cookie, read with or without a mistake.
 #[derive(Debug)]
-struct Cookie {
-    leaves_authorization: bool,
-    /// Shows what it refuses, without the name that stands before it.
-    shows_its_value: bool,
+struct Cookie(CookieMistake);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum CookieMistake {
+    None,
+    ForgetsAuthorization,
+    /// Without the name that stands before it.
+    ShowsItsValue,
+    IsSentOnPurpose,
+    IsRefusedAlways,
 }
 
 #[async_trait]
@@ -259,40 +288,42 @@ impl Authenticator for Cookie {
     }
 
     async fn authenticate(&self, head: &RequestHead<'_>, _: Instants) -> Outcome {
-        match head.single_header(&HeaderName::from_static("cookie")) {
-            Ok(Some("session=4711-secret")) if self.leaves_authorization => {
-                Outcome::Verified(Identity::from(device()).leaving_authorization())
+        let identity = Identity::from(device());
+        match (head.single_header(&HeaderName::from_static("cookie")), self.0) {
+            (Ok(Some("session=4711-secret")), mistake) => Outcome::Verified(match mistake {
+                CookieMistake::ForgetsAuthorization => identity.ambient(),
+                CookieMistake::IsSentOnPurpose => identity.leaving_authorization(),
+                _ => identity.ambient().leaving_authorization(),
+            }),
+            (Ok(Some(_)), CookieMistake::IsRefusedAlways) => {
+                Rejection::new(RejectionKind::InvalidCredential, "bad").into()
             }
-            Ok(Some("session=4711-secret")) => Outcome::verified(device()),
-            Ok(Some(pair)) if self.shows_its_value => {
+            (Ok(Some(pair)), CookieMistake::ShowsItsValue) => {
                 let (_, value) = pair.split_once('=').unwrap();
-                Rejection::new(RejectionKind::InvalidCredential, format!("{value} is no session")).into()
+                let reason = format!("{value} is no session");
+                Outcome::RefusedIfNeeded(Rejection::new(RejectionKind::InvalidCredential, reason))
             }
-            Ok(Some(_)) => Rejection::new(RejectionKind::InvalidCredential, "bad").into(),
-            Ok(None) => Outcome::Absent,
-            Err(rejection) => rejection.into(),
+            (Ok(Some(_)), _) => Outcome::RefusedIfNeeded(Rejection::new(RejectionKind::InvalidCredential, "bad")),
+            (Ok(None), _) => Outcome::Absent,
+            (Err(rejection), _) => Outcome::RefusedIfNeeded(rejection),
         }
     }
 }
 
-async fn cookies(leaves_authorization: bool, shows_its_value: bool) {
-    let cookie = |value| with(get("/"), "cookie", value);
-    let fixture = fixture().good(cookie("session=4711-secret")).bad(cookie("session=0000-secret"));
-    conformance::authenticator(&Cookie { leaves_authorization, shows_its_value }, &fixture).await;
-}
-
 #[tokio::test]
 async fn a_cookie_keeps_the_contract() {
-    cookies(true, false).await;
-}
-
-#[tokio::test]
-#[should_panic(expected = "an unread Authorization beside the credential")]
-async fn a_forgotten_authorization_is_found_out() {
-    cookies(false, false).await;
-}
-
-#[tokio::test]
-async fn a_cookie_whose_value_is_shown_alone_is_found_out() {
-    assert_broken(tokio::spawn(cookies(true, true)).await, "no Debug shows a credential");
+    let suite = async |mistake| {
+        let cookie = |value| with(get("/"), "cookie", value);
+        let fixture = fixture().good(cookie("session=4711-secret")).bad(cookie("session=0000-secret"));
+        conformance::authenticator(&Cookie(mistake), &fixture).await;
+    };
+    suite(CookieMistake::None).await;
+    for (mistake, expected) in [
+        (CookieMistake::ForgetsAuthorization, "an unread Authorization beside the credential"),
+        (CookieMistake::ShowsItsValue, "no Debug shows a credential"),
+        (CookieMistake::IsSentOnPurpose, "who comes by a cookie alone is told so"),
+        (CookieMistake::IsRefusedAlways, "a bad cookie is RefusedIfNeeded"),
+    ] {
+        assert_broken(tokio::spawn(suite(mistake)).await, expected);
+    }
 }

@@ -5,7 +5,10 @@
 use std::{
     collections::{HashMap, HashSet},
     fmt::Debug,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use async_trait::async_trait;
@@ -62,11 +65,47 @@ async fn replay_stores_keep_their_bounds() {
     conformance::replay_store_that_is_full(&Faulty::new(ReplayFault::None), "run", AT, 8, Some(20)).await;
 }
 
+/// Where processes keep what they know, each of which takes turns with itself alone.
+#[derive(Debug, Default)]
+struct InTurns {
+    place: Arc<Mutex<HashSet<[u8; 32]>>>,
+    turn: tokio::sync::Mutex<()>,
+}
+
+#[async_trait]
+impl ReplayStore for InTurns {
+    async fn remember(&self, proof: &ProofUse, _: Instants) -> Result<Remembered, StoreError> {
+        let _turn = self.turn.lock().await;
+        let is_known = self.place.lock().unwrap().contains(proof.id());
+        tokio::task::yield_now().await;
+        self.place.lock().unwrap().insert(*proof.id());
+        Ok(if is_known { Remembered::Seen } else { Remembered::Fresh })
+    }
+}
+
+#[tokio::test]
+async fn replay_stores_that_are_shared_keep_their_contract() {
+    let store = Arc::new(MemoryReplays::new());
+    conformance::replay_store_that_is_shared(async || Arc::clone(&store), "run", AT).await;
+
+    conformance::replay_store(&InTurns::default(), "run", AT).await;
+    let place = Arc::default();
+    let open = async move || InTurns { place: Arc::clone(&place), ..InTurns::default() };
+    let said = found(async move { conformance::replay_store_that_is_shared(open, "run", AT).await }).await;
+    assert!(said.contains("in every process, exactly one is told that a proof is fresh"), "{said}");
+
+    let apart = async || MemoryReplays::new();
+    let said = found(async move { conformance::replay_store_that_is_shared(apart, "run", AT).await }).await;
+    assert!(said.contains("a process knows which proofs another one took"), "{said}");
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ReplayFault {
     None,
     ReadsThenWrites,
     ReadsThenWritesAtOnce,
+    /// As the one before, and every fourth has to wait.
+    WaitsAtTimes,
     ForgetsWhenTheClockGoesBack,
     EvictsTheOldest,
     EvictsTheOldestOfAKey,
@@ -83,11 +122,12 @@ struct Faulty {
     entries: usize,
     /// The oldest first.
     held: Mutex<Vec<ProofUse>>,
+    asked: AtomicUsize,
 }
 
 impl Faulty {
     const fn new(fault: ReplayFault) -> Self {
-        Self { fault, per_key: 8, entries: 20, held: Mutex::new(Vec::new()) }
+        Self { fault, per_key: 8, entries: 20, held: Mutex::new(Vec::new()), asked: AtomicUsize::new(0) }
     }
 
     fn roomy(fault: ReplayFault) -> Self {
@@ -133,7 +173,12 @@ impl Faulty {
 #[async_trait]
 impl ReplayStore for Faulty {
     fn remember_now(&self, proof: &ProofUse, _: Instants) -> Now<Result<Remembered, StoreError>> {
-        if self.fault != ReplayFault::ReadsThenWritesAtOnce {
+        let waits = match self.fault {
+            ReplayFault::ReadsThenWritesAtOnce => false,
+            ReplayFault::WaitsAtTimes => self.asked.fetch_add(1, Ordering::SeqCst) % 4 == 3,
+            _ => true,
+        };
+        if waits {
             return Now::Wait;
         }
         if self.knows(proof) {
@@ -163,6 +208,7 @@ async fn the_suite_of_replay_stores_finds_each_fault() {
     for (fault, sentence) in [
         (ReplayFault::ReadsThenWrites, "of all who ask at once exactly one is told that a proof is fresh"),
         (ReplayFault::ReadsThenWritesAtOnce, "of all threads that ask at once one is told that a proof is fresh"),
+        (ReplayFault::WaitsAtTimes, "of all threads that ask at once one is told that a proof is fresh"),
         (ReplayFault::ForgetsWhenTheClockGoesBack, "is not fresh when the clock goes back"),
     ] {
         let said = found(async move { conformance::replay_store(&Faulty::roomy(fault), "run", AT).await }).await;

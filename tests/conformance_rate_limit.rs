@@ -11,7 +11,7 @@ use std::{
 use async_trait::async_trait;
 use portcullis::{
     Instants, Now, StoreError,
-    conformance::rate_limit_store,
+    conformance::{rate_limit_store, rate_limit_store_that_is_full, rate_limit_store_that_is_shared},
     rate_limit::{Charge, Draw, KeyPart, MemoryLimits, RateLimitStore, Taken},
 };
 
@@ -31,6 +31,16 @@ async fn pointers() {
     rate_limit_store(&shared, NOW).await;
     let boxed: Box<dyn RateLimitStore> = Box::new(MemoryLimits::new());
     rate_limit_store(&boxed, NOW).await;
+}
+
+#[tokio::test]
+async fn memory_is_bounded_and_may_be_shared() {
+    for entries in [1, 256, 2_000] {
+        rate_limit_store_that_is_full(&MemoryLimits::with_capacity(entries).unwrap(), Some(entries), NOW).await;
+    }
+    let store = Arc::new(MemoryLimits::new());
+    rate_limit_store_that_is_full(&store, None, NOW).await;
+    rate_limit_store_that_is_shared(async || Arc::clone(&store), NOW).await;
 }
 
 /// A token bucket, in plain arithmetic of its own: what share of the burst's time is left, in nanoseconds, and since when.
@@ -126,6 +136,12 @@ struct Flawed {
     flaw: Flaw,
     kept: Mutex<HashMap<String, u64>>,
     turn: Mutex<()>,
+}
+
+impl Default for Flawed {
+    fn default() -> Self {
+        Self::new(Flaw::None)
+    }
 }
 
 impl Flawed {
@@ -239,13 +255,83 @@ impl RateLimitStore for Flawed {
     }
 }
 
+/// What the suite says of a store; nothing if it finds nothing.
+fn found(suite: impl Future<Output = ()>) -> String {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let Err(panic) = std::panic::catch_unwind(AssertUnwindSafe(|| runtime.block_on(suite))) else {
+        return String::new();
+    };
+    let said = panic.downcast_ref::<String>().cloned().or(panic.downcast_ref::<&str>().map(ToString::to_string));
+    said.unwrap()
+}
+
+/// Room for a hundred counts. What comes later shares one, or takes the place of the oldest.
+#[derive(Debug)]
+struct Hundred {
+    evicts: bool,
+    kept: Mutex<Vec<(String, u64)>>,
+}
+
+#[async_trait]
+impl RateLimitStore for Hundred {
+    async fn take(&self, draw: &Draw<'_>, at: Instants) -> Result<Taken, StoreError> {
+        let mut name = draw.charges()[0].key().to_string();
+        let mut kept = self.kept.lock().unwrap();
+        if kept.len() >= 100 && !kept.iter().any(|(key, _)| *key == name) {
+            if self.evicts {
+                kept.remove(0);
+            } else {
+                "everybody else".clone_into(&mut name);
+            }
+        }
+        let place = kept.iter().position(|(key, _)| *key == name).unwrap_or_else(|| {
+            kept.push((name, 0));
+            kept.len() - 1
+        });
+        Ok(draw.take(std::slice::from_mut(&mut kept[place].1), at.unix_nanos()))
+    }
+}
+
+#[test]
+fn the_suite_of_bounds_finds_what_is_wrong() {
+    let hundred = |evicts| Hundred { evicts, kept: Mutex::default() };
+    let full = |store: &dyn RateLimitStore| found(rate_limit_store_that_is_full(store, Some(100), NOW));
+    assert_eq!(full(&hundred(false)), "");
+    assert!(full(&hundred(true)).contains("first: what is in debt is not forgotten"));
+    assert!(full(&Flawed::new(Flaw::None)).contains("a store does not grow"));
+    assert_eq!(found(rate_limit_store_that_is_full(&Flawed::new(Flaw::None), None, NOW)), "");
+}
+
+/// Where processes keep their counts, each of which takes turns with itself alone.
+#[derive(Debug, Default)]
+struct InTurns {
+    place: Arc<Flawed>,
+    turn: tokio::sync::Mutex<()>,
+}
+
+#[async_trait]
+impl RateLimitStore for InTurns {
+    async fn take(&self, draw: &Draw<'_>, at: Instants) -> Result<Taken, StoreError> {
+        let _turn = self.turn.lock().await;
+        let (names, tats) = self.place.read(draw, false);
+        tokio::task::yield_now().await;
+        Ok(self.place.decide(draw, at, names, tats))
+    }
+}
+
+#[test]
+fn the_suite_of_shared_stores_finds_what_is_wrong() {
+    assert_eq!(found(rate_limit_store(&InTurns::default(), NOW)), "");
+    let place = Arc::<Flawed>::default();
+    let open = async || InTurns { place: Arc::clone(&place), ..InTurns::default() };
+    assert!(found(rate_limit_store_that_is_shared(open, NOW)).contains("processes that ask at once"));
+    let apart = async || MemoryLimits::new();
+    assert!(found(rate_limit_store_that_is_shared(apart, NOW)).contains("what one process took is taken from all"));
+}
+
 #[test]
 fn the_suite_finds_what_is_wrong() {
-    let passes = |flaw| {
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let store = Flawed::new(flaw);
-        std::panic::catch_unwind(AssertUnwindSafe(|| runtime.block_on(rate_limit_store(&store, NOW)))).is_ok()
-    };
+    let passes = |flaw| found(rate_limit_store(&Flawed::new(flaw), NOW)).is_empty();
     assert!(passes(Flaw::None));
     for flaw in [
         Flaw::TakesWhenItRefuses,

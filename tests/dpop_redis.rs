@@ -119,6 +119,8 @@ async fn the_store_keeps_its_contract() {
     }
     conformance::replay_store(&store, "first", now()).await;
     conformance::replay_store(&Arc::new(builder(&server).build().unwrap()), "second", now()).await;
+    let open = async || builder(&server).build().unwrap();
+    conformance::replay_store_that_is_shared(open, "shared", now()).await;
     conformance::replay_store(&small, "first", now()).await;
     conformance::replay_store_that_is_full(&small, "bounds", now(), 32, None).await;
     let keys = server.keys();

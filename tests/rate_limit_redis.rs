@@ -19,7 +19,7 @@ use portcullis::{
     Challenge, Clock, Connection, Instants, Now, Principal, PrincipalKind, Secret, StoreError, StoreErrorKind,
     SystemClock,
     authn::{AuthnLayer, Outcome, authenticate_fn},
-    conformance::rate_limit_store,
+    conformance::{rate_limit_store, rate_limit_store_that_is_full, rate_limit_store_that_is_shared},
     guard::public,
     rate_limit::{
         Charge, Draw, KeyPart, LimitKey, MemoryLimits, Plans, Quota, RateLimitLayer, RateLimitStore, RedisLimits,
@@ -79,6 +79,8 @@ async fn the_store_keeps_its_contract() {
     rate_limit_store(&builder().prefix("cluster:").in_cluster().build().unwrap(), NOW).await;
     let long_ago = Instants::new(1_000_000_000_000_000_000, 0);
     rate_limit_store(&Arc::new(builder().prefix("earlier:").build().unwrap()), long_ago).await;
+    rate_limit_store_that_is_shared(async || builder().prefix("shared:").build().unwrap(), NOW).await;
+    rate_limit_store_that_is_full(&builder().prefix("full:").build().unwrap(), None, NOW).await;
 }
 
 /// The script is the arithmetic of `Draw::take` once more, so it must answer the same, whatever is asked.

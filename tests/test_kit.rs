@@ -71,12 +71,29 @@ async fn it_is_a_source_of_keys() {
     issuer.rotate();
     assert!(jwt.verify(&old, AT).is_err() && jwt.verify(&issuer.token().by_former_key().mint(), AT).is_err());
     assert!(jwt.verify(&issuer.token().mint(), AT).is_ok());
+    // In an outage, who has the keys goes on with them.
+    let known = issuer.token().mint();
     issuer.fail();
+    issuer.rotate();
+    assert!(jwt.verify(&known, AT).is_ok());
+    let refused = jwt.verify(&issuer.token().mint(), AT).unwrap_err();
+    assert_eq!(refused.kind(), RejectionKind::Unavailable);
+    issuer.recover();
+    assert!(jwt.verify(&known, AT).is_err() && jwt.verify(&issuer.token().mint(), AT).is_ok());
+    issuer.lose_keys();
     conformance::key_source_without_keys(&issuer, AT).await;
     let refused = jwt.verify(&issuer.token().mint(), AT).unwrap_err();
     assert_eq!(refused.kind(), RejectionKind::Unavailable);
     issuer.recover();
     assert!(jwt.verify(&issuer.token().mint(), AT).is_ok());
+
+    let withdraw = || {
+        let kid = issuer.keys().keys()[0].id().unwrap().to_owned();
+        issuer.rotate();
+        kid
+    };
+    let outage = || issuer.fail();
+    conformance::key_source_that_loses_its_origin(&issuer, withdraw, outage, async |_| AT).await;
 }
 
 #[tokio::test]

@@ -218,13 +218,14 @@ impl From<Rejection> for Outcome {
 ///   [`Refused`](Outcome::Refused) with [`InvalidCredential`](crate::RejectionKind::InvalidCredential).
 /// - An identity whose credential did not come in `Authorization` says so:
 ///   [`Identity::leaving_authorization`]. Else a second credential there, which nobody read, would pass.
-/// - A credential that clients send by themselves, such as a cookie, is [`RefusedIfNeeded`](Outcome::RefusedIfNeeded) or
-///   [`ambient`](Identity::ambient).
+/// - A credential that clients send by themselves, such as a cookie, is [`ambient`](Identity::ambient) if it is good, and
+///   [`RefusedIfNeeded`](Outcome::RefusedIfNeeded) if it is bad.
 /// - Who hands credentials to somebody else, to learn whose they are, says so: [`discloses`](Self::discloses).
 /// - A backend that fails is [`Unavailable`](crate::RejectionKind::Unavailable), never "bad credential".
-/// - [`authenticate_now`](Self::authenticate_now) and [`authenticate`](Self::authenticate) agree. The conformance suite
-///   (feature `conformance`) checks it.
+/// - [`authenticate_now`](Self::authenticate_now) and [`authenticate`](Self::authenticate) agree.
 /// - Time is `at`; an authenticator reads no clock.
+///
+/// The conformance suite (feature `conformance`) checks it, as far as the fixture has requests for it.
 #[async_trait]
 pub trait Authenticator: fmt::Debug + Send + Sync + 'static {
     /// What a `401` offers the client, at least one (RFC 9110 §15.5.2). Asked once, when the layer is made.

@@ -1,7 +1,8 @@
-use std::collections::HashSet;
+use std::{collections::HashSet, future::Future, pin::Pin};
 
 use crate::{
-    audit::{AuditSink, Lost, sample},
+    audit::{AuditSink, Lost, Room, sample},
+    conformance::together::together,
     context::RequestId,
 };
 
@@ -63,7 +64,8 @@ pub async fn audit_sink(sink: &dyn AuditSink, delivered: impl Fn() -> Vec<String
 }
 
 /// Checks an [`AuditSink`] that has no more room: every record is delivered or counted as lost, never both and never neither, in
-/// order, and once there is room again records are delivered again.
+/// order, and once there is room again records are delivered again. One that [keeps room](AuditSink::reserve) for records says when
+/// there is none left, and delivers every record that it kept room for, whatever else is handed to it meanwhile.
 ///
 /// The sink is new, and what it delivers to stands still until `release` is called, so that 2 000 records are more than it has room
 /// for; one that waits for room should not wait for long. `delivered` is as for [`audit_sink`].
@@ -75,6 +77,7 @@ pub async fn audit_sink_that_is_full(
     delivered: impl Fn() -> Vec<String>,
     release: impl FnOnce(),
 ) {
+    let (rooms, turned_away) = all_rooms(sink);
     let (mut handed, mut refused) = (Vec::with_capacity(MANY), HashSet::new());
     for _ in 0..MANY {
         let (id, taken) = hand(sink, "/full");
@@ -83,22 +86,35 @@ pub async fn audit_sink_that_is_full(
         }
         handed.push(id);
     }
+    let mut promised = HashSet::new();
+    let mut under_way: Vec<Pin<Box<dyn Future<Output = ()> + Send + '_>>> = Vec::with_capacity(rooms.len());
+    for room in rooms {
+        let record = sample("/reserved");
+        let id = record.request_id().to_string();
+        promised.insert(id.clone());
+        handed.push(id);
+        under_way.push(Box::pin(sink.accept_reserved(record.into(), room)));
+    }
     let counted = usize::try_from(sink.lost()).unwrap_or(usize::MAX);
     assert!(counted >= refused.len(), "what is refused is counted as lost at once: {counted} of {}", refused.len());
     // A request that does not begin for want of room counts as lost, and its record is not handed over.
-    let unbegun = usize::from(sink.reserve().is_err());
+    let unbegun = turned_away.saturating_add(usize::from(sink.reserve().is_err()));
     release();
-    // Whether what was refused makes a flush fail is the sink's affair.
-    let _flushed = sink.flush().await;
+    under_way.push(Box::pin(async {
+        // Whether what was refused makes a flush fail is the sink's affair.
+        let _flushed = sink.flush().await;
+    }));
+    together(under_way).await;
     let lost = usize::try_from(sink.lost()).unwrap_or(usize::MAX);
     assert!(lost > 0, "the suite needs a sink that gets full");
     let arrived = delivered();
     let distinct: HashSet<&String> = arrived.iter().collect();
     assert_eq!(distinct.len(), arrived.len(), "no record is delivered twice");
     assert!(arrived.iter().all(|id| !refused.contains(id)), "what was refused is not delivered as well");
+    assert!(promised.iter().all(|id| distinct.contains(id)), "every record that room was kept for is delivered");
     assert_eq!(
         arrived.len().saturating_add(lost),
-        MANY.saturating_add(unbegun),
+        handed.len().saturating_add(unbegun),
         "every record is delivered or counted as lost, never both and never neither"
     );
     let order: Vec<&String> = handed.iter().filter(|id| distinct.contains(id)).collect();
@@ -113,14 +129,16 @@ pub async fn audit_sink_that_is_full(
 }
 
 /// Checks an [`AuditSink`] that cannot deliver, because what it delivers to fails each time: a flush says so, and every record is
-/// counted as lost.
+/// counted as lost. One that [keeps room](AuditSink::reserve) for records keeps none after that.
 ///
 /// The sink is new.
 ///
 /// # Panics
 /// If the sink breaks a rule of the trait's contract; the text says which.
 pub async fn audit_sink_that_fails(sink: &dyn AuditSink) {
-    let mut handed = 0_u64;
+    let first = sink.reserve();
+    let (keeps_room, mut handed) = (!matches!(first, Ok(None)), u64::from(first.is_err()));
+    drop(first);
     for _ in 0..3 {
         let mut accepted = 0_usize;
         for _ in 0..RECORDS {
@@ -130,7 +148,29 @@ pub async fn audit_sink_that_fails(sink: &dyn AuditSink) {
         let flushed = sink.flush().await;
         assert!(flushed.is_err() || accepted == 0, "a flush that could not deliver what was accepted says so");
         assert_eq!(sink.lost(), handed, "what could not be delivered is counted as lost, once");
+        if keeps_room {
+            assert!(sink.reserve().is_err(), "a sink that could not deliver lately keeps no room");
+            handed = handed.saturating_add(1);
+            assert_eq!(sink.lost(), handed, "a request that does not begin for want of room counts as lost");
+        }
     }
+}
+
+/// All the room that the sink keeps, and how many requests did not begin for want of more: none if it keeps no room.
+fn all_rooms(sink: &dyn AuditSink) -> (Vec<Room>, usize) {
+    let mut rooms = Vec::new();
+    while rooms.len() < MANY {
+        match sink.reserve() {
+            Ok(Some(room)) => rooms.push(room),
+            Ok(None) => {
+                assert!(rooms.is_empty(), "a sink that keeps room once keeps room again");
+                return (rooms, 0);
+            }
+            Err(_) => return (rooms, 1),
+        }
+    }
+    assert!(rooms.is_empty(), "a sink that is full keeps no more room");
+    (rooms, 0)
 }
 
 /// Hands over one record.

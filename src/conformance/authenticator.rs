@@ -34,6 +34,7 @@ pub struct AuthenticatorFixture {
     good: Vec<Request<()>>,
     bad: Vec<Request<()>>,
     absent: Vec<Request<()>>,
+    unavailable: Vec<Request<()>>,
     in_connection: bool,
     discloses: bool,
 }
@@ -41,7 +42,15 @@ pub struct AuthenticatorFixture {
 impl AuthenticatorFixture {
     /// No requests yet; all of them will be sent at this time.
     pub const fn new(at: Instants) -> Self {
-        Self { at, good: Vec::new(), bad: Vec::new(), absent: Vec::new(), in_connection: false, discloses: false }
+        Self {
+            at,
+            good: Vec::new(),
+            bad: Vec::new(),
+            absent: Vec::new(),
+            unavailable: Vec::new(),
+            in_connection: false,
+            discloses: false,
+        }
     }
 
     /// Adds a request with a good credential. One at least.
@@ -53,6 +62,13 @@ impl AuthenticatorFixture {
     /// Adds a request with a credential of the right kind that is not accepted. One at least.
     pub fn bad(mut self, request: Request<()>) -> Self {
         self.bad.push(request);
+        self
+    }
+
+    /// Adds a request with a credential that cannot be checked, since whoever knows it gives no answer. They are sent after the
+    /// others.
+    pub fn unavailable(mut self, request: Request<()>) -> Self {
+        self.unavailable.push(request);
         self
     }
 
@@ -77,13 +93,14 @@ impl AuthenticatorFixture {
     }
 }
 
-/// Checks an [`Authenticator`].
+/// Checks an [`Authenticator`]. What comes in a `Cookie` alone must be [ambient](crate::authn::Identity::ambient), and
+/// [`RefusedIfNeeded`](Outcome::RefusedIfNeeded) if it is bad.
 ///
 /// # Panics
 /// If the authenticator breaks the contract of its trait, a request of the fixture does not come to what it should, or the
 /// fixture lacks one of the three kinds.
 pub async fn authenticator(authenticator: &dyn Authenticator, fixture: &AuthenticatorFixture) {
-    let AuthenticatorFixture { at, good, bad, absent, in_connection, discloses } = fixture;
+    let AuthenticatorFixture { at, good, bad, absent, unavailable, in_connection, discloses } = fixture;
     for (kind, requests) in [("good", good), ("bad", bad), ("absent", absent)] {
         assert!(!requests.is_empty(), "the fixture needs a {kind} request");
     }
@@ -105,6 +122,11 @@ pub async fn authenticator(authenticator: &dyn Authenticator, fixture: &Authenti
     for request in good {
         let outcome = ask(authenticator, request, *at).await;
         assert!(matches!(outcome, Outcome::Verified(_)), "a good credential is verified, not {outcome:?}");
+        if let Outcome::Verified(identity) = &outcome
+            && in_cookie_alone(authenticator, request)
+        {
+            assert!(identity.is_ambient(), "who comes by a cookie alone is told so, with Identity::ambient");
+        }
         if !in_connection {
             nothing_twice(authenticator, request, *at).await;
         }
@@ -115,12 +137,29 @@ pub async fn authenticator(authenticator: &dyn Authenticator, fixture: &Authenti
         let refused = matches!(&outcome, Outcome::Refused(rejection) | Outcome::RefusedIfNeeded(rejection)
             if matches!(rejection.status(), StatusCode::UNAUTHORIZED | StatusCode::BAD_REQUEST));
         assert!(refused, "a bad credential is refused with 401 or 400, not {outcome:?}");
+        if in_cookie_alone(authenticator, request) {
+            let if_needed = matches!(outcome, Outcome::RefusedIfNeeded(_));
+            assert!(if_needed, "a bad cookie is RefusedIfNeeded, since clients send it by themselves, not {outcome:?}");
+        }
     }
     for request in absent {
         let outcome = ask(authenticator, request, *at).await;
         assert!(matches!(outcome, Outcome::Absent), "without a credential the answer is Absent, not {outcome:?}");
     }
+    for request in unavailable {
+        let outcome = ask(authenticator, request, *at).await;
+        let says_so = matches!(&outcome, Outcome::Refused(rejection) | Outcome::RefusedIfNeeded(rejection)
+            if rejection.kind() == RejectionKind::Unavailable);
+        assert!(says_so, "what cannot be checked is Unavailable, and no bad credential: {outcome:?}");
+    }
     strange_schemes(authenticator, *at).await;
+}
+
+/// Whether of all fields that may carry the credential there is a `Cookie`, and nothing else.
+fn in_cookie_alone(authenticator: &dyn Authenticator, request: &Request<()>) -> bool {
+    let names = authenticator.credential_headers();
+    let mut carried = names.iter().filter(|name| request.headers().contains_key(*name)).peekable();
+    carried.peek().is_some() && carried.all(|name| *name == header::COOKIE)
 }
 
 /// Whatever field the credential came in, it may not come in two of them (RFC 9110 §5.3).

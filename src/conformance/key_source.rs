@@ -2,7 +2,10 @@ use std::time::Duration;
 
 use crate::{
     clock::Instants,
-    jwt::keys::{KeySource, KeysUnavailable, Refresh},
+    jwt::{
+        Key,
+        keys::{KeySource, KeysUnavailable, Refresh},
+    },
     now::Now,
 };
 
@@ -10,8 +13,9 @@ use crate::{
 const UNKNOWN: &str = "portcullis-conformance-no-such-kid";
 /// How many fetches made-up kids may lead to at one instant.
 const HANDFUL: u64 = 5;
-/// How many minutes a source may take to find a key that was rotated in.
+/// How many minutes a source may take to find a key that was rotated in, or that one was withdrawn.
 const MINUTES: usize = 30;
+const MINUTE: Duration = Duration::from_secs(60);
 
 /// Checks what every [`KeySource`] must do:
 /// 1. a source that has keys, or gets them at the first [`refresh_for`](KeySource::refresh_for), keeps them, says so in
@@ -22,7 +26,8 @@ const MINUTES: usize = 30;
 /// 4. where [`refresh_now`](KeySource::refresh_now) has the answer, [`refresh_for`](KeySource::refresh_for) has the same,
 ///    and asking for it spends nothing.
 ///
-/// [`key_source_with_origin`] also counts what is fetched, and rotates keys.
+/// [`key_source_with_origin`] also counts what is fetched, and rotates keys; [`key_source_that_loses_its_origin`] withdraws one, and
+/// takes the origin away.
 ///
 /// # Panics
 /// With a sentence that names the broken rule. If the source cannot get keys.
@@ -71,7 +76,6 @@ pub async fn key_source_with_origin(
     rotate: impl Fn() -> String,
     pass: impl AsyncFn(Duration) -> Instants,
 ) {
-    const MINUTE: Duration = Duration::from_secs(60);
     let few = |before: u64| {
         let more = fetches().saturating_sub(before);
         assert!(more <= HANDFUL, "kids that nobody has lead to a handful of fetches at one instant, not to {more}");
@@ -104,6 +108,53 @@ pub async fn key_source_with_origin(
     assert!(has(source, &kid, at), "kids that nobody has take no key away");
 }
 
+/// Checks what a [`KeySource`] must do whose origin withdraws a key, and then gives no answer any more:
+/// 1. a key that was withdrawn is gone within half an hour in which tokens name keys that nobody has, under a larger generation;
+/// 2. in an outage the source keeps its keys, for five minutes at least.
+///
+/// `withdraw` takes one of two or more keys out of the origin's set and gives its kid; `fail` ends every answer of the origin; `pass`
+/// is as for [`key_source_with_origin`].
+///
+/// # Panics
+/// With a sentence that names the broken rule. If the source cannot get keys at first.
+pub async fn key_source_that_loses_its_origin(
+    source: &dyn KeySource,
+    withdraw: impl Fn() -> String,
+    fail: impl Fn(),
+    pass: impl AsyncFn(Duration) -> Instants,
+) {
+    let mut at = pass(Duration::ZERO).await;
+    if source.snapshot(at).is_err() {
+        let _asked = source.refresh_for(None, 0, at).await;
+    }
+    let first = keys_of(source, at);
+    let before = kids(source, at);
+    let withdrawn = withdraw();
+    assert!(before.contains(&withdrawn), "the suite needs a source that has the key {withdrawn}: {before:?}");
+    for _ in 0..MINUTES {
+        at = pass(MINUTE).await;
+        let seen = keys_of(source, at);
+        if !has(source, &withdrawn, at) {
+            break;
+        }
+        let _ = ask(source, Some(UNKNOWN), seen, at).await;
+    }
+    assert!(!has(source, &withdrawn, at), "a key that was withdrawn is gone once tokens lead to another look");
+    let rest = keys_of(source, at);
+    assert!(rest > first, "another set has a larger generation");
+
+    let kept = kids(source, at);
+    fail();
+    for _ in 0..5 {
+        at = pass(MINUTE).await;
+        let seen = keys_of(source, at);
+        let answer = ask(source, Some(UNKNOWN), seen, at).await;
+        assert_ne!(answer, Refresh::LookAgain, "an origin that gives no answer has no newer keys");
+        assert!(source.snapshot(at).is_ok(), "a failed refresh does not take the keys away at once");
+        assert_eq!(kids(source, at), kept, "a failed refresh changes no key");
+    }
+}
+
 /// A thousand kids that nobody has, and as many tokens that name none.
 async fn flood(source: &dyn KeySource, mut seen: u64, at: Instants) {
     for number in 0..1000 {
@@ -116,6 +167,11 @@ async fn flood(source: &dyn KeySource, mut seen: u64, at: Instants) {
             }
         }
     }
+}
+
+fn kids(source: &dyn KeySource, at: Instants) -> Vec<String> {
+    let of = |key: &Key| key.id().map(str::to_owned);
+    source.snapshot(at).map_or_else(|_| Vec::new(), |held| held.keys().keys().iter().filter_map(of).collect())
 }
 
 fn has(source: &dyn KeySource, kid: &str, at: Instants) -> bool {

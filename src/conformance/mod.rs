@@ -18,7 +18,7 @@ mod rate_limit_store;
 mod replay_store;
 #[cfg(any(feature = "jwt", feature = "jwt-pure-rust"))]
 mod revocation_store;
-#[cfg(any(feature = "rate-limit", feature = "dpop"))]
+#[cfg(any(feature = "audit", feature = "rate-limit", feature = "dpop"))]
 mod together;
 mod voucher;
 
@@ -30,12 +30,12 @@ pub use authenticator::{AuthenticatorFixture, authenticator};
 #[cfg(feature = "cedar")]
 pub use entity_source::entity_source;
 #[cfg(feature = "jwt")]
-pub use key_source::{key_source, key_source_with_origin, key_source_without_keys};
+pub use key_source::{key_source, key_source_that_loses_its_origin, key_source_with_origin, key_source_without_keys};
 pub use policy_backend::{PolicyFixture, PolicyQuestion, policy_backend};
 #[cfg(feature = "rate-limit")]
-pub use rate_limit_store::rate_limit_store;
+pub use rate_limit_store::{rate_limit_store, rate_limit_store_that_is_full, rate_limit_store_that_is_shared};
 #[cfg(feature = "dpop")]
-pub use replay_store::{replay_store, replay_store_that_is_full};
+pub use replay_store::{replay_store, replay_store_that_is_full, replay_store_that_is_shared};
 #[cfg(any(feature = "jwt", feature = "jwt-pure-rust"))]
 pub use revocation_store::{revocation_store, revocation_store_that_is_shared};
 pub use voucher::voucher;

@@ -24,7 +24,7 @@ use crate::{clock::Instants, error::StoreError, now::Now, rate_limit::Draw};
 /// - Time is `at`: the monotonic clock where the counts are this process's own, the wall clock where they are shared. It may
 ///   jump. A clock that went back grants nothing that it granted before; no reading opens a quota or panics.
 ///
-/// [`Draw::take`] is the arithmetic. The conformance suite (feature `conformance`) checks the rest.
+/// [`Draw::take`] is the arithmetic. The conformance suites (feature `conformance`) check the rest.
 ///
 /// # Cancel safety
 /// A request may be dropped while it waits for [`take`](Self::take); what it took is then lost to its key, or was not

@@ -1,5 +1,6 @@
 //! What an answer must say, and what is made of it.
 
+use axum::response::IntoResponse;
 use portcullis::{
     Clock, Principal, PrincipalKind, RejectionKind, Secret,
     conformance::{self, AuthenticatorFixture},
@@ -10,7 +11,7 @@ use portcullis::{
 };
 use proptest::prelude::*;
 
-use super::provider::{AT, AUDIENCE, ISSUER, Provider, active, bearer, client, principal, request, status};
+use super::provider::{AT, AUDIENCE, ISSUER, Provider, active, bearer, client, json, principal, request, status};
 use crate::support::NOW;
 
 fn texts<'a>(texts: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
@@ -186,10 +187,16 @@ async fn a_client_without_sub_is_revoked_by_the_subject_that_it_has() {
 
 #[tokio::test]
 async fn the_suite_of_authenticators() {
-    let provider = Provider::usual().await;
+    let provider = Provider::start(|asked| match &asked.form["token"] {
+        token if token.starts_with("good") => json(active("")),
+        token if token.starts_with("lost") => http::StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+        _ => json(r#"{"active":false}"#),
+    })
+    .await;
     let fixture = || {
         AuthenticatorFixture::new(AT)
             .discloses()
+            .unavailable(request("Bearer", "lost-token-of-alice-that-is-long"))
             .good(request("Bearer", "good-token-of-alice-that-is-long"))
             .good(request("bearer", "good-with.one-dot"))
             .bad(request("Bearer", "token-of-nobody-that-is-long"))

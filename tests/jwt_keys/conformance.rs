@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc, Mutex,
-        atomic::{AtomicU64, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
     },
     time::Duration,
 };
@@ -11,7 +11,7 @@ use std::{
 use async_trait::async_trait;
 use portcullis::{
     Clock, Instants,
-    conformance::{key_source, key_source_with_origin, key_source_without_keys},
+    conformance::{key_source, key_source_that_loses_its_origin, key_source_with_origin, key_source_without_keys},
     http_client::{FetchLimits, HttpFetch},
     jwt::{
         KeySet,
@@ -181,6 +181,25 @@ async fn live_keys_conform_while_their_keys_rotate() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn live_keys_conform_while_their_origin_withdraws_and_fails() {
+    let clock = TokioClock::new();
+    for own in [false, true] {
+        let origin = Origin::serving(&[Signer::new(0, "a").jwk(), Signer::new(1, "b").jwk()]);
+        let keys = match own {
+            true => LiveKeys::from_source(Own(origin.clone())),
+            false => LiveKeys::jwks_url(SET).http(origin.clone()),
+        };
+        let keys = keys.clock(clock.clone()).build().unwrap();
+        let withdraw = || {
+            origin.serve(SET, set());
+            "b".to_owned()
+        };
+        let fail = || origin.script(SET, Script::Down("away"));
+        key_source_that_loses_its_origin(&keys, withdraw, fail, async |time| pass(&clock, time).await).await;
+    }
+}
+
 /// A source of one's own over the same origin.
 #[derive(Debug)]
 struct Own(Origin);
@@ -206,6 +225,8 @@ enum Fault {
     KeepsTheGeneration,
     KeepsItsKeys,
     GoesBack,
+    NeverForgets,
+    ForgetsInAnOutage,
 }
 
 /// Fetches at most once in half a minute, unless it has a fault.
@@ -216,13 +237,35 @@ struct Fetching {
     fetches: AtomicU64,
     held: Mutex<(KeySet, u64, Instants)>,
     asked: Mutex<std::collections::HashSet<String>>,
+    is_away: AtomicBool,
+    has_forgotten: AtomicBool,
 }
 
 impl Fetching {
     fn new(fault: Fault, at: Instants) -> Self {
-        let keys = KeySet::from_jwks(&set()).unwrap();
-        let held = Mutex::new((keys.clone(), 7, at));
-        Self { fault, origin: Mutex::new(keys), fetches: AtomicU64::new(1), held, asked: Mutex::default() }
+        Self::holding(fault, &set(), at)
+    }
+
+    fn holding(fault: Fault, set: &str, at: Instants) -> Self {
+        let keys = KeySet::from_jwks(set).unwrap();
+        Self {
+            fault,
+            origin: Mutex::new(keys.clone()),
+            fetches: AtomicU64::new(1),
+            held: Mutex::new((keys, 7, at)),
+            asked: Mutex::default(),
+            is_away: AtomicBool::new(false),
+            has_forgotten: AtomicBool::new(false),
+        }
+    }
+
+    fn away() -> KeysUnavailable {
+        KeysUnavailable::new("away", Duration::from_secs(1))
+    }
+
+    fn withdraw(&self) -> String {
+        *self.origin.lock().unwrap() = KeySet::from_jwks(&set()).unwrap();
+        "b".to_owned()
     }
 
     fn rotate(&self) -> String {
@@ -235,6 +278,9 @@ impl Fetching {
 #[async_trait]
 impl KeySource for Fetching {
     fn snapshot(&self, _: Instants) -> Result<KeySnapshot, KeysUnavailable> {
+        if self.has_forgotten.load(SeqCst) {
+            return Err(Self::away());
+        }
         let held = self.held.lock().unwrap();
         Ok(KeySnapshot::new(held.0.clone(), held.1))
     }
@@ -254,8 +300,17 @@ impl KeySource for Fetching {
         }
         self.fetches.fetch_add(1, SeqCst);
         held.2 = at;
+        if self.is_away.load(SeqCst) {
+            self.has_forgotten.store(self.fault == Fault::ForgetsInAnOutage, SeqCst);
+            return Refresh::Unavailable(Self::away());
+        }
         let new = self.origin.lock().unwrap().clone();
-        if self.fault == Fault::KeepsItsKeys || new.keys().len() == held.0.keys().len() {
+        let keeps_all = match self.fault {
+            Fault::KeepsItsKeys => true,
+            Fault::NeverForgets => new.keys().len() < held.0.keys().len(),
+            _ => false,
+        };
+        if keeps_all || new.keys().len() == held.0.keys().len() {
             return Refresh::NothingNew;
         }
         held.0 = new;
@@ -289,14 +344,40 @@ async fn the_suite_finds_each_fault_of_a_source_that_fetches() {
             let pass = async |time| pass(&clock, time).await;
             key_source_with_origin(&source, fetches, || source.rotate(), pass).await;
         };
-        let here = tokio::task::LocalSet::new();
-        let ended = here.run_until(async { tokio::task::spawn_local(suite).await }).await;
-        let said = ended.err().map(|error| {
-            let panic = error.into_panic();
-            let told = panic.downcast_ref::<String>().cloned();
-            told.or(panic.downcast_ref::<&str>().map(ToString::to_string)).unwrap_or_default()
-        });
+        let said = found(suite).await;
         assert_eq!(said.is_none(), fault == Fault::None, "{fault:?}");
         assert!(said.as_deref().unwrap_or_default().contains(sentence), "{fault:?}: {said:?}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_suite_finds_each_fault_of_a_source_that_loses_its_origin() {
+    let two = set_of(&[Signer::new(0, "a").jwk(), Signer::new(1, "b").jwk()]);
+    for (fault, sentence) in [
+        (Fault::None, ""),
+        (Fault::NeverForgets, "a key that was withdrawn is gone"),
+        (Fault::ForgetsInAnOutage, "a failed refresh does not take the keys away at once"),
+    ] {
+        let two = two.clone();
+        let suite = async move {
+            let clock = TokioClock::new();
+            let source = Fetching::holding(fault, &two, clock.now());
+            let (withdraw, fail) = (|| source.withdraw(), || source.is_away.store(true, SeqCst));
+            key_source_that_loses_its_origin(&source, withdraw, fail, async |time| pass(&clock, time).await).await;
+        };
+        let said = found(suite).await;
+        assert_eq!(said.is_none(), fault == Fault::None, "{fault:?}: {said:?}");
+        assert!(said.as_deref().unwrap_or_default().contains(sentence), "{fault:?}: {said:?}");
+    }
+}
+
+/// What the suite said when it found a fault.
+async fn found(suite: impl Future<Output = ()> + 'static) -> Option<String> {
+    let here = tokio::task::LocalSet::new();
+    let ended = here.run_until(async { tokio::task::spawn_local(suite).await }).await;
+    ended.err().map(|error| {
+        let panic = error.into_panic();
+        let told = panic.downcast_ref::<String>().cloned();
+        told.or(panic.downcast_ref::<&str>().map(ToString::to_string)).unwrap_or_default()
+    })
 }

@@ -1,8 +1,8 @@
-//! The suite that the built-in stores run, and what it does not ask: that the store is bounded.
+//! The suites that the built-in stores run, and what only this store can tell: how many counts there are.
 
 use portcullis::{
     Instants,
-    conformance::rate_limit_store,
+    conformance::{rate_limit_store, rate_limit_store_that_is_full},
     rate_limit::{Charge, Draw, KeyPart, LimitKey, MAX_CHARGES, Quota, RateLimitStore},
 };
 use portcullis_custom_store::MapLimits;
@@ -12,6 +12,7 @@ const NOW: Instants = Instants::new(1_800_000_000_000_000_000, 0);
 #[tokio::test]
 async fn it_keeps_the_contract() {
     rate_limit_store(&MapLimits::new(100_000), NOW).await;
+    rate_limit_store_that_is_full(&MapLimits::new(100), Some(100), NOW).await;
 }
 
 #[tokio::test]

@@ -1,10 +1,10 @@
-use std::{net::IpAddr, pin::pin, task::Poll, time::Duration};
+use std::{net::IpAddr, time::Duration};
 
 use super::{find, insert, minted, named, plain, record, revocation, valid, works};
 use crate::{
     api_key::{ApiKeyAdmin, ApiKeyRecord, Hit, KeyLife, KeyUse, LastUse, Rotation},
     clock::Instants,
-    error::{StoreError, StoreErrorKind},
+    error::StoreErrorKind,
 };
 
 pub(super) async fn revocation_stays(store: &dyn ApiKeyAdmin, at: Instants) {
@@ -26,7 +26,7 @@ pub(super) async fn revocation_stays(store: &dyn ApiKeyAdmin, at: Instants) {
     assert!(other.as_deref() == Some(&bystander), "revoking a key leaves the others as they are");
 }
 
-fn rotation(old: &ApiKeyRecord, new: &ApiKeyRecord, ends: u64) -> Rotation {
+pub(super) fn rotation(old: &ApiKeyRecord, new: &ApiKeyRecord, ends: u64) -> Rotation {
     valid(Rotation::new(*old.id(), new.clone(), ends))
 }
 
@@ -81,53 +81,6 @@ pub(super) async fn rotation_replaces(store: &dyn ApiKeyAdmin, at: Instants) {
     for kept in [&old, &taken] {
         assert!(record(store, kept.id(), at).await.as_deref() == Some(kept), "a refused rotation changes nothing");
     }
-}
-
-pub(super) async fn one_rotation_wins(store: &dyn ApiKeyAdmin, at: Instants) {
-    let (old, one, other) = (plain(at), plain(at), plain(at));
-    insert(store, &old).await;
-    let ends = at.unix_seconds().saturating_add(60);
-    let answers = both(store.rotate(rotation(&old, &one, ends)), store.rotate(rotation(&old, &other, ends))).await;
-    let answers: [Result<bool, StoreError>; 2] = answers.into();
-    let won: [bool; 2] = answers.map(|answer| match answer {
-        Ok(exists) => exists,
-        Err(error) => {
-            assert_eq!(error.kind(), StoreErrorKind::Conflict, "who loses a rotation gets a conflict");
-            false
-        }
-    });
-    assert!(won == [true, false] || won == [false, true], "of two rotations at the same time one wins");
-    let successor = record(store, old.id(), at).await.and_then(|record| record.rotated_to().copied());
-    for (new, won) in [one, other].iter().zip(won) {
-        assert_eq!(find(store, new.id(), at).await.is_some(), won, "the record of the winner is there, and no other");
-        assert_eq!(successor == Some(*new.id()), won, "the old record names the winner");
-    }
-}
-
-/// Polls both until both are done.
-async fn both<A: Future, B: Future>(one: A, other: B) -> (A::Output, B::Output) {
-    let (mut one, mut other) = (pin!(one), pin!(other));
-    let (mut first, mut second) = (None, None);
-    std::future::poll_fn(|cx| {
-        if first.is_none()
-            && let Poll::Ready(answer) = one.as_mut().poll(cx)
-        {
-            first = Some(answer);
-        }
-        if second.is_none()
-            && let Poll::Ready(answer) = other.as_mut().poll(cx)
-        {
-            second = Some(answer);
-        }
-        match (first.take(), second.take()) {
-            (Some(one), Some(other)) => Poll::Ready((one, other)),
-            (one, other) => {
-                (first, second) = (one, other);
-                Poll::Pending
-            }
-        }
-    })
-    .await
 }
 
 pub(super) async fn uses_are_noted(store: &dyn ApiKeyAdmin, at: Instants) {

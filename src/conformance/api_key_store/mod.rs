@@ -13,13 +13,14 @@ use crate::{
 mod changes;
 mod life;
 mod owners;
+mod races;
 mod reading;
 
 pub use reading::read_only_api_key_store;
 
 /// Checks an [`ApiKeyAdmin`], and the [`ApiKeyStore`](crate::api_key::ApiKeyStore) that it is.
 ///
-/// The store may hold other keys, and nobody else may change it meanwhile. The suite adds some forty keys of owners called
+/// The store may hold other keys, and nobody else may change it meanwhile. The suite adds some fifty keys of owners called
 /// `conformance` and leaves most of them there; it purges what ended in the first hour of 1970. `at` is the time that
 /// the new records carry.
 ///
@@ -39,8 +40,11 @@ pub async fn api_key_store(store: &dyn ApiKeyAdmin, at: Instants) {
     an_id_is_taken_once(store, at).await;
     life::revocation_stays(store, at).await;
     life::rotation_replaces(store, at).await;
-    life::one_rotation_wins(store, at).await;
     life::uses_are_noted(store, at).await;
+    races::one_insert_wins(store, at).await;
+    races::one_rotation_wins(store, at).await;
+    races::no_revocation_is_lost(store, at).await;
+    races::no_rotation_is_lost(store, at).await;
     owners::disabling_stops_every_key(store, at).await;
     owners::filters_hold(store, at).await;
     changes::changes_are_told(store, at).await;

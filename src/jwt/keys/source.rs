@@ -189,7 +189,8 @@ impl KeyHealth {
 ///   is remembered: count, rather than take the time.
 /// - What a client can make up, a forged token with any `kid` or none, does not lead to unbounded fetches or memory.
 /// - [`refresh_now`](Self::refresh_now) changes nothing, spends nothing, and agrees with [`refresh_for`](Self::refresh_for).
-/// - Time is `at`. The conformance suite (feature `conformance`) checks the contract.
+/// - A key that the origin has withdrawn goes with the next set.
+/// - Time is `at`. The conformance suites (feature `conformance`) check the contract.
 ///
 /// # Cancel safety
 /// The future of [`refresh_for`](Self::refresh_for) may be dropped at any time: others that wait for the same fetch still

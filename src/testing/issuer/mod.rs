@@ -65,7 +65,30 @@ struct State {
     keys: Vec<Arc<SigningKey>>,
     former: Vec<Arc<SigningKey>>,
     generation: u64,
-    fails: bool,
+    reach: Reach,
+}
+
+/// What of the provider those who trust it get.
+enum Reach {
+    Here,
+    /// It gives no answer; what was had before is still there.
+    Away(KeySnapshot),
+    /// It gives no answer, and nobody has its keys.
+    Lost,
+}
+
+impl State {
+    fn snapshot(&self) -> Result<KeySnapshot, KeysUnavailable> {
+        match &self.reach {
+            Reach::Here => Ok(KeySnapshot::new(self.key_set(), self.generation)),
+            Reach::Away(held) => Ok(held.clone()),
+            Reach::Lost => Err(TestIssuer::unavailable()),
+        }
+    }
+
+    fn key_set(&self) -> KeySet {
+        KeySet::new(self.keys.iter().map(|key| key.verifying())).expect("a provider has keys")
+    }
 }
 
 impl TestIssuer {
@@ -101,7 +124,7 @@ impl TestIssuer {
         super::not_for_production();
         let algorithms: Vec<Algorithm> = algorithms.into_iter().collect();
         assert!(!algorithms.is_empty(), "a provider needs an algorithm");
-        let state = State { keys: generate(&algorithms, 1), former: Vec::new(), generation: 1, fails: false };
+        let state = State { keys: generate(&algorithms, 1), former: Vec::new(), generation: 1, reach: Reach::Here };
         let inner = Inner { name, audience, algorithms, clock, state: Mutex::new(state), tokens: AtomicU64::new(0) };
         Self { inner: Arc::new(inner) }
     }
@@ -138,7 +161,7 @@ impl TestIssuer {
     /// The keys that verify now.
     #[must_use]
     pub fn keys(&self) -> KeySet {
-        KeySet::new(self.lock().keys.iter().map(|key| key.verifying())).expect("a provider has keys")
+        self.lock().key_set()
     }
 
     /// Replaces every key. Tokens of the earlier ones are no longer good; [`TestToken::by_former_key`] makes more of them.
@@ -149,14 +172,24 @@ impl TestIssuer {
         state.former = std::mem::replace(&mut state.keys, new);
     }
 
-    /// Has no keys to give from now on, as a provider that cannot be reached.
+    /// Cannot be reached from now on. The keys that it had are known, as `LiveKeys` keeps them through an outage; a token of any other
+    /// key is refused with `503`.
     pub fn fail(&self) {
-        self.lock().fails = true;
+        let mut state = self.lock();
+        if matches!(state.reach, Reach::Here) {
+            state.reach = Reach::Away(KeySnapshot::new(state.key_set(), state.generation));
+        }
     }
 
-    /// Ends what [`fail`](Self::fail) began.
+    /// Cannot be reached from now on, and nobody has its keys, as when a service starts during an outage or one lasts too long: every
+    /// token is refused with `503`.
+    pub fn lose_keys(&self) {
+        self.lock().reach = Reach::Lost;
+    }
+
+    /// Ends what [`fail`](Self::fail) or [`lose_keys`](Self::lose_keys) began.
     pub fn recover(&self) {
-        self.lock().fails = false;
+        self.lock().reach = Reach::Here;
     }
 
     /// A good token for `somebody`, to be changed before it is minted.
@@ -199,22 +232,16 @@ impl fmt::Debug for TestIssuer {
 #[async_trait]
 impl KeySource for TestIssuer {
     fn snapshot(&self, _: Instants) -> Result<KeySnapshot, KeysUnavailable> {
-        let generation = self.lock();
-        if generation.fails {
-            return Err(Self::unavailable());
-        }
-        let generation = { generation }.generation;
-        Ok(KeySnapshot::new(self.keys(), generation))
+        self.lock().snapshot()
     }
 
     fn refresh_now(&self, _: Option<&str>, seen: u64, _: Instants) -> Now<Refresh> {
         let state = self.lock();
-        Now::Known(if state.fails {
-            Refresh::Unavailable(Self::unavailable())
-        } else if seen < state.generation {
-            Refresh::LookAgain
-        } else {
-            Refresh::NothingNew
+        Now::Known(match (state.snapshot(), &state.reach) {
+            (Err(unavailable), _) => Refresh::Unavailable(unavailable),
+            (Ok(held), _) if seen < held.generation() => Refresh::LookAgain,
+            (Ok(_), Reach::Here) => Refresh::NothingNew,
+            (Ok(_), Reach::Away(_) | Reach::Lost) => Refresh::Unavailable(Self::unavailable()),
         })
     }
 
@@ -226,7 +253,11 @@ impl KeySource for TestIssuer {
     }
 
     fn health(&self, _: Instants) -> KeyHealth {
-        let state = self.lock();
-        if state.fails { KeyHealth::not_ready("told to fail") } else { KeyHealth::ready(state.keys.len()) }
+        const CAUSE: &str = "told to fail";
+        match &self.lock().reach {
+            Reach::Here => KeyHealth::ready(self.inner.algorithms.len()),
+            Reach::Away(held) => KeyHealth::ready(held.keys().keys().len()).with_cause(CAUSE),
+            Reach::Lost => KeyHealth::not_ready(CAUSE),
+        }
     }
 }

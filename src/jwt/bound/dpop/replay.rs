@@ -74,7 +74,7 @@ pub enum Remembered {
 /// - [`remember_now`](Self::remember_now) remembers and answers, or says [`Wait`](Now::Wait) and does nothing.
 /// - Time is `at`, its wall clock.
 ///
-/// The conformance suite (feature `conformance`) checks it.
+/// The conformance suites (feature `conformance`) check it.
 ///
 /// # Cancel safety
 /// A request may be dropped while it waits; its proof then counts as used, or not.

@@ -1,3 +1,6 @@
+mod full;
+mod shared;
+
 use std::{
     net::Ipv4Addr,
     num::NonZeroU32,
@@ -11,6 +14,9 @@ use crate::{
     rate_limit::{Charge, Draw, KeyPart, LimitKey, Quota, RateLimitStore, Taken},
 };
 
+pub use full::rate_limit_store_that_is_full;
+pub use shared::rate_limit_store_that_is_shared;
+
 const SECOND: u64 = 1_000_000_000;
 const DAY: u64 = 86_400 * SECOND;
 
@@ -20,7 +26,8 @@ const DAY: u64 = 86_400 * SECOND;
 /// both clocks alike. The store must be able to hold 256 counts and must not know the scopes that begin with
 /// `conformance-`. A store that answers in another process may count in microseconds: the quotas here are whole ones.
 /// It must be usable from several threads where [`take_now`](RateLimitStore::take_now) knows the answer; what waits is
-/// asked many times at once from this task.
+/// asked many times at once from this task. [`rate_limit_store_that_is_full`] checks its bounds, and
+/// [`rate_limit_store_that_is_shared`] asks other processes too.
 ///
 /// # Panics
 /// With a sentence that says which rule is broken.
