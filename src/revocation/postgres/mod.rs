@@ -21,8 +21,9 @@ use crate::{
 /// Revocations in PostgreSQL, 11 or later, for all processes that use the same database (feature `revocation-postgres`).
 ///
 /// - **Reaching the others**: triggers tell of every row with its commit (`NOTIFY`), rows written by hand included. A process
-///   refuses what was revoked on the first request after that has arrived. It also asks five times within
-///   [`max_age`](RevocationLimits::max_age), each second by default, and fetches what it missed.
+///   then reads what is new, and refuses it on the first request after that. It also asks five times within
+///   [`max_age`](RevocationLimits::max_age), each second by default. What is told is never believed without its row: whoever may
+///   connect to the database may tell anything, and services in other schemas of it do.
 /// - **PostgreSQL is away**: the state is trusted for `max_age` after it was last known to be whole, 5 s by default; then
 ///   requests get `503`. Nothing can be revoked meanwhile: [`revoke`](RevocationStore::revoke) fails with
 ///   [`Unavailable`](crate::StoreErrorKind::Unavailable). It is tried again after 0.1 s up to 10 s. Each new connection begins
@@ -125,7 +126,7 @@ impl RevocationStore for PostgresRevocations {
         let most = shared.limits.most();
         let database = &self.inner.database;
         database.run(move |connection| Box::pin(work::revoke(connection, entry, most, at)), || ()).await?;
-        // If there is no room, the notification that comes as well finds it out, and the state is not trusted.
+        // If there is no room, the task that reads it as well finds it out, and the state is not trusted.
         shared.state.add([revocation], at)
     }
 }
