@@ -23,7 +23,10 @@ use mint::{AUDIENCE, HEADER, ISSUER, key, token};
 use portcullis::{
     Instants, StoreError, StoreErrorKind, conformance,
     jwt::{Algorithm, Issuer, JwtAuthenticator, JwtAuthenticatorBuilder, KeySet},
-    revocation::{MemoryRevocations, Revocation, RevocationLimits, RevocationState, RevocationStore},
+    revocation::{
+        MemoryRevocations, Revocation, RevocationKind, RevocationLimits, RevocationState, RevocationStore, Standing,
+        TokenMarks,
+    },
 };
 use support::NOW;
 
@@ -188,6 +191,29 @@ async fn while_nobody_can_say_nothing_passes() {
     let error = state.add([&Revocation::token(ISSUER, "t-3").unwrap()], at(6)).unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Conflict);
     assert_eq!(status(&jwt, &token, at(6)).0, 401, "a full state forgets nothing");
+}
+
+#[tokio::test]
+async fn what_has_ended_by_this_clock_is_not_said_to_be_revoked() {
+    let store = MemoryRevocations::new();
+    let bad = Revocation::token(ISSUER, "t-1").unwrap().until(NOW + 600);
+    let error = store.revoke(&bad, at(100_000)).await.unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::Conflict, "{error}");
+    store.revoke(&bad, at(1_500)).await.unwrap(); // its leeway counts
+}
+
+/// The clock of a process that is fed was ahead when it heard of them.
+#[test]
+fn what_is_heard_of_while_the_clock_is_ahead_counts_once_it_is_right() {
+    let state = RevocationState::fed(RevocationLimits::new().capacity(1));
+    let token = |jti: &str| Revocation::token(ISSUER, jti).unwrap();
+    let standing = |jti: &str| state.check_marks(&TokenMarks::new(ISSUER).token(jti), at(10));
+    state.add([&token("a").until(NOW + 600)], at(100_000)).unwrap();
+    state.confirm(at(9));
+    assert_eq!(standing("a"), Standing::Revoked(RevocationKind::Token));
+    // Where there is no room, what has ended makes it, the new ones among it.
+    state.add([&token("b").until(NOW + 600), &token("c").until(NOW + 600), &token("d")], at(100_000)).unwrap();
+    assert_eq!((state.len(), standing("d")), (1, Standing::Revoked(RevocationKind::Token)));
 }
 
 #[tokio::test]

@@ -241,7 +241,8 @@ impl RevocationState {
         at.monotonic_nanos() < self.shared.good_until.load(Acquire)
     }
 
-    /// Adds revocations, all or none. What is there already is kept for the longer of both times.
+    /// Adds revocations, all or none. What is there already is kept for the longer of both times. What has ended by this clock
+    /// counts again if the clock was ahead; it is dropped where the room is needed.
     ///
     /// # Errors
     /// [`Conflict`](StoreErrorKind::Conflict) if there is no room, also once those that have ended are dropped.
@@ -256,18 +257,20 @@ impl RevocationState {
             let issued_until = revocation.last_issue().unwrap_or(u64::MAX);
             (revocation.hash(), Entry { issued_until, until: end.saturating_add(MARGIN) })
         };
-        let mut new: Vec<_> = revocations.into_iter().map(entry).filter(|(_, entry)| now < entry.until).collect();
+        // What has ended is added as well while there is room: this clock may be ahead, and nobody tells it twice.
+        let mut new: Vec<_> = revocations.into_iter().map(entry).collect();
         new.sort_unstable_by_key(|(hash, _)| *hash);
         let mut entries = self.write();
-        let lacking = |entries: &Entries| {
+        let lacking = |entries: &Entries, new: &[(u64, Entry)]| {
             let mut last = None;
             new.iter().filter(|(hash, _)| last.replace(*hash) != Some(*hash) && !entries.contains_key(hash)).count()
         };
         let room = self.shared.room;
-        let fits = |entries: &Entries| entries.len().saturating_add(lacking(entries)) <= room;
-        if !fits(&entries) {
+        let fits = |entries: &Entries, new: &[_]| entries.len().saturating_add(lacking(entries, new)) <= room;
+        if !fits(&entries, &new) {
             entries.retain(|_, entry| now < entry.until);
-            if !fits(&entries) {
+            new.retain(|(_, entry)| now < entry.until);
+            if !fits(&entries, &new) {
                 let error = StoreError::new(StoreErrorKind::Conflict, "revocations");
                 return Err(error.caused_by(format!("there is room for {room} and no more")));
             }
@@ -309,6 +312,19 @@ impl RevocationState {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Refuses what has ended by the caller's clock, leeways included: it would be met by nobody, and must not be called revoked.
+    pub(super) fn check_end(
+        &self,
+        revocation: &Revocation,
+        at: Instants,
+        backend: &'static str,
+    ) -> Result<(), StoreError> {
+        if at.unix_seconds() < revocation.end_with(&self.shared.limits, at).saturating_add(MARGIN) {
+            return Ok(());
+        }
+        Err(StoreError::new(StoreErrorKind::Conflict, backend).caused_by("what it would meet has ended by this clock"))
     }
 
     fn write(&self) -> RwLockWriteGuard<'_, Entries> {

@@ -11,11 +11,14 @@ use sqlx::PgPool;
 use tokio::{sync::watch, task::JoinSet};
 
 pub use self::builder::PostgresRevocationsBuilder;
-use super::{Revocation, RevocationLimits, RevocationState, RevocationStore, entry::Entry, state::MARGIN};
+use super::{Revocation, RevocationLimits, RevocationState, RevocationStore, entry::Entry};
 use crate::{
     clock::{Clock, Instants},
     error::StoreError,
-    sql::{OpenError, postgres::Database},
+    sql::{
+        OpenError,
+        postgres::{BACKEND, Database},
+    },
 };
 
 /// Revocations in PostgreSQL, 11 or later, for all processes that use the same database (feature `revocation-postgres`).
@@ -119,10 +122,8 @@ impl RevocationStore for PostgresRevocations {
     /// Waits for a connection and for an answer, 2 s each, unless [said otherwise](PostgresRevocationsBuilder::timeout).
     async fn revoke(&self, revocation: &Revocation, at: Instants) -> Result<(), StoreError> {
         let shared = &self.inner.shared;
+        shared.state.check_end(revocation, at, BACKEND)?;
         let entry = Entry::new(revocation, &shared.limits, at);
-        if entry.until.saturating_add(MARGIN) <= at.unix_seconds() {
-            return Ok(()); // what it would meet has ended
-        }
         let most = shared.limits.most();
         let database = &self.inner.database;
         database.run(move |connection| Box::pin(work::revoke(connection, entry, most, at)), || ()).await?;

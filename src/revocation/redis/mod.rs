@@ -128,10 +128,8 @@ impl RevocationStore for RedisRevocations {
     /// Waits for the connection and the answer for 1 s together, unless [said otherwise](RedisRevocationsBuilder::timeout).
     async fn revoke(&self, revocation: &Revocation, at: Instants) -> Result<(), StoreError> {
         let shared = &*self.inner.shared;
+        shared.state.check_end(revocation, at, BACKEND)?;
         let entry = Entry::new(revocation, &shared.limits, at);
-        if entry.until.saturating_add(MARGIN) <= at.unix_seconds() {
-            return Ok(()); // what it would meet has ended
-        }
         let deadline = Instant::now() + shared.timeout;
         let late = |_| unavailable("no answer in time");
         let mut commands = self.inner.commands.clone();
