@@ -180,11 +180,11 @@ async fn while_nobody_can_say_nothing_passes() {
     blind(at(5)); // also for a token that is remembered
     state.confirm(at(6));
     assert_eq!(status(&jwt, &token, at(6)).0, 200);
-    state.distrust();
+    state.distrust(at(6));
     blind(at(6));
     assert_eq!(status(&jwt, &es256(&CLAIMS.replace("orders-api", "billing")), at(6)).0, 401, "bad for another reason");
     state.add([&Revocation::token(ISSUER, "t-1").unwrap()], at(6)).unwrap();
-    state.confirm(at(6));
+    state.confirm(at(7));
     assert_eq!(status(&jwt, &token, at(6)).0, 401, "revoked while it was blind");
     // It has room for twice as many as there may be.
     state.add([&Revocation::token(ISSUER, "t-2").unwrap()], at(6)).unwrap();
@@ -214,6 +214,23 @@ fn what_is_heard_of_while_the_clock_is_ahead_counts_once_it_is_right() {
     // Where there is no room, what has ended makes it, the new ones among it.
     state.add([&token("b").until(NOW + 600), &token("c").until(NOW + 600), &token("d")], at(100_000)).unwrap();
     assert_eq!((state.len(), standing("d")), (1, Standing::Revoked(RevocationKind::Token)));
+}
+
+#[test]
+fn trust_does_not_come_back_by_a_question_from_before_it_was_lost() {
+    let state = RevocationState::fed(RevocationLimits::new());
+    let standing = || state.check_marks(&TokenMarks::new(ISSUER).token("a"), at(11));
+    state.confirm(at(8));
+    state.distrust(at(10));
+    for asked in [7, 9, 10] {
+        state.confirm(at(asked));
+        assert_eq!(standing(), Standing::Unknown, "asked at {asked}");
+    }
+    state.distrust(at(9)); // told late
+    state.confirm(at(10));
+    assert_eq!(standing(), Standing::Unknown);
+    state.confirm(at(11));
+    assert_eq!(standing(), Standing::Good);
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@ use std::{
     fmt,
     hash::{BuildHasherDefault, Hasher},
     sync::{
-        Arc, PoisonError, RwLock, RwLockWriteGuard,
+        Arc, Mutex, PoisonError, RwLock, RwLockWriteGuard,
         atomic::{
             AtomicU64,
             Ordering::{Acquire, Relaxed, Release},
@@ -139,6 +139,8 @@ struct Shared {
     generation: AtomicU64,
     /// The first nanosecond of the monotonic clock at which the state is not trusted any more.
     good_until: AtomicU64,
+    /// The last moment of that clock at which it was distrusted. Held by whoever changes the former.
+    distrusted: Mutex<Option<u64>>,
     entries: RwLock<Entries>,
     limits: RevocationLimits,
     /// How many entries there may be.
@@ -196,6 +198,7 @@ impl RevocationState {
             room,
             generation: AtomicU64::new(next_generation()),
             good_until: AtomicU64::new(good_until),
+            distrusted: Mutex::default(),
             entries: RwLock::default(),
             limits,
         };
@@ -285,14 +288,21 @@ impl RevocationState {
     }
 
     /// Says that at this moment nothing was missing: the moment before the question was asked, not after the answer. An
-    /// earlier moment than the last changes nothing.
+    /// earlier moment than the last changes nothing, nor does one that is not after the last [distrust](Self::distrust).
     pub fn confirm(&self, at: Instants) {
+        let at = at.monotonic_nanos();
         let age = u64::try_from(self.shared.limits.max_age.as_nanos()).unwrap_or(u64::MAX);
-        self.shared.good_until.fetch_max(at.monotonic_nanos().saturating_add(age), Release);
+        let distrusted = self.shared.distrusted.lock().unwrap_or_else(PoisonError::into_inner);
+        if distrusted.is_none_or(|distrusted| distrusted < at) {
+            self.shared.good_until.fetch_max(at.saturating_add(age), Release);
+        }
     }
 
-    /// Says that something is missing: the state is not trusted until it is confirmed again.
-    pub fn distrust(&self) {
+    /// Says that at this moment something is missing: the state is not trusted until a later moment is confirmed. What was asked
+    /// before may be answered after it, and says nothing of what is missing.
+    pub fn distrust(&self, at: Instants) {
+        let mut distrusted = self.shared.distrusted.lock().unwrap_or_else(PoisonError::into_inner);
+        *distrusted = distrusted.max(Some(at.monotonic_nanos()));
         self.shared.good_until.store(0, Release);
     }
 
@@ -421,7 +431,7 @@ mod tests {
         assert_eq!(state.check_marks(&marks, at(6)), Standing::Unknown);
         state.confirm(at(7));
         assert_eq!(state.check_marks(&marks, at(7)), Standing::Good);
-        state.distrust();
+        state.distrust(at(8));
         assert_eq!(state.check_marks(&marks, at(7)), Standing::Unknown);
     }
 }

@@ -94,7 +94,7 @@ impl Line<'_> {
             let rows = rows.map_err(|_| unavailable(BACKEND, "no answer in time"))?;
             let rows = rows.map_err(|error| failed(BACKEND, error))?;
             let read: Result<Vec<_>, _> = rows.iter().map(work::read).collect();
-            let read = read.inspect_err(|_| self.shared.state.distrust())?;
+            let read = read.inspect_err(|_| self.distrust())?;
             let new = match (&self.known, &*read) {
                 (Some(known), [first, new @ ..]) if first == known => new,
                 // It is gone, and something came after it.
@@ -122,7 +122,10 @@ impl Line<'_> {
         if revocations.len() == 0 {
             return Ok(()); // what was looked up before stays looked up
         }
-        let state = &self.shared.state;
-        state.add(revocations, self.shared.clock.now()).inspect_err(|_| state.distrust())
+        self.shared.state.add(revocations, self.shared.clock.now()).inspect_err(|_| self.distrust())
+    }
+
+    fn distrust(&self) {
+        self.shared.state.distrust(self.shared.clock.now());
     }
 }

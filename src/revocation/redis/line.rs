@@ -144,7 +144,7 @@ impl Line<'_> {
             let answer = answer.map_err(|_| unavailable("no answer in time"))??;
             let [life, number, entries @ ..] = &*answer else { return Err(nonsense("an answer of another shape")) };
             let Ok(last) = number.parse::<u64>() else {
-                self.shared.state.distrust();
+                self.distrust();
                 return Err(nonsense("some of its keys are missing"));
             };
             if life != self.life || last < self.number {
@@ -183,14 +183,17 @@ impl Line<'_> {
 
     /// What cannot be taken in is missing: nothing is trusted until it can.
     fn add(&self, entries: &[&str]) -> Result<(), StoreError> {
-        let state = &self.shared.state;
         let revocations: Option<Vec<Revocation>> = entries.iter().map(|entry| Entry::read_text(entry)).collect();
         let added = match revocations {
             Some(revocations) if revocations.is_empty() => Ok(()),
-            Some(revocations) => state.add(&revocations, self.shared.clock.now()),
+            Some(revocations) => self.shared.state.add(&revocations, self.shared.clock.now()),
             None => Err(nonsense("an entry that this release cannot read")),
         };
-        added.inspect_err(|_| state.distrust())
+        added.inspect_err(|_| self.distrust())
+    }
+
+    fn distrust(&self) {
+        self.shared.state.distrust(self.shared.clock.now());
     }
 }
 
