@@ -1,4 +1,4 @@
-//! Revocations in PostgreSQL: what is told in the channel is no more than a hint.
+//! Revocations in PostgreSQL: what is told in the channel is no more than a hint, and the pool's owner may change how it connects.
 //! Each test has a server of its own.
 
 #![cfg(unix)]
@@ -9,9 +9,13 @@ mod revocations;
 
 use std::{sync::Arc, time::Duration};
 
-use portcullis::revocation::{RevocationKind, RevocationLimits, RevocationStore, Standing, TokenMarks};
-use revocations::{authenticator, mint::ISSUER, minted, now, open, patient, postgres::Server, revoke, status, until};
-use sqlx::{Connection, PgConnection};
+use portcullis::revocation::{
+    PostgresRevocations, Revocation, RevocationKind, RevocationLimits, RevocationStore, Standing, TokenMarks,
+};
+use revocations::{
+    authenticator, impatient, mint::ISSUER, minted, now, open, patient, postgres::Server, revoke, status, until,
+};
+use sqlx::{Connection, PgConnection, PgPool};
 
 async fn by_hand(server: &Server, statements: &[&str]) {
     let mut connection = PgConnection::connect(&server.address()).await.unwrap();
@@ -104,4 +108,23 @@ async fn services_in_two_schemas_of_one_database_share_nothing() {
     until("its own is known", || is_revoked(&one, "one-0")).await;
     assert_eq!((one.state().len(), two.state().len()), (1, 5));
     assert!(!is_revoked(&one, "two-0") && !is_revoked(&two, "one-0"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs PostgreSQL; tests/run installs it"]
+async fn the_listener_connects_as_its_pool_does_by_then() {
+    let server = Server::start();
+    by_hand(&server, &["CREATE ROLE before LOGIN SUPERUSER", "CREATE ROLE after LOGIN SUPERUSER"]).await;
+    let pool = PgPool::connect(&server.address().replace("test@", "before@")).await.unwrap();
+    let store = PostgresRevocations::builder_with_pool(pool.clone()).limits(impatient()).connect().await.unwrap();
+    store.loaded().await;
+    let options = pool.connect_options().as_ref().clone();
+    pool.set_connect_options(options.username("after"));
+    let leave = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'before'";
+    by_hand(&server, &["ALTER ROLE before NOLOGIN", leave]).await;
+    revoke(&*open(&server.address(), patient()).await, "later").await;
+    let marks = TokenMarks::new(ISSUER).token("later");
+    let revoked = Standing::Revoked(RevocationKind::Token);
+    until("it hears again", || store.state().check_marks(&marks, now()) == revoked).await;
+    store.revoke(&Revocation::token(ISSUER, "own").unwrap(), now()).await.unwrap();
 }

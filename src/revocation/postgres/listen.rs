@@ -2,7 +2,7 @@
 
 use std::{error::Error, sync::Arc};
 
-use sqlx::postgres::{PgConnectOptions, PgListener};
+use sqlx::{PgPool, postgres::PgListener};
 use tokio::{
     sync::watch,
     time::{Instant, sleep, timeout, timeout_at},
@@ -25,10 +25,11 @@ use crate::{
 
 const CHANNEL: &str = "portcullis_revocations";
 
-pub(super) async fn run(shared: Arc<Shared>, server: Arc<PgConnectOptions>, loaded: watch::Sender<bool>) {
+pub(super) async fn run(shared: Arc<Shared>, pool: PgPool, loaded: watch::Sender<bool>) {
     let (mut waits, mut said) = (retry::waits(), false);
     loop {
-        let error = match listener(&server, PATIENCE, CHANNEL).await {
+        // As the pool connects by now: its owner may give it other credentials.
+        let error = match listener(&pool.connect_options(), PATIENCE, CHANNEL).await {
             Ok(listener) => {
                 let follow = follow(&shared, listener, || {
                     if said {

@@ -93,7 +93,8 @@ impl PostgresRevocations {
         PostgresRevocationsBuilder::new(builder::Source::Address(address.to_owned()))
     }
 
-    /// Begins with the defaults and a pool that is there. The listening connection is another one, with the same options.
+    /// Begins with the defaults and a pool that is there. The listening connection is another one, with the options
+    /// that the pool has by then.
     pub fn builder_with_pool(pool: PgPool) -> PostgresRevocationsBuilder {
         PostgresRevocationsBuilder::new(builder::Source::Pool(pool))
     }
