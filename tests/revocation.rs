@@ -211,9 +211,9 @@ fn what_is_heard_of_while_the_clock_is_ahead_counts_once_it_is_right() {
     state.add([&token("a").until(NOW + 600)], at(100_000)).unwrap();
     state.confirm(at(9));
     assert_eq!(standing("a"), Standing::Revoked(RevocationKind::Token));
-    // Where there is no room, what has ended makes it, the new ones among it.
+    // Where there is no room, what has ended makes it, the new ones first.
     state.add([&token("b").until(NOW + 600), &token("c").until(NOW + 600), &token("d")], at(100_000)).unwrap();
-    assert_eq!((state.len(), standing("d")), (1, Standing::Revoked(RevocationKind::Token)));
+    assert_eq!((state.len(), standing("d")), (2, Standing::Revoked(RevocationKind::Token)));
 }
 
 #[test]

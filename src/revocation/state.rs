@@ -1,9 +1,7 @@
 use std::{
-    collections::HashMap,
     fmt,
-    hash::{BuildHasherDefault, Hasher},
     sync::{
-        Arc, Mutex, PoisonError, RwLock, RwLockWriteGuard,
+        Arc, Mutex, PoisonError, RwLock,
         atomic::{
             AtomicU64,
             Ordering::{Acquire, Relaxed, Release},
@@ -14,7 +12,10 @@ use std::{
 
 use async_trait::async_trait;
 
-use super::{Revocation, RevocationKind, TokenMarks};
+use super::{
+    Revocation, RevocationKind, TokenMarks,
+    entries::{Entries, Entry, Full},
+};
 use crate::{
     clock::Instants,
     error::{StoreError, StoreErrorKind},
@@ -143,34 +144,6 @@ struct Shared {
     distrusted: Mutex<Option<u64>>,
     entries: RwLock<Entries>,
     limits: RevocationLimits,
-    /// How many entries there may be.
-    room: usize,
-}
-
-type Entries = HashMap<u64, Entry, BuildHasherDefault<Hashed>>;
-
-#[derive(Clone, Copy)]
-struct Entry {
-    /// Tokens issued after this second are not met.
-    issued_until: u64,
-    /// The second from which nobody needs it.
-    until: u64,
-}
-
-/// The keys are hashes already.
-#[derive(Default)]
-struct Hashed(u64);
-
-impl Hasher for Hashed {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, _: &[u8]) {}
-
-    fn write_u64(&mut self, hash: u64) {
-        self.0 = hash;
-    }
 }
 
 /// Unique in the process: a principal that was cleared by one state is not by another.
@@ -195,11 +168,10 @@ impl RevocationState {
 
     fn new(limits: RevocationLimits, good_until: u64, room: usize) -> Self {
         let shared = Shared {
-            room,
             generation: AtomicU64::new(next_generation()),
             good_until: AtomicU64::new(good_until),
             distrusted: Mutex::default(),
-            entries: RwLock::default(),
+            entries: RwLock::new(Entries::with_room(room)),
             limits,
         };
         Self { shared: Arc::new(shared) }
@@ -231,9 +203,9 @@ impl RevocationState {
     fn look_up(&self, marks: &TokenMarks, at: Instants) -> Standing {
         let entries = self.shared.entries.read().unwrap_or_else(PoisonError::into_inner);
         let (now, issued) = (at.unix_seconds(), marks.issue_time());
-        let met = marks
-            .each()
-            .find(|(_, hash)| entries.get(hash).is_some_and(|entry| issued <= entry.issued_until && now < entry.until));
+        let met = marks.each().find(|(_, hash)| {
+            entries.get(*hash).is_some_and(|entry| issued <= entry.issued_until && now < entry.until)
+        });
         met.map_or(Standing::Good, |(kind, _)| Standing::Revoked(kind))
     }
 
@@ -260,29 +232,12 @@ impl RevocationState {
             let issued_until = revocation.last_issue().unwrap_or(u64::MAX);
             (revocation.hash(), Entry { issued_until, until: end.saturating_add(MARGIN) })
         };
-        // What has ended is added as well while there is room: this clock may be ahead, and nobody tells it twice.
-        let mut new: Vec<_> = revocations.into_iter().map(entry).collect();
-        new.sort_unstable_by_key(|(hash, _)| *hash);
-        let mut entries = self.write();
-        let lacking = |entries: &Entries, new: &[(u64, Entry)]| {
-            let mut last = None;
-            new.iter().filter(|(hash, _)| last.replace(*hash) != Some(*hash) && !entries.contains_key(hash)).count()
-        };
-        let room = self.shared.room;
-        let fits = |entries: &Entries, new: &[_]| entries.len().saturating_add(lacking(entries, new)) <= room;
-        if !fits(&entries, &new) {
-            entries.retain(|_, entry| now < entry.until);
-            new.retain(|(_, entry)| now < entry.until);
-            if !fits(&entries, &new) {
-                let error = StoreError::new(StoreErrorKind::Conflict, "revocations");
-                return Err(error.caused_by(format!("there is room for {room} and no more")));
-            }
-        }
-        for (hash, new) in new {
-            let entry = entries.entry(hash).or_insert(new);
-            entry.issued_until = entry.issued_until.max(new.issued_until);
-            entry.until = entry.until.max(new.until);
-        }
+        let new = revocations.into_iter().map(entry).collect();
+        let mut entries = self.shared.entries.write().unwrap_or_else(PoisonError::into_inner);
+        entries.add(new, now).map_err(|Full { room }| {
+            let error = StoreError::new(StoreErrorKind::Conflict, "revocations");
+            error.caused_by(format!("there is room for {room} and no more"))
+        })?;
         self.shared.generation.store(next_generation(), Release);
         Ok(())
     }
@@ -335,10 +290,6 @@ impl RevocationState {
             return Ok(());
         }
         Err(StoreError::new(StoreErrorKind::Conflict, backend).caused_by("what it would meet has ended by this clock"))
-    }
-
-    fn write(&self) -> RwLockWriteGuard<'_, Entries> {
-        self.shared.entries.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
