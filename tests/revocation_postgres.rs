@@ -128,3 +128,33 @@ async fn the_listener_connects_as_its_pool_does_by_then() {
     until("it hears again", || store.state().check_marks(&marks, now()) == revoked).await;
     store.revoke(&Revocation::token(ISSUER, "own").unwrap(), now()).await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs PostgreSQL; tests/run installs it"]
+async fn to_revoke_does_not_read_the_whole_table() {
+    const ROWS: i64 = 20_000;
+    const REVOKED: i64 = 20;
+    let server = Server::start();
+    let store = open(&server.address(), patient()).await;
+    let rows = format!(
+        "INSERT INTO portcullis_revocations (kind, issuer, value, ends) \
+         SELECT 'token', '{ISSUER}', number, 9000000000 FROM generate_series(1, {ROWS}) AS number"
+    );
+    by_hand(&server, &[&rows, "ANALYZE portcullis_revocations"]).await;
+    for number in 0..REVOKED {
+        revoke(&*store, &format!("next-{number}")).await;
+    }
+    // A session tells what it did once it rests, all of it together.
+    let counts = "SELECT n_tup_ins, (seq_tup_read + (SELECT sum(idx_tup_read) FROM pg_stat_user_indexes \
+         WHERE relname = 'portcullis_revocations'))::bigint FROM pg_stat_user_tables WHERE relname = 'portcullis_revocations'";
+    for _ in 0..1_000 {
+        let mut connection = PgConnection::connect(&server.address()).await.unwrap();
+        let (added, read): (i64, i64) = sqlx::query_as(counts).fetch_one(&mut connection).await.unwrap();
+        if added == ROWS + REVOKED {
+            assert!(read < ROWS * 5, "{read} rows were read");
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("the server does not count");
+}

@@ -19,8 +19,11 @@ pub(super) const PAGE: u32 = 1_000;
 const LOCK: &str = "SELECT pg_advisory_xact_lock(8101820099123836524)";
 /// By the server's clock and by the caller's, whichever is behind: one that is wrong deletes nothing for good.
 const FORGET: &str = "DELETE FROM portcullis_revocations WHERE id IN (SELECT id FROM portcullis_revocations \
-     WHERE ends < least(extract(epoch FROM now())::bigint, $3) - $1 LIMIT $2)";
+     WHERE ends < least(extract(epoch FROM now())::bigint, $3) - $1 ORDER BY ends LIMIT $2)";
+/// There are no more rows than numbers from the first to the last: they are counted only where that does not say it. The others
+/// wait for the lock meanwhile.
 const HAS_ROOM: &str = "SELECT EXISTS (SELECT 1 FROM portcullis_revocations WHERE id = $1) \
+     OR (SELECT max(number) - min(number) + 1 FROM portcullis_revocations) < $2 \
      OR (SELECT count(*) FROM portcullis_revocations) < $2";
 const REVOKE: &str = "INSERT INTO portcullis_revocations AS r (id, number, kind, issuer, value, issued_until, ends) \
      VALUES ($1, 0, $2, $3, $4, $5, $6) ON CONFLICT (id) DO UPDATE SET ends = greatest(r.ends, excluded.ends), \
