@@ -56,7 +56,8 @@ impl Entries {
         new.sort_unstable_by_key(|(hash, _)| *hash);
         if !self.fits(&new) {
             new.retain(|(_, entry)| now < entry.until);
-            if !self.fits(&new) && !(self.forget(now) && self.fits(&new)) {
+            let fits = self.fits(&new) || self.forget(now) && self.fits(&new);
+            if !fits {
                 return Err(Full { room: self.room });
             }
         }
