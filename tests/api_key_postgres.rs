@@ -69,6 +69,31 @@ async fn the_store_keeps_its_contract() {
 
 #[tokio::test]
 #[ignore = "needs PostgreSQL; tests/run installs it"]
+async fn the_listener_connects_as_its_pool_does_by_then() {
+    let server = Server::start();
+    let mut intruder = intruder(&server).await;
+    let roles = "CREATE ROLE before LOGIN SUPERUSER; CREATE ROLE after LOGIN SUPERUSER";
+    sqlx::raw_sql(roles).execute(&mut intruder).await.unwrap();
+    let pool = PgPoolOptions::new().connect(&server.address().replace("test@", "before@")).await.unwrap();
+    let store = PostgresKeyStore::with_pool(pool.clone()).await.unwrap();
+    hears(&store).await;
+    pool.set_connect_options(pool.connect_options().as_ref().clone().username("after"));
+    let leave =
+        "ALTER ROLE before NOLOGIN; SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'before'";
+    sqlx::raw_sql(leave).execute(&mut intruder).await.unwrap();
+    // Nobody uses the pool meanwhile.
+    let listening = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'after'";
+    for _ in 0..1_000 {
+        if sqlx::query_scalar::<_, i64>(listening).fetch_one(&mut intruder).await.unwrap() > 0 {
+            return hears(&store).await;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("it does not connect again");
+}
+
+#[tokio::test]
+#[ignore = "needs PostgreSQL; tests/run installs it"]
 async fn texts_are_never_statements_and_batches_have_no_seams() {
     let server = Server::start();
     let store: Store = Arc::new(connect(&server).await);

@@ -71,6 +71,17 @@ fn challenges<B>(response: &Response<B>) -> String {
 }
 
 #[tokio::test]
+async fn one_proof_is_taken_once_by_all_that_have_a_clone() {
+    let dpop = Dpop::at([URL]).unwrap();
+    let (one, two) = (builder().dpop(dpop.clone()).build().unwrap(), builder().dpop(dpop).build().unwrap());
+    let owner = Owner::new();
+    let token = owner.token();
+    let proof = owner.proof(&claims(&token, "once"));
+    assert_eq!(answer(&one, request("DPoP", &token, &[&proof])).await.status(), 200);
+    assert_eq!(answer(&two, request("DPoP", &token, &[&proof])).await.status(), 401, "replay");
+}
+
+#[tokio::test]
 async fn attacks_beside_the_happy_path() {
     let jwt = builder().dpop(Dpop::at([URL]).unwrap()).build().unwrap();
     let (owner, thief) = (Owner::new(), Owner::new());

@@ -23,7 +23,10 @@ use mint::{AUDIENCE, HEADER, ISSUER, key, token};
 use portcullis::{
     Instants, StoreError, StoreErrorKind, conformance,
     jwt::{Algorithm, Issuer, JwtAuthenticator, JwtAuthenticatorBuilder, KeySet},
-    revocation::{MemoryRevocations, Revocation, RevocationLimits, RevocationState, RevocationStore},
+    revocation::{
+        MemoryRevocations, Revocation, RevocationKind, RevocationLimits, RevocationState, RevocationStore, Standing,
+        TokenMarks,
+    },
 };
 use support::NOW;
 
@@ -177,17 +180,57 @@ async fn while_nobody_can_say_nothing_passes() {
     blind(at(5)); // also for a token that is remembered
     state.confirm(at(6));
     assert_eq!(status(&jwt, &token, at(6)).0, 200);
-    state.distrust();
+    state.distrust(at(6));
     blind(at(6));
     assert_eq!(status(&jwt, &es256(&CLAIMS.replace("orders-api", "billing")), at(6)).0, 401, "bad for another reason");
     state.add([&Revocation::token(ISSUER, "t-1").unwrap()], at(6)).unwrap();
-    state.confirm(at(6));
+    state.confirm(at(7));
     assert_eq!(status(&jwt, &token, at(6)).0, 401, "revoked while it was blind");
     // It has room for twice as many as there may be.
     state.add([&Revocation::token(ISSUER, "t-2").unwrap()], at(6)).unwrap();
     let error = state.add([&Revocation::token(ISSUER, "t-3").unwrap()], at(6)).unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Conflict);
     assert_eq!(status(&jwt, &token, at(6)).0, 401, "a full state forgets nothing");
+}
+
+#[tokio::test]
+async fn what_has_ended_by_this_clock_is_not_said_to_be_revoked() {
+    let store = MemoryRevocations::new();
+    let bad = Revocation::token(ISSUER, "t-1").unwrap().until(NOW + 600);
+    let error = store.revoke(&bad, at(100_000)).await.unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::Conflict, "{error}");
+    store.revoke(&bad, at(1_500)).await.unwrap(); // its leeway counts
+}
+
+/// The clock of a process that is fed was ahead when it heard of them.
+#[test]
+fn what_is_heard_of_while_the_clock_is_ahead_counts_once_it_is_right() {
+    let state = RevocationState::fed(RevocationLimits::new().capacity(1));
+    let token = |jti: &str| Revocation::token(ISSUER, jti).unwrap();
+    let standing = |jti: &str| state.check_marks(&TokenMarks::new(ISSUER).token(jti), at(10));
+    state.add([&token("a").until(NOW + 600)], at(100_000)).unwrap();
+    state.confirm(at(9));
+    assert_eq!(standing("a"), Standing::Revoked(RevocationKind::Token));
+    // Where there is no room, what has ended makes it, the new ones first.
+    state.add([&token("b").until(NOW + 600), &token("c").until(NOW + 600), &token("d")], at(100_000)).unwrap();
+    assert_eq!((state.len(), standing("d")), (2, Standing::Revoked(RevocationKind::Token)));
+}
+
+#[test]
+fn trust_does_not_come_back_by_a_question_from_before_it_was_lost() {
+    let state = RevocationState::fed(RevocationLimits::new());
+    let standing = || state.check_marks(&TokenMarks::new(ISSUER).token("a"), at(11));
+    state.confirm(at(8));
+    state.distrust(at(10));
+    for asked in [7, 9, 10] {
+        state.confirm(at(asked));
+        assert_eq!(standing(), Standing::Unknown, "asked at {asked}");
+    }
+    state.distrust(at(9)); // told late
+    state.confirm(at(10));
+    assert_eq!(standing(), Standing::Unknown);
+    state.confirm(at(11));
+    assert_eq!(standing(), Standing::Good);
 }
 
 #[tokio::test]

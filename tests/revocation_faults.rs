@@ -12,7 +12,7 @@ mod revocations;
 use std::{
     future::Future,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
     },
     time::Duration,
@@ -29,8 +29,8 @@ use portcullis::{
     },
 };
 use revocations::{
-    BOTH, Kind, Server, authenticator, impatient, mint::ISSUER, minted, now, open, patient, proxy::Proxy, revoke,
-    start, status, until,
+    BOTH, Kind, Server, authenticator, impatient, mint::ISSUER, minted, now, open, patient, proxy::Proxy, redis,
+    revoke, start, status, until,
 };
 use sqlx::{Connection, PgConnection};
 use tracing_subscriber::layer::SubscriberExt;
@@ -347,12 +347,46 @@ async fn a_row_that_nobody_can_read_is_503_until_it_is_gone() {
     until("it starts", || status(&authenticator(&later), &minted("good")) == 200).await;
 }
 
+/// What the library logs, which only one of the tests can begin to keep.
+fn lines() -> &'static Lines {
+    static LINES: OnceLock<Lines> = OnceLock::new();
+    LINES.get_or_init(|| {
+        let lines = Lines::default();
+        tracing::subscriber::set_global_default(tracing_subscriber::registry().with(lines.clone())).unwrap();
+        lines
+    })
+}
+
 /// On one thread, which tells its log from those of the other tests.
+#[tokio::test]
+#[ignore = "needs Redis; tests/run installs it"]
+async fn redis_that_comes_back_with_older_data_is_told_by_the_log() {
+    const LOST: &str = "ERROR revocations: Redis has lost its data";
+    let lines = lines();
+    let mut redis = redis::Server::start();
+    let address = redis.address();
+    let (store, other) = (open(&address, impatient()).await, open(&address, impatient()).await);
+    revoke(&*store, "a").await;
+    redis.say("SAVE");
+    revoke(&*store, "b").await;
+    until("the other one knows it", || is_revoked(&other, "b")).await;
+    redis.kill();
+    until("nobody can say", || !store.state().is_fresh(now()) && !other.state().is_fresh(now())).await;
+    redis.restart();
+    until("it is back", || store.state().is_fresh(now()) && other.state().is_fresh(now())).await;
+    assert_eq!(lines.count(LOST), 2, "once in each process: {:?}", lines.here());
+    assert!(is_revoked(&store, "a") && is_revoked(&store, "b") && is_revoked(&other, "b"));
+    // As many as there were before: whoever is behind must not take them for those.
+    revoke(&*open(&address, impatient()).await, "c").await;
+    until("it is heard", || is_revoked(&store, "c") && is_revoked(&other, "c")).await;
+    assert_eq!(lines.count(LOST), 2, "{:?}", lines.here());
+}
+
+/// On one thread as well.
 #[tokio::test]
 #[ignore = "needs Redis and PostgreSQL; tests/run installs them"]
 async fn the_log_says_once_that_it_is_away_and_once_that_it_is_back() {
-    let lines = Lines::default();
-    tracing::subscriber::set_global_default(tracing_subscriber::registry().with(lines.clone())).unwrap();
+    let lines = lines();
     for kind in BOTH {
         let name = if matches!(kind, Kind::Redis) { "redis" } else { "postgres" };
         let away = format!("ERROR revocations: what others revoke is not heard: {name}: backend unavailable");

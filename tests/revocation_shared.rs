@@ -86,7 +86,7 @@ async fn what_one_revokes_the_other_refuses() {
         }
         let good = minted("t-9");
         assert_eq!(status(&jwt, &good), 200);
-        // A long id does not fit into a notification.
+        // As long as ids may be.
         let long = "x\u{1}".repeat(1_000);
         revoke(&*here, &long).await;
         let marks = TokenMarks::new(ISSUER).token(&long);
@@ -295,6 +295,10 @@ async fn a_clock_that_is_ahead_deletes_nothing() {
         tokio::time::sleep(Duration::from_millis(1_500)).await;
         let fresh = open(&server.address(), patient()).await;
         assert_eq!(status(&authenticator(&fresh), &minted("bad")), 401, "{kind:?}: one process is a day ahead");
+        // And once that one is right again, it refuses what it heard of meanwhile.
+        tomorrow.set_unix(now().unix_seconds());
+        let standing = hasty.state().check_marks(&TokenMarks::new(ISSUER).token("bad"), tomorrow.now());
+        assert_eq!(standing, Standing::Revoked(portcullis::revocation::RevocationKind::Token), "{kind:?}");
     }
 }
 

@@ -38,6 +38,7 @@ impl RevocationStore for MemoryRevocations {
     }
 
     async fn revoke(&self, revocation: &Revocation, at: Instants) -> Result<(), StoreError> {
+        self.state.check_end(revocation, at, "revocations")?;
         self.state.add([revocation], at)
     }
 }

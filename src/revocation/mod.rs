@@ -44,6 +44,7 @@
 //! # }
 //! ```
 
+mod entries;
 #[cfg(any(feature = "revocation-postgres", feature = "revocation-redis"))]
 mod entry;
 mod memory;

@@ -1,9 +1,7 @@
 use std::{
-    collections::HashMap,
     fmt,
-    hash::{BuildHasherDefault, Hasher},
     sync::{
-        Arc, PoisonError, RwLock, RwLockWriteGuard,
+        Arc, Mutex, PoisonError, RwLock,
         atomic::{
             AtomicU64,
             Ordering::{Acquire, Relaxed, Release},
@@ -14,7 +12,10 @@ use std::{
 
 use async_trait::async_trait;
 
-use super::{Revocation, RevocationKind, TokenMarks};
+use super::{
+    Revocation, RevocationKind, TokenMarks,
+    entries::{Entries, Entry, Full},
+};
 use crate::{
     clock::Instants,
     error::{StoreError, StoreErrorKind},
@@ -139,36 +140,10 @@ struct Shared {
     generation: AtomicU64,
     /// The first nanosecond of the monotonic clock at which the state is not trusted any more.
     good_until: AtomicU64,
+    /// The last moment of that clock at which it was distrusted. Held by whoever changes the former.
+    distrusted: Mutex<Option<u64>>,
     entries: RwLock<Entries>,
     limits: RevocationLimits,
-    /// How many entries there may be.
-    room: usize,
-}
-
-type Entries = HashMap<u64, Entry, BuildHasherDefault<Hashed>>;
-
-#[derive(Clone, Copy)]
-struct Entry {
-    /// Tokens issued after this second are not met.
-    issued_until: u64,
-    /// The second from which nobody needs it.
-    until: u64,
-}
-
-/// The keys are hashes already.
-#[derive(Default)]
-struct Hashed(u64);
-
-impl Hasher for Hashed {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, _: &[u8]) {}
-
-    fn write_u64(&mut self, hash: u64) {
-        self.0 = hash;
-    }
 }
 
 /// Unique in the process: a principal that was cleared by one state is not by another.
@@ -193,10 +168,10 @@ impl RevocationState {
 
     fn new(limits: RevocationLimits, good_until: u64, room: usize) -> Self {
         let shared = Shared {
-            room,
             generation: AtomicU64::new(next_generation()),
             good_until: AtomicU64::new(good_until),
-            entries: RwLock::default(),
+            distrusted: Mutex::default(),
+            entries: RwLock::new(Entries::with_room(room)),
             limits,
         };
         Self { shared: Arc::new(shared) }
@@ -228,9 +203,9 @@ impl RevocationState {
     fn look_up(&self, marks: &TokenMarks, at: Instants) -> Standing {
         let entries = self.shared.entries.read().unwrap_or_else(PoisonError::into_inner);
         let (now, issued) = (at.unix_seconds(), marks.issue_time());
-        let met = marks
-            .each()
-            .find(|(_, hash)| entries.get(hash).is_some_and(|entry| issued <= entry.issued_until && now < entry.until));
+        let met = marks.each().find(|(_, hash)| {
+            entries.get(*hash).is_some_and(|entry| issued <= entry.issued_until && now < entry.until)
+        });
         met.map_or(Standing::Good, |(kind, _)| Standing::Revoked(kind))
     }
 
@@ -241,7 +216,8 @@ impl RevocationState {
         at.monotonic_nanos() < self.shared.good_until.load(Acquire)
     }
 
-    /// Adds revocations, all or none. What is there already is kept for the longer of both times.
+    /// Adds revocations, all or none. What is there already is kept for the longer of both times. What has ended by this clock
+    /// counts again if the clock was ahead; it is dropped where the room is needed.
     ///
     /// # Errors
     /// [`Conflict`](StoreErrorKind::Conflict) if there is no room, also once those that have ended are dropped.
@@ -256,40 +232,32 @@ impl RevocationState {
             let issued_until = revocation.last_issue().unwrap_or(u64::MAX);
             (revocation.hash(), Entry { issued_until, until: end.saturating_add(MARGIN) })
         };
-        let mut new: Vec<_> = revocations.into_iter().map(entry).filter(|(_, entry)| now < entry.until).collect();
-        new.sort_unstable_by_key(|(hash, _)| *hash);
-        let mut entries = self.write();
-        let lacking = |entries: &Entries| {
-            let mut last = None;
-            new.iter().filter(|(hash, _)| last.replace(*hash) != Some(*hash) && !entries.contains_key(hash)).count()
-        };
-        let room = self.shared.room;
-        let fits = |entries: &Entries| entries.len().saturating_add(lacking(entries)) <= room;
-        if !fits(&entries) {
-            entries.retain(|_, entry| now < entry.until);
-            if !fits(&entries) {
-                let error = StoreError::new(StoreErrorKind::Conflict, "revocations");
-                return Err(error.caused_by(format!("there is room for {room} and no more")));
-            }
-        }
-        for (hash, new) in new {
-            let entry = entries.entry(hash).or_insert(new);
-            entry.issued_until = entry.issued_until.max(new.issued_until);
-            entry.until = entry.until.max(new.until);
-        }
+        let new = revocations.into_iter().map(entry).collect();
+        let mut entries = self.shared.entries.write().unwrap_or_else(PoisonError::into_inner);
+        entries.add(new, now).map_err(|Full { room }| {
+            let error = StoreError::new(StoreErrorKind::Conflict, "revocations");
+            error.caused_by(format!("there is room for {room} and no more"))
+        })?;
         self.shared.generation.store(next_generation(), Release);
         Ok(())
     }
 
     /// Says that at this moment nothing was missing: the moment before the question was asked, not after the answer. An
-    /// earlier moment than the last changes nothing.
+    /// earlier moment than the last changes nothing, nor does one that is not after the last [distrust](Self::distrust).
     pub fn confirm(&self, at: Instants) {
+        let at = at.monotonic_nanos();
         let age = u64::try_from(self.shared.limits.max_age.as_nanos()).unwrap_or(u64::MAX);
-        self.shared.good_until.fetch_max(at.monotonic_nanos().saturating_add(age), Release);
+        let distrusted = self.shared.distrusted.lock().unwrap_or_else(PoisonError::into_inner);
+        if distrusted.is_none_or(|distrusted| distrusted < at) {
+            self.shared.good_until.fetch_max(at.saturating_add(age), Release);
+        }
     }
 
-    /// Says that something is missing: the state is not trusted until it is confirmed again.
-    pub fn distrust(&self) {
+    /// Says that at this moment something is missing: the state is not trusted until a later moment is confirmed. What was asked
+    /// before may be answered after it, and says nothing of what is missing.
+    pub fn distrust(&self, at: Instants) {
+        let mut distrusted = self.shared.distrusted.lock().unwrap_or_else(PoisonError::into_inner);
+        *distrusted = distrusted.max(Some(at.monotonic_nanos()));
         self.shared.good_until.store(0, Release);
     }
 
@@ -311,8 +279,17 @@ impl RevocationState {
         self.len() == 0
     }
 
-    fn write(&self) -> RwLockWriteGuard<'_, Entries> {
-        self.shared.entries.write().unwrap_or_else(PoisonError::into_inner)
+    /// Refuses what has ended by the caller's clock, leeways included: it would be met by nobody, and must not be called revoked.
+    pub(super) fn check_end(
+        &self,
+        revocation: &Revocation,
+        at: Instants,
+        backend: &'static str,
+    ) -> Result<(), StoreError> {
+        if at.unix_seconds() < revocation.end_with(&self.shared.limits, at).saturating_add(MARGIN) {
+            return Ok(());
+        }
+        Err(StoreError::new(StoreErrorKind::Conflict, backend).caused_by("what it would meet has ended by this clock"))
     }
 }
 
@@ -405,7 +382,7 @@ mod tests {
         assert_eq!(state.check_marks(&marks, at(6)), Standing::Unknown);
         state.confirm(at(7));
         assert_eq!(state.check_marks(&marks, at(7)), Standing::Good);
-        state.distrust();
+        state.distrust(at(8));
         assert_eq!(state.check_marks(&marks, at(7)), Standing::Unknown);
     }
 }

@@ -14,6 +14,10 @@
 //! [`REVOKE`] is the right to log out whomever an issuer of [`RevocationAdmin::new`] knows; nobody is asked for a tenant, because
 //! a revocation has none.
 //!
+//! "Now" and "by now" are of this clock; of the caller's own tokens, up to the `iat` of the one that asks if that is later. An issuer
+//! whose clock is ahead may have dated other tokens after that, by the leeway at most: these are not met. `issued_until` may be up to
+//! 300 s ahead, to meet them too, with whatever is issued meanwhile.
+//!
 //! Put it into your router, inside authentication, and let the policy grant the permissions. The router asks for them itself, so
 //! that a forgotten rule opens nothing; [`rules`] are the lines of a stack's route table.
 //!
@@ -171,7 +175,8 @@ impl RevocationAdmin {
         self.revoke(&exp.into_iter().fold(token, Revocation::until), at).await
     }
 
-    /// Revokes everything that a subject was issued up to now: logs them out everywhere.
+    /// Revokes everything that a subject was issued up to now: logs them out everywhere. Not what an issuer whose clock is ahead
+    /// has dated after now; see the [module docs](self).
     ///
     /// # Errors
     /// [`RevokeError`].

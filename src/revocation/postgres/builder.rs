@@ -113,7 +113,7 @@ impl PostgresRevocationsBuilder {
         });
         let (sender, loaded) = watch::channel(false);
         let mut tasks = JoinSet::new();
-        tasks.spawn(listen::run(Arc::clone(&shared), pool.connect_options(), sender));
+        tasks.spawn(listen::run(Arc::clone(&shared), pool.clone(), sender));
         let database = Database { pool, statement_timeout: self.timeout };
         Ok(PostgresRevocations { inner: Arc::new(Inner { shared, database, loaded, _listener: tasks }) })
     }

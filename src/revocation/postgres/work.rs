@@ -19,15 +19,19 @@ pub(super) const PAGE: u32 = 1_000;
 const LOCK: &str = "SELECT pg_advisory_xact_lock(8101820099123836524)";
 /// By the server's clock and by the caller's, whichever is behind: one that is wrong deletes nothing for good.
 const FORGET: &str = "DELETE FROM portcullis_revocations WHERE id IN (SELECT id FROM portcullis_revocations \
-     WHERE ends < least(extract(epoch FROM now())::bigint, $3) - $1 LIMIT $2)";
+     WHERE ends < least(extract(epoch FROM now())::bigint, $3) - $1 ORDER BY ends LIMIT $2)";
+/// There are no more rows than numbers from the first to the last: they are counted only where that does not say it. The others
+/// wait for the lock meanwhile.
 const HAS_ROOM: &str = "SELECT EXISTS (SELECT 1 FROM portcullis_revocations WHERE id = $1) \
+     OR (SELECT max(number) - min(number) + 1 FROM portcullis_revocations) < $2 \
      OR (SELECT count(*) FROM portcullis_revocations) < $2";
 const REVOKE: &str = "INSERT INTO portcullis_revocations AS r (id, number, kind, issuer, value, issued_until, ends) \
      VALUES ($1, 0, $2, $3, $4, $5, $6) ON CONFLICT (id) DO UPDATE SET ends = greatest(r.ends, excluded.ends), \
      issued_until = CASE WHEN r.issued_until IS NULL OR excluded.issued_until IS NULL THEN NULL \
      ELSE greatest(r.issued_until, excluded.issued_until) END";
+/// The last row that is known comes again: if it does not, numbers may be given anew.
 pub(super) const READ: &str = "SELECT number, kind, issuer, value, issued_until, ends FROM portcullis_revocations \
-     WHERE number > $1 ORDER BY number LIMIT $2";
+     WHERE number >= $1 ORDER BY number LIMIT $2";
 
 fn sql(error: sqlx::Error) -> StoreError {
     failed(BACKEND, error)
@@ -72,52 +76,12 @@ pub(super) async fn revoke(
 pub(super) fn read(row: &PgRow) -> Result<(i64, Revocation), StoreError> {
     let text = |column: usize| row.try_get::<&str, _>(column).map_err(sql);
     let number: i64 = row.try_get(0).map_err(sql)?;
-    let told = Told(
-        number,
-        text(1)?.into(),
-        text(2)?.into(),
-        text(3)?.into(),
-        row.try_get(4).map_err(sql)?,
-        row.try_get(5).map_err(sql)?,
-    );
-    told.revocation().map(|revocation| (number, revocation)).ok_or_else(unreadable)
-}
-
-pub(super) fn unreadable() -> StoreError {
-    StoreError::new(StoreErrorKind::Corrupt, BACKEND).about("a revocation that this release cannot read")
-}
-
-/// What a notification says.
-#[derive(serde::Deserialize)]
-pub(super) struct Told(pub(super) i64, String, String, String, Option<i64>, i64);
-
-impl Told {
-    pub(super) fn revocation(&self) -> Option<Revocation> {
-        let Self(_, kind, issuer, value, issued_until, ends) = self;
-        let issued_until = issued_until.map_or(Ok(Entry::ALWAYS), u64::try_from).ok()?;
-        Entry::read(kind, issuer, value, issued_until, u64::try_from(*ends).ok()?)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn notifications_are_read() {
-        let told = |text: &str| serde_json::from_str::<Told>(text).ok()?.revocation();
-        let token = Revocation::token("https://id", "a\"\n").unwrap();
-        assert_eq!(told(r#"[3, "token", "https://id", "a\"\n", null, 9]"#), Some(token.clone().until(9)));
-        assert_eq!(told(r#"[3, "token", "https://id", "a\"\n", 7, 9]"#), Some(token.until(9).issued_until(7)));
-        for text in [
-            "",
-            "hello",
-            "[]",
-            r#"[3, "galaxy", "i", "a", null, 9]"#,
-            r#"[3, "token", "i", "a", -1, 9]"#,
-            r#"[3, "token", "i", "a", null, -9]"#,
-        ] {
-            assert_eq!(told(text), None, "{text}");
-        }
-    }
+    let (kind, issuer, value) = (text(1)?, text(2)?, text(3)?);
+    let issued_until = row.try_get::<Option<i64>, _>(4).map_err(sql)?.map_or(Ok(Entry::ALWAYS), u64::try_from);
+    let ends = u64::try_from(row.try_get::<i64, _>(5).map_err(sql)?);
+    let read = |issued_until, ends| Entry::read(kind, issuer, value, issued_until, ends);
+    let revocation = issued_until.ok().zip(ends.ok()).and_then(|(issued_until, ends)| read(issued_until, ends));
+    let unreadable =
+        || StoreError::new(StoreErrorKind::Corrupt, BACKEND).about("a revocation that this release cannot read");
+    revocation.map(|revocation| (number, revocation)).ok_or_else(unreadable)
 }

@@ -1,6 +1,6 @@
 //! The task that hears what others revoke.
 
-use std::{sync::Arc, time::Duration};
+use std::{mem, sync::Arc, time::Duration};
 
 use redis::{PushInfo, PushKind, Script, Value, aio::MultiplexedConnection};
 use tokio::{
@@ -8,7 +8,7 @@ use tokio::{
     time::{Instant, sleep, timeout, timeout_at},
 };
 
-use super::Shared;
+use super::{Shared, new_life};
 use crate::{
     error::{StoreError, StoreErrorKind},
     log,
@@ -29,22 +29,28 @@ enum Heard {
     Disconnected,
 }
 
-/// What is known: everything up to a number, of one life of the data.
+/// The life of the data and the highest number of it, kept from one connection to the next, to tell when some of it is lost.
+#[derive(Default)]
+struct Seen {
+    life: String,
+    highest: u64,
+}
+
+/// What is known: everything up to a number.
 struct Line<'a> {
     shared: &'a Shared,
     connection: MultiplexedConnection,
     script: Script,
-    /// Kept from one connection to the next, to tell when the data is lost.
-    life: &'a mut String,
+    seen: &'a mut Seen,
     number: u64,
 }
 
 pub(super) async fn run(shared: Arc<Shared>, commands: watch::Sender<Option<MultiplexedConnection>>) {
-    let (mut waits, mut said, mut life) = (retry::waits(), false, String::new());
+    let (mut waits, mut said, mut seen) = (retry::waits(), false, Seen::default());
     loop {
         let error = match timeout(shared.timeout, connect(&shared)).await {
             Ok(Ok((connection, pushes))) => {
-                let follow = follow(&shared, &connection, &mut life, pushes, &commands, || {
+                let follow = follow(&shared, &connection, &mut seen, pushes, &commands, || {
                     if said {
                         log::warn("revocations: Redis answers again, and all that it has is known");
                     }
@@ -84,12 +90,12 @@ async fn connect(shared: &Shared) -> Result<(Connection, mpsc::Receiver<Heard>),
 async fn follow(
     shared: &Shared,
     connection: &Connection,
-    life: &mut String,
+    seen: &mut Seen,
     mut pushes: mpsc::Receiver<Heard>,
     commands: &watch::Sender<Option<MultiplexedConnection>>,
     loaded: impl FnOnce(),
 ) -> StoreError {
-    let mut line = Line { shared, connection: connection.commands.clone(), script: Script::new(READ), life, number: 0 };
+    let mut line = Line { shared, connection: connection.commands.clone(), script: Script::new(READ), seen, number: 0 };
     if let Err(error) = line.catch_up().await {
         return error;
     }
@@ -128,11 +134,12 @@ impl Line<'_> {
         let (life, number, entry) = (parts.next(), parts.next(), parts.next());
         let number = number.and_then(|number| number.parse::<u64>().ok());
         let (Some(life), Some(number), Some(entry)) = (life, number, entry) else { return Ok(false) };
-        if life != self.life.as_str() || number != self.number.saturating_add(1) {
-            return Ok(life == self.life.as_str() && number <= self.number);
+        if life != self.seen.life || number != self.number.saturating_add(1) {
+            return Ok(life == self.seen.life && number <= self.number);
         }
         self.add(&[entry])?;
         self.number = number;
+        self.seen.highest = self.seen.highest.max(number);
         Ok(true)
     }
 
@@ -144,22 +151,22 @@ impl Line<'_> {
             let answer = answer.map_err(|_| unavailable("no answer in time"))??;
             let [life, number, entries @ ..] = &*answer else { return Err(nonsense("an answer of another shape")) };
             let Ok(last) = number.parse::<u64>() else {
-                self.shared.state.distrust();
+                self.distrust();
                 return Err(nonsense("some of its keys are missing"));
             };
-            if life != self.life || last < self.number {
-                if !self.life.is_empty() {
+            if *life != self.seen.life {
+                if !self.seen.life.is_empty() {
                     log::error(
                         "revocations: Redis has lost its data: processes that start now do not know what was revoked",
                     );
                 }
-                let begins = self.number > 0;
-                self.life.clone_from(life);
-                self.number = 0;
-                if begins {
+                self.seen.life.clone_from(life);
+                self.seen.highest = last;
+                if mem::take(&mut self.number) > 0 {
                     continue;
                 }
             }
+            self.seen.highest = self.seen.highest.max(last);
             let (pairs, _) = entries.as_chunks::<2>();
             self.add(&pairs.iter().map(|[_, entry]| entry.as_str()).collect::<Vec<_>>())?;
             if pairs.len() < PAGE {
@@ -178,19 +185,23 @@ impl Line<'_> {
             call.key(key);
         }
         call.arg(MARGIN).arg(self.number).arg(PAGE).arg(self.shared.clock.now().unix_seconds());
+        call.arg(&self.seen.life).arg(self.seen.highest).arg(new_life()?);
         call.invoke_async(&mut self.connection).await.map_err(failed)
     }
 
     /// What cannot be taken in is missing: nothing is trusted until it can.
     fn add(&self, entries: &[&str]) -> Result<(), StoreError> {
-        let state = &self.shared.state;
         let revocations: Option<Vec<Revocation>> = entries.iter().map(|entry| Entry::read_text(entry)).collect();
         let added = match revocations {
             Some(revocations) if revocations.is_empty() => Ok(()),
-            Some(revocations) => state.add(&revocations, self.shared.clock.now()),
+            Some(revocations) => self.shared.state.add(&revocations, self.shared.clock.now()),
             None => Err(nonsense("an entry that this release cannot read")),
         };
-        added.inspect_err(|_| state.distrust())
+        added.inspect_err(|_| self.distrust())
+    }
+
+    fn distrust(&self) {
+        self.shared.state.distrust(self.shared.clock.now());
     }
 }
 

@@ -32,9 +32,11 @@ const REVOKE: &str = concat!(include_str!("forget.lua"), include_str!("revoke.lu
 ///   get `503`. Nothing can be revoked meanwhile: [`revoke`](RevocationStore::revoke) fails with
 ///   [`Unavailable`](StoreErrorKind::Unavailable). It is tried again after 0.1 s up to 10 s. Each new connection begins with
 ///   everything that Redis has, before the state is trusted again.
-/// - **Redis has lost its data** (started again without persistence, flushed, an outdated replica took over): processes that run
-///   keep what they know; ones that start afterwards cannot know it. Let it write what it takes (`appendonly yes`), and evict
-///   nothing (`maxmemory-policy noeviction`): if some of the keys are missing, no state is trusted, until somebody deletes the rest.
+/// - **Redis has lost its data**, or the last of it (started again without persistence or with an older snapshot, flushed, an
+///   outdated replica took over): processes that run keep what they know, and their logs say so; ones that start afterwards cannot
+///   know it. Let it write what it takes before it answers (`appendonly yes`, `appendfsync always`), have a replica that takes over
+///   know it (`min-replicas-to-write`), and evict nothing (`maxmemory-policy noeviction`): if some of the keys are missing, no state
+///   is trusted, until somebody deletes the rest.
 /// - **Bounds**: at most [`capacity`](RevocationLimits::capacity), in Redis and in each process; give all the same limits. What has
 ///   ended is removed, by the server's clock and this process' one, whichever is behind. A name is 64 bytes, an entry as long as issuer and id.
 ///
@@ -98,6 +100,13 @@ impl RedisRevocations {
     }
 }
 
+/// The name of a life that the data may begin.
+fn new_life() -> Result<String, StoreError> {
+    let mut life = [0; 16];
+    aws_lc_rs::rand::fill(&mut life).map_err(|_| unavailable("no random numbers"))?;
+    Ok(format!("{:032x}", u128::from_ne_bytes(life)))
+}
+
 impl Shared {
     async fn revoke(
         &self,
@@ -105,15 +114,13 @@ impl Shared {
         entry: &Entry,
         at: Instants,
     ) -> Result<bool, StoreError> {
-        let mut life = [0; 16];
-        aws_lc_rs::rand::fill(&mut life).map_err(|_| unavailable("no random numbers"))?;
         let script = Script::new(REVOKE);
         let mut call = script.prepare_invoke();
         for key in &self.keys {
             call.key(key);
         }
         call.arg(MARGIN).arg(entry.id()).arg(entry.what()).arg(entry.issued_until).arg(entry.until);
-        call.arg(self.limits.most()).arg(format!("{:032x}", u128::from_ne_bytes(life))).arg(&self.channel);
+        call.arg(self.limits.most()).arg(new_life()?).arg(&self.channel);
         call.arg(at.unix_seconds());
         call.invoke_async(&mut connection).await.map_err(failed)
     }
@@ -128,10 +135,8 @@ impl RevocationStore for RedisRevocations {
     /// Waits for the connection and the answer for 1 s together, unless [said otherwise](RedisRevocationsBuilder::timeout).
     async fn revoke(&self, revocation: &Revocation, at: Instants) -> Result<(), StoreError> {
         let shared = &*self.inner.shared;
+        shared.state.check_end(revocation, at, BACKEND)?;
         let entry = Entry::new(revocation, &shared.limits, at);
-        if entry.until.saturating_add(MARGIN) <= at.unix_seconds() {
-            return Ok(()); // what it would meet has ended
-        }
         let deadline = Instant::now() + shared.timeout;
         let late = |_| unavailable("no answer in time");
         let mut commands = self.inner.commands.clone();

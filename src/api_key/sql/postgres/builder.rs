@@ -111,7 +111,7 @@ impl PostgresKeyStoreBuilder {
 
         let feed = Arc::new(ChangeFeed::new_lost());
         let mut tasks = JoinSet::new();
-        tasks.spawn(listen(pool.connect_options(), self.acquire_timeout, Arc::clone(&feed)));
+        tasks.spawn(listen(pool.clone(), self.acquire_timeout, Arc::clone(&feed)));
         let database = Database { pool, statement_timeout: self.statement_timeout };
         Ok(PostgresKeyStore { database, feed, _listener: tasks })
     }

@@ -3,7 +3,10 @@
 use std::{sync::Arc, time::Duration};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use sqlx::postgres::{PgConnectOptions, PgListener, PgNotification};
+use sqlx::{
+    PgPool,
+    postgres::{PgListener, PgNotification},
+};
 use tokio::time::{sleep, timeout};
 
 use crate::{
@@ -20,10 +23,11 @@ use crate::{
 const CHANNEL: &str = "portcullis_api_keys";
 
 /// Listens for ever.
-pub(super) async fn listen(server: Arc<PgConnectOptions>, acquire_timeout: Duration, feed: Arc<ChangeFeed>) {
+pub(super) async fn listen(pool: PgPool, acquire_timeout: Duration, feed: Arc<ChangeFeed>) {
     let (mut waits, mut said) = (retry::waits(), false);
     loop {
-        let error = match listener(&server, acquire_timeout, CHANNEL).await {
+        // As the pool connects by now: its owner may give it other credentials.
+        let error = match listener(&pool.connect_options(), acquire_timeout, CHANNEL).await {
             Ok(listener) => {
                 (waits, said) = (retry::waits(), false);
                 // Whoever loads from here on is told what changes after.

@@ -79,7 +79,7 @@ impl PostgresKeyStore {
     }
 
     /// Uses a pool of connections that is there, with its own settings, and makes the tables if they are not there. The
-    /// listening connection is another one, with the same options.
+    /// listening connection is another one, with the options that the pool has by then.
     ///
     /// # Errors
     /// As [`connect`](Self::connect).

@@ -61,8 +61,8 @@ const NONCE: HeaderName = HeaderName::from_static("dpop-nonce");
 /// 8 and 9: `401` and `error="invalid_dpop_proof"`. Another key than the token's is `invalid_token`, a nonce that is missing
 /// or too old `use_dpop_nonce`, with a new one in `DPoP-Nonce`.
 ///
-/// Proofs are remembered in a [`MemoryReplays`] of this process, unless you give [another store](Self::replays): with several
-/// processes behind one name, one that they share.
+/// Proofs are remembered in a [`MemoryReplays`], which clones share, unless you give [another store](Self::replays): with several
+/// processes behind one name, one that they share. Give all authenticators of one name clones of one `Dpop`.
 ///
 /// ```
 /// use portcullis::jwt::bound::{Dpop, Nonces};
@@ -78,7 +78,7 @@ pub struct Dpop {
     algorithms: Vec<Algorithm>,
     required: bool,
     nonces: Option<Nonces>,
-    replays: Option<Arc<dyn ReplayStore>>,
+    replays: Arc<dyn ReplayStore>,
 }
 
 /// Where proofs must be for.
@@ -122,7 +122,7 @@ impl Dpop {
     fn new(place: Place) -> Self {
         use Algorithm::{ES256, ES384, ES512, EdDSA, PS256, RS256};
         let algorithms = vec![ES256, EdDSA, ES384, ES512, PS256, RS256];
-        Self { place, algorithms, required: false, nonces: None, replays: None }
+        Self { place, algorithms, required: false, nonces: None, replays: Arc::new(MemoryReplays::new()) }
     }
 
     /// Allows these signature algorithms and no other. Default: ES256, EdDSA, ES384, ES512, PS256, RS256. The challenge names
@@ -147,7 +147,7 @@ impl Dpop {
 
     /// Remembers proofs here. Default [`MemoryReplays::new`].
     pub fn replays(mut self, store: impl ReplayStore) -> Self {
-        self.replays = Some(Arc::new(store));
+        self.replays = Arc::new(store);
         self
     }
 
@@ -173,7 +173,7 @@ impl Dpop {
             place: self.place,
             algorithms: self.algorithms.into(),
             nonces: self.nonces,
-            replays: self.replays.unwrap_or_else(|| Arc::new(MemoryReplays::new())),
+            replays: self.replays,
             invalid_token: with_error("invalid_token")?,
             invalid_proof: with_error("invalid_dpop_proof")?,
             use_nonce: with_error("use_dpop_nonce")?,
