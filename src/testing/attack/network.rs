@@ -79,8 +79,8 @@ pub fn attack_url(base: &str, profile: Profile) -> Result<NetworkSuite, ConfigEr
 /// paths as they are written.
 ///
 /// What it cannot be over the network it leaves out: another address in each request, plain HTTP where the URL is `https`, and,
-/// where the host is not loopback, a place from which the service might fetch a key (`token-key-url`). So a limit per client that the suite runs into is a finding, `control`: say it with
-/// [`Profile::limit`], or attack a service without.
+/// where the host is not loopback, a place from which the service might fetch a key (`token-key-url`). So a limit per client
+/// that the suite runs into is a finding, `control`: say it with [`Profile::limit`], or attack a service without.
 ///
 /// # Security
 /// A host that is not loopback is attacked only if it serves the [token](Self::ownership_token) of this very suite at
