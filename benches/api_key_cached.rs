@@ -2,7 +2,7 @@
 //! under a load like the world's.
 //!
 //! Criterion measures each contender by itself. A table of ratios comes first (see `ratio/mod.rs`);
-//! `cargo bench --bench api_key_cached -- ratios` prints the table alone.
+//! `cargo bench --bench api_key_cached --all-features -- ratios` prints the table alone.
 
 #![allow(clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a bench stops where it cannot go on")]
 

@@ -1,7 +1,7 @@
 //! What the audit trail costs: on the path of a request, against a bare axum router, on one thread and on two; and its writer,
 //! against a bare loop of `serde_json` and `BufWriter` over the same lines.
 //!
-//! `cargo bench --bench audit`
+//! `cargo bench --bench audit --all-features`
 
 #![allow(clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a bench stops where it cannot go on")]
 

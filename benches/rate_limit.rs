@@ -1,7 +1,7 @@
 //! What a limit costs: the decision alone next to governor's, on one thread and on two, and the layer around an axum router
 //! next to tower_governor.
 //!
-//! Tables of ratios come first (see `ratio/mod.rs`), with the bytes for each key; `cargo bench --bench rate_limit -- ratios`
+//! Tables of ratios come first (see `ratio/mod.rs`), with the bytes for each key; `cargo bench --bench rate_limit --all-features -- ratios`
 //! prints them alone, and `-- redis` those of a shared limit.
 
 #![allow(clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a bench stops where it cannot go on")]

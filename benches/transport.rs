@@ -1,6 +1,6 @@
 //! What it costs to know who is calling, and to insist on HTTPS; and the listener next to axum-server's.
 //!
-//! `cargo bench --bench transport` prints tables of ratios (see `ratio/mod.rs`); `-- layers` and `-- listener` print one of
+//! `cargo bench --bench transport --all-features` prints tables of ratios (see `ratio/mod.rs`); `-- layers` and `-- listener` print one of
 //! them. `-- count NAME REQUESTS` sends so many requests through one contender, in a function that callgrind counts;
 //! `benches/instructions` does so for all of them.
 

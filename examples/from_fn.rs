@@ -44,6 +44,7 @@ use serde_json::json;
 use tokio::net::TcpListener;
 
 const ISSUER: &str = "https://id.example.com";
+/// A real one comes from outside of the program.
 const SECRET: &[u8] = b"a secret of both, of this example";
 
 #[derive(Clone, Deserialize, Serialize)]
@@ -67,7 +68,8 @@ async fn check_token(mut request: Request, next: Next) -> Result<Response, Statu
 fn stack() -> Result<Stack, Box<dyn Error>> {
     let keys = KeySet::new([Key::hmac(jwt::Algorithm::HS256, Secret::new(SECRET.to_vec()))?])?;
     let issuer = Issuer::fixed(ISSUER, keys).access_tokens("orders").algorithms([jwt::Algorithm::HS256]);
-    // These tokens were made before RFC 9068: the claims that it asks for besides are let be.
+    // These tokens were made before RFC 9068: the claims that it asks for besides are let be. So would an ID token be, if the issuer made one
+    // for this audience with this key.
     let issuer = issuer.dangerous_untyped().may_lack(["client_id", "iat", "jti"]);
     Ok(Stack::builder()
         .tls(TlsLayer::require().dangerous_plain_http_on_loopback()) // HTTPS, but for curl on this machine

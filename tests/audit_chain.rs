@@ -496,15 +496,44 @@ fn a_link_that_leads_nowhere_is_an_error() {
 fn the_example_says_the_same() {
     let trail = Trail::new();
     trail.run(12, |builder| builder);
+    trail.run(12, |builder| builder);
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let run = || {
+    let run_with = |more: &[&str]| {
         let mut command = std::process::Command::new(&cargo);
         command.args(["run", "--quiet", "--all-features", "--example", "audit_verify", "--", "--key"]);
-        let output = command.arg(trail.public().to_string()).arg(trail.path()).output().unwrap();
-        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+        let output = command.arg(trail.public().to_string()).args(more).arg(trail.path()).output().unwrap();
+        let [out, err] = [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap());
+        (output.status.code(), out + &err)
     };
+    let run = || run_with(&[]);
     let (code, text) = run();
     assert!(code == Some(0) && text.contains("signed up to line"), "{text}");
+    // A chain that hangs together is no proof without its checkpoints.
+    let written = trail.lines();
+    let is_checkpoint = |line: &&String| line.contains("checkpoint");
+    let unsigned: Vec<_> = written.iter().take_while(|line| !is_checkpoint(line)).cloned().collect();
+    assert!(unsigned.len() > 1 && unsigned.len() < written.len(), "{unsigned:?}");
+    trail.rewrite(&unsigned);
+    let (code, text) = run();
+    assert!(code == Some(1) && text.contains("NOT PROVEN: no checkpoint"), "{text}");
+    // Nor are lines after the last of them, or after the last that was kept elsewhere.
+    let signed = written.iter().position(|line| line.contains("checkpoint")).unwrap();
+    trail.rewrite(&written[..signed + 3]);
+    let (code, text) = run_with(&["--unsigned", "1"]);
+    assert!(code == Some(1) && text.contains("NOT PROVEN: 2 lines at the end"), "{text}");
+    let kept = trail.directory.path().join("kept");
+    let kept_as = kept.to_str().unwrap();
+    std::fs::write(&kept, trail.sent.lock().unwrap()[0].to_string()).unwrap();
+    let opened = written.iter().rposition(|line| line.contains(r#""entry":"opened""#)).unwrap();
+    trail.rewrite(&written[opened..]);
+    let (code, text) = run_with(&["--checkpoints", kept_as]);
+    assert!(code == Some(1) && text.contains("before the first line"), "{text}");
+    let stranger = Trail::new();
+    stranger.run(12, |builder| builder);
+    std::fs::write(&kept, stranger.sent.lock().unwrap()[0].to_string()).unwrap();
+    let (code, text) = run_with(&["--checkpoints", kept_as]);
+    assert!(code == Some(2) && text.contains("by none of the keys"), "{text}");
+    trail.rewrite(&written);
     let mut lines = trail.lines();
     lines[4] = lines[4].replace("allowed", "denied");
     trail.rewrite(&lines);

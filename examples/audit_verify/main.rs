@@ -2,12 +2,13 @@
 //!
 //! `cargo run --example audit_verify --features audit-chain -- --key PUBLIC_KEY audit.jsonl.2* audit.jsonl`
 //!
-//! The exit status is 0 if the files are sound, 1 if they are not, and 2 if they could not be read.
+//! The exit status is 0 if the files are sound and a checkpoint vouches for them, 1 if not, and 2 if they could not be read. Hashes alone
+//! prove nothing: whoever can write the files can make a chain anew, without checkpoints.
 
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::Parser;
-use portcullis::audit::chain::{Checkpoint, PublicKey, verify};
+use portcullis::audit::chain::{Checkpoint, PublicKey, Report, verify};
 
 #[derive(Parser)]
 struct Options {
@@ -17,6 +18,9 @@ struct Options {
     /// A file with checkpoints that were kept elsewhere, one a line.
     #[arg(long)]
     checkpoints: Option<PathBuf>,
+    /// How many lines at the end may have no checkpoint yet: as many as the service writes between two of them.
+    #[arg(long, default_value_t = 1_000)]
+    unsigned: u64,
     /// The files, from the oldest to the newest.
     #[arg(required = true)]
     files: Vec<PathBuf>,
@@ -39,7 +43,25 @@ fn run(options: &Options) -> Result<bool, Box<dyn std::error::Error>> {
         None => Vec::new(),
         Some(file) => std::fs::read_to_string(file)?.lines().map(str::parse).collect::<Result<_, _>>()?,
     };
+    if let Some(stranger) = elsewhere.iter().find(|kept| !kept.is_signed_by(&options.keys)) {
+        return Err(format!("the checkpoint of line {} is signed by none of the keys", stranger.upto()).into());
+    }
     let report = verify(&options.files, &options.keys, &elsewhere)?;
     print!("{report}");
-    Ok(report.is_sound())
+    let doubt = doubt(&report, &elsewhere, options.unsigned);
+    doubt.iter().for_each(|doubt| println!("NOT PROVEN: {doubt}"));
+    Ok(report.is_sound() && doubt.is_none())
+}
+
+/// Why files that hang together may be somebody else's.
+fn doubt(report: &Report, elsewhere: &[Checkpoint], unsigned: u64) -> Option<String> {
+    if report.checkpoint.is_none() {
+        return Some("no checkpoint vouches for these lines".to_owned());
+    }
+    let newest = elsewhere.iter().map(Checkpoint::upto).max();
+    if newest.zip(report.first).is_some_and(|(upto, first)| upto < first) {
+        return Some("what was kept elsewhere is of before the first line".to_owned());
+    }
+    let left = report.uncovered();
+    (left > unsigned).then(|| format!("{left} lines at the end have no checkpoint, and {unsigned} may"))
 }

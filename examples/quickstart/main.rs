@@ -40,11 +40,35 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 type BoxError = Box<dyn Error + Send + Sync>;
 
+/// A folder that nobody else has made, for nobody else to read.
+fn new_folder() -> std::io::Result<PathBuf> {
+    let since = SystemClock::new().now().unix_nanos();
+    let folder = std::env::temp_dir().join(format!("portcullis-quickstart-{}-{since}", std::process::id()));
+    let mut builder = std::fs::DirBuilder::new();
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(&folder)?;
+    Ok(folder)
+}
+
+/// By Ctrl-C, or by whatever runs services here.
+async fn told_to_stop() -> std::io::Result<()> {
+    #[cfg(unix)]
+    {
+        let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+        tokio::select! {
+            pressed = tokio::signal::ctrl_c() => pressed,
+            _ = terminate.recv() => Ok(()),
+        }
+    }
+    #[cfg(not(unix))]
+    tokio::signal::ctrl_c().await
+}
+
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {
     let options = Options::from_args()?;
-    let folder = std::env::temp_dir().join(format!("portcullis-quickstart-{}", std::process::id()));
-    std::fs::create_dir_all(&folder)?;
+    let folder = new_folder()?;
 
     // Who: tokens of one issuer, or API keys.
     let now = SystemClock::new().now();
@@ -100,7 +124,7 @@ async fn main() -> Result<(), BoxError> {
     let origins = cases::Origins { secure: port_of(&secure)?, plain: plain.local_addr()?.port() };
 
     let (stop, _) = tokio::sync::broadcast::channel::<()>(1);
-    let server = tokio::spawn({
+    let mut server = tokio::spawn({
         let (secure, plain) = (portcullis::axum::serve(secure, app.clone()), portcullis::axum::serve(plain, app));
         let (first, second) = (stop.subscribe(), stop.subscribe());
         async move {
@@ -109,6 +133,7 @@ async fn main() -> Result<(), BoxError> {
     });
 
     let cases = cases::all(&provider, &key, now.unix_seconds())?;
+    let mut served = None;
     let passed = if options.self_test {
         Some(self_test::run(&cases, origins, &certificate_pem).await?)
     } else {
@@ -118,14 +143,22 @@ async fn main() -> Result<(), BoxError> {
             println!("the file was there: {earlier} unexpired of earlier starts are accepted as well as the new one");
         }
         print_guide(&cases, origins, &certificate_file, &audit_file);
-        tokio::signal::ctrl_c().await?;
+        tokio::select! {
+            told = told_to_stop() => told?,
+            ended = &mut server => served = Some(ended),
+        }
         println!("\nfinishing open requests");
         None
     };
 
     let _ = stop.send(());
-    server.await??;
+    let served = match served {
+        Some(ended) => ended,
+        None => server.await,
+    };
+    // First, whatever became of the server.
     audit.flush().await?;
+    served??;
     match passed {
         Some(passed) => self_test::conclude(passed, &cases, &audit_file),
         None => {

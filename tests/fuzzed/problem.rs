@@ -11,15 +11,19 @@ use tower::{Layer, service_fn};
 
 use super::memory::{lines, now, send};
 
-const KINDS: [RejectionKind; 11] = [
+const KINDS: [RejectionKind; 15] = [
     RejectionKind::InvalidRequest,
+    RejectionKind::InvalidPath,
     RejectionKind::Unauthenticated,
     RejectionKind::InvalidCredential,
+    RejectionKind::InsufficientAuthentication,
     RejectionKind::Forbidden,
+    RejectionKind::NotFound,
     RejectionKind::InsufficientScope,
     RejectionKind::PlainHttp,
     RejectionKind::Redirect,
     RejectionKind::Misdirected,
+    RejectionKind::TooEarly,
     RejectionKind::RateLimited,
     RejectionKind::Misconfigured,
     RejectionKind::Unavailable,

@@ -31,6 +31,9 @@ pub struct Report {
 
 impl Report {
     /// Whether nothing is wrong. A torn tail is no proof of an alteration, and is told apart.
+    ///
+    /// It is no proof either where there is no [`checkpoint`](Self::checkpoint), or many lines are [uncovered](Self::uncovered): whoever can
+    /// write the files can make a chain of hashes anew.
     #[must_use]
     pub const fn is_sound(&self) -> bool {
         self.problem.is_none()
@@ -59,7 +62,7 @@ impl fmt::Display for Report {
                     self.uncovered()
                 )?;
             }
-            None => writeln!(f, "nothing is signed by one of the keys")?,
+            None => writeln!(f, "nothing is signed by one of the keys: anybody may have written it")?,
         }
         for torn in &self.torn {
             writeln!(f, "a line of {} bytes was never finished: {}", torn.bytes, torn.file.display())?;

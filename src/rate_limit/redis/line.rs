@@ -9,20 +9,21 @@ use std::{
 };
 
 use backon::ExponentialBackoff;
-use redis::{RedisError, RedisResult, Script, Value, aio::MultiplexedConnection};
+use redis::{RedisError, Script};
 use tokio::{
     sync::{Notify, mpsc, oneshot},
     time::{Instant, sleep_until, timeout},
 };
 
 use super::{
-    ask::{self, Answer, Ask, Failure, MOST, What},
+    ask::{Answer, Ask, Failure, MOST, What},
+    call::{Answers, SCRIPT, call},
     leases::Table,
     state::{RedisState, Tally},
 };
 use crate::{
     log,
-    redis::{Connection, Target, is_away},
+    redis::{Connection, Target},
     retry::waits,
 };
 
@@ -34,7 +35,6 @@ const FLIGHTS: usize = 2;
 const ENOUGH: usize = 16;
 /// How often a command that is refused is spoken of.
 const SELDOM: Duration = Duration::from_secs(60);
-const SCRIPT: &str = include_str!("take.lua");
 
 /// What the store and its task share.
 #[derive(Debug)]
@@ -426,12 +426,6 @@ fn for_a_call(waiting: &mut Vec<Ask>, giving: &mut Vec<Ask>) -> Vec<Ask> {
     asks
 }
 
-/// One for each draw, in their order.
-struct Answers {
-    of_asks: Vec<Result<Answer, Failure>>,
-    complaint: Option<String>,
-}
-
 /// The first call that ends.
 fn poll_landed(flights: &mut Vec<Flight>, cx: &mut Context<'_>) -> Poll<Landed> {
     let landed = flights.iter_mut().enumerate().find_map(|(index, flight)| match flight.as_mut().poll(cx) {
@@ -441,52 +435,6 @@ fn poll_landed(flights: &mut Vec<Flight>, cx: &mut Context<'_>) -> Poll<Landed> 
     let Some((index, landed)) = landed else { return Poll::Pending };
     drop(flights.remove(index));
     Poll::Ready(landed)
-}
-
-/// Asks all of it, by the script's hash first.
-async fn call(
-    shared: &Shared,
-    hash: &str,
-    commands: &mut MultiplexedConnection,
-    asks: &[Ask],
-) -> Result<Answers, RedisError> {
-    let mut answers = Answers { of_asks: vec![Err(Failure::Corrupt); asks.len()], complaint: None };
-    let mut calls = ask::calls(asks, shared.in_cluster);
-    let outlives = u64::try_from(shared.outlives.as_millis()).unwrap_or(u64::MAX);
-    for (command, text) in [("EVALSHA", hash), ("EVAL", SCRIPT)] {
-        let mut pipeline = redis::pipe();
-        pipeline.ignore_errors();
-        for call in &calls {
-            pipeline.add_command(call.command(command, text, asks, outlives));
-        }
-        Tally::add(&shared.tally.calls, calls.len());
-        let results: Vec<RedisResult<Value>> = pipeline.query_async(commands).await?;
-        let mut again = Vec::new();
-        for (call, result) in std::mem::take(&mut calls).into_iter().zip(results) {
-            match result.map(|value| ask::answers(&value, call.asks.len())) {
-                Ok(Some(told)) => {
-                    for (index, told) in call.asks.iter().zip(told) {
-                        if told == Err(Failure::Corrupt) {
-                            let held = asks.get(*index).and_then(|ask| ask.counts.first());
-                            answers.complaint = held.map(|count| format!("{:?} or its like is no count", count.name));
-                        }
-                        if let Some(answer) = answers.of_asks.get_mut(*index) {
-                            *answer = told;
-                        }
-                    }
-                }
-                Ok(None) => answers.complaint = Some("an answer of another shape".into()),
-                Err(error) if error.code() == Some("NOSCRIPT") => again.push(call),
-                Err(error) if is_away(&error) => return Err(error),
-                Err(error) => answers.complaint = Some(error.to_string()),
-            }
-        }
-        if again.is_empty() {
-            break;
-        }
-        calls = again;
-    }
-    Ok(answers)
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 mod ask;
 mod builder;
+mod call;
 mod leases;
 mod line;
 mod name;
