@@ -1,4 +1,4 @@
-//! How soon a revocation in one process is known in another, over Redis and over PostgreSQL.
+//! How soon a revocation by one store is known to another with connections of its own, over Redis and over PostgreSQL.
 //!
 //! `cargo bench --bench revocation_push --all-features` starts servers of its own. The time that the server takes to keep the
 //! revocation, as whoever revokes sees it, is the baseline of the same run.
@@ -65,7 +65,7 @@ fn main() {
                 known.push(known_after);
             }
             println!("{:<42} {}", format!("{kind:?}: kept by the server"), shown(&mut kept));
-            println!("{:<42} {}", format!("{kind:?}: refused by another process's state"), shown(&mut known));
+            println!("{:<42} {}", format!("{kind:?}: refused by another store's state"), shown(&mut known));
         });
         drop(server);
     }
