@@ -62,21 +62,15 @@ impl Caller {
         self.at().unix_seconds()
     }
 
-    /// Reads the body of a change. What it was let in with must count then: it may have been revoked, in order to stop this very change,
-    /// while the body was on its way.
-    pub(super) async fn read(&self, admin: &KeyAdmin, request: Request) -> Result<Bytes, Fault> {
+    /// Reads the body of a change, and then what the caller's keys allow. What it was let in with must count by then: it may have been
+    /// revoked, in order to stop this very change, while the body was on its way.
+    pub(super) async fn read(&self, admin: &KeyAdmin, request: Request) -> Result<(Bytes, OwnKeys), Fault> {
         let (head, body) = request.into_parts();
         let json = body::read(&head.headers, body).await?;
         for principal in self.identities() {
             principal.counts(self.at()).await.map_err(Rejection::from)?;
-            if principal.kind() == PrincipalKind::Key
-                && let Some(hit) = Self::record_of(admin, &principal).await?
-                && !hit.is_active(self.now())
-            {
-                return Err(Rejection::from(Ended::Revoked).into());
-            }
         }
-        Ok(json)
+        Ok((json, self.own_keys(admin).await?))
     }
 
     fn identities(&self) -> impl Iterator<Item = Principal> + use<> {
@@ -184,7 +178,7 @@ impl Caller {
     }
 
     /// The bounds of the API keys by which the caller acts, whichever slot they fill.
-    pub(super) async fn own_keys(&self, admin: &KeyAdmin) -> Result<OwnKeys, Fault> {
+    async fn own_keys(&self, admin: &KeyAdmin) -> Result<OwnKeys, Fault> {
         let mut bounds = OwnKeys::default();
         for key in self.identities().filter(|principal| principal.kind() == PrincipalKind::Key) {
             bounds.end = bounds.end.into_iter().chain(key.expires_at()).min();
@@ -193,6 +187,9 @@ impl Caller {
                 bounds.unknown = true;
                 continue;
             };
+            if !hit.is_active(self.now()) {
+                return Err(Rejection::from(Ended::Revoked).into());
+            }
             bounds.end = bounds.end.into_iter().chain(hit.record().expires()).min();
             bounds.environments.push(hit.record().environment().map(Into::into));
             if !hit.record().addresses().is_empty() {

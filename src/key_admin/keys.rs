@@ -38,8 +38,7 @@ pub(super) async fn create(State(admin): State<Arc<KeyAdmin>>, caller: Caller, r
 
 async fn try_create(admin: &KeyAdmin, caller: &Caller, request: Request) -> Result<(ApiKey, Hit), Fault> {
     caller.demand(CREATE).await?;
-    let json = caller.read(admin, request).await?;
-    let own = caller.own_keys(admin).await?;
+    let (json, own) = caller.read(admin, request).await?;
     let wanted = grant::read(admin, caller, &own, &json)?;
     let (key, record) = admin.issuer.mint(wanted, caller.at())?;
 
@@ -65,7 +64,7 @@ pub(super) async fn rotate(State(admin): State<Arc<KeyAdmin>>, caller: Caller, i
 
 async fn try_rotate(admin: &KeyAdmin, caller: &Caller, id: Id, request: Request) -> Result<(ApiKey, Hit), Fault> {
     caller.demand(ROTATE).await?;
-    let json = caller.read(admin, request).await?;
+    let (json, own) = caller.read(admin, request).await?;
     let overlap = Members::read(&json, &["overlap"])?.seconds("overlap")?;
     let hit = caller.find(admin, &text(id)?).await?;
 
@@ -73,7 +72,7 @@ async fn try_rotate(admin: &KeyAdmin, caller: &Caller, id: Id, request: Request)
     let overlap = overlap.map_or(DEFAULT_OVERLAP, Duration::from_secs);
     let (key, rotation) = admin.issuer.mint_rotation(hit.record(), overlap, caller.at())?;
     let record: ApiKeyRecord = rotation.record().clone();
-    let excess = caller.own_keys(admin).await?.exceeded_by(admin, &record, caller.principal());
+    let excess = own.exceeded_by(admin, &record, caller.principal());
     let plan_exceeds = || {
         let kept = caller.keeps_plan(admin, record.owner());
         grant::plan_exceeds(caller, record.plan()).filter(|_| !kept)
@@ -109,7 +108,7 @@ pub(super) async fn revoke(State(admin): State<Arc<KeyAdmin>>, caller: Caller, i
 
 async fn try_revoke(admin: &KeyAdmin, caller: &Caller, id: Id, request: Request) -> Result<Hit, Fault> {
     caller.demand(REVOKE).await?;
-    let json = caller.read(admin, request).await?;
+    let (json, _) = caller.read(admin, request).await?;
     let reason = Members::read(&json, &["reason"])?.text("reason")?.unwrap_or_default();
     let revocation = Revocation::new(caller.now(), &reason)?;
     let hit = caller.find(admin, &text(id)?).await?;
