@@ -32,13 +32,14 @@ impl Files {
         Self { paths: paths.into_iter().map(|path| path.as_ref().to_owned()).collect(), limit }
     }
 
-    /// Reads them whole: modification times are too coarse to tell two writes apart. Several are read until they say the same twice: half of
-    /// the one version and half of the next is no policy that anybody wrote.
-    pub(crate) fn read(&self) -> Result<Vec<SourceText>, ConfigError> {
-        if self.paths.len() < 2 {
-            return self.read_once();
+    /// Reads them whole: modification times are too coarse to tell two writes apart. Several that say something else than before are
+    /// read until they say the same twice: half of the one version and half of the next is no policy that anybody wrote.
+    pub(crate) fn read(&self, before: &[SourceText]) -> Result<Vec<SourceText>, ConfigError> {
+        let texts = self.read_once()?;
+        if texts.len() < 2 || texts == before {
+            return Ok(texts);
         }
-        settled(|| self.read_once())?
+        settled(texts, || self.read_once())?
             .ok_or_else(|| ConfigError::new("policy files", self.name(), "and the others change while they are read"))
     }
 
@@ -53,8 +54,10 @@ impl Files {
 }
 
 /// What is read twice in a row; nothing if that does not come to pass.
-fn settled<T: PartialEq>(mut read: impl FnMut() -> Result<T, ConfigError>) -> Result<Option<T>, ConfigError> {
-    let mut last = read()?;
+fn settled<T: PartialEq>(
+    mut last: T,
+    mut read: impl FnMut() -> Result<T, ConfigError>,
+) -> Result<Option<T>, ConfigError> {
     for _ in 0..MOST_READINGS {
         let again = read()?;
         if again == last {
@@ -89,8 +92,8 @@ mod tests {
             Ok::<_, ConfigError>(vec![SourceText { name: "policy".to_owned(), text: number.to_string() }])
         };
         let reading = |most: u32| {
-            let mut times = 0;
-            let read = settled(|| {
+            let mut times = 1;
+            let read = settled(say(1).unwrap(), || {
                 times += 1;
                 say(times.min(most))
             });
@@ -102,6 +105,6 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let paths = ["first", "second"].map(|name| dir.path().join(name));
         paths.iter().for_each(|path| std::fs::write(path, "1").unwrap());
-        assert_eq!(Files::new(&paths, 8).read().unwrap().len(), 2);
+        assert_eq!(Files::new(&paths, 8).read(&[]).unwrap().len(), 2);
     }
 }

@@ -83,7 +83,7 @@ impl<T: Send + Sync + 'static> Live<T> {
         files: Files,
         compile: impl Fn(&[SourceText]) -> Result<T, ConfigError> + Send + Sync + 'static,
     ) -> Result<Self, ConfigError> {
-        let texts = files.read()?;
+        let texts = files.read(&[])?;
         let policy = compile(&texts)?;
         Ok(Self::with_origin(policy, texts, Some((files, Box::new(compile)))))
     }
@@ -151,7 +151,7 @@ impl<T: Send + Sync + 'static> Live<T> {
         };
         let mut replacing = lock(&self.replacing);
         replacing.free_what_nobody_asks();
-        let texts = match files.read() {
+        let texts = match files.read(&replacing.accepted) {
             Ok(texts) => texts,
             Err(error) => return self.refuse_files(Vec::new(), error, &mut replacing),
         };

@@ -179,9 +179,10 @@ impl Point {
             return Err(cause);
         };
         let answered = match self.send(to, question).await {
-            Ok(body) => read(&body)
-                .and_then(|answer| check(&answer).map(|()| answer))
-                .map_err(|problem| Lapse { at: Blame::Either, cause: format!("{to}: {problem}") }),
+            Ok(body) => read(to, &body).and_then(|answer| match check(&answer) {
+                Ok(()) => Ok(answer),
+                Err(problem) => Err(Lapse { blame: Blame::Either, cause: format!("{to}: {problem}") }),
+            }),
             Err(lapse) => Err(lapse),
         };
         match answered {
@@ -191,7 +192,7 @@ impl Point {
             }
             Err(lapse) => {
                 let cause = one_line(&lapse.cause);
-                match lapse.at {
+                match lapse.blame {
                     Blame::Point => self.last.failed(cause.as_str(), at),
                     Blame::Either => self.last.doubted(cause.as_str(), at),
                     Blame::Question => {}
@@ -203,7 +204,7 @@ impl Point {
     }
 
     async fn send(&self, to: &Endpoint, question: &serde_json::Value) -> Result<bytes::Bytes, Lapse> {
-        let ours = |problem: String| Lapse { at: Blame::Point, cause: problem };
+        let ours = |cause: String| Lapse { blame: Blame::Point, cause };
         let mut headers = HeaderMap::new();
         let mut authorization = None;
         if let Some(token) = &self.bearer {
@@ -222,18 +223,18 @@ impl Point {
             // A gateway's page of errors may repeat what it was sent.
             said = said.replace(&token, "***");
         }
-        let at = match parts.status {
+        let blame = match parts.status {
             status if may_be_the_questions_fault(status) => Blame::Question,
             StatusCode::INTERNAL_SERVER_ERROR => Blame::Either,
             _ => Blame::Point,
         };
-        Err(Lapse { at, cause: format!("{to} answers {}: {said}", parts.status.as_u16()) })
+        Err(Lapse { blame, cause: format!("{to} answers {}: {said}", parts.status.as_u16()) })
     }
 }
 
 /// Why a question has no answer.
 struct Lapse {
-    at: Blame,
+    blame: Blame,
     cause: String,
 }
 
@@ -241,17 +242,21 @@ struct Lapse {
 enum Blame {
     Point,
     Question,
-    /// Its policy fails, or says what cannot be read, at this question at least.
+    /// Its policy fails, or answers in another form, at this question at least.
     Either,
 }
 
 /// Reads a JSON object; a member of it that stands twice is refused, and within it where the type says so.
-fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, String> {
+fn read<T: DeserializeOwned>(to: &Endpoint, body: &[u8]) -> Result<T, Lapse> {
     // An array would be read as well, member by member.
     if body.trim_ascii_start().first() != Some(&b'{') {
-        return Err("the answer is no JSON object".to_owned());
+        return Err(Lapse { blame: Blame::Point, cause: format!("{to}: the answer is no JSON object") });
     }
-    serde_json::from_slice(body).map_err(|error| format!("the answer cannot be read: {error}"))
+    serde_json::from_slice(body).map_err(|error| {
+        // What is JSON comes from the policy; what is none, from somebody else.
+        let blame = if error.is_data() { Blame::Either } else { Blame::Point };
+        Lapse { blame, cause: format!("{to}: the answer cannot be read: {error}") }
+    })
 }
 
 fn cause(error: &StoreError) -> String {
