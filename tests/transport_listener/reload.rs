@@ -5,7 +5,7 @@ use std::{path::Path, time::Duration};
 use portcullis::tls::ServerCertificate;
 
 use crate::{
-    CLIENT, http1, say, serve, serve_with,
+    CLIENT, Server, http1, say, serve, serve_with,
     support::certs::{Authority, Issued},
 };
 
@@ -14,14 +14,20 @@ fn write(folder: &Path, issued: &Issued) {
     std::fs::write(folder.join("server.key"), &issued.key).unwrap();
 }
 
+/// A server with a certificate of this authority, and the folder with its files.
+async fn serve_files(authority: &Authority) -> (tempfile::TempDir, Server) {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), &authority.server(&["localhost"]));
+    let files = ["server.crt", "server.key"].map(|name| folder.path().join(name));
+    let certificate = ServerCertificate::from_pem_files(&files[0], &files[1]).unwrap();
+    let server = serve_with(certificate, authority, |listener| listener).await;
+    (folder, server)
+}
+
 #[tokio::test]
 async fn a_new_certificate_drops_no_connection() {
     let (first, second) = (Authority::new("first"), Authority::new("second"));
-    let folder = tempfile::tempdir().unwrap();
-    write(folder.path(), &first.server(&["localhost"]));
-    let files = (folder.path().join("server.crt"), folder.path().join("server.key"));
-    let certificate = ServerCertificate::from_pem_files(&files.0, &files.1).unwrap();
-    let mut server = serve_with(certificate, &first, |listener| listener).await;
+    let (folder, mut server) = serve_files(&first).await;
 
     let mut open = http1(server.connect(&CLIENT).await.unwrap()).await.unwrap();
     assert!(say(&mut open).await.is_some());
@@ -65,11 +71,7 @@ async fn a_certificate_from_memory_has_no_files_to_read_again() {
 #[tokio::test]
 async fn files_are_read_again_at_an_interval() {
     let (first, second) = (Authority::new("first"), Authority::new("second"));
-    let folder = tempfile::tempdir().unwrap();
-    write(folder.path(), &first.server(&["localhost"]));
-    let files = (folder.path().join("server.crt"), folder.path().join("server.key"));
-    let certificate = ServerCertificate::from_pem_files(&files.0, &files.1).unwrap();
-    let mut server = serve_with(certificate, &first, |listener| listener).await;
+    let (folder, mut server) = serve_files(&first).await;
     let early = server.reloader.clone().reload_every(Duration::ZERO).unwrap_err().to_string();
     assert_eq!(early, "certificate reload: 0ns must be at least 10ms");
     let reloader = server.reloader.clone();
@@ -91,11 +93,7 @@ async fn files_are_read_again_at_an_interval() {
 #[tokio::test]
 async fn what_was_put_by_hand_stays_until_the_files_change() {
     let (first, second) = (Authority::new("first"), Authority::new("second"));
-    let folder = tempfile::tempdir().unwrap();
-    write(folder.path(), &first.server(&["localhost"]));
-    let files = (folder.path().join("server.crt"), folder.path().join("server.key"));
-    let certificate = ServerCertificate::from_pem_files(&files.0, &files.1).unwrap();
-    let mut server = serve_with(certificate, &first, |listener| listener).await;
+    let (folder, mut server) = serve_files(&first).await;
 
     server.reloader.replace(second.server(&["localhost"]).for_server());
     server.roots = vec![second.pem];
