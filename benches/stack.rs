@@ -130,7 +130,7 @@ fn contenders() -> Vec<Contender> {
         ),
         Contender::new("the same and a guard", fixed_principal().layer(require(list.clone()).layer(router())), &base()),
         Contender::new(
-            "API key alone, 10 000 keys",
+            "API key alone, one of 10 000 keys",
             AuthnLayer::new(keys()).dangerous_plain_http().layer(router()),
             &with("x-api-key", &key),
         ),

@@ -50,9 +50,9 @@ pub(crate) fn rows() {
             "{:<42} {:>12} {:>12} {:>12} {:>12}",
             "two stores with leases", "decisions", "in process", "passed", "overshoot"
         );
-        with_leases("10000 a minute, asked for 1.5 x of it", &address, Quota::per_minute(10_000), 15_000).await;
-        with_leases("10000 a second, asked for 0.9 x of it", &address, Quota::per_second(10_000), 27_000).await;
-        with_leases("10000 a second, asked for 1.5 x of it", &address, Quota::per_second(10_000), 60_000).await;
+        with_leases("10000 a minute, asked for 15000", &address, Quota::per_minute(10_000), 15_000).await;
+        with_leases("10000 a second, asked for 27000", &address, Quota::per_second(10_000), 27_000).await;
+        with_leases("10000 a second, asked for 60000", &address, Quota::per_second(10_000), 60_000).await;
         println!();
     });
     drop(server);
