@@ -14,7 +14,7 @@
 //! curl -i --http2-prior-knowledge localhost:3000/time -H "X-API-Key: $KEY"  # 200
 //! ```
 
-use std::{convert::Infallible, error::Error, sync::Arc, time::Duration};
+use std::{convert::Infallible, error::Error, future::pending, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -32,8 +32,11 @@ use portcullis::{
     stack::Stack,
     tls::TlsLayer,
 };
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::Notify, time::timeout};
 use tower::{ServiceExt, service_fn};
+
+/// How long a client may take to send the head of a request.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 async fn answer(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
     let principal = SecurityContext::of(request.extensions()).and_then(SecurityContext::principal);
@@ -69,16 +72,30 @@ async fn main() -> Result<(), Box<dyn Error>> {
             }
         };
         // Who is calling: hyper does not tell, so it goes into each request.
+        let asked = Arc::new(Notify::new());
+        let asking = Arc::clone(&asked);
         let app = app.clone().map_request(move |mut request: Request<Incoming>| {
+            asking.notify_one();
             request.extensions_mut().insert(Connection::plain(peer));
             request
         });
         tokio::spawn(async move {
             let mut server = auto::Builder::new(TokioExecutor::new());
-            // Who sends no request keeps no connection.
-            server.http1().timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(10));
-            if let Err(error) = server.serve_connection(TokioIo::new(stream), TowerToHyperService::new(app)).await {
-                eprintln!("{peer}: {error}");
+            // Who sends no request keeps no connection: not the next one, and not the first, before which hyper waits for ever to
+            // see which version of HTTP it is.
+            server.http1().timer(TokioTimer::new()).header_read_timeout(PATIENCE);
+            let silent = async {
+                if timeout(PATIENCE, asked.notified()).await.is_ok() {
+                    pending::<()>().await;
+                }
+            };
+            tokio::select! {
+                served = server.serve_connection(TokioIo::new(stream), TowerToHyperService::new(app)) => {
+                    if let Err(error) = served {
+                        eprintln!("{peer}: {error}");
+                    }
+                }
+                () = silent => eprintln!("{peer}: no request"),
             }
         });
     }

@@ -15,7 +15,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use http::{Method, Request};
+use http::{HeaderValue, Method, Request};
 use portcullis::{
     guard::{authenticated, deny, require, role},
     jwt::JwtAuthenticator,
@@ -89,7 +89,10 @@ async fn what_a_field_says_of_somebody_counts_nothing() {
 }
 
 /// A table that hides what it knows, with a line below a wider one; and what a layer in front of it tells all the same.
-async fn run_hidden(tells: fn(&Request<Body>) -> Option<StatusCode>, hides: bool) -> AttackReport {
+/// What a service makes of the answer to a method and path.
+type Tells = fn(&Method, &str, &mut Response);
+
+async fn run_hidden(tells: Tells, hides: bool) -> AttackReport {
     let issuer = TestIssuer::new("orders-api");
     let guarded = |name: &str| require(role(name).unwrap());
     let app = Stack::builder()
@@ -111,10 +114,10 @@ async fn run_hidden(tells: fn(&Request<Body>) -> Option<StatusCode>, hides: bool
     let service = service_fn(move |request: Request<Body>| {
         let app = app.clone();
         async move {
-            Ok::<Response, Infallible>(match tells(&request) {
-                Some(status) => status.into_response(),
-                None => app.oneshot(request).await.unwrap().into_response(),
-            })
+            let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+            let mut answer = app.oneshot(request).await.unwrap().into_response();
+            tells(&method, &path, &mut answer);
+            Ok::<Response, Infallible>(answer)
         }
     });
     attack_suite(service, profile).run::<Body, _>().await
@@ -123,23 +126,44 @@ async fn run_hidden(tells: fn(&Request<Body>) -> Option<StatusCode>, hides: bool
 #[tokio::test]
 async fn what_is_there_is_told_by_no_guise() {
     for hides in [true, false] {
-        let report = run_hidden(|_| None, hides).await;
+        let report = run_hidden(|_, _, _| {}, hides).await;
         assert!(report.is_clean(), "{hides}: {report}");
     }
-    type Tells = fn(&Request<Body>) -> Option<StatusCode>;
-    let told: [(&str, Tells); 4] = [
-        ("a preflight, without a credential", |request| {
-            let is_told = request.method() == Method::OPTIONS && request.uri().path() == "/orders";
-            is_told.then_some(StatusCode::FORBIDDEN)
+    let told: [(&str, Tells); 7] = [
+        ("a preflight, without a credential", |method, path, answer| {
+            if method == Method::OPTIONS && path == "/orders" {
+                *answer.status_mut() = StatusCode::FORBIDDEN;
+            }
         }),
-        ("an encoded letter, without a credential", |request| {
-            (request.uri().path() == "/%6Frders").then_some(StatusCode::BAD_REQUEST)
+        ("an encoded letter, without a credential", |_, path, answer| {
+            if path == "/%6Frders" {
+                *answer.status_mut() = StatusCode::BAD_REQUEST;
+            }
         }),
-        ("a letter encoded twice, without a credential", |request| {
-            (request.uri().path() == "/%256Frders").then_some(StatusCode::BAD_REQUEST)
+        ("a letter encoded twice, without a credential", |_, path, answer| {
+            if path == "/%256Frders" {
+                *answer.status_mut() = StatusCode::BAD_REQUEST;
+            }
         }),
-        ("a slash at the end, without a credential", |request| {
-            (request.uri().path() == "/orders/").then_some(StatusCode::PERMANENT_REDIRECT)
+        ("a slash at the end, without a credential", |_, path, answer| {
+            if path == "/orders/" {
+                *answer.status_mut() = StatusCode::PERMANENT_REDIRECT;
+            }
+        }),
+        ("a slash at the end, without a credential", |_, path, answer| {
+            if path == "/orders/" {
+                answer.headers_mut().insert("x-upstream", HeaderValue::from_static("orders"));
+            }
+        }),
+        ("a preflight, without a credential", |method, path, answer| {
+            if method == Method::OPTIONS && path == "/orders" {
+                answer.headers_mut().insert("content-type", HeaderValue::from_static("text/html"));
+            }
+        }),
+        ("an encoded letter, without a credential", |_, path, answer| {
+            if path == "/%6Frders" {
+                *answer.body_mut() = Body::empty();
+            }
         }),
     ];
     for (sent, tells) in told {

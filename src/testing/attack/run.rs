@@ -57,6 +57,23 @@ impl Answer {
         self.status == one.status && is_same_body
     }
 
+    /// What of its form another answer has not: a field, the kind of its body, its challenge. What stands in the body
+    /// may tell of the request.
+    pub(super) fn form_unlike(&self, other: &Self) -> Option<String> {
+        fn names(answer: &Answer) -> BTreeSet<&str> {
+            answer.headers.keys().map(HeaderName::as_str).collect()
+        }
+        if let Some(name) = names(self).symmetric_difference(&names(other)).next() {
+            return Some(format!("set of fields ({name})"));
+        }
+        let unlike = [header::CONTENT_TYPE, header::WWW_AUTHENTICATE, header::ALLOW, header::VARY]
+            .into_iter()
+            .find(|name| self.headers.get_all(name) != other.headers.get_all(name));
+        unlike
+            .map(|name| name.to_string())
+            .or_else(|| (self.body.is_empty() != other.body.is_empty()).then(|| "body".to_owned()))
+    }
+
     /// Whether it says that the credential is none (RFC 9110 §15.5.2), and not that a stronger one is asked for (RFC 9470 §3).
     pub(super) fn takes_no_token(&self) -> bool {
         let steps_up = |challenge: &HeaderValue| {

@@ -4,7 +4,7 @@ use http::Method;
 
 use super::{
     profile::Route,
-    run::{Run, with},
+    run::{Answer, Run, with},
 };
 
 /// Each role that may not.
@@ -26,7 +26,7 @@ pub(super) async fn anonymous(run: &mut Run, route: &Route) {
     let missing = run.refused("credential-missing", "no credential", request).await;
     if let Some(nowhere) = run.ask_at(route, &route.at(NOWHERE)) {
         let answer = run.send("existence-route", nowhere).await;
-        tells(run, route, "no credential", missing.status, answer.status);
+        tells(run, route, "no credential", &missing, &answer);
     }
     existence(run, route).await;
 }
@@ -79,10 +79,15 @@ pub(super) async fn vouched(run: &mut Run, route: &Route) {
 /// Where no service has a route.
 const NOWHERE: &str = "/portcullis-no-such-route";
 
-fn tells(run: &mut Run, route: &Route, sent: &str, here: u16, nowhere: u16) {
-    if here != nowhere {
-        let got = format!("{here} here, {nowhere} where nothing is");
-        run.find("existence-route", &route.line(), sent, "one status for both", got);
+fn tells(run: &mut Run, route: &Route, sent: &str, here: &Answer, nowhere: &Answer) {
+    let got = if here.status == nowhere.status {
+        here.form_unlike(nowhere)
+            .map(|what| format!("{} for both, and another {what} than where nothing is", here.status))
+    } else {
+        Some(format!("{} here, {} where nothing is", here.status, nowhere.status))
+    };
+    if let Some(got) = got {
+        run.find("existence-route", &route.line(), sent, "one answer for both", got);
     }
 }
 
@@ -97,9 +102,9 @@ async fn existence(run: &mut Run, route: &Route) {
         let Some(request) = run.request(&Method::OPTIONS, &route.at(target)) else { continue };
         let request = with(request, "origin", "https://app.invalid");
         let request = with(request, "access-control-request-method", route.method.as_str());
-        preflights.push(run.send("existence-route", request).await.status);
+        preflights.push(run.send("existence-route", request).await);
     }
-    if let [here, nowhere] = *preflights {
+    if let [here, nowhere] = &*preflights {
         tells(run, route, "a preflight, without a credential", here, nowhere);
     }
     let slash = |path: &str| format!("{}/", path.trim_end_matches('/'));
@@ -108,12 +113,12 @@ async fn existence(run: &mut Run, route: &Route) {
         ("a letter encoded twice, without a credential", [path, NOWHERE].map(|path| with_first_encoded(path, "%25"))),
         ("a slash at the end, without a credential", [path, NOWHERE].map(slash)),
     ] {
-        let mut statuses = Vec::new();
+        let mut answers = Vec::new();
         for target in respelled.iter().filter(|target| **target != path) {
             let Some(request) = run.ask_at(route, &route.at(target)) else { continue };
-            statuses.push(run.send("existence-route", request).await.status);
+            answers.push(run.send("existence-route", request).await);
         }
-        if let [here, nowhere] = *statuses {
+        if let [here, nowhere] = &*answers {
             tells(run, route, sent, here, nowhere);
         }
     }
