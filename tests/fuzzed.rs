@@ -269,20 +269,24 @@ fn good_seeds_are_good_and_bad_ones_are_not() {
     for name in ["create", "create-any", "list", "list-all", "rotate", "revoke", "disable"] {
         assert!(of_bytes(key_admin::check, "key_admin", name), "{name}");
     }
-    for (good, bad) in [("toml", "lists"), ("json", "list"), ("json", "metadata"), ("json", "entry")] {
+    for (good, bad) in
+        [("toml", "lists"), ("toml", "cut-off"), ("json", "list"), ("json", "metadata"), ("json", "entry")]
+    {
         assert!(
             of_text(key_file::check, "key_file", good) && !of_text(key_file::check, "key_file", bad),
             "{good} {bad}"
         );
     }
-    for (good, bad) in [("session", "id-token"), ("subject", "form")] {
+    for (good, bad) in [("session", "id-token"), ("subject", "form"), ("subject", "event")] {
         let passes = |name| of_bytes(logout_token::check, "logout_token", name);
         assert!(passes(good) && !passes(bad), "{good} {bad}");
     }
     for name in ["token", "session", "subject", "client", "everywhere"] {
         assert!(of_bytes(revocation_admin::check, "revocation_admin", name), "{name}");
     }
-    assert!(!of_bytes(revocation_admin::check, "revocation_admin", "key"), "a list");
+    for (name, bad) in [("a list", "key"), ("ahead", "later")] {
+        assert!(!of_bytes(revocation_admin::check, "revocation_admin", bad), "{name}");
+    }
     for (good, bad) in [("conditions", "lists"), ("circumstances", "lists")] {
         assert!(of_text(rules, "route_rules", good) && !of_text(rules, "route_rules", bad), "{good} {bad}");
     }

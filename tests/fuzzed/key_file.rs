@@ -31,6 +31,7 @@ fn of(text: &str, path: &Path) -> bool {
     let document = document(text, path);
     assert_eq!(document["version"], 1);
     assert!(document.keys().all(|name| ["version", "disabled", "keys", "end"].contains(&&**name)));
+    assert_eq!(document.contains_key("end"), path.extension().is_some_and(|ending| ending == "toml"));
     let entries = |name: &str| document.get(name).map_or(&[][..], |entries| entries.as_array().unwrap());
     let (keys, disabled) = (entries("keys"), entries("disabled"));
     assert!(keys.iter().chain(disabled).chain(document.get("end")).all(Value::is_object), "{document:?}");

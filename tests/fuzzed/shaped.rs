@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::{cookie, decision_point, key_admin, route_rules, route_table, traceparent};
+use super::{cookie, decision_point, key_admin, logout_token, revocation_admin, route_rules, route_table, traceparent};
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
@@ -66,6 +66,38 @@ proptest! {
         ),
     ) {
         key_admin::check(format!("GET /keys?{}", query.join("&")).as_bytes());
+    }
+
+    #[test]
+    fn revocations(
+        path in "(/tokens|/sessions|/subjects|/clients|/keys)/revoke|/log-out-everywhere",
+        members in prop::collection::vec(
+            "\"issuer\":\"https://(id|evil)\\.example\\.com\"|\"(jti|sid|sub|client_id|kid)\":(\"\"|\"a\"|\"\\\\u0000\"|7)|\"(exp|issued_until)\":(null|1\\.0|(1799999|1800000)[0-9]{3}|1900000000)",
+            0..4,
+        ),
+    ) {
+        let known = "\"issuer\":\"https://id.example.com\"";
+        for body in [members.join(","), [known.to_owned(), members.join(",")].join(",")] {
+            revocation_admin::check(format!("POST {path}\napplication/json\n{{{body}}}").as_bytes());
+        }
+    }
+
+    #[test]
+    fn logout_tokens(
+        typ in "logout\\+jwt|Logout\\+JWT|application/logout\\+jwt|JWT|at\\+jwt",
+        iss in "https://(id|id|id|evil)\\.example\\.com",
+        aud in "\"orders-web\"|\\[\"orders-web\"\\]|\\[\"orders-web\",\"b\"\\]|\\[\\]|\"b\"",
+        iat in "1800000(0|1)[0-9]{2}(\\.5)?",
+        exp in "(1799999|1800000)9[0-9]{2}",
+        who in "(\"sid\":(\"s\"|\"\"|7),)?(\"sub\":(\"a\"|\"\"|null),)?",
+        event in "\\{\\}|\\{\"a\":1\\}|1|\"\"",
+        more in "(\"nonce\":\"n\",)?(\"nbf\":1800000(0|1)00,)?",
+    ) {
+        let events = format!("{{\"http://schemas.openid.net/event/backchannel-logout\":{event}}}");
+        let claims = format!(
+            "{{\"iss\":\"{iss}\",\"aud\":{aud},\"iat\":{iat},\"exp\":{exp},{who}{more}\"jti\":\"l\",\"events\":{events}}}"
+        );
+        logout_token::check(format!("{{\"alg\":\"HS256\",\"typ\":\"{typ}\"}}\n{claims}").as_bytes());
     }
 
     #[test]
