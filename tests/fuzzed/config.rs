@@ -19,7 +19,7 @@ static SCHEMA: LazyLock<Value> = LazyLock::new(Config::schema);
 pub fn check(text: &str) -> bool {
     let table = text.parse::<Table>();
     // Files are read: those of this folder alone.
-    if table.as_ref().is_ok_and(|table| table.values().any(|value| is_elsewhere(value))) {
+    if table.as_ref().is_ok_and(|table| table.values().any(is_elsewhere)) {
         return false;
     }
     let only_misplaced = table.as_ref().is_ok_and(|table| !shows(table));

@@ -39,7 +39,7 @@ pub fn check(answer: &[u8]) -> usize {
     let authzen = AuthZen::builder(point()).subjects(ISSUER, "user").resource_if_none("service", "orders");
     let authzen = authzen.build().unwrap();
     let read = AccessQuery::new(&ALICE, "orders:read", at());
-    let both = [read.clone(), AccessQuery::new(&ALICE, "orders:cancel", at())];
+    let both = [read, AccessQuery::new(&ALICE, "orders:cancel", at())];
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     let (of_opa, of_authzen, several) = runtime
         .block_on(async { (opa.decide(&read).await, authzen.decide(&read).await, authzen.decide_all(&both).await) });

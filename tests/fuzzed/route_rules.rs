@@ -186,7 +186,7 @@ fn is_within(hours: &Table) -> Option<bool> {
     let text = |name: &str| hours.get(name).and_then(Value::as_str);
     let (from, until) = (minutes(text("from")?)?, minutes(text("until")?)?);
     let offset = text("offset").map_or(Some(0), |text| {
-        let minutes = minutes(&text[1..])?;
+        let minutes = minutes(text.get(1..)?)?;
         Some(if text.starts_with('-') { -minutes } else { minutes })
     })?;
     let now = 4 * 24 * 60 + 8 * 60 + offset;

@@ -40,9 +40,8 @@ pub fn fits(root: &Value, schema: &Value, value: &Value) -> Result<(), String> {
 fn members_fit(root: &Value, words: &Map<String, Value>, value: &Value) -> Result<(), String> {
     let (known, others) = (words.get("properties"), words.get("additionalProperties"));
     for (name, member) in value.as_object().into_iter().flatten() {
-        match known.and_then(|known| known.get(name)).or(others) {
-            Some(schema) => fits(root, schema, member).map_err(|problem| format!("{name}: {problem}"))?,
-            None => {}
+        if let Some(schema) = known.and_then(|known| known.get(name)).or(others) {
+            fits(root, schema, member).map_err(|problem| format!("{name}: {problem}"))?;
         }
     }
     Ok(())
