@@ -160,6 +160,8 @@ mod secret;
 mod shadow;
 #[cfg(any(feature = "api-key-postgres", feature = "api-key-sqlite", feature = "revocation-postgres"))]
 mod sql;
+#[cfg(any(feature = "api-key", all(feature = "guard", feature = "policy-files")))]
+mod strict;
 #[cfg(any(feature = "health", feature = "revocation-admin", feature = "stack"))]
 mod template;
 pub mod trail;

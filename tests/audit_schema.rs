@@ -117,8 +117,16 @@ async fn ids_that_a_client_sends_are_claims_and_those_of_a_proxy_count() {
     assert_eq!((&by_proxy["trace_id"], &by_proxy["parent_id"]), (&json!(TRACE), &json!("00f067aa0ba902b7")));
 
     let malformed = with(from_proxy(get("/public/x")), "traceparent", "00-xyz");
-    let by_proxy = record(builder(audit), &captured, malformed).await;
+    let by_proxy = record(builder(audit.clone()), &captured, malformed).await;
     assert_eq!((&by_proxy["client_traceparent"], &by_proxy["trace_id"]), (&json!("00-xyz"), &Value::Null));
+
+    // A proxy that adds its own leaves the client's before it.
+    let mut twice = with(with(from_proxy(get("/public/x")), "x-request-id", "mine"), "traceparent", &whole);
+    twice.headers_mut().append("x-request-id", "edge-7".parse().unwrap());
+    twice.headers_mut().append("traceparent", whole.replace("00f0", "11f0").parse().unwrap());
+    let by_both = record(builder(audit), &captured, twice).await;
+    assert_eq!((&by_both["client_request_id"], &by_both["proxy_request_id"]), (&json!("mine"), &Value::Null));
+    assert_eq!((&by_both["client_traceparent"], &by_both["trace_id"]), (&json!(whole), &Value::Null));
 }
 
 #[tokio::test]

@@ -147,6 +147,7 @@ const MISTAKES: &[(&str, &str, usize, &str, &str)] = &[
     (ISSUER, "[jwt.cache]\nmax_entries = 0", 7, "jwt.cache.max_entries", "is not 1 to"),
     (ISSUER, "[jwt.cache]\nmax_bytes = 0", 7, "jwt.cache.max_bytes", "leaves no room"),
     (ISSUER, "[jwt]\nleeway = '300500ms'", 7, "jwt.leeway", "at most 300s"),
+    (ISSUER, "[plans]\ngold = [['flood']]", 7, "plans.gold", "must be a table"),
     (REDIS, "timeout = '1min'", 4, "redis.timeout", "is not 1 ms to 10 s"),
     (REDIS, "prefix = '{'", 4, "redis.prefix", "without braces"),
     (REDIS, "share_percent = 0", 4, "redis.share_percent", "is not 1 to 100 %"),

@@ -19,6 +19,12 @@ mod audit_line;
 mod authorization;
 #[path = "fuzzed/client_certificate.rs"]
 mod client_certificate;
+#[path = "fuzzed/config.rs"]
+mod config;
+#[path = "fuzzed/cookie.rs"]
+mod cookie;
+#[path = "fuzzed/decision_point.rs"]
+mod decision_point;
 #[path = "fuzzed/discovery.rs"]
 mod discovery;
 #[path = "fuzzed/dpop_proof.rs"]
@@ -27,10 +33,18 @@ mod dpop_proof;
 mod evidence;
 #[path = "fuzzed/introspection.rs"]
 mod introspection;
+#[path = "fuzzed/json.rs"]
+mod json;
 #[path = "fuzzed/jwks.rs"]
 mod jwks;
 #[path = "fuzzed/jwt.rs"]
 mod jwt;
+#[path = "fuzzed/key_admin.rs"]
+mod key_admin;
+#[path = "fuzzed/key_file.rs"]
+mod key_file;
+#[path = "fuzzed/logout_token.rs"]
+mod logout_token;
 #[path = "fuzzed/memory.rs"]
 mod memory;
 #[path = "fuzzed/policy_file.rs"]
@@ -41,10 +55,24 @@ mod problem;
 mod proxy_header;
 #[path = "fuzzed/redirect.rs"]
 mod redirect;
+#[path = "fuzzed/revocation_admin.rs"]
+mod revocation_admin;
+#[path = "fuzzed/route_rules.rs"]
+mod route_rules;
+#[path = "fuzzed/route_table.rs"]
+mod route_table;
+#[path = "fuzzed/router.rs"]
+mod router;
 #[path = "fuzzed/routes.rs"]
 mod routes;
+#[path = "fuzzed/schema.rs"]
+mod schema;
+#[path = "fuzzed/shaped.rs"]
+mod shaped;
 #[path = "fuzzed/structured_fields.rs"]
 mod structured_fields;
+#[path = "fuzzed/traceparent.rs"]
+mod traceparent;
 
 use std::{path::Path, sync::LazyLock, time::Duration};
 
@@ -86,7 +114,7 @@ static GOOD_PROOF: LazyLock<String> = LazyLock::new(|| {
 type Check = fn(&[u8]);
 
 /// Each fuzz target by its name, and what it checks.
-const TARGETS: [(&str, Check); 19] = [
+const TARGETS: [(&str, Check); 29] = [
     ("api_key", api_key::check),
     ("audit", |data| with_text(data, audit::check)),
     ("audit_line", |data| {
@@ -94,6 +122,11 @@ const TARGETS: [(&str, Check); 19] = [
     }),
     ("authorization", authorization::check),
     ("client_certificate", client_certificate::check),
+    ("config", |data| with_text(data, config::check)),
+    ("cookie", |data| with_text(data, cookie::check)),
+    ("decision_point", |data| {
+        decision_point::check(data);
+    }),
     ("discovery", discovery::check),
     ("dpop_proof", dpop_proof::check_input),
     ("evidence", evidence::check),
@@ -108,12 +141,27 @@ const TARGETS: [(&str, Check); 19] = [
     ("jwt_header", |data| {
         jwt::sign_and_verify(data, jwt::CLAIMS.as_bytes());
     }),
+    ("key_admin", |data| {
+        key_admin::check(data);
+    }),
+    ("key_file", |data| with_text(data, key_file::check)),
+    ("logout_token", |data| {
+        logout_token::check(data);
+    }),
     ("policy_file", |data| with_text(data, policy_file::check)),
     ("problem", problem::check),
     ("proxy_header", proxy_header::check),
     ("redirect", redirect::check),
+    ("revocation_admin", |data| {
+        revocation_admin::check(data);
+    }),
+    ("route_rules", |data| with_text(data, route_rules::check)),
+    ("route_table", |data| with_text(data, route_table::check)),
     ("routes", routes::check),
     ("structured_fields", |data| with_text(data, structured_fields::check)),
+    ("traceparent", |data| {
+        traceparent::check(data);
+    }),
 ];
 
 /// As the fuzzer does it: what is no text is left out.
@@ -193,6 +241,60 @@ fn altered(seed: &[u8]) -> impl Strategy<Value = Vec<u8>> + use<> {
 /// The lines that are finished.
 fn lines(bytes: &[u8]) -> Vec<&[u8]> {
     bytes.split_inclusive(|byte| *byte == b'\n').filter_map(|line| line.strip_suffix(b"\n")).collect()
+}
+
+/// One of the committed inputs of a target.
+fn seed(target: &str, name: &str) -> Vec<u8> {
+    std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds").join(target).join(name)).unwrap()
+}
+
+/// Those that are good get through, and those that are not do not: else a check might hold of nothing.
+#[test]
+fn good_seeds_are_good_and_bad_ones_are_not() {
+    let of_text =
+        |check: fn(&str) -> bool, target: &str, name: &str| check(str::from_utf8(&seed(target, name)).unwrap());
+    let of_bytes = |check: fn(&[u8]) -> bool, target: &str, name: &str| check(&seed(target, name));
+    let rules = |text: &str| route_rules::check(text) > 0;
+    for (name, good, bad) in [("config", "whole", "mistakes"), ("config", "small", "lists")] {
+        assert!(of_text(config::check, name, good) && !of_text(config::check, name, bad), "{good} {bad}");
+    }
+    for (good, bad) in [("origin", "upgrade"), ("safe", "look-alike"), ("same-origin", "upgrade")] {
+        assert!(of_text(cookie::check, "cookie", good) && !of_text(cookie::check, "cookie", bad), "{good} {bad}");
+    }
+    for (name, allowed) in
+        [("document", 1), ("opa", 1), ("step-up", 0), ("evaluation", 1), ("error", 0), ("evaluations", 1)]
+    {
+        assert_eq!(decision_point::check(&seed("decision_point", name)), allowed, "{name}");
+    }
+    for name in ["create", "create-any", "list", "list-all", "rotate", "revoke", "disable"] {
+        assert!(of_bytes(key_admin::check, "key_admin", name), "{name}");
+    }
+    for (good, bad) in
+        [("toml", "lists"), ("toml", "cut-off"), ("json", "list"), ("json", "metadata"), ("json", "entry")]
+    {
+        assert!(
+            of_text(key_file::check, "key_file", good) && !of_text(key_file::check, "key_file", bad),
+            "{good} {bad}"
+        );
+    }
+    for (good, bad) in [("session", "id-token"), ("subject", "form"), ("subject", "event")] {
+        let passes = |name| of_bytes(logout_token::check, "logout_token", name);
+        assert!(passes(good) && !passes(bad), "{good} {bad}");
+    }
+    for name in ["token", "session", "subject", "client", "everywhere"] {
+        assert!(of_bytes(revocation_admin::check, "revocation_admin", name), "{name}");
+    }
+    for (name, bad) in [("a list", "key"), ("ahead", "later")] {
+        assert!(!of_bytes(revocation_admin::check, "revocation_admin", bad), "{name}");
+    }
+    for (good, bad) in [("conditions", "lists"), ("circumstances", "lists")] {
+        assert!(of_text(rules, "route_rules", good) && !of_text(rules, "route_rules", bad), "{good} {bad}");
+    }
+    for name in ["rest", "encoded"] {
+        assert!(of_text(route_table::check, "route_table", name), "{name}");
+    }
+    let believed = |name| of_bytes(traceparent::check, "traceparent", name);
+    assert!(believed("good") && believed("later") && !believed("twice"));
 }
 
 #[test]

@@ -228,6 +228,8 @@ fn what_is_not_good_is_refused_with_its_line() {
         ("hidden inside", rule("{ any = [{ role = \"clerk\", hide = true }] }"), "belongs to the whole rule"),
         ("no network", rule("{ network = [\"10.0.0.1/8\"] }"), "has bits behind its prefix"),
         ("no time", rule("{ hours = { from = \"8\", until = \"9\" } }"), "must be a time of the day"),
+        ("a list for hours", rule("{ hours = [\"08:00\", \"09:00\", [\"fri\"], \"+00:00\"] }"), "expected a table"),
+        ("a list for an attribute", rule("{ not = { attribute = [\"n\", 1] } }"), "expected a table"),
         (
             "no day",
             rule("{ hours = { from = \"08:00\", until = \"09:00\", days = [\"holiday\"] } }"),

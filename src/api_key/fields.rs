@@ -1,11 +1,15 @@
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
 use ipnet::IpNet;
-use serde::{Deserialize, Serialize};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{Error, MapAccess, Visitor},
+};
 
 use crate::{
     api_key::{ApiKeyRecord, HashScheme, KeyHash, KeyId, LastUse, Revocation},
     error::{ConfigError, StoreError, StoreErrorKind},
+    strict,
 };
 
 /// A record as plain data: what a store writes as columns, TOML or JSON and reads back, and the way to make a record by
@@ -92,13 +96,13 @@ pub struct RecordFields {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rotated_to: Option<KeyId>,
     /// When and why it was revoked, if it was.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "strict::optional")]
     pub revoked: Option<Revocation>,
     /// When and from where it was last used, as far as was written.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "strict::optional")]
     pub last_used: Option<LastUse>,
     /// What else the owner keeps with the key. Shown to administrators, never to handlers.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "texts")]
     pub metadata: BTreeMap<String, String>,
 }
 
@@ -191,29 +195,69 @@ mod hex {
 
 /// An end that has to be said: a number, or `"never"`.
 mod end {
-    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+    use std::fmt;
 
-    #[derive(Serialize, Deserialize)]
-    #[serde(untagged)]
-    enum End {
-        At(u64),
-        Never(Never),
-    }
-
-    #[derive(Serialize, Deserialize)]
-    #[serde(rename_all = "lowercase")]
-    enum Never {
-        Never,
-    }
+    use serde::{
+        Deserializer, Serializer,
+        de::{Error, Unexpected, Visitor},
+    };
 
     pub(super) fn serialize<S: Serializer>(end: &Option<u64>, serializer: S) -> Result<S::Ok, S::Error> {
-        end.map_or(End::Never(Never::Never), End::At).serialize(serializer)
+        match end {
+            Some(unix_seconds) => serializer.serialize_u64(*unix_seconds),
+            None => serializer.serialize_str("never"),
+        }
     }
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
-        Ok(match End::deserialize(deserializer)? {
-            End::At(unix_seconds) => Some(unix_seconds),
-            End::Never(Never::Never) => None,
-        })
+        struct Read;
+
+        impl Visitor<'_> for Read {
+            type Value = Option<u64>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("seconds since the Unix epoch, or \"never\"")
+            }
+
+            fn visit_u64<E: Error>(self, unix_seconds: u64) -> Result<Option<u64>, E> {
+                Ok(Some(unix_seconds))
+            }
+
+            fn visit_i64<E: Error>(self, number: i64) -> Result<Option<u64>, E> {
+                let unix_seconds = u64::try_from(number);
+                unix_seconds.map(Some).map_err(|_| E::invalid_value(Unexpected::Signed(number), &self))
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<Option<u64>, E> {
+                if text == "never" { Ok(None) } else { Err(E::invalid_value(Unexpected::Other("another text"), &self)) }
+            }
+        }
+
+        deserializer.deserialize_any(Read)
     }
+}
+
+/// Texts by their names, each of which stands once: of two the last would count.
+fn texts<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<String, String>, D::Error> {
+    struct Read;
+
+    impl<'de> Visitor<'de> for Read {
+        type Value = BTreeMap<String, String>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a table of texts")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut table: A) -> Result<Self::Value, A::Error> {
+            let mut texts = BTreeMap::new();
+            while let Some((name, text)) = table.next_entry::<String, String>()? {
+                if texts.insert(name, text).is_some() {
+                    return Err(A::Error::custom("a name stands twice"));
+                }
+            }
+            Ok(texts)
+        }
+    }
+
+    from.deserialize_map(Read)
 }

@@ -121,13 +121,18 @@ impl Entry {
         }
         let sent = head.headers();
         // A look at each name costs less than the two hashes of a search, for as many fields as requests have.
+        let (mut request_ids, mut traceparents) = (0_u32, 0_u32);
         for (name, value) in sent {
-            if *name == X_REQUEST_ID && facts.sent_request_id.is_empty() {
+            if *name == X_REQUEST_ID {
+                request_ids = request_ids.saturating_add(1);
                 copy(&mut facts.sent_request_id, value);
-            } else if *name == TRACEPARENT && facts.sent_traceparent.is_empty() {
+            } else if *name == TRACEPARENT {
+                traceparents = traceparents.saturating_add(1);
                 copy(&mut facts.sent_traceparent, value);
             }
         }
+        // Of two, a proxy wrote one at most, and nothing says which.
+        (facts.request_id_twice, facts.traceparent_twice) = (request_ids > 1, traceparents > 1);
         for name in &recorder.headers {
             facts.headers.extend(joined(sent, name).map(|value| (name.clone(), value)));
         }
@@ -339,8 +344,11 @@ fn joined(sent: &HeaderMap, name: &HeaderName) -> Option<HeaderValue> {
 }
 
 /// The beginning of a field's value, if it is visible ASCII.
+/// Copies the first one.
 fn copy(out: &mut String, value: &HeaderValue) {
-    if let Ok(text) = value.to_str() {
+    if out.is_empty()
+        && let Ok(text) = value.to_str()
+    {
         out.push_str(text.get(..MAX_SENT_LEN).unwrap_or(text));
     }
 }

@@ -47,6 +47,8 @@ pub(crate) struct Facts {
     /// What the request brought along, as it came.
     pub(crate) sent_request_id: String,
     pub(crate) sent_traceparent: String,
+    pub(crate) request_id_twice: bool,
+    pub(crate) traceparent_twice: bool,
     pub(crate) by_trusted_proxy: bool,
     pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
     pub(crate) method: Method,
@@ -73,6 +75,8 @@ impl Default for Facts {
             request_id: RequestId::NONE,
             sent_request_id: String::new(),
             sent_traceparent: String::new(),
+            request_id_twice: false,
+            traceparent_twice: false,
             by_trusted_proxy: false,
             headers: Vec::new(),
             method: Method::GET,
@@ -104,6 +108,8 @@ impl Facts {
             request_id: _,
             sent_request_id,
             sent_traceparent,
+            request_id_twice: _,
+            traceparent_twice: _,
             by_trusted_proxy: _,
             headers,
             method,
@@ -182,19 +188,23 @@ impl AuditRecord {
         self.facts.request_id
     }
 
-    /// `X-Request-Id` as the client sent it: a claim, which anybody can make.
+    /// `X-Request-Id` as the client sent it: a claim, which anybody can make. Where it stands twice, the first one is no more.
     #[must_use]
     pub fn client_request_id(&self) -> Option<Cow<'_, str>> {
-        self.sent(&self.facts.sent_request_id).filter(|_| !self.facts.by_trusted_proxy)
+        self.sent(&self.facts.sent_request_id).filter(|_| !self.is_proxy_request_id())
     }
 
-    /// `X-Request-Id` as a trusted proxy sent it.
+    /// `X-Request-Id` as a trusted proxy sent it, once.
     #[must_use]
     pub fn proxy_request_id(&self) -> Option<Cow<'_, str>> {
-        self.sent(&self.facts.sent_request_id).filter(|_| self.facts.by_trusted_proxy)
+        self.sent(&self.facts.sent_request_id).filter(|_| self.is_proxy_request_id())
     }
 
-    /// `traceparent` as it came, where it does not count: from a client, or malformed.
+    fn is_proxy_request_id(&self) -> bool {
+        self.facts.by_trusted_proxy && !self.facts.request_id_twice
+    }
+
+    /// `traceparent` as it came, where it does not count: from a client, malformed, or the first of two.
     #[must_use]
     pub fn client_traceparent(&self) -> Option<Cow<'_, str>> {
         self.sent(&self.facts.sent_traceparent).filter(|_| self.trace_parent().is_none())
@@ -213,7 +223,8 @@ impl AuditRecord {
     }
 
     fn trace_parent(&self) -> Option<TraceParent<'_>> {
-        if self.facts.by_trusted_proxy { TraceParent::parse(&self.facts.sent_traceparent) } else { None }
+        let counts = self.facts.by_trusted_proxy && !self.facts.traceparent_twice;
+        if counts { TraceParent::parse(&self.facts.sent_traceparent) } else { None }
     }
 
     fn sent<'t>(&self, text: &'t str) -> Option<Cow<'t, str>> {

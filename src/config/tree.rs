@@ -9,7 +9,7 @@ use toml::{
     de::{DeArray, DeTable, DeValue, ValueDeserializer},
 };
 
-use crate::{config::problem::Report, near::near};
+use crate::{config::problem::Report, near::near, strict::Strict};
 
 /// A value and the byte of the document that it begins at.
 #[derive(Clone, Debug, Default)]
@@ -20,8 +20,8 @@ pub(super) struct At<T> {
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for At<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let spanned = Spanned::<T>::deserialize(deserializer)?;
-        Ok(Self { at: spanned.span().start, value: spanned.into_inner() })
+        let spanned = Spanned::<Strict<T>>::deserialize(deserializer)?;
+        Ok(Self { at: spanned.span().start, value: spanned.into_inner().0 })
     }
 }
 

@@ -57,7 +57,9 @@ fn known(field: &'static str, value: &str, known: Option<&BTreeSet<Box<str>>>) -
 fn life(members: &Members<'_>, own: &OwnKeys, start: u64) -> Result<KeyLife, Fault> {
     const FIELD: &str = "lifetime";
     let life = match members.get::<Box<RawValue>>(FIELD, "")? {
-        Some(value) if value.get() == "\"never\"" => return Ok(KeyLife::Never),
+        Some(value) if serde_json::from_str::<String>(value.get()).is_ok_and(|text| text == "never") => {
+            return Ok(KeyLife::Never);
+        }
         Some(value) => {
             let expected = "This member must be a whole number of seconds, or \"never\".";
             Duration::from_secs(serde_json::from_str(value.get()).map_err(|_| Fault::member(FIELD, expected))?)
@@ -80,4 +82,24 @@ fn life(members: &Members<'_>, own: &OwnKeys, start: u64) -> Result<KeyLife, Fau
 /// Whether the key is on a plan that the caller is not on.
 pub(super) fn plan_exceeds(caller: &Caller, plan: Option<&str>) -> Option<Excess> {
     (plan != caller.principal().plan()).then_some(Excess::NotHeld("plan"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lifetime_is_seconds_or_never() {
+        let life = |value: &str| {
+            let json = format!("{{\"lifetime\":{value}}}");
+            Members::read(json.as_bytes(), &MEMBERS).and_then(|members| life(&members, &OwnKeys::default(), 0))
+        };
+        for never in ["\"never\"", " \"n\\u0065ver\" "] {
+            assert!(matches!(life(never), Ok(KeyLife::Never)), "{never}");
+        }
+        assert!(matches!(life("60"), Ok(KeyLife::For(life)) if life.as_secs() == 60));
+        for bad in ["\"Never\"", "\"60\"", "null", "0", "-1", "60.0", "[]"] {
+            assert!(life(bad).is_err(), "{bad}");
+        }
+    }
 }

@@ -4,7 +4,7 @@ use ::axum::body::{Body, to_bytes};
 use bytes::Bytes;
 use http::{HeaderMap, header};
 use http_body_util::LengthLimitError;
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::{Deserialize, Deserializer, de::DeserializeOwned};
 
 use super::{MAX_BODY, Order, REVOKE, REVOKE_MANY, fault::Fault};
 use crate::{clock::Instants, error::ConfigError, revocation::Revocation};
@@ -13,26 +13,41 @@ pub(super) async fn read<T: DeserializeOwned>(headers: &HeaderMap, body: Body) -
     if !is_of_type(headers, b"application/json") {
         return Err(Fault::not_json());
     }
-    let json = all(body).await?;
-    serde_json::from_slice(&json)
-        .map_err(|_| Fault::body("The body must be one JSON object of the members that are documented."))
+    order(&all(body).await?)
+}
+
+fn order<T: DeserializeOwned>(json: &[u8]) -> Result<T, Fault> {
+    object(json).ok_or_else(|| Fault::body("The body must be one JSON object of the members that are documented."))
+}
+
+fn object<T: DeserializeOwned>(json: &[u8]) -> Option<T> {
+    // An array would be read as well, member by member.
+    let is_object = json.trim_ascii_start().starts_with(b"{");
+    serde_json::from_slice(json).ok().filter(|_| is_object)
+}
+
+/// A member that may be left out, and is a number where it is there.
+fn given<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    u64::deserialize(deserializer).map(Some)
 }
 
 /// Nothing, or an object without members; of the one type that a form of another site cannot send.
 pub(super) async fn read_empty(headers: &HeaderMap, body: Body) -> Result<(), Fault> {
+    if !is_of_type(headers, b"application/json") {
+        return Err(Fault::not_json());
+    }
+    nothing(&all(body).await?)
+}
+
+fn nothing(json: &[u8]) -> Result<(), Fault> {
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]
     struct Nothing {}
 
-    if !is_of_type(headers, b"application/json") {
-        return Err(Fault::not_json());
-    }
-    let json = all(body).await?;
     if json.is_empty() {
         return Ok(());
     }
-    let Nothing {} =
-        serde_json::from_slice(&json).map_err(|_| Fault::body("The body must be empty, or an empty object."))?;
+    let Nothing {} = object(json).ok_or_else(|| Fault::body("The body must be empty, or an empty object."))?;
     Ok(())
 }
 
@@ -61,7 +76,7 @@ macro_rules! orders {
         pub(super) struct $name {
             issuer: String,
             $value: String,
-            $($more: Option<u64>,)?
+            $(#[serde(default, deserialize_with = "given")] $more: Option<u64>,)?
         }
 
         impl Order for $name {
@@ -90,4 +105,33 @@ orders! {
     };
     Client(REVOKE_MANY) { client_id } => |order, _| Revocation::client(&order.issuer, &order.client_id);
     Key(REVOKE_MANY) { kid } => |order, _| Revocation::key(&order.issuer, &order.kid);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_order_is_an_object_of_its_members_alone() {
+        for good in [r#"{"issuer":"i","jti":"a"}"#, r#" {"exp":7,"jti":"a","issuer":"i"} "#] {
+            assert!(order::<Token>(good.as_bytes()).is_ok(), "{good}");
+        }
+        for (name, bad) in [
+            ("nothing", ""),
+            ("a list", r#"["i","a",7]"#),
+            ("a list, after white space", " \n[\"i\",\"a\",7]"),
+            ("two objects", r#"{"issuer":"i","jti":"a"}{}"#),
+            ("a member twice", r#"{"issuer":"i","jti":"a","jti":"b"}"#),
+            ("one that is not known", r#"{"issuer":"i","jti":"a","sub":"b"}"#),
+            ("one missing", r#"{"issuer":"i"}"#),
+            ("null for a number", r#"{"issuer":"i","jti":"a","exp":null}"#),
+            ("a text for a number", r#"{"issuer":"i","jti":"a","exp":"7"}"#),
+        ] {
+            assert!(order::<Token>(bad.as_bytes()).is_err(), "{name}");
+        }
+        assert!(nothing(b"").is_ok() && nothing(b" {} ").is_ok());
+        for bad in ["[]", "null", "{\"a\":1}", " "] {
+            assert!(nothing(bad.as_bytes()).is_err(), "{bad}");
+        }
+    }
 }

@@ -4,14 +4,14 @@
 
 use std::{net::IpAddr, sync::LazyLock};
 
-use http::{HeaderName, HeaderValue, Request};
+use http::{HeaderValue, Request};
 use portcullis::{
     AddressSource, ClientInfo, Connection, SecurityContext,
     evidence::{EvidenceLayer, TrustedProxies},
 };
 use tower::Layer;
 
-use super::memory::{Reached, clock, handler, lines, send};
+use super::memory::{Reached, append, clock, fields, handler, send};
 
 const PROXY: &str = "10.0.12.7";
 const CLIENT: &str = "198.51.100.7";
@@ -70,11 +70,7 @@ fn see(
 ) -> (ClientInfo, usize) {
     let mut request = Request::new(());
     request.extensions_mut().insert(Connection::plain((ip(peer), 40100).into()));
-    for (name, value) in fields(data) {
-        if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name), HeaderValue::from_bytes(value)) {
-            request.headers_mut().append(name, value);
-        }
-    }
+    append(request.headers_mut(), data);
     for (name, value) in own {
         request.headers_mut().append(*name, HeaderValue::from_static(value));
     }
@@ -89,14 +85,6 @@ fn see(
         assert!(!forwarding || ours, "{name}");
     }
     (SecurityContext::of(request.extensions()).unwrap().client().unwrap(), sent - request.headers().len())
-}
-
-/// Names and values.
-fn fields(data: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
-    lines(data).filter_map(|line| {
-        let (name, value) = line.split_at_checked(line.iter().position(|byte| *byte == b':')?)?;
-        Some((name, value[1..].trim_ascii()))
-    })
 }
 
 /// Every address that a value spells, with or without a port, escapes taken away.

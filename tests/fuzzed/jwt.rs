@@ -6,16 +6,16 @@ use aws_lc_rs::hmac;
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use portcullis::{
     Principal, Secret,
-    jwt::{Algorithm, Issuer, JwtAuthenticator, Key, KeySet},
+    jwt::{Algorithm, Issuer, JwtAuthenticator, JwtAuthenticatorBuilder, Key, KeySet},
 };
 use serde_json::Value;
 
 use super::memory::{NOW, at};
 
 const SECRET: [u8; 32] = [7; 32];
-const ISSUER: &str = "https://id.example.com";
+pub const ISSUER: &str = "https://id.example.com";
 const AUDIENCE: &str = "orders-api";
-const LEEWAY: f64 = 60.0;
+pub const LEEWAY: f64 = 60.0;
 
 /// A header that is accepted.
 pub const HEADER: &str = r#"{"alg":"HS256","typ":"at+jwt"}"#;
@@ -24,12 +24,34 @@ pub const CLAIMS: &str = r#"{"iss":"https://id.example.com","sub":"alice","aud":
 
 static MAC: LazyLock<hmac::Key> = LazyLock::new(|| hmac::Key::new(hmac::HMAC_SHA256, &SECRET));
 
-static TOKENS: LazyLock<JwtAuthenticator> = LazyLock::new(|| {
+static TOKENS: LazyLock<JwtAuthenticator> = LazyLock::new(|| taking().build().unwrap());
+
+/// The issuer of all tokens here, with its one key.
+pub fn issuer() -> Issuer {
     let key = Key::hmac(Algorithm::HS256, Secret::new(SECRET.to_vec())).unwrap().with_id("a");
-    let profile = Issuer::fixed(ISSUER, KeySet::new([key]).unwrap()).access_tokens(AUDIENCE);
-    let profile = profile.algorithms([Algorithm::HS256]).roles_claim("roles").tenant_claim("tenant");
-    JwtAuthenticator::builder().issuer(profile).build().unwrap()
-});
+    Issuer::fixed(ISSUER, KeySet::new([key]).unwrap())
+}
+
+/// Takes the issuer's access tokens.
+pub fn taking() -> JwtAuthenticatorBuilder {
+    let profile = issuer().access_tokens(AUDIENCE).algorithms([Algorithm::HS256]);
+    JwtAuthenticator::builder().issuer(profile.roles_claim("roles").tenant_claim("tenant"))
+}
+
+/// Signs a token of these parts.
+pub fn sign(header: &[u8], claims: &[u8]) -> String {
+    let message = format!("{}.{}", encode(header), encode(claims));
+    let signature = hmac::sign(&MAC, message.as_bytes());
+    format!("{message}.{}", encode(signature))
+}
+
+/// The token with one bit off in its signature.
+pub fn forged(token: &str) -> String {
+    let (message, signature) = token.rsplit_once('.').unwrap();
+    let mut signature = BASE64_URL_SAFE_NO_PAD.decode(signature).unwrap();
+    signature[0] ^= 1;
+    format!("{message}.{}", encode(signature))
+}
 
 /// Verifies a token. What is accepted has three parts and a good signature by another implementation's count, and is
 /// accepted again.
@@ -45,14 +67,12 @@ pub fn verify(token: &str) -> Option<Principal> {
 
 /// Signs a token of these parts and verifies it, and again with one bit off in its signature. Whether it is accepted.
 pub fn sign_and_verify(header: &[u8], claims: &[u8]) -> bool {
-    let message = format!("{}.{}", encode(header), encode(claims));
-    let mut signature = hmac::sign(&MAC, message.as_bytes()).as_ref().to_vec();
-    let principal = verify(&format!("{message}.{}", encode(&signature)));
+    let token = sign(header, claims);
+    let principal = verify(&token);
     if let Some(principal) = &principal {
         check(header, claims, principal);
     }
-    signature[0] ^= 1;
-    assert!(verify(&format!("{message}.{}", encode(signature))).is_none());
+    assert!(verify(&forged(&token)).is_none());
     principal.is_some()
 }
 

@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
 use http_body_util::Full;
 use portcullis::{Instants, testing::TestClock};
 use tower::{Service, ServiceExt, service_fn};
@@ -60,4 +60,21 @@ pub fn handler(
 /// The lines of an input.
 pub fn lines(data: &[u8]) -> impl Iterator<Item = &[u8]> {
     data.split(|byte| *byte == b'\n')
+}
+
+/// Header fields, one a line: names and values.
+pub fn fields(data: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+    lines(data).filter_map(|line| {
+        let (name, value) = line.split_at_checked(line.iter().position(|byte| *byte == b':')?)?;
+        Some((name, value[1..].trim_ascii()))
+    })
+}
+
+/// Puts those of these [`fields`] into a request that HTTP can carry.
+pub fn append(headers: &mut HeaderMap, data: &[u8]) {
+    for (name, value) in fields(data) {
+        if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name), HeaderValue::from_bytes(value)) {
+            headers.append(name, value);
+        }
+    }
 }

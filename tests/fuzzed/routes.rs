@@ -44,7 +44,7 @@ pub fn check(data: &[u8]) {
     }
 }
 
-fn reaches(stack: &Stack, method: &Method, uri: &Uri) -> bool {
+pub fn reaches(stack: &Stack, method: &Method, uri: &Uri) -> bool {
     let mut request = Request::new(());
     *request.method_mut() = method.clone();
     *request.uri_mut() = uri.clone();
@@ -65,7 +65,7 @@ fn ambiguous(path: &[u8]) -> bool {
 }
 
 /// Decodes percent signs once, as the lenient do: one that is not followed by two digits stays.
-fn decoded(path: &[u8]) -> Cow<'_, [u8]> {
+pub fn decoded(path: &[u8]) -> Cow<'_, [u8]> {
     let mut out = Vec::new();
     let mut rest = path;
     while let [first, after @ ..] = rest {

@@ -10,6 +10,7 @@ use super::content::{Content, Draft};
 use crate::{
     api_key::{KeyId, Owner, RecordFields, Revocation},
     error::ConfigError,
+    strict::Strict,
 };
 
 const VERSION: u32 = 1;
@@ -69,10 +70,10 @@ struct Written {
 struct Toml {
     version: u32,
     #[serde(default)]
-    disabled: Vec<Spanned<Disabled>>,
+    disabled: Vec<Spanned<Strict<Disabled>>>,
     #[serde(default)]
-    keys: Vec<Spanned<RecordFields>>,
-    end: Option<Spanned<End>>,
+    keys: Vec<Spanned<Strict<RecordFields>>>,
+    end: Option<Spanned<Strict<End>>>,
 }
 
 #[derive(Deserialize)]
@@ -139,16 +140,16 @@ impl Reader<'_> {
         self.check_version(document.version)?;
         let mut lines = Lines::default();
         for owner in document.disabled {
-            self.disable(&mut lines, owner.span().start, owner.into_inner())?;
+            self.disable(&mut lines, owner.span().start, owner.into_inner().0)?;
         }
         for key in document.keys {
-            self.insert(&mut lines, key.span().start, key.into_inner())?;
+            self.insert(&mut lines, key.span().start, key.into_inner().0)?;
         }
         Ok(lines.draft)
     }
 
     fn json(self) -> Result<Draft, ConfigError> {
-        let document: Json<'_> =
+        let Strict(document): Strict<Json<'_>> =
             serde_json::from_str(self.text).map_err(|error| self.error(error.line(), None, without_place(&error)))?;
         self.check_version(document.version)?;
         let mut lines = Lines::default();
@@ -166,7 +167,7 @@ impl Reader<'_> {
     fn json_entry<'a, T: Deserialize<'a>>(self, raw: &'a RawValue) -> Result<(usize, T), ConfigError> {
         // The entry is a part of the text: where it begins tells its line.
         let place = raw.get().as_ptr().addr().saturating_sub(self.text.as_ptr().addr());
-        let entry = serde_json::from_str(raw.get()).map_err(|error| {
+        let Strict(entry) = serde_json::from_str(raw.get()).map_err(|error| {
             let line = self.line_of(place).saturating_add(error.line()).saturating_sub(1);
             self.error(line, json_key(raw.get()), without_place(&error))
         })?;
@@ -368,6 +369,42 @@ mod tests {
             let twice = text.replace("tenant = \"acme\"\n", "").replace("\"tenant\": \"acme\",", "");
             let error = parse(&twice, format).unwrap_err().to_string();
             assert!(error.contains("\"billing\"") && error.contains("already"), "{format:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_list_is_no_table() {
+        for text in
+            ["version = 1\ndisabled = [[\"a\", \"acme\", 7, \"left\"]]\n[end]", "version = 1\ndisabled = []\nend = []"]
+        {
+            assert!(parse(text, Format::Toml).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn json_is_as_strict_as_toml() {
+        const KEY: &str = r#"{"id": "000g40r40m30e209", "scheme": "sha256", "subject": "a", "created": 1, "expires": "never",
+            "hash": "0202020202020202020202020202020202020202020202020202020202020202"}"#;
+        let with = |more: &str| KEY.replacen('{', &format!("{{{more}, "), 1);
+        let of = |key: &str| format!(r#"{{"version": 1, "keys": [{key}]}}"#);
+        for good in [
+            KEY.to_owned(),
+            with(r#""revoked": {"at": 7, "reason": ""}, "last_used": {"at": 7}, "metadata": {"a": "b", "c": "b"}"#),
+            with(r#""revoked": null"#),
+            KEY.replace("\"never\"", "\"n\\u0065ver\""),
+        ] {
+            parse(&of(&good), Format::Json).unwrap();
+        }
+        for (name, text) in [
+            ("a list for the document", r"[1, [], []]".to_owned()),
+            ("a list for an owner", r#"{"version": 1, "disabled": [["a", null, 7, "left"]]}"#.to_owned()),
+            ("a list for a key", of(&format!("[{}]", &KEY[1..KEY.len() - 1]))),
+            ("a list for a revocation", of(&with(r#""revoked": [7, ""]"#))),
+            ("a list for a last use", of(&with(r#""last_used": [7]"#))),
+            ("an object for an end", of(&KEY.replace("\"never\"", "{\"never\": null}"))),
+            ("metadata twice", of(&with(r#""metadata": {"a": "b", "a": "c"}"#))),
+        ] {
+            assert!(parse(&text, Format::Json).is_err(), "{name}");
         }
     }
 

@@ -11,6 +11,7 @@ use toml::{Spanned, Value};
 use crate::{
     error::ConfigError,
     guard::{Hours, Weekday},
+    strict,
 };
 
 #[derive(Deserialize)]
@@ -44,8 +45,10 @@ pub(super) struct Conditions {
     pub(super) scope: Option<String>,
     pub(super) policy: Option<String>,
     pub(super) condition: Option<String>,
+    #[serde(deserialize_with = "strict::optional")]
     pub(super) attribute: Option<WrittenAttribute>,
     pub(super) network: Option<Vec<String>>,
+    #[serde(deserialize_with = "strict::optional")]
     pub(super) hours: Option<WrittenHours>,
     pub(super) acr: Option<Vec<String>>,
     pub(super) amr: Option<String>,

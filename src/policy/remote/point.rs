@@ -248,11 +248,12 @@ enum Blame {
 
 /// Reads a JSON object; a member of it that stands twice is refused, and within it where the type says so.
 fn read<T: DeserializeOwned>(to: &Endpoint, body: &[u8]) -> Result<T, Lapse> {
-    // An array would be read as well, member by member.
-    if body.trim_ascii_start().first() != Some(&b'{') {
+    // An array would be read as well, member by member; and of a text that is skipped, no octet would be looked at.
+    let body = std::str::from_utf8(body).ok().filter(|body| body.trim_ascii_start().starts_with('{'));
+    let Some(body) = body else {
         return Err(Lapse { blame: Blame::Point, cause: format!("{to}: the answer is no JSON object") });
-    }
-    serde_json::from_slice(body).map_err(|error| {
+    };
+    serde_json::from_str(body).map_err(|error| {
         // What is JSON comes from the policy; what is none, from somebody else.
         let blame = if error.is_data() { Blame::Either } else { Blame::Point };
         Lapse { blame, cause: format!("{to}: the answer cannot be read: {error}") }
@@ -300,5 +301,32 @@ impl PointHealth {
     #[must_use]
     pub fn recent_failure(&self, at: Instants) -> Option<Arc<str>> {
         self.point.last.recent_failure(at)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_one_json_object() {
+        #[derive(serde::Deserialize)]
+        struct Answer {
+            result: bool,
+        }
+        let to = Endpoint::parse("https://pdp.internal", false).unwrap();
+        let read = |body: &[u8]| read::<Answer>(&to, body).map(|answer| answer.result).map_err(|lapse| lapse.blame);
+        for good in ["{\"result\":true}", " {\"x\":[1e999,\"\u{e9}\"],\"result\":true}\n"] {
+            assert!(matches!(read(good.as_bytes()), Ok(true)), "{good}");
+        }
+        for (name, bad) in [
+            ("nothing", &b""[..]),
+            ("a list", b"[true]"),
+            ("two objects", b"{\"result\":true}{}"),
+            ("not UTF-8", b"{\"result\":true,\"x\":\"\xff\"}"),
+        ] {
+            assert!(matches!(read(bad), Err(Blame::Point)), "{name}");
+        }
+        assert!(matches!(read(b"{\"result\":1}"), Err(Blame::Either)), "of another type");
     }
 }
