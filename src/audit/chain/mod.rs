@@ -46,13 +46,15 @@
 
 mod checkpoint;
 mod link;
+mod report;
 mod verify;
 
 use std::{fmt, ops::RangeInclusive, sync::Arc, time::Duration};
 
 pub use checkpoint::{ChainKey, Checkpoint, PublicKey};
 pub(crate) use link::Linked;
-pub use verify::{Problem, ProblemKind, Report, Torn, verify};
+pub use report::{Problem, ProblemKind, Report, Torn};
+pub use verify::verify;
 
 use crate::error::ConfigError;
 
