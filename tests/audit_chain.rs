@@ -8,6 +8,9 @@
     reason = "test code, helpers included"
 )]
 
+#[path = "audit_chain/forged.rs"]
+mod forged;
+
 use std::{
     path::PathBuf,
     sync::{Arc, Mutex},

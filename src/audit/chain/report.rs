@@ -20,6 +20,8 @@ pub struct Report {
     pub torn: Vec<Torn>,
     /// A line without its end at the very end: the process died while it wrote, or somebody cut it off.
     pub torn_tail: Option<Torn>,
+    /// The number of the last line that a checkpoint covers, or of the one before the first that is there.
+    pub(super) covered: u64,
 }
 
 impl Report {
@@ -32,11 +34,10 @@ impl Report {
         self.problem.is_none()
     }
 
-    /// How many lines at the end no checkpoint covers.
+    /// How many lines at the end no checkpoint covers. The line that holds a checkpoint is covered by it, where it stands in the file.
     #[must_use]
     pub fn uncovered(&self) -> u64 {
-        let covered = self.checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.upto.saturating_add(1));
-        self.last.unwrap_or(0).saturating_sub(covered)
+        self.last.unwrap_or(0).saturating_sub(self.covered)
     }
 }
 

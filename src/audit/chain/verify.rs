@@ -128,6 +128,7 @@ impl Walk<'_> {
         self.is_opened = true;
         if members.entry == "checkpoint" {
             self.checkpoint(file, number, members)?;
+            self.report.covered = seq;
         }
         self.last = Some((seq, hash));
         self.report.last = Some(seq);
@@ -144,6 +145,7 @@ impl Walk<'_> {
             members.previous.filter(|_| members.entry == "opened").and_then(|hash| from_hex(hash.as_bytes()));
         let (Some(previous), Some(before)) = (previous, seq.checked_sub(1)) else { return Err(not_opened()) };
         self.last = Some((before, previous));
+        self.report.covered = before;
         Ok(())
     }
 
@@ -218,6 +220,8 @@ impl Walk<'_> {
             }
             if anchor.upto == seq && self.report.checkpoint.as_ref().is_none_or(|known| known.upto < seq) {
                 self.report.checkpoint = Some(anchor.clone());
+                // What stands behind it need not be the line that holds it.
+                self.report.covered = seq;
             }
         }
         Ok(())
