@@ -20,7 +20,7 @@ use std::{
 use portcullis::{
     audit::{
         AuditSink, JsonLines, JsonLinesBuilder,
-        chain::{Chain, ChainKey, Checkpoint, ProblemKind, PublicKey, Report, verify},
+        chain::{Chain, ChainKey, Checkpoint, ProblemKind, PublicKey, Report, verify, verify_retained},
     },
     testing::sample_record,
 };
@@ -124,8 +124,15 @@ fn rotation_and_retention_keep_the_chain() {
     assert_eq!(report.first, Some(1));
     let all = trail.files();
     std::fs::remove_file(&all[0]).unwrap();
-    let report = trail.verify_with_sent();
-    assert!(report.is_sound() && report.first > Some(1), "{report}");
+    let problem = trail.verify_with_sent().problem.unwrap();
+    let first = trail.verify().first.unwrap();
+    assert!(first > 1 && problem.kind == ProblemKind::BeginsLater { first }, "{problem}");
+    let sent = trail.sent.lock().unwrap().clone();
+    for (from, is_sound) in [(1, false), (first - 1, false), (first, true), (first + 1, true)] {
+        let report = verify_retained(trail.files(), &[trail.public()], &sent, from).unwrap();
+        assert_eq!((report.is_sound(), report.first), (is_sound, Some(first)), "{from}: {report}");
+        assert_eq!(report.missed, sent.iter().filter(|sent| sent.upto() < first - 1).count() as u64, "{report}");
+    }
     std::fs::remove_file(&all[2]).unwrap();
     let problem = trail.verify().problem.unwrap();
     assert!(matches!(problem.kind, ProblemKind::Missing { .. }), "{problem}");
@@ -530,7 +537,10 @@ fn the_example_says_the_same() {
     let opened = written.iter().rposition(|line| line.contains(r#""entry":"opened""#)).unwrap();
     trail.rewrite(&written[opened..]);
     let (code, text) = run_with(&["--checkpoints", kept_as]);
-    assert!(code == Some(1) && text.contains("before the first line"), "{text}");
+    assert!(code == Some(1) && text.contains("before the first line") && text.contains("say with --from"), "{text}");
+    let from = serde_json::from_str::<serde_json::Value>(&written[opened]).unwrap()["seq"].to_string();
+    let (_, text) = run_with(&["--checkpoints", kept_as, "--from", &from]);
+    assert!(text.contains("\nsound\n"), "{text}");
     let stranger = Trail::new();
     stranger.run(12, |builder| builder);
     std::fs::write(&kept, stranger.sent.lock().unwrap()[0].to_string()).unwrap();

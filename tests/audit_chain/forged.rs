@@ -69,3 +69,30 @@ fn lines_that_are_not_there_are_not_uncovered() {
     assert!(report.is_sound() && report.checkpoint.is_none(), "{report}");
     assert_eq!((report.first, report.uncovered()), (Some(1_001), 5), "{report}");
 }
+
+#[test]
+fn checkpoints_that_were_kept_elsewhere_meet_files_that_begin_behind_them() {
+    let trail = Trail::new();
+    trail.run(30, |builder| builder);
+    let (lines, sent) = (trail.lines(), trail.sent.lock().unwrap().clone());
+    let newest = sent.last().unwrap().upto();
+    let before = usize::try_from(sent[1].upto()).unwrap();
+    let true_link = link(lines[..before].last());
+    for (name, after, kind, seq) in [
+        ("behind all of them", newest + 1, ProblemKind::BeginsLater { first: newest + 2 }, sent[0].upto()),
+        ("right behind the last", newest, ProblemKind::NotAsSigned { from: newest + 1 }, newest + 1),
+        ("behind some", sent[1].upto() + 1, ProblemKind::NotAsSigned { from: sent[1].upto() + 2 }, sent[2].upto()),
+        ("right behind one", sent[1].upto(), ProblemKind::NotAsSigned { from: sent[1].upto() + 1 }, sent[1].upto() + 1),
+    ] {
+        trail.rewrite(&history((after, [7; 32]), 40));
+        assert!(trail.verify().is_sound(), "{name}: the hashes alone hang together");
+        let report = trail.verify_with_sent();
+        let problem = report.problem.clone().unwrap_or_else(|| panic!("{name}: {report}"));
+        assert_eq!((problem.kind, problem.seq), (kind, seq), "{name}: {report}");
+    }
+    // What says truly what it follows: the older ones alone are missed.
+    trail.rewrite(&history(true_link, 3));
+    let report = verify_retained([trail.path()], &[trail.public()], &sent[..2], sent[1].upto() + 1).unwrap();
+    assert!(report.is_sound(), "{report}");
+    assert_eq!((report.missed, report.uncovered()), (1, 4), "{report}");
+}

@@ -12,8 +12,9 @@
 //!   checkpoints to somebody else at once.
 //! - Lines after the last checkpoint are chained, but not signed: who can write the file can replace all of them. That is at most
 //!   1 000 lines, or 10 seconds, unless `checkpoint_every` says otherwise.
-//! - Files that were removed from the beginning, as [retention](crate::audit::JsonLinesBuilder::keep_files) does, are not missed,
-//!   nor are lines before one that says `opened`; [`Report::first`] tells the first number that is there.
+//! - Files that were removed from the beginning, as [retention](crate::audit::JsonLinesBuilder::keep_files) does, are missed only where
+//!   a checkpoint of them was kept elsewhere, and so are lines before one that says `opened`; [`Report::first`] tells the first number
+//!   that is there. [`verify_retained`] takes the number from which on there should be lines.
 //!
 //! # Form
 //! To each object of the [schema](crate::manual::audit), `seq` is added at the beginning and `hash` at the end:
@@ -54,7 +55,7 @@ use std::{fmt, ops::RangeInclusive, sync::Arc, time::Duration};
 pub use checkpoint::{ChainKey, Checkpoint, PublicKey};
 pub(crate) use link::Linked;
 pub use report::{Problem, ProblemKind, Report, Torn};
-pub use verify::verify;
+pub use verify::{verify, verify_retained};
 
 use crate::error::ConfigError;
 

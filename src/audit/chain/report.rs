@@ -14,12 +14,16 @@ pub struct Report {
     pub last: Option<u64>,
     /// The last checkpoint that one of the keys signed: everything up to there is as it was written.
     pub checkpoint: Option<Checkpoint>,
-    /// The first line that is not as it was written. Nothing after it was looked at.
+    /// The first line that is not as it was written. Nothing after it was looked at, unless it is that the files
+    /// [begin later](ProblemKind::BeginsLater).
     pub problem: Option<Problem>,
     /// Lines without their end, which a crash left behind, and which the next line told of.
     pub torn: Vec<Torn>,
     /// A line without its end at the very end: the process died while it wrote, or somebody cut it off.
     pub torn_tail: Option<Torn>,
+    /// How many of the checkpoints that were kept elsewhere vouch for lines before the first that is there, and so for none of these. One
+    /// that vouches for the line right before it is held against what the first line says that it follows.
+    pub missed: u64,
     /// The number of the last line that a checkpoint covers, or of the one before the first that is there.
     pub(super) covered: u64,
 }
@@ -57,6 +61,13 @@ impl fmt::Display for Report {
                 )?;
             }
             None => writeln!(f, "nothing is signed by one of the keys: anybody may have written it")?,
+        }
+        if let (Some(first), 1..) = (self.first, self.missed) {
+            let missed = self.missed;
+            writeln!(
+                f,
+                "{missed} checkpoints that were kept elsewhere are of before line {first}, and say nothing of these"
+            )?;
         }
         for torn in &self.torn {
             writeln!(f, "a line of {} bytes was never finished: {}", torn.bytes, torn.file.display())?;
@@ -132,6 +143,12 @@ pub enum ProblemKind {
     NotOpened,
     /// The files end before a line that a checkpoint which was kept elsewhere vouches for.
     CutOff,
+    /// The files begin with a later line than a checkpoint which was kept elsewhere vouches for, or than was
+    /// [said](super::verify_retained()).
+    BeginsLater {
+        /// The number of the first line that is there.
+        first: u64,
+    },
 }
 
 impl fmt::Display for ProblemKind {
@@ -144,6 +161,7 @@ impl fmt::Display for ProblemKind {
             Self::NotAsSigned { from } => write!(f, "a checkpoint contradicts the lines from {from} to here"),
             Self::BadSignature => f.write_str("a checkpoint that no known key signed"),
             Self::NotOpened => f.write_str("the file does not begin with the line that opens one"),
+            Self::BeginsLater { first } => write!(f, "missing: the files begin with line {first}"),
             Self::CutOff => f.write_str("missing: the files end before it, and a checkpoint vouches for it"),
         }
     }

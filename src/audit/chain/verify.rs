@@ -37,6 +37,8 @@ fn holds_an_object(fragment: &[u8]) -> bool {
 struct Walk<'a> {
     keys: &'a [PublicKey],
     anchors: Vec<&'a Checkpoint>,
+    /// From which line on the files were kept, if not all of them were.
+    retained: Option<u64>,
     report: Report,
     /// The number and hash of the last line.
     last: Option<(u64, Hash)>,
@@ -44,13 +46,16 @@ struct Walk<'a> {
     is_opened: bool,
     /// Fragments that the next line must tell of: the first one's line, and whether the last one has no end.
     fragment: Option<(Torn, u64, bool)>,
+    /// Set if lines are missing before the first one, which is told if nothing else is wrong.
+    begins_later: Option<Problem>,
 }
 
 /// Reads the files of a chain, in the order in which they were written, and holds them against the chain, the signatures of
 /// these keys, and checkpoints that were kept elsewhere. It stops at the first line that is not as it was written.
 ///
-/// Checkpoints that were kept elsewhere must be signed by one of the keys; others are not believed. A line takes as much memory
-/// as it is long, and nothing else grows with the files.
+/// Checkpoints that were kept elsewhere must be signed by one of the keys; others are not believed. One that vouches for a line before
+/// the first that is there is a problem, unless [`verify_retained`] says that such lines were removed. A line takes as much memory as it
+/// is long, and nothing else grows with the files.
 ///
 /// # Errors
 /// If a file cannot be read.
@@ -59,9 +64,42 @@ pub fn verify<P: AsRef<Path>>(
     keys: &[PublicKey],
     elsewhere: &[Checkpoint],
 ) -> io::Result<Report> {
+    walk(files, keys, elsewhere, None)
+}
+
+/// As [`verify`], where the files before the one with the line `from` were removed, as
+/// [retention](crate::audit::JsonLinesBuilder::keep_files) does: checkpoints that were kept of lines before it are no problem, and it is
+/// one if the files begin with a later line. Take the number from what you removed, not from what is there.
+///
+/// # Errors
+/// If a file cannot be read.
+pub fn verify_retained<P: AsRef<Path>>(
+    files: impl IntoIterator<Item = P>,
+    keys: &[PublicKey],
+    elsewhere: &[Checkpoint],
+    from: u64,
+) -> io::Result<Report> {
+    walk(files, keys, elsewhere, Some(from))
+}
+
+fn walk<P: AsRef<Path>>(
+    files: impl IntoIterator<Item = P>,
+    keys: &[PublicKey],
+    elsewhere: &[Checkpoint],
+    retained: Option<u64>,
+) -> io::Result<Report> {
     let mut anchors: Vec<_> = elsewhere.iter().filter(|checkpoint| checkpoint.is_signed_by(keys)).collect();
     anchors.sort_by_key(|checkpoint| std::cmp::Reverse(checkpoint.upto));
-    let mut walk = Walk { keys, anchors, report: Report::default(), last: None, is_opened: false, fragment: None };
+    let mut walk = Walk {
+        keys,
+        anchors,
+        retained,
+        report: Report::default(),
+        last: None,
+        is_opened: false,
+        fragment: None,
+        begins_later: None,
+    };
     let mut ended = (PathBuf::new(), 0);
     for file in files {
         let path = file.as_ref();
@@ -146,6 +184,18 @@ impl Walk<'_> {
         let (Some(previous), Some(before)) = (previous, seq.checked_sub(1)) else { return Err(not_opened()) };
         self.last = Some((before, previous));
         self.report.covered = before;
+        let problem = |seq, kind| Problem { file: file.to_owned(), line: number, seq, kind };
+        let mut missing = self.retained.filter(|from| *from < seq);
+        while let Some(anchor) = self.anchors.pop_if(|anchor| anchor.upto < seq) {
+            if anchor.upto < before {
+                self.report.missed = self.report.missed.saturating_add(1);
+                // The oldest of them comes first.
+                missing = missing.or(Some(anchor.upto).filter(|_| self.retained.is_none()));
+            } else if from_hex::<32>(anchor.head.as_bytes()) != Some(previous) {
+                return Err(problem(seq, ProblemKind::NotAsSigned { from: seq }));
+            }
+        }
+        self.begins_later = missing.map(|missing| problem(missing, ProblemKind::BeginsLater { first: seq }));
         Ok(())
     }
 
@@ -214,7 +264,6 @@ impl Walk<'_> {
     /// What was kept elsewhere.
     fn hold_against_anchors(&mut self, file: &Path, number: u64, seq: u64, hash: &Hash) -> Result<(), Problem> {
         while let Some(anchor) = self.anchors.pop_if(|anchor| anchor.upto <= seq) {
-            // One of before the first file was kept tells nothing of these.
             if anchor.upto == seq && from_hex::<32>(anchor.head.as_bytes()).as_ref() != Some(hash) {
                 return Err(Problem { seq, ..self.problem(file, number, self.contradicted()) });
             }
@@ -240,6 +289,7 @@ impl Walk<'_> {
             let next = lines.saturating_add(1);
             self.report.problem = Some(self.problem(&file, next, ProblemKind::CutOff));
         }
+        self.report.problem = self.report.problem.or(self.begins_later);
         self.report
     }
 }
