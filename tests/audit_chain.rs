@@ -10,6 +10,8 @@
 
 #[path = "audit_chain/forged.rs"]
 mod forged;
+#[path = "audit_chain/writers.rs"]
+mod writers;
 
 use std::{
     path::PathBuf,

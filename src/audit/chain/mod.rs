@@ -28,7 +28,8 @@
 //! A process that dies while it writes leaves a line without its end. That line is never repaired: it stays where it is, the
 //! next one is begun behind it and says how many bytes it has, and the verification reports it. A line that lacks its line feed
 //! alone is whole, and gets that. What stands there and reads as an object is no such fragment: it was put in. One process writes
-//! a chain at a time; a second one would fork it, which the verification finds.
+//! a chain at a time, which a lock sees to (`flock`, on Unix): a second one is refused when it opens the file. Without the lock it would
+//! fork the chain, which the verification finds.
 //!
 //! ```
 //! use portcullis::audit::{JsonLines, chain::{Chain, ChainKey, verify}};
