@@ -5,7 +5,7 @@ use aws_lc_rs::digest::{Context, SHA256};
 use super::*;
 
 /// The number and the hash of a line; those of before the first one, if there is none.
-fn link(line: Option<&String>) -> (u64, [u8; 32]) {
+pub(super) fn link(line: Option<&String>) -> (u64, [u8; 32]) {
     let Some(line) = line else { return (0, [0; 32]) };
     let line: serde_json::Value = serde_json::from_str(line).unwrap();
     let hash = line["hash"].as_str().unwrap();
@@ -13,12 +13,12 @@ fn link(line: Option<&String>) -> (u64, [u8; 32]) {
     (line["seq"].as_u64().unwrap(), std::array::from_fn(byte))
 }
 
-fn hex(hash: &[u8]) -> String {
+pub(super) fn hex(hash: &[u8]) -> String {
     hash.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Adds a line with these members after a line of this number and hash.
-fn add_after((seq, hash): (u64, [u8; 32]), lines: &mut Vec<String>, members: &str) {
+pub(super) fn add_after((seq, hash): (u64, [u8; 32]), lines: &mut Vec<String>, members: &str) {
     let text = format!(r#"{{"seq":{},{members}"#, seq + 1);
     let mut context = Context::new(&SHA256);
     context.update(&hash);
@@ -26,12 +26,12 @@ fn add_after((seq, hash): (u64, [u8; 32]), lines: &mut Vec<String>, members: &st
     lines.push(format!(r#"{text},"hash":"{}"}}"#, hex(context.finish().as_ref())));
 }
 
-fn add(lines: &mut Vec<String>, members: &str) {
+pub(super) fn add(lines: &mut Vec<String>, members: &str) {
     add_after(link(lines.last()), lines, members);
 }
 
 /// A history of so many records, after a line of this number and hash.
-fn history(after: (u64, [u8; 32]), records: usize) -> Vec<String> {
+pub(super) fn history(after: (u64, [u8; 32]), records: usize) -> Vec<String> {
     let mut lines = Vec::new();
     let opened = format!(r#""schema":1,"entry":"opened","time":"2027-01-15T08:00:00Z","previous":"{}""#, hex(&after.1));
     add_after(after, &mut lines, &opened);

@@ -1,6 +1,6 @@
 //! What a verification found.
 
-use std::{fmt, path::PathBuf};
+use std::{fmt, ops::RangeInclusive, path::PathBuf};
 
 use super::Checkpoint;
 
@@ -21,6 +21,9 @@ pub struct Report {
     pub torn: Vec<Torn>,
     /// A line without its end at the very end: the process died while it wrote, or somebody cut it off.
     pub torn_tail: Option<Torn>,
+    /// Lines that had no checkpoint when a process began and went on after them, as after a crash. Later checkpoints cover them, and show
+    /// that they are as that process found them, not who wrote them.
+    pub found_unsigned: Vec<RangeInclusive<u64>>,
     /// How many of the checkpoints that were kept elsewhere vouch for lines before the first that is there, and so for none of these. One
     /// that vouches for the line right before it is held against what the first line says that it follows.
     pub missed: u64,
@@ -61,6 +64,13 @@ impl fmt::Display for Report {
                 )?;
             }
             None => writeln!(f, "nothing is signed by one of the keys: anybody may have written it")?,
+        }
+        for lines in &self.found_unsigned {
+            let (first, last) = (lines.start(), lines.end());
+            writeln!(
+                f,
+                "lines {first} to {last} were found without a signature at a start: whoever could write the file may have written them"
+            )?;
         }
         if let (Some(first), 1..) = (self.first, self.missed) {
             let missed = self.missed;

@@ -8,19 +8,23 @@ use std::{
 
 use serde::{Deserialize, de::IgnoredAny};
 
-use super::{Checkpoint, Hash, Problem, ProblemKind, PublicKey, Report, Torn, from_hex, hash_of, parts};
+use super::{
+    Checkpoint, Hash, Problem, ProblemKind, PublicKey, Report, Torn, from_hex, hash_of, parts, resume::Resumed,
+};
 
 /// What the verification reads of a line.
 #[derive(Deserialize)]
-struct Members {
-    entry: String,
+pub(super) struct Members {
+    pub(super) entry: String,
     #[serde(default)]
     torn: u64,
+    #[serde(default)]
+    unsigned: u64,
     previous: Option<String>,
     time: Option<String>,
     key: Option<String>,
-    upto: Option<u64>,
-    head: Option<String>,
+    pub(super) upto: Option<u64>,
+    pub(super) head: Option<String>,
     signature: Option<String>,
 }
 
@@ -34,16 +38,25 @@ fn holds_an_object(fragment: &[u8]) -> bool {
     String::from_utf8_lossy(fragment).split(BREAKS).any(begins)
 }
 
-struct Walk<'a> {
+/// Lines behind the last checkpoint.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Behind {
+    pub(super) lines: u64,
+    /// All of them but those that open a file.
+    pub(super) records: u64,
+}
+
+pub(super) struct Walk<'a> {
     keys: &'a [PublicKey],
     anchors: Vec<&'a Checkpoint>,
     /// From which line on the files were kept, if not all of them were.
     retained: Option<u64>,
-    report: Report,
+    pub(super) report: Report,
     /// The number and hash of the last line.
     last: Option<(u64, Hash)>,
+    pub(super) behind: Behind,
     /// Whether the file has a line of the chain up to here.
-    is_opened: bool,
+    pub(super) is_opened: bool,
     /// Fragments that the next line must tell of: the first one's line, and whether the last one has no end.
     fragment: Option<(Torn, u64, bool)>,
     /// Set if lines are missing before the first one, which is told if nothing else is wrong.
@@ -90,16 +103,7 @@ fn walk<P: AsRef<Path>>(
 ) -> io::Result<Report> {
     let mut anchors: Vec<_> = elsewhere.iter().filter(|checkpoint| checkpoint.is_signed_by(keys)).collect();
     anchors.sort_by_key(|checkpoint| std::cmp::Reverse(checkpoint.upto));
-    let mut walk = Walk {
-        keys,
-        anchors,
-        retained,
-        report: Report::default(),
-        last: None,
-        is_opened: false,
-        fragment: None,
-        begins_later: None,
-    };
+    let mut walk = Walk { anchors, retained, ..Walk::new(keys) };
     let mut ended = (PathBuf::new(), 0);
     for file in files {
         let path = file.as_ref();
@@ -122,7 +126,42 @@ fn walk<P: AsRef<Path>>(
     Ok(walk.end(ended))
 }
 
-impl Walk<'_> {
+impl<'a> Walk<'a> {
+    fn new(keys: &'a [PublicKey]) -> Self {
+        Self {
+            keys,
+            anchors: Vec::new(),
+            retained: None,
+            report: Report::default(),
+            last: None,
+            behind: Behind::default(),
+            is_opened: false,
+            fragment: None,
+            begins_later: None,
+        }
+    }
+
+    /// One that begins after a line of this number and hash.
+    pub(super) fn after(keys: &'a [PublicKey], link: (u64, Hash)) -> Self {
+        Self { last: Some(link), ..Self::new(keys) }
+    }
+
+    /// Whether the line follows the last one.
+    pub(super) fn goes_on_with(&self, line: &[u8]) -> bool {
+        parts(line).is_some_and(|parts| self.is_next(&parts))
+    }
+
+    fn is_next(&self, (seq, hashed, hash): &(u64, &[u8], Hash)) -> bool {
+        self.last.is_some_and(|(last, before)| *seq == last.saturating_add(1) && hash_of(&before, hashed) == *hash)
+    }
+
+    /// Where a writer goes on.
+    pub(super) fn resumed(&self) -> Resumed {
+        let (seq, hash) = self.last.unwrap_or((0, [0; 32]));
+        let torn = self.fragment.as_ref().map_or(0, |(torn, ..)| torn.bytes);
+        Resumed { seq, hash, unsigned: self.behind.lines, torn }
+    }
+
     fn expected(&self) -> u64 {
         self.last.map_or(1, |(seq, _)| seq.saturating_add(1))
     }
@@ -131,7 +170,7 @@ impl Walk<'_> {
         Problem { file: file.to_owned(), line, seq: self.expected(), kind }
     }
 
-    fn read(&mut self, file: &Path, number: u64, bytes: &[u8]) -> Result<(), Problem> {
+    pub(super) fn read(&mut self, file: &Path, number: u64, bytes: &[u8]) -> Result<(), Problem> {
         let whole = bytes.strip_suffix(b"\n");
         let line = whole.unwrap_or(bytes);
         let known = parts(line);
@@ -140,9 +179,7 @@ impl Walk<'_> {
         if self.last.is_none() && found.is_some() {
             self.begin(file, number, line)?;
         }
-        let linked = known.filter(|(seq, hashed, hash)| {
-            self.last.is_some_and(|(last, before)| *seq == last.saturating_add(1) && hash_of(&before, hashed) == *hash)
-        });
+        let linked = known.filter(|parts| self.is_next(parts));
         let Some((seq, _, hash)) = linked.filter(|_| whole.is_some()) else {
             let has_end = whole.is_some();
             // Who is cut off leaves no whole object, unless it is the true line and lacks its line feed alone. What a reader takes
@@ -164,9 +201,17 @@ impl Walk<'_> {
             return Err(self.problem(file, number, ProblemKind::NotOpened));
         }
         self.is_opened = true;
+        let is_opening = members.entry == "opened";
+        if is_opening && members.unsigned > 0 {
+            self.report.found_unsigned.push(seq.saturating_sub(members.unsigned)..=seq.saturating_sub(1));
+        }
         if members.entry == "checkpoint" {
             self.checkpoint(file, number, members)?;
             self.report.covered = seq;
+            self.behind = Behind::default();
+        } else {
+            self.behind.lines = self.behind.lines.saturating_add(1);
+            self.behind.records = self.behind.records.saturating_add(u64::from(!is_opening));
         }
         self.last = Some((seq, hash));
         self.report.last = Some(seq);

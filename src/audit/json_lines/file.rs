@@ -39,8 +39,9 @@ pub(super) trait Target: Send {
         0
     }
 
-    /// The ends of what stands there, and of what stood before it, for who continues it.
-    fn tails(&self) -> io::Result<Vec<Vec<u8>>> {
+    /// The file that was rotated last, if there is one, and the one that is written to, for who continues them.
+    #[cfg(feature = "audit-chain")]
+    fn files(&self) -> io::Result<Vec<PathBuf>> {
         Ok(Vec::new())
     }
 
@@ -257,8 +258,10 @@ impl Target for TargetFile {
         self.torn
     }
 
-    fn tails(&self) -> io::Result<Vec<Vec<u8>>> {
-        [&self.path].into_iter().chain(rotated_files(&followed(&self.path))?.last()).map(|file| tail(file)).collect()
+    #[cfg(feature = "audit-chain")]
+    fn files(&self) -> io::Result<Vec<PathBuf>> {
+        let before = rotated_files(&followed(&self.path))?.pop();
+        Ok(before.into_iter().chain([self.path.clone()]).collect())
     }
 
     #[cfg(target_os = "linux")]

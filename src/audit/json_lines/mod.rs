@@ -240,7 +240,8 @@ impl JsonLinesBuilder {
     ///
     /// # Errors
     /// If the file cannot be opened for appending, a period or size is zero, or the thread cannot be started. Where the lines are
-    /// chained, also if another process writes to the file (on Unix, by its lock), or its end cannot be read.
+    /// chained, also if another process writes to the file (on Unix, by its lock), or the key does not vouch for what
+    /// stands there.
     pub fn open(self, path: impl AsRef<Path>) -> Result<JsonLines, ConfigError> {
         let path: PathBuf = path.as_ref().into();
         for (setting, zero) in [
