@@ -8,6 +8,13 @@
     reason = "test code, helpers included"
 )]
 
+#[path = "audit_chain/forged.rs"]
+mod forged;
+#[path = "audit_chain/resumed.rs"]
+mod resumed;
+#[path = "audit_chain/writers.rs"]
+mod writers;
+
 use std::{
     path::PathBuf,
     sync::{Arc, Mutex},
@@ -17,7 +24,7 @@ use std::{
 use portcullis::{
     audit::{
         AuditSink, JsonLines, JsonLinesBuilder,
-        chain::{Chain, ChainKey, Checkpoint, ProblemKind, PublicKey, Report, verify},
+        chain::{Chain, ChainKey, Checkpoint, ProblemKind, PublicKey, Report, verify, verify_retained},
     },
     testing::sample_record,
 };
@@ -44,14 +51,17 @@ impl Trail {
         ChainKey::from_file_or_new(&self.key).unwrap().public_key()
     }
 
-    /// Starts a process, so to say, which writes so many records and ends.
-    fn run(&self, records: usize, set: impl Fn(JsonLinesBuilder) -> JsonLinesBuilder) {
+    fn chain(&self) -> Chain {
         let sent = Arc::clone(&self.sent);
-        let chain = Chain::new(ChainKey::from_file_or_new(&self.key).unwrap())
+        Chain::new(ChainKey::from_file_or_new(&self.key).unwrap())
             .checkpoint_every(10, Duration::from_secs(600))
             .unwrap()
-            .on_checkpoint(move |checkpoint| sent.lock().unwrap().push(checkpoint.clone()));
-        let sink = set(JsonLines::builder()).chain(chain).open(self.path()).unwrap();
+            .on_checkpoint(move |checkpoint| sent.lock().unwrap().push(checkpoint.clone()))
+    }
+
+    /// Starts a process, so to say, which writes so many records and ends.
+    fn run(&self, records: usize, set: impl Fn(JsonLinesBuilder) -> JsonLinesBuilder) {
+        let sink = set(JsonLines::builder()).chain(self.chain()).open(self.path()).unwrap();
         for n in 0..records {
             sink.accept(sample_record(&format!("/{n}")).into()).unwrap();
         }
@@ -121,8 +131,15 @@ fn rotation_and_retention_keep_the_chain() {
     assert_eq!(report.first, Some(1));
     let all = trail.files();
     std::fs::remove_file(&all[0]).unwrap();
-    let report = trail.verify_with_sent();
-    assert!(report.is_sound() && report.first > Some(1), "{report}");
+    let problem = trail.verify_with_sent().problem.unwrap();
+    let first = trail.verify().first.unwrap();
+    assert!(first > 1 && problem.kind == ProblemKind::BeginsLater { first }, "{problem}");
+    let sent = trail.sent.lock().unwrap().clone();
+    for (from, is_sound) in [(1, false), (first - 1, false), (first, true), (first + 1, true)] {
+        let report = verify_retained(trail.files(), &[trail.public()], &sent, from).unwrap();
+        assert_eq!((report.is_sound(), report.first), (is_sound, Some(first)), "{from}: {report}");
+        assert_eq!(report.missed, sent.iter().filter(|sent| sent.upto() < first - 1).count() as u64, "{report}");
+    }
     std::fs::remove_file(&all[2]).unwrap();
     let problem = trail.verify().problem.unwrap();
     assert!(matches!(problem.kind, ProblemKind::Missing { .. }), "{problem}");
@@ -430,6 +447,10 @@ fn a_chain_is_not_begun_in_the_middle_of_a_file() {
     std::fs::write(trail.path(), "{\"entry\":\"decided\"}\n").unwrap();
     let chain = Chain::new(ChainKey::generate().unwrap());
     let error = JsonLines::builder().chain(chain).open(trail.path()).unwrap_err();
+    assert!(error.to_string().contains("no line of the chain"), "{error}");
+    std::fs::write(trail.path(), "some notes\n").unwrap();
+    let chain = Chain::new(ChainKey::generate().unwrap());
+    let error = JsonLines::builder().chain(chain).open(trail.path()).unwrap_err();
     assert!(error.to_string().contains("in no chain"), "{error}");
     assert!(ChainKey::from_pkcs8(b"nonsense").is_err());
     assert!("xyz".parse::<PublicKey>().is_err());
@@ -510,10 +531,7 @@ fn the_example_says_the_same() {
     assert!(code == Some(0) && text.contains("signed up to line"), "{text}");
     // A chain that hangs together is no proof without its checkpoints.
     let written = trail.lines();
-    let is_checkpoint = |line: &&String| line.contains("checkpoint");
-    let unsigned: Vec<_> = written.iter().take_while(|line| !is_checkpoint(line)).cloned().collect();
-    assert!(unsigned.len() > 1 && unsigned.len() < written.len(), "{unsigned:?}");
-    trail.rewrite(&unsigned);
+    trail.rewrite(&forged::history((0, [0; 32]), 12));
     let (code, text) = run();
     assert!(code == Some(1) && text.contains("NOT PROVEN: no checkpoint"), "{text}");
     // Nor are lines after the last of them, or after the last that was kept elsewhere.
@@ -527,7 +545,10 @@ fn the_example_says_the_same() {
     let opened = written.iter().rposition(|line| line.contains(r#""entry":"opened""#)).unwrap();
     trail.rewrite(&written[opened..]);
     let (code, text) = run_with(&["--checkpoints", kept_as]);
-    assert!(code == Some(1) && text.contains("before the first line"), "{text}");
+    assert!(code == Some(1) && text.contains("before the first line") && text.contains("say with --from"), "{text}");
+    let from = serde_json::from_str::<serde_json::Value>(&written[opened]).unwrap()["seq"].to_string();
+    let (_, text) = run_with(&["--checkpoints", kept_as, "--from", &from]);
+    assert!(text.contains("\nsound\n"), "{text}");
     let stranger = Trail::new();
     stranger.run(12, |builder| builder);
     std::fs::write(&kept, stranger.sent.lock().unwrap()[0].to_string()).unwrap();

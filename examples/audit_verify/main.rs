@@ -8,7 +8,7 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::Parser;
-use portcullis::audit::chain::{Checkpoint, PublicKey, Report, verify};
+use portcullis::audit::chain::{Checkpoint, ProblemKind, PublicKey, Report, verify, verify_retained};
 
 #[derive(Parser)]
 struct Options {
@@ -21,6 +21,10 @@ struct Options {
     /// How many lines at the end may have no checkpoint yet: as many as the service writes between two of them.
     #[arg(long, default_value_t = 1_000)]
     unsigned: u64,
+    /// The number of the first record that must be there, where older files were removed. Take it from what was removed, not from what is
+    /// left.
+    #[arg(long)]
+    from: Option<u64>,
     /// The files, from the oldest to the newest.
     #[arg(required = true)]
     files: Vec<PathBuf>,
@@ -46,8 +50,16 @@ fn run(options: &Options) -> Result<bool, Box<dyn std::error::Error>> {
     if let Some(stranger) = elsewhere.iter().find(|kept| !kept.is_signed_by(&options.keys)) {
         return Err(format!("the checkpoint of line {} is signed by none of the keys", stranger.upto()).into());
     }
-    let report = verify(&options.files, &options.keys, &elsewhere)?;
+    let report = match options.from {
+        Some(from) => verify_retained(&options.files, &options.keys, &elsewhere, from)?,
+        None => verify(&options.files, &options.keys, &elsewhere)?,
+    };
     print!("{report}");
+    let is_later =
+        report.problem.as_ref().is_some_and(|problem| matches!(problem.kind, ProblemKind::BeginsLater { .. }));
+    if is_later && options.from.is_none() {
+        println!("If files were removed because they were old, say with --from which record should be the first.");
+    }
     let doubt = doubt(&report, &elsewhere, options.unsigned);
     doubt.iter().for_each(|doubt| println!("NOT PROVEN: {doubt}"));
     Ok(report.is_sound() && doubt.is_none())

@@ -1,8 +1,14 @@
 //! The writer's side of a chain.
 
-use std::io::{self, Write};
+use std::{
+    io::{self, Write},
+    path::PathBuf,
+};
 
-use super::{Chain, Checkpoint, Hash, hash_of, hex, parts};
+use super::{
+    Chain, Checkpoint, EVERY_ENTRIES, Hash, hash_of, hex,
+    resume::{Resumed, resume},
+};
 use crate::{
     audit::{
         entry::time,
@@ -21,6 +27,10 @@ struct State {
     hash: Hash,
     /// Lines since the last checkpoint.
     unsigned: u64,
+    /// Lines behind the last checkpoint that were there at the start, until it is told.
+    found: u64,
+    /// Whether the file has no checkpoint yet.
+    is_bare: bool,
 }
 
 /// A chain that goes on.
@@ -43,30 +53,15 @@ pub(crate) struct Linked {
 }
 
 impl Linked {
-    /// Goes on after the last link that is there. `tails` are the ends of the file and of the one before it. Also tells how many
-    /// bytes come after that link.
-    pub(crate) fn continuing(chain: Chain, tails: io::Result<Vec<Vec<u8>>>) -> Result<(Self, u64), ConfigError> {
-        let refuse = |problem: &str| ConfigError::new("audit chain", "the file", problem);
-        let mut state = State { seq: 0, hash: [0; 32], unsigned: 0 };
-        let mut torn: usize = 0;
-        for (index, tail) in
-            tails.map_err(|error| refuse("cannot be read to its end").caused_by(error))?.iter().enumerate()
-        {
-            let mut after: usize = 0;
-            let link = tail.split(|byte| *byte == b'\n').rev().find_map(|line| {
-                let found = parts(line);
-                after = after.saturating_add(if found.is_none() { line.len() } else { 0 });
-                found
-            });
-            torn = if index == 0 { after } else { torn };
-            if let Some((seq, _, hash)) = link {
-                (state.seq, state.hash) = (seq, hash);
-                break;
-            }
-            if tail.contains(&b'\n') {
-                return Err(refuse("holds lines that are in no chain: begin with a new file"));
-            }
-        }
+    /// Goes on after the last link that is there. The files are the one before, if there is one, and the one that is written to. Also tells
+    /// how many bytes come after that link.
+    pub(crate) fn continuing(chain: Chain, files: io::Result<Vec<PathBuf>>) -> Result<(Self, u64), ConfigError> {
+        let files = files.map_err(|error| {
+            ConfigError::new("audit chain", "the folder of the file", "cannot be listed").caused_by(error)
+        })?;
+        let keys: Vec<_> = [chain.key.public_key()].into_iter().chain(chain.former.iter().copied()).collect();
+        let Resumed { seq, hash, unsigned, torn } = resume(&files, &keys, chain.every_entries.max(EVERY_ENTRIES))?;
+        let state = State { seq, hash, unsigned: 0, found: unsigned, is_bare: false };
         let linked = Self {
             chain,
             state,
@@ -78,7 +73,7 @@ impl Linked {
             plain: Vec::new(),
             plain_ends: Vec::new(),
         };
-        Ok((linked, u64::try_from(torn).unwrap_or(u64::MAX)))
+        Ok((linked, torn))
     }
 
     pub(crate) fn is_due(&self, now: Instants) -> bool {
@@ -111,8 +106,14 @@ impl Linked {
         let (plain, plain_ends) = (std::mem::take(&mut self.plain), std::mem::take(&mut self.plain_ends));
         let mut begin = usize::from(feeds);
         text.extend(plain.get(..begin).unwrap_or_default());
-        if !self.opened {
+        let is_due = self.state.is_bare || self.state.unsigned >= self.chain.every_entries;
+        // What comes first tells of what is torn, which a checkpoint does not.
+        if !self.opened || (is_due && torn > 0) {
             self.open(text, ends, torn, now);
+        }
+        // At once, so that whoever goes on after a crash finds in the file itself what its key vouches for.
+        if self.state.is_bare || is_due {
+            self.checkpoint(text, ends, now);
         }
         for end in &plain_ends {
             let line = plain.get(begin..end.at).and_then(|line| line.strip_suffix(b"\n")).unwrap_or_default();
@@ -146,12 +147,14 @@ impl Linked {
     }
 
     fn open(&mut self, text: &mut Vec<u8>, ends: &mut Vec<End>, torn: u64, now: Instants) {
-        let torn = if torn > 0 { format!(r#","torn":{torn}"#) } else { String::new() };
+        let number = |name: &str, number| if number > 0 { format!(r#","{name}":{number}"#) } else { String::new() };
+        let (torn, unsigned) = (number("torn", torn), number("unsigned", self.state.found));
         let line = format!(
-            r#"{{"schema":{SCHEMA_VERSION},"entry":"opened","time":"{}","previous":"{}"{torn}}}"#,
+            r#"{{"schema":{SCHEMA_VERSION},"entry":"opened","time":"{}","previous":"{}"{torn}{unsigned}}}"#,
             time(now.unix_nanos()).as_str(),
             hex(&self.state.hash),
         );
+        (self.state.found, self.state.is_bare) = (0, true);
         self.add(text, ends, line.as_bytes(), Line::Link);
         self.opened = true;
     }
@@ -164,9 +167,9 @@ impl Linked {
             checkpoint.time, checkpoint.key, checkpoint.upto, checkpoint.head, checkpoint.signature,
         );
         self.add(text, ends, line.as_bytes(), Line::Link);
-        self.state.unsigned = 0;
+        (self.state.unsigned, self.state.is_bare) = (0, false);
         if let Some(after) = self.after.last_mut() {
-            after.unsigned = 0;
+            *after = self.state;
         }
         self.unsigned_since = None;
         self.checkpoints.push((self.after.len(), checkpoint));

@@ -11,23 +11,36 @@
 //! - Who has the signing key can write another history. Keep the key out of reach of who may write the files, or send the
 //!   checkpoints to somebody else at once.
 //! - Lines after the last checkpoint are chained, but not signed: who can write the file can replace all of them. That is at most
-//!   1 000 lines, or 10 seconds, unless `checkpoint_every` says otherwise.
-//! - Files that were removed from the beginning, as [retention](crate::audit::JsonLinesBuilder::keep_files) does, are not missed,
-//!   nor are lines before one that says `opened`; [`Report::first`] tells the first number that is there.
+//!   1 000 lines, or 10 seconds, unless `checkpoint_every` says otherwise. After a crash such lines stay, and
+//!   [`Report::found_unsigned`] tells them.
+//! - Who can write the file can cut it off behind any of its checkpoints while no process runs. Checkpoints that were kept elsewhere
+//!   show it.
+//! - Files that were removed from the beginning, as [retention](crate::audit::JsonLinesBuilder::keep_files) does, are missed only where
+//!   a checkpoint of them was kept elsewhere, and so are lines before one that says `opened`; [`Report::first`] tells the first number
+//!   that is there. [`verify_retained`] takes the number from which on there should be lines.
 //!
 //! # Form
 //! To each object of the [schema](crate::manual::audit), `seq` is added at the beginning and `hash` at the end:
 //! `{"seq":7,…,"hash":"<64 hexadecimal digits>"}`. The hash is SHA-256 over the hash of the line before, as 32 bytes, and the
 //! line itself up to `,"hash":`. The first line of a file says what it follows: `"entry":"opened"` with `previous`, the hash of
-//! the line before, which is zeros at the very beginning; so does the first one after a restart. A checkpoint is `"entry":"checkpoint"` with `upto`, the number of the
+//! the line before, which is zeros at the very beginning; so does the first one after a restart, with `unsigned`, how many lines before it
+//! have no checkpoint and were there already. A checkpoint follows at once. It is `"entry":"checkpoint"` with `upto`, the number of the
 //! line before it, `head`, the hash of that line, `key`, the id of the key, and `signature`, 64 bytes, over the text
 //! `portcullis-audit-checkpoint-v1`, `upto`, `head` and `time`, each followed by a line feed. All bytes are in hexadecimal.
+//!
+//! # Restarts
+//! A process that opens the file signs nothing that others may have put there. It reads back to the last checkpoint, which its own key or
+//! one of [`with_former_keys`](Chain::with_former_keys) must have signed; from there on each line must follow from the one before; and no
+//! more lines than 1 000, or `checkpoint_every`, may come behind it. Of a file that has no checkpoint, because it was just begun, it reads
+//! the one that was rotated last. Anything else is refused when the file is opened, by an error that says which record it is: move the
+//! file away with its rotated ones, keep them for whoever looks into it, and a new chain begins.
 //!
 //! # Crashes
 //! A process that dies while it writes leaves a line without its end. That line is never repaired: it stays where it is, the
 //! next one is begun behind it and says how many bytes it has, and the verification reports it. A line that lacks its line feed
 //! alone is whole, and gets that. What stands there and reads as an object is no such fragment: it was put in. One process writes
-//! a chain at a time; a second one would fork it, which the verification finds.
+//! a chain at a time, which a lock sees to (`flock`, on Unix): a second one is refused when it opens the file. Without the lock it would
+//! fork the chain, which the verification finds.
 //!
 //! ```
 //! use portcullis::audit::{JsonLines, chain::{Chain, ChainKey, verify}};
@@ -46,16 +59,21 @@
 
 mod checkpoint;
 mod link;
+mod report;
+mod resume;
 mod verify;
 
 use std::{fmt, ops::RangeInclusive, sync::Arc, time::Duration};
 
 pub use checkpoint::{ChainKey, Checkpoint, PublicKey};
 pub(crate) use link::Linked;
-pub use verify::{Problem, ProblemKind, Report, Torn, verify};
+pub use report::{Problem, ProblemKind, Report, Torn};
+pub use verify::{verify, verify_retained};
 
 use crate::error::ConfigError;
 
+/// After so many lines a checkpoint is signed, unless said otherwise. So many without one may be there at a start in any case.
+const EVERY_ENTRIES: u64 = 1000;
 /// How long a line may be told to wait for its signature.
 const EVERY_BOUNDS: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(3600);
 
@@ -64,6 +82,7 @@ const EVERY_BOUNDS: RangeInclusive<Duration> = Duration::from_millis(100)..=Dura
 #[derive(Clone)]
 pub struct Chain {
     key: Arc<ChainKey>,
+    former: Vec<PublicKey>,
     every_entries: u64,
     every: Duration,
     send: Option<Arc<SendFn>>,
@@ -74,7 +93,13 @@ type SendFn = dyn Fn(&Checkpoint) + Send + Sync;
 impl Chain {
     /// Signs a checkpoint with this key after each 1 000 lines, or 10 seconds after a line that is not signed yet.
     pub fn new(key: ChainKey) -> Self {
-        Self { key: Arc::new(key), every_entries: 1000, every: Duration::from_secs(10), send: None }
+        Self {
+            key: Arc::new(key),
+            former: Vec::new(),
+            every_entries: EVERY_ENTRIES,
+            every: Duration::from_secs(10),
+            send: None,
+        }
     }
 
     /// Signs a checkpoint after so many lines, or so long after a line that is not signed yet: 1 line at least, and 100 ms to 1 h.
@@ -94,6 +119,12 @@ impl Chain {
         Ok(self)
     }
 
+    /// Also goes on after checkpoints of these keys, which this one replaces. Default: none, and a file that ends with theirs is refused.
+    pub fn with_former_keys(mut self, keys: impl IntoIterator<Item = PublicKey>) -> Self {
+        self.former.extend(keys);
+        self
+    }
+
     /// Hands each checkpoint to this function as well, once it is written: on the writer's thread, so it must not wait long.
     pub fn on_checkpoint(mut self, send: impl Fn(&Checkpoint) + Send + Sync + 'static) -> Self {
         self.send = Some(Arc::new(send));
@@ -105,6 +136,7 @@ impl fmt::Debug for Chain {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Chain")
             .field("key", &self.key.public_key())
+            .field("former", &self.former)
             .field("every_entries", &self.every_entries)
             .field("every", &self.every)
             .finish_non_exhaustive()

@@ -1,7 +1,6 @@
 //! The reader's side of a chain.
 
 use std::{
-    fmt,
     fs::File,
     io::{self, BufRead, BufReader},
     path::{Path, PathBuf},
@@ -9,163 +8,23 @@ use std::{
 
 use serde::{Deserialize, de::IgnoredAny};
 
-use super::{Checkpoint, Hash, PublicKey, from_hex, hash_of, parts};
-
-/// What [`verify()`] found.
-#[derive(Clone, Debug, Default)]
-#[non_exhaustive]
-pub struct Report {
-    /// The number of the first line that is there.
-    pub first: Option<u64>,
-    /// The number of the last line that is as it was written, as far as the chain tells.
-    pub last: Option<u64>,
-    /// The last checkpoint that one of the keys signed: everything up to there is as it was written.
-    pub checkpoint: Option<Checkpoint>,
-    /// The first line that is not as it was written. Nothing after it was looked at.
-    pub problem: Option<Problem>,
-    /// Lines without their end, which a crash left behind, and which the next line told of.
-    pub torn: Vec<Torn>,
-    /// A line without its end at the very end: the process died while it wrote, or somebody cut it off.
-    pub torn_tail: Option<Torn>,
-}
-
-impl Report {
-    /// Whether nothing is wrong. A torn tail is no proof of an alteration, and is told apart.
-    ///
-    /// It is no proof either where there is no [`checkpoint`](Self::checkpoint), or many lines are [uncovered](Self::uncovered): whoever can
-    /// write the files can make a chain of hashes anew.
-    #[must_use]
-    pub const fn is_sound(&self) -> bool {
-        self.problem.is_none()
-    }
-
-    /// How many lines at the end no checkpoint covers.
-    #[must_use]
-    pub fn uncovered(&self) -> u64 {
-        let covered = self.checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.upto.saturating_add(1));
-        self.last.unwrap_or(0).saturating_sub(covered)
-    }
-}
-
-impl fmt::Display for Report {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (self.first, self.last) {
-            (Some(first), Some(last)) => writeln!(f, "lines {first} to {last} are as they were written")?,
-            _ => writeln!(f, "no line could be verified")?,
-        }
-        match &self.checkpoint {
-            Some(checkpoint) => {
-                let Checkpoint { upto, time, key, .. } = checkpoint;
-                writeln!(
-                    f,
-                    "signed up to line {upto}, at {time}, by key {key}; {} lines after that",
-                    self.uncovered()
-                )?;
-            }
-            None => writeln!(f, "nothing is signed by one of the keys: anybody may have written it")?,
-        }
-        for torn in &self.torn {
-            writeln!(f, "a line of {} bytes was never finished: {}", torn.bytes, torn.file.display())?;
-        }
-        if let Some(torn) = &self.torn_tail {
-            writeln!(f, "the end is torn: {} bytes of a line in {}", torn.bytes, torn.file.display())?;
-        }
-        match &self.problem {
-            Some(problem) => writeln!(f, "NOT SOUND: {problem}"),
-            None => writeln!(f, "sound"),
-        }
-    }
-}
-
-/// A line without its end.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Torn {
-    /// The file.
-    pub file: PathBuf,
-    /// How much of it is there.
-    pub bytes: u64,
-}
-
-/// The first line that is not as it was written.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Problem {
-    /// The file.
-    pub file: PathBuf,
-    /// The line in that file, counted from one.
-    pub line: u64,
-    /// The number that the line should have.
-    pub seq: u64,
-    /// What is wrong with it.
-    pub kind: ProblemKind,
-}
-
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { file, line, seq, kind } = self;
-        write!(f, "record {seq} ({}, line {line}): {kind}", file.display())
-    }
-}
-
-/// What is wrong with a line.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum ProblemKind {
-    /// Its hash is not that of its text after the line before: one of the two was altered.
-    Altered,
-    /// It is no line of a chain: altered, or put in.
-    Unreadable,
-    /// A later line stands here; those in between are missing.
-    Missing {
-        /// The number of the line that stands here.
-        found: u64,
-    },
-    /// An earlier line stands here, moved or repeated.
-    Reordered {
-        /// The number of the line that stands here.
-        found: u64,
-    },
-    /// A checkpoint stands here that vouches for another hash than the lines before it have: one of them was altered, and all
-    /// hashes after it were made anew. It is one of those after the checkpoint before.
-    NotAsSigned {
-        /// The number of the first line that it may be.
-        from: u64,
-    },
-    /// A checkpoint stands here that none of the keys signed.
-    BadSignature,
-    /// The first line of the chain in the file is not the one that opens a file.
-    NotOpened,
-    /// The files end before a line that a checkpoint which was kept elsewhere vouches for.
-    CutOff,
-}
-
-impl fmt::Display for ProblemKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Altered => f.write_str("altered: its hash does not fit its text"),
-            Self::Unreadable => f.write_str("altered or put in: it is no line of the chain"),
-            Self::Missing { found } => write!(f, "missing: line {found} stands in its place"),
-            Self::Reordered { found } => write!(f, "moved: line {found} stands in its place"),
-            Self::NotAsSigned { from } => write!(f, "a checkpoint contradicts the lines from {from} to here"),
-            Self::BadSignature => f.write_str("a checkpoint that no known key signed"),
-            Self::NotOpened => f.write_str("the file does not begin with the line that opens one"),
-            Self::CutOff => f.write_str("missing: the files end before it, and a checkpoint vouches for it"),
-        }
-    }
-}
+use super::{
+    Checkpoint, Hash, Problem, ProblemKind, PublicKey, Report, Torn, from_hex, hash_of, parts, resume::Resumed,
+};
 
 /// What the verification reads of a line.
 #[derive(Deserialize)]
-struct Members {
-    entry: String,
+pub(super) struct Members {
+    pub(super) entry: String,
     #[serde(default)]
     torn: u64,
+    #[serde(default)]
+    unsigned: u64,
     previous: Option<String>,
     time: Option<String>,
     key: Option<String>,
-    upto: Option<u64>,
-    head: Option<String>,
+    pub(super) upto: Option<u64>,
+    pub(super) head: Option<String>,
     signature: Option<String>,
 }
 
@@ -179,23 +38,37 @@ fn holds_an_object(fragment: &[u8]) -> bool {
     String::from_utf8_lossy(fragment).split(BREAKS).any(begins)
 }
 
-struct Walk<'a> {
+/// Lines behind the last checkpoint.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Behind {
+    pub(super) lines: u64,
+    /// All of them but those that open a file.
+    pub(super) records: u64,
+}
+
+pub(super) struct Walk<'a> {
     keys: &'a [PublicKey],
     anchors: Vec<&'a Checkpoint>,
-    report: Report,
+    /// From which line on the files were kept, if not all of them were.
+    retained: Option<u64>,
+    pub(super) report: Report,
     /// The number and hash of the last line.
     last: Option<(u64, Hash)>,
+    pub(super) behind: Behind,
     /// Whether the file has a line of the chain up to here.
-    is_opened: bool,
+    pub(super) is_opened: bool,
     /// Fragments that the next line must tell of: the first one's line, and whether the last one has no end.
     fragment: Option<(Torn, u64, bool)>,
+    /// Set if lines are missing before the first one, which is told if nothing else is wrong.
+    begins_later: Option<Problem>,
 }
 
 /// Reads the files of a chain, in the order in which they were written, and holds them against the chain, the signatures of
 /// these keys, and checkpoints that were kept elsewhere. It stops at the first line that is not as it was written.
 ///
-/// Checkpoints that were kept elsewhere must be signed by one of the keys; others are not believed. A line takes as much memory
-/// as it is long, and nothing else grows with the files.
+/// Checkpoints that were kept elsewhere must be signed by one of the keys; others are not believed. One that vouches for a line before
+/// the first that is there is a problem, unless [`verify_retained`] says that such lines were removed. A line takes as much memory as it
+/// is long, and nothing else grows with the files.
 ///
 /// # Errors
 /// If a file cannot be read.
@@ -204,9 +77,33 @@ pub fn verify<P: AsRef<Path>>(
     keys: &[PublicKey],
     elsewhere: &[Checkpoint],
 ) -> io::Result<Report> {
+    walk(files, keys, elsewhere, None)
+}
+
+/// As [`verify`], where the files before the one with the line `from` were removed, as
+/// [retention](crate::audit::JsonLinesBuilder::keep_files) does: checkpoints that were kept of lines before it are no problem, and it is
+/// one if the files begin with a later line. Take the number from what you removed, not from what is there.
+///
+/// # Errors
+/// If a file cannot be read.
+pub fn verify_retained<P: AsRef<Path>>(
+    files: impl IntoIterator<Item = P>,
+    keys: &[PublicKey],
+    elsewhere: &[Checkpoint],
+    from: u64,
+) -> io::Result<Report> {
+    walk(files, keys, elsewhere, Some(from))
+}
+
+fn walk<P: AsRef<Path>>(
+    files: impl IntoIterator<Item = P>,
+    keys: &[PublicKey],
+    elsewhere: &[Checkpoint],
+    retained: Option<u64>,
+) -> io::Result<Report> {
     let mut anchors: Vec<_> = elsewhere.iter().filter(|checkpoint| checkpoint.is_signed_by(keys)).collect();
     anchors.sort_by_key(|checkpoint| std::cmp::Reverse(checkpoint.upto));
-    let mut walk = Walk { keys, anchors, report: Report::default(), last: None, is_opened: false, fragment: None };
+    let mut walk = Walk { anchors, retained, ..Walk::new(keys) };
     let mut ended = (PathBuf::new(), 0);
     for file in files {
         let path = file.as_ref();
@@ -229,7 +126,42 @@ pub fn verify<P: AsRef<Path>>(
     Ok(walk.end(ended))
 }
 
-impl Walk<'_> {
+impl<'a> Walk<'a> {
+    fn new(keys: &'a [PublicKey]) -> Self {
+        Self {
+            keys,
+            anchors: Vec::new(),
+            retained: None,
+            report: Report::default(),
+            last: None,
+            behind: Behind::default(),
+            is_opened: false,
+            fragment: None,
+            begins_later: None,
+        }
+    }
+
+    /// One that begins after a line of this number and hash.
+    pub(super) fn after(keys: &'a [PublicKey], link: (u64, Hash)) -> Self {
+        Self { last: Some(link), ..Self::new(keys) }
+    }
+
+    /// Whether the line follows the last one.
+    pub(super) fn goes_on_with(&self, line: &[u8]) -> bool {
+        parts(line).is_some_and(|parts| self.is_next(&parts))
+    }
+
+    fn is_next(&self, (seq, hashed, hash): &(u64, &[u8], Hash)) -> bool {
+        self.last.is_some_and(|(last, before)| *seq == last.saturating_add(1) && hash_of(&before, hashed) == *hash)
+    }
+
+    /// Where a writer goes on.
+    pub(super) fn resumed(&self) -> Resumed {
+        let (seq, hash) = self.last.unwrap_or((0, [0; 32]));
+        let torn = self.fragment.as_ref().map_or(0, |(torn, ..)| torn.bytes);
+        Resumed { seq, hash, unsigned: self.behind.lines, torn }
+    }
+
     fn expected(&self) -> u64 {
         self.last.map_or(1, |(seq, _)| seq.saturating_add(1))
     }
@@ -238,7 +170,7 @@ impl Walk<'_> {
         Problem { file: file.to_owned(), line, seq: self.expected(), kind }
     }
 
-    fn read(&mut self, file: &Path, number: u64, bytes: &[u8]) -> Result<(), Problem> {
+    pub(super) fn read(&mut self, file: &Path, number: u64, bytes: &[u8]) -> Result<(), Problem> {
         let whole = bytes.strip_suffix(b"\n");
         let line = whole.unwrap_or(bytes);
         let known = parts(line);
@@ -247,9 +179,7 @@ impl Walk<'_> {
         if self.last.is_none() && found.is_some() {
             self.begin(file, number, line)?;
         }
-        let linked = known.filter(|(seq, hashed, hash)| {
-            self.last.is_some_and(|(last, before)| *seq == last.saturating_add(1) && hash_of(&before, hashed) == *hash)
-        });
+        let linked = known.filter(|parts| self.is_next(parts));
         let Some((seq, _, hash)) = linked.filter(|_| whole.is_some()) else {
             let has_end = whole.is_some();
             // Who is cut off leaves no whole object, unless it is the true line and lacks its line feed alone. What a reader takes
@@ -271,8 +201,17 @@ impl Walk<'_> {
             return Err(self.problem(file, number, ProblemKind::NotOpened));
         }
         self.is_opened = true;
+        let is_opening = members.entry == "opened";
+        if is_opening && members.unsigned > 0 {
+            self.report.found_unsigned.push(seq.saturating_sub(members.unsigned)..=seq.saturating_sub(1));
+        }
         if members.entry == "checkpoint" {
             self.checkpoint(file, number, members)?;
+            self.report.covered = seq;
+            self.behind = Behind::default();
+        } else {
+            self.behind.lines = self.behind.lines.saturating_add(1);
+            self.behind.records = self.behind.records.saturating_add(u64::from(!is_opening));
         }
         self.last = Some((seq, hash));
         self.report.last = Some(seq);
@@ -289,6 +228,19 @@ impl Walk<'_> {
             members.previous.filter(|_| members.entry == "opened").and_then(|hash| from_hex(hash.as_bytes()));
         let (Some(previous), Some(before)) = (previous, seq.checked_sub(1)) else { return Err(not_opened()) };
         self.last = Some((before, previous));
+        self.report.covered = before;
+        let problem = |seq, kind| Problem { file: file.to_owned(), line: number, seq, kind };
+        let mut missing = self.retained.filter(|from| *from < seq);
+        while let Some(anchor) = self.anchors.pop_if(|anchor| anchor.upto < seq) {
+            if anchor.upto < before {
+                self.report.missed = self.report.missed.saturating_add(1);
+                // The oldest of them comes first.
+                missing = missing.or(Some(anchor.upto).filter(|_| self.retained.is_none()));
+            } else if from_hex::<32>(anchor.head.as_bytes()) != Some(previous) {
+                return Err(problem(seq, ProblemKind::NotAsSigned { from: seq }));
+            }
+        }
+        self.begins_later = missing.map(|missing| problem(missing, ProblemKind::BeginsLater { first: seq }));
         Ok(())
     }
 
@@ -357,12 +309,13 @@ impl Walk<'_> {
     /// What was kept elsewhere.
     fn hold_against_anchors(&mut self, file: &Path, number: u64, seq: u64, hash: &Hash) -> Result<(), Problem> {
         while let Some(anchor) = self.anchors.pop_if(|anchor| anchor.upto <= seq) {
-            // One of before the first file was kept tells nothing of these.
             if anchor.upto == seq && from_hex::<32>(anchor.head.as_bytes()).as_ref() != Some(hash) {
                 return Err(Problem { seq, ..self.problem(file, number, self.contradicted()) });
             }
             if anchor.upto == seq && self.report.checkpoint.as_ref().is_none_or(|known| known.upto < seq) {
                 self.report.checkpoint = Some(anchor.clone());
+                // What stands behind it need not be the line that holds it.
+                self.report.covered = seq;
             }
         }
         Ok(())
@@ -381,6 +334,7 @@ impl Walk<'_> {
             let next = lines.saturating_add(1);
             self.report.problem = Some(self.problem(&file, next, ProblemKind::CutOff));
         }
+        self.report.problem = self.report.problem.or(self.begins_later);
         self.report
     }
 }

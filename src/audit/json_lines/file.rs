@@ -8,7 +8,10 @@ use std::{
 };
 
 use crate::{
-    audit::{json_lines::Rotation, text::Time},
+    audit::{
+        json_lines::{Rotation, lock::is_elsewhere},
+        text::Time,
+    },
     clock::{Clock, Instants, SystemClock},
     error::ConfigError,
     file, log,
@@ -36,8 +39,9 @@ pub(super) trait Target: Send {
         0
     }
 
-    /// The ends of what stands there, and of what stood before it, for who continues it.
-    fn tails(&self) -> io::Result<Vec<Vec<u8>>> {
+    /// The file that was rotated last, if there is one, and the one that is written to, for who continues them.
+    #[cfg(feature = "audit-chain")]
+    fn files(&self) -> io::Result<Vec<PathBuf>> {
         Ok(Vec::new())
     }
 
@@ -80,15 +84,35 @@ pub(super) struct TargetFile {
     allocated: u64,
     /// Whether somebody else was seen to write to it, or to cut it.
     has_others: bool,
+    /// Whether nobody else may write to it, nor to those that follow it.
+    is_claimed: bool,
     failed: log::Once,
 }
 
 impl TargetFile {
     pub(super) fn open(path: PathBuf, rotation: Rotation, syncs: bool) -> Result<Self, ConfigError> {
+        Self::open_as(path, rotation, syncs, false)
+    }
+
+    /// As [`open`](Self::open), for one writer alone.
+    #[cfg(feature = "audit-chain")]
+    pub(super) fn claim(path: PathBuf, rotation: Rotation, syncs: bool) -> Result<Self, ConfigError> {
+        let target = Self::open_as(path, rotation, syncs, true)?;
+        let before = rotated_files(&followed(&target.path)).ok().and_then(|mut files| files.pop());
+        if before.is_some_and(|before| super::lock::is_claimed(&before)) {
+            return Err(refusal(
+                &target.path,
+                io::Error::new(io::ErrorKind::ResourceBusy, "the file before it is locked"),
+            ));
+        }
+        Ok(target)
+    }
+
+    fn open_as(path: PathBuf, rotation: Rotation, syncs: bool, is_claimed: bool) -> Result<Self, ConfigError> {
         let refuse = |problem: &str, error: io::Error| {
             ConfigError::new("audit file", path.display().to_string(), problem).caused_by(error)
         };
-        let file = append_to(&path).map_err(|error| refuse("cannot be opened for appending", error))?;
+        let file = append_to(&path, is_claimed).map_err(|error| refusal(&path, error))?;
         let metadata = file.metadata().map_err(|error| refuse("cannot be examined", error))?;
         let len = if metadata.is_file() { metadata.len() } else { 0 };
         if syncs && metadata.is_file() && len == 0 {
@@ -103,26 +127,12 @@ impl TargetFile {
             .map_or_else(|| SystemClock.now().unix_nanos(), |time| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
         let period = period(rotation.every, began);
         let failed = log::Once::new();
-        Ok(Self { path, file, len, rotation, syncs, torn, period, allocated: 0, has_others: false, failed })
+        Ok(Self { path, file, len, rotation, syncs, torn, period, allocated: 0, has_others: false, is_claimed, failed })
     }
 
     /// Whether the path leads to another file by now, or to none.
     fn is_gone(&self) -> bool {
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::MetadataExt;
-
-            let identity = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
-            match (fs::metadata(&self.path).map(identity), self.file.metadata().map(identity)) {
-                (Ok(there), Ok(open)) => there != open,
-                (Err(error), Ok(_)) => error.kind() == io::ErrorKind::NotFound,
-                (_, Err(_)) => false,
-            }
-        }
-        #[cfg(not(unix))]
-        {
-            !self.path.exists()
-        }
+        is_elsewhere(&self.path, &self.file)
     }
 
     fn is_due(&self, now: Instants, coming: usize) -> bool {
@@ -160,19 +170,21 @@ impl TargetFile {
 
     /// Only who has the file alone may: else what others write meanwhile would be cut off. What stays is room, and no bytes.
     fn give_room_back(&mut self) -> io::Result<()> {
-        if self.allocated <= self.len || self.has_others || !share(&self.file) {
+        if self.allocated <= self.len || self.has_others || !(self.is_claimed || share(&self.file)) {
             return Ok(());
         }
-        let is_own = is_alone(&self.file) && self.file.metadata()?.len() == self.len;
+        let is_own = (self.is_claimed || is_alone(&self.file)) && self.file.metadata()?.len() == self.len;
         let given = if is_own { self.file.set_len(self.len) } else { Ok(()) };
         self.allocated = if is_own { 0 } else { self.allocated };
         // It is written on where no other can be begun.
-        share(&self.file);
+        if !self.is_claimed {
+            share(&self.file);
+        }
         given
     }
 
     fn begin(&mut self, now: Instants) -> io::Result<()> {
-        let file = append_to(&self.path)?;
+        let file = append_to(&self.path, self.is_claimed)?;
         let metadata = file.metadata()?;
         self.len = if metadata.is_file() { metadata.len() } else { 0 };
         // Somebody else may have begun it.
@@ -246,8 +258,10 @@ impl Target for TargetFile {
         self.torn
     }
 
-    fn tails(&self) -> io::Result<Vec<Vec<u8>>> {
-        [&self.path].into_iter().chain(rotated_files(&followed(&self.path))?.last()).map(|file| tail(file)).collect()
+    #[cfg(feature = "audit-chain")]
+    fn files(&self) -> io::Result<Vec<PathBuf>> {
+        let before = rotated_files(&followed(&self.path))?.pop();
+        Ok(before.into_iter().chain([self.path.clone()]).collect())
     }
 
     #[cfg(target_os = "linux")]
@@ -285,10 +299,26 @@ impl Drop for TargetFile {
     }
 }
 
-fn append_to(path: &Path) -> io::Result<File> {
+fn append_to(path: &Path, is_claimed: bool) -> io::Result<File> {
     let file = file::owned(OpenOptions::new().append(true).create(true)).open(path)?;
+    #[cfg(feature = "audit-chain")]
+    if is_claimed {
+        super::lock::claim(path, &file)?;
+        return Ok(file);
+    }
+    let _ = is_claimed;
     share(&file);
     Ok(file)
+}
+
+fn refusal(path: &Path, error: io::Error) -> ConfigError {
+    let problem = match error.kind() {
+        io::ErrorKind::ResourceBusy => {
+            "is written by another process, and a chain has one writer: wait for its end, or give each a file of its own"
+        }
+        _ => "cannot be opened for appending",
+    };
+    ConfigError::new("audit file", path.display().to_string(), problem).caused_by(error)
 }
 
 /// Tells those who would give room back that somebody writes to it (`flock`: nobody else needs to care). False where that cannot

@@ -63,7 +63,7 @@ impl Lines {
     ) -> Result<Self, crate::ConfigError> {
         if let Some(chain) = chain {
             // Line feeds behind what is no link of the chain do not make it one; and one that lacks nothing but its line feed is.
-            let (chain, torn) = Linked::continuing(chain, target.tails())?;
+            let (chain, torn) = Linked::continuing(chain, target.files())?;
             self.torn = torn;
             self.chain = Some(chain);
         }

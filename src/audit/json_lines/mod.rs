@@ -1,5 +1,6 @@
 mod file;
 mod lines;
+mod lock;
 mod writer;
 
 use std::{
@@ -238,8 +239,9 @@ impl JsonLinesBuilder {
     /// keeps its owner and mode, and a symbolic link is followed. So let nobody else write to the directory.
     ///
     /// # Errors
-    /// If the file cannot be opened for appending, its end cannot be read where the lines are chained, a period or size is
-    /// zero, or the thread cannot be started.
+    /// If the file cannot be opened for appending, a period or size is zero, or the thread cannot be started. Where the lines are
+    /// chained, also if another process writes to the file (on Unix, by its lock), or the key does not vouch for what
+    /// stands there.
     pub fn open(self, path: impl AsRef<Path>) -> Result<JsonLines, ConfigError> {
         let path: PathBuf = path.as_ref().into();
         for (setting, zero) in [
@@ -250,7 +252,13 @@ impl JsonLinesBuilder {
                 return Err(ConfigError::new(setting, "0", "must be more than nothing"));
             }
         }
-        let file = TargetFile::open(path, self.rotation, self.fsync != Fsync::Never)?;
+        let syncs = self.fsync != Fsync::Never;
+        #[cfg(feature = "audit-chain")]
+        if self.chain.is_some() {
+            let file = TargetFile::claim(path, self.rotation, syncs)?;
+            return self.start(file);
+        }
+        let file = TargetFile::open(path, self.rotation, syncs)?;
         self.start(file)
     }
 

@@ -1,0 +1,63 @@
+//! Who writes a file alone.
+
+use std::{
+    fs::{self, File},
+    io,
+    path::Path,
+};
+
+/// Whether the path leads to another file by now, or to none.
+pub(super) fn is_elsewhere(path: &Path, file: &File) -> bool {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+
+        let identity = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
+        match (fs::metadata(path).map(identity), file.metadata().map(identity)) {
+            (Ok(there), Ok(open)) => there != open,
+            (Err(error), Ok(_)) => error.kind() == io::ErrorKind::NotFound,
+            (_, Err(_)) => false,
+        }
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = file;
+        !path.exists()
+    }
+}
+
+/// Keeps all others away who write a chain to this file, or who tell that they write to it, until it is closed.
+#[cfg(all(unix, feature = "audit-chain"))]
+pub(super) fn claim(path: &Path, file: &File) -> io::Result<()> {
+    use rustix::{
+        fs::{FlockOperation::NonBlockingLockExclusive, flock},
+        io::Errno,
+    };
+
+    // A pipe is for whoever reads it to guard.
+    if !file.metadata()?.is_file() {
+        return Ok(());
+    }
+    match flock(file, NonBlockingLockExclusive) {
+        // Whoever rotated it in between writes on in another one.
+        Ok(()) if !is_elsewhere(path, file) => Ok(()),
+        Ok(()) | Err(Errno::WOULDBLOCK) => Err(io::Error::new(io::ErrorKind::ResourceBusy, "it is locked")),
+        Err(error) => {
+            let error = io::Error::from(error);
+            Err(io::Error::new(error.kind(), format!("it cannot be locked: {error}")))
+        }
+    }
+}
+
+/// Elsewhere a lock would keep readers away too.
+#[cfg(all(not(unix), feature = "audit-chain"))]
+pub(super) fn claim(_: &Path, _: &File) -> io::Result<()> {
+    Ok(())
+}
+
+/// Whether somebody writes to what was rotated last: they are about to begin the file that follows.
+#[cfg(feature = "audit-chain")]
+pub(super) fn is_claimed(path: &Path) -> bool {
+    let claimed = File::open(path).and_then(|file| claim(path, &file));
+    claimed.is_err_and(|error| error.kind() == io::ErrorKind::ResourceBusy)
+}
