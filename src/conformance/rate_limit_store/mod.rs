@@ -376,6 +376,7 @@ impl Suite<'_> {
             vec![KeyPart::Tenant { issuer: "a", tenant: "b:c" }],
             vec![KeyPart::Route("/orders/{id}")],
             vec![KeyPart::Custom("/orders/{id}")],
+            vec![KeyPart::Identity("/orders/{id}")],
             vec![KeyPart::Custom("{}\r\n\0 ä")],
             vec![KeyPart::Header { name: "x-device", value: "7" }],
             vec![KeyPart::Tenant { issuer: "a", tenant: "b" }, KeyPart::Route("/")],
