@@ -338,6 +338,20 @@ async fn the_older_fields_come_on_demand() {
     assert_eq!(response.headers()["x-ratelimit-remaining"], "1");
 }
 
+/// A date is told as it is once the request has waited.
+#[tokio::test(start_paused = true)]
+async fn after_a_wait_the_older_fields_tell_a_date_to_come() {
+    let layer = throttled(Quota::per_minute(6).burst(1), 30, 10).with_x_ratelimit_headers(XRateLimitReset::UnixTime);
+    let service = layer.layer(Probe::default());
+    for waited in [0, 10, 20] {
+        let response = send(&service, get("/")).await;
+        assert_eq!(response.status(), StatusCode::OK);
+        let reset: u64 = response.headers()["x-ratelimit-reset"].to_str().unwrap().parse().unwrap();
+        // Ten seconds from when it passed; rounded up twice.
+        assert!((NOW + waited + 10..=NOW + waited + 12).contains(&reset), "{waited}: {}", reset - NOW);
+    }
+}
+
 #[tokio::test]
 async fn a_problem_document_names_the_policy() {
     let layer = RateLimitLayer::per_client(Quota::per_hour(5).named("hour")).unwrap();
