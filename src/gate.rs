@@ -166,9 +166,15 @@ pub(crate) fn refused(stage: Stage, envelope: &mut Envelope, rejection: &Rejecti
 }
 
 async fn wait<T: Step>(step: T, context: SecurityContext, mut parts: Parts) -> (Parts, Result<T::Memo, Rejection>) {
+    #[cfg(feature = "rate-limit")]
+    let start = step.clock().now();
     let answer = {
         let mut envelope = context.check_out();
-        step.decide(RequestHead::of_parts(&parts), &mut envelope).await
+        let answer = step.decide(RequestHead::of_parts(&parts), &mut envelope).await;
+        // For the limits further inside. By one clock, which need not be that of who opened the context.
+        #[cfg(feature = "rate-limit")]
+        let () = envelope.waited = envelope.waited.saturating_add(step.clock().now().since(start));
+        answer
     };
     match answer {
         Ok(memo) => {

@@ -94,6 +94,11 @@ impl<'a> RequestHead<'a> {
         self.hides_authorization
     }
 
+    /// Whether there is an `Authorization` to be seen.
+    pub(crate) fn shows_authorization(&self) -> bool {
+        !self.hides_authorization && self.headers.contains_key(header::AUTHORIZATION)
+    }
+
     /// What an authenticator asks before a step that costs.
     #[must_use]
     pub const fn attempt(&self) -> Attempt<'a> {

@@ -269,6 +269,58 @@ async fn one_credential_does_not_fill_both_slots() {
     }
 }
 
+/// Takes `Authorization: Bearer abc` as somebody of this name.
+fn bearer_as(kind: PrincipalKind, subject: &'static str, waits: bool) -> impl Authenticator {
+    #[derive(Debug)]
+    struct Bearer(PrincipalKind, &'static str, bool);
+    #[async_trait]
+    impl Authenticator for Bearer {
+        fn challenges(&self) -> Vec<Challenge> {
+            vec![Challenge::new("Bearer", "test").unwrap()]
+        }
+
+        fn authenticate_now(&self, head: &RequestHead<'_>, _: Instants) -> Now<Outcome> {
+            if self.2 {
+                return Now::Wait;
+            }
+            Now::Known(match head.authorization() {
+                Ok(Some(_)) => Outcome::verified(Principal::builder(self.0, "test", self.1, "test").build()),
+                Ok(None) => Outcome::Absent,
+                Err(rejection) => rejection.into(),
+            })
+        }
+
+        async fn authenticate(&self, head: &RequestHead<'_>, at: Instants) -> Outcome {
+            known(Self(self.0, self.1, false).authenticate_now(head, at))
+        }
+    }
+    Bearer(kind, subject, waits)
+}
+
+/// `Authorization` stands once: who reads it as an application and who reads it as a user read one credential.
+#[tokio::test]
+async fn one_authorization_does_not_fill_both_slots_under_two_names() {
+    let bearing = |request| with(request, "authorization", "Bearer abc");
+    let app = |waits| bearer_as(PrincipalKind::Service, "app", waits);
+    let alice = |waits| bearer_as(PrincipalKind::User, "alice", waits);
+    for (one, other) in [(false, false), (true, false), (false, true), (true, true)] {
+        let answer = status_and_body(both(app(one), alice(other)), bearing(get("/"))).await;
+        assert_eq!(answer.0, 401, "{one} {other}");
+        let choice = one_of((alice(other), leaving("x-own")));
+        assert_eq!(status_and_body(both(app(one), choice), bearing(get("/"))).await.0, 401, "{one} {other}");
+    }
+    // Beside one from elsewhere, which says so, or whose fields say so, it counts.
+    let elsewhere = || with(bearing(with(get("/"), "x-own", "good")), "x-key", "good-Key");
+    for (name, answer) in [
+        ("a field of its own", status_and_body(both(leaving("x-own"), alice(false)), elsewhere()).await),
+        ("a field of its own, second", status_and_body(both(app(false), leaving("x-own")), elsewhere()).await),
+        ("a field that is named alone", status_and_body(both(key(), alice(false)), elsewhere()).await),
+        ("the same, second", status_and_body(both(app(false), key()), elsewhere()).await),
+    ] {
+        assert_eq!(answer.0, 200, "{name}");
+    }
+}
+
 #[tokio::test]
 async fn every_line_of_a_credential_field_is_marked() {
     // HTTP/2 clients send one Cookie line for each cookie (RFC 9113 §8.2.3).

@@ -122,6 +122,22 @@ async fn a_request_runs_until_its_body_ends_fails_or_is_dropped() {
     assert_eq!(layer.running(), 0);
 }
 
+/// As the docs say: what leaves HTTP behind has no body that tells when it ends.
+#[tokio::test]
+async fn what_leaves_http_behind_is_counted_until_its_head() {
+    let layer = ConcurrencyLayer::per_client(1).unwrap().with_clock(Still);
+    let switching = service_fn(async |_: Request<()>| {
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+        Ok::<_, std::convert::Infallible>(response)
+    });
+    let service = layer.layer(switching);
+    for _ in 0..3 {
+        let response = send(&service, get("/ws")).await;
+        assert_eq!((response.status(), layer.running()), (StatusCode::SWITCHING_PROTOCOLS, 0));
+    }
+}
+
 #[tokio::test]
 async fn a_request_that_is_given_up_or_panics_runs_no_longer() {
     let layer = ConcurrencyLayer::per_client(1).unwrap();

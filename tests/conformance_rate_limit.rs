@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use portcullis::{
     Instants, Now, StoreError,
     conformance::{rate_limit_store, rate_limit_store_that_is_full, rate_limit_store_that_is_shared},
-    rate_limit::{Charge, Draw, KeyPart, MemoryLimits, RateLimitStore, Taken},
+    rate_limit::{Charge, Draw, KeyPart, LatestTime, MemoryLimits, RateLimitStore, Taken},
 };
 
 const DAY: u64 = 86_400_000_000_000;
@@ -45,7 +45,7 @@ async fn memory_is_bounded_and_may_be_shared() {
 
 /// A token bucket, in plain arithmetic of its own: what share of the burst's time is left, in nanoseconds, and since when.
 #[derive(Debug, Default)]
-struct TokenBuckets(Mutex<HashMap<String, (i128, i128)>>);
+struct TokenBuckets(Mutex<HashMap<String, (i128, i128)>>, LatestTime);
 
 impl TokenBuckets {
     /// The name of a charge, its price, and what is left of it.
@@ -64,7 +64,7 @@ impl RateLimitStore for TokenBuckets {
     async fn take(&self, draw: &Draw<'_>, at: Instants) -> Result<Taken, StoreError> {
         tokio::task::yield_now().await;
         let mut buckets = self.0.lock().unwrap();
-        let now = i128::from(at.unix_nanos());
+        let now = i128::from(self.1.catch_up(at).unix_nanos());
         let nanos = |number: i128| u64::try_from(number).unwrap();
         let counted: Vec<_> = draw
             .charges()
@@ -127,6 +127,7 @@ enum Flaw {
     SaysTooShortAWait,
     BelievesTheClock,
     OpensWhenTheClockGoesBack,
+    BelievesOldReadings,
     ForgetsEverything,
     ReadsThenWrites,
 }
@@ -134,6 +135,7 @@ enum Flaw {
 #[derive(Debug)]
 struct Flawed {
     flaw: Flaw,
+    latest: LatestTime,
     kept: Mutex<HashMap<String, u64>>,
     turn: Mutex<()>,
 }
@@ -146,7 +148,7 @@ impl Default for Flawed {
 
 impl Flawed {
     fn new(flaw: Flaw) -> Self {
-        Self { flaw, kept: Mutex::default(), turn: Mutex::default() }
+        Self { flaw, latest: LatestTime::new(), kept: Mutex::default(), turn: Mutex::default() }
     }
 
     fn name(&self, charge: &Charge<'_>, fast: bool) -> String {
@@ -185,6 +187,7 @@ impl Flawed {
     }
 
     fn decide(&self, draw: &Draw<'_>, at: Instants, names: Vec<String>, mut tats: Vec<u64>) -> Taken {
+        let at = if matches!(self.flaw, Flaw::BelievesOldReadings) { at } else { self.latest.catch_up(at) };
         let now = at.unix_nanos();
         let mut kept = self.kept.lock().unwrap();
         let first = draw.charges().get(..1).unwrap_or_default();
@@ -348,6 +351,7 @@ fn the_suite_finds_what_is_wrong() {
         Flaw::SaysTooShortAWait,
         Flaw::BelievesTheClock,
         Flaw::OpensWhenTheClockGoesBack,
+        Flaw::BelievesOldReadings,
         Flaw::ForgetsEverything,
         Flaw::ReadsThenWrites,
     ] {

@@ -245,7 +245,7 @@ fn by_hand(waits: Waits, kept: Kept) -> App {
     });
     let app = guarded.merge(open());
     let app = principal_limit(waits.principal_limit).layer(app);
-    let app = AuthnLayer::new(waits.authenticator()).allow_anonymous().layer(app);
+    let app = AuthnLayer::new(waits.authenticator()).allow_anonymous().with_clock(Still).layer(app);
     let app = client_limit(waits.client_limit).layer(app);
     let app = tls().layer(app);
     let app = EvidenceLayer::new(proxies()).with_clock(Still).layer(app);

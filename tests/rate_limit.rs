@@ -6,7 +6,7 @@ mod support;
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicU64, Ordering},
     },
     task::{Context, Waker},
@@ -17,11 +17,13 @@ use async_trait::async_trait;
 use http::{HeaderMap, Request, StatusCode, header};
 use portcullis::{
     Challenge, Clock, ConfigError, Connection, Instants, Now, Principal, PrincipalKind, Rejection, RejectionKind,
-    StoreError, StoreErrorKind,
-    authn::{AuthnLayer, Outcome, authenticate_fn},
+    RequestHead, StoreError, StoreErrorKind,
+    authn::{Authenticator, AuthnLayer, Identity, Outcome, authenticate_fn},
+    evidence::{EvidenceLayer, TrustedProxies},
     rate_limit::{Draw, MemoryLimits, OnStoreError, Quota, RateLimitLayer, RateLimitStore, Taken},
 };
 use support::{NOW, Probe, get, send, with};
+use tokio::sync::Notify;
 use tower::{Layer, Service, ServiceExt};
 
 /// A clock that is moved by hand; clones share the hands.
@@ -477,5 +479,120 @@ async fn jitter_spreads_retry_after_and_is_never_less_than_the_time() {
     for wrong in [Duration::ZERO, Duration::from_millis(999), Duration::from_secs(3_601)] {
         let error = layer.clone().with_retry_jitter(wrong).unwrap_err().to_string();
         assert!(error.starts_with("retry jitter: ") && error.ends_with("is not 1 s to 1 h"), "{error}");
+    }
+}
+
+/// Notes at which times it is asked.
+#[derive(Clone, Debug, Default)]
+struct Noting(Arc<Mutex<Vec<u64>>>, Arc<MemoryLimits>);
+
+#[async_trait]
+impl RateLimitStore for Noting {
+    fn take_now(&self, draw: &Draw<'_>, at: Instants) -> Now<Result<Taken, StoreError>> {
+        self.0.lock().unwrap().push(at.monotonic_nanos());
+        self.1.take_now(draw, at)
+    }
+
+    async fn take(&self, draw: &Draw<'_>, at: Instants) -> Result<Taken, StoreError> {
+        self.1.take(draw, at).await
+    }
+}
+
+/// A look-up that waits for its answer, for who says so; others are known at once.
+#[derive(Clone, Debug)]
+struct LookUp(Arc<Notify>);
+
+impl LookUp {
+    fn find(head: &RequestHead<'_>) -> Outcome {
+        let name = head.headers().get("x-device").unwrap().to_str().unwrap();
+        Outcome::Verified(
+            Identity::from(Principal::builder(PrincipalKind::Service, "test", name, "device").build())
+                .leaving_authorization(),
+        )
+    }
+}
+
+#[async_trait]
+impl Authenticator for LookUp {
+    fn challenges(&self) -> Vec<Challenge> {
+        vec![Challenge::new("Device", "factory").unwrap()]
+    }
+
+    fn authenticate_now(&self, head: &RequestHead<'_>, _: Instants) -> Now<Outcome> {
+        if head.headers().contains_key("x-slow") { Now::Wait } else { Now::Known(Self::find(head)) }
+    }
+
+    async fn authenticate(&self, head: &RequestHead<'_>, _: Instants) -> Outcome {
+        self.0.notified().await;
+        Self::find(head)
+    }
+}
+
+/// A request that is looked up slowly, while its principal sends others: it counts by when it comes to the limit.
+#[tokio::test]
+async fn a_limit_inside_a_layer_that_waited_counts_by_the_time_after_that() {
+    const SECOND: u64 = 1_000_000_000;
+    for seconds in [3, 70] {
+        let (hands, found) = (Hands::default(), Arc::new(Notify::new()));
+        let store = Noting::default();
+        let limit = RateLimitLayer::per_principal(Quota::per_second(10)).unwrap().with_store(store.clone());
+        let authn = AuthnLayer::new(LookUp(Arc::clone(&found))).dangerous_plain_http();
+        let service = authn.with_clock(hands.clone()).layer(limit.layer(Probe::default()));
+        hands.advance(Duration::from_secs(100));
+        let slow = tokio::spawn(send_owned(service.clone(), with(device("a"), "x-slow", "1")));
+        tokio::task::yield_now().await;
+        hands.advance(Duration::from_secs(seconds));
+        for _ in 0..9 {
+            assert_eq!(send(&service, device("a")).await.status(), StatusCode::OK);
+        }
+        found.notify_one();
+        let (status, retry) = slow.await.unwrap();
+        assert_eq!((status, retry), (StatusCode::OK, None), "{seconds} s");
+        assert_eq!(store.0.lock().unwrap().last(), Some(&((100 + seconds) * SECOND)), "it says what time it is");
+        // Nor does it give back what was taken meanwhile.
+        assert_eq!(send(&service, device("a")).await.status(), StatusCode::TOO_MANY_REQUESTS, "{seconds} s");
+    }
+}
+
+async fn send_owned<S>(service: S, request: Request<()>) -> (StatusCode, Option<String>)
+where
+    S: Service<Request<()>, Response = http::Response<http_body_util::Full<bytes::Bytes>>> + Clone,
+    S::Error: std::fmt::Debug,
+{
+    let response = service.oneshot(request).await.unwrap();
+    let retry = response.headers().get(header::RETRY_AFTER).map(|value| value.to_str().unwrap().to_owned());
+    (response.status(), retry)
+}
+
+/// The same of a layer that is not ours, between the one that read the time and the limit.
+#[tokio::test]
+async fn an_old_reading_is_no_ones_loss_and_no_ones_gain() {
+    for seconds in [3, 70] {
+        let (limit, hands) = per_client(Quota::per_second(10));
+        let arrived = Arc::new(Notify::new());
+        let evidence = EvidenceLayer::new(TrustedProxies::none());
+        let service = evidence.with_clock(hands.clone()).layer({
+            let inner = limit.layer(Probe::default());
+            let arrived = Arc::clone(&arrived);
+            tower::service_fn(move |request: Request<()>| {
+                let (inner, arrived) = (inner.clone(), Arc::clone(&arrived));
+                async move {
+                    if request.headers().contains_key("x-slow") {
+                        arrived.notified().await;
+                    }
+                    inner.oneshot(request).await
+                }
+            })
+        });
+        hands.advance(Duration::from_secs(100));
+        let slow = tokio::spawn(send_owned(service.clone(), with(get("/"), "x-slow", "1")));
+        tokio::task::yield_now().await;
+        hands.advance(Duration::from_secs(seconds));
+        for _ in 0..9 {
+            assert_eq!(send(&service, get("/")).await.status(), StatusCode::OK);
+        }
+        arrived.notify_one();
+        assert_eq!(slow.await.unwrap(), (StatusCode::OK, None), "{seconds} s");
+        assert_eq!(send(&service, get("/")).await.status(), StatusCode::TOO_MANY_REQUESTS, "{seconds} s");
     }
 }

@@ -157,6 +157,30 @@ async fn a_crowd_over_ipv6_takes_no_more_places() {
     assert_eq!((answers[50], answers[51].0), ((200, 0), 200), "{answers:?}");
 }
 
+/// Where the /48 is what refuses, all of its /64 wait in one line, and no more of them than can be served.
+#[tokio::test(start_paused = true)]
+async fn a_crowd_of_many_networks_of_one_site_takes_no_more_places() {
+    let from = |address: String| {
+        let mut request = get("/");
+        let peer = std::net::SocketAddr::new(address.parse().unwrap(), 52_100);
+        request.extensions_mut().insert(Connection::tls(peer, TlsVersion::Tls13));
+        request
+    };
+    // The /48 gets 16 at once, and 16 a second.
+    let layer = throttled(Quota::per_second(1), 5, 200);
+    let service = layer.layer(Probe::default());
+    let mut requests: Vec<_> = (0..400).map(|subnet| from(format!("2001:db8:1:{subnet:x}::1"))).collect();
+    requests.extend([from("2001:db8:2::1".into()), from("2001:db8:2::1".into())]);
+    let answers = all_at_once(&service, requests).await;
+    let crowd = &answers[..400];
+    assert_eq!((answers[400], answers[401].0), ((200, 0), 200), "who is of another site has a place: {answers:?}");
+    // Sixteen at once, and what comes back in five seconds.
+    let passed = crowd.iter().filter(|(status, _)| *status == 200).count();
+    assert!((94..=97).contains(&passed), "{passed}: {crowd:?}");
+    let at_once = crowd.iter().filter(|answer| **answer == (429, 0)).count();
+    assert!(at_once >= 400 - 16 - 82, "{at_once}: who cannot be served does not wait");
+}
+
 /// A quota that is slow, and far from used up, is not what the line waits for.
 #[tokio::test(start_paused = true)]
 async fn a_line_is_as_slow_as_the_quota_that_holds_it_up() {
@@ -312,6 +336,20 @@ async fn the_older_fields_come_on_demand() {
     let response = send(&service, get("/")).await;
     assert!(!response.headers().contains_key("ratelimit"));
     assert_eq!(response.headers()["x-ratelimit-remaining"], "1");
+}
+
+/// A date is told as it is once the request has waited.
+#[tokio::test(start_paused = true)]
+async fn after_a_wait_the_older_fields_tell_a_date_to_come() {
+    let layer = throttled(Quota::per_minute(6).burst(1), 30, 10).with_x_ratelimit_headers(XRateLimitReset::UnixTime);
+    let service = layer.layer(Probe::default());
+    for waited in [0, 10, 20] {
+        let response = send(&service, get("/")).await;
+        assert_eq!(response.status(), StatusCode::OK);
+        let reset: u64 = response.headers()["x-ratelimit-reset"].to_str().unwrap().parse().unwrap();
+        // Ten seconds from when it passed; rounded up twice.
+        assert!((NOW + waited + 10..=NOW + waited + 12).contains(&reset), "{waited}: {}", reset - NOW);
+    }
 }
 
 #[tokio::test]

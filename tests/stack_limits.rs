@@ -10,11 +10,13 @@ use async_trait::async_trait;
 use http::{Request, StatusCode};
 use portcullis::{
     Connection, Instants, Now, StoreError, TlsVersion,
+    authn::AuthnLayer,
     guard::{authenticated, public, require},
     rate_limit::{Draw, LimitBy, MemoryLimits, Plans, Quota, RateLimitLayer, RateLimitStore, Taken, XRateLimitReset},
     stack::Stack,
 };
 use support::{Probe, Still, send, test_scheme, with};
+use tower::Layer;
 
 /// Counts in memory, writes down who is asked, and may have to be waited for.
 #[derive(Clone, Debug)]
@@ -176,9 +178,39 @@ fn two_of_one_scope_are_a_mistake() {
                 .build(),
             "limit_principals: two of scope custom need",
         ),
+        (
+            builder()
+                .limit(RateLimitLayer::per(LimitBy::request(|_| None), Quota::per_hour(1)).unwrap())
+                .limit(RateLimitLayer::per(LimitBy::identity(|_| None), Quota::per_hour(1)).unwrap())
+                .build(),
+            "limit_principals: two of scope custom need",
+        ),
     ] {
         let error = stack.unwrap_err().to_string();
         assert!(error.starts_with(begins), "{error}");
     }
     assert!(builder().limit_clients(Quota::per_hour(1)).limit_principals(&plans).build().is_ok());
+}
+
+/// What anybody may send is never counted as what was proved, whatever a function makes of it.
+#[tokio::test]
+async fn a_text_of_a_request_and_one_of_an_identity_are_two_keys() {
+    let store = Arc::new(MemoryLimits::new());
+    let sent = LimitBy::request(|request| Some(request.head().headers().get("x-tenant")?.to_str().ok()?.to_owned()));
+    let proved = LimitBy::identity(|principal| Some(principal.subject().to_owned()));
+    let limit = |by| {
+        let limit = RateLimitLayer::per(by, Quota::per_hour(3)).unwrap().with_store(Arc::clone(&store));
+        limit.with_clock(Still)
+    };
+    let authn = AuthnLayer::new(test_scheme()).dangerous_plain_http();
+    let service = limit(sent).layer(authn.layer(limit(proved).layer(Probe::default())));
+    for _ in 0..9 {
+        let status = send(&service, with(from("203.0.113.1"), "x-tenant", "alice")).await.status();
+        assert!(status == StatusCode::UNAUTHORIZED || status == StatusCode::TOO_MANY_REQUESTS, "{status}");
+    }
+    for number in 0..4 {
+        let request = with(is("alice"), "x-tenant", &format!("other-{number}"));
+        let expected = if number < 3 { StatusCode::OK } else { StatusCode::TOO_MANY_REQUESTS };
+        assert_eq!(send(&service, request).await.status(), expected, "{number}");
+    }
 }

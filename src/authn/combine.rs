@@ -281,9 +281,10 @@ impl Turn {
 
 /// Takes two credentials: one of the application that acts, one of the subject that it acts for.
 ///
-/// Both or none: one without the other is refused with `401`, and so is one credential that both of them take. A half that
-/// the client's software sends by itself, such as a certificate, is refused only where an identity is needed. The application is
-/// asked for first; if it is refused, nobody is asked for the subject. Who [would disclose](Authenticator::discloses) the request's
+/// Both or none: one without the other is refused with `401`, and so is one credential that both of them take. `Authorization` stands
+/// once, so two that read it make no pair, also where they name its owner differently. A half that the client's software sends by
+/// itself, such as a certificate, is refused only where an identity is needed. The application is asked for first; if it is refused,
+/// nobody is asked for the subject. Who [would disclose](Authenticator::discloses) the request's
 /// `Authorization` comes second, and does not get what the other one has taken or refused; of two, neither gets it (`500`).
 pub fn both<C: Authenticator, S: Authenticator>(client: C, subject: S) -> Both<C, S> {
     let challenges = client.challenges().into_iter().chain(subject.challenges()).collect();
@@ -304,8 +305,9 @@ impl<C: fmt::Debug, S: fmt::Debug> fmt::Debug for Both<C, S> {
     }
 }
 
-impl<C, S> Both<C, S> {
-    fn join(&self, client: Outcome, subject: Outcome) -> Outcome {
+impl<C: Authenticator, S: Authenticator> Both<C, S> {
+    /// `shown` is the head as the second of them saw it.
+    fn join(&self, client: Outcome, subject: Outcome, shown: &RequestHead<'_>) -> Outcome {
         match (client, subject) {
             (Outcome::Refused(rejection), _) | (_, Outcome::Refused(rejection)) => rejection.into(),
             (Outcome::Absent, Outcome::Absent) => Outcome::Absent,
@@ -319,6 +321,11 @@ impl<C, S> Both<C, S> {
                 Outcome::RefusedIfNeeded(rejection)
             }
             // The two overlap, and both read the same credential.
+            (Outcome::Verified(client), Outcome::Verified(subject))
+                if self.share_authorization(&client, &subject, shown) =>
+            {
+                self.half_is_missing(client.is_ambient() && subject.is_ambient())
+            }
             (Outcome::Verified(mut client), Outcome::Verified(mut subject)) => {
                 let left_authorization = client.has_left_authorization() && subject.has_left_authorization();
                 let ambient = client.is_ambient() && subject.is_ambient();
@@ -356,6 +363,14 @@ impl<C, S> Both<C, S> {
         }
     }
 
+    /// Whether both took what stands in `Authorization`, whatever they call it: it stands there once.
+    fn share_authorization(&self, client: &Identity, subject: &Identity, shown: &RequestHead<'_>) -> bool {
+        let took = |by: &dyn Authenticator, found: &Identity| {
+            !found.has_left_authorization() && by.credential_headers().contains(&header::AUTHORIZATION)
+        };
+        shown.shows_authorization() && took(&self.client, client) && took(&self.subject, subject)
+    }
+
     /// Where the half that is there came by itself, nobody tried to authenticate.
     fn half_is_missing(&self, ambient: bool) -> Outcome {
         let rejection = Rejection::new(RejectionKind::Unauthenticated, "one of the two credentials is missing")
@@ -391,7 +406,7 @@ impl<C: Authenticator, S: Authenticator> Authenticator for Both<C, S> {
             Now::Known(Outcome::Refused(rejection)) => Now::Known(rejection.into()),
             Now::Known(found) => {
                 let shown = if other.discloses(head) { beside(head, &found) } else { *head };
-                other.authenticate_now(&shown, at).map(|second| self.join_in(first, found, second))
+                other.authenticate_now(&shown, at).map(|second| self.join_in(first, found, second, &shown))
             }
             // Whoever is asked now is asked again.
             Now::Wait => Now::Wait,
@@ -412,7 +427,7 @@ impl<C: Authenticator, S: Authenticator> Authenticator for Both<C, S> {
             found => {
                 let shown = if other.discloses(head) { beside(head, &found) } else { *head };
                 let second = other.authenticate(&shown, at).await;
-                self.join_in(first, found, second)
+                self.join_in(first, found, second, &shown)
             }
         }
     }
@@ -429,10 +444,10 @@ impl<C: Authenticator, S: Authenticator> Both<C, S> {
     }
 
     /// Joins what was found for this slot first, and then for the other one.
-    fn join_in(&self, first: Slot, found: Outcome, second: Outcome) -> Outcome {
+    fn join_in(&self, first: Slot, found: Outcome, second: Outcome, shown: &RequestHead<'_>) -> Outcome {
         match first {
-            Slot::Client => self.join(found, second),
-            Slot::Subject => self.join(second, found),
+            Slot::Client => self.join(found, second, shown),
+            Slot::Subject => self.join(second, found, shown),
         }
     }
 }

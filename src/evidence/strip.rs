@@ -45,6 +45,10 @@ pub(super) fn is_stray(name: &HeaderName, believed: Option<Family>, proxies: &Tr
     if proxies.names_field(name) {
         return believed.is_none();
     }
+    // A proxy overwrites the field that is named, and no other spelling of it.
+    if proxies.names_alike(name) {
+        return true;
+    }
     match Kind::of(name.as_str()) {
         None => false,
         Some(Kind::Of(family)) => believed != Some(family),
@@ -107,6 +111,13 @@ impl Kind {
 /// Whether a name is this one; an underscore is as good as a hyphen.
 fn is(name: &[u8], other: &str) -> bool {
     name.len() == other.len() && begins(name, other)
+}
+
+/// Whether some gateways take one name for the other.
+pub(super) fn is_alike(one: &HeaderName, other: &HeaderName) -> bool {
+    let (one, other) = (one.as_str().as_bytes(), other.as_str().as_bytes());
+    let read = |byte: u8| if byte == b'_' { b'-' } else { byte };
+    one.len() == other.len() && one.iter().zip(other).all(|(one, other)| read(*one) == read(*other))
 }
 
 fn begins(name: &[u8], with: &str) -> bool {
@@ -208,6 +219,44 @@ mod tests {
         let stay = ["forwarded", "client-cert"];
         assert_eq!(left(Some(Family::Forwarded), &proxies), sorted(&[&OTHERS, &SPELT_WELL, &stay]));
         assert_eq!(left(None, &proxies), sorted(&[&OTHERS]));
+    }
+
+    /// Some gateways take `Cf_Connecting_Ip` for the field that the proxy writes; it overwrites the one that is named alone.
+    #[test]
+    fn another_spelling_of_a_field_that_is_named_goes_always() {
+        let name = HeaderName::from_static;
+        let hyphens = TrustedProxies::address_header(name("cf-connecting-ip"), ["10.0.12.7"]).unwrap();
+        let hyphens = hyphens.with_scheme_header(name("cf-visitor-scheme")).unwrap();
+        let underscore = TrustedProxies::address_header(name("cf_connecting-ip"), ["10.0.12.7"]).unwrap();
+        for (proxies, field, is_stray_from_the_proxy) in [
+            (&hyphens, "cf-connecting-ip", false),
+            (&hyphens, "cf_connecting_ip", true),
+            (&hyphens, "cf-connecting_ip", true),
+            (&hyphens, "cf_visitor_scheme", true),
+            (&hyphens, "cf-visitor-scheme", false),
+            (&hyphens, "cf-connecting-ip-", false),
+            (&hyphens, "cf-connecting", false),
+            (&underscore, "cf_connecting-ip", false),
+            (&underscore, "cf-connecting-ip", true),
+            (&underscore, "cf_connecting_ip", true),
+        ] {
+            assert_eq!(is_stray(&name(field), Some(Family::Address), proxies), is_stray_from_the_proxy, "{field}");
+        }
+        for field in ["cf-connecting-ip", "cf_connecting_ip", "cf-connecting_ip", "cf_visitor_scheme"] {
+            assert!(is_stray(&name(field), None, &hyphens), "{field} of a stranger");
+        }
+    }
+
+    #[cfg(feature = "client-cert")]
+    #[test]
+    fn another_spelling_of_the_named_certificate_header_goes_always() {
+        let header = crate::evidence::CertificateHeader::escaped_pem(HeaderName::from_static("x-mesh-cert"));
+        let proxies = TrustedProxies::forwarded(["10.0.12.7"]).unwrap().with_client_certificates(header);
+        for (field, stray) in [("x-mesh-cert", false), ("x_mesh_cert", true), ("x-mesh_cert", true)] {
+            let name = HeaderName::from_static(field);
+            assert_eq!(is_stray(&name, Some(Family::Forwarded), &proxies), stray, "{field}");
+            assert!(is_stray(&name, None, &proxies), "{field} of a stranger");
+        }
     }
 
     #[test]

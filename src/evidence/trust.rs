@@ -14,6 +14,7 @@ use ipnet::{IpNet, Ipv4Net};
 
 #[cfg(feature = "client-cert")]
 use super::certificate::CertificateHeader;
+use super::strip::is_alike;
 use crate::{client::Connection, error::ConfigError};
 
 /// The widest networks that are accepted without a `dangerous_` name.
@@ -222,6 +223,15 @@ impl TrustedProxies {
             return true;
         }
         self.address.as_ref() == Some(name) || self.scheme.as_ref() == Some(name)
+    }
+
+    /// Whether it is such a field, or one that is spelt with underscores for hyphens, or the other way.
+    pub(super) fn names_alike(&self, name: &HeaderName) -> bool {
+        #[cfg(feature = "client-cert")]
+        if self.certificate.as_ref().is_some_and(|header| is_alike(header.name(), name)) {
+            return true;
+        }
+        [&self.address, &self.scheme].into_iter().flatten().any(|named| is_alike(named, name))
     }
 
     #[cfg(feature = "client-cert")]

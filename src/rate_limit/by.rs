@@ -225,7 +225,8 @@ impl By {
                 Some(value) => Some(KeyPart::Header { name: name.as_str(), value: bounded(value)? }),
                 None => None,
             },
-            Self::Request(_) | Self::Identity(_) => text.map(bounded).transpose()?.map(KeyPart::Custom),
+            Self::Request(_) => text.map(bounded).transpose()?.map(KeyPart::Custom),
+            Self::Identity(_) => text.map(bounded).transpose()?.map(KeyPart::Identity),
         })
     }
 

@@ -37,6 +37,9 @@ use crate::{
 /// given up or panicked. A body that cannot be [watched](ResponseBody::watch) counts as done at its head. One too many is
 /// refused with `429` and `Retry-After: 1`, and is not counted.
 ///
+/// What leaves HTTP behind is counted up to its head: a WebSocket (`101`) and what CONNECT opens have no body, and go on uncounted.
+/// A handler that opens such ones counts them itself: see [how many at once](crate::manual::long_lived#how-many-at-once).
+///
 /// | setting | default |
 /// |---|---|
 /// | policy name | `concurrent` |

@@ -253,7 +253,7 @@ impl Step for RateLimitLayer {
         let (shared, at) = (&*self.shared, envelope.present());
         let tier = shared.tier(envelope.subject.as_ref());
         let mut owned = Owned::default();
-        let answer = {
+        let (answer, at) = {
             let asked = match shared.asked(&head, envelope, &mut owned) {
                 Ok(Some(asked)) => asked,
                 Ok(None) => return Ok(Report(None)),

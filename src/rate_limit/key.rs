@@ -141,8 +141,10 @@ pub enum KeyPart<'a> {
         /// Its value.
         value: &'a str,
     },
-    /// What a closure of the owner's made.
+    /// What a closure of the owner's made of the request.
     Custom(&'a str),
+    /// What a closure of the owner's made of the identity: never the same as a text that anybody may send.
+    Identity(&'a str),
     /// What the requests lack that are counted together for it.
     Missing,
 }
@@ -257,6 +259,7 @@ impl Hash for KeyPart<'_> {
             Self::Header { name, value } => texts(state, 4, name, value),
             Self::Route(template) => texts(state, 5, template, ""),
             Self::Custom(text) => texts(state, 6, text, ""),
+            Self::Identity(text) => texts(state, 10, text, ""),
             Self::Missing => state.write_u64(7),
         }
     }
@@ -287,6 +290,7 @@ impl fmt::Display for KeyPart<'_> {
             Self::Route(template) => write!(f, "route={}:{template}", template.len()),
             Self::Header { name, value } => two(f, "header", name, value),
             Self::Custom(text) => write!(f, "custom={}:{text}", text.len()),
+            Self::Identity(text) => write!(f, "identity={}:{text}", text.len()),
             Self::Missing => f.write_str("missing"),
         }
     }
@@ -363,6 +367,8 @@ mod tests {
             vec![KeyPart::Custom("a")],
             vec![KeyPart::Route("a")],
             vec![KeyPart::Custom("missing")],
+            vec![KeyPart::Identity("a")],
+            vec![KeyPart::Identity("a:custom=1:b")],
             vec![KeyPart::Missing],
             vec![KeyPart::network("192.0.2.1".parse().unwrap())],
             vec![KeyPart::wide_network("192.0.2.1".parse().unwrap())],

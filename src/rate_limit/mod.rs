@@ -63,6 +63,7 @@ mod gcra;
 #[cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 mod headers;
 mod key;
+mod latest;
 mod layer;
 #[cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 mod memory;
@@ -89,6 +90,7 @@ pub use concurrency::{Concurrency, ConcurrencyFuture, ConcurrencyLayer};
 pub use draw::{Charge, Draw, MAX_CHARGES};
 pub use headers::XRateLimitReset;
 pub use key::{KeyPart, LimitKey, LimitScope, MAX_SCOPE_LEN};
+pub use latest::LatestTime;
 pub use layer::{LimitCounts, OnStoreError, RateLimitLayer};
 pub use memory::MemoryLimits;
 pub use plan::{Limits, Plans};

@@ -33,18 +33,23 @@ impl Mode {
         }
     }
 
+    /// The answer, and when it was given.
     pub(super) async fn take(
         &self,
         store: &dyn RateLimitStore,
         draw: &Draw<'_>,
         at: Instants,
         tally: &Tally,
-    ) -> Result<Taken, StoreError> {
+    ) -> (Result<Taken, StoreError>, Instants) {
         let _ = tally;
         match self {
-            Self::Reject => store.take(draw, at).await,
+            Self::Reject => (store.take(draw, at).await, at),
             #[cfg(feature = "throttle")]
-            Self::Throttle(queue) => queue.take(store, draw, at, tally).await,
+            Self::Throttle(queue) => {
+                let start = tokio::time::Instant::now();
+                let answer = queue.take(store, draw, at, tally).await;
+                (answer, at.later(start.elapsed()))
+            }
         }
     }
 }

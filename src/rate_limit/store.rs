@@ -22,9 +22,12 @@ use crate::{clock::Instants, error::StoreError, now::Now, rate_limit::Draw};
 /// - [`take_now`](Self::take_now) takes and answers, or says [`Wait`](Now::Wait) and takes nothing. It gives the answers
 ///   of [`take`](Self::take).
 /// - Time is `at`: the monotonic clock where the counts are this process's own, the wall clock where they are shared. It may
-///   jump. A clock that went back grants nothing that it granted before; no reading opens a quota or panics.
+///   jump. A clock that went back grants nothing that it granted before; no reading opens a quota or panics. A reading may be older
+///   than others: a request waited on its way. What others took meanwhile stays taken: count by the
+///   [`LatestTime`](super::LatestTime), or by a clock of your own.
 ///
-/// [`Draw::take`] is the arithmetic. The conformance suites (feature `conformance`) check the rest.
+/// [`Draw::take`] is the arithmetic; it cannot tell such a reading from a clock that was set back. The conformance suites
+/// (feature `conformance`) check the rest.
 ///
 /// # Cancel safety
 /// A request may be dropped while it waits for [`take`](Self::take); what it took is then lost to its key, or was not

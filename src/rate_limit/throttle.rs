@@ -108,7 +108,7 @@ impl Queue {
         draw: &Draw<'_>,
         at: Instants,
     ) -> Now<Result<Taken, StoreError>> {
-        if self.places.available_permits() < self.waiters && self.lines().contains_key(&self.line_of(draw)) {
+        if self.places.available_permits() < self.waiters && self.line_before(draw).is_some() {
             return Now::Wait;
         }
         match store.take_now(draw, at) {
@@ -124,17 +124,18 @@ impl Queue {
         at: Instants,
         tally: &Tally,
     ) -> Result<Taken, StoreError> {
-        let key = self.line_of(draw);
         let interval = |charge: &Charge<'_>| charge.quota().interval_nanos();
-        // A line is as slow as the quota that holds it up. Where nobody knows which that is, the fastest counts.
-        let mut pace = draw.charges().iter().map(interval).min().unwrap_or(0);
-        if !self.lines().contains_key(&key) {
-            let taken = store.take(draw, at).await?;
-            if !self.may_wait(&taken) {
-                return Ok(taken);
+        let (key, pace) = match self.line_before(draw) {
+            // Should the line have ended meanwhile, nobody knows which quota holds this up: the fastest counts.
+            Some(line) => (line, draw.charges().iter().map(interval).min().unwrap_or(0)),
+            None => {
+                let taken = store.take(draw, at).await?;
+                let refusing = draw.charges().get(taken.charge()).filter(|_| self.may_wait(&taken));
+                let Some(refusing) = refusing else { return Ok(taken) };
+                // All whom one key holds up wait in one line, as slow as its quota: the many /64 of a site, at their /48.
+                (self.line_of(refusing), interval(refusing))
             }
-            pace = draw.charges().get(taken.charge()).map_or(pace, interval);
-        }
+        };
         let start = Instant::now();
         let now = || at.later(start.elapsed());
         let (Ok(_place), Ok(_)) = (self.places.try_acquire(), tokio::runtime::Handle::try_current()) else {
@@ -164,8 +165,14 @@ impl Queue {
         taken.retry_after_nanos().is_some_and(|wait| Duration::from_nanos(wait) <= self.longest)
     }
 
-    fn line_of(&self, draw: &Draw<'_>) -> u64 {
-        self.seed.hash_one(draw.charges().first().map(|charge| charge.key()))
+    fn line_of(&self, charge: &Charge<'_>) -> u64 {
+        self.seed.hash_one(charge.key())
+    }
+
+    /// The line that others of one of its keys stand in, of the first such key.
+    fn line_before(&self, draw: &Draw<'_>) -> Option<u64> {
+        let lines = self.lines();
+        draw.charges().iter().map(|charge| self.line_of(charge)).find(|line| lines.contains_key(line))
     }
 
     fn lines(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Line>> {

@@ -207,7 +207,7 @@ impl StackBuilder {
     ///
     /// # Errors
     /// A [`ConfigError`] that names the setting, if
-    /// - a stage stands twice, or two limits on one side of authentication have one scope,
+    /// - a stage stands twice, or two limits have one scope,
     /// - there is authentication without TLS enforcement, and nobody said
     ///   [`dangerous_plain_http`](Self::dangerous_plain_http), or both were said,
     /// - a rule, the policy or a limit per principal needs an identity and there is no authentication,
@@ -219,8 +219,8 @@ impl StackBuilder {
     pub fn build(self) -> Result<Stack, ConfigError> {
         let table = RouteTable::new(self.lines, once("fallback", self.fallback)?)?;
         let tls = once("tls", self.tls)?;
-        let client_limits = each("limit_clients", self.client_limits)?;
-        let principal_limits = each("limit_principals", self.principal_limits)?;
+        let client_limits = each("limit_clients", self.client_limits, &[])?;
+        let principal_limits = each("limit_principals", self.principal_limits, &client_limits)?;
         let client_concurrency = once("limit_concurrency", self.client_concurrency)?;
         let principal_concurrency = once("limit_concurrency", self.principal_concurrency)?;
         let authn = once("authenticate", self.authn)?;
@@ -328,16 +328,16 @@ fn once<T>(setting: &'static str, mut values: Vec<T>) -> Result<Option<T>, Confi
     }
 }
 
-/// The limits of one side. Two of one scope would be one count if they shared a store.
+/// The limits of one side, beside those of the other. Two of one scope would be one count if they shared a store.
 fn each(
     setting: &'static str,
     limits: Vec<Result<RateLimitLayer, ConfigError>>,
+    beside: &[RateLimitLayer],
 ) -> Result<Vec<RateLimitLayer>, ConfigError> {
     let limits = limits.into_iter().collect::<Result<Vec<_>, _>>()?;
-    let twice = limits
-        .iter()
-        .enumerate()
-        .find(|(index, limit)| limits.iter().take(*index).any(|other| other.scope() == limit.scope()));
+    let twice = limits.iter().enumerate().find(|(index, limit)| {
+        beside.iter().chain(limits.iter().take(*index)).any(|other| other.scope() == limit.scope())
+    });
     match twice {
         None => Ok(limits),
         Some((_, limit)) => {

@@ -13,13 +13,14 @@ use std::{
 use async_trait::async_trait;
 use portcullis::{
     Instants, StoreError,
-    rate_limit::{Draw, RateLimitStore, Taken},
+    rate_limit::{Draw, LatestTime, RateLimitStore, Taken},
 };
 
 /// Counts in a map of at most so many keys.
 #[derive(Debug)]
 pub struct MapLimits {
     most: usize,
+    latest: LatestTime,
     counts: Mutex<Counts>,
 }
 
@@ -35,7 +36,7 @@ impl MapLimits {
     /// Keeps at most `most` counts, and a few more for the keys that find no room.
     #[must_use]
     pub fn new(most: usize) -> Self {
-        Self { most, counts: Mutex::default() }
+        Self { most, latest: LatestTime::new(), counts: Mutex::default() }
     }
 
     /// How many counts there are.
@@ -54,8 +55,9 @@ impl MapLimits {
 #[async_trait]
 impl RateLimitStore for MapLimits {
     async fn take(&self, draw: &Draw<'_>, at: Instants) -> Result<Taken, StoreError> {
-        let now = at.unix_nanos();
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        // A request may have waited on its way here: others were counted by a later time.
+        let now = self.latest.catch_up(at).unix_nanos();
         let Counts { whole, cleaned } = &mut *counts;
         // A count is known by its key and the name of its quota: the numbers of a quota may change while it runs.
         let mut names: Vec<String> =

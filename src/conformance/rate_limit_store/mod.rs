@@ -22,8 +22,8 @@ const DAY: u64 = 86_400 * SECOND;
 
 /// Checks a [`RateLimitStore`] against its contract. Time is an argument, so nothing sleeps.
 ///
-/// `start` is the moment that the suite goes by: the store is asked up to a year later, and once up to two hours earlier,
-/// both clocks alike. The store must be able to hold 256 counts and must not know the scopes that begin with
+/// `start` is the moment that the suite goes by: the store is asked up to two years later. Some readings are older than those before
+/// them, by up to an hour, and once the wall clock is set back by an hour while the monotonic one goes on. The store must be able to hold 256 counts and must not know the scopes that begin with
 /// `conformance-`. A store that answers in another process may count in microseconds: the quotas here are whole ones.
 /// It must be usable from several threads where [`take_now`](RateLimitStore::take_now) knows the answer; what waits is
 /// asked many times at once from this task. [`rate_limit_store_that_is_full`] checks its bounds, and
@@ -42,21 +42,28 @@ const DAY: u64 = 86_400 * SECOND;
 /// # }
 /// ```
 pub async fn rate_limit_store(store: &dyn RateLimitStore, start: Instants) {
-    let suite = Suite { store, start };
-    suite.exact_traces().await;
-    suite.refusals_take_nothing().await;
-    suite.refusals_that_count().await;
-    suite.waiting_as_told_is_enough().await;
-    suite.all_or_nothing().await;
-    suite.several_keys_at_once().await;
-    suite.too_costly_is_for_good().await;
-    suite.keys_are_independent().await;
-    suite.quotas_may_change().await;
-    suite.the_clock_may_jump().await;
-    suite.extreme_quotas().await;
-    suite.now_and_async_agree().await;
-    suite.many_tasks().await;
-    suite.many_threads().await;
+    // Each part has days of its own: time goes on, but for readings that are old on purpose.
+    let part = |days| Suite { store, start: later(start, days) };
+    part(2).exact_traces().await;
+    part(6).refusals_take_nothing().await;
+    part(7).refusals_that_count().await;
+    part(8).waiting_as_told_is_enough().await;
+    part(12).all_or_nothing().await;
+    part(13).several_keys_at_once().await;
+    part(14).too_costly_is_for_good().await;
+    part(15).keys_are_independent().await;
+    part(16).quotas_may_change().await;
+    part(17).extreme_quotas().await;
+    part(18).now_and_async_agree().await;
+    part(19).many_tasks().await;
+    part(20).many_threads().await;
+    part(21).the_clock_may_jump().await;
+}
+
+/// So many days later, on both clocks.
+const fn later(at: Instants, days: u64) -> Instants {
+    let by = days.saturating_mul(DAY);
+    Instants::new(at.unix_nanos().saturating_add(by), at.monotonic_nanos().saturating_add(by))
 }
 
 struct Suite<'a> {
@@ -99,12 +106,19 @@ impl<'a> Ask<'a> {
 impl Suite<'_> {
     /// Takes as a layer does: at once if the store can, else waiting. `after` is in nanoseconds from the start.
     async fn draw(&self, draw: Draw<'_>, after: i64) -> Taken {
-        let at = self.at(after);
+        self.draw_at(draw, self.at(after)).await
+    }
+
+    async fn draw_at(&self, draw: Draw<'_>, at: Instants) -> Taken {
         let answer = match self.store.take_now(&draw, at) {
             Now::Known(answer) => answer,
             Now::Wait => self.store.take(&draw, at).await,
         };
         answer.unwrap_or_else(|error| panic!("the store failed: {error}"))
+    }
+
+    fn later(&self, days: u8) -> Self {
+        Self { start: later(self.start, days.into()), ..*self }
     }
 
     async fn take(&self, ask: Ask<'_>, after: u64) -> Taken {
@@ -183,8 +197,9 @@ impl Suite<'_> {
             let parts = client(number);
             let quotas = [quota];
             let ask = Ask::new(LimitKey::new("conformance-trace", &parts), &quotas);
+            let suite = self.later(number);
             for (step, (after, cost, expected)) in trace.iter().enumerate() {
-                let taken = self.take(ask.costing(*cost), after.saturating_mul(SECOND / 1_000)).await;
+                let taken = suite.take(ask.costing(*cost), after.saturating_mul(SECOND / 1_000)).await;
                 let told = match expected {
                     Left(remaining, reset) => Taken::granted(0, *remaining, reset.saturating_mul(SECOND / 1_000)),
                     Wait(wait) => Taken::refused(0, wait.saturating_mul(SECOND / 1_000)),
@@ -251,9 +266,9 @@ impl Suite<'_> {
         for (number, cost) in [(1, 1), (2, 2), (3, 3)] {
             let parts = client(number);
             let ask = Ask::new(LimitKey::new("conformance-wait", &parts), &quotas).costing(cost);
-            let mut now = 0;
+            let (suite, mut now) = (self.later(number), 0);
             for round in 0..24 {
-                let taken = self.take(ask, now).await;
+                let taken = suite.take(ask, now).await;
                 let Some(wait) = taken.retry_after_nanos() else {
                     assert!(taken.is_granted(), "a cost within the burst is never refused for good");
                     continue;
@@ -262,11 +277,11 @@ impl Suite<'_> {
                 // Microseconds are exact enough for a store outside this process.
                 let early = now.saturating_add(wait.saturating_sub(1_000));
                 if early > now {
-                    let early = self.take(ask, early).await;
+                    let early = suite.take(ask, early).await;
                     assert!(!early.is_granted(), "a microsecond early is too early (round {round})");
                 }
                 now = now.saturating_add(wait);
-                let taken = self.take(ask, now).await;
+                let taken = suite.take(ask, now).await;
                 assert!(taken.is_granted(), "waiting as long as told is enough (round {round})");
             }
             assert!(now > 0, "the quotas were met");
@@ -361,6 +376,7 @@ impl Suite<'_> {
             vec![KeyPart::Tenant { issuer: "a", tenant: "b:c" }],
             vec![KeyPart::Route("/orders/{id}")],
             vec![KeyPart::Custom("/orders/{id}")],
+            vec![KeyPart::Identity("/orders/{id}")],
             vec![KeyPart::Custom("{}\r\n\0 ä")],
             vec![KeyPart::Header { name: "x-device", value: "7" }],
             vec![KeyPart::Tenant { issuer: "a", tenant: "b" }, KeyPart::Route("/")],
@@ -394,41 +410,6 @@ impl Suite<'_> {
         let wait = self.take(ask(&small), 0).await;
         assert_eq!(wait.retry_after_nanos(), Some(6 * SECOND), "a debt beyond the burst is that of a whole burst");
         assert!(self.take(ask(&small), 6 * SECOND).await.is_granted(), "and is kept as such");
-    }
-
-    async fn the_clock_may_jump(&self) {
-        let (parts, quotas) = (client(1), [Quota::per_second(10)]);
-        let ask = Ask::new(LimitKey::new("conformance-clock", &parts), &quotas);
-        let hour = 3_600 * SECOND;
-        let at = async |after: i64| {
-            let charges = ask.charges();
-            self.draw(ask.draw(&charges), after).await
-        };
-        assert!(self.take(ask.costing(10), 0).await.is_granted());
-        // A little back, as between two machines: what was used stays used.
-        for back in [1_000, SECOND, 30 * SECOND] {
-            let wait = at(-signed(back)).await.retry_after_nanos();
-            assert_eq!(wait, Some(back.saturating_add(SECOND / 10)), "{back} ns back grants nothing");
-        }
-        // Far back: nothing is granted at once, and nobody is shut out for the hour.
-        assert_eq!(
-            at(-signed(hour)).await.retry_after_nanos(),
-            Some(SECOND / 10),
-            "an hour back is a whole burst of debt"
-        );
-        let (mut granted, start) = (0, -signed(hour));
-        for tenth in 0..20 {
-            for _ in 0..3 {
-                granted += u32::from(at(start.saturating_add(tenth * signed(SECOND / 10))).await.is_granted());
-            }
-        }
-        assert_eq!(granted, 19, "after that it goes on at its rate");
-        // Forward, far and farther.
-        let (mut granted, far) = (0, 365 * DAY);
-        for _ in 0..30 {
-            granted += u32::from(self.take(ask, far).await.is_granted());
-        }
-        assert_eq!(granted, 10, "a clock that jumps ahead gives a burst, and no more than one");
     }
 
     async fn extreme_quotas(&self) {
@@ -518,6 +499,62 @@ impl Suite<'_> {
                 }
             }
         }
+    }
+
+    /// The monotonic clock tells an old reading from a wall clock that was set back.
+    async fn the_clock_may_jump(&self) {
+        let (parts, quotas) = (client(1), [Quota::per_second(10)]);
+        let ask = Ask::new(LimitKey::new("conformance-clock", &parts), &quotas);
+        let hour = 3_600 * SECOND;
+        let at = async |wall: i64, monotonic: i64| {
+            let charges = ask.charges();
+            let at = Instants::new(self.at(wall).unix_nanos(), self.at(monotonic).monotonic_nanos());
+            self.draw_at(ask.draw(&charges), at).await
+        };
+        assert!(self.take(ask.costing(10), 0).await.is_granted());
+        // A request that waited, in a layer outside or on its way here, is counted by a time that others are past.
+        for back in [1_000, SECOND, 30 * SECOND, 70 * SECOND, hour] {
+            let wait = at(-signed(back), -signed(back)).await.retry_after_nanos();
+            let at_most = back.saturating_add(SECOND / 10);
+            assert!(
+                wait.is_some_and(|wait| (SECOND / 10..=at_most).contains(&wait)),
+                "a reading that is {back} ns old grants nothing: {wait:?}"
+            );
+            assert_eq!(
+                at(0, 0).await.retry_after_nanos(),
+                Some(SECOND / 10),
+                "a reading that is {back} ns old gives back nothing that was taken since"
+            );
+        }
+        // The wall clock a little back, as between two machines: what was used stays used.
+        for back in [1_000, SECOND, 30 * SECOND] {
+            let wait = at(-signed(back), 0).await.retry_after_nanos();
+            let at_most = back.saturating_add(SECOND / 10);
+            assert!(
+                wait.is_some_and(|wait| (SECOND / 10..=at_most).contains(&wait)),
+                "a wall clock {back} ns back grants nothing: {wait:?}"
+            );
+        }
+        // Far back: nothing is granted at once, and nobody is shut out for the hour.
+        assert_eq!(
+            at(-signed(hour), 0).await.retry_after_nanos(),
+            Some(SECOND / 10),
+            "a wall clock an hour back is a whole burst of debt"
+        );
+        let mut granted = 0;
+        for tenth in 0..20 {
+            let passed = tenth * signed(SECOND / 10);
+            for _ in 0..3 {
+                granted += u32::from(at(passed.saturating_sub(signed(hour)), passed).await.is_granted());
+            }
+        }
+        assert_eq!(granted, 19, "after that it goes on at its rate");
+        // Forward, far and farther.
+        let (mut granted, far) = (0, 365 * DAY);
+        for _ in 0..30 {
+            granted += u32::from(self.take(ask, far).await.is_granted());
+        }
+        assert_eq!(granted, 10, "a clock that jumps ahead gives a burst, and no more than one");
     }
 }
 

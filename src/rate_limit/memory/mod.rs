@@ -25,7 +25,7 @@ use crate::{
     clock::Instants,
     error::{ConfigError, StoreError},
     now::Now,
-    rate_limit::{Charge, Draw, MAX_CHARGES, RateLimitStore, Taken},
+    rate_limit::{Charge, Draw, LatestTime, MAX_CHARGES, RateLimitStore, Taken},
 };
 
 /// How many cells fill a line of the processor's cache.
@@ -63,7 +63,8 @@ const MAX_ROUNDS: usize = 1_000;
 /// A cell holds a 64-bit fingerprint under a seed that is random in each process, not the key itself. Two keys of one
 /// fingerprint would share a count; that limits and never opens, and nobody outside can find such a pair.
 ///
-/// Only the monotonic clock counts: setting the wall clock changes nothing. A restart forgets everything, and each process
+/// Only the monotonic clock counts: setting the wall clock changes nothing. A request with an [older reading](LatestTime) than others
+/// had counts as if it came with the latest. A restart forgets everything, and each process
 /// counts on its own: behind a load balancer, `n` processes together pass up to `n` times the quota.
 ///
 /// ```
@@ -78,6 +79,8 @@ pub struct MemoryLimits {
     shared: [Box<[AtomicU64]>; AREAS],
     stripes: Box<[Mutex<()>]>,
     seed: RandomState,
+    /// The monotonic clock never goes back, so what is behind this is the reading of a request that waited somewhere.
+    latest: LatestTime,
 }
 
 /// The cells of one line.
@@ -154,6 +157,7 @@ impl MemoryLimits {
             shared: [(); AREAS].map(|()| (0..shared).map(|_| AtomicU64::new(0)).collect()),
             stripes: (0..STRIPES).map(|_| Mutex::default()).collect(),
             seed: RandomState::default(),
+            latest: LatestTime::new(),
         }
     }
 
@@ -169,6 +173,8 @@ impl MemoryLimits {
         if let [charge] = draw.charges() {
             let place = self.place(charge);
             while let Some((cell, before)) = self.find(&place) {
+                // After the count was read: who changed it told of the time before that.
+                let now = self.latest.catch_up_nanos(now);
                 let (taken, after) = draw.take_one(charge, before, now);
                 if after == before || swap(&cell.tat, before, after) {
                     return taken;
@@ -228,10 +234,13 @@ impl MemoryLimits {
         }
         let places = places.get(..charges.len()).unwrap_or_default();
         let _locks = self.lock::<N>(places);
+        let mut now = now;
         for _ in 0..MAX_ROUNDS {
+            now = self.latest.catch_up_nanos(now);
             let mut seats = [None; N];
             let mut before = [0; N];
             self.sit(charges, places, now, &mut seats, &mut before);
+            now = self.latest.catch_up_nanos(now);
             let mut after = before;
             let taken = draw.take(&mut after, now);
             // A debt in a shared cell may be that of a neighbour's longer quota.

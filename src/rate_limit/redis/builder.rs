@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 use super::{Inner, Leases, RedisLimits, leases::Table, line::Shared, state::Tally};
 use crate::{
     error::ConfigError,
-    rate_limit::{MemoryLimits, gcra::JUMP},
+    rate_limit::{LatestTime, MemoryLimits, gcra::JUMP},
     redis::{Accepted, Access},
     secret::Secret,
 };
@@ -161,6 +161,7 @@ impl RedisLimitsBuilder {
             shared: Arc::new(shared),
             prefix,
             callers_time: self.callers_time,
+            latest: LatestTime::new(),
             when_away: self.when_away,
             memory: MemoryLimits::with_capacity(self.capacity)?,
             orders: Mutex::default(),

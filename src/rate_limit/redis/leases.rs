@@ -217,15 +217,15 @@ impl Table {
         Some(Slice { key, most: draw.cost().get().saturating_add(lease.want.saturating_sub(lease.left)) })
     }
 
-    /// Keeps what came beyond what was spent at once. Gives how many that are.
-    pub(super) fn fill(&self, ask: &mut Ask, answer: Result<Answer, Failure>, now: Instant) -> u32 {
-        let Some(key) = ask.lease else { return 0 };
+    /// Keeps what came beyond what was spent at once. Gives how many that are, and what of it goes back.
+    pub(super) fn fill(&self, ask: &mut Ask, answer: Result<Answer, Failure>, now: Instant) -> (u32, Option<Ask>) {
+        let Some(key) = ask.lease else { return (0, None) };
         let spent = if ask.reply.is_some() { ask.least } else { 0 };
         let mut shard = self.shard(key);
         // It was given back in the meantime, and comes again.
         let lease = shard.entry(key).or_insert_with(|| Lease::new(now));
         lease.asking = None;
-        let Ok(answer) = answer else { return 0 };
+        let Ok(answer) = answer else { return (0, None) };
         let at = |micros: u64| now.checked_add(Duration::from_micros(micros)).unwrap_or(now);
         let held = now.checked_add(self.settings.hold).unwrap_or(now);
         let interval = ask.counts.get(answer.charge).map_or(0, |count| count.interval);
@@ -234,10 +234,14 @@ impl Table {
             let more = interval.saturating_mul(lease.wait_for(batch).saturating_sub(1).into());
             let until = at(answer.micros.saturating_add(more));
             lease.refused = Some(Refused { charge: answer.charge, cost: ask.least, until, believed: until.min(held) });
-            return 0;
+            return (0, None);
         }
         let kept = answer.units.saturating_sub(spent);
-        lease.left = lease.left.saturating_add(kept);
+        // Several come at once where Redis stood still for longer than one is waited for: no more is held than one of them brings.
+        let all = lease.left.saturating_add(kept);
+        lease.left = all.min(lease.want.max(kept));
+        let beyond = all.saturating_sub(lease.left);
+        let beyond = (beyond > 0).then(|| Ask::giving_back(ask.counts.clone(), beyond, ask.time));
         lease.used = lease.used.saturating_add(spent);
         lease.ends = held;
         lease.refused = if answer.units < ask.most {
@@ -250,7 +254,7 @@ impl Table {
         };
         lease.told = Told { charge: answer.charge, remaining: answer.remaining, whole: at(answer.micros) };
         (lease.counts, lease.time) = (std::mem::take(&mut ask.counts), ask.time);
-        kept
+        (kept, beyond)
     }
 
     /// For how many to come back Redis is left alone at most: a slice, and what comes back while one is held.
@@ -461,5 +465,43 @@ mod tests {
             assert_eq!(table.spend(&draw, at).unwrap().0, Taken::refused(0, 700_000_000));
             at += Duration::from_millis(700);
         }
+    }
+
+    /// Redis stands still, for longer than anybody is believed to ask, and then answers all.
+    #[test]
+    fn what_comes_late_is_no_more_than_a_slice() {
+        let quota = Quota::per_day(20_000);
+        let parts = [KeyPart::Custom("a")];
+        let charges = [Charge::new(LimitKey::new("test", &parts), &quota)];
+        let (draw, table) = (Draw::new(&charges), Table::new(Leases::new()));
+        let count = Count { name: "a".into(), interval: 4_320_000, burst: 20_000, longest: u64::MAX };
+        let fill = |slice: Slice, at| {
+            let mut ask = Ask::new(vec![count.clone()], What::Take, (1, slice.most), None);
+            (ask.lease, ask.reply) = (Some(slice.key), Some(oneshot::channel().0));
+            let answer = Answer { units: slice.most, charge: 0, remaining: 9, micros: 1 };
+            table.fill(&mut ask, Ok(answer), at)
+        };
+        let mut at = Instant::now();
+        // Until slices are of full size, and all is used.
+        for _ in 0..8 {
+            fill(table.plan(&draw, at).unwrap(), at);
+        }
+        while table.spend(&draw, at).is_some_and(|(taken, _)| taken.is_granted()) {}
+        let (start, mut asked) = (at, Vec::new());
+        at += Duration::from_millis(1_100);
+        for _ in 0..6 {
+            asked.extend(table.plan(&draw, at));
+            at += Duration::from_millis(1_100);
+        }
+        assert!(asked.len() > 1, "{asked:?} in {:?}", at - start);
+        let taken: u32 = asked.iter().map(|slice| slice.most).sum();
+        let spent = u32::try_from(asked.len()).unwrap();
+        let given_back: u32 = asked.into_iter().filter_map(|slice| fill(slice, at).1).map(|ask| ask.most).sum();
+        let mut held = 0;
+        while table.spend(&draw, at).is_some_and(|(taken, _)| taken.is_granted()) {
+            held += 1;
+        }
+        assert!(held <= 100, "{held} of a slice of 100");
+        assert_eq!(held + given_back + spent, taken, "and nothing is lost");
     }
 }

@@ -399,7 +399,7 @@ impl Line {
         }
     }
 
-    fn deliver(&self, asks: Vec<Ask>, mut answer: impl FnMut(&Ask) -> Result<Answer, Failure>) {
+    fn deliver(&mut self, asks: Vec<Ask>, mut answer: impl FnMut(&Ask) -> Result<Answer, Failure>) {
         let now = Instant::now();
         for mut ask in asks {
             let answer = answer(&ask);
@@ -407,7 +407,8 @@ impl Line {
                 Tally::add(&self.shared.tally.corrupt, 1);
             }
             if let Some(table) = &self.shared.leases {
-                let kept = table.fill(&mut ask, answer, now);
+                let (kept, beyond) = table.fill(&mut ask, answer, now);
+                self.giving.extend(beyond);
                 Tally::add(&self.shared.tally.leased, usize::try_from(kept).unwrap_or(usize::MAX));
             }
             if let Some(reply) = ask.reply {

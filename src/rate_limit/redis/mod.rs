@@ -37,7 +37,7 @@ use crate::{
     clock::Instants,
     error::{ConfigError, StoreError, StoreErrorKind},
     now::Now,
-    rate_limit::{Draw, MAX_CHARGES, MemoryLimits, Quota, RateLimitStore, Taken, draw::Charges},
+    rate_limit::{Draw, LatestTime, MAX_CHARGES, MemoryLimits, Quota, RateLimitStore, Taken, draw::Charges},
     redis::BACKEND,
 };
 
@@ -89,6 +89,8 @@ struct Inner {
     shared: Arc<Shared>,
     prefix: String,
     callers_time: bool,
+    /// Of the callers of this process.
+    latest: LatestTime,
     when_away: WhenAway,
     memory: MemoryLimits,
     /// To the task, once there is one.
@@ -195,7 +197,7 @@ impl Inner {
         let what = if draw.counts_refused() { What::Count } else { What::Take };
         let cost = draw.cost().get();
         let most = slice.map_or(cost, |slice| slice.most);
-        let mut ask = Ask::new(counts, what, (cost, most), self.callers_time.then_some(at));
+        let mut ask = Ask::new(counts, what, (cost, most), self.callers_time.then(|| self.latest.catch_up(at)));
         ask.lease = slice.map(|slice| slice.key);
         Ok(ask)
     }
