@@ -20,9 +20,10 @@ use crate::{
         entrance::{Entrance, Verify},
         fault::{Fault, Gap, KeyFault},
         headers::Headers,
+        key_set::NoKey,
         keys::{KeyHealth, Keys, KeysUnavailable, Refresh},
         path::Mapped,
-        profile::{BAD_SIGNATURE, NO_KEY, NoKey, Profile},
+        profile::{BAD_SIGNATURE, NO_KEY},
         revoked::{BLIND, Revocations, revoked},
         routes::Routes,
         token::{self, Buffer},
@@ -153,9 +154,10 @@ impl JwtAuthenticator {
         self.readiness(at).all(|(_, health)| health.is_ready())
     }
 
-    /// How the keys of each issuer are doing, by the issuer's name.
+    /// How the keys of each issuer are doing, by the issuer's name. Where keys can be had and none fits the profile, they are ready, and
+    /// the [cause](KeyHealth::cause) says it.
     pub fn readiness(&self, at: Instants) -> impl Iterator<Item = (&str, KeyHealth)> {
-        self.shared.routes.profiles().iter().map(move |profile| (profile.name(), profile.keys.source().health(at)))
+        self.shared.routes.profiles().iter().map(move |profile| (profile.name(), profile.health(at)))
     }
 
     fn verify_at_once(
@@ -257,7 +259,7 @@ impl Shared {
         }
         let key_id = header.key_id.as_deref();
         attempt.before(key_id).map_err(|rejection| Fault::Spared(Box::new(rejection)))?;
-        let key = match Profile::check_signature(held.keys(), &header, parts.signed.as_bytes(), signature) {
+        let key = match held.keys().check_signature(&name.iss, &header, parts.signed.as_bytes(), signature) {
             Ok(key) => key,
             Err(NoKey::Bad) => {
                 attempt.failed(key_id);

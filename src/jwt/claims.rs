@@ -31,6 +31,9 @@ pub(super) struct Claims<'a> {
     pub(super) cnf: Option<Confirmation>,
     /// A claim that only ID tokens have (OpenID Connect Core §2, §3.3.2.11).
     pub(super) of_id_token: bool,
+    /// A claim by which access tokens say what they are good for, and no ID token has: `scope`, `scp` (Entra, Okta) or `client_id`
+    /// (RFC 9068 §2.2).
+    pub(super) of_access_token: bool,
     /// The claims that a profile maps, by their place.
     mapped: Found<'a>,
 }
@@ -76,11 +79,23 @@ impl<'a> Claims<'a> {
             Registered::Azp => self.azp.is_some(),
             Registered::ClientId => self.client_id.is_some(),
             Registered::AuthTime => self.auth_time.is_some(),
+            Registered::Acr => self.acr.is_some(),
+        }
+    }
+
+    /// The value of a claim that is a string.
+    pub(super) fn text(&self, claim: Registered) -> Option<&str> {
+        match claim {
+            Registered::Jti => self.jti.as_deref(),
+            Registered::Azp => self.azp.as_deref(),
+            Registered::ClientId => self.client_id.as_deref(),
+            Registered::Acr => self.acr.as_deref(),
+            Registered::Nbf | Registered::Iat | Registered::AuthTime => None,
         }
     }
 }
 
-/// The registered claims that a profile may require. `iss`, `sub`, `exp` and the claim that binds the token to us always are.
+/// The registered claims that a profile may require, and those of them that it may expect to be one of several texts. `iss`, `sub`, `exp` and the claim that binds the token to us always are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Registered {
     Nbf,
@@ -89,6 +104,7 @@ pub(super) enum Registered {
     Azp,
     ClientId,
     AuthTime,
+    Acr,
 }
 
 impl Registered {
@@ -100,8 +116,16 @@ impl Registered {
             "azp" => Self::Azp,
             "client_id" => Self::ClientId,
             "auth_time" => Self::AuthTime,
+            "acr" => Self::Acr,
             _ => return None,
         })
+    }
+
+    pub(super) const fn is_text(self) -> bool {
+        match self {
+            Self::Jti | Self::Azp | Self::ClientId | Self::Acr => true,
+            Self::Nbf | Self::Iat | Self::AuthTime => false,
+        }
     }
 
     pub(super) const fn missing(self) -> Refusal {
@@ -112,6 +136,7 @@ impl Registered {
             Self::Azp => "azp is missing",
             Self::ClientId => "client_id is missing",
             Self::AuthTime => "auth_time is missing",
+            Self::Acr => "acr is missing",
         })
     }
 }
@@ -135,7 +160,10 @@ impl<'de> Members<'de> for Reading<'_, 'de> {
             "auth_time" => claims.auth_time = Some(value.date(Refusal("auth_time is not a date"))?),
             "jti" => claims.jti = Some(value.text(Refusal("jti is not a string"))?),
             "azp" => claims.azp = Some(value.text(Refusal("azp is not a string"))?),
-            "client_id" => claims.client_id = Some(value.text(Refusal("client_id is not a string"))?),
+            "client_id" => {
+                claims.of_access_token = true;
+                claims.client_id = Some(value.text(Refusal("client_id is not a string"))?);
+            }
             "acr" => claims.acr = Some(value.text(Refusal("acr is not a string"))?),
             "amr" => match value.texts(NOT_METHODS)? {
                 Shape::Texts(methods) => claims.amr = methods,
@@ -149,10 +177,13 @@ impl<'de> Members<'de> for Reading<'_, 'de> {
                 claims.of_id_token = true;
                 return value.skip();
             }
-            _ => match self.mapped.branches().find(name) {
-                Some(branch) => return value.pick(branch, &mut claims.mapped),
-                None => return value.skip(),
-            },
+            _ => {
+                claims.of_access_token |= matches!(name, "scope" | "scp");
+                return match self.mapped.branches().find(name) {
+                    Some(branch) => value.pick(branch, &mut claims.mapped),
+                    None => value.skip(),
+                };
+            }
         }
         Ok(())
     }

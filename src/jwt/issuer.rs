@@ -97,14 +97,21 @@ impl Issuer {
 
     /// Takes ID tokens (OpenID Connect Core §2) for this client: `typ` is `JWT` or absent, `aud` holds `client_id`, and
     /// `azp` is the client if it is there; with several audiences it must be there. Every audience must be this client or one said
-    /// with [`or_audience`](IssuerProfile::or_audience) (§3.1.3.7): any other client has the token too.
+    /// with [`or_audience`](IssuerProfile::or_audience) (§3.1.3.7): any other client has the token too. `iat` is there, and none of
+    /// `scope`, `scp` and `client_id`, which access tokens have: an issuer that gives neither kind a `typ` of its own may have one key and
+    /// one audience for both.
     ///
     /// An ID token tells a client who logged in. A service that is called with tokens wants
     /// [`access_tokens`](Self::access_tokens).
     pub fn id_tokens(self, client_id: impl Into<String>) -> IssuerTokens {
-        IssuerTokens { issuer: self, rules: Rules::new(TokenKind::Id, Bind::Audience(vec![client_id.into()])) }
+        let mut rules = Rules::new(TokenKind::Id, Bind::Audience(vec![client_id.into()]));
+        rules.required = ID.map(|name| vec![name.into()]).into();
+        IssuerTokens { issuer: self, rules }
     }
 }
+
+/// What OpenID Connect Core §2 requires besides `iss`, `sub`, `aud` and `exp`.
+const ID: [&str; 1] = ["iat"];
 
 /// What OpenID Connect Back-Channel Logout 1.0 §2.4 requires besides `iss`, `aud`, `exp` and `events`.
 const LOGOUT: [&str; 2] = ["iat", "jti"];
@@ -121,7 +128,13 @@ pub struct IssuerTokens {
 }
 
 impl IssuerTokens {
-    /// Allows these signature algorithms and no other (RFC 8725 §3.1). Fixed keys must have one for each.
+    /// Allows these signature algorithms and no other (RFC 8725 §3.1). Fixed keys must have one for each. Keys that are fetched must say
+    /// what they are for, where it is RSA and not RS256; see
+    #[cfg_attr(
+        feature = "jwt-remote",
+        doc = "[`rsa_without_alg`](crate::jwt::keys::LiveKeysBuilder::rsa_without_alg)."
+    )]
+    #[cfg_attr(not(feature = "jwt-remote"), doc = "`LiveKeysBuilder::rsa_without_alg`.")]
     pub fn algorithms(mut self, algorithms: impl IntoIterator<Item = Algorithm>) -> IssuerProfile {
         self.rules.algorithms = algorithms.into_iter().collect();
         IssuerProfile::new(vec![NameRule::exactly(self.issuer.name)], self.issuer.keys, self.rules)
@@ -183,8 +196,8 @@ impl IssuerProfile {
         self
     }
 
-    /// Requires this claim to be a string, and one of these: the hosted domain `hd` at Google, for example. Several such
-    /// rules must all hold.
+    /// Requires this claim to be a string, and one of these: the hosted domain `hd` at Google, for example, or the client, `client_id` or
+    /// `azp`. Of the registered claims, `acr`, `azp`, `client_id` and `jti` may be named. Several such rules must all hold.
     pub fn claim_must_be<T: Into<String>>(
         mut self,
         claim: impl Into<ClaimPath>,
@@ -301,7 +314,10 @@ impl IssuerProfile {
         if self.rules.algorithms.is_empty() {
             return Err(ConfigError::new(setting(), "[]", "must name at least one"));
         }
-        let Keys::Fixed(keys) = &self.keys else { return self.check_live_algorithms(&setting()) };
+        let keys = match &self.keys {
+            Keys::Fixed(keys) => keys,
+            Keys::Source(source) => return self.check_live_algorithms(&setting(), source.has_no_secrets()),
+        };
         let of_keys = || keys.keys().iter().map(Key::algorithm);
         if let Some(lacking) = self.rules.algorithms.iter().find(|&&algorithm| of_keys().all(|has| has != algorithm)) {
             return Err(ConfigError::new(setting(), lacking.name(), "has no key in the key set"));
@@ -315,8 +331,12 @@ impl IssuerProfile {
     }
 
     /// Keys that change may bring any algorithm; the list alone says which count.
-    fn check_live_algorithms(&self, setting: &str) -> Result<(), ConfigError> {
-        let symmetric = self.rules.algorithms.iter().filter(|algorithm| algorithm.is_symmetric()).count();
+    fn check_live_algorithms(&self, setting: &str, has_no_secrets: bool) -> Result<(), ConfigError> {
+        let mut of_secrets = self.rules.algorithms.iter().filter(|algorithm| algorithm.is_symmetric());
+        if let Some(lacking) = of_secrets.clone().next().filter(|_| has_no_secrets) {
+            return Err(ConfigError::new(setting, lacking.name(), "has no key in a set that is published"));
+        }
+        let symmetric = of_secrets.count();
         if symmetric != 0 && symmetric != self.rules.algorithms.len() {
             let problem = "must not be mixed (RFC 8725 §2.1)";
             return Err(ConfigError::new(setting, "symmetric and asymmetric algorithms", problem));

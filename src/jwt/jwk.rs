@@ -27,6 +27,8 @@ struct Jwk {
     kid: Option<String>,
     r#use: Option<String>,
     key_ops: Option<Vec<String>>,
+    /// Whose tokens it signs: a member of Entra's own.
+    issuer: Option<Box<str>>,
     /// The private part of RSA, EC and OKP keys; the rest of it of RSA keys (RFC 7518 §6.3.2), of which each gives the key away.
     d: Option<IgnoredAny>,
     p: Option<IgnoredAny>,
@@ -45,11 +47,15 @@ impl Jwk {
     }
 }
 
+/// What an RSA key without `alg` is for unless it is said: every OpenID provider signs with RS256 (OpenID Connect Discovery §3), and the
+/// largest leave `alg` out.
+pub(super) const RSA: Algorithm = Algorithm::RS256;
+
 /// The most keys of a set that are looked at.
 const MAX_KEYS: usize = 100;
 
-/// The usable keys of a set, and why the others are not.
-pub(super) fn read_set(json: &str) -> Result<(Vec<Key>, Vec<ConfigError>), ConfigError> {
+/// The usable keys of a set, and why the others are not. An RSA key that does not say what it is for is for `rsa`.
+pub(super) fn read_set(json: &str, rsa: Algorithm) -> Result<(Vec<Key>, Vec<ConfigError>), ConfigError> {
     let malformed = || ConfigError::new("JWK Set", "the text", "is not a JSON object with an array `keys`");
     // Without a name for its members an array would do.
     if !json.trim_start_matches([' ', '\t', '\n', '\r']).starts_with('{') {
@@ -63,7 +69,7 @@ pub(super) fn read_set(json: &str) -> Result<(Vec<Key>, Vec<ConfigError>), Confi
         skipped.push(ConfigError::new("JWK Set", format!("{count} keys"), problem));
     }
     for (place, json) in set.keys.into_iter().take(MAX_KEYS).enumerate() {
-        match read(&format!("key {place} of the JWK Set"), None, json.get()) {
+        match read(&format!("key {place} of the JWK Set"), None, rsa, json.get()) {
             Ok(key) => keys.push(key),
             Err(error) => skipped.push(error),
         }
@@ -72,7 +78,7 @@ pub(super) fn read_set(json: &str) -> Result<(Vec<Key>, Vec<ConfigError>), Confi
 }
 
 impl Key {
-    /// Reads a public JWK (RFC 7517 §4). Its `kid` becomes the id.
+    /// Reads a public JWK (RFC 7517 §4). Its `kid` becomes the id, its `issuer` the [issuer](Self::issuer).
     ///
     /// The algorithm is the one that is given, else the JWK's `alg`, else that of its curve, and for RSA RS256.
     ///
@@ -89,11 +95,11 @@ impl Key {
     /// If the text is not a JWK or has a member twice; if it is private or symmetric (use [`hmac`](Self::hmac)); if its
     /// `use`, `key_ops` or `alg` forbid it; and as [`from_der`](Self::from_der).
     pub fn from_jwk(algorithm: Option<Algorithm>, json: &str) -> Result<Self, ConfigError> {
-        read("JWK", algorithm, json)
+        read("JWK", algorithm, RSA, json)
     }
 }
 
-fn read(setting: &str, algorithm: Option<Algorithm>, json: &str) -> Result<Key, ConfigError> {
+fn read(setting: &str, algorithm: Option<Algorithm>, rsa: Algorithm, json: &str) -> Result<Key, ConfigError> {
     let refuse = |value: &str, problem: &str| Err(ConfigError::new(setting, value, problem));
     if let Err(Refusal(problem)) = json::read(json, &mut Texts, Refusal("is not a JSON object")) {
         return refuse("the text", problem);
@@ -105,11 +111,13 @@ fn read(setting: &str, algorithm: Option<Algorithm>, json: &str) -> Result<Key, 
     if jwk.is_private() {
         return refuse("a private key", "does not belong here: tokens are verified with the public half");
     }
-    if let Some(purpose) = jwk.r#use.filter(|purpose| purpose != "sig") {
+    if let Some(purpose) = jwk.r#use.as_deref().filter(|purpose| *purpose != "sig") {
         return refuse(&format!("use {purpose:?}"), "is not for signatures (RFC 7517 §4.2)");
     }
-    if jwk.key_ops.is_some_and(|operations| operations.iter().all(|operation| operation != "verify")) {
-        return refuse("key_ops", "has no \"verify\" (RFC 7517 §4.3)");
+    if let Some(operations) = &jwk.key_ops
+        && let Err(problem) = check_operations(operations, jwk.r#use.is_some())
+    {
+        return refuse("key_ops", problem);
     }
     let named = match jwk.alg.as_deref().map(|name| (name, Algorithm::from_name(name))) {
         None => None,
@@ -119,22 +127,43 @@ fn read(setting: &str, algorithm: Option<Algorithm>, json: &str) -> Result<Key, 
         }
         Some((_, named)) => named,
     };
-    let key = from_material(algorithm.or(named), &jwk.material).map_err(|error| {
+    let key = from_material(algorithm.or(named), rsa, &jwk.material).map_err(|error| {
         ConfigError::new(setting, jwk.kid.as_deref().unwrap_or("without kid"), "is not usable").caused_by(error)
     })?;
+    let key = key.with_issuer(jwk.issuer);
     Ok(match jwk.kid {
         Some(id) => key.with_id(id),
         None => key,
     })
 }
 
-fn from_material(algorithm: Option<Algorithm>, material: &AlgorithmParameters) -> Result<Key, ConfigError> {
+/// RFC 7517 §4.3: what a key is for, in the words of its makers. `signs` says that `use` is `sig`.
+fn check_operations(operations: &[String], signs: bool) -> Result<(), &'static str> {
+    const OTHERS: [&str; 6] = ["encrypt", "decrypt", "wrapKey", "unwrapKey", "deriveKey", "deriveBits"];
+    if operations.iter().all(|operation| operation != "verify") {
+        return Err("has no \"verify\" (RFC 7517 §4.3)");
+    }
+    let mut sorted: Vec<&str> = operations.iter().map(String::as_str).collect();
+    sorted.sort_unstable();
+    if sorted.windows(2).any(|pair| matches!(pair, [one, other] if one == other)) {
+        return Err("has a value twice (RFC 7517 §4.3)");
+    }
+    if signs && OTHERS.iter().any(|other| sorted.contains(other)) {
+        return Err("does not agree with use \"sig\" (RFC 7517 §4.3)");
+    }
+    Ok(())
+}
+
+fn from_material(
+    algorithm: Option<Algorithm>,
+    rsa: Algorithm,
+    material: &AlgorithmParameters,
+) -> Result<Key, ConfigError> {
     let unknown = |problem: &str| Err(ConfigError::new("JWT key", "its key type", problem));
     match material {
         AlgorithmParameters::RSA(key) => {
             let (n, e) = (number(&key.n)?, number(&key.e)?);
-            // OpenID Connect Discovery §3: every provider signs with RS256, and the largest leave `alg` out.
-            Key::from_rsa_numbers(algorithm.unwrap_or(Algorithm::RS256), without_zeros(&n), without_zeros(&e))
+            Key::from_rsa_numbers(algorithm.unwrap_or(rsa), without_zeros(&n), without_zeros(&e))
         }
         AlgorithmParameters::EllipticCurve(key) => {
             let of_curve = match key.curve {

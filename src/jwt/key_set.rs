@@ -2,13 +2,29 @@ use std::{fmt, path::Path, sync::Arc};
 
 use crate::{
     error::ConfigError,
-    jwt::{Algorithm, Key, jwk},
+    jwt::{Algorithm, Key, jwk, token::Header},
 };
+
+/// The most keys that one token is tried with.
+pub(super) const MAX_TRIES: usize = 4;
+
+/// Why no key of a set verifies a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NoKey {
+    /// The set does not have the key that the token names, or, where it names none, one that verifies it; newer keys may do better.
+    /// Whether others were tried in its place.
+    Unknown { tried: bool },
+    /// The key that the token names is one of another algorithm or issuer.
+    Unfit,
+    /// Those that the token names were tried.
+    Bad,
+}
 
 /// The keys of one issuer. A clone costs one reference count.
 ///
 /// A token that names a `kid` is checked with the keys of that id, then with those that were given no id; one without a
-/// `kid` with every key of its algorithm. In both cases at most four are tried.
+/// `kid` with every key of its algorithm. In both cases at most four are tried. A key that says [whose tokens](Key::issuer) it signs is
+/// tried with those alone.
 ///
 /// ```
 /// use portcullis::{Secret, jwt::{Algorithm, Key, KeySet}};
@@ -48,14 +64,20 @@ impl KeySet {
     /// Reads a JWK Set (RFC 7517 §5).
     ///
     /// A key that cannot verify is left out and told by [`skipped`](Self::skipped); the rest stays usable: unknown `kty`,
-    /// `crv` or `alg`; missing, bad or duplicate members; `use` other than `sig`; `key_ops` without `verify`; `oct` keys,
+    /// `crv` or `alg`; missing, bad or duplicate members; `use` other than `sig`; `key_ops` without `verify`, with a value
+    /// twice or at odds with `use` (§4.3); `oct` keys,
     /// which do not belong into a published set; keys with their private part in them; and every key after the 100th. A key without `alg` gets the one
-    /// of its curve, an RSA key RS256.
+    /// of its curve, an RSA key RS256 (keys that are fetched: as `LiveKeysBuilder::rsa_without_alg` says).
     ///
     /// # Errors
     /// If the text is not a JSON object with an array `keys`, or no key is usable.
     pub fn from_jwks(json: &str) -> Result<Self, ConfigError> {
-        let (keys, skipped) = jwk::read_set(json)?;
+        Self::from_jwks_where_rsa_is(jwk::RSA, json)
+    }
+
+    /// The same, where an RSA key without `alg` is for this algorithm.
+    pub(super) fn from_jwks_where_rsa_is(algorithm: Algorithm, json: &str) -> Result<Self, ConfigError> {
+        let (keys, skipped) = jwk::read_set(json, algorithm)?;
         Self::with_skipped(keys, skipped)
     }
 
@@ -98,8 +120,31 @@ impl KeySet {
         Ok(Self { inner: Arc::new(Inner { keys: keys.into(), skipped: skipped.into() }) })
     }
 
+    /// Checks a signature of a token of this issuer with the keys of the header's algorithm. The key that it is good under, whatever the header names.
+    pub(super) fn check_signature(
+        &self,
+        iss: &str,
+        header: &Header<'_>,
+        message: &[u8],
+        signature: &[u8],
+    ) -> Result<&Key, NoKey> {
+        let key_id = header.key_id.as_deref();
+        let mut tried = false;
+        for key in self.candidates(header.algorithm, key_id).filter(|key| key.signs_for(iss)).take(MAX_TRIES) {
+            if key.verifies(message, signature) {
+                return Ok(key);
+            }
+            tried = true;
+        }
+        match key_id {
+            Some(id) if self.has_id(id) => Err(if tried { NoKey::Bad } else { NoKey::Unfit }),
+            // One without a name may be of a key that was rotated in since.
+            Some(_) | None => Err(NoKey::Unknown { tried }),
+        }
+    }
+
     /// Whether a key has this id.
-    pub(super) fn has_id(&self, id: &str) -> bool {
+    fn has_id(&self, id: &str) -> bool {
         self.inner.keys.iter().any(|key| key.id() == Some(id))
     }
 

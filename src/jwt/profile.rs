@@ -3,33 +3,20 @@
 use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use crate::{
+    clock::Instants,
     jwt::{
-        Algorithm, Key, KeySet, Refusal,
-        claims::{Claims, Registered},
+        Algorithm, Key, Refusal,
+        claims::Claims,
         json::Shape,
-        keys::Keys,
-        path::SCOPE,
+        keys::{KeyHealth, Keys},
+        need::{Expected, Need},
         token::{Header, Typ},
     },
     principal::{Confirmation, Principal, PrincipalBuilder, PrincipalKind},
 };
 
-/// The most keys that one token is tried with.
-pub(super) const MAX_TRIES: usize = 4;
-
-/// Why no key of a set verifies a token.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum NoKey {
-    /// The set does not have the key that the token names, or, where it names none, one that verifies it; newer keys may do better.
-    /// Whether others were tried in its place.
-    Unknown { tried: bool },
-    /// The key that the token names is one of another algorithm.
-    Unfit,
-    /// Those that the token names were tried.
-    Bad,
-}
-
 pub(super) const NO_KEY: &str = "the issuer has no key for this kid and alg";
+const NO_FIT: &str = "no key of the set is for an algorithm of the profile and its issuer";
 pub(super) const BAD_SIGNATURE: &str = "signature is not good";
 
 /// Token kinds whose rules exclude each other (RFC 8725 §3.12).
@@ -80,36 +67,6 @@ pub(super) enum ServiceIf<P> {
     SubjectIsClientWith(&'static str),
     /// `sub` is the value of this claim.
     SubjectIs(P),
-}
-
-/// A claim that must be there.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Need {
-    Registered(Registered),
-    Mapped(usize),
-}
-
-impl Need {
-    fn is_met(self, claims: &Claims<'_>) -> bool {
-        match self {
-            Self::Registered(claim) => claims.has(claim),
-            Self::Mapped(place) => claims.mapped(place).is_some(),
-        }
-    }
-
-    const fn missing(self) -> Refusal {
-        match self {
-            Self::Registered(claim) => claim.missing(),
-            Self::Mapped(_) => Refusal("a claim that the profile requires is missing"),
-        }
-    }
-}
-
-/// A claim that must be a string, and one of these.
-#[derive(Clone, Debug)]
-pub(super) struct Expected {
-    pub(super) place: usize,
-    pub(super) values: Box<[Box<str>]>,
 }
 
 /// One `iss` that a profile answers for.
@@ -167,6 +124,18 @@ impl Profile {
         self.names.first().map_or("", |name| &name.issuer)
     }
 
+    /// How its keys are doing. A set that changes may lose what fits: then no token passes, whatever else there is.
+    pub(super) fn health(&self, at: Instants) -> KeyHealth {
+        let fits = |key: &Key| {
+            self.algorithms.contains(&key.algorithm()) && self.names.iter().any(|name| key.signs_for(&name.iss))
+        };
+        let health = self.keys.source().health(at);
+        match self.keys.now(at) {
+            Ok(held) if health.is_ready() && !held.keys().keys().iter().any(fits) => health.with_cause(NO_FIT),
+            Ok(_) | Err(_) => health,
+        }
+    }
+
     /// Checks all that can be checked without the signature. It can only refuse.
     pub(super) fn check(
         &self,
@@ -207,12 +176,7 @@ impl Profile {
             }
         }
         for expected in self.expected.iter().chain(&name.tenant) {
-            match claims.mapped(expected.place) {
-                Some(Shape::Text(text)) if expected.values.iter().any(|value| **value == **text) => {}
-                Some(Shape::Text(_)) => return Err(Refusal("a claim has another value than the profile expects")),
-                Some(_) => return Err(Refusal("a claim that the profile expects is not a string")),
-                None => return Err(Refusal("a claim that the profile expects is missing")),
-            }
+            expected.check(claims)?;
         }
         if let Some((place, bound)) = self.key_bound_if
             && matches!(claims.mapped(place), Some(Shape::Text(text)) if **text == *bound)
@@ -260,7 +224,7 @@ impl Profile {
                 Err(Refusal("an ID token in place of an access token"))
             }
             (TokenKind::Access(Untyped::WithoutIdClaims | Untyped::ToldByClaim), Typ::Jwt | Typ::Absent) => Ok(()),
-            (TokenKind::Id, Typ::Jwt | Typ::Absent) if claims.mapped(SCOPE).is_some() => {
+            (TokenKind::Id, Typ::Jwt | Typ::Absent) if claims.of_access_token => {
                 Err(Refusal("an access token in place of an ID token"))
             }
             (TokenKind::Id | TokenKind::Workload, Typ::Jwt | Typ::Absent) => Ok(()),
@@ -358,29 +322,6 @@ impl Profile {
         Some((begin.saturating_sub(leeway), end))
     }
 
-    /// Checks the signature with the issuer's own keys, and of those with the ones of the header's algorithm. The key
-    /// that the signature is good under, whatever the header names.
-    pub(super) fn check_signature<'k>(
-        keys: &'k KeySet,
-        header: &Header<'_>,
-        message: &[u8],
-        signature: &[u8],
-    ) -> Result<&'k Key, NoKey> {
-        let key_id = header.key_id.as_deref();
-        let mut tried = false;
-        for key in keys.candidates(header.algorithm, key_id).take(MAX_TRIES) {
-            if key.verifies(message, signature) {
-                return Ok(key);
-            }
-            tried = true;
-        }
-        match key_id {
-            Some(id) if keys.has_id(id) => Err(if tried { NoKey::Bad } else { NoKey::Unfit }),
-            // One without a name may be of a key that was rotated in since.
-            Some(_) | None => Err(NoKey::Unknown { tried }),
-        }
-    }
-
     /// Makes the principal of a token that passed. `text` is the claims' JSON.
     #[inline]
     pub(super) fn principal(&self, name: &Name, claims: &Claims<'_>, text: &str) -> Result<PrincipalBuilder, Refusal> {
@@ -470,7 +411,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        jwt::{Issuer, path::Mapped},
+        jwt::{Issuer, KeySet, path::Mapped},
         secret::Secret,
     };
 

@@ -1,7 +1,7 @@
 //! The input is a JWK Set. What of it is taken are public keys that a second reader of the JSON finds in it, for the purpose
 //! and algorithm that it finds there, no more than there are; every other one is told by its place.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use portcullis::jwt::{Algorithm, Key, KeySet};
 use serde_json::{Value, value::RawValue};
@@ -25,13 +25,15 @@ pub fn check(text: &str) {
         is_as_read(key, member);
         // Alone it is the same key.
         let alone = Key::from_jwk(None, &member.to_string()).unwrap();
-        assert_eq!((alone.algorithm(), alone.id()), (key.algorithm(), key.id()));
+        assert_eq!((alone.algorithm(), alone.id(), alone.issuer()), (key.algorithm(), key.id(), key.issuer()));
     }
 }
 
 fn is_as_read(key: &Key, member: &Value) {
     let text = |name: &str| member.get(name).and_then(Value::as_str);
     assert_eq!(key.id(), text("kid"));
+    assert_eq!(key.issuer(), text("issuer"));
+    assert!(member.get("issuer").is_none_or(|issuer| issuer.is_null() || issuer.is_string()));
     assert!(!key.algorithm().is_symmetric());
     let (family, of_curve) = match (text("kty").unwrap(), text("crv")) {
         ("RSA", _) => (&["RS", "PS"][..], Algorithm::RS256),
@@ -55,5 +57,9 @@ fn is_as_read(key: &Key, member: &Value) {
     assert!(matches!(text("use"), None | Some("sig")));
     if let Some(Value::Array(operations)) = member.get("key_ops") {
         assert!(operations.contains(&"verify".into()));
+        let distinct: BTreeSet<&str> = operations.iter().map(|operation| operation.as_str().unwrap()).collect();
+        assert_eq!(distinct.len(), operations.len());
+        let others = ["encrypt", "decrypt", "wrapKey", "unwrapKey", "deriveKey", "deriveBits"];
+        assert!(text("use").is_none() || !others.iter().any(|other| distinct.contains(other)));
     }
 }
