@@ -343,8 +343,7 @@ fn joined(sent: &HeaderMap, name: &HeaderName) -> Option<HeaderValue> {
     HeaderValue::try_from(joined).ok()
 }
 
-/// The beginning of a field's value, if it is visible ASCII.
-/// Copies the first one.
+/// Copies the beginning of the first value of a field, if it is visible ASCII.
 fn copy(out: &mut String, value: &HeaderValue) {
     if out.is_empty()
         && let Ok(text) = value.to_str()
