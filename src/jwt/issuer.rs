@@ -332,7 +332,7 @@ impl IssuerProfile {
 
     /// Keys that change may bring any algorithm; the list alone says which count.
     fn check_live_algorithms(&self, setting: &str, has_no_secrets: bool) -> Result<(), ConfigError> {
-        let mut of_secrets = self.rules.algorithms.iter().filter(|algorithm| algorithm.is_symmetric());
+        let of_secrets = self.rules.algorithms.iter().filter(|algorithm| algorithm.is_symmetric());
         if let Some(lacking) = of_secrets.clone().next().filter(|_| has_no_secrets) {
             return Err(ConfigError::new(setting, lacking.name(), "has no key in a set that is published"));
         }

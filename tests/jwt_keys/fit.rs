@@ -1,6 +1,6 @@
 //! Keys that do not fit what a profile takes, and RSA keys that do not say what they are for.
 
-use aws_lc_rs::signature::RsaKeyPair;
+use aws_lc_rs::signature::{KeyPair as _, RsaKeyPair};
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use jsonwebtoken::EncodingKey;
 use portcullis::{
