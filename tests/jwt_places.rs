@@ -20,7 +20,7 @@ use mint::{AUDIENCE, CLAIMS, ISSUER, claims_but, key, with_claims};
 use portcullis::{
     ConfigError, Instants, Now, Principal, PrincipalKind, RequestHead,
     authn::{Authenticator, AuthnLayer, Identity, Outcome, authenticate_fn, both, one_of},
-    guard::{authenticated, public, require},
+    guard::{acr, authenticated, public, require, scope},
     jwt::{Algorithm, CookiePlace, CsrfRules, Issuer, JwtAuthenticator, JwtAuthenticatorBuilder, KeySet},
     stack::Stack,
     tls::TlsLayer,
@@ -209,6 +209,38 @@ async fn a_bad_cookie_is_anonymous_where_that_is_allowed() {
     // No cookie at all.
     let (status, _, challenges) = through(AuthnLayer::new(with_cookie()), with_lines(&["a=1; session=x"])).await;
     assert_eq!((status, challenges), (unauthorized, vec![r#"Bearer realm="orders""#.to_owned()]));
+}
+
+/// What a client cannot send is not asked for.
+#[tokio::test]
+async fn a_guard_names_the_scheme_of_the_place() {
+    let offered = |jwt: JwtAuthenticatorBuilder| jwt.build().unwrap();
+    let rows: [(&str, JwtAuthenticator, Request<()>, &str); 4] = [
+        (
+            "a cookie",
+            offered(builder().cookie(place()).without_authorization()),
+            with(get("/"), "cookie", &cookie(&good())),
+            "Cookie",
+        ),
+        ("a field", offered(builder().header(IAP).without_authorization()), with(get("/"), IAP, &good()), "JWT"),
+        ("a cookie beside Bearer", with_cookie(), with(get("/"), "cookie", &cookie(&good())), "Bearer"),
+        ("a field beside Bearer", with_header(), with(get("/"), IAP, &good()), "Bearer"),
+    ];
+    for (name, jwt, request, scheme) in rows {
+        for (rule, status, told) in [
+            (scope("drill").unwrap(), 403, "error=\"insufficient_scope\", scope=\"drill\""),
+            (acr(["gold"]).unwrap(), 401, "error=\"insufficient_user_authentication\", acr_values=\"gold\""),
+        ] {
+            for beside in [false, true] {
+                let jwt = jwt.clone();
+                let authn = if beside { AuthnLayer::new(both(device(), jwt)) } else { AuthnLayer::new(jwt) };
+                let service = authn.dangerous_plain_http().layer(require(rule.clone()).layer(Probe::default()));
+                let response = send(&service, with(request.clone(), "x-device", "1")).await;
+                let expected = format!("{scheme} realm=\"api\", {told}");
+                assert_eq!((response.status().as_u16(), challenges(&response)), (status, vec![expected]), "{name}");
+            }
+        }
+    }
 }
 
 #[tokio::test]

@@ -291,6 +291,23 @@ async fn a_grpc_answer_that_is_there_is_given() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_grpc_message_comes_before_the_error_behind_it() {
+    for (name, ends, given) in [("it counts", NOW + 60, true), ("it ended", NOW - 60, false)] {
+        let frames = [Ok(Frame::data(Bytes::from_static(b"one"))), Err("cut off")];
+        let body = http_body_util::StreamBody::new(tokio_stream::iter(frames));
+        let lifetime = Lifetime::of_principal(alice().expires_at(ends).build()).with_clock(TestClock::at_unix(NOW));
+        let mut body = pin!(lifetime.limit_body(body).for_grpc());
+        if given {
+            assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "one", "{name}");
+            assert_eq!(body.frame().await.unwrap().unwrap_err(), "cut off", "{name}");
+        } else {
+            assert_eq!(body.frame().await.unwrap().unwrap().into_trailers().unwrap()["grpc-status"], "16", "{name}");
+        }
+        assert!(body.frame().await.is_none(), "{name}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_is_not_to_end_goes_on() {
     let world = World::new();
     let app = world.stack().build().unwrap().protect(router());

@@ -20,6 +20,8 @@ pub struct Identity {
     client: Option<Principal>,
     left_authorization: bool,
     ambient: bool,
+    /// The scheme that a challenge names, where it is not that of the subject's token.
+    scheme: Option<&'static str>,
     /// Apart, and mostly nowhere: an identity goes from hand to hand, and what is large is copied each time.
     rare: Option<Box<Rare>>,
 }
@@ -57,7 +59,7 @@ impl Eq for BadSubject {}
 
 impl Identity {
     const fn new(subject: Option<Principal>, client: Option<Principal>) -> Self {
-        Self { subject, client, left_authorization: false, ambient: false, rare: None }
+        Self { subject, client, left_authorization: false, ambient: false, scheme: None, rare: None }
     }
 
     /// A subject that an application with an identity of its own acts for.
@@ -95,6 +97,16 @@ impl Identity {
     pub const fn ambient(mut self) -> Self {
         self.ambient = true;
         self
+    }
+
+    /// Says which scheme a challenge names that asks for a better token.
+    pub(crate) const fn offered_as(mut self, scheme: Option<&'static str>) -> Self {
+        self.scheme = scheme;
+        self
+    }
+
+    pub(crate) const fn scheme(&self) -> Option<&'static str> {
+        self.scheme
     }
 
     /// Removes this header field from the request that goes on: the credential that stood there has done its work, and nobody

@@ -331,6 +331,7 @@ impl<C: Authenticator, S: Authenticator> Both<C, S> {
                 let ambient = client.is_ambient() && subject.is_ambient();
                 let (client_rare, subject_rare) =
                     (client.take_rare().unwrap_or_default(), subject.take_rare().unwrap_or_default());
+                let scheme = subject.scheme();
                 let answered = subject_rare.answered.or(client_rare.answered);
                 let stripped = union([client_rare.stripped, subject_rare.stripped]);
                 let outweighed = [client_rare.outweighed, subject_rare.outweighed].concat();
@@ -342,8 +343,8 @@ impl<C: Authenticator, S: Authenticator> Both<C, S> {
                     }
                     (_, (None, _)) => self.half_is_missing(ambient),
                     ((Some(client), None) | (None, Some(client)), (Some(subject), None)) => {
-                        let mut pair =
-                            stripped.into_iter().fold(Identity::with_client(subject, client), Identity::stripping);
+                        let pair = Identity::with_client(subject, client).offered_as(scheme);
+                        let mut pair = stripped.into_iter().fold(pair, Identity::stripping);
                         pair.outweigh(outweighed);
                         if left_authorization {
                             pair = pair.leaving_authorization();

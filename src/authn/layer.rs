@@ -215,6 +215,7 @@ impl AuthnLayer {
             self.attempted(AttemptOutcome::Refused, &rejection, head, envelope);
             return Err(self.with_challenges(rejection, head));
         }
+        envelope.scheme = identity.scheme();
         (envelope.subject, envelope.client_identity) = identity.into_parts();
         let shared = &*self.shared;
         if envelope.subject.is_none() {

@@ -23,6 +23,8 @@ pub(crate) struct Envelope {
     pub(crate) client: Option<ClientInfo>,
     pub(crate) subject: Option<Principal>,
     pub(crate) client_identity: Option<Principal>,
+    /// The scheme that a challenge names to the subject, where it is not that of a token in `Authorization`.
+    pub(crate) scheme: Option<&'static str>,
     /// What a `401` from further inside offers, where the request is anonymous.
     pub(crate) challenges: Challenges,
     /// The refusal of a credential that only counts where an identity is needed.
@@ -54,6 +56,7 @@ impl Default for Envelope {
             client: None,
             subject: None,
             client_identity: None,
+            scheme: None,
             challenges: Challenges::none(),
             refused_if_needed: None,
             #[cfg(feature = "rate-limit")]

@@ -47,6 +47,7 @@ use crate::{
 pub struct Authorizer {
     context: SecurityContext,
     subject: Principal,
+    scheme: Option<&'static str>,
     client: Option<Principal>,
     policy: Arc<dyn PolicyBackend>,
     address: Option<IpAddr>,
@@ -120,6 +121,7 @@ impl Authorizer {
         Ok(Self {
             context,
             subject,
+            scheme: envelope.scheme,
             client: envelope.client_identity.clone(),
             policy,
             address: envelope.client.as_ref().and_then(ClientInfo::vouched_address),
@@ -345,7 +347,7 @@ impl Authorizer {
             Decision::Allow => Ok(permit),
             Decision::Deny => {
                 if let Some(demand) = demand.filter(|_| !self.hides)
-                    && let Some(scheme) = scheme_of(&self.subject)
+                    && let Some(scheme) = scheme_of(&self.subject, self.scheme)
                 {
                     return Err(self.step_up(action, &demand, scheme));
                 }

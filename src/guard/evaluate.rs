@@ -25,6 +25,8 @@ pub(super) const NO_POLICY: &str =
 pub(super) struct Ask<'a> {
     pub(super) head: RequestHead<'a>,
     pub(super) subject: &'a Principal,
+    /// See [`Envelope::scheme`](crate::context::Envelope::scheme).
+    pub(super) scheme: Option<&'static str>,
     pub(super) client: Option<&'a Principal>,
     pub(super) policy: Option<&'a dyn PolicyBackend>,
     pub(super) resource: Option<&'a Resource>,

@@ -27,7 +27,6 @@ use crate::{
     head::RequestHead,
     now::Now,
     policy::{PolicyBackend, Resource, Verdict, scheme_of},
-    principal::Principal,
     rejection::{Rejection, RejectionKind},
     shadow::{Shadow, ShadowMode},
     trail::{DecisionFact, GUARD_SHADOW, Mark, Trail},
@@ -300,11 +299,12 @@ impl GuardLayer {
             return Err(misordered(NO_POLICY));
         }
         envelope.authenticated()?;
-        let Envelope { subject, client_identity, client, route, policy, at, trail, .. } = envelope;
+        let Envelope { subject, scheme, client_identity, client, route, policy, at, trail, .. } = envelope;
         let Some(subject) = subject.as_ref() else { return Err(misordered("the identity is gone")) };
         let ask = Ask {
             head: head.with_client(client.as_ref()),
             subject,
+            scheme: *scheme,
             client: client_identity.as_ref(),
             policy: policy.as_deref(),
             resource,
@@ -317,7 +317,7 @@ impl GuardLayer {
     }
 
     /// Records the outcome of a combination, and answers the client.
-    fn conclude(&self, answer: Answer, trail: &mut Trail, mark: Mark, subject: &Principal) -> Result<(), Rejection> {
+    fn conclude(&self, answer: Answer, trail: &mut Trail, mark: Mark, ask: &Ask<'_>) -> Result<(), Rejection> {
         let shared = &*self.shared;
         if shared.requirement.node().is_combination() {
             let verdict = Verdict::new(answer.truth.decision());
@@ -331,11 +331,13 @@ impl GuardLayer {
                 refuse(RejectionKind::NotFound, "does not meet")
             }
             Answer { with_scopes: Truth::Yes, .. } => {
-                let challenges = scheme_of(subject).map(|scheme| shared.insufficient.scope(scheme)).unwrap_or_default();
+                let challenges = scheme_of(ask.subject, ask.scheme)
+                    .map(|scheme| shared.insufficient.scope(scheme))
+                    .unwrap_or_default();
                 refuse(RejectionKind::InsufficientScope, "scopes do not reach for")
                     .map_err(|rejection| rejection.with_challenges(challenges))
             }
-            Answer { with_strength: Truth::Yes, .. } => match scheme_of(subject) {
+            Answer { with_strength: Truth::Yes, .. } => match scheme_of(ask.subject, ask.scheme) {
                 Some(scheme) => {
                     refuse(RejectionKind::InsufficientAuthentication, "not proved strongly or lately enough for")
                         .map_err(|rejection| {
@@ -361,7 +363,7 @@ impl GuardLayer {
         };
         let mark = trail.mark();
         match evaluate::decide_now(self.shared.requirement.node(), &ask, trail, true) {
-            Now::Known(answer) => Now::Known(answer.and_then(|answer| self.conclude(answer, trail, mark, ask.subject))),
+            Now::Known(answer) => Now::Known(answer.and_then(|answer| self.conclude(answer, trail, mark, &ask))),
             Now::Wait => {
                 trail.rewind(mark);
                 Now::Wait
@@ -432,7 +434,7 @@ impl GuardLayer {
         let (ask, trail) = self.open(&head, other.as_deref(), resource.as_ref(), envelope)?;
         let mark = trail.mark();
         let answer = evaluate::decide(self.shared.requirement.node(), &ask, trail, true).await?;
-        self.conclude(answer, trail, mark, ask.subject)
+        self.conclude(answer, trail, mark, &ask)
     }
 }
 

@@ -160,11 +160,16 @@ impl Places {
 
     /// The scheme that a challenge names: `Bearer` where a client can use it. The others are not registered; they only say
     /// what kind of credential is missing (RFC 9110 §15.5.2 wants a challenge).
-    pub(super) const fn scheme(&self) -> &'static str {
+    pub(super) fn scheme(&self) -> &'static str {
+        self.other_scheme().unwrap_or("Bearer")
+    }
+
+    /// The scheme of tokens that do not come in `Authorization`, if none may.
+    const fn other_scheme(&self) -> Option<&'static str> {
         match (self.authorization, self.headers.is_empty()) {
-            (true, _) => "Bearer",
-            (false, false) => "JWT",
-            (false, true) => "Cookie",
+            (true, _) => None,
+            (false, false) => Some("JWT"),
+            (false, true) => Some("Cookie"),
         }
     }
 
@@ -208,14 +213,15 @@ impl Places {
         {
             let token = credential.token();
             if credential.is_scheme("Bearer") {
-                found = Some(Presented { token, place: Place::Authorization, with_proof: false });
+                found = Some(Presented { token, place: Place::Authorization, scheme: None, with_proof: false });
             } else if self.dpop && credential.is_scheme("DPoP") {
-                found = Some(Presented { token, place: Place::Authorization, with_proof: true });
+                found = Some(Presented { token, place: Place::Authorization, scheme: None, with_proof: true });
             }
         }
+        let scheme = self.other_scheme();
         for name in &self.headers {
             if let Some(token) = head.single_header(name).map_err(|rejection| told.with(rejection))?
-                && found.replace(Presented { token, place: Place::Header, with_proof: false }).is_some()
+                && found.replace(Presented { token, place: Place::Header, scheme, with_proof: false }).is_some()
             {
                 let reason = "two tokens where one is taken";
                 return Err(told.with(Rejection::new(RejectionKind::InvalidRequest, reason)).into());
@@ -228,7 +234,7 @@ impl Places {
         for cookie in &self.cookies {
             let refuse = |(kind, reason)| Outcome::RefusedIfNeeded(told.with(Rejection::new(kind, reason)));
             if let Some(token) = cookie.find(head).map_err(refuse)?
-                && found.replace(Presented { token, place: Place::Cookie, with_proof: false }).is_some()
+                && found.replace(Presented { token, place: Place::Cookie, scheme, with_proof: false }).is_some()
             {
                 return Err(refuse((RejectionKind::InvalidRequest, "two cookies where one is taken")));
             }
@@ -241,6 +247,7 @@ impl Places {
 pub(super) struct Presented<'a> {
     pub(super) token: &'a str,
     place: Place,
+    scheme: Option<&'static str>,
     /// It came with the scheme `DPoP`.
     pub(super) with_proof: bool,
 }
@@ -255,6 +262,7 @@ enum Place {
 impl Presented<'_> {
     /// What the verification of the token means for the request.
     pub(super) fn conclude(&self, verified: Result<Identity, Rejection>) -> Outcome {
+        let verified = verified.map(|identity| identity.offered_as(self.scheme));
         match (self.place, verified) {
             (Place::Authorization, Ok(identity)) => Outcome::Verified(identity),
             (Place::Header, Ok(identity)) => Outcome::Verified(identity.leaving_authorization()),

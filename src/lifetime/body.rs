@@ -28,7 +28,7 @@ pin_project! {
         grpc: bool,
         // Whether nobody has asked for anything yet.
         fresh: bool,
-        // What comes after the first message, if it was there with it.
+        // What comes after the first message, if that was all.
         next: Option<Option<Frame<B::Data>>>,
     }
 }
@@ -64,24 +64,22 @@ impl<B: Body> Body for LimitedBody<B> {
             // Trailers are the end of what was handed out already.
             Poll::Ready(Some(Ok(frame))) if frame.is_data() => {
                 came_of(turn);
-                // One message with the end right behind it is the answer to a call that was admitted and whose work is done: who threw
-                // it away would have the client call again.
-                if is_first && let Poll::Ready(next) = this.body.poll_frame(cx)? {
-                    let is_whole = next.as_ref().is_none_or(Frame::is_trailers);
-                    *this.next = Some(next);
-                    if is_whole {
-                        return Poll::Ready(Some(Ok(frame)));
-                    }
-                }
                 match lifetime.poll_item(cx) {
                     Ok(()) => return Poll::Ready(Some(Ok(frame))),
-                    Err(ended) => ended,
+                    // One message with the end right behind it is the answer to a call that was admitted and whose work is done: who
+                    // threw it away would have the client call again.
+                    Err(_) if is_first && is_last(this.body.as_mut().poll_frame(cx), this.next) => {
+                        return Poll::Ready(Some(Ok(frame)));
+                    }
+                    Err(ended) => {
+                        lifetime.tell(ended);
+                        ended
+                    }
                 }
             }
             Poll::Ready(frame) => return Poll::Ready(frame),
             Poll::Pending => ready!(lifetime.poll_ended(cx)),
         };
-        *this.next = None;
         *this.lifetime = None;
         Poll::Ready(this.grpc.then(|| Ok(Frame::trailers(status(ended)))))
     }
@@ -96,6 +94,16 @@ impl<B: Body> Body for LimitedBody<B> {
             None => SizeHint::with_exact(0),
         }
     }
+}
+
+/// Whether no message follows; keeps what does.
+fn is_last<D, E>(polled: Poll<Option<Result<Frame<D>, E>>>, next: &mut Option<Option<Frame<D>>>) -> bool {
+    match polled {
+        Poll::Ready(None) => *next = Some(None),
+        Poll::Ready(Some(Ok(frame))) if frame.is_trailers() => *next = Some(Some(frame)),
+        Poll::Ready(Some(_)) | Poll::Pending => return false,
+    }
+    true
 }
 
 fn status(ended: Ended) -> HeaderMap {

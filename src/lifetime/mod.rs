@@ -63,7 +63,7 @@ use std::{
     fmt,
     future::poll_fn,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -184,30 +184,29 @@ impl Lifetime {
     /// and the question to a store that are under way belong to the lifetime and go on with the next call, so that a client that
     /// sends message after message neither puts off the end nor has the store asked more often.
     pub async fn ended(&mut self) -> Ended {
-        if let Now::Known(Err(ended)) = self.look() {
+        if let Err(ended) = self.check() {
+            self.tell(ended);
             return ended;
         }
         poll_fn(|cx| self.poll_ended(cx)).await
     }
 
-    /// What is known, and tells of the end.
-    fn look(&self) -> Now<Result<(), Ended>> {
-        let at = self.terms.clock.now();
-        let known = self.terms.known_at(at);
-        if let Now::Known(Err(ended)) = known {
-            self.terms.tell(ended, at);
-        }
-        known
+    /// Tells of the end.
+    fn tell(&self, ended: Ended) {
+        self.terms.tell(ended, self.terms.clock.now());
     }
 
-    /// For who has nothing to hand out.
+    /// For who has nothing to hand out. Tells of the end.
     fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
-        self.watch.poll(cx, || self.terms.clone().wait())
+        let ended = ready!(self.watch.poll(cx, || self.terms.clone().wait()));
+        self.tell(ended);
+        Poll::Ready(ended)
     }
 
     /// For an item that is there: whether it may be handed out. Items that are always there do not put off the question to a store.
+    /// An end is not told yet.
     fn poll_item(&mut self, cx: &mut Context<'_>) -> Result<(), Ended> {
-        match self.look() {
+        match self.terms.known_at(self.terms.clock.now()) {
             Now::Known(answer) => answer,
             // Who sends the first item was let in a moment ago.
             Now::Wait => match self.watch.poll(cx, || self.terms.clone().wait_after_a_pause()) {

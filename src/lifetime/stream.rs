@@ -52,7 +52,10 @@ where
                 came_of(turn);
                 match this.lifetime.poll_item(cx) {
                     Ok(()) => return Poll::Ready(Some(item)),
-                    Err(ended) => ended,
+                    Err(ended) => {
+                        this.lifetime.tell(ended);
+                        ended
+                    }
                 }
             }
             Poll::Pending => ready!(this.lifetime.poll_ended(cx)),

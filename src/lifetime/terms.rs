@@ -84,7 +84,6 @@ impl Terms {
                 Now::Wait => self.ask(at).await,
             };
             if let Err(ended) = answer {
-                self.tell(ended, self.clock.now());
                 return ended;
             }
             pause(self.pause_from(self.clock.now())).await;

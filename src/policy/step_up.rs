@@ -155,12 +155,13 @@ fn acr_class(class: &str) -> Result<Arc<str>, ConfigError> {
     Ok(class.into())
 }
 
-/// The scheme of a principal's token: the challenge names the one in use. None where its credential is no token, and a challenge
-/// would ask for what nobody can get.
-pub(crate) fn scheme_of(principal: &Principal) -> Option<&'static str> {
-    principal.can_step_up().then(|| match principal.confirmation() {
-        Some(confirmation) if confirmation.key_thumbprint().is_some() => "DPoP",
-        Some(_) | None => "Bearer",
+/// The scheme that the challenge names: the one that the authenticator `offers` where its tokens do not come in `Authorization`, or
+/// else that of the principal's token. None where its credential is no token, and a challenge would ask for what nobody can get.
+pub(crate) fn scheme_of(principal: &Principal, offers: Option<&'static str>) -> Option<&'static str> {
+    principal.can_step_up().then(|| match (offers, principal.confirmation()) {
+        (Some(offered), _) => offered,
+        (None, Some(confirmation)) if confirmation.key_thumbprint().is_some() => "DPoP",
+        (None, Some(_) | None) => "Bearer",
     })
 }
 
