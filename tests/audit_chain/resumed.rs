@@ -20,7 +20,7 @@ fn decided(lines: &mut Vec<String>, count: usize) {
     (0..count).for_each(|n| add(lines, &format!(r#""schema":1,"entry":"decided","path":"/forged/{n}""#)));
 }
 
-fn is_checkpoint(line: &String) -> bool {
+fn is_checkpoint(line: &str) -> bool {
     line.contains(r#""entry":"checkpoint""#)
 }
 
@@ -30,7 +30,7 @@ fn what_the_key_does_not_vouch_for_is_not_signed_after_a_restart() {
     let trail = Trail::new();
     trail.run(30, |builder| builder);
     let lines = trail.lines();
-    let last = lines.iter().rposition(is_checkpoint).unwrap();
+    let last = lines.iter().rposition(|line| is_checkpoint(line)).unwrap();
     let stranger = Trail::new();
     stranger.run(30, |builder| builder);
     let forge = |change: &dyn Fn(&mut Vec<String>)| {
@@ -177,7 +177,7 @@ fn each_file_has_a_checkpoint_before_its_first_record() {
         let mut lines = text.lines();
         while let Some(line) = lines.next() {
             if line.contains(r#""entry":"opened""#) {
-                assert!(lines.next().is_some_and(|line| is_checkpoint(&line.to_owned())), "{line}");
+                assert!(lines.next().is_some_and(is_checkpoint), "{line}");
             }
         }
     }
