@@ -15,6 +15,8 @@ mod support;
 mod mint;
 #[path = "jwt/providers.rs"]
 mod providers;
+#[path = "jwt/signers.rs"]
+mod signers;
 
 use std::sync::Arc;
 

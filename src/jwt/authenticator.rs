@@ -20,9 +20,10 @@ use crate::{
         entrance::{Entrance, Verify},
         fault::{Fault, Gap, KeyFault},
         headers::Headers,
+        key_set::NoKey,
         keys::{KeyHealth, Keys, KeysUnavailable, Refresh},
         path::Mapped,
-        profile::{BAD_SIGNATURE, NO_KEY, NoKey, Profile},
+        profile::{BAD_SIGNATURE, NO_KEY},
         revoked::{BLIND, Revocations, revoked},
         routes::Routes,
         token::{self, Buffer},
@@ -257,7 +258,7 @@ impl Shared {
         }
         let key_id = header.key_id.as_deref();
         attempt.before(key_id).map_err(|rejection| Fault::Spared(Box::new(rejection)))?;
-        let key = match Profile::check_signature(held.keys(), &header, parts.signed.as_bytes(), signature) {
+        let key = match held.keys().check_signature(&name.iss, &header, parts.signed.as_bytes(), signature) {
             Ok(key) => key,
             Err(NoKey::Bad) => {
                 attempt.failed(key_id);

@@ -27,6 +27,8 @@ struct Jwk {
     kid: Option<String>,
     r#use: Option<String>,
     key_ops: Option<Vec<String>>,
+    /// Whose tokens it signs: a member of Entra's own.
+    issuer: Option<Box<str>>,
     /// The private part of RSA, EC and OKP keys; the rest of it of RSA keys (RFC 7518 §6.3.2), of which each gives the key away.
     d: Option<IgnoredAny>,
     p: Option<IgnoredAny>,
@@ -72,7 +74,7 @@ pub(super) fn read_set(json: &str) -> Result<(Vec<Key>, Vec<ConfigError>), Confi
 }
 
 impl Key {
-    /// Reads a public JWK (RFC 7517 §4). Its `kid` becomes the id.
+    /// Reads a public JWK (RFC 7517 §4). Its `kid` becomes the id, its `issuer` the [issuer](Self::issuer).
     ///
     /// The algorithm is the one that is given, else the JWK's `alg`, else that of its curve, and for RSA RS256.
     ///
@@ -122,6 +124,7 @@ fn read(setting: &str, algorithm: Option<Algorithm>, json: &str) -> Result<Key, 
     let key = from_material(algorithm.or(named), &jwk.material).map_err(|error| {
         ConfigError::new(setting, jwk.kid.as_deref().unwrap_or("without kid"), "is not usable").caused_by(error)
     })?;
+    let key = key.with_issuer(jwk.issuer);
     Ok(match jwk.kid {
         Some(id) => key.with_id(id),
         None => key,

@@ -29,6 +29,7 @@ use crate::{
 pub struct Key {
     algorithm: Algorithm,
     id: Option<Box<str>>,
+    issuer: Option<Box<str>>,
     verifier: Verifier,
     print: Print,
 }
@@ -129,10 +130,29 @@ impl Key {
         self.id.as_deref()
     }
 
+    /// The issuer whose tokens the key signs and nobody else's, if its JWK says so in a member `issuer`, as Entra's do ("Access tokens",
+    /// "Validate the signing key issuer"). Compared with `iss` byte for byte; `{tenantid}` in it stands for any tenant: a text without a
+    /// slash, and not empty.
+    #[must_use]
+    pub fn issuer(&self) -> Option<&str> {
+        self.issuer.as_deref()
+    }
+
     /// The one algorithm that the key is for.
     #[must_use]
     pub const fn algorithm(&self) -> Algorithm {
         self.algorithm
+    }
+
+    pub(super) fn with_issuer(mut self, issuer: Option<Box<str>>) -> Self {
+        self.issuer = issuer;
+        self
+    }
+
+    /// Whether it may sign tokens of this issuer.
+    #[inline]
+    pub(super) fn signs_for(&self, iss: &str) -> bool {
+        self.issuer.as_deref().is_none_or(|own| fits(own, iss))
     }
 
     /// Big-endian numbers without leading zeros.
@@ -204,7 +224,7 @@ impl Key {
 
     fn new(algorithm: Algorithm, verifier: Result<Verifier, NotAKey>, numbers: &[&[u8]]) -> Result<Self, ConfigError> {
         match verifier {
-            Ok(verifier) => Ok(Self { algorithm, id: None, verifier, print: print(algorithm, numbers) }),
+            Ok(verifier) => Ok(Self { algorithm, id: None, issuer: None, verifier, print: print(algorithm, numbers) }),
             Err(error) => Err(mismatch(algorithm).caused_by(error)),
         }
     }
@@ -232,6 +252,17 @@ fn print(algorithm: Algorithm, numbers: &[&[u8]]) -> Print {
 impl fmt::Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Key").field("algorithm", &self.algorithm).field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+/// Whether an issuer is the one of a key. That the tenant in `iss` is the token's `tid` as well, the profile says.
+fn fits(of_key: &str, iss: &str) -> bool {
+    match of_key.split_once("{tenantid}") {
+        None => of_key == iss,
+        Some((before, after)) => {
+            let tenant = iss.strip_prefix(before).and_then(|rest| rest.strip_suffix(after));
+            tenant.is_some_and(|tenant| !tenant.is_empty() && !tenant.contains('/'))
+        }
     }
 }
 

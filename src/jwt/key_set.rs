@@ -2,13 +2,29 @@ use std::{fmt, path::Path, sync::Arc};
 
 use crate::{
     error::ConfigError,
-    jwt::{Algorithm, Key, jwk},
+    jwt::{Algorithm, Key, jwk, token::Header},
 };
+
+/// The most keys that one token is tried with.
+pub(super) const MAX_TRIES: usize = 4;
+
+/// Why no key of a set verifies a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NoKey {
+    /// The set does not have the key that the token names, or, where it names none, one that verifies it; newer keys may do better.
+    /// Whether others were tried in its place.
+    Unknown { tried: bool },
+    /// The key that the token names is one of another algorithm or issuer.
+    Unfit,
+    /// Those that the token names were tried.
+    Bad,
+}
 
 /// The keys of one issuer. A clone costs one reference count.
 ///
 /// A token that names a `kid` is checked with the keys of that id, then with those that were given no id; one without a
-/// `kid` with every key of its algorithm. In both cases at most four are tried.
+/// `kid` with every key of its algorithm. In both cases at most four are tried. A key that says [whose tokens](Key::issuer) it signs is
+/// tried with those alone.
 ///
 /// ```
 /// use portcullis::{Secret, jwt::{Algorithm, Key, KeySet}};
@@ -98,8 +114,31 @@ impl KeySet {
         Ok(Self { inner: Arc::new(Inner { keys: keys.into(), skipped: skipped.into() }) })
     }
 
+    /// Checks a signature of a token of this issuer with the keys of the header's algorithm. The key that it is good under, whatever the header names.
+    pub(super) fn check_signature(
+        &self,
+        iss: &str,
+        header: &Header<'_>,
+        message: &[u8],
+        signature: &[u8],
+    ) -> Result<&Key, NoKey> {
+        let key_id = header.key_id.as_deref();
+        let mut tried = false;
+        for key in self.candidates(header.algorithm, key_id).filter(|key| key.signs_for(iss)).take(MAX_TRIES) {
+            if key.verifies(message, signature) {
+                return Ok(key);
+            }
+            tried = true;
+        }
+        match key_id {
+            Some(id) if self.has_id(id) => Err(if tried { NoKey::Bad } else { NoKey::Unfit }),
+            // One without a name may be of a key that was rotated in since.
+            Some(_) | None => Err(NoKey::Unknown { tried }),
+        }
+    }
+
     /// Whether a key has this id.
-    pub(super) fn has_id(&self, id: &str) -> bool {
+    fn has_id(&self, id: &str) -> bool {
         self.inner.keys.iter().any(|key| key.id() == Some(id))
     }
 

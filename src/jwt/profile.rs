@@ -4,7 +4,7 @@ use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use crate::{
     jwt::{
-        Algorithm, Key, KeySet, Refusal,
+        Algorithm, Refusal,
         claims::{Claims, Registered},
         json::Shape,
         keys::Keys,
@@ -13,21 +13,6 @@ use crate::{
     },
     principal::{Confirmation, Principal, PrincipalBuilder, PrincipalKind},
 };
-
-/// The most keys that one token is tried with.
-pub(super) const MAX_TRIES: usize = 4;
-
-/// Why no key of a set verifies a token.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum NoKey {
-    /// The set does not have the key that the token names, or, where it names none, one that verifies it; newer keys may do better.
-    /// Whether others were tried in its place.
-    Unknown { tried: bool },
-    /// The key that the token names is one of another algorithm.
-    Unfit,
-    /// Those that the token names were tried.
-    Bad,
-}
 
 pub(super) const NO_KEY: &str = "the issuer has no key for this kid and alg";
 pub(super) const BAD_SIGNATURE: &str = "signature is not good";
@@ -358,29 +343,6 @@ impl Profile {
         Some((begin.saturating_sub(leeway), end))
     }
 
-    /// Checks the signature with the issuer's own keys, and of those with the ones of the header's algorithm. The key
-    /// that the signature is good under, whatever the header names.
-    pub(super) fn check_signature<'k>(
-        keys: &'k KeySet,
-        header: &Header<'_>,
-        message: &[u8],
-        signature: &[u8],
-    ) -> Result<&'k Key, NoKey> {
-        let key_id = header.key_id.as_deref();
-        let mut tried = false;
-        for key in keys.candidates(header.algorithm, key_id).take(MAX_TRIES) {
-            if key.verifies(message, signature) {
-                return Ok(key);
-            }
-            tried = true;
-        }
-        match key_id {
-            Some(id) if keys.has_id(id) => Err(if tried { NoKey::Bad } else { NoKey::Unfit }),
-            // One without a name may be of a key that was rotated in since.
-            Some(_) | None => Err(NoKey::Unknown { tried }),
-        }
-    }
-
     /// Makes the principal of a token that passed. `text` is the claims' JSON.
     #[inline]
     pub(super) fn principal(&self, name: &Name, claims: &Claims<'_>, text: &str) -> Result<PrincipalBuilder, Refusal> {
@@ -470,7 +432,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        jwt::{Issuer, path::Mapped},
+        jwt::{Issuer, Key, KeySet, path::Mapped},
         secret::Secret,
     };
 

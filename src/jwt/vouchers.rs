@@ -13,7 +13,7 @@ use async_trait::async_trait;
 
 use crate::{
     clock::Instants,
-    jwt::{Algorithm, Key, key::Print, keys::KeySource, profile::MAX_TRIES},
+    jwt::{Algorithm, Key, key::Print, key_set::MAX_TRIES, keys::KeySource},
     now::Now,
     principal::Principal,
     revocation::RevocationState,
@@ -52,6 +52,7 @@ impl Vouchers {
             source: Arc::clone(source),
             algorithm: key.algorithm(),
             key_id: key_id.map(Box::from),
+            issuer: key.issuer().map(Box::from),
             print: *key.print(),
             found_in: AtomicU64::new(generation),
             revocations: self.revocations.clone(),
@@ -68,6 +69,8 @@ struct KeyVoucher {
     algorithm: Algorithm,
     /// What the tokens call it.
     key_id: Option<Box<str>>,
+    /// Whose tokens the key signs, where it says so.
+    issuer: Option<Box<str>>,
     print: Print,
     /// A generation that has it.
     found_in: AtomicU64,
@@ -78,6 +81,7 @@ impl KeyVoucher {
     fn is_of(&self, source: &Arc<dyn KeySource>, key: &Key, key_id: Option<&str>) -> bool {
         ptr::addr_eq(Arc::as_ptr(&self.source), Arc::as_ptr(source))
             && self.print == *key.print()
+            && self.issuer.as_deref() == key.issuer()
             && self.key_id.as_deref() == key_id
     }
 
@@ -97,8 +101,9 @@ impl KeyVoucher {
             return Ok(());
         }
         let snapshot = self.source.snapshot(at).map_err(|_| Ended::Unknown)?;
-        let mut candidates = snapshot.keys().candidates(self.algorithm, self.key_id.as_deref()).take(MAX_TRIES);
-        if !candidates.any(|key| *key.print() == self.print) {
+        let candidates = snapshot.keys().candidates(self.algorithm, self.key_id.as_deref());
+        let mut tried = candidates.filter(|key| key.issuer() == self.issuer.as_deref()).take(MAX_TRIES);
+        if !tried.any(|key| *key.print() == self.print) {
             return Err(Ended::Revoked);
         }
         self.found_in.store(snapshot.generation(), Relaxed);
@@ -181,6 +186,10 @@ mod tests {
         id.map_or_else(|| key.clone(), |id| key.clone().with_id(id))
     }
 
+    fn of_issuer(byte: u8) -> Key {
+        key(byte, Some("a")).with_issuer(Some("j".into()))
+    }
+
     fn alice() -> Principal {
         Principal::builder(PrincipalKind::User, "i", "alice", "jwt").build()
     }
@@ -197,6 +206,8 @@ mod tests {
             ("without an id", Some("a"), vec![key(1, None)], Ok(())),
             ("gone", Some("a"), vec![key(2, Some("b"))], Err(Ended::Revoked)),
             ("another key of its id", Some("a"), vec![key(2, Some("a"))], Err(Ended::Revoked)),
+            ("another issuer's now", Some("a"), vec![of_issuer(1)], Err(Ended::Revoked)),
+            ("behind another issuer's", Some("a"), vec![of_issuer(2), key(1, Some("a"))], Ok(())),
             ("under another id", Some("a"), vec![key(1, Some("b"))], Err(Ended::Revoked)),
             ("under another id, by a token without", None, vec![key(1, Some("b"))], Ok(())),
             ("the fourth", None, others(3).chain([key(1, None)]).collect(), Ok(())),
@@ -242,6 +253,7 @@ mod tests {
         for (name, other) in [
             ("key", vouchers.of(&source, 1, &key(2, None), Some("a"))),
             ("id", vouchers.of(&source, 1, &key(1, None), Some("b"))),
+            ("issuer", vouchers.of(&source, 1, &of_issuer(1), Some("a"))),
             ("source", vouchers.of(&another, 1, &key(1, None), Some("a"))),
         ] {
             assert_ne!(address(Arc::clone(&kept)), address(other), "another {name}");

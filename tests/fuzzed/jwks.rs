@@ -25,13 +25,15 @@ pub fn check(text: &str) {
         is_as_read(key, member);
         // Alone it is the same key.
         let alone = Key::from_jwk(None, &member.to_string()).unwrap();
-        assert_eq!((alone.algorithm(), alone.id()), (key.algorithm(), key.id()));
+        assert_eq!((alone.algorithm(), alone.id(), alone.issuer()), (key.algorithm(), key.id(), key.issuer()));
     }
 }
 
 fn is_as_read(key: &Key, member: &Value) {
     let text = |name: &str| member.get(name).and_then(Value::as_str);
     assert_eq!(key.id(), text("kid"));
+    assert_eq!(key.issuer(), text("issuer"));
+    assert!(member.get("issuer").is_none_or(|issuer| issuer.is_null() || issuer.is_string()));
     assert!(!key.algorithm().is_symmetric());
     let (family, of_curve) = match (text("kty").unwrap(), text("crv")) {
         ("RSA", _) => (&["RS", "PS"][..], Algorithm::RS256),

@@ -177,6 +177,8 @@ fn keys_that_are_not_fit() {
         ("for nothing", ec(r#","key_ops":[]"#), "RFC 7517 §4.3"),
         ("alg of another curve", ec(r#","alg":"ES384""#), "another type"),
         ("unknown alg", ec(r#","alg":"ES256K""#), "not known"),
+        ("issuer a number", ec(r#","issuer":5"#), "is not a JWK"),
+        ("several issuers", ec(r#","issuer":["https://id.example.com"]"#), "is not a JWK"),
         ("symmetric", jwk(r#"{"kty":"oct","k":"AAAA"}"#), "Key::hmac"),
         ("unknown type", jwk(r#"{"kty":"AKP","pub":"AAAA"}"#), "not supported"),
         ("padded number", jwk(r#"{"kty":"RSA","n":"AQ==","e":"AQAB"}"#), "base64url"),
