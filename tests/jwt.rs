@@ -313,7 +313,7 @@ fn id_tokens_by_their_own_rules() {
             .map(|rejection| rejection.reason().to_owned())
     };
     let (untyped, typed) = (r#"{"alg":"ES256"}"#, r#"{"alg":"ES256","typ":"JWT"}"#);
-    let id = claims_but("aud", r#""shop""#);
+    let id = claims_but("aud", r#""shop""#).replace(r#","client_id":"web""#, "").replace(r#""client_id":"web","#, "");
     let with = |more: &str| id.replace("\"shop\"", more);
     let several = "several audiences without azp";
     let others = "token is for others besides us";
@@ -340,6 +340,14 @@ fn id_tokens_by_their_own_rules() {
             with(r#""shop","scope":"a""#),
             Some("an access token in place of an ID token"),
         ),
+        ("access token by scp", typed, with(r#""shop","scp":["a"]"#), Some("an access token in place of an ID token")),
+        (
+            "access token by client_id",
+            typed,
+            with(r#""shop","client_id":"shop""#),
+            Some("an access token in place of an ID token"),
+        ),
+        ("no iat", typed, id.replace("\"iat\"", "\"at\""), Some("iat is missing")),
         ("logout token", typed, with(r#""shop","events":{}"#), Some("a security event or logout token")),
     ];
     for (name, header, claims, refused) in rows {

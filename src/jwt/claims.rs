@@ -31,6 +31,9 @@ pub(super) struct Claims<'a> {
     pub(super) cnf: Option<Confirmation>,
     /// A claim that only ID tokens have (OpenID Connect Core §2, §3.3.2.11).
     pub(super) of_id_token: bool,
+    /// A claim by which access tokens say what they are good for, and no ID token has: `scope`, `scp` (Entra, Okta) or `client_id`
+    /// (RFC 9068 §2.2).
+    pub(super) of_access_token: bool,
     /// The claims that a profile maps, by their place.
     mapped: Found<'a>,
 }
@@ -135,7 +138,10 @@ impl<'de> Members<'de> for Reading<'_, 'de> {
             "auth_time" => claims.auth_time = Some(value.date(Refusal("auth_time is not a date"))?),
             "jti" => claims.jti = Some(value.text(Refusal("jti is not a string"))?),
             "azp" => claims.azp = Some(value.text(Refusal("azp is not a string"))?),
-            "client_id" => claims.client_id = Some(value.text(Refusal("client_id is not a string"))?),
+            "client_id" => {
+                claims.of_access_token = true;
+                claims.client_id = Some(value.text(Refusal("client_id is not a string"))?);
+            }
             "acr" => claims.acr = Some(value.text(Refusal("acr is not a string"))?),
             "amr" => match value.texts(NOT_METHODS)? {
                 Shape::Texts(methods) => claims.amr = methods,
@@ -149,10 +155,13 @@ impl<'de> Members<'de> for Reading<'_, 'de> {
                 claims.of_id_token = true;
                 return value.skip();
             }
-            _ => match self.mapped.branches().find(name) {
-                Some(branch) => return value.pick(branch, &mut claims.mapped),
-                None => return value.skip(),
-            },
+            _ => {
+                claims.of_access_token |= matches!(name, "scope" | "scp");
+                return match self.mapped.branches().find(name) {
+                    Some(branch) => value.pick(branch, &mut claims.mapped),
+                    None => value.skip(),
+                };
+            }
         }
         Ok(())
     }

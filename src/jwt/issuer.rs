@@ -97,14 +97,21 @@ impl Issuer {
 
     /// Takes ID tokens (OpenID Connect Core §2) for this client: `typ` is `JWT` or absent, `aud` holds `client_id`, and
     /// `azp` is the client if it is there; with several audiences it must be there. Every audience must be this client or one said
-    /// with [`or_audience`](IssuerProfile::or_audience) (§3.1.3.7): any other client has the token too.
+    /// with [`or_audience`](IssuerProfile::or_audience) (§3.1.3.7): any other client has the token too. `iat` is there, and none of
+    /// `scope`, `scp` and `client_id`, which access tokens have: an issuer that gives neither kind a `typ` of its own may have one key and
+    /// one audience for both.
     ///
     /// An ID token tells a client who logged in. A service that is called with tokens wants
     /// [`access_tokens`](Self::access_tokens).
     pub fn id_tokens(self, client_id: impl Into<String>) -> IssuerTokens {
-        IssuerTokens { issuer: self, rules: Rules::new(TokenKind::Id, Bind::Audience(vec![client_id.into()])) }
+        let mut rules = Rules::new(TokenKind::Id, Bind::Audience(vec![client_id.into()]));
+        rules.required = ID.map(|name| vec![name.into()]).into();
+        IssuerTokens { issuer: self, rules }
     }
 }
+
+/// What OpenID Connect Core §2 requires besides `iss`, `sub`, `aud` and `exp`.
+const ID: [&str; 1] = ["iat"];
 
 /// What OpenID Connect Back-Channel Logout 1.0 §2.4 requires besides `iss`, `aud`, `exp` and `events`.
 const LOGOUT: [&str; 2] = ["iat", "jti"];

@@ -71,7 +71,7 @@ pub(super) struct Mapped {
     events: bool,
 }
 
-/// The place of `scope`, which is always read: no ID token has it.
+/// The place of `scope`, which is always read.
 pub(super) const SCOPE: usize = 0;
 
 /// Claims that are read under their registered meaning; a profile cannot map one as something else.

@@ -8,7 +8,6 @@ use crate::{
         claims::{Claims, Registered},
         json::Shape,
         keys::Keys,
-        path::SCOPE,
         token::{Header, Typ},
     },
     principal::{Confirmation, Principal, PrincipalBuilder, PrincipalKind},
@@ -245,7 +244,7 @@ impl Profile {
                 Err(Refusal("an ID token in place of an access token"))
             }
             (TokenKind::Access(Untyped::WithoutIdClaims | Untyped::ToldByClaim), Typ::Jwt | Typ::Absent) => Ok(()),
-            (TokenKind::Id, Typ::Jwt | Typ::Absent) if claims.mapped(SCOPE).is_some() => {
+            (TokenKind::Id, Typ::Jwt | Typ::Absent) if claims.of_access_token => {
                 Err(Refusal("an access token in place of an ID token"))
             }
             (TokenKind::Id | TokenKind::Workload, Typ::Jwt | Typ::Absent) => Ok(()),

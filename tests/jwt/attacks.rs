@@ -385,13 +385,29 @@ async fn id_tokens_and_access_tokens_never_stand_for_each_other() {
     let issuer = || Issuer::fixed(ISSUER, KeySet::new([mint::key(Algorithm::ES256)]).unwrap());
     let access = trusting(issuer().access_tokens("same").algorithms([Algorithm::ES256]));
     let id = trusting(issuer().id_tokens("same").algorithms([Algorithm::ES256]));
+    let untyped = trusting(issuer().access_tokens("same").algorithms([Algorithm::ES256]).dangerous_untyped());
     let claims = CLAIMS.replace(AUDIENCE, "same");
-    let access_token = mint::token(Algorithm::ES256, HEADER, &claims);
-    let id_token = mint::token(Algorithm::ES256, r#"{"alg":"ES256","typ":"JWT"}"#, &claims);
+    let of_id = claims.replace(r#","client_id":"web""#, "");
+    let jwt = r#"{"alg":"ES256","typ":"JWT"}"#;
+    let token = |header: &str, claims: &str| mint::token(Algorithm::ES256, header, claims);
+    let (access_token, id_token) = (token(HEADER, &claims), token(jwt, &of_id));
     assert!(access.verify(&access_token, at(NOW)).is_ok());
     assert!(id.verify(&id_token, at(NOW)).is_ok());
     refused("ID token as access token", &access, &id_token).await;
     refused("access token as ID token", &id, &access_token).await;
+    // An issuer that types neither tells them apart by their claims alone.
+    let with = |more: &str| of_id.replacen('{', &format!("{{{more},"), 1);
+    assert!(untyped.verify(&token(jwt, &claims), at(NOW)).is_ok());
+    for (name, claims) in [
+        ("client_id", claims.clone()),
+        ("scope", with(r#""scope":"openid""#)),
+        ("scp, a string", with(r#""scp":"openid""#)),
+        ("scp, an array", with(r#""scp":["openid"]"#)),
+        ("scp of no type", with(r#""scp":null"#)),
+        ("no iat", of_id.replace(r#""iat":1700000000,"#, "")),
+    ] {
+        refused(&format!("untyped access token as ID token: {name}"), &id, &token(jwt, &claims)).await;
+    }
 }
 
 proptest! {
