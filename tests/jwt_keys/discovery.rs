@@ -137,3 +137,36 @@ async fn a_set_that_moves_is_followed_and_metadata_may_be_away() {
     assert!(house.cause().contains("issuer is"), "{}", house.cause());
     assert_eq!(house.status_now(&new.token()), 200, "kept");
 }
+
+/// Two servers may give two documents one `ETag`: what was not taken must not be confirmed by it.
+#[tokio::test(start_paused = true)]
+async fn a_validator_stays_with_its_url() {
+    let (_, new, origin, house) = followed().await;
+    let moved = "https://id.example.com/moved";
+    let asked_with = |origin: &Origin, url: &str| {
+        let requests = origin.requests();
+        let last = requests.iter().rev().find(|request| request.uri() == url).unwrap();
+        last.headers().get("if-none-match").cloned()
+    };
+    origin.serve(OPENID, metadata(ISSUER, moved));
+    origin.answer(moved, StatusCode::OK, &[("etag", "\"v1\"")], r#"{"keys":[]}"#);
+    sleep(seconds(490)).await;
+    assert!(house.cause().contains("no key"), "{}", house.cause());
+    assert_eq!(asked_with(&origin, SET), None, "it was asked once");
+    sleep(seconds(490)).await;
+    assert_eq!(asked_with(&origin, moved), None, "its set was never taken");
+
+    origin.answer(moved, StatusCode::OK, &[("etag", "\"v2\"")], set_of(&[new.jwk()]));
+    sleep(seconds(490)).await;
+    assert_eq!(house.status_now(&new.token()), 200, "{}", house.cause());
+    for _ in 0..2 {
+        origin.answer(moved, StatusCode::NOT_MODIFIED, &[("etag", "\"v2\"")], "");
+        sleep(seconds(490)).await;
+        assert_eq!(asked_with(&origin, moved).unwrap(), "\"v2\"");
+        assert_eq!((house.status_now(&new.token()), house.cause().as_str()), (200, ""));
+    }
+    // Back at the first place, the validator of the second says nothing.
+    origin.serve(OPENID, metadata(ISSUER, SET));
+    sleep(seconds(490)).await;
+    assert_eq!(asked_with(&origin, SET), None);
+}

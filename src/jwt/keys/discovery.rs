@@ -134,9 +134,11 @@ impl JwkSource for Discovery {
             (Err(error), Some(known)) if error.kind() == StoreErrorKind::Unavailable => known.clone(),
             (Err(error), _) => return Err(error),
         };
-        // A validator belongs to one URL.
-        let validator = validator.filter(|_| known.as_ref() == Some(&set));
-        let fetched = self.http.get_set(&set, validator).await?;
+        // A validator belongs to one URL, and is kept with it: what was found there last may not have been taken.
+        let of_set = |validator: &str| format!("{} {validator}", set.uri());
+        let prefix = of_set("");
+        let fetched = self.http.get_set(&set, validator.and_then(|known| known.strip_prefix(&*prefix))).await?;
+        let fetched = fetched.map_validator(of_set);
         *self.found.lock().unwrap_or_else(PoisonError::into_inner) = Some(set);
         Ok(fetched)
     }

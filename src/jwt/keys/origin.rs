@@ -37,6 +37,11 @@ impl Fetched {
         self
     }
 
+    pub(super) fn map_validator(mut self, change: impl FnOnce(&str) -> String) -> Self {
+        self.validator = self.validator.as_deref().map(change);
+        self
+    }
+
     pub(super) fn into_parts(self) -> (Option<String>, Option<Duration>, Option<String>) {
         (self.text, self.fresh_for, self.validator)
     }
