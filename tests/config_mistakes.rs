@@ -409,6 +409,42 @@ const MISTAKES: &[(&str, &str, usize, &str, &str)] = &[
     ("", "[tls\n", 1, "document", "is not TOML"),
 ];
 
+/// Advice that leads into the next mistake is none.
+#[test]
+fn the_claim_that_is_advised_is_taken() {
+    const CLIENTS: &str = "clients = ['web']";
+    let (named, domain) = ("issuer = 'https://id.example/realms/a'\naudience = 'a'", "domain = 'a.example'");
+    let okta = "issuer = 'https://id.example/oauth2/a'\naudience = 'a'";
+    let tenants = "tenants = ['72f988bf-86f1-41af-91ab-2d7cd011db47']";
+    let entra = format!("{tenants}\naudience = 'a'");
+    let none = format!("{named}\nalgorithms = ['ES256']");
+    let auth0 = format!("{domain}\naudience = 'a'");
+    let rows = [
+        ("", &*none, CLIENTS),
+        ("", &none, tenants),
+        ("entra", &entra, CLIENTS),
+        ("entra-v1", &entra, CLIENTS),
+        ("auth0", &auth0, CLIENTS),
+        ("okta", okta, CLIENTS),
+        ("keycloak", named, CLIENTS),
+        ("google", CLIENTS, domain),
+    ];
+    let dir = files();
+    for (provider, good, stray) in rows {
+        let provider = if provider.is_empty() { String::new() } else { format!("provider = '{provider}'\n") };
+        let good = format!("[tls]\n[[issuers]]\n{provider}{good}\n");
+        let told = problems(&format!("{good}{stray}"), &dir);
+        let claim = told.iter().find_map(|problem| {
+            let (_, rest) = problem.advice().split_once("or say claims = { ")?;
+            rest.split_once(" = [..] } instead").map(|(claim, _)| claim.to_owned())
+        });
+        let claim = claim.unwrap_or_else(|| panic!("no claim for {stray} of {good}: {told}"));
+        let followed = format!("{good}claims = {{ {claim} = ['web'] }}");
+        let checked = Config::from_toml(&followed).and_then(|config| config.check());
+        assert!(checked.is_ok(), "{followed}: {checked:?}");
+    }
+}
+
 #[test]
 fn each_mistake_is_told_with_line_field_and_remedy() {
     assert!(MISTAKES.len() >= 30);

@@ -355,3 +355,30 @@ fn claims_of_the_users_own() {
     case.refuses("env", json!(["prod"]), "a claim that the profile expects is not a string");
     case.refuses("env", Value::Null, "a claim that the profile expects is missing");
 }
+
+/// Which clients may call, how strongly whoever it is logged in: by the claims that every profile reads anyway.
+#[test]
+fn registered_claims_must_be_what_is_said() {
+    let profile =
+        || Issuer::fixed("https://id.example.com", keys()).access_tokens("api").algorithms([Algorithm::RS256]);
+    let claims = json!({"iss": "https://id.example.com", "sub": "alice", "aud": "api", "client_id": "web", "azp": "web",
+        "jti": "1", "acr": "urn:example:strong"});
+    for (claim, value) in [("client_id", "web"), ("azp", "web"), ("jti", "1"), ("acr", "urn:example:strong")] {
+        let may_lack = profile().may_lack(["client_id", "jti"]);
+        let case = Case::of(claim, may_lack.claim_must_be(claim, ["x", value]), AT_JWT, claims.clone());
+        case.principal();
+        case.refuses(claim, json!("y"), "a claim has another value than the profile expects");
+        case.refuses(claim, Value::Null, "a claim that the profile expects is missing");
+        let required = Case::of(claim, profile().required([claim]), AT_JWT, claims.clone());
+        required.principal();
+        required.refuses(claim, Value::Null, &format!("{claim} is missing"));
+        // Inside it there is nothing, and no value means nobody.
+        for refused in [profile().claim_must_be([claim, "x"], ["y"]), profile().claim_must_be(claim, [""; 0])] {
+            assert!(JwtAuthenticator::builder().issuer(refused).build().is_err(), "{claim}");
+        }
+    }
+    for claim in ["iss", "sub", "aud", "exp", "iat", "amr", "cnf", "nonce"] {
+        let built = JwtAuthenticator::builder().issuer(profile().claim_must_be(claim, ["x"])).build();
+        assert!(built.unwrap_err().to_string().contains("has a meaning of its own"), "{claim}");
+    }
+}

@@ -79,11 +79,23 @@ impl<'a> Claims<'a> {
             Registered::Azp => self.azp.is_some(),
             Registered::ClientId => self.client_id.is_some(),
             Registered::AuthTime => self.auth_time.is_some(),
+            Registered::Acr => self.acr.is_some(),
+        }
+    }
+
+    /// The value of a claim that is a string.
+    pub(super) fn text(&self, claim: Registered) -> Option<&str> {
+        match claim {
+            Registered::Jti => self.jti.as_deref(),
+            Registered::Azp => self.azp.as_deref(),
+            Registered::ClientId => self.client_id.as_deref(),
+            Registered::Acr => self.acr.as_deref(),
+            Registered::Nbf | Registered::Iat | Registered::AuthTime => None,
         }
     }
 }
 
-/// The registered claims that a profile may require. `iss`, `sub`, `exp` and the claim that binds the token to us always are.
+/// The registered claims that a profile may require, and those of them that it may expect to be one of several texts. `iss`, `sub`, `exp` and the claim that binds the token to us always are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Registered {
     Nbf,
@@ -92,6 +104,7 @@ pub(super) enum Registered {
     Azp,
     ClientId,
     AuthTime,
+    Acr,
 }
 
 impl Registered {
@@ -103,8 +116,16 @@ impl Registered {
             "azp" => Self::Azp,
             "client_id" => Self::ClientId,
             "auth_time" => Self::AuthTime,
+            "acr" => Self::Acr,
             _ => return None,
         })
+    }
+
+    pub(super) const fn is_text(self) -> bool {
+        match self {
+            Self::Jti | Self::Azp | Self::ClientId | Self::Acr => true,
+            Self::Nbf | Self::Iat | Self::AuthTime => false,
+        }
     }
 
     pub(super) const fn missing(self) -> Refusal {
@@ -115,6 +136,7 @@ impl Registered {
             Self::Azp => "azp is missing",
             Self::ClientId => "client_id is missing",
             Self::AuthTime => "auth_time is missing",
+            Self::Acr => "acr is missing",
         })
     }
 }

@@ -190,8 +190,8 @@ impl IssuerProfile {
         self
     }
 
-    /// Requires this claim to be a string, and one of these: the hosted domain `hd` at Google, for example. Several such
-    /// rules must all hold.
+    /// Requires this claim to be a string, and one of these: the hosted domain `hd` at Google, for example, or the client, `client_id` or
+    /// `azp`. Of the registered claims, `acr`, `azp`, `client_id` and `jti` may be named. Several such rules must all hold.
     pub fn claim_must_be<T: Into<String>>(
         mut self,
         claim: impl Into<ClaimPath>,

@@ -92,6 +92,7 @@ mod key;
 mod key_set;
 pub mod keys;
 mod logout;
+mod need;
 mod path;
 mod place;
 mod profile;

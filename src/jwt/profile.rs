@@ -5,9 +5,10 @@ use std::{borrow::Cow, sync::Arc, time::Duration};
 use crate::{
     jwt::{
         Algorithm, Refusal,
-        claims::{Claims, Registered},
+        claims::Claims,
         json::Shape,
         keys::Keys,
+        need::{Expected, Need},
         token::{Header, Typ},
     },
     principal::{Confirmation, Principal, PrincipalBuilder, PrincipalKind},
@@ -64,36 +65,6 @@ pub(super) enum ServiceIf<P> {
     SubjectIsClientWith(&'static str),
     /// `sub` is the value of this claim.
     SubjectIs(P),
-}
-
-/// A claim that must be there.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Need {
-    Registered(Registered),
-    Mapped(usize),
-}
-
-impl Need {
-    fn is_met(self, claims: &Claims<'_>) -> bool {
-        match self {
-            Self::Registered(claim) => claims.has(claim),
-            Self::Mapped(place) => claims.mapped(place).is_some(),
-        }
-    }
-
-    const fn missing(self) -> Refusal {
-        match self {
-            Self::Registered(claim) => claim.missing(),
-            Self::Mapped(_) => Refusal("a claim that the profile requires is missing"),
-        }
-    }
-}
-
-/// A claim that must be a string, and one of these.
-#[derive(Clone, Debug)]
-pub(super) struct Expected {
-    pub(super) place: usize,
-    pub(super) values: Box<[Box<str>]>,
 }
 
 /// One `iss` that a profile answers for.
@@ -191,12 +162,7 @@ impl Profile {
             }
         }
         for expected in self.expected.iter().chain(&name.tenant) {
-            match claims.mapped(expected.place) {
-                Some(Shape::Text(text)) if expected.values.iter().any(|value| **value == **text) => {}
-                Some(Shape::Text(_)) => return Err(Refusal("a claim has another value than the profile expects")),
-                Some(_) => return Err(Refusal("a claim that the profile expects is not a string")),
-                None => return Err(Refusal("a claim that the profile expects is missing")),
-            }
+            expected.check(claims)?;
         }
         if let Some((place, bound)) = self.key_bound_if
             && matches!(claims.mapped(place), Some(Shape::Text(text)) if **text == *bound)

@@ -8,8 +8,9 @@ use crate::{
         Algorithm, ClaimPath,
         claims::Registered,
         keys::Keys,
+        need::{Expected, Need},
         path::{Mapped, SCOPE},
-        profile::{Binding, Expected, Lacks, Name, Need, Profile, ScopeForm, ServiceIf, TokenKind},
+        profile::{Binding, Lacks, Name, Profile, ScopeForm, ServiceIf, TokenKind},
     },
 };
 
@@ -80,9 +81,17 @@ impl Rules {
         let service_if = self.service_if.place(&mut place)?;
         let key_bound_if =
             self.key_bound_if.map(|(claim, bound)| Ok::<_, ConfigError>((place(&claim)?, bound))).transpose()?;
-        let mut expect = |(claim, values): (ClaimPath, Vec<String>)| match values.as_slice() {
-            [] => Err(ConfigError::new("expected JWT claim", format!("{:?}", claim.names()), "has no value to be")),
-            [..] => Ok(Expected { place: place(&claim)?, values: values.into_iter().map(Into::into).collect() }),
+        let mut expect = |(claim, values): (ClaimPath, Vec<String>)| {
+            if values.is_empty() {
+                let claim = format!("{:?}", claim.names());
+                return Err(ConfigError::new("expected JWT claim", claim, "has no value to be"));
+            }
+            let registered = claim.top_level().and_then(Registered::from_name).filter(|claim| claim.is_text());
+            let claim = match registered {
+                Some(registered) => Need::Registered(registered),
+                None => Need::Mapped(place(&claim)?),
+            };
+            Ok(Expected { claim, values: values.into_iter().map(Into::into).collect() })
         };
         let expected = self.expected.into_iter().map(&mut expect).collect::<Result<_, _>>()?;
         let mut name = |name: NameRule| {

@@ -233,7 +233,8 @@ impl IntrospectionBuilder {
         self
     }
 
-    /// Requires this member to be a string, and one of these. Several such rules must all hold.
+    /// Requires this member to be a string, and one of these. Several such rules must all hold. Of the registered ones, `acr`, `azp`,
+    /// `client_id` and `jti` may be named.
     pub fn claim_must_be<T: Into<String>>(
         mut self,
         claim: impl Into<ClaimPath>,
