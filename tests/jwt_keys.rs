@@ -15,6 +15,8 @@ mod answers;
 mod conformance;
 #[path = "jwt_keys/discovery.rs"]
 mod discovery;
+#[path = "jwt_keys/fit.rs"]
+mod fit;
 #[path = "jwt_keys/life.rs"]
 mod life;
 #[path = "jwt_keys/origin.rs"]

@@ -96,10 +96,11 @@ mod on {
                     let advice = "is said by the provider: remove the line";
                     report.add(written.at, format!("{field}.tokens"), format!("{tokens:?}").to_lowercase(), advice);
                 }
-                if let Some(algorithms) = algorithms {
-                    made = made.algorithms(algorithms);
+                if let Some(algorithms) = &algorithms {
+                    made = made.algorithms(algorithms.iter().copied());
                 }
-                let keys = keys::open(written, made.issuer(), field, report)?;
+                let algorithms = algorithms.unwrap_or_default();
+                let keys = keys::open(written, made.issuer(), &algorithms, field, report)?;
                 made.with_keys(keys)
             }
             None => {
@@ -120,7 +121,7 @@ mod on {
                     );
                     return None;
                 }
-                let keys = keys::open(written, &name.value, field, report)?;
+                let keys = keys::open(written, &name.value, &algorithms, field, report)?;
                 let made = Issuer::with_keys(&name.value, keys);
                 let made = match issuer.tokens.unwrap_or(TokensText::Access) {
                     TokensText::Access => made.access_tokens(&audience.value),

@@ -8,11 +8,18 @@ use crate::{
     },
     error::ConfigError,
     http_client::FetchLimits,
-    jwt::{KeySet, keys::LiveKeys},
+    jwt::{Algorithm, KeySet, keys::LiveKeys},
     policy::read_file,
 };
 
-pub(super) fn open(written: &At<Issuer>, name: &str, field: &str, report: &mut Report<'_>) -> Option<LiveKeys> {
+/// `algorithms` are those of the issuer, as far as they are said.
+pub(super) fn open(
+    written: &At<Issuer>,
+    name: &str,
+    algorithms: &[Algorithm],
+    field: &str,
+    report: &mut Report<'_>,
+) -> Option<LiveKeys> {
     // What is left of an issuer would be told as wrong where it is not.
     if report.took_from(field) {
         return None;
@@ -58,6 +65,11 @@ pub(super) fn open(written: &At<Issuer>, name: &str, field: &str, report: &mut R
         }
         (None, None) => (default.at, ".issuer", LiveKeys::discover(name)),
     };
+    // Where there is one algorithm for RSA, keys that do not say theirs can have no other.
+    let mut of_rsa = algorithms.iter().filter(|algorithm| algorithm.is_rsa());
+    if let (Some(only), None) = (of_rsa.next(), of_rsa.next()) {
+        builder = builder.rsa_without_alg(*only);
+    }
     for host in &keys.value.allow_hosts {
         builder = builder.allow_host(&host.value);
     }

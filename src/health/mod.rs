@@ -106,7 +106,7 @@ impl Health {
     }
 
     /// Watches the keys of each issuer, as `jwt:` and the issuer's name. Stale while a refresh fails and the keys that are
-    /// there are trusted; failing while there are none, or they are too old.
+    /// there are trusted, or none of them fits the issuer's profile; failing while there are none, or they are too old.
     #[cfg(any(feature = "jwt", feature = "jwt-pure-rust"))]
     pub fn watch_tokens(self, authenticator: &crate::jwt::JwtAuthenticator) -> Self {
         let authenticator = authenticator.clone();

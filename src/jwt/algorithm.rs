@@ -88,6 +88,11 @@ impl Algorithm {
         matches!(self.family(), Family::Hmac(_))
     }
 
+    #[cfg(feature = "jwt-remote")]
+    pub(crate) const fn is_rsa(self) -> bool {
+        matches!(self.family(), Family::Rsa(..))
+    }
+
     /// The one place that says what each name stands for.
     pub(super) const fn family(self) -> Family {
         match self {

@@ -154,9 +154,10 @@ impl JwtAuthenticator {
         self.readiness(at).all(|(_, health)| health.is_ready())
     }
 
-    /// How the keys of each issuer are doing, by the issuer's name.
+    /// How the keys of each issuer are doing, by the issuer's name. Where keys can be had and none fits the profile, they are ready, and
+    /// the [cause](KeyHealth::cause) says it.
     pub fn readiness(&self, at: Instants) -> impl Iterator<Item = (&str, KeyHealth)> {
-        self.shared.routes.profiles().iter().map(move |profile| (profile.name(), profile.keys.source().health(at)))
+        self.shared.routes.profiles().iter().map(move |profile| (profile.name(), profile.health(at)))
     }
 
     fn verify_at_once(

@@ -128,7 +128,10 @@ pub struct IssuerTokens {
 }
 
 impl IssuerTokens {
-    /// Allows these signature algorithms and no other (RFC 8725 §3.1). Fixed keys must have one for each.
+    /// Allows these signature algorithms and no other (RFC 8725 §3.1). Fixed keys must have one for each. Keys that are fetched must say
+    /// what they are for, where it is RSA and not RS256; see
+    #[cfg_attr(feature = "jwt-remote", doc = "[`rsa_without_alg`](crate::jwt::keys::LiveKeysBuilder::rsa_without_alg).")]
+    #[cfg_attr(not(feature = "jwt-remote"), doc = "`LiveKeysBuilder::rsa_without_alg`.")]
     pub fn algorithms(mut self, algorithms: impl IntoIterator<Item = Algorithm>) -> IssuerProfile {
         self.rules.algorithms = algorithms.into_iter().collect();
         IssuerProfile::new(vec![NameRule::exactly(self.issuer.name)], self.issuer.keys, self.rules)
@@ -308,7 +311,10 @@ impl IssuerProfile {
         if self.rules.algorithms.is_empty() {
             return Err(ConfigError::new(setting(), "[]", "must name at least one"));
         }
-        let Keys::Fixed(keys) = &self.keys else { return self.check_live_algorithms(&setting()) };
+        let keys = match &self.keys {
+            Keys::Fixed(keys) => keys,
+            Keys::Source(source) => return self.check_live_algorithms(&setting(), source.has_no_secrets()),
+        };
         let of_keys = || keys.keys().iter().map(Key::algorithm);
         if let Some(lacking) = self.rules.algorithms.iter().find(|&&algorithm| of_keys().all(|has| has != algorithm)) {
             return Err(ConfigError::new(setting(), lacking.name(), "has no key in the key set"));
@@ -322,8 +328,12 @@ impl IssuerProfile {
     }
 
     /// Keys that change may bring any algorithm; the list alone says which count.
-    fn check_live_algorithms(&self, setting: &str) -> Result<(), ConfigError> {
-        let symmetric = self.rules.algorithms.iter().filter(|algorithm| algorithm.is_symmetric()).count();
+    fn check_live_algorithms(&self, setting: &str, has_no_secrets: bool) -> Result<(), ConfigError> {
+        let of_secrets = self.rules.algorithms.iter().filter(|algorithm| algorithm.is_symmetric());
+        if let Some(lacking) = of_secrets.clone().next().filter(|_| has_no_secrets) {
+            return Err(ConfigError::new(setting, lacking.name(), "has no key in a set that is published"));
+        }
+        let symmetric = of_secrets.count();
         if symmetric != 0 && symmetric != self.rules.algorithms.len() {
             let problem = "must not be mixed (RFC 8725 §2.1)";
             return Err(ConfigError::new(setting, "symmetric and asymmetric algorithms", problem));

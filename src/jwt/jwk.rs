@@ -47,11 +47,15 @@ impl Jwk {
     }
 }
 
+/// What an RSA key without `alg` is for unless it is said: every OpenID provider signs with RS256 (OpenID Connect Discovery §3), and the
+/// largest leave `alg` out.
+pub(super) const RSA: Algorithm = Algorithm::RS256;
+
 /// The most keys of a set that are looked at.
 const MAX_KEYS: usize = 100;
 
-/// The usable keys of a set, and why the others are not.
-pub(super) fn read_set(json: &str) -> Result<(Vec<Key>, Vec<ConfigError>), ConfigError> {
+/// The usable keys of a set, and why the others are not. An RSA key that does not say what it is for is for `rsa`.
+pub(super) fn read_set(json: &str, rsa: Algorithm) -> Result<(Vec<Key>, Vec<ConfigError>), ConfigError> {
     let malformed = || ConfigError::new("JWK Set", "the text", "is not a JSON object with an array `keys`");
     // Without a name for its members an array would do.
     if !json.trim_start_matches([' ', '\t', '\n', '\r']).starts_with('{') {
@@ -65,7 +69,7 @@ pub(super) fn read_set(json: &str) -> Result<(Vec<Key>, Vec<ConfigError>), Confi
         skipped.push(ConfigError::new("JWK Set", format!("{count} keys"), problem));
     }
     for (place, json) in set.keys.into_iter().take(MAX_KEYS).enumerate() {
-        match read(&format!("key {place} of the JWK Set"), None, json.get()) {
+        match read(&format!("key {place} of the JWK Set"), None, rsa, json.get()) {
             Ok(key) => keys.push(key),
             Err(error) => skipped.push(error),
         }
@@ -91,11 +95,11 @@ impl Key {
     /// If the text is not a JWK or has a member twice; if it is private or symmetric (use [`hmac`](Self::hmac)); if its
     /// `use`, `key_ops` or `alg` forbid it; and as [`from_der`](Self::from_der).
     pub fn from_jwk(algorithm: Option<Algorithm>, json: &str) -> Result<Self, ConfigError> {
-        read("JWK", algorithm, json)
+        read("JWK", algorithm, RSA, json)
     }
 }
 
-fn read(setting: &str, algorithm: Option<Algorithm>, json: &str) -> Result<Key, ConfigError> {
+fn read(setting: &str, algorithm: Option<Algorithm>, rsa: Algorithm, json: &str) -> Result<Key, ConfigError> {
     let refuse = |value: &str, problem: &str| Err(ConfigError::new(setting, value, problem));
     if let Err(Refusal(problem)) = json::read(json, &mut Texts, Refusal("is not a JSON object")) {
         return refuse("the text", problem);
@@ -121,7 +125,7 @@ fn read(setting: &str, algorithm: Option<Algorithm>, json: &str) -> Result<Key, 
         }
         Some((_, named)) => named,
     };
-    let key = from_material(algorithm.or(named), &jwk.material).map_err(|error| {
+    let key = from_material(algorithm.or(named), rsa, &jwk.material).map_err(|error| {
         ConfigError::new(setting, jwk.kid.as_deref().unwrap_or("without kid"), "is not usable").caused_by(error)
     })?;
     let key = key.with_issuer(jwk.issuer);
@@ -131,13 +135,16 @@ fn read(setting: &str, algorithm: Option<Algorithm>, json: &str) -> Result<Key, 
     })
 }
 
-fn from_material(algorithm: Option<Algorithm>, material: &AlgorithmParameters) -> Result<Key, ConfigError> {
+fn from_material(
+    algorithm: Option<Algorithm>,
+    rsa: Algorithm,
+    material: &AlgorithmParameters,
+) -> Result<Key, ConfigError> {
     let unknown = |problem: &str| Err(ConfigError::new("JWT key", "its key type", problem));
     match material {
         AlgorithmParameters::RSA(key) => {
             let (n, e) = (number(&key.n)?, number(&key.e)?);
-            // OpenID Connect Discovery §3: every provider signs with RS256, and the largest leave `alg` out.
-            Key::from_rsa_numbers(algorithm.unwrap_or(Algorithm::RS256), without_zeros(&n), without_zeros(&e))
+            Key::from_rsa_numbers(algorithm.unwrap_or(rsa), without_zeros(&n), without_zeros(&e))
         }
         AlgorithmParameters::EllipticCurve(key) => {
             let of_curve = match key.curve {

@@ -66,12 +66,17 @@ impl KeySet {
     /// A key that cannot verify is left out and told by [`skipped`](Self::skipped); the rest stays usable: unknown `kty`,
     /// `crv` or `alg`; missing, bad or duplicate members; `use` other than `sig`; `key_ops` without `verify`; `oct` keys,
     /// which do not belong into a published set; keys with their private part in them; and every key after the 100th. A key without `alg` gets the one
-    /// of its curve, an RSA key RS256.
+    /// of its curve, an RSA key RS256 (keys that are fetched: as `LiveKeysBuilder::rsa_without_alg` says).
     ///
     /// # Errors
     /// If the text is not a JSON object with an array `keys`, or no key is usable.
     pub fn from_jwks(json: &str) -> Result<Self, ConfigError> {
-        let (keys, skipped) = jwk::read_set(json)?;
+        Self::from_jwks_where_rsa_is(jwk::RSA, json)
+    }
+
+    /// The same, where an RSA key without `alg` is for this algorithm.
+    pub(super) fn from_jwks_where_rsa_is(algorithm: Algorithm, json: &str) -> Result<Self, ConfigError> {
+        let (keys, skipped) = jwk::read_set(json, algorithm)?;
         Self::with_skipped(keys, skipped)
     }
 

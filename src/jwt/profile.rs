@@ -3,11 +3,12 @@
 use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use crate::{
+    clock::Instants,
     jwt::{
-        Algorithm, Refusal,
+        Algorithm, Key, Refusal,
         claims::Claims,
         json::Shape,
-        keys::Keys,
+        keys::{KeyHealth, Keys},
         need::{Expected, Need},
         token::{Header, Typ},
     },
@@ -15,6 +16,7 @@ use crate::{
 };
 
 pub(super) const NO_KEY: &str = "the issuer has no key for this kid and alg";
+const NO_FIT: &str = "no key of the set is for an algorithm of the profile and its issuer";
 pub(super) const BAD_SIGNATURE: &str = "signature is not good";
 
 /// Token kinds whose rules exclude each other (RFC 8725 §3.12).
@@ -120,6 +122,18 @@ impl Profile {
     /// What the profile is called: its first issuer.
     pub(super) fn name(&self) -> &str {
         self.names.first().map_or("", |name| &name.issuer)
+    }
+
+    /// How its keys are doing. A set that changes may lose what fits: then no token passes, whatever else there is.
+    pub(super) fn health(&self, at: Instants) -> KeyHealth {
+        let fits = |key: &Key| {
+            self.algorithms.contains(&key.algorithm()) && self.names.iter().any(|name| key.signs_for(&name.iss))
+        };
+        let health = self.keys.source().health(at);
+        match self.keys.now(at) {
+            Ok(held) if health.is_ready() && !held.keys().keys().iter().any(fits) => health.with_cause(NO_FIT),
+            Ok(_) | Err(_) => health,
+        }
     }
 
     /// Checks all that can be checked without the signature. It can only refuse.
@@ -397,7 +411,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        jwt::{Issuer, Key, KeySet, path::Mapped},
+        jwt::{Issuer, KeySet, path::Mapped},
         secret::Secret,
     };
 

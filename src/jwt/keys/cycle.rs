@@ -26,6 +26,7 @@ use super::{
 use crate::{
     clock::{Clock, Instants},
     error::StoreError,
+    jwt::Algorithm,
 };
 
 /// What an origin says of freshness is held to these bounds.
@@ -43,6 +44,8 @@ pub(super) struct Rules {
     pub(super) interval: Duration,
     pub(super) timeout: Duration,
     pub(super) max_bytes: usize,
+    /// What an RSA key without `alg` is for.
+    pub(super) rsa: Algorithm,
 }
 
 #[derive(Debug)]

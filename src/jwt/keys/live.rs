@@ -15,6 +15,7 @@ use crate::{
     clock::{Clock, Instants, SystemClock},
     error::ConfigError,
     http_client::{Endpoint, FetchLimits, HttpFetch, HttpsFetch, UrlText},
+    jwt::{Algorithm, jwk},
     now::Now,
 };
 
@@ -128,6 +129,11 @@ impl KeySource for LiveKeys {
         self.cycle.refresh_for(kid, seen, at).await
     }
 
+    /// A secret has no place in what is published, and is skipped.
+    fn has_no_secrets(&self) -> bool {
+        true
+    }
+
     /// Starts the task: where traffic waits for the readiness, no request would.
     fn health(&self, at: Instants) -> KeyHealth {
         self.start();
@@ -155,6 +161,7 @@ pub struct LiveKeysBuilder {
     soft_life: Duration,
     trust: Duration,
     interval: Duration,
+    rsa: Algorithm,
     clock: Arc<dyn Clock>,
 }
 
@@ -169,6 +176,7 @@ impl LiveKeysBuilder {
             soft_life: Duration::from_secs(10 * 60),
             trust: 24 * HOUR,
             interval: Duration::from_secs(30),
+            rsa: jwk::RSA,
             clock: Arc::new(SystemClock::new()),
         }
     }
@@ -205,6 +213,13 @@ impl LiveKeysBuilder {
         self
     }
 
+    /// Takes RSA keys that have no `alg` for this algorithm, and no other: for an issuer that signs with PS256, say, and does not write it
+    /// into its keys. Default RS256.
+    pub const fn rsa_without_alg(mut self, algorithm: Algorithm) -> Self {
+        self.rsa = algorithm;
+        self
+    }
+
     /// Takes the time of the task from this clock. It must be the one that the layers read.
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Arc::new(clock);
@@ -225,7 +240,7 @@ impl LiveKeysBuilder {
     /// # Errors
     /// If a URL is not `https` or has a user name or fragment; an allowed host is not a host name; a limit is zero or
     /// above 60 s or 16 MiB; a set would be fresh for less than 1 s or more than 24 h, or trusted for less time than it is
-    /// fresh or more than 7 days; the HTTP client cannot be made.
+    /// fresh or more than 7 days; RSA keys would be for an algorithm that is not one of RSA; the HTTP client cannot be made.
     pub fn build(self) -> Result<LiveKeys, ConfigError> {
         let limits = self.limits;
         limits.check("key fetches")?;
@@ -242,10 +257,14 @@ impl LiveKeysBuilder {
                 return Err(ConfigError::new("allowed host", format!("{host:?}"), "is not a host name"));
             }
         }
+        if !self.rsa.is_rsa() {
+            return Err(ConfigError::new("algorithm of RSA keys without alg", self.rsa.name(), "is not one of RSA"));
+        }
         let rules = Rules {
             soft_life: self.soft_life,
             trust: self.trust,
             interval: self.interval,
+            rsa: self.rsa,
             timeout: limits.time(),
             max_bytes: limits.bytes(),
         };

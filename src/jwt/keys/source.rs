@@ -219,6 +219,12 @@ pub trait KeySource: fmt::Debug + Send + Sync + 'static {
     /// verifies it, and `seen` the generation that the caller looked at, zero if there was none.
     async fn refresh_for(&self, kid: Option<&str>, seen: u64, at: Instants) -> Refresh;
 
+    /// Whether none of its keys is ever a shared secret: a profile that takes HS256 of it is then a mistake that is told when the
+    /// authenticator is built. Default: it may have some.
+    fn has_no_secrets(&self) -> bool {
+        false
+    }
+
     /// How the source is doing.
     fn health(&self, at: Instants) -> KeyHealth;
 }
@@ -242,6 +248,10 @@ macro_rules! forward {
 
             async fn refresh_for(&self, kid: Option<&str>, seen: u64, at: Instants) -> Refresh {
                 (**self).refresh_for(kid, seen, at).await
+            }
+
+            fn has_no_secrets(&self) -> bool {
+                (**self).has_no_secrets()
             }
 
             fn health(&self, at: Instants) -> KeyHealth {

@@ -76,7 +76,7 @@ impl Flight {
                 keys.clone()
             }
             (Some(text), known) => {
-                let keys = KeySet::from_jwks(&text).map_err(nonsense)?;
+                let keys = KeySet::from_jwks_where_rsa_is(cycle.rules.rsa, &text).map_err(nonsense)?;
                 for skipped in keys.skipped() {
                     log::warn(&one_line(&format!("keys of {}: skipped {}", cycle.source.name(), chain(skipped))));
                 }
