@@ -212,7 +212,15 @@ async fn what_is_not_set_up_stays_shut() {
         assert_eq!(answer(&without, request(scheme, &token, &[&proof])).await.status(), 401, "{scheme}");
     }
     let required = builder().dpop(Dpop::at([URL]).unwrap().required()).build().unwrap();
-    assert_eq!(answer(&required, request("Bearer", &with_claims(CLAIMS), &[])).await.status(), 401);
+    // What would be refused is not offered, whatever was wrong.
+    let offer = r#"DPoP realm="api", algs="ES256 EdDSA ES384 ES512 PS256 RS256""#;
+    for (what, token) in [("unbound", with_claims(CLAIMS)), ("bound", token.clone()), ("forged", format!("{token}A"))] {
+        let refused = answer(&required, request("Bearer", &token, &[])).await;
+        assert_eq!(refused.status(), 401, "{what}");
+        assert_eq!(challenges(&refused), format!(r#"{offer}, error="invalid_token""#), "{what}");
+    }
+    let bare = answer(&required, Request::get("/orders").body(()).unwrap()).await;
+    assert_eq!((bare.status().as_u16(), challenges(&bare).as_str()), (401, offer));
     assert_eq!(answer(&required, request("DPoP", &token, &[&proof])).await.status(), 200);
     for bad in ["http://api.example.com", "api.example.com", "https://u@a", "https://a?b", "https://a#b", ""] {
         assert!(Dpop::at([bad]).is_err(), "{bad}");

@@ -117,10 +117,13 @@ impl EntranceRules {
                 let with_proof = offer("DPoP")?.with("algs", &dpop.algorithm_names().join(" "))?;
                 (places.dpop, demands.key) = (true, dpop.is_required());
                 if demands.key {
+                    // Bearer would be refused as well: nothing speaks of it, and the error stands where the way is (RFC 9449 §7.1).
                     offers.clear();
+                    invalid_token = vec![with_proof.clone().with("error", "invalid_token")?];
+                } else {
+                    invalid_token.push(with_proof.clone());
                 }
                 offers.push(with_proof.clone());
-                invalid_token.push(with_proof.clone());
                 Some(dpop.build(&with_proof)?)
             }
         };
