@@ -46,7 +46,7 @@ impl Discovery {
         let origin = Endpoint::parse(issuer, http_on_loopback)?;
         if issuer.contains('?') {
             let problem = "has a query, so there is no place for its metadata (RFC 8414 §2)";
-            return Err(ConfigError::new("JWT issuer", format!("{issuer:?}"), problem));
+            return Err(ConfigError::new("JWT issuer", format!("{:?}", origin.shown()), problem));
         }
         let (base, path) = (origin.base(), origin.path());
         let place = |url: String| Endpoint::parse(&url, http_on_loopback);

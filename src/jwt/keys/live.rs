@@ -299,6 +299,11 @@ mod tests {
         for url in ["https://user:hunter2@keys.example/jwks", "https://keys.example/jwks?code=hunter2"] {
             for builder in [LiveKeys::jwks_url(url), LiveKeys::discover(url)] {
                 assert!(!format!("{builder:?}").contains("hunter2"));
+                let built = builder.build();
+                assert!(!format!("{built:?}").contains("hunter2"), "{built:?}");
+                if let Err(error) = built {
+                    assert!(!error.to_string().contains("hunter2"), "{error}");
+                }
             }
         }
     }
