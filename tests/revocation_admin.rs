@@ -534,3 +534,21 @@ async fn nobody_else_logs_out_anybody() {
     assert!(LogoutTokens::new([issuer().id_tokens(CLIENT).algorithms([Algorithm::ES256])]).is_err());
     assert!(LogoutTokens::new([]).is_err());
 }
+
+/// A provider that was away for long tells of sessions whose tokens are all gone.
+#[tokio::test]
+async fn a_logout_that_comes_too_late_is_done() {
+    // Tokens live for 300 s, and a revocation for 901 s beyond.
+    for (age, kept) in [(1_200, 1), (1_201, 0), (3_000, 0)] {
+        let world = World::new(RevocationLimits::new().capacity(1));
+        let late = signed(&but(logout_claims("late"), "iat", (NOW - age).into()));
+        assert_eq!(world.logout("/logout/short", &late).await, 200, "{age} s");
+        assert_eq!(world.store.state().len(), kept, "{age} s");
+        assert_eq!(world.logout("/logout/short", &late).await, 400, "{age} s: it was used");
+    }
+    // A store that is full is another matter.
+    let world = World::new(RevocationLimits::new().capacity(1));
+    assert_eq!(world.logout("/logout/short", &signed(&logout_claims("one"))).await, 200);
+    let two = signed(&but(logout_claims("two"), "sid", "sid-alice-2".into()));
+    assert_eq!(world.logout("/logout/short", &two).await, 503);
+}

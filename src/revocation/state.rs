@@ -286,7 +286,7 @@ impl RevocationState {
         at: Instants,
         backend: &'static str,
     ) -> Result<(), StoreError> {
-        if at.unix_seconds() < revocation.end_with(&self.shared.limits, at).saturating_add(MARGIN) {
+        if !self.has_ended(revocation, at) {
             return Ok(());
         }
         Err(StoreError::new(StoreErrorKind::Conflict, backend).caused_by("what it would meet has ended by this clock"))
@@ -294,6 +294,11 @@ impl RevocationState {
 }
 
 impl RevocationState {
+    /// Whether all that it could meet has ended by the caller's clock, leeways included.
+    pub(crate) fn has_ended(&self, revocation: &Revocation, at: Instants) -> bool {
+        at.unix_seconds() >= revocation.end_with(&self.shared.limits, at).saturating_add(MARGIN)
+    }
+
     /// Whether a principal still counts.
     pub(crate) fn vouch(&self, principal: &Principal, at: Instants) -> Result<(), Ended> {
         match self.check(principal, at) {

@@ -33,7 +33,7 @@ use crate::{
 ///
 /// | status | when |
 /// |---|---|
-/// | `200` | it is revoked here, and the other processes are told |
+/// | `200` | it is revoked here, and the other processes are told; or all that it could end has [ended](Self::tokens_live_for) by itself |
 /// | `400` | not a form (`application/x-www-form-urlencoded`) of at most [`MAX_BODY`] with the field once; a token that is not good, or was used before. The body is `{"error": "invalid_request"}`: it does not say why, the audit record does |
 /// | `503` | the provider's keys or the store are away, or the store is full: it is revoked in part or not at all. §2.8 has `400` for this as well; `503` tells the provider that trying again helps |
 ///
@@ -126,6 +126,10 @@ impl BackchannelLogout {
                 Some(time) => revocation.until(logout.issued_at().saturating_add(time.as_secs())),
                 None => revocation,
             };
+            // It comes so late that there is nothing left to end. To come again would not help.
+            if self.store.state().has_ended(&revocation, at) {
+                continue;
+            }
             self.store.revoke(&revocation, at).await.map_err(|error| {
                 if error.kind() == StoreErrorKind::Conflict {
                     return Rejection::new(RejectionKind::Unavailable, "revocations: the store is full");
