@@ -130,7 +130,10 @@ pub struct IssuerTokens {
 impl IssuerTokens {
     /// Allows these signature algorithms and no other (RFC 8725 §3.1). Fixed keys must have one for each. Keys that are fetched must say
     /// what they are for, where it is RSA and not RS256; see
-    #[cfg_attr(feature = "jwt-remote", doc = "[`rsa_without_alg`](crate::jwt::keys::LiveKeysBuilder::rsa_without_alg).")]
+    #[cfg_attr(
+        feature = "jwt-remote",
+        doc = "[`rsa_without_alg`](crate::jwt::keys::LiveKeysBuilder::rsa_without_alg)."
+    )]
     #[cfg_attr(not(feature = "jwt-remote"), doc = "`LiveKeysBuilder::rsa_without_alg`.")]
     pub fn algorithms(mut self, algorithms: impl IntoIterator<Item = Algorithm>) -> IssuerProfile {
         self.rules.algorithms = algorithms.into_iter().collect();

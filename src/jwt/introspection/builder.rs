@@ -191,7 +191,8 @@ impl IntrospectionBuilder {
         self
     }
 
-    /// Takes tokens without `exp`, which end only when the provider says so. By default `exp` is required.
+    /// Takes tokens without `exp`, which end only when the provider says so. By default `exp` is required. Not together with
+    /// [`revocations`](Self::revocations), which are kept for tokens that end.
     ///
     /// An exchange that outlasts its request, a stream for example, ends when the answer about such a token is as old as
     /// [`remember_for`](Self::remember_for) says; see [long-lived exchanges](crate::manual::long_lived).
@@ -335,7 +336,7 @@ impl IntrospectionBuilder {
     /// # Errors
     /// If the issuer, the endpoint, the client or the audience was not said or is empty; the URL is not `https`, or has a user
     /// name or a fragment; a beginning of tokens is empty or one that no token has, or none is named; a limit, a time or a number is out
-    /// of its bounds; a mapped claim is empty or registered; the leeway is above 300 s; the realm is not printable ASCII without quotes;
+    /// of its bounds; a mapped claim is empty or registered; tokens may lack `exp` though there are revocations; the leeway is above 300 s; the realm is not printable ASCII without quotes;
     /// the HTTP client cannot be made.
     pub fn build(mut self) -> Result<Introspection, ConfigError> {
         let missing = |setting: &str| ConfigError::new(setting, "none", "must be said");
@@ -348,6 +349,10 @@ impl IntrospectionBuilder {
             self.client.take().ok_or_else(|| missing("client authentication at the introspection endpoint"))?;
         if self.audiences.is_empty() || self.audiences.iter().any(String::is_empty) {
             return Err(ConfigError::new("audience of introspected tokens", "\"\"", "must not be empty"));
+        }
+        if self.lacks.exp && self.revocations.is_some() {
+            let problem = "cannot be: a token without an end outlives its revocation, and would be refused";
+            return Err(ConfigError::new("introspected tokens", "revocations beside without_exp", problem));
         }
         let prefixes = self.prefixes.take().map(check_prefixes).transpose()?;
         self.check_numbers()?;
