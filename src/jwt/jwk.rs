@@ -111,11 +111,13 @@ fn read(setting: &str, algorithm: Option<Algorithm>, rsa: Algorithm, json: &str)
     if jwk.is_private() {
         return refuse("a private key", "does not belong here: tokens are verified with the public half");
     }
-    if let Some(purpose) = jwk.r#use.filter(|purpose| purpose != "sig") {
+    if let Some(purpose) = jwk.r#use.as_deref().filter(|purpose| *purpose != "sig") {
         return refuse(&format!("use {purpose:?}"), "is not for signatures (RFC 7517 §4.2)");
     }
-    if jwk.key_ops.is_some_and(|operations| operations.iter().all(|operation| operation != "verify")) {
-        return refuse("key_ops", "has no \"verify\" (RFC 7517 §4.3)");
+    if let Some(operations) = &jwk.key_ops
+        && let Err(problem) = check_operations(operations, jwk.r#use.is_some())
+    {
+        return refuse("key_ops", problem);
     }
     let named = match jwk.alg.as_deref().map(|name| (name, Algorithm::from_name(name))) {
         None => None,
@@ -133,6 +135,23 @@ fn read(setting: &str, algorithm: Option<Algorithm>, rsa: Algorithm, json: &str)
         Some(id) => key.with_id(id),
         None => key,
     })
+}
+
+/// RFC 7517 §4.3: what a key is for, in the words of its makers. `signs` says that `use` is `sig`.
+fn check_operations(operations: &[String], signs: bool) -> Result<(), &'static str> {
+    const OTHERS: [&str; 6] = ["encrypt", "decrypt", "wrapKey", "unwrapKey", "deriveKey", "deriveBits"];
+    if operations.iter().all(|operation| operation != "verify") {
+        return Err("has no \"verify\" (RFC 7517 §4.3)");
+    }
+    let mut sorted: Vec<&str> = operations.iter().map(String::as_str).collect();
+    sorted.sort_unstable();
+    if sorted.windows(2).any(|pair| matches!(pair, [one, other] if one == other)) {
+        return Err("has a value twice (RFC 7517 §4.3)");
+    }
+    if signs && OTHERS.iter().any(|other| sorted.contains(other)) {
+        return Err("does not agree with use \"sig\" (RFC 7517 §4.3)");
+    }
+    Ok(())
 }
 
 fn from_material(

@@ -64,7 +64,8 @@ impl KeySet {
     /// Reads a JWK Set (RFC 7517 §5).
     ///
     /// A key that cannot verify is left out and told by [`skipped`](Self::skipped); the rest stays usable: unknown `kty`,
-    /// `crv` or `alg`; missing, bad or duplicate members; `use` other than `sig`; `key_ops` without `verify`; `oct` keys,
+    /// `crv` or `alg`; missing, bad or duplicate members; `use` other than `sig`; `key_ops` without `verify`, with a value
+    /// twice or at odds with `use` (§4.3); `oct` keys,
     /// which do not belong into a published set; keys with their private part in them; and every key after the 100th. A key without `alg` gets the one
     /// of its curve, an RSA key RS256 (keys that are fetched: as `LiveKeysBuilder::rsa_without_alg` says).
     ///

@@ -1,7 +1,7 @@
 //! The input is a JWK Set. What of it is taken are public keys that a second reader of the JSON finds in it, for the purpose
 //! and algorithm that it finds there, no more than there are; every other one is told by its place.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use portcullis::jwt::{Algorithm, Key, KeySet};
 use serde_json::{Value, value::RawValue};
@@ -57,5 +57,9 @@ fn is_as_read(key: &Key, member: &Value) {
     assert!(matches!(text("use"), None | Some("sig")));
     if let Some(Value::Array(operations)) = member.get("key_ops") {
         assert!(operations.contains(&"verify".into()));
+        let distinct: BTreeSet<&str> = operations.iter().map(|operation| operation.as_str().unwrap()).collect();
+        assert_eq!(distinct.len(), operations.len());
+        let others = ["encrypt", "decrypt", "wrapKey", "unwrapKey", "deriveKey", "deriveBits"];
+        assert!(text("use").is_none() || !others.iter().any(|other| distinct.contains(other)));
     }
 }

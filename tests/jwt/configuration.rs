@@ -105,6 +105,8 @@ fn keys_that_are_not_fit() {
     let private = |member: &str| jwk(&rsa(2048, &[1, 0, 1]).replace('}', &format!(r#","{member}":"AQ"}}"#)));
     assert!(ec("").is_ok());
     assert!(ec(r#","use":"sig","key_ops":["verify"],"alg":"ES256","kid":"a","ext":true"#).is_ok());
+    assert!(ec(r#","use":"sig","key_ops":["sign","verify","of its own"]"#).is_ok());
+    assert!(ec(r#","key_ops":["verify","encrypt"]"#).is_ok(), "unwise, and nothing that contradicts");
     assert!(jwk(&rsa(2048, &[1, 0, 1])).is_ok());
     for name in ["EdDSA", "Ed25519"] {
         let x = encode(mint::ED25519.public_key_raw());
@@ -175,6 +177,10 @@ fn keys_that_are_not_fit() {
         ("for encryption", ec(r#","use":"enc""#), "RFC 7517 §4.2"),
         ("for signing", ec(r#","key_ops":["sign"]"#), "RFC 7517 §4.3"),
         ("for nothing", ec(r#","key_ops":[]"#), "RFC 7517 §4.3"),
+        ("for one thing twice", ec(r#","key_ops":["verify","verify"]"#), "twice"),
+        ("for another thing twice", ec(r#","key_ops":["x","verify","x"]"#), "twice"),
+        ("for two things", ec(r#","use":"sig","key_ops":["verify","encrypt"]"#), "does not agree"),
+        ("for secrets as well", ec(r#","use":"sig","key_ops":["deriveBits","verify"]"#), "does not agree"),
         ("alg of another curve", ec(r#","alg":"ES384""#), "another type"),
         ("unknown alg", ec(r#","alg":"ES256K""#), "not known"),
         ("issuer a number", ec(r#","issuer":5"#), "is not a JWK"),
