@@ -28,7 +28,7 @@ mod on {
             tokens,
             tree::At,
         },
-        jwt::{Algorithm, ClaimPath, Issuer, IssuerProfile, JwtAuthenticator, Provider},
+        jwt::{Algorithm, ClaimPath, Issuer, IssuerProfile, JwtAuthenticator, Provider, keys::LiveKeys},
         near::near,
     };
 
@@ -100,7 +100,7 @@ mod on {
                     made = made.algorithms(algorithms.iter().copied());
                 }
                 let algorithms = algorithms.unwrap_or_default();
-                let keys = keys::open(written, made.issuer(), &algorithms, field, report)?;
+                let keys = keys::open(written, made.live_keys(), &algorithms, field, report)?;
                 made.with_keys(keys)
             }
             None => {
@@ -121,7 +121,7 @@ mod on {
                     );
                     return None;
                 }
-                let keys = keys::open(written, &name.value, &algorithms, field, report)?;
+                let keys = keys::open(written, LiveKeys::discover(&name.value), &algorithms, field, report)?;
                 let made = Issuer::with_keys(&name.value, keys);
                 let made = match issuer.tokens.unwrap_or(TokensText::Access) {
                     TokensText::Access => made.access_tokens(&audience.value),

@@ -8,14 +8,17 @@ use crate::{
     },
     error::ConfigError,
     http_client::FetchLimits,
-    jwt::{Algorithm, KeySet, keys::LiveKeys},
+    jwt::{
+        Algorithm, KeySet,
+        keys::{LiveKeys, LiveKeysBuilder},
+    },
     policy::read_file,
 };
 
-/// `algorithms` are those of the issuer, as far as they are said.
+/// Opens them. `published` are those that the issuer itself names, `algorithms` those of the issuer, as far as they are said.
 pub(super) fn open(
     written: &At<Issuer>,
-    name: &str,
+    published: LiveKeysBuilder,
     algorithms: &[Algorithm],
     field: &str,
     report: &mut Report<'_>,
@@ -63,7 +66,7 @@ pub(super) fn open(
             }
             (file.at, ".keys.file", LiveKeys::jwks_file(&file.value))
         }
-        (None, None) => (default.at, ".issuer", LiveKeys::discover(name)),
+        (None, None) => (default.at, ".issuer", published),
     };
     // Where there is one algorithm for RSA, keys that do not say theirs can have no other.
     let mut of_rsa = algorithms.iter().filter(|algorithm| algorithm.is_rsa());

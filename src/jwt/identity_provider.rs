@@ -1,5 +1,10 @@
+mod checks;
+
 use std::sync::Arc;
 
+use self::checks::{guid, host, list, numbers, refuse, slashless, url};
+#[cfg(feature = "jwt-remote")]
+use crate::jwt::keys::{LiveKeys, LiveKeysBuilder};
 use crate::{
     error::ConfigError,
     jwt::{
@@ -33,6 +38,17 @@ use crate::{
 pub struct Provider {
     names: Vec<NameRule>,
     rules: Rules,
+    published: Published,
+}
+
+/// Where a provider has its keys.
+#[derive(Clone, Copy, Debug)]
+#[cfg_attr(not(feature = "jwt-remote"), expect(dead_code, reason = "only who fetches keys asks"))]
+enum Published {
+    /// Where the metadata of the first issuer says: at its own origin, or on one of these hosts.
+    Metadata(&'static [&'static str]),
+    /// At this URL, those of all its issuers.
+    Set(&'static str),
 }
 
 impl Provider {
@@ -40,13 +56,38 @@ impl Provider {
         Self {
             names: vec![NameRule::exactly(issuer.into())],
             rules: Rules { algorithms: vec![Algorithm::RS256], ..rules },
+            published: Published::Metadata(&[]),
         }
     }
 
-    /// The issuer's URL, whose metadata names the keys.
-    #[cfg(all(feature = "config", feature = "jwt-remote"))]
-    pub(crate) fn issuer(&self) -> &str {
-        self.names.first().map_or("", |name| &name.iss)
+    const fn with_key_hosts(mut self, hosts: &'static [&'static str]) -> Self {
+        self.published = Published::Metadata(hosts);
+        self
+    }
+
+    /// The keys that the provider publishes: those that its metadata names, at its own origin or on the host that it documents. Google
+    /// and Firebase: `www.googleapis.com`. Entra v1.0: `login.windows.net` and `login.microsoftonline.com`. Entra v2.0 with several
+    /// tenants: the set of all tenants, `https://login.microsoftonline.com/common/discovery/v2.0/keys`, as the set that one tenant's
+    /// metadata names is for that tenant.
+    ///
+    /// ```no_run
+    /// use portcullis::jwt::Provider;
+    ///
+    /// let google = Provider::google(["web.apps.googleusercontent.com"])?;
+    /// let keys = google.live_keys().build()?;
+    /// let profile = google.with_keys(keys);
+    /// # let _ = profile;
+    /// # Ok::<(), portcullis::ConfigError>(())
+    /// ```
+    #[cfg(feature = "jwt-remote")]
+    pub fn live_keys(&self) -> LiveKeysBuilder {
+        match self.published {
+            Published::Set(url) => LiveKeys::jwks_url(url),
+            Published::Metadata(hosts) => {
+                let issuer = self.names.first().map_or("", |name| &name.iss);
+                hosts.iter().fold(LiveKeys::discover(issuer), |keys, host| keys.allow_host(*host))
+            }
+        }
     }
 
     /// Allows these signature algorithms and no other (RFC 8725 §3.1). Default: RS256, which all of these providers sign with
@@ -81,7 +122,7 @@ impl Provider {
         const ISSUER: &str = "https://accounts.google.com";
         let mut rules = Rules::new(TokenKind::Id, Bind::Audience(list("Google clients", clients)?));
         require(&mut rules, ["iat"]);
-        let mut provider = Self::new(ISSUER, rules);
+        let mut provider = Self::new(ISSUER, rules).with_key_hosts(GOOGLE_KEYS);
         provider.names.push(NameRule {
             iss: "accounts.google.com".to_owned(),
             issuer: ISSUER.to_owned(),
@@ -108,9 +149,13 @@ impl Provider {
         tenants: impl IntoIterator<Item = T>,
         audience: impl Into<String>,
     ) -> Result<Self, ConfigError> {
-        entra("2.0", ["azp", "azpacr"], tenants, audience, |tenant| {
+        let mut provider = entra("2.0", ["azp", "azpacr"], tenants, audience, |tenant| {
             format!("https://login.microsoftonline.com/{tenant}/v2.0")
-        })
+        })?;
+        if provider.names.len() > 1 {
+            provider.published = Published::Set("https://login.microsoftonline.com/common/discovery/v2.0/keys");
+        }
+        Ok(provider)
     }
 
     /// Microsoft Entra ID, v1.0 access tokens: those of an API whose manifest does not ask for v2.0. As
@@ -126,7 +171,7 @@ impl Provider {
         let issuer_of = |tenant: &str| format!("https://sts.windows.net/{tenant}/");
         let mut provider = entra("1.0", ["appid", "appidacr"], tenants, audience, issuer_of)?;
         provider.rules.client = Some("appid".into());
-        Ok(provider)
+        Ok(provider.with_key_hosts(&["login.windows.net", "login.microsoftonline.com"]))
     }
 
     /// Auth0: access tokens of this tenant for this API identifier. Source: Auth0 Docs, "Access Token Profiles".
@@ -245,7 +290,7 @@ impl Provider {
         }
         let mut rules = Rules::new(TokenKind::Id, Bind::Audience(vec![project.to_owned()]));
         require(&mut rules, ["iat", "auth_time"]);
-        Ok(Self::new(format!("https://securetoken.google.com/{project}"), rules))
+        Ok(Self::new(format!("https://securetoken.google.com/{project}"), rules).with_key_hosts(GOOGLE_KEYS))
     }
 
     /// GitHub Actions: the identity of a workflow run. Source: GitHub Docs, "OpenID Connect reference".
@@ -319,6 +364,9 @@ impl Provider {
     }
 }
 
+/// Where Google's keys are, Firebase's too.
+const GOOGLE_KEYS: &[&str] = &["www.googleapis.com"];
+
 fn entra<T: Into<String>>(
     version: &str,
     client_claims: [&str; 2],
@@ -381,71 +429,4 @@ fn require<const N: usize>(rules: &mut Rules, claims: [&str; N]) {
 
 fn expect(rules: &mut Rules, claim: &str, value: &str) {
     rules.expected.push((claim.into(), vec![value.to_owned()]));
-}
-
-fn refuse<T>(setting: &str, value: &str, problem: &str) -> Result<T, ConfigError> {
-    Err(ConfigError::new(setting, format!("{value:?}"), problem))
-}
-
-/// At least one, none empty.
-fn list<T: Into<String>>(setting: &str, values: impl IntoIterator<Item = T>) -> Result<Vec<String>, ConfigError> {
-    let values: Vec<String> = values.into_iter().map(Into::into).collect();
-    if values.is_empty() {
-        return Err(ConfigError::new(setting, "none", "must be at least one"));
-    }
-    if values.iter().any(String::is_empty) {
-        return refuse(setting, "", "must not be empty");
-    }
-    Ok(values)
-}
-
-fn numbers<T: Into<String>>(setting: &str, values: impl IntoIterator<Item = T>) -> Result<Vec<String>, ConfigError> {
-    let values = list(setting, values)?;
-    match values.iter().find(|value| !value.bytes().all(|byte| byte.is_ascii_digit())) {
-        Some(name) => refuse(setting, name, "must be an id of digits: a name may change hands"),
-        None => Ok(values),
-    }
-}
-
-fn guid(tenant: &str) -> Result<(), ConfigError> {
-    let fits = |(place, byte): (usize, u8)| match place {
-        8 | 13 | 18 | 23 => byte == b'-',
-        _ => matches!(byte, b'0'..=b'9' | b'a'..=b'f'),
-    };
-    if tenant.len() == 36 && tenant.bytes().enumerate().all(fits) {
-        return Ok(());
-    }
-    refuse("Entra tenant", tenant, "must be a tenant id: a GUID in lower case")
-}
-
-fn host(setting: &str, name: &str) -> Result<(), ConfigError> {
-    let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'.' | b'-');
-    if !name.is_empty() && name.bytes().all(fits) {
-        return Ok(());
-    }
-    refuse(setting, name, "must be a bare host name in lower case, without https:// and slashes")
-}
-
-/// An issuer as it stands in tokens: `http` for a provider on the same machine, and nothing that a parser would change.
-fn url(setting: &str, url: &str, part: &str) -> Result<(), ConfigError> {
-    let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
-    let fits = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'?' | b'#' | b'"' | b'\\' | b'@');
-    match rest {
-        None => refuse(setting, url, "must begin with https:// or http://"),
-        Some(rest) if rest.is_empty() || rest.starts_with('/') || !rest.bytes().all(fits) => {
-            refuse(setting, url, "is not a plain URL")
-        }
-        Some(rest) if !rest.contains(part) => {
-            Err(ConfigError::new(setting, format!("{url:?}"), format!("must have {part} in it")))
-        }
-        Some(_) => Ok(()),
-    }
-}
-
-/// An issuer of a provider none of whose issuers ends with a slash: one that does is a slip, and would meet no token.
-fn slashless(setting: &str, issuer: &str, part: &str) -> Result<(), ConfigError> {
-    match url(setting, issuer, part) {
-        Ok(()) if issuer.ends_with('/') => refuse(setting, issuer, "must not end with a slash"),
-        checked => checked,
-    }
 }

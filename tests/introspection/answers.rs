@@ -144,6 +144,23 @@ async fn a_kind_that_the_provider_does_not_introspect_is_401() {
 }
 
 #[tokio::test]
+async fn which_clients_may_call_can_be_said() {
+    let provider = Provider::usual().await;
+    let tokens = provider.builder().claim_must_be("client_id", ["web", "shop"]).without_cache().build().unwrap();
+    for (number, (answer, expected)) in [
+        (active(r#""client_id":"shop""#), 200),
+        (active(r#""client_id":"batch""#), 401),
+        (active(r#""client_id":null"#), 401),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        provider.now_says(answer);
+        assert_eq!(status(&bearer(&tokens, &format!("token-{number}"), AT).await).0, expected);
+    }
+}
+
+#[tokio::test]
 async fn what_was_revoked_is_refused_also_when_it_is_remembered() {
     let provider = Provider::saying(active(r#""sid":"s-1""#)).await;
     let clock = TestClock::at_unix(NOW);

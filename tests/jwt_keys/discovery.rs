@@ -1,7 +1,10 @@
 //! Metadata of issuers: OpenID Connect Discovery and RFC 8414.
 
 use http::StatusCode;
-use portcullis::jwt::keys::{LiveKeys, LiveKeysBuilder};
+use portcullis::jwt::{
+    Provider,
+    keys::{LiveKeys, LiveKeysBuilder},
+};
 use tokio::time::sleep;
 
 use super::origin::{House, ISSUER, Origin, SET, Script, Signer, seconds, set_of};
@@ -169,4 +172,45 @@ async fn a_validator_stays_with_its_url() {
     origin.serve(OPENID, metadata(ISSUER, SET));
     sleep(seconds(490)).await;
     assert_eq!(asked_with(&origin, SET), None);
+}
+
+/// What a provider is known to publish is fetched without a word more.
+#[tokio::test(start_paused = true)]
+async fn the_keys_of_a_provider_are_where_it_says() {
+    const TENANT: &str = "72f988bf-86f1-41af-91ab-2d7cd011db47";
+    const OTHER: &str = "11111111-2222-4333-8444-555555555555";
+    const COMMON: &str = "https://login.microsoftonline.com/common/discovery";
+    let firebase = "https://securetoken.google.com/shop".to_owned();
+    let (v1, v2) =
+        (format!("https://sts.windows.net/{TENANT}/"), format!("https://login.microsoftonline.com/{TENANT}/v2.0"));
+    let google = || Provider::google(["web"]).unwrap();
+    let entra_v1 = || Provider::entra_v1([TENANT, OTHER], "api://a").unwrap();
+    let of_tenant = format!("https://login.microsoftonline.com/{TENANT}/discovery/v2.0/keys");
+    let account = "https://www.googleapis.com/service_accounts/v1/jwk/securetoken@system.gserviceaccount.com";
+    let rows = [
+        (
+            "google",
+            google(),
+            "https://accounts.google.com",
+            "https://www.googleapis.com/oauth2/v3/certs".to_owned(),
+            true,
+        ),
+        ("firebase", Provider::firebase("shop").unwrap(), &firebase, account.to_owned(), true),
+        ("entra", Provider::entra([TENANT], "a").unwrap(), &v2, of_tenant, true),
+        ("entra v1", entra_v1(), &v1, format!("{COMMON}/keys"), true),
+        ("entra v1, its old host", entra_v1(), &v1, "https://login.windows.net/common/discovery/keys".to_owned(), true),
+        ("entra, several", Provider::entra([TENANT, OTHER], "a").unwrap(), "", format!("{COMMON}/v2.0/keys"), true),
+        ("a host of another", google(), "https://accounts.google.com", format!("{COMMON}/keys"), false),
+        ("a host below", google(), "https://accounts.google.com", "https://storage.googleapis.com/k".to_owned(), false),
+    ];
+    for (name, provider, issuer, set, found) in rows {
+        let origin = Origin::default();
+        origin.serve(
+            &format!("{}/.well-known/openid-configuration", issuer.trim_end_matches('/')),
+            metadata(issuer, &set),
+        );
+        origin.serve(&set, set_of(&[Signer::new(0, "a").jwk()]));
+        let keys = provider.live_keys().http(origin.clone()).build().unwrap();
+        assert_eq!(keys.load().await.is_ok(), found, "{name}");
+    }
 }
