@@ -278,6 +278,12 @@ fn without_a_runtime_requests_refresh() {
         "a failed refresh takes nothing away"
     );
     assert!(keys.health(clock.now()).cause().unwrap().contains("away"));
+    clock.advance(seconds(500));
+    assert_eq!(status(at_once(jwt.verify_waiting(&old.token(), clock.now()))), 503, "it may have been rotated in");
+    assert_eq!(status(at_once(jwt.verify_waiting(&new.token(), clock.now()))), 200);
+    clock.advance(seconds(500));
+    origin.serve(SET, set_of(&[new.jwk()]));
+    assert_eq!(status(at_once(jwt.verify_waiting(&old.token(), clock.now()))), 401, "it was not");
 }
 
 #[tokio::test(start_paused = true)]
