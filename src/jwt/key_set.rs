@@ -98,6 +98,17 @@ impl KeySet {
         Ok(Self { inner: Arc::new(Inner { keys: keys.into(), skipped: skipped.into() }) })
     }
 
+    /// Whether both have the same keys under the same ids, in whatever order.
+    #[cfg(feature = "jwt-remote")]
+    pub(super) fn has_the_keys_of(&self, other: &Self) -> bool {
+        let sorted = |set: &Self| {
+            let mut keys: Vec<_> = set.keys().iter().map(|key| (key.id().map(str::to_owned), *key.print())).collect();
+            keys.sort_unstable();
+            keys
+        };
+        sorted(self) == sorted(other)
+    }
+
     /// Whether a key has this id.
     pub(super) fn has_id(&self, id: &str) -> bool {
         self.inner.keys.iter().any(|key| key.id() == Some(id))
