@@ -441,6 +441,28 @@ fn a_file_may_begin_with_a_line_that_was_never_finished() {
     assert_eq!(report.torn.iter().map(|torn| torn.bytes).collect::<Vec<_>>(), [19]);
 }
 
+/// While a chain is written, a log rotation takes its file away, and somebody else begins another one and dies.
+#[tokio::test]
+async fn a_file_that_somebody_else_left_torn_is_gone_on_with() {
+    let trail = Trail::new();
+    let chain = Chain::new(ChainKey::from_file_or_new(&trail.key).unwrap());
+    let sink = JsonLines::builder().chain(chain).open(trail.path()).unwrap();
+    for (name, left) in [("/0", None), ("/1", Some("{\"path\":")), ("/2", None)] {
+        if let Some(left) = left {
+            let away = trail.directory.path().join("audit.jsonl.20270115T080000.000000000");
+            std::fs::rename(trail.path(), away).unwrap();
+            std::fs::write(trail.path(), left).unwrap();
+        }
+        sink.accept(sample_record(name).into()).unwrap();
+        sink.flush().await.unwrap();
+    }
+    drop(sink);
+    let report = trail.verify();
+    assert!(report.is_sound() && report.torn_tail.is_none(), "{report}");
+    assert_eq!(report.torn.iter().map(|torn| (torn.file.clone(), torn.bytes)).collect::<Vec<_>>(), [(trail.path(), 8)]);
+    assert_eq!(trail.lines().iter().filter(|line| line.contains("\"path\":\"/")).count(), 2);
+}
+
 #[test]
 fn a_chain_is_not_begun_in_the_middle_of_a_file() {
     let trail = Trail::new();

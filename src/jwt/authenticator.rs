@@ -307,11 +307,15 @@ impl Shared {
         mut fare: Fare<'_>,
     ) -> Result<Principal, Rejection> {
         match (refresh, fault.gap) {
-            (Refresh::LookAgain, _) | (_, Gap::Refresh) => {
+            (refresh @ Refresh::LookAgain, _) | (refresh, Gap::Refresh) => {
                 let verified = self.verify(token, at, Due::Ignored, fare.attempt());
                 // A key that was rotated in costs nothing; a signature that is bad by it has been counted.
                 fare.is_due = matches!(&verified, Err(Fault::Keys(fault)) if fault.gap.was_tried());
-                verified.map_err(|fault| self.refuse(fault))
+                match (verified, refresh) {
+                    // It may have been rotated in: nobody could say.
+                    (Err(Fault::Keys(_)), Refresh::Unavailable(cause)) => Err(cause.into()),
+                    (verified, _) => verified.map_err(|fault| self.refuse(fault)),
+                }
             }
             (Refresh::NothingNew, _) => Err(self.refuse(fault.refusal().into())),
             (Refresh::Unavailable(cause), _) => Err(cause.into()),

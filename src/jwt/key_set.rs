@@ -143,6 +143,17 @@ impl KeySet {
         }
     }
 
+    /// Whether both have the same keys under the same ids, of the same issuers, in whatever order.
+    #[cfg(feature = "jwt-remote")]
+    pub(super) fn has_the_keys_of(&self, other: &Self) -> bool {
+        fn sorted(set: &KeySet) -> Vec<(Option<&str>, Option<&str>, &super::key::Print)> {
+            let mut keys: Vec<_> = set.keys().iter().map(|key| (key.id(), key.issuer(), key.print())).collect();
+            keys.sort_unstable();
+            keys
+        }
+        sorted(self) == sorted(other)
+    }
+
     /// Whether a key has this id.
     fn has_id(&self, id: &str) -> bool {
         self.inner.keys.iter().any(|key| key.id() == Some(id))

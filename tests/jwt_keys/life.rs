@@ -278,6 +278,12 @@ fn without_a_runtime_requests_refresh() {
         "a failed refresh takes nothing away"
     );
     assert!(keys.health(clock.now()).cause().unwrap().contains("away"));
+    clock.advance(seconds(500));
+    assert_eq!(status(at_once(jwt.verify_waiting(&old.token(), clock.now()))), 503, "it may have been rotated in");
+    assert_eq!(status(at_once(jwt.verify_waiting(&new.token(), clock.now()))), 200);
+    clock.advance(seconds(500));
+    origin.serve(SET, set_of(&[new.jwk()]));
+    assert_eq!(status(at_once(jwt.verify_waiting(&old.token(), clock.now()))), 401, "it was not");
 }
 
 #[tokio::test(start_paused = true)]
@@ -299,6 +305,32 @@ async fn cache_control_counts_within_bounds() {
         assert_eq!(origin.fetches(), 2, "{cache_control}");
         drop(house);
     }
+}
+
+/// What is written otherwise is no rotation: nothing that was verified is forgotten, and nobody is told of one.
+#[tokio::test(start_paused = true)]
+async fn the_same_keys_in_another_text_are_the_same_set() {
+    let (one, two) = (Signer::new(0, "a"), Signer::new(1, "b"));
+    let origin = Origin::serving(&[one.jwk(), two.jwk()]);
+    let house = House::loaded(&origin).await;
+    let elsewhere = Signer::new(0, "b");
+    let rows = [
+        ("another order", set_of(&[two.jwk(), one.jwk()]), 1),
+        ("white space", set_of(&[one.jwk(), two.jwk()]).replace(',', " ,\n "), 1),
+        ("members", set_of(&[one.jwk(), two.jwk().replace("{", r#"{"x5t":"x","use":"sig","#)]), 1),
+        ("an unusable key", set_of(&[one.jwk(), two.jwk(), "{}".to_owned()]), 1),
+        ("one key less", set_of(&[one.jwk()]), 2),
+        ("one twice", set_of(&[one.jwk(), one.jwk()]), 3),
+        ("another name", set_of(&[elsewhere.jwk()]), 4),
+        ("another key", set_of(&[two.jwk()]), 5),
+        ("another algorithm", set_of(&[two.jwk().replace("{", r#"{"alg":"ES384","#), one.jwk()]), 6),
+    ];
+    for (name, text, generation) in rows {
+        origin.serve(SET, text);
+        sleep(seconds(600)).await;
+        assert_eq!(house.keys.generation(house.now()), Some(generation), "{name}: {}", house.cause());
+    }
+    assert_eq!(house.keys.health(house.now()).skipped(), 1);
 }
 
 #[tokio::test(start_paused = true)]

@@ -111,10 +111,34 @@ impl Lines {
             }
             self.feeds = false;
         }
+        self.compose(entries, lost);
+        // A file that cannot be rotated or opened anew is written on.
+        let begun = target.prepare(now, self.text.len());
+        // So is one that somebody else began, and left in the middle of a line.
+        let found = if begun { target.torn() } else { 0 };
+        if found > 0 {
+            (self.torn, self.feeds) = (self.torn.saturating_add(found), true);
+            self.compose(entries, lost);
+        }
+        let feeds = self.feeds;
+        #[cfg(feature = "audit-chain")]
+        if let Some(chain) = &mut self.chain {
+            chain.link(&mut self.text, &mut self.ends, (self.torn, feeds), begun, now, last);
+        }
+        let _ = last;
+        let is_new = begun && found == 0;
+        let begin = usize::from(is_new && feeds);
+        if is_new {
+            (self.torn, self.feeds) = (0, false);
+        }
+        self.put(begin, entries, target)
+    }
+
+    /// Makes the text: the line feed that is due, the gap, and a line for each entry.
+    fn compose(&mut self, entries: &[AuditEntry], lost: u64) {
         self.text.clear();
         self.ends.clear();
-        let feeds = self.feeds;
-        if feeds {
+        if self.feeds {
             self.text.push(b'\n');
         }
         let gap = (lost > 0 || self.torn > 0).then(|| AuditEntry::Gap(gap(lost, self.torn)));
@@ -124,18 +148,6 @@ impl Lines {
             let line = if matches!(entry, AuditEntry::Gap(_)) { Line::Gap } else { Line::Entry };
             self.ends.push(End { at: self.text.len(), line });
         }
-        // A file that cannot be rotated or opened anew is written on.
-        let begun = target.prepare(now, self.text.len());
-        #[cfg(feature = "audit-chain")]
-        if let Some(chain) = &mut self.chain {
-            chain.link(&mut self.text, &mut self.ends, (self.torn, feeds), begun, now, last);
-        }
-        let _ = last;
-        let begin = usize::from(begun && feeds);
-        if begun {
-            (self.torn, self.feeds) = (0, false);
-        }
-        self.put(begin, entries, target)
     }
 
     fn put(&mut self, begin: usize, entries: &[AuditEntry], target: &mut impl Target) -> Written {

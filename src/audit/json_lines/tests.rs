@@ -385,6 +385,24 @@ async fn a_torn_last_line_is_left_alone_and_told() {
     assert_eq!(told(&std::fs::read(file.path()).unwrap()), ["8 bytes", "lost 0 torn 8", "/0"]);
 }
 
+#[tokio::test]
+async fn a_file_that_somebody_else_began_and_left_torn_is_written_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, away) = (folder.path().join("audit.jsonl"), folder.path().join("away"));
+    let sink = JsonLines::open(&path).unwrap();
+    let write = async |name: &str| {
+        assert_eq!(sink.accept(sample(name).into()), Ok(()));
+        sink.flush().await.unwrap();
+        told(&std::fs::read(&path).unwrap())
+    };
+    assert_eq!(write("/0").await, ["/0"]);
+    std::fs::rename(&path, &away).unwrap();
+    std::fs::write(&path, "{\"path\":").unwrap();
+    assert_eq!(write("/1").await, ["8 bytes", "lost 0 torn 8", "/1"]);
+    assert_eq!(write("/2").await, ["8 bytes", "lost 0 torn 8", "/1", "/2"]);
+    assert_eq!(told(&std::fs::read(&away).unwrap()), ["/0"]);
+}
+
 #[cfg(unix)]
 #[test]
 fn a_link_stays_and_the_file_that_it_leads_to_is_rotated() {

@@ -67,7 +67,7 @@ impl LiveKeys {
         LiveKeysBuilder::new(Origin::Issuer(UrlText(issuer.into())))
     }
 
-    /// Follows the JWK Set in this file: it is read again every few seconds, and the keys change if its text did.
+    /// Follows the JWK Set in this file: it is read again every few seconds.
     pub fn jwks_file(path: impl AsRef<Path>) -> LiveKeysBuilder {
         let mut builder = LiveKeysBuilder::new(Origin::File(path.as_ref().into()));
         builder.soft_life = Duration::from_secs(5);

@@ -82,10 +82,16 @@ impl Flight {
                 }
                 control.text = text.into();
                 control.validator = validator;
-                if known.is_some() {
-                    event::tell(Event::new(EventKind::KeySetRotated, cycle.source.name()));
-                }
-                KeySnapshot::new(keys, known.as_ref().map_or(1, |known| known.generation().saturating_add(1)))
+                let generation = match known {
+                    None => 1,
+                    // Written otherwise: some servers tell their keys in any order.
+                    Some(known) if known.keys().has_the_keys_of(&keys) => known.generation(),
+                    Some(known) => {
+                        event::tell(Event::new(EventKind::KeySetRotated, cycle.source.name()));
+                        known.generation().saturating_add(1)
+                    }
+                };
+                KeySnapshot::new(keys, generation)
             }
         };
         if state.cause.is_some() {
