@@ -200,7 +200,7 @@ mod tests {
         type Row<'a> = (&'a str, Option<&'a str>, Vec<Key>, Result<(), Ended>);
 
         let others = |count: u8| (10..10 + count).map(|byte| key(byte, None));
-        let rows: [Row<'_>; 9] = [
+        let rows: [Row<'_>; 11] = [
             ("the same", Some("a"), vec![key(1, Some("a"))], Ok(())),
             ("among others", Some("a"), vec![key(2, Some("b")), key(1, Some("a"))], Ok(())),
             ("without an id", Some("a"), vec![key(1, None)], Ok(())),
