@@ -24,10 +24,10 @@ fn of(tenant: &str) -> String {
 
 fn jwk(kid: &str, pair: &KeyPair, issuer: Option<&str>) -> Value {
     let point = pair.public_key_raw();
-    let mut jwk = json!({"kty": "EC", "crv": "P-256", "use": "sig", "kid": kid, "x": encode(&point[1..33]),
-        "y": encode(&point[33..])});
+    let (x, y) = point.split_first().unwrap().1.split_at(32);
+    let mut jwk = json!({"kty": "EC", "crv": "P-256", "use": "sig", "kid": kid, "x": encode(x), "y": encode(y)});
     if let Some(issuer) = issuer {
-        jwk["issuer"] = json!(issuer);
+        jwk.as_object_mut().unwrap().insert("issuer".to_owned(), json!(issuer));
     }
     jwk
 }
