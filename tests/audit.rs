@@ -30,9 +30,10 @@ use hyper_util::{
 use portcullis::{
     Challenge, Clock, Instants, Principal, PrincipalKind, Rejection, RejectionKind, RequestHead, SecurityContext,
     StoreError,
-    audit::{AuditEntry, AuditLayer, AuditOutcome, AuditRecord, AuditSink, Lost},
+    audit::{AuditEntry, AuditLayer, AuditOutcome, AuditRecord, AuditSink, Channel, Lost, WhenFull},
     authn::{Authenticator, AuthnLayer, Outcome, authenticate_fn},
     body::BodyEnd,
+    event::{Event, EventKind, tell},
     problem::ProblemLayer,
     testing::Captured,
 };
@@ -879,4 +880,44 @@ mod tracing_events {
         }
         assert!(!text.contains(CANARY));
     }
+}
+
+/// What strangers send must not hold up the threads that everybody needs, nor push out what others did.
+#[tokio::test]
+async fn strangers_have_room_of_their_own() {
+    let (channel, mut receiver) = Channel::new(8, WhenFull::Wait(Duration::from_secs(600))).unwrap();
+    let channel = Arc::new(channel);
+    let kept: Arc<Mutex<Vec<SecurityContext>>> = Arc::default();
+    let contexts = Arc::clone(&kept);
+    let handler = service_fn(move |request: Request<()>| {
+        let waits = request.uri().path() == "/waits";
+        contexts.lock().unwrap().extend(SecurityContext::of(request.extensions()).cloned());
+        async move {
+            if waits {
+                pending::<()>().await;
+            }
+            Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("healthy")))
+        }
+    });
+    let app = AuditLayer::new(Arc::clone(&channel)).with_completions().layer(authn().allow_anonymous().layer(handler));
+    for _ in 0..9 {
+        let response = app.clone().oneshot(get("/health")).await.unwrap();
+        assert_eq!(response.status(), 200);
+        response.into_body().collect().await.unwrap();
+        let given_up = std::pin::pin!(app.clone().oneshot(get("/waits")));
+        assert!(given_up.poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    }
+    kept.lock().unwrap().iter().for_each(|context| context.note("frame", "1"));
+    assert!(channel.lost() > 0, "the strangers' own");
+    assert_eq!(app.oneshot(with(get("/orders"), "authorization", "Device good")).await.unwrap().status(), 200);
+    tell(Event::new(EventKind::KeyRevoked, "key of a stolen laptop"));
+    let (mut alice, mut revoked) = (false, false);
+    for entry in receiver.receive(Duration::ZERO).unwrap() {
+        match entry {
+            AuditEntry::Decided(record) => alice |= record.subject().is_some(),
+            AuditEntry::Event(event) => revoked |= event.about() == "key of a stolen laptop",
+            _ => {}
+        }
+    }
+    assert!(alice && revoked, "{alice} {revoked}");
 }

@@ -13,7 +13,7 @@ use portcullis::{
     Challenge, Connection, Instants, Now, Principal, PrincipalKind, Rejection, RejectionKind, RequestHead, Secret,
     SecurityContext, StoreError, StoreErrorKind,
     audit::{AuditEntry, AuditLayer, AuditSink, JsonLines, Personal, Privacy},
-    authn::{Authenticator, Outcome, authenticate_fn, one_of},
+    authn::{Authenticator, AuthnLayer, Outcome, authenticate_fn, one_of},
     event::{Event, EventKind, tell},
     evidence::TrustedProxies,
     guard::{Authorizer, policy, public, require},
@@ -25,7 +25,7 @@ use portcullis::{
 };
 use serde_json::{Value, json};
 use support::{Still, get, get_plain, test_scheme, with};
-use tower::{Layer, ServiceExt, service_fn};
+use tower::{Layer, ServiceBuilder, ServiceExt, service_fn};
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 
@@ -425,6 +425,35 @@ async fn what_is_hidden_is_hidden_everywhere() {
     for personal in ["alice", "198.51.100.7", "s3cr3t", "monthly", "not in the ledger"] {
         assert!(!all.contains(personal), "{personal}: {all}");
     }
+}
+
+/// Which part of a path is the parameter is told by a template alone.
+#[tokio::test]
+async fn a_path_that_no_template_explains_hides_what_may_be_a_parameter() {
+    let hiding = || Privacy::new().hide_parameters(["how"]);
+    let (captured, audit) = audited();
+    for path in ["/public/s3cr3t/", "/public//s3cr3t", "/pulbic/s3cr3t"] {
+        let shown = record(builder(audit.clone().with_privacy(hiding())), &captured, get(path)).await;
+        assert_eq!((&shown["path"], &shown["route"]), (&json!("[omitted]"), &Value::Null), "{path}: {shown}");
+        assert!(!shown.to_string().contains("s3cr3t"), "{path}: {shown}");
+    }
+    let shown = record(builder(audit.clone().with_privacy(Privacy::new())), &captured, get("/pulbic/x")).await;
+    assert_eq!(shown["path"], "/pulbic/x", "where nothing is to be hidden");
+
+    // Nobody outside of a router by hand learns its templates.
+    let authn = AuthnLayer::new(test_scheme()).allow_anonymous().dangerous_plain_http();
+    let router = axum::Router::new().route("/public/{how}", axum::routing::get(async || "hello"));
+    let layers = ServiceBuilder::new().layer(audit.with_privacy(hiding())).layer(authn);
+    let answer = layers.service(router).oneshot(get("/public/s3cr3t").map(|()| axum::body::Body::empty())).await;
+    assert_eq!(answer.unwrap().status(), 200);
+    assert_eq!(captured.take().remove(0).path(), "[omitted]");
+}
+
+#[test]
+fn a_stack_finds_hidden_parameters_that_no_line_has() {
+    let privacy = Privacy::new().hide_parameters(["page", "hwo"]);
+    let error = builder(audited().1.with_privacy(privacy)).build().unwrap_err().to_string();
+    assert!(error.contains("hwo") && !error.contains("page"), "{error}");
 }
 
 /// A type that is asked to be hashed is hashed, or refused.

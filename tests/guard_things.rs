@@ -377,6 +377,7 @@ async fn what_is_hidden_looks_like_what_is_not_there() {
             .route("GET /scoped", require(scope("none").unwrap()).hide())
             .route("GET /strong", require(acr(["gold"]).unwrap()).hide())
             .route("GET /denied", deny().hide())
+            .route("GET /unnamed", require(owner()).on(from_head("thing", |_, _| None)).hide())
             .route("GET /nothing", require(authenticated()))
             .route("ANY /wide/{*rest}", require(role("manager").unwrap()).hide())
             .route("GET /wide/secret", require(role("owner").unwrap()).hide())
@@ -396,7 +397,7 @@ async fn what_is_hidden_looks_like_what_is_not_there() {
         };
         let nothing = without_id(seen(ask("alice", "/nothing").await).await);
         assert_eq!(nothing.0, 404, "{name}");
-        for path in ["/secret", "/scoped", "/strong", "/denied", "/unknown"] {
+        for path in ["/secret", "/scoped", "/strong", "/denied", "/unnamed", "/unknown"] {
             assert_eq!(without_id(seen(ask("alice", path).await).await), nothing, "{name}, {path}");
             assert_eq!(ask("", path).await.status(), 401, "{name}, {path}: the anonymous are asked who they are");
         }
@@ -497,6 +498,19 @@ fn a_stack_finds_rules_about_things_that_are_not_in_the_path() {
             "a role by name",
             "GET /t/{t}/{id}",
             require(not(role("clerk").unwrap())).on(order("{id}").in_tenant("{t}").unwrap()),
+            "no condition looks at it",
+        ),
+        (
+            "where somebody is",
+            "GET /t/{t}/{id}",
+            require(network(["198.51.100.0/24"]).unwrap()).on(order("{id}").in_tenant("{t}").unwrap()),
+            "no condition looks at it",
+        ),
+        (
+            "when, and how they proved who they are",
+            "GET /orders/{id}",
+            require(all((during(Hours::between("08:00", "18:00").unwrap()), not(amr("pwd").unwrap()))))
+                .on(order("{id}")),
             "no condition looks at it",
         ),
     ] {

@@ -439,6 +439,23 @@ async fn a_stack_inside_a_stack_or_a_layer() {
 }
 
 #[tokio::test]
+async fn a_stack_inside_a_layer_that_writes_no_record() {
+    let kept = Kept::default();
+    let app = TlsLayer::require().layer(app(&kept));
+    for _ in 0..2 {
+        assert_eq!(app.clone().oneshot(as_clerk("/orders/42")).await.unwrap().status(), 500);
+        let record = kept.one("inside TLS enforcement");
+        assert_eq!((record.outcome(), record.status()), (AuditOutcome::Failed, Some(500)));
+        assert_eq!((record.rejection(), &*record.path()), (Some(RejectionKind::Misconfigured), "/orders/42"));
+        assert_eq!(record.address(), Some("198.51.100.7".parse().unwrap()));
+    }
+    let around = Stack::builder().tls(TlsLayer::require()).authenticate(test_scheme()).fallback(public());
+    let app = around.build().unwrap().protect(self::app(&kept));
+    assert_eq!(app.oneshot(as_clerk("/orders/42")).await.unwrap().status(), 500);
+    assert_eq!(kept.one("inside a stack without audit").rejection(), Some(RejectionKind::Misconfigured));
+}
+
+#[tokio::test]
 async fn a_rejection_of_the_handler() {
     let kept = Kept::default();
     let response = app(&kept).oneshot(as_clerk("/orders/rejects")).await.unwrap();

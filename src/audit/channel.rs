@@ -16,7 +16,8 @@ use crate::{
 pub enum WhenFull {
     /// It is discarded and counted. Nothing slows the service.
     Discard,
-    /// The thread that serves the request waits for room, at most for this long; then the entry is discarded and counted.
+    /// The thread that serves the request waits for room, at most for this long; then the entry is discarded and counted. What
+    /// tells of a request without an identity does not wait: strangers could stop every thread.
     Wait(Duration),
     /// Room for its record is kept before a request begins; without any it is refused with `503`, and nothing else happens. Its
     /// answer is held back until the record is stored. Other entries are discarded and counted if there is no room.
@@ -36,8 +37,8 @@ impl Default for WhenFull {
 
 /// Hands entries to a consumer of your own, through a queue with an end.
 ///
-/// The queue holds so many records, and an eighth of that number of refusals before authentication, which are counted by
-/// source and second. With [`WhenFull::Refuse`], a record counts as stored when the consumer has taken it.
+/// The queue holds so many records, and as many of requests without an identity; an eighth of that number may be refusals, which
+/// are counted by source and second. With [`WhenFull::Refuse`], a record counts as stored when the consumer has taken it.
 ///
 /// The consumer is one thread, which takes what there is with [`AuditReceiver::receive`]. When it drops the receiver, what
 /// comes from then on is lost and counted.
@@ -164,7 +165,7 @@ impl Drop for AuditReceiver {
 mod tests {
     use super::*;
     use crate::{
-        audit::record::{sample, sample_facts},
+        audit::record::{sample, sample_facts, sample_of_alice},
         clock::{Clock, SystemClock},
         rejection::RejectionKind,
     };
@@ -213,7 +214,38 @@ mod tests {
         let (channel, _receiver) = Channel::new(8, WhenFull::Wait(Duration::from_secs(600))).unwrap();
         assert_eq!(channel.accept(refusal_from(0, 7)), Ok(()));
         assert_eq!((1..9).map(|network| channel.accept(refusal_from(network, 7))).filter(Result::is_err).count(), 8);
-        assert_eq!(channel.accept(sample("/allowed").into()), Ok(()));
+        assert_eq!(channel.accept(sample_of_alice("/allowed").into()), Ok(()));
+    }
+
+    /// Nor do they fill the room that others need, or a flood of refusals that of those who are served.
+    #[test]
+    fn a_stranger_who_is_served_waits_for_no_room_and_takes_nobodys() {
+        let (channel, mut receiver) = Channel::new(8, WhenFull::Wait(Duration::from_secs(600))).unwrap();
+        assert_eq!(channel.accept(refusal_from(0, 7)), Ok(()));
+        assert_eq!(channel.accept(refusal_from(1, 7)), Err(Lost));
+        assert_eq!((0..9).filter(|_| channel.accept(sample("/health").into()).is_ok()).count(), 7);
+        assert_eq!((0..8).filter(|_| channel.accept(sample_of_alice("/orders").into()).is_ok()).count(), 8);
+        assert_eq!(
+            (receiver.receive(Duration::ZERO).unwrap().len(), channel.lost()),
+            (1 + 16, 3),
+            "a gap, and two lanes"
+        );
+    }
+
+    /// Where room is kept for every request, what a stranger was served with is stored as anybody's.
+    #[test]
+    fn room_that_is_kept_is_kept_for_strangers_too_and_takes_none_of_the_events() {
+        let (channel, mut receiver) = Channel::new(8, WhenFull::Refuse).unwrap();
+        let rooms: Vec<_> = (0..8).map(|_| channel.reserve().unwrap().unwrap()).collect();
+        assert!(channel.reserve().is_err(), "no ninth request begins");
+        assert_eq!(channel.accept(sample_of_alice("/event").into()), Ok(()), "what comes beside the requests");
+        for (room, n) in rooms.into_iter().zip(0..) {
+            let entry = if n == 0 { refusal() } else { sample("/health").into() };
+            drop(channel.accept_reserved(entry, room));
+        }
+        assert!(channel.reserve().is_err(), "their records wait");
+        assert_eq!((receiver.receive(Duration::ZERO).unwrap().len(), channel.lost()), (1 + 9, 2));
+        assert!(channel.reserve().is_ok());
     }
 
     #[test]

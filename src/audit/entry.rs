@@ -83,12 +83,21 @@ impl AuditEntry {
         }
     }
 
-    /// Whether it is the refusal of a request that nobody was authenticated in: what an anonymous flood consists of.
-    pub(crate) fn is_anonymous_refusal(&self) -> bool {
+    /// Whether it tells of a request that nobody was authenticated in: anybody can bring about as many as they like.
+    pub(crate) fn is_of_stranger(&self) -> bool {
         match self {
-            Self::Decided(record) => {
-                record.rejection().is_some() && record.subject().is_none() && record.client_identity().is_none()
-            }
+            Self::Decided(record) => record.is_of_stranger(),
+            Self::Completed(completion) => completion.0.by_stranger,
+            Self::Later(later) => later.0.by_stranger,
+            Self::Repeated(_) => true,
+            Self::Event(_) | Self::Gap(_) => false,
+        }
+    }
+
+    /// Whether it tells that a request was refused.
+    pub(crate) fn is_refusal(&self) -> bool {
+        match self {
+            Self::Decided(record) => record.rejection().is_some(),
             Self::Repeated(_) => true,
             Self::Completed(_) | Self::Later(_) | Self::Event(_) | Self::Gap(_) => false,
         }
@@ -117,6 +126,8 @@ pub(crate) struct Completion {
     pub(crate) duration: Duration,
     pub(crate) bytes: u64,
     pub(crate) grpc_status: Option<u16>,
+    /// Whether nobody was authenticated.
+    pub(crate) by_stranger: bool,
 }
 
 impl AuditCompletion {
@@ -184,6 +195,8 @@ pub(crate) struct LaterFacts {
     pub(crate) unix_nanos: u64,
     pub(crate) request_id: RequestId,
     pub(crate) subject: Option<AuditIdentity>,
+    /// Whether nobody was authenticated.
+    pub(crate) by_stranger: bool,
     pub(crate) trail: Trail,
     pub(crate) count: Option<u64>,
     pub(crate) privacy: Option<Arc<Privacy>>,

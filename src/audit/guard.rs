@@ -83,6 +83,8 @@ pub(crate) struct Entry {
     ending: Ending,
     /// Whether the record tells of a refusal; known once it is written.
     refused: bool,
+    /// Whether it tells of nobody; as well.
+    by_stranger: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -137,7 +139,16 @@ impl Entry {
             facts.headers.extend(joined(sent, name).map(|value| (name.clone(), value)));
         }
         let span = if recorder.spans { RequestSpan::open(head, &facts, context.request_id()) } else { None };
-        Ok(Self { recorder, context, facts: Some(facts), room, span, ending: Ending::Aborted, refused: false })
+        Ok(Self {
+            recorder,
+            context,
+            facts: Some(facts),
+            room,
+            span,
+            ending: Ending::Aborted,
+            refused: false,
+            by_stranger: false,
+        })
     }
 
     /// The request's context.
@@ -193,6 +204,7 @@ impl Entry {
     fn watch<R: ResponseBody>(&self, response: Response<R>, version: Version) -> Response<R> {
         let recorder = Arc::clone(&self.recorder);
         let (request_id, began): (RequestId, Instants) = (self.context.request_id(), self.context.at());
+        let by_stranger = self.by_stranger;
         let watch = BodyWatch::with_facts(move |end, facts| {
             let _ = accept_quietly(|| {
                 let now = recorder.clock.now();
@@ -203,6 +215,7 @@ impl Entry {
                     duration: now.since(began),
                     bytes: facts.bytes,
                     grpc_status: facts.grpc_status,
+                    by_stranger,
                 })))
             });
         });
@@ -271,7 +284,8 @@ impl Entry {
                 facts.client_identity = envelope.client_identity.clone().map(identity);
                 facts.trail = envelope.trail.hand_over();
                 let (request_id, subject) = (envelope.request_id, facts.subject.clone());
-                envelope.afterwards = Some(Arc::new(Later::new(Arc::clone(&self.recorder), request_id, subject)));
+                let later = Later::new(Arc::clone(&self.recorder), request_id, subject, facts.is_of_stranger());
+                envelope.afterwards = Some(Arc::new(later));
             } else {
                 // Nobody reads the envelope after this, so that it gives instead of sharing.
                 facts.route = envelope.route.take();
@@ -284,6 +298,7 @@ impl Entry {
             }
         });
         self.refused = facts.rejection.is_some();
+        self.by_stranger = facts.is_of_stranger();
         facts.outcome = match (self.ending, &facts.rejection) {
             (Ending::Answered, Some((kind, _))) => AuditOutcome::of_rejection(*kind),
             (Ending::Answered, None) => AuditOutcome::Allowed,

@@ -27,6 +27,7 @@ pub(crate) struct Later {
     recorder: Arc<Recorder>,
     request_id: RequestId,
     subject: Option<AuditIdentity>,
+    by_stranger: bool,
     window: Mutex<Window>,
 }
 
@@ -118,8 +119,13 @@ impl Window {
 }
 
 impl Later {
-    pub(crate) fn new(recorder: Arc<Recorder>, request_id: RequestId, subject: Option<AuditIdentity>) -> Self {
-        Self { recorder, request_id, subject, window: Mutex::default() }
+    pub(crate) fn new(
+        recorder: Arc<Recorder>,
+        request_id: RequestId,
+        subject: Option<AuditIdentity>,
+        by_stranger: bool,
+    ) -> Self {
+        Self { recorder, request_id, subject, by_stranger, window: Mutex::default() }
     }
 
     /// Changes the window, and writes what comes of it with the window let go.
@@ -137,6 +143,7 @@ impl Later {
                     unix_nanos: now.unix_nanos(),
                     request_id: self.request_id,
                     subject: self.subject.clone(),
+                    by_stranger: self.by_stranger,
                     trail,
                     count,
                     privacy: self.recorder.privacy.clone(),

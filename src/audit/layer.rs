@@ -115,6 +115,12 @@ impl AuditLayer {
         self.edit(|recorder| recorder.spans = true)
     }
 
+    /// The path parameters that are hidden.
+    #[cfg(feature = "stack")]
+    pub(crate) fn hidden_parameters(&self) -> impl Iterator<Item = &str> {
+        self.recorder.privacy.iter().flat_map(|privacy| privacy.hidden_parameters())
+    }
+
     /// The fields that are recorded.
     #[cfg(feature = "stack")]
     pub(crate) fn headers(&self) -> &[HeaderName] {

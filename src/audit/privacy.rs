@@ -11,6 +11,8 @@ use crate::{error::ConfigError, secret::Secret};
 
 /// What stands in the place of what is left out.
 const OMITTED: &str = "[omitted]";
+/// The path parameter that is the public id of a credential, in the lines of `key_admin` and whoever else names one so.
+const KEY_ID: &str = "key_id";
 
 /// A type of data in a record that may tell of a person.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -22,7 +24,8 @@ pub enum Personal {
     Tenant,
     /// The client's address.
     Address,
-    /// The public id of a credential: a key id, a `jti`.
+    /// The public id of a credential: a key id, a `jti`. A path shows `{key_id}` for a parameter of that name, as the lines of
+    /// `key_admin` have it.
     CredentialId,
     /// The path; the route's template stays.
     Path,
@@ -85,8 +88,12 @@ impl Privacy {
         self
     }
 
-    /// Shows the values of these path parameters as `{name}`: a path such as `/reset/{token}` holds a secret. It needs the
-    /// route's template, so a path that no route matches is shown as it came.
+    /// Shows the values of these path parameters as `{name}`: a path such as `/reset/{token}` holds a secret.
+    ///
+    /// It needs the route's template. Where that is not known, the whole path is `[omitted]`: where no line of a stack matches, such
+    /// as `/reset/{token}/` with a slash too many, and with layers by hand around a router, which alone knows its templates. A line
+    /// that takes the rest of any path shows it, unless its `{*rest}` is hidden too. A stack does not build with a name that none
+    /// of its lines has.
     pub fn hide_parameters<T: Into<Box<str>>>(mut self, names: impl IntoIterator<Item = T>) -> Self {
         self.parameters.extend(names.into_iter().map(Into::into));
         self
@@ -188,48 +195,47 @@ impl Privacy {
         if self.omits(Personal::Path) {
             return Cow::Borrowed(OMITTED);
         }
-        let shown = self.without_parameters(path, template);
+        let Some(shown) = self.without_parameters(path, template) else { return Cow::Borrowed(OMITTED) };
         if self.shows(Personal::Path) { shown } else { Cow::Owned(self.text(Personal::Path, "", &shown).into_owned()) }
     }
 
-    /// The path with the hidden parameters replaced by their names.
-    fn without_parameters<'p>(&self, path: &'p str, template: Option<&str>) -> Cow<'p, str> {
-        let (false, Some(template)) = (self.parameters.is_empty(), template) else { return Cow::Borrowed(path) };
+    /// The names of the path parameters that are hidden.
+    #[cfg(feature = "stack")]
+    pub(crate) fn hidden_parameters(&self) -> impl Iterator<Item = &str> {
+        self.parameters.iter().map(|name| &**name)
+    }
+
+    /// The path with the hidden parameters replaced by their names. None if nobody can tell where they are.
+    fn without_parameters<'p>(&self, path: &'p str, template: Option<&str>) -> Option<Cow<'p, str>> {
+        let Some(template) = template else { return self.parameters.is_empty().then_some(Cow::Borrowed(path)) };
+        if !template.split('/').any(|segment| self.hides(segment)) {
+            return Some(Cow::Borrowed(path));
+        }
         let mut shown = String::with_capacity(path.len());
-        let (mut parts, mut hidden) = (path.split('/'), false);
+        let mut parts = path.split('/');
         for (index, expected) in template.split('/').enumerate() {
-            let Some(part) = parts.next() else { break };
+            // Another path than the template's, as inside a nested router that takes its prefix away: nobody knows what is where.
+            let part = parts.next().filter(|part| expected.contains('{') || expected == *part)?;
             if index > 0 {
                 shown.push('/');
             }
-            match self.parameter(expected) {
-                Some(_) if expected.starts_with("{*") => {
-                    shown.push_str(expected);
-                    return Cow::Owned(shown);
-                }
-                // Also a parameter with text around it.
-                Some(_) => {
-                    shown.push_str(expected);
-                    hidden = true;
-                }
-                None => shown.push_str(part),
+            // Also a parameter with text around it.
+            let hides = self.hides(expected);
+            shown.push_str(if hides { expected } else { part });
+            if expected.starts_with("{*") {
+                let rest = parts.by_ref().filter(|_| !hides);
+                rest.for_each(|part| shown.extend(["/", part]));
             }
         }
-        if !hidden {
-            return Cow::Borrowed(path);
-        }
-        for part in parts {
-            shown.push('/');
-            shown.push_str(part);
-        }
-        Cow::Owned(shown)
+        parts.next().is_none().then_some(Cow::Owned(shown))
     }
 
-    /// The hidden parameter in a segment of a template.
-    fn parameter(&self, segment: &str) -> Option<&str> {
-        let (_, inner) = segment.split_once('{')?;
+    /// Whether a segment of a template has a parameter that is hidden.
+    fn hides(&self, segment: &str) -> bool {
+        let Some((_, inner)) = segment.split_once('{') else { return false };
         let name = inner.split_once('}').map_or(inner, |(name, _)| name).trim_start_matches('*');
-        self.parameters.iter().find(|hidden| ***hidden == *name).map(|hidden| &**hidden)
+        let is_hidden_id = name == KEY_ID && !self.shows(Personal::CredentialId);
+        is_hidden_id || self.parameters.iter().any(|hidden| **hidden == *name)
     }
 }
 
@@ -256,11 +262,27 @@ mod tests {
             ("/r/pre-s3cr3t", Some("/r/pre-{token}"), "/r/pre-{token}"),
             ("/files/a/b/c", Some("/files/{*rest}"), "/files/{*rest}"),
             ("/orders/42", Some("/orders/{id}"), "/orders/42"),
-            ("/reset/s3cr3t", None, "/reset/s3cr3t"),
-            ("/reset", Some("/reset/{token}"), "/reset"),
+            ("/orders/42", Some("/api/orders/{id}"), "/orders/42"),
+            ("/pages/a/b", Some("/pages/{*page}"), "/pages/a/b"),
+            ("/reset/s3cr3t/a/b", Some("/reset/{token}/{*page}"), "/reset/{token}/a/b"),
+            ("/reset/s3cr3t", None, OMITTED),
+            ("/reset/s3cr3t/", Some("/reset/{token}"), OMITTED),
+            ("/reset//s3cr3t", Some("/reset/{token}"), OMITTED),
+            ("/", Some("/"), "/"),
+            ("/reset", Some("/reset/{token}"), OMITTED),
+            ("/s3cr3t", Some("/{tenant}/{token}"), OMITTED),
+            ("/reset/s3cr3t", Some("/api/reset/{token}"), OMITTED),
         ] {
             assert_eq!(privacy.path(path, template), shown, "{path}");
         }
+        assert_eq!(Privacy::new().path("/reset/s3cr3t", None), "/reset/s3cr3t");
+        let template = Some("/keys/{key_id}/revoke");
+        assert_eq!(Privacy::new().path("/keys/k1/revoke", template), "/keys/k1/revoke");
+        let hidden = Privacy::new().omit(Personal::CredentialId);
+        assert_eq!(hidden.path("/keys/k1/revoke", template), "/keys/{key_id}/revoke");
+        assert_eq!(hidden.path("/keys/k1/revoke/", template), OMITTED);
+        assert_eq!(hidden.path("/orders/42", Some("/orders/{id}")), "/orders/42");
+        assert_eq!(hidden.path("/keys/k1/revoke/", None), "/keys/k1/revoke/");
         assert_eq!(Privacy::new().omit(Personal::Path).path("/reset", None), OMITTED);
     }
 
@@ -274,7 +296,7 @@ mod tests {
         assert!(one.starts_with("p-") && one.len() == 34, "{one}");
         assert_eq!(one, privacy.path("/reset/other", template));
         assert_ne!(one, privacy.path("/orders/one", Some("/orders/{id}")));
-        assert_ne!(one, privacy.path("/reset/one", None));
+        assert_eq!(privacy.path("/reset/one", None), OMITTED);
     }
 
     #[test]

@@ -98,6 +98,11 @@ impl Default for Facts {
 }
 
 impl Facts {
+    /// Whether nobody was authenticated.
+    pub(crate) const fn is_of_stranger(&self) -> bool {
+        self.subject.is_none() && self.client_identity.is_none()
+    }
+
     /// Forgets everything but the memory of its texts. Field by field: most of them are empty, and a whole default would be
     /// made and moved here.
     pub(crate) fn clear(&mut self) {
@@ -356,6 +361,11 @@ impl AuditRecord {
         self.facts.rejection.as_ref().map(|(kind, _)| *kind)
     }
 
+    /// Whether nobody was authenticated.
+    pub(crate) fn is_of_stranger(&self) -> bool {
+        self.facts.is_of_stranger()
+    }
+
     /// The operator's reason for the refusal.
     #[must_use]
     pub fn rejection_reason(&self) -> Option<&str> {
@@ -443,10 +453,21 @@ impl fmt::Debug for AuditRecord {
     }
 }
 
-/// A record for tests: a GET of this path that was allowed.
+/// A record for tests: a GET of this path that was allowed, of nobody.
 #[cfg(any(test, feature = "testing"))]
 pub(crate) fn sample(path: &str) -> AuditRecord {
     AuditRecord::new(sample_facts(path).shareable())
+}
+
+/// As [`sample`], of somebody.
+#[cfg(test)]
+pub(crate) fn sample_of_alice(path: &str) -> AuditRecord {
+    use crate::principal::{Principal, PrincipalKind};
+
+    let alice = Principal::builder(PrincipalKind::User, "https://id.example.com", "alice", "jwt").build();
+    let mut facts = sample_facts(path);
+    facts.subject = Some(AuditIdentity::new(alice, None));
+    AuditRecord::new(facts.shareable())
 }
 
 #[cfg(any(test, feature = "testing"))]

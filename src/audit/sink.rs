@@ -47,36 +47,27 @@ impl Default for Lost {
 ///
 /// The conformance suite (feature `conformance`) checks it.
 ///
+/// Most need no sink of their own: the consumer of a [`Channel`](crate::audit::Channel), which keeps the contract, delivers entries
+/// wherever it likes. The manual's page on extending writes one from the ground up.
+///
 /// ```
-/// use std::sync::{atomic::{AtomicU64, Ordering}, mpsc::Sender};
+/// use std::time::Duration;
+/// use portcullis::audit::{AuditLayer, AuditSink, Channel, WhenFull};
 ///
-/// use async_trait::async_trait;
-/// use portcullis::{StoreError, audit::{AuditEntry, AuditSink, Lost}};
-///
-/// /// Hands entries to somebody else in this process, who must keep up: the channel has no end.
-/// #[derive(Debug)]
-/// struct Channel {
-///     sender: Sender<AuditEntry>,
-///     lost: AtomicU64,
-/// }
-///
-/// #[async_trait]
-/// impl AuditSink for Channel {
-///     fn accept(&self, entry: AuditEntry) -> Result<(), Lost> {
-///         self.sender.send(entry).map_err(|_| {
-///             self.lost.fetch_add(1, Ordering::Relaxed);
-///             Lost::new()
-///         })
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let (channel, mut receiver) = Channel::new(10_000, WhenFull::Discard)?;
+/// let sink = std::sync::Arc::new(channel);
+/// let audit = AuditLayer::new(std::sync::Arc::clone(&sink));
+/// std::thread::spawn(move || {
+///     while let Some(entries) = receiver.receive(Duration::from_secs(60)) {
+///         // deliver them, in their order; those of a batch that is given up are gone
 ///     }
-///
-///     fn lost(&self) -> u64 {
-///         self.lost.load(Ordering::Relaxed)
-///     }
-///
-///     async fn flush(&self) -> Result<(), StoreError> {
-///         Ok(())
-///     }
-/// }
+/// });
+/// // serve ..
+/// sink.flush().await?; // until the consumer has taken what was accepted
+/// # let _ = audit;
+/// # Ok(())
+/// # }
 /// ```
 #[async_trait]
 pub trait AuditSink: Debug + Send + Sync + 'static {

@@ -197,11 +197,24 @@ pub(super) fn decide<'a>(
             }
         };
         let mut so_far = join.start();
+        let mut waiting = Vec::new();
         for node in nodes {
-            so_far = join.add(so_far, decide(node, ask, &mut *trail, helps).await?);
+            let mark = trail.mark();
+            match decide_now(node, ask, trail, helps) {
+                Now::Known(Ok(answer)) => so_far = join.add(so_far, answer),
+                // Whether a part that refuses is asked at all is known when what waits before it has come.
+                Now::Known(Err(_)) | Now::Wait => {
+                    trail.rewind(mark);
+                    waiting.push(node);
+                }
+            }
+        }
+        // Nobody is asked about what the rest settles: it costs time, and may oblige to something that does not matter then.
+        for node in waiting {
             if join.is_settled(so_far, !helps) {
                 break;
             }
+            so_far = join.add(so_far, decide(node, ask, &mut *trail, helps).await?);
         }
         Ok(so_far)
     })

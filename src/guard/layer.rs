@@ -102,11 +102,11 @@ impl GuardLayer {
     }
 
     /// Says what thing the request is about: for the policy, for permission and role handles (a thing of another tenant is denied),
-    /// and for conditions such as [`owner`](crate::guard::owner). No other condition looks at it: [`scope`](crate::guard::scope), and
-    /// [`role`](crate::guard::role) by name, pass for the thing of another tenant as well. A guard none of whose conditions looks at
-    /// it is refused at the build of a stack.
+    /// and for conditions such as [`owner`](crate::guard::owner). No other condition looks at it: [`scope`](crate::guard::scope),
+    /// [`role`](crate::guard::role) by name and [`network`](crate::guard::network) pass for the thing of another tenant as well. A
+    /// guard none of whose conditions looks at it is refused at the build of a stack.
     ///
-    /// A request that does not name it is refused with `400`; a route that has no such parameter, with `500`, or at the
+    /// A request that does not name it is refused with `400`, or `404` if the guard [hides](Self::hide); a route that has no such parameter, with `500`, or at the
     /// build of a stack. What the policy should know beyond type, id and tenant is not in the head: ask the
     /// [`Authorizer`](crate::guard::Authorizer).
     pub fn on(mut self, resource: ResourceSource) -> Self {
@@ -115,7 +115,8 @@ impl GuardLayer {
     }
 
     /// Hides that the route exists from those who may not use it: what would be a `403` is a
-    /// [`NotFound`](RejectionKind::NotFound), `404`, rendered like the application's own. The anonymous get `401` all the same.
+    /// [`NotFound`](RejectionKind::NotFound), `404`, rendered like the application's own. So is the `400` of a request that does not
+    /// name the guard's thing: whether who sent it may use the route is not asked. The anonymous get `401` all the same.
     ///
     /// It hides nothing unless the application answers alike where there is nothing; see the manual's page on the guard.
     pub fn hide(mut self) -> Self {
@@ -281,7 +282,9 @@ impl GuardLayer {
                 "a guard names a thing by a parameter that its route does not have once, or the route is not known",
             ),
             NoResource::NotNamed => {
-                Rejection::new(RejectionKind::InvalidRequest, format!("the request names no thing: {source}"))
+                // Before the requirement is judged, so that a `400` would tell everybody of the route.
+                let kind = if self.shared.hides { RejectionKind::NotFound } else { RejectionKind::InvalidRequest };
+                Rejection::new(kind, format!("the request names no thing: {source}"))
             }
         })?;
         Ok((other, Some(found)))

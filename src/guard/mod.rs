@@ -105,6 +105,8 @@ pub use requirement::{Requirement, Requirements, all, any, authenticated, check,
 pub use resource::{PathParams, ResourceSource, from_head, from_path};
 #[cfg(feature = "stack")]
 pub(crate) use review::{Asked, Review, decides_by_roles};
+#[cfg(feature = "stack")]
+pub(crate) use route::parameters_of;
 pub use rule::{Rule, deny, public};
 #[cfg(feature = "policy-files")]
 pub use table::{RouteRules, RuleNames};

@@ -2,7 +2,7 @@
 
 use std::{fmt, net::IpAddr, sync::Arc, time::Duration};
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 use serde_json::Value;
 
 use crate::{
@@ -20,8 +20,19 @@ use crate::{
 #[derive(Clone)]
 pub(crate) struct Predicate {
     name: Arc<str>,
-    needs_resource: bool,
+    thing: Thing,
     test: Arc<Test>,
+}
+
+/// What a predicate has to do with the thing of its guard.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Thing {
+    /// It can only be asked about one.
+    Needed,
+    /// It may look at one: what a test of somebody else's does, nobody knows.
+    Seen,
+    /// It passes whatever the thing is.
+    Ignored,
 }
 
 type Test = dyn Fn(&AccessQuery<'_>) -> Decision + Send + Sync;
@@ -29,10 +40,10 @@ type Test = dyn Fn(&AccessQuery<'_>) -> Decision + Send + Sync;
 impl Predicate {
     fn requirement(
         name: impl Into<Arc<str>>,
-        needs_resource: bool,
+        thing: Thing,
         test: impl Fn(&AccessQuery<'_>) -> Decision + Send + Sync + 'static,
     ) -> Requirement {
-        Node::Predicate(Self { name: name.into(), needs_resource, test: Arc::new(test) }).into()
+        Node::Predicate(Self { name: name.into(), thing, test: Arc::new(test) }).into()
     }
 
     pub(crate) const fn name(&self) -> &Arc<str> {
@@ -41,7 +52,13 @@ impl Predicate {
 
     /// Whether it can only be asked where the guard names a thing.
     pub(crate) const fn needs_resource(&self) -> bool {
-        self.needs_resource
+        matches!(self.thing, Thing::Needed)
+    }
+
+    /// Whether it may look at the thing that the guard names.
+    #[cfg(feature = "stack")]
+    pub(crate) const fn looks_at_thing(&self) -> bool {
+        !matches!(self.thing, Thing::Ignored)
     }
 
     pub(crate) fn test(&self, query: &AccessQuery<'_>) -> Decision {
@@ -84,7 +101,7 @@ pub fn predicate<F>(name: &'static str, test: F) -> Requirement
 where
     F: Fn(&AccessQuery<'_>) -> Decision + Send + Sync + 'static,
 {
-    Predicate::requirement(name, false, test)
+    Predicate::requirement(name, Thing::Seen, test)
 }
 
 /// Demands that a test of your own over the thing and the principal passes: a relation, such as membership. The guard must
@@ -93,21 +110,21 @@ pub fn relation<F>(name: &'static str, test: F) -> Requirement
 where
     F: Fn(&Resource, &Principal) -> bool + Send + Sync + 'static,
 {
-    Predicate::requirement(name, true, move |query| of_resource(query, &test))
+    Predicate::requirement(name, Thing::Needed, move |query| of_resource(query, &test))
 }
 
 /// Demands that the thing belongs to the principal: issuer and subject are the same. A thing without an owner belongs to
 /// nobody. The guard must name a thing ([`GuardLayer::on`](crate::guard::GuardLayer::on)).
 #[must_use]
 pub fn owner() -> Requirement {
-    Predicate::requirement("owner", true, |query| of_resource(query, Resource::is_owned_by))
+    Predicate::requirement("owner", Thing::Needed, |query| of_resource(query, Resource::is_owned_by))
 }
 
 /// Demands that thing and principal are of the same tenant; one without a tenant is of none. The guard must name a thing
 /// ([`GuardLayer::on`](crate::guard::GuardLayer::on)).
 #[must_use]
 pub fn same_tenant() -> Requirement {
-    Predicate::requirement("same tenant", true, |query| {
+    Predicate::requirement("same tenant", Thing::Needed, |query| {
         of_resource(query, |resource, principal| resource.tenant().is_some() && resource.tenant() == principal.tenant())
     })
 }
@@ -120,13 +137,13 @@ pub fn same_tenant() -> Requirement {
 pub fn attribute(name: &str, value: impl Into<Value>) -> Result<Requirement, ConfigError> {
     let (name, value) = (named_printable("attribute", name)?, value.into());
     let shown = format!("{name} is {value}");
-    Ok(Predicate::requirement(shown, true, move |query| {
+    Ok(Predicate::requirement(shown, Thing::Needed, move |query| {
         of_resource(query, |resource, _| resource.attribute(&name) == Some(&value))
     }))
 }
 
-/// Demands that the client's address is in one of these networks, in CIDR notation; IPv4 in IPv6 counts as IPv4. Where the
-/// address is not known, it cannot be decided (`503`), also behind a `not`.
+/// Demands that the client's address is in one of these networks, in CIDR notation; IPv4 in IPv6 counts as IPv4, in a network from
+/// `::ffff:0:0/96` on as in an address, so that no wider one of IPv6, `::/0` say, has an IPv4 address in it. Where the address is not known, it cannot be decided (`503`), also behind a `not`.
 ///
 /// The address is only as good as the trust in proxies; see the manual's page on evidence.
 ///
@@ -143,7 +160,7 @@ pub fn attribute(name: &str, value: impl Into<Value>) -> Result<Requirement, Con
 pub fn network<'n>(networks: impl IntoIterator<Item = &'n str>) -> Result<Requirement, ConfigError> {
     let networks: Vec<&str> = networks.into_iter().collect();
     let read = |text: &&str| match text.parse::<IpNet>() {
-        Ok(network) if network.trunc() == network => Ok(network),
+        Ok(network) if network.trunc() == network => Ok(unmapped_network(network)),
         Ok(network) => {
             let problem = format!("has bits behind its prefix: write {}", network.trunc());
             Err(ConfigError::new("network", *text, problem))
@@ -155,12 +172,20 @@ pub fn network<'n>(networks: impl IntoIterator<Item = &'n str>) -> Result<Requir
         return Err(ConfigError::new("network", "[]", "must name at least one network"));
     }
     let shown = format!("network {}", networks.join(" or "));
-    Ok(Predicate::requirement(shown, false, move |query| {
+    Ok(Predicate::requirement(shown, Thing::Ignored, move |query| {
         query.address().map_or(Decision::CannotDecide, |address| {
             let address = unmapped(address);
             allow_if(nets.iter().any(|network| network.contains(&address)))
         })
     }))
+}
+
+/// `::ffff:203.0.113.0/120` is `203.0.113.0/24`: it would have none of the addresses that it names.
+fn unmapped_network(network: IpNet) -> IpNet {
+    let IpNet::V6(six) = network else { return network };
+    let base = six.network().to_ipv4_mapped();
+    let four = base.zip(six.prefix_len().checked_sub(96)).and_then(|(base, prefix)| Ipv4Net::new(base, prefix).ok());
+    four.map_or(network, IpNet::V4)
 }
 
 fn unmapped(address: IpAddr) -> IpAddr {
@@ -173,7 +198,9 @@ fn unmapped(address: IpAddr) -> IpAddr {
 /// Demands that the request comes within these hours.
 #[must_use]
 pub fn during(hours: Hours) -> Requirement {
-    Predicate::requirement(hours.to_string(), false, move |query| allow_if(hours.has(query.at().unix_seconds())))
+    Predicate::requirement(hours.to_string(), Thing::Ignored, move |query| {
+        allow_if(hours.has(query.at().unix_seconds()))
+    })
 }
 
 /// Demands that the person used this method to prove who they are (`amr`, RFC 8176), `mfa` for example.
@@ -182,7 +209,7 @@ pub fn during(hours: Hours) -> Requirement {
 /// If the name is empty, longer than 256 bytes or has control characters.
 pub fn amr(method: &str) -> Result<Requirement, ConfigError> {
     let method = named_printable("amr", method)?;
-    Ok(Predicate::requirement(format!("amr {method}"), false, move |query| {
+    Ok(Predicate::requirement(format!("amr {method}"), Thing::Ignored, move |query| {
         allow_if(query.subject().methods().contains(&method))
     }))
 }
@@ -322,6 +349,17 @@ mod tests {
             assert_eq!(office.test(&query), expected, "{address:?}");
         }
         assert_eq!(office.test(&AccessQuery::new(&alice, "x", Instants::new(0, 0))), Decision::CannotDecide);
+        let mapped = test_of(network(["::ffff:203.0.113.0/120", "::ffff:198.51.100.7/128"]).unwrap());
+        for (address, expected) in [
+            ("203.0.113.9", Decision::Allow),
+            ("::ffff:203.0.113.9", Decision::Allow),
+            ("198.51.100.7", Decision::Allow),
+            ("203.0.114.9", Decision::Deny),
+            ("198.51.100.8", Decision::Deny),
+        ] {
+            let query = AccessQuery::new(&alice, "x", Instants::new(0, 0)).with_address(address.parse().ok());
+            assert_eq!(mapped.test(&query), expected, "{address}");
+        }
         for bad in [&[][..], &["198.51.100.7/24"], &["198.51.100.7"], &["office"], &["10.0.0.0/33"]] {
             assert!(network(bad.iter().copied()).is_err(), "{bad:?}");
         }

@@ -89,7 +89,8 @@ impl Node {
     #[cfg(feature = "stack")]
     pub(super) const fn looks_at_thing(&self) -> bool {
         match self {
-            Self::Policy(_) | Self::Predicate(_) => true,
+            Self::Policy(_) => true,
+            Self::Predicate(predicate) => predicate.looks_at_thing(),
             #[cfg(feature = "rbac")]
             Self::Permission(_) | Self::Role(_) => true,
             Self::Authenticated | Self::RoleNamed(_) | Self::Scope(_) | Self::Check(..) | Self::Strength(_) => false,

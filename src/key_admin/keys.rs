@@ -140,6 +140,6 @@ fn shown(caller: &Caller, found: Result<Hit, Fault>) -> Response {
 /// The id as it was sent; what is no text is no id.
 fn text(id: Id) -> Result<String, Fault> {
     let params = id.map_err(|_| Fault::no_such_key())?;
-    let id = params.iter().filter(|(name, _)| *name == "id").last();
+    let id = params.iter().filter(|(name, _)| *name == "key_id").last();
     id.map(|(_, id)| id.to_owned()).ok_or_else(Fault::no_such_key)
 }

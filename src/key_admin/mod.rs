@@ -5,9 +5,9 @@
 //! |---|---|---|
 //! | `POST /keys` | [`CREATE`] | [what the key is to be](#creating-a-key) |
 //! | `GET /keys` | [`READ`] | none; [filters](#listing) in the query |
-//! | `GET /keys/{id}` | [`READ`] | none |
-//! | `POST /keys/{id}/rotate` | [`ROTATE`] | `{"overlap": seconds}`; 24 hours if it is left out |
-//! | `POST /keys/{id}/revoke` | [`REVOKE`] | `{"reason": text}`; may be left out |
+//! | `GET /keys/{key_id}` | [`READ`] | none |
+//! | `POST /keys/{key_id}/rotate` | [`ROTATE`] | `{"overlap": seconds}`; 24 hours if it is left out |
+//! | `POST /keys/{key_id}/revoke` | [`REVOKE`] | `{"reason": text}`; may be left out |
 //! | `POST /owners/disable` | [`DISABLE_OWNER`] | `{"subject": text, "tenant": text, "reason": text}` |
 //! | `POST /owners/enable` | [`DISABLE_OWNER`] | `{"subject": text, "tenant": text}` |
 //!
@@ -83,7 +83,8 @@
 //! `key.created`, `key.rotated` (with `key.rotated_to`), `key.revoked`, `owner.disabled` or `owner.enabled`, with `owner` and
 //! `by`, and an event of that name. A client that hangs up stops neither the change nor its notes and event, which come after the
 //! record then. What changes nothing, such as revoking a key again, is no change that is told. What was out of reach or not held
-//! is noted as `key.refused`. What records hide of subjects, tenants and credential ids is hidden in them, and in the events, too.
+//! is noted as `key.refused`. What records hide of subjects, tenants and credential ids is hidden in them, and in the events, too;
+//! credential ids also in the path, which the lines of [`rules`] tell.
 //! An owner's pseudonym is that of the issuer `api-keys`, if it [names owners](KeyAdmin::with_owner_issuers), else of the first of
 //! those that do.
 //!
@@ -189,9 +190,9 @@ pub fn rules(prefix: &str) -> Vec<(String, Rule)> {
 const ROUTES: [(&str, &str); 7] = [
     ("POST /keys", CREATE),
     ("GET /keys", READ),
-    ("GET /keys/{id}", READ),
-    ("POST /keys/{id}/rotate", ROTATE),
-    ("POST /keys/{id}/revoke", REVOKE),
+    ("GET /keys/{key_id}", READ),
+    ("POST /keys/{key_id}/rotate", ROTATE),
+    ("POST /keys/{key_id}/revoke", REVOKE),
     ("POST /owners/disable", DISABLE_OWNER),
     ("POST /owners/enable", DISABLE_OWNER),
 ];
@@ -309,9 +310,9 @@ impl KeyAdmin {
     pub fn router(self) -> Router {
         Router::new()
             .route("/keys", post(keys::create).get(list::list))
-            .route("/keys/{id}", get(keys::show))
-            .route("/keys/{id}/rotate", post(keys::rotate))
-            .route("/keys/{id}/revoke", post(keys::revoke))
+            .route("/keys/{key_id}", get(keys::show))
+            .route("/keys/{key_id}/rotate", post(keys::rotate))
+            .route("/keys/{key_id}/revoke", post(keys::revoke))
             .route("/owners/disable", post(owners::disable))
             .route("/owners/enable", post(owners::enable))
             .with_state(Arc::new(self))

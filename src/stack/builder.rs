@@ -14,7 +14,7 @@ use crate::{
     error::ConfigError,
     evidence::{EvidenceLayer, TrustedProxies},
     gate::Step,
-    guard::{Rule, decides_by_roles},
+    guard::{Rule, decides_by_roles, parameters_of},
     policy::PolicyBackend,
     problem::{NotFoundApart, ProblemDetails, RejectionRenderer},
     rate_limit::{ConcurrencyLayer, FailureBudget, Limits, RateLimitLayer},
@@ -212,7 +212,7 @@ impl StackBuilder {
     ///   [`dangerous_plain_http`](Self::dangerous_plain_http), or both were said,
     /// - a rule, the policy or a limit per principal needs an identity and there is no authentication,
     /// - a rule asks a policy and there is none, or holds a permission of another policy,
-    /// - audit shall record a header field that the authenticator reads,
+    /// - audit shall record a header field that the authenticator reads, or hide a path parameter that no line has,
     /// - a line of the table does not parse, stands twice or contradicts another,
     /// - a rule is about a thing that the path of its line does not name,
     /// - a quota is not accepted.
@@ -281,6 +281,12 @@ impl StackBuilder {
         let read = |name: &&HeaderName| authn.iter().any(|authn| authn.credential_headers().contains(*name));
         if let Some(name) = recorded.find(read) {
             return Err(ConfigError::new("audit header", name.as_str(), "is a credential, which is never recorded"));
+        }
+
+        let in_a_line = |name: &str| table.lines().any(|line| parameters_of(line.template).contains(&name));
+        if let Some(name) = audit.iter().flat_map(AuditLayer::hidden_parameters).find(|name| !in_a_line(name)) {
+            let problem = "shall be hidden, and is a parameter of no line: it would hide nothing";
+            return Err(ConfigError::new("hide_parameters", name, problem));
         }
 
         // What the authenticator reads is a credential to TLS enforcement as well, whatever the field is called.

@@ -96,12 +96,19 @@ where
         let stages = &self.stages;
         let mut finish = Finish::of(stages, &request);
         if let Some(outer) = SecurityContext::of(request.extensions()) {
-            // The record of a nested stack's request is the outer one's, and its context is where the refusal is noted.
-            let rejection = misordered("a stack or another layer of this crate stands outside this stack");
-            outer.with(|envelope| {
+            let mut rejection = misordered("a stack or another layer of this crate stands outside this stack");
+            // Where audit stands outside, the record is written there, and the context is where the refusal is noted.
+            let audited_outside = outer.with(|envelope| {
                 finish.rendering.is_of(envelope.request_id);
                 refused(Stage::Audit, envelope, &rejection);
+                envelope.has_run(Stage::Audit)
             });
+            if let (false, Some(audit)) = (audited_outside, &stages.audit) {
+                match audit.open(outer.clone(), &RequestHead::of(&request)) {
+                    Ok(entry) => finish.audit = Some(entry),
+                    Err(unstorable) => rejection = unstorable,
+                }
+            }
             return ResponseFuture { state: State::Refuse { rejection }, finish, storing: None };
         }
         let at = stages.clock.now();

@@ -49,9 +49,9 @@ pub enum Fsync {
 
 /// Writes one JSON object a line to a file, from a thread of its own.
 ///
-/// At most 10 000 records wait for the writer, and 2 000 refusals before authentication, which have a lane of their own and
-/// are counted by source and second ([`JsonLinesBuilder`] has these and all other settings). An entry that cannot be written
-/// is counted as lost and said once in the log; as soon as something can be written again, a `gap` tells how many are missing.
+/// At most 10 000 records wait for the writer, and as many of requests without an identity, which have a lane of their own; 2 000
+/// of those may be refusals, which are counted by source and second ([`JsonLinesBuilder`] has these and all other settings). An
+/// entry that cannot be written is counted as lost and said once in the log; as soon as something can be written again, a `gap` tells how many are missing.
 /// Entries are handed to the operating system within a few milliseconds, in batches under load.
 ///
 /// If the file is renamed or removed, a new one is begun. If it ends in the middle of a line, because somebody died while
@@ -101,8 +101,9 @@ pub struct JsonLines {
 /// | setting | default |
 /// |---|---|
 /// | records that wait | 10 000 |
-/// | refusals before authentication that wait | 2 000 |
-/// | without room | [waits](WhenFull::Wait), at most for one second |
+/// | records of requests without an identity that wait | as many |
+/// | refusals before authentication among them | 2 000 |
+/// | without room | [waits](WhenFull::Wait), at most for one second; not for requests without an identity |
 /// | repeated refusals | counted |
 /// | rotation | none |
 /// | fsync | [`Never`](Fsync::Never) |
@@ -162,13 +163,14 @@ impl JsonLines {
 }
 
 impl JsonLinesBuilder {
-    /// Sets how many records may wait for the writer. Default 10 000. A record takes about a kilobyte, and a few dozen at most.
+    /// Sets how many records may wait for the writer, and how many of requests without an identity. Default 10 000. A record takes about a kilobyte, and a few dozen at most.
     pub const fn capacity(mut self, records: NonZeroUsize) -> Self {
         self.rules.records = records;
         self
     }
 
-    /// Sets how many refusals before authentication may wait for the writer, in their own lane. Default 2 000.
+    /// Sets how many refusals before authentication may wait for the writer, in the lane of requests without an identity. Default
+    /// 2 000.
     pub const fn refusal_capacity(mut self, refusals: NonZeroUsize) -> Self {
         self.rules.refusals = refusals;
         self

@@ -7,7 +7,7 @@ use super::*;
 use crate::{
     audit::{
         json_lines::file::rotated_files,
-        record::{sample, sample_facts},
+        record::{sample, sample_facts, sample_of_alice},
     },
     clock::{Clock, SystemClock},
     error::StoreErrorKind,
@@ -156,8 +156,8 @@ fn standing_still(when_full: WhenFull) -> (JsonLines, mpsc::Sender<()>, Arc<Mute
     let sink = JsonLines::builder().capacity(two).refusal_capacity(two).when_full(when_full).to_writer(writer).unwrap();
     let room = sink.reserve().unwrap();
     match room {
-        Some(room) => drop(sink.accept_reserved(sample("/0").into(), room)),
-        None => assert_eq!(sink.accept(sample("/0").into()), Ok(())),
+        Some(room) => drop(sink.accept_reserved(sample_of_alice("/0").into(), room)),
+        None => assert_eq!(sink.accept(sample_of_alice("/0").into()), Ok(())),
     }
     has_begun.recv().unwrap();
     (sink, open, bytes)
@@ -166,8 +166,8 @@ fn standing_still(when_full: WhenFull) -> (JsonLines, mpsc::Sender<()>, Arc<Mute
 #[test]
 fn a_full_queue_discards_counts_and_tells() {
     let (sink, open, bytes) = standing_still(WhenFull::Discard);
-    assert_eq!(sink.accept(sample("/1").into()), Ok(()));
-    assert_eq!(sink.accept(sample("/2").into()), Err(Lost));
+    assert_eq!(sink.accept(sample_of_alice("/1").into()), Ok(()));
+    assert_eq!(sink.accept(sample_of_alice("/2").into()), Err(Lost));
     assert_eq!(sink.lost(), 1);
     drop(open);
     drop(sink);
@@ -179,7 +179,8 @@ fn a_full_queue_waits_and_loses_nothing() {
     let (sink, open, bytes) = standing_still(WhenFull::Wait(Duration::from_secs(600)));
     let sink = Arc::new(sink);
     std::thread::scope(|scope| {
-        let waits = scope.spawn(|| (1..100).map(|n| sink.accept(sample(&format!("/{n}")).into())).collect::<Vec<_>>());
+        let waits =
+            scope.spawn(|| (1..100).map(|n| sink.accept(sample_of_alice(&format!("/{n}")).into())).collect::<Vec<_>>());
         drop(open);
         assert!(waits.join().unwrap().iter().all(Result::is_ok));
     });
@@ -191,8 +192,8 @@ fn a_full_queue_waits_and_loses_nothing() {
 #[test]
 fn waiting_has_an_end() {
     let (sink, open, bytes) = standing_still(WhenFull::Wait(Duration::from_millis(1)));
-    assert_eq!(sink.accept(sample("/1").into()), Ok(()));
-    assert_eq!(sink.accept(sample("/2").into()), Err(Lost), "after a millisecond");
+    assert_eq!(sink.accept(sample_of_alice("/1").into()), Ok(()));
+    assert_eq!(sink.accept(sample_of_alice("/2").into()), Err(Lost), "after a millisecond");
     drop(open);
     drop(sink);
     assert_eq!(read(&bytes), ["/0", "lost 1 torn 0", "/1"]);
@@ -206,7 +207,7 @@ fn without_room_nothing_begins() {
     assert!(sink.reserve().is_err(), "two are under way");
     drop(room);
     let room = sink.reserve().unwrap().unwrap();
-    drop(sink.accept_reserved(sample("/1").into(), room));
+    drop(sink.accept_reserved(sample_of_alice("/1").into(), room));
     assert!(sink.reserve().is_err());
     drop(open);
     drop(sink);
@@ -226,7 +227,7 @@ fn a_flood_of_refusals_leaves_room_for_the_rest_and_is_counted() {
     for n in 0..1000 {
         assert_eq!(sink.accept(refusal("/flood", n)), Ok(()), "the first is a record, the others are counted");
     }
-    assert_eq!(sink.accept(sample("/allowed").into()), Ok(()));
+    assert_eq!(sink.accept(sample_of_alice("/allowed").into()), Ok(()));
     assert_eq!(sink.lost(), 0);
     drop(open);
     drop(sink);

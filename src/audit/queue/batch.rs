@@ -91,10 +91,10 @@ impl<'a> Batch<'a> {
         loop {
             let room = BATCH.saturating_sub(self.entries.len());
             let number = |lane: &super::Waiting| lane.entries.front().map_or(u64::MAX, |(number, _)| *number);
-            let (main, refusals) = (number(&state.main), number(&state.refusals));
-            let is_main = main <= refusals;
-            let lane = state.lane_mut(if is_main { Lane::Main } else { Lane::Refusals });
-            let run = lane.entries.partition_point(|(number, _)| *number < main.max(refusals)).min(room);
+            let (main, strangers) = (number(&state.main), number(&state.strangers));
+            let is_main = main <= strangers;
+            let lane = state.lane_mut(if is_main { Lane::Main } else { Lane::Strangers });
+            let run = lane.entries.partition_point(|(number, _)| *number < main.max(strangers)).min(room);
             if run == 0 {
                 break;
             }
@@ -144,7 +144,7 @@ impl<'a> Batch<'a> {
             state.dead |= dead;
             state.settled = state.settled.saturating_add(u64::try_from(count).unwrap_or(u64::MAX));
             state.main.unsettled = state.main.unsettled.saturating_sub(of_main);
-            state.refusals.unsettled = state.refusals.unsettled.saturating_sub(count.saturating_sub(of_main));
+            state.strangers.unsettled = state.strangers.unsettled.saturating_sub(count.saturating_sub(of_main));
             state.lose(lost);
             if !told {
                 state.untold = state.untold.saturating_add(gap);
@@ -171,9 +171,9 @@ impl Drop for Batch<'_> {
             let mut state = queue.lock();
             // Nobody pushes from here on, so that the numbers hold.
             state.dead = true;
-            let (main, refusals) =
-                (std::mem::take(&mut state.main.entries), std::mem::take(&mut state.refusals.entries));
-            let waiting = main.iter().chain(&refusals).map(|(_, entry)| entry);
+            let (main, strangers) =
+                (std::mem::take(&mut state.main.entries), std::mem::take(&mut state.strangers.entries));
+            let waiting = main.iter().chain(&strangers).map(|(_, entry)| entry);
             self.of_main = state.main.unsettled;
             (state.unsettled(), weight(waiting.chain(&self.entries)))
         };
@@ -187,13 +187,10 @@ mod tests {
     use std::num::NonZeroUsize;
 
     use super::*;
-    use crate::{
-        audit::{
-            AuditRecord, WhenFull,
-            queue::Rules,
-            record::{sample, sample_facts},
-        },
-        rejection::RejectionKind,
+    use crate::audit::{
+        WhenFull,
+        queue::Rules,
+        record::{sample, sample_of_alice},
     };
 
     #[test]
@@ -202,18 +199,16 @@ mod tests {
         let when_full = WhenFull::Discard;
         let queue =
             Queue::new(Rules { records: many, refusals: many, when_full, count_repeats: false, lingers: false });
-        let is_refusal = |n: usize| n % 7 < 3 || (300..400).contains(&n);
+        let is_strangers = |n: usize| n % 7 < 3 || (300..400).contains(&n);
         for n in 0..2 * BATCH {
-            let mut facts = sample_facts(&n.to_string());
-            facts.rejection = Some((RejectionKind::Unauthenticated, "no".into()));
-            let record = if is_refusal(n) { AuditRecord::new(facts.shareable()) } else { sample(&n.to_string()) };
-            queue.push(record.into()).unwrap();
+            let make = if is_strangers(n) { sample } else { sample_of_alice };
+            queue.push(make(&n.to_string()).into()).unwrap();
         }
         let mut batch = Batch::of(&queue);
         let mut taken = Vec::new();
         for _ in 0..2 {
             assert_eq!(batch.fill(Duration::ZERO), Filled::Entries);
-            assert_eq!(batch.of_main, batch.entries.iter().filter(|entry| !entry.is_anonymous_refusal()).count());
+            assert_eq!(batch.of_main, batch.entries.iter().filter(|entry| !entry.is_of_stranger()).count());
             taken.extend(batch.take_entries().iter().map(|entry| entry.decided().unwrap().path().into_owned()));
         }
         batch.leave();

@@ -1,6 +1,6 @@
 //! The bounded queue between the requests and one writer.
 //!
-//! Two lanes, so that a flood of refusals crowds nothing else out; a number that both share keeps the order. Positions, not
+//! Two lanes, so that strangers crowd nobody else out; a number that both share keeps the order. Positions, not
 //! messages, tell what is delivered: the n-th entry accepted is settled once the writer is done with n entries. So a flush
 //! needs no place in a full queue, and waits without a runtime.
 
@@ -51,10 +51,10 @@ pub(crate) struct Queue {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Lane {
-    /// What must not be crowded out: allows, what an identity was refused, events.
+    /// What must not be crowded out: requests of somebody, events.
     Main,
-    /// Refusals before authentication.
-    Refusals,
+    /// Requests that nobody was authenticated in.
+    Strangers,
 }
 
 #[derive(Debug, Default)]
@@ -67,7 +67,7 @@ struct Waiting {
 #[derive(Debug, Default)]
 struct State {
     main: Waiting,
-    refusals: Waiting,
+    strangers: Waiting,
     /// Entries ever accepted.
     accepted: u64,
     /// Entries that the writer is done with.
@@ -125,20 +125,21 @@ impl Queue {
     pub(crate) fn push(&self, entry: AuditEntry) -> Result<(), Lost> {
         let lane = Lane::of(&entry);
         let mut state = self.lock();
-        if lane == Lane::Refusals && self.counts(&mut state, &entry) {
+        if lane == Lane::Strangers && self.counts(&mut state, &entry) {
             return Ok(());
         }
-        if state.is_full(lane, &self.rules) && !state.dead {
-            // Who refuses requests has kept room for their records; what comes without any never waits. Nor does the refusal of a
-            // stranger: strangers must not stop the threads that everybody's requests need.
+        let room = self.rules.room(lane, entry.is_refusal());
+        if state.is_full(lane, room) && !state.dead {
+            // Who refuses requests has kept room for their records; what comes without any never waits. Nor does what a stranger
+            // brings about: strangers must not stop the threads that everybody's requests need.
             if let (Lane::Main, WhenFull::Wait(at_most)) = (lane, self.rules.when_full) {
                 self.wake(&mut state, true);
-                let full = |state: &mut State| !state.dead && state.is_full(lane, &self.rules);
+                let full = |state: &mut State| !state.dead && state.is_full(lane, room);
                 let waited = self.room.wait_timeout_while(state, at_most, full);
                 state = waited.unwrap_or_else(PoisonError::into_inner).0;
             }
         }
-        if state.dead || state.is_full(lane, &self.rules) {
+        if state.dead || state.is_full(lane, room) {
             state.lose(entry.weight());
             return Err(Lost);
         }
@@ -223,7 +224,18 @@ impl Queue {
 
 impl Lane {
     fn of(entry: &AuditEntry) -> Self {
-        if entry.is_anonymous_refusal() { Self::Refusals } else { Self::Main }
+        if entry.is_of_stranger() { Self::Strangers } else { Self::Main }
+    }
+}
+
+impl Rules {
+    /// How many entries wait in a lane when there is no room for one more. A flood consists of refusals, which leave most of
+    /// their lane to strangers who are served.
+    const fn room(&self, lane: Lane, refusal: bool) -> NonZeroUsize {
+        match lane {
+            Lane::Strangers if refusal => self.refusals,
+            Lane::Strangers | Lane::Main => self.records,
+        }
     }
 }
 
@@ -231,14 +243,16 @@ impl State {
     const fn lane_mut(&mut self, lane: Lane) -> &mut Waiting {
         match lane {
             Lane::Main => &mut self.main,
-            Lane::Refusals => &mut self.refusals,
+            Lane::Strangers => &mut self.strangers,
         }
     }
 
-    const fn is_full(&self, lane: Lane, rules: &Rules) -> bool {
+    /// What is kept for requests under way is not counted: strangers keep some as well, and their number must not be the end of
+    /// an admin's entry. So no more than twice the room is taken.
+    const fn is_full(&self, lane: Lane, room: NonZeroUsize) -> bool {
         match lane {
-            Lane::Main => self.main.unsettled.saturating_add(self.reserved) >= rules.records.get(),
-            Lane::Refusals => self.refusals.unsettled >= rules.refusals.get(),
+            Lane::Main => self.main.unsettled >= room.get(),
+            Lane::Strangers => self.strangers.unsettled >= room.get(),
         }
     }
 
@@ -256,7 +270,7 @@ impl State {
     }
 
     fn waiting(&self) -> usize {
-        self.main.entries.len().saturating_add(self.refusals.entries.len())
+        self.main.entries.len().saturating_add(self.strangers.entries.len())
     }
 
     fn tell_repeats(&mut self, rules: &Rules) {
@@ -268,10 +282,10 @@ impl State {
     /// Bounded by the groups of a second, and those of many seconds by the room of their lane: a writer may stand still.
     fn tell(&mut self, due: Vec<AuditRepeats>, rules: &Rules) {
         for repeats in due {
-            if self.dead || self.is_full(Lane::Refusals, rules) {
+            if self.dead || self.is_full(Lane::Strangers, rules.refusals) {
                 self.lose(repeats.count());
             } else {
-                self.put(Lane::Refusals, AuditEntry::Repeated(repeats));
+                self.put(Lane::Strangers, AuditEntry::Repeated(repeats));
             }
         }
     }

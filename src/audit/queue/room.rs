@@ -23,10 +23,12 @@ impl Queue {
             return Ok(None);
         }
         let mut state = self.lock();
-        let promised = state.main.unsettled.saturating_add(state.refusals.unsettled).saturating_add(state.reserved);
+        let promised = state.main.unsettled.saturating_add(state.strangers.unsettled).saturating_add(state.reserved);
         let on_disk = state.headroom.is_none_or(|room| u64::try_from(promised).unwrap_or(u64::MAX) < room);
-        let refusals = state.refusals.unsettled.saturating_add(state.reserved) >= self.rules.records.get();
-        if state.dead || state.failing || !on_disk || refusals || state.is_full(Lane::Main, &self.rules) {
+        // Whose the request is, and so its lane, is not known yet.
+        let fuller = state.main.unsettled.max(state.strangers.unsettled);
+        let full = fuller.saturating_add(state.reserved) >= self.rules.records.get();
+        if state.dead || state.failing || !on_disk || full {
             // What the disk has room for may have changed: the writer looks again.
             state.look = true;
             self.wake(&mut state, false);
@@ -47,7 +49,7 @@ impl Queue {
                 state.lose(entry.weight());
                 return Receipt::done();
             }
-            if lane == Lane::Refusals && self.counts(&mut state, &entry) {
+            if lane == Lane::Strangers && self.counts(&mut state, &entry) {
                 return Receipt::done();
             }
             state.put(lane, entry);

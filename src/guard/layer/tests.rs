@@ -1,5 +1,7 @@
 //! What the guard leaves in the trail, and what the stack learns of a rule.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use http::Request;
 
@@ -7,7 +9,7 @@ use super::*;
 use crate::{
     clock::Instants,
     guard::{Rule, all, any, authenticated, check, deny, not, policy, public, role, scope},
-    policy::AccessQuery,
+    policy::{AccessQuery, StepUp},
     principal::{Principal, PrincipalKind},
 };
 
@@ -23,6 +25,7 @@ impl PolicyBackend for Slow {
     async fn decide(&self, query: &AccessQuery<'_>) -> Verdict {
         match query.action() {
             "masked" => Verdict::allow().by("rule 7").obliging("mask"),
+            "strong" => Verdict::step_up(StepUp::max_age(Duration::from_secs(60))),
             action if query.route() == Some("/orders/{id}") => Verdict::allow().because(action.to_owned()),
             _ => Verdict::deny("no route"),
         }
@@ -91,10 +94,26 @@ async fn each_decision_is_recorded_once() {
             Ok(()),
             &[
                 "role clerk allow",
-                "slow x allow",
                 "scope s deny",
+                "slow x allow",
                 "guard all(role clerk, policy x, not(scope s)) allow",
             ],
+        ),
+        (
+            "what the rest settles is not asked",
+            require(any((all((policy("masked").unwrap(), role("boss").unwrap())), policy("x").unwrap())))
+                .with_policy(Slow)
+                .into(),
+            Ok(()),
+            &["role boss deny", "slow x allow", "guard any(all(policy masked, role boss), policy x) allow"],
+        ),
+        (
+            "nor what an answer settles with the rest",
+            require(all((policy("strong").unwrap(), policy("masked").unwrap(), scope("s").unwrap())))
+                .with_policy(Slow)
+                .into(),
+            Err(RejectionKind::Forbidden),
+            &["scope s deny", "slow strong deny", "guard all(policy strong, policy masked, scope s) deny"],
         ),
         ("obligation", slow("masked").into(), Err(RejectionKind::Misconfigured), &["slow masked deny"]),
     ];
