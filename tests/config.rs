@@ -502,6 +502,33 @@ fn the_example_is_in_order() {
     Config::read("examples/config/app.toml").and_then(|config| config.check()).unwrap();
 }
 
+/// An address is read when the document is checked, and again when its store is opened. What is gone by then stops the start: without a
+/// word there would be no authenticator of API keys.
+#[cfg(unix)]
+#[tokio::test]
+async fn an_address_that_goes_missing_meanwhile_stops_the_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("address");
+    // Whoever opens one end waits for the other: it is read once, and has no name any more by then.
+    let made = std::process::Command::new("mkfifo").args(["-m", "600"]).arg(&path).status().unwrap();
+    assert!(made.success());
+    let end = path.clone();
+    let once = std::thread::spawn(move || {
+        let mut end = std::fs::OpenOptions::new().write(true).open(&end).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        std::io::Write::write_all(&mut end, b"postgres://orders@127.0.0.1:1/orders").unwrap();
+    });
+    let document = format!(
+        "[tls]\n[api_keys]\nstore = 'postgres'\naddress = {{ file = '{}' }}\n[routes]\n'GET /' = 'public'\n",
+        dir.path().join("address").display()
+    );
+    let problems = Config::from_toml(&document).unwrap().builder().await.err().unwrap();
+    once.join().unwrap();
+    let told: Vec<_> = problems.iter().map(|problem| (problem.line(), problem.field())).collect();
+    assert_eq!(told, [(Some(4), "api_keys.address")], "{problems}");
+    assert!(problems.to_string().contains("cannot be read"), "{problems}");
+}
+
 #[tokio::test]
 async fn debug_shows_where_secrets_are_and_not_what() {
     let dir = tempfile::tempdir().unwrap();

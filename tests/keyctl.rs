@@ -228,6 +228,40 @@ fn a_key_is_shown_rotated_and_revoked() {
     assert_eq!(keyctl.run("purge --kept 1000y --json").json(), json!({"purged": 0}));
 }
 
+/// The new key is in the store, its hash alone, and the old one ends: nobody could print it again.
+#[cfg(feature = "api-key-sqlite")]
+#[tokio::test]
+#[ignore = "needs the built example; tests/run builds it"]
+async fn a_rotation_shows_the_new_key_whatever_becomes_of_the_store() {
+    use sqlx::Connection;
+    let keyctl = Keyctl::new();
+    let store = keyctl.path("keys.db").display().to_string();
+    let on = |args: &str| keyctl.run_with(&format!("--store {store} {args}"), "");
+    let mut old = on("--new create --subject billing --json").json()["record"]["id"].as_str().unwrap().to_owned();
+    let mut theirs = sqlx::SqliteConnection::connect(&format!("sqlite://{store}")).await.unwrap();
+    // With the rotation all rows become such that none can be read.
+    let dies = "CREATE TRIGGER dies AFTER UPDATE OF rotated_to ON portcullis_api_keys \
+                BEGIN UPDATE portcullis_api_keys SET scopes = 'lost'; END";
+    sqlx::raw_sql(dies).execute(&mut theirs).await.unwrap();
+    for json in ["", " --json"] {
+        let rotated = on(&format!("rotate {old}{json}"));
+        assert_eq!((rotated.code, on("list").code), (0, 3), "{}", rotated.err);
+        sqlx::raw_sql("UPDATE portcullis_api_keys SET scopes = '[]'").execute(&mut theirs).await.unwrap();
+        let (key, new) = if json.is_empty() {
+            assert!(rotated.err.contains(&format!("The old key {old} ends: not known")), "{}", rotated.err);
+            (rotated.out.trim_end().to_owned(), rotated.err.split(' ').nth(1).unwrap().to_owned())
+        } else {
+            let shown = rotated.json();
+            let text = |value: &Value| value.as_str().unwrap().to_owned();
+            (text(&shown["key"]), text(&shown["record"]["id"]))
+        };
+        let format = portcullis::api_key::ApiKeyFormat::default();
+        assert_eq!(format.parse(&key).unwrap().id().to_string(), new, "the key that it says it made");
+        assert_eq!(on(&format!("show {new} --json")).json()["rotated_from"], json!(old), "and the one that is there");
+        old = new;
+    }
+}
+
 #[test]
 #[ignore = "needs the built example; tests/run builds it"]
 fn legacy_hashes_are_imported_all_or_none() {

@@ -12,7 +12,7 @@ use portcullis::{
     Connection, Secret, TlsVersion,
     guard::{authenticated, public, require},
     jwt::{
-        Algorithm, Issuer, JwtAuthenticator, JwtAuthenticatorBuilder, Key, KeySet, ResourceMetadata,
+        Algorithm, Issuer, JwtAuthenticator, JwtAuthenticatorBuilder, Key, KeySet, MetadataUrl, ResourceMetadata,
         ResourceMetadataBuilder, bound::Dpop,
     },
     stack::Stack,
@@ -226,6 +226,10 @@ fn a_document_that_is_not_true_is_refused_by_the_authenticator() {
     ] {
         assert_eq!(check(metadata, jwt).unwrap_err(), value, "{name}");
     }
+    // Another authenticator beside takes the tokens of the other issuer, and of no third one.
+    let two = metadata().authorization_server("https://opaque.example.com").build().unwrap();
+    assert!(jwt().resource_metadata(MetadataUrl::from(&two).beside("https://opaque.example.com")).build().is_ok());
+    assert!(jwt().resource_metadata(MetadataUrl::from(&two).beside("https://opaque.example.com/")).build().is_err());
     // Served by somebody else: what it says is not known here.
     assert!(
         jwt().resource_metadata("https://gateway.example.com/.well-known/oauth-protected-resource").build().is_ok()

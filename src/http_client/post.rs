@@ -2,6 +2,7 @@ use std::{fmt, sync::Arc};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response, header};
+use zeroize::Zeroizing;
 
 use super::{
     endpoint::Endpoint,
@@ -87,7 +88,8 @@ pub(crate) fn bearer(token: &Secret) -> Result<HeaderValue, ConfigError> {
     if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Err(refuse());
     }
-    let mut value = HeaderValue::from_str(&format!("Bearer {token}")).map_err(|_| refuse())?;
+    let bearer = Zeroizing::new(["Bearer ", token].concat());
+    let mut value = HeaderValue::from_str(&bearer).map_err(|_| refuse())?;
     value.set_sensitive(true);
     Ok(value)
 }

@@ -113,11 +113,11 @@ impl ResourceMetadata {
     }
 
     /// Whether the document is true of an authenticator.
-    pub(super) fn check(&self, accepted: &Accepted<'_>) -> Result<(), ConfigError> {
+    fn check(&self, accepted: &Accepted<'_>, beside: &[String]) -> Result<(), ConfigError> {
         let claims = &self.shared.claims;
         let refuse = |value: &str, problem: &str| Err(ConfigError::new("resource metadata", value, problem));
-        if let Some(server) = claims.authorization_servers.iter().find(|server| !accepted.issuers.contains(&&***server))
-        {
+        let is_taken = |server: &&String| accepted.issuers.contains(&&***server) || beside.contains(server);
+        if let Some(server) = claims.authorization_servers.iter().find(|server| !is_taken(server)) {
             return refuse(&format!("authorization server {server:?}"), "is no issuer that the authenticator trusts");
         }
         if claims.bearer && !accepted.bearer {
@@ -166,9 +166,35 @@ pub(super) struct Accepted<'a> {
 pub struct MetadataUrl {
     url: String,
     document: Option<ResourceMetadata>,
+    /// Issuers whose tokens another authenticator takes.
+    beside: Vec<String>,
 }
 
 impl MetadataUrl {
+    /// Says that tokens of this issuer are taken by another authenticator beside, as in [`one_of`](crate::authn::one_of) or
+    /// `by_shape` (feature `introspection`), so that the document may name it. Nobody checks that.
+    ///
+    /// ```
+    /// use portcullis::{Secret, jwt::{Algorithm, Issuer, JwtAuthenticator, Key, KeySet, MetadataUrl, ResourceMetadata}};
+    ///
+    /// let metadata = ResourceMetadata::builder("https://api.example.com/orders")
+    ///     .authorization_server("https://id.example.com")
+    ///     .authorization_server("https://opaque.example.com")
+    ///     .build()?;
+    /// let keys = KeySet::new([Key::hmac(Algorithm::HS256, Secret::new(vec![7; 32]))?])?;
+    /// let jwt = JwtAuthenticator::builder()
+    ///     .issuer(Issuer::fixed("https://id.example.com", keys).access_tokens("orders-api").algorithms([Algorithm::HS256]))
+    ///     .resource_metadata(MetadataUrl::from(&metadata).beside("https://opaque.example.com"))
+    ///     .build()?;
+    /// # let _ = jwt;
+    /// # Ok::<(), portcullis::ConfigError>(())
+    /// ```
+    #[must_use]
+    pub fn beside(mut self, issuer: impl Into<String>) -> Self {
+        self.beside.push(issuer.into());
+        self
+    }
+
     /// The URL, if it may be one and its document is true.
     pub(super) fn check(&self, accepted: &Accepted<'_>) -> Result<&str, ConfigError> {
         if !self.url.starts_with("https://") || self.url.contains('#') {
@@ -176,7 +202,7 @@ impl MetadataUrl {
             return Err(ConfigError::new("resource metadata", value, "is not an https URL without fragment"));
         }
         if let Some(document) = &self.document {
-            document.check(accepted)?;
+            document.check(accepted, &self.beside)?;
         }
         Ok(&self.url)
     }
@@ -184,13 +210,13 @@ impl MetadataUrl {
 
 impl From<&ResourceMetadata> for MetadataUrl {
     fn from(document: &ResourceMetadata) -> Self {
-        Self { url: document.url().to_owned(), document: Some(document.clone()) }
+        Self { url: document.url().to_owned(), document: Some(document.clone()), beside: Vec::new() }
     }
 }
 
 impl From<String> for MetadataUrl {
     fn from(url: String) -> Self {
-        Self { url, document: None }
+        Self { url, document: None, beside: Vec::new() }
     }
 }
 

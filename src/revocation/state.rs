@@ -254,7 +254,8 @@ impl RevocationState {
     }
 
     /// Says that at this moment something is missing: the state is not trusted until a later moment is confirmed. What was asked
-    /// before may be answered after it, and says nothing of what is missing.
+    /// before may be answered after it, and says nothing of what is missing. A clock that stands still, in a test, must be moved on
+    /// for that.
     pub fn distrust(&self, at: Instants) {
         let mut distrusted = self.shared.distrusted.lock().unwrap_or_else(PoisonError::into_inner);
         *distrusted = distrusted.max(Some(at.monotonic_nanos()));

@@ -178,8 +178,8 @@ impl ClientAuthentication {
 }
 
 impl Assertion {
-    /// A compact JWS.
-    fn make(&self, issuer: &str, at: Instants) -> Option<String> {
+    /// A compact JWS: whoever has it is this service, until it ends.
+    fn make(&self, issuer: &str, at: Instants) -> Option<Zeroizing<String>> {
         let mut random = [0; 16];
         aws_lc_rs::rand::fill(&mut random).ok()?;
         let now = at.unix_seconds();
@@ -198,8 +198,8 @@ impl Assertion {
         claims.insert("exp".to_owned(), now.saturating_add(ASSERTION_LIFE).into());
         let encode = |members: Map<String, Value>| BASE64_URL_SAFE_NO_PAD.encode(Value::from(members).to_string());
         let signed = format!("{}.{}", encode(header), encode(claims));
-        let signature = self.key.sign(signed.as_bytes())?;
-        Some(format!("{signed}.{}", BASE64_URL_SAFE_NO_PAD.encode(signature)))
+        let signature = Zeroizing::new(BASE64_URL_SAFE_NO_PAD.encode(self.key.sign(signed.as_bytes())?));
+        Some(Zeroizing::new([&*signed, ".", &signature].concat()))
     }
 }
 
