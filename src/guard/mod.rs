@@ -13,7 +13,7 @@
 //! |---|---|
 //! | `401` | nobody is authenticated, whatever the requirement says, with the challenges of the authentication layer (RFC 9110 §15.5.2) |
 //! | `403` | the requirement is denied (RFC 9110 §15.5.4) |
-//! | `403` | only scopes are missing, of a token; `WWW-Authenticate: Bearer realm="..", error="insufficient_scope", scope=".."` (RFC 6750 §3.1), or `DPoP` for a token that is bound to a key (RFC 9449 §7.1) |
+//! | `403` | only scopes are missing, of a token; `WWW-Authenticate: Bearer realm="..", error="insufficient_scope", scope=".."` (RFC 6750 §3.1), or `DPoP` for a token that is bound to a key (RFC 9449 §7.1), `Cookie` or `JWT` where none is taken in `Authorization` |
 //! | `401` | only the strength of the authentication is missing, of a token, by a condition or by a policy that [says so](crate::policy::Verdict::step_up); `error="insufficient_user_authentication"` (RFC 9470 §3) |
 //! | `400` | the request does not name the thing that the guard is about |
 //! | `404` | the requirement is denied, and the guard [hides](GuardLayer::hide) the route |
