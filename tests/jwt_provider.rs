@@ -317,7 +317,8 @@ async fn opaque_tokens_are_good_until_they_are_revoked_and_the_time_is_over() {
     let of = async |token: &str| status(&tokens.verify(token, clock.now()).await);
     let (token, other) = (provider.token(OPAQUE).await, provider.token(OPAQUE).await);
     assert!(!token.contains('.'));
-    let service = AuthnLayer::new(tokens.clone()).dangerous_plain_http().layer(Probe::default());
+    let service =
+        AuthnLayer::new(tokens.clone()).with_clock(clock.clone()).dangerous_plain_http().layer(Probe::default());
     let response = send(&service, with(get("/orders"), "authorization", &format!("Bearer {token}"))).await;
     assert_eq!((response.status(), text(response).await.as_str()), (StatusCode::OK, "shop"));
     let shop = tokens.verify(&token, clock.now()).await.unwrap();
@@ -413,7 +414,8 @@ async fn both_kinds_of_its_tokens_side_by_side() {
     let mut provider = Provider::start().await;
     let (jwt, _) = provider.trusting("orders-api", SystemClock::new());
     let tokens = by_shape(jwt, asking(&provider, by_secret()).clients_without_sub().build().unwrap()).unwrap();
-    let service = AuthnLayer::new(tokens.clone()).dangerous_plain_http().layer(Probe::default());
+    let service =
+        AuthnLayer::new(tokens.clone()).with_clock(clock.clone()).dangerous_plain_http().layer(Probe::default());
     for (resource, expected) in [(ORDERS, 0), (OPAQUE, 1)] {
         let token = provider.token(resource).await;
         for _ in 0..2 {

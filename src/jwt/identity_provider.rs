@@ -38,7 +38,6 @@ use crate::{
 pub struct Provider {
     names: Vec<NameRule>,
     rules: Rules,
-    #[cfg_attr(not(feature = "jwt-remote"), expect(dead_code, reason = "only who fetches keys asks"))]
     published: Published,
 }
 
