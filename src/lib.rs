@@ -47,7 +47,8 @@
 //! # fn main() {}
 //! ```
 //!
-//! The [`manual`] (with the feature `full`: `cargo doc --features full --open`) explains the stack and its order, each layer, the threat model, and how to write your own backends.
+//! The [`manual`] (with the feature `full`: `cargo doc --features full --open`) explains the stack and its order, each layer, the threat
+//! model, and how to write your own backends.
 //!
 //! # Features
 //!

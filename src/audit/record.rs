@@ -28,8 +28,8 @@ pub(crate) const MAX_SENT_LEN: usize = 128;
 /// What happened to one request. A clone costs one reference count.
 ///
 /// It serializes to one JSON object; the manual's page on audit describes each member. No header value but `X-Request-Id`,
-/// `traceparent` and those that were [asked for](crate::audit::AuditLayer::with_headers), no query and no body is in it. Every text is bounded
-/// ([`MAX_TEXT_LEN`], the path by [`MAX_PATH_LEN`]) and free of control characters, line separators, bidirectional controls
+/// `traceparent` and those that were [asked for](crate::audit::AuditLayer::with_headers), no query and no body is in it. Every text is
+/// bounded ([`MAX_TEXT_LEN`], the path by [`MAX_PATH_LEN`]) and free of control characters, line separators, bidirectional controls
 /// and invisible characters, so that no part of it can forge a line of a log: in the path such bytes are percent-encoded,
 /// elsewhere they are `\u{…}`. Text that was cut ends with `…`, but for the ids that a request brought along, of which 128 bytes
 /// are taken.

@@ -29,8 +29,8 @@ pub(crate) struct Envelope {
     pub(crate) challenges: Challenges,
     /// The refusal of a credential that only counts where an identity is needed.
     pub(crate) refused_if_needed: Option<Box<Rejection>>,
-    /// How long the stages have waited, by the clock of a stack or by their own. Limits count by what time it is; everything else goes by when the
-    /// request came.
+    /// How long the stages have waited, by the clock of a stack or by their own. Limits count by what time it is; everything else goes
+    /// by when the request came.
     #[cfg(feature = "rate-limit")]
     pub(crate) waited: std::time::Duration,
     /// How many attempts at authentication were counted as in vain before it had to wait.

@@ -201,8 +201,8 @@ impl Authorizer {
     /// the handler is in the [`Permit`].
     ///
     /// # Errors
-    /// - [`Forbidden`](RejectionKind::Forbidden) (`403`) if it denies, or `404` if [`hiding`](Self::hiding); an action that the policy does not know is denied, and
-    ///   an RBAC policy logs it as an error.
+    /// - [`Forbidden`](RejectionKind::Forbidden) (`403`) if it denies, or `404` if [`hiding`](Self::hiding); an action that the policy
+    ///   does not know is denied, and an RBAC policy logs it as an error.
     /// - [`InsufficientAuthentication`](RejectionKind::InsufficientAuthentication) (`401`) if it denies until the person proves who
     ///   they are [more strongly, or again](crate::policy::Verdict::step_up), with a challenge that says how (RFC 9470).
     /// - [`Unavailable`](RejectionKind::Unavailable) (`503`) if it cannot decide.

@@ -106,8 +106,8 @@ impl GuardLayer {
     /// [`role`](crate::guard::role) by name and [`network`](crate::guard::network) pass for the thing of another tenant as well. A
     /// guard none of whose conditions looks at it is refused at the build of a stack.
     ///
-    /// A request that does not name it is refused with `400`, or `404` if the guard [hides](Self::hide); a route that has no such parameter, with `500`, or at the
-    /// build of a stack. What the policy should know beyond type, id and tenant is not in the head: ask the
+    /// A request that does not name it is refused with `400`, or `404` if the guard [hides](Self::hide); a route that has no such
+    /// parameter, with `500`, or at the build of a stack. What the policy should know beyond type, id and tenant is not in the head: ask the
     /// [`Authorizer`](crate::guard::Authorizer).
     pub fn on(mut self, resource: ResourceSource) -> Self {
         Arc::make_mut(&mut self.shared).resource = Some(resource);

@@ -143,7 +143,8 @@ pub fn attribute(name: &str, value: impl Into<Value>) -> Result<Requirement, Con
 }
 
 /// Demands that the client's address is in one of these networks, in CIDR notation; IPv4 in IPv6 counts as IPv4, in a network from
-/// `::ffff:0:0/96` on as in an address, so that no wider one of IPv6, `::/0` say, has an IPv4 address in it. Where the address is not known, it cannot be decided (`503`), also behind a `not`.
+/// `::ffff:0:0/96` on as in an address, so that no wider one of IPv6, `::/0` say, has an IPv4 address in it. Where the address is not
+/// known, it cannot be decided (`503`), also behind a `not`.
 ///
 /// The address is only as good as the trust in proxies; see the manual's page on evidence.
 ///

@@ -135,8 +135,8 @@ impl Health {
 
     /// Watches a decision point, as `decision_point:` and its URL. Failing if a question of the last 10 s had no answer; stale if
     /// an older one had none, since it may be back and nobody has asked. Nothing is asked for a probe. A question that it does not take
-    /// (`400`, `413`, `414`, `422`, `431`) does not count, and one at which it fails (`500`), or that it answers by JSON of another form, makes it stale:
-    /// what a client has sent may be to blame.
+    /// (`400`, `413`, `414`, `422`, `431`) does not count, and one at which it fails (`500`), or that it answers by JSON of another
+    /// form, makes it stale: what a client has sent may be to blame.
     #[cfg(feature = "policy-remote")]
     pub fn watch_decision_point(self, point: crate::policy::PointHealth) -> Self {
         let name = format!("decision_point:{}", point.name());

@@ -42,8 +42,8 @@ const SECOND: Duration = Duration::from_secs(1);
 /// [module docs](crate::jwt).
 ///
 /// It claims a Bearer token that is shaped like a JWT: it begins as a JSON object in base64url does, and has two dots. Another one is
-/// somebody else's opaque token or API key, and another scheme somebody else's credential. A header field or cookie that it was given is its own, whatever stands there. It answers at once, unless
-/// it has to fetch keys first. A clone costs one reference count.
+/// somebody else's opaque token or API key, and another scheme somebody else's credential. A header field or cookie that it was given is
+/// its own, whatever stands there. It answers at once, unless it has to fetch keys first. A clone costs one reference count.
 #[derive(Clone)]
 pub struct JwtAuthenticator {
     shared: Arc<Shared>,

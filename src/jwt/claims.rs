@@ -95,7 +95,8 @@ impl<'a> Claims<'a> {
     }
 }
 
-/// The registered claims that a profile may require, and those of them that it may expect to be one of several texts. `iss`, `sub`, `exp` and the claim that binds the token to us always are.
+/// The registered claims that a profile may require, and those of them that it may expect to be one of several texts. `iss`, `sub`,
+/// `exp` and the claim that binds the token to us always are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Registered {
     Nbf,

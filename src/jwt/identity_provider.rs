@@ -160,7 +160,8 @@ impl Provider {
 
     /// Microsoft Entra ID, v1.0 access tokens: those of an API whose manifest does not ask for v2.0. As
     /// [`entra`](Self::entra), but `iss` is `https://sts.windows.net/{tenant}/`, `ver` is `1.0`, `appid` and `appidacr` are
-    /// required, `appid` is the client for [revocations](crate::revocation), and the audience is usually the application id URI, `api://` and a GUID.
+    /// required, `appid` is the client for [revocations](crate::revocation), and the audience is usually the application id URI,
+    /// `api://` and a GUID.
     ///
     /// # Errors
     /// As [`entra`](Self::entra).
@@ -203,8 +204,8 @@ impl Provider {
     ///   `/oauth2/`, issues tokens for Okta's own APIs, which nobody else can verify.
     /// - `typ` is absent, or `JWT` or `at+jwt`; `cid`, `iat` and `jti` are required. No ID token has `cid`.
     /// - Scopes are `scp`, an array; roles are `groups`, if the server has such a claim.
-    /// - The client is `cid`, for [revocations](crate::revocation) too. The principal is a service if `sub` is `cid`. Else `sub` is the login name, which Okta lets people change: where
-    ///   that matters, map `sub` to something lasting in the server's settings.
+    /// - The client is `cid`, for [revocations](crate::revocation) too. The principal is a service if `sub` is `cid`. Else `sub` is the
+    ///   login name, which Okta lets people change: where that matters, map `sub` to something lasting in the server's settings.
     ///
     /// # Errors
     /// If the issuer is not a URL with `/oauth2/` in it and no slash at the end, or the audience is empty.

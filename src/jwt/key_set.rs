@@ -66,8 +66,8 @@ impl KeySet {
     /// A key that cannot verify is left out and told by [`skipped`](Self::skipped); the rest stays usable: unknown `kty`,
     /// `crv` or `alg`; missing, bad or duplicate members; `use` other than `sig`; `key_ops` without `verify`, with a value
     /// twice or at odds with `use` (§4.3); `oct` keys,
-    /// which do not belong into a published set; keys with their private part in them; and every key after the 100th. A key without `alg` gets the one
-    /// of its curve, an RSA key RS256 (keys that are fetched: as `LiveKeysBuilder::rsa_without_alg` says).
+    /// which do not belong into a published set; keys with their private part in them; and every key after the 100th. A key without
+    /// `alg` gets the one of its curve, an RSA key RS256 (keys that are fetched: as `LiveKeysBuilder::rsa_without_alg` says).
     ///
     /// # Errors
     /// If the text is not a JSON object with an array `keys`, or no key is usable.
@@ -120,7 +120,8 @@ impl KeySet {
         Ok(Self { inner: Arc::new(Inner { keys: keys.into(), skipped: skipped.into() }) })
     }
 
-    /// Checks a signature of a token of this issuer with the keys of the header's algorithm. The key that it is good under, whatever the header names.
+    /// Checks a signature of a token of this issuer with the keys of the header's algorithm. The key that it is good under, whatever the
+    /// header names.
     pub(super) fn check_signature(
         &self,
         iss: &str,

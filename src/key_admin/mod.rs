@@ -25,10 +25,10 @@
 //! A key out of reach does not exist: `404`, with the body of an id that nobody has. And **nobody hands out what they do not
 //! hold**: a new key, and the replacement of an old one, has only scopes and roles that the caller's own credential carries.
 //! If the caller acts by an API key, the new one does not outlive it, and works from no network that it does not work from; a
-//! key of another store, whose networks are not known here, hands out nothing, and one of another environment neither. A rate plan other than the caller's is not theirs
-//! to choose, and a key on another one not theirs to replace; but who acts by a token without a plan replaces their own keys,
-//! whatever plan those are on. All of it is lifted by [`GRANT_ANY`]. Only what the credential says counts, not what a policy
-//! derives: who has the role `manager` cannot hand out a role that `manager` inherits.
+//! key of another store, whose networks are not known here, hands out nothing, and one of another environment neither. A rate plan other
+//! than the caller's is not theirs to choose, and a key on another one not theirs to replace; but who acts by a token without a plan
+//! replaces their own keys, whatever plan those are on. All of it is lifted by [`GRANT_ANY`]. Only what the credential says counts, not
+//! what a policy derives: who has the role `manager` cannot hand out a role that `manager` inherits.
 //!
 //! **A role may also take something away**: RBAC roles have denials, rules say `not(role(..))`, Cedar forbids. A key without such a role
 //! may do more than its maker. Name those roles with [`KeyAdmin::with_binding_roles`]: whoever has one makes and replaces no key

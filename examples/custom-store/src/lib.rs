@@ -2,8 +2,8 @@
 //! keep the test.
 //!
 //! A real store answers three questions of the manual's page on rate limits: what is one step (here, what is done under the
-//! lock), what happens to keys that nobody asks for any more (here, they go when they are whole, once a second where room is scarce), and what happens when there is
-//! no room (here, newcomers share one count: too strict, never too lax).
+//! lock), what happens to keys that nobody asks for any more (here, they go when they are whole, once a second where room is scarce),
+//! and what happens when there is no room (here, newcomers share one count: too strict, never too lax).
 
 use std::{
     collections::HashMap,

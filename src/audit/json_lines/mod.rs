@@ -51,8 +51,8 @@ pub enum Fsync {
 ///
 /// At most 10 000 records wait for the writer, and as many of requests without an identity, which have a lane of their own; 2 000
 /// of those may be refusals, which are counted by source and second ([`JsonLinesBuilder`] has these and all other settings). An
-/// entry that cannot be written is counted as lost and said once in the log; as soon as something can be written again, a `gap` tells how many are missing.
-/// Entries are handed to the operating system within a few milliseconds, in batches under load.
+/// entry that cannot be written is counted as lost and said once in the log; as soon as something can be written again, a `gap` tells
+/// how many are missing. Entries are handed to the operating system within a few milliseconds, in batches under load.
 ///
 /// If the file is renamed or removed, a new one is begun. If it ends in the middle of a line, because somebody died while
 /// writing, that is left alone, and a `gap` tells of it.
@@ -163,7 +163,8 @@ impl JsonLines {
 }
 
 impl JsonLinesBuilder {
-    /// Sets how many records may wait for the writer, and how many of requests without an identity. Default 10 000. A record takes about a kilobyte, and a few dozen at most.
+    /// Sets how many records may wait for the writer, and how many of requests without an identity. Default 10 000. A record takes about
+    /// a kilobyte, and a few dozen at most.
     pub const fn capacity(mut self, records: NonZeroUsize) -> Self {
         self.rules.records = records;
         self

@@ -23,10 +23,10 @@ const DAY: u64 = 86_400 * SECOND;
 /// Checks a [`RateLimitStore`] against its contract. Time is an argument, so nothing sleeps.
 ///
 /// `start` is the moment that the suite goes by: the store is asked up to two years later. Some readings are older than those before
-/// them, by up to an hour, and once the wall clock is set back by an hour while the monotonic one goes on. The store must be able to hold 256 counts and must not know the scopes that begin with
-/// `conformance-`. A store that answers in another process may count in microseconds: the quotas here are whole ones.
-/// It must be usable from several threads where [`take_now`](RateLimitStore::take_now) knows the answer; what waits is
-/// asked many times at once from this task. [`rate_limit_store_that_is_full`] checks its bounds, and
+/// them, by up to an hour, and once the wall clock is set back by an hour while the monotonic one goes on. The store must be able to
+/// hold 256 counts and must not know the scopes that begin with `conformance-`. A store that answers in another process may count in
+/// microseconds: the quotas here are whole ones. It must be usable from several threads where [`take_now`](RateLimitStore::take_now)
+/// knows the answer; what waits is asked many times at once from this task. [`rate_limit_store_that_is_full`] checks its bounds, and
 /// [`rate_limit_store_that_is_shared`] asks other processes too.
 ///
 /// # Panics

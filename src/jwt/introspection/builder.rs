@@ -336,8 +336,8 @@ impl IntrospectionBuilder {
     /// # Errors
     /// If the issuer, the endpoint, the client or the audience was not said or is empty; the URL is not `https`, or has a user
     /// name or a fragment; a beginning of tokens is empty or one that no token has, or none is named; a limit, a time or a number is out
-    /// of its bounds; a mapped claim is empty or registered; tokens may lack `exp` though there are revocations; the leeway is above 300 s; the realm is not printable ASCII without quotes;
-    /// the HTTP client cannot be made.
+    /// of its bounds; a mapped claim is empty or registered; tokens may lack `exp` though there are revocations; the leeway is above
+    /// 300 s; the realm is not printable ASCII without quotes; the HTTP client cannot be made.
     pub fn build(mut self) -> Result<Introspection, ConfigError> {
         let missing = |setting: &str| ConfigError::new(setting, "none", "must be said");
         if self.issuer.is_empty() {

@@ -28,8 +28,9 @@ use crate::{
 /// [`Introspection`], an opaque token is in [`one_of`](crate::authn::one_of) what nobody else has verified or refused.
 ///
 /// Where tokens come from is the [`JwtAuthenticator`]'s to say, and so are the challenge, DPoP, and whether tokens must be bound to
-/// a certificate. So are the metadata: they name an issuer that is only introspected with [`MetadataUrl::beside`](crate::jwt::MetadataUrl::beside). Leeway, audience, mapping and revocations are each one's own; tokens of both kinds that are to be revoked together need
-/// the same store in both.
+/// a certificate. So are the metadata: they name an issuer that is only introspected with
+/// [`MetadataUrl::beside`](crate::jwt::MetadataUrl::beside). Leeway, audience, mapping and revocations are each one's own; tokens of
+/// both kinds that are to be revoked together need the same store in both.
 ///
 /// ```
 /// use portcullis::{

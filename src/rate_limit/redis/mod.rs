@@ -52,8 +52,8 @@ const QUEUE: usize = 8_192;
 /// the time between two requests is rounded up to whole ones, so a key has no more than a million a second.
 ///
 /// Keys are `portcullis:{4f1c…}:7:default:client:net=192.0.2.1/32`: a prefix of your choice, a hash tag, the policy's name, and the
-/// [key as text](crate::rate_limit::LimitKey), or its SHA-256 if it is longer than 200 bytes. They hold who asks, so the server is to be guarded
-/// like other personal data. A key lives as long as its debt, or up to a second longer. All keys of a limiter's decision have one
+/// [key as text](crate::rate_limit::LimitKey), or its SHA-256 if it is longer than 200 bytes. They hold who asks, so the server is to be
+/// guarded like other personal data. A key lives as long as its debt, or up to a second longer. All keys of a limiter's decision have one
 /// hash tag, so a node of a cluster can decide about it; see [`in_cluster`](RedisLimitsBuilder::in_cluster). An account needs
 /// `+time +mget +get +exists +set +incrby +del +evalsha +eval +ping`, and these keys.
 ///
