@@ -414,8 +414,7 @@ async fn both_kinds_of_its_tokens_side_by_side() {
     let mut provider = Provider::start().await;
     let (jwt, _) = provider.trusting("orders-api", SystemClock::new());
     let tokens = by_shape(jwt, asking(&provider, by_secret()).clients_without_sub().build().unwrap()).unwrap();
-    let service =
-        AuthnLayer::new(tokens.clone()).with_clock(clock.clone()).dangerous_plain_http().layer(Probe::default());
+    let service = AuthnLayer::new(tokens.clone()).dangerous_plain_http().layer(Probe::default());
     for (resource, expected) in [(ORDERS, 0), (OPAQUE, 1)] {
         let token = provider.token(resource).await;
         for _ in 0..2 {
