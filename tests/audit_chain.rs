@@ -62,11 +62,12 @@ impl Trail {
     /// Starts a process, so to say, which writes so many records and ends.
     fn run(&self, records: usize, set: impl Fn(JsonLinesBuilder) -> JsonLinesBuilder) {
         let sink = set(JsonLines::builder()).chain(self.chain()).open(self.path()).unwrap();
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         for n in 1..=records {
             sink.accept(sample_record(&format!("/{}", n - 1)).into()).unwrap();
             // No more than the queue has room for: the records are of nobody, for whom it does not wait.
             if n % 5_000 == 0 {
+                // Made here: in a test that has a runtime, another one must not be dropped.
+                let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
                 runtime.block_on(sink.flush()).unwrap();
             }
         }
