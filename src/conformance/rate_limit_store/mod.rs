@@ -1,15 +1,12 @@
+mod clock;
+mod crowd;
 mod full;
 mod shared;
 
-use std::{
-    net::Ipv4Addr,
-    num::NonZeroU32,
-    sync::atomic::{AtomicU32, Ordering},
-};
+use std::{net::Ipv4Addr, num::NonZeroU32};
 
 use crate::{
     clock::Instants,
-    conformance::together::together,
     now::Now,
     rate_limit::{Charge, Draw, KeyPart, LimitKey, Quota, RateLimitStore, Taken},
 };
@@ -428,133 +425,6 @@ impl Suite<'_> {
             let last = self.take(ask.costing(cost), 0).await.retry_after_nanos();
             assert!(last.is_some_and(|wait| wait > 0), "{name}: waiting helps");
         }
-    }
-
-    async fn now_and_async_agree(&self) {
-        let quotas = [Quota::per_second(4).burst(2), Quota::per_minute(20).named("minute")];
-        let keys = [client(1), client(2), client(3)];
-        let [one, other, mixed] =
-            keys.each_ref().map(|parts| Ask::new(LimitKey::new("conformance-now", parts), &quotas));
-        for step in 0..60_u64 {
-            let (after, cost) = (step.saturating_mul(SECOND / 8), if step % 3 == 0 { 2 } else { 1 });
-            let first = self.take(one.costing(cost), after).await;
-            let second = self.take_waiting(other.costing(cost), after).await;
-            assert_eq!(first, second, "`take_now` and `take` give the same answers (step {step})");
-            let third = if step % 2 == 0 {
-                self.take(mixed.costing(cost), after).await
-            } else {
-                self.take_waiting(mixed.costing(cost), after).await
-            };
-            assert_eq!(first, third, "`take_now` and `take` count together (step {step})");
-        }
-    }
-
-    /// Many ask at once, and their waits interleave.
-    async fn many_tasks(&self) {
-        let parts = client(1);
-        let quotas = [Quota::per_hour(30), Quota::per_hour(60).named("other")];
-        let ask = Ask::new(LimitKey::new("conformance-tasks", &parts), &quotas);
-        let granted = together((0..100).map(|_| async { self.take_waiting(ask, 0).await.is_granted() })).await;
-        let granted = granted.into_iter().filter(|granted| *granted).count();
-        assert_eq!(granted, 30, "of many at once as many are granted as one after the other");
-        let other = self.take(Ask { quotas: quotas.split_at(1).1, ..ask }, 0).await;
-        assert_eq!(other.remaining(), 29, "and the refused ones took nothing");
-    }
-
-    /// The same on threads, where the store answers at once.
-    async fn many_threads(&self) {
-        for (number, costs) in [(1, [1, 1, 1, 1]), (2, [1, 2, 3, 4])] {
-            let parts = client(number);
-            let quotas = [Quota::per_hour(1_000), Quota::per_hour(10_000).named("other")];
-            for quotas in [quotas.split_at(1).0, &quotas] {
-                let scope = if quotas.len() == 1 { "conformance-thread" } else { "conformance-threads" };
-                let ask = Ask::new(LimitKey::new(scope, &parts), quotas);
-                let granted = AtomicU32::new(0);
-                std::thread::scope(|scope| {
-                    for cost in costs {
-                        let granted = &granted;
-                        scope.spawn(move || {
-                            let ask = ask.costing(cost);
-                            let charges = ask.charges();
-                            for _ in 0..1_000 {
-                                match self.store.take_now(&ask.draw(&charges), self.at(0)) {
-                                    Now::Known(Ok(taken)) if taken.is_granted() => {
-                                        granted.fetch_add(cost, Ordering::Relaxed);
-                                    }
-                                    Now::Known(_) | Now::Wait => {}
-                                }
-                            }
-                        });
-                    }
-                });
-                let mut granted = granted.into_inner();
-                assert!(granted <= 1_000, "threads got {granted} of 1000");
-                while self.take(ask, 0).await.is_granted() {
-                    granted = granted.saturating_add(1);
-                }
-                assert_eq!(granted, 1_000, "what threads were refused is still there");
-                if let [_, other] = quotas {
-                    let other = self.take(Ask { quotas: std::slice::from_ref(other), ..ask }, 0).await;
-                    assert_eq!(other.remaining(), 8_999, "what one quota refused was taken from no other");
-                }
-            }
-        }
-    }
-
-    /// The monotonic clock tells an old reading from a wall clock that was set back.
-    async fn the_clock_may_jump(&self) {
-        let (parts, quotas) = (client(1), [Quota::per_second(10)]);
-        let ask = Ask::new(LimitKey::new("conformance-clock", &parts), &quotas);
-        let hour = 3_600 * SECOND;
-        let at = async |wall: i64, monotonic: i64| {
-            let charges = ask.charges();
-            let at = Instants::new(self.at(wall).unix_nanos(), self.at(monotonic).monotonic_nanos());
-            self.draw_at(ask.draw(&charges), at).await
-        };
-        assert!(self.take(ask.costing(10), 0).await.is_granted());
-        // A request that waited, in a layer outside or on its way here, is counted by a time that others are past.
-        for back in [1_000, SECOND, 30 * SECOND, 70 * SECOND, hour] {
-            let wait = at(-signed(back), -signed(back)).await.retry_after_nanos();
-            let at_most = back.saturating_add(SECOND / 10);
-            assert!(
-                wait.is_some_and(|wait| (SECOND / 10..=at_most).contains(&wait)),
-                "a reading that is {back} ns old grants nothing: {wait:?}"
-            );
-            assert_eq!(
-                at(0, 0).await.retry_after_nanos(),
-                Some(SECOND / 10),
-                "a reading that is {back} ns old gives back nothing that was taken since"
-            );
-        }
-        // The wall clock a little back, as between two machines: what was used stays used.
-        for back in [1_000, SECOND, 30 * SECOND] {
-            let wait = at(-signed(back), 0).await.retry_after_nanos();
-            let at_most = back.saturating_add(SECOND / 10);
-            assert!(
-                wait.is_some_and(|wait| (SECOND / 10..=at_most).contains(&wait)),
-                "a wall clock {back} ns back grants nothing: {wait:?}"
-            );
-        }
-        // Far back: nothing is granted at once, and nobody is shut out for the hour.
-        assert_eq!(
-            at(-signed(hour), 0).await.retry_after_nanos(),
-            Some(SECOND / 10),
-            "a wall clock an hour back is a whole burst of debt"
-        );
-        let mut granted = 0;
-        for tenth in 0..20 {
-            let passed = tenth * signed(SECOND / 10);
-            for _ in 0..3 {
-                granted += u32::from(at(passed.saturating_sub(signed(hour)), passed).await.is_granted());
-            }
-        }
-        assert_eq!(granted, 19, "after that it goes on at its rate");
-        // Forward, far and farther.
-        let (mut granted, far) = (0, 365 * DAY);
-        for _ in 0..30 {
-            granted += u32::from(self.take(ask, far).await.is_granted());
-        }
-        assert_eq!(granted, 10, "a clock that jumps ahead gives a burst, and no more than one");
     }
 }
 
