@@ -173,7 +173,9 @@ async fn wait<T: Step>(step: T, context: SecurityContext, mut parts: Parts) -> (
         let answer = step.decide(RequestHead::of_parts(&parts), &mut envelope).await;
         // For the limits further inside. By one clock, which need not be that of who opened the context.
         #[cfg(feature = "rate-limit")]
-        let () = envelope.waited = envelope.waited.saturating_add(step.clock().now().since(start));
+        {
+            envelope.waited = envelope.waited.saturating_add(step.clock().now().since(start));
+        }
         answer
     };
     match answer {

@@ -208,8 +208,11 @@ pub(super) fn decide<'a>(
                     waiting.push(node);
                 }
             }
+            // Nobody is asked about what the rest settles: it costs time, and may oblige to something that does not matter then.
+            if join.is_settled(so_far, !helps) {
+                return Ok(so_far);
+            }
         }
-        // Nobody is asked about what the rest settles: it costs time, and may oblige to something that does not matter then.
         for node in waiting {
             if join.is_settled(so_far, !helps) {
                 break;
