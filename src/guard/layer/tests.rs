@@ -22,6 +22,10 @@ impl PolicyBackend for Slow {
         "slow"
     }
 
+    fn decide_now(&self, query: &AccessQuery<'_>) -> Now<Verdict> {
+        if query.action() == "masked at once" { Now::Known(Verdict::allow().obliging("mask")) } else { Now::Wait }
+    }
+
     async fn decide(&self, query: &AccessQuery<'_>) -> Verdict {
         match query.action() {
             "masked" => Verdict::allow().by("rule 7").obliging("mask"),
@@ -114,6 +118,14 @@ async fn each_decision_is_recorded_once() {
                 .into(),
             Err(RejectionKind::Forbidden),
             &["scope s deny", "slow strong deny", "guard all(policy strong, policy masked, scope s) deny"],
+        ),
+        (
+            "nor what comes behind that",
+            require(any((policy("x").unwrap(), policy("masked at once").unwrap(), clerk(), authenticated())))
+                .with_policy(Slow)
+                .into(),
+            Ok(()),
+            &["role clerk allow", "guard any(policy x, policy masked at once, role clerk, authenticated) allow"],
         ),
         ("obligation", slow("masked").into(), Err(RejectionKind::Misconfigured), &["slow masked deny"]),
     ];
