@@ -178,6 +178,8 @@ impl Facts {
 impl Principal {
     /// Starts a principal: its kind, who vouches for it, its name there, and the credential that proved it (`jwt`,
     /// `api_key`, or a lower-case word of your own).
+    ///
+    /// All texts of a principal together, its issuer apart, have up to 4 GiB; what is beyond that reads as empty.
     pub fn builder(
         kind: PrincipalKind,
         issuer: impl Into<Arc<str>>,
@@ -203,7 +205,7 @@ impl Principal {
     ) -> PrincipalBuilder {
         let facts = Facts::new(kind, issuer, credential, claims.to_owned());
         let mut builder = PrincipalBuilder { facts, claims_at: claims.as_ptr().addr() };
-        builder.facts.claims = Some(Span { start: 0, len: claims.len() });
+        builder.facts.claims = Span::new(0, claims.len());
         builder.facts.spans.reserve(8);
         builder.facts.subject = builder.text(subject);
         builder

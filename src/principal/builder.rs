@@ -184,13 +184,15 @@ impl PrincipalBuilder {
 
     pub(super) fn text(&mut self, text: &str) -> Span {
         let within = text.as_ptr().addr().wrapping_sub(self.claims_at);
-        let span = Span { start: within, len: text.len() };
-        if self.claims_at != 0 && span.of(&self.facts.text) == text {
+        if self.claims_at != 0
+            && let Some(span) = Span::new(within, text.len())
+            && span.of(&self.facts.text) == text
+        {
             return span;
         }
         let start = self.facts.text.len();
         self.facts.text.push_str(text);
-        Span { start, len: text.len() }
+        Span::new(start, text.len()).unwrap_or_default()
     }
 
     pub(super) fn list<T: AsRef<str>>(&mut self, texts: impl IntoIterator<Item = T>) -> Span {
@@ -199,7 +201,7 @@ impl PrincipalBuilder {
             let span = self.text(text.as_ref());
             self.facts.spans.push(span);
         }
-        Span { start, len: self.facts.spans.len().saturating_sub(start) }
+        Span::new(start, self.facts.spans.len().saturating_sub(start)).unwrap_or_default()
     }
 }
 

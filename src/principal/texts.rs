@@ -1,21 +1,31 @@
 //! Strings of a principal, in one piece of memory.
 
-use std::{fmt, slice};
+use std::{fmt, ops::Range, slice};
 
-/// A part of a text, or of a list.
+/// A part of a text, or of a list. A principal has many, so they are kept small.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Span {
-    pub(super) start: usize,
-    pub(super) len: usize,
+    start: u32,
+    len: u32,
 }
 
 impl Span {
+    /// None where 32 bits are not enough.
+    pub(super) fn new(start: usize, len: usize) -> Option<Self> {
+        Some(Self { start: start.try_into().ok()?, len: len.try_into().ok()? })
+    }
+
+    fn range(self) -> Option<Range<usize>> {
+        let start = usize::try_from(self.start).ok()?;
+        Some(start..start.saturating_add(usize::try_from(self.len).ok()?))
+    }
+
     pub(super) fn of(self, text: &str) -> &str {
-        text.get(self.start..self.start.saturating_add(self.len)).unwrap_or_default()
+        self.range().and_then(|range| text.get(range)).unwrap_or_default()
     }
 
     pub(super) fn among(self, spans: &[Self]) -> &[Self] {
-        spans.get(self.start..self.start.saturating_add(self.len)).unwrap_or_default()
+        self.range().and_then(|range| spans.get(range)).unwrap_or_default()
     }
 }
 
@@ -90,5 +100,18 @@ impl<T: AsRef<str>, const N: usize> PartialEq<[T; N]> for Texts<'_> {
 impl fmt::Debug for Texts<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list().entries(self.iter()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_span_that_fits_nothing_is_empty() {
+        assert_eq!(Span::new(1, 2).map(|span| span.of("abcd")), Some("bc"));
+        assert_eq!(Span::new(3, 2).map(|span| span.of("abcd")), Some(""), "past the end");
+        assert_eq!(Span::new(usize::MAX, 1), None);
+        assert_eq!(Span::new(0, 1 << 32), None);
     }
 }
