@@ -42,6 +42,10 @@ mod tests {
         assert_eq!(date("1700000000"), Some(Duration::from_secs(1_700_000_000)));
         assert_eq!(date("1.7e9"), Some(Duration::from_secs(1_700_000_000)));
         assert_eq!(date("1700000000.5"), Some(Duration::from_millis(1_700_000_000_500)));
+        assert_eq!(date("1700000000.0"), Some(Duration::from_secs(1_700_000_000)));
+        assert_eq!(date("1700000000E0"), Some(Duration::from_secs(1_700_000_000)));
+        assert_eq!(date("1700000000 "), Some(Duration::from_secs(1_700_000_000)));
+        assert_eq!(date("999999999"), Some(Duration::from_secs(999_999_999)));
         assert_eq!(date("0"), Some(Duration::ZERO));
         assert_eq!(date("-0"), Some(Duration::ZERO));
         assert_eq!(date("9999999999"), Some(Duration::from_secs(MAX_DATE)));
@@ -55,6 +59,13 @@ mod tests {
             "1e999",
             "18446744073709551616",
             "01700000000",
+            "0170000000",
+            "170000000x",
+            "170000000_0",
+            "1700000000e",
+            "1700000000e1",
+            "1700000000-1",
+            "1700000000\"",
             "1700000000.",
             "+1700000000",
             "\"1700000000\"",

@@ -173,7 +173,9 @@ impl<'de> Reader<'de> {
             let shape = self.keep(depth)?;
             // What should stand inside is of the wrong type then, not missing.
             branch.for_each_below(&mut |place| found.push((place, Shape::Other)));
-            found.extend(branch.place().map(|place| (place, shape)));
+            if let Some(place) = branch.place() {
+                found.push((place, shape));
+            }
             return Ok(());
         }
         let depth = deeper(depth)?;
@@ -213,7 +215,10 @@ impl<'de> Value<'_, 'de> {
 
     /// Reads a value that must be a NumericDate.
     pub(super) fn date(self, refusal: Refusal) -> Result<Duration, Refusal> {
-        self.reader.scan.number().as_ref().and_then(date::of).ok_or(refusal)
+        match self.reader.scan.ten_digits() {
+            Some(seconds) => Ok(Duration::from_secs(seconds)),
+            None => self.reader.scan.number().as_ref().and_then(date::of).ok_or(refusal),
+        }
     }
 
     /// Reads a value that must be an object.

@@ -140,6 +140,20 @@ impl<'de> Scan<'de> {
         Some(Number { text, is_digits })
     }
 
+    /// Reads a number of ten digits and nothing else, as nearly all dates are. None, and nothing is read, if it is another one.
+    pub(super) fn ten_digits(&mut self) -> Option<u64> {
+        let (digits, after) = self.text.as_bytes().get(self.at..)?.split_first_chunk::<10>()?;
+        if matches!(digits, [b'0', ..]) || matches!(after, [b'0'..=b'9' | b'.' | b'e' | b'E', ..]) {
+            return None;
+        }
+        let number = digits.iter().try_fold(0_u64, |number, byte| {
+            let digit = byte.wrapping_sub(b'0');
+            (digit < 10).then(|| number.wrapping_mul(10).wrapping_add(digit.into()))
+        })?;
+        self.at = self.at.saturating_add(digits.len());
+        Some(number)
+    }
+
     /// Reads digits, at least one.
     fn digits(&mut self) -> Option<()> {
         let start = self.at;
