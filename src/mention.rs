@@ -13,7 +13,7 @@ pub(crate) enum Mention {
     Tenant,
     /// The public id of a credential.
     CredentialId,
-    /// An operator's reason for a refusal.
+    /// A reason that an operator, or whoever administers, has for something.
     Reason,
 }
 
@@ -58,6 +58,12 @@ impl Telling {
         let at = start..self.plain.len();
         self.mentions.push(Mentioned { what, within: within.into(), value: value.into(), at });
         self
+    }
+
+    /// What somebody gives as a reason: a text that may name anybody.
+    #[cfg(any(feature = "api-key-admin", feature = "revocation-admin"))]
+    pub(crate) fn reason(reason: &str) -> Self {
+        Self::default().bare(Mention::Reason, "", reason)
     }
 
     /// Who acts.

@@ -1343,6 +1343,41 @@ async fn who_is_hidden_in_records_is_hidden_in_notes_and_events() {
     }
 }
 
+/// What somebody typed as a reason may name people, and is a reason wherever it is told.
+#[tokio::test]
+async fn a_reason_is_left_out_with_the_reasons() {
+    for (name, privacy, shown) in [
+        ("all", Privacy::new(), 4),
+        ("reasons left out", Privacy::new().omit(Personal::Reasons), 0),
+        ("notes left out", Privacy::new().omit(Personal::Notes), 0),
+    ] {
+        let world = World::with_audit(|audit| audit.with_privacy(privacy));
+        let (_, id) = world.key(billing());
+        for (line, body) in [
+            (format!("POST /keys/{id}/revoke"), json!({"reason": "said boss@acme.example"})),
+            ("POST /owners/disable".into(), json!({"subject": "billing", "reason": "said boss@acme.example"})),
+        ] {
+            assert_eq!(world.call("anna", &line, body).await.status, 200, "{name}: {line}");
+        }
+        let own: Vec<String> = world.audit.records().iter().map(|record| record.request_id().to_string()).collect();
+        let lines: Vec<String> = world
+            .audit
+            .entries()
+            .iter()
+            .map(|entry| {
+                let mut line = Vec::new();
+                entry.write_json(&mut line);
+                String::from_utf8(line).unwrap()
+            })
+            .filter(|line| own.iter().any(|id| line.contains(id)))
+            .collect();
+        assert_eq!(lines.len(), 4, "{name}: two requests, two events: {lines:?}");
+        assert_eq!(lines.iter().filter(|line| line.contains("boss@")).count(), shown, "{name}: {lines:?}");
+        let omitted = lines.iter().filter(|line| line.contains("[omitted]")).count();
+        assert_eq!(omitted, if name == "reasons left out" { 4 } else { 0 }, "{name}: {lines:?}");
+    }
+}
+
 #[tokio::test]
 async fn a_router_under_a_path_with_parameters_finds_its_own() {
     let world = World::new();

@@ -29,7 +29,8 @@ pub enum Personal {
     CredentialId,
     /// The path; the route's template stays.
     Path,
-    /// Reasons of refusals, of attempts and of decisions. They are free texts: they can be left out, and not be hashed.
+    /// Reasons of refusals, of attempts and of decisions, and those that somebody gives for a change to `key_admin`. They are free
+    /// texts: they can be left out, and not be hashed.
     Reasons,
     /// What handlers noted, and the details of events.
     Notes,

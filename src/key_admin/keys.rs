@@ -17,6 +17,7 @@ use crate::{
         fault::Fault,
         grant,
     },
+    mention::Telling,
 };
 
 /// Also where the router is nested under a path with parameters of its own.
@@ -116,7 +117,7 @@ async fn try_revoke(admin: &KeyAdmin, caller: &Caller, id: Id, request: Request)
     let key = *hit.record().id();
     let what = admin.key(&key);
     caller.begins("revoke", what.clone());
-    let (owner, more) = (admin.owner(hit.record().owner()), Some(("reason", reason.into())));
+    let (owner, more) = (admin.owner(hit.record().owner()), Some(("reason", Telling::reason(&reason))));
     // What is revoked stays as it is.
     let done = hit.record().revocation().is_none().then_some(Done { kind: EventKind::KeyRevoked, what, owner, more });
     let (store, made) = (Arc::clone(&admin.store), revocation.clone());

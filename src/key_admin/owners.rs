@@ -45,7 +45,7 @@ async fn try_disable(admin: &KeyAdmin, caller: &Caller, request: Request) -> Res
     let (owner, reason) = named(admin, caller, request, &["subject", "tenant", "reason"]).await?;
     let disablement = Revocation::new(caller.now(), &reason)?;
     caller.begins("disable", admin.owner(&owner));
-    let done = done(admin, EventKind::OwnerDisabled, &owner, Some(("reason", reason.into())));
+    let done = done(admin, EventKind::OwnerDisabled, &owner, Some(("reason", Telling::reason(&reason))));
     let (store, whom) = (Arc::clone(&admin.store), owner.clone());
     let changed = caller.change(async move { store.disable_owner(&whom, &disablement).await }, Some(done)).await?;
     Ok(Standing::new(&owner, admin.store.disablement(&owner).await?, changed))

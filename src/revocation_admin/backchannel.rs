@@ -173,8 +173,7 @@ async fn take(State(endpoint): State<BackchannelLogout>, request: Request) -> Re
             *response.status_mut() = StatusCode::BAD_REQUEST;
             response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
             if let Some(context) = context {
-                context
-                    .note_telling("logout.refused", Telling::default().bare(Mention::Reason, "", rejection.reason()));
+                context.note_telling("logout.refused", Telling::reason(rejection.reason()));
             }
             response
         }
