@@ -19,14 +19,11 @@ impl Once {
         }
     }
 
-    /// The same for what is no mistake, but worth knowing.
+    /// The same for what is no mistake, but weaker than it could be.
     #[cfg(feature = "api-key")]
-    pub(crate) fn info(&self, message: &str) {
+    pub(crate) fn warn(&self, message: &str) {
         if !self.0.swap(true, Ordering::Relaxed) {
-            #[cfg(feature = "tracing")]
-            tracing::info!(target: "portcullis", "{message}");
-            #[cfg(not(feature = "tracing"))]
-            let _ = message;
+            warn(message);
         }
     }
 }

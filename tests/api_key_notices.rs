@@ -62,7 +62,7 @@ fn a_missing_pepper_is_said_once_a_minute_and_no_pepper_once_at_start() {
         }
         let said = lines.take();
         let [line] = &*said else { panic!("{said:?}") };
-        assert!(line.starts_with("INFO API keys are hashed without a pepper"), "{line}");
+        assert!(line.starts_with("WARN API keys are hashed without a pepper"), "{line}");
     });
 }
 

@@ -8,7 +8,7 @@ use std::{
     num::NonZeroU32,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
     },
     time::Duration,
 };
@@ -17,8 +17,9 @@ use async_trait::async_trait;
 use axum::Router;
 use http::StatusCode;
 use portcullis::{
-    Clock, Instants, Secret,
+    Clock, Instants, Secret, StoreError,
     api_key::FileKeyStore,
+    audit::{AuditEntry, AuditSink, Lost},
     health::{Condition, Health, LIVE_PATH, READY_PATH, Report, SourceHealth, probes, report_router},
     jwt::{
         Algorithm, Issuer, JwtAuthenticator, Key, KeySet,
@@ -39,6 +40,42 @@ fn look(health: &Health) -> Report {
 /// Each source's name, condition, and whether there is a cause.
 fn found(report: &Report) -> Vec<(&str, Condition, bool)> {
     report.sources().map(|(name, health)| (name, health.condition(), health.cause().is_some())).collect()
+}
+
+/// Takes nothing.
+#[derive(Debug)]
+struct Losing(AtomicU64);
+
+#[async_trait]
+impl AuditSink for Losing {
+    fn accept(&self, _: AuditEntry) -> Result<(), Lost> {
+        Err(Lost::new())
+    }
+
+    fn lost(&self) -> u64 {
+        self.0.load(SeqCst)
+    }
+
+    async fn flush(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+}
+
+#[test]
+fn lost_records_are_told_for_a_minute() {
+    let sink = Arc::new(Losing(AtomicU64::new(7)));
+    let health = Health::new().watch_audit(Arc::clone(&sink));
+    let at = |seconds: u64| health.look(Instants::new(0, seconds * 1_000_000_000));
+    assert_eq!(at(0).condition(), Condition::Ready, "what was lost before is known");
+    sink.0.fetch_add(1, SeqCst);
+    assert_eq!((at(10).condition(), at(69).condition()), (Condition::Stale, Condition::Stale));
+    assert_eq!(at(70).condition(), Condition::Ready);
+    sink.0.fetch_add(1, SeqCst);
+    assert_eq!(found(&at(100)), [("audit", Condition::Stale, true)]);
+    assert!(at(101).is_ready());
+    let report = at(102);
+    let (_, health) = report.sources().next().unwrap();
+    assert_eq!(health.cause(), Some("entries are lost: 9 since the sink was made"));
 }
 
 #[test]

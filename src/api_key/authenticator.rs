@@ -289,7 +289,7 @@ impl Authenticator for ApiKeyAuthenticator {
     fn challenges(&self) -> Vec<Challenge> {
         static UNPEPPERED: log::Once = log::Once::new();
         if self.shared.peppers.is_none() {
-            UNPEPPERED.info("API keys are hashed without a pepper: who can write to their store can make keys");
+            UNPEPPERED.warn("API keys are hashed without a pepper: who can write to their store can make keys");
         }
         self.shared.offer.clone()
     }

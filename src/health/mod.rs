@@ -17,6 +17,11 @@
 mod router;
 
 use std::{fmt, sync::Arc};
+#[cfg(feature = "audit")]
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
 #[cfg(feature = "axum")]
 pub use router::{LIVE_PATH, READY_PATH, probes, report_router};
@@ -83,6 +88,10 @@ impl SourceHealth {
         self.cause.as_deref()
     }
 }
+
+/// How long a lost audit entry is told: one minute.
+#[cfg(feature = "audit")]
+pub const AUDIT_MEMORY: Duration = Duration::from_secs(60);
 
 type Look = dyn Fn(Instants, &mut Report) + Send + Sync;
 
@@ -198,6 +207,27 @@ impl Health {
         self.watch("revocations", move |at| match state.is_fresh(at) {
             true => SourceHealth::ready(),
             false => SourceHealth::failing("their state is too old, or was never loaded"),
+        })
+    }
+
+    /// Watches a sink of audit records, as `audit`. Stale for [`AUDIT_MEMORY`] after a look has found that entries were lost since the
+    /// look before.
+    #[cfg(feature = "audit")]
+    pub fn watch_audit(self, sink: impl crate::audit::AuditSink) -> Self {
+        let seen = Mutex::new((sink.lost(), None::<Instants>));
+        self.watch("audit", move |at| {
+            let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
+            let (known, grown) = &mut *seen;
+            let lost = sink.lost();
+            if lost > *known {
+                (*known, *grown) = (lost, Some(at));
+            }
+            match grown {
+                Some(grown) if at.since(*grown) < AUDIT_MEMORY => {
+                    SourceHealth::stale(format!("entries are lost: {lost} since the sink was made"))
+                }
+                Some(_) | None => SourceHealth::ready(),
+            }
         })
     }
 
