@@ -28,7 +28,7 @@ impl Once {
     }
 }
 
-/// An operator's mistake that clients meet as often as they like: said at most once a minute, at `error`.
+/// An operator's mistake that clients meet as often as they like: said at most once a minute.
 #[derive(Debug)]
 pub(crate) struct Seldom {
     /// The last minute in which it was said, counted from one.
@@ -42,12 +42,24 @@ impl Seldom {
         Self { minute: AtomicU64::new(0) }
     }
 
-    /// Goes by the monotonic clock. Requests of two minutes that end in turns do not make it speak again and again.
     pub(crate) fn error(&self, at: Instants, message: &str) {
-        let minute = (at.monotonic_nanos() / Self::MINUTE).saturating_add(1);
-        if self.minute.fetch_max(minute, Ordering::Relaxed) < minute {
+        if self.is_due(at) {
             error(message);
         }
+    }
+
+    /// The same for what may be no mistake.
+    #[cfg(feature = "tls")]
+    pub(crate) fn warn(&self, at: Instants, message: impl FnOnce() -> String) {
+        if self.is_due(at) {
+            warn(&message());
+        }
+    }
+
+    /// Goes by the monotonic clock. Requests of two minutes that end in turns do not make it speak again and again.
+    fn is_due(&self, at: Instants) -> bool {
+        let minute = (at.monotonic_nanos() / Self::MINUTE).saturating_add(1);
+        self.minute.load(Ordering::Relaxed) < minute && self.minute.fetch_max(minute, Ordering::Relaxed) < minute
     }
 }
 

@@ -22,7 +22,7 @@ use bytes::Bytes;
 use http::{Method, Request, Response};
 use http_body_util::Full;
 use portcullis::{
-    Clock, Instants, Principal,
+    Clock, Connection, Instants, Principal, TlsVersion,
     audit::AuditLayer,
     authn::AuthnLayer,
     evidence::{EvidenceLayer, TrustedProxies},
@@ -177,6 +177,27 @@ async fn one_line_for_each_mistake_however_many_requests() {
     later(&clock);
     assert_eq!(status(&app, preflight("/open")).await, 401);
     only("no CorsLayer stands outside it");
+
+    // A proxy that nobody has named, and a client that writes what proxies do.
+    later(&clock);
+    let through = |peer: &str, field: &'static str, value: &'static str| {
+        let mut request = with(get("/open"), field, value);
+        request.extensions_mut().insert(Connection::tls(peer.parse().unwrap(), TlsVersion::Tls13));
+        request
+    };
+    for _ in 0..50 {
+        for (peer, field) in [
+            ("198.51.100.7:1", "x-forwarded-for"),
+            ("10.0.0.1:1", "remote-user"),
+            ("10.0.0.1:1", "x-forwarded-for"),
+            ("[fd00::1]:1", "forwarded"),
+        ] {
+            assert_eq!(status(&app, through(peer, field, "for=203.0.113.9")).await, 200);
+        }
+    }
+    let said = lines.take();
+    assert_eq!(said.len(), 1, "{said:#?}");
+    assert!(said[0].starts_with("WARN 10.0.0.1 sends forwarding headers and is no trusted proxy"), "{said:?}");
 
     // Two mistakes at once: neither hides the other, and they do not take turns.
     later(&clock);

@@ -6,7 +6,7 @@ use tower::Layer;
 use super::{
     strip::Strip,
     trust::{Family, TrustedProxies},
-    walk,
+    undeclared, walk,
 };
 use crate::{
     client::{AddressSource, ClientInfo, Connection, ForwardedCertificate},
@@ -79,6 +79,9 @@ impl EvidenceLayer {
         if strip != Strip::Nothing {
             proxies.count_removed();
             envelope.trail.flag(REMOVED);
+            if !envelope.by_trusted_proxy {
+                undeclared::tell(head, envelope.at);
+            }
         }
         strip
     }

@@ -67,6 +67,7 @@ mod node;
 mod proxy_protocol;
 mod strip;
 mod trust;
+mod undeclared;
 mod walk;
 #[cfg(feature = "client-cert")]
 mod xfcc;
