@@ -1,6 +1,11 @@
 //! Files on the disk: in which folder they stand, and how far they are open to others.
 
-#[cfg(any(feature = "api-key-file", feature = "api-key-sqlite", feature = "audit-chain", feature = "config"))]
+#[cfg(any(
+    feature = "api-key-file",
+    feature = "api-key-sqlite",
+    feature = "audit-json-lines",
+    feature = "config"
+))]
 use std::fs::Metadata;
 #[cfg(any(feature = "api-key-file", feature = "api-key-sqlite", feature = "audit-json-lines"))]
 use std::fs::OpenOptions;
@@ -14,6 +19,22 @@ pub(crate) fn folder(path: &Path) -> &Path {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     }
+}
+
+/// Which file it is, whatever its name: another one has another number. None where the system has no such thing.
+#[cfg(any(feature = "api-key-sqlite", feature = "audit-json-lines"))]
+pub(crate) fn identity(metadata: &Metadata) -> Option<(u64, u64)> {
+    #[cfg(unix)]
+    let identity = {
+        use std::os::unix::fs::MetadataExt;
+        Some((metadata.dev(), metadata.ino()))
+    };
+    #[cfg(not(unix))]
+    let identity = {
+        let _ = metadata;
+        None
+    };
+    identity
 }
 
 /// Makes sure that a new name in the folder of a file outlives a crash.

@@ -417,3 +417,33 @@ async fn nothing_stays_behind_a_store_that_is_dropped() {
     // SQLite removes the log when the last connection closes.
     until("all connections are closed", async || fs::read_dir(folder.path()).unwrap().count() == 1).await;
 }
+
+/// A backup takes the place of the file while it is open: who goes on with what has no name any more hears of no revocation.
+#[cfg(unix)]
+#[tokio::test]
+async fn a_file_that_is_replaced_is_not_gone_on_with() {
+    let (_folder, path) = folder();
+    let store = watching(&path).await;
+    let heard = Heard::of(&store);
+    let record = minted("billing").1;
+    store.insert(record.clone()).await.unwrap();
+    let (kept, backup) = (path.with_file_name("kept.db"), path.with_file_name("backup.db"));
+    let mut reader = intruder(&path).await;
+    let copy = sqlx::query("VACUUM INTO ?").bind(backup.to_str().unwrap());
+    copy.execute(&mut reader).await.unwrap();
+    reader.close().await.unwrap();
+    assert!(find(&store, record.id()).await.unwrap().is_some());
+
+    fs::rename(&path, &kept).unwrap();
+    until("it is noticed that the file is gone", async || heard.take().contains(&KeyChange::Lost)).await;
+    fs::rename(&backup, &path).unwrap();
+    assert_eq!(find(&store, record.id()).await, Err(StoreErrorKind::Unavailable));
+    let refused = store.revoke(record.id(), &revocation("stolen")).await.unwrap_err();
+    assert_eq!(refused.kind(), StoreErrorKind::Unavailable);
+    assert!(refused.source().unwrap().to_string().contains("replaced"), "{refused:?}");
+
+    // As it was before.
+    fs::rename(&kept, &path).unwrap();
+    until("it is there again", async || find(&store, record.id()).await.is_ok()).await;
+    until("what was missed is looked for", async || heard.take().contains(&KeyChange::Everything)).await;
+}

@@ -6,23 +6,14 @@ use std::{
     path::Path,
 };
 
+use crate::file::identity;
+
 /// Whether the path leads to another file by now, or to none.
 pub(super) fn is_elsewhere(path: &Path, file: &File) -> bool {
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::MetadataExt;
-
-        let identity = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
-        match (fs::metadata(path).map(identity), file.metadata().map(identity)) {
-            (Ok(there), Ok(open)) => there != open,
-            (Err(error), Ok(_)) => error.kind() == io::ErrorKind::NotFound,
-            (_, Err(_)) => false,
-        }
-    }
-    #[cfg(not(unix))]
-    {
-        let _ = file;
-        !path.exists()
+    match (fs::metadata(path), file.metadata()) {
+        (Ok(there), Ok(open)) => identity(&there) != identity(&open),
+        (Err(error), Ok(_)) => error.kind() == io::ErrorKind::NotFound,
+        (_, Err(_)) => false,
     }
 }
 

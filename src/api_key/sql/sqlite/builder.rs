@@ -4,7 +4,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -15,7 +15,11 @@ use sqlx::{
 };
 use tokio::task::JoinSet;
 
-use super::{BACKEND, Database, SqliteKeyStore, watch::watch, work};
+use super::{
+    BACKEND, Database, SqliteKeyStore,
+    watch::{Place, watch},
+    work,
+};
 use crate::{
     api_key::ChangeFeed,
     error::{ConfigError, StoreError},
@@ -107,6 +111,7 @@ impl SqliteKeyStoreBuilder {
         let path = std::path::absolute(&self.path).map_err(|error| self.unusable(error))?;
         self.must_be_private(&path).map_err(|error| self.unusable(error))?;
 
+        let place = Place::of(&path).map_err(|error| self.unusable(error))?;
         let options = SqliteConnectOptions::new()
             .filename(path)
             .create_if_missing(false)
@@ -155,10 +160,11 @@ impl SqliteKeyStoreBuilder {
                 .saturating_add(self.busy_timeout)
                 .saturating_add(self.statement_timeout),
             feed: ChangeFeed::new(),
+            is_replaced: AtomicBool::new(false),
         });
         let seen = database.version().await?;
         let mut tasks = JoinSet::new();
-        tasks.spawn(watch(Arc::clone(&database), self.watch_every, seen));
+        tasks.spawn(watch(Arc::clone(&database), place, self.watch_every, seen));
         Ok(SqliteKeyStore { database, _watch: tasks })
     }
 

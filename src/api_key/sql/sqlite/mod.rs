@@ -7,7 +7,7 @@ use std::{
     path::Path,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -41,6 +41,8 @@ const BACKEND: &str = "sqlite";
 /// - **Changes**: its own are [published](ApiKeyStore::changes) before the method returns; those of other processes as
 ///   [`KeyChange::Everything`], which is found out once a second: 1 s late at most, plus the wait for a change of this
 ///   process that is under way. If that takes over 2 s, [`KeyChange::Lost`] is published.
+/// - **Replaced or removed**: on Unix, as late as changes, everything is [`Unavailable`](crate::StoreErrorKind::Unavailable), and the
+///   log says so: restore a backup while no process has the file open.
 /// - **Cancel safety**: a change that was begun is finished and published, also if the caller's future is dropped.
 ///
 /// The settings are [`SqliteKeyStoreBuilder`]'s. It needs a tokio runtime with its timer; the task that looks for changes
@@ -74,6 +76,8 @@ struct Database {
     /// How long a change may take in all before its caller is told that nobody knows.
     change_timeout: Duration,
     feed: ChangeFeed,
+    /// Whether the name leads to another file than the one that is open.
+    is_replaced: AtomicBool,
 }
 
 impl SqliteKeyStore {
@@ -137,6 +141,7 @@ impl Database {
         &self,
         work: impl for<'c> FnOnce(&'c mut SqliteConnection) -> Work<'c, T>,
     ) -> Result<T, StoreError> {
+        self.must_be_there()?;
         let mut connection = self.readers.acquire().await.map_err(|error| failed(BACKEND, error))?;
         let answer = timeout(self.statement_timeout, work(&mut connection)).await;
         answer.unwrap_or_else(|_| Err(unavailable(BACKEND, format!("no answer within {:?}", self.statement_timeout))))
@@ -146,8 +151,17 @@ impl Database {
         &self,
         work: impl for<'c> FnOnce(&'c mut SqliteConnection) -> Work<'c, T>,
     ) -> Result<T, StoreError> {
+        self.must_be_there()?;
         let mut connection = self.writer.acquire().await.map_err(|error| failed(BACKEND, error))?;
         work(&mut connection).await
+    }
+
+    fn must_be_there(&self) -> Result<(), StoreError> {
+        if self.is_replaced.load(Ordering::SeqCst) { Err(self.replaced()) } else { Ok(()) }
+    }
+
+    fn replaced(&self) -> StoreError {
+        unavailable(BACKEND, "the file was replaced, or removed, and what is open is no file any more")
     }
 
     /// A value that is another one when another process may have changed the file.
