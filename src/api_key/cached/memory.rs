@@ -228,9 +228,8 @@ impl Memory {
     }
 
     /// Charges a look-up of an id that nothing is known of.
-    pub(super) fn charge(&self, lookup: &Lookup) -> Result<Charge, StoreError> {
-        let now = lookup.at().monotonic_nanos();
-        self.budget.take(lookup.client(), now).map_err(|spent| self.throttled(spent, lookup.at()))
+    pub(super) fn charge(&self, lookup: &Lookup) -> Result<Charge, Spent> {
+        self.budget.take(lookup.client(), lookup.at().monotonic_nanos())
     }
 
     /// The refusal of such a look-up, if it would be refused now.
@@ -240,7 +239,8 @@ impl Memory {
         Some(self.throttled(spent, lookup.at()))
     }
 
-    fn throttled(&self, spent: Spent, at: Instants) -> StoreError {
+    /// The refusal of one that is over a budget.
+    pub(super) fn throttled(&self, spent: Spent, at: Instants) -> StoreError {
         count(&self.counters.throttled);
         let wait = match spent {
             Spent::Source(wait) => wait,

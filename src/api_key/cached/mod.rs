@@ -174,7 +174,9 @@ impl<S: ApiKeyStore> ApiKeyStore for Cached<S> {
         loop {
             let free = known.is_some() || tries > 0;
             let charge = || if free { Ok(None) } else { memory.charge(&lookup).map(Some) };
-            let seat = memory.flights.board(*lookup.id(), charge)?;
+            // What is told of a spent budget is told once nobody waits for the flights.
+            let seat = memory.flights.board(*lookup.id(), charge);
+            let seat = seat.map_err(|spent| memory.throttled(spent, lookup.at()))?;
             if seat.joined && tries == 0 {
                 count(&memory.counters.joined);
             }
