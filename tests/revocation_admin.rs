@@ -31,7 +31,7 @@ use http::{Request, header};
 use http_body_util::BodyExt;
 use mint::{AUDIENCE, HEADER, ISSUER, encode, key, token};
 use portcullis::{
-    Connection, Instants, Secret, StoreError, StoreErrorKind, TlsVersion,
+    Connection, Instants, Principal, PrincipalKind, Secret, StoreError, StoreErrorKind, TlsVersion,
     audit::{AuditEntry, AuditLayer, Personal, Privacy},
     guard::{authenticated, public, require},
     jwt::{Algorithm, Issuer, JwtAuthenticator, KeySet, LogoutTokens},
@@ -551,4 +551,44 @@ async fn a_logout_that_comes_too_late_is_done() {
     assert_eq!(world.logout("/logout/short", &signed(&logout_claims("one"))).await, 200);
     let two = signed(&but(logout_claims("two"), "sid", "sid-alice-2".into()));
     assert_eq!(world.logout("/logout/short", &two).await, 503);
+}
+
+/// A store that nobody asks: the button that is pressed after a theft must not say that it worked.
+#[tokio::test]
+async fn who_still_counts_is_not_told_that_they_are_logged_out() {
+    let (asked, other) = (Arc::new(MemoryRevocations::new()), Arc::new(MemoryRevocations::new()));
+    for (name, store, expected) in [
+        ("the same store", Some(&asked), (200, 401)),
+        ("another store", Some(&other), (500, 200)),
+        ("no store", None, (500, 200)),
+    ] {
+        let tokens = issuer().access_tokens(AUDIENCE).algorithms([Algorithm::ES256]);
+        let jwt = JwtAuthenticator::builder().issuer(tokens);
+        let jwt = store.into_iter().fold(jwt, |jwt, store| jwt.revocations(Arc::clone(store))).build().unwrap();
+        let app = Router::new()
+            .route("/orders", get(async || "orders"))
+            .nest("/admin", RevocationAdmin::new(Arc::clone(&asked), [ISSUER]).router());
+        let stack = Stack::builder().clock(Still).tls(TlsLayer::require()).authenticate(jwt);
+        let stack = stack.policy(Rbac::from_toml(POLICY).unwrap()).route("GET /orders", require(authenticated()));
+        let stack = stack.route("POST /admin/log-out-everywhere", require(authenticated())).build().unwrap();
+        let app = stack.protect(app);
+        let send = async |method: &str, path: &str| {
+            let request = Request::builder().method(method).uri(path).header("content-type", "application/json");
+            let request = request.header("authorization", format!("Bearer {}", access("alice", 1, &[])));
+            let mut request = request.body(Body::empty()).unwrap();
+            request.extensions_mut().insert(Connection::tls("198.51.100.7:1".parse().unwrap(), TlsVersion::Tls13));
+            let response = app.clone().oneshot(request).await.unwrap();
+            (response.status().as_u16(), response.into_body().collect().await.unwrap().to_bytes())
+        };
+        assert_eq!(send("GET", "/orders").await.0, 200, "{name}");
+        let (status, body) = send("POST", "/admin/log-out-everywhere").await;
+        assert_eq!((status, send("GET", "/orders").await.0), expected, "{name}");
+        let body: Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!(body.get("code").is_some_and(|code| code == "misconfigured"), status == 500, "{name}: {body}");
+        assert!(!body.to_string().contains("JwtAuthenticator"), "{name}: {body}");
+
+        let alice = Principal::builder(PrincipalKind::User, ISSUER, "alice", "session").build();
+        let admin = RevocationAdmin::new(Arc::clone(&asked), [ISSUER]);
+        assert!(admin.log_out_everywhere(&alice, AT).await.is_ok(), "one of another authenticator is believed");
+    }
 }

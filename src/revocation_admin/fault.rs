@@ -7,9 +7,9 @@ use ::axum::{
 use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
 
-use super::RevokeError;
+use super::{NOT_ASKED, RevokeError};
 use crate::{
-    context::RequestId,
+    context::{RequestId, misordered},
     error::{ConfigError, StoreError, StoreErrorKind},
     rejection::{Rejection, RejectionKind},
 };
@@ -43,6 +43,14 @@ impl Fault {
     pub(super) fn not_json() -> Self {
         let detail = "The body must be application/json.".into();
         Self::Problem(StatusCode::UNSUPPORTED_MEDIA_TYPE, "not_json", detail, None)
+    }
+
+    /// What stands behind it, for the record and the log.
+    pub(super) const fn rejection(&self) -> Option<&Rejection> {
+        match self {
+            Self::Refused(rejection) | Self::Problem(.., Some(rejection)) => Some(rejection),
+            Self::Problem(.., None) => None,
+        }
     }
 
     /// The answer, which nobody keeps.
@@ -109,6 +117,11 @@ impl From<RevokeError> for Fault {
         let error = match error {
             RevokeError::Config(error) => return error.into(),
             RevokeError::Store(error) => error,
+            RevokeError::NotAsked => {
+                let rejection = misordered(NOT_ASKED);
+                let (status, code, detail) = (rejection.status(), rejection.kind().code(), rejection.kind().detail());
+                return Self::Problem(status, code, detail.into(), Some(rejection));
+            }
         };
         match error.kind() {
             StoreErrorKind::Conflict => {

@@ -8,7 +8,7 @@
 //! | `POST /subjects/revoke` | [`REVOKE`] | `{"issuer": text, "sub": text, "issued_until": seconds}`; now, if `issued_until` is left out |
 //! | `POST /clients/revoke` | [`REVOKE_MANY`] | `{"issuer": text, "client_id": text}` |
 //! | `POST /keys/revoke` | [`REVOKE_MANY`] | `{"issuer": text, "kid": text}` |
-//! | `POST /log-out-everywhere` | an identity | none, or `{}`: all tokens that the caller has by now |
+//! | `POST /log-out-everywhere` | an identity | none, or `{}`: all tokens that the caller has by now. `Content-Type: application/json` in either case |
 //!
 //! The answer is `200` with `{"revoked": kind}` once this process refuses what was revoked, and the others are told.
 //! [`REVOKE`] is the right to log out whomever an issuer of [`RevocationAdmin::new`] knows; nobody is asked for a tenant, because
@@ -32,6 +32,7 @@
 //! | `413` | `too_large` | a body over [`MAX_BODY`] |
 //! | `415` | `not_json` | a body that is not `application/json`: a form of another site cannot send that |
 //! | `422` | `invalid_value` | an issuer that is not known here (of a caller who logs out, too: an API key has no tokens), a text out of its bounds, a time later than the next five minutes in `issued_until` |
+//! | `500` | `misconfigured` | who logged out everywhere counts all the same: the authenticator asks another store, or none; the log says so |
 //! | `503` | `unavailable` | the store or the policy does not answer: it may or may not be revoked; ask again |
 //!
 //! # Audit
@@ -103,10 +104,11 @@ pub use self::backchannel::BackchannelLogout;
 use self::fault::{Fault, interrupted};
 use crate::{
     clock::Instants,
-    context::{SecurityContext, misordered},
+    context::{SecurityContext, Stage, misordered},
     error::{ConfigError, StoreError},
     event::{self, Event, EventKind},
     finish::finished,
+    gate,
     guard::{Authorizer, Rule, authenticated, deny, policy, require},
     mention::Telling,
     principal::{Principal, Slot},
@@ -121,6 +123,12 @@ pub const REVOKE_MANY: &str = "tokens:revoke-many";
 
 /// The longest body, in bytes: 64 KiB.
 pub const MAX_BODY: usize = 64 * 1024;
+
+/// The credentials of this crate's authenticators that a revocation ends.
+const TOKENS: [&str; 2] = ["jwt", "introspection"];
+
+const NOT_ASKED: &str = "who logged out everywhere counts all the same: the authenticator does not ask the store that tokens are revoked in; \
+     give it this very one by JwtAuthenticator::builder().revocations(..)";
 
 /// How far ahead of this clock "issued until" may be, in seconds: as far as an issuer's clock may be.
 const AHEAD: u64 = 300;
@@ -187,9 +195,10 @@ impl RevocationAdmin {
     /// Revokes everything that this principal was issued up to now. Its issuer need not be one of those that were named.
     ///
     /// # Errors
-    /// [`RevokeError`].
+    /// [`RevokeError`]; [`NotAsked`](RevokeError::NotAsked) if the principal counts all the same.
     pub async fn log_out_everywhere(&self, principal: &Principal, at: Instants) -> Result<(), RevokeError> {
-        self.revoke(&Revocation::of_subject(principal, at)?, at).await
+        self.revoke(&Revocation::of_subject(principal, at)?, at).await?;
+        must_have_ended(principal, at).await
     }
 
     /// Revokes whatever this says.
@@ -243,6 +252,16 @@ pub enum RevokeError {
     /// The store did not take it. [`Conflict`](crate::StoreErrorKind::Conflict): it is full.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// It was revoked in this store, and whoever was logged out counts all the same.
+    #[error("{NOT_ASKED}")]
+    NotAsked,
+}
+
+/// Whoever was logged out counts no more, unless their authenticator asks another store, or none. One of your own that gave its principal
+/// no [`Voucher`](crate::Voucher) cannot be told from one that asks with each request, and is believed.
+async fn must_have_ended(principal: &Principal, at: Instants) -> Result<(), RevokeError> {
+    let can_tell = principal.voucher().is_some() || TOKENS.contains(&principal.credential());
+    if can_tell && principal.counts(at).await.is_ok() { Err(RevokeError::NotAsked) } else { Ok(()) }
 }
 
 /// What a body asks for.
@@ -300,8 +319,9 @@ async fn try_log_out(admin: &RevocationAdmin, caller: &Caller, request: Request)
     let principal = caller.authorizer.principal();
     // Who came with an API key, for one, has no tokens that this could end.
     admin.known(principal.issuer())?;
-    let revocation = Revocation::of_subject(principal, caller.context.at())?;
-    caller.revoke(admin, revocation).await
+    let revocation = caller.revoke(admin, Revocation::of_subject(principal, caller.context.at())?).await?;
+    must_have_ended(principal, caller.context.at()).await?;
+    Ok(revocation)
 }
 
 impl Caller {
@@ -329,7 +349,12 @@ impl Caller {
     fn answer(&self, answer: Result<Revocation, Fault>) -> Response {
         let revocation = match answer {
             Ok(revocation) => revocation,
-            Err(fault) => return fault.to_response(self.context.request_id()),
+            Err(fault) => {
+                if let Some(rejection) = fault.rejection() {
+                    gate::report(Stage::Authentication, rejection, self.context.at());
+                }
+                return fault.to_response(self.context.request_id());
+            }
         };
         let body = format!(r#"{{"revoked":"{}"}}"#, revocation.kind().as_str());
         let mut response = Response::new(body.into());
