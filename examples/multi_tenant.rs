@@ -49,7 +49,8 @@ type Order = (u32, &'static str, &'static str);
 
 const ORDERS: [Order; 3] = [(1, "acme", "alice"), (2, "acme", "carol"), (3, "globex", "bob")];
 
-/// What the policy shall know of a row. Keys' owners are subjects of the issuer `api-keys`.
+/// What the policy shall know of a row: one that named no tenant would be for all of them. Keys' owners are subjects of the
+/// issuer `api-keys`.
 fn resource((id, tenant, owner): &Order) -> Resource {
     Resource::new("order", id).in_tenant(*tenant).owned_by("api-keys", *owner)
 }
@@ -78,6 +79,7 @@ async fn cancel_order(authz: Authorizer, Path(id): Path<u32>) -> Result<String, 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let (store, now) = (Arc::new(MemoryKeyStore::new()), SystemClock::new().now());
+    // A key without a tenant gets no order: the policy does not say `allow_tenantless`.
     for (name, subject, tenant, role) in [
         ("ALICE", "alice", "acme", "clerk"),
         ("MANAGER", "mallory", "acme", "manager"),

@@ -56,7 +56,7 @@ async fn rbac_conforms_alone_and_behind_pointers() {
 async fn rbac_conforms_after_a_reload_and_with_all_that_a_policy_can_say() {
     let policy = rbac();
     let full = r#"{
-        "version": "2", "permissions": ["orders:read", "orders:cancel"],
+        "version": "2", "allow_tenantless": true, "permissions": ["orders:read", "orders:cancel"],
         "roles": { "clerk": { "grants": ["*:read"] }, "auditor": { "denies": ["orders:*"] }, "boss": { "grants": ["*"] } },
         "exclusive": [{ "name": "eyes", "roles": ["boss", "clerk"] }],
         "assignments": [

@@ -214,6 +214,7 @@ async fn a_role_handle_knows_the_tenant_of_the_path() {
     let policy = Rbac::from_toml(
         r#"
         version = "1"
+        allow_tenantless = true
         permissions = ["orders:read"]
         [roles.clerk]
         grants = ["orders:read"]

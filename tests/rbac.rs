@@ -136,17 +136,52 @@ fn a_tenant_keeps_others_out_whatever_they_hold() {
         let own = Resource::new("order", 1).owned_by(ISSUER, "alice");
         tenant.map_or(own.clone(), |tenant| own.in_tenant(tenant))
     };
-    for (name, asking, owning, expected) in [
-        ("the same", Some("acme"), Some("acme"), Decision::Allow),
-        ("another", Some("acme"), Some("globex"), Decision::Deny),
-        ("another case", Some("acme"), Some("ACME"), Decision::Deny),
-        ("the thing names none", Some("acme"), None, Decision::Allow),
-        ("the principal has none", None, Some("acme"), Decision::Allow),
+    let open = Rbac::from_toml(&format!("allow_tenantless = true\n{SHOP}")).unwrap().trust_credential_permissions();
+    let (allow, deny) = (Decision::Allow, Decision::Deny);
+    for (name, asking, owning, expected, tenantless) in [
+        ("the same", Some("acme"), Some("acme"), allow, allow),
+        ("another", Some("acme"), Some("globex"), deny, deny),
+        ("another case", Some("acme"), Some("ACME"), deny, deny),
+        ("the thing names none", Some("acme"), None, allow, allow),
+        ("the principal has none", None, Some("acme"), deny, allow),
+        ("the thing's is empty", None, Some(""), deny, allow),
+        ("neither has one", None, None, allow, allow),
     ] {
         for action in ["orders:cancel", "orders:read", "audit:read"] {
-            let verdict = ask(&shop, &member(asking), action, Some(&thing(owning)));
-            assert_eq!(verdict.decision(), expected, "{name}, {action}");
+            for (policy, expected) in [(&shop, expected), (&open, tenantless)] {
+                let verdict = ask(policy, &member(asking), action, Some(&thing(owning)));
+                assert_eq!((verdict.decision(), verdict.is_firm()), (expected, expected == deny), "{name}, {action}");
+            }
         }
+    }
+    let verdict = ask(&shop, &member(None), "orders:read", Some(&thing(Some("acme"))));
+    assert_eq!(verdict.reasons(), ["the principal has no tenant"]);
+    assert!(ask(&shop, &member(None), "orders:read", None).is_allow(), "where no thing is named");
+}
+
+#[test]
+fn who_has_no_tenant_is_let_in_by_the_document_alone() {
+    let who = principal(&["clerk"]);
+    let thing = Resource::new("order", 1).in_tenant("acme");
+    let text = |said: &str| {
+        format!(r#"{{{said} "version": "1", "permissions": ["read"], "roles": {{"clerk": {{"grants": ["read"]}}}}}}"#)
+    };
+    let policy = Rbac::from_json(&text("")).unwrap();
+    for (said, expected) in [
+        ("", Decision::Deny),
+        (r#""allow_tenantless": true,"#, Decision::Allow),
+        (r#""allow_tenantless": false,"#, Decision::Deny),
+    ] {
+        assert_eq!(
+            ask(&Rbac::from_json(&text(said)).unwrap(), &who, "read", Some(&thing)).decision(),
+            expected,
+            "{said}"
+        );
+        policy.replace_with_json(&text(said)).unwrap();
+        assert_eq!(ask(&policy, &who, "read", Some(&thing)).decision(), expected, "{said}, reloaded");
+    }
+    for bad in ["null", "1", r#""true""#] {
+        assert!(Rbac::from_json(&text(&format!(r#""allow_tenantless": {bad},"#))).is_err(), "{bad}");
     }
 }
 

@@ -165,6 +165,7 @@ fn roles_are_assigned_per_tenant() {
     let policy = Rbac::from_toml(
         r#"
         version = "1"
+        allow_tenantless = true
         permissions = ["orders:read", "orders:cancel", "ping"]
         [roles.reader]
         grants = ["orders:read"]
@@ -280,6 +281,16 @@ rbac: deny, by role \"boss\", version 7
     let thing = Resource::new("order", 1).in_tenant("globex");
     let told = explain(&shop, &AccessQuery::new(&acme, "ping", Instants::new(0, 0)).on(&thing)).await.to_string();
     assert!(told.contains("the thing is of tenant globex, the principal of tenant acme"), "{told}");
+    let nowhere = alice().build();
+    for (text, expected) in [
+        (SHOP.to_owned(), "the thing is of tenant globex, the principal of none"),
+        (format!("allow_tenantless = true\n{SHOP}"), "the principal of none: allow_tenantless"),
+    ] {
+        let shop = Rbac::from_toml(&text).unwrap();
+        let query = AccessQuery::new(&nowhere, "ping", Instants::new(0, 0)).on(&thing);
+        let told = explain(&shop, &query).await.to_string();
+        assert!(told.lines().any(|line| line.ends_with(expected)), "{told}");
+    }
 }
 
 #[test]

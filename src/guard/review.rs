@@ -56,7 +56,7 @@ const TOLD: QueryParts = QueryParts::ROLES
 enum About<'a> {
     Nothing,
     Thing(&'a ResourceSource),
-    /// A thing, and it is of another tenant than the principal's.
+    /// A thing, and it is of another tenant than the principal's, or has one where the principal has none.
     Foreign,
 }
 

@@ -9,6 +9,7 @@ use crate::{
         headers::Headers, path::Mapped, resource_metadata::MetadataUrl, revoked::Revocations, routes::Routes,
         vouchers::Vouchers,
     },
+    log,
     revocation::RevocationStore,
 };
 
@@ -137,7 +138,8 @@ impl JwtAuthenticatorBuilder {
         self
     }
 
-    /// Finishes the authenticator.
+    /// Finishes the authenticator. Of several issuers that assert tenants, the log warns of each that may assert any: see
+    /// [`claim_must_be`](IssuerProfile::claim_must_be).
     ///
     /// # Errors
     /// If there is no issuer or one stands twice; an issuer or audience is empty; an issuer has no algorithm, lacks a key
@@ -154,7 +156,22 @@ impl JwtAuthenticatorBuilder {
                 "are nobody's identity: they are for LogoutTokens",
             ));
         }
+        self.warn_of_shared_tenants();
         self.build_any(Mapped::new())
+    }
+
+    /// A tenant is a name, whoever asserts it: of several issuers, each should assert its own ones alone.
+    fn warn_of_shared_tenants(&self) {
+        let asserting: Vec<&IssuerProfile> = self.profiles.iter().filter(|profile| profile.maps_tenant()).collect();
+        if asserting.len() < 2 {
+            return;
+        }
+        for profile in asserting.into_iter().filter(|profile| !profile.has_own_tenants()) {
+            log::warn(&format!(
+                "issuer {:?} may assert any tenant, also those of another issuer: list its own by claim_must_be",
+                profile.name(),
+            ));
+        }
     }
 
     /// Finishes it, whatever tokens it takes.

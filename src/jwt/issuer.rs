@@ -234,7 +234,8 @@ impl IssuerProfile {
     }
 
     /// Reads the tenant from this claim, a string. Default: no tenant. Once named it is required: a token without it is
-    /// refused.
+    /// refused. Policies compare tenants by name alone, so of several issuers that assert them, list those that each of them may:
+    /// `claim_must_be` on the same claim. The log warns where that is not so.
     pub fn tenant_claim(mut self, claim: impl Into<ClaimPath>) -> Self {
         self.rules.tenant = Some(claim.into());
         self
@@ -253,6 +254,17 @@ impl IssuerProfile {
         self
     }
 
+    pub(super) const fn maps_tenant(&self) -> bool {
+        self.rules.tenant.is_some()
+    }
+
+    /// Whether the tenants that its tokens may assert are listed.
+    pub(super) fn has_own_tenants(&self) -> bool {
+        let Some(tenant) = &self.rules.tenant else { return true };
+        self.rules.expected.iter().any(|(claim, _)| claim == tenant)
+            || self.names.iter().all(|name| name.tenant.as_ref().is_some_and(|(claim, _)| claim == tenant))
+    }
+
     pub(super) fn is_of_logout_tokens(&self) -> bool {
         self.rules.kind == TokenKind::Logout
     }
@@ -264,7 +276,7 @@ impl IssuerProfile {
     }
 
     /// The issuer, for messages.
-    fn name(&self) -> &str {
+    pub(super) fn name(&self) -> &str {
         self.names.first().map_or("", |name| &name.iss)
     }
 

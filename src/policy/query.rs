@@ -174,6 +174,9 @@ impl Resource {
     }
 
     /// Says to which tenant it belongs.
+    ///
+    /// # Security
+    /// A thing that names no tenant is shared by all: a role policy keeps nobody from it by their tenant.
     #[must_use]
     pub fn in_tenant(mut self, tenant: impl Into<String>) -> Self {
         self.tenant = Some(tenant.into());

@@ -72,6 +72,7 @@ pub(super) struct Placed {
 #[derive(Debug)]
 pub(super) struct Document {
     pub(super) version: Placed,
+    pub(super) allow_tenantless: bool,
     pub(super) permissions: Vec<Placed>,
     pub(super) roles: Vec<(Placed, RoleDocument)>,
     pub(super) exclusive: Vec<ExclusiveDocument>,
@@ -141,6 +142,8 @@ fn not_understood(origin: Origin<'_>, line: Option<usize>, message: &str) -> Con
 #[serde(deny_unknown_fields, bound(deserialize = "T: Deserialize<'de>"))]
 struct Written<T> {
     version: T,
+    #[serde(default)]
+    allow_tenantless: bool,
     permissions: Vec<T>,
     #[serde(default = "Entries::none")]
     roles: Entries<T>,
@@ -191,6 +194,7 @@ impl<T> Written<T> {
         };
         Document {
             version: place(self.version),
+            allow_tenantless: self.allow_tenantless,
             permissions: all(self.permissions),
             roles: self.roles.0.into_iter().map(|(name, written)| (place(name), role(written))).collect(),
             exclusive: self

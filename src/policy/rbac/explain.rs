@@ -16,10 +16,17 @@ pub(super) fn steps(table: &Table, query: &AccessQuery<'_>) -> Vec<String> {
         steps.push(format!("{action} is not in permissions"));
     }
     let owning = query.resource().and_then(Resource::tenant);
-    if let (Some(owning), Some(asking)) = (owning, subject.tenant())
-        && owning != asking
-    {
-        steps.push(format!("the thing is of tenant {owning}, the principal of tenant {asking}"));
+    if let Some(owning) = owning {
+        match (table.boundary(subject, query.resource()), subject.tenant()) {
+            (Some(_), Some(asking)) => {
+                steps.push(format!("the thing is of tenant {owning}, the principal of tenant {asking}"));
+            }
+            (Some(_), None) => steps.push(format!("the thing is of tenant {owning}, the principal of none")),
+            (None, None) => {
+                steps.push(format!("the thing is of tenant {owning}, the principal of none: allow_tenantless"));
+            }
+            (None, Some(_)) => {}
+        }
     }
     for unknown in subject.roles().iter().filter(|role| !table.role_positions.contains_key(*role)) {
         steps.push(format!("role {unknown:?} of the credential is not in the policy"));

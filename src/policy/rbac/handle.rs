@@ -11,7 +11,8 @@ use crate::{
 /// A permission that its policy knows; made by [`Rbac::permission`], so that a typo fails at start.
 ///
 /// As a requirement of a route it asks its own policy: the roles of the principal must grant it. A route names no thing, so
-/// what a role grants on owned things only (`grants_own`) does not pass; see [`allow_owners`](Self::allow_owners).
+/// what a role grants on owned things only (`grants_own`) does not pass; see [`allow_owners`](Self::allow_owners). Where the
+/// guard names a thing that has a tenant, it is denied to principals of another one, and of none.
 ///
 /// It stays valid when the policy is reloaded, and follows the newer one. If that does not list the permission any more,
 /// everybody is denied, [firmly](Verdict::firm), and the log says so. A clone costs two reference counts.
@@ -96,7 +97,7 @@ impl fmt::Debug for Permission {
 ///
 /// As a requirement of a route it passes whoever has the role or one that inherits it (ANSI INCITS 359, authorized roles). Where
 /// the guard names a thing, the roles count that the policy assigns in the thing's tenant, and a thing of another tenant is
-/// denied, as with a [`Permission`].
+/// denied, as is that of any tenant to who has none, both as with a [`Permission`].
 /// It stays valid when the policy is reloaded, as a [`Permission`] does. A clone costs two reference counts.
 #[derive(Clone)]
 pub struct Role {

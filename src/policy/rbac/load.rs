@@ -59,6 +59,7 @@ pub(super) fn load(origin: Origin<'_>) -> Result<Table, ConfigError> {
     });
     Ok(Table {
         id: Table::next_id(),
+        allow_tenantless: document.allow_tenantless,
         denials: Denials::new(&version),
         credential_basis: Arc::new(basis("permission of the credential".to_owned())),
         roles: roles.collect(),

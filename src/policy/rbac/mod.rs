@@ -62,6 +62,7 @@ use crate::{
 /// # The document
 /// - `version`: required; names the policy in records.
 /// - `permissions`: required; the closed list.
+/// - `allow_tenantless`: `true` gives things of every tenant to principals that have none; `false` unless it is said.
 /// - `[roles.NAME]`: `inherits` (roles), `grants` (on everything), `grants_own` (only on what the principal owns), `denies`
 ///   (wins over every grant, of any role). Grants and denials may have wildcards: `*` is one segment between colons, or all
 ///   the rest as the last one. A wildcard that stands for no permission is refused.
@@ -73,8 +74,8 @@ use crate::{
 ///
 /// # The decision
 /// 1. An action that is not in `permissions` is denied, and logged as an error once for each name.
-/// 2. A thing that names a tenant is denied to a principal of another tenant. (A principal without a tenant passes this
-///    point: give one to every principal that must stay inside.)
+/// 2. A thing that names a tenant is denied to a principal of another tenant, and to one that has none, unless the document
+///    says `allow_tenantless`. A thing that names no tenant passes this point: where things have tenants, say them.
 /// 3. Whoever holds roles that exclude each other, inherited ones included, is denied.
 /// 4. If one of the principal's roles, or one that it inherits, denies the action, it is denied.
 /// 5. If one grants it, it is allowed. Roles that the policy does not know grant nothing.
@@ -376,6 +377,7 @@ impl fmt::Debug for Rbac {
             .field("version", &table.version)
             .field("permissions", &table.permissions.len())
             .field("roles", &table.roles.len())
+            .field("allow_tenantless", &table.allow_tenantless)
             .field("trust_credential_permissions", &self.trust_credential)
             .finish()
     }

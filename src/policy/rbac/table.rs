@@ -25,6 +25,8 @@ pub(super) struct Table {
     /// Unique in the process: what principals remember of a table goes by it.
     pub(super) id: u64,
     pub(super) version: Arc<str>,
+    /// Who has no tenant gets the things of every tenant.
+    pub(super) allow_tenantless: bool,
     pub(super) denials: Denials,
     /// What an allow by a permission of the credential's own rests on.
     pub(super) credential_basis: Arc<Basis>,
@@ -42,6 +44,7 @@ pub(super) struct Denials {
     pub(super) unknown_action: Arc<Basis>,
     pub(super) gone: Arc<Basis>,
     pub(super) other_tenant: Arc<Basis>,
+    pub(super) no_tenant: Arc<Basis>,
     pub(super) own_things_only: Arc<Basis>,
     pub(super) not_granted: Arc<Basis>,
     pub(super) not_held: Arc<Basis>,
@@ -54,9 +57,17 @@ impl Denials {
             unknown_action: basis("the policy does not know this action"),
             gone: basis("the policy was reloaded and does not know it any more"),
             other_tenant: basis("the thing belongs to another tenant"),
+            no_tenant: basis("the principal has no tenant"),
             own_things_only: basis("granted on the principal's own things only"),
             not_granted: basis("no role grants it"),
             not_held: basis("no role of the principal is or inherits it"),
+        }
+    }
+
+    const fn of(&self, boundary: Boundary) -> &Arc<Basis> {
+        match boundary {
+            Boundary::OtherTenant => &self.other_tenant,
+            Boundary::NoTenant => &self.no_tenant,
         }
     }
 }
@@ -199,22 +210,22 @@ pub(super) struct Thing<'a> {
 }
 
 impl Thing<'_> {
-    fn is_of_another_tenant(self, principal: &Principal) -> bool {
-        match self.resource.and_then(Resource::tenant) {
-            Some(owning) => principal.tenant().is_some_and(|asking| asking != owning),
-            None => false,
-        }
-    }
-
     fn is_owned_by(self, principal: &Principal) -> bool {
         self.passes_owners || self.resource.is_some_and(|resource| resource.is_owned_by(principal))
     }
 }
 
+/// How a thing of a tenant is kept from a principal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Boundary {
+    OtherTenant,
+    NoTenant,
+}
+
 /// What a table says, and by which of its points: to ask costs no reference count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Answer {
-    OtherTenant,
+    Outside(Boundary),
     Exclusive,
     Denied,
     Granted,
@@ -319,7 +330,17 @@ impl Table {
         resource.and_then(Resource::tenant).or_else(|| principal.tenant())
     }
 
-    /// Decides. What refuses comes first: another tenant, roles that exclude each other, denying rules.
+    /// What keeps a principal from a thing that names its tenant.
+    #[inline]
+    pub(super) fn boundary(&self, principal: &Principal, resource: Option<&Resource>) -> Option<Boundary> {
+        let owning = resource.and_then(Resource::tenant)?;
+        match principal.tenant() {
+            Some(asking) => (asking != owning).then_some(Boundary::OtherTenant),
+            None => (!self.allow_tenantless).then_some(Boundary::NoTenant),
+        }
+    }
+
+    /// Decides. What refuses comes first: another tenant or none, roles that exclude each other, denying rules.
     #[inline]
     pub(super) fn decide(
         &self,
@@ -328,8 +349,8 @@ impl Table {
         thing: Thing<'_>,
         trust_credential: bool,
     ) -> Answer {
-        if thing.is_of_another_tenant(principal) {
-            return Answer::OtherTenant;
+        if let Some(boundary) = self.boundary(principal, thing.resource) {
+            return Answer::Outside(boundary);
         }
         if !self.exclusive.is_empty() && self.broken(principal, thing.resource).is_some() {
             return Answer::Exclusive;
@@ -375,7 +396,7 @@ impl Table {
         };
         let denials = &self.denials;
         match self.decide(principal, permission, thing, trust_credential) {
-            Answer::OtherTenant => refuse(&denials.other_tenant),
+            Answer::Outside(boundary) => refuse(denials.of(boundary)),
             Answer::Exclusive => {
                 refuse(self.broken(principal, thing.resource).map_or(&denials.not_granted, |set| &set.basis))
             }
@@ -394,8 +415,8 @@ impl Table {
 
     /// Whether the principal has a role, or one that inherits it, where the question is about this thing.
     pub(super) fn holds(&self, principal: &Principal, role: usize, thing: Thing<'_>) -> Verdict {
-        if thing.is_of_another_tenant(principal) {
-            return refuse(&self.denials.other_tenant);
+        if let Some(boundary) = self.boundary(principal, thing.resource) {
+            return refuse(self.denials.of(boundary));
         }
         if let Some(broken) = self.broken(principal, thing.resource) {
             return refuse(&broken.basis);

@@ -204,7 +204,7 @@ impl Profile {
         self
     }
 
-    /// Adds a thing of one tenant, somebody who may get it, and somebody of another tenant who must not.
+    /// Adds a thing of one tenant, somebody who may get it, and somebody of another tenant, or of none, who must not.
     ///
     /// # Errors
     /// As [`public`](Self::public).
