@@ -1222,6 +1222,23 @@ async fn what_was_revoked_while_the_body_was_on_its_way_changes_nothing() {
     }
 }
 
+/// Only keys are disabled: a token still works, and must not lift what somebody else decided.
+#[tokio::test]
+async fn nobody_enables_themselves() {
+    let world = World::new();
+    let owner = Owner::new("anna").unwrap().in_tenant("acme").unwrap();
+    let anna = || json!({"subject": "anna", "tenant": "acme"});
+    let disabled = world.call("root", "POST /owners/disable", anna()).await;
+    assert_eq!((disabled.status, &disabled.body["changed"]), (200, &json!(true)));
+    let refused = world.call("anna", "POST /owners/enable", anna()).await;
+    assert_eq!((refused.status, refused.code(), refused.field()), (403, "not_held", "subject"));
+    assert!(world.notes().iter().any(|(name, _)| name == "key.refused"));
+    assert!(world.store.inner.disablement(&owner).await.unwrap().is_some());
+    assert_eq!(world.call("root", "POST /owners/enable", anna()).await.status, 200);
+    assert!(world.store.inner.disablement(&owner).await.unwrap().is_none());
+    assert_eq!(world.call("anna", "POST /owners/disable", anna()).await.status, 200, "oneself one may");
+}
+
 /// A key that was rotated ends with the overlap, and so does what it makes meanwhile.
 #[tokio::test]
 async fn a_key_that_was_rotated_makes_none_that_outlives_it() {

@@ -168,6 +168,16 @@ impl Caller {
         }
         let (field, note, detail) = match excess {
             Excess::NotHeld(field) => (field, format!("{field} is not held"), "You do not hold this yourself."),
+    /// Demands that the caller does not lift their own disablement: somebody else may have disabled them, and a token still works.
+    pub(super) async fn enable(&self, admin: &KeyAdmin, owner: &Owner) -> Result<(), Fault> {
+        let own = owner.tenant() == self.tenant() && self.is_subject(admin, owner.subject());
+        if !own || self.may_grant_any().await? {
+            return Ok(());
+        }
+        self.context.note_telling("key.refused", admin.owner(owner).text(" is the caller"));
+        Err(Fault::not_held("subject", "Nobody enables themselves."))
+    }
+
             Excess::Unbound => {
                 let note = "roles lacks one that binds its maker".to_owned();
                 ("roles", note, "You have a role that your keys must have, too.")

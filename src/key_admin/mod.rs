@@ -38,6 +38,10 @@
 //! **[`ANY_OWNER`] is the right to act as every subject of the tenant**: who makes a key for `billing` can use it. Where a
 //! policy knows subjects, it must know them together with their tenant.
 //!
+//! **Nobody enables themselves**: only keys are disabled, so that who was disabled may still come with a token. Enabling an owner who
+//! is the caller takes [`GRANT_ANY`]; disabling oneself does not. Among others, who reaches an owner lifts whatever disablement they
+//! have, also one that an operator made.
+//!
 //! # Creating a key
 //! A JSON object with these members; others are refused.
 //!
@@ -70,7 +74,7 @@
 //! |---|---|---|
 //! | `400` | `invalid_body`, `invalid_query` | not a JSON object, a member that is unknown, missing, twice or of another type; the same for filters |
 //! | `401`, `403` | as [`RejectionKind::code`](crate::RejectionKind::code) | nobody is authenticated; the permission is missing |
-//! | `403` | `not_held` | the caller does not hold what they want to hand out, or does not reach the owner |
+//! | `403` | `not_held` | the caller does not hold what they want to hand out, or does not reach the owner, or is the owner to enable |
 //! | `404` | `no_such_key` | no key of that id, or one out of reach; what is no id |
 //! | `409` | `conflict` | rotated before, revoked, or ended: it cannot be rotated |
 //! | `413` | `too_large` | a body over [`MAX_BODY`] |
@@ -157,7 +161,7 @@ pub const READ: &str = "keys:read";
 pub const ROTATE: &str = "keys:rotate";
 /// The permission to revoke keys.
 pub const REVOKE: &str = "keys:revoke";
-/// The permission to disable owners, and to enable them again.
+/// The permission to disable owners, and to enable others again.
 pub const DISABLE_OWNER: &str = "keys:disable-owner";
 /// The permission to do all that to the keys of other owners of one's own tenant.
 pub const ANY_OWNER: &str = "keys:any-owner";

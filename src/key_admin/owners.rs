@@ -57,6 +57,7 @@ pub(super) async fn enable(State(admin): State<Arc<KeyAdmin>>, caller: Caller, r
 
 async fn try_enable(admin: &KeyAdmin, caller: &Caller, request: Request) -> Result<Standing, Fault> {
     let (owner, _) = named(admin, caller, request, &["subject", "tenant"]).await?;
+    caller.enable(admin, &owner).await?;
     caller.begins("enable", admin.owner(&owner));
     let done = done(admin, EventKind::OwnerEnabled, &owner, None);
     let (store, whom) = (Arc::clone(&admin.store), owner.clone());
