@@ -1239,6 +1239,67 @@ async fn nobody_enables_themselves() {
     assert_eq!(world.call("anna", "POST /owners/disable", anna()).await.status, 200, "oneself one may");
 }
 
+/// Whoever is about to lose a permission begins changes and waits: it is too late once the policy is without the grant.
+#[tokio::test]
+async fn a_permission_that_was_taken_away_while_the_body_was_on_its_way_changes_nothing() {
+    for line in ["POST /keys", "POST /keys/{id}/rotate", "POST /keys/{id}/revoke", "POST /owners/disable"] {
+        let policy = Rbac::from_toml(POLICY).unwrap();
+        let store = Arc::new(Flaky::default());
+        let stack =
+            Stack::builder().clock(Still).tls(TlsLayer::require()).authenticate(people()).policy(policy.clone());
+        let stack = key_admin::rules("/admin").into_iter().fold(stack, |stack, (line, rule)| stack.route(line, rule));
+        let app: Router = Router::new().nest("/admin", admin(&store).router());
+        let service = stack.build().unwrap().protect(app);
+        let (_, record) = NewApiKey::for_subject("anna").tenant("acme").plan("gold").mint(AT).unwrap();
+        let id = *record.id();
+        store.inner.add(record).unwrap();
+        let (request, body) = pending("anna", &line.replace("{id}", &id.to_string()));
+        let mut answer = Box::pin(service.oneshot(request));
+        assert!(answer.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending(), "{line}");
+        let without = POLICY
+            .replace("inherits = [\"developer\"]\ngrants", "# grants")
+            .replace("version = \"1\"", "version = \"2\"");
+        policy.replace_with_toml(&without).unwrap();
+        body.send(if line.contains("{id}") { "{}".to_owned() } else { json!({"subject": "anna"}).to_string() })
+            .unwrap();
+        assert_eq!(answer.await.unwrap().status(), 403, "{line}");
+        assert_eq!(store.inner.list(&KeyFilter::all(), None, 10).await.unwrap().len(), 1, "{line}");
+        let hit = store.inner.get(&id).await.unwrap().unwrap();
+        assert!(hit.is_active(NOW) && hit.record().rotated_to().is_none(), "{line}");
+    }
+}
+
+/// A key by default ends with its maker's, also where a second begins while it is made.
+#[tokio::test]
+async fn a_second_that_begins_meanwhile_refuses_no_key() {
+    #[derive(Clone, Debug)]
+    struct Edge(Arc<std::sync::atomic::AtomicU64>);
+    impl portcullis::Clock for Edge {
+        fn now(&self) -> Instants {
+            Instants::new(self.0.load(std::sync::atomic::Ordering::SeqCst), 0)
+        }
+    }
+    let nanos = Arc::new(std::sync::atomic::AtomicU64::new(AT.unix_seconds() * 1_000_000_000));
+    let store = Arc::new(Flaky::default());
+    let stack = Stack::builder()
+        .clock(Edge(Arc::clone(&nanos)))
+        .tls(TlsLayer::require())
+        .authenticate(ApiKeyAuthenticator::new(Arc::clone(&store)))
+        .policy(Rbac::from_toml(POLICY).unwrap());
+    let stack = key_admin::rules("/admin").into_iter().fold(stack, |stack, (line, rule)| stack.route(line, rule));
+    let app: Router = Router::new().nest("/admin", admin(&store).router());
+    let service = stack.build().unwrap().protect(app);
+    let key = NewApiKey::for_subject("ci").tenant("acme").role("developer");
+    let (key, record) = key.lives(KeyLife::For(Duration::from_secs(3_600))).mint(AT).unwrap();
+    store.inner.add(record).unwrap();
+    // The last moments of a second: the time that a request takes by itself is added to them.
+    for step in 0..3_000_u64 {
+        nanos.store((NOW + 2) * 1_000_000_000 - step * 200, std::sync::atomic::Ordering::SeqCst);
+        let request = World::request(key.expose(), "POST /keys", json!({"subject": "ci"}).to_string());
+        assert_eq!(service.clone().oneshot(request).await.unwrap().status(), 201, "{step}");
+    }
+}
+
 /// A key that was rotated ends with the overlap, and so does what it makes meanwhile.
 #[tokio::test]
 async fn a_key_that_was_rotated_makes_none_that_outlives_it() {

@@ -62,14 +62,22 @@ impl Caller {
         self.at().unix_seconds()
     }
 
-    /// Reads the body of a change, and then what the caller's keys allow. What it was let in with must count by then: it may have been
-    /// revoked, in order to stop this very change, while the body was on its way.
-    pub(super) async fn read(&self, admin: &KeyAdmin, request: Request) -> Result<(Bytes, OwnKeys), Fault> {
+    /// Demands the permission for a change, reads its body, and then what the caller's keys allow. What it was let in with must count by
+    /// then, and the permission be there still: either may have been taken away, in order to stop this very change, while the body
+    /// was on its way.
+    pub(super) async fn read(
+        &self,
+        admin: &KeyAdmin,
+        permission: &str,
+        request: Request,
+    ) -> Result<(Bytes, OwnKeys), Fault> {
+        self.demand(permission).await?;
         let (head, body) = request.into_parts();
         let json = body::read(&head.headers, body).await?;
         for principal in self.identities() {
             principal.counts(self.at()).await.map_err(Rejection::from)?;
         }
+        self.demand(permission).await?;
         Ok((json, self.own_keys(admin).await?))
     }
 
@@ -160,14 +168,6 @@ impl Caller {
         Err(Fault::not_held(field, "You do not reach this owner."))
     }
 
-    /// Demands that the caller holds what they hand out with a record, and tells which member is too much.
-    pub(super) async fn hand_out(&self, excess: Option<Excess>) -> Result<(), Fault> {
-        let Some(excess) = excess else { return Ok(()) };
-        if self.may_grant_any().await? {
-            return Ok(());
-        }
-        let (field, note, detail) = match excess {
-            Excess::NotHeld(field) => (field, format!("{field} is not held"), "You do not hold this yourself."),
     /// Demands that the caller does not lift their own disablement: somebody else may have disabled them, and a token still works.
     pub(super) async fn enable(&self, admin: &KeyAdmin, owner: &Owner) -> Result<(), Fault> {
         let own = owner.tenant() == self.tenant() && self.is_subject(admin, owner.subject());
@@ -178,6 +178,14 @@ impl Caller {
         Err(Fault::not_held("subject", "Nobody enables themselves."))
     }
 
+    /// Demands that the caller holds what they hand out with a record, and tells which member is too much.
+    pub(super) async fn hand_out(&self, excess: Option<Excess>) -> Result<(), Fault> {
+        let Some(excess) = excess else { return Ok(()) };
+        if self.may_grant_any().await? {
+            return Ok(());
+        }
+        let (field, note, detail) = match excess {
+            Excess::NotHeld(field) => (field, format!("{field} is not held"), "You do not hold this yourself."),
             Excess::Unbound => {
                 let note = "roles lacks one that binds its maker".to_owned();
                 ("roles", note, "You have a role that your keys must have, too.")
