@@ -1300,6 +1300,33 @@ async fn a_second_that_begins_meanwhile_refuses_no_key() {
     }
 }
 
+#[tokio::test]
+async fn a_revocation_without_a_body_needs_the_type_alone() {
+    let world = World::new();
+    let line = format!("POST /keys/{}/revoke", world.id(billing()));
+    let mut form = World::request("anna", &line, "");
+    form.headers_mut().remove("content-type");
+    assert_eq!(world.send(form).await.status, 415);
+    let revoked = world.call("anna", &line, Value::Null).await;
+    assert_eq!((revoked.status, &revoked.body["status"]), (200, &json!("revoked")));
+}
+
+#[tokio::test]
+async fn no_answer_of_the_router_is_stored() {
+    let world = World::new();
+    let alone: Router = Router::new().nest("/admin", admin(&world.store).router());
+    let policy = Rbac::from_toml(POLICY).unwrap();
+    let alone = AuthnLayer::new(people())
+        .allow_anonymous()
+        .dangerous_plain_http()
+        .layer(require(authenticated()).with_policy(policy).layer(alone));
+    for (who, status) in [("alice", 200), ("clerk", 403)] {
+        let response = alone.clone().oneshot(World::request(who, "GET /keys", "")).await.unwrap();
+        assert_eq!(response.status(), status, "{who}");
+        assert_eq!(response.headers()["cache-control"], "no-store", "{who}");
+    }
+}
+
 /// A key that was rotated ends with the overlap, and so does what it makes meanwhile.
 #[tokio::test]
 async fn a_key_that_was_rotated_makes_none_that_outlives_it() {

@@ -108,7 +108,9 @@ pub(super) async fn revoke(State(admin): State<Arc<KeyAdmin>>, caller: Caller, i
 
 async fn try_revoke(admin: &KeyAdmin, caller: &Caller, id: Id, request: Request) -> Result<Hit, Fault> {
     let (json, _) = caller.read(admin, REVOKE, request).await?;
-    let reason = Members::read(&json, &["reason"])?.text("reason")?.unwrap_or_default();
+    // The reason may be left out, and so may the object around it.
+    let json: &[u8] = if json.is_empty() { b"{}" } else { &json };
+    let reason = Members::read(json, &["reason"])?.text("reason")?.unwrap_or_default();
     let revocation = Revocation::new(caller.now(), &reason)?;
     let hit = caller.find(admin, &text(id)?).await?;
 

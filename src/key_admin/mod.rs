@@ -7,7 +7,7 @@
 //! | `GET /keys` | [`READ`] | none; [filters](#listing) in the query |
 //! | `GET /keys/{key_id}` | [`READ`] | none |
 //! | `POST /keys/{key_id}/rotate` | [`ROTATE`] | `{"overlap": seconds}`; 24 hours if it is left out |
-//! | `POST /keys/{key_id}/revoke` | [`REVOKE`] | `{"reason": text}`; may be left out |
+//! | `POST /keys/{key_id}/revoke` | [`REVOKE`] | `{"reason": text}`; may be left out, but not its `Content-Type: application/json` |
 //! | `POST /owners/disable` | [`DISABLE_OWNER`] | `{"subject": text, "tenant": text, "reason": text}` |
 //! | `POST /owners/enable` | [`DISABLE_OWNER`] | `{"subject": text, "tenant": text}` |
 //!
@@ -58,8 +58,9 @@
 //! | `metadata` | object of texts | none |
 //!
 //! The answer is `201` with `{"key": text, "record": object}`: the key itself, this once, and what
-//! [`KeyView`](crate::api_key::KeyView) shows of its record. A rotation answers the same with `200`. No answer may be stored
-//! (`Cache-Control: no-store`, RFC 9111 §5.2.2.5), and no other answer has a key or a hash in it.
+//! [`KeyView`](crate::api_key::KeyView) shows of its record. A rotation answers the same with `200`. No answer of the
+//! router may be stored (`Cache-Control: no-store`, RFC 9111 §5.2.2.5; what a layer outside refuses is that layer's), and no other
+//! answer has a key or a hash in it.
 //!
 //! # Listing
 //! `{"keys": [object], "next": id}`, by ascending id. Ask again with `after=<next>` until there is no `next`; a page may be
