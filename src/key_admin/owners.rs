@@ -71,8 +71,7 @@ fn done(admin: &KeyAdmin, kind: EventKind, owner: &Owner, more: Option<(&'static
 
 /// The owner that the body names, whom the caller reaches; and the reason, if there is one.
 async fn named(admin: &KeyAdmin, caller: &Caller, request: Request, known: &[&str]) -> Result<(Owner, String), Fault> {
-    caller.demand(DISABLE_OWNER).await?;
-    let (json, _) = caller.read(admin, request).await?;
+    let (json, _) = caller.read(admin, DISABLE_OWNER, request).await?;
     let members = Members::read(&json, known)?;
     let owner = Owner::new(&members.required_text("subject")?)?;
     let tenant = members.text_or_null("tenant")?.unwrap_or_else(|| caller.tenant().map(str::to_owned));
