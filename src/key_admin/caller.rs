@@ -9,10 +9,10 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use crate::{
-    api_key::{ApiKeyRecord, Hit, KeyId, Owner},
+    api_key::{ApiKeyRecord, HashScheme, Hit, KeyId, Owner},
     clock::Instants,
     context::{SecurityContext, misordered},
-    error::StoreError,
+    error::{ConfigError, StoreError},
     event::{self, Event, EventKind},
     finish::finished,
     guard::Authorizer,
@@ -209,6 +209,7 @@ impl Caller {
                 return Err(Rejection::from(Ended::Revoked).into());
             }
             bounds.end = bounds.end.into_iter().chain(hit.record().expires()).min();
+            bounds.peppered |= matches!(hit.record().scheme(), HashScheme::HmacSha256 { .. });
             bounds.environments.push(hit.record().environment().map(Into::into));
             if !hit.record().addresses().is_empty() {
                 bounds.addresses.push(hit.record().addresses().to_vec());
@@ -287,6 +288,8 @@ pub(super) enum Excess {
 pub(super) struct OwnKeys {
     /// When the first of them ends; None is never.
     pub(super) end: Option<u64>,
+    /// Whether one of them was hashed under a pepper.
+    peppered: bool,
     /// The environment of each of them.
     environments: Vec<Option<Box<str>>>,
     /// For each of them that is bound to networks, those networks.
@@ -299,6 +302,15 @@ impl OwnKeys {
     /// What a key is bound to if nothing is said.
     pub(super) fn addresses(&self) -> &[IpNet] {
         self.addresses.first().map_or(&[], Vec::as_slice)
+    }
+
+    /// Refuses a key that nobody would take: where a key with a pepper lets its holder in, one without lets in nobody.
+    pub(super) fn taken(&self, record: &ApiKeyRecord) -> Result<(), ConfigError> {
+        if self.peppered && record.scheme() == HashScheme::Sha256 {
+            let problem = "has no pepper, and your own key has one: nobody would take the new key";
+            return Err(ConfigError::new("API key hash", record.scheme().to_string(), problem));
+        }
+        Ok(())
     }
 
     fn outlived_by(&self, record: &ApiKeyRecord) -> bool {

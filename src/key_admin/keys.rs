@@ -44,6 +44,7 @@ async fn try_create(admin: &KeyAdmin, caller: &Caller, request: Request) -> Resu
     let (key, record) = admin.issuer.mint(wanted, at)?;
 
     caller.reach(admin, record.owner()).await?;
+    own.taken(&record)?;
     let excess = grant::plan_exceeds(caller, record.plan());
     caller.hand_out(excess.or_else(|| own.exceeded_by(admin, &record, caller.principal()))).await?;
 

@@ -80,7 +80,7 @@
 //! | `409` | `conflict` | rotated before, revoked, or ended: it cannot be rotated |
 //! | `413` | `too_large` | a body over [`MAX_BODY`] |
 //! | `415` | `not_json` | a body that is not `application/json`: a form of another site cannot send that |
-//! | `422` | `invalid_value` | a value out of its bounds, or a scope, role or plan that is not known |
+//! | `422` | `invalid_value` | a value out of its bounds, a scope, role or plan that is not known, or keys without a pepper beside yours with one |
 //! | `503` | `unavailable` | the store or the policy does not answer; `Retry-After` says when to come back |
 //!
 //! # Audit
@@ -120,10 +120,11 @@
 //!     grants = ["keys:grant-any"]
 //! "#)?;
 //! let store = Arc::new(MemoryKeyStore::new());
-//! let admin = KeyAdmin::new(Arc::clone(&store)).with_known_roles(["developer", "tenant-admin"]);
+//! let keys = ApiKeyAuthenticator::new(Arc::clone(&store));
+//! let admin = KeyAdmin::new(store).with_issuer(keys.issuer()).with_known_roles(["developer", "tenant-admin"]);
 //! let app = Router::new().nest("/admin", admin.router());
 //!
-//! let stack = Stack::builder().tls(TlsLayer::require()).authenticate(ApiKeyAuthenticator::new(store)).policy(policy);
+//! let stack = Stack::builder().tls(TlsLayer::require()).authenticate(keys).policy(policy);
 //! let stack = key_admin::rules("/admin").into_iter().fold(stack, |stack, (line, rule)| stack.route(line, rule));
 //! let app = stack.build()?.protect(app);
 //! # let _ = app;
@@ -216,7 +217,8 @@ pub struct KeyAdmin {
 
 impl KeyAdmin {
     /// Administers this store. Keys are made by [`KeyIssuer::new`], and owners are principals of the issuer `api-keys`, unless
-    /// something else is said.
+    /// something else is said. An authenticator with a format or peppers of its own does not take such keys: give
+    /// [its issuer](crate::api_key::ApiKeyAuthenticator::issuer) to [`with_issuer`](Self::with_issuer).
     pub fn new(store: impl ApiKeyAdmin) -> Self {
         Self {
             store: Arc::new(store),
@@ -228,7 +230,8 @@ impl KeyAdmin {
         }
     }
 
-    /// Makes keys with this: it says format, environment, pepper and the scopes that are known.
+    /// Makes keys with this: it says format, environment, pepper and the scopes that are known. Take the one of the
+    /// [authenticator](crate::api_key::ApiKeyAuthenticator::issuer): keys that it does not take are of no use to anybody.
     pub fn with_issuer(mut self, issuer: KeyIssuer) -> Self {
         self.issuer = issuer;
         self
