@@ -48,14 +48,15 @@ async fn main() -> Result<(), Box<dyn Error>> {
     println!("export FREE={}\nexport GOLD={}", free.expose(), gold.expose());
 
     let plans = Plans::new([Quota::per_hour(1)])?.with("gold", [Quota::per_minute(600)])?;
-    let admin = KeyAdmin::new(Arc::clone(&store)).with_known_plans(["free", "gold"]);
+    let keys = ApiKeyAuthenticator::new(Arc::clone(&store));
+    let admin = KeyAdmin::new(store).with_issuer(keys.issuer()).with_known_plans(["free", "gold"]);
     let app = Router::new()
         .route("/report", get(async |who: Principal| format!("for {}, on {:?}\n", who.subject(), who.plan())))
         .nest("/admin", admin.router());
 
     let stack = Stack::builder()
         .tls(TlsLayer::require().dangerous_plain_http_on_loopback()) // HTTPS, but for curl on this machine
-        .authenticate(ApiKeyAuthenticator::new(store))
+        .authenticate(keys)
         .limit_principals(&plans)
         .policy(Rbac::from_toml(POLICY)?)
         .route("GET /report", require(authenticated()));

@@ -17,7 +17,7 @@ use portcullis::{
     Challenge, Connection, Instants, Now, Principal, PrincipalKind, Secret, StoreError, StoreErrorKind, TlsVersion,
     api_key::{
         ApiKeyAdmin, ApiKeyAuthenticator, ApiKeyFormat, ApiKeyRecord, ApiKeyStore, Found, Hit, KeyFilter, KeyId,
-        KeyIssuer, KeyLife, KeyUse, Lookup, MemoryKeyStore, NewApiKey, Owner, Revocation, Rotation,
+        KeyIssuer, KeyLife, KeyUse, Lookup, MemoryKeyStore, NewApiKey, Owner, Peppers, Revocation, Rotation,
     },
     audit::{AuditEntry, AuditLayer, AuditRecord, Personal, Privacy},
     authn::{Authenticator, AuthnLayer, Outcome, authenticate_fn, one_of},
@@ -1219,6 +1219,150 @@ async fn what_was_revoked_while_the_body_was_on_its_way_changes_nothing() {
         assert_eq!(store.disablement(&owner()).await.unwrap().is_some(), ends == "disabled", "{name}");
         assert!(world.record(&other).await.is_active(NOW), "{name}");
         assert!(store.disablement(&Owner::new("billing").unwrap().in_tenant("acme").unwrap()).await.unwrap().is_none());
+    }
+}
+
+/// Whoever is about to lose a permission begins changes and waits: it is too late once the policy is without the grant.
+#[tokio::test]
+async fn a_permission_that_was_taken_away_while_the_body_was_on_its_way_changes_nothing() {
+    for line in ["POST /keys", "POST /keys/{id}/rotate", "POST /keys/{id}/revoke", "POST /owners/disable"] {
+        let policy = Rbac::from_toml(POLICY).unwrap();
+        let store = Arc::new(Flaky::default());
+        let stack =
+            Stack::builder().clock(Still).tls(TlsLayer::require()).authenticate(people()).policy(policy.clone());
+        let stack = key_admin::rules("/admin").into_iter().fold(stack, |stack, (line, rule)| stack.route(line, rule));
+        let app: Router = Router::new().nest("/admin", admin(&store).router());
+        let service = stack.build().unwrap().protect(app);
+        let (_, record) = NewApiKey::for_subject("anna").tenant("acme").plan("gold").mint(AT).unwrap();
+        let id = *record.id();
+        store.inner.add(record).unwrap();
+        let (request, body) = pending("anna", &line.replace("{id}", &id.to_string()));
+        let mut answer = Box::pin(service.oneshot(request));
+        assert!(answer.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending(), "{line}");
+        let without = POLICY
+            .replace("inherits = [\"developer\"]\ngrants", "# grants")
+            .replace("version = \"1\"", "version = \"2\"");
+        policy.replace_with_toml(&without).unwrap();
+        body.send(if line.contains("{id}") { "{}".to_owned() } else { json!({"subject": "anna"}).to_string() })
+            .unwrap();
+        assert_eq!(answer.await.unwrap().status(), 403, "{line}");
+        assert_eq!(store.inner.list(&KeyFilter::all(), None, 10).await.unwrap().len(), 1, "{line}");
+        let hit = store.inner.get(&id).await.unwrap().unwrap();
+        assert!(hit.is_active(NOW) && hit.record().rotated_to().is_none(), "{line}");
+    }
+}
+
+/// A key by default ends with its maker's, also where a second begins while it is made.
+#[tokio::test]
+async fn a_second_that_begins_meanwhile_refuses_no_key() {
+    #[derive(Clone, Debug)]
+    struct Edge(Arc<std::sync::atomic::AtomicU64>);
+    impl portcullis::Clock for Edge {
+        fn now(&self) -> Instants {
+            Instants::new(self.0.load(std::sync::atomic::Ordering::SeqCst), 0)
+        }
+    }
+    let nanos = Arc::new(std::sync::atomic::AtomicU64::new(AT.unix_seconds() * 1_000_000_000));
+    let store = Arc::new(Flaky::default());
+    let stack = Stack::builder()
+        .clock(Edge(Arc::clone(&nanos)))
+        .tls(TlsLayer::require())
+        .authenticate(ApiKeyAuthenticator::new(Arc::clone(&store)))
+        .policy(Rbac::from_toml(POLICY).unwrap());
+    let stack = key_admin::rules("/admin").into_iter().fold(stack, |stack, (line, rule)| stack.route(line, rule));
+    let app: Router = Router::new().nest("/admin", admin(&store).router());
+    let service = stack.build().unwrap().protect(app);
+    let key = NewApiKey::for_subject("ci").tenant("acme").role("developer");
+    let (key, record) = key.lives(KeyLife::For(Duration::from_secs(3_600))).mint(AT).unwrap();
+    store.inner.add(record).unwrap();
+    // The last moments of a second: the time that a request takes by itself is added to them.
+    for step in 0..3_000_u64 {
+        nanos.store((NOW + 2) * 1_000_000_000 - step * 200, std::sync::atomic::Ordering::SeqCst);
+        let request = World::request(key.expose(), "POST /keys", json!({"subject": "ci"}).to_string());
+        assert_eq!(service.clone().oneshot(request).await.unwrap().status(), 201, "{step}");
+    }
+}
+
+/// Only keys are disabled: a token still works, and must not lift what somebody else decided.
+#[tokio::test]
+async fn nobody_enables_themselves() {
+    let world = World::new();
+    let owner = Owner::new("anna").unwrap().in_tenant("acme").unwrap();
+    let anna = || json!({"subject": "anna", "tenant": "acme"});
+    let disabled = world.call("root", "POST /owners/disable", anna()).await;
+    assert_eq!((disabled.status, &disabled.body["changed"]), (200, &json!(true)));
+    let refused = world.call("anna", "POST /owners/enable", anna()).await;
+    assert_eq!((refused.status, refused.code(), refused.field()), (403, "not_held", "subject"));
+    assert!(world.notes().iter().any(|(name, _)| name == "key.refused"));
+    assert!(world.store.inner.disablement(&owner).await.unwrap().is_some());
+    assert_eq!(world.call("root", "POST /owners/enable", anna()).await.status, 200);
+    assert!(world.store.inner.disablement(&owner).await.unwrap().is_none());
+    assert_eq!(world.call("anna", "POST /owners/disable", anna()).await.status, 200, "oneself one may");
+}
+
+#[tokio::test]
+async fn a_revocation_without_a_body_needs_the_type_alone() {
+    let world = World::new();
+    let line = format!("POST /keys/{}/revoke", world.id(billing()));
+    let mut form = World::request("anna", &line, "");
+    form.headers_mut().remove("content-type");
+    assert_eq!(world.send(form).await.status, 415);
+    let revoked = world.call("anna", &line, Value::Null).await;
+    assert_eq!((revoked.status, &revoked.body["status"]), (200, &json!("revoked")));
+}
+
+#[tokio::test]
+async fn no_answer_of_the_router_is_stored() {
+    let world = World::new();
+    let alone: Router = Router::new().nest("/admin", admin(&world.store).router());
+    let policy = Rbac::from_toml(POLICY).unwrap();
+    let alone = AuthnLayer::new(people())
+        .allow_anonymous()
+        .dangerous_plain_http()
+        .layer(require(authenticated()).with_policy(policy).layer(alone));
+    for (who, status) in [("alice", 200), ("clerk", 403)] {
+        let response = alone.clone().oneshot(World::request(who, "GET /keys", "")).await.unwrap();
+        assert_eq!(response.status(), status, "{who}");
+        assert_eq!(response.headers()["cache-control"], "no-store", "{who}");
+    }
+}
+
+/// A router that was set up apart from the authenticator makes no key in vain; with its issuer, nobody is locked out.
+#[tokio::test]
+async fn keys_are_made_that_are_taken() {
+    let store = Arc::new(Flaky::default());
+    let peppers = Peppers::new("2026".parse().unwrap(), Secret::new(vec![1; 32])).unwrap();
+    let format = ApiKeyFormat::new("pc").unwrap().environment("live").unwrap();
+    let plain = ApiKeyAuthenticator::new(Arc::clone(&store)).with_peppers(peppers);
+    for (name, keys, known) in [
+        ("another set-up", plain.clone(), false),
+        ("peppers", plain.clone(), true),
+        ("a format", plain.with_format(format), true),
+    ] {
+        let stack = Stack::builder()
+            .clock(Still)
+            .tls(TlsLayer::require())
+            .authenticate(keys.clone())
+            .policy(Rbac::from_toml(POLICY).unwrap());
+        let stack = key_admin::rules("/admin").into_iter().fold(stack, |stack, (line, rule)| stack.route(line, rule));
+        let router = KeyAdmin::new(Arc::clone(&store));
+        let router = if known { router.with_issuer(keys.issuer()) } else { router };
+        let app = stack.build().unwrap().protect::<Router>(Router::new().nest("/admin", router.router()));
+        let own = NewApiKey::for_subject("ci").tenant("acme").role("developer");
+        let (key, record) = keys.issuer().mint(own, AT).unwrap();
+        let id = record.id().to_string();
+        store.inner.add(record).unwrap();
+        let create = World::request(key.expose(), "POST /keys", json!({"subject": "ci"}).to_string());
+        let created = app.clone().oneshot(create).await.unwrap();
+        assert_eq!(created.status(), if known { 201 } else { 422 }, "{name}");
+        let rotate =
+            World::request(key.expose(), &format!("POST /keys/{id}/rotate"), json!({"overlap": 0}).to_string());
+        let rotated = app.clone().oneshot(rotate).await.unwrap();
+        assert_eq!(rotated.status(), if known { 200 } else { 422 }, "{name}");
+        let body: Value = serde_json::from_slice(&rotated.into_body().collect().await.unwrap().to_bytes()).unwrap();
+        let works = body["key"].as_str().unwrap_or(key.expose());
+        let listed = app.oneshot(World::request(works, "GET /keys", "")).await.unwrap();
+        assert_eq!(listed.status(), 200, "{name}");
     }
 }
 

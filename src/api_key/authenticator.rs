@@ -5,8 +5,8 @@ use http::{HeaderName, header};
 
 use crate::{
     api_key::{
-        ApiKeyFormat, ApiKeyStore, Found, HashScheme, Hit, KeyHash, KeyUse, LastUse, LegacyFormat, Lookup, PepperId,
-        Peppers, UseLog,
+        ApiKeyFormat, ApiKeyStore, Found, HashScheme, Hit, KeyHash, KeyIssuer, KeyUse, LastUse, LegacyFormat, Lookup,
+        PepperId, Peppers, UseLog,
         format::Presented,
         place::{self, Carried, Formats},
         voucher::KeyVoucher,
@@ -170,6 +170,24 @@ impl ApiKeyAuthenticator {
             return Err(ConfigError::new("key store name", "\"\"", "must not be empty"));
         }
         Ok(self.set(|shared| shared.store_name = name.into()))
+    }
+
+    /// What makes the keys that this takes: of its format, under its current pepper. Give it to whoever makes keys, such as
+    /// `KeyAdmin::with_issuer`, so that both are set up in one place.
+    ///
+    /// ```
+    /// # use portcullis::{SystemClock, Clock, api_key::{ApiKeyAuthenticator, ApiKeyFormat, MemoryKeyStore, NewApiKey}};
+    /// let keys = ApiKeyAuthenticator::new(MemoryKeyStore::new()).with_format(ApiKeyFormat::new("acme")?);
+    /// let (key, _) = keys.issuer().mint(NewApiKey::for_subject("billing"), SystemClock::new().now())?;
+    /// assert!(key.expose().starts_with("acme_"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn issuer(&self) -> KeyIssuer {
+        let issuer = KeyIssuer::new().with_format(self.shared.formats.own.clone());
+        match &self.shared.peppers {
+            Some(peppers) => issuer.with_peppers(peppers.clone()),
+            None => issuer,
+        }
     }
 
     fn set(mut self, change: impl FnOnce(&mut Shared)) -> Self {

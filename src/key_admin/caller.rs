@@ -9,10 +9,10 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use crate::{
-    api_key::{ApiKeyRecord, Hit, KeyId, Owner},
+    api_key::{ApiKeyRecord, HashScheme, Hit, KeyId, Owner},
     clock::Instants,
     context::{SecurityContext, misordered},
-    error::StoreError,
+    error::{ConfigError, StoreError},
     event::{self, Event, EventKind},
     finish::finished,
     guard::Authorizer,
@@ -62,14 +62,22 @@ impl Caller {
         self.at().unix_seconds()
     }
 
-    /// Reads the body of a change, and then what the caller's keys allow. What it was let in with must count by then: it may have been
-    /// revoked, in order to stop this very change, while the body was on its way.
-    pub(super) async fn read(&self, admin: &KeyAdmin, request: Request) -> Result<(Bytes, OwnKeys), Fault> {
+    /// Demands the permission for a change, reads its body, and then what the caller's keys allow. What it was let in with must count by
+    /// then, and the permission be there still: either may have been taken away, in order to stop this very change, while the body
+    /// was on its way.
+    pub(super) async fn read(
+        &self,
+        admin: &KeyAdmin,
+        permission: &str,
+        request: Request,
+    ) -> Result<(Bytes, OwnKeys), Fault> {
+        self.demand(permission).await?;
         let (head, body) = request.into_parts();
         let json = body::read(&head.headers, body).await?;
         for principal in self.identities() {
             principal.counts(self.at()).await.map_err(Rejection::from)?;
         }
+        self.demand(permission).await?;
         Ok((json, self.own_keys(admin).await?))
     }
 
@@ -160,6 +168,16 @@ impl Caller {
         Err(Fault::not_held(field, "You do not reach this owner."))
     }
 
+    /// Demands that the caller does not lift their own disablement: somebody else may have disabled them, and a token still works.
+    pub(super) async fn enable(&self, admin: &KeyAdmin, owner: &Owner) -> Result<(), Fault> {
+        let own = owner.tenant() == self.tenant() && self.is_subject(admin, owner.subject());
+        if !own || self.may_grant_any().await? {
+            return Ok(());
+        }
+        self.context.note_telling("key.refused", admin.owner(owner).text(" is the caller"));
+        Err(Fault::not_held("subject", "Nobody enables themselves."))
+    }
+
     /// Demands that the caller holds what they hand out with a record, and tells which member is too much.
     pub(super) async fn hand_out(&self, excess: Option<Excess>) -> Result<(), Fault> {
         let Some(excess) = excess else { return Ok(()) };
@@ -191,6 +209,7 @@ impl Caller {
                 return Err(Rejection::from(Ended::Revoked).into());
             }
             bounds.end = bounds.end.into_iter().chain(hit.record().expires()).min();
+            bounds.peppered |= matches!(hit.record().scheme(), HashScheme::HmacSha256 { .. });
             bounds.environments.push(hit.record().environment().map(Into::into));
             if !hit.record().addresses().is_empty() {
                 bounds.addresses.push(hit.record().addresses().to_vec());
@@ -269,6 +288,8 @@ pub(super) enum Excess {
 pub(super) struct OwnKeys {
     /// When the first of them ends; None is never.
     pub(super) end: Option<u64>,
+    /// Whether one of them was hashed under a pepper.
+    peppered: bool,
     /// The environment of each of them.
     environments: Vec<Option<Box<str>>>,
     /// For each of them that is bound to networks, those networks.
@@ -281,6 +302,15 @@ impl OwnKeys {
     /// What a key is bound to if nothing is said.
     pub(super) fn addresses(&self) -> &[IpNet] {
         self.addresses.first().map_or(&[], Vec::as_slice)
+    }
+
+    /// Refuses a key that nobody would take: where a key with a pepper lets its holder in, one without lets in nobody.
+    pub(super) fn taken(&self, record: &ApiKeyRecord) -> Result<(), ConfigError> {
+        if self.peppered && record.scheme() == HashScheme::Sha256 {
+            let problem = "has no pepper, and your own key has one: nobody would take the new key";
+            return Err(ConfigError::new("API key hash", record.scheme().to_string(), problem));
+        }
+        Ok(())
     }
 
     fn outlived_by(&self, record: &ApiKeyRecord) -> bool {

@@ -110,7 +110,11 @@ impl Fault {
     /// The answer. It may show what only this caller may see, so nobody keeps it.
     pub(super) fn to_response(&self, request_id: RequestId) -> Response {
         let problem = match self {
-            Self::Refused(rejection) => return rejection.clone().into_response(),
+            Self::Refused(rejection) => {
+                let mut response = rejection.clone().into_response();
+                response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+                return response;
+            }
             Self::Problem(problem) => problem,
         };
         let document = Document {

@@ -17,7 +17,13 @@ const MEMBERS: [&str; 10] =
     ["subject", "tenant", "name", "plan", "scopes", "roles", "addresses", "not_before", "lifetime", "metadata"];
 
 /// The key that a body asks for; what it leaves out is as the [module docs](super) say.
-pub(super) fn read(admin: &KeyAdmin, caller: &Caller, own: &OwnKeys, json: &[u8]) -> Result<NewApiKey, Fault> {
+pub(super) fn read(
+    admin: &KeyAdmin,
+    caller: &Caller,
+    own: &OwnKeys,
+    json: &[u8],
+    now: u64,
+) -> Result<NewApiKey, Fault> {
     let members = Members::read(json, &MEMBERS)?;
     let mut key = NewApiKey::for_subject(members.required_text("subject")?);
     if let Some(tenant) = members.text_or_null("tenant")?.unwrap_or_else(|| caller.tenant().map(str::to_owned)) {
@@ -42,7 +48,7 @@ pub(super) fn read(admin: &KeyAdmin, caller: &Caller, own: &OwnKeys, json: &[u8]
     if let Some(start) = not_before {
         key = key.not_before(start);
     }
-    let start = not_before.map_or(caller.now(), |start| start.max(caller.now()));
+    let start = not_before.map_or(now, |start| start.max(now));
     Ok(key.name(members.text("name")?.unwrap_or_default()).lives(life(&members, own, start)?))
 }
 

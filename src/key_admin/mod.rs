@@ -7,7 +7,7 @@
 //! | `GET /keys` | [`READ`] | none; [filters](#listing) in the query |
 //! | `GET /keys/{key_id}` | [`READ`] | none |
 //! | `POST /keys/{key_id}/rotate` | [`ROTATE`] | `{"overlap": seconds}`; 24 hours if it is left out |
-//! | `POST /keys/{key_id}/revoke` | [`REVOKE`] | `{"reason": text}`; may be left out |
+//! | `POST /keys/{key_id}/revoke` | [`REVOKE`] | `{"reason": text}`; may be left out, but not its `Content-Type: application/json` |
 //! | `POST /owners/disable` | [`DISABLE_OWNER`] | `{"subject": text, "tenant": text, "reason": text}` |
 //! | `POST /owners/enable` | [`DISABLE_OWNER`] | `{"subject": text, "tenant": text}` |
 //!
@@ -38,6 +38,10 @@
 //! **[`ANY_OWNER`] is the right to act as every subject of the tenant**: who makes a key for `billing` can use it. Where a
 //! policy knows subjects, it must know them together with their tenant.
 //!
+//! **Nobody enables themselves**: only keys are disabled, so that who was disabled may still come with a token. Enabling an owner who
+//! is the caller takes [`GRANT_ANY`]; disabling oneself does not. Among others, who reaches an owner lifts whatever disablement they
+//! have, also one that an operator made.
+//!
 //! # Creating a key
 //! A JSON object with these members; others are refused.
 //!
@@ -54,8 +58,9 @@
 //! | `metadata` | object of texts | none |
 //!
 //! The answer is `201` with `{"key": text, "record": object}`: the key itself, this once, and what
-//! [`KeyView`](crate::api_key::KeyView) shows of its record. A rotation answers the same with `200`. No answer may be stored
-//! (`Cache-Control: no-store`, RFC 9111 §5.2.2.5), and no other answer has a key or a hash in it.
+//! [`KeyView`](crate::api_key::KeyView) shows of its record. A rotation answers the same with `200`. No answer of the
+//! router may be stored (`Cache-Control: no-store`, RFC 9111 §5.2.2.5; what a layer outside refuses is that layer's), and no other
+//! answer has a key or a hash in it.
 //!
 //! # Listing
 //! `{"keys": [object], "next": id}`, by ascending id. Ask again with `after=<next>` until there is no `next`; a page may be
@@ -70,12 +75,12 @@
 //! |---|---|---|
 //! | `400` | `invalid_body`, `invalid_query` | not a JSON object, a member that is unknown, missing, twice or of another type; the same for filters |
 //! | `401`, `403` | as [`RejectionKind::code`](crate::RejectionKind::code) | nobody is authenticated; the permission is missing |
-//! | `403` | `not_held` | the caller does not hold what they want to hand out, or does not reach the owner |
+//! | `403` | `not_held` | the caller does not hold what they want to hand out, or does not reach the owner, or is the owner to enable |
 //! | `404` | `no_such_key` | no key of that id, or one out of reach; what is no id |
 //! | `409` | `conflict` | rotated before, revoked, or ended: it cannot be rotated |
 //! | `413` | `too_large` | a body over [`MAX_BODY`] |
 //! | `415` | `not_json` | a body that is not `application/json`: a form of another site cannot send that |
-//! | `422` | `invalid_value` | a value out of its bounds, or a scope, role or plan that is not known |
+//! | `422` | `invalid_value` | a value out of its bounds, a scope, role or plan that is not known, or keys without a pepper beside yours with one |
 //! | `503` | `unavailable` | the store or the policy does not answer; `Retry-After` says when to come back |
 //!
 //! # Audit
@@ -115,10 +120,11 @@
 //!     grants = ["keys:grant-any"]
 //! "#)?;
 //! let store = Arc::new(MemoryKeyStore::new());
-//! let admin = KeyAdmin::new(Arc::clone(&store)).with_known_roles(["developer", "tenant-admin"]);
+//! let keys = ApiKeyAuthenticator::new(Arc::clone(&store));
+//! let admin = KeyAdmin::new(store).with_issuer(keys.issuer()).with_known_roles(["developer", "tenant-admin"]);
 //! let app = Router::new().nest("/admin", admin.router());
 //!
-//! let stack = Stack::builder().tls(TlsLayer::require()).authenticate(ApiKeyAuthenticator::new(store)).policy(policy);
+//! let stack = Stack::builder().tls(TlsLayer::require()).authenticate(keys).policy(policy);
 //! let stack = key_admin::rules("/admin").into_iter().fold(stack, |stack, (line, rule)| stack.route(line, rule));
 //! let app = stack.build()?.protect(app);
 //! # let _ = app;
@@ -157,7 +163,7 @@ pub const READ: &str = "keys:read";
 pub const ROTATE: &str = "keys:rotate";
 /// The permission to revoke keys.
 pub const REVOKE: &str = "keys:revoke";
-/// The permission to disable owners, and to enable them again.
+/// The permission to disable owners, and to enable others again.
 pub const DISABLE_OWNER: &str = "keys:disable-owner";
 /// The permission to do all that to the keys of other owners of one's own tenant.
 pub const ANY_OWNER: &str = "keys:any-owner";
@@ -211,7 +217,8 @@ pub struct KeyAdmin {
 
 impl KeyAdmin {
     /// Administers this store. Keys are made by [`KeyIssuer::new`], and owners are principals of the issuer `api-keys`, unless
-    /// something else is said.
+    /// something else is said. An authenticator with a format or peppers of its own does not take such keys: give
+    /// [its issuer](crate::api_key::ApiKeyAuthenticator::issuer) to [`with_issuer`](Self::with_issuer).
     pub fn new(store: impl ApiKeyAdmin) -> Self {
         Self {
             store: Arc::new(store),
@@ -223,7 +230,8 @@ impl KeyAdmin {
         }
     }
 
-    /// Makes keys with this: it says format, environment, pepper and the scopes that are known.
+    /// Makes keys with this: it says format, environment, pepper and the scopes that are known. Take the one of the
+    /// [authenticator](crate::api_key::ApiKeyAuthenticator::issuer): keys that it does not take are of no use to anybody.
     pub fn with_issuer(mut self, issuer: KeyIssuer) -> Self {
         self.issuer = issuer;
         self

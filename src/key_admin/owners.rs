@@ -57,6 +57,7 @@ pub(super) async fn enable(State(admin): State<Arc<KeyAdmin>>, caller: Caller, r
 
 async fn try_enable(admin: &KeyAdmin, caller: &Caller, request: Request) -> Result<Standing, Fault> {
     let (owner, _) = named(admin, caller, request, &["subject", "tenant"]).await?;
+    caller.enable(admin, &owner).await?;
     caller.begins("enable", admin.owner(&owner));
     let done = done(admin, EventKind::OwnerEnabled, &owner, None);
     let (store, whom) = (Arc::clone(&admin.store), owner.clone());
@@ -70,8 +71,7 @@ fn done(admin: &KeyAdmin, kind: EventKind, owner: &Owner, more: Option<(&'static
 
 /// The owner that the body names, whom the caller reaches; and the reason, if there is one.
 async fn named(admin: &KeyAdmin, caller: &Caller, request: Request, known: &[&str]) -> Result<(Owner, String), Fault> {
-    caller.demand(DISABLE_OWNER).await?;
-    let (json, _) = caller.read(admin, request).await?;
+    let (json, _) = caller.read(admin, DISABLE_OWNER, request).await?;
     let members = Members::read(&json, known)?;
     let owner = Owner::new(&members.required_text("subject")?)?;
     let tenant = members.text_or_null("tenant")?.unwrap_or_else(|| caller.tenant().map(str::to_owned));
