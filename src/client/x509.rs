@@ -72,12 +72,14 @@ impl CertificateFacts {
             }
             seen.push(&extension.oid);
         }
+        let subject =
+            distinguished_name::text(certificate.subject().as_raw()).ok_or("has a subject that does not parse")?;
         let validity = certificate.validity();
         Ok(Self {
             sha256: sha256(der),
             dns,
             uris,
-            subject: distinguished_name::text(certificate.subject()),
+            subject: Some(subject).filter(|subject| !subject.is_empty()).map(Into::into),
             validity: Some((validity.not_before.timestamp(), validity.not_after.timestamp())),
             usage,
         })

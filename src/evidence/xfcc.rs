@@ -15,6 +15,10 @@ pub(super) fn read(text: &str) -> Result<ClientCertificate, &'static str> {
     let mut rest = text;
     for _ in 0..MAX_PAIRS {
         let (key, after) = rest.split_once('=').ok_or("has a pair without a value")?;
+        // Else the end of one element and the beginning of the next are one key, and two elements are one.
+        if key.contains([';', ',', '"']) {
+            return Err("has a key that is none");
+        }
         let (value, after) = value(after)?;
         element.add(key.trim_ascii(), value)?;
         let after = after.trim_ascii_start();
@@ -169,6 +173,9 @@ mod tests {
         let cases = [
             ("two elements", format!("Hash={HASH},Hash={HASH}")),
             ("an element of the client's before it", format!("URI=spiffe://evil/x,Hash={HASH}")),
+            ("an element of the client's without a value", format!("URI=spiffe://evil/x;a,By=b;Hash={HASH}")),
+            ("a pair without a value", format!("a;Hash={HASH};DNS=a.example")),
+            ("a quoted key", format!("Hash={HASH};\"DNS\"=a.example")),
             ("no hash", "URI=spiffe://a/x".to_owned()),
             ("short hash", "Hash=468ed33b".to_owned()),
             ("a hash of other letters", HASH.replace('4', "g")),

@@ -1,5 +1,7 @@
 use std::fmt;
 
+use memchr::memmem;
+
 use crate::{
     error::ConfigError,
     jwt::{
@@ -44,10 +46,12 @@ impl Key {
     /// If the text is not one PEM block; if the block is a private key (a verifier must not hold one) or a certificate; and
     /// as [`from_der`](Self::from_der).
     pub fn from_pem(algorithm: Algorithm, pem: impl AsRef<[u8]>) -> Result<Self, ConfigError> {
+        let pem = pem.as_ref();
         let refuse = |what: &str, problem: &str| Err(ConfigError::new("JWT key", what, problem));
         // Without the parser's own error: it quotes the text, which may be a private key by mistake.
         let Ok(blocks) = pem::parse_many(pem) else { return refuse("PEM text", "cannot be read") };
-        let [block] = blocks.as_slice() else {
+        // The parser leaves out a block that is cut off.
+        let ([block], 1) = (blocks.as_slice(), begins(pem)) else {
             return refuse("PEM text", "must hold exactly one block");
         };
         match block.tag() {
@@ -105,7 +109,8 @@ impl Key {
             let problem = format!("is too short for {algorithm}: at least {needed} bytes (RFC 7518 §3.2)");
             return Err(ConfigError::new("JWT key", value, problem));
         }
-        if bytes.trim_ascii_start().starts_with(b"-----BEGIN") {
+        // Wherever it stands: text before a block is no part of it (RFC 7468 §2).
+        if begins(bytes) > 0 {
             return Err(ConfigError::new("JWT key", "a key in PEM", "is not an HMAC secret"));
         }
         if der::is_key(bytes) {
@@ -264,6 +269,11 @@ fn fits(of_key: &str, iss: &str) -> bool {
             tenant.is_some_and(|tenant| !tenant.is_empty() && !tenant.contains('/'))
         }
     }
+}
+
+/// How many blocks of PEM begin in a text.
+fn begins(text: &[u8]) -> usize {
+    memmem::find_iter(text, b"-----BEGIN").count()
 }
 
 const PRIVATE: &str = "a private key";

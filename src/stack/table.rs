@@ -96,6 +96,9 @@ impl RouteTable {
                 "must write a parameter as {id} and the rest of a path as {*rest}, not as :id and *rest",
             ));
         }
+        if has_brace_in_name(path) {
+            return Err(refuse("must write the name of a parameter without braces"));
+        }
         let unusual = path.contains('?') || ["%7B", "%7b", "%7D", "%7d"].iter().any(|brace| path.contains(brace));
         let decoded = match readings(path).as_deref() {
             Some([]) if !unusual => path.to_owned(),
@@ -268,6 +271,23 @@ pub(crate) fn mistakes_of<'l>(lines: impl Iterator<Item = (usize, &'l str, &'l R
     lines.filter_map(check).collect()
 }
 
+/// Whether the name of a parameter has a brace: `{a}}b}` is one parameter to the matcher, and to a guard it ends at the first `}`.
+fn has_brace_in_name(path: &str) -> bool {
+    let mut rest = path;
+    while let Some((_, after)) = rest.split_once('{') {
+        if let Some(text) = after.strip_prefix('{') {
+            rest = text;
+            continue;
+        }
+        let Some((name, text)) = after.split_once('}') else { return false };
+        if name.contains('{') || text.starts_with('}') {
+            return true;
+        }
+        rest = text;
+    }
+    false
+}
+
 /// The line that a path is of.
 fn line(paths: &matchit::Router<usize>, path: &str) -> Option<usize> {
     paths.at(path).ok().map(|found| *found.value)
@@ -313,6 +333,9 @@ mod tests {
             ("empty segment", "GET //orders"),
             ("open brace", "GET /orders/{id"),
             ("encoded brace", "GET /orders/%7Bid%7D"),
+            ("brace in a name", "GET /orders/{a}}b}"),
+            ("opening brace in a name", "GET /orders/{a{{b}"),
+            ("brace behind a parameter", "GET /orders/{{{id}}}"),
             ("encoded twice", "GET /caf%25C3%25A9"),
             ("parameter of old", "GET /orders/:id"),
             ("parameter of old, first", "GET /:tenant/orders"),

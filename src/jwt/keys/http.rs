@@ -81,7 +81,11 @@ fn with_hints(mut fetched: Fetched, headers: &HeaderMap) -> Fetched {
 fn fresh_for(headers: &HeaderMap) -> Option<Duration> {
     let mut max_age = None;
     for value in headers.get_all(header::CACHE_CONTROL) {
-        for directive in value.to_str().unwrap_or_default().split(',') {
+        // Arguments may have bytes beyond ASCII in their quotes; no name has, and no number.
+        let value = String::from_utf8_lossy(value.as_bytes());
+        // Behind quotes without an end anything may stand.
+        let Some(directives) = directives(&value) else { return Some(Duration::ZERO) };
+        for directive in directives {
             let (name, argument) = directive.split_once('=').unwrap_or((directive, ""));
             let name = name.trim().to_ascii_lowercase();
             match name.as_str() {
@@ -97,6 +101,22 @@ fn fresh_for(headers: &HeaderMap) -> Option<Duration> {
     }
     let age = headers.get(header::AGE).and_then(|age| seconds(age.to_str().ok()?.trim())).unwrap_or(0);
     max_age.map(|seconds| Duration::from_secs(seconds.saturating_sub(age)))
+}
+
+/// What stands between commas, those within quotes aside (RFC 9110 §5.6.4). None if quotes have no end.
+fn directives(value: &str) -> Option<Vec<&str>> {
+    let (mut quoted, mut escaped) = (false, false);
+    let directives = value.split(|char| {
+        match char {
+            _ if escaped => escaped = false,
+            '\\' => escaped = quoted,
+            '"' => quoted = !quoted,
+            _ => {}
+        }
+        char == ',' && !quoted
+    });
+    let directives = directives.collect();
+    (!quoted).then_some(directives)
 }
 
 /// Digits alone; too many of them are the largest number (RFC 9111 §1.2.2).
@@ -130,7 +150,7 @@ mod tests {
     #[test]
     fn how_long_an_answer_is_fresh() {
         type Fields = &'static [(&'static str, &'static str)];
-        let rows: [(Fields, Option<u64>); 12] = [
+        let rows: [(Fields, Option<u64>); 18] = [
             (&[], None),
             (&[("cache-control", "public")], None),
             (&[("cache-control", "public, max-age=300")], Some(300)),
@@ -143,6 +163,12 @@ mod tests {
             (&[("cache-control", "max-age=300"), ("cache-control", "max-age=60")], Some(60)),
             (&[("cache-control", "max-age=300, no-store")], Some(0)),
             (&[("cache-control", "s-maxage=300")], None),
+            (&[("cache-control", "private=\"a, max-age=9\", max-age=300")], Some(300)),
+            (&[("cache-control", "a=\"b, max-age=9, no-store\"")], None),
+            (&[("cache-control", "a=\"\\\", no-store, \\\\\", max-age=300")], Some(300)),
+            (&[("cache-control", "a=b\\\", max-age=9\", max-age=300")], Some(300)),
+            (&[("cache-control", "a=\"\u{e4}\", no-store")], Some(0)),
+            (&[("cache-control", "max-age=300, a=\"no-store")], Some(0)),
         ];
         for (fields, expected) in rows {
             let mut headers = HeaderMap::new();

@@ -229,6 +229,8 @@ fn answer(bytes: &[u8; 17]) -> Option<Result<Answer, Failure>> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::rate_limit::{Charge, KeyPart, LimitKey, Quota};
 
@@ -259,6 +261,41 @@ mod tests {
             (Value::Array(vec![Value::Int(1); 17]), 1),
         ] {
             assert_eq!(answers(&value, asked), None, "{value:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn each_answer_is_its_own_bytes_and_no_other(bytes in proptest::collection::vec(any::<u8>(), 0..120), asked in 0..8_usize) {
+            let whole = bytes.len() == 17 * asked;
+            let read = answers(&Value::BulkString(bytes.clone()), asked);
+            prop_assert_eq!(read.is_some(), whole);
+            for (told, bytes) in read.unwrap_or_default().into_iter().zip(bytes.chunks(17)) {
+                let written = told.map(|told| {
+                    let charge = u8::try_from(told.charge).unwrap();
+                    let numbers = [told.units.to_be_bytes(), told.remaining.to_be_bytes()].concat();
+                    [&[charge], &numbers[..], &told.micros.to_be_bytes()].concat()
+                });
+                match written {
+                    Ok(written) => prop_assert_eq!(written, bytes),
+                    Err(failure) => prop_assert!(failure == Failure::Corrupt && bytes[0] == CORRUPT),
+                }
+            }
+        }
+
+        #[test]
+        fn what_is_written_is_read(answers in proptest::collection::vec(any::<(u8, u32, u32, u64)>(), 0..8)) {
+            let bytes = answers.iter().flat_map(|(charge, units, remaining, micros)| {
+                [&[*charge][..], &units.to_be_bytes(), &remaining.to_be_bytes(), &micros.to_be_bytes()].concat()
+            });
+            let read = super::answers(&Value::BulkString(bytes.collect()), answers.len()).unwrap();
+            let expected = answers.into_iter().map(|(charge, units, remaining, micros)| {
+                if charge == CORRUPT {
+                    return Err(Failure::Corrupt);
+                }
+                Ok(Answer { units, charge: charge.into(), remaining, micros })
+            });
+            prop_assert_eq!(read, expected.collect::<Vec<_>>());
         }
     }
 
