@@ -38,8 +38,15 @@ fn who() -> AuthnLayer {
     let authenticator = authenticate_fn(Challenge::new("Who", "tests").unwrap(), |head, _| {
         let Some(who) = head.headers().get("x-who") else { return Outcome::Absent };
         let who: Vec<&str> = who.to_str().unwrap().split('|').collect();
-        let mut principal = Principal::builder(PrincipalKind::Service, who[0], who[1], "who")
-            .claims(format!(r#"{{"tier": "{}", "group": {{"name": "{}"}}}}"#, who[4], who[2]));
+        let (kind, claims) = match who[0] {
+            "keys" => (PrincipalKind::Key, None),
+            _ => (
+                PrincipalKind::Service,
+                Some(format!(r#"{{"tier": "{}", "group": {{"name": "{}"}}}}"#, who[4], who[2])),
+            ),
+        };
+        let principal = Principal::builder(kind, who[0], who[1], "who");
+        let mut principal = claims.into_iter().fold(principal, |principal, claims| principal.claims(claims));
         if !who[2].is_empty() {
             principal = principal.tenant(who[2]);
         }
@@ -423,6 +430,7 @@ async fn a_plan_may_stand_in_a_claim_or_be_asked_for() {
     });
     for (name, plans, gold, plain) in [
         ("claim", plans().by_claim("tier"), "a|alice|||gold", "a|bob|||"),
+        ("claim, of a key", plans().by_claim("tier"), "keys|billing|||gold", "keys|other|||"),
         ("no such claim", plans().by_claim("group"), "a|alice|||gold", "a|alice|||gold"),
         ("closure", by, "a|alice|||", "a|bob|||gold"),
     ] {

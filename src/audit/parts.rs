@@ -245,7 +245,6 @@ impl<'a> AuditDecision<'a> {
     }
 
     /// The decision.
-    #[must_use]
     pub const fn decision(&self) -> Decision {
         self.fact.decision()
     }

@@ -334,7 +334,7 @@ pub(super) struct Limit {
     /// Names of plans.
     #[serde(default)]
     pub(super) plans: Texts,
-    /// The claim that names the plan. Default: the plan of the API key.
+    /// The claim that names the plan of a token. An API key has the plan of its record in either case.
     pub(super) plan_claim: Option<At<String>>,
     /// Where it is counted. Default: in memory.
     #[serde(default)]

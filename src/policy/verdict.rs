@@ -5,6 +5,7 @@ use crate::policy::{Directive, StepUp};
 /// Allow, deny, or cannot decide: `200`, `403`, `503`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[expect(clippy::exhaustive_enums, reason = "complete by definition: there is no fourth answer")]
+#[must_use = "it refuses nothing by itself: `Authorizer::check` does, with `?`"]
 pub enum Decision {
     /// The action may happen.
     Allow,
@@ -26,7 +27,6 @@ impl Decision {
     }
 
     /// Allows if both do; a denial outweighs not knowing.
-    #[must_use]
     pub const fn and(self, other: Self) -> Self {
         match (self, other) {
             (Self::Deny, _) | (_, Self::Deny) => Self::Deny,
@@ -36,7 +36,6 @@ impl Decision {
     }
 
     /// Allows if either does; not knowing outweighs a denial.
-    #[must_use]
     pub const fn or(self, other: Self) -> Self {
         match (self, other) {
             (Self::Allow, _) | (_, Self::Allow) => Self::Allow,
@@ -46,7 +45,6 @@ impl Decision {
     }
 
     /// Allows what is denied; what cannot be decided stays so.
-    #[must_use]
     pub const fn negate(self) -> Self {
         match self {
             Self::Allow => Self::Deny,
@@ -337,7 +335,6 @@ impl Verdict {
     }
 
     /// The decision.
-    #[must_use]
     pub const fn decision(&self) -> Decision {
         self.decision
     }

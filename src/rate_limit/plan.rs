@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use crate::{
     error::ConfigError,
-    principal::Principal,
+    principal::{Principal, PrincipalKind},
     rate_limit::{Quota, Quotas, headers::Fields},
 };
 
@@ -136,8 +136,8 @@ impl Plans {
         });
     }
 
-    /// Reads the plan from this claim of the token, a string at the top level. A token without it, and a principal without
-    /// a token, are on no plan.
+    /// Reads the plan from this claim of the token, a string at the top level. An API key keeps the plan of its record. A token
+    /// without the claim, and any other principal without a token, are on no plan.
     pub fn by_claim(mut self, name: &str) -> Self {
         self.choose = Choose::Claim(name.into());
         self
@@ -153,6 +153,8 @@ impl Plans {
         let table = self.tiers.load();
         let named = principal.and_then(|principal| match &self.choose {
             Choose::Plan => table.named.get(principal.plan()?),
+            // It has no claims, and its record says the plan.
+            Choose::Claim(_) if principal.kind() == PrincipalKind::Key => table.named.get(principal.plan()?),
             Choose::Claim(name) => {
                 let claims = principal.claims_shared::<Value>().ok()?;
                 table.named.get(claims.get(&**name)?.as_str()?)

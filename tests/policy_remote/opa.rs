@@ -299,7 +299,7 @@ async fn one_odd_question_does_not_make_the_service_unready() {
         assert_eq!((ask(status).await, condition()), (Decision::CannotDecide, Condition::Failing), "{status}");
     }
     is_away.store(true, Ordering::SeqCst);
-    ask("").await;
+    let _ = ask("").await;
     is_away.store(false, Ordering::SeqCst);
     assert_eq!((ask("500").await, condition()), (Decision::CannotDecide, Condition::Failing), "it has just been away");
 }
