@@ -115,7 +115,7 @@ impl Entry {
         })
         .map_err(|_| unstorable(&*recorder.clock))?;
         let mut facts = pool::take();
-        facts.method.clone_from(head.method());
+        text::method(&mut facts.method, head.method());
         facts.version = head.version();
         text::path(&mut facts.path, head.path(), MAX_PATH_LEN);
         if let Some(client) = head.see_connection(ClientInfo::of_connection) {

@@ -5,6 +5,8 @@ use std::{
     fmt::{Display, Write},
 };
 
+use http::Method;
+
 use crate::{
     audit::{
         MAX_TEXT_LEN, Privacy,
@@ -64,6 +66,15 @@ pub(crate) fn path(out: &mut String, sent: &str, max: usize) {
         }
     }
     *out = cut.text;
+}
+
+/// Keeps no more of a method than is shown: its length is a stranger's to choose, and so would be the memory of a queue.
+pub(crate) fn method(out: &mut Method, sent: &Method) {
+    let start = sent.as_str().get(..=MAX_TEXT_LEN).and_then(|start| Method::from_bytes(start.as_bytes()).ok());
+    match start {
+        Some(start) => *out = start,
+        None => out.clone_from(sent),
+    }
 }
 
 /// A clean text, cut shorter.
@@ -189,6 +200,17 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn a_method_is_kept_as_far_as_it_is_shown() {
+        let mut kept = Method::GET;
+        for (sent, length) in [(4, 4), (MAX_TEXT_LEN, MAX_TEXT_LEN), (300_000, MAX_TEXT_LEN + 1)] {
+            method(&mut kept, &Method::from_bytes(&vec![b'A'; sent]).unwrap());
+            assert_eq!(kept.as_str().len(), length);
+        }
+        method(&mut kept, &Method::POST);
+        assert_eq!(kept, Method::POST);
+    }
 
     #[test]
     fn what_could_forge_a_line_is_escaped() {

@@ -42,8 +42,8 @@ pub(crate) struct Linked {
     opened: bool,
     /// Since when there is a line that no checkpoint covers.
     unsigned_since: Option<Instants>,
-    /// What held before the batch that is being written.
-    before: (State, bool),
+    /// What held before the batch that is being written, and since when its first line would be without a checkpoint.
+    before: (State, bool, Instants),
     /// What holds after each line of the batch that is being written.
     after: Vec<State>,
     /// The checkpoints in it, by the number of their line in it.
@@ -67,7 +67,7 @@ impl Linked {
             state,
             opened: false,
             unsigned_since: None,
-            before: (state, false),
+            before: (state, false, Instants::new(0, 0)),
             after: Vec::new(),
             checkpoints: Vec::new(),
             plain: Vec::new(),
@@ -102,7 +102,7 @@ impl Linked {
         self.after.clear();
         self.checkpoints.clear();
         self.opened &= !begun;
-        self.before = (self.state, self.opened);
+        self.before = (self.state, self.opened, self.unsigned_since.unwrap_or(now));
         let (plain, plain_ends) = (std::mem::take(&mut self.plain), std::mem::take(&mut self.plain_ends));
         let mut begin = usize::from(feeds);
         text.extend(plain.get(..begin).unwrap_or_default());
@@ -180,7 +180,11 @@ impl Linked {
         if written < self.after.len() {
             match written.checked_sub(1).and_then(|last| self.after.get(last)) {
                 Some(state) => self.state = *state,
-                None => (self.state, self.opened) = self.before,
+                None => (self.state, self.opened) = (self.before.0, self.before.1),
+            }
+            // A checkpoint that was not written is due still.
+            if self.state.unsigned > 0 {
+                self.unsigned_since.get_or_insert(self.before.2);
             }
         }
         let Some(send) = &self.chain.send else { return };
@@ -190,5 +194,36 @@ impl Linked {
                 log::error("what takes the checkpoints of an audit chain panicked");
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::audit::chain::ChainKey;
+
+    #[test]
+    fn a_checkpoint_that_was_not_written_is_due_still() {
+        let key = ChainKey::generate().unwrap();
+        let chain = Chain::new(key).checkpoint_every(1_000, Duration::from_secs(1)).unwrap();
+        let (mut linked, _) = Linked::continuing(chain, Ok(Vec::new())).unwrap();
+        let at = |seconds: u64| Instants::new(0, seconds * 1_000_000_000);
+        let link = |linked: &mut Linked, entries: &[u8], now: Instants| {
+            let mut text = entries.to_vec();
+            let mut ends = if text.is_empty() { Vec::new() } else { vec![End { at: text.len(), line: Line::Entry }] };
+            linked.link(&mut text, &mut ends, (0, false), false, now, false);
+            ends.len()
+        };
+        let lines = link(&mut linked, b"{\"entry\":\"decided\"}\n", at(0));
+        linked.settle(lines);
+        assert!(!linked.is_due(at(0)) && linked.is_due(at(1)), "the entry has none yet");
+        assert_eq!(link(&mut linked, b"", at(1)), 1, "the checkpoint");
+        linked.settle(0);
+        assert!(linked.is_due(at(2)), "it could not be written");
+        assert_eq!(link(&mut linked, b"", at(2)), 1);
+        linked.settle(1);
+        assert!(!linked.is_due(at(1_000)));
     }
 }

@@ -13,8 +13,11 @@
 //! - Lines after the last checkpoint are chained, but not signed: who can write the file can replace all of them. That is at most
 //!   1 000 lines, or 10 seconds, unless `checkpoint_every` says otherwise. After a crash such lines stay, and
 //!   [`Report::found_unsigned`] tells them.
-//! - Who can write the file can cut it off behind any of its checkpoints while no process runs. Checkpoints that were kept elsewhere
-//!   show it.
+//! - Who can write the file can cut it off behind any of its checkpoints while no process runs; or copy one to its end, so that the next
+//!   process goes on from there, and cut out what stands between later on. Checkpoints that were kept elsewhere show both.
+//! - A checkpoint is sent when it is written. After a power failure the file may end before it, which looks like a cut.
+//! - Whoever has a key that was replaced can go on from where it ended, as long as it stands in [`with_former_keys`](Chain::with_former_keys)
+//!   at a start. Take it out once a checkpoint of the new key is in the file that is written to.
 //! - Files that were removed from the beginning, as [retention](crate::audit::JsonLinesBuilder::keep_files) does, are missed only where
 //!   a checkpoint of them was kept elsewhere, and so are lines before one that says `opened`; [`Report::first`] tells the first number
 //!   that is there. [`verify_retained`] takes the number from which on there should be lines.

@@ -129,7 +129,8 @@ impl Lines {
         let is_new = begun && found == 0;
         let begin = usize::from(is_new && feeds);
         if is_new {
-            (self.torn, self.feeds) = (0, false);
+            // What is torn in the file before is told once, by a line that is written whole.
+            self.feeds = false;
         }
         self.put(begin, entries, target)
     }

@@ -9,7 +9,7 @@ use crate::{
         json_lines::file::rotated_files,
         record::{sample, sample_facts, sample_of_alice},
     },
-    clock::{Clock, SystemClock},
+    clock::{Clock, Instants, SystemClock},
     error::StoreErrorKind,
     rejection::RejectionKind,
 };
@@ -95,6 +95,37 @@ fn pieces_of_several_attempts_add_up() {
     }
     lines.write(&[sample("/later").into()], 3, now, false, &mut target);
     assert_eq!(read(&bytes), ["9 bytes", "5 bytes", "lost 3 torn 14", "/later"]);
+}
+
+/// A file that is renamed away once, when it is told.
+struct Renamed(Plain<Disk>, bool);
+
+impl Target for Renamed {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+
+    fn prepare(&mut self, _: Instants, _: usize) -> bool {
+        std::mem::take(&mut self.1)
+    }
+}
+
+#[test]
+fn what_is_torn_in_the_file_before_is_told_by_the_first_line_that_can_be_written() {
+    let (disk, bytes) = Disk::planned(vec![Ok(9), Err(full()), Err(full()), Ok(5), Err(full())]);
+    let (mut target, mut lines, now) = (Renamed(Plain(disk), false), Lines::new(0), SystemClock.now());
+    assert_eq!(lines.write(&[sample("/0").into()], 0, now, false, &mut target).lost, 1);
+    assert_eq!(std::mem::take(&mut *bytes.lock().unwrap()).len(), 9);
+    target.1 = true;
+    for _ in 0..2 {
+        assert_eq!(lines.write(&[sample("/1").into()], 1, now, false, &mut target).lost, 1);
+    }
+    assert_eq!(lines.write(&[sample("/2").into()], 3, now, false, &mut target).lost, 0);
+    assert_eq!(read(&bytes), ["5 bytes", "lost 3 torn 14", "/2"]);
 }
 
 /// A record that is there but for its line feed is there: it is not lost, and nothing stands between it and its end.
