@@ -3,6 +3,8 @@
 mod certificate;
 mod connection;
 #[cfg(feature = "client-cert")]
+mod der;
+#[cfg(feature = "client-cert")]
 mod distinguished_name;
 mod version;
 #[cfg(feature = "client-cert")]

@@ -17,6 +17,8 @@ mod audit;
 mod audit_line;
 #[path = "fuzzed/authorization.rs"]
 mod authorization;
+#[path = "fuzzed/certificate_extensions.rs"]
+mod certificate_extensions;
 #[path = "fuzzed/client_certificate.rs"]
 mod client_certificate;
 #[path = "fuzzed/config.rs"]
@@ -25,8 +27,12 @@ mod config;
 mod cookie;
 #[path = "fuzzed/decision_point.rs"]
 mod decision_point;
+#[path = "fuzzed/der.rs"]
+mod der;
 #[path = "fuzzed/discovery.rs"]
 mod discovery;
+#[path = "fuzzed/distinguished_name.rs"]
+mod distinguished_name;
 #[path = "fuzzed/dpop_proof.rs"]
 mod dpop_proof;
 #[path = "fuzzed/evidence.rs"]
@@ -43,16 +49,22 @@ mod jwt;
 mod key_admin;
 #[path = "fuzzed/key_file.rs"]
 mod key_file;
+#[path = "fuzzed/key_set_headers.rs"]
+mod key_set_headers;
 #[path = "fuzzed/logout_token.rs"]
 mod logout_token;
 #[path = "fuzzed/memory.rs"]
 mod memory;
 #[path = "fuzzed/policy_file.rs"]
 mod policy_file;
+#[path = "fuzzed/policy_table.rs"]
+mod policy_table;
 #[path = "fuzzed/problem.rs"]
 mod problem;
 #[path = "fuzzed/proxy_header.rs"]
 mod proxy_header;
+#[path = "fuzzed/public_key.rs"]
+mod public_key;
 #[path = "fuzzed/redirect.rs"]
 mod redirect;
 #[path = "fuzzed/revocation_admin.rs"]
@@ -73,6 +85,8 @@ mod shaped;
 mod structured_fields;
 #[path = "fuzzed/traceparent.rs"]
 mod traceparent;
+#[path = "fuzzed/xfcc.rs"]
+mod xfcc;
 
 use std::{path::Path, sync::LazyLock, time::Duration};
 
@@ -114,13 +128,16 @@ static GOOD_PROOF: LazyLock<String> = LazyLock::new(|| {
 type Check = fn(&[u8]);
 
 /// Each fuzz target by its name, and what it checks.
-const TARGETS: [(&str, Check); 29] = [
+const TARGETS: [(&str, Check); 35] = [
     ("api_key", api_key::check),
     ("audit", |data| with_text(data, audit::check)),
     ("audit_line", |data| {
         audit_line::check(data, &[]);
     }),
     ("authorization", authorization::check),
+    ("certificate_extensions", |data| {
+        certificate_extensions::check(data);
+    }),
     ("client_certificate", client_certificate::check),
     ("config", |data| with_text(data, config::check)),
     ("cookie", |data| with_text(data, cookie::check)),
@@ -128,6 +145,9 @@ const TARGETS: [(&str, Check); 29] = [
         decision_point::check(data);
     }),
     ("discovery", discovery::check),
+    ("distinguished_name", |data| {
+        distinguished_name::check(data);
+    }),
     ("dpop_proof", dpop_proof::check_input),
     ("evidence", evidence::check),
     ("introspection", |data| {
@@ -145,12 +165,19 @@ const TARGETS: [(&str, Check); 29] = [
         key_admin::check(data);
     }),
     ("key_file", |data| with_text(data, key_file::check)),
+    ("key_set_headers", |data| {
+        key_set_headers::check(data);
+    }),
     ("logout_token", |data| {
         logout_token::check(data);
     }),
     ("policy_file", |data| with_text(data, policy_file::check)),
+    ("policy_table", |data| with_text(data, policy_table::check)),
     ("problem", problem::check),
     ("proxy_header", proxy_header::check),
+    ("public_key", |data| {
+        public_key::check(data);
+    }),
     ("redirect", redirect::check),
     ("revocation_admin", |data| {
         revocation_admin::check(data);
@@ -161,6 +188,9 @@ const TARGETS: [(&str, Check); 29] = [
     ("structured_fields", |data| with_text(data, structured_fields::check)),
     ("traceparent", |data| {
         traceparent::check(data);
+    }),
+    ("xfcc", |data| {
+        xfcc::check(data);
     }),
 ];
 
@@ -292,6 +322,36 @@ fn good_seeds_are_good_and_bad_ones_are_not() {
     }
     for name in ["rest", "encoded"] {
         assert!(of_text(route_table::check, "route_table", name), "{name}");
+    }
+    type OfBytes = (&'static str, fn(&[u8]) -> bool, &'static [&'static str], &'static [&'static str]);
+    let rows: [OfBytes; 5] = [
+        (
+            "certificate_extensions",
+            certificate_extensions::check,
+            &["workload", "names"],
+            &["authority", "server", "hidden"],
+        ),
+        ("distinguished_name", distinguished_name::check, &["plain", "several", "kinds"], &["behind"]),
+        ("key_set_headers", key_set_headers::check, &["short", "twice", "stored"], &["unsaid"]),
+        (
+            "public_key",
+            public_key::check,
+            &["rsa", "pkcs1", "prime256v1", "secp384r1", "secp521r1", "pem"],
+            &["numbers", "point", "cut-off"],
+        ),
+        ("xfcc", xfcc::check, &["names"], &["two", "appended"]),
+    ];
+    for (target, check, good, bad) in rows {
+        for name in good {
+            assert!(of_bytes(check, target, name), "{target} {name}");
+        }
+        for name in bad {
+            assert!(!of_bytes(check, target, name), "{target} {name}");
+        }
+    }
+    for bad in ["fails", "none"] {
+        let passes = |name| of_text(policy_table::check, "policy_table", name);
+        assert!(passes("passes") && !passes(bad), "{bad}");
     }
     let believed = |name| of_bytes(traceparent::check, "traceparent", name);
     assert!(believed("good") && believed("later") && !believed("twice"));

@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use super::der::{Element, OBJECT_IDENTIFIER, SEQUENCE, SET, element, elements, only};
+
 /// The attributes that have a short name (RFC 4514 §3).
 const SHORT_NAMES: [(&[u8], &str); 9] = [
     (&[0x55, 4, 3], "CN"),
@@ -14,10 +16,6 @@ const SHORT_NAMES: [(&[u8], &str); 9] = [
     (&[0x09, 0x92, 0x26, 0x89, 0x93, 0xf2, 0x2c, 0x64, 1, 25], "DC"),
     (&[0x09, 0x92, 0x26, 0x89, 0x93, 0xf2, 0x2c, 0x64, 1, 1], "UID"),
 ];
-
-const OBJECT_IDENTIFIER: u8 = 0x06;
-const SEQUENCE: u8 = 0x30;
-const SET: u8 = 0x31;
 
 /// `UTF8String`, `NumericString`, `PrintableString` and `IA5String`: they are UTF-8 by nature.
 const STRINGS: [u8; 4] = [0x0c, 0x12, 0x13, 0x16];
@@ -92,44 +90,6 @@ fn push_identifier(text: &mut String, identifier: &[u8]) -> Option<()> {
         (number, is_first) = (0, false);
     }
     (!within && !is_first).then_some(())
-}
-
-/// What stands in DER: tag, content, and both with the length.
-struct Element<'a> {
-    tag: u8,
-    content: &'a [u8],
-    whole: &'a [u8],
-}
-
-/// The content of an element that is all there is.
-fn only(der: &[u8], tag: u8) -> Option<&[u8]> {
-    let (element, []) = element(der)? else { return None };
-    (element.tag == tag).then_some(element.content)
-}
-
-fn elements(mut der: &[u8]) -> Option<Vec<Element<'_>>> {
-    let mut elements = Vec::new();
-    while !der.is_empty() {
-        let (element, rest) = element(der)?;
-        elements.push(element);
-        der = rest;
-    }
-    Some(elements)
-}
-
-/// The first element, and what follows it. Attributes of real names have tags of one byte, and below 64 KiB.
-fn element(der: &[u8]) -> Option<(Element<'_>, &[u8])> {
-    let (length, rest): (usize, &[u8]) = match der {
-        [_, length @ 0..=0x7f, rest @ ..] => (usize::from(*length), rest),
-        // No longer than it must be (X.690 §10.1).
-        [_, 0x81, length @ 0x80..=0xff, rest @ ..] => (usize::from(*length), rest),
-        [_, 0x82, high @ 1..=0xff, low, rest @ ..] => (usize::from(u16::from_be_bytes([*high, *low])), rest),
-        _ => return None,
-    };
-    let tag = der.first().copied().filter(|tag| tag & 0x1f != 0x1f)?;
-    let (content, rest) = rest.split_at_checked(length)?;
-    let whole = der.get(..der.len().checked_sub(rest.len())?)?;
-    Some((Element { tag, content, whole }, rest))
 }
 
 /// RFC 4514 §2.4.
@@ -248,6 +208,6 @@ mod tests {
             assert_eq!(of(&parts), None, "{name}");
         }
         assert_eq!(text(&good), None, "no sequence of parts");
-        assert_eq!(of(&part(&[0x2a, 0x86, 0x48, 0x81, 0x80, 0], &value)).as_deref(), Some("1.2.840.16384.0=#0C0161"));
+        assert_eq!(of(&part(&[0x2a, 0x86, 0x48, 0x81, 0x80, 0], &value)).as_deref(), Some("1.2.840.16384=#0C0161"));
     }
 }

@@ -3,11 +3,14 @@
 use aws_lc_rs::digest;
 use x509_parser::{
     certificate::X509Certificate,
-    extensions::{GeneralName, ParsedExtension},
+    extensions::{GeneralName, ParsedExtension, X509Extension},
     prelude::FromDer,
 };
 
-use super::distinguished_name;
+use super::{
+    der::{BIT_STRING, BOOLEAN, INTEGER, OBJECT_IDENTIFIER, OCTET_STRING, SEQUENCE, elements, only},
+    distinguished_name,
+};
 
 /// What is in a certificate, as far as it names somebody or limits its use.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,6 +45,9 @@ impl Usage {
 impl CertificateFacts {
     pub(crate) fn read(der: &[u8]) -> Result<Self, &'static str> {
         let Ok(([], certificate)) = X509Certificate::from_der(der) else { return Err("does not parse") };
+        if !has_all_extensions(&certificate) {
+            return Err("has extensions that do not parse");
+        }
         let (mut dns, mut uris) = (Vec::new(), Vec::new());
         let (mut usage, mut seen) = (Usage::ANY, Vec::new());
         for extension in certificate.extensions() {
@@ -84,6 +90,45 @@ impl CertificateFacts {
             usage,
         })
     }
+}
+
+/// Whether what was parsed is all that stands in the extensions (RFC 5280 §4.2). The parser ends at the first that it does not know
+/// for one, and so would the limits of use behind it; what stands behind a value it leaves out.
+fn has_all_extensions(certificate: &X509Certificate<'_>) -> bool {
+    let held = || {
+        let fields = elements(only(certificate.tbs_certificate.as_ref(), SEQUENCE)?)?;
+        match fields.last().filter(|last| last.tag == EXTENSIONS) {
+            Some(last) => elements(only(last.content, SEQUENCE)?),
+            None => Some(Vec::new()),
+        }
+    };
+    let Some(held) = held() else { return false };
+    let parsed = certificate.extensions();
+    held.len() == parsed.len()
+        && held.iter().zip(parsed).all(|(held, parsed)| {
+            let fields = elements(held.content).unwrap_or_default();
+            let tags: Vec<u8> = fields.iter().map(|field| field.tag).collect();
+            held.tag == SEQUENCE
+                && matches!(*tags, [OBJECT_IDENTIFIER, OCTET_STRING] | [OBJECT_IDENTIFIER, BOOLEAN, OCTET_STRING])
+                && is_whole(parsed).unwrap_or(false)
+        })
+}
+
+/// The tag of the extensions in a certificate, `[3]`.
+const EXTENSIONS: u8 = 0xa3;
+
+/// Whether the value of an extension that concerns us is nothing but what was parsed.
+fn is_whole(extension: &X509Extension<'_>) -> Option<bool> {
+    let tags = || Some(elements(only(extension.value, SEQUENCE)?)?.iter().map(|field| field.tag).collect::<Vec<_>>());
+    Some(match extension.parsed_extension() {
+        ParsedExtension::SubjectAlternativeName(names) => tags()?.len() == names.general_names.len(),
+        ParsedExtension::BasicConstraints(_) => {
+            matches!(*tags()?, [] | [BOOLEAN] | [INTEGER] | [BOOLEAN, INTEGER])
+        }
+        ParsedExtension::KeyUsage(_) => only(extension.value, BIT_STRING).is_some(),
+        ParsedExtension::ExtendedKeyUsage(_) => tags()?.iter().all(|tag| *tag == OBJECT_IDENTIFIER),
+        _ => true,
+    })
 }
 
 fn concerns_us(oid: &x509_parser::der_parser::Oid<'_>) -> bool {
@@ -179,6 +224,22 @@ mod tests {
     }
 
     #[test]
+    fn an_extension_that_is_none_hides_no_other() {
+        let mut params = params(&["a.example"], &[]);
+        params.custom_extensions = [&[2, 5, 29, 99][..], &[2, 5, 29, 37]]
+            .map(|oid| CustomExtension::from_oid_content(oid, vec![0x30, 3, 6, 1, 0x2a]))
+            .into();
+        let certificate = params.self_signed(&KeyPair::generate().unwrap()).unwrap().der().to_vec();
+        assert!(!CertificateFacts::read(&certificate).unwrap().usage.client);
+        let at = certificate.windows(7).position(|bytes| bytes == [0x30, 12, 6, 3, 0x55, 29, 99]).unwrap();
+        for tag in [0x31, 0x70, 0xa0] {
+            let mut other = certificate.clone();
+            other[at] = tag;
+            assert!(CertificateFacts::read(&other).is_err(), "{tag:#x}");
+        }
+    }
+
+    #[test]
     fn what_does_not_parse_names_nobody() {
         let with = |oid: &[u64], content: &[u8]| {
             let mut params = params(&[], &[]);
@@ -190,6 +251,19 @@ mod tests {
         assert!(with(&san, &[0x30, 0x03, 0x82, 0x01, 0xff]).is_err(), "not ASCII");
         assert!(with(&san, &[0x30, 0x05, 0x82, 0x01, b'a']).is_err(), "cut short");
         assert!(with(&[2, 5, 29, 19], &[0x30, 0x03, 0x01]).is_err(), "basic constraints");
+        for (name, oid, value) in [
+            ("a name behind the names", &san[..], &[0x30, 3, 0x82, 1, b'a', 0x82, 1, b'b'][..]),
+            ("no names", &san, &[0x31, 3, 0x82, 1, b'a']),
+            ("a truth behind the length of a path", &[2, 5, 29, 19], &[0x30, 6, 2, 1, 0, 1, 1, 0xff]),
+            ("something behind the constraints", &[2, 5, 29, 19], &[0x30, 0, 0x30, 3, 1, 1, 0xff]),
+            ("something behind the usage", &[2, 5, 29, 15], &[3, 2, 7, 0x80, 3, 2, 2, 4]),
+            ("a purpose that is none", &[2, 5, 29, 37], &[0x30, 14, 6, 8, 0x2b, 6, 1, 5, 5, 7, 3, 2, 0x26, 2, 0x2a, 3]),
+        ] {
+            assert!(with(oid, value).is_err(), "{name}");
+        }
+        assert!(
+            with(&[2, 5, 29, 37], &[0x30, 10, 6, 8, 0x2b, 6, 1, 5, 5, 7, 3, 1]).is_ok_and(|facts| !facts.usage.client)
+        );
         assert!(CertificateFacts::read(b"").is_err());
         let key = KeyPair::generate().unwrap();
         let certificate = params(&["a.example"], &[]).self_signed(&key).unwrap();

@@ -10,7 +10,12 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
 use http_body_util::Full;
-use portcullis::{Instants, testing::TestClock};
+use portcullis::{
+    ClientCertificate, Connection, Instants, Now, RequestHead, Slot, TlsVersion,
+    authn::{Authenticator, Outcome},
+    client_cert::ClientCertAuthenticator,
+    testing::TestClock,
+};
 use tower::{Service, ServiceExt, service_fn};
 
 /// A fixed time: 2027-01-15 08:00:00 UTC.
@@ -55,6 +60,18 @@ pub fn handler(
         *reached.lock().unwrap() = Some(request);
         std::future::ready(Ok(Response::new(Full::default())))
     })
+}
+
+/// Whom an authenticator finds in the certificate of a connection. None if it refuses it.
+pub fn subject_of(authenticator: &ClientCertAuthenticator, certificate: ClientCertificate) -> Option<String> {
+    let peer = "198.51.100.7:52100".parse().unwrap();
+    let mut request = Request::new(());
+    request.extensions_mut().insert(Connection::tls(peer, TlsVersion::Tls13).with_client_certificate(certificate));
+    match authenticator.authenticate_now(&RequestHead::of(&request), at()) {
+        Now::Known(Outcome::Verified(identity)) => Some(identity.in_slot(Slot::Subject).unwrap().subject().to_owned()),
+        Now::Known(Outcome::RefusedIfNeeded(_)) => None,
+        other => panic!("{other:?}"),
+    }
 }
 
 /// The lines of an input.

@@ -1,5 +1,6 @@
 //! The input is what stands at the beginning of a connection, and once more the block of a header that is right until there.
-//! A header parses to what a second reader finds in it, takes exactly its own length, and waits for each byte of it.
+//! A header parses to what a second reader finds in it, takes exactly its own length, and waits for each byte of it: byte by byte it is
+//! read, or refused, as at once.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -17,6 +18,10 @@ pub fn check(data: &[u8]) {
 }
 
 fn check_header(bytes: &[u8]) {
+    let whole = ProxyHeader::parse(bytes);
+    // The first that is not to be waited for is what all of it is.
+    let by_bytes = (0..bytes.len()).map(|end| ProxyHeader::parse(&bytes[..end])).find(|parsed| *parsed != Ok(None));
+    assert_eq!(by_bytes.unwrap_or_else(|| whole.clone()), whole);
     match ProxyHeader::parse(bytes) {
         Err(_) => {
             // Whoever refuses early would refuse it with more bytes as well.

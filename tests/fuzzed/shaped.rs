@@ -2,7 +2,10 @@
 
 use proptest::prelude::*;
 
-use super::{cookie, decision_point, key_admin, logout_token, revocation_admin, route_rules, route_table, traceparent};
+use super::{
+    certificate_extensions, cookie, decision_point, der::element, distinguished_name, key_admin, key_set_headers,
+    logout_token, policy_table, revocation_admin, route_rules, route_table, traceparent, xfcc,
+};
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
@@ -15,6 +18,88 @@ proptest! {
         ),
     ) {
         traceparent::check(fields.join("\n").as_bytes());
+    }
+
+    #[test]
+    fn freshness_of_keys(
+        fields in prop::collection::vec(
+            "(cache-control: ((public|max-age=(\"[0-9]{1,5}\"|[0-9]{1,6}|-1|x)|no-store|no-cache(=\"a\")?|a=\"(b|,|max-age=9|\\\\\"|\\\\\\\\| ){0,4}\"|a=\")(,|, | ,,)){0,3}(public|max-age=70)|age: [0-9]{1,4}|etag: (W/)?\"[a-z]{0,3}\")",
+            0..4,
+        ),
+    ) {
+        key_set_headers::check(fields.join("\n").as_bytes());
+    }
+
+    #[test]
+    fn forwarded_certificates(
+        pairs in prop::collection::vec(
+            "(By|Hash|hash|Subject|URI|DNS|a|)(=|)(468ed33be74eee6556d90c0149c1309e9ba61d6425303443c0748a02dd8de688|spiffe://prod\\.example/a|urn:b|\"([a,;=]|\\\\\"|\\\\\\\\){0,4}\"| \"x\"|)[ ]?",
+            0..5,
+        ),
+        separators in prop::collection::vec("[;,]", 5),
+    ) {
+        let text: String = pairs.iter().zip(&separators).flat_map(|(pair, separator)| [&**pair, separator]).collect();
+        xfcc::check(text.trim_end_matches([';', ',']).as_bytes());
+        xfcc::check(pairs.join("\n").as_bytes());
+    }
+
+    #[test]
+    fn names_in_der(
+        parts in prop::collection::vec(
+            prop::collection::vec(
+                (
+                    prop::sample::select(vec![&[0x55_u8, 4, 3][..], &[0x55, 4, 10], &[0x2a, 3], &[0x55, 0x80, 4, 3], &[0x55, 0x84]]),
+                    prop::sample::select(vec![0x0c_u8, 0x12, 0x13, 0x16, 0x1e, 0x2c, 0x4c, 0x8c, 0x14, 0x1f]),
+                    "[a,+=#\\\\ \"\u{0}\u{e4}]{0,4}",
+                    prop::sample::select(vec![&[][..], &[], &[], &[5, 0], &[0]]),
+                ),
+                0..3,
+            ),
+            0..3,
+        ),
+    ) {
+        let part = |attributes: &Vec<(&[u8], u8, String, &[u8])>| {
+            let attribute = |(oid, tag, value, more): &(&[u8], u8, String, &[u8])| {
+                element(0x30, &[&element(6, oid)[..], &element(*tag, value.as_bytes()), more].concat())
+            };
+            element(0x31, &attributes.iter().flat_map(attribute).collect::<Vec<_>>())
+        };
+        distinguished_name::check(&parts.iter().flat_map(part).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn extensions_of_certificates(
+        names in prop::collection::vec((prop::sample::select(vec![0x81_u8, 0x82, 0x86]), "(spiffe://prod\\.example/|urn:|)[a.*/ ]{1,3}"), 0..3),
+        others in prop::collection::vec(
+            prop::sample::select(vec![
+                (&[0x55_u8, 29, 15][..], &[3_u8, 2, 7, 0x80][..]),
+                (&[0x55, 29, 15], &[3, 2, 1, 0x06]),
+                (&[0x55, 29, 15], &[3, 2, 3, 0x08]),
+                (&[0x55, 29, 19], &[0x30, 0]),
+                (&[0x55, 29, 19], &[0x30, 3, 1, 1, 0xff]),
+                (&[0x55, 29, 37], &[0x30, 10, 6, 8, 0x2b, 6, 1, 5, 5, 7, 3, 1]),
+                (&[0x55, 29, 37], &[0x30, 10, 6, 8, 0x2b, 6, 1, 5, 5, 7, 3, 2]),
+                (&[0x55, 29, 37], &[0x30, 6, 6, 4, 0x55, 29, 37, 0]),
+            ]),
+            0..3,
+        ),
+    ) {
+        let names: Vec<u8> = names.iter().flat_map(|(tag, name)| element(*tag, name.as_bytes())).collect();
+        let alternative = element(0x30, &names);
+        let all = [(&[0x55_u8, 29, 17][..], &alternative[..])].into_iter().chain(others);
+        let extension = |(oid, value): (&[u8], &[u8])| element(0x30, &[element(6, oid), element(4, value)].concat());
+        certificate_extensions::check(&all.flat_map(extension).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn tables_of_questions(
+        questions in prop::collection::vec(
+            "subject = (\"(a|b)\"|\\{ subject = \"c\"(, kind = \"(user|dog)\")? \\})\naction = \"[d-g]\"\nexpect = \"(allow|deny|step_up|cannot_decide)\"(\ntime = (-1|0|9223372036854775807))?(\nmethod = \"GET\")?(\nroute = \"/\")?(\nclient = \"a\")?(\nresource = \\{ type = \"t\", id = \"1\"(, owner = \"(a|b)\")? \\})?",
+            0..4,
+        ),
+    ) {
+        let questions: String = questions.iter().map(|question| format!("[[question]]\n{question}\n")).collect();
+        policy_table::check(&format!("{questions}[subjects.a]\nsubject = \"a\"\n"));
     }
 
     #[test]
