@@ -238,6 +238,10 @@ impl From<Rejection> for Outcome {
 /// - Time is `at`; an authenticator reads no clock.
 ///
 /// The conformance suite (feature `conformance`) checks it, as far as the fixture has requests for it.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no authenticator",
+    note = "several become one: `one_of((a, b))` takes either credential, `both(a, b)` wants the two"
+)]
 #[async_trait]
 pub trait Authenticator: fmt::Debug + Send + Sync + 'static {
     /// What a `401` offers the client, at least one (RFC 9110 §15.5.2). Asked once, when the layer is made.

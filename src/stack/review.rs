@@ -70,6 +70,28 @@ impl RouteList {
         Self::from_lines(lines.iter().map(String::as_str))
     }
 
+    /// The lines of both: of your own routes, and of a router that was finished elsewhere, such as that of `key_admin`.
+    ///
+    /// ```
+    /// # #[cfg(feature = "api-key-admin")]
+    /// # fn main() -> Result<(), portcullis::ConfigError> {
+    /// use portcullis::{key_admin, stack::RouteList};
+    ///
+    /// let rules = key_admin::rules("/admin");
+    /// let admin = RouteList::from_lines(rules.iter().map(|(line, _)| line.as_str()))?;
+    /// let routes = RouteList::from_lines(["GET /orders"])?.and(admin);
+    /// assert_eq!(routes.lines().count(), 1 + rules.len());
+    /// # Ok(())
+    /// # }
+    /// # #[cfg(not(feature = "api-key-admin"))]
+    /// # fn main() {}
+    /// ```
+    #[must_use]
+    pub fn and(mut self, other: Self) -> Self {
+        self.routes.extend(other.routes);
+        self
+    }
+
     /// The lines.
     pub fn lines(&self) -> impl Iterator<Item = String> {
         self.routes.iter().map(|(method, template)| line(method.as_ref(), template))

@@ -30,7 +30,8 @@ use crate::{
 /// The layers of one service, in their order, as one value. See the [module docs](super).
 ///
 /// It is a tower [`Layer`]: `protect(router)`, `Router::layer(stack)`, tonic's `Server::layer` and `ServiceBuilder` all take
-/// it. A clone costs one reference count, and all clones share their limits.
+/// it. Prefer `protect`: a route that is added to a router after `Router::layer(stack)` is outside of the stack, and open. A clone costs one
+/// reference count, and all clones share their limits.
 #[must_use]
 #[derive(Clone)]
 pub struct Stack {
