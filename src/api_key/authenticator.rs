@@ -163,11 +163,19 @@ impl ApiKeyAuthenticator {
     /// Sets the store's name: the [`issuer`](crate::Principal::issuer) of the principals. Two stores that name their
     /// subjects independently need two names, or `billing` of the one counts as `billing` of the other. Default `api-keys`.
     ///
+    /// No issuer of tokens has such a name: whoever makes keys under it would make people of that issuer.
+    ///
     /// # Errors
-    /// If the name is empty.
+    /// If the name is not 1 to 64 letters, digits, `-` and `_` of ASCII.
     pub fn with_store_name(self, name: &str) -> Result<Self, ConfigError> {
-        if name.is_empty() {
-            return Err(ConfigError::new("key store name", "\"\"", "must not be empty"));
+        let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+        if !(1..=64).contains(&name.len()) || !name.bytes().all(fits) {
+            let shown: String = name.chars().take(80).collect();
+            return Err(ConfigError::new(
+                "key store name",
+                format!("{shown:?}"),
+                "must be 1 to 64 letters, digits, - and _",
+            ));
         }
         Ok(self.set(|shared| shared.store_name = name.into()))
     }

@@ -161,7 +161,14 @@ fn settings_are_checked() {
     let new = || ApiKeyAuthenticator::new(MemoryKeyStore::new());
     assert!(new().with_realm("").is_err());
     assert!(new().with_realm("a\"b").is_err());
-    assert!(new().with_store_name("").is_err());
+    let long = "k".repeat(65);
+    for name in
+        ["", "https://id.example.com", "accounts.google.com", "kubernetes/serviceaccount", "a b", "schlüssel", &long]
+    {
+        let error = new().with_store_name(name).unwrap_err().to_string();
+        assert!(error.starts_with("key store name: \"") && error.contains("letters, digits"), "{error}");
+    }
+    assert!(new().with_store_name("Partners_2-a").is_ok() && new().with_store_name(&long[1..]).is_ok());
     assert!(new().for_tenant("").is_err());
     for taken in TAKEN {
         assert!(new().with_header(taken.clone()).is_err(), "{taken}");
