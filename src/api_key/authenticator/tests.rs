@@ -168,7 +168,7 @@ fn settings_are_checked() {
         let error = new().with_store_name(name).unwrap_err().to_string();
         assert!(error.starts_with("key store name: \"") && error.contains("letters, digits"), "{error}");
     }
-    assert!(new().with_store_name("Partners_2-a").is_ok() && new().with_store_name(&long[1..]).is_ok());
+    assert!(new().with_store_name("Partners_2-a").is_ok() && new().with_store_name(&"k".repeat(64)).is_ok());
     assert!(new().for_tenant("").is_err());
     for taken in TAKEN {
         assert!(new().with_header(taken.clone()).is_err(), "{taken}");
