@@ -329,7 +329,7 @@ fn good_seeds_are_good_and_bad_ones_are_not() {
             "certificate_extensions",
             certificate_extensions::check,
             &["workload", "names"],
-            &["authority", "server", "hidden"],
+            &["authority", "server", "hidden", "constructed"],
         ),
         ("distinguished_name", distinguished_name::check, &["plain", "several", "kinds"], &["behind"]),
         ("key_set_headers", key_set_headers::check, &["short", "twice", "stored"], &["unsaid"]),

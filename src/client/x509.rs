@@ -114,6 +114,9 @@ fn has_all_extensions(certificate: &X509Certificate<'_>) -> bool {
         })
 }
 
+/// The tags of general names (RFC 5280 §4.2.1.6), each with the bit that says whether there are elements in it.
+const NAMES: [u8; 9] = [0xa0, 0x81, 0x82, 0xa3, 0xa4, 0xa5, 0x86, 0x87, 0x88];
+
 /// The tag of the extensions in a certificate, `[3]`.
 const EXTENSIONS: u8 = 0xa3;
 
@@ -121,7 +124,10 @@ const EXTENSIONS: u8 = 0xa3;
 fn is_whole(extension: &X509Extension<'_>) -> Option<bool> {
     let tags = || Some(elements(only(extension.value, SEQUENCE)?)?.iter().map(|field| field.tag).collect::<Vec<_>>());
     Some(match extension.parsed_extension() {
-        ParsedExtension::SubjectAlternativeName(names) => tags()?.len() == names.general_names.len(),
+        ParsedExtension::SubjectAlternativeName(names) => {
+            let tags = tags()?;
+            tags.len() == names.general_names.len() && tags.iter().all(|tag| NAMES.contains(tag))
+        }
         ParsedExtension::BasicConstraints(_) => {
             matches!(*tags()?, [] | [BOOLEAN] | [INTEGER] | [BOOLEAN, INTEGER])
         }
@@ -253,6 +259,8 @@ mod tests {
         assert!(with(&[2, 5, 29, 19], &[0x30, 0x03, 0x01]).is_err(), "basic constraints");
         for (name, oid, value) in [
             ("a name behind the names", &san[..], &[0x30, 3, 0x82, 1, b'a', 0x82, 1, b'b'][..]),
+            ("a name of elements", &san, &[0x30, 3, 0xa2, 1, b'a']),
+            ("a name of another class", &san, &[0x30, 3, 0x42, 1, b'a']),
             ("no names", &san, &[0x31, 3, 0x82, 1, b'a']),
             ("a truth behind the length of a path", &[2, 5, 29, 19], &[0x30, 6, 2, 1, 0, 1, 1, 0xff]),
             ("something behind the constraints", &[2, 5, 29, 19], &[0x30, 0, 0x30, 3, 1, 1, 0xff]),

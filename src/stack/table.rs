@@ -10,6 +10,9 @@ use crate::{
 /// The longest route template, in bytes.
 const MAX_TEMPLATE_LEN: usize = 1024;
 
+/// The most parameters of a template: the matcher has a letter for each, and panics at the last of them.
+const MAX_PARAMETERS: usize = 25;
+
 /// Which rule holds for which method and path. Closed: what it does not name is refused.
 #[derive(Debug)]
 pub(super) struct RouteTable {
@@ -96,8 +99,10 @@ impl RouteTable {
                 "must write a parameter as {id} and the rest of a path as {*rest}, not as :id and *rest",
             ));
         }
-        if has_brace_in_name(path) {
-            return Err(refuse("must write the name of a parameter without braces"));
+        match parameters(path) {
+            None => return Err(refuse("must write the name of a parameter without braces")),
+            Some(0..=MAX_PARAMETERS) => {}
+            Some(_) => return Err(refuse("has more than 25 parameters")),
         }
         let unusual = path.contains('?') || ["%7B", "%7b", "%7D", "%7d"].iter().any(|brace| path.contains(brace));
         let decoded = match readings(path).as_deref() {
@@ -271,21 +276,23 @@ pub(crate) fn mistakes_of<'l>(lines: impl Iterator<Item = (usize, &'l str, &'l R
     lines.filter_map(check).collect()
 }
 
-/// Whether the name of a parameter has a brace: `{a}}b}` is one parameter to the matcher, and to a guard it ends at the first `}`.
-fn has_brace_in_name(path: &str) -> bool {
-    let mut rest = path;
+/// How many parameters a path has. `None` if the name of one has a brace: `{a}}b}` is one parameter to the matcher, and to a guard it
+/// ends at the first `}`.
+fn parameters(path: &str) -> Option<usize> {
+    let (mut count, mut rest) = (0_usize, path);
     while let Some((_, after)) = rest.split_once('{') {
         if let Some(text) = after.strip_prefix('{') {
             rest = text;
             continue;
         }
-        let Some((name, text)) = after.split_once('}') else { return false };
+        // One that does not end, the matcher refuses.
+        let Some((name, text)) = after.split_once('}') else { break };
         if name.contains('{') || text.starts_with('}') {
-            return true;
+            return None;
         }
-        rest = text;
+        (count, rest) = (count.saturating_add(1), text);
     }
-    false
+    Some(count)
 }
 
 /// The line that a path is of.
@@ -347,6 +354,11 @@ mod tests {
         ] {
             let error = table(&[line]).unwrap_err();
             assert_eq!((error.setting(), error.value()), ("route", format!("{line:?}").as_str()), "{name}");
+        }
+        for (count, fits) in [(25, true), (26, false), (27, false), (200, false)] {
+            assert_eq!(table(&[&format!("GET {}", "/{a}".repeat(count))]).is_ok(), fits, "{count} parameters");
+            let line = format!("GET {}/{{*rest}}", "/{a}".repeat(count - 1));
+            assert_eq!(table(&[&line]).is_ok(), fits, "{count} with the rest");
         }
         for (length, fits) in [(1024, true), (1025, false), (1026, false)] {
             assert_eq!(table(&[&format!("GET /{}", "a".repeat(length - 1))]).is_ok(), fits, "{length} bytes");

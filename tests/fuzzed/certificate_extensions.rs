@@ -23,7 +23,7 @@ static AUTHENTICATORS: LazyLock<[ClientCertAuthenticator; 3]> = LazyLock::new(||
 struct Extensions {
     dns: Vec<String>,
     uris: Vec<String>,
-    /// Names of other kinds, which this reader does not read.
+    /// Names of other kinds, or other extensions, which this reader does not read.
     others: bool,
     is_authority: bool,
     signs: bool,
@@ -116,12 +116,15 @@ fn read(extensions: &[u8]) -> Option<Extensions> {
                 found.is_authority |= bit(5) || bit(6);
             }
             "2.5.29.37" => {
-                let purposes: Vec<_> =
-                    only(0x30, value)?.iter().map(|(_, purpose, _)| identifier(purpose)).collect::<Option<_>>()?;
+                let purpose = |(tag, oid, _): Element<'_>| identifier(oid).filter(|_| tag == 6);
+                let purposes: Vec<_> = only(0x30, value)?.into_iter().map(purpose).collect::<Option<_>>()?;
                 let client = ["1.3.6.1.5.5.7.3.2", "2.5.29.37.0"];
                 found.for_clients = purposes.iter().any(|purpose| client.contains(&&**purpose));
             }
-            _ => continue,
+            _ => {
+                found.others = true;
+                continue;
+            }
         }
         if seen.contains(&oid) {
             return None;
