@@ -163,7 +163,8 @@ impl ApiKeyAuthenticator {
     /// Sets the store's name: the [`issuer`](crate::Principal::issuer) of the principals. Two stores that name their
     /// subjects independently need two names, or `billing` of the one counts as `billing` of the other. Default `api-keys`.
     ///
-    /// No issuer of tokens has such a name: whoever makes keys under it would make people of that issuer.
+    /// It is no URL, as most issuers of tokens are: whoever makes keys under the name of one would make people of that issuer. Where an
+    /// issuer is a plain word, take another one; nobody compares the two.
     ///
     /// # Errors
     /// If the name is not 1 to 64 letters, digits, `-` and `_` of ASCII.
