@@ -24,6 +24,8 @@ pub(super) struct RouteTable {
     slashed: bool,
     /// Whether a template reads otherwise when it is decoded.
     encoded: bool,
+    /// Whether a parameter with text before it has a slash behind it: for the matcher it may be empty.
+    infixed: bool,
     fallback: Option<Rule>,
 }
 
@@ -60,8 +62,8 @@ pub(super) enum Reading {
     Clear,
     /// As more than one path, or as none, whatever the lines are.
     Ambiguous,
-    /// As a path that another line names when it is decoded, or when a slash at its end is trimmed or added: neither the line
-    /// that matches nor the fallback is about it.
+    /// As a path that another line names when it is decoded, or when a slash at its end is trimmed or added, or that a line is found for
+    /// by a parameter of nothing: neither the line that matches nor the fallback is about it.
     OfAnother,
 }
 
@@ -84,7 +86,7 @@ impl RouteTable {
 
     fn without_lines(fallback: Option<Rule>) -> Self {
         let (paths, decoded) = (matchit::Router::new(), matchit::Router::new());
-        Self { paths, decoded, entries: Vec::new(), slashed: false, encoded: false, fallback }
+        Self { paths, decoded, entries: Vec::new(), slashed: false, encoded: false, infixed: false, fallback }
     }
 
     fn add(&mut self, line: &str, rule: Rule) -> Result<(), ConfigError> {
@@ -149,6 +151,9 @@ impl RouteTable {
         self.encoded |= path != decoded;
         self.decoded.insert(decoded, index)?;
         self.slashed |= path.len() > 1 && path.ends_with('/');
+        let has_text_before =
+            |segment: &str| segment.contains('{') && (!segment.starts_with('{') || segment.starts_with("{{"));
+        self.infixed |= path.rsplit('/').skip(1).any(has_text_before);
         self.entries.push(Entry { template: path.into(), methods: Vec::new(), any: None });
         Ok(index)
     }
@@ -185,8 +190,15 @@ impl RouteTable {
         match readings(path) {
             None => Reading::Ambiguous,
             Some(readings) if self.is_of_another(path, &readings) => Reading::OfAnother,
+            Some(_) if self.infixed && self.has_empty_parameter(path) => Reading::OfAnother,
             Some(_) => Reading::Clear,
         }
+    }
+
+    /// Whether a line is found by a parameter of nothing, as `/v{version}/x` is for `/v/x`: no line is about that path, and the fallback
+    /// is not either, for a router with the same matcher takes it to the handler of the line.
+    fn has_empty_parameter(&self, path: &str) -> bool {
+        self.paths.at(path).is_ok_and(|found| found.params.iter().any(|(_, value)| value.is_empty()))
     }
 
     /// Whether another line is about what a path reads when it is decoded, or when a slash at its end is trimmed or added.
@@ -419,6 +431,20 @@ mod tests {
             ("as it is spelled in other letters", Method::GET, "/%7euser", Reading::OfAnother),
         ] {
             assert_eq!(table.reading(&method, target), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_parameter_is_never_of_nothing() {
+        for (line, good, bad) in [
+            ("GET /v{version}/x", "/v2/x", "/v/x"),
+            ("GET /orders{id}/", "/orders7/", "/orders/"),
+            ("GET /{{{id}/x", "/{7/x", "/{/x"),
+            ("GET /a{b}/c{d}/e", "/ab/cd/e", "/ab/c/e"),
+        ] {
+            let table = RouteTable::new(vec![(line.to_owned(), deny())], Some(public())).unwrap();
+            assert_eq!(table.reading(&Method::GET, good), Reading::Clear, "{good}");
+            assert_eq!(table.reading(&Method::GET, bad), Reading::OfAnother, "{bad}");
         }
     }
 

@@ -44,8 +44,13 @@ pub fn check(text: &str) -> bool {
 
     let other = path.strip_suffix('/').map_or_else(|| format!("{path}/"), str::to_owned);
     let is_plain = path.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'/') && !path.contains("//");
+    let loosely = lines.iter().filter(|line| {
+        line.split_once(' ').is_some_and(|(_, template)| matches_from(0, template.as_bytes(), path.as_bytes()))
+    });
+    // The matcher also finds a parameter of nothing before a slash, which is refused, also where another line would hold.
     if let [line] = &here[..]
         && is_plain
+        && loosely.count() == 1
         && found(&other).is_empty()
     {
         // `ANY` beside a method stands in a line of its own, and both have one template.
@@ -56,16 +61,22 @@ pub fn check(text: &str) -> bool {
 
 /// Whether a template is about a path: `{name}` is one octet or more without a slash, `{*name}` the rest, `{{` a brace.
 pub fn matches(template: &[u8], path: &[u8]) -> bool {
+    matches_from(1, template, path)
+}
+
+/// The same with so many octets at least.
+fn matches_from(least: usize, template: &[u8], path: &[u8]) -> bool {
+    let rest_matches = |template: &[u8], path: &[u8]| matches_from(least, template, path);
     match template {
         [] => path.is_empty(),
-        [b'{', b'{', rest @ ..] => path.strip_prefix(b"{").is_some_and(|path| matches(rest, path)),
-        [b'}', b'}', rest @ ..] => path.strip_prefix(b"}").is_some_and(|path| matches(rest, path)),
+        [b'{', b'{', rest @ ..] => path.strip_prefix(b"{").is_some_and(|path| rest_matches(rest, path)),
+        [b'}', b'}', rest @ ..] => path.strip_prefix(b"}").is_some_and(|path| rest_matches(rest, path)),
         [b'{', b'*', ..] => !path.is_empty(),
         [b'{', name @ ..] => {
             let end = name.iter().position(|byte| *byte == b'}').expect("it was taken");
             let segment = path.iter().position(|byte| *byte == b'/').unwrap_or(path.len());
-            (1..=segment).any(|taken| matches(&name[end + 1..], &path[taken..]))
+            (least..=segment).any(|taken| rest_matches(&name[end + 1..], &path[taken..]))
         }
-        [byte, rest @ ..] => path.strip_prefix(&[*byte]).is_some_and(|path| matches(rest, path)),
+        [byte, rest @ ..] => path.strip_prefix(&[*byte]).is_some_and(|path| rest_matches(rest, path)),
     }
 }
