@@ -23,7 +23,7 @@ static AUTHENTICATORS: LazyLock<[ClientCertAuthenticator; 3]> = LazyLock::new(||
 struct Extensions {
     dns: Vec<String>,
     uris: Vec<String>,
-    /// Names of other kinds, or other extensions, which this reader does not read.
+    /// Names of other kinds, other extensions or odd purposes, which this reader does not read.
     others: bool,
     is_authority: bool,
     signs: bool,
@@ -116,10 +116,17 @@ fn read(extensions: &[u8]) -> Option<Extensions> {
                 found.is_authority |= bit(5) || bit(6);
             }
             "2.5.29.37" => {
-                let purpose = |(tag, oid, _): Element<'_>| identifier(oid).filter(|_| tag == 6);
-                let purposes: Vec<_> = only(0x30, value)?.into_iter().map(purpose).collect::<Option<_>>()?;
-                let client = ["1.3.6.1.5.5.7.3.2", "2.5.29.37.0"];
-                found.for_clients = purposes.iter().any(|purpose| client.contains(&&**purpose));
+                found.for_clients = false;
+                for (tag, purpose, _) in only(0x30, value)? {
+                    match identifier(purpose).filter(|_| tag == 6) {
+                        Some(purpose) => {
+                            found.for_clients |= ["1.3.6.1.5.5.7.3.2", "2.5.29.37.0"].contains(&&*purpose);
+                        }
+                        // Taken or not: it is not the purpose that counts.
+                        None if tag == 6 => found.others = true,
+                        None => return None,
+                    }
+                }
             }
             _ => {
                 found.others = true;

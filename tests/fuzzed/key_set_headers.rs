@@ -63,18 +63,18 @@ pub fn check(data: &[u8]) -> bool {
     assert!(now(keys.load()).is_ok());
     for _ in 0..2 {
         let start = time.now();
-        let is_due = |seconds: u64| keys.snapshot(after(start, seconds)).unwrap().is_due();
+        let is_due = |millis: u64| keys.snapshot(after(start, millis)).unwrap().is_due();
         // It is refreshed after 70 to 80 percent of its life.
-        assert!(!is_due(least * 69 / 100) && is_due(most * 81 / 100), "{said:?}");
-        time.advance(Duration::from_secs(most * 81 / 100));
+        assert!(!is_due(least * 690) && is_due(most * 810), "{said:?}");
+        time.advance(Duration::from_millis(most * 810));
         assert_eq!(now(keys.refresh_for(None, 1, time.now())), Refresh::LookAgain);
     }
     assert_eq!(*origin.asked.lock().unwrap(), [None, etag.clone(), etag]);
     matches!(said, Some(Some(_)))
 }
 
-fn after(start: Instants, seconds: u64) -> Instants {
-    let nanos = seconds * 1_000_000_000;
+fn after(start: Instants, millis: u64) -> Instants {
+    let nanos = millis * 1_000_000;
     Instants::new(start.unix_nanos() + nanos, start.monotonic_nanos() + nanos)
 }
 
