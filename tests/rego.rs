@@ -259,6 +259,29 @@ fn what_is_undefined_denies_and_what_fails_cannot_decide() {
     }
 }
 
+/// The engine keeps what `with` said in a question that failed; the next one must not be answered by it.
+#[test]
+fn a_question_that_fails_leaves_nothing_behind() {
+    let text = r#"
+        package t
+
+        default allow := false
+
+        allow if data.settings.open with input.time as 1
+
+        allow if {
+            numbers.range(1, to_number(input.resource.id))[_] > 100 with data.settings as {"open": true}
+        }
+    "#;
+    let closed = r#"{"settings": {"open": false}}"#;
+    let policy = Rego::builder("data.t.allow").policy("t.rego", text).data("data.json", closed).build().unwrap();
+    for _ in 0..64 {
+        assert_eq!(decides(&policy, "alice", "read", "order", "7"), Decision::Deny);
+        assert_eq!(decides(&policy, "mallory", "read", "order", "seven"), Decision::CannotDecide);
+        assert_eq!(decides(&policy, "mallory", "read", "order", "7"), Decision::Deny);
+    }
+}
+
 #[test]
 fn an_evaluation_is_bounded() {
     let endless = "package t\nallow if count([1 | some a in numbers.range(1, 4000); some b in numbers.range(1, 4000); a + b == 0]) == 0\n";

@@ -76,13 +76,13 @@ impl Compiled {
         }
         recursion::refuse(policy.get_modules())?;
         // The interpreter looks functions up when it calls them, and sees a circle of rules when it goes round.
-        engine.set_input(Value::new_object());
-        if let Err(error) = engine.eval_rule(decision.to_string())
+        let mut tried = engine.clone();
+        tried.set_input(Value::new_object());
+        if let Err(error) = tried.eval_rule(decision.to_string())
             && ["could not find function", "recursion detected"].iter().any(|bad| error.to_string().contains(bad))
         {
             return Err(refused(&error, decision));
         }
-        engine.set_input(Value::Undefined);
         let version: Arc<str> = match &settings.version {
             Some(version) => Arc::clone(version),
             None => fingerprint(texts.iter().map(|(_, text)| text)).into(),
@@ -108,10 +108,14 @@ impl Compiled {
 
     fn run(&self, engine: &mut Engine, input: Value) -> Result<Value, String> {
         engine.set_input(input);
-        let decision = engine.eval_rule(self.decision.to_string());
+        let decision = engine.eval_rule(self.decision.to_string()).map_err(|error| reason(&error.to_string()).to_owned());
         // Whom the question was about does not stay.
-        engine.set_input(Value::Undefined);
-        decision.map_err(|error| reason(&error.to_string()).to_owned())
+        match &decision {
+            Ok(_) => engine.set_input(Value::Undefined),
+            // Nor does what a `with` of it replaced: the interpreter puts that back only where it comes to its end.
+            Err(_) => *engine = self.prepared.clone(),
+        }
+        decision
     }
 }
 
