@@ -234,6 +234,21 @@ fn trust_does_not_come_back_by_a_question_from_before_it_was_lost() {
 }
 
 #[tokio::test]
+async fn what_has_ended_does_not_come_back_with_another_one() {
+    let store = MemoryRevocations::new();
+    // Suspended for an hour, whatever is issued.
+    let hour = Revocation::subject(ISSUER, "alice", u64::MAX).unwrap().until(NOW + 3_600);
+    store.revoke(&hour, at(0)).await.unwrap();
+    let marks = |issued| TokenMarks::new(ISSUER).subject("alice").issued_at(NOW + issued);
+    assert_eq!(store.state().check_marks(&marks(10_000), at(10_000)), Standing::Good, "it has ended");
+    // A week later: log out everywhere.
+    let week = 604_800;
+    store.revoke(&Revocation::subject(ISSUER, "alice", NOW + week).unwrap(), at(week)).await.unwrap();
+    assert_eq!(store.state().check_marks(&marks(week), at(week)), Standing::Revoked(RevocationKind::Subject));
+    assert_eq!(store.state().check_marks(&marks(week + 60), at(week + 60)), Standing::Good, "she has logged in again");
+}
+
+#[tokio::test]
 async fn stores_keep_their_contract() {
     for store in [
         Box::new(MemoryRevocations::new()) as Box<dyn RevocationStore>,

@@ -86,6 +86,7 @@ impl RevocationStore for Flaky {
 struct World {
     store: Arc<Flaky>,
     audit: Captured,
+    policy: Rbac,
     service: tower::util::BoxCloneSyncService<Request<Body>, http::Response<Body>, std::convert::Infallible>,
 }
 
@@ -112,12 +113,13 @@ impl World {
             .merge(endpoint(&store).router("/logout").unwrap())
             .merge(endpoint(&store).whole_subject().router("/logout/whole").unwrap())
             .merge(endpoint(&store).tokens_live_for(Duration::from_secs(300)).router("/logout/short").unwrap());
+        let policy = Rbac::from_toml(POLICY).unwrap();
         let stack = Stack::builder()
             .clock(Still)
             .tls(TlsLayer::require())
             .audit(edit(AuditLayer::new(audit.clone())))
             .authenticate(jwt)
-            .policy(Rbac::from_toml(POLICY).unwrap())
+            .policy(policy.clone())
             .route("GET /orders", require(authenticated()))
             .route("POST /logout", public())
             .route("POST /logout/whole", public())
@@ -125,7 +127,7 @@ impl World {
         let rules = revocation_admin::rules("/admin").into_iter();
         let stack = rules.fold(stack, |stack, (line, rule)| stack.route(line, rule));
         let service = tower::util::BoxCloneSyncService::new(stack.build().unwrap().protect(app));
-        Self { store, audit, service }
+        Self { store, audit, policy, service }
     }
 
     async fn send(&self, line: &str, who: Option<&str>, kind: &str, body: impl Into<Body>) -> (u16, Value) {
@@ -158,6 +160,13 @@ impl World {
         let form = format!("state=x&logout_token={token}");
         self.send(&format!("POST {path}"), None, "application/x-www-form-urlencoded", form).await.0
     }
+}
+
+/// A body that comes once it is sent.
+fn pending() -> (Body, tokio::sync::oneshot::Sender<String>) {
+    let (sender, receiver) = tokio::sync::oneshot::channel::<String>();
+    let body = tokio_stream::StreamExt::then(tokio_stream::once(receiver), |receiver| receiver);
+    (Body::from_stream(body), sender)
 }
 
 fn access(sub: &str, number: u32, roles: &[&str]) -> String {
@@ -323,10 +332,8 @@ async fn who_may_not_revokes_nothing() {
 async fn who_was_revoked_while_the_body_was_on_its_way_revokes_nothing() {
     let world = World::new(RevocationLimits::new());
     let (support, other) = (access("sue", 1, &["support"]), access("alice", 1, &[]));
-    let (sender, receiver) = tokio::sync::oneshot::channel::<String>();
-    let body = tokio_stream::StreamExt::then(tokio_stream::once(receiver), |receiver| receiver);
-    let line = "POST /admin/subjects/revoke";
-    let answer = world.send(line, Some(&support), "application/json", Body::from_stream(body));
+    let (body, sender) = pending();
+    let answer = world.send("POST /admin/subjects/revoke", Some(&support), "application/json", body);
     let revoke = async {
         tokio::task::yield_now().await;
         let own = Revocation::token(ISSUER, "sue-1").unwrap();
@@ -335,6 +342,42 @@ async fn who_was_revoked_while_the_body_was_on_its_way_revokes_nothing() {
     };
     let (answer, ()) = tokio::join!(answer, revoke);
     assert_eq!((answer.0, world.works(&other).await), (401, true));
+}
+
+#[tokio::test]
+async fn a_permission_that_is_taken_away_meanwhile_revokes_nothing() {
+    let world = World::new(RevocationLimits::new());
+    let operator = access("root", 1, &["operator"]);
+    let (body, sender) = pending();
+    let answer = world.send("POST /admin/keys/revoke", Some(&operator), "application/json", body);
+    let demote = async {
+        tokio::task::yield_now().await;
+        let without = POLICY.replace("version = \"1\"", "version = \"2\"").replace(r#", "tokens:revoke-many"]"#, "]");
+        world.policy.replace_with_toml(&without).unwrap();
+        sender.send(json!({"issuer": ISSUER, "kid": "k-1"}).to_string()).unwrap();
+    };
+    let (answer, ()) = tokio::join!(answer, demote);
+    assert_eq!((answer.0, world.store.state().len()), (403, 0));
+}
+
+/// An hour passes until the body comes, or five minutes: "now" is then.
+#[tokio::test(start_paused = true)]
+async fn the_time_is_that_of_the_body() {
+    for (seconds, status) in [(3_600, 401), (300, 200)] {
+        let world = World::new(RevocationLimits::new());
+        let support = access("sue", 1, &["support"]);
+        let (body, sender) = pending();
+        let answer = world.send("POST /admin/subjects/revoke", Some(&support), "application/json", body);
+        let later = async {
+            tokio::time::sleep(Duration::from_secs(seconds)).await;
+            sender.send(json!({"issuer": ISSUER, "sub": "alice"}).to_string()).unwrap();
+        };
+        let (answer, ()) = tokio::join!(answer, later);
+        let marks = TokenMarks::new(ISSUER).subject("alice").issued_at(NOW + 200);
+        let at = Instants::new((NOW + seconds) * 1_000_000_000, seconds * 1_000_000_000);
+        let standing = world.store.state().check_marks(&marks, at);
+        assert_eq!((answer.0, standing != Standing::Good), (status, status == 200), "{answer:?}");
+    }
 }
 
 /// The end of a token is what somebody wrote.

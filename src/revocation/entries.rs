@@ -51,7 +51,8 @@ impl Entries {
 
     /// Adds all, or none where there is no room for all that has not ended.
     ///
-    /// What has ended is added as well while there is room: the clock may be ahead, and nobody tells it twice.
+    /// What has ended is added as well while there is room: the clock may be ahead, and nobody tells it twice. To one that has ended
+    /// nothing is added: what it met would be met again.
     pub(super) fn add(&mut self, mut new: Vec<(u64, Entry)>, now: u64) -> Result<(), Full> {
         new.sort_unstable_by_key(|(hash, _)| *hash);
         if !self.fits(&new) {
@@ -63,6 +64,9 @@ impl Entries {
         }
         for (hash, new) in new {
             let entry = self.known.entry(hash).or_insert(new);
+            if entry.until <= now {
+                *entry = new;
+            }
             entry.issued_until = entry.issued_until.max(new.issued_until);
             entry.until = entry.until.max(new.until);
             self.first_end = self.first_end.min(entry.until);
@@ -125,5 +129,17 @@ mod tests {
         entries.add(vec![(6, until(25))], 24).unwrap();
         assert!(entries.forget(25) && entries.get(6).is_none());
         assert_eq!(entries.len(), 2);
+    }
+
+    #[test]
+    fn one_that_has_ended_is_replaced() {
+        let mut entries = Entries::with_room(2);
+        let issued_until_5 = Entry { issued_until: 5, until: 100 };
+        for (now, issued_until) in [(9, u64::MAX), (10, 5)] {
+            entries.add(vec![(now, until(10))], 0).unwrap();
+            entries.add(vec![(now, issued_until_5)], now).unwrap();
+            let entry = entries.get(now).unwrap();
+            assert_eq!((entry.issued_until, entry.until), (issued_until, 100), "at {now}");
+        }
     }
 }

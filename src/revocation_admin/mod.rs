@@ -99,6 +99,7 @@ use ::axum::{
 };
 use http::{HeaderValue, StatusCode, header, request::Parts};
 use serde::de::DeserializeOwned;
+use tokio::time::Instant;
 
 pub use self::backchannel::BackchannelLogout;
 use self::fault::{Fault, interrupted};
@@ -277,6 +278,8 @@ trait Order: DeserializeOwned + Send {
 struct Caller {
     context: SecurityContext,
     authorizer: Authorizer,
+    /// When its handler began.
+    came: Instant,
 }
 
 impl<S: Sync> FromRequestParts<S> for Caller {
@@ -285,7 +288,8 @@ impl<S: Sync> FromRequestParts<S> for Caller {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Rejection> {
         let authorizer = Authorizer::from_request_parts(parts, state).await?;
         let context = SecurityContext::of(&parts.extensions).cloned();
-        Ok(Self { context: context.ok_or_else(|| misordered("the context is gone"))?, authorizer })
+        let context = context.ok_or_else(|| misordered("the context is gone"))?;
+        Ok(Self { context, authorizer, came: Instant::now() })
     }
 }
 
@@ -297,13 +301,14 @@ async fn order<O: Order>(admin: &RevocationAdmin, caller: &Caller, request: Requ
     caller.authorizer.check(O::NEEDS, None).await?;
     let (head, body) = request.into_parts();
     let order: O = body::read(&head.headers, body).await?;
-    // It may have been revoked while the body was on its way.
+    // Either may have been taken away while the body was on its way: what the caller came with, and the permission.
     for principal in [Slot::Subject, Slot::Client].into_iter().filter_map(|slot| caller.context.identity(slot)) {
-        principal.counts(caller.context.at()).await.map_err(Rejection::from)?;
+        principal.counts(caller.at()).await.map_err(Rejection::from)?;
     }
+    caller.authorizer.check(O::NEEDS, None).await?;
     admin.known(order.issuer())?;
-    let revocation = order.revocation(caller.context.at())?;
-    if revocation.last_issue().is_some_and(|second| second > caller.context.at().unix_seconds().saturating_add(AHEAD)) {
+    let revocation = order.revocation(caller.at())?;
+    if revocation.last_issue().is_some_and(|second| second > caller.at().unix_seconds().saturating_add(AHEAD)) {
         return Err(Fault::value("issued_until must not be in the future."));
     }
     caller.revoke(admin, revocation).await
@@ -319,18 +324,23 @@ async fn try_log_out(admin: &RevocationAdmin, caller: &Caller, request: Request)
     let principal = caller.authorizer.principal();
     // Who came with an API key, for one, has no tokens that this could end.
     admin.known(principal.issuer())?;
-    let revocation = caller.revoke(admin, Revocation::of_subject(principal, caller.context.at())?).await?;
-    must_have_ended(principal, caller.context.at()).await?;
+    let revocation = caller.revoke(admin, Revocation::of_subject(principal, caller.at())?).await?;
+    must_have_ended(principal, caller.at()).await?;
     Ok(revocation)
 }
 
 impl Caller {
+    /// The time by now: whoever sends a body takes as long for it as they like.
+    fn at(&self) -> Instants {
+        self.context.at().later(self.came.elapsed())
+    }
+
     async fn revoke(&self, admin: &RevocationAdmin, revocation: Revocation) -> Result<Revocation, Fault> {
         // In the record even if the request is given up while the store works.
         self.context.note_telling("token.change", Telling::default().text("revoke ").then(revocation.telling()));
         let (caller, admin) = (self.clone(), admin.clone());
         let work = async move {
-            admin.revoke(&revocation, caller.context.at()).await?;
+            admin.revoke(&revocation, caller.at()).await?;
             caller.tell(&revocation);
             Ok::<_, RevokeError>(revocation)
         };
@@ -342,7 +352,7 @@ impl Caller {
         let by = self.authorizer.principal();
         self.context.note_telling("tokens.revoked", revocation.telling());
         self.context.note_telling("by", Telling::principal(by));
-        let told = Event::about_whom(EventKind::TokensRevoked, revocation.telling()).at(self.context.at());
+        let told = Event::about_whom(EventKind::TokensRevoked, revocation.telling()).at(self.at());
         event::tell(told.by(self.context.request_id(), by.clone()));
     }
 

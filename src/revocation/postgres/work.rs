@@ -17,9 +17,11 @@ pub(super) const PAGE: u32 = 1_000;
 
 /// The lock of those who write, which the trigger takes as well: `portrevl` in ASCII.
 const LOCK: &str = "SELECT pg_advisory_xact_lock(8101820099123836524)";
-/// By the server's clock and by the caller's, whichever is behind: one that is wrong deletes nothing for good.
-const FORGET: &str = "DELETE FROM portcullis_revocations WHERE id IN (SELECT id FROM portcullis_revocations \
-     WHERE ends < least(extract(epoch FROM now())::bigint, $3) - $1 ORDER BY ends LIMIT $2)";
+/// By the server's clock and by the caller's, whichever is behind: one that is wrong deletes nothing for good. Of many, the one that is
+/// told again is among them: what it met would be met again.
+const FORGET: &str = "DELETE FROM portcullis_revocations WHERE ends < least(extract(epoch FROM now())::bigint, $3) - $1 \
+     AND (id = $4 OR id IN (SELECT id FROM portcullis_revocations \
+     WHERE ends < least(extract(epoch FROM now())::bigint, $3) - $1 ORDER BY ends LIMIT $2))";
 /// There are no more rows than numbers from the first to the last: they are counted only where that does not say it. The others
 /// wait for the lock meanwhile.
 const HAS_ROOM: &str = "SELECT EXISTS (SELECT 1 FROM portcullis_revocations WHERE id = $1) \
@@ -50,7 +52,8 @@ pub(super) async fn revoke(
     let id = id.as_ref();
     let mut transaction = connection.begin().await.map_err(sql)?;
     sqlx::query(LOCK).execute(&mut *transaction).await.map_err(sql)?;
-    sqlx::query(FORGET).bind(margin).bind(i64::from(PAGE)).bind(now).execute(&mut *transaction).await.map_err(sql)?;
+    let forget = sqlx::query(FORGET).bind(margin).bind(i64::from(PAGE)).bind(now).bind(id);
+    forget.execute(&mut *transaction).await.map_err(sql)?;
     let has_room = sqlx::query_scalar::<_, bool>(HAS_ROOM).bind(id).bind(most_rows);
     if !has_room.fetch_one(&mut *transaction).await.map_err(sql)? {
         // What has ended is gone all the same, so that there is room some time.

@@ -1,11 +1,14 @@
 -- ARGV: margin, id, what, issued until, end, capacity, the name of a new life, channel, the caller's time in seconds.
 -- Answers 1, or 0 if there is no room.
-forget(tonumber(ARGV[1]), tonumber(ARGV[9]))
+local past = forget(tonumber(ARGV[1]), tonumber(ARGV[9]))
 local issued, ends = tonumber(ARGV[4]), tonumber(ARGV[5])
 local known = redis.call('HGET', KEYS[2], ARGV[2])
 if known then
     local before, till = string.match(known, '^(%d+) (%d+) ')
-    issued, ends = math.max(issued, tonumber(before)), math.max(ends, tonumber(till))
+    -- To one that has ended, and stands because there were many, nothing is added: what it met would be met again.
+    if tonumber(till) >= past then
+        issued, ends = math.max(issued, tonumber(before)), math.max(ends, tonumber(till))
+    end
 elseif tonumber(redis.call('HGET', KEYS[1], 'count') or '0') >= tonumber(ARGV[6]) then
     return 0
 else
