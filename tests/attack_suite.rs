@@ -603,6 +603,34 @@ fn a_profile_is_checked() {
     assert!(profile().body("POST /orders", "application/json", "{}").is_ok());
     assert!(profile().body("PUT /orders", "application/json", "{}").is_err(), "no such route");
     assert!(profile().body("POST /orders", "a\nb", "{}").is_err(), "no such type");
+    for host in ["", "api.example.com/", "https://api.example.com", "a@api.example.com", "api example.com", "a:b"] {
+        assert!(Profile::new().host(host).is_err(), "{host}");
+    }
+    assert!(Profile::new().host("api.example.com:8443").is_ok() && Profile::new().host("[::1]:8443").is_ok());
+}
+
+/// A service for one host refuses whatever is for another, or for none.
+#[tokio::test]
+async fn the_requests_are_for_the_host_of_the_profile() {
+    let issuer = TestIssuer::new("orders-api");
+    let jwt = JwtAuthenticator::builder().issuer(issuer.access_tokens()).build().unwrap();
+    let app = Stack::builder()
+        .tls(TlsLayer::require().hosts(["api.example.com"]).unwrap())
+        .authenticate(jwt)
+        .route("GET /orders", require(role("clerk").unwrap()))
+        .build()
+        .unwrap()
+        .protect(Router::new().route("/orders", get(async || "orders")));
+    let profile = || {
+        let token = |role: &str| issuer.token().subject(role).role(role);
+        let profile = Profile::new().route("GET /orders", ["clerk"]).unwrap();
+        profile.role("clerk", token("clerk")).role("guest", token("guest"))
+    };
+    for (host, is_clean) in [(None, false), (Some("other.example.com"), false), (Some("api.example.com"), true)] {
+        let profile = host.map_or_else(profile, |host| profile().host(host).unwrap());
+        let report = attack_suite(app.clone(), profile).run::<Body, _>().await;
+        assert_eq!(report.is_clean(), is_clean, "{host:?}: {report}");
+    }
 }
 
 /// Public lines of a stack are no guarded routes, in whatever order a profile names them.

@@ -82,7 +82,7 @@ pub const ATTACKS: &[(&str, &str)] = &[
     ("proxy-certificate", "believes a stranger's certificate in a header"),
     ("role-crossing", "lets a role do what it may not"),
     ("tenant-crossing", "gives things of one tenant to another"),
-    ("method-unlisted", "answers to methods that nobody listed"),
+    ("method-unlisted", "answers to methods that the profile does not list for the path"),
     ("method-override", "follows a header to another method than the one that was checked"),
     ("method-head", "answers HEAD where GET is guarded"),
     ("method-case", "does not guard a method in another case"),

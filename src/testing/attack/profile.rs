@@ -1,7 +1,10 @@
 use std::{collections::BTreeMap, fmt};
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, uri::PathAndQuery};
+use http::{
+    HeaderValue, Method,
+    uri::{Authority, PathAndQuery},
+};
 
 use crate::{error::ConfigError, policy::Matrix, testing::TestToken};
 
@@ -17,6 +20,7 @@ pub struct Profile {
     pub(super) limit: Option<u32>,
     pub(super) one_time: bool,
     pub(super) secrets: Vec<String>,
+    pub(super) host: Option<HeaderValue>,
 }
 
 /// A method and a path to ask for, and what is asked for there.
@@ -242,6 +246,23 @@ impl Profile {
         self
     }
 
+    /// Says which host the requests are for, with a port if it is another than that of the scheme: `api.example.com`. They have no `Host`
+    /// otherwise, and a service that answers for certain [hosts](crate::tls::TlsLayer::hosts) alone refuses all. Over the network
+    /// it is that of the URL.
+    ///
+    /// # Errors
+    /// If it is no host.
+    pub fn host(mut self, host: &str) -> Result<Self, ConfigError> {
+        let refuse = || ConfigError::new("attack profile", format!("{host:?}"), "must be a host, or host:port");
+        let is_host = host.parse::<Authority>().is_ok_and(|parsed| {
+            let port = parsed.port().map_or_else(String::new, |port| format!(":{port}"));
+            !parsed.host().is_empty() && format!("{}{port}", parsed.host()) == host
+        });
+        let value = HeaderValue::from_str(host).ok().filter(|_| is_host);
+        self.host = Some(value.ok_or_else(refuse)?);
+        Ok(self)
+    }
+
     /// Adds a text that no refusal may show, such as the name of an internal host.
     pub fn secret(mut self, text: &str) -> Self {
         self.secrets.push(text.to_owned());
@@ -260,6 +281,7 @@ impl fmt::Debug for Profile {
             .field("things", &lines(&mut self.things.iter().map(|thing| &thing.exists)))
             .field("limit", &self.limit)
             .field("one_time", &self.one_time)
+            .field("host", &self.host)
             .finish_non_exhaustive()
     }
 }

@@ -147,6 +147,9 @@ impl Run {
     fn request_to(&mut self, method: &Method, target: &str) -> Option<Request<Bytes>> {
         let mut request = Request::builder().method(method).uri(target).body(Bytes::new()).ok()?;
         request.extensions_mut().insert(Connection::tls(self.peer(), TlsVersion::Tls13));
+        if let Some(host) = &self.profile.host {
+            request.headers_mut().insert(header::HOST, host.clone());
+        }
         Some(request)
     }
 
