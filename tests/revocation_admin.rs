@@ -635,3 +635,35 @@ async fn who_still_counts_is_not_told_that_they_are_logged_out() {
         assert!(admin.log_out_everywhere(&alice, AT).await.is_ok(), "one of another authenticator is believed");
     }
 }
+
+/// A store that processes share, with two handles in this one: what one is told, the other hears of a moment later.
+#[derive(Debug)]
+struct Shared(RevocationState);
+
+#[async_trait]
+impl RevocationStore for Shared {
+    fn state(&self) -> &RevocationState {
+        &self.0
+    }
+
+    async fn revoke(&self, _: &Revocation, _: Instants) -> Result<(), StoreError> {
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_handle_of_the_store_is_waited_for() {
+    for (delay, is_heard) in [(0, true), (50, true), (900, true), (1_500, false)] {
+        let heard = RevocationState::own(RevocationLimits::new());
+        let alice =
+            Principal::builder(PrincipalKind::User, ISSUER, "alice", "jwt").vouched_by(Arc::new(heard.clone())).build();
+        let store = Shared(RevocationState::fed(RevocationLimits::new()));
+        let admin = RevocationAdmin::new(Arc::new(store), [ISSUER]);
+        let hear = async {
+            tokio::time::sleep(Duration::from_millis(delay)).await;
+            heard.add([&Revocation::of_subject(&alice, AT).unwrap()], AT).unwrap();
+        };
+        let (answer, ()) = tokio::join!(admin.log_out_everywhere(&alice, AT), hear);
+        assert_eq!(answer.is_ok(), is_heard, "{delay} ms: {answer:?}");
+    }
+}

@@ -144,6 +144,7 @@ struct Shared {
     distrusted: Mutex<Option<u64>>,
     entries: RwLock<Entries>,
     limits: RevocationLimits,
+    is_fed: bool,
 }
 
 /// Unique in the process: a principal that was cleared by one state is not by another.
@@ -156,23 +157,24 @@ impl RevocationState {
     /// A state that nobody else changes: it is trusted for ever.
     #[must_use]
     pub fn own(limits: RevocationLimits) -> Self {
-        Self::new(limits, u64::MAX, limits.capacity)
+        Self::new(limits, u64::MAX, limits.capacity, false)
     }
 
     /// A state that is fed by others: it is not trusted until [`confirm`](Self::confirm) is called. It has room for twice as many as
     /// there may be: what is removed from the store by hand stays known here, and must not keep out what comes in its place.
     #[must_use]
     pub fn fed(limits: RevocationLimits) -> Self {
-        Self::new(limits, 0, limits.capacity.saturating_mul(2))
+        Self::new(limits, 0, limits.capacity.saturating_mul(2), true)
     }
 
-    fn new(limits: RevocationLimits, good_until: u64, room: usize) -> Self {
+    fn new(limits: RevocationLimits, good_until: u64, room: usize, is_fed: bool) -> Self {
         let shared = Shared {
             generation: AtomicU64::new(next_generation()),
             good_until: AtomicU64::new(good_until),
             distrusted: Mutex::default(),
             entries: RwLock::new(Entries::with_room(room)),
             limits,
+            is_fed,
         };
         Self { shared: Arc::new(shared) }
     }
@@ -298,6 +300,12 @@ impl RevocationState {
     /// Whether all that it could meet has ended by the caller's clock, leeways included.
     pub(crate) fn has_ended(&self, revocation: &Revocation, at: Instants) -> bool {
         at.unix_seconds() >= revocation.end_with(&self.shared.limits, at).saturating_add(MARGIN)
+    }
+
+    /// Whether others feed it: what one of them is told, another hears of a moment later.
+    #[cfg(feature = "revocation-admin")]
+    pub(crate) fn is_fed(&self) -> bool {
+        self.shared.is_fed
     }
 
     /// Whether a principal still counts.
