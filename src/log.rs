@@ -77,6 +77,17 @@ pub(crate) fn warn(message: &str) {
     let _ = message;
 }
 
+/// What explains one client's failure to whoever looks for it. Clients make as many as they like: at `debug`, and not made otherwise.
+#[cfg(feature = "tls-listener")]
+pub(crate) fn debug(message: impl FnOnce() -> String) {
+    #[cfg(feature = "tracing")]
+    if tracing::enabled!(target: "portcullis", tracing::Level::DEBUG) {
+        tracing::debug!(target: "portcullis", "{}", message());
+    }
+    #[cfg(not(feature = "tracing"))]
+    let _ = message;
+}
+
 /// An error and what led to it.
 #[cfg(feature = "http-client")]
 pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
@@ -91,7 +102,7 @@ pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
 }
 
 /// A bounded text without control characters: part of it may come from elsewhere.
-#[cfg(feature = "http-client")]
+#[cfg(any(feature = "http-client", feature = "tls-listener"))]
 pub(crate) fn one_line(text: &str) -> String {
     text.chars().take(500).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }

@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "test code")]
 
+#[cfg(feature = "tracing")]
+#[path = "support/lines.rs"]
+mod lines;
 #[path = "transport_listener/reload.rs"]
 mod reload;
 mod support;
@@ -323,6 +326,43 @@ async fn a_stranger_may_not_speak_the_proxy_protocol() {
         assert!(server.ask(&Client { before, ..CLIENT }).await.is_none());
     }
     assert_eq!(server.failures.count(), 2);
+}
+
+/// The client learns little of why, and the count nothing.
+#[cfg(feature = "tracing")]
+#[tokio::test]
+async fn the_log_says_why_a_handshake_failed() {
+    let said = lines::Lines::default();
+    let subscriber = tracing_subscriber::layer::SubscriberExt::with(tracing_subscriber::registry(), said.clone());
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let ours = Authority::new("clients");
+    let roots = ClientRoots::from_pem(ours.pem.as_bytes()).unwrap();
+    let required = serve(|listener| listener.require_client_certificates(&roots)).await;
+    let theirs = Authority::new("others").issue(&client(&["billing.internal"], &[]));
+    let strangers = ProxyProtocol::v2(["10.0.12.7"]).unwrap();
+    let proxies = serve(|listener| listener.with_proxy_protocol(strangers)).await;
+    let spoken = serve(|listener| listener.with_proxy_protocol(ProxyProtocol::v2(LOCAL).unwrap())).await;
+    for (server, client, cause) in [
+        (&required, CLIENT, "peer sent no certificates"),
+        (&required, Client { identity: Some(&theirs), ..CLIENT }, "invalid peer certificate: UnknownIssuer"),
+        (&proxies, CLIENT, "it is none of those that may speak the PROXY protocol"),
+        (&spoken, CLIENT, "does not begin with the signature"),
+        (&required, Client { before: b"GET / HTTP/1.1\r\n\r\n", ..CLIENT }, "received corrupt message"),
+    ] {
+        assert!(server.ask(&client).await.is_none(), "{cause}");
+        let lines = said.take();
+        let is_it = |line: &String| {
+            line.starts_with("DEBUG a handshake with 127.0.0.1 failed: ") && line.contains(cause) && line.len() < 520
+        };
+        assert!(lines.len() == 1 && lines.iter().all(is_it), "{cause}: {lines:?}");
+    }
+    assert!(
+        required
+            .ask(&Client { identity: Some(&ours.issue(&client(&["billing.internal"], &[]))), ..CLIENT })
+            .await
+            .is_some()
+    );
+    assert!(said.take().is_empty(), "of good ones nothing is said");
 }
 
 async fn plain(address: SocketAddr, before: &[u8]) -> Option<String> {

@@ -46,13 +46,13 @@ const PAUSE: Duration = Duration::from_secs(1);
 pub(super) trait Handshake: Clone + Send + 'static {
     type Io: Send + 'static;
 
-    /// None if it came to nothing. It tells for whom the peer speaks once it knows.
+    /// The error is why it came to nothing. It tells for whom the peer speaks once it knows.
     fn run(
         self,
         stream: TcpStream,
         peer: SocketAddr,
         source: Source,
-    ) -> impl Future<Output = Option<(Self::Io, Connection)>> + Send;
+    ) -> impl Future<Output = io::Result<(Self::Io, Connection)>> + Send;
 }
 
 /// Whose a handshake is: the peer's, until a proxy has said for whom it speaks.
@@ -165,9 +165,17 @@ impl<H: Handshake> Accepting<H> {
             && let Some(given_up) = self.begun.remove(index)
         {
             given_up.task.abort();
+            failed(given_up.source.peer, "it was given up for others");
         }
         let (handshake, limit, of) = (self.handshake.clone(), self.timeout, source.clone());
-        let running = async move { timeout(limit, handshake.run(stream, peer, of)).await.ok().flatten() };
+        let running = async move {
+            match timeout(limit, handshake.run(stream, peer, of)).await {
+                Ok(Ok(accepted)) => return Some(accepted),
+                Ok(Err(cause)) => failed(peer.ip(), &cause),
+                Err(late) => failed(peer.ip(), &late),
+            }
+            None
+        };
         self.begun.push_back(Begun { task: self.running.spawn(running), source });
     }
 }
@@ -180,6 +188,11 @@ impl<H: Handshake> fmt::Debug for Accepting<H> {
             .field("failures", &self.failures)
             .finish_non_exhaustive()
     }
+}
+
+/// Tells why, bounded and in one line: part of it is the peer's word.
+fn failed(peer: IpAddr, cause: &(impl fmt::Display + ?Sized)) {
+    log::debug(|| log::one_line(&format!("a handshake with {peer} failed: {cause}")));
 }
 
 fn concerns_one_connection(error: &io::Error) -> bool {
@@ -207,20 +220,24 @@ impl HandshakeFailures {
 
 /// What the PROXY protocol says of a connection, if it is spoken here, and whether it tells of the client's TLS.
 ///
-/// Reads the header and not a byte more. None if the peer may not speak it, or does not.
+/// Reads the header and not a byte more.
+///
+/// # Errors
+/// If the peer may not speak it, or does not.
 pub(super) async fn announced(
     proxies: Option<&ProxyProtocol>,
     stream: &mut TcpStream,
     peer: SocketAddr,
-) -> Option<(Connection, bool)> {
-    let Some(proxies) = proxies else { return Some((Connection::plain(peer), false)) };
+) -> io::Result<(Connection, bool)> {
+    let bad = |error| io::Error::new(io::ErrorKind::InvalidData, error);
+    let Some(proxies) = proxies else { return Ok((Connection::plain(peer), false)) };
     if !proxies.contains(peer.ip()) {
-        return None;
+        return Err(io::Error::other("it is none of those that may speak the PROXY protocol"));
     }
     let mut prefix = [0; PREFIX_LEN];
-    stream.read_exact(&mut prefix).await.ok()?;
-    let mut block = vec![0; ProxyHeader::block_len(&prefix).ok()?];
-    stream.read_exact(&mut block).await.ok()?;
-    let header = ProxyHeader::read(&prefix, &block).ok()?;
-    Some((header.connection(peer), header.tells_tls()))
+    stream.read_exact(&mut prefix).await?;
+    let mut block = vec![0; ProxyHeader::block_len(&prefix).map_err(bad)?];
+    stream.read_exact(&mut block).await?;
+    let header = ProxyHeader::read(&prefix, &block).map_err(bad)?;
+    Ok((header.connection(peer), header.tells_tls()))
 }

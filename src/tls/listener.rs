@@ -33,7 +33,8 @@ use crate::{
 /// Handshakes run beside each other and beside `accept`: a client that stays silent keeps nobody waiting. Each has 10 s.
 /// At most 256 run at once; while more come, the oldest of the network that has the most is given up, so that silent clients
 /// keep out nobody but themselves. A network is an IPv4 address or an IPv6 /64; of IPv6 networks those of the /48 that has the
-/// most. Behind the PROXY protocol it is the network that the header tells, once that is read. A handshake that fails is dropped and [counted](Self::failed_handshakes). Dropping the listener ends them all.
+/// most. Behind the PROXY protocol it is the network that the header tells, once that is read. A handshake that fails is dropped and
+/// [counted](Self::failed_handshakes), and the log says why at `debug`. Dropping the listener ends them all.
 pub struct TlsListener {
     accepting: Accepting<TlsHandshake>,
     reloader: CertificateReloader,
@@ -164,20 +165,21 @@ fn config(
 impl Handshake for TlsHandshake {
     type Io = TlsStream<TcpStream>;
 
-    async fn run(self, mut stream: TcpStream, peer: SocketAddr, source: Source) -> Option<(Self::Io, Connection)> {
+    async fn run(self, mut stream: TcpStream, peer: SocketAddr, source: Source) -> io::Result<(Self::Io, Connection)> {
         let (announced, tells_tls) = announced(self.proxies.as_ref(), &mut stream, peer).await?;
         if let Some(client) = announced.peer() {
             source.is(client.ip());
         }
-        let stream = self.acceptor.accept(stream).await.ok()?;
-        let own = Connection::from_rustls(announced.peer()?, stream.get_ref().1)?;
+        let stream = self.acceptor.accept(stream).await?;
+        let own = announced.peer().and_then(|client| Connection::from_rustls(client, stream.get_ref().1));
+        let own = own.ok_or_else(|| io::Error::other("the client is not known"))?;
         let connection = match announced.announcing_proxy() {
             // Also without an address: this handshake is the proxy's, and so is its certificate.
             _ if tells_tls => announced,
             Some(proxy) => own.announced_by(proxy),
             None => own,
         };
-        Some((stream, connection))
+        Ok((stream, connection))
     }
 }
 

@@ -83,9 +83,9 @@ impl Handshake for ProxyHandshake {
     type Io = TcpStream;
 
     /// Whose it is comes with the last byte that is waited for.
-    async fn run(self, mut stream: TcpStream, peer: SocketAddr, _: Source) -> Option<(TcpStream, Connection)> {
+    async fn run(self, mut stream: TcpStream, peer: SocketAddr, _: Source) -> io::Result<(TcpStream, Connection)> {
         let (connection, _) = announced(Some(&self.0), &mut stream, peer).await?;
-        Some((stream, connection))
+        Ok((stream, connection))
     }
 }
 
