@@ -46,7 +46,7 @@ pub enum EventKind {
     OwnerDisabled,
     /// The keys of an owner were enabled again.
     OwnerEnabled,
-    /// A newer policy runs.
+    /// A newer policy runs. Its `version` is among the details.
     PolicyReloaded,
     /// A newer policy is not accepted; the one before runs on.
     PolicyRefused,

@@ -6,7 +6,7 @@ use crate::{
     error::ConfigError,
     policy::{
         files::{Files, SourceText},
-        live::Live,
+        live::{Live, Versioned},
     },
 };
 
@@ -36,7 +36,7 @@ impl<K: Copy + Send + Sync + 'static> Documents<K> {
     }
 
     /// Compiles them, and again whenever one of the files says something else. This blocks.
-    pub(super) fn live<T: Send + Sync + 'static>(
+    pub(super) fn live<T: Versioned>(
         self,
         compile: impl Fn(&[(K, SourceText)]) -> Result<T, ConfigError> + Send + Sync + 'static,
     ) -> Result<Live<T>, ConfigError> {

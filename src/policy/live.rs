@@ -33,6 +33,12 @@ pub enum Reloaded {
     Unchanged,
 }
 
+/// A policy that can be replaced.
+pub(crate) trait Versioned: Send + Sync + 'static {
+    /// What records call it.
+    fn version(&self) -> &str;
+}
+
 /// From texts to a policy; what is wrong with them is found here.
 type Compile<T> = dyn Fn(&[SourceText]) -> Result<T, ConfigError> + Send + Sync;
 
@@ -72,7 +78,7 @@ impl<T> Replacing<T> {
     }
 }
 
-impl<T: Send + Sync + 'static> Live<T> {
+impl<T: Versioned> Live<T> {
     /// A policy that is replaced by hand alone.
     pub(crate) fn new(policy: T) -> Self {
         Self::with_origin(policy, Vec::new(), None)
@@ -193,7 +199,15 @@ impl<T: Send + Sync + 'static> Live<T> {
     }
 
     fn put(&self, policy: T, replacing: &mut Replacing<T>) {
-        replacing.replaced.push(self.current.swap(Arc::new(policy)));
+        let version = policy.version().to_owned();
+        let replaced = self.current.swap(Arc::new(policy));
+        if replaced.version() == version {
+            log::warn(&format!(
+                "{}: a newer policy has the version of the one before, {version:?}: records do not tell which of them decided",
+                self.name()
+            ));
+        }
+        replacing.replaced.push(replaced);
         replacing.free_what_nobody_asks();
         self.revision.fetch_add(1, Ordering::Release);
         self.generation.fetch_add(1, Ordering::Release);
@@ -206,7 +220,8 @@ impl<T: Send + Sync + 'static> Live<T> {
             }
         }
         let generation = self.generation().to_string();
-        event::tell(Event::new(EventKind::PolicyReloaded, self.name()).with("generation", generation));
+        let told = Event::new(EventKind::PolicyReloaded, self.name());
+        event::tell(told.with("generation", generation).with("version", version));
     }
 
     fn refuse(&self, error: &ConfigError) {
@@ -278,6 +293,12 @@ mod tests {
     };
 
     use super::*;
+
+    impl Versioned for u32 {
+        fn version(&self) -> &str {
+            "of tests"
+        }
+    }
 
     /// A policy that is a number, from a file that says one.
     fn number(texts: &[SourceText]) -> Result<u32, ConfigError> {

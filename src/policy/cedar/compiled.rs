@@ -20,6 +20,7 @@ use crate::policy::{
         slices::Slices,
         source::{CedarEntity, CedarUid},
     },
+    live::Versioned,
 };
 
 /// A policy set that runs.
@@ -81,6 +82,12 @@ pub(super) struct Case {
     request: Request,
     entities: Entities,
     matching: Vec<u32>,
+}
+
+impl Versioned for Compiled {
+    fn version(&self) -> &str {
+        &self.version
+    }
 }
 
 impl Compiled {

@@ -9,7 +9,7 @@ use std::{
 };
 
 use crate::policy::{
-    live::Live,
+    live::{Live, Versioned},
     rbac::table::{Positions, Table},
 };
 
@@ -20,6 +20,12 @@ pub(super) struct Snapshot {
     pub(super) table: Arc<Table>,
     permissions: Box<[Option<usize>]>,
     roles: Box<[Option<usize>]>,
+}
+
+impl Versioned for Snapshot {
+    fn version(&self) -> &str {
+        &self.table.version
+    }
 }
 
 impl Snapshot {

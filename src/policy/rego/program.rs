@@ -18,6 +18,7 @@ use crate::{
         Basis,
         documents::fingerprint,
         files::SourceText,
+        live::Versioned,
         rego::{Kind, Settings, glob, recursion},
     },
 };
@@ -40,6 +41,12 @@ pub(super) struct Compiled {
 pub(super) struct Limits {
     pub(super) time: Duration,
     pub(super) lenient: bool,
+}
+
+impl Versioned for Compiled {
+    fn version(&self) -> &str {
+        &self.version
+    }
 }
 
 impl Compiled {
@@ -108,7 +115,8 @@ impl Compiled {
 
     fn run(&self, engine: &mut Engine, input: Value) -> Result<Value, String> {
         engine.set_input(input);
-        let decision = engine.eval_rule(self.decision.to_string()).map_err(|error| reason(&error.to_string()).to_owned());
+        let decision =
+            engine.eval_rule(self.decision.to_string()).map_err(|error| reason(&error.to_string()).to_owned());
         // Whom the question was about does not stay.
         match &decision {
             Ok(_) => engine.set_input(Value::Undefined),
