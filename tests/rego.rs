@@ -117,6 +117,71 @@ fn what_calls_itself_is_refused() {
     }
 }
 
+/// OPA refuses these; the interpreter takes a `not` around a loop for a loop around a `not`, so that whoever is one of two that are banned
+/// is not banned.
+#[test]
+fn what_means_something_else_than_to_opa_is_refused() {
+    for (name, text, place, value) in [
+        ("a wildcard in a not", "allow if not data.banned[_] == input.subject.id", "t.rego:2", "_"),
+        ("in a call", "allow if {\nnot startswith(input.subject.roles[_], \"adm\")\n}", "t.rego:3", "_"),
+        ("in an object", "allow if not {\"a\": data.banned[_]} == 1", "t.rego:2", "_"),
+        ("a variable", "allow if {\nsome i\nnot data.banned[i] == \"a\"\n}", "t.rego:4", "i"),
+        ("in a with", "x if input.a\nallow if not x with input.a as data.banned[_]", "t.rego:3", "_"),
+        ("in a comprehension", "allow if count([1 | not data.banned[_] == 1]) == 0", "t.rego:2", "_"),
+        ("in one before the bar", "allow if count([[2 | not data.banned[_] == 2] | true]) == 0", "t.rego:2", "_"),
+        ("in the value of a rule", "x := [1 | not data.banned[_] == 1]\nallow if x", "t.rego:2", "_"),
+        ("in an every", "allow if every x in [1] { not data.banned[_] == x }", "t.rego:2", "_"),
+        ("in an else", "allow if false else if not data.banned[_] == 1", "t.rego:2", "_"),
+        ("bound in another body", "allow if { data.banned[i] }\nallow if { not data.banned[i] }", "t.rego:3", "i"),
+        ("bound in a comprehension", "allow if { x := [1 | data.banned[i]]; not x[i] }", "t.rego:2", "i"),
+        (
+            "bound by a with",
+            "x if true\nallow if { x with input.a as data.banned[i]; not data.banned[i] }",
+            "t.rego:3",
+            "i",
+        ),
+        (
+            "a value that may be undefined before another",
+            "x if input.u\nallow if not x with input.u as data.users[input.subject.id] with input.y as 1",
+            "t.rego:3",
+            "data.users[input.subject.id]",
+        ),
+        ("a rule", "u if false\nx if input.u\nallow if not x with input.u as u with input.y as 1", "t.rego:4", "u"),
+        ("in an array", "allow if true with input.u as [input.y] with input.y as 1", "t.rego:2", "[input.y]"),
+        ("an argument twice", "f(a, a) := true\nallow if f(1, 2)", "t.rego:2", "a"),
+        ("in a pattern", "f([a, _], _, {\"x\": a}) := true\nallow if f(1, 2, 3)", "t.rego:2", "a"),
+    ] {
+        let refused = Rego::builder("data.t.allow").policy("t.rego", format!("package t\n{text}\n")).build();
+        let error = refused.map(|_| ()).expect_err(name);
+        assert_eq!((error.setting(), error.value()), (place, value), "{name}: {error}");
+    }
+    for (name, text) in [
+        ("in", "allow if not input.subject.id in data.banned"),
+        ("a rule of its own", "banned if data.banned[_] == input.subject.id\nallow if not banned"),
+        ("bound before", "allow if { some i, who in data.banned; not data.banned[i] == \"b\"; who == \"a\" }"),
+        ("bound after", "allow if { not data.banned[i] == \"b\"; data.banned[i] == \"a\" }"),
+        ("an argument", "f(i) if not data.banned[i] == \"b\"\nallow if f(0)"),
+        ("an every", "allow if every i, x in [1] { not data.banned[i] == x }"),
+        ("around a comprehension", "allow if { x := \"c\"; not count([1 | data.banned[_] == x]) > 0 }"),
+        ("a rule of another module", "allow if not other"),
+        ("an import", "import data.banned as b\nallow if not b[0] == \"b\""),
+        ("constants", "x if input.u\nallow if x with input.u as [1, \"a\", {2}] with input.y as input.subject"),
+        (
+            "a variable",
+            "x if input.u\nallow if { u := input.subject; x with input.u as u with input.y as [y | some y in [1]] }",
+        ),
+        (
+            "each body of its own",
+            "x := 1 if { i := 3; not data.banned[i] } else := [1 | not data.banned[j]] if { j := 3 }\nallow if x == 1",
+        ),
+        ("nothing twice", "f(_, _) := true\nallow if f(1, 2)"),
+    ] {
+        let policy = Rego::builder("data.t.allow").policy("t.rego", format!("package t\n{text}\n"));
+        let policy = policy.policy("u.rego", "package t\nother if false\n").data("d.json", r#"{"banned": ["a", "b"]}"#);
+        assert_eq!(decides(&policy.build().expect(name), "alice", "read", "order", "1"), Decision::Allow, "{name}");
+    }
+}
+
 #[test]
 fn the_attributes_of_the_opa_documentation() {
     let policy = rego("data.abac.allow", "abac.rego");

@@ -2,6 +2,8 @@ mod glob;
 mod input;
 mod program;
 mod recursion;
+mod safety;
+mod syntax;
 
 use std::{fmt, path::Path, sync::Arc, time::Duration};
 

@@ -19,7 +19,7 @@ use crate::{
         documents::fingerprint,
         files::SourceText,
         live::Versioned,
-        rego::{Kind, Settings, glob, recursion},
+        rego::{Kind, Settings, glob, recursion, safety},
     },
 };
 
@@ -82,6 +82,7 @@ impl Compiled {
             return Err(ConfigError::new("data document", rule.as_str(), "is defined by a rule, too"));
         }
         recursion::refuse(policy.get_modules())?;
+        safety::refuse(policy.get_modules())?;
         // The interpreter looks functions up when it calls them, and sees a circle of rules when it goes round.
         let mut tried = engine.clone();
         tried.set_input(Value::new_object());

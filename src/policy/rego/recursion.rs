@@ -3,8 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use regorus::unstable::{Expr, Literal, Module, Query, Ref, Rule, RuleAssign, RuleHead};
+use regorus::unstable::{Expr, Module, Query, Ref, Rule, RuleHead};
 
+use super::syntax::{Nested, children, imports, parts, path, place, value_of};
 use crate::error::ConfigError;
 
 /// Refuses what calls itself.
@@ -32,18 +33,19 @@ impl Functions {
         let Some(package) = path(&module.package.refr).map(|package| format!("data.{package}")) else { return };
         let imports = imports(module);
         for rule in &module.policy {
-            let Rule::Spec { span, head: RuleHead::Func { refr, assign, .. }, bodies } = &**rule else { continue };
+            let Rule::Spec { span, head, bodies } = &**rule else { continue };
+            let RuleHead::Func { refr, .. } = head else { continue };
             let Some(name) = path(refr) else { continue };
-            let function = self.0.entry(format!("{package}.{name}")).or_insert_with(|| Function {
-                place: format!("{}:{}", span.source.file(), span.line),
-                calls: BTreeSet::new(),
-            });
-            let value = |assign: &'_ Option<RuleAssign>| assign.as_ref().map(|assign| assign.value.clone());
-            let values = value(assign).into_iter().chain(bodies.iter().filter_map(|body| value(&body.assign)));
-            let mut rest = Rest { expressions: values.collect(), queries: Vec::new() };
-            rest.queries.extend(bodies.iter().map(|body| body.query.clone()));
+            let function = self
+                .0
+                .entry(format!("{package}.{name}"))
+                .or_insert_with(|| Function { place: place(span), calls: BTreeSet::new() });
+            let queries = bodies.iter().map(|body| body.query.clone()).collect();
+            let own = bodies.iter().filter_map(|body| body.assign.as_ref()).map(|assign| assign.value.clone());
+            let mut rest = Rest { expressions: value_of(head).into_iter().chain(own).collect(), queries };
             while let Some(expression) = rest.next() {
-                let Some(called) = called(&expression) else { continue };
+                let Expr::Call { fcn, .. } = &*expression else { continue };
+                let Some(called) = path(fcn) else { continue };
                 let (first, after) =
                     called.split_once('.').map_or((&*called, None), |(first, after)| (first, Some(after)));
                 function.calls.insert(match (first, imports.get(first), after) {
@@ -72,48 +74,7 @@ impl Functions {
     }
 }
 
-/// What the names stand for that a module imports.
-fn imports(module: &Module) -> BTreeMap<String, String> {
-    let named = |import: &regorus::unstable::Import| {
-        let full = path(&import.refr)?;
-        let last = full.rsplit('.').next().unwrap_or_default().to_owned();
-        Some((import.r#as.as_ref().map_or(last, |name| name.text().to_owned()), full))
-    };
-    module.imports.iter().filter_map(named).collect()
-}
-
-fn called(expression: &Expr) -> Option<String> {
-    match expression {
-        Expr::Call { fcn, .. } => path(fcn),
-        _ => None,
-    }
-}
-
-/// `a.b["c"]` as `a.b.c`.
-fn path(expression: &Expr) -> Option<String> {
-    let mut names = Vec::new();
-    let mut next = expression;
-    loop {
-        let (name, parent) = match next {
-            Expr::Var { value, .. } => (value, None),
-            Expr::RefDot { refr, field: (_, name), .. } => (name, Some(refr)),
-            Expr::RefBrack { refr, index, .. } => match &**index {
-                Expr::String { value, .. } | Expr::RawString { value, .. } => (value, Some(refr)),
-                _ => return None,
-            },
-            _ => return None,
-        };
-        names.push(name.as_string().ok()?.to_string());
-        match parent {
-            Some(parent) => next = parent,
-            None => break,
-        }
-    }
-    names.reverse();
-    Some(names.join("."))
-}
-
-/// What is left to look at. No recursion: a long sum is a deep tree.
+/// What is left to look at.
 struct Rest {
     expressions: Vec<Ref<Expr>>,
     queries: Vec<Ref<Query>>,
@@ -121,58 +82,24 @@ struct Rest {
 
 impl Rest {
     fn next(&mut self) -> Option<Ref<Expr>> {
+        let mut nested = Vec::new();
         while let Some(query) = self.queries.pop() {
             for statement in &query.stmts {
                 self.expressions.extend(statement.with_mods.iter().map(|with| with.r#as.clone()));
-                match &statement.literal {
-                    Literal::SomeVars { .. } => {}
-                    Literal::SomeIn { key, value, collection, .. } => {
-                        self.expressions.extend(key.clone());
-                        self.expressions.extend([value.clone(), collection.clone()]);
-                    }
-                    Literal::Expr { expr, .. } | Literal::NotExpr { expr, .. } => self.expressions.push(expr.clone()),
-                    Literal::Every { domain, query, .. } => {
-                        self.expressions.push(domain.clone());
-                        self.queries.push(query.clone());
-                    }
-                }
+                parts(&statement.literal, &mut self.expressions, &mut nested);
             }
+            self.look_into(&mut nested);
         }
         let expression = self.expressions.pop()?;
-        self.go_into(&expression);
+        children(&expression, &mut self.expressions, &mut nested);
+        self.look_into(&mut nested);
         Some(expression)
     }
 
-    fn go_into(&mut self, expression: &Expr) {
-        match expression {
-            Expr::Array { items, .. } | Expr::Set { items, .. } => self.expressions.extend(items.iter().cloned()),
-            Expr::Object { fields, .. } => {
-                fields.iter().for_each(|(_, key, value)| self.expressions.extend([key.clone(), value.clone()]));
-            }
-            Expr::ArrayCompr { term, query, .. } | Expr::SetCompr { term, query, .. } => {
-                self.expressions.push(term.clone());
-                self.queries.push(query.clone());
-            }
-            Expr::ObjectCompr { key, value, query, .. } => {
-                self.expressions.extend([key.clone(), value.clone()]);
-                self.queries.push(query.clone());
-            }
-            Expr::Call { fcn, params, .. } => {
-                self.expressions.push(fcn.clone());
-                self.expressions.extend(params.iter().cloned());
-            }
-            Expr::UnaryExpr { expr, .. } => self.expressions.push(expr.clone()),
-            Expr::RefDot { refr, .. } => self.expressions.push(refr.clone()),
-            Expr::RefBrack { refr, index, .. } => self.expressions.extend([refr.clone(), index.clone()]),
-            Expr::BinExpr { lhs, rhs, .. }
-            | Expr::BoolExpr { lhs, rhs, .. }
-            | Expr::ArithExpr { lhs, rhs, .. }
-            | Expr::AssignExpr { lhs, rhs, .. } => self.expressions.extend([lhs.clone(), rhs.clone()]),
-            Expr::Membership { key, value, collection, .. } => {
-                self.expressions.extend(key.clone());
-                self.expressions.extend([value.clone(), collection.clone()]);
-            }
-            _ => {}
+    fn look_into(&mut self, nested: &mut Vec<Nested>) {
+        for Nested { query, terms, .. } in nested.drain(..) {
+            self.expressions.extend(terms);
+            self.queries.push(query);
         }
     }
 }
