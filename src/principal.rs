@@ -397,6 +397,15 @@ impl Principal {
         self.facts().read.get_or_keep(|| self.claims())
     }
 
+    /// What `read` makes of the claims, kept as [`claims_shared`](Self::claims_shared) keeps it. One for each type.
+    #[cfg(feature = "rate-limit")]
+    pub(crate) fn keep_of_claims<T: Send + Sync + 'static, E>(
+        &self,
+        read: impl Fn() -> Result<T, E>,
+    ) -> Result<Arc<T>, E> {
+        self.facts().read.get_or_keep(read)
+    }
+
     /// What a policy knows of the roles: looked up once for each policy, by its number; see [`KnownRoles`].
     #[cfg(feature = "rbac")]
     #[inline]

@@ -1,4 +1,4 @@
-use std::{collections::HashMap, fmt, iter, sync::Arc};
+use std::{collections::HashMap, convert::Infallible, fmt, iter, sync::Arc};
 
 use arc_swap::ArcSwap;
 use serde_json::Value;
@@ -156,12 +156,29 @@ impl Plans {
             // It has no claims, and its record says the plan.
             Choose::Claim(_) if principal.kind() == PrincipalKind::Key => table.named.get(principal.plan()?),
             Choose::Claim(name) => {
-                let claims = principal.claims_shared::<Value>().ok()?;
-                table.named.get(claims.get(&**name)?.as_str()?)
+                let read = || Ok::<_, Infallible>(PlanClaim::read(principal, name));
+                let Ok(kept) = principal.keep_of_claims(read);
+                // Another limiter may read another claim of the same principal.
+                let own = if kept.name == *name { kept } else { Arc::new(PlanClaim::read(principal, name)) };
+                table.named.get(own.plan.as_deref()?)
             }
             Choose::By(choose) => table.named.get(choose(principal)?.as_str()),
         });
         Arc::clone(named.unwrap_or(&table.default))
+    }
+}
+
+/// What a claim says, which a principal keeps in place of all of its claims.
+struct PlanClaim {
+    name: Arc<str>,
+    plan: Option<Box<str>>,
+}
+
+impl PlanClaim {
+    fn read(principal: &Principal, name: &Arc<str>) -> Self {
+        let claims = principal.claims::<Value>().ok();
+        let plan = claims.as_ref().and_then(|claims| claims.get(&**name)?.as_str()).map(Box::from);
+        Self { name: Arc::clone(name), plan }
     }
 }
 

@@ -32,8 +32,8 @@ const TAIL: usize = 32;
 /// # Bounds
 /// - [`max_entries`](Self::max_entries) tokens. The table takes 26 bytes for each at the start: 0.4 MB by default.
 /// - [`max_bytes`](Self::max_bytes) for tokens and principals, claims included, taken as they come: about 1.5 KB for a token
-///   of 700 characters. The types that handlers read claims into are not counted; see
-///   [`Principal::claims_shared`].
+///   of 700 characters. Not counted are the types that handlers read claims into ([`Principal::claims_shared`]), nor what a policy
+///   reads that asks for claims: three to five times their text, and up to sixteen times that of a list of small numbers.
 ///
 /// Beyond either bound an entry is evicted that was not asked for lately; its token is verified again when it comes back. A
 /// client that holds many good tokens can displace those of others that come once in a while, not those that come often, and
