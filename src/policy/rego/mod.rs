@@ -1,3 +1,4 @@
+mod defined;
 mod glob;
 mod input;
 mod program;
@@ -103,7 +104,6 @@ struct Shared {
 pub struct RegoBuilder {
     documents: Documents<Kind>,
     settings: Settings,
-    parts: QueryParts,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -117,6 +117,7 @@ struct Settings {
     decision: Arc<str>,
     version: Option<Arc<str>>,
     limits: Limits,
+    parts: QueryParts,
 }
 
 impl Rego {
@@ -124,8 +125,8 @@ impl Rego {
     /// `data.orders.allow`.
     pub fn builder(decision: impl Into<Arc<str>>) -> RegoBuilder {
         let limits = Limits { time: RegoBuilder::DEFAULT_TIME, lenient: false };
-        let settings = Settings { decision: decision.into(), version: None, limits };
-        RegoBuilder { documents: Documents::new(), settings, parts: QueryParts::ALL }
+        let settings = Settings { decision: decision.into(), version: None, limits, parts: QueryParts::ALL };
+        RegoBuilder { documents: Documents::new(), settings }
     }
 
     /// Reads a policy of one module.
@@ -216,7 +217,7 @@ impl RegoBuilder {
     /// Says which parts of the question the policy reads: the others are left out of its input. Fewer parts cost less, and
     /// let a cache keep verdicts for longer. All of them unless it is said.
     pub const fn reads(mut self, parts: QueryParts) -> Self {
-        self.parts = parts;
+        self.settings.parts = parts;
         self
     }
 
@@ -240,8 +241,8 @@ impl RegoBuilder {
     /// If a file cannot be read, a module does not compile, the decision is not defined, a data document is no JSON object, or
     /// it contradicts another one or a rule: the error names file, line and reason.
     pub fn build(self) -> Result<Rego, ConfigError> {
-        let Self { documents, settings, parts } = self;
-        let decision = Arc::clone(&settings.decision);
+        let Self { documents, settings } = self;
+        let (decision, parts) = (Arc::clone(&settings.decision), settings.parts);
         if !decision.starts_with("data.") {
             return Err(ConfigError::new(
                 "decision",

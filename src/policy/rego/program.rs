@@ -2,6 +2,7 @@
 
 use std::{
     num::{NonZeroU32, NonZeroUsize},
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
@@ -20,7 +21,7 @@ use crate::{
         files::SourceText,
         live::Versioned,
         nesting::{self, Language},
-        rego::{Kind, Settings, glob, recursion, safety},
+        rego::{Kind, Settings, defined::Known, glob, recursion, safety},
         unique::Unique,
     },
 };
@@ -80,12 +81,9 @@ impl Compiled {
         if !policy.get_rules().contains_key(&**decision) {
             return Err(ConfigError::new("decision", &**decision, "is no rule of the policy"));
         }
-        let data = engine.get_data();
-        if let Some(rule) = policy.get_rules().keys().find(|rule| is_in(&data, rule)) {
-            return Err(ConfigError::new("data document", rule.as_str(), "is defined by a rule, too"));
-        }
         recursion::refuse(policy.get_modules())?;
-        safety::refuse(policy.get_modules(), settings.limits.lenient)?;
+        let known = Known::new(policy.get_modules(), engine.get_data(), settings.parts);
+        safety::refuse(policy.get_modules(), &known, settings.limits.lenient)?;
         // The interpreter looks functions up when it calls them, and sees a circle of rules when it goes round.
         let mut tried = engine.clone();
         tried.set_input(Value::new_object());
@@ -119,8 +117,12 @@ impl Compiled {
 
     fn run(&self, engine: &mut Engine, input: Value) -> Result<Value, String> {
         engine.set_input(input);
-        let decision =
-            engine.eval_rule(self.decision.to_string()).map_err(|error| reason(&error.to_string()).to_owned());
+        // Some built-in functions panic at values that a client may choose.
+        let asked = catch_unwind(AssertUnwindSafe(|| engine.eval_rule(self.decision.to_string())));
+        let decision = match asked {
+            Ok(decision) => decision.map_err(|error| reason(&error.to_string()).to_owned()),
+            Err(_) => Err("a built-in function panicked".to_owned()),
+        };
         // Whom the question was about does not stay.
         match &decision {
             Ok(_) => engine.set_input(Value::Undefined),
@@ -129,12 +131,6 @@ impl Compiled {
         }
         decision
     }
-}
-
-/// Whether data stand where a rule does.
-fn is_in(data: &Value, rule: &str) -> bool {
-    let path = rule.split('.').skip(1);
-    !matches!(path.fold(data, |value, name| &value[name]), Value::Undefined)
 }
 
 /// A number for each thread, so that threads take different machines.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use regorus::unstable::{Expr, Module, Query, Ref, Rule, RuleHead};
 
-use super::syntax::{Nested, children, imports, parts, path, place, value_of};
+use super::syntax::{Names, Nested, children, parts, path, place, value_of};
 use crate::error::ConfigError;
 
 /// Refuses what calls itself.
@@ -35,8 +35,7 @@ struct Function {
 
 impl Functions {
     fn read(&mut self, module: &Module) {
-        let Some(package) = path(&module.package.refr).map(|package| format!("data.{package}")) else { return };
-        let names = Names { package, imports: imports(module) };
+        let Some(names) = Names::of(module) else { return };
         for rule in &module.policy {
             let (span, function, mut rest) = match &**rule {
                 Rule::Spec { span, head, bodies } => {
@@ -60,7 +59,7 @@ impl Functions {
             };
             let mut calls = function.map(|name| {
                 let new = || Function { place: place(span), calls: BTreeSet::new() };
-                &mut self.known.entry(format!("{}.{name}", names.package)).or_insert_with(new).calls
+                &mut self.known.entry(names.full(name)).or_insert_with(new).calls
             });
             while let Some(expression) = rest.next() {
                 if let Expr::Call { fcn, .. } = &*expression
@@ -97,24 +96,6 @@ impl Functions {
             next.extend(function.calls.iter().map(String::as_str).filter(|called| seen.insert(*called)));
         }
         seen.contains(name)
-    }
-}
-
-/// What the names of a module stand for.
-struct Names {
-    package: String,
-    imports: BTreeMap<String, String>,
-}
-
-impl Names {
-    fn full(&self, name: String) -> String {
-        let (first, after) = name.split_once('.').map_or((&*name, None), |(first, after)| (first, Some(after)));
-        match (first, self.imports.get(first), after) {
-            ("data", ..) => name,
-            (_, Some(imported), Some(after)) => format!("{imported}.{after}"),
-            (_, Some(imported), None) => imported.clone(),
-            (_, None, _) => format!("{}.{name}", self.package),
-        }
     }
 }
 

@@ -6,14 +6,17 @@ use std::{
     rc::Rc,
 };
 
-use regorus::unstable::{Expr, Literal, Module, Query, Ref, Rule, RuleHead, Span};
+use regorus::unstable::{Expr, Literal, LiteralStmt, Module, Query, Ref, Rule, RuleHead, Span};
 
-use super::syntax::{Nested, children, imports, parts, path, place, value_of};
+use super::{
+    defined::{Known, Scoped},
+    syntax::{Names, Nested, children, fixed, named, parts, path, place, segments, value_of},
+};
 use crate::error::ConfigError;
 
 /// Refuses what means something else here than to OPA. `lenient`: whether functions that fail are undefined.
-pub(super) fn refuse(modules: &[Ref<Module>], lenient: bool) -> Result<(), ConfigError> {
-    apart(modules)?;
+pub(super) fn refuse(modules: &[Ref<Module>], known: &Known, lenient: bool) -> Result<(), ConfigError> {
+    apart(modules, known)?;
     let mut rules: BTreeMap<Option<String>, BTreeSet<String>> = BTreeMap::new();
     for module in modules {
         let named = module.policy.iter().filter_map(|rule| first_name(rule));
@@ -21,39 +24,37 @@ pub(super) fn refuse(modules: &[Ref<Module>], lenient: bool) -> Result<(), Confi
     }
     modules.iter().try_for_each(|module| {
         let mut globals = rules.get(&path(&module.package.refr)).cloned().unwrap_or_default();
-        globals.extend(imports(module).into_keys().chain(["input".to_owned(), "data".to_owned()]));
-        let globals = Globals { names: globals, lenient };
+        let Some(names) = Names::of(module) else { return Ok(()) };
+        globals.extend(names.imported().cloned().chain(["input".to_owned(), "data".to_owned()]));
+        let globals = Globals { names: globals, full: names, known, lenient };
         module.policy.iter().try_for_each(|rule| globals.check_rule(rule))
     })
 }
 
-/// Refuses a rule that has the path of a package, or of what is around one: which of them counts depends on who asks.
-fn apart(modules: &[Ref<Module>]) -> Result<(), ConfigError> {
-    let packages: BTreeSet<String> = modules.iter().filter_map(|module| path(&module.package.refr)).collect();
+/// Refuses a rule that has the path of a package, or of what is around one, and one that has that of data: which of them counts depends on who
+/// asks.
+fn apart(modules: &[Ref<Module>], known: &Known) -> Result<(), ConfigError> {
+    let packages: BTreeSet<Vec<String>> = modules.iter().filter_map(|module| segments(&module.package.refr)).collect();
     for module in modules {
-        let Some(package) = path(&module.package.refr) else { continue };
+        let Some(package) = segments(&module.package.refr) else { continue };
         for rule in &module.policy {
-            let (span, refr) = match &**rule {
+            let (span, name) = match &**rule {
                 Rule::Spec { span, head, .. } => (span, named(head)),
                 Rule::Default { span, refr, .. } => (span, refr),
             };
-            let Some(rule) = path(refr).map(|name| format!("{package}.{name}")) else { continue };
-            let is_around = |other: &&String| {
-                other.strip_prefix(&*rule).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
-            };
-            if let Some(other) = packages.iter().find(is_around) {
-                let problem = format!("is where the package {other} is");
-                return Err(ConfigError::new(place(span), rule, problem));
+            let Some(name) = segments(fixed(name)) else { continue };
+            let rule: Vec<String> = package.iter().cloned().chain(name).collect();
+            if let Some(other) = packages.iter().find(|other| other.starts_with(&rule)) {
+                let problem = format!("is where the package {} is", other.join("."));
+                return Err(ConfigError::new(place(span), rule.join("."), problem));
+            }
+            if known.is_data(&rule) {
+                let rule = format!("data.{}", rule.join("."));
+                return Err(ConfigError::new("data document", rule, "is defined by a rule, too"));
             }
         }
     }
     Ok(())
-}
-
-const fn named(head: &RuleHead) -> &Ref<Expr> {
-    match head {
-        RuleHead::Compr { refr, .. } | RuleHead::Set { refr, .. } | RuleHead::Func { refr, .. } => refr,
-    }
 }
 
 /// The first name of a rule, which its package knows it by: `roles` of `roles.admin`.
@@ -72,8 +73,10 @@ fn first_name(rule: &Rule) -> Option<String> {
 }
 
 /// The names that a module has everywhere: rules of its package, imports, `input` and `data`.
-struct Globals {
+struct Globals<'a> {
     names: BTreeSet<String>,
+    full: Names,
+    known: &'a Known,
     lenient: bool,
 }
 
@@ -82,17 +85,26 @@ struct Scope {
     query: Option<Ref<Query>>,
     /// What is worked out once it holds, and may have queries of its own.
     terms: Vec<Ref<Expr>>,
-    outer: Rc<BTreeSet<String>>,
+    outer: Rc<Outer>,
 }
 
-impl Globals {
+/// What is around a query.
+#[derive(Clone, Default)]
+struct Outer {
+    /// The names that are bound.
+    names: BTreeSet<String>,
+    /// The texts of what must have a value for the query to hold.
+    texts: BTreeSet<String>,
+}
+
+impl Globals<'_> {
     fn check_rule(&self, rule: &Rule) -> Result<(), ConfigError> {
         let Rule::Spec { span, head, bodies } = rule else { return Ok(()) };
         let arguments = match head {
             RuleHead::Func { args, .. } => arguments(span, args)?,
             _ => BTreeSet::new(),
         };
-        let outer = Rc::new(arguments);
+        let outer = Rc::new(Outer { names: arguments, texts: BTreeSet::new() });
         let scope = |query, value: Option<Ref<Expr>>| Scope {
             query,
             terms: value.into_iter().collect(),
@@ -110,7 +122,7 @@ impl Globals {
     }
 
     fn check_query(&self, scope: Scope, scopes: &mut Vec<Scope>) -> Result<(), ConfigError> {
-        let mut bound = BTreeSet::clone(&scope.outer);
+        let mut bound = Outer::clone(&scope.outer);
         let mut nested = Vec::new();
         let statements = scope.query.as_ref().map_or(&[][..], |query| &query.stmts);
         for statement in statements {
@@ -118,21 +130,27 @@ impl Globals {
             if !matches!(statement.literal, Literal::NotExpr { .. }) {
                 parts(&statement.literal, &mut expressions, &mut nested);
             }
-            bound.extend(variables(expressions, &mut nested).into_iter().map(|(name, _)| name));
+            for expression in each(expressions, &mut nested) {
+                bound.texts.insert(expression.span().text().to_owned());
+                bound.names.extend(variable(&expression).map(|(name, _)| name));
+            }
         }
         for statement in statements {
             let mut expressions: Vec<_> = statement.with_mods.iter().map(|with| with.r#as.clone()).collect();
             if matches!(statement.literal, Literal::NotExpr { .. }) {
                 parts(&statement.literal, &mut expressions, &mut nested);
-                let unbound =
-                    |(name, _): &(String, Span)| name == "_" || !bound.contains(name) && !self.names.contains(name);
-                if let Some((name, span)) = variables(expressions, &mut nested).into_iter().find(unbound) {
+                let unbound = |(name, _): &(String, Span)| {
+                    name == "_" || !bound.names.contains(name) && !self.names.contains(name)
+                };
+                let all = each(expressions, &mut nested);
+                if let Some((name, span)) = all.iter().filter_map(|expression| variable(expression)).find(unbound) {
                     let problem = "is unsafe: nothing outside of the `not` binds it, so that it would hold as soon as one element does not; \
                          ask in a rule of its own, or by `in`, and negate that";
                     return Err(ConfigError::new(place(&span), name, problem));
                 }
+                self.check_negated(statement, &bound)?;
             } else {
-                variables(expressions, &mut nested);
+                each(expressions, &mut nested);
             }
             // A function that fails inside of it would be left out, and what it replaced would stay for the rest of the question.
             if let Some(with) = statement.with_mods.first().filter(|_| self.lenient) {
@@ -156,11 +174,20 @@ impl Globals {
         scopes.extend(nested.into_iter().map(|Nested { query, terms, names }| {
             let mut outer = Rc::clone(&bound);
             if !names.is_empty() {
-                Rc::make_mut(&mut outer).extend(names);
+                Rc::make_mut(&mut outer).names.extend(names);
             }
             Scope { query: Some(query), terms, outer }
         }));
         Ok(())
+    }
+
+    fn check_negated(&self, statement: &LiteralStmt, bound: &Outer) -> Result<(), ConfigError> {
+        let Literal::NotExpr { expr, .. } = &statement.literal else { return Ok(()) };
+        let scoped = Scoped { names: &self.full, globals: &self.names, bound: &bound.texts };
+        let Some(missing) = self.known.missing(expr, &scoped) else { return Ok(()) };
+        let problem = "may be undefined inside of the `not`, which would hold then, while OPA takes the rule for undefined; \
+             bind it in a statement of its own, `x := ..`, and negate what is said of that";
+        Err(ConfigError::new(place(missing.span()), missing.span().text(), problem))
     }
 
     /// Whether a value may be undefined: all but what stands there, comprehensions, and variables, which are bound or have no value.
@@ -195,7 +222,7 @@ impl Globals {
 /// The variables of a function's arguments, each of which stands there once.
 fn arguments(span: &Span, args: &[Ref<Expr>]) -> Result<BTreeSet<String>, ConfigError> {
     let mut names = BTreeSet::new();
-    for (name, _) in variables(args.to_vec(), &mut Vec::new()) {
+    for (name, _) in each(args.to_vec(), &mut Vec::new()).iter().filter_map(|argument| variable(argument)) {
         if name != "_" && !names.insert(name.clone()) {
             let problem = "is an argument twice, and the two would not be compared";
             return Err(ConfigError::new(place(span), name, problem));
@@ -204,16 +231,19 @@ fn arguments(span: &Span, args: &[Ref<Expr>]) -> Result<BTreeSet<String>, Config
     Ok(names)
 }
 
-/// The variables of expressions, but for those of queries inside of them.
-fn variables(mut expressions: Vec<Ref<Expr>>, nested: &mut Vec<Nested>) -> Vec<(String, Span)> {
-    let mut names = Vec::new();
-    while let Some(expression) = expressions.pop() {
-        if let Expr::Var { span, value, .. } = &*expression
-            && let Ok(name) = value.as_string()
-        {
-            names.push((name.to_string(), span.clone()));
-        }
-        children(&expression, &mut expressions, nested);
+/// Expressions and what is inside of them, but for queries.
+fn each(mut rest: Vec<Ref<Expr>>, nested: &mut Vec<Nested>) -> Vec<Ref<Expr>> {
+    let mut all = Vec::new();
+    while let Some(expression) = rest.pop() {
+        children(&expression, &mut rest, nested);
+        all.push(expression);
     }
-    names
+    all
+}
+
+fn variable(expression: &Expr) -> Option<(String, Span)> {
+    match expression {
+        Expr::Var { span, value, .. } => Some((value.as_string().ok()?.to_string(), span.clone())),
+        _ => None,
+    }
 }

@@ -68,18 +68,53 @@ pub(super) fn value_of(head: &RuleHead) -> Option<Ref<Expr>> {
     }
 }
 
-/// What the names stand for that a module imports.
-pub(super) fn imports(module: &Module) -> BTreeMap<String, String> {
-    let named = |import: &Import| {
-        let full = path(&import.refr)?;
-        let last = full.rsplit('.').next().unwrap_or_default().to_owned();
-        Some((import.r#as.as_ref().map_or(last, |name| name.text().to_owned()), full))
-    };
-    module.imports.iter().filter_map(named).collect()
+/// What the names of a module stand for.
+pub(super) struct Names {
+    package: String,
+    imports: BTreeMap<String, String>,
+}
+
+impl Names {
+    pub(super) fn of(module: &Module) -> Option<Self> {
+        let named = |import: &Import| {
+            let full = path(&import.refr)?;
+            let last = full.rsplit('.').next().unwrap_or_default().to_owned();
+            Some((import.r#as.as_ref().map_or(last, |name| name.text().to_owned()), full))
+        };
+        let package = format!("data.{}", path(&module.package.refr)?);
+        Some(Self { package, imports: module.imports.iter().filter_map(named).collect() })
+    }
+
+    pub(super) fn imported(&self) -> impl Iterator<Item = &String> {
+        self.imports.keys()
+    }
+
+    /// The full path of a rule or a function: `data.orders.allow`.
+    pub(super) fn full(&self, name: String) -> String {
+        let (first, after) = name.split_once('.').map_or((&*name, None), |(first, after)| (first, Some(after)));
+        match (first, self.imports.get(first), after) {
+            ("data", ..) => name,
+            (_, Some(imported), Some(after)) => format!("{imported}.{after}"),
+            (_, Some(imported), None) => imported.clone(),
+            (_, None, _) => format!("{}.{name}", self.package),
+        }
+    }
+}
+
+/// What a rule is called.
+pub(super) const fn named(head: &RuleHead) -> &Ref<Expr> {
+    match head {
+        RuleHead::Compr { refr, .. } | RuleHead::Set { refr, .. } | RuleHead::Func { refr, .. } => refr,
+    }
 }
 
 /// `a.b["c"]` as `a.b.c`.
 pub(super) fn path(expression: &Expr) -> Option<String> {
+    Some(segments(expression)?.join("."))
+}
+
+/// `a.b["c"]` as `a`, `b` and `c`.
+pub(super) fn segments(expression: &Expr) -> Option<Vec<String>> {
     let mut names = Vec::new();
     let mut next = expression;
     loop {
@@ -99,7 +134,16 @@ pub(super) fn path(expression: &Expr) -> Option<String> {
         }
     }
     names.reverse();
-    Some(names.join("."))
+    Some(names)
+}
+
+/// What of a rule's name is the same for all that it defines: `m` of `m[key]`.
+pub(super) fn fixed(name: &Ref<Expr>) -> &Ref<Expr> {
+    let mut fixed = name;
+    while let (None, Expr::RefBrack { refr, .. } | Expr::RefDot { refr, .. }) = (segments(fixed), &**fixed) {
+        fixed = refr;
+    }
+    fixed
 }
 
 /// File and line.
