@@ -5,7 +5,7 @@ use tokio_rustls::{
     TlsAcceptor,
     rustls::{
         ConfigBuilder, ProtocolVersion, ServerConfig, ServerConnection, WantsVerifier,
-        server::{NoClientAuth, danger::ClientCertVerifier},
+        server::{NoClientAuth, NoServerSessionStorage, danger::ClientCertVerifier},
     },
     server::TlsStream,
 };
@@ -80,6 +80,9 @@ impl TlsListener {
     }
 
     /// Asks every client for a certificate that one of these roots issued, and refuses the handshake of who has none.
+    ///
+    /// It is verified in each handshake, for no session is resumed then. A connection that is open stays so when the certificate ends;
+    /// [`ClientCertAuthenticator`](crate::client_cert::ClientCertAuthenticator) looks at each request.
     #[must_use]
     pub fn require_client_certificates(mut self, roots: &ClientRoots) -> Self {
         self.verifier = roots.required();
@@ -87,7 +90,8 @@ impl TlsListener {
     }
 
     /// Asks every client for a certificate that one of these roots issued, and takes who has none as well. A certificate
-    /// of somebody else's refuses the handshake.
+    /// of somebody else's refuses the handshake. No session is resumed, as with
+    /// [`require_client_certificates`](Self::require_client_certificates).
     #[must_use]
     pub fn accept_client_certificates(mut self, roots: &ClientRoots) -> Self {
         self.verifier = roots.optional();
@@ -159,6 +163,11 @@ fn config(
     let mut config = builder.with_cert_resolver(reloader.resolver());
     let offered: &[&[u8]] = if http2 { &[b"h2", b"http/1.1"] } else { &[b"http/1.1"] };
     config.alpn_protocols = offered.iter().map(|protocol| protocol.to_vec()).collect();
+    if verifier.offer_client_auth() {
+        // A session that is resumed brings the client's certificate along, and nobody would see that it has expired.
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
+    }
     Arc::new(config)
 }
 
