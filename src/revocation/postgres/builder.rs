@@ -67,8 +67,8 @@ impl PostgresRevocationsBuilder {
     }
 
     /// Changes no tables and makes none; connecting fails if they are not of the version that is needed. The account needs
-    /// `SELECT`, `INSERT`, `UPDATE` and `DELETE` on `portcullis_revocations`, `USAGE` on the sequence
-    /// `portcullis_revocation_numbers`, and `SELECT` on `portcullis_revocation_schema`; a service that revokes nothing,
+    /// `SELECT`, `INSERT`, `UPDATE` and `DELETE` on `portcullis_revocations`, `UPDATE` on `portcullis_revocation_lock` and on the
+    /// sequence `portcullis_revocation_numbers`, and `SELECT` on `portcullis_revocation_schema`; a service that revokes nothing,
     /// `SELECT` alone.
     pub const fn without_migrating(mut self) -> Self {
         self.migrate = false;

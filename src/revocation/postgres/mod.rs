@@ -40,6 +40,8 @@ use crate::{
 ///   rows were given since the oldest row: where keys and clients are revoked for good, or where it is nearly full.
 /// - **Rows by hand**: `INSERT INTO portcullis_revocations (kind, issuer, value, issued_until, ends) VALUES ('token', ..)`. Nobody can
 ///   revoke until that transaction ends. A row that is deleted goes on to count in the processes that know it.
+/// - **Restored or replicated**: each row that is written gets a number above all others, by which processes find it, also where the
+///   sequence was left behind. Rows that come by replication or with triggers off keep theirs: do not write to both sides.
 ///
 /// A clone is the same store. The last one ends its task. It needs a tokio runtime with timers and network.
 ///
