@@ -429,6 +429,7 @@ async fn settings_that_make_no_sense() {
     for builder in [
         PostgresRevocations::builder("hunter2"),
         postgres().timeout(Duration::ZERO),
+        postgres().timeout(Duration::MAX),
         postgres().limits(RevocationLimits::new().max_age(Duration::from_secs(86_400))),
     ] {
         assert!(!format!("{builder:?}").contains("hunter2"));
