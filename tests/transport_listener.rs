@@ -400,6 +400,11 @@ async fn a_handshake_has_time_and_not_all_the_time() {
         let bounded = listener.with_handshake_bounds(NonZeroUsize::MIN, Duration::from_millis(time));
         assert_eq!(bounded.is_ok(), taken, "{time}: {bounded:?}");
     }
+    for (most, taken) in [(4_096, true), (4_097, false)] {
+        let listener = ProxiedListener::bind("127.0.0.1:0", ProxyProtocol::v2(LOCAL).unwrap()).await.unwrap();
+        let bounded = listener.with_handshake_bounds(NonZeroUsize::new(most).unwrap(), LONGEST);
+        assert_eq!(bounded.is_ok(), taken, "{most}: {bounded:?}");
+    }
 }
 
 #[tokio::test]

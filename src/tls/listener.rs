@@ -101,7 +101,9 @@ impl TlsListener {
     /// Expects the PROXY protocol, version 2, before each handshake, and connections from these proxies alone.
     ///
     /// If the header tells of TLS (`PP2_TYPE_SSL`), the proxy ended the client's and began its own: then only its word
-    /// about the client counts, and of this handshake nothing. If it does not, the proxy passes the client's TLS through.
+    /// about the client counts, and of this handshake nothing. If it does not, the proxy is taken to pass the client's TLS through.
+    /// A proxy that ends it and tells nothing (HAProxy's `send-proxy-v2` without `-ssl`) makes all its clients secure, those of plain HTTP
+    /// too, and its own certificate theirs: do not use one.
     #[must_use]
     pub fn with_proxy_protocol(mut self, proxies: ProxyProtocol) -> Self {
         self.accepting.handshake.proxies = Some(proxies);
@@ -112,7 +114,7 @@ impl TlsListener {
     /// longer is dropped and counted. Default 256 and 10 s: silent clients must not keep others out.
     ///
     /// # Errors
-    /// If the time is shorter or longer.
+    /// If the time is shorter or longer, or there may be more than 4 096.
     pub fn with_handshake_bounds(mut self, most: NonZeroUsize, timeout: Duration) -> Result<Self, ConfigError> {
         self.accepting.set_bounds(most, timeout)?;
         Ok(self)
