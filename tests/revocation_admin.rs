@@ -380,6 +380,21 @@ async fn the_time_is_that_of_the_body() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn the_time_of_a_logout_is_that_of_the_body() {
+    for (seconds, status) in [(3_600, 400), (100, 200)] {
+        let world = World::new(RevocationLimits::new());
+        let (body, sender) = pending();
+        let answer = world.send("POST /logout", None, "application/x-www-form-urlencoded", body);
+        let later = async {
+            tokio::time::sleep(Duration::from_secs(seconds)).await;
+            sender.send(format!("logout_token={}", signed(&logout_claims("l")))).unwrap();
+        };
+        let (answer, ()) = tokio::join!(answer, later);
+        assert_eq!((answer.0, world.store.state().is_empty()), (status, status == 400), "after {seconds} s");
+    }
+}
+
 /// The end of a token is what somebody wrote.
 #[tokio::test]
 async fn an_end_that_no_token_has_is_not_believed() {

@@ -8,6 +8,7 @@ use ::axum::{
     routing::post,
 };
 use http::{HeaderMap, HeaderValue, StatusCode, header};
+use tokio::time::Instant;
 
 use super::{
     MAX_BODY,
@@ -103,9 +104,12 @@ impl BackchannelLogout {
         if !is_of_type(headers, b"application/x-www-form-urlencoded") {
             return Err(refuse("back-channel logout: not a form"));
         }
+        let came = Instant::now();
         let form = to_bytes(body, MAX_BODY)
             .await
             .map_err(|_| refuse("back-channel logout: the form is too long, or ended early"))?;
+        // A body takes its time, and the token's is that of its arrival.
+        let at = at.later(came.elapsed());
         let mut tokens =
             form_urlencoded::parse(&form).filter(|(name, _)| name == "logout_token").map(|(_, value)| value);
         let (Some(token), None) = (tokens.next(), tokens.next()) else {
