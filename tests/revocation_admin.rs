@@ -380,6 +380,21 @@ async fn the_time_is_that_of_the_body() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn the_time_of_a_logout_is_that_of_the_body() {
+    for (seconds, status) in [(3_600, 400), (100, 200)] {
+        let world = World::new(RevocationLimits::new());
+        let (body, sender) = pending();
+        let answer = world.send("POST /logout", None, "application/x-www-form-urlencoded", body);
+        let later = async {
+            tokio::time::sleep(Duration::from_secs(seconds)).await;
+            sender.send(format!("logout_token={}", signed(&logout_claims("l")))).unwrap();
+        };
+        let (answer, ()) = tokio::join!(answer, later);
+        assert_eq!((answer.0, world.store.state().is_empty()), (status, status == 400), "after {seconds} s");
+    }
+}
+
 /// The end of a token is what somebody wrote.
 #[tokio::test]
 async fn an_end_that_no_token_has_is_not_believed() {
@@ -452,6 +467,56 @@ async fn a_provider_logs_out_a_session_or_a_subject() {
         let token = token(Algorithm::ES256, typ, &logout_claims(typ).to_string());
         assert_eq!(world.logout("/logout", &token).await, 200, "{typ}");
     }
+}
+
+/// A key that leaked stays in the provider's set until the provider takes it out.
+#[tokio::test]
+async fn a_revoked_key_logs_nobody_out() {
+    let world = World::new(RevocationLimits::new());
+    assert_eq!(world.logout("/logout", &signed(&but(logout_claims("l-1"), "sid", "another".into()))).await, 200);
+    let known = world.store.state().len();
+    for (name, revocation) in [
+        ("the session is", Revocation::session(ISSUER, "sid-alice-1").unwrap()),
+        ("the subject is", Revocation::subject(ISSUER, "alice", NOW).unwrap()),
+    ] {
+        world.store.revoke(&revocation, AT).await.unwrap();
+        assert_eq!(world.logout("/logout/whole", &signed(&logout_claims(name))).await, 200, "{name}: it ended already");
+    }
+    world.store.revoke(&Revocation::key(ISSUER, "k-1").unwrap(), AT).await.unwrap();
+    for number in 0..5 {
+        let claims = but(logout_claims(&format!("forged-{number}")), "sid", format!("sid-{number}").into());
+        assert_eq!(world.logout("/logout", &signed(&claims)).await, 400);
+    }
+    assert_eq!(world.store.state().len(), known + 3, "those that were revoked here, and no other");
+    let records = world.audit.records();
+    let refused = records.last().unwrap().notes().find(|(name, _)| *name == "logout.refused").unwrap().1;
+    assert!(refused.contains("the key that signed the logout token is revoked"), "{refused}");
+}
+
+/// A store whose state nobody has fed yet.
+#[derive(Debug)]
+struct Unfed(RevocationState);
+
+#[async_trait]
+impl RevocationStore for Unfed {
+    fn state(&self) -> &RevocationState {
+        &self.0
+    }
+
+    async fn revoke(&self, _: &Revocation, _: Instants) -> Result<(), StoreError> {
+        panic!("nobody knows yet whether the key is good")
+    }
+}
+
+#[tokio::test]
+async fn while_nobody_knows_what_is_revoked_nobody_is_logged_out() {
+    let tokens = LogoutTokens::new([issuer().logout_tokens(CLIENT).algorithms([Algorithm::ES256])]).unwrap();
+    let store = Unfed(RevocationState::fed(RevocationLimits::new()));
+    let app = BackchannelLogout::new(tokens, store).with_clock(Still).router("/logout").unwrap();
+    let request = Request::post("/logout").header("content-type", "application/x-www-form-urlencoded");
+    let request = request.body(Body::from(format!("logout_token={}", signed(&logout_claims("l"))))).unwrap();
+    let response = app.oneshot(request).await.unwrap();
+    assert_eq!((response.status().as_u16(), &response.headers()[header::RETRY_AFTER]), (503, &"1".parse().unwrap()));
 }
 
 /// Who hangs up while the store works must not hide what they did, and leaves no log-out half done.

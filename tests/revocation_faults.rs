@@ -33,6 +33,7 @@ use revocations::{
     revoke, start, status, until,
 };
 use sqlx::{Connection, PgConnection};
+use tokio_stream::StreamExt;
 use tracing_subscriber::layer::SubscriberExt;
 
 /// That nobody was answered anything but `200`.
@@ -274,6 +275,10 @@ async fn a_flood_of_nonsense_in_the_channel_changes_nothing() {
                     }
                     let () = pipe.query_async(&mut connection).await.unwrap();
                 }
+                let stats = redis.say("INFO commandstats");
+                let asked = stats.lines().find_map(|line| line.strip_prefix("cmdstat_evalsha:calls=")).unwrap();
+                let asked: u32 = asked.split(',').next().unwrap().parse().unwrap();
+                assert!(asked < 2_000, "one question answers many: {asked}");
             }
             Server::Postgres(postgres) => {
                 let mut connection = PgConnection::connect(&postgres.address()).await.unwrap();
@@ -288,6 +293,50 @@ async fn a_flood_of_nonsense_in_the_channel_changes_nothing() {
         assert_eq!(asked.await, NOTHING, "{kind:?}");
         assert_eq!(store.state().len(), 2, "{kind:?}");
     }
+}
+
+/// Channels are often everybody's where keys are not, and are not told apart by the number of the database.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs Redis; tests/run installs it"]
+async fn a_push_that_is_forged_hides_nothing_and_ends_no_trust() {
+    const CHANNEL: &str = "portcullis:{revocations}:changes";
+    let server = Server::start(Kind::Redis);
+    let Server::Redis(redis) = &server else { panic!("it is none") };
+    redis.say("ACL SETUSER guest on >g resetkeys ~guest:* allchannels +publish +subscribe +ping +hello");
+    let guest = Client::open(format!("redis://guest:g@127.0.0.1:{}", redis.port())).unwrap();
+    let mut connection = guest.get_multiplexed_async_connection().await.unwrap();
+    let (here, there) = (open(&server.address(), patient()).await, open(&server.address(), patient()).await);
+    let jwt = Arc::new(authenticator(&there));
+    let asked = asking(&jwt);
+    revoke(&*here, "first").await;
+    until("it is heard", || is_revoked(&there, "first")).await;
+    let life = redis.say("HGET portcullis:{revocations}:state life");
+    let life = life.lines().nth(1).unwrap();
+    let ends = now().unix_seconds() + 3_600;
+    for (name, text) in [
+        ("the next one, of another", format!("{life} 2 9 {ends} token\0x\0x")),
+        ("what nobody can read", format!("{life} 3 {ends} galaxy")),
+        ("what is revoked, without being kept", format!("{life} 4 {ends} {ends} token\0{ISSUER}\0good")),
+    ] {
+        let mut pipe = pipe();
+        let () = pipe.publish(CHANNEL, text).ignore().query_async(&mut connection).await.unwrap();
+        revoke(&*here, name).await;
+        until("it is heard all the same", || is_revoked(&there, name)).await;
+    }
+    assert_eq!(asked.await, NOTHING);
+}
+
+/// What the channel says is for everybody to hear.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs Redis; tests/run installs it"]
+async fn a_push_does_not_say_what_was_revoked() {
+    let server = Server::start(Kind::Redis);
+    let store = open(&server.address(), patient()).await;
+    let mut heard = Client::open(server.address()).unwrap().get_async_pubsub().await.unwrap();
+    heard.subscribe("portcullis:{revocations}:changes").await.unwrap();
+    revoke(&*store, "secret").await;
+    let push = heard.on_message().next().await.unwrap();
+    assert_eq!(push.get_payload_bytes(), b"");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -9,8 +9,12 @@ mod revocations;
 
 use std::{sync::Arc, time::Duration};
 
-use portcullis::revocation::{
-    PostgresRevocations, Revocation, RevocationKind, RevocationLimits, RevocationStore, Standing, TokenMarks,
+use portcullis::{
+    StoreErrorKind,
+    revocation::{
+        OpenError, PostgresRevocations, Revocation, RevocationKind, RevocationLimits, RevocationStore, Standing,
+        TokenMarks,
+    },
 };
 use revocations::{
     authenticator, impatient, mint::ISSUER, minted, now, open, patient, postgres::Server, revoke, status, until,
@@ -91,6 +95,84 @@ async fn rows_that_are_numbered_anew_are_read() {
     by_hand(&server, &["ALTER TABLE portcullis_revocations DISABLE TRIGGER portcullis_tell", anew, &row]).await;
     until("the second one is read", || is_revoked(&store, "e")).await;
     assert_eq!(store.state().len(), 5);
+}
+
+/// As after a restore of the table alone, or a switch by logical replication: the rows stay, and the numbers begin anew. In tables of
+/// the first version, those that were revoked then were heard by nobody.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs PostgreSQL; tests/run installs it"]
+async fn numbers_that_are_behind_the_rows_are_brought_above_them() {
+    let server = Server::start();
+    let (_, first) = PostgresRevocations::migrations().next().unwrap();
+    by_hand(&server, &["CREATE ROLE clerk LOGIN; CREATE ROLE later LOGIN", first]).await;
+    // What was enough for the first version.
+    let grants = "GRANT SELECT, INSERT, UPDATE, DELETE ON portcullis_revocations TO clerk; \
+         GRANT USAGE ON SEQUENCE portcullis_revocation_numbers TO clerk; \
+         GRANT SELECT ON portcullis_revocation_schema TO clerk, later";
+    by_hand(&server, &[grants]).await;
+    let of = |role: &str| server.address().replace("test@", &format!("{role}@"));
+    let row = |jti: &str| {
+        format!(
+            "INSERT INTO portcullis_revocations (kind, issuer, value, ends) VALUES ('token', '{ISSUER}', '{jti}', 9000000000)"
+        )
+    };
+    by_hand(&server, &[&row("a"), &row("b"), &row("c"), "DELETE FROM portcullis_revocations WHERE value = 'a'"]).await;
+    let error = PostgresRevocations::builder(&server.address()).without_migrating().connect().await.unwrap_err();
+    assert!(matches!(error, OpenError::Version { found: 1, needed: 2, .. }), "{error}");
+
+    let limits = RevocationLimits::new().max_age(Duration::from_secs(2));
+    let owner = open(&server.address(), limits).await;
+    assert_eq!(owner.state().len(), 2);
+    // What the documentation asks for by now.
+    let grants = "GRANT SELECT, INSERT, UPDATE, DELETE ON portcullis_revocations TO later; \
+         GRANT UPDATE ON portcullis_revocation_lock, portcullis_revocation_numbers TO later";
+    by_hand(&server, &[grants]).await;
+    let (clerk, later) = (open(&of("clerk"), limits).await, open(&of("later"), limits).await);
+    let anew = "SELECT setval('portcullis_revocation_numbers', 1, false)";
+    for (store, jti) in [(&owner, "d"), (&clerk, "e"), (&later, "l")] {
+        by_hand(&server, &[anew]).await;
+        revoke(&**store, jti).await;
+        until("both know it", || is_revoked(&owner, jti) && is_revoked(&clerk, jti)).await;
+    }
+    // By hand as well, several at once, and from another schema.
+    by_hand(&server, &[anew, &format!("{}, ('token', '{ISSUER}', 'g', 9000000000)", row("f"))]).await;
+    until("both are known", || is_revoked(&clerk, "f") && is_revoked(&clerk, "g")).await;
+    let elsewhere = format!("{}?options[search_path]=elsewhere", server.address());
+    by_hand(&server, &["CREATE SCHEMA elsewhere"]).await;
+    drop(open(&elsewhere, limits).await);
+    let into = row("h").replace("INTO portcullis", "INTO public.portcullis");
+    by_hand(&server, &[&format!("SET search_path = elsewhere; {into}")]).await;
+    until("it is known", || is_revoked(&clerk, "h")).await;
+}
+
+/// Whoever may connect to the database may take any advisory lock.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs PostgreSQL; tests/run installs it"]
+async fn who_has_no_right_to_the_tables_keeps_nobody_from_revoking() {
+    let server = Server::start();
+    let store = open(&server.address(), patient()).await;
+    by_hand(&server, &["CREATE ROLE guest LOGIN"]).await;
+    let mut guest = PgConnection::connect(&server.address().replace("test@", "guest@")).await.unwrap();
+    // The one of the first version.
+    sqlx::query("SELECT pg_advisory_lock(8101820099123836524)").execute(&mut guest).await.unwrap();
+    revoke(&*store, "stolen").await;
+    for mode in ["ACCESS SHARE", "SHARE ROW EXCLUSIVE"] {
+        let lock = format!("BEGIN; LOCK TABLE portcullis_revocation_lock IN {mode} MODE");
+        let error = sqlx::raw_sql(sqlx::AssertSqlSafe(lock)).execute(&mut guest).await.unwrap_err();
+        assert!(error.to_string().contains("permission denied"), "{error}");
+        sqlx::raw_sql("ROLLBACK").execute(&mut guest).await.unwrap();
+    }
+    // Writers wait for each other all the same.
+    let mut owner = PgConnection::connect(&server.address()).await.unwrap();
+    let row = format!(
+        "BEGIN; INSERT INTO portcullis_revocations (kind, issuer, value, ends) VALUES ('token', '{ISSUER}', 'a', 9000000000)"
+    );
+    sqlx::raw_sql(sqlx::AssertSqlSafe(row)).execute(&mut owner).await.unwrap();
+    let error = store.revoke(&Revocation::token(ISSUER, "b").unwrap(), now()).await.unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::Unavailable);
+    sqlx::raw_sql("COMMIT").execute(&mut owner).await.unwrap();
+    revoke(&*store, "b").await;
+    until("both are known", || is_revoked(&store, "a") && is_revoked(&store, "b")).await;
 }
 
 /// Both tell in one channel, for a channel belongs to the database.

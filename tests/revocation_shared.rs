@@ -400,7 +400,7 @@ async fn rows_by_hand_and_pushes_that_are_lost() {
     let other = PostgresRevocations::builder(&server.address()).without_migrating().connect().await.unwrap();
     other.loaded().await;
     assert_eq!(other.state().len(), 2);
-    sqlx::query("UPDATE portcullis_revocation_schema SET version = 9").execute(&mut by_hand).await.unwrap();
+    sqlx::query("INSERT INTO portcullis_revocation_schema (version) VALUES (9)").execute(&mut by_hand).await.unwrap();
     let error = PostgresRevocations::connect(&server.address()).await.unwrap_err();
     assert!(matches!(error, OpenError::Version { found: 9, .. }), "{error}");
 }
@@ -429,6 +429,7 @@ async fn settings_that_make_no_sense() {
     for builder in [
         PostgresRevocations::builder("hunter2"),
         postgres().timeout(Duration::ZERO),
+        postgres().timeout(Duration::MAX),
         postgres().limits(RevocationLimits::new().max_age(Duration::from_secs(86_400))),
     ] {
         assert!(!format!("{builder:?}").contains("hunter2"));

@@ -106,9 +106,7 @@ struct Client<'a> {
 const CLIENT: Client<'_> = Client { name: "localhost", identity: None, tls12: false, before: b"" };
 
 impl Server {
-    async fn connect(&self, client: &Client<'_>) -> io::Result<TlsStream<TcpStream>> {
-        let mut tcp = TcpStream::connect(self.address).await?;
-        tcp.write_all(client.before).await?;
+    fn connector(&self, client: &Client<'_>) -> TlsConnector {
         let mut roots = RootCertStore::empty();
         for root in &self.roots {
             roots.add(CertificateDer::from_pem_slice(root.as_bytes()).unwrap()).unwrap();
@@ -126,8 +124,13 @@ impl Server {
             }
         };
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        let name = ServerName::try_from(client.name).unwrap();
-        TlsConnector::from(Arc::new(config)).connect(name, tcp).await
+        TlsConnector::from(Arc::new(config))
+    }
+
+    async fn connect(&self, client: &Client<'_>) -> io::Result<TlsStream<TcpStream>> {
+        let mut tcp = TcpStream::connect(self.address).await?;
+        tcp.write_all(client.before).await?;
+        self.connector(client).connect(ServerName::try_from(client.name).unwrap(), tcp).await
     }
 
     /// What the handler says. In TLS 1.3 a refused certificate shows only when something is read.
@@ -199,35 +202,40 @@ async fn client_certificates() {
     assert_eq!((required.failures.count(), optional.failures.count()), (8, 6));
 }
 
-/// A resumed session carries the certificate of the first handshake.
+/// rustls verifies no certificate again when a session is resumed.
 #[tokio::test]
-async fn resumption_keeps_the_certificate() {
+async fn where_certificates_are_asked_for_no_session_is_resumed() {
     let ours = Authority::new("clients");
     let roots = ClientRoots::from_pem(ours.pem.as_bytes()).unwrap();
-    let server = serve(|listener| listener.require_client_certificates(&roots)).await;
     let issued = ours.issue(&client(&["billing.internal"], &[]));
-    let mut store = RootCertStore::empty();
-    store.add(CertificateDer::from_pem_slice(server.roots[0].as_bytes()).unwrap()).unwrap();
-    let key = PrivateKeyDer::from_pem_slice(issued.key.as_bytes()).unwrap();
-    let provider = Arc::new(tokio_rustls::rustls::crypto::aws_lc_rs::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(store)
-        .with_client_auth_cert(vec![issued.der.clone().into()], key)
-        .unwrap();
-    let connector = TlsConnector::from(Arc::new(config));
-    let mut kinds = Vec::new();
-    for _ in 0..2 {
-        let tcp = TcpStream::connect(server.address).await.unwrap();
-        let mut stream = connector.connect(ServerName::try_from("localhost").unwrap(), tcp).await.unwrap();
-        stream.write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").await.unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.unwrap();
-        assert!(answer.ends_with(&format!(" {}", issued.der.len())), "{answer}");
-        kinds.push(format!("{:?}", stream.get_ref().1.handshake_kind().unwrap()));
+    let with_certificate = issued.der.len().to_string();
+    for (name, server, identity, second) in [
+        ("none", serve(|listener| listener).await, None, "Resumed"),
+        ("required", serve(|listener| listener.require_client_certificates(&roots)).await, Some(&issued), "Full"),
+        ("optional", serve(|listener| listener.accept_client_certificates(&roots)).await, Some(&issued), "Full"),
+        (
+            "and then HTTP/2",
+            serve(|listener| listener.require_client_certificates(&roots).with_http2()).await,
+            Some(&issued),
+            "Full",
+        ),
+    ] {
+        for tls12 in [false, true] {
+            let connector = server.connector(&Client { identity, tls12, ..CLIENT });
+            let mut kinds = Vec::new();
+            for _ in 0..2 {
+                let tcp = TcpStream::connect(server.address).await.unwrap();
+                let mut stream = connector.connect(ServerName::try_from("localhost").unwrap(), tcp).await.unwrap();
+                stream.write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").await.unwrap();
+                let mut answer = String::new();
+                stream.read_to_string(&mut answer).await.unwrap();
+                let certificate = identity.map_or("-", |_| &*with_certificate);
+                assert!(answer.ends_with(&format!(" {certificate}")), "{name}: {answer}");
+                kinds.push(format!("{:?}", stream.get_ref().1.handshake_kind().unwrap()));
+            }
+            assert_eq!(kinds, ["Full", second], "{name}, TLS 1.2: {tls12}");
+        }
     }
-    assert_eq!(kinds, ["Full", "Resumed"]);
 }
 
 /// A PROXY header of version 2 for IPv4.
@@ -391,6 +399,11 @@ async fn a_handshake_has_time_and_not_all_the_time() {
         let listener = ProxiedListener::bind("127.0.0.1:0", ProxyProtocol::v2(LOCAL).unwrap()).await.unwrap();
         let bounded = listener.with_handshake_bounds(NonZeroUsize::MIN, Duration::from_millis(time));
         assert_eq!(bounded.is_ok(), taken, "{time}: {bounded:?}");
+    }
+    for (most, taken) in [(4_096, true), (4_097, false)] {
+        let listener = ProxiedListener::bind("127.0.0.1:0", ProxyProtocol::v2(LOCAL).unwrap()).await.unwrap();
+        let bounded = listener.with_handshake_bounds(NonZeroUsize::new(most).unwrap(), LONGEST);
+        assert_eq!(bounded.is_ok(), taken, "{most}: {bounded:?}");
     }
 }
 

@@ -80,7 +80,8 @@ impl ClientCertAuthenticator {
     /// The principal's issuer is the trust domain, `spiffe://prod.example.com`.
     ///
     /// The roots that verify the chain may issue for each of the domains; a root of one domain that must not name
-    /// workloads of another needs a listener of its own, or name constraints.
+    /// workloads of another needs a listener of its own. Name constraints do not hold it: rustls knows those of DNS names and
+    /// addresses alone.
     ///
     /// # Errors
     /// If the list is empty, or an item is not a trust domain.
@@ -106,7 +107,8 @@ impl ClientCertAuthenticator {
 
     /// Identifies clients by the **full** distinguished name of the subject, as text (RFC 4514):
     /// `CN=billing,OU=Payments,O=Acme,C=DE`, as `openssl x509 -noout -subject -nameopt RFC2253,-esc_msb` prints it. For
-    /// authorities that write no alternative names.
+    /// authorities that write no alternative names. An attribute other than `CN`, `L`, `ST`, `O`, `OU`, `C`, `STREET`, `DC` and `UID`
+    /// stands by its number with its value in DER, as `2.5.4.5=#13023737`, also where openssl has a name for it.
     ///
     /// A name that a proxy told without the certificate is compared as the proxy wrote it.
     pub fn by_full_subject_name() -> ClientCertAuthenticatorBuilder {

@@ -32,7 +32,7 @@ use crate::{
     now::Now,
     principal::{Principal, Terms},
     rejection::{Rejection, RejectionKind},
-    revocation::Standing,
+    revocation::{Standing, TokenMarks},
 };
 
 /// What a client is told to wait where nothing says how long.
@@ -279,6 +279,9 @@ impl Shared {
                 Standing::Revoked(kind) => return Err(revoked(kind).into()),
                 Standing::Unknown => return Err(Fault::Blind),
             }
+        } else if self.mapped.takes_events() {
+            // Who has the store asks about the key, and about nothing else: what a logout ends may have ended already.
+            principal.set_marks(key.id().into_iter().fold(TokenMarks::new(&name.issuer), TokenMarks::key));
         }
         if let Keys::Source(source) = &profile.keys {
             principal.set_voucher(self.vouchers.of(source, held.generation(), key, key_id));

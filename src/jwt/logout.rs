@@ -17,7 +17,7 @@ use crate::{
     jwt::{IssuerProfile, JwtAuthenticator, Refusal, path::Mapped},
     principal::Principal,
     rejection::{Rejection, RejectionKind},
-    revocation::Revocation,
+    revocation::{Revocation, TokenMarks},
 };
 
 /// The event, by its name.
@@ -72,6 +72,7 @@ pub struct Logout {
     jti: Box<str>,
     issued: u64,
     expires: u64,
+    marks: TokenMarks,
 }
 
 impl LogoutTokens {
@@ -153,7 +154,8 @@ impl Logout {
         }
         let jti = text("jti")?.ok_or(Refusal("jti is missing"))?;
         let issuer = principal.issuer().into();
-        Ok(Self { issuer, sid, sub, jti, issued: second("iat"), expires: second("exp") })
+        let marks = principal.revocation_marks().into_owned();
+        Ok(Self { issuer, sid, sub, jti, issued: second("iat"), expires: second("exp"), marks })
     }
 
     /// The issuer, as principals have it.
@@ -178,6 +180,13 @@ impl Logout {
     #[must_use]
     pub const fn issued_at(&self) -> u64 {
         self.issued
+    }
+
+    /// What the token itself can be revoked by: the key that verified it. [`LogoutTokens`] asks no store; whoever has one asks
+    /// [`RevocationState::check_marks`](crate::revocation::RevocationState::check_marks), as
+    /// [`BackchannelLogout`](crate::revocation_admin::BackchannelLogout) does.
+    pub const fn marks(&self) -> &TokenMarks {
+        &self.marks
     }
 
     /// What no longer counts: the session; without one, the subject, for what was issued up to the token's own `iat`. With
@@ -205,7 +214,8 @@ mod tests {
 
     fn logout(jti: u32, expires: u64) -> Logout {
         let text = |text: &str| Some(text.into());
-        Logout { issuer: "i".into(), sid: text("s"), sub: text("a"), jti: jti.to_string().into(), issued: 7, expires }
+        let (issuer, jti, marks) = ("i".into(), jti.to_string().into(), TokenMarks::new("i"));
+        Logout { issuer, sid: text("s"), sub: text("a"), jti, issued: 7, expires, marks }
     }
 
     #[test]

@@ -48,7 +48,7 @@ impl Revocation {
     }
 
     /// All tokens of a subject that were issued at or before this second of the issuer's clock: "log out everywhere". Tokens
-    /// that are issued later are good.
+    /// that are issued later are good, also to who has a refresh token still: end that at the provider first.
     ///
     /// # Errors
     /// As [`token`](Self::token).

@@ -8,11 +8,12 @@ use ::axum::{
     routing::post,
 };
 use http::{HeaderMap, HeaderValue, StatusCode, header};
+use tokio::time::Instant;
 
 use super::{
     MAX_BODY,
     body::is_of_type,
-    fault::{interrupted, unavailable},
+    fault::{RETRY_AFTER, interrupted, unavailable},
 };
 use crate::{
     axum::fixed_path,
@@ -24,7 +25,7 @@ use crate::{
     jwt::{Logout, LogoutTokens},
     mention::{Mention, Telling},
     rejection::{Rejection, RejectionKind},
-    revocation::RevocationStore,
+    revocation::{RevocationStore, Standing},
 };
 
 /// The endpoint by which an OpenID provider says that somebody is logged out (OpenID Connect Back-Channel Logout 1.0): a `POST`
@@ -34,8 +35,8 @@ use crate::{
 /// | status | when |
 /// |---|---|
 /// | `200` | it is revoked here, and the other processes are told; or all that it could end has [ended](Self::tokens_live_for) by itself |
-/// | `400` | not a form (`application/x-www-form-urlencoded`) of at most [`MAX_BODY`] with the field once; a token that is not good, or was used before. The body is `{"error": "invalid_request"}`: it does not say why, the audit record does |
-/// | `503` | the provider's keys or the store are away, or the store is full: it is revoked in part or not at all. §2.8 has `400` for this as well; `503` tells the provider that trying again helps |
+/// | `400` | not a form (`application/x-www-form-urlencoded`) of at most [`MAX_BODY`] with the field once; a token that is not good, was used before, or is signed by a key that this store was told of. The body is `{"error": "invalid_request"}`: it does not say why, the audit record does |
+/// | `503` | the provider's keys or the store are away, its state is not trusted, or it is full: it is revoked in part or not at all. §2.8 has `400` for this as well; `503` tells the provider that trying again helps |
 ///
 /// No answer may be stored (`Cache-Control: no-store`, §2.8).
 ///
@@ -103,15 +104,28 @@ impl BackchannelLogout {
         if !is_of_type(headers, b"application/x-www-form-urlencoded") {
             return Err(refuse("back-channel logout: not a form"));
         }
+        let came = Instant::now();
         let form = to_bytes(body, MAX_BODY)
             .await
             .map_err(|_| refuse("back-channel logout: the form is too long, or ended early"))?;
+        // A body takes its time, and the token's is that of its arrival.
+        let at = at.later(came.elapsed());
         let mut tokens =
             form_urlencoded::parse(&form).filter(|(name, _)| name == "logout_token").map(|(_, value)| value);
         let (Some(token), None) = (tokens.next(), tokens.next()) else {
             return Err(refuse("back-channel logout: the form does not have logout_token once"));
         };
         let logout = self.tokens.verify(&token, at).await?;
+        match self.store.state().check_marks(logout.marks(), at) {
+            Standing::Good => {}
+            Standing::Revoked(_) => {
+                return Err(refuse("back-channel logout: the key that signed the logout token is revoked"));
+            }
+            Standing::Unknown => {
+                let why = "revocations: the state is too old, or was never loaded";
+                return Err(Rejection::new(RejectionKind::Unavailable, why).with_retry_after(RETRY_AFTER));
+            }
+        }
         let endpoint = self.clone();
         let ended = async move { endpoint.end(&logout, at).await.map(|()| logout) };
         finished(ended).await.map_err(|error| interrupted(&error))?

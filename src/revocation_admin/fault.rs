@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// When to come back after a store failed and did not say when.
-const RETRY_AFTER: Duration = Duration::from_secs(1);
+pub(super) const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Why a request is not done.
 #[derive(Debug)]

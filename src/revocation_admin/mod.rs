@@ -14,6 +14,8 @@
 //! [`REVOKE`] is the right to log out whomever an issuer of [`RevocationAdmin::new`] knows; nobody is asked for a tenant, because
 //! a revocation has none.
 //!
+//! Refresh tokens are the provider's, and what they bring later is good: end them there first.
+//!
 //! "Now" and "by now" are of this clock; of the caller's own tokens, up to the `iat` of the one that asks if that is later. An issuer
 //! whose clock is ahead may have dated other tokens after that, by the leeway at most: these are not met. `issued_until` may be up to
 //! 300 s ahead, to meet them too, with whatever is issued meanwhile.

@@ -3,7 +3,7 @@
 #[cfg(any(feature = "api-key-postgres", feature = "revocation-postgres"))]
 pub(crate) mod postgres;
 
-use std::pin::Pin;
+use std::{ops::RangeInclusive, pin::Pin, time::Duration};
 
 use thiserror::Error;
 
@@ -11,6 +11,16 @@ use crate::error::{ConfigError, StoreError, StoreErrorKind};
 
 /// What is done on a connection.
 pub(crate) type Work<'c, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'c>>;
+
+/// How long somebody may wait. Less than 1 ms would be no limit to PostgreSQL (`statement_timeout`), and it refuses one of months.
+const WAITS: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(60);
+
+pub(crate) fn check_wait(setting: &'static str, time: Duration) -> Result<(), ConfigError> {
+    if WAITS.contains(&time) {
+        return Ok(());
+    }
+    Err(ConfigError::new(setting, format!("{time:?}"), "is not 1 ms to 60 s"))
+}
 
 /// A store that cannot be opened.
 #[derive(Debug, Error)]

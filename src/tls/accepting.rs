@@ -37,6 +37,8 @@ use crate::{
 const MAX_HANDSHAKES: NonZeroUsize = NonZeroUsize::new(256).unwrap();
 /// How long a handshake may take, unless told otherwise.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How many there may be told to be: each that comes while they wait is weighed against all of them.
+const MOST: usize = 4_096;
 /// How long a handshake may be told to take: shorter refuses everybody, longer lets silent clients keep others out.
 const TIMEOUT_BOUNDS: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(120);
 /// How long to wait after an error that the next `accept` would meet again, such as too many open files.
@@ -111,6 +113,9 @@ impl<H: Handshake> Accepting<H> {
     }
 
     pub(super) fn set_bounds(&mut self, most: NonZeroUsize, timeout: Duration) -> Result<(), ConfigError> {
+        if most.get() > MOST {
+            return Err(ConfigError::new("handshakes at once", most.to_string(), "must be 1 to 4096"));
+        }
         if !TIMEOUT_BOUNDS.contains(&timeout) {
             return Err(ConfigError::new("handshake time-out", format!("{timeout:?}"), "must be 100ms to 120s"));
         }

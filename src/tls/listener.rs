@@ -5,7 +5,7 @@ use tokio_rustls::{
     TlsAcceptor,
     rustls::{
         ConfigBuilder, ProtocolVersion, ServerConfig, ServerConnection, WantsVerifier,
-        server::{NoClientAuth, danger::ClientCertVerifier},
+        server::{NoClientAuth, NoServerSessionStorage, danger::ClientCertVerifier},
     },
     server::TlsStream,
 };
@@ -80,6 +80,9 @@ impl TlsListener {
     }
 
     /// Asks every client for a certificate that one of these roots issued, and refuses the handshake of who has none.
+    ///
+    /// It is verified in each handshake, for no session is resumed then. A connection that is open stays so when the certificate ends;
+    /// [`ClientCertAuthenticator`](crate::client_cert::ClientCertAuthenticator) looks at each request.
     #[must_use]
     pub fn require_client_certificates(mut self, roots: &ClientRoots) -> Self {
         self.verifier = roots.required();
@@ -87,7 +90,8 @@ impl TlsListener {
     }
 
     /// Asks every client for a certificate that one of these roots issued, and takes who has none as well. A certificate
-    /// of somebody else's refuses the handshake.
+    /// of somebody else's refuses the handshake. No session is resumed, as with
+    /// [`require_client_certificates`](Self::require_client_certificates).
     #[must_use]
     pub fn accept_client_certificates(mut self, roots: &ClientRoots) -> Self {
         self.verifier = roots.optional();
@@ -97,7 +101,9 @@ impl TlsListener {
     /// Expects the PROXY protocol, version 2, before each handshake, and connections from these proxies alone.
     ///
     /// If the header tells of TLS (`PP2_TYPE_SSL`), the proxy ended the client's and began its own: then only its word
-    /// about the client counts, and of this handshake nothing. If it does not, the proxy passes the client's TLS through.
+    /// about the client counts, and of this handshake nothing. If it does not, the proxy is taken to pass the client's TLS through.
+    /// A proxy that ends it and tells nothing (HAProxy's `send-proxy-v2` without `-ssl`) makes all its clients secure, those of plain HTTP
+    /// too, and its own certificate theirs: do not use one.
     #[must_use]
     pub fn with_proxy_protocol(mut self, proxies: ProxyProtocol) -> Self {
         self.accepting.handshake.proxies = Some(proxies);
@@ -108,7 +114,7 @@ impl TlsListener {
     /// longer is dropped and counted. Default 256 and 10 s: silent clients must not keep others out.
     ///
     /// # Errors
-    /// If the time is shorter or longer.
+    /// If the time is shorter or longer, or there may be more than 4 096.
     pub fn with_handshake_bounds(mut self, most: NonZeroUsize, timeout: Duration) -> Result<Self, ConfigError> {
         self.accepting.set_bounds(most, timeout)?;
         Ok(self)
@@ -159,6 +165,11 @@ fn config(
     let mut config = builder.with_cert_resolver(reloader.resolver());
     let offered: &[&[u8]] = if http2 { &[b"h2", b"http/1.1"] } else { &[b"http/1.1"] };
     config.alpn_protocols = offered.iter().map(|protocol| protocol.to_vec()).collect();
+    if verifier.offer_client_auth() {
+        // A session that is resumed brings the client's certificate along, and nobody would see that it has expired.
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
+    }
     Arc::new(config)
 }
 

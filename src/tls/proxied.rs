@@ -50,7 +50,7 @@ impl ProxiedListener {
     /// counted. Default 256 and 10 s: silent clients must not keep others out.
     ///
     /// # Errors
-    /// If the time is shorter or longer.
+    /// If the time is shorter or longer, or there may be more than 4 096.
     pub fn with_handshake_bounds(mut self, most: NonZeroUsize, timeout: Duration) -> Result<Self, ConfigError> {
         self.accepting.set_bounds(most, timeout)?;
         Ok(self)

@@ -6,10 +6,9 @@ use tokio::{sync::watch, task::JoinSet};
 use super::{Inner, PostgresRevocations, Shared, listen, work};
 use crate::{
     clock::{Clock, SystemClock},
-    error::ConfigError,
     revocation::{RevocationLimits, RevocationState, state::check_shared},
     sql::{
-        OpenError, failed,
+        OpenError, check_wait, failed,
         postgres::{BACKEND, Database, migrate, options, pool},
     },
 };
@@ -59,16 +58,16 @@ impl PostgresRevocationsBuilder {
         }
     }
 
-    /// How long a revocation waits for a connection, and anything for an answer. A pool that was there keeps its own time for
-    /// the first.
+    /// How long a revocation waits for a connection, and anything for an answer, 1 ms to 60 s. Default 2 s. A pool that was there
+    /// keeps its own time for the first.
     pub const fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
     }
 
     /// Changes no tables and makes none; connecting fails if they are not of the version that is needed. The account needs
-    /// `SELECT`, `INSERT`, `UPDATE` and `DELETE` on `portcullis_revocations`, `USAGE` on the sequence
-    /// `portcullis_revocation_numbers`, and `SELECT` on `portcullis_revocation_schema`; a service that revokes nothing,
+    /// `SELECT`, `INSERT`, `UPDATE` and `DELETE` on `portcullis_revocations`, `UPDATE` on `portcullis_revocation_lock` and on the
+    /// sequence `portcullis_revocation_numbers`, and `SELECT` on `portcullis_revocation_schema`; a service that revokes nothing,
     /// `SELECT` alone.
     pub const fn without_migrating(mut self) -> Self {
         self.migrate = false;
@@ -90,12 +89,10 @@ impl PostgresRevocationsBuilder {
     /// Connects, and starts to load.
     ///
     /// # Errors
-    /// If the time-out is zero, the state would be trusted for less than 100 ms or more than 1 h, the address is none, the server
+    /// If the time-out is not 1 ms to 60 s, the state would be trusted for less than 100 ms or more than 1 h, the address is none, the server
     /// does not answer, or the tables are of another version and may not or cannot be migrated.
     pub async fn connect(self) -> Result<PostgresRevocations, OpenError> {
-        if self.timeout.is_zero() {
-            return Err(ConfigError::new("PostgreSQL time-out", "0", "must not be zero").into());
-        }
+        check_wait("PostgreSQL time-out", self.timeout)?;
         check_shared(&self.limits)?;
         let pool = match &self.source {
             Source::Address(address) => {

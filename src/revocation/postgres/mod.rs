@@ -34,12 +34,15 @@ use crate::{
 /// - **Bounds**: at most [`capacity`](RevocationLimits::capacity) rows, and as many in each process; give all the same limits.
 ///   What has ended is removed when something is revoked, by the server's clock and this process' one, whichever is behind.
 /// - **Connection**: TLS with a verified certificate (`sslmode=verify-full`) unless the address says another `sslmode` or the
-///   server is on a loopback address or a Unix socket; the primary server, without a pooler in transaction mode. Two
-///   connections at most, and one more that listens.
+///   server is on a loopback address or a Unix socket; the primary server, without a pooler in transaction mode, and
+///   without anything that sends reads to a standby: what that answers may be old, and would be trusted. Two connections at most, and
+///   one more that listens.
 /// - **Cost**: writers wait for each other. All rows are counted, some 20 ms for 100 000, only while as many numbers as there may be
 ///   rows were given since the oldest row: where keys and clients are revoked for good, or where it is nearly full.
 /// - **Rows by hand**: `INSERT INTO portcullis_revocations (kind, issuer, value, issued_until, ends) VALUES ('token', ..)`. Nobody can
 ///   revoke until that transaction ends. A row that is deleted goes on to count in the processes that know it.
+/// - **Restored or replicated**: each row that is written gets a number above all others, by which processes find it, also where the
+///   sequence was left behind. Rows that come by replication or with triggers off keep theirs: do not write to both sides.
 ///
 /// A clone is the same store. The last one ends its task. It needs a tokio runtime with timers and network.
 ///

@@ -11,12 +11,12 @@ use crate::{
 
 /// Where the version of the tables stands.
 pub(super) const SCHEMA: &str = "portcullis_revocation_schema";
-pub(super) const MIGRATIONS: &[(u32, &str)] = &[(1, include_str!("1.sql"))];
+pub(super) const MIGRATIONS: &[(u32, &str)] = &[(1, include_str!("1.sql")), (2, include_str!("2.sql"))];
 /// How many are read or removed at once.
 pub(super) const PAGE: u32 = 1_000;
 
-/// The lock of those who write, which the trigger takes as well: `portrevl` in ASCII.
-const LOCK: &str = "SELECT pg_advisory_xact_lock(8101820099123836524)";
+/// The lock of those who write, which the trigger takes as well.
+const LOCK: &str = "LOCK TABLE portcullis_revocation_lock IN SHARE ROW EXCLUSIVE MODE";
 /// By the server's clock and by the caller's, whichever is behind: one that is wrong deletes nothing for good. Of many, the one that is
 /// told again is among them: what it met would be met again.
 const FORGET: &str = "DELETE FROM portcullis_revocations WHERE ends < least(extract(epoch FROM now())::bigint, $3) - $1 \

@@ -2,10 +2,10 @@
 
 use std::{mem, sync::Arc, time::Duration};
 
-use redis::{PushInfo, PushKind, Script, Value, aio::MultiplexedConnection};
+use redis::{PushInfo, PushKind, Script, aio::MultiplexedConnection};
 use tokio::{
     sync::{mpsc, watch},
-    time::{Instant, sleep, timeout, timeout_at},
+    time::{Instant, sleep, sleep_until, timeout, timeout_at},
 };
 
 use super::{Shared, new_life};
@@ -21,13 +21,8 @@ use crate::{
 const READ: &str = concat!("#!lua flags=allow-oom\n", include_str!("forget.lua"), include_str!("read.lua"));
 /// How many are read at once.
 const PAGE: usize = 1_000;
-/// How many pushes may wait. One that finds no room is read with the next one, or when the task asks.
-const PUSHES: usize = 1_024;
-
-enum Heard {
-    Published(String),
-    Disconnected,
-}
+/// After a push for nothing, the next one waits so long: whoever may publish does not say how often everybody asks.
+const REST: Duration = Duration::from_millis(10);
 
 /// The life of the data and the highest number of it, kept from one connection to the next, to tell when some of it is lost.
 #[derive(Default)]
@@ -71,15 +66,14 @@ pub(super) async fn run(shared: Arc<Shared>, commands: watch::Sender<Option<Mult
     }
 }
 
-async fn connect(shared: &Shared) -> Result<(Connection, mpsc::Receiver<Heard>), StoreError> {
-    let (sender, receiver) = mpsc::channel(PUSHES);
+async fn connect(shared: &Shared) -> Result<(Connection, mpsc::Receiver<()>), StoreError> {
+    // One that waits stands for all: the question that it leads to comes after them.
+    let (sender, receiver) = mpsc::channel(1);
     let heard = move |push: PushInfo| {
-        let heard = match (push.kind, push.data.into_iter().nth(1)) {
-            (PushKind::Message, Some(Value::BulkString(text))) => String::from_utf8(text).ok().map(Heard::Published),
-            (PushKind::Disconnection, _) => Some(Heard::Disconnected),
-            _ => None,
-        };
-        heard.map(|heard| sender.try_send(heard));
+        // A connection that is closed answers no question.
+        if matches!(push.kind, PushKind::Message | PushKind::Disconnection) {
+            let _ = sender.try_send(());
+        }
     };
     let mut connection = shared.target.connect_to_listen(heard).await.map_err(failed)?;
     connection.commands.subscribe(&shared.channel).await.map_err(failed)?;
@@ -91,7 +85,7 @@ async fn follow(
     shared: &Shared,
     connection: &Connection,
     seen: &mut Seen,
-    mut pushes: mpsc::Receiver<Heard>,
+    mut pushes: mpsc::Receiver<()>,
     commands: &watch::Sender<Option<MultiplexedConnection>>,
     loaded: impl FnOnce(),
 ) -> StoreError {
@@ -102,49 +96,30 @@ async fn follow(
     loaded();
     commands.send_replace(Some(connection.commands.clone()));
     let pause = shared.limits.trusted_for() / 5;
-    let mut due = Instant::now() + pause;
+    let (mut due, mut rested) = (Instant::now() + pause, Instant::now());
     loop {
-        let done = match timeout_at(due, pushes.recv()).await {
-            Ok(Some(Heard::Published(text))) => match line.take(&text) {
-                Ok(true) => Ok(()),
-                Ok(false) => line.catch_up().await,
-                Err(error) => Err(error),
-            },
-            Ok(Some(Heard::Disconnected) | None) => Err(unavailable("the connection is closed")),
-            Err(_) => Ok(()),
-        };
-        // Also where pushes come without a pause: they say nothing of those that were lost.
-        let asked = match done {
-            Ok(()) if Instant::now() >= due => {
-                due = Instant::now() + pause;
-                line.catch_up().await
+        match timeout_at(due, pushes.recv()).await {
+            // A hint, whatever it says: a channel may be anybody's, where the keys are not.
+            Ok(Some(())) => {
+                sleep_until(rested).await;
+                let _ = pushes.try_recv();
             }
-            done => done,
-        };
-        if let Err(error) = asked {
-            return error;
+            Ok(None) => return unavailable("the connection is closed"),
+            Err(_) => {}
+        }
+        due = Instant::now() + pause;
+        match line.catch_up().await {
+            Ok(true) => {}
+            Ok(false) => rested = Instant::now() + REST,
+            Err(error) => return error,
         }
     }
 }
 
 impl Line<'_> {
-    /// Takes what was published. No if something before it is missing.
-    fn take(&mut self, text: &str) -> Result<bool, StoreError> {
-        let mut parts = text.splitn(3, ' ');
-        let (life, number, entry) = (parts.next(), parts.next(), parts.next());
-        let number = number.and_then(|number| number.parse::<u64>().ok());
-        let (Some(life), Some(number), Some(entry)) = (life, number, entry) else { return Ok(false) };
-        if life != self.seen.life || number != self.number.saturating_add(1) {
-            return Ok(life == self.seen.life && number <= self.number);
-        }
-        self.add(&[entry])?;
-        self.number = number;
-        self.seen.highest = self.seen.highest.max(number);
-        Ok(true)
-    }
-
-    /// Reads what is new, and says so.
-    async fn catch_up(&mut self) -> Result<(), StoreError> {
+    /// Reads what is new, and says so. No if there is nothing.
+    async fn catch_up(&mut self) -> Result<bool, StoreError> {
+        let mut any = false;
         loop {
             let before = self.shared.clock.now();
             let answer = timeout(self.shared.timeout, self.ask()).await;
@@ -168,11 +143,12 @@ impl Line<'_> {
             }
             self.seen.highest = self.seen.highest.max(last);
             let (pairs, _) = entries.as_chunks::<2>();
+            any |= !pairs.is_empty();
             self.add(&pairs.iter().map(|[_, entry]| entry.as_str()).collect::<Vec<_>>())?;
             if pairs.len() < PAGE {
                 self.number = last;
                 self.shared.state.confirm(before);
-                return Ok(());
+                return Ok(any);
             }
             let read = pairs.last().and_then(|[number, _]| number.parse().ok());
             self.number = read.ok_or_else(|| nonsense("an answer of another shape"))?;

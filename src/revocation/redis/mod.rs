@@ -25,9 +25,10 @@ const REVOKE: &str = concat!(include_str!("forget.lua"), include_str!("revoke.lu
 
 /// Revocations in Redis (from 7 on) or Valkey, for all processes that use the same server (feature `revocation-redis`).
 ///
-/// - **Reaching the others**: what is revoked is written and published in one step. A process refuses it on the first request
-///   after the push has arrived. It also asks five times within [`max_age`](RevocationLimits::max_age), each second by default,
-///   whether a push was lost, and fetches what it missed.
+/// - **Reaching the others**: what is revoked is written in one step with a push that says that there is something new. A process
+///   then reads it, and refuses it on the first request after that. It also asks five times within
+///   [`max_age`](RevocationLimits::max_age), each second by default, whether a push was lost. A push says nothing else and is not
+///   believed: whoever may publish in the channel makes processes ask, up to a hundred times a second each, and no more.
 /// - **Redis is away**: the state is trusted for `max_age` after it was last known to be whole, 5 s by default; then requests
 ///   get `503`. Nothing can be revoked meanwhile: [`revoke`](RevocationStore::revoke) fails with
 ///   [`Unavailable`](StoreErrorKind::Unavailable). It is tried again after 0.1 s up to 10 s. Each new connection begins with

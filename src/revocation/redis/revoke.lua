@@ -20,5 +20,6 @@ local entry = string.format('%.0f %.0f ', issued, ends) .. ARGV[3]
 redis.call('HSET', KEYS[2], ARGV[2], entry)
 redis.call('ZADD', KEYS[3], string.format('%.0f', ends), ARGV[2])
 redis.call('ZADD', KEYS[4], number, ARGV[2])
-redis.call('PUBLISH', ARGV[8], redis.call('HGET', KEYS[1], 'life') .. ' ' .. number .. ' ' .. entry)
+-- Not what was revoked: whoever may subscribe hears it.
+redis.call('PUBLISH', ARGV[8], '')
 return 1

@@ -8,7 +8,7 @@ use crate::{
     api_key::ChangeFeed,
     error::ConfigError,
     sql::{
-        OpenError, failed,
+        OpenError, check_wait, failed,
         postgres::{BACKEND, Database, migrate, options, pool},
     },
 };
@@ -72,14 +72,14 @@ impl PostgresKeyStoreBuilder {
         self
     }
 
-    /// How long a question or a change waits for a connection, and a new connection for the server: 2 s unless said. A pool
-    /// that was there keeps its own.
+    /// How long a question or a change waits for a connection, and a new connection for the server, 1 ms to 60 s: 2 s unless
+    /// said. A pool that was there keeps its own.
     pub const fn acquire_timeout(mut self, limit: Duration) -> Self {
         self.acquire_timeout = limit;
         self
     }
 
-    /// How long an answer may take, 2 s unless said. The server is told as well (`statement_timeout`), but for a pool that
+    /// How long an answer may take, 1 ms to 60 s, 2 s unless said. The server is told as well (`statement_timeout`), but for a pool that
     /// was there.
     pub const fn statement_timeout(mut self, limit: Duration) -> Self {
         self.statement_timeout = limit;
@@ -95,7 +95,7 @@ impl PostgresKeyStoreBuilder {
     /// Connects.
     ///
     /// # Errors
-    /// If a setting is zero, the address is none, the server does not answer, or the tables are of another version and may
+    /// If a setting is out of its bounds, the address is none, the server does not answer, or the tables are of another version and may
     /// not or cannot be migrated.
     pub async fn connect(self) -> Result<PostgresKeyStore, OpenError> {
         self.check()?;
@@ -120,15 +120,8 @@ impl PostgresKeyStoreBuilder {
         if self.connections == 0 {
             return Err(ConfigError::new("PostgreSQL connections", "0", "must be one at least"));
         }
-        for (setting, value) in [
-            ("PostgreSQL acquire timeout", self.acquire_timeout),
-            ("PostgreSQL statement timeout", self.statement_timeout),
-        ] {
-            if value.is_zero() {
-                return Err(ConfigError::new(setting, "0", "must not be zero"));
-            }
-        }
-        Ok(())
+        check_wait("PostgreSQL acquire timeout", self.acquire_timeout)?;
+        check_wait("PostgreSQL statement timeout", self.statement_timeout)
     }
 }
 
@@ -143,12 +136,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_setting_of_nothing_is_refused() {
+    async fn a_setting_out_of_its_bounds_is_refused() {
         let builder = || PostgresKeyStore::builder("postgres://orders@localhost/orders");
         for (builder, setting) in [
             (builder().connections(0), "PostgreSQL connections"),
             (builder().acquire_timeout(Duration::ZERO), "PostgreSQL acquire timeout"),
-            (builder().statement_timeout(Duration::ZERO), "PostgreSQL statement timeout"),
+            (builder().acquire_timeout(Duration::MAX), "PostgreSQL acquire timeout"),
+            (builder().statement_timeout(Duration::from_micros(999)), "PostgreSQL statement timeout"),
+            (builder().statement_timeout(Duration::from_secs(61)), "PostgreSQL statement timeout"),
         ] {
             let error = builder.connect().await.unwrap_err();
             assert!(matches!(&error, OpenError::Config(error) if error.setting() == setting), "{error:?}");

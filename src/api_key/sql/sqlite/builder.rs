@@ -25,7 +25,7 @@ use crate::{
     error::{ConfigError, StoreError},
     file::{WRITTEN_BY_ALL, mode, owned, refuse_open},
     log,
-    sql::{OpenError, failed, unavailable},
+    sql::{OpenError, check_wait, failed, unavailable},
 };
 
 /// Configures [`SqliteKeyStore`].
@@ -71,19 +71,19 @@ impl SqliteKeyStoreBuilder {
         self
     }
 
-    /// How long a question or a change waits for a connection, 2 s unless said.
+    /// How long a question or a change waits for a connection, 1 ms to 60 s, 2 s unless said.
     pub const fn acquire_timeout(mut self, limit: Duration) -> Self {
         self.acquire_timeout = limit;
         self
     }
 
-    /// How long the answer to a question may take, 2 s unless said.
+    /// How long the answer to a question may take, 1 ms to 60 s, 2 s unless said.
     pub const fn statement_timeout(mut self, limit: Duration) -> Self {
         self.statement_timeout = limit;
         self
     }
 
-    /// How long a change waits for another process that writes, 2 s unless said.
+    /// How long a change waits for another process that writes, up to 60 s, 2 s unless said.
     pub const fn busy_timeout(mut self, limit: Duration) -> Self {
         self.busy_timeout = limit;
         self
@@ -104,7 +104,7 @@ impl SqliteKeyStoreBuilder {
     /// Opens the file.
     ///
     /// # Errors
-    /// If a setting is zero, the file cannot be opened, or made, may be written by everybody, or is no SQLite database, or its tables are of another
+    /// If a setting is out of its bounds, the file cannot be opened, or made, may be written by everybody, or is no SQLite database, or its tables are of another
     /// version and may not or cannot be migrated.
     pub async fn open(self) -> Result<SqliteKeyStore, OpenError> {
         self.check()?;
@@ -193,16 +193,13 @@ impl SqliteKeyStoreBuilder {
         if self.readers == 0 {
             return Err(ConfigError::new("SQLite readers", "0", "must be one at least"));
         }
-        for (setting, value) in [
-            ("SQLite acquire timeout", self.acquire_timeout),
-            ("SQLite statement timeout", self.statement_timeout),
-            ("SQLite watch interval", self.watch_every),
-        ] {
-            if value.is_zero() {
-                return Err(ConfigError::new(setting, "0", "must not be zero"));
-            }
+        if self.watch_every.is_zero() {
+            return Err(ConfigError::new("SQLite watch interval", "0", "must not be zero"));
         }
-        Ok(())
+        check_wait("SQLite acquire timeout", self.acquire_timeout)?;
+        check_wait("SQLite statement timeout", self.statement_timeout)?;
+        // Not to wait is a choice.
+        check_wait("SQLite busy timeout", self.busy_timeout.max(Duration::from_millis(1)))
     }
 
     fn unusable(&self, error: io::Error) -> StoreError {
