@@ -405,6 +405,41 @@ fn with_key(address: &str, key: &str) -> Request<()> {
     request
 }
 
+/// Who forgot to serve with `ConnectInfo` would have no budget, and not know it.
+#[tokio::test]
+async fn a_request_without_a_connection_is_refused_as_limits_do() {
+    let at = Hands::default().now();
+    let keys = Arc::new(MemoryKeyStore::new());
+    let (good, _) = NewApiKey::for_subject("billing").issue(&keys, at).await.unwrap();
+    let remote = Remote { keys, asked: Arc::default() };
+    let (budget, probe) = (FailureBudget::new(), Probe::default());
+    let layer = AuthnLayer::new(one_of((jwt(self::keys(key(Algorithm::HS384))), ApiKeyAuthenticator::new(remote))));
+    let layer = layer.dangerous_plain_http().allow_anonymous();
+    let service = layer.clone().with_failure_budget(budget.clone()).layer(probe.clone());
+    let without = |mut request: Request<()>| {
+        request.extensions_mut().remove::<Connection>();
+        request
+    };
+    let anonymous = || Request::get("/orders").body(()).unwrap();
+    for (name, request) in [
+        ("forged", without(from(NAT, &forged(1, "k")))),
+        ("good", without(from(NAT, &self::good("alice")))),
+        ("one that waits", without(with_key(NAT, good.expose()))),
+        ("anonymous", anonymous()),
+    ] {
+        let response = send(&service, request).await;
+        assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR, "{name}");
+        let rejection = response.extensions().get::<Rejection>().unwrap();
+        assert_eq!(rejection.kind(), RejectionKind::Misconfigured, "{name}");
+    }
+    assert_eq!((budget.counts(), probe.seen.calls()), ((0, 0), 0));
+    let plain = layer.layer(Probe::default());
+    assert_eq!(send(&plain, anonymous()).await.status(), StatusCode::OK, "a layer without a budget needs none");
+    let mut socket = from(NAT, &self::good("alice"));
+    socket.extensions_mut().insert(Connection::unix_socket());
+    assert_eq!(send(&service, socket).await.status(), StatusCode::OK, "one that has no address is known");
+}
+
 #[tokio::test]
 async fn look_ups_of_api_keys_draw_on_it() {
     let at = Hands::default().now();

@@ -8,7 +8,10 @@ use std::{
     collections::BTreeMap,
     future::Future,
     pin::Pin,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     task::{Context, Waker},
     time::Duration,
 };
@@ -179,6 +182,85 @@ async fn a_crowd_of_many_networks_of_one_site_takes_no_more_places() {
     assert!((94..=97).contains(&passed), "{passed}: {crowd:?}");
     let at_once = crowd.iter().filter(|answer| **answer == (429, 0)).count();
     assert!(at_once >= 400 - 16 - 82, "{at_once}: who cannot be served does not wait");
+}
+
+/// A request of this /64 of one site.
+fn get_of_site(subnet: u16) -> Request<()> {
+    let mut request = get("/");
+    let peer = format!("[2001:db8:1:{subnet:x}::1]:52100").parse().unwrap();
+    request.extensions_mut().insert(Connection::tls(peer, TlsVersion::Tls13));
+    request
+}
+
+/// Asserts that these passed, each at its time or little later: timers of tokio are exact to a millisecond.
+fn assert_passed_at(answers: &[(u16, u128)], milliseconds: &[u128]) {
+    let on_time = |((status, time), expected): (&(u16, u128), &u128)| {
+        *status == 200 && (*expected..=expected + 12).contains(time)
+    };
+    assert!(answers.len() == milliseconds.len() && answers.iter().zip(milliseconds).all(on_time), "{answers:?}");
+}
+
+/// Counts how often it is asked.
+#[derive(Clone, Debug, Default)]
+struct Asked(Arc<(MemoryLimits, AtomicUsize)>);
+
+#[async_trait]
+impl RateLimitStore for Asked {
+    async fn take(&self, draw: &Draw<'_>, at: Instants) -> Result<Taken, StoreError> {
+        self.0.1.fetch_add(1, Ordering::SeqCst);
+        self.0.0.take(draw, at).await
+    }
+}
+
+/// Who finds the line too long, or no place, must not be able to take what those in the line wait for.
+#[tokio::test(start_paused = true)]
+async fn a_crowd_of_the_same_key_does_not_overtake_who_waits() {
+    for waiters in [9, 500] {
+        let asked = Asked::default();
+        let layer = throttled(Quota::per_second(10).burst(1), 1, waiters).with_store(asked.clone());
+        let service = layer.layer(Probe::default());
+        assert_eq!(send(&service, get("/")).await.status(), StatusCode::OK);
+        let crowd = all_at_once(&service, (0..109).map(|_| get("/")).collect());
+        let meanwhile = async {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            asked.0.1.load(Ordering::SeqCst)
+        };
+        let (answers, asked) = tokio::join!(crowd, meanwhile);
+        assert_passed_at(&answers[..9], &[100, 200, 300, 400, 500, 600, 700, 800, 900]);
+        assert!(answers[11..].iter().all(|answer| *answer == (429, 0)), "{answers:?}");
+        assert_eq!(asked, 3, "the one that passed, and the first of the line as it came and as it entered");
+    }
+}
+
+/// A /64 over its own quota waits for that, and not as the first of those who wait for the /48 around it.
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_another_key_does_not_hold_up_the_line() {
+    let layer = throttled(Quota::per_second(1).burst(1), 3, 500);
+    let service = layer.layer(Probe::default());
+    let answers = all_at_once(&service, (0..16).map(get_of_site).collect()).await;
+    assert_passed_at(&answers, &[0; 16]);
+    let answers = all_at_once(&service, [100, 15, 101, 102, 103].map(get_of_site).into()).await;
+    assert_passed_at(&answers, &[62, 1_000, 125, 187, 250]);
+    assert_eq!((layer.counts().waited, layer.counts().refused), (5, 0));
+}
+
+/// Who was the first of its /64 stands behind those who wait for the /48.
+#[tokio::test(start_paused = true)]
+async fn the_first_of_one_line_does_not_overtake_another() {
+    let layer = throttled(Quota::per_second(1).burst(1), 3, 500);
+    let service = layer.layer(Probe::default());
+    let answers = all_at_once(&service, (0..16).map(get_of_site).collect()).await;
+    assert_passed_at(&answers, &[0; 16]);
+    let over_its_own = all_at_once(&service, vec![get_of_site(0)]);
+    let later = async {
+        tokio::time::sleep(Duration::from_millis(900)).await;
+        all_at_once(&service, (100..124).map(get_of_site).collect()).await
+    };
+    let (over_its_own, answers) = tokio::join!(over_its_own, later);
+    // A unit comes back each 62.5 ms, of which fourteen are there by then.
+    assert_passed_at(&answers[..14], &[0; 14]);
+    assert_passed_at(&answers[14..], &[37, 100, 162, 225, 287, 350, 412, 475, 537, 600]);
+    assert_passed_at(&over_its_own, &[1_562]);
 }
 
 /// A quota that is slow, and far from used up, is not what the line waits for.

@@ -101,7 +101,8 @@ impl AuthnLayer {
         self
     }
 
-    /// Refuses credentials of a source that had too many bad ones, unless they are known. None is set by default.
+    /// Refuses credentials of a source that had too many bad ones, unless they are known. None is set by default. A request of which
+    /// nobody told the [`Connection`](crate::Connection) is refused with `500`, as by a limit per client.
     #[cfg(feature = "rate-limit")]
     pub fn with_failure_budget(mut self, budget: crate::rate_limit::FailureBudget) -> Self {
         Arc::make_mut(&mut self.shared).budget = Some(budget);
@@ -115,21 +116,22 @@ impl AuthnLayer {
         self
     }
 
-    /// Who counts the attempts of a request.
+    /// Who counts the attempts of a request. A connection that nobody told of is a mistake in the setup, which limits refuse as
+    /// well; one that has no address is not.
     #[cfg(feature = "rate-limit")]
     fn attempts<'a>(
         &'a self,
         head: &RequestHead<'_>,
         envelope: &mut Envelope,
-    ) -> Option<crate::rate_limit::Attempts<'a>> {
-        let budget = self.shared.budget.as_ref()?;
+    ) -> Result<Option<crate::rate_limit::Attempts<'a>>, Rejection> {
+        let Some(budget) = &self.shared.budget else { return Ok(None) };
         let at = envelope.present();
-        let address = envelope.client_or_connection(|| head.connection()).ok()?.address();
+        let address = envelope.client_or_connection(|| head.connection())?.address();
         // Behind a trusted proxy a client can bring it about to have none, and must not be spared for that.
         if address.is_none() && !envelope.by_trusted_proxy {
-            return None;
+            return Ok(None);
         }
-        Some(budget.attempts(address, at, envelope.failed_attempts))
+        Ok(Some(budget.attempts(address, at, envelope.failed_attempts)))
     }
 
     fn conclude(
@@ -329,7 +331,10 @@ impl Step for AuthnLayer {
             return Now::Known(Err(rejection));
         }
         #[cfg(feature = "rate-limit")]
-        let attempts = self.attempts(head, envelope);
+        let attempts = match self.attempts(head, envelope) {
+            Ok(attempts) => attempts,
+            Err(rejection) => return Now::Known(Err(rejection)),
+        };
         let seen = head.with_client(envelope.client.as_ref());
         #[cfg(feature = "rate-limit")]
         let seen =
@@ -350,7 +355,7 @@ impl Step for AuthnLayer {
 
     async fn decide(&self, head: RequestHead<'_>, envelope: &mut Envelope) -> Result<Authenticated, Rejection> {
         #[cfg(feature = "rate-limit")]
-        let attempts = self.attempts(&head, envelope).map(|attempts| match self.shared.clock.as_deref() {
+        let attempts = self.attempts(&head, envelope)?.map(|attempts| match self.shared.clock.as_deref() {
             Some(clock) => attempts.that_wait(clock, envelope.present()),
             None => attempts.that_wait(&SystemClock, SystemClock.now()),
         });

@@ -1,8 +1,8 @@
 //! How what the layers depend on is doing: for probes, for people and for metrics.
 //!
 //! A [`Health`] watches sources. Each is ready; or stale: it works with what it had, since something newer cannot be had; or
-//! failing: requests that need it are refused, mostly with `503`. Looking costs no I/O, so that whoever may ask for the state,
-//! however often, starts nothing.
+//! failing: requests that need it are refused, mostly with `503`. A look waits for nobody and asks nobody, however often there is
+//! one; the first one at tokens starts the task that fetches their keys, if no request has.
 //!
 //! ```
 //! use portcullis::{Clock, SystemClock, health::{Condition, Health, SourceHealth}};
@@ -158,7 +158,12 @@ impl Health {
 
     /// Watches an introspection endpoint, as `introspection:` and its URL. Failing if a question of the last 10 s had no answer;
     /// stale if an older one had none, since it may be back and nobody has asked. Nothing is asked for a probe. A question that the
-    /// endpoint does not take (`400`, `413`, `414`, `422`, `431`) does not count, since its token may be to blame.
+    /// endpoint does not take (`400`, `413`, `414`, `422`, `431`) does not count, and `403` without an error code, `429`, `500`, a redirect
+    /// and an answer that is too large or too odd to be read make it stale: its token may be to blame.
+    ///
+    /// # Security
+    /// What makes the endpoint, or a firewall before it, answer otherwise or not in time looks like an outage, and strangers may find
+    /// such a token. Where that is a danger, watch it for an alarm and not for readiness.
     #[cfg(feature = "introspection")]
     pub fn watch_introspection(self, tokens: crate::jwt::introspection::Introspection) -> Self {
         let name = format!("introspection:{}", tokens.endpoint());

@@ -3,7 +3,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use http::{Request, Response};
-use reqwest::{Client, Proxy, redirect::Policy};
+use reqwest::{Client, NoProxy, Proxy, redirect::Policy};
 use tokio::runtime::Handle;
 use tokio_rustls::rustls::{
     ClientConfig, RootCertStore,
@@ -17,6 +17,9 @@ use crate::error::{ConfigError, StoreError};
 /// How long a connection is kept that nothing goes over. Shorter than most servers keep theirs, so that they rarely close one
 /// at the moment in which it is used again.
 const IDLE: Duration = Duration::from_secs(15);
+
+/// The hosts that no proxy is asked for, which has another machine in mind; plain `http` to them would cross the wire.
+const THIS_MACHINE: &str = "localhost,127.0.0.0/8,::1";
 
 /// An HTTP client on reqwest and rustls. A clone costs one reference count and shares the connections.
 ///
@@ -73,7 +76,8 @@ impl HttpsFetch {
         Self::builder().roots(pem).build()
     }
 
-    /// As [`new`](Self::new), through this proxy (`http` or `https`). TLS still ends at the origin.
+    /// As [`new`](Self::new), through this proxy (`http` or `https`). TLS still ends at the origin. What is for this machine
+    /// (`localhost`, a loopback address) goes there directly.
     ///
     /// # Errors
     /// If the URL is not that of a proxy, and as [`new`](Self::new).
@@ -89,8 +93,8 @@ impl HttpsFetchBuilder {
         self
     }
 
-    /// Goes through this proxy (`http` or `https`). TLS still ends at the origin. Default: none, whatever the environment
-    /// says.
+    /// Goes through this proxy (`http` or `https`). TLS still ends at the origin. What is for this machine (`localhost`, a loopback
+    /// address) goes there directly. Default: none, whatever the environment says.
     pub fn proxy(mut self, url: impl Into<String>) -> Self {
         self.proxy = Some(url.into());
         self
@@ -128,7 +132,7 @@ impl HttpsFetchBuilder {
         if let Some(url) = self.proxy {
             // The URL may hold a password.
             let proxy = Proxy::all(url).map_err(|_| ConfigError::new("proxy", "the URL", "cannot be read"))?;
-            builder = builder.proxy(proxy);
+            builder = builder.proxy(proxy.no_proxy(NoProxy::from_string(THIS_MACHINE)));
         }
         let builder = builder.redirect(Policy::none()).referer(false).http1_only();
         let builder = builder.pool_max_idle_per_host(self.kept).pool_idle_timeout(IDLE);

@@ -47,7 +47,6 @@ impl LastAnswer {
 
     /// There was no answer to this question, and there may be one to others: a failure, and never a recent one. It does not cover up
     /// one that is.
-    #[cfg(feature = "policy-remote")]
     pub(crate) fn doubted(&self, cause: impl Into<Arc<str>>, at: Instants) {
         if self.recent_failure(at).is_none() {
             self.note(Some(Failure { cause: cause.into(), asked_at: None }));

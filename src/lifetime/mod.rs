@@ -21,6 +21,10 @@
 //! - when nobody can say whether it was, as where revocations come over a connection that is lost, or a store does not answer within
 //!   ten seconds.
 //!
+//! An opaque token that its provider revoked is the exception: requests with it are refused once the answer about it is forgotten (60 s),
+//! and what it began goes on until its `exp`, since nothing of the token is kept to ask with. A
+//! [`RevocationStore`](crate::revocation::RevocationStore) of ours ends that, too.
+//!
 //! A body or a stream ends when it is asked for what comes next: one that nobody reads, as where a client takes nothing more, stays
 //! open and hands out nothing.
 //!

@@ -41,6 +41,7 @@ const KEY: LimitScope<'static> = LimitScope::new("failures-by-key");
 ///
 /// A request without an address, as over a Unix socket, is not counted: all of them would share one budget, and one could shut
 /// out the rest. Those that a trusted proxy tells no address of do share one, since a client can bring it about to be among them.
+/// One of which nobody told the [`Connection`](crate::Connection) is refused with `500`: a forgotten `ConnectInfo` is no way around.
 ///
 /// | setting | default |
 /// |---|---|

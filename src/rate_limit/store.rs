@@ -112,7 +112,7 @@ impl Taken {
     }
 
     /// Says that the shared store had no part in it, so that it tells nothing of how that is.
-    #[cfg(feature = "rate-limit-redis")]
+    #[cfg(any(feature = "rate-limit-redis", feature = "throttle"))]
     pub(crate) const fn aside(mut self) -> Self {
         self.rest |= Self::ASIDE;
         self

@@ -8,7 +8,7 @@ use std::{
 
 use foldhash::quality::RandomState;
 use tokio::{
-    sync::{Mutex as Turn, Semaphore},
+    sync::{Mutex as Turn, OwnedMutexGuard, Semaphore},
     time::{Instant, sleep, timeout_at},
 };
 
@@ -25,8 +25,9 @@ const MOST_WAITERS: usize = 65_536;
 /// Lets requests over the quota wait their turn: how long, and how many of them at most.
 ///
 /// Those of one key pass one after the other, in the order in which they came, as the quota comes back. A request is refused
-/// with `429` if its turn does not come in time, at once if it is plain that it will not, or if as many wait already. A waiting
-/// request holds its connection and its body, so keep both numbers small.
+/// with `429` if its turn does not come in time, at once if it is plain that it will not, or if as many wait already; it takes
+/// nothing of what others in its line wait for. Who waits for one key does not hold up those who wait for another one: a client over
+/// its own quota those of its IPv6 /48. A waiting request holds its connection and its body, so keep both numbers small.
 ///
 /// # Cancel safety
 /// A request that is given up while it waits took nothing, and leaves its place.
@@ -108,7 +109,7 @@ impl Queue {
         draw: &Draw<'_>,
         at: Instants,
     ) -> Now<Result<Taken, StoreError>> {
-        if self.places.available_permits() < self.waiters && self.line_before(draw).is_some() {
+        if self.places.available_permits() < self.waiters && self.line_before(draw, &[]).is_some() {
             return Now::Wait;
         }
         match store.take_now(draw, at) {
@@ -124,41 +125,62 @@ impl Queue {
         at: Instants,
         tally: &Tally,
     ) -> Result<Taken, StoreError> {
-        let interval = |charge: &Charge<'_>| charge.quota().interval_nanos();
-        let (key, pace) = match self.line_before(draw) {
-            // Should the line have ended meanwhile, nobody knows which quota holds this up: the fastest counts.
-            Some(line) => (line, draw.charges().iter().map(interval).min().unwrap_or(0)),
-            None => {
-                let taken = store.take(draw, at).await?;
-                let refusing = draw.charges().get(taken.charge()).filter(|_| self.may_wait(&taken));
-                let Some(refusing) = refusing else { return Ok(taken) };
-                // All whom one key holds up wait in one line, as slow as its quota: the many /64 of a site, at their /48.
-                (self.line_of(refusing), interval(refusing))
-            }
-        };
         let start = Instant::now();
-        let now = || at.later(start.elapsed());
-        let (Ok(_place), Ok(_)) = (self.places.try_acquire(), tokio::runtime::Handle::try_current()) else {
-            return store.take(draw, now()).await;
-        };
-        let Some(place) = Place::enter(self, key, pace, draw.cost()) else { return store.take(draw, now()).await };
+        let left = || self.longest.saturating_sub(start.elapsed());
         let deadline = start.checked_add(self.longest).unwrap_or(start);
-        let Ok(_turn) = timeout_at(deadline, place.turn.lock()).await else {
-            return store.take(draw, now()).await;
-        };
+        let mut waiter = None;
+        // The lines that it is the first of. A /64's is entered before that of its /48, by all of them, so that no two wait for each other.
+        let mut first_of: Vec<First<'_>> = Vec::new();
         loop {
-            let taken = store.take(draw, now()).await?;
-            match taken.retry_after_nanos().map(Duration::from_nanos) {
-                Some(wait) if start.elapsed().saturating_add(wait) <= self.longest => sleep(wait).await,
-                Some(_) => return Ok(taken),
+            let (index, refused, pace) = match self.line_before(draw, &first_of) {
+                // Should the line end meanwhile, nobody knows which quota holds this up: the fastest counts.
+                Some(index) => (index, None, draw.charges().iter().map(interval).min().unwrap_or(0)),
                 None => {
-                    if taken.is_granted() {
+                    let taken = store.take(draw, at.later(start.elapsed())).await?;
+                    if taken.is_granted() && waiter.is_some() {
                         tally.waited.fetch_add(1, Relaxed);
                     }
-                    return Ok(taken);
+                    let wait = taken.retry_after_nanos().map(Duration::from_nanos).filter(|wait| *wait <= left());
+                    let (Some(wait), Some(refusing)) = (wait, draw.charges().get(taken.charge())) else {
+                        return Ok(taken);
+                    };
+                    let line = self.line_of(refusing);
+                    if let Some(place) = first_of.iter().position(|first| first.place.key == line) {
+                        // Those whom another of its keys holds up go on meanwhile.
+                        first_of.truncate(place.saturating_add(1));
+                        sleep(wait).await;
+                        continue;
+                    }
+                    // All whom one key holds up wait in one line, as slow as its quota: the many /64 of a site, at their /48.
+                    (taken.charge(), Some(taken), interval(refusing))
                 }
+            };
+            // What those in the line wait for is theirs: who cannot enter it, or whose turn does not come, takes nothing.
+            let turned_away = || refused.unwrap_or_else(|| self.turned_away(draw, index));
+            if waiter.is_none() {
+                let (Ok(permit), Ok(_)) = (self.places.try_acquire(), tokio::runtime::Handle::try_current()) else {
+                    return Ok(turned_away());
+                };
+                waiter = Some(permit);
             }
+            let Some(charge) = draw.charges().get(index) else { return Ok(turned_away()) };
+            first_of.retain(|first| first.index < index);
+            let Some(place) = Place::enter(self, self.line_of(charge), pace, draw.cost(), left()) else {
+                return Ok(self.turned_away(draw, index));
+            };
+            let turn = timeout_at(deadline, Arc::clone(&place.turn).lock_owned()).await;
+            let Ok(turn) = turn else { return Ok(self.turned_away(draw, index)) };
+            first_of.push(First { _turn: turn, place, index });
         }
+    }
+
+    /// The refusal of who cannot wait behind those in the line of this charge. The store was not asked.
+    fn turned_away(&self, draw: &Draw<'_>, index: usize) -> Taken {
+        let wait = draw.charges().get(index).map_or(Duration::ZERO, |charge| {
+            let interval = Duration::from_nanos(interval(charge));
+            self.lines().get(&self.line_of(charge)).map_or(interval, |line| line.least_wait(draw.cost()))
+        });
+        Taken::refused(index, u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX)).aside()
     }
 
     fn may_wait(&self, taken: &Taken) -> bool {
@@ -169,15 +191,31 @@ impl Queue {
         self.seed.hash_one(charge.key())
     }
 
-    /// The line that others of one of its keys stand in, of the first such key.
-    fn line_before(&self, draw: &Draw<'_>) -> Option<u64> {
+    /// The first of its charges in whose key's line others stand before it.
+    fn line_before(&self, draw: &Draw<'_>, first_of: &[First<'_>]) -> Option<usize> {
         let lines = self.lines();
-        draw.charges().iter().map(|charge| self.line_of(charge)).find(|line| lines.contains_key(line))
+        draw.charges().iter().position(|charge| {
+            let line = self.line_of(charge);
+            lines.contains_key(&line) && first_of.iter().all(|first| first.place.key != line)
+        })
     }
 
     fn lines(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Line>> {
         self.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Who is the first of a line.
+struct First<'a> {
+    // Before the place: the next one wakes, and finds the line.
+    _turn: OwnedMutexGuard<()>,
+    place: Place<'a>,
+    /// Of the charge whose key's line it is.
+    index: usize,
+}
+
+fn interval(charge: &Charge<'_>) -> u64 {
+    charge.quota().interval_nanos()
 }
 
 /// A place in a line, left on drop.
@@ -189,10 +227,10 @@ struct Place<'a> {
 
 impl<'a> Place<'a> {
     /// None behind so many that it would wait too long: places are for those who can be served, of whichever key.
-    /// `pace` is that of a line which this one begins.
-    fn enter(queue: &'a Queue, key: u64, pace: u64, cost: NonZeroU32) -> Option<Self> {
+    /// `pace` is that of a line which this one begins, `left` how long it may wait.
+    fn enter(queue: &'a Queue, key: u64, pace: u64, cost: NonZeroU32, left: Duration) -> Option<Self> {
         let mut lines = queue.lines();
-        if lines.get(&key).is_some_and(|line| line.least_wait(cost) > queue.longest) {
+        if lines.get(&key).is_some_and(|line| line.least_wait(cost) > left) {
             return None;
         }
         let line = lines.entry(key).or_insert_with(|| Line { turn: Arc::default(), waiting: 0, pace });

@@ -137,7 +137,7 @@ impl StackBuilder {
 
     /// Lets streams go on that outlast the credential they were asked for with. By default answers of `text/event-stream` and
     /// `application/grpc` end when a request with the same credential would be refused: when it expires or is revoked, and while
-    /// nobody can say whether it was; see [`lifetime`](crate::lifetime).
+    /// nobody can say whether it was; not when its provider revokes an opaque token. See [`lifetime`](crate::lifetime).
     pub fn dangerous_streams_outlive_credentials(mut self) -> Self {
         self.outlives = true;
         self

@@ -170,7 +170,8 @@ async fn a_token_that_the_provider_chokes_on_is_no_outage_and_is_paid_for() {
         assert_eq!(of("192.0.2.1", &format!("good-{number}")).await, 200, "{code} {body}: nobody else notices");
     }
     // An outage is one all the same, and such a token does not end it.
-    for (code, body) in [(400, r#"{"error":"invalid_client"}"#), (401, ""), (403, ""), (404, ""), (500, invalid)] {
+    let scope = r#"{"error":"insufficient_scope"}"#;
+    for (code, body) in [(400, r#"{"error":"invalid_client"}"#), (401, ""), (403, scope), (404, ""), (502, invalid)] {
         provider.now_replies(replies(code, body));
         for _ in 0..5 {
             assert_eq!(of("203.0.113.9", "any").await, 503, "{code} {body}: for nothing");
@@ -181,5 +182,53 @@ async fn a_token_that_the_provider_chokes_on_is_no_outage_and_is_paid_for() {
         assert_eq!(condition(), Condition::Failing, "{code} {body}");
         assert_eq!(of("192.0.2.1", &format!("good-{code}-{}", body.len())).await, 200);
         assert_eq!(condition(), Condition::Ready, "{code} {body}");
+    }
+}
+
+/// A user whose attributes make the answer odd, or a stranger whom a firewall does not like, takes no service out of rotation.
+#[tokio::test]
+async fn what_one_token_brings_about_leaves_the_service_ready() {
+    let provider = Provider::usual().await;
+    let clock = TestClock::at_unix(NOW);
+    let tokens = provider.tokens();
+    let health = Health::new().watch_introspection(tokens.clone());
+    let condition = || health.look(clock.now()).condition();
+    let service = guarded(tokens.clone(), &clock);
+    let of = async |address: &str, token: &str| send(&service, from(address, token)).await.status().as_u16();
+    let replies = |status: u16, body: Vec<u8>| {
+        move |asked: &super::provider::Asked| match asked.form["token"].starts_with("good") {
+            true => json(active("")),
+            false => (StatusCode::from_u16(status).unwrap(), body.clone()).into_response(),
+        }
+    };
+    let deep = format!(r#"{{"active":true,"a":{}1{}}}"#, "[".repeat(20), "]".repeat(20));
+    let rows: [(&str, u16, Vec<u8>); 10] = [
+        ("large", 200, format!(r#"{{"active":true,"a":"{}"}}"#, "x".repeat(70_000)).into()),
+        ("deep", 200, deep.into()),
+        ("twice", 200, r#"{"active":true,"a":{"b":1,"b":2}}"#.into()),
+        ("a lone surrogate", 200, r#"{"active":true,"name":"\ud800"}"#.into()),
+        ("Latin-1", 200, b"{\"active\":true,\"name\":\"J\xfcrgen\"}".into()),
+        ("a firewall", 403, "<html>blocked</html>".into()),
+        ("a firewall that sends elsewhere", 302, "".into()),
+        ("too many", 429, "".into()),
+        ("it fails", 500, "".into()),
+        ("it fails, and says so", 500, r#"{"error":"server_error"}"#.into()),
+    ];
+    for (name, code, body) in rows {
+        provider.now_replies(replies(code, body.clone()));
+        for round in 0..5 {
+            assert_eq!(of("203.0.113.9", "../../../etc/passwd").await, 503, "{name} {round}: asked again, for nothing");
+        }
+        assert_eq!(condition(), Condition::Stale, "{name}");
+        assert!(health.look(clock.now()).is_ready() && tokens.failure().is_some(), "{name}");
+        assert_eq!(of("192.0.2.1", &format!("good-{name}").replace([' ', ','], "-")).await, 200, "{name}");
+        assert_eq!(condition(), Condition::Ready, "{name}: with the next answer");
+        // It does not cover up an outage.
+        provider.now_replies(|_| StatusCode::BAD_GATEWAY.into_response());
+        assert_eq!(of("192.0.2.1", "any").await, 503);
+        provider.now_replies(replies(code, body));
+        assert_eq!(of("203.0.113.9", "odd").await, 503, "{name}");
+        assert_eq!(condition(), Condition::Failing, "{name}");
+        clock.advance(Introspection::RECENT);
     }
 }

@@ -188,8 +188,10 @@ async fn the_operator_is_told_whose_fault_it_is_once_a_minute() {
     for (status_sent, body, expected) in [
         (401, r#"{"error":"invalid_client"}"#, "refuses this service's own credentials"),
         (400, r#"{"error":"invalid_client"}"#, "refuses this service's own credentials"),
-        (403, "", "refuses this service's own credentials"),
-        (500, "secret-token", "no opaque token can be checked"),
+        (403, r#"{"error":"insufficient_scope"}"#, "refuses this service's own credentials"),
+        (403, "<html></html>", "an opaque token cannot be checked"),
+        (500, "secret-token", "an opaque token cannot be checked"),
+        (502, "secret-token", "no opaque token can be checked"),
     ] {
         clock.advance(Duration::from_secs(60));
         let reply = saying(status_sent, body);

@@ -3,14 +3,17 @@
 use std::{
     future::Future,
     pin::pin,
+    sync::mpsc,
     task::{Context, Poll, Waker},
     time::Duration,
 };
 
 use http::StatusCode;
 use portcullis::{
-    Clock, Now, RequestHead,
+    Clock, Instants, Now, RequestHead, StoreError,
+    audit::{AuditEntry, AuditLayer, AuditSink, Lost},
     authn::{Authenticator, Outcome},
+    event::EventKind,
     http_client::FetchLimits,
     jwt::{
         Algorithm, Issuer, JwtAuthenticator,
@@ -78,6 +81,57 @@ async fn looking_at_the_readiness_starts_the_task_once() {
     assert!(house.jwt.is_ready(house.now()));
     assert_eq!(origin.fetches(), 1, "however often it is looked at");
     assert_eq!(house.status_now(&key.token()), 200);
+}
+
+/// A sink that stands still until a made-up `kid` has its answer. Whether it got one, and which keys counted then.
+#[derive(Debug)]
+struct Still(LiveKeys, Instants, mpsc::Sender<(EventKind, bool, Option<u64>)>);
+
+const TOLD: &str = "https://told.example/jwks";
+
+#[async_trait::async_trait]
+impl AuditSink for Still {
+    fn accept(&self, entry: AuditEntry) -> Result<(), Lost> {
+        let AuditEntry::Event(event) = entry else { return Ok(()) };
+        // Events are the whole process's.
+        if event.about() != TOLD {
+            return Ok(());
+        }
+        let (keys, at, (done, is_done)) = (self.0.clone(), self.1, mpsc::channel());
+        std::thread::spawn(move || done.send(drop(keys.refresh_now(Some("made-up"), 2, at))));
+        let answered = is_done.recv_timeout(seconds(2)).is_ok();
+        self.2.send((event.kind(), answered, self.0.generation(at))).unwrap();
+        Ok(())
+    }
+
+    async fn flush(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn lost(&self) -> u64 {
+        0
+    }
+}
+
+/// Tokens with a made-up `kid` come from strangers, and would hold a thread each.
+#[tokio::test(start_paused = true)]
+async fn no_request_waits_for_the_sink_that_hears_of_keys() {
+    let (old, new) = (Signer::new(0, "a"), Signer::new(1, "b"));
+    let origin = Origin::default();
+    origin.serve(TOLD, set_of(&[old.jwk()]));
+    let house = House::of_keys(LiveKeys::jwks_url(TOLD).http(origin.clone()));
+    house.keys.load().await.unwrap();
+    let (told, heard) = mpsc::channel();
+    let _audit = AuditLayer::new(Still(house.keys.clone(), house.now(), told));
+    origin.serve(TOLD, set_of(&[new.jwk()]));
+    sleep(seconds(481)).await;
+    assert_eq!(heard.try_recv(), Ok((EventKind::KeySetRotated, true, Some(2))), "told once the new keys count");
+    origin.script(TOLD, Script::Down("connection refused"));
+    sleep(seconds(481)).await;
+    assert_eq!(heard.try_recv(), Ok((EventKind::KeySetUnavailable, true, Some(2))));
+    origin.serve(TOLD, set_of(&[new.jwk()]));
+    sleep(seconds(120)).await;
+    assert_eq!(heard.try_recv(), Ok((EventKind::KeySetRestored, true, Some(2))));
 }
 
 #[tokio::test(start_paused = true)]

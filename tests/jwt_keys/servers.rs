@@ -29,7 +29,7 @@ use portcullis::{
     testing::TestClock,
 };
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
-use tokio::net::TcpListener;
+use tokio::{io::AsyncReadExt, net::TcpListener};
 use tokio_rustls::{
     TlsAcceptor,
     rustls::{ServerConfig, crypto::aws_lc_rs, pki_types::PrivateKeyDer},
@@ -234,6 +234,39 @@ async fn tls_with_an_authority_of_its_own() {
     let keys = LiveKeys::jwks_url(format!("{issuer}/jwks")).http(stranger).build().unwrap();
     let error = keys.load().await.unwrap_err();
     assert!(error.cause().to_lowercase().contains("certificate"), "{error}");
+}
+
+/// Plain `http` is let go to this machine alone, and would cross the wire to a proxy, with what is secret in it.
+#[tokio::test]
+async fn what_is_for_this_machine_does_not_go_through_a_proxy() {
+    let proxy = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let client = HttpsFetch::with_proxy(&format!("http://me:secret@{}", proxy.local_addr().unwrap())).unwrap();
+    let (asked, mut heard) = tokio::sync::mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = proxy.accept().await.unwrap();
+            let mut text = vec![0; 1024];
+            let count = stream.read(&mut text).await.unwrap();
+            asked.send(String::from_utf8_lossy(&text[..count]).into_owned()).unwrap();
+        }
+    });
+    let key = Signer::new(0, "a");
+    let (site, address) = serve().await;
+    site.show_set(set_of(&[key.jwk()]));
+    let of = |url: String| LiveKeys::jwks_url(url).http(client.clone()).dangerous_http_on_loopback().build().unwrap();
+    let port = address.port();
+    for host in ["127.0.0.1", "localhost", "LocalHost"] {
+        of(format!("http://{host}:{port}/jwks")).load().await.unwrap();
+    }
+    // Nobody is there.
+    for host in ["127.255.0.9", "[::1]", "[0:0:0:0:0:0:0:1]"] {
+        assert!(of(format!("http://{host}:{port}/jwks")).load().await.is_err());
+    }
+    assert!(heard.try_recv().is_err());
+    assert!(of("https://id.example.com/jwks".to_owned()).load().await.is_err());
+    let heard = heard.recv().await.unwrap();
+    assert!(heard.starts_with("CONNECT id.example.com:443 "), "{heard}");
+    assert!(heard.to_lowercase().contains("proxy-authorization: basic "), "{heard}");
 }
 
 #[test]

@@ -14,8 +14,18 @@ use crate::jwt::{
 pub(super) enum Fault {
     /// It is none: the endpoint's fault, and says nothing of the token.
     Junk(Refusal),
+    /// It is one that cannot be read, for what it says of this token, maybe: too deep, a member twice.
+    Odd(Refusal),
     /// The token is not good.
     Refused(Refusal),
+}
+
+impl Fault {
+    /// That of a text that cannot be read: pages of errors and signed answers are no objects.
+    pub(super) fn of(text: &[u8], problem: Refusal) -> Self {
+        let text = text.trim_ascii();
+        if text.starts_with(b"{") && text.ends_with(b"}") { Self::Odd(problem) } else { Self::Junk(problem) }
+    }
 }
 
 /// Reads an answer that says that a token is active, and is an access token.
@@ -23,7 +33,8 @@ pub(super) fn read<'a>(text: &'a str, mapped: &Mapped) -> Result<Claims<'a>, Fau
     // All of it, strictly, before any of it is believed.
     let mut outline = Outline::default();
     let text = text.trim_matches([' ', '\t', '\n', '\r']);
-    json::read(text, &mut outline, Refusal("the answer is not a JSON object")).map_err(Fault::Junk)?;
+    json::read(text, &mut outline, Refusal("the answer is not a JSON object"))
+        .map_err(|problem| Fault::of(text.as_bytes(), problem))?;
     if !outline.active {
         return Err(Fault::Refused(Refusal("the token is not active")));
     }
@@ -126,12 +137,7 @@ mod tests {
             "null",
             r#"[{"active":true}]"#,
             r#"{"active":true"#,
-            r#"{"active":true}{}"#,
             r#"{"active":true}x"#,
-            r#"{"active":truex}"#,
-            r#"{"active":false,"active":true}"#,
-            r#"{"active":true,"\u0061ctive":true}"#,
-            r#"{"active":true,"a":{"b":1,"b":2}}"#,
             "<html></html>",
             "eyJhbGciOiJFUzI1NiJ9.e30.AA",
             "\u{feff}{\"active\":true}",
@@ -139,7 +145,17 @@ mod tests {
             assert!(matches!(fault(text), Some(Fault::Junk(_))), "{text}");
         }
         let deep = format!(r#"{{"active":true,"a":{}1{}}}"#, "[".repeat(16), "]".repeat(16));
-        assert!(matches!(fault(&deep), Some(Fault::Junk(_))));
+        for text in [
+            r#"{"active":true}{}"#,
+            r#" {"active":truex} "#,
+            r#"{"active":false,"active":true}"#,
+            r#"{"active":true,"\u0061ctive":true}"#,
+            r#"{"active":true,"a":{"b":1,"b":2}}"#,
+            r#"{"active":true,"a":"\ud800"}"#,
+            &deep,
+        ] {
+            assert!(matches!(fault(text), Some(Fault::Odd(_))), "{text}");
+        }
     }
 
     #[test]
@@ -171,7 +187,7 @@ mod tests {
         ] {
             let text = format!(r#"{{"active":true,{members}}}"#);
             assert_eq!(fault(&text).is_none(), good, "{text}");
-            assert!(!matches!(fault(&text), Some(Fault::Junk(_))), "{text}");
+            assert!(!matches!(fault(&text), Some(Fault::Junk(_) | Fault::Odd(_))), "{text}");
         }
     }
 }

@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 use super::client::{ClientAuthentication, put};
 use crate::{
     clock::Instants,
-    error::StoreError,
+    error::{StoreError, StoreErrorKind},
     http_client::{Endpoint, HttpClient, LastAnswer, Media, may_be_the_questions_fault},
     jwt::Refusal,
     log::{Seldom, chain, one_line},
@@ -39,11 +39,18 @@ pub(super) struct Notices {
     away: Seldom,
     busy: Seldom,
     not_taken: Seldom,
+    doubted: Seldom,
 }
 
 impl Notices {
     pub(super) const fn new() -> Self {
-        Self { credentials: Seldom::new(), away: Seldom::new(), busy: Seldom::new(), not_taken: Seldom::new() }
+        Self {
+            credentials: Seldom::new(),
+            away: Seldom::new(),
+            busy: Seldom::new(),
+            not_taken: Seldom::new(),
+            doubted: Seldom::new(),
+        }
     }
 }
 
@@ -95,21 +102,35 @@ impl Asking {
             return Err(self.away(at, "the client assertion cannot be signed"));
         }
         let sent = self.http.post(&self.endpoint, Media::Form, Bytes::from_owner(form), headers).await;
-        let response = sent.map_err(|error| self.away(at, &cause(&error)))?;
+        let response = sent.map_err(|error| match error.kind() {
+            // Somebody answers: more than may be read, or a redirect.
+            StoreErrorKind::Corrupt => self.doubted(at, &cause(&error)),
+            _ => self.away(at, &cause(&error)),
+        })?;
         match response.status() {
             StatusCode::OK => Ok(Said::Document(response.into_body())),
             StatusCode::BAD_REQUEST if error_of(&response) == Some("unsupported_token_type") => {
                 Ok(Said::Never(Refusal("the provider does not introspect tokens of this kind")))
             }
-            status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => {
+            status @ StatusCode::UNAUTHORIZED => Err(self.credentials_refused(at, status, &response)),
+            status @ StatusCode::FORBIDDEN if error_of(&response).is_some() => {
                 Err(self.credentials_refused(at, status, &response))
+            }
+            // It may be a firewall on the way, that looks into the question.
+            StatusCode::FORBIDDEN => {
+                Err(self.doubted(at, "answers 403, to this token or to this service's own credentials"))
             }
             status if error_of(&response).is_some_and(is_about_us) => {
                 Err(self.credentials_refused(at, status, &response))
             }
             status if may_be_the_questions_fault(status) => Ok(Said::NotTaken(self.not_taken(at, status, &response))),
             status => {
-                let mut away = self.away(at, &answers(status, &response));
+                let problem = answers(status, &response);
+                let mut away = match status {
+                    // It fails at this token, or somebody brings many. It may well answer others.
+                    StatusCode::INTERNAL_SERVER_ERROR | StatusCode::TOO_MANY_REQUESTS => self.doubted(at, &problem),
+                    _ => self.away(at, &problem),
+                };
                 if matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
                     away.wait = wait(&response);
                 }
@@ -123,6 +144,14 @@ impl Asking {
         let cause = one_line(&format!("{}: {problem}", self.endpoint));
         self.said.away.error(at, &format!("introspection: no opaque token can be checked: {cause}"));
         self.last.failed(cause.as_str(), at);
+        Away::new(format!("introspection: {cause}"))
+    }
+
+    /// There is no answer about this token, which may be to blame: whoever brings such a one must not make the service look away.
+    pub(super) fn doubted(&self, at: Instants, problem: &str) -> Away {
+        let cause = one_line(&format!("{}: {problem}", self.endpoint));
+        self.said.doubted.error(at, &format!("introspection: an opaque token cannot be checked: {cause}"));
+        self.last.doubted(cause.as_str(), at);
         Away::new(format!("introspection: {cause}"))
     }
 

@@ -87,7 +87,8 @@ impl Introspection {
         self.shared.opaque.asking.last.failure()
     }
 
-    /// The same if that question was asked within the last [`RECENT`](Self::RECENT) seconds.
+    /// The same if that question was asked within the last [`RECENT`](Self::RECENT) seconds, and its token alone is not to blame,
+    /// as it may be for `403` without an error code, `429`, `500`, a redirect, and an answer that is too large or too odd to be read.
     #[must_use]
     pub fn recent_failure(&self, at: Instants) -> Option<Arc<str>> {
         self.shared.opaque.asking.last.recent_failure(at)

@@ -212,7 +212,7 @@ impl Opaque {
         let judged = match said {
             Ok(Said::Document(document)) => match std::str::from_utf8(&document) {
                 Ok(text) => self.judge(text, digest, generation, asker),
-                Err(_) => Err(Fault::Junk(Refusal("the answer is not UTF-8"))),
+                Err(_) => Err(Fault::of(&document, Refusal("the answer is not UTF-8"))),
             },
             Ok(Said::Never(refusal)) => Err(Fault::Refused(refusal)),
             Ok(Said::NotTaken(away)) => {
@@ -221,12 +221,13 @@ impl Opaque {
             }
             Err(away) => return Landed::Away(away),
         };
-        if !matches!(judged, Err(Fault::Junk(_))) {
+        if !matches!(judged, Err(Fault::Junk(_) | Fault::Odd(_))) {
             self.asking.last.came();
         }
         match judged {
             Ok(landed) => landed,
             Err(Fault::Junk(Refusal(problem))) => Landed::Away(self.asking.away(at, problem)),
+            Err(Fault::Odd(Refusal(problem))) => Landed::Away(self.asking.doubted(at, problem)),
             Err(Fault::Refused(refusal)) => {
                 attempt.failed(None);
                 let refused_at = asker.now().monotonic_nanos();

@@ -35,8 +35,9 @@ impl Flight {
 
     pub(super) async fn fly(mut self) {
         let fetched = self.cycle.fetch().await;
+        let mut tidings = Tidings::default();
         let mut control = self.cycle.control();
-        match fetched.and_then(|fetched| self.install(&mut control, fetched)) {
+        match fetched.and_then(|fetched| self.install(&mut control, fetched, &mut tidings)) {
             Ok(life) => {
                 let due = self.started_at.saturating_add(nanos(refresh_after(life)));
                 if let Some(kid) = self.kid.take()
@@ -47,10 +48,11 @@ impl Flight {
                 control.failures = 0;
                 self.land(&mut control, true, due);
             }
-            Err(error) => self.fail(&mut control, &error),
+            Err(error) => self.fail(&mut control, &error, &mut tidings),
         }
         drop(control);
         self.landed = true;
+        tidings.tell();
     }
 
     fn now(&self) -> u64 {
@@ -58,7 +60,7 @@ impl Flight {
     }
 
     /// Takes what was fetched. How long it is fresh.
-    fn install(&self, control: &mut Control, fetched: Fetched) -> Result<Duration, StoreError> {
+    fn install(&self, control: &mut Control, fetched: Fetched, tidings: &mut Tidings) -> Result<Duration, StoreError> {
         let cycle = &*self.cycle;
         let (text, fresh_for, validator) = fetched.into_parts();
         let state = cycle.state.load();
@@ -78,7 +80,7 @@ impl Flight {
             (Some(text), known) => {
                 let keys = KeySet::from_jwks_where_rsa_is(cycle.rules.rsa, &text).map_err(nonsense)?;
                 for skipped in keys.skipped() {
-                    log::warn(&one_line(&format!("keys of {}: skipped {}", cycle.source.name(), chain(skipped))));
+                    tidings.warn(&format!("keys of {}: skipped {}", cycle.source.name(), chain(skipped)));
                 }
                 control.text = text.into();
                 control.validator = validator;
@@ -87,7 +89,7 @@ impl Flight {
                     // Written otherwise: some servers tell their keys in any order.
                     Some(known) if known.keys().has_the_keys_of(&keys) => known.generation(),
                     Some(known) => {
-                        event::tell(Event::new(EventKind::KeySetRotated, cycle.source.name()));
+                        tidings.event(Event::new(EventKind::KeySetRotated, cycle.source.name()));
                         known.generation().saturating_add(1)
                     }
                 };
@@ -95,8 +97,8 @@ impl Flight {
             }
         };
         if state.cause.is_some() {
-            log::warn(&one_line(&format!("keys of {}: refreshed again", cycle.source.name())));
-            event::tell(Event::new(EventKind::KeySetRestored, cycle.source.name()));
+            tidings.warn(&format!("keys of {}: refreshed again", cycle.source.name()));
+            tidings.event(Event::new(EventKind::KeySetRestored, cycle.source.name()));
         }
         cycle.state.store(Arc::new(State {
             keys: Some(keys),
@@ -108,13 +110,13 @@ impl Flight {
     }
 
     /// Keeps the keys that there are, and remembers why there are no newer ones.
-    fn fail(&self, control: &mut Control, error: &StoreError) {
+    fn fail(&self, control: &mut Control, error: &StoreError, tidings: &mut Tidings) {
         let cycle = &*self.cycle;
         let state = cycle.state.load();
         let cause = one_line(&error.source().map_or_else(|| error.to_string(), chain));
         if state.cause.as_deref() != Some(&*cause) {
-            log::warn(&one_line(&format!("keys of {} cannot be refreshed: {cause}", cycle.source.name())));
-            event::tell(Event::new(EventKind::KeySetUnavailable, cycle.source.name()).with("reason", &*cause));
+            tidings.warn(&format!("keys of {} cannot be refreshed: {cause}", cycle.source.name()));
+            tidings.event(Event::new(EventKind::KeySetUnavailable, cycle.source.name()).with("reason", &*cause));
         }
         cycle.state.store(Arc::new(State { cause: Some(cause.into()), ..State::clone(&state) }));
         control.failures = control.failures.saturating_add(1);
@@ -135,8 +137,31 @@ impl Flight {
 impl Drop for Flight {
     fn drop(&mut self) {
         if !self.landed {
-            let mut control = self.cycle.control();
-            self.fail(&mut control, &unavailable("the fetch was given up"));
+            let mut tidings = Tidings::default();
+            self.fail(&mut self.cycle.control(), &unavailable("the fetch was given up"), &mut tidings);
+            tidings.tell();
         }
+    }
+}
+
+/// What is said of a fetch, once it counts and nobody waits for the lock: a sink or a log that stands still holds up neither.
+#[derive(Default)]
+struct Tidings {
+    warnings: Vec<String>,
+    events: Vec<Event>,
+}
+
+impl Tidings {
+    fn warn(&mut self, text: &str) {
+        self.warnings.push(one_line(text));
+    }
+
+    fn event(&mut self, event: Event) {
+        self.events.push(event);
+    }
+
+    fn tell(self) {
+        self.warnings.iter().for_each(|text| log::warn(text));
+        self.events.into_iter().for_each(event::tell);
     }
 }
