@@ -676,6 +676,7 @@ fn bad_documents_are_refused_with_file_line_and_reason() {
             "[{ \"template_id\": \"t\", \"link_id\": \"t\", \"args\": { \"?principal\": \"Shop::User::\\\"a\\\"\" } }]",
             &["links.json:1", "another policy"],
         ),
+        (good, "[]", r#"[["t", "l", { "?principal": "Shop::User::\"a\"" }]]"#, &["links.json:1", "expected a table"]),
     ] {
         let built = shop(policies).entities("entities.json", entities).links("links.json", links).build();
         let error = built.expect_err(policies).to_string();

@@ -244,6 +244,32 @@ fn json_says_the_same() {
     assert_eq!(&*json.version(), "7");
 }
 
+/// A list in the place of a table would be read value by value for field by field: the second of a role is what it grants.
+#[test]
+fn a_list_is_no_table() {
+    let json = |rest: &str| format!("{{\"version\": \"1\", \"permissions\": [\"pay\"], {rest}}}");
+    let toml = |rest: &str| format!("version = '1'\npermissions = ['pay']\n{rest}");
+    let roles = r#""roles": {"payer": {}, "p2": {}}"#;
+    for (name, policy) in [
+        ("a policy", Rbac::from_json(r#"["1", false, ["pay"], {"payer": {}}, [], []]"#)),
+        ("a role", Rbac::from_json(&json(r#""roles": {"payer": [[], ["pay"], [], []]}"#))),
+        ("exclusive roles", Rbac::from_json(&json(&format!(r#"{roles}, "exclusive": [["x", ["payer", "p2"], 1]]"#)))),
+        (
+            "an assignment",
+            Rbac::from_json(&json(&format!(r#"{roles}, "assignments": [["https://a", "b", null, ["payer"]]]"#))),
+        ),
+        ("roles", Rbac::from_json(&json(r#""roles": [["payer", {}]]"#))),
+        ("a role", Rbac::from_toml(&toml("[roles]\npayer = [[], ['pay'], [], []]"))),
+        (
+            "exclusive roles",
+            Rbac::from_toml(&toml("exclusive = [['x', ['payer', 'p2'], 1]]\n[roles.payer]\n[roles.p2]")),
+        ),
+    ] {
+        let error = policy.expect_err(name).to_string();
+        assert!(error.contains("line ") && error.contains("expected a table"), "{name}: {error}");
+    }
+}
+
 #[tokio::test]
 async fn people_read_why() {
     let shop = Rbac::from_toml(SHOP).unwrap();

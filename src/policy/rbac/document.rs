@@ -7,7 +7,7 @@ use serde::{
     de::{self, MapAccess, Visitor},
 };
 
-use crate::error::ConfigError;
+use crate::{error::ConfigError, strict::Strict};
 
 /// The languages that a policy may be written in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,8 +111,8 @@ pub(super) fn read(origin: Origin<'_>) -> Result<Document, ConfigError> {
                 let before = error.span().and_then(|span| origin.text.get(..span.start));
                 not_understood(origin, before.map(|before| before.matches('\n').count() + 1), error.message())
             }),
-        Format::Json => serde_json::from_str::<Written<JsonText>>(origin.text)
-            .map(|written| written.place(&|name| name.place(origin.text)))
+        Format::Json => serde_json::from_str::<Strict<Written<JsonText>>>(origin.text)
+            .map(|Strict(written)| written.place(&|name| name.place(origin.text)))
             .map_err(|error| {
                 let text = error.to_string();
                 let message = text.split(" at line ").next().unwrap_or_default();
@@ -148,9 +148,9 @@ struct Written<T> {
     #[serde(default = "Entries::none")]
     roles: Entries<T>,
     #[serde(default = "Vec::new")]
-    exclusive: Vec<WrittenExclusive<T>>,
+    exclusive: Vec<Strict<WrittenExclusive<T>>>,
     #[serde(default = "Vec::new")]
-    assignments: Vec<WrittenAssignment<T>>,
+    assignments: Vec<Strict<WrittenAssignment<T>>>,
 }
 
 #[derive(Deserialize)]
@@ -200,12 +200,16 @@ impl<T> Written<T> {
             exclusive: self
                 .exclusive
                 .into_iter()
-                .map(|set| ExclusiveDocument { name: place(set.name), roles: all(set.roles), at_most: set.at_most })
+                .map(|Strict(set)| ExclusiveDocument {
+                    name: place(set.name),
+                    roles: all(set.roles),
+                    at_most: set.at_most,
+                })
                 .collect(),
             assignments: self
                 .assignments
                 .into_iter()
-                .map(|written| AssignmentDocument {
+                .map(|Strict(written)| AssignmentDocument {
                     issuer: place(written.issuer),
                     subject: place(written.subject),
                     tenant: written.tenant.map(place),
@@ -238,8 +242,8 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Entries<T> {
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Entries<T>, A::Error> {
                 let mut entries = Vec::new();
-                while let Some(entry) = map.next_entry()? {
-                    entries.push(entry);
+                while let Some((name, Strict(role))) = map.next_entry()? {
+                    entries.push((name, role));
                 }
                 Ok(Entries(entries))
             }
