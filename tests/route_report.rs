@@ -137,7 +137,8 @@ impl PolicyBackend for Remote {
 fn the_matrix_of_routes() {
     let rbac = Rbac::from_toml(
         "version = \"1\"\npermissions = [\"read\", \"cancel\"]\n[roles.clerk]\ngrants = [\"read\"]\n\
-         [roles.manager]\ninherits = [\"clerk\"]\ngrants = [\"cancel\"]",
+         [roles.manager]\ninherits = [\"clerk\"]\ngrants = [\"cancel\"]\n[[assignments]]\nissuer = \"i\"\n\
+         subject = \"s\"\nkind = \"service\"\nroles = [\"manager\"]",
     )
     .unwrap();
     let [read, cancel] = ["read", "cancel"].map(|name| rbac.permission(name).unwrap());

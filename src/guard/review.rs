@@ -133,7 +133,9 @@ impl<'a> Review<'a> {
 
     fn ask(self, action: &str) -> Truth {
         let Some(Asked { policy, by_roles }) = self.policy else { return Truth::Unknown };
-        let told = if by_roles { TOLD.and(QueryParts::SUBJECT).and(QueryParts::TENANT) } else { TOLD };
+        // Of the claims it is the kind, which the roles that a policy assigns may go by.
+        let of_others = QueryParts::SUBJECT.and(QueryParts::TENANT).and(QueryParts::CLAIMS);
+        let told = if by_roles { TOLD.and(of_others) } else { TOLD };
         if policy.parts().without(told) != QueryParts::NONE {
             return Truth::Unknown;
         }

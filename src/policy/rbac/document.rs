@@ -99,6 +99,7 @@ pub(super) struct AssignmentDocument {
     pub(super) issuer: Placed,
     pub(super) subject: Placed,
     pub(super) tenant: Option<Placed>,
+    pub(super) kind: Option<Placed>,
     pub(super) roles: Vec<Placed>,
 }
 
@@ -180,6 +181,7 @@ struct WrittenAssignment<T> {
     issuer: T,
     subject: T,
     tenant: Option<T>,
+    kind: Option<T>,
     roles: Vec<T>,
 }
 
@@ -213,6 +215,7 @@ impl<T> Written<T> {
                     issuer: place(written.issuer),
                     subject: place(written.subject),
                     tenant: written.tenant.map(place),
+                    kind: written.kind.map(place),
                     roles: all(written.roles),
                 })
                 .collect(),
