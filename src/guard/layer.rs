@@ -129,8 +129,8 @@ impl GuardLayer {
     /// denied, and to who has no tenant one of any; one that names none is for all), and for conditions such as
     /// [`owner`](crate::guard::owner). No other condition looks at it: [`scope`](crate::guard::scope),
     /// [`role`](crate::guard::role) by name and [`network`](crate::guard::network) pass for the thing of another tenant as well.
-    /// A guard none of whose conditions looks at it is refused at the build of a stack, and so is one with a condition on what the
-    /// thing can never tell, such as the owner of one that is [named by the path](crate::guard::from_path).
+    /// A guard none of whose conditions looks at it is refused at the build of a stack, and so is one with a condition on what
+    /// the thing can never tell, such as the owner of one that is [named by the path](crate::guard::from_path).
     ///
     /// A request that does not name it is refused with `400`, or `404` if the guard [hides](Self::hide); a route that has no such
     /// parameter, with `500`, or at the build of a stack. What the policy should know beyond type, id and tenant is not in the head: ask the
