@@ -161,7 +161,7 @@ mod secret;
 mod shadow;
 #[cfg(any(feature = "api-key-postgres", feature = "api-key-sqlite", feature = "revocation-postgres"))]
 mod sql;
-#[cfg(any(feature = "api-key", all(feature = "guard", feature = "policy-files")))]
+#[cfg(any(feature = "api-key", feature = "cedar", all(feature = "guard", feature = "policy-files")))]
 mod strict;
 #[cfg(any(feature = "health", feature = "revocation-admin", feature = "stack"))]
 mod template;

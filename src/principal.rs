@@ -62,6 +62,15 @@ impl PrincipalKind {
             Self::Key => "key",
         }
     }
+
+    #[cfg(feature = "policy-files")]
+    pub(crate) const ALL: [Self; 3] = [Self::User, Self::Service, Self::Key];
+
+    /// The kind by that name.
+    #[cfg(feature = "policy-files")]
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.as_str() == name)
+    }
 }
 
 /// Which of the two identities of a request a [`Principal`] is.

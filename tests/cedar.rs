@@ -521,10 +521,12 @@ async fn entities_come_from_a_source() {
             policy.decide(&AccessQuery::new(&bob, "orders:read", at()).on(&order)).await.decision(),
             Decision::Deny
         );
-        // What the handler says of its thing is newer than what the source says.
-        let other = Resource::new("order", 42).owned_by(ISSUER, "bob");
-        let verdict = policy.decide(&AccessQuery::new(&alice, "orders:read", at()).on(&other)).await;
-        assert_eq!(verdict.decision(), Decision::Deny);
+        // Of whom the thing is, question and source must agree.
+        for (owner, decision) in [("alice", Decision::Allow), ("bob", Decision::CannotDecide)] {
+            let owned = Resource::new("order", 42).owned_by(ISSUER, owner);
+            let verdict = policy.decide(&AccessQuery::new(&alice, "orders:read", at()).on(&owned)).await;
+            assert_eq!(verdict.decision(), decision, "{owner}: {verdict:?}");
+        }
         assert_eq!(policy.generation(), Some(if waits { 0 } else { 3 }));
         assert_eq!(policy.parts(), QueryParts::ALL);
 
@@ -533,6 +535,49 @@ async fn entities_come_from_a_source() {
         let verdict = down.decide(&query).await;
         assert_eq!(verdict.decision(), Decision::CannotDecide);
         assert!(verdict.reasons()[0].contains("directory"), "{verdict:?}");
+    }
+}
+
+/// A path names the tenant that the client likes: it does not outweigh what the application keeps of the thing.
+#[tokio::test]
+async fn a_path_does_not_say_whose_a_kept_thing_is() {
+    const SCHEMA: &str = "entity User { tenant?: String }; entity Order { tenant?: String, owner?: User };
+        action cancel appliesTo { principal: User, resource: Order };";
+    const POLICIES: &str = "permit (principal, action, resource)
+        when { principal has tenant && resource has tenant && principal.tenant == resource.tenant };";
+    const FILE: &str = r#"[{ "uid": { "type": "Order", "id": "42" }, "parents": [],
+        "attrs": { "tenant": "globex", "owner": { "type": "User", "id": "bob" } } }]"#;
+    let builder = || Cedar::builder().issuer(ISSUER).schema("s", SCHEMA).policies("p", POLICIES);
+    let kept = CedarEntity::new("Order", "42")
+        .with("tenant", "globex")
+        .with("owner", json!({ "__entity": { "type": "User", "id": "bob" } }));
+    let source = || Directory { entities: [(kept.uid().clone(), vec![kept.clone()])].into(), waits: true, up: true };
+    let stale = FILE.replace("globex", "acme");
+    for (name, policy) in [
+        ("a file", builder().entities("e", FILE)),
+        ("a source", builder().source(source())),
+        ("a source before a file", builder().entities("e", stale).source(source())),
+    ] {
+        let policy = policy.build().unwrap();
+        let guard = || {
+            let order = from_path("order", "{id}").unwrap().in_tenant("{tenant}").unwrap();
+            require(portcullis::guard::policy("cancel").unwrap()).on(order).with_policy(policy.clone())
+        };
+        for (who, path, status) in [
+            ("globex", "/t/globex/42", 200),
+            ("acme", "/t/globex/42", 403),
+            ("acme", "/t/acme/42", 503),
+            ("acme", "/t/acme/43", 200),
+        ] {
+            let subject = person("alice").tenant(who);
+            assert_eq!(on_route("/t/{tenant}/{id}", guard(), subject, path).await, status, "{name}: {who} {path}");
+        }
+        let globex = person("alice").tenant("globex").build();
+        for (owner, decision) in [("bob", Decision::Allow), ("alice", Decision::CannotDecide)] {
+            let order = Resource::new("order", 42).in_tenant("globex").owned_by(ISSUER, owner);
+            let verdict = policy.decide(&AccessQuery::new(&globex, "cancel", at()).on(&order)).await;
+            assert_eq!(verdict.decision(), decision, "{name}, {owner}: {verdict:?}");
+        }
     }
 }
 
@@ -669,6 +714,7 @@ fn bad_documents_are_refused_with_file_line_and_reason() {
             "[{ \"template_id\": \"t\", \"link_id\": \"t\", \"args\": { \"?principal\": \"Shop::User::\\\"a\\\"\" } }]",
             &["links.json:1", "another policy"],
         ),
+        (good, "[]", r#"[["t", "l", { "?principal": "Shop::User::\"a\"" }]]"#, &["links.json:1", "expected a table"]),
     ] {
         let built = shop(policies).entities("entities.json", entities).links("links.json", links).build();
         let error = built.expect_err(policies).to_string();

@@ -15,7 +15,7 @@ use portcullis::{
     guard::{
         Authorizer, GuardLayer, Hours, Requirement, ResourceSource, acr, all, amr, any, attribute, authenticated,
         authenticated_within, deny, during, from_head, from_path, network, not, owner, policy, predicate, public,
-        require, role, same_tenant, scope,
+        relation, require, role, same_tenant, scope,
     },
     policy::{AccessQuery, Attributes, Decision, Directive, PolicyBackend, Rbac, Resource, Verdict},
     problem::{ProblemDetails, ProblemLayer, RejectionRenderer, RenderRequest, Rendered},
@@ -518,17 +518,51 @@ fn a_stack_finds_rules_about_things_that_are_not_in_the_path() {
         let error = build(line, guard).unwrap_err();
         assert!(error.starts_with(&format!("route: {line}")) && error.contains(expected), "{name}: {error}");
     }
-    assert!(build("GET /t/{t}/x-{id}", require(owner()).on(order("{id}").in_tenant("{t}").unwrap())).is_ok());
-    assert!(build("GET /files/{*id}", require(owner()).on(order("{id}"))).is_ok());
+    assert!(build("GET /t/{t}/x-{id}", require(same_tenant()).on(order("{id}").in_tenant("{t}").unwrap())).is_ok());
+    let even = || relation("even", |thing, _| thing.id().ends_with('2'));
+    assert!(build("GET /files/{*id}", require(even()).on(order("{id}"))).is_ok());
     let asks = predicate("asks", |query| if query.resource().is_some() { Decision::Allow } else { Decision::Deny });
     assert!(build("GET /orders/{id}", require(any((authenticated(), asks))).on(order("{id}"))).is_ok());
     let fallback = Stack::builder().tls(TlsLayer::require()).authenticate(test_scheme());
-    assert!(fallback.fallback(require(owner()).on(order("{id}"))).build().is_err());
+    assert!(fallback.fallback(require(even()).on(order("{id}"))).build().is_err());
     for bad in ["", "{", "{}", "a}b", "{t}{id}"] {
         assert!(from_path("order", bad).is_err() && order("{id}").in_tenant(bad).is_err(), "{bad:?}");
     }
     assert!(from_path("", "{id}").is_err());
     assert!(from_head("x", |_, _| None).in_tenant("{t}").is_err());
+}
+
+/// A path tells neither owner nor attributes, and a tenant only where it is said: a `not` would pass everybody.
+#[tokio::test]
+async fn what_the_thing_can_never_tell_is_asked_of_nobody() {
+    let order = || from_path("order", "{id}").unwrap();
+    let of_tenant = || order().in_tenant("{id}").unwrap();
+    let open = || attribute("open", true).unwrap();
+    let of_the_head = || from_head("order", |_, _| Some(Resource::new("order", 1)));
+    let (function, tenant) = ("can never tell: find the thing by a function", "can never tell: add .in_tenant(..)");
+    for (name, requirement, thing, status, problem) in [
+        ("owner", owner(), order(), 503, function),
+        ("not the owner", not(owner()), order(), 503, function),
+        ("four eyes", all((authenticated(), not(owner()))), order(), 503, function),
+        ("owner, of a tenant", not(owner()), of_tenant(), 503, function),
+        ("another way in", any((owner(), authenticated())), order(), 200, function),
+        ("attribute", open(), order(), 503, function),
+        ("not the attribute", not(open()), order(), 503, function),
+        ("tenant", same_tenant(), order(), 503, tenant),
+        ("another tenant", not(same_tenant()), order(), 503, tenant),
+        ("of a tenant", same_tenant(), of_tenant(), 200, ""),
+        ("not of a tenant", not(same_tenant()), of_tenant(), 403, ""),
+        ("nobody's, as a function says", not(owner()), of_the_head(), 200, ""),
+    ] {
+        let guard = require(requirement).on(thing);
+        let by_hand = on_route("/orders/{id}", guard.clone(), alice().tenant("acme"), "/orders/acme").await;
+        assert_eq!(by_hand, status, "{name}");
+        let stack = Stack::builder().tls(TlsLayer::require()).authenticate(test_scheme());
+        match stack.route("GET /orders/{id}", guard).build() {
+            Ok(_) => assert_eq!(problem, "", "{name}"),
+            Err(error) => assert!(!problem.is_empty() && error.to_string().contains(problem), "{name}: {error}"),
+        }
+    }
 }
 
 /// Obliges to mask, and advises to tell.

@@ -916,6 +916,68 @@ impl PolicyBackend for Learning {
     }
 }
 
+/// Denies everybody; once it is reloaded, it allows one address. It says so when it is told to.
+#[derive(Debug, Default)]
+struct Reloading {
+    generation: AtomicU64,
+    answers: tokio::sync::Notify,
+}
+
+#[async_trait]
+impl PolicyBackend for Reloading {
+    fn name(&self) -> &'static str {
+        "reloading"
+    }
+
+    async fn decide(&self, query: &AccessQuery<'_>) -> Verdict {
+        self.answers.notified().await;
+        let allows = self.generation.load(SeqCst) == 1 && query.address() == Some([192, 0, 2, 1].into());
+        if allows { Verdict::allow() } else { Verdict::deny("no") }
+    }
+
+    fn generation(&self) -> Option<u64> {
+        Some(self.generation.load(SeqCst))
+    }
+
+    fn parts(&self) -> QueryParts {
+        match self.generation.load(SeqCst) {
+            0 => QueryParts::ROLES,
+            _ => QueryParts::ADDRESS,
+        }
+    }
+
+    fn holds_for(&self) -> Option<Duration> {
+        Some(Duration::MAX)
+    }
+}
+
+/// Both wait for one answer while nothing tells them apart; the newer policy, whose answer comes, does.
+#[tokio::test]
+async fn an_answer_of_a_newer_policy_is_for_who_asked_it() {
+    let policy = Arc::new(Cached::new(Reloading::default()).unwrap());
+    let ask = |last: u8| {
+        let policy = Arc::clone(&policy);
+        tokio::spawn(async move {
+            let clerk = principal("alice", &["clerk"]);
+            policy.decide(&AccessQuery::new(&clerk, "x", at(10)).with_address(Some([192, 0, 2, last].into()))).await
+        })
+    };
+    let settle = async || {
+        for _ in 0..4 {
+            tokio::task::yield_now().await;
+        }
+    };
+    let first = ask(1);
+    settle().await;
+    let second = ask(2);
+    settle().await;
+    policy.policy().generation.store(1, SeqCst);
+    policy.policy().answers.notify_one();
+    settle().await;
+    policy.policy().answers.notify_one();
+    assert_eq!((first.await.unwrap().is_allow(), second.await.unwrap().is_allow()), (true, false));
+}
+
 /// What a verdict is remembered by is what the policy reads now, and not what it read when the cache was made.
 #[tokio::test]
 async fn a_reload_may_change_what_the_policy_reads() {

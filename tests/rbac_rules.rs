@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, fmt::Write as _};
 
 use portcullis::{
     Instants, Now, Principal, PrincipalBuilder, PrincipalKind,
-    policy::{AccessQuery, Decision, PolicyBackend, Rbac, Resource, Verdict, explain},
+    policy::{AccessQuery, Decision, PolicyBackend, QueryParts, Rbac, Resource, Verdict, explain},
 };
 use proptest::prelude::*;
 
@@ -242,6 +242,78 @@ fn json_says_the_same() {
     let manager = with_roles(&["manager"]);
     assert!(allows(&json, &manager, "orders:read") && !allows(&json, &manager, "orders:cancel"));
     assert_eq!(&*json.version(), "7");
+}
+
+/// A client and a person may have the same name at an issuer.
+#[test]
+fn roles_are_assigned_by_kind() {
+    let policy = Rbac::from_toml(
+        r#"
+        version = "1"
+        permissions = ["pay", "read", "list"]
+        [roles.payer]
+        grants = ["pay"]
+        [roles.reader]
+        grants = ["read"]
+        [roles.anybody]
+        grants = ["list"]
+        [[assignments]]
+        issuer = "https://id.example.com"
+        subject = "billing"
+        kind = "service"
+        roles = ["payer"]
+        [[assignments]]
+        issuer = "https://id.example.com"
+        subject = "billing"
+        kind = "user"
+        tenant = "acme"
+        roles = ["reader"]
+        [[assignments]]
+        issuer = "https://id.example.com"
+        subject = "billing"
+        roles = ["anybody"]
+        "#,
+    )
+    .unwrap();
+    for (kind, tenant, allowed) in [
+        (PrincipalKind::Service, "acme", "pay list"),
+        (PrincipalKind::Service, "globex", "pay list"),
+        (PrincipalKind::User, "acme", "read list"),
+        (PrincipalKind::User, "globex", "list"),
+        (PrincipalKind::Key, "acme", "list"),
+    ] {
+        let who = Principal::builder(kind, ISSUER, "billing", "jwt").tenant(tenant).build();
+        let held = policy.permissions().into_iter().filter(|action| allows(&policy, &who, action));
+        assert_eq!(held.collect::<Vec<_>>().join(" "), allowed, "{kind:?} of {tenant}");
+    }
+    assert!(policy.parts().has(QueryParts::CLAIMS), "a verdict for one kind is not remembered for another");
+    assert!(!Rbac::from_toml(BANK).unwrap().parts().has(QueryParts::CLAIMS));
+}
+
+/// A list in the place of a table would be read value by value for field by field: the second of a role is what it grants.
+#[test]
+fn a_list_is_no_table() {
+    let json = |rest: &str| format!("{{\"version\": \"1\", \"permissions\": [\"pay\"], {rest}}}");
+    let toml = |rest: &str| format!("version = '1'\npermissions = ['pay']\n{rest}");
+    let roles = r#""roles": {"payer": {}, "p2": {}}"#;
+    for (name, policy) in [
+        ("a policy", Rbac::from_json(r#"["1", false, ["pay"], {"payer": {}}, [], []]"#)),
+        ("a role", Rbac::from_json(&json(r#""roles": {"payer": [[], ["pay"], [], []]}"#))),
+        ("exclusive roles", Rbac::from_json(&json(&format!(r#"{roles}, "exclusive": [["x", ["payer", "p2"], 1]]"#)))),
+        (
+            "an assignment",
+            Rbac::from_json(&json(&format!(r#"{roles}, "assignments": [["https://a", "b", null, ["payer"]]]"#))),
+        ),
+        ("roles", Rbac::from_json(&json(r#""roles": [["payer", {}]]"#))),
+        ("a role", Rbac::from_toml(&toml("[roles]\npayer = [[], ['pay'], [], []]"))),
+        (
+            "exclusive roles",
+            Rbac::from_toml(&toml("exclusive = [['x', ['payer', 'p2'], 1]]\n[roles.payer]\n[roles.p2]")),
+        ),
+    ] {
+        let error = policy.expect_err(name).to_string();
+        assert!(error.contains("line ") && error.contains("expected a table"), "{name}: {error}");
+    }
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use axum::{Router, body::Body};
 use portcullis::{
     Clock, Now, ShadowMode,
     axum::Routes,
-    guard::{all, any, authenticated, deny, from_head, from_path, not, owner, policy, public, require, role, scope},
+    guard::{all, any, authenticated, deny, from_head, from_path, not, policy, public, relation, require, role, scope},
     policy::{AccessQuery, Decision, PolicyBackend, QueryParts, Rbac, Resource, Verdict},
     stack::{RouteList, Stack, StackBuilder},
     tls::TlsLayer,
@@ -137,11 +137,13 @@ impl PolicyBackend for Remote {
 fn the_matrix_of_routes() {
     let rbac = Rbac::from_toml(
         "version = \"1\"\npermissions = [\"read\", \"cancel\"]\n[roles.clerk]\ngrants = [\"read\"]\n\
-         [roles.manager]\ninherits = [\"clerk\"]\ngrants = [\"cancel\"]",
+         [roles.manager]\ninherits = [\"clerk\"]\ngrants = [\"cancel\"]\n[[assignments]]\nissuer = \"i\"\n\
+         subject = \"s\"\nkind = \"service\"\nroles = [\"manager\"]",
     )
     .unwrap();
     let [read, cancel] = ["read", "cancel"].map(|name| rbac.permission(name).unwrap());
     let clerk = rbac.role("clerk").unwrap();
+    let own = relation("own", |user, subject| user.id() == subject.subject());
     let stack = base()
         .policy(rbac.clone())
         .route("GET /health", public())
@@ -154,7 +156,7 @@ fn the_matrix_of_routes() {
         .route("GET /scoped", require(all((read.clone(), scope("s").unwrap()))))
         .route("GET /either", require(any((cancel, scope("s").unwrap()))))
         .route("GET /not", require(not(scope("s").unwrap())))
-        .route("GET /own/{id}", require(any((read, owner()))).on(from_path("order", "{id}").unwrap()))
+        .route("GET /own/{id}", require(any((read, own))).on(from_path("user", "{id}").unwrap()))
         .build()
         .unwrap();
     let matrix = stack.matrix(rbac.roles());
@@ -176,7 +178,7 @@ fn the_matrix_of_routes() {
     let guest = stack.matrix(["guest"]);
     assert_eq!((guest.cell("guest", "GET /scoped"), guest.cell("guest", "GET /own/{id}")), (Some(""), Some("depends")));
     let rules = stack.rules();
-    assert!(rules.contains(&("GET /own/{id}".to_owned(), "any(permission read, owner) on order {id}".to_owned())));
+    assert!(rules.contains(&("GET /own/{id}".to_owned(), "any(permission read, own) on user {id}".to_owned())));
     let remote = base().policy(Remote).route("GET /x", require(policy("x").unwrap())).build().unwrap();
     assert_eq!(remote.matrix(["clerk"]).cell("clerk", "GET /x"), Some("depends"));
 }

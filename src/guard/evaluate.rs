@@ -7,7 +7,7 @@ use http::Method;
 use crate::{
     clock::Instants,
     context::misordered,
-    guard::{requirement::Node, truth::Truth},
+    guard::{predicate::Predicate, requirement::Node, resource::ResourceSource, truth::Truth},
     head::RequestHead,
     now::Now,
     policy::{AccessQuery, Decision, PolicyBackend, Resource, Verdict},
@@ -30,10 +30,19 @@ pub(super) struct Ask<'a> {
     pub(super) client: Option<&'a Principal>,
     pub(super) policy: Option<&'a dyn PolicyBackend>,
     pub(super) resource: Option<&'a Resource>,
+    /// Where the guard finds the resource.
+    pub(super) source: Option<&'a ResourceSource>,
     pub(super) route: Option<&'a str>,
     pub(super) address: Option<IpAddr>,
     pub(super) at: Instants,
     pub(super) fulfilled: &'a [Box<str>],
+}
+
+impl Ask<'_> {
+    /// Whether the predicate looks at what the guard's thing can never tell: a `not` around it would pass everybody.
+    fn is_untold(&self, predicate: &Predicate) -> bool {
+        self.source.zip(predicate.fact()).is_some_and(|(source, fact)| !source.may_tell(fact))
+    }
 }
 
 /// What it comes to, and what that would be if the credential carried every scope that is asked for, or the person had proved who
@@ -132,6 +141,10 @@ pub(super) fn decide_now(node: &Node, ask: &Ask<'_>, trail: &mut Trail, helps: b
             settle(trail, "strength", Some(strength.name()), verdict).map(|answer| {
                 answer.map(|answer| if helps { Answer { with_strength: Truth::Yes, ..answer } } else { answer })
             })
+        }
+        Node::Predicate(predicate) if ask.is_untold(predicate) => {
+            let verdict = Verdict::cannot_decide("the guard's thing does not tell it");
+            settle(trail, "predicate", Some(predicate.name()), verdict)
         }
         Node::Predicate(predicate) => {
             let verdict = match predicate.test(&query(ask, predicate.name())) {

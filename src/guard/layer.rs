@@ -7,6 +7,7 @@ use tower::Layer;
 
 #[cfg(feature = "stack")]
 use crate::guard::{
+    predicate::Fact,
     review::{Asked, decides_by_roles},
     route::parameters_of,
 };
@@ -90,6 +91,29 @@ struct Shared {
     shadow: Option<Shadow>,
 }
 
+impl Shared {
+    /// What is wrong with the first condition on what this source of things can never tell.
+    #[cfg(feature = "stack")]
+    fn untold_by(&self, source: &ResourceSource) -> Option<String> {
+        let mut untold = None;
+        self.requirement.node().visit(&mut |node| {
+            let Node::Predicate(predicate) = node else { return };
+            let mend = match predicate.fact() {
+                Some(fact) if source.may_tell(fact) => return,
+                Some(Fact::Tenant) => "add .in_tenant(..)",
+                Some(Fact::Owner | Fact::Attributes) => {
+                    "find the thing by a function (from_head), or ask in the handler"
+                }
+                None => return,
+            };
+            untold.get_or_insert((predicate.name(), mend));
+        });
+        untold.map(|(condition, mend)| {
+            format!("has a condition ({condition}) on what its thing ({source}) can never tell: {mend}")
+        })
+    }
+}
+
 impl GuardLayer {
     /// Names the protection space in the challenges that tell what is missing. The default is `api`.
     ///
@@ -105,7 +129,8 @@ impl GuardLayer {
     /// denied, and to who has no tenant one of any; one that names none is for all), and for conditions such as
     /// [`owner`](crate::guard::owner). No other condition looks at it: [`scope`](crate::guard::scope),
     /// [`role`](crate::guard::role) by name and [`network`](crate::guard::network) pass for the thing of another tenant as well.
-    /// A guard none of whose conditions looks at it is refused at the build of a stack.
+    /// A guard none of whose conditions looks at it is refused at the build of a stack, and so is one with a condition on what
+    /// the thing can never tell, such as the owner of one that is [named by the path](crate::guard::from_path).
     ///
     /// A request that does not name it is refused with `400`, or `404` if the guard [hides](Self::hide); a route that has no such
     /// parameter, with `500`, or at the build of a stack. What the policy should know beyond type, id and tenant is not in the head: ask the
@@ -246,7 +271,7 @@ impl GuardLayer {
                         _ => return Err(format!("names a thing by {{{needed}}}, which stands twice in its path")),
                     }
                 }
-                Ok(())
+                shared.untold_by(resource).map_or(Ok(()), Err)
             }
         }
     }
@@ -312,6 +337,7 @@ impl GuardLayer {
             client: client_identity.as_ref(),
             policy: policy.as_deref(),
             resource,
+            source: self.shared.resource.as_ref(),
             route: other.or(route.as_deref()),
             address: client.as_ref().and_then(ClientInfo::vouched_address),
             at: *at,

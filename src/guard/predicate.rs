@@ -27,12 +27,20 @@ pub(crate) struct Predicate {
 /// What a predicate has to do with the thing of its guard.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Thing {
-    /// It can only be asked about one.
-    Needed,
+    /// It can only be asked about one, and looks at this of it; a test of somebody else's looks at what it likes.
+    Needed(Option<Fact>),
     /// It may look at one: what a test of somebody else's does, nobody knows.
     Seen,
     /// It passes whatever the thing is.
     Ignored,
+}
+
+/// What is told of a thing beyond which one it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fact {
+    Owner,
+    Tenant,
+    Attributes,
 }
 
 type Test = dyn Fn(&AccessQuery<'_>) -> Decision + Send + Sync;
@@ -52,7 +60,15 @@ impl Predicate {
 
     /// Whether it can only be asked where the guard names a thing.
     pub(crate) const fn needs_resource(&self) -> bool {
-        matches!(self.thing, Thing::Needed)
+        matches!(self.thing, Thing::Needed(_))
+    }
+
+    /// What it looks at of the thing. Where the guard's thing can never tell it, that is not known, rather than not so.
+    pub(crate) const fn fact(&self) -> Option<Fact> {
+        match self.thing {
+            Thing::Needed(fact) => fact,
+            Thing::Seen | Thing::Ignored => None,
+        }
     }
 
     /// Whether it may look at the thing that the guard names.
@@ -110,34 +126,37 @@ pub fn relation<F>(name: &'static str, test: F) -> Requirement
 where
     F: Fn(&Resource, &Principal) -> bool + Send + Sync + 'static,
 {
-    Predicate::requirement(name, Thing::Needed, move |query| of_resource(query, &test))
+    Predicate::requirement(name, Thing::Needed(None), move |query| of_resource(query, &test))
 }
 
 /// Demands that the thing belongs to the principal: issuer and subject are the same. A thing without an owner belongs to
-/// nobody. The guard must name a thing ([`GuardLayer::on`](crate::guard::GuardLayer::on)).
+/// nobody. The guard must name a thing ([`GuardLayer::on`](crate::guard::GuardLayer::on)), by a function
+/// ([`from_head`](crate::guard::from_head)) that may tell its owner: whose a thing of the path is cannot be decided.
 #[must_use]
 pub fn owner() -> Requirement {
-    Predicate::requirement("owner", Thing::Needed, |query| of_resource(query, Resource::is_owned_by))
+    Predicate::requirement("owner", Thing::Needed(Some(Fact::Owner)), |query| of_resource(query, Resource::is_owned_by))
 }
 
 /// Demands that thing and principal are of the same tenant; one without a tenant is of none. The guard must name a thing
-/// ([`GuardLayer::on`](crate::guard::GuardLayer::on)).
+/// ([`GuardLayer::on`](crate::guard::GuardLayer::on)), and one of the path with
+/// [`in_tenant`](crate::guard::ResourceSource::in_tenant): without, it cannot be decided.
 #[must_use]
 pub fn same_tenant() -> Requirement {
-    Predicate::requirement("same tenant", Thing::Needed, |query| {
+    Predicate::requirement("same tenant", Thing::Needed(Some(Fact::Tenant)), |query| {
         of_resource(query, |resource, principal| resource.tenant().is_some() && resource.tenant() == principal.tenant())
     })
 }
 
 /// Demands that an attribute of the thing has this value. A thing without the attribute does not pass. The guard must name a
-/// thing ([`GuardLayer::on`](crate::guard::GuardLayer::on)).
+/// thing ([`GuardLayer::on`](crate::guard::GuardLayer::on)), by a function ([`from_head`](crate::guard::from_head)) that may tell
+/// attributes: those of a thing of the path cannot be decided.
 ///
 /// # Errors
 /// If the name is empty, longer than 256 bytes or has control characters.
 pub fn attribute(name: &str, value: impl Into<Value>) -> Result<Requirement, ConfigError> {
     let (name, value) = (named_printable("attribute", name)?, value.into());
     let shown = format!("{name} is {value}");
-    Ok(Predicate::requirement(shown, Thing::Needed, move |query| {
+    Ok(Predicate::requirement(shown, Thing::Needed(Some(Fact::Attributes)), move |query| {
         of_resource(query, |resource, _| resource.attribute(&name) == Some(&value))
     }))
 }

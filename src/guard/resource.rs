@@ -4,7 +4,10 @@ use std::{borrow::Cow, fmt, sync::Arc};
 
 use crate::{
     error::ConfigError,
-    guard::route::{Params, check_template, names_of},
+    guard::{
+        predicate::Fact,
+        route::{Params, check_template, names_of},
+    },
     head::RequestHead,
     policy::Resource,
 };
@@ -119,16 +122,13 @@ impl ResourceSource {
         }
     }
 
-    /// Whether it may say whose the thing is.
-    #[cfg(all(feature = "stack", feature = "rbac"))]
-    pub(crate) const fn may_tell_owner(&self) -> bool {
-        matches!(self.kind, Kind::Head { .. })
-    }
-
-    /// Whether it may say of which tenant the thing is.
-    #[cfg(feature = "stack")]
-    pub(crate) const fn may_tell_tenant(&self) -> bool {
-        matches!(self.kind, Kind::Head { .. } | Kind::Path { tenant: Some(_), .. })
+    /// Whether it may say this of the thing. A path says which it is, and of which tenant.
+    pub(crate) const fn may_tell(&self, fact: Fact) -> bool {
+        match (&self.kind, fact) {
+            (Kind::Head { .. }, _) => true,
+            (Kind::Path { tenant, .. }, Fact::Tenant) => tenant.is_some(),
+            (Kind::Path { .. }, Fact::Owner | Fact::Attributes) => false,
+        }
     }
 
     /// Reads the thing off a request.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::policy::{Permission, Rbac, Resource};
 use crate::{
     clock::Instants,
-    guard::{ResourceSource, Rule, requirement::Node, truth::Truth},
+    guard::{ResourceSource, Rule, predicate::Fact, requirement::Node, truth::Truth},
     now::Now,
     policy::{AccessQuery, Decision, PolicyBackend, QueryParts},
     principal::Principal,
@@ -70,7 +70,8 @@ impl<'a> Review<'a> {
                 let decided = match guard.thing() {
                     None => decision(About::Nothing),
                     Some(thing)
-                        if thing.may_tell_tenant() && decision(About::Thing(thing)) != decision(About::Foreign) =>
+                        if thing.may_tell(Fact::Tenant)
+                            && decision(About::Thing(thing)) != decision(About::Foreign) =>
                     {
                         Decision::CannotDecide
                     }
@@ -119,7 +120,7 @@ impl<'a> Review<'a> {
         let own = nobodys.clone().owned_by(subject.issuer(), subject.subject());
         let things = match about {
             About::Nothing => [None; 2],
-            About::Thing(thing) if thing.may_tell_owner() => [Some(&nobodys), Some(&own)],
+            About::Thing(thing) if thing.may_tell(Fact::Owner) => [Some(&nobodys), Some(&own)],
             About::Thing(_) => [Some(&nobodys); 2],
             About::Foreign => return Truth::Refused,
         };
@@ -132,7 +133,9 @@ impl<'a> Review<'a> {
 
     fn ask(self, action: &str) -> Truth {
         let Some(Asked { policy, by_roles }) = self.policy else { return Truth::Unknown };
-        let told = if by_roles { TOLD.and(QueryParts::SUBJECT).and(QueryParts::TENANT) } else { TOLD };
+        // Of the claims it is the kind, which the roles that a policy assigns may go by.
+        let of_others = QueryParts::SUBJECT.and(QueryParts::TENANT).and(QueryParts::CLAIMS);
+        let told = if by_roles { TOLD.and(of_others) } else { TOLD };
         if policy.parts().without(told) != QueryParts::NONE {
             return Truth::Unknown;
         }

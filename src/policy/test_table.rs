@@ -186,12 +186,9 @@ impl Subject {
     }
 
     fn principal(&self) -> Result<Principal, String> {
-        let kind = match self.kind.as_deref() {
-            None | Some("user") => PrincipalKind::User,
-            Some("service") => PrincipalKind::Service,
-            Some("key") => PrincipalKind::Key,
-            Some(other) => return Err(format!("kind {other:?} is none of user, service and key")),
-        };
+        let kind = self.kind.as_deref().unwrap_or("user");
+        let kind =
+            PrincipalKind::named(kind).ok_or_else(|| format!("kind {kind:?} is none of user, service and key"))?;
         let mut builder: PrincipalBuilder = Principal::builder(kind, self.issuer(), self.subject.as_str(), "test")
             .roles(self.roles.iter().map(String::as_str))
             .scopes(self.scopes.iter().map(String::as_str))

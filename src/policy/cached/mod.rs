@@ -241,8 +241,11 @@ impl<B: PolicyBackend> PolicyBackend for Cached<B> {
         };
         let entry = seat.landing(load).await;
         drop(seat);
-        let is_fresh = entry.state == state || self.is_good(&entry, self.state(), query);
-        if is_fresh && (own.load(Relaxed) || !entry.verdict.is_of_the_moment()) {
+        // Of a policy that changed on the way, the answer may be that of the newer one, which tells apart what the older one did
+        // not.
+        let now = self.state();
+        let is_fresh = (entry.state == state && state == now) || self.is_good(&entry, now, query);
+        if own.load(Relaxed) || (is_fresh && !entry.verdict.is_of_the_moment()) {
             return entry.verdict;
         }
         self.ask(query).await

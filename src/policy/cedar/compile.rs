@@ -31,6 +31,7 @@ use crate::{
         files::SourceText,
         nesting::{self, Language},
     },
+    strict::Strict,
 };
 
 /// The documents of one kind.
@@ -197,7 +198,7 @@ impl Rules {
             let line = line_of(&source.text, start);
             let place = format!("{}:{line}", source.name);
             let refuse = |value: &str, problem: String| ConfigError::new(place.clone(), format!("{value:?}"), problem);
-            let link: Link =
+            let Strict(link): Strict<Link> =
                 serde_json::from_str(raw).map_err(|error| refuse("link", format!("is refused: {error}")))?;
             let mut values = HashMap::new();
             for (slot, uid) in &link.args {

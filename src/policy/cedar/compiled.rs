@@ -199,8 +199,7 @@ impl Compiled {
         if let Some(resource) = query.resource()
             && let Some(of) = self.mapping.resource_type(resource.kind())
         {
-            // What the handler says of its thing is the newest.
-            part.attributes.extend(self.mapping.resource_attributes(of, resource).map_err(Broken)?);
+            part.of_question = self.mapping.resource_attributes(of, resource).map_err(Broken)?;
         }
         Ok(())
     }
@@ -306,6 +305,8 @@ struct Slice<'c> {
 struct Part {
     attributes: Map<String, Value>,
     parents: Vec<EntityUid>,
+    /// What the handler says of its thing is the newest; but what it is by may be the word of a client, in a path.
+    of_question: Map<String, Value>,
     /// What the application keeps of a principal, in files too, outweighs what its credential says.
     of_credential: Map<String, Value>,
 }
@@ -348,11 +349,11 @@ impl<'c> Slice<'c> {
 
     /// An entity of the question, with what the files say of it.
     fn entity(&mut self, uid: &EntityUid, part: Part) -> Result<Entity, Unasked> {
-        let Part { attributes, parents, of_credential } = part;
+        let Part { attributes, parents, of_question, of_credential } = part;
         // The groups are looked into for the groups that they are in.
         self.wanted.extend(parents.iter().cloned());
         let kept = self.compiled.entities.get(uid);
-        let tells_nothing = attributes.is_empty() && of_credential.is_empty();
+        let tells_nothing = attributes.is_empty() && of_question.is_empty() && of_credential.is_empty();
         // Of a type that demands attributes it is checked: `has` on one would be false, and that is not known.
         if tells_nothing && kept.is_none() && !self.compiled.demanding.contains(uid.type_name()) {
             return Ok(Entity::new_no_attrs(uid.clone(), parents.into_iter().collect()));
@@ -363,10 +364,14 @@ impl<'c> Slice<'c> {
             None => json!({ "uid": reference(uid), "attrs": {}, "parents": [] }),
         };
         if let Some(Value::Object(kept)) = json.get_mut("attrs") {
+            kept.extend(attributes);
+            if let Some(name) = WHOSE.iter().find(|name| differ(kept.get(**name), of_question.get(**name))) {
+                return Err(Broken(format!("the question tells another {name} of {uid} than the source or the files")));
+            }
+            kept.extend(of_question);
             for (name, value) in of_credential {
                 kept.entry(name).or_insert(value);
             }
-            kept.extend(attributes);
             kept.values().for_each(|value| named_in(value, &mut self.wanted));
         }
         if let Some(Value::Array(kept)) = json.get_mut("parents") {
@@ -385,6 +390,15 @@ impl<'c> Slice<'c> {
         let entities = self.entities()?.into_iter().chain(actions);
         Entities::from_entities(entities, None).map_err(|error| Broken(whole(&error)))
     }
+}
+
+/// What says whose a thing is. A path names the tenant that the client likes.
+const WHOSE: [&str; 2] = ["tenant", "owner"];
+
+/// Whether both are told, and not the same. An entity is written in two ways.
+fn differ(kept: Option<&Value>, asked: Option<&Value>) -> bool {
+    let plain = |value: &Value| value.get("__entity").unwrap_or(value).clone();
+    kept.zip(asked).is_some_and(|(kept, asked)| plain(kept) != plain(asked))
 }
 
 /// All that looks like the name of an entity. What is none is looked for and not found.

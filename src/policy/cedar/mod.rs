@@ -62,7 +62,8 @@ use crate::{
 ///   `scopes`, `client`, and attributes of the question, again as far as the schema declares them for the action.
 ///
 /// More comes from entities in files, and from an [`EntitySource`]. Where both know an attribute, the question's resource comes
-/// before the source, the source before the files, and those before the credential.
+/// before the source, the source before the files, and those before the credential. Where the question tells another `tenant` or
+/// `owner` of its resource than source or files, nothing is decided: a path names the tenant that the client likes.
 ///
 /// # The decision
 /// 1. An action, a type or an issuer that the schema does not know, and an action that is for other types, are denied, [firmly](Verdict::firm).

@@ -17,9 +17,10 @@ use crate::{
 /// Several policies that decide together. It is a [`PolicyBackend`] itself, so that combinations nest.
 ///
 /// They are asked in order, and no further than the answer needs: put those first that answer from memory. Rules, reasons,
-/// obligations and versions are those of the policies whose answer became the answer; so a denial has no obligations of an
-/// allow. It is [firm](Verdict::firm) if somebody denied firmly to whom the question is applicable, or if it is applicable to
-/// nobody and one of them denied firmly. Without waiting it answers if all that are asked do.
+/// obligations and versions are those of the policies whose answer became the answer; so a denial has no obligations of an allow.
+/// It is [firm](Verdict::firm) if somebody denied firmly to whom the question is applicable, or if it is applicable to nobody and
+/// one of them denied firmly. Whether a policy that is not asked any more would have denied firmly, nobody finds out: where a
+/// `not` stands around the question, put those first that deny firmly. Without waiting it answers if all that are asked do.
 ///
 /// A denial whose [step-up](Verdict::step_up) the principal has made already is one that no step-up helps against. So a denial for
 /// which one of them demanded a step-up is for this principal at this time alone, whatever the [parts](PolicyBackend::parts) say,

@@ -12,6 +12,7 @@ use crate::{
             table::{Assignment, Assignments, Exclusive, Reach},
         },
     },
+    principal::PrincipalKind,
 };
 
 /// The longest issuer, subject or tenant of an assignment, in bytes.
@@ -85,30 +86,44 @@ impl Names<'_> {
         let mut assignments = Assignments::default();
         let mut seen = BTreeSet::new();
         for assignment in written {
-            let AssignmentDocument { issuer, subject, tenant, roles } = assignment;
+            let AssignmentDocument { issuer, subject, tenant, kind, roles } = assignment;
             check_identity(issuer, "assignments.issuer", self.origin)?;
             check_identity(subject, "assignments.subject", self.origin)?;
             if let Some(tenant) = tenant {
                 check_identity(tenant, "assignments.tenant", self.origin)?;
             }
             let roles = self.roles_named("assignments.roles", roles)?;
+            let kind = kind.as_ref().map(|kind| self.kind(kind)).transpose()?;
             let tenant = tenant.as_ref().map(|tenant| tenant.value.as_str());
-            let who = (issuer.value.as_str(), subject.value.as_str(), tenant);
-            if !seen.insert(who) {
-                return Err(self.origin.error_of(subject, "assignments.subject", "stands twice for this tenant"));
+            let who = (issuer.value.as_str(), subject.value.as_str());
+            if !seen.insert((who, tenant, kind.map(PrincipalKind::as_str))) {
+                return Err(self.origin.error_of(
+                    subject,
+                    "assignments.subject",
+                    "stands twice for this tenant and kind",
+                ));
             }
-            assignments.add(who.0, who.1, Assignment { tenant: tenant.map(Into::into), roles });
+            assignments.add(who.0, who.1, Assignment { tenant: tenant.map(Into::into), kind, roles });
         }
         for AssignmentDocument { issuer, subject, tenant, .. } in written {
             let tenant = tenant.as_ref().map(|tenant| tenant.value.as_str());
-            let held = assignments.of(&issuer.value, &subject.value).iter();
-            let held = held.filter(|assigned| assigned.holds_in(tenant)).flat_map(|assigned| &assigned.roles);
-            let held = held.filter_map(|role| reaches.get(*role)).map(|reach| &reach.roles);
-            if let Some(broken) = exclusive.iter().find(|set| set.is_broken_by(held.clone())) {
+            let held = |kind| {
+                let held = assignments.of(&issuer.value, &subject.value).iter();
+                let held = held.filter(move |assigned| assigned.holds_in(tenant) && assigned.is_of(kind));
+                let roles = held.flat_map(|assigned| &assigned.roles);
+                roles.filter_map(|role| reaches.get(*role)).map(|reach| &reach.roles)
+            };
+            let is_broken = |set: &&Exclusive| PrincipalKind::ALL.into_iter().any(|kind| set.is_broken_by(held(kind)));
+            if let Some(broken) = exclusive.iter().find(is_broken) {
                 let problem = format!("is assigned more of the roles of exclusive.{} than one may have", broken.name);
                 return Err(self.origin.error_of(subject, "assignments.subject", problem));
             }
         }
         Ok(assignments)
+    }
+
+    fn kind(&self, name: &Placed) -> Result<PrincipalKind, ConfigError> {
+        PrincipalKind::named(&name.value)
+            .ok_or_else(|| self.origin.error_of(name, "assignments.kind", "is none of user, service and key"))
     }
 }

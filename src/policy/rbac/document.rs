@@ -7,7 +7,7 @@ use serde::{
     de::{self, MapAccess, Visitor},
 };
 
-use crate::error::ConfigError;
+use crate::{error::ConfigError, strict::Strict};
 
 /// The languages that a policy may be written in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,6 +99,7 @@ pub(super) struct AssignmentDocument {
     pub(super) issuer: Placed,
     pub(super) subject: Placed,
     pub(super) tenant: Option<Placed>,
+    pub(super) kind: Option<Placed>,
     pub(super) roles: Vec<Placed>,
 }
 
@@ -111,8 +112,8 @@ pub(super) fn read(origin: Origin<'_>) -> Result<Document, ConfigError> {
                 let before = error.span().and_then(|span| origin.text.get(..span.start));
                 not_understood(origin, before.map(|before| before.matches('\n').count() + 1), error.message())
             }),
-        Format::Json => serde_json::from_str::<Written<JsonText>>(origin.text)
-            .map(|written| written.place(&|name| name.place(origin.text)))
+        Format::Json => serde_json::from_str::<Strict<Written<JsonText>>>(origin.text)
+            .map(|Strict(written)| written.place(&|name| name.place(origin.text)))
             .map_err(|error| {
                 let text = error.to_string();
                 let message = text.split(" at line ").next().unwrap_or_default();
@@ -148,9 +149,9 @@ struct Written<T> {
     #[serde(default = "Entries::none")]
     roles: Entries<T>,
     #[serde(default = "Vec::new")]
-    exclusive: Vec<WrittenExclusive<T>>,
+    exclusive: Vec<Strict<WrittenExclusive<T>>>,
     #[serde(default = "Vec::new")]
-    assignments: Vec<WrittenAssignment<T>>,
+    assignments: Vec<Strict<WrittenAssignment<T>>>,
 }
 
 #[derive(Deserialize)]
@@ -180,6 +181,7 @@ struct WrittenAssignment<T> {
     issuer: T,
     subject: T,
     tenant: Option<T>,
+    kind: Option<T>,
     roles: Vec<T>,
 }
 
@@ -200,15 +202,20 @@ impl<T> Written<T> {
             exclusive: self
                 .exclusive
                 .into_iter()
-                .map(|set| ExclusiveDocument { name: place(set.name), roles: all(set.roles), at_most: set.at_most })
+                .map(|Strict(set)| ExclusiveDocument {
+                    name: place(set.name),
+                    roles: all(set.roles),
+                    at_most: set.at_most,
+                })
                 .collect(),
             assignments: self
                 .assignments
                 .into_iter()
-                .map(|written| AssignmentDocument {
+                .map(|Strict(written)| AssignmentDocument {
                     issuer: place(written.issuer),
                     subject: place(written.subject),
                     tenant: written.tenant.map(place),
+                    kind: written.kind.map(place),
                     roles: all(written.roles),
                 })
                 .collect(),
@@ -238,8 +245,8 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Entries<T> {
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Entries<T>, A::Error> {
                 let mut entries = Vec::new();
-                while let Some(entry) = map.next_entry()? {
-                    entries.push(entry);
+                while let Some((name, Strict(role))) = map.next_entry()? {
+                    entries.push((name, role));
                 }
                 Ok(Entries(entries))
             }

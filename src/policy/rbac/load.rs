@@ -69,6 +69,7 @@ pub(super) fn load(origin: Origin<'_>) -> Result<Table, ConfigError> {
         role_positions,
         exclusive,
         assignments,
+        assigns_by_kind: document.assignments.iter().any(|assignment| assignment.kind.is_some()),
     })
 }
 

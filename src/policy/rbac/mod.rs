@@ -67,7 +67,8 @@ use crate::{
 ///   (wins over every grant, of any role). Grants and denials may have wildcards: `*` is one segment between colons, or all
 ///   the rest as the last one. A wildcard that stands for no permission is refused.
 /// - `[[exclusive]]`: `name`, `roles`, `at_most` (1 unless it is said): a principal that holds more of them is refused.
-/// - `[[assignments]]`: `issuer`, `subject`, `roles`, and `tenant` if they hold there alone.
+/// - `[[assignments]]`: `issuer`, `subject`, `roles`, `tenant` if they hold there alone, and `kind` (`user`, `service`, `key`) if
+///   they are for a principal of that kind alone: a client and a person may have the same subject at an issuer.
 ///
 /// Names are 1 to 128 bytes of ASCII letters, digits and `. _ : / @ -`, compared byte for byte. There are at most 4096
 /// permissions, 4096 roles and 64 exclusive sets, in at most 4 MiB. A permission that no role grants is logged as a warning.
@@ -354,6 +355,8 @@ impl PolicyBackend for Rbac {
     fn parts(&self) -> QueryParts {
         let own = QueryParts::SUBJECT.and(QueryParts::RESOURCE_FACTS);
         let parts = own.and(QueryParts::ROLES).and(QueryParts::TENANT);
+        // The kind of a principal is among what its credential says.
+        let parts = if self.table().assigns_by_kind { parts.and(QueryParts::CLAIMS) } else { parts };
         if self.trust_credential { parts.and(QueryParts::PERMISSIONS) } else { parts }
     }
 

@@ -10,7 +10,7 @@ use foldhash::fast::FixedState;
 
 use crate::{
     policy::{Basis, Decision, Resource, Verdict},
-    principal::{Cell, Held, Principal},
+    principal::{Cell, Held, Principal, PrincipalKind},
 };
 
 /// A principal remembers what its roles have together of at most 64 times as many permissions: 384 bytes.
@@ -36,6 +36,8 @@ pub(super) struct Table {
     pub(super) role_positions: Positions,
     pub(super) exclusive: Box<[Exclusive]>,
     pub(super) assignments: Assignments,
+    /// Whether one of the assignments is for principals of one kind.
+    pub(super) assigns_by_kind: bool,
 }
 
 /// What denials rest on: made once, so that a denial does not allocate either.
@@ -169,10 +171,11 @@ pub(super) struct Assignments(HashMap<Box<str>, BySubject, FixedState>);
 
 type BySubject = HashMap<Box<str>, Vec<Assignment>, FixedState>;
 
-/// Roles of one subject, in one tenant or in all of them.
+/// Roles of one subject, in one tenant or in all of them, of one kind of principals or of whoever has the name.
 #[derive(Debug)]
 pub(super) struct Assignment {
     pub(super) tenant: Option<Box<str>>,
+    pub(super) kind: Option<PrincipalKind>,
     pub(super) roles: Vec<usize>,
 }
 
@@ -183,8 +186,9 @@ impl Assignments {
 
     /// The roles of a principal in a tenant.
     fn roles_of(&self, principal: &Principal, tenant: Option<&str>) -> impl Iterator<Item = &usize> {
-        let assigned = self.of(principal.issuer(), principal.subject()).iter();
-        assigned.filter(move |assigned| assigned.holds_in(tenant)).flat_map(|assigned| &assigned.roles)
+        let (assigned, kind) = (self.of(principal.issuer(), principal.subject()).iter(), principal.kind());
+        let held = assigned.filter(move |assigned| assigned.holds_in(tenant) && assigned.is_of(kind));
+        held.flat_map(|assigned| &assigned.roles)
     }
 
     pub(super) fn of(&self, issuer: &str, subject: &str) -> &[Assignment] {
@@ -198,6 +202,10 @@ impl Assignment {
             None => true,
             Some(own) => tenant == Some(&**own),
         }
+    }
+
+    pub(super) fn is_of(&self, kind: PrincipalKind) -> bool {
+        self.kind.is_none_or(|own| own == kind)
     }
 }
 

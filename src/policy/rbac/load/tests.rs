@@ -107,6 +107,18 @@ fn what_is_wrong_is_named_with_its_place() {
             "line 14: assignments.subject: \"bob\" is assigned more of the roles of exclusive.eyes",
         ),
         (
+            "exclusive roles assigned, one to a kind and one in a tenant",
+            "permissions = [\"a\"]\n[roles.s]\n[roles.t]\n[[exclusive]]\nname = \"eyes\"\nroles = [\"s\", \"t\"]\n\
+             [[assignments]]\nissuer = \"i\"\nsubject = \"bob\"\nroles = [\"s\"]\nkind = \"service\"\n\
+             [[assignments]]\nissuer = \"i\"\nsubject = \"bob\"\nroles = [\"t\"]\ntenant = \"acme\"",
+            "line 15: assignments.subject: \"bob\" is assigned more of the roles of exclusive.eyes",
+        ),
+        (
+            "assigned to an unknown kind",
+            "permissions = [\"a\"]\n[[assignments]]\nissuer = \"i\"\nsubject = \"bob\"\nroles = []\nkind = \"client\"",
+            "line 7: assignments.kind: \"client\" is none of user, service and key",
+        ),
+        (
             "assigned an unknown role",
             "permissions = [\"a\"]\n[[assignments]]\nissuer = \"i\"\nsubject = \"bob\"\nroles = [\"boss\"]",
             "line 6: assignments.roles: \"boss\" is not a role",
