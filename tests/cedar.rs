@@ -614,6 +614,44 @@ async fn cedar_conforms() {
     assert!(told.contains("permit shop.cedar:1: applies") && told.contains("1 of 2 policies match by scope"), "{told}");
 }
 
+/// The parser goes one step deeper for each, until the process ends: a file that is watched must not do that.
+#[test]
+fn what_is_nested_too_deeply_is_refused() {
+    let schema = |kind: String| {
+        format!(
+            "entity User;\nentity Order {{ n: {kind} }};\naction read appliesTo {{ principal: User, resource: Order }};"
+        )
+    };
+    let built = |kind: String, condition: String| {
+        let policy = format!("permit (principal, action, resource)\nwhen {{ {condition} }};");
+        Cedar::builder().schema("s.cedarschema", schema(kind)).policies("p.cedar", policy).build()
+    };
+    let around = |open: &str, close: &str, times| format!("{}resource.n{}", open.repeat(times), close.repeat(times));
+    for (name, condition) in [
+        ("parentheses", around("(", ")", 20_000)),
+        ("conjunctions", around("", " && resource.n", 20_000)),
+        ("disjunctions", around("", "||resource.n", 20_000)),
+        ("conditions", around("if resource.n then ", " else false", 5_000)),
+        ("sets", around("[", "]", 20_000)),
+        ("records", around("{a: ", "}", 20_000)),
+        ("negations", around("!", "", 20_000)),
+    ] {
+        let error = built("Bool".to_owned(), condition).map(|_| ()).expect_err(name);
+        assert!(error.to_string().contains("nested too deeply") && error.setting() == "p.cedar:2", "{name}: {error}");
+    }
+    let error = built(format!("{}Bool{}", "Set<".repeat(20_000), ">".repeat(20_000)), "true".to_owned()).unwrap_err();
+    assert!(error.to_string().contains("nested too deeply") && error.setting() == "s.cedarschema:2", "{error}");
+    for good in [
+        around("", " && resource.n", 900),
+        around("(", ")", 30),
+        around("if resource.n then ", " else false", 190),
+        format!("resource.n || \"{}\" like \"*\" // {}\n", "[".repeat(300), "(".repeat(300)),
+        format!("resource.n{}", " || 1 < 2".repeat(900)),
+    ] {
+        assert!(built("Bool".to_owned(), good.clone()).is_ok(), "{good}: {:?}", built("Bool".to_owned(), good.clone()));
+    }
+}
+
 #[test]
 fn bad_documents_are_refused_with_file_line_and_reason() {
     let good = "permit (principal, action, resource);";

@@ -99,6 +99,23 @@ fn what_calls_itself_is_refused() {
         ("in an else", "f(x) := 1 if { x == 1 } else := f(x)\nallow if f(input)", "t.rego:2"),
         ("where nobody calls it", "f(x) := f(x)\nallow if true", "t.rego:2"),
         ("rules", "allow if b\nb if allow", "t.rego"),
+        ("by a with", "h(x) := x\nf(x) := y if { y := h(x) with h as f }\nallow if f(input.action) == 1", "t.rego:3"),
+        (
+            "by a with of full names",
+            "h(x) := x\nf(x) := y if { y := h(x) with data.t.h as data.t.f }\nallow if f(input.action) == 1",
+            "t.rego:3",
+        ),
+        (
+            "by a with of somebody else",
+            "g(x) := h(x)\nh(x) := x\nallow if g(input.action) == 1 with h as g",
+            "t.rego:2",
+        ),
+        (
+            "by a with of a built-in function",
+            "g(x) := count(x)\nallow if g(input.action) == 1 with count as g",
+            "t.rego:2",
+        ),
+        ("by a default", "default f(_) := f(1)\nf(x) := 7 if x == 12345\nallow if f(input.action) == 1", "t.rego:2"),
     ] {
         let refused = Rego::builder("data.t.allow").policy("t.rego", format!("package t\n{text}\n")).build();
         let error = refused.map(|_| ()).expect_err(name).to_string();
@@ -110,10 +127,74 @@ fn what_calls_itself_is_refused() {
         ("twice", "g(x) := x\nf(x) := g(g(x))\nallow if f(1) == g(1)"),
         ("a built-in function", "count(x) := 1\nallow if count([1]) == 1"),
         ("a long sum", &format!("allow if {sum} == 300")),
+        (
+            "data in turns",
+            "allow if true\nb if { true with data.a as data.b; true with data.b as data.a; true with input.a as input.a }",
+        ),
+        ("a function in place of another", "g(x) := 2\nf(x) := 1\nallow if f(1) == 2 with f as g"),
     ] {
         let policy = Rego::builder("data.t.allow").policy("t.rego", format!("package t\n{text}\n"));
         let policy = policy.policy("other.rego", "package other\nf(x) := x\n").build().expect(name);
         assert_eq!(decides(&policy, "alice", "read", "order", "1"), Decision::Allow, "{name}");
+    }
+}
+
+/// The parser goes one step deeper for each, until the process ends: a file that is watched must not do that.
+#[test]
+fn what_is_nested_too_deeply_is_refused() {
+    let nested =
+        |open: &str, close: &str, times| format!("x := {}1{}\nallow if x", open.repeat(times), close.repeat(times));
+    for (open, close) in [("[", "]"), ("{", "}"), ("- ", ""), ("-", ""), ("[-(", ")]")] {
+        let refused = Rego::from_text("data.t.allow", format!("package t\n{}", nested(open, close, 100_000)));
+        let error = refused.map(|_| ()).expect_err(open);
+        assert!(error.to_string().contains("nested too deeply") && error.setting().ends_with(":2"), "{open}: {error}");
+    }
+    for (open, close, times) in [("[", "]", 15), ("(", ")", 30), ("{", "}", 15)] {
+        let built = Rego::from_text("data.t.allow", format!("package t\n{}", nested(open, close, times)));
+        assert!(built.is_ok(), "{open}: {built:?}");
+    }
+    let texts = format!(
+        "package t\n# {open}\nx := \"{open}\\\"{open}\"\ny := `{open}\\`\nallow if {{ x != y }}",
+        open = "[".repeat(150)
+    );
+    assert!(Rego::from_text("data.t.allow", texts).is_ok(), "brackets in texts and comments are none");
+}
+
+/// Of two members, OPA refuses both, and others take one.
+#[test]
+fn data_documents_have_each_member_once() {
+    let text = "package t\nallow if not input.subject.id in data.banned";
+    let twice = r#"{"banned": ["mallory"], "banned": []}"#;
+    let built = Rego::builder("data.t.allow").policy("t.rego", text).data("d.json", twice).build();
+    assert!(built.unwrap_err().to_string().contains("a member stands twice"));
+}
+
+/// A function that fails is left out then, with what its `with` replaced.
+#[test]
+fn lenient_policies_have_no_with() {
+    let text = "package t\nallow if input.a == 1 with input.a as 1";
+    let policy = || Rego::builder("data.t.allow").policy("t.rego", text);
+    assert!(policy().build().is_ok());
+    let error = policy().lenient_builtins().build().unwrap_err();
+    assert_eq!((error.setting(), error.value()), ("t.rego:2", "with"));
+}
+
+#[test]
+fn a_rule_is_not_where_a_package_is() {
+    for (rule, other, is_good) in [
+        ("x := {\"y\": 1}", "t.x", false),
+        ("x := {\"y\": 1}", "t.x.z", false),
+        ("x.z := 1", "t.x.z", false),
+        ("default x := 1", "t.x", false),
+        ("x contains 1", "t.x", false),
+        ("x := 1", "t.xy", true),
+        ("x := 1", "u.x", true),
+        ("x.z := 1", "t.x.y", true),
+    ] {
+        let policy = Rego::builder("data.t.allow").policy("t.rego", format!("package t\nallow if true\n{rule}"));
+        let built = policy.policy("o.rego", format!("package {other}\ny := 2")).build();
+        assert_eq!(built.is_ok(), is_good, "{rule} {other}: {built:?}");
+        assert!(built.err().is_none_or(|error| error.setting() == "t.rego:3"), "{rule} {other}");
     }
 }
 

@@ -22,6 +22,8 @@ mod files;
 #[cfg(feature = "policy-files")]
 mod live;
 mod matrix;
+#[cfg(any(feature = "cedar", feature = "rego"))]
+mod nesting;
 mod parts;
 mod query;
 #[cfg(feature = "rbac")]
@@ -36,6 +38,8 @@ mod step_up;
 mod test_table;
 #[cfg(feature = "policy-files")]
 mod toml_value;
+#[cfg(any(feature = "policy-remote", feature = "rego"))]
+mod unique;
 mod verdict;
 
 pub use attributes::Attributes;

@@ -29,6 +29,7 @@ use crate::{
         },
         documents::{fingerprint, line_of},
         files::SourceText,
+        nesting::{self, Language},
     },
     strict::Strict,
 };
@@ -102,6 +103,7 @@ fn schema<'t>(texts: impl Iterator<Item = &'t SourceText>) -> Result<(Schema, Na
     let mut namespaces = Namespaces::default();
     let mut fragments = Vec::new();
     for source @ SourceText { name, text } in texts {
+        nesting::check(source, Language::CedarSchema)?;
         let fragment = if text.trim_start().starts_with('{') {
             SchemaFragment::from_json_str(text).map_err(|error| at(source, &error, "the schema"))?
         } else {
@@ -131,6 +133,7 @@ struct Rules {
 
 impl Rules {
     fn add_text(&mut self, source: &SourceText) -> Result<(), ConfigError> {
+        nesting::check(source, Language::Cedar)?;
         let parsed = PolicySet::from_str(&source.text).map_err(|error| at(source, &error, "the policy"))?;
         // Each document, not all of them together: of permits and forbids in two files, the permits would run alone.
         if parsed.is_empty() {

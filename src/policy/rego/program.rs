@@ -19,7 +19,9 @@ use crate::{
         documents::fingerprint,
         files::SourceText,
         live::Versioned,
+        nesting::{self, Language},
         rego::{Kind, Settings, glob, recursion, safety},
+        unique::Unique,
     },
 };
 
@@ -58,13 +60,14 @@ impl Compiled {
             check_interval: CLOCK_INTERVAL,
         });
         glob::register(&mut engine, settings.limits.lenient).map_err(|error| refused(&error, "glob.match"))?;
-        for (kind, SourceText { name, text }) in texts {
+        for (kind, source @ SourceText { name, text }) in texts {
             match kind {
                 Kind::Policy => {
+                    nesting::check(source, Language::Rego)?;
                     engine.add_policy(name.clone(), text.clone()).map_err(|error| refused(&error, name))?;
                 }
                 Kind::Data => {
-                    let value = serde_json::from_str::<serde_json::Value>(text).map_err(|error| {
+                    let Unique(value) = serde_json::from_str(text).map_err(|error| {
                         ConfigError::new(format!("{name}:{}", error.line()), "the data document", error.to_string())
                     })?;
                     let add = engine.add_data(Value::from(value));
@@ -82,7 +85,7 @@ impl Compiled {
             return Err(ConfigError::new("data document", rule.as_str(), "is defined by a rule, too"));
         }
         recursion::refuse(policy.get_modules())?;
-        safety::refuse(policy.get_modules())?;
+        safety::refuse(policy.get_modules(), settings.limits.lenient)?;
         // The interpreter looks functions up when it calls them, and sees a circle of rules when it goes round.
         let mut tried = engine.clone();
         tried.set_input(Value::new_object());

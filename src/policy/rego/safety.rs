@@ -1,5 +1,5 @@
 //! What OPA refuses, and the interpreter takes for something else: names in a `not` that nothing outside of it binds, a `with` whose value
-//! may be undefined before another `with`, and a function that names an argument twice.
+//! may be undefined before another `with`, a function that names an argument twice, and a rule where another module's package is.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,8 +11,9 @@ use regorus::unstable::{Expr, Literal, Module, Query, Ref, Rule, RuleHead, Span}
 use super::syntax::{Nested, children, imports, parts, path, place, value_of};
 use crate::error::ConfigError;
 
-/// Refuses what means something else here than to OPA.
-pub(super) fn refuse(modules: &[Ref<Module>]) -> Result<(), ConfigError> {
+/// Refuses what means something else here than to OPA. `lenient`: whether functions that fail are undefined.
+pub(super) fn refuse(modules: &[Ref<Module>], lenient: bool) -> Result<(), ConfigError> {
+    apart(modules)?;
     let mut rules: BTreeMap<Option<String>, BTreeSet<String>> = BTreeMap::new();
     for module in modules {
         let named = module.policy.iter().filter_map(|rule| first_name(rule));
@@ -21,19 +22,45 @@ pub(super) fn refuse(modules: &[Ref<Module>]) -> Result<(), ConfigError> {
     modules.iter().try_for_each(|module| {
         let mut globals = rules.get(&path(&module.package.refr)).cloned().unwrap_or_default();
         globals.extend(imports(module).into_keys().chain(["input".to_owned(), "data".to_owned()]));
-        let globals = Globals(globals);
+        let globals = Globals { names: globals, lenient };
         module.policy.iter().try_for_each(|rule| globals.check_rule(rule))
     })
+}
+
+/// Refuses a rule that has the path of a package, or of what is around one: which of them counts depends on who asks.
+fn apart(modules: &[Ref<Module>]) -> Result<(), ConfigError> {
+    let packages: BTreeSet<String> = modules.iter().filter_map(|module| path(&module.package.refr)).collect();
+    for module in modules {
+        let Some(package) = path(&module.package.refr) else { continue };
+        for rule in &module.policy {
+            let (span, refr) = match &**rule {
+                Rule::Spec { span, head, .. } => (span, named(head)),
+                Rule::Default { span, refr, .. } => (span, refr),
+            };
+            let Some(rule) = path(refr).map(|name| format!("{package}.{name}")) else { continue };
+            let is_around = |other: &&String| {
+                other.strip_prefix(&*rule).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+            };
+            if let Some(other) = packages.iter().find(is_around) {
+                let problem = format!("is where the package {other} is");
+                return Err(ConfigError::new(place(span), rule, problem));
+            }
+        }
+    }
+    Ok(())
+}
+
+const fn named(head: &RuleHead) -> &Ref<Expr> {
+    match head {
+        RuleHead::Compr { refr, .. } | RuleHead::Set { refr, .. } | RuleHead::Func { refr, .. } => refr,
+    }
 }
 
 /// The first name of a rule, which its package knows it by: `roles` of `roles.admin`.
 fn first_name(rule: &Rule) -> Option<String> {
     let mut next = match rule {
-        Rule::Spec {
-            head: RuleHead::Compr { refr, .. } | RuleHead::Set { refr, .. } | RuleHead::Func { refr, .. },
-            ..
-        }
-        | Rule::Default { refr, .. } => refr,
+        Rule::Spec { head, .. } => named(head),
+        Rule::Default { refr, .. } => refr,
     };
     loop {
         match &**next {
@@ -45,7 +72,10 @@ fn first_name(rule: &Rule) -> Option<String> {
 }
 
 /// The names that a module has everywhere: rules of its package, imports, `input` and `data`.
-struct Globals(BTreeSet<String>);
+struct Globals {
+    names: BTreeSet<String>,
+    lenient: bool,
+}
 
 /// A query, and what names are bound around it. A rule without a body has a value, and no query.
 struct Scope {
@@ -95,7 +125,7 @@ impl Globals {
             if matches!(statement.literal, Literal::NotExpr { .. }) {
                 parts(&statement.literal, &mut expressions, &mut nested);
                 let unbound =
-                    |(name, _): &(String, Span)| name == "_" || !bound.contains(name) && !self.0.contains(name);
+                    |(name, _): &(String, Span)| name == "_" || !bound.contains(name) && !self.names.contains(name);
                 if let Some((name, span)) = variables(expressions, &mut nested).into_iter().find(unbound) {
                     let problem = "is unsafe: nothing outside of the `not` binds it, so that it would hold as soon as one element does not; \
                          ask in a rule of its own, or by `in`, and negate that";
@@ -103,6 +133,14 @@ impl Globals {
                 }
             } else {
                 variables(expressions, &mut nested);
+            }
+            // A function that fails inside of it would be left out, and what it replaced would stay for the rest of the question.
+            if let Some(with) = statement.with_mods.first().filter(|_| self.lenient) {
+                return Err(ConfigError::new(
+                    place(&with.span),
+                    "with",
+                    "cannot be had together with lenient_builtins",
+                ));
             }
             let before_last = statement.with_mods.split_last().map_or(&[][..], |(_, before)| before);
             if let Some(with) = before_last.iter().find(|with| self.may_be_undefined(&with.r#as)) {
@@ -131,7 +169,7 @@ impl Globals {
         while let Some(expression) = rest.pop() {
             match &*expression {
                 Expr::Var { value, .. } => {
-                    let is_global = |name| self.0.contains(name);
+                    let is_global = |name| self.names.contains(name);
                     if value.as_string().map_or(true, |name| is_global(&**name)) {
                         return true;
                     }

@@ -7,7 +7,6 @@ use serde_json::{Map, Value, json};
 use super::{
     point::{DecisionPoint, Point, PointHealth},
     question::{self, Fields},
-    unique::Unique,
 };
 use crate::{
     clock::Instants,
@@ -17,6 +16,7 @@ use crate::{
     policy::{
         AccessQuery, Decision, PolicyBackend, QueryParts, Verdict,
         decision::{self, Document as _},
+        unique::Unique,
     },
 };
 

@@ -4,7 +4,6 @@ mod authzen;
 mod opa;
 mod point;
 mod question;
-mod unique;
 
 pub use authzen::{AuthZen, AuthZenBuilder};
 pub use opa::{Opa, OpaBuilder};

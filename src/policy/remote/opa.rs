@@ -7,13 +7,12 @@ use serde_json::json;
 use super::{
     point::{DecisionPoint, Point, PointHealth},
     question,
-    unique::Unique,
 };
 use crate::{
     error::ConfigError,
     http_client::Endpoint,
     log::one_line,
-    policy::{AccessQuery, Basis, PolicyBackend, QueryParts, Verdict, decision},
+    policy::{AccessQuery, Basis, PolicyBackend, QueryParts, Verdict, decision, unique::Unique},
 };
 
 /// Policies that an Open Policy Agent (OPA) decides, asked over its data API: `POST /v1/data/orders/allow`. A clone asks the
