@@ -397,6 +397,79 @@ fn an_owner_is_of_the_declared_type_or_not_decided() {
     }
 }
 
+/// Attributes may be what a client wrote: the fields of a body, or of a column of JSON.
+#[test]
+fn no_attribute_pretends_to_be_the_owner_or_the_tenant() {
+    let policy = Cedar::builder()
+        .issuer(ISSUER)
+        .schema(
+            "s",
+            r#"
+            entity User { tenant?: String };
+            entity Tenant, Team;
+            entity Order { owner?: User, tenant?: String };
+            entity Room { owner?: Team, tenant?: Tenant };
+            action cancel, see, book appliesTo { principal: User, resource: [Order, Room] };
+            "#,
+        )
+        .policies(
+            "p",
+            r#"
+            permit (principal, action == Action::"cancel", resource is Order)
+            when { resource has owner && resource.owner == principal };
+            permit (principal, action == Action::"see", resource is Order)
+            when { principal has tenant && resource has tenant && principal.tenant == resource.tenant };
+            permit (principal, action == Action::"book", resource is Room)
+            when { resource has owner && resource.owner == Team::"t" && resource has tenant && resource.tenant == Tenant::"acme" };
+            forbid (principal, action == Action::"see", resource is Order) unless { resource has tenant };
+            "#,
+        )
+        .build()
+        .unwrap();
+    let mallory = Principal::builder(PrincipalKind::User, ISSUER, "mallory", "jwt").tenant("acme").build();
+    let of = |id: &str| json!({ "type": "User", "id": id });
+    let order = || Resource::new("order", 1);
+    let alices = || order().owned_by(ISSUER, "alice").in_tenant("globex");
+    let hers = || order().owned_by(ISSUER, "mallory").in_tenant("acme");
+    let room = || Resource::new("room", 1).owned_by(ISSUER, "alice").in_tenant("globex");
+    let (team, tenant) = (json!({ "type": "Team", "id": "t" }), json!({ "type": "Tenant", "id": "acme" }));
+    for (name, thing, action, decision) in [
+        ("another's", alices(), "cancel", Decision::Deny),
+        ("a pretended owner", alices().with("owner", of("mallory")), "cancel", Decision::CannotDecide),
+        (
+            "in the longer form",
+            alices().with("owner", json!({ "__entity": of("mallory") })),
+            "cancel",
+            Decision::CannotDecide,
+        ),
+        ("an owner that is a text", alices().with("owner", "mallory"), "cancel", Decision::CannotDecide),
+        ("a pretended tenant", alices().with("tenant", "acme"), "see", Decision::CannotDecide),
+        ("no tenant at all", alices().with("tenant", json!(null)), "see", Decision::Deny),
+        ("a tenant that is a list", alices().with("tenant", json!(["acme"])), "see", Decision::CannotDecide),
+        ("hers", hers(), "cancel", Decision::Allow),
+        ("the same again", hers().with("owner", of("mallory")).with("tenant", "acme"), "cancel", Decision::Allow),
+        (
+            "the same in the longer form",
+            hers().with("owner", json!({ "__entity": of("mallory") })),
+            "cancel",
+            Decision::Allow,
+        ),
+        ("an attribute alone", order().with("owner", of("mallory")), "cancel", Decision::Allow),
+        ("a tenant by an attribute alone", order().with("tenant", "acme"), "see", Decision::Allow),
+        (
+            "a stranger's",
+            order().owned_by("https://x", "m").with("owner", of("mallory")),
+            "cancel",
+            Decision::CannotDecide,
+        ),
+        ("declared as something else", room().with("owner", team).with("tenant", tenant), "book", Decision::Allow),
+        ("what does not fit", room(), "book", Decision::CannotDecide),
+    ] {
+        let verdict = now(&policy, &AccessQuery::new(&mallory, action, at()).on(&thing));
+        assert_eq!(verdict.decision(), decision, "{name}: {verdict:?}");
+    }
+}
+
 #[test]
 fn ids_are_never_parsed() {
     let policies = r#"

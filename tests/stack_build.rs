@@ -6,8 +6,8 @@ mod support;
 
 use portcullis::{
     ConfigError,
-    guard::{authenticated, public, require, scope},
-    policy::Rbac,
+    guard::{self, GuardLayer, RouteRules, RuleNames, all, any, authenticated, not, public, require, scope},
+    policy::{Cached, Combined, PolicyBackend, Rbac, Shadow},
     problem::ProblemDetails,
     rate_limit::Quota,
     stack::{Stack, StackBuilder},
@@ -78,6 +78,55 @@ fn an_error_names_the_line() {
         let error = error(builder);
         assert!(error.to_string().contains(named), "{error}");
     }
+}
+
+/// A handle asks its role policy alone: what else the stack's policy is made of would not count on the line.
+#[test]
+fn handles_are_of_the_policy_that_is_asked_on_their_line() {
+    let rbac = Rbac::from_toml(POLICY).unwrap();
+    let (list, clerk) = (rbac.permission("orders:list").unwrap(), rbac.role("clerk").unwrap());
+    let barred = || Rbac::from_toml(&POLICY.replace("grants", "denies")).unwrap();
+    let combined = || Combined::deny_overrides(barred()).with(rbac.clone());
+    let rules = |rule: &str| {
+        let text = format!("[routes]\n\"GET /\" = {rule}\n");
+        RouteRules::from_toml(&text, &RuleNames::new().rbac(&rbac)).unwrap()
+    };
+    let at = |rule: GuardLayer| closed().route("GET /", rule);
+    for (name, builder, instead) in [
+        ("permission", at(require(&list)).policy(combined()), "write policy(\"orders:list\")"),
+        ("role", at(require(&clerk)).policy(combined()), "write policy(..)"),
+        ("inside", at(require(not(any((authenticated(), &clerk))))).policy(combined()), "write policy(..)"),
+        (
+            "rule of a file",
+            closed().routes(rules("{ permission = 'orders:list' }")).policy(combined()),
+            "write policy(",
+        ),
+        ("role in a file", closed().routes(rules("{ role = 'clerk' }")).policy(combined()), "write policy("),
+        ("fallback", closed().fallback(require(&list)).policy(combined()), "write policy("),
+        ("cached", at(require(&list)).policy(Cached::new(rbac.clone()).unwrap()), "write policy("),
+        ("shadowed", at(require(&list)).policy(Shadow::new(rbac.clone(), barred())), "write policy("),
+        ("boxed", at(require(&list)).policy(Box::new(combined()) as Box<dyn PolicyBackend>), "write policy("),
+        ("guard's own", at(require(&list).with_policy(combined())).policy(rbac.clone()), "write policy("),
+        ("another", at(require(&list)).policy(barred()), "of another policy"),
+        ("guard's own is another", at(require(&list).with_policy(barred())).policy(rbac.clone()), "of another policy"),
+    ] {
+        let error = error(builder).to_string();
+        assert!(error.contains("orders:list of") || error.contains("clerk of"), "{name}: {error}");
+        assert!(error.contains(instead), "{name}: {error}");
+    }
+    for (name, builder) in [
+        ("the very policy", at(require(&list)).policy(rbac.clone())),
+        ("shared", at(require(&list)).policy(std::sync::Arc::new(rbac.clone()))),
+        ("guard's own", at(require(&list).with_policy(rbac.clone())).policy(combined())),
+        ("guard's own alone", at(require(&list).with_policy(rbac.clone()))),
+        ("no handle", at(require(guard::policy("orders:list").unwrap())).policy(combined())),
+        ("no handle in a file", closed().routes(rules("{ policy = 'orders:list' }")).policy(combined())),
+        ("said", at(require(all((&list, &clerk)))).policy(combined()).handles_ask_their_own_policy()),
+        ("said of another", at(require(&list)).policy(barred()).handles_ask_their_own_policy()),
+    ] {
+        assert!(builder.build().is_ok(), "{name}");
+    }
+    assert_eq!(error(at(require(&list)).handles_ask_their_own_policy()).setting(), "policy", "there is none at all");
 }
 
 #[test]

@@ -32,6 +32,8 @@ use crate::{
     shadow::{Shadow, ShadowMode},
     trail::{DecisionFact, GUARD_SHADOW, Mark, Trail},
 };
+#[cfg(all(feature = "stack", feature = "rbac"))]
+use crate::{guard::review::role_policy, policy::Rbac};
 
 /// The realm of the challenge that names missing scopes, unless [`GuardLayer::with_realm`] says another.
 pub(super) const REALM: &str = "api";
@@ -55,6 +57,8 @@ pub fn require(requirement: impl Into<Requirement>) -> GuardLayer {
         policy: None,
         #[cfg(feature = "stack")]
         by_roles: false,
+        #[cfg(all(feature = "stack", feature = "rbac"))]
+        rbac: None,
         resource: None,
         hides: false,
         shadow: None,
@@ -84,6 +88,9 @@ struct Shared {
     policy: Option<Arc<dyn PolicyBackend>>,
     #[cfg(feature = "stack")]
     by_roles: bool,
+    /// The policy, if it is a role policy itself.
+    #[cfg(all(feature = "stack", feature = "rbac"))]
+    rbac: Option<Rbac>,
     resource: Option<ResourceSource>,
     asks_policy: bool,
     needs_resource: bool,
@@ -165,6 +172,10 @@ impl GuardLayer {
         {
             shared.by_roles = decides_by_roles(&policy);
         }
+        #[cfg(all(feature = "stack", feature = "rbac"))]
+        {
+            shared.rbac = role_policy(&policy).cloned();
+        }
         shared.policy = Some(Arc::new(policy));
         self
     }
@@ -212,9 +223,15 @@ impl GuardLayer {
 
     /// The policy that it asks in the place of the stack's.
     #[cfg(feature = "stack")]
-    pub(super) fn own_policy(&self) -> Option<Asked<'_>> {
+    pub(crate) fn own_policy(&self) -> Option<Asked<'_>> {
         let policy = self.shared.policy.as_deref()?;
         Some(Asked { policy, by_roles: self.shared.by_roles })
+    }
+
+    /// The same, if it is a role policy itself.
+    #[cfg(all(feature = "stack", feature = "rbac"))]
+    pub(crate) fn own_rbac(&self) -> Option<&Rbac> {
+        self.shared.rbac.as_ref()
     }
 
     /// Whether what it denies is answered as if there were nothing.

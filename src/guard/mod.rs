@@ -103,6 +103,8 @@ pub use predicate::{
 pub use requirement::Nodes;
 pub use requirement::{Requirement, Requirements, all, any, authenticated, check, not, policy, role, scope};
 pub use resource::{PathParams, ResourceSource, from_head, from_path};
+#[cfg(all(feature = "stack", feature = "rbac"))]
+pub(crate) use review::role_policy;
 #[cfg(feature = "stack")]
 pub(crate) use review::{Asked, Review, decides_by_roles};
 #[cfg(feature = "stack")]

@@ -31,10 +31,16 @@ pub(crate) struct Asked<'a> {
     pub(crate) by_roles: bool,
 }
 
+/// The role policy that a policy is, and not one that is a part of it.
+#[cfg(feature = "rbac")]
+pub(crate) fn role_policy(policy: &dyn Any) -> Option<&Rbac> {
+    policy.downcast_ref::<Rbac>().or_else(|| policy.downcast_ref::<Arc<Rbac>>().map(|rbac| &**rbac))
+}
+
 /// Whether a policy decides by roles: who else has them, and in which tenant, is not what a review of a role asks.
 pub(crate) fn decides_by_roles(policy: &dyn Any) -> bool {
     #[cfg(feature = "rbac")]
-    let by_roles = policy.is::<Rbac>() || policy.is::<Arc<Rbac>>();
+    let by_roles = role_policy(policy).is_some();
     #[cfg(not(feature = "rbac"))]
     let by_roles = {
         let _ = policy;

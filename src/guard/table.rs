@@ -65,6 +65,9 @@ impl RuleNames {
     }
 
     /// Permissions and roles are those of this policy. Without one, there are no permissions, and roles are compared by name.
+    ///
+    /// What a rule says of them is asked of this policy alone. A stack whose policy is another, or one that this is a part of,
+    /// refuses such rules at build: write `policy = "orders:read"` there.
     #[cfg(feature = "rbac")]
     #[must_use]
     pub fn rbac(mut self, policy: &Rbac) -> Self {

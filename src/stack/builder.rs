@@ -1,11 +1,7 @@
-#[cfg(feature = "rbac")]
-use std::any::Any;
 use std::sync::Arc;
 
 use http::HeaderName;
 
-#[cfg(feature = "rbac")]
-use crate::policy::Rbac;
 use crate::{
     audit::AuditLayer,
     authn::{Authenticator, AuthnLayer},
@@ -21,6 +17,8 @@ use crate::{
     stack::{Stack, stages::Stages, table::RouteTable},
     tls::TlsLayer,
 };
+#[cfg(feature = "rbac")]
+use crate::{guard::role_policy, policy::Rbac};
 
 /// Puts a [`Stack`] together. The calls may come in any order; [`build`](Self::build) checks the whole.
 #[must_use]
@@ -45,6 +43,8 @@ pub struct StackBuilder {
     by_roles: bool,
     #[cfg(feature = "rbac")]
     rbac: Option<Rbac>,
+    #[cfg(feature = "rbac")]
+    handles_ask_their_own: bool,
     lines: Vec<(String, Rule)>,
     fallback: Vec<Rule>,
 }
@@ -144,15 +144,27 @@ impl StackBuilder {
     }
 
     /// Asks this policy: for the rules that name one, and for the handler's [`Authorizer`](crate::guard::Authorizer).
+    ///
+    /// A permission or role handle asks the role policy that it comes from. If that is a part of this one, combined with others,
+    /// cached or boxed, the rest would not be asked; so `build` takes handles of this very policy alone, unless
+    /// [`handles_ask_their_own_policy`](Self::handles_ask_their_own_policy) is said.
     pub fn policy(mut self, policy: impl PolicyBackend) -> Self {
         #[cfg(feature = "rbac")]
         {
-            let any: &dyn Any = &policy;
-            self.rbac =
-                any.downcast_ref::<Rbac>().or_else(|| any.downcast_ref::<Arc<Rbac>>().map(|rbac| &**rbac)).cloned();
+            self.rbac = role_policy(&policy).cloned();
         }
         self.by_roles = decides_by_roles(&policy);
         self.policy.push(Arc::new(policy));
+        self
+    }
+
+    /// Takes lines with permission and role handles of another role policy than the [`policy`](Self::policy) that is asked on them, or
+    /// of one that is a part of it. What such a line demands is then asked of the role policy alone: what the others deny, those that
+    /// it is combined with for example, does not count there, and the handler's [`Authorizer`](crate::guard::Authorizer) may be denied
+    /// what the line allows. Where the whole is to decide, write [`policy("orders:read")`](crate::guard::policy).
+    #[cfg(feature = "rbac")]
+    pub fn handles_ask_their_own_policy(mut self) -> Self {
+        self.handles_ask_their_own = true;
         self
     }
 
@@ -211,7 +223,7 @@ impl StackBuilder {
     /// - there is authentication without TLS enforcement, and nobody said
     ///   [`dangerous_plain_http`](Self::dangerous_plain_http), or both were said,
     /// - a rule, the policy or a limit per principal needs an identity and there is no authentication,
-    /// - a rule asks a policy and there is none, or holds a permission of another policy,
+    /// - a rule asks a policy and there is none, or has a permission or role handle of another policy than the one that is asked there,
     /// - audit shall record a header field that the authenticator reads, or hide a path parameter that no line has,
     /// - a line of the table does not parse, stands twice or contradicts another,
     /// - a rule is about a thing that the path of its line does not name,
@@ -270,7 +282,10 @@ impl StackBuilder {
             return Err(ConfigError::new("policy", "a policy", problem));
         }
         #[cfg(feature = "rbac")]
-        check_handles(&table, policy.is_some(), self.rbac.as_ref())?;
+        {
+            let asked = policy.as_ref().map(|policy| AskedPolicy { name: policy.name(), rbac: self.rbac.as_ref() });
+            check_handles(&table, asked, self.handles_ask_their_own)?;
+        }
 
         let authn = match failure_budget {
             Some(budget) => authn.map(|authn| authn.with_failure_budget(budget)),
@@ -353,35 +368,44 @@ fn each(
     }
 }
 
-/// Handles must come from the policy that the stack asks, or the route and the handler would follow two policies.
-///
-/// A policy of another kind may wrap the one that the handles are from; that cannot be seen here.
+/// The policy that is asked on a line.
 #[cfg(feature = "rbac")]
-fn check_handles(table: &RouteTable, has_policy: bool, rbac: Option<&Rbac>) -> Result<(), ConfigError> {
+#[derive(Clone, Copy)]
+struct AskedPolicy<'a> {
+    name: &'static str,
+    /// If it is a role policy itself.
+    rbac: Option<&'a Rbac>,
+}
+
+/// Handles must come from the policy that is asked on their line, or the route and the handler would follow two policies: what else
+/// that one is made of would not count on the route.
+#[cfg(feature = "rbac")]
+fn check_handles(table: &RouteTable, of_stack: Option<AskedPolicy<'_>>, any_policy: bool) -> Result<(), ConfigError> {
     for (line, rule) in table.rules() {
-        let foreign_permission =
-            rule.permissions().into_iter().find(|held| rbac.is_some_and(|rbac| !held.belongs_to(rbac)));
-        let foreign_role = rule.roles().into_iter().find(|held| rbac.is_some_and(|rbac| !held.belongs_to(rbac)));
-        let (name, foreign) = match (foreign_permission, foreign_role) {
-            (Some(permission), _) => (Some(permission.name()), true),
-            (None, Some(role)) => (Some(role.name()), true),
-            (None, None) => {
-                let permission = rule.permissions().first().map(|permission| permission.name());
-                (permission.or_else(|| rule.roles().first().map(|role| role.name())), false)
-            }
+        let own = rule.guard().and_then(|guard| {
+            guard.own_policy().map(|own| AskedPolicy { name: own.policy.name(), rbac: guard.own_rbac() })
+        });
+        let asked = own.or(of_stack);
+        let rbac = asked.and_then(|asked| asked.rbac);
+        let permission = rule.permissions().into_iter().find(|held| !rbac.is_some_and(|rbac| held.belongs_to(rbac)));
+        let role = rule.roles().into_iter().find(|held| !rbac.is_some_and(|rbac| held.belongs_to(rbac)));
+        let (name, instead) = match (permission, role) {
+            (Some(permission), _) => (permission.name(), format!("policy({:?})", permission.name())),
+            (None, Some(role)) => (role.name(), "policy(..) with what the role may do".to_owned()),
+            (None, None) => continue,
         };
-        let Some(name) = name else { continue };
-        if foreign {
-            let problem = format!("of {line} is of another policy than the one that the stack asks");
-            return Err(ConfigError::new("policy", name, problem));
-        }
-        if !has_policy {
-            return Err(ConfigError::new(
-                "policy",
-                name,
-                format!("is what {line} asks for, and the stack has no policy"),
-            ));
-        }
+        let problem = match asked {
+            None => format!("is what {line} asks for, and the stack has no policy"),
+            Some(_) if any_policy => continue,
+            Some(AskedPolicy { rbac: Some(_), .. }) => {
+                format!("of {line} is of another policy than the one that the stack asks")
+            }
+            Some(AskedPolicy { name, rbac: None }) => format!(
+                "of {line} asks its role policy alone, and the policy that is set, {name}, has more to say: write {instead}, or \
+                 say .handles_ask_their_own_policy()"
+            ),
+        };
+        return Err(ConfigError::new("policy", name, problem));
     }
     Ok(())
 }

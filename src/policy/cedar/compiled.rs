@@ -396,7 +396,7 @@ impl<'c> Slice<'c> {
 const WHOSE: [&str; 2] = ["tenant", "owner"];
 
 /// Whether both are told, and not the same. An entity is written in two ways.
-fn differ(kept: Option<&Value>, asked: Option<&Value>) -> bool {
+pub(super) fn differ(kept: Option<&Value>, asked: Option<&Value>) -> bool {
     let plain = |value: &Value| value.get("__entity").unwrap_or(value).clone();
     kept.zip(asked).is_some_and(|(kept, asked)| plain(kept) != plain(asked))
 }

@@ -12,6 +12,7 @@ use crate::{
         AccessQuery, QueryParts, Resource,
         cedar::{
             builder::Settings,
+            compiled::differ,
             shape::{Declared, Namespaces},
         },
     },
@@ -31,6 +32,8 @@ pub(super) struct ResourceType {
     pub(super) declared: Declared,
     /// What its `owner` is.
     owner: Option<EntityTypeName>,
+    /// Whether `owner` is declared as that, and not as a text or an entity of another kind.
+    owned: bool,
 }
 
 pub(super) struct Action {
@@ -91,12 +94,14 @@ impl Mapping {
         let owner_of = |own: &str| {
             let named = namespaces.entity_of(own, "owner");
             let named = principals.values().find(|of| Some(of.name.to_string()) == named);
-            named.or_else(|| KINDS.iter().find_map(|kind| principals.get(kind.as_str()))).map(|of| of.name.clone())
+            let owner = named.or_else(|| KINDS.iter().find_map(|kind| principals.get(kind.as_str())));
+            (owner.map(|of| of.name.clone()), named.is_some())
         };
         let resource = |name: &EntityTypeName| {
             let own = name.to_string();
             let declared = namespaces.of_entity(&own);
-            ResourceType { name: name.clone(), declared, owner: owner_of(&own) }
+            let (owner, owned) = owner_of(&own);
+            ResourceType { name: name.clone(), declared, owner, owned }
         };
         let mut resources = HashMap::new();
         for name in types.values() {
@@ -203,8 +208,8 @@ impl Mapping {
         Ok(attributes)
     }
 
-    /// What the question says of its thing, as far as the schema declares it. The error is an owner that has no entity: left
-    /// out, the thing would be nobody's, or that of whom a file names.
+    /// What the question says of its thing, as far as the schema declares it. The error is an owner that has no entity (left
+    /// out, the thing would be nobody's, or that of whom a file names), or an attribute that pretends to be owner or tenant.
     pub(super) fn resource_attributes(
         &self,
         of: &ResourceType,
@@ -212,7 +217,11 @@ impl Mapping {
     ) -> Result<Map<String, Value>, String> {
         let mut attributes = Map::new();
         for name in &of.declared {
-            let value = match (resource.attribute(name), name.as_str()) {
+            let given = resource.attribute(name).filter(|given| !given.is_null());
+            let value = match (given, name.as_str()) {
+                // Where it is declared as something else, the thing's own does not fit, and the attribute is what is meant.
+                (Some(given), "tenant") if given.is_string() => whose(name, resource.tenant().into(), given)?,
+                (Some(given), "owner") if of.owned => whose(name, self.owner(of, resource)?, given)?,
                 (Some(given), _) => given.clone(),
                 (None, "tenant") => resource.tenant().into(),
                 (None, "owner") => self.owner(of, resource)?,
@@ -287,6 +296,17 @@ impl Mapping {
         }
         parts
     }
+}
+
+/// Whose the thing is, beside an attribute that says it, too. Attributes may be the word of a client.
+fn whose(name: &str, own: Value, given: &Value) -> Result<Value, String> {
+    if own.is_null() {
+        return Ok(given.clone());
+    }
+    if differ(Some(&own), Some(given)) {
+        return Err(format!("the thing has another {name} than its attribute of that name says"));
+    }
+    Ok(own)
 }
 
 /// The first `#` ends the issuer, so that no two principals share a name.

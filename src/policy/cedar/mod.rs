@@ -57,7 +57,9 @@ use crate::{
 /// - **Attributes**: those that the schema declares are filled in, no others. Of a principal: `issuer`, `subject`, `kind`,
 ///   `credential`, `tenant`, `plan`, `roles`, `scopes`, `permissions`, `acr`, `amr`, `auth_time`, and claims of the token by
 ///   their name. Of a resource: its attributes, `tenant`, and `owner`, a principal of the type that the schema declares; an owner of
-///   another issuer than the builder's cannot be decided.
+///   another issuer than the builder's cannot be decided. An attribute called `tenant` or `owner` counts where the resource has none
+///   of its own, or where the schema declares `owner` as no principal and `tenant` as no text; where both are told and differ,
+///   nothing is decided.
 /// - **Context**: `method`, `route`, `address` (`ipaddr`), `time` (`datetime`), `unix_time` (`Long`), `acr`, `amr`, `auth_time`,
 ///   `scopes`, `client`, and attributes of the question, again as far as the schema declares them for the action.
 ///

@@ -22,6 +22,9 @@ use crate::{
 /// one of them denied firmly. Whether a policy that is not asked any more would have denied firmly, nobody finds out: where a
 /// `not` stands around the question, put those first that deny firmly. Without waiting it answers if all that are asked do.
 ///
+/// Permission and role handles of a role policy in it ask that one alone; on a route, write
+/// [`policy("orders:read")`](crate::guard::policy).
+///
 /// A denial whose [step-up](Verdict::step_up) the principal has made already is one that no step-up helps against. So a denial for
 /// which one of them demanded a step-up is for this principal at this time alone, whatever the [parts](PolicyBackend::parts) say,
 /// and `Cached` does not remember it.

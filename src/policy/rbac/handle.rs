@@ -10,7 +10,8 @@ use crate::{
 
 /// A permission that its policy knows; made by [`Rbac::permission`], so that a typo fails at start.
 ///
-/// As a requirement of a route it asks its own policy: the roles of the principal must grant it. A route names no thing, so
+/// As a requirement of a route it asks its own policy alone, also where that is combined with others: the roles of the principal
+/// must grant it. A route names no thing, so
 /// what a role grants on owned things only (`grants_own`) does not pass; see [`allow_owners`](Self::allow_owners). Where the
 /// guard names a thing that has a tenant, it is denied to principals of another one, and of none.
 ///
