@@ -15,10 +15,11 @@
 mod orders;
 mod ratio;
 
-use std::sync::Arc;
+use std::{convert::Infallible, sync::Arc};
 
 use axum::body::Body;
 use criterion::{BatchSize, Criterion};
+use http::{HeaderValue, Request, Response, StatusCode, header};
 use orders::{Discard, policy};
 use portcullis::{
     Challenge, Clock, Principal, PrincipalKind, SystemClock,
@@ -33,13 +34,36 @@ use portcullis::{
     tls::TlsLayer,
 };
 use ratio::{App, Contender, base, bearer, provider::Provider, router, send, with};
-use tower::{Layer, ServiceBuilder, layer::layer_fn};
+use tower::{Layer, Service, ServiceBuilder, layer::layer_fn, service_fn};
 
 fn fixed_principal() -> AuthnLayer {
     let alice =
         Principal::builder(PrincipalKind::User, "https://id.example.com", "alice", "test").roles(["clerk"]).build();
     let challenge = Challenge::new("Test", "bench").expect("a challenge");
     AuthnLayer::new(authenticate_fn(challenge, move |_, _| Outcome::verified(alice.clone()))).dangerous_plain_http()
+}
+
+/// The least that a refusal costs: it looks at nothing, and has the fields and the kind of body that ours have.
+fn refuse_all() -> impl Service<
+    Request<Body>,
+    Response = Response<Body>,
+    Error = Infallible,
+    Future = std::future::Ready<Result<Response<Body>, Infallible>>,
+> + Clone {
+    const PROBLEM: &str = r#"{"status":401,"title":"Unauthorized","code":"unauthenticated","request_id":"none"}"#;
+    service_fn(|request: Request<Body>| {
+        drop(request);
+        let mut response = Response::new(Body::from(PROBLEM));
+        *response.status_mut() = StatusCode::UNAUTHORIZED;
+        let fields = response.headers_mut();
+        fields.insert(
+            header::WWW_AUTHENTICATE,
+            HeaderValue::from_static("Bearer realm=\"api\", error=\"invalid_token\""),
+        );
+        fields.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        fields.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        std::future::ready(Ok(response))
+    })
 }
 
 fn quota() -> Quota {
@@ -136,6 +160,7 @@ fn contenders() -> Vec<Contender> {
         ),
         Contender::new("JWT alone, HS256, seen before", jwt(&hs256).layer(router()), &bearer(&hs256.token(3600))),
         Contender::new("JWT alone, ES256, seen before", jwt(&es256).layer(router()), &bearer(&by_token)),
+        Contender::new("401 by hand, whatever is asked", refuse_all(), &bearer("a.b.c")).refused(401),
         Contender::new("JWT refused: garbage", jwt(&es256).layer(router()), &bearer("a.b.c")).refused(401),
         Contender::new("JWT refused: expired, ES256", jwt(&es256).layer(router()), &bearer(&es256.token(-3600)))
             .refused(401),
