@@ -98,7 +98,10 @@ impl AuditSink for Still {
             return Ok(());
         }
         let (keys, at, (done, is_done)) = (self.0.clone(), self.1, mpsc::channel());
-        std::thread::spawn(move || done.send(drop(keys.refresh_now(Some("made-up"), 2, at))));
+        std::thread::spawn(move || {
+            drop(keys.refresh_now(Some("made-up"), 2, at));
+            done.send(())
+        });
         let answered = is_done.recv_timeout(seconds(2)).is_ok();
         self.2.send((event.kind(), answered, self.0.generation(at))).unwrap();
         Ok(())
