@@ -230,7 +230,7 @@ fn a_refused_policy_and_a_handle_that_nobody_knows_any_more_are_told_once() {
     let file = tempfile::NamedTempFile::new().unwrap();
     let write = |permission: &str, role: &str| {
         let text = format!(
-            "version = \"1\"\npermissions = [\"{permission}\"]\n[roles.r]\ngrants = [\"*\"]\ninherits = [{role}]"
+            "version = \"{permission}\"\npermissions = [\"{permission}\"]\n[roles.r]\ngrants = [\"*\"]\ninherits = [{role}]"
         );
         std::fs::write(file.path(), text).unwrap();
     };
