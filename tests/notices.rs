@@ -255,3 +255,30 @@ fn a_refused_policy_and_a_handle_that_nobody_knows_any_more_are_told_once() {
     assert_eq!(said.len(), 1, "{said:#?}");
     assert!(said[0].contains("does not know the permission \"orders:read\" any more, which a handle asks for: denied"));
 }
+
+/// Records name the version that decided: two policies of one version are a warning.
+#[test]
+fn a_version_that_stays_is_told() {
+    let lines = lines::Lines::default();
+    let _guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(lines.clone()));
+    let warnings = || {
+        let is_it = |line: &String| {
+            line.starts_with("WARN ") && line.contains("a newer policy has the version of the one before")
+        };
+        lines.take().into_iter().filter(is_it).collect::<Vec<_>>()
+    };
+    let text = |version: u8, grants: &str| {
+        format!("version = \"{version}\"\npermissions = [\"orders:read\"]\n[roles.clerk]\ngrants = [{grants}]\n")
+    };
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), text(1, "\"*\"")).unwrap();
+    let policy = Rbac::from_toml_file(file.path()).unwrap();
+    policy.replace_with_toml(&text(2, "\"*\"")).unwrap();
+    assert_eq!(warnings(), [""; 0]);
+    policy.replace_with_toml(&text(2, "")).unwrap();
+    std::fs::write(file.path(), text(2, "\"orders:*\"")).unwrap();
+    policy.reload().unwrap();
+    let said = warnings();
+    let name = file.path().display().to_string();
+    assert!(said.len() == 2 && said.iter().all(|line| line.contains(&name) && line.contains("\"2\"")), "{said:#?}");
+}

@@ -1,9 +1,6 @@
 //! A policy that is replaced while requests are decided by it.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking, in its helpers too")]
 
-#[cfg(feature = "tracing")]
-#[path = "support/lines.rs"]
-mod lines;
 mod support;
 
 use std::{
@@ -71,27 +68,6 @@ fn handles_follow_the_newer_policy() {
     assert!(read.is_held_by(&clerk()) && role.is_held_by(&clerk()) && !cancel.is_held_by(&clerk()));
     assert_eq!(policy.generation(), Some(3));
     assert_eq!(policy.version().as_ref(), "4");
-}
-
-/// Records name the version that decided: two policies of one version are a warning.
-#[cfg(feature = "tracing")]
-#[test]
-fn a_version_that_stays_is_told() {
-    let said = lines::Lines::default();
-    let subscriber = tracing_subscriber::layer::SubscriberExt::with(tracing_subscriber::registry(), said.clone());
-    let (_dir, path, policy) = written(FULL);
-    tracing::subscriber::with_default(subscriber, || {
-        let warnings =
-            || said.take().into_iter().filter(|line| line.contains("newer policy has the version")).collect::<Vec<_>>();
-        policy.replace_with_toml(LESS).unwrap();
-        assert_eq!(warnings(), [""; 0]);
-        policy.replace_with_toml(&LESS.replace("grants = [\"orders:read\"]", "")).unwrap();
-        std::fs::write(&path, LESS).unwrap();
-        assert_eq!(policy.reload().unwrap(), Reloaded::Replaced);
-        let lines = warnings();
-        let is_it = |line: &String| line.contains("policy.toml") && line.contains("\"2\"");
-        assert!(lines.len() == 2 && lines.iter().all(is_it), "{lines:?}");
-    });
 }
 
 #[test]
