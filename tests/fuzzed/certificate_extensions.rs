@@ -23,7 +23,7 @@ static AUTHENTICATORS: LazyLock<[ClientCertAuthenticator; 3]> = LazyLock::new(||
 struct Extensions {
     dns: Vec<String>,
     uris: Vec<String>,
-    /// Names of other kinds, other extensions or odd purposes, which this reader does not read.
+    /// Names of other kinds, other extensions, odd purposes or odd bits, which this reader does not read.
     others: bool,
     is_authority: bool,
     signs: bool,
@@ -112,6 +112,10 @@ fn read(extensions: &[u8]) -> Option<Extensions> {
                     let written = (8 * bits.len()).saturating_sub(usize::from(*unused));
                     index < written && bits[index / 8] & (0x80 >> (index % 8)) != 0
                 };
+                // Refused or not: DER has zeros where nothing is written.
+                let rest =
+                    bits.last().map_or(*unused, |last| last & !(0xff_u8.checked_shl((*unused).into()).unwrap_or(0)));
+                found.others |= rest != 0 || *unused > 7;
                 found.signs = bit(0);
                 found.is_authority |= bit(5) || bit(6);
             }
