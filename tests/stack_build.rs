@@ -7,7 +7,7 @@ mod support;
 use portcullis::{
     ConfigError,
     guard::{self, GuardLayer, RouteRules, RuleNames, all, any, authenticated, not, public, require, scope},
-    policy::{Cached, Combined, PolicyBackend, Rbac, Shadow},
+    policy::{Combined, PolicyBackend, Rbac},
     problem::ProblemDetails,
     rate_limit::Quota,
     stack::{Stack, StackBuilder},
@@ -103,8 +103,14 @@ fn handles_are_of_the_policy_that_is_asked_on_their_line() {
         ),
         ("role in a file", closed().routes(rules("{ role = 'clerk' }")).policy(combined()), "write policy("),
         ("fallback", closed().fallback(require(&list)).policy(combined()), "write policy("),
-        ("cached", at(require(&list)).policy(Cached::new(rbac.clone()).unwrap()), "write policy("),
-        ("shadowed", at(require(&list)).policy(Shadow::new(rbac.clone(), barred())), "write policy("),
+        #[cfg(feature = "policy-cached")]
+        ("cached", at(require(&list)).policy(portcullis::policy::Cached::new(rbac.clone()).unwrap()), "write policy("),
+        #[cfg(feature = "policy-shadow")]
+        (
+            "shadowed",
+            at(require(&list)).policy(portcullis::policy::Shadow::new(rbac.clone(), barred())),
+            "write policy(",
+        ),
         ("boxed", at(require(&list)).policy(Box::new(combined()) as Box<dyn PolicyBackend>), "write policy("),
         ("guard's own", at(require(&list).with_policy(combined())).policy(rbac.clone()), "write policy("),
         ("another", at(require(&list)).policy(barred()), "of another policy"),
