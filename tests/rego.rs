@@ -263,7 +263,7 @@ fn what_means_something_else_than_to_opa_is_refused() {
             "data.users[input.subject.id]",
         ),
         ("a rule", "u if false\nx if input.u\nallow if not x with input.u as u with input.y as 1", "t.rego:4", "u"),
-        ("in an array", "allow if true with input.u as [input.y] with input.y as 1", "t.rego:2", "[input.y]"),
+        ("in an array", "allow if true with input.u as [input.y] with input.y as 1", "t.rego:2", "input.y"),
         // To OPA these deny what the input does not say; the interpreter would allow it.
         ("an index", "allow if not data.banned[input.subject.tenant]", "t.rego:2", "input.subject.tenant"),
         (
@@ -298,6 +298,19 @@ fn what_means_something_else_than_to_opa_is_refused() {
             "t.rego:2",
             "u.tenant",
         ),
+        (
+            "said under a with",
+            "allow if { input.route with input.route as \"b\"; not startswith(input.route, \"/a\") }",
+            "t.rego:2",
+            "input.route",
+        ),
+        (
+            "not said under a with",
+            "allow if { input.route; not startswith(input.route, \"/a\") with input as {} }",
+            "t.rego:2",
+            "input.route",
+        ),
+        ("a name with a dot", "allow if not data[\"m.x\"] > 1", "t.rego:2", "data[\"m.x\"]"),
         (
             "another body",
             "allow if input.route\nallow if not startswith(input.route, \"/a\")",

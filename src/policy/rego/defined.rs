@@ -8,7 +8,7 @@ use regorus::{
     unstable::{BoolOp, Expr, Module, Ref, Rule, RuleHead},
 };
 
-use super::syntax::{Names, children, fixed, named, path, value_of};
+use super::syntax::{Names, children, fixed, named, path, segments, value_of};
 use crate::policy::QueryParts;
 
 /// What has a value whatever is asked.
@@ -72,8 +72,14 @@ impl Known {
             Expr::RefDot { .. } | Expr::RefBrack { .. } | Expr::Var { .. } => indexes(negated, &mut worked_out),
             _ => children(negated, &mut worked_out, &mut Vec::new()),
         }
+        worked_out.into_iter().find_map(|expression| self.without_value(expression, names))
+    }
+
+    /// The expression, or what is inside of it, if that may have no value.
+    pub(super) fn without_value(&self, expression: Ref<Expr>, names: &Scoped<'_>) -> Option<Ref<Expr>> {
+        let mut worked_out = vec![expression];
         while let Some(expression) = worked_out.pop() {
-            if names.bound.contains(expression.span().text()) {
+            if !names.is_replaced && names.bound.contains(expression.span().text()) {
                 continue;
             }
             let has_value = match &*expression {
@@ -94,12 +100,17 @@ impl Known {
     }
 
     fn has_value(&self, reference: &Ref<Expr>, names: &Scoped<'_>) -> bool {
-        let Some(name) = path(reference) else { return false };
-        let first = name.split('.').next().unwrap_or_default();
+        let Some(segments) = segments(reference) else { return false };
+        let first = segments.first().map_or("", |first| first.as_str());
         // A variable is bound, or has no value anywhere.
         if !names.globals.contains(first) {
             return matches!(&**reference, Expr::Var { .. });
         }
+        // What is between dots is a name of its own in paths.
+        if names.is_replaced || segments.iter().any(|name| name.contains('.')) {
+            return false;
+        }
+        let name = segments.join(".");
         let full = if first == "input" { name } else { names.names.full(name) };
         self.paths.contains(&full) || full.strip_prefix("data.").is_some_and(|path| self.is_data(path.split('.')))
     }
@@ -111,6 +122,8 @@ pub(super) struct Scoped<'a> {
     pub(super) globals: &'a BTreeSet<String>,
     /// The texts of what stands outside of a `not` in the same query, or around it.
     pub(super) bound: &'a BTreeSet<String>,
+    /// Whether a `with` holds there, so that neither those texts nor input, data and rules say what has a value.
+    pub(super) is_replaced: bool,
 }
 
 /// The indexes of a look-up, and what it looks into; anything else whole.

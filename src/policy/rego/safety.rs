@@ -1,5 +1,6 @@
 //! What OPA refuses, and the interpreter takes for something else: names in a `not` that nothing outside of it binds, a `with` whose value
-//! may be undefined before another `with`, a function that names an argument twice, and a rule where another module's package is.
+//! may be undefined before another `with`, a function that names an argument twice, and a rule where another module's package or data
+//! are. And what OPA takes for something else: what may be [undefined](super::defined) inside of a `not`.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -131,7 +132,10 @@ impl Globals<'_> {
                 parts(&statement.literal, &mut expressions, &mut nested);
             }
             for expression in each(expressions, &mut nested) {
-                bound.texts.insert(expression.span().text().to_owned());
+                // Under a `with` it may have a value that it has nowhere else.
+                if statement.with_mods.is_empty() {
+                    bound.texts.insert(expression.span().text().to_owned());
+                }
                 bound.names.extend(variable(&expression).map(|(name, _)| name));
             }
         }
@@ -161,9 +165,12 @@ impl Globals<'_> {
                 ));
             }
             let before_last = statement.with_mods.split_last().map_or(&[][..], |(_, before)| before);
-            if let Some(with) = before_last.iter().find(|with| self.may_be_undefined(&with.r#as)) {
+            let scoped = self.scoped(&bound, false);
+            if let Some(value) =
+                before_last.iter().find_map(|with| self.known.without_value(with.r#as.clone(), &scoped))
+            {
                 let problem = "stands before another `with` and may be undefined, which the other would hide: bind it to a variable first";
-                return Err(ConfigError::new(place(&with.span), with.r#as.span().text(), problem));
+                return Err(ConfigError::new(place(value.span()), value.span().text(), problem));
             }
         }
         let mut terms = scope.terms;
@@ -183,39 +190,15 @@ impl Globals<'_> {
 
     fn check_negated(&self, statement: &LiteralStmt, bound: &Outer) -> Result<(), ConfigError> {
         let Literal::NotExpr { expr, .. } = &statement.literal else { return Ok(()) };
-        let scoped = Scoped { names: &self.full, globals: &self.names, bound: &bound.texts };
+        let scoped = self.scoped(bound, !statement.with_mods.is_empty());
         let Some(missing) = self.known.missing(expr, &scoped) else { return Ok(()) };
         let problem = "may be undefined inside of the `not`, which would hold then, while OPA takes the rule for undefined; \
              bind it in a statement of its own, `x := ..`, and negate what is said of that";
         Err(ConfigError::new(place(missing.span()), missing.span().text(), problem))
     }
 
-    /// Whether a value may be undefined: all but what stands there, comprehensions, and variables, which are bound or have no value.
-    fn may_be_undefined(&self, value: &Ref<Expr>) -> bool {
-        let mut rest = vec![value.clone()];
-        while let Some(expression) = rest.pop() {
-            match &*expression {
-                Expr::Var { value, .. } => {
-                    let is_global = |name| self.names.contains(name);
-                    if value.as_string().map_or(true, |name| is_global(&**name)) {
-                        return true;
-                    }
-                }
-                Expr::String { .. }
-                | Expr::RawString { .. }
-                | Expr::Number { .. }
-                | Expr::Bool { .. }
-                | Expr::Null { .. }
-                | Expr::ArrayCompr { .. }
-                | Expr::SetCompr { .. }
-                | Expr::ObjectCompr { .. } => {}
-                Expr::Array { .. } | Expr::Set { .. } | Expr::Object { .. } => {
-                    children(&expression, &mut rest, &mut Vec::new());
-                }
-                _ => return true,
-            }
-        }
-        false
+    fn scoped<'a>(&'a self, bound: &'a Outer, is_replaced: bool) -> Scoped<'a> {
+        Scoped { names: &self.full, globals: &self.names, bound: &bound.texts, is_replaced }
     }
 }
 
