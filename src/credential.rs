@@ -51,32 +51,46 @@ pub(crate) fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Op
 
 /// Reads a field that stands once.
 pub(crate) fn text(value: &HeaderValue) -> Result<&str, Rejection> {
-    match std::str::from_utf8(value.as_bytes()) {
+    match str::from_utf8(value.as_bytes()) {
         Ok(text) if !text.is_empty() && text.len() <= MAX_CREDENTIAL_LEN && is_visible(text) => Ok(text),
         Ok(_) | Err(_) => Err(malformed("a credential header is empty, too long or not visible ASCII")),
     }
 }
 
 pub(crate) fn authorization(headers: &HeaderMap) -> Result<Option<Credential<'_>>, Rejection> {
-    let Some(value) = single(headers, &header::AUTHORIZATION)? else { return Ok(None) };
-    let Some((scheme, rest)) = value.split_once(' ') else {
-        return Err(malformed("Authorization has no space after its scheme"));
-    };
-    let token = rest.trim_start_matches(' ');
-    if scheme.is_empty()
-        || !scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
-        || !is_token68(token)
-    {
-        return Err(malformed("Authorization is not a scheme and a token68"));
+    let Some(value) = only(headers, &header::AUTHORIZATION)? else { return Ok(None) };
+    let bytes = value.as_bytes();
+    let form = |(scheme, token): &(&[u8], &[u8])| is_scheme(scheme) && is_token68(token);
+    let parts = split(bytes).filter(|_| bytes.len() <= MAX_CREDENTIAL_LEN).filter(form);
+    match parts.map(|(scheme, token)| (str::from_utf8(scheme), str::from_utf8(token))) {
+        Some((Ok(scheme), Ok(token))) => Ok(Some(Credential { scheme, token })),
+        _ => Err(malformed_authorization(value)),
     }
-    Ok(Some(Credential { scheme, token }))
+}
+
+/// What of the form it does not have.
+#[cold]
+fn malformed_authorization(value: &HeaderValue) -> Rejection {
+    match text(value) {
+        Err(not_text) => not_text,
+        Ok(text) if !text.contains(' ') => malformed("Authorization has no space after its scheme"),
+        Ok(_) => malformed("Authorization is not a scheme and a token68"),
+    }
+}
+
+/// What stands before the spaces, and what behind them.
+fn split(value: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (scheme, mut token) = value.split_at_checked(value.iter().position(|&byte| byte == b' ')?)?;
+    while let Some(rest) = token.strip_prefix(b" ") {
+        token = rest;
+    }
+    Some((scheme, token))
 }
 
 /// The scheme in `Authorization`, if that stands once and has something behind it, whatever that is.
 pub(crate) fn scheme(headers: &HeaderMap) -> Option<&str> {
-    let value = only(headers, &header::AUTHORIZATION).ok()??.as_bytes();
-    let (scheme, _) = value.split_at_checked(value.iter().position(|&byte| byte == b' ')?)?;
-    std::str::from_utf8(scheme).ok()
+    let (scheme, _) = split(only(headers, &header::AUTHORIZATION).ok()??.as_bytes())?;
+    str::from_utf8(scheme).ok()
 }
 
 /// What may be a token behind `scheme` in `Authorization`, if that stands once: nothing else is checked. Only good for finding
@@ -93,22 +107,29 @@ pub(crate) fn unchecked<'a>(headers: &'a HeaderMap, scheme: &[u8]) -> Option<&'a
     (found == scheme || found.eq_ignore_ascii_case(scheme)).then_some(token)
 }
 
+/// What the names of schemes are made of.
+fn is_scheme(scheme: &[u8]) -> bool {
+    !scheme.is_empty() && scheme.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'-')
+}
+
 /// `1*( ALPHA / DIGIT / "-" / "." / "_" / "~" / "+" / "/" ) *"="` (RFC 9110 §11.2).
-fn is_token68(token: &str) -> bool {
-    let body = token.trim_end_matches('=');
+fn is_token68(mut token: &[u8]) -> bool {
+    while let Some(rest) = token.strip_suffix(b"=") {
+        token = rest;
+    }
     // The range is `-`, `.`, `/` and the digits.
     let fits = |b: u8| b.is_ascii_alphabetic() | (b'-'..=b'9').contains(&b) | (b == b'_') | (b == b'~') | (b == b'+');
-    !body.is_empty() && all(body, fits)
+    !token.is_empty() && all(token, fits)
 }
 
 fn is_visible(text: &str) -> bool {
-    all(text, |b| (b' '..=b'~').contains(&b) | (b == b'\t'))
+    all(text.as_bytes(), |b| (b' '..=b'~').contains(&b) | (b == b'\t'))
 }
 
 /// Looks at every byte, bad ones or not: without a way out of the loop the processor takes many at once, and a token is
 /// nearly always good.
-fn all(text: &str, fits: impl Fn(u8) -> bool) -> bool {
-    text.bytes().fold(true, |all, byte| all & fits(byte))
+fn all(text: &[u8], fits: impl Fn(u8) -> bool) -> bool {
+    text.iter().fold(true, |all, byte| all & fits(*byte))
 }
 
 /// Reads all values, not the first: two credentials for one request are never a choice for the server (RFC 9110 §5.3).
@@ -190,7 +211,7 @@ mod tests {
             let text = [b'a', byte, b'a'];
             let token68 = byte.is_ascii_alphanumeric() || b"-._~+/".contains(&byte);
             let visible = (b' '..=b'~').contains(&byte) || byte == b'\t';
-            assert_eq!(std::str::from_utf8(&text).is_ok_and(is_token68), token68, "{byte:#x}");
+            assert_eq!(is_token68(&text), token68, "{byte:#x}");
             assert_eq!(std::str::from_utf8(&text).is_ok_and(is_visible), visible, "{byte:#x}");
         }
     }
@@ -214,7 +235,7 @@ mod tests {
                 let mut headers = HeaderMap::new();
                 headers.append(header::AUTHORIZATION, value);
                 if let Ok(Some(credential)) = authorization(&headers) {
-                    prop_assert!(is_token68(credential.token()));
+                    prop_assert!(is_token68(credential.token().as_bytes()));
                 }
             }
         }

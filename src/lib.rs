@@ -121,8 +121,6 @@ mod error;
 pub mod event;
 #[cfg(any(feature = "api-key-file", feature = "api-key-sqlite", feature = "audit-json-lines", feature = "config"))]
 mod file;
-#[cfg(any(feature = "api-key-admin", feature = "revocation-admin"))]
-mod finish;
 #[cfg(any(feature = "introspection", feature = "policy-cached"))]
 mod flight;
 pub mod gate;
@@ -191,6 +189,8 @@ pub mod revocation;
 #[cfg(feature = "tls")]
 pub mod tls;
 
+#[cfg(any(feature = "api-key-admin", feature = "revocation-admin"))]
+mod admin;
 #[cfg(feature = "axum")]
 pub mod axum;
 #[cfg(feature = "config")]

@@ -315,6 +315,12 @@ async fn who_may_not_revokes_nothing() {
     ] {
         let answer = world.send("POST /admin/subjects/revoke", Some(&support), "application/json", body).await;
         assert_eq!((answer.0, answer.1["code"].as_str()), (status, Some(code)), "{name}");
+        let field = match name {
+            "another issuer" => Some("issuer"),
+            "the future" => Some("issued_until"),
+            _ => None,
+        };
+        assert_eq!(answer.1["field"].as_str(), field, "{name}");
     }
     for kind in ["", "text/plain", "application/x-www-form-urlencoded"] {
         let path = "POST /admin/subjects/revoke";

@@ -75,26 +75,29 @@ impl EntranceRules {
         }
     }
 
+    /// The algorithms of proofs, and whether a proof must be there.
+    fn dpop_demands(&self) -> (Vec<&'static str>, bool) {
+        #[cfg(feature = "dpop")]
+        if let Some(dpop) = &self.dpop {
+            return (dpop.algorithm_names(), dpop.is_required());
+        }
+        (Vec::new(), false)
+    }
+
     /// Builds it for who takes tokens of these issuers.
     pub(super) fn build(self, issuers: Vec<&str>) -> Result<Entrance, ConfigError> {
+        let (dpop_algorithms, dpop_required) = self.dpop_demands();
         #[cfg_attr(not(feature = "dpop"), expect(unused_mut, reason = "only DPoP changes them"))]
         let mut places = Places::new(self.authorization, self.headers, self.cookies)?;
         let metadata = match &self.resource_metadata {
             None => None,
-            Some(metadata) => {
-                #[cfg(feature = "dpop")]
-                let dpop = self.dpop.as_ref().map(|dpop| (dpop.algorithm_names(), dpop.is_required()));
-                #[cfg(not(feature = "dpop"))]
-                let dpop: Option<(Vec<&'static str>, bool)> = None;
-                let (dpop_algorithms, dpop_required) = dpop.unwrap_or_default();
-                Some(metadata.check(&Accepted {
-                    issuers,
-                    bearer: self.authorization && !dpop_required,
-                    certificate_required: self.certificate_bound,
-                    dpop_algorithms,
-                    dpop_required,
-                })?)
-            }
+            Some(metadata) => Some(metadata.check(&Accepted {
+                issuers,
+                bearer: self.authorization && !dpop_required,
+                certificate_required: self.certificate_bound,
+                dpop_algorithms,
+                dpop_required,
+            })?),
         };
         let offer = |scheme: &str| {
             let offer = Challenge::new(scheme, &self.realm)?;

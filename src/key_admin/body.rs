@@ -2,35 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use ::axum::body::{Body, to_bytes};
-use bytes::Bytes;
-use http::{HeaderMap, header};
-use http_body_util::LengthLimitError;
 use serde::{Deserialize, Deserializer, de::DeserializeOwned};
 use serde_json::value::RawValue;
 
-use crate::key_admin::{MAX_BODY, fault::Fault};
-
-pub(super) async fn read(headers: &HeaderMap, body: Body) -> Result<Bytes, Fault> {
-    if !is_json(headers) {
-        return Err(Fault::not_json());
-    }
-    to_bytes(body, MAX_BODY).await.map_err(|error| {
-        if error.into_inner().is::<LengthLimitError>() {
-            Fault::too_large()
-        } else {
-            Fault::body("The body ended early.")
-        }
-    })
-}
-
-/// `application/json`, with whatever parameters, once.
-fn is_json(headers: &HeaderMap) -> bool {
-    let mut fields = headers.get_all(header::CONTENT_TYPE).iter();
-    let (Some(value), None) = (fields.next(), fields.next()) else { return false };
-    let essence = value.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default();
-    essence.trim_ascii().eq_ignore_ascii_case(b"application/json")
-}
+use crate::admin::Fault;
 
 /// The members of an object, as they were written.
 pub(super) struct Members<'a>(BTreeMap<String, &'a RawValue>);
@@ -217,20 +192,6 @@ mod tests {
             ("never closed", format!(r#"{{"name": {}"#, "[".repeat(60_000)), "one JSON object"),
         ] {
             assert!(fault(&json).contains(expected), "{name}");
-        }
-    }
-
-    #[test]
-    fn only_json_is_json() {
-        let headers = |values: &[&'static str]| {
-            let values = values.iter().map(|value| (header::CONTENT_TYPE, http::HeaderValue::from_static(value)));
-            values.collect::<HeaderMap>()
-        };
-        assert!(is_json(&headers(&["application/json"])));
-        assert!(is_json(&headers(&["Application/JSON ; charset=utf-8"])));
-        for bad in [&[][..], &["text/plain"], &["application/jsonx"], &["application/json", "application/json"], &[""]]
-        {
-            assert!(!is_json(&headers(bad)), "{bad:?}");
         }
     }
 }

@@ -1,24 +1,16 @@
-use ::axum::{
-    extract::{FromRequestParts, Request},
-    response::Response,
-};
+use ::axum::extract::Request;
 use bytes::Bytes;
-use http::{HeaderValue, StatusCode, header, request::Parts};
+use http::StatusCode;
 use ipnet::IpNet;
-use serde::Serialize;
-use tokio::time::Instant;
 
 use crate::{
+    admin::{Caller, Fault, finished},
     api_key::{ApiKeyRecord, HashScheme, Hit, KeyId, Owner},
-    clock::Instants,
-    context::{SecurityContext, misordered},
     error::{ConfigError, StoreError},
     event::{self, Event, EventKind},
-    finish::finished,
-    guard::Authorizer,
-    key_admin::{ANY_OWNER, GRANT_ANY, KeyAdmin, body, fault::Fault},
+    key_admin::{ANY_OWNER, GRANT_ANY, KeyAdmin},
     mention::Telling,
-    principal::{Principal, PrincipalKind, Slot},
+    principal::{Principal, PrincipalKind},
     rejection::Rejection,
     voucher::Ended,
 };
@@ -31,71 +23,25 @@ pub(super) struct Done {
     pub(super) more: Option<(&'static str, Telling)>,
 }
 
-/// Who asks, and what they reach.
-#[derive(Clone)]
-pub(super) struct Caller {
-    context: SecurityContext,
-    authorizer: Authorizer,
-    /// When its handler began.
-    came: Instant,
-}
-
-impl<S: Sync> FromRequestParts<S> for Caller {
-    type Rejection = Rejection;
-
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Rejection> {
-        let authorizer = Authorizer::from_request_parts(parts, state).await?;
-        let context = SecurityContext::of(&parts.extensions).cloned();
-        let context = context.ok_or_else(|| misordered("the context is gone"))?;
-        Ok(Self { context, authorizer, came: Instant::now() })
-    }
-}
-
 impl Caller {
-    /// The time by now: whoever sends a body takes as long for it as they like.
-    pub(super) fn at(&self) -> Instants {
-        self.context.at().later(self.came.elapsed())
-    }
-
-    /// The same in seconds since the Unix epoch.
+    /// The time by now in seconds since the Unix epoch.
     pub(super) fn now(&self) -> u64 {
         self.at().unix_seconds()
     }
 
-    /// Demands the permission for a change, reads its body, and then what the caller's keys allow. What it was let in with must count by
-    /// then, and the permission be there still: either may have been taken away, in order to stop this very change, while the body
-    /// was on its way.
-    pub(super) async fn read(
+    /// Demands the permission for a change, reads its body, and then what the caller's keys allow.
+    pub(super) async fn ask(
         &self,
         admin: &KeyAdmin,
         permission: &str,
         request: Request,
     ) -> Result<(Bytes, OwnKeys), Fault> {
-        self.demand(permission).await?;
-        let (head, body) = request.into_parts();
-        let json = body::read(&head.headers, body).await?;
-        for principal in self.identities() {
-            principal.counts(self.at()).await.map_err(Rejection::from)?;
-        }
-        self.demand(permission).await?;
+        let json = self.read_for(permission, request).await?;
         Ok((json, self.own_keys(admin).await?))
-    }
-
-    fn identities(&self) -> impl Iterator<Item = Principal> + use<> {
-        [Slot::Subject, Slot::Client].map(|slot| self.context.identity(slot)).into_iter().flatten()
-    }
-
-    pub(super) const fn principal(&self) -> &Principal {
-        self.authorizer.principal()
     }
 
     pub(super) fn tenant(&self) -> Option<&str> {
         self.principal().tenant()
-    }
-
-    /// Demands a permission.
-    pub(super) async fn demand(&self, permission: &str) -> Result<(), Rejection> {
-        self.authorizer.check(permission, None).await.map(drop)
     }
 
     /// Whether the caller has a permission. What cannot be decided is a refusal of the request.
@@ -151,7 +97,7 @@ impl Caller {
         match hit {
             Some(hit) if reached => Ok(hit),
             Some(_) => {
-                self.context.note_telling("key.refused", admin.key(&id).text(" is out of reach"));
+                self.context().note_telling("key.refused", admin.key(&id).text(" is out of reach"));
                 Err(Fault::no_such_key())
             }
             None => Err(Fault::no_such_key()),
@@ -163,7 +109,7 @@ impl Caller {
         if self.reaches(admin, Some(owner)).await? {
             return Ok(());
         }
-        self.context.note_telling("key.refused", admin.owner(owner).text(" is out of reach"));
+        self.context().note_telling("key.refused", admin.owner(owner).text(" is out of reach"));
         let field = if owner.tenant() == self.tenant() { "subject" } else { "tenant" };
         Err(Fault::not_held(field, "You do not reach this owner."))
     }
@@ -174,7 +120,7 @@ impl Caller {
         if !own || self.may_grant_any().await? {
             return Ok(());
         }
-        self.context.note_telling("key.refused", admin.owner(owner).text(" is the caller"));
+        self.context().note_telling("key.refused", admin.owner(owner).text(" is the caller"));
         Err(Fault::not_held("subject", "Nobody enables themselves."))
     }
 
@@ -191,7 +137,7 @@ impl Caller {
                 ("roles", note, "You have a role that your keys must have, too.")
             }
         };
-        self.context.note("key.refused", &note);
+        self.context().note("key.refused", &note);
         Err(Fault::not_held(field, detail))
     }
 
@@ -227,7 +173,7 @@ impl Caller {
 
     /// What is about to be done, in the audit record even if the request is given up while the store works.
     pub(super) fn begins(&self, what: &str, whose: Telling) {
-        self.context.note_telling("key.change", Telling::default().text(what).text(" ").then(whose));
+        self.context().note_telling("key.change", Telling::default().text(what).text(" ").then(whose));
     }
 
     /// Makes a change, and tells it if the store made one. Who hangs up meanwhile must not hide what they did.
@@ -242,35 +188,22 @@ impl Caller {
             done.filter(|_| changed).into_iter().for_each(|done| caller.tell(done));
             Ok(changed)
         };
-        let ended = |error| Err(Fault::unavailable(format!("key administration: {error}"), None));
+        let ended = |error| Err(Fault::away(error, None));
         finished(work).await.unwrap_or_else(ended)
     }
 
     /// What was done. Everything that the router changes is told here.
     fn tell(&self, Done { kind, what, owner, more }: Done) {
         let by = self.principal();
-        self.context.note_telling(&kind.as_str().replacen('_', ".", 1), what.clone());
+        self.context().note_telling(&kind.as_str().replacen('_', ".", 1), what.clone());
         if let Some((name, told)) = &more {
-            self.context.note_telling(name, told.clone());
+            self.context().note_telling(name, told.clone());
         }
-        self.context.note_telling("owner", owner.clone());
-        self.context.note_telling("by", Telling::principal(by));
-        let told = Event::about_whom(kind, what).at(self.at()).by(self.context.request_id(), by.clone());
+        self.context().note_telling("owner", owner.clone());
+        self.context().note_telling("by", Telling::principal(by));
+        let told = Event::about_whom(kind, what).at(self.at()).by(self.context().request_id(), by.clone());
         let told = told.telling("owner", owner);
         event::tell(more.into_iter().fold(told, |told, (name, value)| told.telling(name, value)));
-    }
-
-    /// The answer, which nobody keeps.
-    pub(super) fn respond<T: Serialize>(&self, answer: Result<(StatusCode, T), Fault>) -> Response {
-        let encode = |(status, document): (StatusCode, T)| {
-            // Texts and numbers under texts: they are always JSON.
-            let mut response = Response::new(serde_json::to_vec(&document).unwrap_or_default().into());
-            *response.status_mut() = status;
-            response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-            response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-            response
-        };
-        answer.map_or_else(|fault| fault.to_response(self.context.request_id()), encode)
     }
 }
 

@@ -4,12 +4,12 @@ use ipnet::IpNet;
 use serde_json::value::RawValue;
 
 use crate::{
+    admin::{Caller, Fault},
     api_key::{KeyLife, MAX_TIME, NewApiKey},
     key_admin::{
         KeyAdmin,
         body::Members,
-        caller::{Caller, Excess, OwnKeys},
-        fault::Fault,
+        caller::{Excess, OwnKeys},
     },
 };
 
@@ -57,7 +57,7 @@ fn known(field: &'static str, value: &str, known: Option<&BTreeSet<Box<str>>>) -
         return Ok(());
     }
     let shown: String = value.chars().take(64).collect();
-    Err(Fault::value(field, format!("{shown:?} is not known.")))
+    Err(Fault::value(format!("{shown:?} is not known.")).at(field))
 }
 
 fn life(members: &Members<'_>, own: &OwnKeys, start: u64) -> Result<KeyLife, Fault> {
@@ -77,10 +77,10 @@ fn life(members: &Members<'_>, own: &OwnKeys, start: u64) -> Result<KeyLife, Fau
         },
     };
     if life.is_zero() {
-        return Err(Fault::value(FIELD, "The key would end before it begins."));
+        return Err(Fault::value("The key would end before it begins.").at(FIELD));
     }
     if start.saturating_add(life.as_secs()) > MAX_TIME {
-        return Err(Fault::value(FIELD, "The key would end after the year 9999; say \"never\"."));
+        return Err(Fault::value("The key would end after the year 9999; say \"never\".").at(FIELD));
     }
     Ok(KeyLife::For(life))
 }

@@ -8,15 +8,10 @@ use http::StatusCode;
 use serde::Serialize;
 
 use crate::{
+    admin::{Caller, Fault},
     api_key::{ApiKey, ApiKeyRecord, DEFAULT_OVERLAP, Hit, KeyView, Revocation},
     event::EventKind,
-    key_admin::{
-        CREATE, KeyAdmin, READ, REVOKE, ROTATE,
-        body::Members,
-        caller::{Caller, Done},
-        fault::Fault,
-        grant,
-    },
+    key_admin::{CREATE, KeyAdmin, READ, REVOKE, ROTATE, body::Members, caller::Done, grant},
     mention::Telling,
 };
 
@@ -38,7 +33,7 @@ pub(super) async fn create(State(admin): State<Arc<KeyAdmin>>, caller: Caller, r
 }
 
 async fn try_create(admin: &KeyAdmin, caller: &Caller, request: Request) -> Result<(ApiKey, Hit), Fault> {
-    let (json, own) = caller.read(admin, CREATE, request).await?;
+    let (json, own) = caller.ask(admin, CREATE, request).await?;
     // Read once: a second that begins in between would put the key's end past that of the caller's.
     let at = caller.at();
     let wanted = grant::read(admin, caller, &own, &json, at.unix_seconds())?;
@@ -66,7 +61,7 @@ pub(super) async fn rotate(State(admin): State<Arc<KeyAdmin>>, caller: Caller, i
 }
 
 async fn try_rotate(admin: &KeyAdmin, caller: &Caller, id: Id, request: Request) -> Result<(ApiKey, Hit), Fault> {
-    let (json, own) = caller.read(admin, ROTATE, request).await?;
+    let (json, own) = caller.ask(admin, ROTATE, request).await?;
     let overlap = Members::read(&json, &["overlap"])?.seconds("overlap")?;
     let hit = caller.find(admin, &text(id)?).await?;
 
@@ -109,7 +104,7 @@ pub(super) async fn revoke(State(admin): State<Arc<KeyAdmin>>, caller: Caller, i
 }
 
 async fn try_revoke(admin: &KeyAdmin, caller: &Caller, id: Id, request: Request) -> Result<Hit, Fault> {
-    let (json, _) = caller.read(admin, REVOKE, request).await?;
+    let (json, _) = caller.ask(admin, REVOKE, request).await?;
     // The reason may be left out, and so may the object around it.
     let json: &[u8] = if json.is_empty() { b"{}" } else { &json };
     let reason = Members::read(json, &["reason"])?.text("reason")?.unwrap_or_default();

@@ -6,12 +6,9 @@ use http::{StatusCode, Uri};
 use serde::Serialize;
 
 use crate::{
+    admin::{Caller, Fault},
     api_key::{Hit, KeyFilter, KeyId, KeyView, MAX_PAGE},
-    key_admin::{
-        KeyAdmin, READ,
-        caller::{Caller, Excess},
-        fault::Fault,
-    },
+    key_admin::{KeyAdmin, READ, caller::Excess},
 };
 
 /// How many keys a page has, unless something else is said.

@@ -171,7 +171,7 @@ pub const ANY_OWNER: &str = "keys:any-owner";
 pub const GRANT_ANY: &str = "keys:grant-any";
 
 /// The longest body, in bytes: 64 KiB.
-pub const MAX_BODY: usize = 64 * 1024;
+pub const MAX_BODY: usize = crate::admin::MAX_BODY;
 
 /// The router for administration, with nothing but a store said: keys of the prefix `pc`, and whatever scopes, roles and plans
 /// callers hold. See the [module docs](self).

@@ -8,14 +8,10 @@ use http::StatusCode;
 use serde::Serialize;
 
 use crate::{
+    admin::{Caller, Fault},
     api_key::{Owner, Revocation},
     event::EventKind,
-    key_admin::{
-        DISABLE_OWNER, KeyAdmin,
-        body::Members,
-        caller::{Caller, Done},
-        fault::Fault,
-    },
+    key_admin::{DISABLE_OWNER, KeyAdmin, body::Members, caller::Done},
     mention::Telling,
 };
 
@@ -71,7 +67,7 @@ fn done(admin: &KeyAdmin, kind: EventKind, owner: &Owner, more: Option<(&'static
 
 /// The owner that the body names, whom the caller reaches; and the reason, if there is one.
 async fn named(admin: &KeyAdmin, caller: &Caller, request: Request, known: &[&str]) -> Result<(Owner, String), Fault> {
-    let (json, _) = caller.read(admin, DISABLE_OWNER, request).await?;
+    let (json, _) = caller.ask(admin, DISABLE_OWNER, request).await?;
     let members = Members::read(&json, known)?;
     let owner = Owner::new(&members.required_text("subject")?)?;
     let tenant = members.text_or_null("tenant")?.unwrap_or_else(|| caller.tenant().map(str::to_owned));

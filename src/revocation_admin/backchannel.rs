@@ -8,20 +8,18 @@ use ::axum::{
     routing::post,
 };
 use http::{HeaderMap, HeaderValue, StatusCode, header};
-use tokio::time::Instant;
 
 use super::{
     MAX_BODY,
-    body::is_of_type,
-    fault::{RETRY_AFTER, interrupted, unavailable},
+    fault::{RETRY_AFTER, away, unavailable},
 };
 use crate::{
+    admin::{Moment, finished, is_of_type},
     axum::fixed_path,
     clock::{Clock, Instants, SystemClock},
     context::SecurityContext,
     error::{ConfigError, StoreErrorKind},
     event::{self, Event, EventKind},
-    finish::finished,
     jwt::{Logout, LogoutTokens},
     mention::{Mention, Telling},
     rejection::{Rejection, RejectionKind},
@@ -104,12 +102,12 @@ impl BackchannelLogout {
         if !is_of_type(headers, b"application/x-www-form-urlencoded") {
             return Err(refuse("back-channel logout: not a form"));
         }
-        let came = Instant::now();
+        let came = Moment::begins(at);
         let form = to_bytes(body, MAX_BODY)
             .await
             .map_err(|_| refuse("back-channel logout: the form is too long, or ended early"))?;
         // A body takes its time, and the token's is that of its arrival.
-        let at = at.later(came.elapsed());
+        let at = came.now();
         let mut tokens =
             form_urlencoded::parse(&form).filter(|(name, _)| name == "logout_token").map(|(_, value)| value);
         let (Some(token), None) = (tokens.next(), tokens.next()) else {
@@ -128,7 +126,7 @@ impl BackchannelLogout {
         }
         let endpoint = self.clone();
         let ended = async move { endpoint.end(&logout, at).await.map(|()| logout) };
-        finished(ended).await.map_err(|error| interrupted(&error))?
+        finished(ended).await.map_err(|error| away(error, None))?
     }
 
     /// Ends what a logout names: all of it, also if the provider hangs up in between.

@@ -1,22 +1,11 @@
 //! Bodies, read strictly: one JSON object, each member at most once, none that is not known.
 
-use ::axum::body::{Body, to_bytes};
-use bytes::Bytes;
-use http::{HeaderMap, header};
-use http_body_util::LengthLimitError;
 use serde::{Deserialize, Deserializer, de::DeserializeOwned};
 
-use super::{MAX_BODY, Order, REVOKE, REVOKE_MANY, fault::Fault};
-use crate::{clock::Instants, error::ConfigError, revocation::Revocation};
+use super::{Order, REVOKE, REVOKE_MANY};
+use crate::{admin::Fault, clock::Instants, error::ConfigError, revocation::Revocation};
 
-pub(super) async fn read<T: DeserializeOwned>(headers: &HeaderMap, body: Body) -> Result<T, Fault> {
-    if !is_of_type(headers, b"application/json") {
-        return Err(Fault::not_json());
-    }
-    order(&all(body).await?)
-}
-
-fn order<T: DeserializeOwned>(json: &[u8]) -> Result<T, Fault> {
+pub(super) fn order<T: DeserializeOwned>(json: &[u8]) -> Result<T, Fault> {
     object(json).ok_or_else(|| Fault::body("The body must be one JSON object of the members that are documented."))
 }
 
@@ -31,15 +20,8 @@ fn given<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::E
     u64::deserialize(deserializer).map(Some)
 }
 
-/// Nothing, or an object without members; of the one type that a form of another site cannot send.
-pub(super) async fn read_empty(headers: &HeaderMap, body: Body) -> Result<(), Fault> {
-    if !is_of_type(headers, b"application/json") {
-        return Err(Fault::not_json());
-    }
-    nothing(&all(body).await?)
-}
-
-fn nothing(json: &[u8]) -> Result<(), Fault> {
+/// Nothing, or an object without members.
+pub(super) fn nothing(json: &[u8]) -> Result<(), Fault> {
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]
     struct Nothing {}
@@ -49,24 +31,6 @@ fn nothing(json: &[u8]) -> Result<(), Fault> {
     }
     let Nothing {} = object(json).ok_or_else(|| Fault::body("The body must be empty, or an empty object."))?;
     Ok(())
-}
-
-async fn all(body: Body) -> Result<Bytes, Fault> {
-    to_bytes(body, MAX_BODY).await.map_err(|error| {
-        if error.into_inner().is::<LengthLimitError>() {
-            Fault::too_large()
-        } else {
-            Fault::body("The body ended early.")
-        }
-    })
-}
-
-/// This type, with whatever parameters, once.
-pub(super) fn is_of_type(headers: &HeaderMap, expected: &[u8]) -> bool {
-    let mut fields = headers.get_all(header::CONTENT_TYPE).iter();
-    let (Some(value), None) = (fields.next(), fields.next()) else { return false };
-    let essence = value.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default();
-    essence.trim_ascii().eq_ignore_ascii_case(expected)
 }
 
 macro_rules! orders {

@@ -24,7 +24,8 @@
 //! that a forgotten rule opens nothing; [`rules`] are the lines of a stack's route table.
 //!
 //! # Errors
-//! Problem details (RFC 9457) with `code`, `detail` and `request_id`. No answer may be stored (`Cache-Control: no-store`).
+//! Problem details (RFC 9457) with `code`, `detail`, `request_id`, and, for an issuer or a time, `field`. No answer may be stored
+//! (`Cache-Control: no-store`).
 //!
 //! | status | `code` | when |
 //! |---|---|---|
@@ -95,27 +96,24 @@ use std::{collections::BTreeSet, fmt, sync::Arc, time::Duration};
 
 use ::axum::{
     Router,
-    extract::{FromRequestParts, Request, State},
+    extract::{Request, State},
     response::Response,
     routing::post,
 };
-use http::{HeaderValue, StatusCode, header, request::Parts};
-use serde::de::DeserializeOwned;
-use tokio::time::{Instant, sleep};
+use http::StatusCode;
+use serde::{Serialize, de::DeserializeOwned};
+use tokio::time::sleep;
 
 pub use self::backchannel::BackchannelLogout;
-use self::fault::{Fault, interrupted};
+use self::fault::away;
 use crate::{
+    admin::{self, Caller, Fault, Moment, finished},
     clock::Instants,
-    context::{SecurityContext, Stage, misordered},
     error::{ConfigError, StoreError},
     event::{self, Event, EventKind},
-    finish::finished,
-    gate,
-    guard::{Authorizer, Rule, authenticated, deny, policy, require},
+    guard::{Rule, authenticated, deny, policy, require},
     mention::Telling,
-    principal::{Principal, Slot},
-    rejection::Rejection,
+    principal::Principal,
     revocation::{Revocation, RevocationKind, RevocationStore},
 };
 
@@ -125,7 +123,7 @@ pub const REVOKE: &str = "tokens:revoke";
 pub const REVOKE_MANY: &str = "tokens:revoke-many";
 
 /// The longest body, in bytes: 64 KiB.
-pub const MAX_BODY: usize = 64 * 1024;
+pub const MAX_BODY: usize = admin::MAX_BODY;
 
 /// The credentials of this crate's authenticators that a revocation ends.
 const TOKENS: [&str; 2] = ["jwt", "introspection"];
@@ -210,16 +208,16 @@ impl RevocationAdmin {
         if principal.voucher().is_none() && !TOKENS.contains(&principal.credential()) {
             return Ok(());
         }
-        let asked = Instant::now();
+        let asked = Moment::begins(at);
         // Another handle of what processes share hears of it from there.
         let waits: &[u64] = if self.store.state().is_fed() { &[5, 20, 75, 300, 600] } else { &[] };
         for wait in waits {
-            if principal.counts(at.later(asked.elapsed())).await.is_err() {
+            if principal.counts(asked.now()).await.is_err() {
                 return Ok(());
             }
             sleep(Duration::from_millis(*wait)).await;
         }
-        principal.counts(at.later(asked.elapsed())).await.map_or(Ok(()), |()| Err(RevokeError::NotAsked))
+        principal.counts(asked.now()).await.map_or(Ok(()), |()| Err(RevokeError::NotAsked))
     }
 
     /// Revokes whatever this says.
@@ -286,55 +284,27 @@ trait Order: DeserializeOwned + Send {
     fn revocation(&self, at: Instants) -> Result<Revocation, ConfigError>;
 }
 
-/// Who asks.
-#[derive(Clone)]
-struct Caller {
-    context: SecurityContext,
-    authorizer: Authorizer,
-    /// When its handler began.
-    came: Instant,
-}
-
-impl<S: Sync> FromRequestParts<S> for Caller {
-    type Rejection = Rejection;
-
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Rejection> {
-        let authorizer = Authorizer::from_request_parts(parts, state).await?;
-        let context = SecurityContext::of(&parts.extensions).cloned();
-        let context = context.ok_or_else(|| misordered("the context is gone"))?;
-        Ok(Self { context, authorizer, came: Instant::now() })
-    }
-}
-
 async fn revoke<O: Order>(State(admin): State<RevocationAdmin>, caller: Caller, request: Request) -> Response {
-    caller.answer(order::<O>(&admin, &caller, request).await)
+    answer(&caller, order::<O>(&admin, &caller, request).await)
 }
 
 async fn order<O: Order>(admin: &RevocationAdmin, caller: &Caller, request: Request) -> Result<Revocation, Fault> {
-    caller.authorizer.check(O::NEEDS, None).await?;
-    let (head, body) = request.into_parts();
-    let order: O = body::read(&head.headers, body).await?;
-    // Either may have been taken away while the body was on its way: what the caller came with, and the permission.
-    for principal in [Slot::Subject, Slot::Client].into_iter().filter_map(|slot| caller.context.identity(slot)) {
-        principal.counts(caller.at()).await.map_err(Rejection::from)?;
-    }
-    caller.authorizer.check(O::NEEDS, None).await?;
+    let order: O = body::order(&caller.read_for(O::NEEDS, request).await?)?;
     admin.known(order.issuer())?;
     let revocation = order.revocation(caller.at())?;
     if revocation.last_issue().is_some_and(|second| second > caller.at().unix_seconds().saturating_add(AHEAD)) {
-        return Err(Fault::value("issued_until must not be in the future."));
+        return Err(Fault::value("issued_until must not be in the future.").at("issued_until"));
     }
     caller.revoke(admin, revocation).await
 }
 
 async fn log_out_everywhere(State(admin): State<RevocationAdmin>, caller: Caller, request: Request) -> Response {
-    caller.answer(try_log_out(&admin, &caller, request).await)
+    answer(&caller, try_log_out(&admin, &caller, request).await)
 }
 
 async fn try_log_out(admin: &RevocationAdmin, caller: &Caller, request: Request) -> Result<Revocation, Fault> {
-    let (head, body) = request.into_parts();
-    body::read_empty(&head.headers, body).await?;
-    let principal = caller.authorizer.principal();
+    body::nothing(&caller.read(request).await?)?;
+    let principal = caller.principal();
     // Who came with an API key, for one, has no tokens that this could end.
     admin.known(principal.issuer())?;
     let revocation = caller.revoke(admin, Revocation::of_subject(principal, caller.at())?).await?;
@@ -342,49 +312,35 @@ async fn try_log_out(admin: &RevocationAdmin, caller: &Caller, request: Request)
     Ok(revocation)
 }
 
-impl Caller {
-    /// The time by now: whoever sends a body takes as long for it as they like.
-    fn at(&self) -> Instants {
-        self.context.at().later(self.came.elapsed())
+fn answer(caller: &Caller, answer: Result<Revocation, Fault>) -> Response {
+    #[derive(Serialize)]
+    struct Revoked {
+        revoked: &'static str,
     }
 
+    caller.respond(answer.map(|revocation| (StatusCode::OK, Revoked { revoked: revocation.kind().as_str() })))
+}
+
+impl Caller {
     async fn revoke(&self, admin: &RevocationAdmin, revocation: Revocation) -> Result<Revocation, Fault> {
         // In the record even if the request is given up while the store works.
-        self.context.note_telling("token.change", Telling::default().text("revoke ").then(revocation.telling()));
+        self.context().note_telling("token.change", Telling::default().text("revoke ").then(revocation.telling()));
         let (caller, admin) = (self.clone(), admin.clone());
         let work = async move {
             admin.revoke(&revocation, caller.at()).await?;
-            caller.tell(&revocation);
+            caller.tell_revoked(&revocation);
             Ok::<_, RevokeError>(revocation)
         };
-        Ok(finished(work).await.map_err(|error| interrupted(&error))??)
+        Ok(finished(work).await.map_err(|error| Fault::unavailable(away(error, None)))??)
     }
 
     /// What was done.
-    fn tell(&self, revocation: &Revocation) {
-        let by = self.authorizer.principal();
-        self.context.note_telling("tokens.revoked", revocation.telling());
-        self.context.note_telling("by", Telling::principal(by));
+    fn tell_revoked(&self, revocation: &Revocation) {
+        let by = self.principal();
+        self.context().note_telling("tokens.revoked", revocation.telling());
+        self.context().note_telling("by", Telling::principal(by));
         let told = Event::about_whom(EventKind::TokensRevoked, revocation.telling()).at(self.at());
-        event::tell(told.by(self.context.request_id(), by.clone()));
-    }
-
-    fn answer(&self, answer: Result<Revocation, Fault>) -> Response {
-        let revocation = match answer {
-            Ok(revocation) => revocation,
-            Err(fault) => {
-                if let Some(rejection) = fault.rejection() {
-                    gate::report(Stage::Authentication, rejection, self.context.at());
-                }
-                return fault.to_response(self.context.request_id());
-            }
-        };
-        let body = format!(r#"{{"revoked":"{}"}}"#, revocation.kind().as_str());
-        let mut response = Response::new(body.into());
-        *response.status_mut() = StatusCode::OK;
-        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        response
+        event::tell(told.by(self.context().request_id(), by.clone()));
     }
 }
 
