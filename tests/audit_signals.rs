@@ -15,15 +15,21 @@ use std::{
     collections::BTreeMap,
     fs, io,
     path::Path,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
+    time::Duration,
 };
 
+use async_trait::async_trait;
 use metrics::{
     Counter, CounterFn, Gauge, GaugeFn, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder, SharedString, Unit,
 };
 use portcullis::{
-    Clock, ConfigError, Now, Principal, PrincipalKind,
-    audit::{AuditEntry, AuditLayer, MetricsSink, Personal, Privacy, Sample},
+    Clock, ConfigError, Now, Principal, PrincipalKind, StoreError,
+    audit::{AuditEntry, AuditLayer, AuditSink, Lost, MetricsSink, Personal, Privacy, Sample},
     guard::{authenticated, public, require},
     policy::{AccessQuery, Cedar, PolicyBackend, Rbac, Rego, Reloaded, Resource},
     rate_limit::Quota,
@@ -200,6 +206,44 @@ fn a_policy_that_is_refused_is_told_by_a_record_and_a_metric_and_the_one_before_
             |event: &str| kept.0.lock().unwrap().get(&format!("portcullis_events_total event={event}")).copied();
         // Layers of other tests hear of it on this thread as well, and each counts once.
         assert!(counted("policy_refused") >= Some(4) && counted("policy_reloaded") >= Some(1), "{name}: {kept:?}");
+    }
+}
+
+/// Puts the policy back that it knows, whenever it hears of another one or of a refusal.
+#[derive(Debug)]
+struct PutsBack(Rbac, AtomicBool);
+
+#[async_trait]
+impl AuditSink for PutsBack {
+    fn accept(&self, entry: AuditEntry) -> Result<(), Lost> {
+        let AuditEntry::Event(event) = entry else { return Ok(()) };
+        if event.about() == "policy" && !self.1.swap(true, Ordering::SeqCst) {
+            self.0.replace_with_toml("version = 'back'\npermissions = ['a']\n[roles.clerk]").unwrap();
+        }
+        Ok(())
+    }
+
+    fn lost(&self) -> u64 {
+        0
+    }
+
+    async fn flush(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_sink_that_reaches_for_the_policy_it_hears_of_does_not_wait_for_itself() {
+    for next in ["version = '2'\npermissions = ['a']\n[roles.clerk]", "nonsense"] {
+        let (done, waits) = mpsc::channel();
+        std::thread::spawn(move || {
+            let policy = Rbac::from_toml("version = '1'\npermissions = ['a']\n[roles.clerk]").unwrap();
+            let _layer = AuditLayer::new(PutsBack(policy.clone(), AtomicBool::new(false)));
+            let replaced = policy.replace_with_toml(next);
+            done.send((replaced.is_ok(), policy.version().to_string())).unwrap();
+        });
+        let told = waits.recv_timeout(Duration::from_secs(20)).expect("it waits for itself");
+        assert_eq!(told, (next != "nonsense", "back".to_owned()), "{next}");
     }
 }
 

@@ -72,6 +72,22 @@ struct Refused {
     why: Arc<str>,
 }
 
+/// What came of it, for the log and the audit sinks. Told once the lock is let go: both may be the user's own, and reach for the policy.
+#[must_use]
+struct News {
+    warning: Option<String>,
+    error: Option<String>,
+    event: Event,
+}
+
+impl News {
+    fn tell(self) {
+        self.warning.into_iter().for_each(|line| log::warn(&line));
+        self.error.into_iter().for_each(|line| log::error(&line));
+        event::tell(self.event);
+    }
+}
+
 impl<T> Replacing<T> {
     fn free_what_nobody_asks(&mut self) {
         self.replaced.retain(|policy| Arc::strong_count(policy) > 1);
@@ -128,16 +144,16 @@ impl<T: Versioned> Live<T> {
     pub(crate) fn replace(&self, make: impl FnOnce(&T) -> Result<T, ConfigError>) -> Result<(), ConfigError> {
         let mut replacing = lock(&self.replacing);
         let made = make(&self.current.load());
-        match made {
-            Ok(policy) => {
-                self.put(policy, &mut replacing);
-                Ok(())
-            }
+        let (done, news) = match made {
+            Ok(policy) => (Ok(()), self.put(policy, &mut replacing)),
             Err(error) => {
-                self.refuse(&error);
-                Err(error)
+                let news = self.refuse(&error);
+                (Err(error), news)
             }
-        }
+        };
+        drop(replacing);
+        news.tell();
+        done
     }
 
     /// Changes how the policy is held, not what it says: the generation stays.
@@ -156,18 +172,29 @@ impl<T: Versioned> Live<T> {
             return Err(ConfigError::new("policy", "a text", "has no file to be read again"));
         };
         let mut replacing = lock(&self.replacing);
+        let (done, news) = self.read_again(files, compile, &mut replacing);
+        drop(replacing);
+        news.into_iter().for_each(News::tell);
+        done
+    }
+
+    fn read_again(
+        &self,
+        files: &Files,
+        compile: &Compile<T>,
+        replacing: &mut Replacing<T>,
+    ) -> (Result<Reloaded, ConfigError>, Option<News>) {
         replacing.free_what_nobody_asks();
         let texts = match files.read(&replacing.accepted) {
             Ok(texts) => texts,
-            Err(error) => return self.refuse_files(Vec::new(), error, &mut replacing),
+            Err(error) => return self.refuse_files(Vec::new(), error, replacing),
         };
         if texts == replacing.accepted {
             // Files that are good again, or a policy that was refused when it was put by hand: nothing is newer than what runs.
             replacing.refused = None;
             let mut state = lock(&self.state);
             *state = std::mem::take(&mut *state).recovered();
-            drop(state);
-            return Ok(Reloaded::Unchanged);
+            return (Ok(Reloaded::Unchanged), None);
         }
         // A parser that panics has refused them, and whoever looks at the state is to know.
         let compiled = catch_unwind(AssertUnwindSafe(|| compile(&texts)));
@@ -175,38 +202,35 @@ impl<T: Versioned> Live<T> {
             .unwrap_or_else(|_| Err(ConfigError::new("policy files", self.name(), "cannot be compiled: it panics")))
         {
             Ok(policy) => policy,
-            Err(error) => return self.refuse_files(texts, error, &mut replacing),
+            Err(error) => return self.refuse_files(texts, error, replacing),
         };
         replacing.accepted = texts;
         replacing.refused = None;
-        self.put(policy, &mut replacing);
-        Ok(Reloaded::Replaced)
+        (Ok(Reloaded::Replaced), Some(self.put(policy, replacing)))
     }
 
-    /// Tells of files that are not accepted, once for as long as they stay as they are.
+    /// Files that are not accepted are told of once for as long as they stay as they are.
     fn refuse_files(
         &self,
         texts: Vec<SourceText>,
         error: ConfigError,
         replacing: &mut Replacing<T>,
-    ) -> Result<Reloaded, ConfigError> {
+    ) -> (Result<Reloaded, ConfigError>, Option<News>) {
         let refused = Some(Refused { texts, why: described(&error).into() });
-        if replacing.refused != refused {
-            self.refuse(&error);
-            replacing.refused = refused;
-        }
-        Err(error)
+        let news = (replacing.refused != refused).then(|| self.refuse(&error));
+        replacing.refused = refused;
+        (Err(error), news)
     }
 
-    fn put(&self, policy: T, replacing: &mut Replacing<T>) {
+    fn put(&self, policy: T, replacing: &mut Replacing<T>) -> News {
         let version = policy.version().to_owned();
         let replaced = self.current.swap(Arc::new(policy));
-        if replaced.version() == version {
-            log::warn(&format!(
+        let warning = (replaced.version() == version).then(|| {
+            format!(
                 "{}: a newer policy has the version of the one before, {version:?}: records do not tell which of them decided",
                 self.name()
-            ));
-        }
+            )
+        });
         replacing.replaced.push(replaced);
         replacing.free_what_nobody_asks();
         self.revision.fetch_add(1, Ordering::Release);
@@ -220,16 +244,20 @@ impl<T: Versioned> Live<T> {
             }
         }
         let generation = self.generation().to_string();
-        let told = Event::new(EventKind::PolicyReloaded, self.name());
-        event::tell(told.with("generation", generation).with("version", version));
+        let event = Event::new(EventKind::PolicyReloaded, self.name());
+        News { warning, error: None, event: event.with("generation", generation).with("version", version) }
     }
 
-    fn refuse(&self, error: &ConfigError) {
+    fn refuse(&self, error: &ConfigError) -> News {
         let why = described(error);
-        log::error(&format!("a newer policy is refused, the one that runs stays: {why}"));
-        event::tell(Event::new(EventKind::PolicyRefused, self.name()).with("reason", &*why));
+        let news = News {
+            warning: None,
+            error: Some(format!("a newer policy is refused, the one that runs stays: {why}")),
+            event: Event::new(EventKind::PolicyRefused, self.name()).with("reason", &*why),
+        };
         let mut state = lock(&self.state);
         *state = std::mem::take(&mut *state).failed(why);
+        news
     }
 
     /// What records call it: its first file.
@@ -285,188 +313,4 @@ impl<T> fmt::Debug for Live<T> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::{
-        fs::File,
-        io::Write,
-        path::{Path, PathBuf},
-    };
-
-    use super::*;
-
-    impl Versioned for u32 {
-        fn version(&self) -> &str {
-            "of tests"
-        }
-    }
-
-    /// A policy that is a number, from a file that says one.
-    fn number(texts: &[SourceText]) -> Result<u32, ConfigError> {
-        let [SourceText { name, text }] = texts else { panic!("one file") };
-        text.trim().parse().map_err(|error| ConfigError::new(name, text, "is no number").caused_by(error))
-    }
-
-    fn write(path: &Path, text: &str) {
-        File::create(path).unwrap().write_all(text.as_bytes()).unwrap();
-    }
-
-    fn live(dir: &tempfile::TempDir) -> (PathBuf, Arc<Live<u32>>) {
-        let path = dir.path().join("policy");
-        write(&path, "1");
-        let live = Live::from_files(Files::new([&path], 8), number).unwrap();
-        (path, Arc::new(live))
-    }
-
-    fn told(live: &Live<u32>) -> (u32, u64, u64, u64, bool) {
-        let state = live.state();
-        (*live.load(), live.generation(), state.reloads(), state.failures(), state.failing().is_some())
-    }
-
-    #[test]
-    fn a_bad_policy_never_runs_and_counts_once() {
-        let dir = tempfile::tempdir().unwrap();
-        let (path, live) = live(&dir);
-        assert_eq!(live.reload().unwrap(), Reloaded::Unchanged);
-        assert_eq!(told(&live), (1, 0, 0, 0, false));
-        write(&path, "two");
-        assert!(live.reload().is_err() && live.reload().is_err(), "also at the second look");
-        assert_eq!(told(&live), (1, 0, 0, 1, true));
-        assert!(live.state().failing().unwrap().contains("policy: two is no number: invalid digit"));
-        write(&path, "three");
-        assert!(live.reload().is_err());
-        assert_eq!(told(&live), (1, 0, 0, 2, true));
-        write(&path, "2");
-        assert_eq!(live.reload().unwrap(), Reloaded::Replaced);
-        assert_eq!(told(&live), (2, 1, 1, 2, false));
-        write(&path, "more than 8");
-        assert!(live.reload().unwrap_err().to_string().contains("has more than 8 bytes"));
-        std::fs::remove_file(&path).unwrap();
-        assert!(live.reload().is_err() && live.reload().is_err());
-        assert_eq!(told(&live), (2, 1, 1, 4, true));
-        // The file is back as it was: what runs is what it says.
-        write(&path, "2");
-        assert_eq!(live.reload().unwrap(), Reloaded::Unchanged);
-        assert_eq!(told(&live), (2, 1, 1, 4, false));
-    }
-
-    #[test]
-    fn what_was_put_by_hand_stays_until_the_file_says_something_else() {
-        let dir = tempfile::tempdir().unwrap();
-        let (path, live) = live(&dir);
-        live.replace(|_| Ok(9)).unwrap();
-        for trouble in ["missing", "bad", "too long to be read"] {
-            std::fs::remove_file(&path).unwrap();
-            if trouble != "missing" {
-                write(&path, trouble);
-            }
-            assert!(live.reload().is_err(), "{trouble}");
-            write(&path, "1");
-            assert_eq!(live.reload().unwrap(), Reloaded::Unchanged, "{trouble}");
-            assert_eq!((*live.load(), live.state().failing()), (9, None), "{trouble}");
-        }
-        write(&path, "2");
-        assert_eq!(live.reload().unwrap(), Reloaded::Replaced);
-        write(&path, "1");
-        assert_eq!(live.reload().unwrap(), Reloaded::Replaced, "it is not what was accepted last");
-        assert_eq!(*live.load(), 1);
-    }
-
-    #[test]
-    fn a_file_that_is_still_bad_is_told_also_after_a_policy_was_put_by_hand() {
-        let dir = tempfile::tempdir().unwrap();
-        let (path, live) = live(&dir);
-        write(&path, "two");
-        assert!(live.reload().is_err());
-        live.replace(|_| Ok(9)).unwrap();
-        assert_eq!(told(&live), (9, 1, 1, 1, true));
-        assert!(live.state().failing().unwrap().contains("two is no number"));
-        assert!(live.reload().is_err());
-        assert_eq!(told(&live), (9, 1, 1, 1, true), "it stays as it is, and counts once");
-        write(&path, "2");
-        assert_eq!(live.reload().unwrap(), Reloaded::Replaced);
-        assert_eq!(told(&live), (2, 2, 2, 1, false));
-    }
-
-    #[test]
-    fn a_policy_that_was_refused_by_hand_is_told_until_the_next_look_at_good_files() {
-        let dir = tempfile::tempdir().unwrap();
-        let (path, live) = live(&dir);
-        let nonsense = || live.replace(|_| Err(ConfigError::new("policy", "3", "is odd")));
-        assert!(nonsense().is_err());
-        assert_eq!(told(&live), (1, 0, 0, 1, true));
-        assert_eq!(live.reload().unwrap(), Reloaded::Unchanged);
-        assert_eq!(told(&live), (1, 0, 0, 1, false));
-        write(&path, "two");
-        assert!(live.reload().is_err() && nonsense().is_err() && live.reload().is_err());
-        assert_eq!(told(&live), (1, 0, 0, 3, true), "files that are bad are told as long as they are");
-    }
-
-    #[test]
-    fn files_on_which_the_parser_panics_are_refused() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("policy");
-        write(&path, "1");
-        let explode = |texts: &[SourceText]| if texts[0].text == "boom" { panic!("boom") } else { number(texts) };
-        let live = Arc::new(Live::from_files(Files::new([&path], 8), explode).unwrap());
-        write(&path, "boom");
-        assert!(live.reload().is_err() && live.reload().is_err());
-        assert_eq!(told(&live), (1, 0, 0, 1, true));
-        assert!(live.state().failing().unwrap().contains("panics"));
-        write(&path, "2");
-        assert_eq!(live.reload().unwrap(), Reloaded::Replaced);
-        assert_eq!(told(&live), (2, 1, 1, 1, false));
-    }
-
-    #[test]
-    fn who_asks_never_frees_a_policy() {
-        let live = Live::new(1);
-        let asked = live.load();
-        live.replace(|_| Ok(2)).unwrap();
-        let kept = |live: &Live<u32>| lock(&live.replacing).replaced.iter().map(|policy| **policy).collect::<Vec<_>>();
-        assert_eq!(kept(&live), [1], "it is still asked");
-        drop(asked);
-        assert_eq!(kept(&live), [1], "and not freed when it is no more");
-        live.replace(|_| Ok(3)).unwrap();
-        assert!(kept(&live).is_empty());
-    }
-
-    #[test]
-    fn replaced_by_hand() {
-        let live = Arc::new(Live::new(1));
-        live.replace(|old| Ok(old + 1)).unwrap();
-        live.amend(|old| old + 10);
-        assert!(live.replace(|_| Err(ConfigError::new("policy", "3", "is odd"))).is_err());
-        assert_eq!(told(&live), (12, 1, 1, 1, true));
-        assert!(live.reload().unwrap_err().to_string().contains("no file"));
-        assert!(live.watch(Duration::from_secs(9)).is_err());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn the_files_are_looked_at_until_the_policy_is_dropped() {
-        let dir = tempfile::tempdir().unwrap();
-        let (path, live) = live(&dir);
-        assert!(live.watch(Duration::from_millis(999)).is_err());
-        live.watch(Duration::from_secs(5)).unwrap();
-        write(&path, "2");
-        tokio::time::sleep(Duration::from_secs(4)).await;
-        assert_eq!(*live.load(), 1);
-        until(|| *live.load() == 2).await;
-        write(&path, "nonsense");
-        until(|| live.state().failing().is_some()).await;
-        assert_eq!(*live.load(), 2);
-        let gone = Arc::downgrade(&live);
-        drop(live);
-        until(|| gone.strong_count() == 0).await;
-    }
-
-    /// A look runs on a thread of its own: time that stands still passes by itself, but only while nobody else runs.
-    async fn until(is: impl Fn() -> bool) {
-        for _ in 0..100 {
-            if is() {
-                return;
-            }
-            tokio::time::sleep(Duration::from_secs(1)).await;
-        }
-        panic!("it never came");
-    }
-}
+mod tests;
