@@ -3,7 +3,7 @@
 mod decisions;
 mod limits;
 
-use std::borrow::Cow;
+use std::{borrow::Cow, sync::Arc};
 
 use http::HeaderName;
 
@@ -90,6 +90,8 @@ pub(crate) struct Rare {
     pub(crate) exposed: Vec<HeaderName>,
     /// Credentials that came and gave no identity.
     pub(crate) attempts: Vec<AttemptFact>,
+    /// The permission that passes the principal on their own things, while the handler has asked about none.
+    owner_unasked: Option<Arc<str>>,
 }
 
 impl Trail {
@@ -171,6 +173,7 @@ impl Trail {
         rare.directives.obligations.extend(theirs.directives.obligations);
         rare.directives.advice.extend(theirs.directives.advice);
         rare.attempts.extend(theirs.attempts);
+        rare.owner_unasked = theirs.owner_unasked.or(rare.owner_unasked.take());
         rare.decisions_lost = rare.decisions_lost.saturating_add(theirs.decisions_lost);
         rare.notes_lost = rare.notes_lost.saturating_add(theirs.notes_lost);
         theirs.notes.into_iter().for_each(|(name, told)| self.note_telling(&name, told));
@@ -209,6 +212,26 @@ impl Trail {
         }
     }
 
+    /// Keeps that a permission passes the principal if the thing is their own, which the handler is to ask.
+    #[cfg(feature = "rbac")]
+    pub(crate) fn leave_owner_to_handler(&mut self, permission: &Arc<str>) {
+        self.rare_mut().owner_unasked = Some(Arc::clone(permission));
+    }
+
+    /// The handler asks.
+    #[cfg(feature = "guard")]
+    pub(crate) fn handler_asks(&mut self) {
+        if let Some(rare) = &mut self.rare {
+            rare.owner_unasked = None;
+        }
+    }
+
+    /// The permission of which the handler was to ask whose the thing is, and has not.
+    #[cfg(feature = "audit")]
+    pub(crate) fn owner_unasked(&self) -> Option<&Arc<str>> {
+        self.rare().owner_unasked.as_ref()
+    }
+
     /// Says of the decisions since the mark that nothing depended on them, and asks nothing of the handler for them.
     #[cfg(feature = "guard")]
     pub(crate) fn unenforce(&mut self, from: Mark) {
@@ -216,6 +239,7 @@ impl Trail {
         if let Some(rare) = &mut self.rare {
             rare.directives.obligations.truncate(from.obligations);
             rare.directives.advice.truncate(from.advice);
+            rare.owner_unasked = None;
         }
     }
 
@@ -271,6 +295,7 @@ impl Rare {
             flags: Vec::new(),
             exposed: Vec::new(),
             attempts: Vec::new(),
+            owner_unasked: None,
         }
     }
 }

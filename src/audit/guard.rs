@@ -297,6 +297,10 @@ impl Entry {
                 std::mem::swap(&mut facts.trail, &mut envelope.trail);
             }
         });
+        // A handler that goes on may yet ask.
+        if !shared && facts.status.is_some_and(|status| status < 400) {
+            tell_of_owner_unasked(&mut facts, now);
+        }
         self.refused = facts.rejection.is_some();
         self.by_stranger = facts.is_of_stranger();
         facts.outcome = match (self.ending, &facts.rejection) {
@@ -309,6 +313,22 @@ impl Entry {
         facts.privacy = privacy.map(Arc::clone);
         AuditRecord::new(facts.shareable())
     }
+}
+
+/// A handler that answers before it has asked whose the thing is, as a permission left to it.
+fn tell_of_owner_unasked(facts: &mut Facts, now: Instants) {
+    static SAID: log::Seldom = log::Seldom::new();
+    let Some(permission) = facts.trail.owner_unasked() else { return };
+    let route = facts.route.as_deref().unwrap_or("a route without a template");
+    SAID.error(
+        now,
+        &format!(
+            "{} {route}: the permission {permission} passes owners here (allow_owners), and the handler answered without asking its \
+             Authorizer about a thing: whoever owns one reaches all",
+            facts.method
+        ),
+    );
+    facts.trail.flag("owner_not_asked");
 }
 
 /// Without the request target, whose query may hold a secret.

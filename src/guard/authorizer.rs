@@ -303,6 +303,9 @@ impl Authorizer {
     }
 
     async fn ask(&self, action: &str, resource: Option<&Resource>) -> Verdict {
+        if resource.is_some() {
+            self.asks_about_things();
+        }
         let query = self.query(action, resource, self.time.now());
         match self.policy.decide_now(&query) {
             Now::Known(verdict) => verdict,
@@ -312,6 +315,7 @@ impl Authorizer {
 
     /// One verdict for each thing, whatever the backend answers.
     async fn ask_all(&self, action: &str, resources: &[Resource]) -> Vec<Verdict> {
+        self.asks_about_things();
         if resources.is_empty() {
             return Vec::new();
         }
@@ -324,6 +328,11 @@ impl Authorizer {
         }
         let reason = format!("{} answers for {} questions", verdicts.len(), queries.len());
         vec![Verdict::cannot_decide(reason); queries.len()]
+    }
+
+    /// What a permission left to the handler is in its hands.
+    fn asks_about_things(&self) {
+        self.context.with(|envelope| envelope.trail.handler_asks());
     }
 
     fn record(&self, action: &str, verdict: Verdict, enforced: bool) -> (Decision, Option<Rejection>) {

@@ -125,6 +125,9 @@ pub(super) fn decide_now(node: &Node, ask: &Ask<'_>, trail: &mut Trail, helps: b
         Node::Authenticated => settle(trail, "authenticated", None, Verdict::allow()),
         #[cfg(feature = "rbac")]
         Node::Permission(permission) => {
+            if permission.leaves_owner_to_handler(ask.subject, ask.resource) {
+                trail.leave_owner_to_handler(permission.shared_name());
+            }
             settle(trail, "rbac", Some(permission.shared_name()), permission.verdict(ask.subject, ask.resource))
         }
         #[cfg(feature = "rbac")]

@@ -130,6 +130,9 @@ impl<'a> Review<'a> {
             About::Thing(_) => [Some(&nobodys); 2],
             About::Foreign => return Truth::Refused,
         };
+        if permission.leaves_owner_to_handler(subject, None) {
+            return Truth::Unknown;
+        }
         let truth = |subject, thing| Truth::of(&permission.verdict(subject, thing));
         let alone = truth(subject, None);
         let agreed =

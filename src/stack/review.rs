@@ -228,7 +228,8 @@ impl Stack {
 
     /// Which role may use which route: a line for each role, a column for each line of the table, for the review that is due
     /// from time to time. Each role is looked at alone; what also depends on scopes, on permissions that a credential carries, on
-    /// the request or the thing, and what somebody else may yet pass in shadow mode, is `depends`. So is a policy that must wait or
+    /// the request or the thing, also where the handler is left to ask whose the thing is, and what somebody else may yet pass in
+    /// shadow mode, is `depends`. So is a policy that must wait or
     /// whose [parts](crate::policy::PolicyBackend::parts) are more than roles, method and route. A guard's own policy is asked in
     /// the place of the stack's.
     ///

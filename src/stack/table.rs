@@ -74,6 +74,21 @@ pub(super) struct Found<'a> {
     pub(super) rule: Option<&'a Rule>,
 }
 
+/// What the matcher has against a path.
+fn unmatched(source: &matchit::InsertError) -> String {
+    match source {
+        matchit::InsertError::Conflict { with } => {
+            format!("meets {with:?}, which takes the same paths: write both alike")
+        }
+        matchit::InsertError::InvalidParamSegment => {
+            "has text behind a parameter, or a second one, in one segment".into()
+        }
+        matchit::InsertError::InvalidParam => "has a parameter without a name, or braces that do not match".into(),
+        matchit::InsertError::InvalidCatchAll => "has {*rest} elsewhere than at its end".into(),
+        _ => "is not a path that can be matched".into(),
+    }
+}
+
 impl RouteTable {
     /// Reads the lines of a table: `METHOD /path/{parameter}`, the method `ANY` for all of them.
     pub(super) fn new(lines: Vec<(String, Rule)>, fallback: Option<Rule>) -> Result<Self, ConfigError> {
@@ -116,9 +131,7 @@ impl RouteTable {
                 ));
             }
         };
-        let index = self
-            .entry(path, decoded)
-            .map_err(|source| refuse("is not a path that can be matched").caused_by(source))?;
+        let index = self.entry(path, decoded).map_err(|source| refuse(&unmatched(&source)).caused_by(source))?;
         let Some(entry) = self.entries.get_mut(index) else { return Err(refuse("is not a path that can be matched")) };
         let method = match method {
             "ANY" => {
@@ -376,7 +389,16 @@ mod tests {
             assert_eq!(table(&[&format!("GET /{}", "a".repeat(length - 1))]).is_ok(), fits, "{length} bytes");
         }
         assert!(table(&["GET /orders", "GET /orders"]).is_err(), "twice");
-        assert!(table(&["GET /orders/{id}", "GET /orders/{order}"]).is_err(), "two names for one place");
+        for (lines, problem) in [
+            (["GET /orders/{id}", "PUT /orders/{order}"], "meets \"/orders/{id}\", which takes the same paths"),
+            (["GET /a/{x}", "GET /a/{*rest}"], "meets \"/a/{x}\""),
+            (["GET /", "GET /{a}-{b}"], "in one segment"),
+            (["GET /", "GET /{}"], "without a name"),
+            (["GET /", "GET /{*rest}/a"], "elsewhere than at its end"),
+        ] {
+            let error = table(&lines).unwrap_err().to_string();
+            assert!(error.contains(problem) && error.contains(lines[1]), "{lines:?}: {error}");
+        }
         assert!(table(&["GET /orders", "GET /%6Frders"]).is_err(), "two spellings of one path");
         assert!(table(&["GET /caf%C3%A9", "GET /100%25", "GET /{id}"]).is_ok());
         assert!(table(&["POST /orders:cancel", "GET /a*", "GET /{*rest}"]).is_ok());

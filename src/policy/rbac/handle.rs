@@ -3,7 +3,7 @@ use std::{fmt, sync::Arc};
 use crate::{
     policy::{
         Rbac, Resource, Verdict,
-        rbac::table::{RoleEntry, Thing, refuse},
+        rbac::table::{Answer, RoleEntry, Thing, refuse},
     },
     principal::Principal,
 };
@@ -42,8 +42,10 @@ impl Permission {
         self.policy.is_same_as(policy)
     }
 
-    /// Lets a route pass whoever holds the permission only on things of their own. The handler **must** then ask
-    /// [`Authorizer::check`](crate::guard::Authorizer::check) about the thing; without that, everybody reaches everything.
+    /// Lets a route pass whoever holds the permission only on things of their own. The handler **must** then ask its
+    /// [`Authorizer`](crate::guard::Authorizer) about the thing; without that, everybody reaches everything. A handler that answers such
+    /// a request with success, and has asked about no thing by then, is told of where there is an audit layer: as an error in the log, at
+    /// most once a minute, and by the flag `owner_not_asked` in the record.
     #[must_use]
     pub fn allow_owners(mut self) -> Self {
         self.owners = true;
@@ -73,6 +75,18 @@ impl Permission {
             Some(permission) => snapshot.table.verdict(principal, permission, thing, self.policy.trust_credential),
             None => refuse(&snapshot.table.denials.gone),
         })
+    }
+
+    /// Whether it passes a principal on the handler's word alone: on what is their own, and the handler will ask whose the thing is.
+    pub(crate) fn leaves_owner_to_handler(&self, principal: &Principal, resource: Option<&Resource>) -> bool {
+        let thing = Thing { resource, passes_owners: false };
+        self.owners
+            && self.policy.ask(|snapshot| {
+                snapshot.permission(self.slot).is_some_and(|permission| {
+                    let trust_credential = self.policy.trust_credential;
+                    snapshot.table.decide(principal, permission, thing, trust_credential) == Answer::OwnThingsOnly
+                })
+            })
     }
 
     const fn thing<'r>(&self, resource: Option<&'r Resource>) -> Thing<'r> {

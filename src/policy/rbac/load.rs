@@ -52,6 +52,7 @@ pub(super) fn load(origin: Origin<'_>) -> Result<Table, ConfigError> {
         RoleEntry {
             name: name.value.as_str().into(),
             allow: Arc::new(basis(rule.clone())),
+            allow_own: Arc::new(basis(rule.clone()).reason("on the principal's own things")),
             deny: Arc::new(basis(rule).reason("a rule of the role denies it")),
             reach,
             written: direct.written,

@@ -79,6 +79,8 @@ pub(super) struct RoleEntry {
     pub(super) name: Arc<str>,
     /// What an allow rests on.
     pub(super) allow: Arc<Basis>,
+    /// What an allow on the principal's own things alone rests on.
+    pub(super) allow_own: Arc<Basis>,
     /// What a denial by a rule of this role rests on.
     pub(super) deny: Arc<Basis>,
     pub(super) reach: Reach,
@@ -413,7 +415,7 @@ impl Table {
                 by_role(Reach::grants).map_or_else(|| deny(&denials.not_granted), |role| allow(&role.allow))
             }
             Answer::GrantedToOwner => {
-                by_role(Reach::grants_own).map_or_else(|| deny(&denials.not_granted), |role| allow(&role.allow))
+                by_role(Reach::grants_own).map_or_else(|| deny(&denials.not_granted), |role| allow(&role.allow_own))
             }
             Answer::GrantedByCredential => allow(&self.credential_basis),
             Answer::OwnThingsOnly => deny(&denials.own_things_only).leaving_it(),
