@@ -57,6 +57,9 @@ fn rules(verdict: &Verdict) -> Vec<&str> {
 #[test]
 fn the_document_cloud_of_the_cedar_examples() {
     let policy = example("document_cloud").build().unwrap();
+    assert!(policy.check_action("ViewDocument").is_ok());
+    let unknown = policy.check_action("viewDocument").unwrap_err();
+    assert!(unknown.to_string().contains("\"viewDocument\" is no action of the schema"), "{unknown}");
     for (who, action, kind, id, decision, by) in [
         ("alice", "CreateDocument", "Drive", "drive", Decision::Allow, &["drive-owner"][..]),
         ("alice", "ViewDocument", "Document", "alice_public", Decision::Allow, &["document-owner", "public-view"]),

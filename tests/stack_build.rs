@@ -135,6 +135,39 @@ fn handles_are_of_the_policy_that_is_asked_on_their_line() {
     assert_eq!(error(at(require(&list)).handles_ask_their_own_policy()).setting(), "policy", "there is none at all");
 }
 
+/// What the policy does not know is denied to everybody, and nobody would see why before they ask.
+#[test]
+fn an_action_that_the_policy_does_not_know_is_refused() {
+    let rbac = || Rbac::from_toml(POLICY).unwrap();
+    let other = || Rbac::from_toml(&POLICY.replace("orders:list", "orders:cancel")).unwrap();
+    let asks = |action: &str| require(guard::policy(action).unwrap());
+    let at = |rule: GuardLayer| closed().route("GET /orders", rule);
+    let both = |how: fn(Rbac) -> Combined| how(rbac()).with(other());
+    let known = |name: &str, builder: StackBuilder| assert!(builder.build().is_ok(), "{name}");
+    for (name, builder) in [
+        ("a typo", at(asks("orders:lits")).policy(rbac())),
+        ("inside", at(require(not(any((authenticated(), guard::policy("orders:lits").unwrap()))))).policy(rbac())),
+        ("of the guard's own", at(asks("orders:list").with_policy(other())).policy(rbac())),
+        ("shared", at(asks("orders:lits")).policy(std::sync::Arc::new(rbac()))),
+        ("all must allow", at(asks("orders:list")).policy(both(Combined::all_of))),
+        ("none of several", at(asks("orders:lits")).policy(both(Combined::any_of))),
+        #[cfg(feature = "policy-cached")]
+        ("cached", at(asks("orders:lits")).policy(portcullis::policy::Cached::new(rbac()).unwrap())),
+        #[cfg(feature = "policy-shadow")]
+        ("shadowed", at(asks("orders:cancel")).policy(portcullis::policy::Shadow::new(rbac(), other()))),
+    ] {
+        let error = error(builder);
+        assert_eq!((error.setting(), error.value()), ("route", "GET /orders"), "{name}");
+        assert!(error.to_string().contains("what its policy does not know: permission: \"orders:"), "{name}: {error}");
+    }
+    let error = error(closed().policy(rbac()).fallback(asks("orders:lits"))).to_string();
+    assert!(error.contains("fallback") && error.contains("orders:list"), "and says what is close: {error}");
+    known("known", at(asks("orders:list")).policy(rbac()));
+    known("known to one", at(asks("orders:list")).policy(both(Combined::any_of)));
+    known("known to one, and the other leaves it", at(asks("orders:list")).policy(both(Combined::deny_overrides)));
+    known("of the guard's own", at(asks("orders:cancel").with_policy(other())).policy(rbac()));
+}
+
 #[test]
 fn zero_quotas_are_refused() {
     for builder in

@@ -244,6 +244,18 @@ impl GuardLayer {
         self.shared.asks_policy && self.shared.policy.is_none()
     }
 
+    /// The actions that it asks a policy about.
+    #[cfg(feature = "stack")]
+    pub(crate) fn actions(&self) -> Vec<&str> {
+        let mut actions = Vec::new();
+        self.shared.requirement.node().visit(&mut |node| {
+            if let Node::Policy(action) = node {
+                actions.push(&**action);
+            }
+        });
+        actions
+    }
+
     #[cfg(feature = "rbac")]
     pub(crate) fn permissions(&self) -> Vec<&Permission> {
         let mut permissions = Vec::new();

@@ -3,6 +3,7 @@ use std::{fmt::Debug, sync::Arc, time::Duration};
 use async_trait::async_trait;
 
 use crate::{
+    error::ConfigError,
     now::Now,
     policy::{AccessQuery, QueryParts, ReloadState, Verdict},
 };
@@ -83,6 +84,16 @@ pub trait PolicyBackend: Debug + Send + Sync + 'static {
         None
     }
 
+    /// Whether the policy knows an action at all, asked when a stack is built about what its rules ask for: a typo fails at start. A policy
+    /// that cannot tell says that it does, which is the default.
+    ///
+    /// # Errors
+    /// If it would deny the action to everybody because it does not know it.
+    fn check_action(&self, action: &str) -> Result<(), ConfigError> {
+        let _ = action;
+        Ok(())
+    }
+
     /// How the decision comes about, step by step, for people: what [`explain`](crate::policy::explain) prints besides
     /// the verdict. Nothing by default.
     fn steps(&self, query: &AccessQuery<'_>) -> Vec<String> {
@@ -130,6 +141,10 @@ macro_rules! forward {
 
             fn reload_state(&self) -> Option<ReloadState> {
                 (**self).reload_state()
+            }
+
+            fn check_action(&self, action: &str) -> Result<(), ConfigError> {
+                (**self).check_action(action)
             }
 
             fn steps(&self, query: &AccessQuery<'_>) -> Vec<String> {

@@ -223,6 +223,7 @@ impl StackBuilder {
     /// - there is authentication without TLS enforcement, and nobody said
     ///   [`dangerous_plain_http`](Self::dangerous_plain_http), or both were said,
     /// - a rule, the policy or a limit per principal needs an identity and there is no authentication,
+    /// - a rule asks a policy about an action that this does not [know](PolicyBackend::check_action),
     /// - a rule asks a policy and there is none, or has a permission or role handle of another policy than the one that is asked there,
     /// - audit shall record a header field that the authenticator reads, or hide a path parameter that no line has,
     /// - a line of the table does not parse, stands twice or contradicts another,
@@ -281,6 +282,7 @@ impl StackBuilder {
             let problem = format!("is what {line} asks, and there is none: add .policy(..)");
             return Err(ConfigError::new("policy", "a policy", problem));
         }
+        check_actions(&table, policy.as_deref())?;
         #[cfg(feature = "rbac")]
         {
             let asked = policy.as_ref().map(|policy| AskedPolicy { name: policy.name(), rbac: self.rbac.as_ref() });
@@ -366,6 +368,22 @@ fn each(
             Err(ConfigError::new(setting, value, "need scopes of their own: say .with_scope(..)"))
         }
     }
+}
+
+/// An action that the policy does not know is denied to everybody: a typo, or a line of a router whose permissions the policy does not
+/// list.
+fn check_actions(table: &RouteTable, of_stack: Option<&dyn PolicyBackend>) -> Result<(), ConfigError> {
+    for (line, rule) in table.rules() {
+        let Some(guard) = rule.guard() else { continue };
+        let Some(policy) = guard.own_policy().map(|own| own.policy).or(of_stack) else { continue };
+        for action in guard.actions() {
+            policy.check_action(action).map_err(|error| {
+                ConfigError::new("route", &line, format!("asks for what its policy does not know: {error}"))
+                    .caused_by(error)
+            })?;
+        }
+    }
+    Ok(())
 }
 
 /// The policy that is asked on a line.

@@ -109,7 +109,8 @@ impl PolicyFixture {
 /// 6. a question that it denies until a step-up gets such a demand, one that the principal does not meet; no other denial has one;
 /// 7. what it does not name among its [`parts`](PolicyBackend::parts) changes no verdict: each part is given other values alone,
 ///    those of the fixture's other questions among them;
-/// 8. its generation does not change while nothing is reloaded.
+/// 8. it knows the actions that it allows, if it is [asked](PolicyBackend::check_action);
+/// 9. its generation does not change while nothing is reloaded.
 ///
 /// # Panics
 /// With a sentence that names the broken rule.
@@ -138,6 +139,10 @@ pub async fn policy_backend(backend: &dyn PolicyBackend, fixture: PolicyFixture)
         let query = question.query(at);
         let verdict = answer(backend, &query, name).await;
         assert_eq!(verdict.decision(), *expected, "{name} must be {}", expected.as_str());
+        if verdict.is_allow() {
+            let known = backend.check_action(query.action());
+            assert!(known.is_ok(), "{name}: check_action must know an action that is allowed: {known:?}");
+        }
         let demand = verdict.step_up_demand();
         assert_eq!(
             demand.is_some(),

@@ -294,6 +294,10 @@ impl<B: PolicyBackend> PolicyBackend for Cached<B> {
         None
     }
 
+    fn check_action(&self, action: &str) -> Result<(), ConfigError> {
+        self.policy.check_action(action)
+    }
+
     fn reload_state(&self) -> Option<ReloadState> {
         self.policy.reload_state()
     }

@@ -223,6 +223,17 @@ impl PolicyBackend for Cedar {
         if self.source.is_some() { QueryParts::ALL } else { self.live.load().mapping.parts }
     }
 
+    fn check_action(&self, action: &str) -> Result<(), ConfigError> {
+        let compiled = self.live.load();
+        match compiled.mapping.action(action) {
+            Some(_) => Ok(()),
+            None => {
+                let problem = format!("is no action of the schema of policy {:?}", compiled.version);
+                Err(ConfigError::new("action", format!("{action:?}"), problem))
+            }
+        }
+    }
+
     fn reload_state(&self) -> Option<ReloadState> {
         Some(self.live.state())
     }

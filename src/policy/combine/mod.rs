@@ -10,6 +10,7 @@ use async_trait::async_trait;
 #[cfg(feature = "policy-shadow")]
 pub use self::shadow::{Shadow, ShadowStats};
 use crate::{
+    error::ConfigError,
     now::Now,
     policy::{AccessQuery, Decision, PolicyBackend, QueryParts, ReloadState, Verdict, verdict::Shadowed},
 };
@@ -295,6 +296,19 @@ impl PolicyBackend for Combined {
 
     fn holds_for(&self) -> Option<Duration> {
         self.policies.iter().try_fold(Duration::MAX, |least, policy| Some(least.min(policy.holds_for()?)))
+    }
+
+    /// What all must allow is allowed to nobody if one of them does not know it; elsewhere one that knows it is enough.
+    fn check_action(&self, action: &str) -> Result<(), ConfigError> {
+        let mut unknown = self.policies.iter().filter_map(|policy| policy.check_action(action).err());
+        let first = unknown.next();
+        let others = unknown.count();
+        match first {
+            Some(first) if matches!(self.how, Algorithm::AllOf) || others.saturating_add(1) == self.policies.len() => {
+                Err(first)
+            }
+            Some(_) | None => Ok(()),
+        }
     }
 
     fn reload_state(&self) -> Option<ReloadState> {

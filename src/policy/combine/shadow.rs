@@ -15,6 +15,7 @@ use tokio::runtime::Handle;
 
 use super::{ask, sum};
 use crate::{
+    error::ConfigError,
     now::Now,
     policy::{AccessQuery, PolicyBackend, QueryParts, ReloadState, Verdict},
 };
@@ -191,6 +192,10 @@ impl<E: PolicyBackend, S: PolicyBackend> PolicyBackend for Shadow<E, S> {
     /// Never remembered, so that each question is compared: put a cache inside.
     fn holds_for(&self) -> Option<Duration> {
         None
+    }
+
+    fn check_action(&self, action: &str) -> Result<(), ConfigError> {
+        self.enforced.check_action(action)
     }
 
     fn reload_state(&self) -> Option<ReloadState> {

@@ -364,6 +364,14 @@ impl PolicyBackend for Rbac {
         Some(Duration::MAX)
     }
 
+    fn check_action(&self, action: &str) -> Result<(), ConfigError> {
+        let table = self.table();
+        if table.permission_positions.contains_key(action) {
+            return Ok(());
+        }
+        Err(unknown("permission", action, &table.version, &near_of(action, &table.permission_positions)))
+    }
+
     fn reload_state(&self) -> Option<ReloadState> {
         Some(self.shared.newest.live.state())
     }
