@@ -84,6 +84,21 @@ fn wildcards_and_denials() {
         !ask(&shop, &with_roles(&["customer", "clerk"]), "orders:cancel", Some(&own)).is_allow(),
         "denied, owned or not"
     );
+    // The API keys of the same name, where the handler says so.
+    let key =
+        |name: &str| Principal::builder(PrincipalKind::Key, "api-keys", name, "api-key").roles(["customer"]).build();
+    let shared = own.clone().also_owned_by("api-keys", "alice");
+    for (name, who, thing, passes) in [
+        ("her key, and nobody said so", key("alice"), &own, false),
+        ("her key", key("alice"), &shared, true),
+        ("herself", with_roles(&["customer"]), &shared, true),
+        ("another's key", key("bob"), &shared, false),
+        ("the other's name", key(ISSUER), &shared, false),
+    ] {
+        assert_eq!(ask(&shop, &who, "orders:cancel", Some(thing)).is_allow(), passes, "{name}");
+    }
+    let moved = shared.owned_by(ISSUER, "bob");
+    assert_eq!(moved.owners().collect::<Vec<_>>(), [(ISSUER, "bob"), ("api-keys", "alice")]);
     let carried = alice().roles(["clerk"]).permissions(["orders:cancel"]).build();
     assert!(
         !allows(&shop.trust_credential_permissions(), &carried, "orders:cancel"),

@@ -156,6 +156,7 @@ pub struct Resource {
     kind: Cow<'static, str>,
     id: String,
     owner: Option<(String, String)>,
+    more_owners: Vec<(String, String)>,
     tenant: Option<String>,
     attributes: Attributes,
 }
@@ -163,13 +164,47 @@ pub struct Resource {
 impl Resource {
     /// Names a thing.
     pub fn new(kind: impl Into<Cow<'static, str>>, id: impl ToString) -> Self {
-        Self { kind: kind.into(), id: id.to_string(), owner: None, tenant: None, attributes: Attributes::new() }
+        Self {
+            kind: kind.into(),
+            id: id.to_string(),
+            owner: None,
+            more_owners: Vec::new(),
+            tenant: None,
+            attributes: Attributes::new(),
+        }
     }
 
-    /// Says whose it is: a principal is known by issuer and subject together (RFC 8725 §3.8).
+    /// Says whose it is: a principal is known by issuer and subject together (RFC 8725 §3.8). Said again, it replaces the owner, and no
+    /// [other](Self::also_owned_by).
     #[must_use]
     pub fn owned_by(mut self, issuer: impl Into<String>, subject: impl Into<String>) -> Self {
         self.owner = Some((issuer.into(), subject.into()));
+        self
+    }
+
+    /// Says who owns it as well: the API keys of the person whose it is, for example, which the name of their store and the person's
+    /// subject name. To [`is_owned_by`](Self::is_owned_by), and so to a role policy and to [`owner()`](crate::guard::owner), they are as
+    /// good as the first; Cedar, Rego and decision points are told of the first alone.
+    ///
+    /// ```
+    /// use portcullis::policy::Resource;
+    ///
+    /// fn note(id: u64, subject: &str) -> Resource {
+    ///     Resource::new("note", id).owned_by("https://id.example.com", subject).also_owned_by("api-keys", subject)
+    /// }
+    /// # assert_eq!(note(1, "alice").owner(), Some(("https://id.example.com", "alice")));
+    /// ```
+    ///
+    /// # Security
+    /// Only where the names of one issuer and those of the other are the same persons': whoever may make a key for a name, as a holder of
+    /// [`ANY_OWNER`](crate::key_admin::ANY_OWNER), then has what belongs to that name.
+    #[must_use]
+    pub fn also_owned_by(mut self, issuer: impl Into<String>, subject: impl Into<String>) -> Self {
+        let owner = (issuer.into(), subject.into());
+        match &self.owner {
+            None => self.owner = Some(owner),
+            Some(_) => self.more_owners.push(owner),
+        }
         self
     }
 
@@ -205,9 +240,12 @@ impl Resource {
     /// Whether it belongs to this principal. A thing without an owner belongs to nobody.
     #[must_use]
     pub fn is_owned_by(&self, principal: &Principal) -> bool {
-        self.owner
-            .as_ref()
-            .is_some_and(|(issuer, subject)| issuer == principal.issuer() && subject == principal.subject())
+        self.owners().any(|(issuer, subject)| issuer == principal.issuer() && subject == principal.subject())
+    }
+
+    /// All who own it, by issuer and subject; the [owner](Self::owner) comes first.
+    pub fn owners(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.owner.iter().chain(&self.more_owners).map(|(issuer, subject)| (issuer.as_str(), subject.as_str()))
     }
 
     /// Whose it is: issuer and subject.

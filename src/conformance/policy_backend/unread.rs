@@ -195,9 +195,7 @@ fn with_part(of: &Principal, part: QueryParts, from: &Principal) -> Principal {
 
 /// The thing that `named` names, with what is known of `from`.
 fn with_facts(mut named: Resource, from: &Resource) -> Resource {
-    if let Some((issuer, subject)) = from.owner() {
-        named = named.owned_by(issuer, subject);
-    }
+    named = from.owners().fold(named, |named, (issuer, subject)| named.also_owned_by(issuer, subject));
     if let Some(tenant) = from.tenant() {
         named = named.in_tenant(tenant);
     }

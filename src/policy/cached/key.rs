@@ -33,9 +33,11 @@ pub(super) fn write(into: &mut Vec<u8>, parts: QueryParts, query: &AccessQuery<'
         optional(into, resource.map(|resource| resource.id()));
     }
     if parts.has(QueryParts::RESOURCE_FACTS) {
-        let owner = resource.and_then(|resource| resource.owner());
-        optional(into, owner.map(|(issuer, _)| issuer));
-        optional(into, owner.map(|(_, subject)| subject));
+        for (issuer, subject) in resource.iter().flat_map(|resource| resource.owners()) {
+            optional(into, Some(issuer));
+            optional(into, Some(subject));
+        }
+        optional(into, None);
         optional(into, resource.and_then(|resource| resource.tenant()));
         attributes(into, resource.map(|resource| resource.attributes()));
     }
