@@ -3,7 +3,8 @@
 use http::{HeaderName, header};
 
 /// The response header fields that a cross-origin client needs in order to react to a refusal: `WWW-Authenticate`,
-/// `Retry-After`, `RateLimit`, `RateLimit-Policy`, `DPoP-Nonce`.
+/// `Retry-After`, `RateLimit`, `RateLimit-Policy`, the older `X-RateLimit-Limit`, `-Remaining` and `-Reset` where a limit sends them, and
+/// `DPoP-Nonce`.
 ///
 /// Give them to the `CorsLayer` that stands outside the stack:
 ///
@@ -13,10 +14,13 @@ use http::{HeaderName, header};
 /// let cors = CorsLayer::new().expose_headers(portcullis::EXPOSED_HEADERS);
 /// # let _ = cors;
 /// ```
-pub const EXPOSED_HEADERS: [HeaderName; 5] = [
+pub const EXPOSED_HEADERS: [HeaderName; 8] = [
     header::WWW_AUTHENTICATE,
     header::RETRY_AFTER,
     HeaderName::from_static("ratelimit"),
     HeaderName::from_static("ratelimit-policy"),
+    HeaderName::from_static("x-ratelimit-limit"),
+    HeaderName::from_static("x-ratelimit-remaining"),
+    HeaderName::from_static("x-ratelimit-reset"),
     HeaderName::from_static("dpop-nonce"),
 ];

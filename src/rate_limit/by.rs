@@ -87,6 +87,10 @@ impl LimitBy {
 
     /// The route's template: that of the stack's table, or axum's `MatchedPath`. All paths without a template share one key,
     /// or a client would have as many as it can think up.
+    ///
+    /// Alone it is one count for all callers, strangers included, and it stands before authentication: whoever uses up a route's quota
+    /// uses it up for everybody. Combine it with who calls, as in `LimitBy::principal().and(LimitBy::route())`, unless that is meant: to
+    /// spare what stands behind the route.
     pub fn route() -> Self {
         Self::one(By::Route)
     }
