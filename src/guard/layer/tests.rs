@@ -9,8 +9,10 @@ use super::*;
 use crate::{
     clock::Instants,
     guard::{Rule, all, any, authenticated, check, deny, not, policy, public, role, scope},
-    policy::{AccessQuery, StepUp},
+    policy::Verdict,
+    policy::{AccessQuery, StepUp, Verdict},
     principal::{Principal, PrincipalKind},
+    rejection::RejectionKind,
 };
 
 #[derive(Debug)]
