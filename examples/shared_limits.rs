@@ -28,6 +28,7 @@ use std::error::Error;
 
 use axum::{Router, routing::get};
 use portcullis::{
+    RedisServer,
     guard::public,
     rate_limit::{LimitBy, Quota, RateLimitLayer, RedisLimits, WhenAway},
     stack::Stack,
@@ -38,8 +39,8 @@ use tokio::net::TcpListener;
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let redis = std::env::var("REDIS").unwrap_or_else(|_| "redis://127.0.0.1".into());
-    let shared = RedisLimits::builder(&redis)
-        .prefix("shared_limits:") // what shares the quota has the same one, and nothing else
+    let redis = RedisServer::at(&redis).prefix("shared_limits:"); // what shares the quota has the same one, and nothing else
+    let shared = RedisLimits::builder(redis)
         .when_away(WhenAway::InProcess { percent: 50 }) // of two processes
         .build()?;
     let report = RateLimitLayer::per(LimitBy::source().and(LimitBy::route())?, Quota::per_hour(6).named("report"))?;

@@ -227,6 +227,8 @@ pub use error::{ConfigError, StoreError, StoreErrorKind};
 pub use head::RequestHead;
 pub use now::Now;
 pub use principal::{Confirmation, Principal, PrincipalBuilder, PrincipalKind, Slot, Texts};
+#[cfg(any(feature = "dpop-redis", feature = "rate-limit-redis", feature = "revocation-redis"))]
+pub use redis::RedisServer;
 pub use rejection::{Rejection, RejectionKind};
 pub use secret::Secret;
 #[cfg(any(feature = "guard", feature = "rate-limit"))]

@@ -1,6 +1,6 @@
 //! Where a Redis server is, and the way there: what all stores in Redis share.
 
-mod access;
+mod server;
 
 use std::{fmt, path::PathBuf, sync::Arc};
 
@@ -22,7 +22,8 @@ use tokio_rustls::{
     },
 };
 
-pub(crate) use self::access::{Accepted, Access};
+pub(crate) use self::server::Accepted;
+pub use self::server::RedisServer;
 use crate::{
     error::{ConfigError, StoreError, StoreErrorKind},
     loopback::is_loopback,

@@ -40,7 +40,7 @@ use http::Request;
 use mint::{AUDIENCE, ISSUER, P256};
 use owner::{Owner, URL, claims_at};
 use portcullis::{
-    Clock, Instants, Secret, StoreError, StoreErrorKind, SystemClock,
+    Clock, Instants, RedisServer, Secret, StoreError, StoreErrorKind, SystemClock,
     authn::AuthnLayer,
     conformance,
     health::Health,
@@ -62,7 +62,11 @@ const LIFE: &str = "portcullis:{dpop}:life";
 const SECOND: u64 = 1_000_000_000;
 
 fn builder(server: &Server) -> RedisReplaysBuilder {
-    RedisReplays::builder(&server.address()).timeout(PATIENT)
+    at(&server.address())
+}
+
+fn at(server: impl Into<RedisServer>) -> RedisReplaysBuilder {
+    RedisReplays::builder(server).timeout(PATIENT)
 }
 
 fn now() -> Instants {
@@ -110,7 +114,8 @@ async fn status(jwt: &JwtAuthenticator, token: &str, proof: &str) -> u16 {
 #[ignore = "needs Redis; tests/run installs it"]
 async fn the_store_keeps_its_contract() {
     let server = Server::start();
-    let (store, small) = (builder(&server).build().unwrap(), builder(&server).prefix("small:").per_key(32));
+    let (store, small) =
+        (builder(&server).build().unwrap(), at(RedisServer::at(&server.address()).prefix("small:")).per_key(32));
     let small: Box<dyn ReplayStore> = Box::new(small.build().unwrap());
     // As if they had been there for long: a proof of the suite is good for 30 s from now on.
     for (store, prefix) in [(&store as &dyn ReplayStore, "portcullis:"), (&*small, "small:")] {
@@ -157,7 +162,7 @@ async fn of_all_who_ask_one_is_told_that_it_is_new() {
         }
         assert_eq!(fresh, 1, "round {round}");
     }
-    let apart = builder(&server).prefix("other-service:").build().unwrap();
+    let apart = at(RedisServer::at(&server.address()).prefix("other-service:")).build().unwrap();
     assert_eq!(ask(&apart, &used(1, "round-1")).await, Ok(Remembered::Fresh), "another prefix is another store");
 }
 
@@ -581,7 +586,9 @@ async fn an_account_that_may_do_no_more_and_a_node_of_a_cluster() {
     let may = "+hget +hset +hexists +zscore +zadd +zcount +zremrangebyscore +pttl +pexpireat +evalsha +eval +script|load +time +info";
     let account = format!("ACL SETUSER replays on >correct-horse ~portcullis:{{dpop}}:* {may}");
     assert_eq!(server.say(&account), "+OK\r\n");
-    let with = |password: &str| builder(&server).login(Some("replays"), Secret::from(password.to_owned()));
+    let with = |password: &str| {
+        at(RedisServer::at(&server.address()).login(Some("replays"), Secret::from(password.to_owned())))
+    };
     let store = with("correct-horse").build().unwrap();
     assert_eq!(ask(&store, &used(1, "a")).await, Ok(Remembered::Fresh));
     assert_eq!(ask(&store, &used(1, "a")).await, Ok(Remembered::Seen));
@@ -601,23 +608,24 @@ async fn an_account_that_may_do_no_more_and_a_node_of_a_cluster() {
 
 #[tokio::test]
 async fn settings_that_make_no_sense() {
-    let good = || RedisReplays::builder("redis://orders:hunter2@127.0.0.1:1");
+    let there = || RedisServer::at("redis://orders:hunter2@127.0.0.1:1");
+    let good = || RedisReplays::builder(there());
     for (builder, setting) in [
         (RedisReplays::builder("http://hunter2"), "redis"),
         (RedisReplays::builder("redis://:hunter2@redis.internal"), "redis"),
-        (good().prefix("{"), "key prefix"),
+        (RedisReplays::builder(there().prefix("{")), "key prefix"),
         (good().timeout(Duration::ZERO), "time-out"),
         (good().timeout(Duration::from_secs(11)), "time-out"),
         (good().per_key(0), "proofs of one key"),
         (good().per_key(1_000_001), "proofs of one key"),
-        (good().roots(Vec::new()), "redis"),
-        (good().login(None, Secret::new(vec![0xff])), "password"),
+        (RedisReplays::builder(there().roots(Vec::new())), "redis"),
+        (RedisReplays::builder(there().login(None, Secret::new(vec![0xff]))), "password"),
     ] {
         assert!(!format!("{builder:?}").contains("hunter2"));
         let error = builder.build().unwrap_err();
         assert!(error.setting() == setting && !error.to_string().contains("hunter2"), "{error}");
     }
-    let elsewhere = || RedisReplays::builder("redis://redis.internal").dangerous_plain_tcp();
+    let elsewhere = || RedisReplays::builder(RedisServer::at("redis://redis.internal").dangerous_plain_tcp());
     for builder in [good(), elsewhere()] {
         let error = std::thread::spawn(move || builder.build().unwrap_err()).join().unwrap();
         assert_eq!(error.setting(), "tokio runtime");

@@ -16,8 +16,8 @@ mod redis;
 use std::{collections::HashMap, num::NonZeroU32, sync::Arc, time::Duration};
 
 use portcullis::{
-    Challenge, Clock, Connection, Instants, Now, Principal, PrincipalKind, Secret, StoreError, StoreErrorKind,
-    SystemClock,
+    Challenge, Clock, Connection, Instants, Now, Principal, PrincipalKind, RedisServer, Secret, StoreError,
+    StoreErrorKind, SystemClock,
     authn::{AuthnLayer, Outcome, authenticate_fn},
     conformance::{rate_limit_store, rate_limit_store_that_is_full, rate_limit_store_that_is_shared},
     guard::public,
@@ -74,13 +74,16 @@ async fn granted(store: &RedisLimits, name: &str, quota: &Quota) -> bool {
 #[ignore = "needs Redis; tests/run installs it"]
 async fn the_store_keeps_its_contract() {
     let server = Server::start();
-    let builder = || RedisLimits::builder(&server.address()).timeout(PATIENT).callers_time();
-    rate_limit_store(&builder().build().unwrap(), NOW).await;
-    rate_limit_store(&builder().prefix("cluster:").in_cluster().build().unwrap(), NOW).await;
+    let builder = |prefix: &str| {
+        let server = RedisServer::at(&server.address()).prefix(prefix);
+        RedisLimits::builder(server).timeout(PATIENT).callers_time()
+    };
+    rate_limit_store(&builder("portcullis:").build().unwrap(), NOW).await;
+    rate_limit_store(&builder("cluster:").in_cluster().build().unwrap(), NOW).await;
     let long_ago = Instants::new(1_000_000_000_000_000_000, 0);
-    rate_limit_store(&Arc::new(builder().prefix("earlier:").build().unwrap()), long_ago).await;
-    rate_limit_store_that_is_shared(async || builder().prefix("shared:").build().unwrap(), NOW).await;
-    rate_limit_store_that_is_full(&builder().prefix("full:").build().unwrap(), None, NOW).await;
+    rate_limit_store(&Arc::new(builder("earlier:").build().unwrap()), long_ago).await;
+    rate_limit_store_that_is_shared(async || builder("shared:").build().unwrap(), NOW).await;
+    rate_limit_store_that_is_full(&builder("full:").build().unwrap(), None, NOW).await;
 }
 
 /// The script is the arithmetic of `Draw::take` once more, so it must answer the same, whatever is asked.
@@ -355,9 +358,8 @@ async fn an_account_that_may_do_no_more() {
     assert_eq!(server.say(&account("older", &may.replace("+incrby ", ""))), "+OK\r\n");
     let quota = Quota::per_day(3);
     for (name, key) in [("limits", "a"), ("older", "b")] {
-        let builder =
-            RedisLimits::builder(&server.address()).login(Some(name), Secret::from("correct-horse".to_owned()));
-        let store = builder.timeout(PATIENT).when_away(WhenAway::Fail).build().unwrap();
+        let server = RedisServer::at(&server.address()).login(Some(name), Secret::from("correct-horse".to_owned()));
+        let store = RedisLimits::builder(server).timeout(PATIENT).when_away(WhenAway::Fail).build().unwrap();
         for number in 1..=4 {
             assert_eq!(granted(&store, key, &quota).await, number <= 3, "{name}: {number}");
         }
@@ -404,17 +406,17 @@ async fn passwords() {
     let server = Server::start_with(&["--requirepass", "correct-horse"]);
     let quota = Quota::per_day(10);
     let port = server.port();
-    let builder = |address: &str| RedisLimits::builder(address).timeout(PATIENT).when_away(WhenAway::Fail);
-    let plain = server.address();
-    let in_address = builder(&format!("redis://:correct-horse@127.0.0.1:{port}/3")).build().unwrap();
-    let apart = builder(&plain).login(None, Secret::from("correct-horse".to_owned())).build().unwrap();
+    let builder = |server: RedisServer| RedisLimits::builder(server).timeout(PATIENT).when_away(WhenAway::Fail);
+    let plain = || RedisServer::at(&server.address());
+    let in_address = builder(RedisServer::at(&format!("redis://:correct-horse@127.0.0.1:{port}/3"))).build().unwrap();
+    let apart = builder(plain().login(None, Secret::from("correct-horse".to_owned()))).build().unwrap();
     for store in [&in_address, &apart] {
         assert!(granted(store, "a", &quota).await);
-        let shown = format!("{store:?} {:?}", builder("redis://:correct-horse@a"));
+        let shown = format!("{store:?} {:?}", builder(RedisServer::at("redis://:correct-horse@a")));
         assert!(!shown.contains("horse"), "{shown}");
     }
-    let wrong = builder(&plain).login(Some("default"), Secret::from("wrong".to_owned())).build().unwrap();
-    for store in [wrong, builder(&plain).build().unwrap()] {
+    let wrong = builder(plain().login(Some("default"), Secret::from("wrong".to_owned()))).build().unwrap();
+    for store in [wrong, builder(plain()).build().unwrap()] {
         let refused = take(&store, "a", std::slice::from_ref(&quota), 1).await.unwrap_err();
         assert_eq!((refused.kind(), store.state()), (StoreErrorKind::Unavailable, RedisState::Away));
         assert_eq!(store.counts().connections, 0);
@@ -429,19 +431,19 @@ async fn over_tls_and_over_a_socket() {
     let issued = authority.server(&["localhost"]);
     let server = Server::start_with_tls(&issued.pem, &issued.key);
     let address = format!("rediss://localhost:{}", server.port());
-    let builder = |address: &str| RedisLimits::builder(address).timeout(PATIENT).when_away(WhenAway::Fail);
-    let trusted = builder(&address).roots(authority.pem.clone()).build().unwrap();
+    let builder = |server: RedisServer| RedisLimits::builder(server).timeout(PATIENT).when_away(WhenAway::Fail);
+    let trusted = builder(RedisServer::at(&address).roots(authority.pem.clone())).build().unwrap();
     assert!(granted(&trusted, "a", &quota).await);
     let strangers = certs::Authority::new("other").pem;
     let by_address = format!("rediss://127.0.0.1:{}", server.port());
     for (address, roots) in [(&address, &strangers), (&by_address, &authority.pem)] {
-        let store = builder(address).roots(roots.clone()).build().unwrap();
+        let store = builder(RedisServer::at(address).roots(roots.clone())).build().unwrap();
         assert!(take(&store, "a", std::slice::from_ref(&quota), 1).await.is_err(), "{address}");
         assert_eq!(store.counts().connections, 0);
     }
 
     let server = Server::start();
-    let store = builder(&format!("redis+unix://{}", server.socket().display())).build().unwrap();
+    let store = builder(RedisServer::at(&format!("redis+unix://{}", server.socket().display()))).build().unwrap();
     assert!(granted(&store, "a", &quota).await);
 }
 
@@ -495,19 +497,20 @@ async fn who_no_longer_waits_takes_nothing_more_and_disturbs_nobody() {
 #[test]
 fn bad_settings_are_named() {
     let error = |builder: portcullis::rate_limit::RedisLimitsBuilder| builder.build().unwrap_err().to_string();
-    let builder = || RedisLimits::builder("redis://127.0.0.1");
+    let here = || RedisServer::at("redis://127.0.0.1");
+    let builder = || RedisLimits::builder(here());
     let leases = portcullis::rate_limit::Leases::new;
     for (told, begins) in [
         (error(RedisLimits::builder("secret")), "redis: the address is no redis://"),
-        (error(builder().prefix("a{b}")), "key prefix: \"a{b}\" is not 1 to 64"),
+        (error(RedisLimits::builder(here().prefix("a{b}"))), "key prefix: \"a{b}\" is not 1 to 64"),
         (error(builder().timeout(Duration::ZERO)), "time-out: 0ns is not 1 ms to 10 s"),
         (error(builder().timeout(Duration::from_secs(11))), "time-out: 11s is not"),
         (error(builder().when_away(WhenAway::InProcess { percent: 0 })), "share while Redis is away: 0 %"),
         (error(builder().when_away(WhenAway::InProcess { percent: 101 })), "share while Redis is away: 101 %"),
         (error(builder().capacity(0)), "capacity: 0"),
-        (error(builder().roots("x")), "redis: the address is not rediss://"),
+        (error(RedisLimits::builder(here().roots("x"))), "redis: the address is not rediss://"),
         (error(RedisLimits::builder("redis://redis.internal")), "redis: the address is plain TCP to another machine"),
-        (error(builder().login(None, Secret::new(vec![0xff]))), "password: bytes is no text"),
+        (error(RedisLimits::builder(here().login(None, Secret::new(vec![0xff])))), "password: bytes is no text"),
         (leases().one_in(19).unwrap_err().to_string(), "slice: one in 19 is not"),
         (leases().one_in(10_001).unwrap_err().to_string(), "slice: one in 10001 is not"),
         (leases().held_for(Duration::from_millis(9)).unwrap_err().to_string(), "lease: 9ms is not held"),
@@ -515,6 +518,6 @@ fn bad_settings_are_named() {
     ] {
         assert!(told.starts_with(begins), "{told}");
     }
-    assert!(format!("{:?}", RedisLimits::new("redis://127.0.0.1").unwrap()).contains("state: Connecting"));
-    assert!(RedisLimits::builder("redis://redis.internal").dangerous_plain_tcp().build().is_ok());
+    assert!(format!("{:?}", builder().build().unwrap()).contains("state: Connecting"));
+    assert!(RedisLimits::builder(RedisServer::at("redis://redis.internal").dangerous_plain_tcp()).build().is_ok());
 }

@@ -27,7 +27,7 @@ use std::{
 };
 
 use portcullis::{
-    Clock, StoreErrorKind, conformance,
+    Clock, RedisServer, StoreErrorKind, conformance,
     revocation::{
         OpenError, PostgresRevocations, RedisRevocations, Revocation, RevocationKind, RevocationLimits,
         RevocationStore, Standing, TokenMarks,
@@ -407,20 +407,21 @@ async fn rows_by_hand_and_pushes_that_are_lost() {
 
 #[tokio::test]
 async fn settings_that_make_no_sense() {
-    let redis = || RedisRevocations::builder("redis://orders:hunter2@127.0.0.1:1");
+    let there = || RedisServer::at("redis://orders:hunter2@127.0.0.1:1");
+    let redis = || RedisRevocations::builder(there());
     for (builder, setting) in [
         (RedisRevocations::builder("http://hunter2"), "redis"),
         (RedisRevocations::builder("redis://:hunter2@redis.internal"), "redis"),
-        (redis().prefix("{"), "key prefix"),
+        (RedisRevocations::builder(there().prefix("{")), "key prefix"),
         (redis().timeout(Duration::ZERO), "time-out"),
         (redis().limits(RevocationLimits::new().max_age(Duration::from_millis(1))), "age of revocations"),
-        (redis().roots(Vec::new()), "redis"),
+        (RedisRevocations::builder(there().roots(Vec::new())), "redis"),
     ] {
         assert!(!format!("{builder:?}").contains("hunter2"));
         let error = builder.build().unwrap_err();
         assert!(error.setting() == setting && !error.to_string().contains("hunter2"), "{error}");
     }
-    let elsewhere = || RedisRevocations::builder("redis://redis.internal").dangerous_plain_tcp();
+    let elsewhere = || RedisRevocations::builder(RedisServer::at("redis://redis.internal").dangerous_plain_tcp());
     for builder in [redis(), elsewhere()] {
         let error = std::thread::spawn(move || builder.build().unwrap_err()).join().unwrap();
         assert_eq!(error.setting(), "tokio runtime");

@@ -17,7 +17,7 @@ use std::{
 };
 
 use portcullis::{
-    Clock, Now, SystemClock,
+    Clock, Now, RedisServer, SystemClock,
     rate_limit::{Charge, Draw, KeyPart, Leases, LimitScope, Quota, RateLimitStore, RedisLimits, WhenAway},
 };
 use redis::aio::MultiplexedConnection;
@@ -61,7 +61,7 @@ pub(crate) fn rows() {
 fn store(address: &str, run: &str) -> portcullis::rate_limit::RedisLimitsBuilder {
     // What a run wrote is not there for the next one.
     let once = SystemClock::new().now().unix_nanos();
-    let builder = RedisLimits::builder(address).prefix(format!("bench-{run}-{once}:"));
+    let builder = RedisLimits::builder(RedisServer::at(address).prefix(format!("bench-{run}-{once}:")));
     builder.timeout(Duration::from_secs(5)).when_away(WhenAway::Fail)
 }
 
@@ -187,7 +187,7 @@ async fn throughput(address: &str) {
 async fn with_leases(name: &str, address: &str, quota: Quota, demand: u64) {
     let once = format!("bench-leases-{}:", SystemClock::new().now().unix_nanos());
     let store = || {
-        let builder = RedisLimits::builder(address).prefix(once.clone()).leases(Leases::new());
+        let builder = RedisLimits::builder(RedisServer::at(address).prefix(once.clone())).leases(Leases::new());
         builder.timeout(Duration::from_secs(5)).when_away(WhenAway::Fail).build().expect("a store")
     };
     let ticks = u64::try_from(TIME.as_millis()).expect("it is short");

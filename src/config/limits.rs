@@ -244,6 +244,7 @@ fn connect(
     use crate::{
         config::document::AwayText,
         rate_limit::{RedisLimits, WhenAway},
+        redis::RedisServer,
     };
 
     let written = &redis.value;
@@ -254,13 +255,14 @@ fn connect(
             return None;
         }
     };
-    let mut builder = RedisLimits::builder(&address);
+    let mut server = RedisServer::at(&address);
     if written.dangerous_plain_tcp {
-        builder = builder.dangerous_plain_tcp();
+        server = server.dangerous_plain_tcp();
     }
     if let Some(prefix) = &written.prefix {
-        builder = builder.prefix(&prefix.value);
+        server = server.prefix(&prefix.value);
     }
+    let mut builder = RedisLimits::builder(server);
     if let Some(timeout) = &written.timeout {
         builder = builder.timeout(timeout.value.0);
     }

@@ -10,8 +10,7 @@ use super::{Inner, Leases, RedisLimits, leases::Table, line::Shared, state::Tall
 use crate::{
     error::ConfigError,
     rate_limit::{LatestTime, MemoryLimits, gcra::JUMP},
-    redis::{Accepted, Access},
-    secret::Secret,
+    redis::{Accepted, RedisServer},
 };
 
 /// What decides while Redis is away.
@@ -39,7 +38,6 @@ impl Default for WhenAway {
 ///
 /// | setting | default |
 /// |---|---|
-/// | key prefix | `portcullis:` |
 /// | time-out | 50 ms |
 /// | when Redis is away | in process, with 50 % of each quota |
 /// | capacity while Redis is away | 65 536 keys in debt |
@@ -47,7 +45,8 @@ impl Default for WhenAway {
 /// | clock | the server's |
 #[must_use]
 pub struct RedisLimitsBuilder {
-    access: Access,
+    server: RedisServer,
+    timeout: Duration,
     when_away: WhenAway,
     capacity: usize,
     leases: Option<Leases>,
@@ -56,9 +55,10 @@ pub struct RedisLimitsBuilder {
 }
 
 impl RedisLimitsBuilder {
-    pub(super) fn new(address: &str) -> Self {
+    pub(super) fn new(server: RedisServer) -> Self {
         Self {
-            access: Access::new(address, Duration::from_millis(50)),
+            server,
+            timeout: Duration::from_millis(50),
             when_away: WhenAway::default(),
             capacity: MemoryLimits::DEFAULT_CAPACITY,
             leases: None,
@@ -67,37 +67,10 @@ impl RedisLimitsBuilder {
         }
     }
 
-    /// Logs in with this password, and this name if it is not the default user. One that stands in the address is not
-    /// looked at then.
-    pub fn login(mut self, user: Option<&str>, password: impl Into<Secret>) -> Self {
-        self.access.log_in(user, password.into());
-        self
-    }
-
-    /// Trusts these certificate authorities and no other, for a `rediss://` address: PEM, one or several. Without it, those
-    /// of the system.
-    pub fn roots(mut self, pem: impl Into<Vec<u8>>) -> Self {
-        self.access.roots = Some(pem.into());
-        self
-    }
-
-    /// Asks a server on another machine over plain TCP too, by a `redis://` address. Whoever can read the wire then has the password
-    /// and sees who asks; whoever can write to it grants and refuses.
-    pub fn dangerous_plain_tcp(mut self) -> Self {
-        self.access.plain_tcp = true;
-        self
-    }
-
-    /// Begins every key with this, so that several services may use one server.
-    pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
-        self.access.prefix = prefix.into();
-        self
-    }
-
     /// How long a decision waits, 1 ms to 10 s. Default 50 ms: a limiter must not cost more than what it protects. Longer than this,
     /// Redis is away.
     pub const fn timeout(mut self, timeout: Duration) -> Self {
-        self.access.timeout = timeout;
+        self.timeout = timeout;
         self
     }
 
@@ -146,7 +119,7 @@ impl RedisLimitsBuilder {
         {
             return Err(ConfigError::new("share while Redis is away", format!("{percent} %"), "is not 1 to 100 %"));
         }
-        let Accepted { target, prefix, timeout } = self.access.accept()?;
+        let Accepted { target, prefix, timeout } = self.server.accept(self.timeout)?;
         let shared = Shared {
             target,
             timeout,
@@ -174,7 +147,8 @@ impl RedisLimitsBuilder {
 impl fmt::Debug for RedisLimitsBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RedisLimitsBuilder")
-            .field("access", &self.access)
+            .field("server", &self.server)
+            .field("timeout", &self.timeout)
             .field("when_away", &self.when_away)
             .field("leases", &self.leases)
             .finish_non_exhaustive()

@@ -447,7 +447,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_doubt_wakes_a_task_that_waits_for_orders() {
         for parked in [true, false] {
-            let limits = RedisLimits::new("redis+unix:///nowhere/redis.sock").unwrap();
+            let limits = RedisLimits::builder("redis+unix:///nowhere/redis.sock").build().unwrap();
             let shared = Arc::clone(&limits.inner.shared);
             let (_sender, mut orders) = mpsc::channel(1);
             let mut line = Line::new(Arc::clone(&shared));

@@ -35,10 +35,10 @@ pub use self::{
 };
 use crate::{
     clock::Instants,
-    error::{ConfigError, StoreError, StoreErrorKind},
+    error::{StoreError, StoreErrorKind},
     now::Now,
     rate_limit::{Draw, LatestTime, MAX_CHARGES, MemoryLimits, Quota, RateLimitStore, Taken, draw::Charges},
-    redis::BACKEND,
+    redis::{BACKEND, RedisServer},
 };
 
 /// The most decisions that wait for the task. Beyond it they are decided as if Redis were away.
@@ -98,19 +98,9 @@ struct Inner {
 }
 
 impl RedisLimits {
-    /// Asks the server at this address, with the defaults: `rediss://host:port` over TLS, `redis://` on this machine,
-    /// `redis+unix:///path`, with `user:password@` before the host and `/number` of a database behind it. Nothing is connected
-    /// yet.
-    ///
-    /// # Errors
-    /// [`ConfigError`] if it is no such address, or plain TCP to another machine. It does not show the address, which may hold a password.
-    pub fn new(address: &str) -> Result<Self, ConfigError> {
-        Self::builder(address).build()
-    }
-
-    /// Starts with the address of the server, as [`new`](Self::new) takes it.
-    pub fn builder(address: &str) -> RedisLimitsBuilder {
-        RedisLimitsBuilder::new(address)
+    /// Starts with the server, or its address.
+    pub fn builder(server: impl Into<RedisServer>) -> RedisLimitsBuilder {
+        RedisLimitsBuilder::new(server.into())
     }
 
     /// Whether Redis answers.

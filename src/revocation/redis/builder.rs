@@ -6,9 +6,8 @@ use super::{Inner, RedisRevocations, Shared, line};
 use crate::{
     clock::{Clock, SystemClock},
     error::ConfigError,
-    redis::{Accepted, Access},
+    redis::{Accepted, RedisServer},
     revocation::{RevocationLimits, RevocationState, state::check_shared},
-    secret::Secret,
 };
 
 /// Configures [`RedisRevocations`].
@@ -16,56 +15,29 @@ use crate::{
 /// | setting | default |
 /// |---|---|
 /// | limits | 100 000 revocations, kept for 24 h, trusted for 5 s |
-/// | key prefix | `portcullis:` |
 /// | time-out | 1 s |
 /// | clock | [`SystemClock`] |
 #[must_use]
 pub struct RedisRevocationsBuilder {
-    access: Access,
+    server: RedisServer,
+    timeout: Duration,
     limits: RevocationLimits,
     clock: Arc<dyn Clock>,
 }
 
 impl RedisRevocationsBuilder {
-    pub(super) fn new(address: &str) -> Self {
+    pub(super) fn new(server: RedisServer) -> Self {
         Self {
-            access: Access::new(address, Duration::from_secs(1)),
+            server,
+            timeout: Duration::from_secs(1),
             limits: RevocationLimits::new(),
             clock: Arc::new(SystemClock::new()),
         }
     }
 
-    /// Logs in with this password, and this name if it is not the default user. One that stands in the address is not
-    /// looked at then.
-    pub fn login(mut self, user: Option<&str>, password: impl Into<Secret>) -> Self {
-        self.access.log_in(user, password.into());
-        self
-    }
-
-    /// Trusts these certificate authorities and no other, for a `rediss://` address: PEM, one or several. Without it, those
-    /// of the system.
-    pub fn roots(mut self, pem: impl Into<Vec<u8>>) -> Self {
-        self.access.roots = Some(pem.into());
-        self
-    }
-
-    /// Asks a server on another machine over plain TCP too, by a `redis://` address. Whoever can read the wire then has the password;
-    /// whoever can write to it keeps revocations away, and revokes.
-    pub fn dangerous_plain_tcp(mut self) -> Self {
-        self.access.plain_tcp = true;
-        self
-    }
-
-    /// Begins every key and the channel with this, so that several services may use one server apart from each other. Services
-    /// that share what is revoked share it.
-    pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
-        self.access.prefix = prefix.into();
-        self
-    }
-
     /// How long a revocation waits for Redis, and the task for an answer, 1 ms to 10 s. Default 1 s.
     pub const fn timeout(mut self, timeout: Duration) -> Self {
-        self.access.timeout = timeout;
+        self.timeout = timeout;
         self
     }
 
@@ -90,7 +62,7 @@ impl RedisRevocationsBuilder {
     /// certificate authorities cannot be read, or no tokio runtime runs here.
     pub fn build(self) -> Result<RedisRevocations, ConfigError> {
         check_shared(&self.limits)?;
-        let Accepted { target, prefix, timeout } = self.access.accept()?;
+        let Accepted { target, prefix, timeout } = self.server.accept(self.timeout)?;
         let runtime = Handle::try_current()
             .map_err(|error| ConfigError::new("tokio runtime", "none", "must run here").caused_by(error))?;
         let key = |name: &str| format!("{prefix}{{revocations}}:{name}");
@@ -114,7 +86,8 @@ impl RedisRevocationsBuilder {
 impl fmt::Debug for RedisRevocationsBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RedisRevocationsBuilder")
-            .field("access", &self.access)
+            .field("server", &self.server)
+            .field("timeout", &self.timeout)
             .field("limits", &self.limits)
             .finish_non_exhaustive()
     }

@@ -18,7 +18,7 @@ use super::{Revocation, RevocationLimits, RevocationState, RevocationStore, entr
 use crate::{
     clock::{Clock, Instants},
     error::{StoreError, StoreErrorKind},
-    redis::{BACKEND, Target, failed, unavailable},
+    redis::{BACKEND, RedisServer, Target, failed, unavailable},
 };
 
 const REVOKE: &str = concat!(include_str!("forget.lua"), include_str!("revoke.lua"));
@@ -86,10 +86,9 @@ struct Shared {
 }
 
 impl RedisRevocations {
-    /// Starts with the address of the server: `rediss://host:port` over TLS, `redis://` on this machine, `redis+unix:///path`,
-    /// with `user:password@` before the host and `/number` of a database behind it.
-    pub fn builder(address: &str) -> RedisRevocationsBuilder {
-        RedisRevocationsBuilder::new(address)
+    /// Starts with the server, or its address.
+    pub fn builder(server: impl Into<RedisServer>) -> RedisRevocationsBuilder {
+        RedisRevocationsBuilder::new(server.into())
     }
 
     /// Waits until everything that Redis has is here, and the state is trusted for the first time, or again.

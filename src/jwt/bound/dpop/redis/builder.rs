@@ -10,8 +10,7 @@ use super::{
 use crate::{
     error::ConfigError,
     jwt::bound::MemoryReplays,
-    redis::{Accepted, Access},
-    secret::Secret,
+    redis::{Accepted, RedisServer},
 };
 
 /// Configures [`RedisReplays`].
@@ -19,51 +18,23 @@ use crate::{
 /// | setting | default |
 /// |---|---|
 /// | proofs of one key | 1 000 |
-/// | key prefix | `portcullis:` |
 /// | time-out | 200 ms |
 #[derive(Debug)]
 #[must_use]
 pub struct RedisReplaysBuilder {
-    access: Access,
+    server: RedisServer,
+    timeout: Duration,
     per_key: u32,
 }
 
 impl RedisReplaysBuilder {
-    pub(super) fn new(address: &str) -> Self {
-        Self { access: Access::new(address, Duration::from_millis(200)), per_key: MemoryReplays::DEFAULT_PER_KEY }
-    }
-
-    /// Logs in with this password, and this name if it is not the default user. One that stands in the address is not
-    /// looked at then.
-    pub fn login(mut self, user: Option<&str>, password: impl Into<Secret>) -> Self {
-        self.access.log_in(user, password.into());
-        self
-    }
-
-    /// Trusts these certificate authorities and no other, for a `rediss://` address: PEM, one or several. Without it, those
-    /// of the system.
-    pub fn roots(mut self, pem: impl Into<Vec<u8>>) -> Self {
-        self.access.roots = Some(pem.into());
-        self
-    }
-
-    /// Asks a server on another machine over plain TCP too, by a `redis://` address. Whoever can read the wire then has the password;
-    /// whoever can write to it lets proofs pass twice.
-    pub fn dangerous_plain_tcp(mut self) -> Self {
-        self.access.plain_tcp = true;
-        self
-    }
-
-    /// Begins every key with this, so that several services may use one server apart from each other. Processes behind one
-    /// name share it.
-    pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
-        self.access.prefix = prefix.into();
-        self
+    pub(super) fn new(server: RedisServer) -> Self {
+        Self { server, timeout: Duration::from_millis(200), per_key: MemoryReplays::DEFAULT_PER_KEY }
     }
 
     /// How long a request waits for Redis, 1 ms to 10 s. Then it gets `503`. Default 200 ms.
     pub const fn timeout(mut self, timeout: Duration) -> Self {
-        self.access.timeout = timeout;
+        self.timeout = timeout;
         self
     }
 
@@ -87,7 +58,7 @@ impl RedisReplaysBuilder {
         if !(1..=1_000_000).contains(&self.per_key) {
             return Err(ConfigError::new("proofs of one key", self.per_key.to_string(), "is not 1 to 1000000"));
         }
-        let Accepted { target, prefix, timeout } = self.access.accept()?;
+        let Accepted { target, prefix, timeout } = self.server.accept(self.timeout)?;
         let runtime = Handle::try_current()
             .map_err(|error| ConfigError::new("tokio runtime", "none", "must run here").caused_by(error))?;
         let prefix = format!("{prefix}{{dpop}}:");

@@ -23,7 +23,7 @@ use super::{MAX_AGE, MAX_AHEAD, ProofUse, Remembered, ReplayStore};
 use crate::{
     clock::Instants,
     error::{StoreError, StoreErrorKind},
-    redis::{BACKEND, Target, failed, unavailable},
+    redis::{BACKEND, RedisServer, Target, failed, unavailable},
 };
 
 const REMEMBER: &str = include_str!("remember.lua");
@@ -100,10 +100,9 @@ struct Shared {
 }
 
 impl RedisReplays {
-    /// Starts with the address of the server: `rediss://host:port` over TLS, `redis://` on this machine, `redis+unix:///path`,
-    /// with `user:password@` before the host and `/number` of a database behind it.
-    pub fn builder(address: &str) -> RedisReplaysBuilder {
-        RedisReplaysBuilder::new(address)
+    /// Starts with the server, or its address.
+    pub fn builder(server: impl Into<RedisServer>) -> RedisReplaysBuilder {
+        RedisReplaysBuilder::new(server.into())
     }
 
     /// Waits until Redis answers, and has forgotten nothing that a proof made from now on could be mistaken for.
