@@ -9,7 +9,6 @@ use super::*;
 use crate::{
     clock::Instants,
     guard::{Rule, all, any, authenticated, check, deny, not, policy, public, role, scope},
-    policy::Verdict,
     policy::{AccessQuery, StepUp, Verdict},
     principal::{Principal, PrincipalKind},
     rejection::RejectionKind,

@@ -7,9 +7,11 @@ use crate::{
     policy::{
         Basis,
         rbac::{
+            assignments::{Assignment, Assignments},
             document::{AssignmentDocument, Document, ExclusiveDocument, Origin, Placed},
             load::{Names, check_name},
-            table::{Assignment, Assignments, Exclusive, Reach},
+            reach::Reach,
+            table::Exclusive,
         },
     },
     principal::PrincipalKind,

@@ -1,6 +1,6 @@
 //! Inheritance, worked out.
 
-use crate::policy::rbac::{load::Direct, table::Reach};
+use crate::policy::rbac::{load::Direct, reach::Reach};
 
 /// Merges into each role what it inherits: juniors first, so that each role is visited once.
 ///

@@ -1,3 +1,4 @@
+mod assignments;
 mod constraints;
 mod document;
 mod explain;
@@ -5,6 +6,7 @@ mod handle;
 mod hierarchy;
 mod load;
 mod pattern;
+mod reach;
 mod snapshot;
 mod table;
 

@@ -9,8 +9,14 @@ use std::{
 use foldhash::fast::FixedState;
 
 use crate::{
-    policy::{Basis, Decision, Resource, Verdict},
-    principal::{Cell, Held, Principal, PrincipalKind},
+    policy::{
+        Basis, Decision, Resource, Verdict,
+        rbac::{
+            assignments::Assignments,
+            reach::{Bits, Reach, merge},
+        },
+    },
+    principal::{Cell, Held, Principal},
 };
 
 /// A principal remembers what its roles have together of at most 64 times as many permissions: 384 bytes.
@@ -96,59 +102,6 @@ pub(super) struct Written {
     pub(super) denies: Vec<Arc<str>>,
 }
 
-/// What a role has, with everything that it inherits.
-#[derive(Clone, Debug)]
-pub(super) struct Reach {
-    pub(super) cells: Box<[Cell]>,
-    /// The roles that it inherits, and itself.
-    pub(super) roles: Bits,
-}
-
-impl Reach {
-    pub(super) fn none(permissions: usize, roles: usize) -> Self {
-        Self { cells: vec![Cell::default(); permissions.div_ceil(64)].into(), roles: Bits::none(roles) }
-    }
-
-    pub(super) fn merge(&mut self, junior: &Self) {
-        merge(&mut self.cells, &junior.cells);
-        self.roles.merge(&junior.roles);
-    }
-
-    /// The 64 permissions that this one is among, and its bit.
-    pub(super) fn cell_mut(&mut self, permission: usize) -> Option<(&mut Cell, u64)> {
-        self.cells.get_mut(permission / 64).map(|cell| (cell, 1 << (permission % 64)))
-    }
-
-    fn cell(&self, permission: usize) -> Cell {
-        let bit = 1 << (permission % 64);
-        self.cells.get(permission / 64).map_or(Cell::default(), |cell| Cell {
-            grants: cell.grants & bit,
-            own: cell.own & bit,
-            denies: cell.denies & bit,
-        })
-    }
-
-    pub(super) fn grants(&self, permission: usize) -> bool {
-        self.cell(permission).grants != 0
-    }
-
-    pub(super) fn grants_own(&self, permission: usize) -> bool {
-        self.cell(permission).own != 0
-    }
-
-    pub(super) fn denies(&self, permission: usize) -> bool {
-        self.cell(permission).denies != 0
-    }
-
-    pub(super) fn denies_anything(&self) -> bool {
-        self.cells.iter().any(|cell| cell.denies != 0)
-    }
-}
-
-fn merge(cells: &mut [Cell], more: &[Cell]) {
-    cells.iter_mut().zip(more).for_each(|(cell, more)| cell.add(more));
-}
-
 /// Roles of which nobody may hold more than some at once.
 #[derive(Debug)]
 pub(super) struct Exclusive {
@@ -164,50 +117,6 @@ impl Exclusive {
     pub(super) fn is_broken_by<'a>(&self, held: impl Iterator<Item = &'a Bits> + Clone) -> bool {
         let counted = self.roles.iter().filter(|role| held.clone().any(|bits| bits.has(**role))).count();
         counted > self.at_most
-    }
-}
-
-/// Who has which roles by the policy itself: by issuer, then by subject.
-#[derive(Debug, Default)]
-pub(super) struct Assignments(HashMap<Box<str>, BySubject, FixedState>);
-
-type BySubject = HashMap<Box<str>, Vec<Assignment>, FixedState>;
-
-/// Roles of one subject, in one tenant or in all of them, of one kind of principals or of whoever has the name.
-#[derive(Debug)]
-pub(super) struct Assignment {
-    pub(super) tenant: Option<Box<str>>,
-    pub(super) kind: Option<PrincipalKind>,
-    pub(super) roles: Vec<usize>,
-}
-
-impl Assignments {
-    pub(super) fn add(&mut self, issuer: &str, subject: &str, assignment: Assignment) {
-        self.0.entry(issuer.into()).or_default().entry(subject.into()).or_default().push(assignment);
-    }
-
-    /// The roles of a principal in a tenant.
-    fn roles_of(&self, principal: &Principal, tenant: Option<&str>) -> impl Iterator<Item = &usize> {
-        let (assigned, kind) = (self.of(principal.issuer(), principal.subject()).iter(), principal.kind());
-        let held = assigned.filter(move |assigned| assigned.holds_in(tenant) && assigned.is_of(kind));
-        held.flat_map(|assigned| &assigned.roles)
-    }
-
-    pub(super) fn of(&self, issuer: &str, subject: &str) -> &[Assignment] {
-        self.0.get(issuer).and_then(|subjects| subjects.get(subject)).map_or(&[], Vec::as_slice)
-    }
-}
-
-impl Assignment {
-    pub(super) fn holds_in(&self, tenant: Option<&str>) -> bool {
-        match &self.tenant {
-            None => true,
-            Some(own) => tenant == Some(&**own),
-        }
-    }
-
-    pub(super) fn is_of(&self, kind: PrincipalKind) -> bool {
-        self.kind.is_none_or(|own| own == kind)
     }
 }
 
@@ -283,7 +192,7 @@ impl Table {
             Some(held) => held.positions.iter().filter_map(|position| self.roles.get(*position)).for_each(&mut see),
             None => self.named_roles(principal).filter_map(|position| self.roles.get(position)).for_each(&mut see),
         }
-        if !self.assignments.0.is_empty() {
+        if !self.assignments.is_empty() {
             let tenant = Self::tenant_of(principal, resource);
             self.assignments.roles_of(principal, tenant).filter_map(|role| self.roles.get(*role)).for_each(see);
         }
@@ -309,7 +218,7 @@ impl Table {
     /// What all roles that a principal has where the question is about this thing have of the 64 permissions of a word.
     #[inline]
     fn cell_of(&self, principal: &Principal, resource: Option<&Resource>, word: usize) -> Cell {
-        if self.assignments.0.is_empty()
+        if self.assignments.is_empty()
             && let Some(held) = principal.known_roles(self.id, || self.held_by(principal))
             && let Some(cell) = held.cells.get(word)
         {
@@ -451,63 +360,5 @@ impl Table {
             set.roles.iter().filter(has).count() > set.at_most
         };
         self.exclusive.iter().find(is_broken)
-    }
-}
-
-/// A set of positions, one bit each.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Bits(Box<[u64]>);
-
-impl Bits {
-    pub(super) fn none(len: usize) -> Self {
-        Self(vec![0; len.div_ceil(64)].into())
-    }
-
-    pub(super) fn set(&mut self, position: usize) {
-        if let Some(word) = self.0.get_mut(position / 64) {
-            *word |= 1 << (position % 64);
-        }
-    }
-
-    pub(super) fn has(&self, position: usize) -> bool {
-        self.0.get(position / 64).is_some_and(|word| word & (1 << (position % 64)) != 0)
-    }
-
-    fn merge(&mut self, other: &Self) {
-        for (word, more) in self.0.iter_mut().zip(&other.0) {
-            *word |= more;
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn bits_at_the_edges_of_words() {
-        let mut bits = Bits::none(130);
-        for position in [0, 63, 64, 127, 128, 129] {
-            assert!(!bits.has(position), "{position}");
-            bits.set(position);
-            assert!(bits.has(position), "{position}");
-        }
-        assert!(!bits.has(1) && !bits.has(65) && !bits.has(1_000));
-        let mut merged = Bits::none(130);
-        merged.set(1);
-        merged.merge(&bits);
-        assert!(merged.has(1) && merged.has(129) && !merged.has(2));
-    }
-
-    #[test]
-    fn cells_at_the_edges_of_words() {
-        let mut reach = Reach::none(130, 1);
-        for permission in [0, 63, 64, 129] {
-            let (cell, bit) = reach.cell_mut(permission).unwrap();
-            cell.grants |= bit;
-            assert!(reach.grants(permission) && !reach.grants_own(permission) && !reach.denies(permission));
-        }
-        assert!(!reach.grants(1) && !reach.grants(128) && !reach.grants(1_000));
-        assert!(reach.cell_mut(1_000).is_none());
     }
 }
