@@ -8,6 +8,7 @@ mod factors;
     allow(dead_code, reason = "only the cache of tokens finds principals again")
 )]
 mod kept;
+mod kind;
 #[cfg(feature = "rbac")]
 mod known;
 #[cfg(any(feature = "jwt", feature = "jwt-pure-rust"))]
@@ -26,6 +27,7 @@ pub use builder::PrincipalBuilder;
 pub use confirmation::Confirmation;
 pub(crate) use kept::Terms;
 use kept::Word;
+pub use kind::{PrincipalKind, Slot};
 #[cfg(feature = "rbac")]
 use known::KnownRoles;
 #[cfg(feature = "rbac")]
@@ -39,49 +41,6 @@ pub use marks::{RevocationKind, TokenMarks};
 use read::ReadClaims;
 use texts::Span;
 pub use texts::Texts;
-
-/// What a [`Principal`] is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum PrincipalKind {
-    /// A person.
-    User,
-    /// A program that acts for itself.
-    Service,
-    /// The holder of an API key.
-    Key,
-}
-
-impl PrincipalKind {
-    /// The kind in lower case, as records show it.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::User => "user",
-            Self::Service => "service",
-            Self::Key => "key",
-        }
-    }
-
-    #[cfg(feature = "policy-files")]
-    pub(crate) const ALL: [Self; 3] = [Self::User, Self::Service, Self::Key];
-
-    /// The kind by that name.
-    #[cfg(feature = "policy-files")]
-    pub(crate) fn named(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| kind.as_str() == name)
-    }
-}
-
-/// Which of the two identities of a request a [`Principal`] is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[expect(clippy::exhaustive_enums, reason = "complete by definition: a request has these two identities")]
-pub enum Slot {
-    /// Who acts.
-    Subject,
-    /// What acts for the subject: an application with a key or certificate of its own.
-    Client,
-}
 
 /// Who was authenticated, how, and what the credential says about them. A clone costs one reference count.
 ///
