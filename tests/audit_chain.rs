@@ -17,7 +17,10 @@ mod writers;
 
 use std::{
     path::PathBuf,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -329,6 +332,54 @@ async fn a_line_that_lacks_its_line_feed_alone_is_a_link() {
     let report = trail.verify();
     assert!(report.is_sound() && report.torn.is_empty() && report.torn_tail.is_none(), "{report}");
     for path in ["/0", "/1"] {
+        assert_eq!(trail.lines().iter().filter(|line| line.contains(&format!("\"path\":\"{path}\""))).count(), 1);
+    }
+}
+
+/// Keeps what it cannot deliver, and delivers it later, as a writer with a buffer does where the disk is full for a moment.
+#[derive(Clone, Default)]
+struct Buffered {
+    delivered: Arc<Mutex<Vec<u8>>>,
+    buffer: Arc<Mutex<Vec<u8>>>,
+    is_full: Arc<AtomicBool>,
+}
+
+impl std::io::Write for Buffered {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.buffer.lock().unwrap().extend(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        if self.is_full.load(Ordering::SeqCst) {
+            return Err(std::io::ErrorKind::StorageFull.into());
+        }
+        self.delivered.lock().unwrap().append(&mut self.buffer.lock().unwrap());
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn what_a_buffer_delivers_late_is_no_fork() {
+    let trail = Trail::new();
+    let writer = Buffered::default();
+    let chain = Chain::new(ChainKey::from_file_or_new(&trail.key).unwrap());
+    let sink = JsonLines::builder().chain(chain).to_writer(writer.clone()).unwrap();
+    let write = async |path: &str| {
+        sink.accept(sample_record(path).into()).unwrap();
+        sink.flush().await.is_ok()
+    };
+    assert!(write("/0").await);
+    writer.is_full.store(true, Ordering::SeqCst);
+    assert!(!write("/1").await, "nobody can count on it");
+    writer.is_full.store(false, Ordering::SeqCst);
+    assert!(write("/2").await);
+    assert_eq!(sink.lost(), 1);
+    drop(sink);
+    std::fs::write(trail.path(), &*writer.delivered.lock().unwrap()).unwrap();
+    let report = trail.verify();
+    assert!(report.is_sound(), "{report}");
+    for path in ["/0", "/1", "/2"] {
         assert_eq!(trail.lines().iter().filter(|line| line.contains(&format!("\"path\":\"{path}\""))).count(), 1);
     }
 }

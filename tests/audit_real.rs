@@ -230,6 +230,42 @@ async fn a_file_that_is_renamed_away_or_removed_is_begun_anew() {
     assert_eq!((recorded(&aside).len(), recorded(&path).len(), sink.lost()), (2, 4, 0));
 }
 
+/// What goes into a file without a name is gone with the process, and must not count as stored.
+#[tokio::test(flavor = "multi_thread")]
+async fn where_the_folder_is_removed_nothing_counts_as_stored_until_it_is_back() {
+    for (name, when_full) in [("counts", WhenFull::Discard), ("refuses", WhenFull::Refuse)] {
+        let directory = tempfile::tempdir().unwrap();
+        let folder = directory.path().join("logs");
+        std::fs::create_dir(&folder).unwrap();
+        let path = folder.join("audit.jsonl");
+        let sink = JsonLines::builder().fsync(Fsync::Each).when_full(when_full).open(&path).unwrap();
+        let sink = Arc::new(sink);
+        let audit = AuditLayer::new(Arc::clone(&sink)).without_events();
+        let send = async || audit.layer(Probe::default()).oneshot(get("/orders")).await.unwrap().status().as_u16();
+        assert_eq!((send().await, sink.flush().await.is_ok()), (200, true), "{name}");
+        std::fs::remove_dir_all(&folder).unwrap();
+        let mut served = 0;
+        for _ in 0..5 {
+            served += usize::from(send().await == 200);
+        }
+        // What had begun before anybody knew is answered.
+        let all_lost =
+            if when_full == WhenFull::Refuse { served <= 1 } else { served == 5 && sink.flush().await.is_err() };
+        assert!(all_lost && sink.lost() >= 1, "{name}: {served} served, {} lost", sink.lost());
+        std::fs::create_dir(&folder).unwrap();
+        // Whoever asks after a failure finds out that it is over.
+        for _ in 0..500 {
+            if send().await == 200 && path.exists() && sink.flush().await.is_ok() {
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(text.lines().next().unwrap().contains("\"entry\":\"gap\""), "{name}: {text}");
+        assert!(text.contains("\"decided\""), "{name}: {text}");
+    }
+}
+
 /// With room that is kept on the disk.
 fn refusing(path: &Path) -> JsonLines {
     JsonLines::builder().fsync(Fsync::Each).when_full(WhenFull::Refuse).open(path).unwrap()

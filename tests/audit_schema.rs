@@ -13,7 +13,7 @@ use portcullis::{
     Challenge, Connection, Instants, Now, Principal, PrincipalKind, Rejection, RejectionKind, RequestHead, Secret,
     SecurityContext, StoreError, StoreErrorKind,
     audit::{AuditEntry, AuditLayer, AuditSink, JsonLines, Personal, Privacy},
-    authn::{Authenticator, AuthnLayer, Outcome, authenticate_fn, one_of},
+    authn::{Authenticator, AuthnLayer, Outcome, authenticate_fn, both, one_of},
     event::{Event, EventKind, tell},
     evidence::TrustedProxies,
     guard::{Authorizer, policy, public, require},
@@ -592,6 +592,74 @@ async fn an_entry_is_never_longer_than_it_may_be_and_forges_nothing() {
         assert_ne!(value["outcome"], "allowed");
         assert!(text.chars().all(|c| c == '…' || c == 'é' || c.is_ascii_graphic() || c == ' '), "{text}");
     }
+}
+
+/// Escapes take room as well: where all is quotation marks, and there are decisions and limits, it still fits.
+#[tokio::test]
+async fn an_entry_of_nothing_but_what_is_escaped_fits() {
+    #[derive(Debug)]
+    struct Verbose(String);
+
+    #[async_trait]
+    impl PolicyBackend for Verbose {
+        fn name(&self) -> &'static str {
+            "verbose"
+        }
+
+        async fn decide(&self, query: &AccessQuery<'_>) -> Verdict {
+            let text = &self.0;
+            let verdict = if query.action() == "read" { Verdict::allow() } else { Verdict::deny(text.clone()) };
+            let verdict = (0..8)
+                .fold(verdict, |verdict, _| verdict.by(text.as_str()).because(text.clone()).advising(text.clone()));
+            verdict.of_version(text.as_str())
+        }
+    }
+
+    let long = "\"".repeat(300);
+    let (captured, audit) = audited();
+    let who = |issuer: &'static str| {
+        let long = long.clone();
+        authenticate_fn(Challenge::new("Test", "tests").unwrap(), move |_, _| {
+            let person = Principal::builder(PrincipalKind::User, format!("{issuer}{long}"), &*long, "test");
+            Outcome::verified(person.credential_id(&*long).tenant(&*long).methods(vec![long.clone(); 16]).build())
+        })
+    };
+    let names: Vec<String> = (0..8).map(|n| format!("x-header-number-{n}")).collect();
+    let limited =
+        |scope: &str| RateLimitLayer::per_client(Quota::per_second(1_000_000)).unwrap().with_scope(scope.repeat(64));
+    let stack = Stack::builder()
+        .audit(audit.with_headers(&names).unwrap())
+        .tls(TlsLayer::require())
+        .limit(limited("a").unwrap())
+        .limit(limited("b").unwrap())
+        .authenticate(both(who("https://a.example"), who("https://b.example")))
+        .policy(Verbose(long.clone()))
+        .route("GET /{*rest}", require(policy("read").unwrap()))
+        .build()
+        .unwrap();
+    let handler = service_fn(move |request: Request<()>| {
+        let long = long.clone();
+        async move {
+            let context = SecurityContext::of(request.extensions()).unwrap();
+            (0..16).for_each(|_| context.note(&long, &long));
+            let authorizer = Authorizer::of(request.extensions()).unwrap();
+            for n in 0..6 {
+                let _ = authorizer.allows(&format!("{n}{}", "w".repeat(60)), &Resource::new("page", "7")).await;
+            }
+            Answer::Ok(Rejection::new(RejectionKind::Forbidden, long).to_response())
+        }
+    });
+    let mut request = get("/");
+    *request.uri_mut() = http::Uri::from_maybe_shared(Bytes::from(format!("/{}", "\"".repeat(400)))).unwrap();
+    let marks = http::HeaderValue::try_from("\"".repeat(100)).unwrap();
+    for name in names.iter().map(String::as_str).chain(["x-request-id", "traceparent"]) {
+        request.headers_mut().append(http::HeaderName::try_from(name).unwrap(), marks.clone());
+    }
+    stack.layer(handler).oneshot(request).await.unwrap();
+    let mut line = Vec::new();
+    AuditEntry::from(captured.take()[0].clone()).write_json(&mut line);
+    assert!(line.len() <= 4096, "{} bytes", line.len());
+    assert_eq!(serde_json::from_slice::<Value>(&line).unwrap()["truncated"], true);
 }
 
 /// Every member of every kind of entry, by its path.

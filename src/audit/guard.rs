@@ -363,18 +363,20 @@ fn joined(sent: &HeaderMap, name: &HeaderName) -> Option<HeaderValue> {
     let mut values = sent.get_all(name).iter();
     let (first, second) = (values.next()?, values.next());
     // Copied: what a server hands out may be a part of the whole head, which a clone would keep in memory as long as the record waits.
-    let Some(second) = second else {
-        let shown = first.as_bytes();
-        return HeaderValue::from_bytes(shown.get(..=MAX_TEXT_LEN).unwrap_or(shown)).ok();
+    let shown = |value: &'_ HeaderValue| {
+        let bytes = value.as_bytes();
+        bytes.get(..=MAX_TEXT_LEN).unwrap_or(bytes).to_vec()
     };
-    let mut joined = first.as_bytes().to_vec();
-    for value in std::iter::once(second).chain(values) {
+    let mut joined = shown(first);
+    for value in second.into_iter().chain(values) {
         if joined.len() > MAX_TEXT_LEN {
             break;
         }
         joined.extend_from_slice(b", ");
-        joined.extend_from_slice(value.as_bytes());
+        joined.extend(shown(value));
     }
+    joined.truncate(MAX_TEXT_LEN.saturating_add(1));
+    joined.shrink_to_fit();
     HeaderValue::try_from(joined).ok()
 }
 
@@ -404,5 +406,29 @@ fn clean(reason: Cow<'static, str>) -> Cow<'static, str> {
     match reason {
         Cow::Borrowed(fixed) => text::clean(fixed, MAX_TEXT_LEN),
         Cow::Owned(made) => Cow::Owned(text::clean(&made, MAX_TEXT_LEN).into_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// However often the field stands, and however long: a record may wait for long, and there may be many.
+    #[test]
+    fn of_a_field_no_more_is_kept_than_is_shown() {
+        let long = "b".repeat(100_000);
+        for (name, values, kept) in [
+            ("short", vec!["a"], "a".to_owned()),
+            ("twice", vec!["a", "b"], "a, b".to_owned()),
+            ("long", vec![&*long], "b".repeat(257)),
+            ("long, and another", vec![&*long, "a"], "b".repeat(257)),
+            ("another, and long", vec!["a", &*long], format!("a, {}", "b".repeat(254))),
+            ("a thousand times", vec!["b"; 1_000], format!("{}b", "b, ".repeat(86)).chars().take(257).collect()),
+        ] {
+            let values = values.into_iter().map(|value| (X_REQUEST_ID, HeaderValue::from_str(value).unwrap()));
+            let joined = joined(&values.collect(), &X_REQUEST_ID).unwrap();
+            assert_eq!(joined.to_str().unwrap(), kept, "{name}");
+        }
+        assert!(joined(&HeaderMap::new(), &X_REQUEST_ID).is_none());
     }
 }

@@ -36,10 +36,11 @@ impl Bounds {
     /// As much as the accessors tell.
     pub(crate) const FULL: Self = Self { path: usize::MAX, text: usize::MAX, items: usize::MAX, truncated: false };
     /// From the most to the least, which always fits into [`MAX_ENTRY_LEN`](crate::audit::MAX_ENTRY_LEN).
-    pub(crate) const ALL: [Self; 3] = [
+    pub(crate) const ALL: [Self; 4] = [
         Self::FULL,
         Self { path: 512, text: 96, items: 4, truncated: true },
         Self { path: 256, text: 32, items: 2, truncated: true },
+        Self { path: 128, text: 16, items: 1, truncated: true },
     ];
 }
 

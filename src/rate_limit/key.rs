@@ -169,27 +169,24 @@ fn v4_word(v4: Ipv4Addr, bits: u8) -> u64 {
 
 impl<'a> KeyPart<'a> {
     /// The network of a client: one IPv4 address, or the first 64 bits of an IPv6 address, which is the least that one
-    /// subscriber gets. An IPv4-mapped IPv6 address is its IPv4 address.
+    /// subscriber gets. An IPv6 address that stands for one of IPv4 is that: a mapped one, and one of a translator (`64:ff9b::/96`, RFC 6052
+    /// §2.1), which nobody has on the Internet.
     #[must_use]
     #[inline]
     pub fn network(address: IpAddr) -> Self {
-        let v4 = match address {
-            IpAddr::V4(v4) => v4,
-            IpAddr::V6(v6) => match v6.to_ipv4_mapped() {
-                Some(v4) => v4,
-                None => {
-                    let [a, b, c, d, ..] = v6.segments();
-                    return Self::Network { prefix: IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0)), bits: 64 };
-                }
-            },
-        };
-        Self::Network { prefix: IpAddr::V4(v4), bits: 32 }
+        match meant(address) {
+            v4 @ IpAddr::V4(_) => Self::Network { prefix: v4, bits: 32 },
+            IpAddr::V6(v6) => {
+                let [a, b, c, d, ..] = v6.segments();
+                Self::Network { prefix: IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0)), bits: 64 }
+            }
+        }
     }
 
     /// The network around it: a /24 of IPv4, a /48 of IPv6, which is what one site gets.
     #[must_use]
     pub fn wide_network(address: IpAddr) -> Self {
-        match address.to_canonical() {
+        match meant(address) {
             IpAddr::V4(v4) => {
                 let [a, b, c, _] = v4.octets();
                 Self::Network { prefix: Ipv4Addr::new(a, b, c, 0).into(), bits: 24 }
@@ -218,6 +215,16 @@ impl<'a> KeyPart<'a> {
             Self::Network { prefix, .. } => Self::wide_network(prefix),
             other => other,
         }
+    }
+}
+
+/// The address of IPv4 that an IPv6 address stands for, or the address as it is.
+#[inline]
+fn meant(address: IpAddr) -> IpAddr {
+    let IpAddr::V6(v6) = address else { return address };
+    match v6.octets() {
+        [0, 0x64, 0xff, 0x9b, 0, 0, 0, 0, 0, 0, 0, 0, a, b, c, d] => Ipv4Addr::new(a, b, c, d).into(),
+        _ => address.to_canonical(),
     }
 }
 
@@ -322,6 +329,10 @@ mod tests {
             ("two /24", "192.0.2.1", "192.0.3.1", false, false),
             ("a mapped address", "192.0.2.1", "::ffff:192.0.2.1", true, true),
             ("two mapped addresses", "::ffff:192.0.2.1", "::ffff:192.0.2.2", false, true),
+            ("a translated address", "192.0.2.1", "64:ff9b::192.0.2.1", true, true),
+            ("two translated addresses", "64:ff9b::192.0.2.1", "64:ff9b::192.0.2.2", false, true),
+            ("two /24, translated", "64:ff9b::192.0.2.1", "64:ff9b::192.0.3.1", false, false),
+            ("a local prefix of translators", "64:ff9b:1::192.0.2.1", "64:ff9b:1::192.0.3.1", true, true),
             ("one /64", "2001:db8::1", "2001:db8::ffff:ffff:ffff:ffff", true, true),
             ("two /64 of one /48", "2001:db8:0:1::1", "2001:db8:0:2::1", false, true),
             ("two /48", "2001:db8:1:1::1", "2001:db8:2:1::1", false, false),

@@ -226,3 +226,29 @@ async fn many_tasks_share_a_slice() {
     store.give_back().await;
     assert!((19_900..=20_004).contains(&passed), "{passed} of 32 000 that were asked for");
 }
+
+/// What was leased of the quota before is given back by its numbers, and the debt of a longer one is not its affair.
+#[tokio::test]
+#[ignore = "needs Redis; tests/run installs it"]
+async fn a_lease_of_the_quota_before_forgives_no_debt_of_the_one_after() {
+    let server = Server::start();
+    let store = leasing(&server, Leases::new());
+    let (before, after) = (Quota::per_minute(10_000).named("q"), Quota::per_day(4_000).named("q"));
+    for _ in 0..3 {
+        assert!(granted(&store, "a", &before).await);
+    }
+    assert!(store.counts().leased > 0, "{:?}", store.counts());
+    let passed = async || {
+        let mut passed = 0;
+        for _ in 0..5 {
+            let taken = take(&store, "a", std::slice::from_ref(&after), 990).await.unwrap();
+            passed += if taken.is_granted() { 990 } else { 0 };
+        }
+        passed
+    };
+    let first = passed().await;
+    assert!((2_970..=3_960).contains(&first), "{first}");
+    // By then the lease has been given back.
+    tokio::time::sleep(Duration::from_millis(2_500)).await;
+    assert_eq!(passed().await, 0, "{:?}", store.counts());
+}

@@ -86,7 +86,13 @@ pub(super) struct TargetFile {
     has_others: bool,
     /// Whether nobody else may write to it, nor to those that follow it.
     is_claimed: bool,
-    failed: log::Once,
+    /// Why no file can be begun, while the one that is open has no name any more: what is written to it is gone.
+    removed: Option<io::Error>,
+    /// When it was begun, by both clocks.
+    began: Instants,
+    /// From when on, by the monotonic clock, files go by their age: not while the other one is just seen to have been set ahead.
+    ages_count_from: u64,
+    failed: log::Seldom,
 }
 
 impl TargetFile {
@@ -114,8 +120,13 @@ impl TargetFile {
         };
         let file = append_to(&path, is_claimed).map_err(|error| refusal(&path, error))?;
         let metadata = file.metadata().map_err(|error| refuse("cannot be examined", error))?;
+        let rotates = rotation.size.is_some() || rotation.every.is_some();
+        if !metadata.is_file() && (syncs || rotates) {
+            let problem = "is no regular file, which alone can be forced to the disk and rotated";
+            return Err(ConfigError::new("audit file", path.display().to_string(), problem));
+        }
         let len = if metadata.is_file() { metadata.len() } else { 0 };
-        if syncs && metadata.is_file() && len == 0 {
+        if syncs {
             file::sync_folder(&followed(&path))
                 .map_err(|error| refuse("is in a folder that cannot be forced to the disk", error))?;
         }
@@ -126,8 +137,22 @@ impl TargetFile {
             .filter(|_| len > 0)
             .map_or_else(|| SystemClock.now().unix_nanos(), |time| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
         let period = period(rotation.every, began);
-        let failed = log::Once::new();
-        Ok(Self { path, file, len, rotation, syncs, torn, period, allocated: 0, has_others: false, is_claimed, failed })
+        Ok(Self {
+            path,
+            file,
+            len,
+            rotation,
+            syncs,
+            torn,
+            period,
+            allocated: 0,
+            has_others: false,
+            is_claimed,
+            removed: None,
+            began: SystemClock.now(),
+            ages_count_from: 0,
+            failed: log::Seldom::new(),
+        })
     }
 
     /// Whether the path leads to another file by now, or to none.
@@ -186,12 +211,28 @@ impl TargetFile {
     fn begin(&mut self, now: Instants) -> io::Result<()> {
         let file = append_to(&self.path, self.is_claimed)?;
         let metadata = file.metadata()?;
+        // Before it is the one: on an error the one before is written on, and this one is begun by whoever comes next.
+        if self.syncs {
+            file::sync_folder(&followed(&self.path))?;
+        }
         self.len = if metadata.is_file() { metadata.len() } else { 0 };
         // Somebody else may have begun it.
         self.torn = if self.len > 0 { torn_bytes(&self.path).unwrap_or(0) } else { 0 };
         (self.file, self.allocated, self.has_others) = (file, 0, false);
         self.period = period(self.rotation.every, now.unix_nanos());
-        if self.syncs { file::sync_folder(&followed(&self.path)) } else { Ok(()) }
+        self.began = now;
+        Ok(())
+    }
+
+    /// One step of the wall clock, which anybody may have brought about, must not make every file old.
+    fn watch_clock(&mut self, now: Instants) {
+        const HOUR: u64 = 60 * 60 * 1_000_000_000;
+        let passed = u64::try_from(now.since(self.began).as_nanos()).unwrap_or(u64::MAX);
+        let told = now.unix_nanos().saturating_sub(self.began.unix_nanos());
+        if self.rotation.keep_for.is_some() && told > passed.saturating_add(HOUR) {
+            self.ages_count_from = now.monotonic_nanos().saturating_add(HOUR.saturating_mul(24));
+            log::warn("the clock was set ahead: for a day no audit file is removed for its age");
+        }
     }
 
     /// Removes rotated files that are too many or too old.
@@ -200,7 +241,7 @@ impl TargetFile {
         let mut files = rotated_files(&path)?;
         let surplus = self.rotation.keep_files.map_or(0, |keep| files.len().saturating_sub(keep));
         let mut removed: Vec<PathBuf> = files.drain(..surplus).collect();
-        if let Some(time) = self.rotation.keep_for {
+        if let Some(time) = self.rotation.keep_for.filter(|_| now.monotonic_nanos() >= self.ages_count_from) {
             let limit = Duration::from_nanos(now.unix_nanos()).saturating_sub(time);
             let oldest = rotated(&path, u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX));
             let today = rotated(&path, now.unix_nanos());
@@ -221,6 +262,12 @@ impl TargetFile {
 
 impl Target for TargetFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if let Some(error) = &self.removed {
+            return Err(io::Error::new(
+                error.kind(),
+                format!("the file was removed, and no other can be begun: {error}"),
+            ));
+        }
         let count = self.file.write(bytes)?;
         self.len = self.len.saturating_add(u64::try_from(count).unwrap_or(u64::MAX));
         Ok(count)
@@ -238,6 +285,7 @@ impl Target for TargetFile {
         let prepared = if self.is_gone() {
             self.close().and_then(|()| self.begin(now)).map(|()| true)
         } else if self.is_due(now, coming) {
+            self.watch_clock(now);
             self.rotate(now).and_then(|()| self.begin(now)).map(|()| {
                 if let Err(error) = self.clean_up(now) {
                     log::warn(&format!("an old audit file cannot be removed: {error}"));
@@ -247,9 +295,16 @@ impl Target for TargetFile {
         } else {
             Ok(false)
         };
+        self.removed = None;
         prepared.unwrap_or_else(|error| {
             let path = self.path.display();
-            self.failed.error(&format!("audit file {path} cannot be begun anew, the old one is written on: {error}"));
+            if is_removed(&self.file) {
+                self.failed.error(now, &format!("audit file {path} was removed, and no other can be begun: {error}"));
+                self.removed = Some(error);
+            } else {
+                let text = format!("audit file {path} cannot be begun anew, the old one is written on: {error}");
+                self.failed.error(now, &text);
+            }
             false
         })
     }
@@ -296,6 +351,19 @@ impl Target for TargetFile {
 impl Drop for TargetFile {
     fn drop(&mut self) {
         let _ = self.give_room_back();
+    }
+}
+
+/// Whether no name leads to the file any more, where that can be told. One that was renamed has another one.
+fn is_removed(file: &File) -> bool {
+    #[cfg(unix)]
+    return file
+        .metadata()
+        .is_ok_and(|metadata| metadata.is_file() && std::os::unix::fs::MetadataExt::nlink(&metadata) == 0);
+    #[cfg(not(unix))]
+    {
+        let _ = file;
+        false
     }
 }
 

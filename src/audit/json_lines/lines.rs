@@ -174,15 +174,17 @@ impl Lines {
             }
             None => {}
         }
+        // The chain goes on from what was taken: a target with a buffer of its own may deliver it yet, and what it does not is seen to be
+        // missing.
+        #[cfg(feature = "audit-chain")]
+        if let Some(chain) = &mut self.chain {
+            chain.settle(whole);
+        }
         if failure.is_none()
             && let Err(error) = target.flush()
         {
             // Some of it may be there; who must know the number cannot count on it.
             (whole, failure) = (0, Some(error));
-        }
-        #[cfg(feature = "audit-chain")]
-        if let Some(chain) = &mut self.chain {
-            chain.settle(whole);
         }
         let told = |line: Line| self.ends.iter().take(whole).filter(|end| end.line == line).count();
         let lost = weight(entries.iter().skip(told(Line::Entry)));

@@ -51,7 +51,7 @@ pub enum Fsync {
 ///
 /// At most 10 000 records wait for the writer, and as many of requests without an identity, which have a lane of their own; 2 000
 /// of those may be refusals, which are counted by source and second ([`JsonLinesBuilder`] has these and all other settings). An
-/// entry that cannot be written is counted as lost and said once in the log; as soon as something can be written again, a `gap` tells
+/// entry that cannot be written is counted as lost and said in the log, at most once a minute; as soon as something can be written again, a `gap` tells
 /// how many are missing. Entries are handed to the operating system within a few milliseconds, in batches under load.
 ///
 /// If the file is renamed or removed, a new one is begun. If it ends in the middle of a line, because somebody died while
@@ -89,7 +89,7 @@ pub struct JsonLines {
 /// let sink = JsonLines::builder()
 ///     .rotate_at_size(256 << 20)
 ///     .rotate_every(Duration::from_secs(24 * 60 * 60))
-///     .keep_files(90)
+///     .keep_for(Duration::from_secs(90 * 24 * 60 * 60))
 ///     .fsync(Fsync::Each)
 ///     .when_full(WhenFull::Refuse) // no request without its record
 ///     .open("/var/log/orders/audit.jsonl")?;
@@ -205,13 +205,18 @@ impl JsonLinesBuilder {
         self
     }
 
-    /// Keeps so many rotated files, and removes older ones. Default: all.
+    /// Keeps so many rotated files, and removes older ones, whatever their age: a bound on the disk, and no time. Default: all.
+    ///
+    /// # Security
+    /// With [`rotate_at_size`](Self::rotate_at_size) whoever sends enough requests to a public route has the files removed that tell of
+    /// others. Say how long with [`keep_for`](Self::keep_for), and let the disk have the room, or collect the files elsewhere.
     pub const fn keep_files(mut self, files: usize) -> Self {
         self.rotation.keep_files = Some(files);
         self
     }
 
-    /// Removes rotated files when so much time passed since they were closed. Default: never.
+    /// Removes rotated files when so much time passed since they were closed; not for the day after the clock was seen to be set ahead by
+    /// more than an hour, which the log says. Default: never.
     pub const fn keep_for(mut self, time: Duration) -> Self {
         self.rotation.keep_for = Some(time);
         self

@@ -483,7 +483,7 @@ fn files_are_rotated_by_time_and_old_ones_go() {
         ("long after", 40 * day, 1),
     ] {
         let newest = rotated_files(&path).unwrap().pop();
-        let now = crate::clock::Instants::new(today + at, 0);
+        let now = crate::clock::Instants::new(today + at, at);
         let written = lines.write(&[sample("/").into()], 0, now, false, &mut target);
         assert!(written.failure.is_none(), "{name}");
         let left = rotated_files(&path).unwrap();
@@ -492,6 +492,47 @@ fn files_are_rotated_by_time_and_old_ones_go() {
             files == 0 || left.last() > newest.as_ref(),
             "{name}: the one that was just closed is the last, and there"
         );
+    }
+}
+
+/// Whoever can set the clock must not remove the trail with one step.
+#[test]
+fn a_clock_that_is_set_ahead_makes_nothing_old_for_a_day() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("audit.jsonl");
+    let day = 24 * 60 * 60 * 1_000_000_000;
+    let every = Some(Duration::from_nanos(day));
+    let rotation = Rotation { every, keep_for: Some(Duration::from_nanos(90 * day)), ..Rotation::default() };
+    let mut target = TargetFile::open(path.clone(), rotation, false).unwrap();
+    let mut lines = Lines::new(0);
+    let today = SystemClock.now().unix_nanos() / day * day;
+    for (name, at, passed, files) in [
+        ("today", 0, 0, 0),
+        ("tomorrow", day, day, 1),
+        ("the day after", 2 * day, 2 * day, 2),
+        ("a year ahead, at once", 367 * day, 2 * day + 1, 3),
+        ("right again", 2 * day + 2, 2 * day + 2, 4),
+        ("a year ahead once more", 367 * day, 2 * day + 3, 5),
+        ("and a day later still so", 368 * day + 4, 3 * day + 4, 4),
+    ] {
+        let now = crate::clock::Instants::new(today + at, passed);
+        assert!(lines.write(&[sample("/").into()], 0, now, false, &mut target).failure.is_none(), "{name}");
+        assert_eq!(rotated_files(&path).unwrap().len(), files, "{name}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn what_is_no_regular_file_is_neither_rotated_nor_synchronised() {
+    let open = |rotation: Rotation, syncs| TargetFile::open("/dev/null".into(), rotation, syncs);
+    assert!(open(Rotation::default(), false).is_ok());
+    for (rotation, syncs) in [
+        (Rotation::default(), true),
+        (Rotation { size: Some(1), ..Rotation::default() }, false),
+        (Rotation { every: Some(Duration::from_secs(1)), ..Rotation::default() }, false),
+    ] {
+        let error = open(rotation, syncs).err().unwrap().to_string();
+        assert!(error.contains("/dev/null") && error.contains("no regular file"), "{error}");
     }
 }
 
@@ -506,14 +547,14 @@ fn files_after_a_clock_that_was_ahead_go_when_they_are_old() {
     let mut target = TargetFile::open(path.clone(), rotation, false).unwrap();
     let mut lines = Lines::new(0);
     let today = SystemClock.now().unix_nanos() / day * day;
-    for (name, at, files) in [
-        ("today", 0, 0),
-        ("ten years ahead", 3_650 * day, 1),
-        ("mended", day, 2),
-        ("and on", 2 * day, 3),
-        ("five days later", 7 * day, 1),
+    for (name, at, passed, files) in [
+        ("today", 0, 0, 0),
+        ("ten years ahead", 3_650 * day, day, 1),
+        ("mended", day, day + 1, 2),
+        ("and on", 2 * day, 2 * day + 2, 3),
+        ("five days later", 7 * day, 7 * day, 1),
     ] {
-        let now = crate::clock::Instants::new(today + at, 0);
+        let now = crate::clock::Instants::new(today + at, passed);
         assert!(lines.write(&[sample("/").into()], 0, now, false, &mut target).failure.is_none(), "{name}");
         assert_eq!(rotated_files(&path).unwrap().len(), files, "{name}");
     }

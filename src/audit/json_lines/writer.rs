@@ -27,14 +27,14 @@ pub(super) struct Writer<T> {
     fsync: Fsync,
     /// Since when something is written and not synchronised.
     unsynced: Option<Instants>,
-    failed: log::Once,
+    failed: log::Seldom,
     /// Whether the disk has no room for a single record.
     is_full: bool,
 }
 
 impl<T: Target> Writer<T> {
     pub(super) fn new(queue: Arc<Queue>, target: T, lines: Lines, fsync: Fsync) -> Self {
-        Self { queue, target, lines, fsync, unsynced: None, failed: log::Once::new(), is_full: false }
+        Self { queue, target, lines, fsync, unsynced: None, failed: log::Seldom::new(), is_full: false }
     }
 
     pub(super) fn run(mut self) {
@@ -56,9 +56,8 @@ impl<T: Target> Writer<T> {
                     written.lost = weight(batch.entries());
                 }
                 if let Some(error) = &written.failure {
-                    let text =
-                        format!("cannot write an audit record: {error}; it is said once, the sink has the count");
-                    self.failed.error(&text);
+                    let text = format!("cannot write an audit record: {error}; the sink has the count");
+                    self.failed.error(now, &text);
                 }
                 self.look_for_room();
                 batch.settle(written.lost, written.failure.map(|error| error.kind()), written.told);
@@ -76,7 +75,7 @@ impl<T: Target> Writer<T> {
                 && now.since(since) >= period
                 && let Err(error) = self.sync()
             {
-                self.failed.error(&format!("cannot force audit records to the disk: {error}"));
+                self.failed.error(now, &format!("cannot force audit records to the disk: {error}"));
             }
         }
     }

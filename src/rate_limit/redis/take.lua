@@ -76,7 +76,8 @@ while draws[at] do
     if not tat then
       corrupt = corrupt or count
     else
-      if tat > believed[count] then
+      -- What is given back may be of a quota before, which believes less: it takes off, and forgives nothing.
+      if what ~= 'give' and tat > believed[count] then
         tat = now + capacity
         kept[key], newest[key] = tat, now
       end
