@@ -250,6 +250,16 @@ async fn where_certificates_are_asked_for_no_session_is_resumed() {
 }
 
 /// A PROXY header of version 2 for IPv4.
+#[test]
+fn roots_without_a_certificate_say_so() {
+    for pem in [&b""[..], b"nope", b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"] {
+        let error = ClientRoots::from_pem(pem).unwrap_err();
+        assert_eq!(error.to_string(), "client roots: (PEM) has no certificate in it");
+    }
+    let error = ClientRoots::from_pem_file("/nonexistent/ca.pem").unwrap_err();
+    assert!(format!("{error:#}").contains("cannot be read: No such file"), "{error:#}");
+}
+
 fn proxied(source: [u8; 4], fields: &[u8]) -> Vec<u8> {
     let length = u16::try_from(12 + fields.len()).unwrap().to_be_bytes();
     [b"\r\n\r\n\0\r\nQUIT\n\x21\x11", &length[..], &source, &[127, 0, 0, 1], &[0xcb, 0x84, 0x01, 0xbb], fields].concat()

@@ -75,6 +75,10 @@ impl<S> Layer<S> for Stack {
 }
 
 /// A service behind a [`Stack`].
+///
+/// Serve it with `portcullis::axum::serve(listener, stack.protect(router))`, which tells the layers who is calling. axum's own takes no
+/// layered service: "the trait bound `Protected<Router>: Service<IncomingStream<'_, TcpListener>>` is not satisfied" means that one.
+/// With it, write `stack.protect(router).into_make_service_with_connect_info::<Connection>()`, of axum's `ServiceExt`.
 #[derive(Clone, Debug)]
 pub struct Protected<S> {
     inner: S,

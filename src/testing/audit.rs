@@ -71,7 +71,6 @@ impl Captured {
     ///
     /// # Panics
     /// If there is no record, or more than one, or the request was not denied, or by something else, which is told.
-    #[expect(clippy::must_use_candidate, reason = "the assertion alone will do")]
     #[track_caller]
     pub fn assert_denied_by(&self, rule: &str) -> AuditRecord {
         let record = self.one();
