@@ -11,7 +11,6 @@ use crate::{
     clock::{Clock, SystemClock},
     context::{Envelope, Stage, misordered},
     credential,
-    error::ConfigError,
     gate::{Amend, Gate, Step},
     head::RequestHead,
     log,
@@ -125,7 +124,7 @@ impl AuthnLayer {
     /// # Errors
     /// If two authenticators refuse each other's credentials.
     #[cfg(feature = "stack")]
-    pub(crate) fn check(&self) -> Result<(), ConfigError> {
+    pub(crate) fn check(&self) -> Result<(), crate::error::ConfigError> {
         claim::contradiction(&self.shared.authenticator.claims())
     }
 
