@@ -22,9 +22,9 @@ use bytes::Bytes;
 use http::{Method, Request, Response};
 use http_body_util::Full;
 use portcullis::{
-    Clock, Connection, Instants, Principal, PrincipalKind, TlsVersion,
+    Challenge, Clock, Connection, Instants, Principal, PrincipalKind, RequestHead, TlsVersion,
     audit::AuditLayer,
-    authn::AuthnLayer,
+    authn::{Authenticator, AuthnLayer, Claim, Outcome, one_of},
     evidence::{EvidenceLayer, TrustedProxies},
     guard::{authenticated, policy, public, require},
     policy::{AccessQuery, PolicyBackend, Rbac, Verdict},
@@ -221,6 +221,38 @@ async fn one_line_for_each_mistake_however_many_requests() {
     }
     let said = lines.take();
     assert_eq!(said.len(), 2, "one for each minute: {said:#?}");
+}
+
+/// Takes all tickets for its own.
+#[derive(Debug)]
+struct Tickets;
+
+#[async_trait]
+impl Authenticator for Tickets {
+    fn challenges(&self) -> Vec<Challenge> {
+        vec![Challenge::new("Ticket", "tests").unwrap()]
+    }
+
+    fn claims(&self) -> Vec<Claim> {
+        vec![Claim::all("the field x-ticket", "one reads both kinds")]
+    }
+
+    async fn authenticate(&self, _: &RequestHead<'_>, _: Instants) -> Outcome {
+        Outcome::Absent
+    }
+}
+
+/// A layer that stands alone cannot refuse to be built.
+#[test]
+fn two_authenticators_that_refuse_each_others_credentials_are_told_of() {
+    let lines = lines::Lines::default();
+    let _guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(lines.clone()));
+    let _ = AuthnLayer::new(one_of((Tickets, test_scheme())));
+    assert!(lines.take().is_empty());
+    let _ = AuthnLayer::new(one_of((Tickets, Tickets)));
+    let said = lines.take();
+    assert_eq!(said.len(), 1, "{said:?}");
+    assert!(said[0].starts_with("ERROR one_of: the field x-ticket is claimed by two"), "{said:?}");
 }
 
 /// Whatever it leaves HTTP for outlives the credential: said with the route, once in a minute.

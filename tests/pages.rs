@@ -61,6 +61,7 @@ async fn a_browser_is_sent_to_the_log_in_page() {
             (303, &HeaderValue::from_static(location))
         );
         assert_eq!(answer.headers()["cache-control"], "no-store");
+        assert!(answer.headers().contains_key("www-authenticate"), "what a step-up demands stands there");
         let record = records.one();
         assert_eq!((record.outcome(), record.status()), (AuditOutcome::Unauthenticated, Some(303)), "{target}");
         assert_eq!(record.rejection(), Some(RejectionKind::Unauthenticated));
