@@ -140,6 +140,10 @@ impl ApiKeyAuthenticator {
     /// # Ok::<(), portcullis::ConfigError>(())
     /// ```
     ///
+    /// # Security
+    /// What begins like the other's keys is no credential to this one. Where the other does not stand beside it, nobody refuses that, and the
+    /// request is anonymous.
+    ///
     /// # Errors
     /// If a key of the one could be taken for one of the other: they have one prefix, or one of their prefixes begins like another, or the
     /// other has a `LegacyFormat` without a prefix.
