@@ -134,7 +134,7 @@ impl Servers {
         let (ours, theirs) = runtime.block_on(async {
             let certificate = ServerCertificate::from_pem(chain.as_bytes(), key.as_bytes()).expect("a certificate");
             let listener = TlsListener::bind("127.0.0.1:0", certificate).await.expect("a port");
-            let ours = listener.local_address().expect("an address");
+            let ours = listener.local_addr().expect("an address");
             tokio::spawn(async move { portcullis::axum::serve(listener, router()).await });
 
             let config = axum_server::tls_rustls::RustlsConfig::from_pem(chain.into_bytes(), key.into_bytes());

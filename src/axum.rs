@@ -70,6 +70,23 @@ pub(crate) fn fixed_path(setting: &str, path: &str) -> Result<(), crate::error::
 /// portcullis::axum::serve(listener, app).await
 /// # }
 /// ```
+///
+/// A `TcpListener` leaves Nagle's algorithm on, which can keep the first messages of a stream back for 40 ms; `TlsListener` turns it off.
+/// Where that matters, axum's own `serve` takes a listener with other options, and the layers read the peer's address as well:
+///
+/// ```no_run
+/// use std::net::SocketAddr;
+///
+/// use axum::{Router, routing::get, serve::ListenerExt};
+///
+/// # async fn example() -> std::io::Result<()> {
+/// let app = Router::new().route("/health", get(async || "ok"));
+/// let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?.tap_io(|stream| {
+///     let _ = stream.set_nodelay(true);
+/// });
+/// axum::serve(listener, app.into_make_service_with_connect_info::<SocketAddr>()).await
+/// # }
+/// ```
 pub fn serve<L, S>(
     listener: L,
     app: S,

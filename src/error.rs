@@ -7,7 +7,8 @@ type BoxError = Box<dyn StdError + Send + Sync>;
 /// A configuration that is not accepted. Whatever checks a setting returns it, or an error that holds it (`OpenError`, `IssueError`);
 /// nothing panics.
 ///
-/// It names the setting and the offending value. Values that may be secret are described, never shown.
+/// It names the setting and the offending value. Values that may be secret are described, never shown. What led to it, such as a file
+/// that is not there, is its `source`, and `{:#}` writes that as well: `certificate: "chain.pem" cannot be read: No such file or directory`.
 ///
 /// ```
 /// use portcullis::ConfigError;
@@ -56,7 +57,8 @@ impl ConfigError {
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {} {}", self.setting, self.value, self.problem)
+        write!(f, "{}: {} {}", self.setting, self.value, self.problem)?;
+        causes(self, f)
     }
 }
 
@@ -64,6 +66,16 @@ impl StdError for ConfigError {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         self.source.as_ref().map(|source| &**source as &(dyn StdError + 'static))
     }
+}
+
+/// What led to an error, where `{:#}` asks for it: who writes the chain by himself does not read it twice.
+fn causes(error: &dyn StdError, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let mut cause = if f.alternate() { error.source() } else { None };
+    while let Some(error) = cause {
+        write!(f, ": {error}")?;
+        cause = error.source();
+    }
+    Ok(())
 }
 
 /// What kind of failure a [`StoreError`] is.
@@ -81,7 +93,7 @@ pub enum StoreErrorKind {
 }
 
 /// A store or another backend failed. To a client this is `503`, or `429` if it was
-/// [`Throttled`](StoreErrorKind::Throttled); never `401` and never `403`.
+/// [`Throttled`](StoreErrorKind::Throttled); never `401` and never `403`. `{:#}` writes what led to it as well.
 ///
 /// ```
 /// use portcullis::{StoreError, StoreErrorKind};
@@ -166,7 +178,8 @@ impl StoreError {
 impl fmt::Display for StoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.backend, self.describe())?;
-        self.about.as_ref().map_or(Ok(()), |what| write!(f, " ({what})"))
+        self.about.as_ref().map_or(Ok(()), |what| write!(f, " ({what})"))?;
+        causes(self, f)
     }
 }
 
@@ -204,6 +217,17 @@ mod tests {
         let error = StoreError::new(StoreErrorKind::Unavailable, "sqlite").caused_by("disk on fire");
         assert_eq!(error.to_string(), "sqlite: backend unavailable");
         assert_eq!(error.source().map(ToString::to_string).as_deref(), Some("disk on fire"));
+    }
+
+    #[test]
+    fn the_alternate_text_has_the_causes() {
+        let store = StoreError::new(StoreErrorKind::Unavailable, "sqlite").about("keys.db").caused_by("disk on fire");
+        assert_eq!(format!("{store:#}"), "sqlite: backend unavailable (keys.db): disk on fire");
+        let config = ConfigError::new("keys", "\"keys.db\"", "cannot be read").caused_by(store);
+        let text = "keys: \"keys.db\" cannot be read: sqlite: backend unavailable (keys.db): disk on fire";
+        assert_eq!(format!("{config:#}"), text);
+        assert_eq!(config.to_string(), "keys: \"keys.db\" cannot be read");
+        assert_eq!(format!("{:#}", ConfigError::new("a", "b", "c")), "a: b c");
     }
 
     #[cfg(feature = "api-key-cached")]

@@ -53,7 +53,7 @@ pub(crate) const fn code(kind: RejectionKind) -> u8 {
         RejectionKind::InvalidRequest => 3,
         // What is not there, or not of the form of a method's path, is a method that nobody implements: to tonic as well.
         RejectionKind::NotFound | RejectionKind::InvalidPath => 12,
-        RejectionKind::Forbidden | RejectionKind::InsufficientScope => 7,
+        RejectionKind::Forbidden | RejectionKind::CrossSite | RejectionKind::InsufficientScope => 7,
         RejectionKind::RateLimited => 8,
         // Another connection is needed, not another call.
         RejectionKind::PlainHttp | RejectionKind::Redirect | RejectionKind::Misdirected => 9,

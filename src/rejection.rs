@@ -22,6 +22,9 @@ pub enum RejectionKind {
     InsufficientAuthentication,
     /// `403`: the identity is known and may not do this (RFC 9110 §15.5.4).
     Forbidden,
+    /// `403`: another site may have caused the request, and its cookie does not count (OWASP ASVS 5.0, 3.5.1). Said before the cookie is
+    /// looked at: it tells nothing of that.
+    CrossSite,
     /// `404`: there is nothing, or nothing for this identity; nobody learns which (RFC 9110 §15.5.4, §15.5.5).
     NotFound,
     /// `403`: the credential's scopes do not reach (RFC 6750 §3.1 `insufficient_scope`).
@@ -52,7 +55,7 @@ impl RejectionKind {
                 StatusCode::UNAUTHORIZED
             }
             Self::NotFound => StatusCode::NOT_FOUND,
-            Self::Forbidden | Self::InsufficientScope | Self::PlainHttp => StatusCode::FORBIDDEN,
+            Self::Forbidden | Self::CrossSite | Self::InsufficientScope | Self::PlainHttp => StatusCode::FORBIDDEN,
             Self::Redirect => StatusCode::PERMANENT_REDIRECT,
             Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Self::TooEarly => StatusCode::TOO_EARLY,
@@ -72,6 +75,7 @@ impl RejectionKind {
             Self::InvalidCredential => "invalid_credential",
             Self::InsufficientAuthentication => "insufficient_user_authentication",
             Self::Forbidden => "forbidden",
+            Self::CrossSite => "cross_site",
             Self::NotFound => "not_found",
             Self::InsufficientScope => "insufficient_scope",
             Self::PlainHttp => "plain_http",
@@ -94,6 +98,7 @@ impl RejectionKind {
             Self::InvalidCredential => "The credential is not accepted.",
             Self::InsufficientAuthentication => "This resource needs a stronger or newer authentication.",
             Self::Forbidden => "The credential does not allow this.",
+            Self::CrossSite => "The request may have been caused by another site.",
             Self::NotFound => "There is no such resource.",
             Self::InsufficientScope => "The credential's scopes do not allow this.",
             Self::PlainHttp => "This service answers over HTTPS only.",

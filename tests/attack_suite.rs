@@ -810,7 +810,7 @@ async fn served(app: Router) -> (String, String, Arc<Mutex<Vec<(String, String)>
     let authority = TestAuthority::new("attacked");
     let listener =
         TlsListener::bind("127.0.0.1:0", authority.server(["localhost"]).server_certificate()).await.unwrap();
-    let url = format!("https://localhost:{}", listener.local_address().unwrap().port());
+    let url = format!("https://localhost:{}", listener.local_addr().unwrap().port());
     let seen = Arc::<Mutex<Vec<(String, String)>>>::default();
     let keeps = Arc::clone(&seen);
     let app = ServiceBuilder::new()

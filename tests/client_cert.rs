@@ -201,6 +201,20 @@ fn other_kinds_of_names() {
 fn configuration() {
     assert!(ClientCertAuthenticator::by_dns_name().build().is_err(), "nobody is allowed");
     assert!(ClientCertAuthenticator::by_dns_name().roles("a.example", ["x"]).unwrap().build().is_err());
+    let by = |name| ClientCertAuthenticator::by_dns_name().allow([name]).unwrap();
+    // The role before the client: "service" is a name that nobody has.
+    let swapped = by("billing.internal").roles("service", ["billing.internal"]).unwrap().build().unwrap_err();
+    assert_eq!((swapped.setting(), swapped.value()), ("client certificates", "\"service\""));
+    for (allowed, given, good) in [
+        ("*.internal", "billing.internal", true),
+        ("billing.internal", "*.internal", true),
+        ("*.internal", "billing.batch.internal", false),
+        ("billing.internal", "biling.internal", false),
+    ] {
+        assert_eq!(by(allowed).roles(given, ["clerk"]).unwrap().build().is_ok(), good, "{allowed} {given}");
+    }
+    let everybody = ClientCertAuthenticator::by_dns_name().allow_everybody_issued();
+    assert!(everybody.roles("billing.internal", ["clerk"]).unwrap().build().is_ok());
     assert!(ClientCertAuthenticator::by_dns_name().allow_everybody_issued().build().is_ok());
     assert!(ClientCertAuthenticator::by_dns_name().allow(["not a name"]).is_err());
     assert!(ClientCertAuthenticator::by_spiffe_id([""; 0]).is_err());

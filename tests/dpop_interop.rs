@@ -31,7 +31,7 @@ async fn service(provider: &Provider) -> String {
     let folder = provider.folder();
     let certificate = ServerCertificate::from_pem_files(folder.join("cert.pem"), folder.join("key.pem")).unwrap();
     let listener = TlsListener::bind("127.0.0.1:0", certificate).await.unwrap();
-    let url = format!("https://localhost:{}", listener.local_address().unwrap().port());
+    let url = format!("https://localhost:{}", listener.local_addr().unwrap().port());
     let nonces = Nonces::random().unwrap().lifetime(Duration::from_secs(120)).unwrap();
     let keys = provider.keys(SystemClock::new());
     let issuer = Issuer::with_keys(&provider.issuer, keys).access_tokens("orders-api").algorithms(ALGORITHMS);

@@ -112,6 +112,7 @@ async fn every_refusal_has_a_status() {
         (RejectionKind::InvalidCredential, Code::Unauthenticated),
         (RejectionKind::InsufficientAuthentication, Code::Unauthenticated),
         (RejectionKind::Forbidden, Code::PermissionDenied),
+        (RejectionKind::CrossSite, Code::PermissionDenied),
         (RejectionKind::InsufficientScope, Code::PermissionDenied),
         (RejectionKind::NotFound, Code::Unimplemented),
         (RejectionKind::PlainHttp, Code::FailedPrecondition),

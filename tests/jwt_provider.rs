@@ -251,7 +251,7 @@ async fn a_client_finds_its_way_from_a_refusal_to_an_answer() {
     let file = |name: &str| provider.folder().join(name);
     let certificate = ServerCertificate::from_pem_files(file("cert.pem"), file("key.pem")).unwrap();
     let listener = TlsListener::bind("127.0.0.1:0", certificate).await.unwrap();
-    let resource = format!("https://localhost:{}/v1/orders", listener.local_address().unwrap().port());
+    let resource = format!("https://localhost:{}/v1/orders", listener.local_addr().unwrap().port());
 
     let metadata = ResourceMetadata::builder(&resource)
         .authorization_server(&provider.issuer)
@@ -467,7 +467,7 @@ async fn it_logs_out_who_it_says_and_nobody_else() {
     let file = |name: &str| provider.folder().join(name);
     let certificate = ServerCertificate::from_pem_files(file("cert.pem"), file("key.pem")).unwrap();
     let listener = TlsListener::bind("127.0.0.1:0", certificate).await.unwrap();
-    let here = format!("https://localhost:{}", listener.local_address().unwrap().port());
+    let here = format!("https://localhost:{}", listener.local_addr().unwrap().port());
     let app = Router::new().route("/orders", routing::get(async || "orders")).merge(logout);
     tokio::spawn(async move { portcullis::axum::serve(listener, stack.protect(app)).await });
 

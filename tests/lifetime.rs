@@ -923,3 +923,48 @@ async fn an_upgraded_connection_ends_by_its_handler() {
     assert_eq!(world.audit.records()[0].status(), Some(101));
     assert_eq!(world.causes(), [("/socket".to_owned(), "revoked".to_owned(), true)]);
 }
+
+/// Whether the record of an upgrade says that nothing ends the connection.
+#[tokio::test]
+async fn an_upgrade_without_a_lifetime_is_told_of() {
+    async fn forgets() -> StatusCode {
+        StatusCode::SWITCHING_PROTOCOLS
+    }
+    async fn takes(_: Lifetime) -> StatusCode {
+        StatusCode::SWITCHING_PROTOCOLS
+    }
+    async fn stays() -> StatusCode {
+        StatusCode::OK
+    }
+    for (name, method, path, signed_in, told) in [
+        ("forgotten", "GET", "/forgets", true, true),
+        ("taken", "GET", "/takes", true, false),
+        ("no upgrade", "GET", "/stays", true, false),
+        ("what CONNECT opens", "CONNECT", "/stays", true, true),
+        ("nobody whose credential could end", "GET", "/forgets", false, false),
+    ] {
+        for audited in [true, false] {
+            let world = World::new();
+            let mut stack = world.stack().route("CONNECT /stays", public()).route("GET /stays", public());
+            for path in ["GET /forgets", "GET /takes"] {
+                stack = stack.route(path, public());
+            }
+            if audited {
+                stack = stack.audit(AuditLayer::new(world.audit.clone()));
+            }
+            let router = Router::new().route("/forgets", get(forgets)).route("/takes", get(takes));
+            let app = stack.build().unwrap().protect(router.route("/stays", axum::routing::any(stays)));
+            let mut request = Request::builder().method(method).uri(path);
+            if signed_in {
+                request =
+                    request.header("authorization", format!("Bearer {}", token(Algorithm::ES256, HEADER, CLAIMS)));
+            }
+            let mut request = request.body(Body::empty()).unwrap();
+            request.extensions_mut().insert(Connection::tls("192.0.2.1:1".parse().unwrap(), TlsVersion::Tls13));
+            let status = app.oneshot(request).await.unwrap().status();
+            assert!(status.is_success() || status == 101, "{name}: {status}");
+            let flags: Vec<_> = world.audit.records().iter().flat_map(|record| record.flags().to_vec()).collect();
+            assert_eq!(flags.contains(&"lifetime_not_taken"), audited && told, "{name} {flags:?}");
+        }
+    }
+}

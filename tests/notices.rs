@@ -22,9 +22,9 @@ use bytes::Bytes;
 use http::{Method, Request, Response};
 use http_body_util::Full;
 use portcullis::{
-    Clock, Connection, Instants, Principal, TlsVersion,
+    Challenge, Clock, Connection, Instants, Principal, PrincipalKind, RequestHead, TlsVersion,
     audit::AuditLayer,
-    authn::AuthnLayer,
+    authn::{Authenticator, AuthnLayer, Claim, Outcome, one_of},
     evidence::{EvidenceLayer, TrustedProxies},
     guard::{authenticated, policy, public, require},
     policy::{AccessQuery, PolicyBackend, Rbac, Verdict},
@@ -33,8 +33,8 @@ use portcullis::{
     stack::Stack,
     tls::TlsLayer,
 };
-use support::{Discard, NOW, Probe, get, test_scheme, with};
-use tower::{Layer, ServiceExt, util::BoxCloneSyncService};
+use support::{Discard, NOW, Probe, everybody, get, test_scheme, with};
+use tower::{Layer, ServiceExt, service_fn, util::BoxCloneSyncService};
 use tracing_subscriber::layer::SubscriberExt;
 
 type App = BoxCloneSyncService<Request<()>, Response<Full<Bytes>>, Infallible>;
@@ -221,6 +221,67 @@ async fn one_line_for_each_mistake_however_many_requests() {
     }
     let said = lines.take();
     assert_eq!(said.len(), 2, "one for each minute: {said:#?}");
+}
+
+/// Takes all tickets for its own.
+#[derive(Debug)]
+struct Tickets;
+
+#[async_trait]
+impl Authenticator for Tickets {
+    fn challenges(&self) -> Vec<Challenge> {
+        vec![Challenge::new("Ticket", "tests").unwrap()]
+    }
+
+    fn claims(&self) -> Vec<Claim> {
+        vec![Claim::all("the field x-ticket", "one reads both kinds")]
+    }
+
+    async fn authenticate(&self, _: &RequestHead<'_>, _: Instants) -> Outcome {
+        Outcome::Absent
+    }
+}
+
+/// A layer that stands alone cannot refuse to be built.
+#[test]
+fn two_authenticators_that_refuse_each_others_credentials_are_told_of() {
+    let lines = lines::Lines::default();
+    let _guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(lines.clone()));
+    let _ = AuthnLayer::new(one_of((Tickets, test_scheme())));
+    assert!(lines.take().is_empty());
+    let _ = AuthnLayer::new(one_of((Tickets, Tickets)));
+    let said = lines.take();
+    assert_eq!(said.len(), 1, "{said:?}");
+    assert!(said[0].starts_with("ERROR one_of: the field x-ticket is claimed by two"), "{said:?}");
+}
+
+/// Whatever it leaves HTTP for outlives the credential: said with the route, once in a minute.
+#[tokio::test]
+async fn an_upgrade_that_nothing_ends_is_told_once() {
+    let lines = lines::Lines::default();
+    let _guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(lines.clone()));
+    let clock = ByHand::default();
+    let alice = Principal::builder(PrincipalKind::User, "i", "alice", "test").expires_at(NOW * 2).build();
+    let stack = Stack::builder()
+        .dangerous_plain_http()
+        .authenticate(everybody(alice))
+        .route("GET /socket/{room}", require(authenticated()))
+        .clock(clock.clone());
+    let upgrades = service_fn(async |_: Request<()>| {
+        let mut answer = Response::new(Full::<Bytes>::default());
+        *answer.status_mut() = http::StatusCode::SWITCHING_PROTOCOLS;
+        Ok::<_, Infallible>(answer)
+    });
+    let app = boxed(stack.build().unwrap().protect(upgrades));
+    for minute in [900, 901] {
+        clock.set(minute * 60);
+        for room in 0..50 {
+            assert_eq!(status(&app, get(&format!("/socket/{room}"))).await, 101);
+        }
+        let said = lines.take();
+        assert_eq!(said.len(), 1, "{said:#?}");
+        assert!(said[0].starts_with("WARN /socket/{room}: ") && said[0].contains("no Lifetime"), "{said:?}");
+    }
 }
 
 #[test]

@@ -12,7 +12,7 @@ use portcullis::{
     authn::{Authenticator, Outcome},
     client_cert::ClientCertAuthenticator,
     conformance,
-    guard::{authenticated, require},
+    guard::{Authorizer, authenticated, policy as by_policy, require, role, scope},
     jwt::{Algorithm, Issuer, JwtAuthenticator, KeySet, keys::LiveKeys},
     policy::{Rbac, Verdict},
     stack::Stack,
@@ -128,10 +128,21 @@ async fn records_are_asserted() {
         .policy(policy.clone())
         .route("GET /me", require(authenticated()))
         .route("GET /orders", require(policy.permission("orders:list").unwrap()))
+        .route("GET /manager", require(role("manager").unwrap()))
+        .route("GET /hidden", require(role("manager").unwrap()).hide())
+        .route("GET /by-policy", require(by_policy("orders:list").unwrap()))
+        .route("GET /scoped", require(scope("orders:write").unwrap()))
+        .route("GET /forbidden", require(policy.permission("orders:forbidden").unwrap()))
+        .route("GET /handler", require(authenticated()))
         .build()
         .unwrap();
-    let app = stack.protect(service_fn(async |_: Request<()>| {
-        Ok::<_, std::convert::Infallible>(Response::new(http_body_util::Full::<bytes::Bytes>::from("x")))
+    let app = stack.protect(service_fn(async |request: Request<()>| {
+        let denied = match request.uri().path() {
+            "/handler" => Authorizer::of(request.extensions()).unwrap().check("orders:list", None).await.err(),
+            _ => None,
+        };
+        let answer = || Response::new(http_body_util::Full::<bytes::Bytes>::from("x"));
+        Ok::<_, std::convert::Infallible>(denied.map_or_else(answer, |denied| denied.to_response()))
     }));
     let send = async |path: &str| {
         let token = format!("Bearer {}", issuer.token().subject("alice").role("guest").mint());
@@ -147,13 +158,36 @@ async fn records_are_asserted() {
     let failed =
         std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| records.clone().assert_denied_by("no such rule")));
     assert!(failed.is_err(), "it can fail");
+    send("/orders").await;
+    let _ = records.assert_denied_by("permission orders:list");
+    send("/orders").await;
+    let _ = records.assert_denied_by("orders:list");
+    let refused = async |path, kind| {
+        send(path).await;
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| records.clone().assert_refused(kind))).is_ok()
+    };
+    assert!(refused("/orders", RejectionKind::Forbidden).await && !refused("/orders", RejectionKind::NotFound).await);
+    assert!(!refused("/me", RejectionKind::Forbidden).await);
+    for (path, by) in [
+        ("/manager", "role manager"),
+        ("/by-policy", "orders:list"),
+        ("/scoped", "scope orders:write"),
+        ("/hidden", "role manager"),
+        ("/forbidden", "permission orders:forbidden"),
+        ("/forbidden", "role \"guest\""),
+        ("/handler", "orders:list"),
+    ] {
+        send(path).await;
+        let _ = records.assert_denied_by(by);
+    }
     let empty = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| records.clone().assert_allowed()));
     assert!(empty.is_err(), "no request, no record");
 }
 
 fn portcullis_policy() -> Rbac {
-    Rbac::from_toml("version = \"1\"\npermissions = [\"orders:list\"]\n[roles.clerk]\ngrants = [\"orders:list\"]\n")
-        .unwrap()
+    let text = "version = '1'\npermissions = ['orders:list', 'orders:forbidden']\n\
+        [roles.clerk]\ngrants = ['orders:list']\n[roles.guest]\ndenies = ['orders:forbidden']\n";
+    Rbac::from_toml(text).unwrap()
 }
 
 #[tokio::test]
@@ -195,7 +229,7 @@ async fn certificates_of_servers_and_clients() {
     let roots = ClientRoots::from_pem(authority.pem().as_bytes()).unwrap();
     let server = authority.server(["localhost"]).server_certificate();
     let listener = TlsListener::bind("127.0.0.1:0", server).await.unwrap().require_client_certificates(&roots);
-    let address = listener.local_address().unwrap();
+    let address = listener.local_addr().unwrap();
     let trusted = ClientCertAuthenticator::by_spiffe_id(["orders.invalid"]).unwrap().build().unwrap();
     let stack = Stack::builder().tls(TlsLayer::require()).authenticate(trusted);
     let stack = stack.route("GET /me", require(authenticated())).build().unwrap();

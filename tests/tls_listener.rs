@@ -46,7 +46,7 @@ async fn serve(http2: bool) -> Server {
         listener = listener.with_http2();
     }
     let server =
-        Server { address: listener.local_address().unwrap(), certificate: pem, failures: listener.failed_handshakes() };
+        Server { address: listener.local_addr().unwrap(), certificate: pem, failures: listener.failed_handshakes() };
     let service = app().into_make_service_with_connect_info::<Connection>();
     tokio::spawn(async move { axum::serve(listener, service).await });
     server
@@ -142,6 +142,19 @@ async fn http2_is_offered_only_on_request() {
     }
 }
 
+/// Where it is on, the second small message of a stream waits for the client's delayed acknowledgement of the first: 40 ms.
+#[tokio::test]
+async fn nagles_algorithm_is_off() {
+    let certificate = ServerCertificate::self_signed(["localhost"]).unwrap();
+    let pem = certificate.certificate_pem();
+    let mut listener = TlsListener::bind("127.0.0.1:0", certificate).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let client = Server { address, certificate: pem, failures: listener.failed_handshakes() };
+    let versions: [&SupportedProtocolVersion; 1] = [&TLS13];
+    let ((stream, _), _) = tokio::join!(listener.accept(), client.connect(&versions, &[]));
+    assert!(stream.get_ref().0.nodelay().unwrap());
+}
+
 #[tokio::test]
 async fn plain_http_gets_no_http_and_hurts_nobody() {
     let server = serve(false).await;
@@ -214,7 +227,7 @@ async fn a_handshake_ends_after_ten_seconds() {
     let certificate = ServerCertificate::self_signed(["localhost"]).unwrap();
     let mut listener = TlsListener::bind("127.0.0.1:0", certificate).await.unwrap();
     let failures = listener.failed_handshakes();
-    let _silent = TcpStream::connect(listener.local_address().unwrap()).await.unwrap();
+    let _silent = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     tokio::time::pause();
     let accepted = tokio::time::timeout(Duration::from_secs(9), axum::serve::Listener::accept(&mut listener)).await;
     assert!(accepted.is_err());
@@ -228,7 +241,7 @@ async fn a_handshake_ends_after_ten_seconds() {
 async fn dropping_the_listener_drops_its_handshakes() {
     let certificate = ServerCertificate::self_signed(["localhost"]).unwrap();
     let mut listener = TlsListener::bind("127.0.0.1:0", certificate).await.unwrap();
-    let mut silent = TcpStream::connect(listener.local_address().unwrap()).await.unwrap();
+    let mut silent = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     {
         let accept = axum::serve::Listener::accept(&mut listener);
         tokio::select! {

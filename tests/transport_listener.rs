@@ -97,7 +97,7 @@ async fn serve_with(
 ) -> Server {
     let listener = change(TlsListener::bind("127.0.0.1:0", certificate).await.unwrap());
     let server = Server {
-        address: listener.local_address().unwrap(),
+        address: listener.local_addr().unwrap(),
         roots: vec![authority.pem.clone()],
         failures: listener.failed_handshakes(),
         reloader: listener.certificate_reloader(),
@@ -250,6 +250,16 @@ async fn where_certificates_are_asked_for_no_session_is_resumed() {
 }
 
 /// A PROXY header of version 2 for IPv4.
+#[test]
+fn roots_without_a_certificate_say_so() {
+    for pem in [&b""[..], b"nope", b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"] {
+        let error = ClientRoots::from_pem(pem).unwrap_err();
+        assert_eq!(error.to_string(), "client roots: (PEM) has no certificate in it");
+    }
+    let error = ClientRoots::from_pem_file("/nonexistent/ca.pem").unwrap_err();
+    assert!(format!("{error:#}").contains("cannot be read: No such file"), "{error:#}");
+}
+
 fn proxied(source: [u8; 4], fields: &[u8]) -> Vec<u8> {
     let length = u16::try_from(12 + fields.len()).unwrap().to_be_bytes();
     [b"\r\n\r\n\0\r\nQUIT\n\x21\x11", &length[..], &source, &[127, 0, 0, 1], &[0xcb, 0x84, 0x01, 0xbb], fields].concat()
@@ -392,7 +402,7 @@ async fn plain(address: SocketAddr, before: &[u8]) -> Option<String> {
 #[tokio::test]
 async fn the_proxy_protocol_without_tls() {
     let listener = ProxiedListener::bind("127.0.0.1:0", ProxyProtocol::v2(LOCAL).unwrap()).await.unwrap();
-    let (address, failures) = (listener.local_address().unwrap(), listener.failed_handshakes());
+    let (address, failures) = (listener.local_addr().unwrap(), listener.failed_handshakes());
     tokio::spawn(async move { portcullis::axum::serve(listener, app()).await });
     let answer = plain(address, &proxied([198, 51, 100, 7], b"")).await.unwrap();
     assert_eq!(answer, "198.51.100.7 Some(127.0.0.1) None None None None -");
@@ -421,7 +431,7 @@ async fn a_handshake_has_time_and_not_all_the_time() {
 async fn a_header_that_never_ends_keeps_nobody_waiting() {
     let listener = ProxiedListener::bind("127.0.0.1:0", ProxyProtocol::v2(LOCAL).unwrap()).await.unwrap();
     let listener = listener.with_handshake_bounds(NonZeroUsize::new(2).unwrap(), LONGEST).unwrap();
-    let (address, failures) = (listener.local_address().unwrap(), listener.failed_handshakes());
+    let (address, failures) = (listener.local_addr().unwrap(), listener.failed_handshakes());
     tokio::spawn(async move { portcullis::axum::serve(listener, app()).await });
     let header = proxied([198, 51, 100, 7], b"");
     let mut silent = Vec::new();
@@ -441,7 +451,7 @@ async fn a_header_that_never_ends_keeps_nobody_waiting() {
 async fn a_server_of_hyper() {
     let authority = Authority::new("servers");
     let mut listener = TlsListener::bind("127.0.0.1:0", authority.server(&["localhost"]).for_server()).await.unwrap();
-    let address = listener.local_address().unwrap();
+    let address = listener.local_addr().unwrap();
     let (failures, reloader) = (listener.failed_handshakes(), listener.certificate_reloader());
     tokio::spawn(async move {
         loop {

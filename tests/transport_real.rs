@@ -100,7 +100,7 @@ impl Files {
 }
 
 fn serve_tls(listener: TlsListener, app: Protected<Router>) -> SocketAddr {
-    let address = listener.local_address().unwrap();
+    let address = listener.local_addr().unwrap();
     tokio::spawn(async move { portcullis::axum::serve(listener, app).await });
     address
 }
@@ -298,7 +298,7 @@ async fn haproxy_in_front() {
     let listener = files.tls_listener().accept_client_certificates(&files.roots()).with_proxy_protocol(proxies());
     let through = serve_tls(listener, app(TrustedProxies::none()));
     let listener = ProxiedListener::bind("127.0.0.1:0", proxies()).await.unwrap();
-    let announced = listener.local_address().unwrap();
+    let announced = listener.local_addr().unwrap();
     tokio::spawn(async move { portcullis::axum::serve(listener, app(TrustedProxies::none())).await });
     let header = CertificateHeader::client_cert();
     let headers = TrustedProxies::x_forwarded(PROXY).unwrap().with_client_certificates(header);

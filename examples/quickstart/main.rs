@@ -121,7 +121,7 @@ async fn main() -> Result<(), BoxError> {
     std::fs::write(&certificate_file, &certificate_pem)?;
     let secure = TlsListener::new(TcpListener::bind(options.address(0)).await?, certificate);
     let plain = TcpListener::bind(options.address(1)).await?;
-    let origins = cases::Origins { secure: port_of(&secure)?, plain: plain.local_addr()?.port() };
+    let origins = cases::Origins { secure: secure.local_addr()?.port(), plain: plain.local_addr()?.port() };
 
     let (stop, _) = tokio::sync::broadcast::channel::<()>(1);
     let mut server = tokio::spawn({
@@ -211,11 +211,6 @@ impl Options {
         let port = if self.port == 0 { 0 } else { self.port.saturating_add(above) };
         SocketAddr::from(([127, 0, 0, 1], port))
     }
-}
-
-fn port_of(listener: &TlsListener) -> Result<u16, BoxError> {
-    let local = axum::serve::Listener::local_addr(listener)?;
-    Ok(local.peer().ok_or("the listener has no address")?.port())
 }
 
 async fn told(mut stop: tokio::sync::broadcast::Receiver<()>) {

@@ -8,11 +8,11 @@ use crate::{
         ApiKeyFormat, ApiKeyStore, Found, HashScheme, Hit, KeyHash, KeyIssuer, KeyUse, LastUse, LegacyFormat, Lookup,
         PepperId, Peppers, UseLog,
         format::Presented,
-        place::{self, Carried, Formats},
+        place::{self, Carried, Formats, Others},
         voucher::KeyVoucher,
     },
     attempt::{Attempt, Fare},
-    authn::{Authenticator, Identity, Outcome},
+    authn::{Authenticator, Claim, Identity, Outcome},
     challenge::{Challenge, Challenges},
     client::{ClientInfo, Connection},
     clock::Instants,
@@ -83,7 +83,7 @@ impl ApiKeyAuthenticator {
         let shared = Shared {
             voucher: Arc::new(KeyVoucher::new(Arc::downgrade(&store))),
             store,
-            formats: Formats { own: ApiKeyFormat::default(), legacy: None },
+            formats: Formats { own: ApiKeyFormat::default(), legacy: None, others: Vec::new() },
             header: X_API_KEY.clone(),
             peppers: None,
             accept_unpeppered: false,
@@ -118,6 +118,44 @@ impl ApiKeyAuthenticator {
     /// peppers: until they are rotated, and this is taken back, who can write to the store can make a key.
     pub fn accept_legacy(self, format: LegacyFormat) -> Self {
         self.set(|shared| shared.formats.legacy = Some(format))
+    }
+
+    /// Leaves the keys of another authenticator to it, in the fields that both of them read: what begins with its prefix, of its format or
+    /// its `LegacyFormat`. Say it to each of the two, once their formats and fields are set, and put them into
+    /// [`one_of`](crate::authn::one_of): without, each refuses the keys of the other, and the stack does not build. For two stores of
+    /// keys that have one prefix, write an [`ApiKeyStore`] that asks both.
+    ///
+    /// ```
+    /// use portcullis::{
+    ///     api_key::{ApiKeyAuthenticator, ApiKeyFormat, MemoryKeyStore},
+    ///     authn::one_of,
+    /// };
+    ///
+    /// let ours = ApiKeyAuthenticator::new(MemoryKeyStore::new()).with_format(ApiKeyFormat::new("acme")?);
+    /// let partners = ApiKeyAuthenticator::new(MemoryKeyStore::new())
+    ///     .with_format(ApiKeyFormat::new("partner")?)
+    ///     .with_store_name("partner-keys")?;
+    /// let keys = one_of((ours.clone().beside(&partners)?, partners.beside(&ours)?));
+    /// # let _ = keys;
+    /// # Ok::<(), portcullis::ConfigError>(())
+    /// ```
+    ///
+    /// # Security
+    /// What begins like the other's keys is no credential to this one. Where the other does not stand beside it, nobody refuses that, and the
+    /// request is anonymous.
+    ///
+    /// # Errors
+    /// If a key of the one could be taken for one of the other: they have one prefix, or one of their prefixes begins like another, or the
+    /// other has a `LegacyFormat` without a prefix.
+    pub fn beside(self, other: &Self) -> Result<Self, ConfigError> {
+        let (own, theirs) = (self.shared.formats.beginnings(), other.shared.formats.beginnings());
+        let alike = |one: &str| own.iter().any(|own| own.starts_with(one) || one.starts_with(&**own));
+        if let Some(beginning) = theirs.iter().find(|beginning| beginning.is_empty() || alike(beginning)) {
+            let problem = "begins keys of both authenticators: give each a prefix of its own, or one of them a store that asks both";
+            return Err(ConfigError::new("API key prefix", format!("{beginning:?}"), problem));
+        }
+        let others = Others { formats: other.shared.formats.alone(), header: other.shared.header.clone() };
+        Ok(self.set(|shared| shared.formats.others.push(others)))
     }
 
     /// Takes keys of owners in this tenant alone. A key of another one is refused like one that does not exist.
@@ -323,6 +361,17 @@ impl Authenticator for ApiKeyAuthenticator {
 
     fn credential_headers(&self) -> Vec<HeaderName> {
         vec![header::AUTHORIZATION, self.shared.header.clone()]
+    }
+
+    fn claims(&self) -> Vec<Claim> {
+        const INSTEAD: &str = "say .beside(&other)? of each, or ask both stores in one authenticator";
+        let Shared { formats, header, .. } = &*self.shared;
+        let left = |others: &mut dyn Iterator<Item = &Others>| others.flat_map(|it| it.formats.beginnings()).collect();
+        let in_field = left(&mut formats.others.iter().filter(|others| others.header == *header));
+        vec![
+            Claim::all(format!("the field {header}"), INSTEAD).all_but(formats.beginnings(), in_field),
+            Claim::all("the scheme ApiKey", INSTEAD).all_but(formats.beginnings(), left(&mut formats.others.iter())),
+        ]
     }
 
     fn authenticate_now(&self, head: &RequestHead<'_>, at: Instants) -> Now<Outcome> {

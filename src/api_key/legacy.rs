@@ -55,6 +55,10 @@ impl LegacyFormat {
         Ok(Self { prefix: prefix.into(), length })
     }
 
+    pub(super) fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
     /// Whether somebody meant this to be such a key.
     pub(super) fn claims(&self, text: &[u8]) -> bool {
         !self.prefix.is_empty() && text.starts_with(self.prefix.as_bytes())

@@ -25,6 +25,16 @@ const MOST: usize = if MAX_TEXT > MAX_LEGACY { MAX_TEXT } else { MAX_LEGACY } + 
 pub(super) struct Formats {
     pub(super) own: ApiKeyFormat,
     pub(super) legacy: Option<LegacyFormat>,
+    /// Those of authenticators beside.
+    pub(super) others: Vec<Others>,
+}
+
+/// Whose keys are left to another authenticator.
+#[derive(Clone, Debug)]
+pub(super) struct Others {
+    pub(super) formats: Formats,
+    /// The field that it reads.
+    pub(super) header: HeaderName,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +47,23 @@ impl Formats {
     /// Whether somebody meant this to be one of our keys.
     fn claim(&self, text: &[u8]) -> bool {
         self.own.claims(text) || self.legacy.as_ref().is_some_and(|legacy| legacy.claims(text))
+    }
+
+    /// What the keys begin with.
+    pub(super) fn beginnings(&self) -> Vec<Box<str>> {
+        let legacy = self.legacy.iter().map(LegacyFormat::prefix);
+        std::iter::once(format!("{}_", self.own.prefix()).into()).chain(legacy.map(Into::into)).collect()
+    }
+
+    /// Without those of others.
+    pub(super) fn alone(&self) -> Self {
+        Self { others: Vec::new(), ..self.clone() }
+    }
+
+    /// Whether somebody else reads this text, in that field or in `Authorization`.
+    fn leave(&self, text: &[u8], field: &HeaderName) -> bool {
+        let reads = |others: &Others| *field == header::AUTHORIZATION || others.header == *field;
+        self.others.iter().any(|others| reads(others) && others.formats.claim(text))
     }
 
     /// What begins like a key of our own is nothing else: a mistyped one does not get to the store as a legacy key.
@@ -56,7 +83,7 @@ pub(super) fn find(
     field: &HeaderName,
     head: &RequestHead<'_>,
 ) -> Result<Option<(Key, Carried)>, Rejection> {
-    let own = credential::only(head.headers(), field)?;
+    let own = credential::only(head.headers(), field)?.filter(|value| !formats.leave(value.as_bytes(), field));
     if let Some(value) = own
         && !head.headers().contains_key(header::AUTHORIZATION)
     {
@@ -82,7 +109,9 @@ fn in_authorization(formats: &Formats, head: &RequestHead<'_>) -> Result<Option<
     }
     let Some(credential) = head.authorization()? else { return Ok(None) };
     let (scheme, token) = (|scheme| credential.is_scheme(scheme), credential.token());
-    Ok(if scheme(SCHEME) || (scheme("Bearer") && formats.claim(token.as_bytes())) {
+    Ok(if scheme(SCHEME) && formats.leave(token.as_bytes(), &header::AUTHORIZATION) {
+        None
+    } else if scheme(SCHEME) || (scheme("Bearer") && formats.claim(token.as_bytes())) {
         Some(formats.read(token))
     } else if scheme("Basic") {
         in_basic(formats, token)
@@ -106,7 +135,7 @@ mod tests {
     use super::*;
 
     fn formats(own: ApiKeyFormat) -> Formats {
-        Formats { own, legacy: None }
+        Formats { own, legacy: None, others: Vec::new() }
     }
 
     #[test]
@@ -143,7 +172,7 @@ mod tests {
     #[test]
     fn a_legacy_key_is_read_where_its_prefix_says_so() {
         let legacy = |prefix| Some(LegacyFormat::new(prefix, 40..=128).unwrap());
-        let with = |prefix| Formats { own: ApiKeyFormat::default(), legacy: legacy(prefix) };
+        let with = |prefix| Formats { own: ApiKeyFormat::default(), legacy: legacy(prefix), others: Vec::new() };
         let key = format!("sk_live_{}", "a".repeat(32));
         assert!(
             with("sk_live_").claim(key.as_bytes()) && with("sk_live_").read(&key).is_some_and(|key| key.is_legacy())

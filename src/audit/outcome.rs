@@ -45,6 +45,7 @@ impl AuditOutcome {
             RejectionKind::InsufficientAuthentication
             | RejectionKind::InvalidPath
             | RejectionKind::Forbidden
+            | RejectionKind::CrossSite
             | RejectionKind::NotFound
             | RejectionKind::InsufficientScope
             | RejectionKind::PlainHttp
@@ -70,6 +71,7 @@ mod tests {
             (Kind::InvalidCredential, "unauthenticated"),
             (Kind::InsufficientAuthentication, "denied"),
             (Kind::Forbidden, "denied"),
+            (Kind::CrossSite, "denied"),
             (Kind::NotFound, "denied"),
             (Kind::InsufficientScope, "denied"),
             (Kind::PlainHttp, "denied"),

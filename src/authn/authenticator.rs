@@ -4,6 +4,7 @@ use async_trait::async_trait;
 use http::{HeaderName, HeaderValue, header};
 
 use crate::{
+    authn::Claim,
     challenge::Challenge,
     clock::Instants,
     head::RequestHead,
@@ -252,6 +253,12 @@ pub trait Authenticator: fmt::Debug + Send + Sync + 'static {
         vec![header::AUTHORIZATION]
     }
 
+    /// What it takes for its own, whoever else may know it. Asked when the layer is made and when a stack is built, which fails where
+    /// two of them in [`one_of`](crate::authn::one_of) claim the same. Default: nothing, and two of a kind are not told of.
+    fn claims(&self) -> Vec<Claim> {
+        Vec::new()
+    }
+
     /// Whether it would hand the credential in this request's `Authorization` to somebody else, who may not have issued it: to an
     /// introspection endpoint, for example. The form alone may decide. Default: never.
     ///
@@ -287,6 +294,10 @@ macro_rules! forward {
 
             fn credential_headers(&self) -> Vec<HeaderName> {
                 (**self).credential_headers()
+            }
+
+            fn claims(&self) -> Vec<Claim> {
+                (**self).claims()
             }
 
             fn discloses(&self, head: &RequestHead<'_>) -> bool {

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use http::{HeaderName, header};
 
 use crate::{
-    authn::{Authenticator, Identity, Outcome},
+    authn::{Authenticator, Claim, Identity, Outcome},
     challenge::{Challenge, Challenges},
     clock::Instants,
     head::RequestHead,
@@ -21,6 +21,10 @@ use crate::{
 /// verified or refused, so that no API key goes to an introspection endpoint. Two of that kind get nothing, and the request is
 /// refused with `500`. A bad credential refuses at once; two good ones refuse with `400` (RFC 6750 §2). A cookie, good or bad, does not
 /// count beside a credential that was sent on purpose, and takes no application's identity away; of a bad one the audit record tells.
+///
+/// So two authenticators that [claim](Authenticator::claims) the same refuse each other's credentials, and a stack with them does not
+/// build: two `JwtAuthenticator`s for `Authorization`, where one takes the tokens of several issuers; two `ApiKeyAuthenticator`s that were
+/// not told of each other (`beside`); two `ClientCertAuthenticator`s.
 ///
 /// ```
 /// use portcullis::{Challenge, authn::{Outcome, authenticate_fn, one_of}};
@@ -211,6 +215,10 @@ impl Authenticator for OneOf {
         union(self.authenticators.iter().map(|authenticator| authenticator.credential_headers()))
     }
 
+    fn claims(&self) -> Vec<Claim> {
+        self.authenticators.iter().flat_map(|authenticator| authenticator.claims()).collect()
+    }
+
     fn discloses(&self, head: &RequestHead<'_>) -> bool {
         self.how_many_disclose(head) > 0
     }
@@ -388,6 +396,19 @@ impl<C: Authenticator, S: Authenticator> Authenticator for Both<C, S> {
 
     fn credential_headers(&self) -> Vec<HeaderName> {
         union([self.client.credential_headers(), self.subject.credential_headers()])
+    }
+
+    /// What both of them claim makes no pair, and stands once: of two with a field of their own, what else they share does not matter.
+    fn claims(&self) -> Vec<Claim> {
+        let mut claims = self.client.claims();
+        claims.extend(
+            self.subject
+                .claims()
+                .into_iter()
+                .filter(|claim| !claims.iter().any(|other| other.is_of(claim)))
+                .collect::<Vec<_>>(),
+        );
+        claims
     }
 
     fn discloses(&self, head: &RequestHead<'_>) -> bool {

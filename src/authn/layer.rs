@@ -6,13 +6,14 @@ use tower::Layer;
 #[cfg(feature = "rate-limit")]
 use crate::attempt::Attempt;
 use crate::{
-    authn::{Authenticator, Identity, Outcome, authenticator::Rare},
+    authn::{Authenticator, Identity, Outcome, authenticator::Rare, claim},
     challenge::{Challenge, Challenges},
     clock::{Clock, SystemClock},
     context::{Envelope, Stage, misordered},
     credential,
     gate::{Amend, Gate, Step},
     head::RequestHead,
+    log,
     now::Now,
     rejection::{Rejection, RejectionKind},
     trail::{AttemptFact, AttemptOutcome},
@@ -57,8 +58,12 @@ struct Shared {
 }
 
 impl AuthnLayer {
-    /// Asks this authenticator.
+    /// Asks this authenticator. If it is [`one_of`](crate::authn::one_of) two that refuse each other's credentials, the log says so; a
+    /// stack does not build then.
     pub fn new(authenticator: impl Authenticator) -> Self {
+        if let Err(error) = claim::contradiction(&authenticator.claims()) {
+            log::error(&error.to_string());
+        }
         let offers = authenticator.challenges();
         let shared = Shared {
             unclaimed: unclaimed(&offers),
@@ -114,6 +119,13 @@ impl AuthnLayer {
     pub fn with_clock(mut self, clock: impl Clock) -> Self {
         Arc::make_mut(&mut self.shared).clock = Some(Arc::new(clock));
         self
+    }
+
+    /// # Errors
+    /// If two authenticators refuse each other's credentials.
+    #[cfg(feature = "stack")]
+    pub(crate) fn check(&self) -> Result<(), crate::error::ConfigError> {
+        claim::contradiction(&self.shared.authenticator.claims())
     }
 
     /// Who counts the attempts of a request. A connection that nobody told of is a mistake in the setup, which limits refuse as

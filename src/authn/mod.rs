@@ -17,9 +17,11 @@
 //! Stack it inside TLS enforcement and the limit per client, outside the limit per principal and the guard.
 
 mod authenticator;
+mod claim;
 mod combine;
 mod layer;
 
 pub use authenticator::{Authenticator, FnAuthenticator, Identity, Outcome, authenticate_fn};
+pub use claim::Claim;
 pub use combine::{Both, Choice, OneOf, both, one_of};
 pub use layer::AuthnLayer;

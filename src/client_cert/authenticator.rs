@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use http::HeaderName;
 
 use crate::{
-    authn::{Authenticator, Identity, Outcome},
+    authn::{Authenticator, Claim, Identity, Outcome},
     challenge::{Challenge, Challenges},
     client::{CertificateFacts, ClientCertificate},
     client_cert::{
@@ -226,11 +226,20 @@ impl ClientCertAuthenticatorBuilder {
         self
     }
 
-    /// Gives these roles to the clients of this name, or of the names that it stands for as in [`allow`](Self::allow). It
-    /// allows nobody by itself.
+    /// Gives these roles to the clients of this name, or of the names that it stands for as in [`allow`](Self::allow): first the client,
+    /// then its roles. It allows nobody by itself.
+    ///
+    /// ```
+    /// use portcullis::client_cert::ClientCertAuthenticator;
+    ///
+    /// let services = ClientCertAuthenticator::by_dns_name().allow(["*.internal"])?;
+    /// assert!(services.clone().roles("billing.internal", ["invoices"])?.build().is_ok());
+    /// assert!(services.roles("invoices", ["billing.internal"])?.build().is_err());
+    /// # Ok::<(), portcullis::ConfigError>(())
+    /// ```
     ///
     /// # Errors
-    /// As [`allow`](Self::allow).
+    /// As [`allow`](Self::allow). [`build`](Self::build) refuses roles for clients that are not allowed.
     pub fn roles<R: Into<Box<str>>>(
         mut self,
         name: impl AsRef<str>,
@@ -266,13 +275,20 @@ impl ClientCertAuthenticatorBuilder {
     /// Finishes the authenticator.
     ///
     /// # Errors
-    /// If nobody is allowed, the issuer's name is empty, or the realm is one that a challenge cannot carry.
+    /// If nobody is allowed, roles are given to clients none of whom is, the issuer's name is empty, or the realm is one that a
+    /// challenge cannot carry.
     pub fn build(self) -> Result<ClientCertAuthenticator, ConfigError> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
 
         if let Allowed::Nobody = self.allowed {
             let problem = "allows nobody: list clients with allow(..), or say allow_everybody_issued()";
             return Err(ConfigError::new("client certificates", "[]", problem));
+        }
+        if let Allowed::Listed(listed) = &self.allowed
+            && let Some((nobody, _)) = self.roles.iter().find(|(of, _)| !listed.iter().any(|name| name.overlaps(of)))
+        {
+            let problem = "is given roles, and allow(..) does not name it: first the client's name, then its roles";
+            return Err(ConfigError::new("client certificates", format!("{:?}", nobody.text()), problem));
         }
         if self.issuer.is_empty() {
             return Err(ConfigError::new("issuer name", "\"\"", "must not be empty"));
@@ -309,6 +325,14 @@ impl Authenticator for ClientCertAuthenticator {
     /// None: the certificate is evidence of the connection.
     fn credential_headers(&self) -> Vec<HeaderName> {
         Vec::new()
+    }
+
+    fn claims(&self) -> Vec<Claim> {
+        let what = match self.shared.settings.slot {
+            Slot::Subject => "the client certificate",
+            Slot::Client => "the client certificate of an application",
+        };
+        vec![Claim::all(what, "one lists all of the names, allow(..), of a kind that each certificate has")]
     }
 
     fn authenticate_now(&self, head: &RequestHead<'_>, at: Instants) -> Now<Outcome> {

@@ -147,6 +147,25 @@ impl Pattern {
         }
     }
 
+    /// As it was written.
+    pub(super) fn text(&self) -> String {
+        match self {
+            Self::Exactly(name) => name.to_string(),
+            Self::LabelAnd(rest) => format!("*{rest}"),
+            Self::Below(above) => format!("{above}*"),
+        }
+    }
+
+    /// Whether there are names that both stand for.
+    pub(super) fn overlaps(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Exactly(name), pattern) | (pattern, Self::Exactly(name)) => pattern.matches(name),
+            (Self::LabelAnd(one), Self::LabelAnd(other)) => one == other,
+            (Self::Below(one), Self::Below(other)) => one.starts_with(&**other) || other.starts_with(&**one),
+            (Self::LabelAnd(_), Self::Below(_)) | (Self::Below(_), Self::LabelAnd(_)) => false,
+        }
+    }
+
     pub(super) fn matches(&self, name: &str) -> bool {
         match self {
             Self::Exactly(exactly) => **exactly == *name,
@@ -250,6 +269,29 @@ mod tests {
         }
         let digits = Pattern::read(&Kind::Sha256, &"AB:".repeat(32)).unwrap();
         assert!(digits.matches(&"ab".repeat(32)));
+    }
+
+    #[test]
+    fn patterns_that_overlap() {
+        for (kind, one, other, overlap) in [
+            (Kind::DnsName, "a.example", "A.example", true),
+            (Kind::DnsName, "a.example", "*.example", true),
+            (Kind::DnsName, "*.example", "*.example", true),
+            (Kind::DnsName, "*.example", "*.a.example", false),
+            (Kind::DnsName, "a.example", "b.example", false),
+            (Kind::DnsName, "b.a.example", "*.example", false),
+            (Kind::Uri, "https://a/*", "https://a/b/*", true),
+            (Kind::Uri, "https://a/b", "https://a/*", true),
+            (Kind::Uri, "https://a/*", "https://b/*", false),
+        ] {
+            let read = |text| Pattern::read(&kind, text).unwrap();
+            assert_eq!(read(one).overlaps(&read(other)), overlap, "{one} {other}");
+            assert_eq!(read(other).overlaps(&read(one)), overlap, "{other} {one}");
+        }
+        for text in ["a.example", "*.example"] {
+            assert_eq!(Pattern::read(&Kind::DnsName, text).unwrap().text(), text);
+        }
+        assert_eq!(Pattern::read(&spiffe(), "spiffe://prod.example/*").unwrap().text(), "spiffe://prod.example/*");
     }
 
     #[test]

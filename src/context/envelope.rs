@@ -43,6 +43,9 @@ pub(crate) struct Envelope {
     pub(crate) refused: Option<(Stage, RejectionKind, Cow<'static, str>)>,
     /// Whether a proxy that is believed sent the request, so that its word on request ids counts.
     pub(crate) by_trusted_proxy: bool,
+    /// Whether the handler asked how long the identities count.
+    #[cfg(feature = "lifetime")]
+    pub(crate) lifetime_taken: bool,
     /// There once the record is written, if somebody may still decide or note.
     pub(crate) afterwards: Option<Arc<dyn Afterwards>>,
     marks: Marks,
@@ -68,6 +71,8 @@ impl Default for Envelope {
             trail: Trail::default(),
             refused: None,
             by_trusted_proxy: false,
+            #[cfg(feature = "lifetime")]
+            lifetime_taken: false,
             afterwards: None,
             marks: Marks::default(),
         }

@@ -9,7 +9,7 @@ use http::HeaderName;
 
 use crate::{
     attempt::{Attempt, Fare},
-    authn::{Authenticator, Outcome},
+    authn::{Authenticator, Claim, Outcome},
     challenge::Challenge,
     clock::Instants,
     head::RequestHead,
@@ -23,6 +23,7 @@ use crate::{
         key_set::NoKey,
         keys::{KeyHealth, Keys, KeysUnavailable, Refresh},
         path::Mapped,
+        place::SEVERAL,
         profile::{BAD_SIGNATURE, NO_KEY},
         revoked::{BLIND, Revocations, revoked},
         routes::Routes,
@@ -389,6 +390,12 @@ impl Authenticator for JwtAuthenticator {
 
     fn credential_headers(&self) -> Vec<HeaderName> {
         self.shared.entrance.credential_headers()
+    }
+
+    fn claims(&self) -> Vec<Claim> {
+        let places = &self.shared.entrance.places;
+        let tokens = places.authorization.then(|| Claim::all("a JWT in Authorization", SEVERAL));
+        tokens.into_iter().chain(places.claims()).collect()
     }
 
     fn authenticate_now(&self, head: &RequestHead<'_>, at: Instants) -> Now<Outcome> {

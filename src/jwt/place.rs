@@ -3,7 +3,7 @@
 use http::{HeaderName, HeaderValue, header};
 
 use crate::{
-    authn::{Identity, Outcome},
+    authn::{Claim, Identity, Outcome},
     challenge::Challenges,
     credential::{self, fields::TAKEN},
     error::ConfigError,
@@ -11,6 +11,10 @@ use crate::{
     jwt::CsrfRules,
     rejection::{Rejection, RejectionKind},
 };
+
+/// What to do about two authenticators for one place.
+pub(super) const SEVERAL: &str =
+    "give one JwtAuthenticator all of the issuers, .issuer(..) for each, and join an Introspection to it with by_shape";
 
 /// A cookie that carries a token, and the rules that keep other sites from using it. It exists only with both.
 ///
@@ -59,7 +63,7 @@ impl CookiePlace {
             return Ok(None);
         };
         if !self.rules.admit(head) {
-            return Err((RejectionKind::Forbidden, "cookie: a request that another site may have caused"));
+            return Err((RejectionKind::CrossSite, "cookie: a request that another site may have caused"));
         }
         match std::str::from_utf8(value) {
             Ok(value) => Ok(Some(value)),
@@ -178,6 +182,13 @@ impl Places {
         let authorization = self.authorization.then_some(header::AUTHORIZATION);
         let cookie = (!self.cookies.is_empty()).then_some(header::COOKIE);
         authorization.into_iter().chain(self.headers.iter().cloned()).chain(cookie).collect()
+    }
+
+    /// The fields and cookies that are its own, whatever stands there.
+    pub(super) fn claims(&self) -> Vec<Claim> {
+        let field = |name| Claim::all(format!("the field {name}"), SEVERAL);
+        let cookie = |cookie: &CookiePlace| Claim::all(format!("the cookie {}", cookie.name), SEVERAL);
+        self.headers.iter().map(field).chain(self.cookies.iter().map(cookie)).collect()
     }
 
     /// What may be the token, where [`find`](Self::find) would find none besides it: unchecked.

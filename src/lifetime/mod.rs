@@ -21,6 +21,10 @@
 //! - when nobody can say whether it was, as where revocations come over a connection that is lost, or a store does not answer within
 //!   ten seconds.
 //!
+//! An upgraded connection (`101`, or what CONNECT opens) of an identity that can end, whose handler took no [`Lifetime`] of its request,
+//! goes on for as long as the client likes. The stack says so, at most once a minute, as a warning with the route, and the record of each
+//! such request has the flag `lifetime_not_taken`. That a handler which took one waits for its end, nobody sees.
+//!
 //! An opaque token that its provider revoked is the exception: requests with it are refused once the answer about it is forgotten (60 s),
 //! and what it began goes on until its `exp`, since nothing of the token is kept to ask with. A
 //! [`RevocationStore`](crate::revocation::RevocationStore) of ours ends that, too.
@@ -105,7 +109,10 @@ impl Lifetime {
     /// [`Misconfigured`](crate::RejectionKind::Misconfigured) (`500`) if no authentication layer ran outside.
     pub fn of(extensions: &Extensions) -> Result<Self, Rejection> {
         let context = authenticated_context(extensions)?;
-        let subject = context.with(|envelope| envelope.authenticated().cloned())?;
+        let subject = context.with(|envelope| {
+            envelope.lifetime_taken = true;
+            envelope.authenticated().cloned()
+        })?;
         Ok(Self::on(Terms::read(context, subject, Arc::new(SystemClock::new()))))
     }
 

@@ -4,6 +4,10 @@
 //! extensions. [`ProblemLayer`], outside of them, writes the body; a [`RejectionRenderer`] of your own may write another.
 //! Responses without a rejection, or with a body, pass untouched. Replies to HEAD get no body (RFC 9110 §9.3.2).
 //!
+//! A browser that navigates to a page gets a problem document as well, for it takes everything. [`LogInRedirect`] sends it to a log-in page
+//! in place of a `401`, and a renderer of your own can write a page: [`RenderRequest::navigation`] tells such a request. The
+//! [recipes](crate::manual::recipes) have the whole of a browser application.
+//!
 //! A gRPC call (a POST of `application/grpc` over HTTP/2 or newer, or with `TE: trailers`) is answered in its own way, whatever the renderer: status 200,
 //! `grpc-status` and `grpc-message`, no body.
 //!
@@ -40,11 +44,13 @@
 //! ```
 
 mod layer;
+mod log_in;
 mod render;
 
 #[cfg(feature = "stack")]
 pub(crate) use layer::render_rejection;
 pub use layer::{Problem, ProblemLayer, ResponseFuture};
+pub use log_in::LogInRedirect;
 #[cfg(feature = "stack")]
 pub(crate) use render::{NotFoundApart, render_into};
 pub use render::{ProblemDetails, RejectionRenderer, Rendered, Request as RenderRequest};

@@ -1,8 +1,9 @@
 use std::{fmt, sync::Arc};
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, header};
+use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 
+use super::log_in::is_target;
 use crate::{
     context::RequestId,
     error::ConfigError,
@@ -11,13 +12,21 @@ use crate::{
 };
 
 /// What a renderer may know of the request.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Request {
     has_body: bool,
     json: bool,
+    html: bool,
     grpc: bool,
     id: Option<RequestId>,
+    /// Apart, and nowhere but with browsers.
+    navigation: Option<Box<str>>,
 }
+
+static SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
+
+/// The longest path and query that a renderer is told.
+const LONGEST_NAVIGATION: usize = 2_048;
 
 impl Request {
     pub(crate) fn of<B>(request: &http::Request<B>, id: Option<RequestId>) -> Self {
@@ -25,7 +34,10 @@ impl Request {
         // A look at each name costs less than the hash of one, for as many fields as requests have.
         let mut named = headers.iter().filter(|(name, _)| **name == header::ACCEPT).peekable();
         let json = named.peek().is_none() || named.any(|(_, value)| names_json(value.as_bytes()));
-        Self { has_body: method != Method::HEAD, json, grpc: grpc::is_call(method, request.version(), headers), id }
+        let html = headers.get_all(header::ACCEPT).iter().any(|value| names_html(value.as_bytes()));
+        let navigation = if html { navigation(request) } else { None };
+        let grpc = grpc::is_call(method, request.version(), headers);
+        Self { has_body: method != Method::HEAD, json, html, grpc, id, navigation }
     }
 
     /// Tells its id, once it has one.
@@ -41,11 +53,41 @@ impl Request {
         self.json
     }
 
+    /// Whether the client asks for HTML: it named `text/html`, as browsers do for pages, and not as a wildcard alone. Browsers accept
+    /// JSON besides.
+    #[must_use]
+    pub const fn accepts_html(&self) -> bool {
+        self.html
+    }
+
+    /// Path and query, if a browser navigates to a page: a GET that accepts HTML, and whose `Sec-Fetch-Mode`, if there is one, is
+    /// `navigate`. What a script fetches and what a form sends is none. It is printable ASCII of at most 2 048 bytes, and begins with one
+    /// `/`, so that it names this host, wherever it is linked: none for a target that does not.
+    ///
+    /// # Security
+    /// The client's own text. Escape it in a page, and encode it in a URL, as [`LogInRedirect`](super::LogInRedirect) does. The query may
+    /// hold what the application put there.
+    #[must_use]
+    pub fn navigation(&self) -> Option<&str> {
+        self.navigation.as_deref()
+    }
+
     /// The request's id, for support staff to find the audit record by.
     #[must_use]
     pub const fn id(&self) -> Option<RequestId> {
         self.id
     }
+}
+
+fn names_html(accept: &[u8]) -> bool {
+    const HTML: &[u8] = b"text/html";
+    accept.windows(HTML.len()).any(|part| part.eq_ignore_ascii_case(HTML))
+}
+
+fn navigation<B>(request: &http::Request<B>) -> Option<Box<str>> {
+    let navigates = request.headers().get(&SEC_FETCH_MODE).is_none_or(|mode| mode == "navigate");
+    let target = request.uri().path_and_query().filter(|_| navigates && request.method() == Method::GET)?.as_str();
+    (target.len() <= LONGEST_NAVIGATION && target.starts_with('/') && is_target(target)).then(|| target.into())
 }
 
 /// Whether `Accept` names JSON, `*/*` or `application/*`. One pass, since it runs for every request.
@@ -60,17 +102,32 @@ fn names_json(accept: &[u8]) -> bool {
     })
 }
 
-/// A body and its media type.
+/// A body and its media type, or a redirect.
 #[derive(Clone, Debug)]
 pub struct Rendered {
     content_type: HeaderValue,
     body: Bytes,
+    location: Option<HeaderValue>,
 }
 
 impl Rendered {
     /// A body of this media type.
     pub fn new(content_type: HeaderValue, body: impl Into<Bytes>) -> Self {
-        Self { content_type, body: body.into() }
+        Self { content_type, body: body.into(), location: None }
+    }
+
+    /// A redirect in place of the refusal: `303` with this `Location` (RFC 9110 §15.4.4) and `Cache-Control: no-store`. The record tells the
+    /// refusal as ever, with this status.
+    ///
+    /// For a browser that [navigates](Request::navigation): a client of an API takes what it finds there for an answer.
+    ///
+    /// # Errors
+    /// If the target is neither a path that begins with one `/` nor an `https` URL, or not printable ASCII.
+    pub fn see_other(location: &str) -> Result<Self, ConfigError> {
+        let refuse = || ConfigError::new("redirect", format!("{location:?}"), "must be a path or an https URL");
+        let location = HeaderValue::from_str(location).ok().filter(|_| is_target(location)).ok_or_else(refuse)?;
+        let content_type = HeaderValue::from_static("text/plain; charset=utf-8");
+        Ok(Self { content_type, body: Bytes::from_static(b"See Other"), location: Some(location) })
     }
 
     /// The media type.
@@ -220,6 +277,11 @@ pub(crate) fn render_into<B: crate::body::ResponseBody>(
         return;
     }
     if let Some(rendered) = renderer.render(rejection, request) {
+        if let Some(location) = rendered.location {
+            *response.status_mut() = StatusCode::SEE_OTHER;
+            response.headers_mut().insert(header::LOCATION, location);
+            response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        }
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, rendered.content_type);
         // The one of the empty body: a router may have written it already.
@@ -265,6 +327,7 @@ mod tests {
             RejectionKind::InvalidCredential,
             RejectionKind::InsufficientAuthentication,
             RejectionKind::Forbidden,
+            RejectionKind::CrossSite,
             RejectionKind::NotFound,
             RejectionKind::InsufficientScope,
             RejectionKind::PlainHttp,
@@ -292,6 +355,54 @@ mod tests {
                 assert_eq!(read["violated-policies"], serde_json::json!([r#"a "b" \ c"#]));
                 assert_eq!(read.as_object().unwrap().len(), 7, "{text}");
             }
+        }
+    }
+
+    #[test]
+    fn a_navigation_is_what_a_browser_shows() {
+        let html = ("accept", "text/html,application/xhtml+xml,*/*;q=0.8");
+        let long = format!("/{}", "x".repeat(LONGEST_NAVIGATION));
+        let cases: [(&str, &str, &str, &[(&str, &str)], Option<&str>); 11] = [
+            ("a page", "GET", "/account?tab=1", &[html], Some("/account?tab=1")),
+            ("said so", "GET", "/", &[html, ("sec-fetch-mode", "navigate")], Some("/")),
+            ("of a proxy", "GET", "https://orders.example.com/account", &[html], Some("/account")),
+            ("a script", "GET", "/account", &[html, ("sec-fetch-mode", "cors")], None),
+            ("a client of an API", "GET", "/account", &[("accept", "*/*")], None),
+            ("any text", "GET", "/account", &[("accept", "text/*")], None),
+            ("nothing said", "GET", "/account", &[], None),
+            ("a form", "POST", "/account", &[html], None),
+            ("another host", "GET", "https://orders.example.com//evil.example", &[html], None),
+            ("no path", "OPTIONS", "*", &[html], None),
+            ("too long", "GET", &long, &[html], None),
+        ];
+        for (name, method, target, fields, expected) in cases {
+            let mut request = http::Request::builder().method(method).uri(target);
+            for (field, value) in fields {
+                request = request.header(*field, *value);
+            }
+            let request = Request::of(&request.body(()).unwrap(), None);
+            assert_eq!(request.navigation(), expected, "{name}");
+            assert_eq!(request.accepts_html(), fields.contains(&html), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_redirect_names_a_path_or_a_host_of_https() {
+        for target in ["/", "/login?return_to=%2F", "https://id.example.com/login"] {
+            assert!(Rendered::see_other(target).is_ok(), "{target}");
+        }
+        for target in [
+            "",
+            "login",
+            "//evil.example",
+            "/\\evil.example",
+            "http://a.example",
+            "https:///a",
+            "javascript:x",
+            "/a b",
+            "/\u{e4}",
+        ] {
+            assert_eq!(Rendered::see_other(target).unwrap_err().value(), format!("{target:?}"));
         }
     }
 

@@ -222,6 +222,7 @@ impl StackBuilder {
     /// - a stage stands twice, or two limits have one scope,
     /// - there is authentication without TLS enforcement, and nobody said
     ///   [`dangerous_plain_http`](Self::dangerous_plain_http), or both were said,
+    /// - two authenticators of [`one_of`](crate::authn::one_of) refuse each other's credentials,
     /// - a rule, the policy or a limit per principal needs an identity and there is no authentication,
     /// - a rule asks a policy about an action that this does not [know](PolicyBackend::check_action),
     /// - a rule asks a policy and there is none, or has a permission or role handle of another policy than the one that is asked there,
@@ -251,6 +252,7 @@ impl StackBuilder {
             (Some(authn), None, true) => Some(authn.dangerous_plain_http()),
             (authn, _, _) => authn,
         };
+        authn.as_ref().map_or(Ok(()), AuthnLayer::check)?;
         let authn = authn.map(|authn| if self.no_store { authn.no_store() } else { authn });
         let failure_budget = once("failure_budget", self.failure_budget)?;
         if authn.is_none() {

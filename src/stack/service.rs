@@ -5,7 +5,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use http::{Extensions, HeaderMap, Request, Response, header, request::Parts};
+use http::{Extensions, HeaderMap, Method, Request, Response, StatusCode, header, request::Parts};
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
@@ -19,6 +19,7 @@ use crate::{
     guard::Asked,
     head::RequestHead,
     lifetime::Lifetime,
+    log,
     problem::{RenderRequest, render_into, render_rejection},
     rejection::Rejection,
     stack::{
@@ -74,6 +75,10 @@ impl<S> Layer<S> for Stack {
 }
 
 /// A service behind a [`Stack`].
+///
+/// Serve it with `portcullis::axum::serve(listener, stack.protect(router))`, which tells the layers who is calling. axum's own takes no
+/// layered service: "the trait bound `Protected<Router>: Service<IncomingStream<'_, TcpListener>>` is not satisfied" means that one.
+/// With it, write `stack.protect(router).into_make_service_with_connect_info::<Connection>()`, of axum's `ServiceExt`.
 #[derive(Clone, Debug)]
 pub struct Protected<S> {
     inner: S,
@@ -301,6 +306,7 @@ struct Finish {
     stages: Arc<Stages>,
     memos: Memos,
     rendering: RenderRequest,
+    is_connect: bool,
     audit: Option<Entry>,
     /// That of a request that nobody records.
     context: Option<SecurityContext>,
@@ -310,26 +316,55 @@ impl Finish {
     /// That of a request which no stage has seen.
     fn of<B>(stages: &Arc<Stages>, request: &Request<B>) -> Self {
         let rendering = RenderRequest::of(request, None);
-        Self { stages: Arc::clone(stages), memos: Memos::default(), rendering, audit: None, context: None }
+        let is_connect = request.method() == Method::CONNECT;
+        Self { stages: Arc::clone(stages), memos: Memos::default(), rendering, is_connect, audit: None, context: None }
+    }
+
+    /// That of a request whose identity may end before what it began.
+    fn context(&self) -> Option<&SecurityContext> {
+        self.context.as_ref().or_else(|| self.audit.as_ref().map(Entry::context)).filter(|_| self.stages.ends_streams())
+    }
+
+    /// Tells of a connection that leaves HTTP, and whose handler never asked how long the identity counts: nothing else can end it.
+    fn tell_of_no_lifetime(&self, status: StatusCode) {
+        static SAID: log::Seldom = log::Seldom::new();
+        let leaves = status == StatusCode::SWITCHING_PROTOCOLS || (self.is_connect && status.is_success());
+        let Some(context) = self.context().filter(|_| leaves) else { return };
+        if context.with(|envelope| envelope.lifetime_taken)
+            || Lifetime::of_context(context, &self.stages.clock).is_none()
+        {
+            return;
+        }
+        let route = context.with(|envelope| {
+            envelope.trail.flag("lifetime_not_taken");
+            envelope.route.clone()
+        });
+        SAID.warn(self.stages.clock.now(), || {
+            let route = route.as_deref().unwrap_or("a route without a template");
+            format!(
+                "{route}: the handler upgraded the connection and took no Lifetime of the request: the connection outlives the \
+                 credential, also one that is revoked"
+            )
+        });
     }
 
     /// When the answer must end that goes on for longer than the request, and whether it is one of gRPC. A body whose length is
     /// known is none.
     fn lifetime<R: ResponseBody>(&self, response: &Response<R>) -> Option<(Lifetime, bool)> {
-        if response.body().size_hint().exact().is_some() || !self.stages.ends_streams() {
+        if response.body().size_hint().exact().is_some() {
             return None;
         }
         let is_grpc = grpc::is_answer(response.headers());
         if !is_grpc && !is_event_stream(response.headers()) {
             return None;
         }
-        let context = self.context.as_ref().or_else(|| self.audit.as_ref().map(Entry::context))?;
-        Some((Lifetime::of_context(context, &self.stages.clock)?, is_grpc))
+        Some((Lifetime::of_context(self.context()?, &self.stages.clock)?, is_grpc))
     }
 
     fn response<R: ResponseBody>(&mut self, mut response: Response<R>) -> (Response<R>, Option<Receipt>) {
         let status = response.status();
         self.memos.amend(status, response.headers_mut());
+        self.tell_of_no_lifetime(status);
         let response = if self.memos.hold_permits() { self.memos.follow(response) } else { response };
         let response = match self.lifetime(&response) {
             None => response,

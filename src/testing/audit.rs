@@ -6,6 +6,7 @@ use crate::{
     audit::{AuditEntry, AuditOutcome, AuditRecord, AuditSink, Lost, sample},
     error::StoreError,
     policy::Decision,
+    rejection::RejectionKind,
 };
 
 /// An audit sink that keeps every entry in memory. Clones share the entries.
@@ -61,21 +62,42 @@ impl Captured {
         record
     }
 
-    /// Takes the one record of the one request since they were last taken, and sees that it was refused by a policy, and by
-    /// this rule of it.
+    /// Takes the one record of the one request since they were last taken, and sees that it was denied, and by this. It is
+    /// - what the rule of the route demands, as `Stack::matrix` and the reports write it: `role manager`, `permission orders:edit`;
+    /// - the action that a policy denied, to the rule or to the handler's `Authorizer`: `orders:edit`;
+    /// - the rule of a policy that forbids, where one does and is named: `no-refunds` of a `deny` or a `forbid`. Want of a grant is no rule.
+    ///
+    /// A refusal of another kind than `403` and `404` is for [`assert_refused`](Self::assert_refused), but for a missing step-up.
     ///
     /// # Panics
-    /// If there is no record, or more than one, or the request was allowed, or no policy's denial names the rule.
-    #[expect(clippy::must_use_candidate, reason = "the assertion alone will do")]
+    /// If there is no record, or more than one, or the request was not denied, or by something else, which is told.
     #[track_caller]
     pub fn assert_denied_by(&self, rule: &str) -> AuditRecord {
         let record = self.one();
         let (outcome, path) = (record.outcome().as_str(), record.path());
         assert!(record.outcome() == AuditOutcome::Denied, "{path} was {outcome}, not denied");
-        let denials = record.decisions().filter(|decision| decision.decision() == Decision::Deny);
-        let rules: Vec<String> =
-            denials.flat_map(|denial| denial.rules().map(|rule| rule.into_owned()).collect::<Vec<_>>()).collect();
-        assert!(rules.iter().any(|held| held == rule), "{path} was denied by {rules:?}, not by {rule:?}");
+        let mut by: Vec<String> =
+            record.rejection_reason().and_then(demanded).map(ToOwned::to_owned).into_iter().collect();
+        for denial in record.decisions().filter(|decision| decision.decision() == Decision::Deny) {
+            by.extend(
+                denial.rules().map(|rule| rule.into_owned()).chain(denial.action().map(|action| action.into_owned())),
+            );
+        }
+        assert!(by.iter().any(|held| held == rule), "{path} was denied by {by:?}, not by {rule:?}");
+        record
+    }
+
+    /// Takes the one record of the one request since they were last taken, and sees that it was refused in this way: as a bad
+    /// credential, over a limit, because a backend did not answer.
+    ///
+    /// # Panics
+    /// If there is no record, or more than one, or the request was not refused, or in another way, which is told with its reason.
+    #[expect(clippy::must_use_candidate, reason = "the assertion alone will do")]
+    #[track_caller]
+    pub fn assert_refused(&self, kind: RejectionKind) -> AuditRecord {
+        let record = self.one();
+        let (held, reason) = (record.rejection(), record.rejection_reason().unwrap_or("no reason"));
+        assert!(held == Some(kind), "{} was refused as {held:?} ({reason}), not as {kind:?}", record.path());
         record
     }
 
@@ -113,6 +135,18 @@ impl AuditSink for Captured {
     async fn flush(&self) -> Result<(), StoreError> {
         Ok(())
     }
+}
+
+/// What the rule of a route demands, of the reason for which it refused.
+fn demanded(reason: &str) -> Option<&str> {
+    [
+        "does not meet ",
+        "scopes do not reach for ",
+        "not proved strongly or lately enough for ",
+        "no log-in makes the credential strong enough for ",
+    ]
+    .into_iter()
+    .find_map(|refuses| reason.strip_prefix(refuses))
 }
 
 /// A record to try a sink with: a GET of this path that was allowed, with a request id of its own.

@@ -50,6 +50,9 @@ impl ClientRoots {
                 ConfigError::new(ROOTS, name, "has a certificate that is no root").caused_by(source)
             })?;
         }
+        if roots.is_empty() {
+            return Err(ConfigError::new(ROOTS, name, "has no certificate in it"));
+        }
         let (roots, provider) = (Arc::new(roots), Arc::new(aws_lc_rs::default_provider()));
         let builder = || WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(&provider));
         let refused = |source| ConfigError::new(ROOTS, name, "cannot verify clients").caused_by(source);

@@ -35,6 +35,9 @@ use crate::{
 /// keep out nobody but themselves. A network is an IPv4 address or an IPv6 /64; of IPv6 networks those of the /48 that has the
 /// most. Behind the PROXY protocol it is the network that the header tells, once that is read. A handshake that fails is dropped and
 /// [counted](Self::failed_handshakes), and the log says why at `debug`. Dropping the listener ends them all.
+///
+/// Connections have `TCP_NODELAY` (Nagle's algorithm is off): a small message goes out at once. [`accept`](Self::accept) hands out the
+/// socket, for who wants another option of it.
 pub struct TlsListener {
     accepting: Accepting<TlsHandshake>,
     reloader: CertificateReloader,
@@ -134,10 +137,24 @@ impl TlsListener {
 
     /// The address that it is bound to; the port is the one that the system chose, if it was bound to port 0.
     ///
+    /// ```
+    /// use portcullis::tls::{ServerCertificate, TlsListener};
+    ///
+    /// # #[cfg(feature = "tls-self-signed")]
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let listener = TlsListener::bind("127.0.0.1:0", ServerCertificate::self_signed(["localhost"])?).await?;
+    /// assert_ne!(listener.local_addr()?.port(), 0);
+    /// # Ok(())
+    /// # }
+    /// # #[cfg(not(feature = "tls-self-signed"))]
+    /// # fn main() {}
+    /// ```
+    ///
     /// # Errors
     /// If the system cannot tell.
-    pub fn local_address(&self) -> io::Result<SocketAddr> {
-        self.accepting.local_address()
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.accepting.local_addr()
     }
 
     /// The count of handshakes that failed, timed out or were given up; it goes on while the listener serves.
@@ -230,9 +247,9 @@ impl axum::serve::Listener for TlsListener {
         self.accepting.accept().await
     }
 
-    /// The address that it is bound to, in the shape of a connection; see [`TlsListener::local_address`].
+    /// The address that it is bound to, in the shape of a connection; see [`TlsListener::local_addr`].
     fn local_addr(&self) -> io::Result<Connection> {
-        self.local_address().map(Connection::plain)
+        Self::local_addr(self).map(Connection::plain)
     }
 }
 

@@ -10,7 +10,7 @@ use crate::{client::Connection, error::ConfigError, evidence::ProxyProtocol};
 ///
 /// For `axum::serve` and for hyper. Headers are read beside each other and beside `accept`, within the bounds of
 /// [`TlsListener`](super::TlsListener); the networks that are counted are the proxies' own. A connection from somebody else, or without a header, is dropped and
-/// [counted](Self::failed_handshakes).
+/// [counted](Self::failed_handshakes). Connections have `TCP_NODELAY`, as those of `TlsListener`.
 ///
 /// ```no_run
 /// use axum::{Router, routing::get};
@@ -60,8 +60,8 @@ impl ProxiedListener {
     ///
     /// # Errors
     /// If the system cannot tell.
-    pub fn local_address(&self) -> io::Result<SocketAddr> {
-        self.accepting.local_address()
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.accepting.local_addr()
     }
 
     /// The count of connections that were dropped; it goes on while the listener serves.
@@ -98,9 +98,9 @@ impl axum::serve::Listener for ProxiedListener {
         self.accepting.accept().await
     }
 
-    /// The address that it is bound to, in the shape of a connection; see [`ProxiedListener::local_address`].
+    /// The address that it is bound to, in the shape of a connection; see [`ProxiedListener::local_addr`].
     fn local_addr(&self) -> io::Result<Connection> {
-        self.local_address().map(Connection::plain)
+        Self::local_addr(self).map(Connection::plain)
     }
 }
 

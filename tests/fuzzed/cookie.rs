@@ -67,7 +67,7 @@ fn expected(method: &Method, headers: &HeaderMap) -> Result<Option<String>, Reje
         return Err(RejectionKind::InvalidRequest);
     }
     if !may_be_ours(method, headers) {
-        return Err(RejectionKind::Forbidden);
+        return Err(RejectionKind::CrossSite);
     }
     match value {
         value if value == *TOKEN => Ok(Some(value.to_owned())),

@@ -11,7 +11,7 @@ use tower::{Layer, service_fn};
 
 use super::memory::{lines, now, send};
 
-const KINDS: [RejectionKind; 15] = [
+const KINDS: [RejectionKind; 16] = [
     RejectionKind::InvalidRequest,
     RejectionKind::InvalidPath,
     RejectionKind::Unauthenticated,
@@ -27,6 +27,7 @@ const KINDS: [RejectionKind; 15] = [
     RejectionKind::RateLimited,
     RejectionKind::Misconfigured,
     RejectionKind::Unavailable,
+    RejectionKind::CrossSite,
 ];
 const REASON: &str = "for the operator alone";
 

@@ -170,7 +170,7 @@ async fn a_log_line_stays_one() {
 async fn over_tls_the_name_and_the_authority_count() {
     let (ours, theirs) = (Authority::new("ours"), Authority::new("theirs"));
     let listener = TlsListener::bind("127.0.0.1:0", ours.server(&["localhost"]).for_server()).await.unwrap();
-    let port = listener.local_address().unwrap().port();
+    let port = listener.local_addr().unwrap().port();
     let app = Router::new().fallback(routing::post(async || r#"{"result": true, "decision": true}"#));
     tokio::spawn(async move { axum::serve(listener, app).await });
     let ask = |host: &'static str, trusted: &Authority| {

@@ -6,7 +6,7 @@ use http::HeaderName;
 use super::{builder::IntrospectionBuilder, opaque::Opaque};
 use crate::{
     attempt::Attempt,
-    authn::{Authenticator, Outcome},
+    authn::{Authenticator, Claim, Outcome},
     challenge::Challenge,
     clock::Instants,
     head::RequestHead,
@@ -146,6 +146,11 @@ impl Authenticator for Introspection {
 
     fn credential_headers(&self) -> Vec<HeaderName> {
         self.shared.entrance.credential_headers()
+    }
+
+    /// Of tokens in `Authorization` it gets what nobody else has taken; [`discloses`](Self::discloses) tells two of them apart.
+    fn claims(&self) -> Vec<Claim> {
+        self.shared.entrance.places.claims()
     }
 
     fn discloses(&self, head: &RequestHead<'_>) -> bool {

@@ -6,7 +6,7 @@ use http::HeaderName;
 use super::authenticator::Introspection;
 use crate::{
     attempt::Attempt,
-    authn::{Authenticator, Outcome},
+    authn::{Authenticator, Claim, Outcome},
     challenge::Challenge,
     clock::Instants,
     error::ConfigError,
@@ -143,6 +143,10 @@ impl Authenticator for ByShape {
 
     fn credential_headers(&self) -> Vec<HeaderName> {
         self.entrance().credential_headers()
+    }
+
+    fn claims(&self) -> Vec<Claim> {
+        self.jwt.claims()
     }
 
     fn discloses(&self, head: &RequestHead<'_>) -> bool {
