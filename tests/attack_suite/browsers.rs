@@ -234,7 +234,9 @@ async fn a_field_of_its_own_is_attacked_as_well() {
         let stack = stack.route("GET /orders", require(role("clerk").unwrap())).build().unwrap();
         let app = stack.protect(Router::new().route("/orders", get(async || "orders")));
         let has = |ticket: &'static str| {
-            Caller::new(move |request| drop(request.headers_mut().append("x-ticket", ticket.parse().unwrap())))
+            Caller::new(move |request| {
+                request.headers_mut().append("x-ticket", ticket.parse().unwrap());
+            })
         };
         let profile = Profile::new().route("GET /orders", ["billing"]).unwrap();
         let profile = profile.role("billing", has("t-billing")).role("mail", has("t-mail"));

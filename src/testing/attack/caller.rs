@@ -48,8 +48,11 @@ pub struct Caller {
 enum Way {
     Bearer,
     Cookie(String),
-    Other(Arc<dyn Fn(&mut Request<Bytes>, &str) + Send + Sync>),
+    Other(Arc<Show>),
 }
+
+/// Puts the text of a token, which is empty for who has none, on a request.
+type Show = dyn Fn(&mut Request<Bytes>, &str) + Send + Sync;
 
 /// The credential that a request shows: what its refusal must not.
 #[derive(Clone)]

@@ -201,7 +201,8 @@ impl Way {
         sleep_until(turn).await;
         request.headers_mut().insert(header::HOST, self.field.clone());
         request.headers_mut().insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
-        request.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        // But for who asks for another protocol there.
+        request.headers_mut().entry(header::CONNECTION).or_insert(HeaderValue::from_static("close"));
         timeout(PATIENCE, self.exchange(request)).await.ok().flatten().unwrap_or_else(Answer::unanswered)
     }
 
