@@ -26,7 +26,7 @@ use axum::{
     body::Body,
     extract::Path,
     http::StatusCode,
-    routing::{delete, get},
+    routing::{delete, get, post},
 };
 use base64::{
     Engine,
@@ -39,23 +39,31 @@ use portcullis::{
     authn::{AuthnLayer, one_of},
     config::Config,
     guard::{authenticated, public, require, role},
-    jwt::JwtAuthenticator,
+    jwt::{CookiePlace, CsrfRules, JwtAuthenticator},
     policy::Rbac,
     rate_limit::{Quota, RateLimitLayer},
     stack::{Protected, Stack},
     testing::{
         TestAuthority, TestIssuer, TestKeys,
-        attack::{ATTACKS, AttackReport, Profile, attack_suite, attack_url},
+        attack::{ATTACKS, AttackReport, Caller, Profile, attack_suite, attack_url},
     },
     tls::{TlsLayer, TlsListener},
 };
 use serde_json::Value;
 use tower::{ServiceBuilder, ServiceExt, service_fn};
 
+#[path = "attack_suite/admin.rs"]
+mod admin;
+#[path = "attack_suite/browsers.rs"]
+mod browsers;
 #[path = "attack_suite/keys.rs"]
 mod keys;
+#[path = "attack_suite/limited.rs"]
+mod limited;
 #[path = "attack_suite/network.rs"]
 mod network;
+#[path = "attack_suite/profiles.rs"]
+mod profiles;
 #[path = "attack_suite/routes.rs"]
 mod routes;
 #[path = "attack_suite/sound.rs"]
@@ -66,6 +74,7 @@ mod strangers;
 mod things;
 
 const LIMIT: u32 = 20;
+const COOKIE: &str = "__Host-session";
 /// The attacks that only some services give an occasion for.
 const REPLAY: &str = "token-replay";
 
@@ -81,7 +90,8 @@ fn fixture() -> Fixture {
     let new = NewApiKey::for_subject("billing").role("clerk").lives(KeyLife::Never);
     let (key, record) = new.mint(SystemClock::new().now()).unwrap();
     keys.add(record).unwrap();
-    let jwt = JwtAuthenticator::builder().issuer(issuer.access_tokens()).build().unwrap();
+    let cookie = CookiePlace::new(COOKIE, CsrfRules::same_origin()).unwrap();
+    let jwt = JwtAuthenticator::builder().issuer(issuer.access_tokens()).cookie(cookie).build().unwrap();
     let stack = Stack::builder()
         .tls(TlsLayer::require())
         .limit_clients(Quota::per_hour(LIMIT))
@@ -90,9 +100,22 @@ fn fixture() -> Fixture {
         .route("GET /orders", require(role("clerk").unwrap()))
         .route("GET /tenants/{tenant}", require(authenticated()))
         .route("GET /things/{id}", require(authenticated()))
+        .route("GET /notes/{id}", require(authenticated()))
+        .route("POST /cart", require(role("shopper").unwrap()))
+        .route("GET /feed", require(role("shopper").unwrap()))
         .build()
         .unwrap();
     let router = Router::new()
+        .route("/cart", post(async || "in the cart"))
+        .route("/feed", get(feed))
+        .route(
+            "/notes/{id}",
+            get(
+                async |principal: Principal| {
+                    if principal.subject() == "bob" { StatusCode::FORBIDDEN } else { StatusCode::OK }
+                },
+            ),
+        )
         .route("/health", get(async || "ok"))
         .route("/orders", get(async || "orders"))
         .route(
@@ -112,6 +135,14 @@ fn fixture() -> Fixture {
             ),
         );
     Fixture { issuer, key: key.expose().to_owned(), app: stack.protect(router) }
+}
+
+/// As axum answers a WebSocket where nothing can be upgraded.
+async fn feed(request: Request<Body>) -> StatusCode {
+    match request.headers().contains_key("sec-websocket-key") {
+        true => StatusCode::UPGRADE_REQUIRED,
+        false => StatusCode::BAD_REQUEST,
+    }
 }
 
 impl Fixture {
@@ -134,6 +165,13 @@ impl Fixture {
             .other_tenant("GET /tenants/acme", token().tenant("acme"), token().tenant("globex").role("guest"))
             .unwrap()
             .hidden("GET /things/1", "GET /things/2", token().role("clerk"), token().role("guest"))
+            .unwrap()
+            .other_owner("GET /notes/1", token().subject("alice"), token().subject("bob"))
+            .unwrap()
+            .role("shopper", Caller::cookie(COOKIE, token().subject("carol").role("shopper")))
+            .route("POST /cart", ["shopper"])
+            .unwrap()
+            .websocket("GET /feed", ["shopper"])
             .unwrap()
             .limit(LIMIT)
             .secret("db-7.internal");
@@ -308,6 +346,13 @@ async fn answer(hole: &str, fixture: &Fixture, memory: &Memory, mut request: Req
             let claims = decoded(token.split('.').nth(1).unwrap_or_default());
             let_in = claims["roles"][0] == "guest" && (hole == "role-crossing") == (path == "/orders");
         }
+        "owner-crossing" => {
+            let claims = decoded(token.split('.').nth(1).unwrap_or_default());
+            let_in = claims["sub"] == "bob" && path == "/notes/1";
+        }
+        "csrf-origin" if has(&request, "origin") => own_page(&mut request),
+        "csrf-no-origin" if !has(&request, "origin") && !has(&request, "sec-fetch-site") => own_page(&mut request),
+        "csrf-websocket" if has(&request, "upgrade") => own_page(&mut request),
         "method-unlisted" if method.as_str() == "PURGE" => return Response::new(Body::from("purged")),
         "method-override" if has(&request, "x-http-method-override") => {
             *request.method_mut() = Method::GET;
@@ -369,6 +414,12 @@ async fn answer(hole: &str, fixture: &Fixture, memory: &Memory, mut request: Req
     response
 }
 
+/// As if a page of the service's own had caused it.
+fn own_page(request: &mut Request<Body>) {
+    request.headers_mut().remove("origin");
+    request.headers_mut().insert("sec-fetch-site", "same-origin".parse().unwrap());
+}
+
 #[derive(Default)]
 struct Memory {
     signatures: Mutex<HashSet<String>>,
@@ -392,7 +443,9 @@ async fn run_at(orders: &str, hole: &'static str, attack: &str) -> AttackReport 
         let (fixture, memory, jwt) = (Arc::clone(&fixture), Arc::clone(&memory), Arc::clone(&jwt));
         async move {
             let value = request.headers().get("authorization").and_then(|value| value.to_str().ok());
-            let token = value.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default();
+            let cookie = request.headers().get("cookie").and_then(|value| value.to_str().ok());
+            let cookie = cookie.and_then(|cookie| cookie.strip_prefix("__Host-session="));
+            let token = value.and_then(|value| value.strip_prefix("Bearer ")).or(cookie).unwrap_or_default();
             if one_time && jwt.verify(token, SystemClock::new().now()).is_ok() {
                 // By its id, as RFC 7519 §4.1.7 has it.
                 let id = decoded(token.split('.').nth(1).unwrap_or_default())["jti"].to_string();

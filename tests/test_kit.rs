@@ -240,17 +240,43 @@ async fn certificates_of_servers_and_clients() {
 
     const NAME: &str = "spiffe://orders.invalid/billing";
     for (name, certificate, good) in [
-        ("ours", authority.client("billing", [NAME]), true),
-        ("ended", authority.ended_client("billing", [NAME]), false),
-        ("of another authority", stranger.client("billing", [NAME]), false),
+        ("ours", authority.client([NAME]), true),
+        ("ended", authority.ended_client([NAME]), false),
+        ("of another authority", stranger.client([NAME]), false),
     ] {
         let identity = format!("{}{}", certificate.pem(), certificate.key_pem());
         let answered = over_tls(address, authority.pem(), &identity).await;
         assert_eq!(answered.as_deref(), good.then_some(NAME), "{name}");
     }
     let mut request = Request::get("/me").body(axum::body::Body::empty()).unwrap();
-    request.extensions_mut().insert(authority.client("billing", [NAME]).connection());
+    request.extensions_mut().insert(authority.client([NAME]).connection());
     assert_eq!(in_process.oneshot(request).await.unwrap().status(), 200, "without a listener");
+}
+
+/// Whom each way to go by a certificate takes a client for; the common name is nobody's.
+#[tokio::test]
+async fn names_of_client_certificates() {
+    const NAMES: [&str; 3] = ["billing.internal", "spiffe://orders.invalid/billing", "192.0.2.7"];
+    let authority = TestAuthority::new("ours");
+    let by_dns = ClientCertAuthenticator::by_dns_name().allow(["billing.internal"]).unwrap().build().unwrap();
+    let by_uri = ClientCertAuthenticator::by_spiffe_id(["orders.invalid"]).unwrap().build().unwrap();
+    for (name, names, dns, uri) in [
+        ("all kinds", &NAMES[..], 200, 200),
+        ("DNS alone", &NAMES[..1], 200, 401),
+        ("a URI alone", &NAMES[1..2], 401, 200),
+        ("an address alone", &NAMES[2..], 401, 401),
+        ("no name", &[], 401, 401),
+        ("another's", &["mail.internal"], 401, 401),
+    ] {
+        for (trusted, expected) in [(by_dns.clone(), dns), (by_uri.clone(), uri)] {
+            let stack = Stack::builder().tls(TlsLayer::require()).authenticate(trusted);
+            let stack = stack.route("GET /me", require(authenticated())).build().unwrap();
+            let app = stack.protect(axum::Router::new().route("/me", axum::routing::get(async || "me")));
+            let mut request = Request::get("/me").body(axum::body::Body::empty()).unwrap();
+            request.extensions_mut().insert(authority.client(names.iter().copied()).connection());
+            assert_eq!(app.oneshot(request).await.unwrap().status(), expected, "{name}");
+        }
+    }
 }
 
 /// What `GET /me` answers whoever has this certificate and key; none if the handshake fails.

@@ -17,7 +17,7 @@ use crate::{
 ///
 /// let authority = TestAuthority::new("orders test authority");
 /// let server = authority.server(["localhost"]);
-/// let billing = authority.client("billing", ["spiffe://orders.invalid/billing"]);
+/// let billing = authority.client(["billing.internal", "spiffe://orders.invalid/billing"]);
 /// let over_mutual_tls = billing.connection(); // for the extensions of a request
 /// # let _ = (server.server_certificate(), over_mutual_tls);
 /// ```
@@ -71,13 +71,15 @@ impl TestAuthority {
         self.issue(&params)
     }
 
-    /// A certificate for a client: its common name, and URIs that name it, as SPIFFE does.
+    /// A certificate for a client of these names: with `://` in it a name is a URI, as SPIFFE has them, and otherwise one of DNS,
+    /// such as `billing.internal`, or an address. They stand in the subject alternative name (RFC 5280 §4.2.1.6). The common name
+    /// is the same in every certificate, and identifies nobody.
     ///
     /// # Panics
-    /// If a URI is not ASCII.
+    /// If a name is not ASCII.
     #[must_use]
-    pub fn client<'u>(&self, name: &str, uris: impl IntoIterator<Item = &'u str>) -> TestCertificate {
-        self.issue(&client(name, uris))
+    pub fn client<'n>(&self, names: impl IntoIterator<Item = &'n str>) -> TestCertificate {
+        self.issue(&client(names))
     }
 
     /// The same, of a certificate that ended in 2001.
@@ -85,8 +87,8 @@ impl TestAuthority {
     /// # Panics
     /// As [`client`](Self::client).
     #[must_use]
-    pub fn ended_client<'u>(&self, name: &str, uris: impl IntoIterator<Item = &'u str>) -> TestCertificate {
-        let mut params = client(name, uris);
+    pub fn ended_client<'n>(&self, names: impl IntoIterator<Item = &'n str>) -> TestCertificate {
+        let mut params = client(names);
         (params.not_before, params.not_after) = (date_time_ymd(2000, 1, 1), date_time_ymd(2001, 1, 1));
         self.issue(&params)
     }
@@ -98,12 +100,17 @@ impl TestAuthority {
     }
 }
 
-fn client<'u>(name: &str, uris: impl IntoIterator<Item = &'u str>) -> CertificateParams {
+fn client<'n>(names: impl IntoIterator<Item = &'n str>) -> CertificateParams {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
-    params.distinguished_name.push(DnType::CommonName, name);
-    let uri = |uri: &str| SanType::URI(uri.try_into().expect("a URI is ASCII"));
-    params.subject_alt_names = uris.into_iter().map(uri).collect();
+    // Where a service goes by it, everybody is the same, and a test sees it.
+    params.distinguished_name.push(DnType::CommonName, "a client of a test");
+    let named = |name: &str| match (name.contains("://"), name.parse()) {
+        (true, _) => SanType::URI(name.try_into().expect("a URI is ASCII")),
+        (false, Ok(address)) => SanType::IpAddress(address),
+        (false, Err(_)) => SanType::DnsName(name.try_into().expect("a DNS name is ASCII")),
+    };
+    params.subject_alt_names = names.into_iter().map(named).collect();
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
     params
@@ -140,7 +147,13 @@ impl TestCertificate {
     #[must_use]
     pub fn connection(&self) -> Connection {
         Connection::tls(([198, 51, 100, 7], 52_100).into(), TlsVersion::Tls13)
-            .with_client_certificate(ClientCertificate::from_der(&self.der))
+            .with_client_certificate(self.client_certificate())
+    }
+
+    /// What a [`Connection`] knows of a client who proved that the certificate is its own.
+    #[must_use]
+    pub fn client_certificate(&self) -> ClientCertificate {
+        ClientCertificate::from_der(&self.der)
     }
 }
 

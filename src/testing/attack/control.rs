@@ -5,7 +5,7 @@ use http::{HeaderName, Method, Request, header};
 
 use super::{
     profile::Route,
-    run::{Answer, Run, bearing, keyed, outline, with},
+    run::{Answer, Run, keyed, outline, with},
 };
 
 /// What is no attack: a suite whose good requests are refused proves nothing.
@@ -97,6 +97,14 @@ impl Bearings {
     }
 }
 
+/// Requests that prove nothing: the first of them, and how many came after it.
+#[derive(Debug)]
+pub(super) struct Unproved {
+    route: String,
+    sent: String,
+    more: u32,
+}
+
 impl Run {
     /// Begins with a route.
     pub(super) fn begin(&mut self, route: &Route) {
@@ -106,37 +114,58 @@ impl Run {
     /// Sends a good request. The first one of a route must be answered `2xx` or `3xx`, and so must all of a safe method;
     /// what an unsafe one has used up may be gone for the next one, but it must not be refused.
     pub(super) async fn good(&mut self, route: &Route, sent: &str, request: Request<Bytes>) -> Answer {
-        let answer = self.send(CONTROL, request).await;
+        let answer = self.exchange(CONTROL, request).await;
         let print = Print::of(&answer);
+        let is_good = print.is_good() || self.is_as_far_as_it_gets(route, &print);
         let used_up = !route.method.is_safe() && self.opened.contains(&route.line());
         let is_refused = matches!(answer.status, 0 | 400 | 401 | 403 | 405 | 415 | 422 | 429 | 500..);
-        if !print.is_good() && (is_refused || !used_up) {
-            let expected = "2xx or 3xx: nothing is proved here; give a body, or a thing that is there";
+        if !is_good && (is_refused || !used_up) {
+            let expected = match answer.status {
+                429 => "2xx or 3xx, and no limit: nothing is proved here; give whoever sends it a larger quota",
+                _ => "2xx or 3xx: nothing is proved here; give a body, or a thing that is there",
+            };
             self.find(CONTROL, &route.line(), sent, expected, answer.status.to_string());
         }
-        if print.is_good() {
+        if is_good {
             self.opened.insert(route.line());
         }
-        self.bearings.good.push(print);
+        // A safe method uses nothing up: one that gets nowhere is no mark of what is let in.
+        if is_good || !route.method.is_safe() {
+            self.bearings.good.push(print);
+        }
         answer
+    }
+
+    /// In process nothing can be upgraded, and a WebSocket is not opened.
+    fn is_as_far_as_it_gets(&self, route: &Route, print: &Print) -> bool {
+        route.websocket && (print.status == 101 || (print.status == 426 && self.network.is_none()))
     }
 
     /// Good requests of all who may use the route.
     pub(super) async fn controls(&mut self, route: &Route) {
         let doubtful = self.bearings.doubtful.len();
+        let sent_before = self.report.sent.get(CONTROL).copied();
         if route.public
             && let Some(request) = self.ask(route)
         {
             self.good(route, "nobody, where everybody may", request).await;
         }
-        for (role, token) in self.profile.people.clone() {
-            if !route.allowed.contains(&role) {
-                continue;
-            }
+        for (words, who) in self.users(route) {
             let Some(request) = self.ask(route) else { continue };
-            let request = with(bearing(request, &self.mint(&token)), "origin", "https://mallory.invalid");
-            let answer = self.good(route, &format!("somebody of the role {role}, which may"), request).await;
+            let request = self.by(request, &who);
+            let request = self.with_origin(request, "https://mallory.invalid");
+            let answer = self.good(route, &words, request).await;
             self.kept_and_shared(route, &answer);
+            // A page of another site may cause it as well, and must not see what comes of it.
+            if who.is_by_browser()
+                && route.method.is_safe()
+                && !route.websocket
+                && let Some(request) = self.ask(route)
+            {
+                let request = self.caused_elsewhere(request, &who, "https://mallory.invalid");
+                let answer = self.send("cors-origin", request).await;
+                self.kept_and_shared(route, &answer);
+            }
         }
         for (name, key) in self.keys().into_iter().filter(|_| route.keys) {
             let Some(request) = self.ask(route) else { continue };
@@ -144,8 +173,8 @@ impl Run {
             let answer = self.good(route, &format!("a good key in {name}"), request).await;
             self.kept_and_shared(route, &answer);
         }
-        if self.bearings.good.is_empty() {
-            let expected = "a token for a role that may, or route_for_keys: nothing is proved here";
+        if self.report.sent.get(CONTROL).copied() == sent_before {
+            let expected = "a token for a role that may, route_for_keys, or other_owner: nothing is proved here";
             self.find(CONTROL, &route.line(), "a good request", expected, "nobody who may send it".to_owned());
         }
         self.bearings.early = Some((self.bearings.good.len(), doubtful));
@@ -165,6 +194,24 @@ impl Run {
     pub(super) fn not_taken(&mut self, route: &str, who: &str) {
         let expected = "a token that the service takes, and another refusal than 401: nothing is proved here";
         self.find(CONTROL, route, who, expected, "401".to_owned());
+    }
+
+    /// A limit or an outage answered, and what the service would have done without is not known.
+    pub(super) fn leave_unproved(&mut self, attack: &'static str, route: &str, sent: &str, status: u16) {
+        let first = || Unproved { route: route.to_owned(), sent: sent.to_owned(), more: 0 };
+        let met = self.unproved.entry((attack, status));
+        met.and_modify(|met| met.more = met.more.saturating_add(1)).or_insert_with(first);
+    }
+
+    /// Finds the attacks that a limit or an outage answered.
+    pub(super) fn tell_unproved(&mut self) {
+        for ((attack, status), Unproved { route, sent, more }) in std::mem::take(&mut self.unproved) {
+            let words = if sent.is_empty() { String::new() } else { format!(" {sent},") };
+            let sent = format!("{attack},{words} and {more} more");
+            let expected =
+                "an answer of no limit and no outage: nothing is proved here; give whoever sends it a larger quota";
+            self.find(CONTROL, &route, &sent, expected, status.to_string());
+        }
     }
 
     /// Whom an answer to somebody might reach besides.
@@ -194,8 +241,9 @@ impl Run {
             let Some(request) = self.ask(route) else { break };
             if route.public {
                 self.good(route, "nobody, after the attacks", request).await;
-            } else if let Some(token) = self.somebody(route) {
-                self.good(route, "a good token after the attacks", bearing(request, &self.mint(&token))).await;
+            } else if let Some(who) = self.somebody(route) {
+                let request = self.by(request, &who);
+                self.good(route, "a good token after the attacks", request).await;
             } else if let Some((name, key)) = self.keys().into_iter().next().filter(|_| route.keys) {
                 self.good(route, "a good key after the attacks", keyed(request, &name, &key)).await;
             }

@@ -1,6 +1,7 @@
 //! API keys, bad ones, and good ones in ways in which none is taken.
 
 use super::{
+    caller::Caller,
     profile::Route,
     run::{Run, bearing, keyed},
 };
@@ -60,19 +61,20 @@ pub(super) async fn carried(run: &mut Run, route: &Route) {
             ("a good key, an altered one", &key, &altered),
             ("an altered key, a good one", &altered, &key),
         ] {
-            let twice = keyed(keyed(request.clone(), &name, first), &name, second);
+            let twice = keyed(keyed(run.again(&request), &name, first), &name, second);
             run.refused("credential-twice", sent, twice).await;
         }
-        if let Some(good) = run.somebody(route).filter(|_| name != http::header::AUTHORIZATION) {
+        let bearer = run.somebody(route).filter(|who| who.is_bearer() && name != http::header::AUTHORIZATION);
+        if let Some(good) = bearer.as_ref().and_then(Caller::test_token) {
             for (sent, key, token) in [
                 ("a good key, a good token", &key, good.clone()),
                 ("a good key, a forged token", &key, good.clone().by_foreign_key()),
                 ("an altered key, a good token", &altered, good.clone()),
             ] {
-                let both = bearing(keyed(request.clone(), &name, key), &run.mint(&token));
+                let both = bearing(keyed(run.again(&request), &name, key), &run.mint(&token));
                 run.refused("credential-twice", sent, both).await;
             }
         }
-        run.plainly("a good key", |_| keyed(request.clone(), &name, &key)).await;
+        run.plainly("a good key", |run| keyed(run.again(&request), &name, &key)).await;
     }
 }

@@ -4,7 +4,9 @@
 //! and a token for each role. Each attack has a stable id, which [`ATTACKS`] lists and the [`AttackReport`] names.
 //! With the feature `testing-network`, `attack_url` sends them to a service that runs.
 
+mod caller;
 mod control;
+mod cross_site;
 mod key_place;
 mod keys;
 mod methods;
@@ -17,6 +19,7 @@ mod run;
 mod strangers;
 mod things;
 mod tokens;
+mod values;
 
 use std::{
     fmt::Debug,
@@ -32,10 +35,12 @@ use http::{Request, Response};
 use http_body_util::BodyExt;
 use tower::{Service, util::ServiceExt};
 
+pub use caller::Caller;
 #[cfg(feature = "testing-network")]
 pub use network::{NetworkSuite, OWNERSHIP_PATH, attack_url};
 pub use profile::Profile;
 pub use report::{AttackReport, Finding};
+pub use values::PathValues;
 
 use key_place::KeyPlace;
 use run::{Answer, Answering, Run};
@@ -82,6 +87,10 @@ pub const ATTACKS: &[(&str, &str)] = &[
     ("proxy-certificate", "believes a stranger's certificate in a header"),
     ("role-crossing", "lets a role do what it may not"),
     ("tenant-crossing", "gives things of one tenant to another"),
+    ("owner-crossing", "gives things of one person to another"),
+    ("csrf-origin", "takes a cookie for a request that another site has caused"),
+    ("csrf-no-origin", "takes a cookie with an unsafe method, and no word of where the request comes from"),
+    ("csrf-websocket", "opens a WebSocket by a cookie for pages of another site"),
     ("method-unlisted", "answers to methods that the profile does not list for the path"),
     ("method-override", "follows a header to another method than the one that was checked"),
     ("method-head", "answers HEAD where GET is guarded"),

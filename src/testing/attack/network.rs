@@ -78,9 +78,10 @@ pub fn attack_url(base: &str, profile: Profile) -> Result<NetworkSuite, ConfigEr
 /// `User-Agent` of its own, follows no redirect, and reads at most 1 MiB of a body. HTTP/1.1, a connection for each request,
 /// paths as they are written.
 ///
-/// What it cannot be over the network it leaves out: another address in each request, plain HTTP where the URL is `https`, and,
-/// where the host is not loopback, a place from which the service might fetch a key (`token-key-url`). So a limit per client
-/// that the suite runs into is a finding, `control`: say it with [`Profile::limit`], or attack a service without.
+/// What it cannot be over the network it leaves out: another address in each request, plain HTTP where the URL is `https`, a
+/// client certificate, and, where the host is not loopback, a place from which the service might fetch a key (`token-key-url`). All
+/// comes from one address, so a limit per client that the suite runs into is the finding `control`: attack a service whose limit is
+/// larger than what it sends in that time.
 ///
 /// # Security
 /// A host that is not loopback is attacked only if it serves the [token](Self::ownership_token) of this very suite at
@@ -200,7 +201,8 @@ impl Way {
         sleep_until(turn).await;
         request.headers_mut().insert(header::HOST, self.field.clone());
         request.headers_mut().insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
-        request.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        // But for who asks for another protocol there.
+        request.headers_mut().entry(header::CONNECTION).or_insert(HeaderValue::from_static("close"));
         timeout(PATIENCE, self.exchange(request)).await.ok().flatten().unwrap_or_else(Answer::unanswered)
     }
 

@@ -6,21 +6,25 @@ use http::{
     uri::{Authority, PathAndQuery},
 };
 
-use crate::{error::ConfigError, policy::Matrix, testing::TestToken};
+use super::{caller::Caller, values::PathValues};
+use crate::{error::ConfigError, policy::Matrix};
 
 /// What the suite has to know of a service: its routes, who may use them, and how to be somebody.
 #[must_use]
 #[derive(Clone, Default)]
 pub struct Profile {
     pub(super) routes: Vec<Route>,
+    /// Every line of the matrices, those that are left out too: a method, or `ANY`, and a path with parameters.
+    lines: Vec<(String, String)>,
     bodies: BTreeMap<String, (HeaderValue, Bytes)>,
-    pub(super) people: BTreeMap<String, TestToken>,
+    pub(super) people: BTreeMap<String, Caller>,
     pub(super) keys: Vec<(String, String)>,
     pub(super) things: Vec<Thing>,
     pub(super) limit: Option<u32>,
     pub(super) one_time: bool,
     pub(super) secrets: Vec<String>,
     pub(super) host: Option<HeaderValue>,
+    pub(super) origin: Option<HeaderValue>,
 }
 
 /// A method and a path to ask for, and what is asked for there.
@@ -35,16 +39,35 @@ pub(super) struct Route {
     pub(super) keys: bool,
     /// None: whoever is not allowed.
     pub(super) denied: Option<Vec<String>>,
+    /// Whether its requests ask for a WebSocket.
+    pub(super) websocket: bool,
 }
 
 /// A thing of somebody.
 #[derive(Clone)]
 pub(super) struct Thing {
     pub(super) exists: Route,
-    /// One that is not there, where strangers must not know which is which. None: where they must not get at it.
-    pub(super) missing: Option<Route>,
-    pub(super) owner: TestToken,
-    pub(super) stranger: TestToken,
+    pub(super) from: Stranger,
+    pub(super) owner: Caller,
+    pub(super) stranger: Caller,
+}
+
+/// Whom a thing is kept from, and how.
+#[derive(Clone)]
+pub(super) enum Stranger {
+    OfAnotherTenant,
+    WithThingsOfTheirOwn,
+    /// Who must not know it from this one, which is not there.
+    WhoKnowsNothing(Route),
+}
+
+impl Thing {
+    pub(super) const fn missing(&self) -> Option<&Route> {
+        match &self.from {
+            Stranger::WhoKnowsNothing(missing) => Some(missing),
+            Stranger::OfAnotherTenant | Stranger::WithThingsOfTheirOwn => None,
+        }
+    }
 }
 
 impl Route {
@@ -61,7 +84,13 @@ impl Route {
         let method = Method::from_bytes(method.as_bytes()).map_err(|_| refuse("must start with a method"))?;
         let (path, query) =
             target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query.to_owned())));
-        Ok(Self { method, path: path.to_owned(), query, public: false, allowed: Vec::new(), keys: false, denied: None })
+        let (path, allowed) = (path.to_owned(), Vec::new());
+        Ok(Self { method, path, query, public: false, allowed, keys: false, denied: None, websocket: false })
+    }
+
+    /// Whether the first good request may leave nothing for others to ask for.
+    pub(super) fn uses_up(&self) -> bool {
+        self.method == Method::DELETE
     }
 
     /// Whether this role must be refused.
@@ -91,10 +120,26 @@ impl Route {
     }
 }
 
+/// Whether a path is one of a line with parameters.
+fn is_at(line: &str, path: &str) -> bool {
+    let mut segments = path.split('/');
+    for expected in line.split('/') {
+        if expected.starts_with("{*") {
+            return segments.next().is_some();
+        }
+        let is_parameter = expected.starts_with('{') && expected.ends_with('}');
+        match segments.next() {
+            Some(segment) if segment == expected || (is_parameter && !segment.is_empty()) => {}
+            Some(_) | None => return false,
+        }
+    }
+    segments.next().is_none()
+}
+
 impl Profile {
     /// Every route that it names.
     fn named(&self) -> impl Iterator<Item = &Route> {
-        let of_things = self.things.iter().flat_map(|thing| std::iter::once(&thing.exists).chain(&thing.missing));
+        let of_things = self.things.iter().flat_map(|thing| std::iter::once(&thing.exists).chain(thing.missing()));
         self.routes.iter().chain(of_things)
     }
 
@@ -102,6 +147,13 @@ impl Profile {
     #[cfg(feature = "testing-network")]
     pub(super) fn listed(&self) -> impl Iterator<Item = (Method, String)> {
         self.named().map(|route| (route.method.clone(), route.path.clone()))
+    }
+
+    /// Whether a line is there for the method at this path, also if the profile asks for it at another one.
+    pub(super) fn lists(&self, method: &str, path: &str) -> bool {
+        let method = if method == "HEAD" { "GET" } else { method };
+        self.routes.iter().any(|route| route.path == path && route.method.as_str() == method)
+            || self.lines.iter().any(|(listed, line)| (listed == method || listed == "ANY") && is_at(line, path))
     }
 
     /// What requests of a route carry, and its type.
@@ -153,20 +205,36 @@ impl Profile {
         Ok(held.map_or(new, |held| self.routes.remove(held)))
     }
 
-    /// Adds each guarded route of a [matrix of a stack](crate::stack::Stack::matrix), with these values in place of
-    /// parameters. What there `depends` on more than the role is asked for by nobody: where it does for every role, name the
-    /// route before, with a role that may. Routes of `ANY`, those that are public, and those that the profile has already, are left
-    /// out.
+    /// Adds a route whose requests ask for a WebSocket (RFC 6455 §4.1), which these roles may open: `GET /feed`. The good answer
+    /// is `101`, or, in process, where nothing can be opened, the `426` that axum gives there.
     ///
     /// # Errors
-    /// If a parameter has no value.
-    pub fn matrix(mut self, matrix: &Matrix, values: &[(&str, &str)]) -> Result<Self, ConfigError> {
-        for column in matrix.columns().iter().filter(|column| !column.starts_with("ANY ") && !matrix.is_public(column))
-        {
-            let fill = |line: String, (name, value): &(&str, &str)| {
-                line.replace(&format!("{{{name}}}"), value).replace(&format!("{{*{name}}}"), value)
-            };
-            let route = Route::parse(&values.iter().fold(column.clone(), fill))?;
+    /// As [`public`](Self::public).
+    pub fn websocket<'r>(self, line: &str, roles: impl IntoIterator<Item = &'r str>) -> Result<Self, ConfigError> {
+        let mut profile = self.route(line, roles)?;
+        if let Some(route) = profile.routes.last_mut() {
+            route.websocket = true;
+        }
+        Ok(profile)
+    }
+
+    /// Adds each guarded route of a [matrix of a stack](crate::stack::Stack::matrix), with these values in place of
+    /// parameters: `&[("id", "1")]` for all lines, or [`PathValues`]. What there `depends` on more than the role is asked for by
+    /// nobody: where it does for every role, name the route before, with a role that may, or a thing of
+    /// [one owner](Self::other_owner) at that line. Routes of `ANY`, those that are public, and those that the profile has
+    /// already, are left out.
+    ///
+    /// # Errors
+    /// If a parameter has no value, or the values name what is not there.
+    pub fn matrix(mut self, matrix: &Matrix, values: impl Into<PathValues>) -> Result<Self, ConfigError> {
+        let values = values.into();
+        values.check(matrix)?;
+        let lines = matrix.columns().iter().filter_map(|column| column.split_once(' '));
+        self.lines.extend(lines.map(|(method, path)| (method.to_owned(), path.to_owned())));
+        let is_asked_for =
+            |column: &&String| !column.starts_with("ANY ") && !matrix.is_public(column) && !values.leaves_out(column);
+        for column in matrix.columns().iter().filter(is_asked_for) {
+            let route = Route::parse(&values.fill(column))?;
             let is_named = |held: &Route| held.line() == route.line() && !(held.keys && held.allowed.is_empty());
             if self.routes.iter().any(is_named) {
                 continue;
@@ -195,9 +263,9 @@ impl Profile {
         Ok(self)
     }
 
-    /// Says how to be somebody of a role: with this token.
-    pub fn role(mut self, role: &str, token: TestToken) -> Self {
-        self.people.insert(role.to_owned(), token);
+    /// Says how to be somebody of a role: with this token, or as this [`Caller`].
+    pub fn role(mut self, role: &str, who: impl Into<Caller>) -> Self {
+        self.people.insert(role.to_owned(), who.into());
         self
     }
 
@@ -212,8 +280,31 @@ impl Profile {
     ///
     /// # Errors
     /// As [`public`](Self::public).
-    pub fn other_tenant(mut self, line: &str, owner: TestToken, stranger: TestToken) -> Result<Self, ConfigError> {
-        self.things.push(Thing { exists: Route::parse(line)?, missing: None, owner, stranger });
+    pub fn other_tenant(
+        self,
+        line: &str,
+        owner: impl Into<Caller>,
+        stranger: impl Into<Caller>,
+    ) -> Result<Self, ConfigError> {
+        self.thing(line, Stranger::OfAnotherTenant, owner.into(), stranger.into())
+    }
+
+    /// Adds a thing of one person, who may get it, and somebody of the same tenant and with the same roles, who has things like
+    /// it and must not get this one. Name one for each line whose answer depends on whose the thing is, those that change it too.
+    ///
+    /// # Errors
+    /// As [`public`](Self::public).
+    pub fn other_owner(
+        self,
+        line: &str,
+        owner: impl Into<Caller>,
+        stranger: impl Into<Caller>,
+    ) -> Result<Self, ConfigError> {
+        self.thing(line, Stranger::WithThingsOfTheirOwn, owner.into(), stranger.into())
+    }
+
+    fn thing(mut self, line: &str, from: Stranger, owner: Caller, stranger: Caller) -> Result<Self, ConfigError> {
+        self.things.push(Thing { exists: Route::parse(line)?, from, owner, stranger });
         Ok(self)
     }
 
@@ -223,15 +314,14 @@ impl Profile {
     /// # Errors
     /// As [`public`](Self::public).
     pub fn hidden(
-        mut self,
+        self,
         exists: &str,
         missing: &str,
-        owner: TestToken,
-        stranger: TestToken,
+        owner: impl Into<Caller>,
+        stranger: impl Into<Caller>,
     ) -> Result<Self, ConfigError> {
-        let (exists, missing) = (Route::parse(exists)?, Some(Route::parse(missing)?));
-        self.things.push(Thing { exists, missing, owner, stranger });
-        Ok(self)
+        let from = Stranger::WhoKnowsNothing(Route::parse(missing)?);
+        self.thing(exists, from, owner.into(), stranger.into())
     }
 
     /// Says after how many requests at once a client address is refused, so that the limit is attacked as well.
@@ -246,9 +336,9 @@ impl Profile {
         self
     }
 
-    /// Says which host the requests are for, with a port if it is another than that of the scheme: `api.example.com`. They have no `Host`
-    /// otherwise, and a service that answers for certain [hosts](crate::tls::TlsLayer::hosts) alone refuses all. Over the network
-    /// it is that of the URL.
+    /// Says which host the requests are for, with a port if it is another than that of the scheme: `api.example.com`. They have
+    /// no `Host` otherwise, and a service that answers for certain [hosts](crate::tls::TlsLayer::hosts) alone refuses all. Over
+    /// the network it is that of the URL.
     ///
     /// # Errors
     /// If it is no host.
@@ -260,6 +350,24 @@ impl Profile {
         });
         let value = HeaderValue::from_str(host).ok().filter(|_| is_host);
         self.host = Some(value.ok_or_else(refuse)?);
+        Ok(self)
+    }
+
+    /// Says of which origin the pages are that cause requests of [browsers](Caller::by_browser), `https://app.example.com`: their
+    /// requests say it in `Origin`. Otherwise they say `Sec-Fetch-Site: same-origin`, and a service that only looks at `Origin`
+    /// refuses them.
+    ///
+    /// # Errors
+    /// If it is no origin: a scheme and a host, with a port if it is another than that of the scheme.
+    pub fn origin(mut self, origin: &str) -> Result<Self, ConfigError> {
+        let refuse = || {
+            ConfigError::new("attack profile", format!("{origin:?}"), "must be an origin: https://host, without a path")
+        };
+        let is_origin = origin.split_once("://").is_some_and(|(scheme, host)| {
+            matches!(scheme, "https" | "http") && host.parse::<Authority>().is_ok_and(|parsed| parsed.as_str() == host)
+        });
+        let value = HeaderValue::from_str(origin).ok().filter(|_| is_origin && !origin.contains('@'));
+        self.origin = Some(value.ok_or_else(refuse)?);
         Ok(self)
     }
 
@@ -282,6 +390,29 @@ impl fmt::Debug for Profile {
             .field("limit", &self.limit)
             .field("one_time", &self.one_time)
             .field("host", &self.host)
+            .field("origin", &self.origin)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_of_a_line() {
+        for (line, path, is_one) in [
+            ("/notes", "/notes", true),
+            ("/notes", "/notes/1", false),
+            ("/notes/{id}", "/notes/1", true),
+            ("/notes/{id}", "/notes", false),
+            ("/notes/{id}", "/notes/", false),
+            ("/notes/{id}", "/notes/1/lines", false),
+            ("/notes/{id}/lines", "/notes/1/lines", true),
+            ("/files/{*rest}", "/files/a/b", true),
+            ("/files/{*rest}", "/files", false),
+        ] {
+            assert_eq!(is_at(line, path), is_one, "{line} {path}");
+        }
     }
 }

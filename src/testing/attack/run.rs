@@ -10,7 +10,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, header};
 
 use super::{
     AttackReport, Finding, Profile,
-    control::{Bearings, Doubtful, Print},
+    caller::{Caller, shown},
+    control::{Bearings, Doubtful, Print, Unproved},
     key_place::KeyPlace,
     profile::Route,
     tokens::{UNKNOWN_KID, WITHOUT_KID},
@@ -20,8 +21,8 @@ use crate::{
     testing::TestToken,
 };
 
-/// Whether the service may have to look for the key of such a token, which has a kid that it does not know or none: where it cannot, or
-/// must not ask so often, it may say so.
+/// Whether the service may have to look for the key of such a token, which has a kid that it does not know or none: where it
+/// cannot, or must not ask so often, it may say so.
 pub(super) fn seeks_a_key(attack: &str, sent: &str) -> bool {
     let is_unknown = attack == "token-key-url" && sent.ends_with(UNKNOWN_KID);
     attack == "token-key-id" || is_unknown || WITHOUT_KID.contains(&(attack, sent))
@@ -111,6 +112,8 @@ pub(super) struct Run {
     pub(super) key_place: Option<KeyPlace>,
     /// How often somebody came there that a finding tells.
     told: usize,
+    /// The requests of each attack that a limit or an outage answered.
+    pub(super) unproved: BTreeMap<(&'static str, u16), Unproved>,
 }
 
 impl Run {
@@ -131,6 +134,7 @@ impl Run {
             crossed: BTreeMap::new(),
             key_place,
             told: 0,
+            unproved: BTreeMap::new(),
         }
     }
 
@@ -153,20 +157,27 @@ impl Run {
         Some(request)
     }
 
+    /// The same once more, from another address.
+    pub(super) fn again(&mut self, request: &Request<Bytes>) -> Request<Bytes> {
+        let mut again = request.clone();
+        again.extensions_mut().insert(Connection::tls(self.peer(), TlsVersion::Tls13));
+        again
+    }
+
     /// The request of a route, with its body.
     pub(super) fn ask(&mut self, route: &Route) -> Option<Request<Bytes>> {
         self.ask_at(route, &route.target())
     }
 
-    /// The request of a route of the profile, at another target. Also over the network: where that has another path, nobody who may
-    /// use the route sends it.
+    /// The request of a route of the profile, at another target. Also over the network: where that has another path, nobody who
+    /// may use the route sends it.
     pub(super) fn ask_at(&mut self, route: &Route, target: &str) -> Option<Request<Bytes>> {
         let mut request = self.request_to(&route.method, target)?;
         if let Some((content_type, body)) = self.profile.body_of(&route.line()) {
             request.headers_mut().insert(header::CONTENT_TYPE, content_type.clone());
             *request.body_mut() = body.clone();
         }
-        Some(request)
+        Some(if route.websocket { upgrading(request) } else { request })
     }
 
     fn peer(&mut self) -> std::net::SocketAddr {
@@ -176,7 +187,18 @@ impl Run {
         std::net::SocketAddr::from(([11, a, b, c], 52_100))
     }
 
+    /// Sends what is compared with another answer.
     pub(super) async fn send(&mut self, attack: &'static str, request: Request<Bytes>) -> Answer {
+        let route = format!("{} {}", request.method(), request.uri().path());
+        let answer = self.exchange(attack, request).await;
+        if matches!(answer.status, 429 | 503) {
+            self.leave_unproved(attack, &route, "", answer.status);
+        }
+        answer
+    }
+
+    /// Sends what whoever sends it looks at, also if a limit or an outage answers.
+    pub(super) async fn exchange(&mut self, attack: &'static str, request: Request<Bytes>) -> Answer {
         *self.report.sent.entry(attack).or_default() += 1;
         (self.send)(request).await
     }
@@ -188,7 +210,7 @@ impl Run {
         let route = format!("{} {}", request.method(), request.uri().path());
         let here = self.bearings.is_here(&request);
         let credentials = self.credentials(&request);
-        let answer = self.send(attack, request).await;
+        let answer = self.exchange(attack, request).await;
         let (expected, may_not_know) = match seeks_a_key(attack, sent) {
             true => ("a refusal (3xx, 4xx, or 503 with Retry-After)", answer.asks_to_come_again()),
             false => ("a refusal (3xx or 4xx)", false),
@@ -197,7 +219,9 @@ impl Run {
             self.find(attack, &route, sent, expected, answer.status.to_string());
             return answer;
         }
-        if !matches!(answer.status, 401 | 403 | 503) {
+        if answer.status == 429 {
+            self.leave_unproved(attack, &route, sent, answer.status);
+        } else if !matches!(answer.status, 401 | 403 | 503) {
             let (route, sent) = (route.clone(), sent.to_owned());
             self.bearings.doubt(Doubtful { attack, route, sent, here, print: Print::of(&answer) });
         }
@@ -228,7 +252,8 @@ impl Run {
             let values = request.headers().get_all(name).into_iter();
             values.filter_map(|value| value.to_str().ok()).filter_map(|value| value.split(' ').next_back())
         };
-        let mut credentials: Vec<&str> = fields("authorization").filter(|token| token.len() > 16).collect();
+        let tokens = fields("authorization").chain(shown(request));
+        let mut credentials: Vec<&str> = tokens.filter(|token| token.len() > 16).collect();
         for (name, key) in &self.profile.keys {
             // Shorter ones may be words.
             credentials.extend(fields(name).chain(key.split(' ').next_back()).filter(|key| key.len() >= 8));
@@ -256,7 +281,7 @@ impl Run {
 
     /// Sends what is good over plain HTTP, and with every word of a stranger's that it came over another. Not over the
     /// network, where whether the connection is secure is not for the sender to say.
-    pub(super) async fn plainly(&mut self, what: &str, good: impl Fn(&Self) -> Request<Bytes>) {
+    pub(super) async fn plainly(&mut self, what: &str, good: impl Fn(&mut Self) -> Request<Bytes>) {
         if self.network.is_some() {
             return;
         }
@@ -285,32 +310,68 @@ impl Run {
         self.fresh(token).mint()
     }
 
+    /// As somebody, with a good token if they have one.
+    pub(super) fn by(&self, request: Request<Bytes>, who: &Caller) -> Request<Bytes> {
+        self.showing(request, who, &who.test_token().map(|token| self.mint(token)).unwrap_or_default())
+    }
+
+    /// As somebody, with this in place of their token. Where a browser sends it, a page of the service's own has caused it.
+    pub(super) fn showing(&self, mut request: Request<Bytes>, who: &Caller, token: &str) -> Request<Bytes> {
+        if who.is_by_browser() {
+            let headers = request.headers_mut();
+            match &self.profile.origin {
+                Some(origin) => drop(headers.insert(header::ORIGIN, origin.clone())),
+                None => drop(headers.insert("sec-fetch-site", HeaderValue::from_static("same-origin"))),
+            }
+        }
+        who.showing(request, token)
+    }
+
     pub(super) fn fresh(&self, token: &TestToken) -> TestToken {
         if self.profile.one_time { token.clone().anew() } else { token.clone() }
     }
 
     /// As one of the [strangers](Self::strangers).
-    pub(super) fn sent_by(&self, request: Request<Bytes>, who: Option<&TestToken>) -> Request<Bytes> {
+    pub(super) fn sent_by(&self, request: Request<Bytes>, who: Option<&Caller>) -> Request<Bytes> {
         match who {
-            Some(token) => bearing(request, &self.mint(token)),
+            Some(who) => self.by(request, who),
             None => request,
         }
     }
 
     /// Somebody who may not use the route.
-    pub(super) fn stranger(&self, route: &Route) -> Option<TestToken> {
-        self.profile.people.iter().find(|(role, _)| route.denies(role)).map(|(_, token)| token.clone())
+    pub(super) fn stranger(&self, route: &Route) -> Option<Caller> {
+        self.profile.people.iter().find(|(role, _)| route.denies(role)).map(|(_, who)| who.clone())
     }
 
     /// Those who may not use the route, and what to say of them: nobody, and somebody.
-    pub(super) fn strangers(&self, route: &Route) -> Vec<(&'static str, Option<TestToken>)> {
-        let somebody = self.stranger(route).map(|token| (", by somebody who may not", Some(token)));
+    pub(super) fn strangers(&self, route: &Route) -> Vec<(&'static str, Option<Caller>)> {
+        let somebody = self.stranger(route).map(|who| (", by somebody who may not", Some(who)));
         std::iter::once(("", None)).chain(somebody).collect()
     }
 
+    /// All who may use the route, each with what to say of them: those of roles, and whoever owns what is there.
+    pub(super) fn users(&self, route: &Route) -> Vec<(String, Caller)> {
+        let of_roles = self.profile.people.iter().filter(|(role, _)| route.allowed.contains(role));
+        let of_roles = of_roles.map(|(role, who)| (format!("somebody of the role {role}, which may"), who.clone()));
+        let owners = self.profile.things.iter().filter(|thing| thing.exists.line() == route.line());
+        let owner = owners.map(|thing| ("whoever may have it".to_owned(), thing.owner.clone()));
+        let users: Vec<_> = of_roles.collect();
+        if users.is_empty() { owner.take(1).collect() } else { users }
+    }
+
     /// Somebody who may use the route.
-    pub(super) fn somebody(&self, route: &Route) -> Option<TestToken> {
-        route.allowed.iter().find_map(|role| self.profile.people.get(role)).cloned()
+    pub(super) fn somebody(&self, route: &Route) -> Option<Caller> {
+        let of_a_role = route.allowed.iter().find_map(|role| self.profile.people.get(role)).cloned();
+        of_a_role.or_else(|| self.users(route).into_iter().next().map(|(_, who)| who))
+    }
+
+    /// As if a page of another place had a hand in it; where a browser shows who somebody is, that alone would be refused.
+    pub(super) fn with_origin(&self, request: Request<Bytes>, place: &str) -> Request<Bytes> {
+        if request.headers().contains_key("sec-fetch-site") || request.headers().contains_key(header::ORIGIN) {
+            return request;
+        }
+        with(request, "origin", place)
     }
 }
 
@@ -323,6 +384,18 @@ pub(super) fn with(mut request: Request<Bytes>, name: &'static str, value: &str)
 
 pub(super) fn bearing(request: Request<Bytes>, token: &str) -> Request<Bytes> {
     with(request, "authorization", &format!("Bearer {token}"))
+}
+
+/// The same, asking for a WebSocket (RFC 6455 §4.1).
+fn upgrading(request: Request<Bytes>) -> Request<Bytes> {
+    [
+        ("connection", "Upgrade"),
+        ("upgrade", "websocket"),
+        ("sec-websocket-version", "13"),
+        ("sec-websocket-key", "cG9ydGN1bGxpcy10ZXN0IQ=="),
+    ]
+    .into_iter()
+    .fold(request, |request, (name, value)| with(request, name, value))
 }
 
 pub(super) fn keyed(mut request: Request<Bytes>, name: &HeaderName, key: &str) -> Request<Bytes> {

@@ -9,12 +9,13 @@ use super::{
 
 /// Each role that may not.
 pub(super) async fn crossing(run: &mut Run, route: &Route) {
-    for (role, token) in run.profile.people.clone() {
+    for (role, who) in run.profile.people.clone() {
         if !route.denies(&role) {
             continue;
         }
         let Some(request) = run.ask(route) else { continue };
-        let request = with(run.sent_by(request, Some(&token)), "origin", "https://mallory.invalid");
+        let request = run.by(request, &who);
+        let request = run.with_origin(request, "https://mallory.invalid");
         let answer = run.refused("role-crossing", &format!("somebody of the role {role}"), request).await;
         *run.crossed.entry(role).or_default() |= !answer.takes_no_token();
     }
@@ -34,7 +35,7 @@ pub(super) async fn anonymous(run: &mut Run, route: &Route) {
 /// What a proxy might say of whoever calls, said by those who may not.
 pub(super) async fn vouched(run: &mut Run, route: &Route) {
     // Whom the service lets in is whom it might take a stranger for.
-    let subject = run.somebody(route).and_then(|token| token.subject_name());
+    let subject = run.somebody(route).and_then(|who| who.test_token()?.subject_name());
     let users: Vec<String> = std::iter::once("admin".to_owned()).chain(subject).collect();
     let roles: Vec<String> = std::iter::once("admin".to_owned()).chain(route.allowed.clone()).collect();
     let ids: Vec<String> = std::iter::once("1".to_owned()).chain(users.iter().skip(1).cloned()).collect();
@@ -66,11 +67,11 @@ pub(super) async fn vouched(run: &mut Run, route: &Route) {
     ] {
         fields.push((attack, name, name.to_owned(), value.to_owned()));
     }
-    for (words, token) in run.strangers(route) {
+    for (words, who) in run.strangers(route) {
         for (attack, name, sent, value) in &fields {
             let Some(request) = run.ask(route) else { continue };
-            let request = run.sent_by(request, token.as_ref());
-            let request = with(with(request, name, value), "origin", "https://app.invalid");
+            let request = run.sent_by(request, who.as_ref());
+            let request = run.with_origin(with(request, name, value), "https://app.invalid");
             run.refused(attack, &format!("{sent}{words}"), request).await;
         }
     }
@@ -135,10 +136,10 @@ fn with_first_encoded(path: &str, percent: &str) -> String {
 
 /// What looks like another method.
 pub(super) async fn disguised(run: &mut Run, route: &Route) {
-    for (words, token) in run.strangers(route) {
+    for (words, who) in run.strangers(route) {
         let preflight = |run: &Run, request| {
-            let request = with(request, "origin", "https://app.invalid");
-            run.sent_by(with(request, "access-control-request-method", "GET"), token.as_ref())
+            let request = run.sent_by(with(request, "access-control-request-method", "GET"), who.as_ref());
+            run.with_origin(request, "https://app.invalid")
         };
         if let Some(request) = run.ask(route) {
             let sent = format!("access-control-request-method{words}");
@@ -157,13 +158,13 @@ pub(super) async fn disguised(run: &mut Run, route: &Route) {
         if route.method == Method::GET
             && let Some(head) = run.request(&Method::HEAD, &route.target())
         {
-            let head = run.sent_by(head, token.as_ref());
+            let head = run.sent_by(head, who.as_ref());
             run.refused("method-head", &format!("HEAD{words}"), head).await;
         }
         let lower = route.method.as_str().to_ascii_lowercase();
         let method = Method::from_bytes(lower.as_bytes()).ok();
         if let Some(request) = method.and_then(|lower| run.request(&lower, &route.target())) {
-            let request = run.sent_by(request, token.as_ref());
+            let request = run.sent_by(request, who.as_ref());
             run.refused("method-case", &format!("{lower}{words}"), request).await;
         }
     }
@@ -201,9 +202,9 @@ pub(super) async fn paths(run: &mut Run, route: &Route, public: Option<&Route>) 
         if target == path {
             continue;
         }
-        for (words, token) in run.strangers(route) {
+        for (words, who) in run.strangers(route) {
             if let Some(request) = run.ask_at(route, &route.at(&target)) {
-                let request = run.sent_by(request, token.as_ref());
+                let request = run.sent_by(request, who.as_ref());
                 run.refused(attack, &format!("{target}{words}"), request).await;
             }
         }
@@ -213,16 +214,18 @@ pub(super) async fn paths(run: &mut Run, route: &Route, public: Option<&Route>) 
 /// To another path than the one that is asked for.
 pub(super) async fn led(run: &mut Run, route: &Route, public: Option<&Route>) {
     let Some(public) = public else { return };
-    for (words, token) in run.strangers(route) {
+    for (words, who) in run.strangers(route) {
         let Some(request) = run.ask(public) else { return };
         let mut open = Vec::new();
         for _ in 0..2 {
-            let request = run.sent_by(request.clone(), token.as_ref());
+            let request = run.again(&request);
+            let request = run.sent_by(request, who.as_ref());
             open.push(run.send("proxy-path", request).await);
         }
         let [one, two] = open.as_slice() else { return };
         for name in ["x-original-url", "x-rewrite-url", "x-forwarded-uri", "x-forwarded-path"] {
-            let request = run.sent_by(with(request.clone(), name, &route.target()), token.as_ref());
+            let request = with(run.again(&request), name, &route.target());
+            let request = run.sent_by(request, who.as_ref());
             let answer = run.send("proxy-path", request).await;
             // Where no two answers of the open route are alike, only the guarded one's tell.
             let is_guarded = run.bearings.has_body(&answer.body) && !run.bearings.has_body(&one.body);

@@ -5,29 +5,30 @@ use std::collections::HashSet;
 use http::HeaderName;
 
 use super::{
-    profile::{Route, Thing},
-    run::{Answer, Run, bearing, with},
+    profile::{Route, Stranger, Thing},
+    run::{Answer, Run, with},
 };
 
 /// What strangers get, and what whoever may have it gets after them: that it is there.
-pub(super) async fn of_others(run: &mut Run) {
-    for Thing { exists, missing, owner, stranger } in run.profile.things.clone() {
-        run.begin(&exists);
-        let Some(request) = run.ask(&exists) else { continue };
-        let request = bearing(request, &run.mint(&stranger));
-        let (attack, who) = match missing {
-            None => ("tenant-crossing", "somebody of another tenant"),
-            Some(_) => ("existence-thing", "a stranger"),
+pub(super) async fn of_others(run: &mut Run, things: &[Thing]) {
+    for Thing { exists, from, owner, stranger } in things {
+        run.begin(exists);
+        let Some(request) = run.ask(exists) else { continue };
+        let request = run.by(request, stranger);
+        let (attack, who) = match from {
+            Stranger::OfAnotherTenant => ("tenant-crossing", "somebody of another tenant"),
+            Stranger::WithThingsOfTheirOwn => ("owner-crossing", "somebody whose it is not"),
+            Stranger::WhoKnowsNothing(_) => ("existence-thing", "a stranger"),
         };
         let there = run.refused(attack, who, request).await;
         if there.takes_no_token() {
             run.not_taken(&exists.line(), who);
         }
-        if let Some(missing) = missing {
+        if let Stranger::WhoKnowsNothing(missing) = from {
             let mut absent = Vec::new();
             for _ in 0..2 {
-                let Some(request) = run.ask(&missing) else { continue };
-                let request = bearing(request, &run.mint(&stranger));
+                let Some(request) = run.ask(missing) else { continue };
+                let request = run.by(request, stranger);
                 absent.push(run.send(attack, request).await);
             }
             if let [one, two] = absent.as_slice()
@@ -37,9 +38,9 @@ pub(super) async fn of_others(run: &mut Run) {
                 run.find(attack, &exists.line(), who, "one answer for both", got);
             }
         }
-        if let Some(request) = run.ask(&exists) {
-            let request = bearing(request, &run.mint(&owner));
-            run.good(&exists, "whoever may have it", request).await;
+        if let Some(request) = run.ask(exists) {
+            let request = run.by(request, owner);
+            run.good(exists, "whoever may have it", request).await;
         }
         run.settle();
     }
@@ -125,7 +126,7 @@ pub(super) async fn limits(run: &mut Run, route: &Route) {
             } else {
                 request.clone()
             };
-            last = run.send(attack, request).await.status;
+            last = run.exchange(attack, request).await.status;
             if last == 429 {
                 break;
             }

@@ -172,8 +172,8 @@ impl TestIssuer {
         state.former = std::mem::replace(&mut state.keys, new);
     }
 
-    /// Cannot be reached from now on. The keys that it had are known, as `LiveKeys` keeps them through an outage; a token of any other
-    /// key is refused with `503`.
+    /// Cannot be reached from now on. The keys that it had are known, as `LiveKeys` keeps them through an outage; a token of any
+    /// other key is refused with `503`.
     pub fn fail(&self) {
         let mut state = self.lock();
         if matches!(state.reach, Reach::Here) {
@@ -181,8 +181,8 @@ impl TestIssuer {
         }
     }
 
-    /// Cannot be reached from now on, and nobody has its keys, as when a service starts during an outage or one lasts too long: every
-    /// token is refused with `503`.
+    /// Cannot be reached from now on, and nobody has its keys, as when a service starts during an outage or one lasts too long:
+    /// every token is refused with `503`.
     pub fn lose_keys(&self) {
         self.lock().reach = Reach::Lost;
     }
@@ -192,7 +192,7 @@ impl TestIssuer {
         self.lock().reach = Reach::Here;
     }
 
-    /// A good token for `somebody`, to be changed before it is minted.
+    /// A good token for `somebody` of the tenant `test`, without roles and scopes, to be changed before it is minted.
     pub fn token(&self) -> TestToken {
         TestToken::new(self)
     }

@@ -67,7 +67,8 @@ impl TestToken {
         self.claim("roles", roles.into_iter().collect::<Vec<_>>())
     }
 
-    /// Sets the tenant. Default `test`.
+    /// Sets the tenant. Default `test`, because [`TestIssuer::access_tokens`] names the claim, and a token without it is refused
+    /// then. For somebody of no tenant, use [`without`](Self::without) and trust in tokens that have none.
     pub fn tenant(self, tenant: &str) -> Self {
         self.claim("tenant", tenant)
     }
