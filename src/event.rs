@@ -1,12 +1,21 @@
 //! What happens to the service itself, rather than to a request: a key is made, a policy is reloaded, a limiter loses its store.
 //!
 //! Whoever brings it about calls [`tell`]; every [`AuditLayer`](crate::audit::AuditLayer) hears it and records it, unless it
-//! was told [not to](crate::audit::AuditLayer::without_events). Stores and backends of your own may tell as well:
+//! was told [not to](crate::audit::AuditLayer::without_events). Policies, key sets, limits and limiters tell by themselves.
+//!
+//! Keys, their owners and tokens are changed by whoever calls a store, which does not know who asked for it. So the routers of
+//! administration and the back-channel logout tell; a `KeyIssuer`, the stores and the methods of `RevocationAdmin` do not. **Code of your
+//! own that makes such a change tells it, once it is done**, and so do stores and backends of your own:
 //!
 //! ```
-//! use portcullis::event::{Event, EventKind, tell};
+//! use portcullis::{SecurityContext, Principal, event::{Event, EventKind, tell}};
+//!
+//! fn revoked(context: &SecurityContext, by: Principal, key_id: &str) {
+//!     tell(Event::new(EventKind::KeyRevoked, "support desk").with("key", key_id).by(context.request_id(), by));
+//! }
 //!
 //! tell(Event::new(EventKind::PolicyReloaded, "ledger").with("version", "2026-11-01"));
+//! # let _ = revoked;
 //! ```
 //!
 //! Events are for what an operator or an auditor asks about afterwards, some a day. What every request could bring about is

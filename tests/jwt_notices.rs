@@ -68,3 +68,14 @@ fn issuers_that_speak_for_each_others_tenants_are_told() {
         }
     });
 }
+
+#[test]
+fn revocations_that_a_restart_forgets_are_told() {
+    let lines = lines::Lines::default();
+    let subscriber = tracing_subscriber::registry().with(lines.clone());
+    tracing::subscriber::with_default(subscriber, || {
+        let _ = portcullis::revocation::MemoryRevocations::new();
+    });
+    let told = lines.here();
+    assert!(matches!(&*told, [line] if line.starts_with("WARN revocations are kept in memory")), "{told:?}");
+}

@@ -31,7 +31,8 @@ use http::{Request, header};
 use http_body_util::BodyExt;
 use mint::{AUDIENCE, HEADER, ISSUER, encode, key, token};
 use portcullis::{
-    Connection, Instants, Principal, PrincipalKind, Secret, StoreError, StoreErrorKind, TlsVersion,
+    Connection, Instants, Principal, PrincipalKind, Rejection, RejectionKind, Secret, StoreError, StoreErrorKind,
+    TlsVersion,
     audit::{AuditEntry, AuditLayer, Personal, Privacy},
     guard::{authenticated, public, require},
     jwt::{Algorithm, Issuer, JwtAuthenticator, KeySet, LogoutTokens},
@@ -447,6 +448,56 @@ async fn handlers_of_your_own_revoke_too() {
     assert_eq!(standing(TokenMarks::new(ISSUER).subject("alice").issued_at(NOW + 1)), Standing::Good);
     let error = admin.revoke_subject("https://x.test", "alice", AT).await.unwrap_err();
     assert!(matches!(error, RevokeError::Config(_)), "{error}");
+}
+
+/// What went wrong reaches the client as a status, and nothing else of it does.
+#[tokio::test]
+async fn a_handler_returns_why_nothing_was_revoked() {
+    let alice = Principal::builder(PrincipalKind::User, ISSUER, "alice", "session").build();
+    let counts = Principal::builder(PrincipalKind::User, ISSUER, "alice", "jwt").build();
+    let full = MemoryRevocations::with_limits(RevocationLimits::new().capacity(1));
+    full.revoke(&Revocation::session(ISSUER, "s").unwrap(), AT).await.unwrap();
+    let away = Flaky(MemoryRevocations::new(), AtomicBool::new(true), Semaphore::new(1));
+    let admin = RevocationAdmin::new(MemoryRevocations::new(), [ISSUER]);
+    for (name, error, kind, wait) in [
+        (
+            "an issuer that is not known",
+            admin.revoke_subject("https://x.test", "alice", AT).await,
+            RejectionKind::InvalidRequest,
+            None,
+        ),
+        (
+            "a store that is full",
+            RevocationAdmin::new(full, [ISSUER]).log_out_everywhere(&alice, AT).await,
+            RejectionKind::Unavailable,
+            Some(Duration::from_secs(1)),
+        ),
+        (
+            "a store that is away",
+            RevocationAdmin::new(away, [ISSUER]).log_out_everywhere(&alice, AT).await,
+            RejectionKind::Unavailable,
+            Some(Duration::from_secs(1)),
+        ),
+        ("a store that nobody asks", admin.log_out_everywhere(&counts, AT).await, RejectionKind::Misconfigured, None),
+    ] {
+        let rejection = Rejection::from(error.unwrap_err());
+        assert_eq!((rejection.kind(), rejection.retry_after()), (kind, wait), "{name}: {rejection:?}");
+        assert!(!rejection.to_string().contains("inner secret"), "{name}");
+        assert_eq!(rejection.to_response::<String>().body(), "", "{name}");
+    }
+    // Of a store that a handler asks by itself.
+    for (kind, expected) in [
+        (StoreErrorKind::Unavailable, RejectionKind::Unavailable),
+        (StoreErrorKind::Corrupt, RejectionKind::Unavailable),
+        (StoreErrorKind::Conflict, RejectionKind::Unavailable),
+        (StoreErrorKind::Throttled, RejectionKind::RateLimited),
+    ] {
+        let error = StoreError::new(kind, "test").about("key x");
+        let rejection = Rejection::from(error.with_retry_after(Duration::from_secs(7)));
+        assert_eq!((rejection.kind(), rejection.retry_after()), (expected, Some(Duration::from_secs(7))));
+        assert!(rejection.reason().contains("key x") && !rejection.to_string().contains("key x"));
+        assert_eq!(Rejection::from(StoreError::new(kind, "test")).retry_after(), None);
+    }
 }
 
 #[tokio::test]

@@ -293,3 +293,22 @@ fn the_matrix_says_where_it_depends() {
         assert_eq!(cells, [Some(clerk), Some(guest), Some(banned)], "permissions of a credential: {line}");
     }
 }
+
+/// A router of this crate that is nested has its lines, so that a report can be clean.
+#[cfg(all(feature = "api-key-admin", feature = "revocation-admin"))]
+#[test]
+fn routers_of_administration_are_told_of_as_well() {
+    use portcullis::{key_admin, revocation_admin};
+
+    let policy = Rbac::from_toml(
+        "version = '1'\npermissions = ['keys:create', 'keys:read', 'keys:rotate', 'keys:revoke', 'keys:disable-owner', \
+         'tokens:revoke', 'tokens:revoke-many']",
+    );
+    let rules = key_admin::rules("/admin").into_iter().chain(revocation_admin::rules("/admin"));
+    let stack = rules.fold(base().policy(policy.unwrap()), |stack, (line, rule)| stack.route(line, rule));
+    let stack = stack.route("GET /orders", require(authenticated())).build().unwrap();
+    let own = RouteList::from_lines(["GET /orders"]).unwrap();
+    assert!(!stack.report(&own).is_clean());
+    let all = own.and(key_admin::routes("/admin").unwrap()).and(revocation_admin::routes("/admin").unwrap());
+    assert!(stack.report(&all).is_clean(), "{}", stack.report(&all));
+}

@@ -26,7 +26,6 @@ pub(super) use on::{check, open};
 mod on {
     use crate::{
         api_key::{ApiKeyAuthenticator, ApiKeyFormat, MemoryKeyStore, Peppers},
-        authn::Authenticator,
         config::{
             document::{ApiKeys, Pepper, StoreText},
             needed,
@@ -172,10 +171,7 @@ mod on {
         not(any(feature = "api-key-sqlite", feature = "api-key-postgres")),
         expect(clippy::unused_async, reason = "databases are waited for")
     )]
-    pub(in crate::config) async fn open(
-        written: &At<ApiKeys>,
-        report: &mut Report<'_>,
-    ) -> Option<Box<dyn Authenticator>> {
+    pub(in crate::config) async fn open(written: &At<ApiKeys>, report: &mut Report<'_>) -> Option<ApiKeyAuthenticator> {
         let keys = &written.value;
         let store: ApiKeyAuthenticator = match keys.store {
             #[cfg(feature = "api-key-sqlite")]
@@ -226,7 +222,7 @@ mod on {
             #[cfg(not(all(feature = "api-key-sqlite", feature = "api-key-postgres", feature = "api-key-file")))]
             _ => return None,
         };
-        form(store, written, report).map(|made| Box::new(made) as Box<dyn Authenticator>)
+        form(store, written, report)
     }
 
     #[cfg(any(feature = "api-key-sqlite", feature = "api-key-postgres"))]

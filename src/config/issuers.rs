@@ -3,8 +3,9 @@
 #[cfg(not(feature = "jwt-remote"))]
 pub(super) fn read(
     document: &super::document::Document,
+    _: &super::jwt::Additions,
     report: &mut super::problem::Report<'_>,
-) -> Option<Box<dyn crate::authn::Authenticator>> {
+) -> Option<super::jwt::Made> {
     if let Some(issuer) = document.issuers.first() {
         super::feature_is_off(issuer.at, "issuers", "jwt-remote", report);
     }
@@ -20,9 +21,9 @@ pub(super) use on::read;
 #[cfg(feature = "jwt-remote")]
 mod on {
     use crate::{
-        authn::Authenticator,
         config::{
             document::{Document, Issuer as Written, ProviderText, TokensText},
+            jwt::{Additions, Made},
             keys, needed,
             problem::Report,
             tokens,
@@ -37,8 +38,12 @@ mod on {
         "EdDSA",
     ];
 
-    pub(in crate::config) fn read(document: &Document, report: &mut Report<'_>) -> Option<Box<dyn Authenticator>> {
+    pub(in crate::config) fn read(document: &Document, additions: &Additions, report: &mut Report<'_>) -> Option<Made> {
         if document.issuers.is_empty() {
+            if !additions.is_empty() && !report.took_from("issuers") {
+                let advice = "are there, and code says more of their tokens (Config::with_jwt): add [[issuers]]";
+                report.add(None, "issuers", "none", advice);
+            }
             if let Some(jwt) = document.jwt.as_ref().filter(|_| !report.took_from("issuers")) {
                 report.add(jwt.at, "jwt", "the section", "is of no use without issuers: add [[issuers]]");
             }
@@ -72,8 +77,8 @@ mod on {
             return None;
         }
         // What one issuer would refuse alone was told; what is left is of all of them.
-        match builder.build() {
-            Ok(jwt) => Some(Box::new(jwt)),
+        match additions.add_to(builder).build() {
+            Ok(jwt) => Some(jwt),
             Err(error) => {
                 tokens::refuse(document, error, report);
                 None

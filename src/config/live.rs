@@ -29,12 +29,49 @@ pub struct LiveConfig {
     /// By the order of the limits in the document.
     plans: Vec<Plans>,
     policy: policy::Held,
+    #[allow(dead_code, reason = "without tokens and keys nothing is held")]
+    handles: Handles,
+}
+
+/// On what the document made, for code that needs it besides.
+#[derive(Default)]
+pub(super) struct Handles {
+    #[cfg(feature = "jwt-remote")]
+    pub(super) jwt: Option<crate::jwt::JwtAuthenticator>,
+    #[cfg(feature = "api-key")]
+    pub(super) key_issuer: Option<crate::api_key::KeyIssuer>,
 }
 
 impl LiveConfig {
-    pub(super) fn new(sheet: Sheet, routes_file: Option<String>, plans: Vec<Plans>, policy: policy::Held) -> Self {
+    pub(super) fn new(
+        sheet: Sheet,
+        routes_file: Option<String>,
+        plans: Vec<Plans>,
+        policy: policy::Held,
+        handles: Handles,
+    ) -> Self {
         let routes_file = routes_file.map(|text| table(&text));
-        Self { applied: Mutex::new(table(&sheet.text)), sheet, routes_file, plans, policy }
+        Self { applied: Mutex::new(table(&sheet.text)), sheet, routes_file, plans, policy, handles }
+    }
+
+    /// The authenticator of the document's issuers, if it names any: for the
+    #[cfg_attr(feature = "health", doc = "[health](crate::health::Health::watch_tokens)")]
+    #[cfg_attr(not(feature = "health"), doc = "health")]
+    /// of their keys.
+    #[cfg(feature = "jwt-remote")]
+    #[must_use]
+    pub const fn jwt(&self) -> Option<&crate::jwt::JwtAuthenticator> {
+        self.handles.jwt.as_ref()
+    }
+
+    /// What makes keys of the format and the peppers of the document, if it has API keys: for
+    #[cfg_attr(feature = "api-key-admin", doc = "[`KeyAdmin::with_issuer`](crate::key_admin::KeyAdmin::with_issuer)")]
+    #[cfg_attr(not(feature = "api-key-admin"), doc = "`KeyAdmin::with_issuer`")]
+    /// beside the same store, opened once more.
+    #[cfg(feature = "api-key")]
+    #[must_use]
+    pub const fn key_issuer(&self) -> Option<&crate::api_key::KeyIssuer> {
+        self.handles.key_issuer.as_ref()
     }
 
     /// The policy, if the document names one: for handles of permissions, and to reload it by hand.

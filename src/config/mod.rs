@@ -37,6 +37,7 @@
 mod api_keys;
 mod document;
 mod issuers;
+mod jwt;
 #[cfg(feature = "jwt-remote")]
 mod keys;
 mod limits;
@@ -60,6 +61,7 @@ use crate::{
     authn::{Authenticator, one_of},
     config::{
         document::Document,
+        live::Handles,
         problem::{Report, Sheet},
         tree::At,
     },
@@ -76,6 +78,7 @@ pub struct Config {
     document: Document,
     names: RuleNames,
     authenticators: Vec<Box<dyn Authenticator>>,
+    jwt: jwt::Additions,
 }
 
 impl Config {
@@ -112,8 +115,13 @@ impl Config {
         let copy = sheet.clone();
         let mut report = Report::new(&copy);
         let document: Option<Document> = tree::read(&mut report);
-        let config =
-            Self { sheet, document: document.unwrap_or_default(), names: RuleNames::new(), authenticators: Vec::new() };
+        let config = Self {
+            sheet,
+            document: document.unwrap_or_default(),
+            names: RuleNames::new(),
+            authenticators: Vec::new(),
+            jwt: jwt::Additions::default(),
+        };
         if !report.is_clean() {
             config.prepare(&mut report);
         }
@@ -133,6 +141,34 @@ impl Config {
     #[must_use]
     pub fn with_authenticator(mut self, authenticator: impl Authenticator) -> Self {
         self.authenticators.push(Box::new(authenticator));
+        self
+    }
+
+    /// Says of the authenticator of the document's issuers what the document cannot: revocations, proofs of possession, cookies. It is
+    /// called each time the document is looked at, after what the document says; so make stores outside, and hand in clones.
+    ///
+    /// ```no_run
+    /// use std::sync::Arc;
+    /// use portcullis::{config::Config, revocation::MemoryRevocations};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let revocations = Arc::new(MemoryRevocations::new());
+    /// let store = Arc::clone(&revocations); // `revocations` is for RevocationAdmin
+    /// let config = Config::read("app.toml")?.with_jwt(move |jwt| jwt.revocations(Arc::clone(&store)));
+    /// # let _ = config;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// What is wrong with it is told by [`check`](Self::check), at the section `jwt`; so is a document without `[[issuers]]`, whose
+    /// tokens nobody would ask about.
+    #[cfg(feature = "jwt-remote")]
+    #[must_use]
+    pub fn with_jwt(
+        mut self,
+        add: impl Fn(crate::jwt::JwtAuthenticatorBuilder) -> crate::jwt::JwtAuthenticatorBuilder + Send + Sync + 'static,
+    ) -> Self {
+        self.jwt.add(add);
         self
     }
 
@@ -170,11 +206,19 @@ impl Config {
         let mut report = Report::new(&sheet);
         let mut stack = Stack::builder();
         let mut authenticators = self.authenticators;
-        if let Some(authenticator) = prepared.tokens {
-            authenticators.push(authenticator);
+        #[allow(unused_mut, reason = "without tokens and keys there is nothing to hold")]
+        let mut handles = Handles::default();
+        if let Some(jwt) = prepared.tokens {
+            #[cfg(feature = "jwt-remote")]
+            handles.jwt.replace(jwt.clone());
+            authenticators.push(Box::new(jwt));
         }
-        if let Some(keys) = &self.document.api_keys {
-            authenticators.extend(api_keys::open(keys, &mut report).await);
+        if let Some(written) = &self.document.api_keys
+            && let Some(keys) = api_keys::open(written, &mut report).await
+        {
+            #[cfg(feature = "api-key")]
+            handles.key_issuer.replace(keys.issuer());
+            authenticators.push(Box::new(keys));
         }
         if authenticators.len() > 1 {
             stack = stack.authenticate(one_of(authenticators));
@@ -212,7 +256,7 @@ impl Config {
             routes_file = routes.text;
         }
         report.finish()?;
-        Ok((stack, LiveConfig::new(sheet, routes_file, plans, prepared.policy)))
+        Ok((stack, LiveConfig::new(sheet, routes_file, plans, prepared.policy, handles)))
     }
 
     /// The JSON Schema of the document (draft 2020-12), for editors and checks outside of a program. It tells forms; what
@@ -239,7 +283,7 @@ impl Config {
             tls: document.tls.as_ref().and_then(|tls| transport::tls(tls, report)),
             plain_http: document.dangerous_plain_http.as_ref().is_some_and(|plain| plain.value),
             proxies: document.proxies.as_ref().and_then(|proxies| transport::proxies(proxies, report)),
-            tokens: issuers::read(document, report),
+            tokens: issuers::read(document, &self.jwt, report),
             limits: limits::read(document, &shared, report),
             failure_budget: limits::failure_budget(document, report),
             routes: names.and_then(|names| policy::routes(document, names, &policy, report)),
@@ -271,7 +315,7 @@ struct Prepared {
     tls: Option<crate::tls::TlsLayer>,
     plain_http: bool,
     proxies: Option<crate::evidence::TrustedProxies>,
-    tokens: Option<Box<dyn Authenticator>>,
+    tokens: Option<jwt::Made>,
     limits: Vec<limits::Made>,
     failure_budget: Option<crate::rate_limit::FailureBudget>,
     policy: policy::Held,

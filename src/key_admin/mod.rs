@@ -42,6 +42,9 @@
 //! is the caller takes [`GRANT_ANY`]; disabling oneself does not. Among others, who reaches an owner lifts whatever disablement they
 //! have, also one that an operator made.
 //!
+//! Tokens have no tenant as keys have: `tokens:revoke`, of the router of `revocation_admin`, is for operators, and not for the role
+//! that has [`ANY_OWNER`].
+//!
 //! # Creating a key
 //! A JSON object with these members; others are refused.
 //!
@@ -154,6 +157,8 @@ use crate::{
     guard::{Rule, deny, policy, require},
     mention::{Mention, Telling},
 };
+#[cfg(feature = "stack")]
+use crate::{error::ConfigError, stack::RouteList};
 
 /// The permission to create keys.
 pub const CREATE: &str = "keys:create";
@@ -191,6 +196,26 @@ pub fn rules(prefix: &str) -> Vec<(String, Rule)> {
         (format!("{method} {prefix}{path}"), rule)
     };
     ROUTES.into_iter().map(rule).collect()
+}
+
+/// The routes of the router, nested under `prefix` as for [`rules`], for the [report](crate::stack::Stack::report) of a stack: with them
+/// it tells what is left over on either side.
+///
+/// ```
+/// use portcullis::{key_admin, stack::RouteList};
+///
+/// let routes = RouteList::from_lines(["GET /orders"])?.and(key_admin::routes("/admin")?);
+/// assert!(routes.lines().any(|line| line == "POST /admin/keys/{key_id}/rotate"));
+/// # Ok::<(), portcullis::ConfigError>(())
+/// ```
+///
+/// # Errors
+/// If the prefix makes no path that a table takes.
+#[cfg(feature = "stack")]
+pub fn routes(prefix: &str) -> Result<RouteList, ConfigError> {
+    let routes = ROUTES.iter().filter_map(|(line, _)| line.split_once(' '));
+    let lines: Vec<_> = routes.map(|(method, path)| format!("{method} {prefix}{path}")).collect();
+    RouteList::from_lines(lines.iter().map(String::as_str))
 }
 
 const ROUTES: [(&str, &str); 7] = [
@@ -350,5 +375,23 @@ mod tests {
             assert_eq!(*line, format!("{method} /admin{path}"));
             assert_eq!(rule.to_string(), format!("policy {permission}"));
         }
+    }
+
+    #[cfg(feature = "stack")]
+    #[tokio::test]
+    async fn every_route_that_is_listed_is_there() {
+        use ::axum::{body::Body, extract::Request};
+        use tower::ServiceExt;
+
+        let app = Router::new().nest("/admin", admin_router(crate::api_key::MemoryKeyStore::new()));
+        for line in routes("/admin").unwrap().lines() {
+            let (method, path) = line.split_once(' ').unwrap();
+            let path = path.replace("{key_id}", "0123456789abcdef");
+            let request = Request::builder().method(method).uri(path).body(Body::empty()).unwrap();
+            // It is asked without a layer outside.
+            let status = app.clone().oneshot(request).await.unwrap().status();
+            assert_eq!(status, http::StatusCode::INTERNAL_SERVER_ERROR, "{line}");
+        }
+        assert!(routes("admin").is_err());
     }
 }

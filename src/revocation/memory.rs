@@ -1,9 +1,10 @@
 use async_trait::async_trait;
 
 use super::{Revocation, RevocationLimits, RevocationState, RevocationStore};
-use crate::{clock::Instants, error::StoreError};
+use crate::{clock::Instants, error::StoreError, log};
 
-/// Revocations of this process alone: gone when it ends, and not known to others. For a service of one process, and tests.
+/// Revocations of this process alone: not known to others, and gone when it ends. For tests, and for a service of one process whose
+/// tokens live for minutes: **after a restart what was revoked is good again until it expires**. The log says so at start.
 ///
 /// When it is full, [`revoke`](RevocationStore::revoke) fails and nothing is forgotten; see [`RevocationLimits`].
 #[derive(Clone, Debug)]
@@ -21,6 +22,9 @@ impl MemoryRevocations {
     /// None yet.
     #[must_use]
     pub fn with_limits(limits: RevocationLimits) -> Self {
+        log::warn(
+            "revocations are kept in memory: after a restart, and in other processes, tokens that were revoked are good until they expire",
+        );
         Self { state: RevocationState::own(limits) }
     }
 }

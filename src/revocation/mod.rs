@@ -7,7 +7,7 @@
 //!
 //! 1. A token that a revocation meets is refused with `401` and `invalid_token`, as any bad token; the operator learns what
 //!    was revoked.
-//! 2. [`MemoryRevocations`] knows what this process was told, and tells no other. Several processes share them in Redis or
+//! 2. [`MemoryRevocations`] knows what this process was told, until it ends, and tells no other. Several processes share them in Redis or
 //!    PostgreSQL (features `revocation-redis`, `revocation-postgres`); or implement [`RevocationStore`] over what they share,
 //!    and feed a [`RevocationState`] from there.
 //! 3. State that others may have changed is trusted for 5 s after the last contact, by default. After that, and before the

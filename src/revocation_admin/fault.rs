@@ -24,6 +24,21 @@ pub(super) fn away(error: impl fmt::Display, retry_after: Option<Duration>) -> R
     rejection.with_retry_after(retry_after.unwrap_or(RETRY_AFTER))
 }
 
+/// What a handler of your own answers: `500` if the authenticator asks another store, `400` for an issuer or a text that is not good,
+/// and `503` with `Retry-After` if the store did not take it. A store that is full is `503` too, as at [`BackchannelLogout`]: nothing
+/// was revoked, and it may be when it is tried again. The client learns no more; the reason is for the log and the record.
+///
+/// [`BackchannelLogout`]: super::BackchannelLogout
+impl From<RevokeError> for Rejection {
+    fn from(error: RevokeError) -> Self {
+        match error {
+            RevokeError::Config(error) => Self::new(RejectionKind::InvalidRequest, format!("revocations: {error}")),
+            RevokeError::Store(error) => unavailable(&error),
+            RevokeError::NotAsked => misordered(NOT_ASKED),
+        }
+    }
+}
+
 impl From<RevokeError> for Fault {
     fn from(error: RevokeError) -> Self {
         let error = match error {

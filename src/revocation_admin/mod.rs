@@ -11,8 +11,17 @@
 //! | `POST /log-out-everywhere` | an identity | none, or `{}`: all tokens that the caller has by now. `Content-Type: application/json` in either case |
 //!
 //! The answer is `200` with `{"revoked": kind}` once this process refuses what was revoked, and the others are told.
-//! [`REVOKE`] is the right to log out whomever an issuer of [`RevocationAdmin::new`] knows; nobody is asked for a tenant, because
-//! a revocation has none.
+//! # Whose tokens
+//! [`REVOKE`] is the right to log out whomever an issuer of [`RevocationAdmin::new`] knows, operators too: a revocation has an issuer, and
+//! no tenant. So it is for operators, and the router goes by the tenant of who asks:
+//! 1. A caller without a tenant reaches all issuers.
+//! 2. A caller of a tenant reaches the issuers that [belong to it alone](RevocationAdmin::with_tenant_issuer); by default none. Whose
+//!    own issuer belongs to a tenant is of that tenant, whatever their token says besides; and who is of two reaches nothing.
+//! 3. [`allow_across_tenants`](RevocationAdmin::allow_across_tenants) lifts it.
+//!
+//! What acts for the caller, a client with an identity of its own, counts as they do: each must reach it. Tenants that principals do not
+//! [name](Principal::tenant) are not known here: grant the permission to nobody of them. `POST /log-out-everywhere` is for all, and
+//! meets the caller's own tokens.
 //!
 //! Refresh tokens are the provider's, and what they bring later is good: end them there first.
 //!
@@ -31,6 +40,7 @@
 //! |---|---|---|
 //! | `400` | `invalid_body` | not a JSON object, a member that is unknown, missing, twice or of another type |
 //! | `401`, `403` | as [`RejectionKind::code`](crate::RejectionKind::code) | nobody is authenticated; the permission is missing |
+//! | `403` | `not_held` | the caller has a tenant, and the issuer is not known to belong to it alone |
 //! | `409` | `conflict` | the store is full: what was to be revoked is **not** revoked |
 //! | `413` | `too_large` | a body over [`MAX_BODY`] |
 //! | `415` | `not_json` | a body that is not `application/json`: a form of another site cannot send that |
@@ -40,7 +50,7 @@
 //!
 //! # Audit
 //! `token.change` says what was asked for, before the store is; `tokens.revoked` that it is done, with `by`; and the event
-//! `tokens_revoked` says both. A client that hangs up stops none of it: what comes then comes after the record. What a record hides of
+//! `tokens_revoked` says both. What was out of the caller's reach is noted as `token.refused`. A client that hangs up stops none of it: what comes then comes after the record. What a record hides of
 //! subjects and credential ids it hides in them too: of a subject and a client the name, of a token and a session the id.
 //!
 //! # Example
@@ -91,8 +101,9 @@
 mod backchannel;
 mod body;
 mod fault;
+mod reach;
 
-use std::{collections::BTreeSet, fmt, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use ::axum::{
     Router,
@@ -106,6 +117,8 @@ use tokio::time::sleep;
 
 pub use self::backchannel::BackchannelLogout;
 use self::fault::away;
+#[cfg(feature = "stack")]
+use crate::stack::RouteList;
 use crate::{
     admin::{self, Caller, Fault, Moment, finished},
     clock::Instants,
@@ -143,9 +156,23 @@ pub fn rules(prefix: &str) -> Vec<(String, Rule)> {
     let rule = |permission: &str| policy(permission).map_or_else(|_| deny(), |requirement| require(requirement).into());
     let mut rules: Vec<_> =
         ROUTES.iter().map(|(path, permission)| (format!("POST {prefix}{path}"), rule(permission))).collect();
-    rules.push((format!("POST {prefix}/log-out-everywhere"), require(authenticated()).into()));
+    rules.push((format!("POST {prefix}{LOG_OUT}"), require(authenticated()).into()));
     rules
 }
+
+/// The routes of the router, nested under `prefix` as for [`rules`], for the [report](crate::stack::Stack::report) of a stack: with them
+/// it tells what is left over on either side.
+///
+/// # Errors
+/// If the prefix makes no path that a table takes.
+#[cfg(feature = "stack")]
+pub fn routes(prefix: &str) -> Result<RouteList, ConfigError> {
+    let paths = ROUTES.iter().map(|(path, _)| *path).chain([LOG_OUT]);
+    let lines: Vec<_> = paths.map(|path| format!("POST {prefix}{path}")).collect();
+    RouteList::from_lines(lines.iter().map(String::as_str))
+}
+
+const LOG_OUT: &str = "/log-out-everywhere";
 
 const ROUTES: [(&str, &str); 5] = [
     ("/tokens/revoke", REVOKE),
@@ -156,17 +183,57 @@ const ROUTES: [(&str, &str); 5] = [
 ];
 
 /// Revokes tokens, for handlers of your own and for the [`router`](Self::router). See the [module docs](self).
+///
+/// The methods ask nobody: a handler that calls them decides who may, and whose tokens.
 #[must_use]
 #[derive(Clone)]
 pub struct RevocationAdmin {
     store: Arc<dyn RevocationStore>,
-    issuers: Arc<BTreeSet<Box<str>>>,
+    /// Each with the tenant that it belongs to alone, if there is one.
+    issuers: Arc<BTreeMap<Box<str>, Option<Box<str>>>>,
+    across_tenants: bool,
 }
 
 impl RevocationAdmin {
     /// Revokes in this store, which the authenticator asks, tokens of these issuers, named as principals name them.
     pub fn new<T: Into<Box<str>>>(store: impl RevocationStore, issuers: impl IntoIterator<Item = T>) -> Self {
-        Self { store: Arc::new(store), issuers: Arc::new(issuers.into_iter().map(Into::into).collect()) }
+        let issuers = issuers.into_iter().map(|issuer| (issuer.into(), None)).collect();
+        Self { store: Arc::new(store), issuers: Arc::new(issuers), across_tenants: false }
+    }
+
+    /// Says that one of the issuers knows people of this tenant and of no other: the tenant's own identity provider. Whoever of the
+    /// tenant has the permission may then revoke its tokens over the [router](Self::router), its clients and keys too. The tenant
+    /// is named as principals [name](Principal::tenant) it.
+    ///
+    /// # Errors
+    /// If the issuer is not one of those of [`new`](Self::new), or belongs to a tenant already; or the tenant has no name.
+    ///
+    /// # Security
+    /// All that is revoked takes room of the one store. Limit the requests of a tenant's people, or let the tenant's issuer have an
+    /// authenticator and a store of its own.
+    pub fn with_tenant_issuer(mut self, issuer: &str, tenant: &str) -> Result<Self, ConfigError> {
+        let refused =
+            |problem| Err(ConfigError::new("issuer of a tenant", format!("{issuer:?} of {tenant:?}"), problem));
+        if tenant.is_empty() {
+            return refused("needs the name of the tenant");
+        }
+        match Arc::make_mut(&mut self.issuers).get_mut(issuer) {
+            None => return refused("must be one of the issuers whose tokens are revoked here"),
+            Some(Some(_)) => return refused("belongs to a tenant already, and may belong to one alone"),
+            Some(owner) => *owner = Some(tenant.into()),
+        }
+        Ok(self)
+    }
+
+    /// Lets callers who have a tenant revoke the tokens of all issuers, over the [router](Self::router), as those without one may.
+    /// Default: no.
+    ///
+    /// # Security
+    /// Whoever has [`REVOKE`] then logs out the people of every other tenant, and the operators. Say it where operators have a tenant
+    /// of their own and the policy gives the permission to nobody else, or where there is one tenant alone.
+    pub const fn allow_across_tenants(mut self) -> Self {
+        self.across_tenants = true;
+        self
     }
 
     /// Revokes one token, by its `jti`. With its `exp` it takes no room for longer.
@@ -241,7 +308,7 @@ impl RevocationAdmin {
     }
 
     fn known<'i>(&self, issuer: &'i str) -> Result<&'i str, ConfigError> {
-        if self.issuers.contains(issuer) {
+        if self.issuers.contains_key(issuer) {
             return Ok(issuer);
         }
         let shown: String = issuer.chars().take(64).collect();
@@ -256,12 +323,12 @@ impl RevocationAdmin {
             .route("/subjects/revoke", post(revoke::<body::Subject>))
             .route("/clients/revoke", post(revoke::<body::Client>))
             .route("/keys/revoke", post(revoke::<body::Key>))
-            .route("/log-out-everywhere", post(log_out_everywhere))
+            .route(LOG_OUT, post(log_out_everywhere))
             .with_state(self)
     }
 }
 
-/// Why nothing was revoked.
+/// Why nothing was revoked. A handler that answers with a [`Rejection`](crate::Rejection) returns it with `?`.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RevokeError {
@@ -290,6 +357,8 @@ async fn revoke<O: Order>(State(admin): State<RevocationAdmin>, caller: Caller, 
 
 async fn order<O: Order>(admin: &RevocationAdmin, caller: &Caller, request: Request) -> Result<Revocation, Fault> {
     let order: O = body::order(&caller.read_for(O::NEEDS, request).await?)?;
+    // First: who does not reach an issuer does not learn whether it is known.
+    caller.reach_issuer(admin, order.issuer())?;
     admin.known(order.issuer())?;
     let revocation = order.revocation(caller.at())?;
     if revocation.last_issue().is_some_and(|second| second > caller.at().unix_seconds().saturating_add(AHEAD)) {
@@ -346,7 +415,11 @@ impl Caller {
 
 impl fmt::Debug for RevocationAdmin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RevocationAdmin").field("store", &self.store).field("issuers", &self.issuers).finish()
+        f.debug_struct("RevocationAdmin")
+            .field("store", &self.store)
+            .field("issuers", &self.issuers)
+            .field("across_tenants", &self.across_tenants)
+            .finish()
     }
 }
 
@@ -365,5 +438,21 @@ mod tests {
             );
         }
         assert_eq!(rules[5].1.to_string(), "authenticated");
+    }
+
+    #[cfg(feature = "stack")]
+    #[tokio::test]
+    async fn every_route_that_is_listed_is_there() {
+        use tower::ServiceExt;
+
+        let admin = RevocationAdmin::new(crate::revocation::MemoryRevocations::new(), ["https://id.test"]);
+        let app = Router::new().nest("/admin", admin.router());
+        for line in routes("/admin").unwrap().lines() {
+            let request = Request::post(line.strip_prefix("POST ").unwrap()).body(::axum::body::Body::empty()).unwrap();
+            // It is asked without a layer outside.
+            let status = app.clone().oneshot(request).await.unwrap().status();
+            assert_eq!(status, StatusCode::INTERNAL_SERVER_ERROR, "{line}");
+        }
+        assert!(routes("admin").is_err());
     }
 }

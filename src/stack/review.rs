@@ -77,10 +77,8 @@ impl RouteList {
     /// # fn main() -> Result<(), portcullis::ConfigError> {
     /// use portcullis::{key_admin, stack::RouteList};
     ///
-    /// let rules = key_admin::rules("/admin");
-    /// let admin = RouteList::from_lines(rules.iter().map(|(line, _)| line.as_str()))?;
-    /// let routes = RouteList::from_lines(["GET /orders"])?.and(admin);
-    /// assert_eq!(routes.lines().count(), 1 + rules.len());
+    /// let routes = RouteList::from_lines(["GET /orders"])?.and(key_admin::routes("/admin")?);
+    /// assert_eq!(routes.lines().count(), 1 + key_admin::rules("/admin").len());
     /// # Ok(())
     /// # }
     /// # #[cfg(not(feature = "api-key-admin"))]
