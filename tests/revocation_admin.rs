@@ -35,7 +35,7 @@ use portcullis::{
     TlsVersion,
     audit::{AuditEntry, AuditLayer, Personal, Privacy},
     guard::{authenticated, public, require},
-    jwt::{Algorithm, Issuer, JwtAuthenticator, KeySet, LogoutTokens},
+    jwt::{Algorithm, Issuer, JwtAuthenticator, JwtAuthenticatorBuilder, KeySet, LogoutTokens},
     policy::Rbac,
     revocation::{
         MemoryRevocations, Revocation, RevocationLimits, RevocationState, RevocationStore, Standing, TokenMarks,
@@ -161,6 +161,12 @@ impl World {
         let form = format!("state=x&logout_token={token}");
         self.send(&format!("POST {path}"), None, "application/x-www-form-urlencoded", form).await.0
     }
+}
+
+/// A store that somebody admits people by.
+fn asked<S: RevocationStore>(store: S) -> S {
+    assert_eq!(store.state().check_marks(&TokenMarks::new(ISSUER), AT), Standing::Good);
+    store
 }
 
 /// A body that comes once it is sent.
@@ -334,6 +340,60 @@ async fn who_may_not_revokes_nothing() {
     assert!(world.store.state().is_empty() && world.works(&clerk).await && world.works(&support).await);
 }
 
+/// An answer that says "revoked" where nothing is would end the search for who has the stolen token.
+#[tokio::test]
+async fn where_no_authenticator_asks_the_store_nothing_is_said_to_be_revoked() {
+    for (name, given, status) in
+        [("this very store", Some(true), 200), ("another one", Some(false), 500), ("none", None, 500)]
+    {
+        let store = Arc::new(MemoryRevocations::new());
+        let asked = given.map(|same| if same { Arc::clone(&store) } else { Arc::new(MemoryRevocations::new()) });
+        let tokens = issuer().access_tokens(AUDIENCE).algorithms([Algorithm::ES256]).roles_claim("roles");
+        let jwt = JwtAuthenticator::builder().issuer(tokens);
+        let jwt = asked.into_iter().fold(jwt, JwtAuthenticatorBuilder::revocations).build().unwrap();
+        let logout = LogoutTokens::new([issuer().logout_tokens(CLIENT).algorithms([Algorithm::ES256])]).unwrap();
+        let admin = RevocationAdmin::new(Arc::clone(&store), [ISSUER]);
+        let app = Router::new()
+            .nest("/admin", admin.clone().router())
+            .merge(BackchannelLogout::new(logout, Arc::clone(&store)).router("/logout").unwrap());
+        let audit = Captured::new();
+        let stack = Stack::builder()
+            .clock(Still)
+            .audit(AuditLayer::new(audit.clone()))
+            .tls(TlsLayer::require())
+            .authenticate(jwt)
+            .policy(Rbac::from_toml(POLICY).unwrap())
+            .route("POST /logout", public());
+        let rules = revocation_admin::rules("/admin").into_iter();
+        let stack = rules.fold(stack, |stack, (line, rule)| stack.route(line, rule)).build().unwrap();
+        let service = stack.protect(app);
+        let send = async |path: &str, who: Option<&str>, kind: &str, body: String| {
+            let request = Request::post(path).header("content-type", kind);
+            let request = who.into_iter().fold(request, |it, who| it.header("authorization", format!("Bearer {who}")));
+            let mut request = request.body(Body::from(body)).unwrap();
+            request.extensions_mut().insert(Connection::tls("198.51.100.7:52100".parse().unwrap(), TlsVersion::Tls13));
+            service.clone().oneshot(request).await.unwrap().status().as_u16()
+        };
+        let root = access("root", 1, &["operator"]);
+        for (path, body) in [
+            ("/admin/subjects/revoke", json!({"issuer": ISSUER, "sub": "bob"})),
+            ("/admin/tokens/revoke", json!({"issuer": ISSUER, "jti": "bob-1"})),
+            ("/admin/sessions/revoke", json!({"issuer": ISSUER, "sid": "sid-bob-1"})),
+            ("/admin/keys/revoke", json!({"issuer": ISSUER, "kid": "k-9"})),
+        ] {
+            assert_eq!(send(path, Some(&root), "application/json", body.to_string()).await, status, "{name}: {path}");
+        }
+        let form = format!("logout_token={}", signed(&logout_claims("l-1")));
+        let told = send("/logout", None, "application/x-www-form-urlencoded", form).await;
+        assert_eq!(told, status, "{name}: logout");
+        let notes =
+            audit.records().iter().filter(|record| record.notes().any(|(name, _)| name == "tokens.revoked")).count();
+        assert_eq!((notes > 0, store.state().is_empty()), (status == 200, status != 200), "{name}");
+        let by_hand = admin.revoke(&Revocation::session(ISSUER, "s").unwrap(), AT).await;
+        assert_eq!(by_hand.is_ok(), status == 200, "{name}");
+    }
+}
+
 /// Whoever holds a stolen token begins to revoke and waits: it is too late once the token was revoked.
 #[tokio::test]
 async fn who_was_revoked_while_the_body_was_on_its_way_revokes_nothing() {
@@ -406,7 +466,7 @@ async fn the_time_of_a_logout_is_that_of_the_body() {
 #[tokio::test]
 async fn an_end_that_no_token_has_is_not_believed() {
     let at = |seconds: u64| Instants::new((NOW + seconds) * 1_000_000_000, seconds * 1_000_000_000);
-    let store = MemoryRevocations::with_limits(RevocationLimits::new().capacity(1));
+    let store = asked(MemoryRevocations::with_limits(RevocationLimits::new().capacity(1)));
     let admin = RevocationAdmin::new(store.clone(), [ISSUER]);
     for end in [0, NOW - 301] {
         let refused = admin.revoke_token(ISSUER, "a", Some(end), at(0)).await.unwrap_err();
@@ -414,7 +474,7 @@ async fn an_end_that_no_token_has_is_not_believed() {
         assert!(store.state().is_empty(), "nothing is said to be revoked that is not");
     }
     admin.revoke_token(ISSUER, "a", Some(NOW - 300), at(0)).await.unwrap();
-    let store = MemoryRevocations::with_limits(RevocationLimits::new().capacity(1));
+    let store = asked(MemoryRevocations::with_limits(RevocationLimits::new().capacity(1)));
     let admin = RevocationAdmin::new(store, [ISSUER]);
     admin.revoke_token(ISSUER, "a", Some(u64::MAX), at(0)).await.unwrap();
     assert!(admin.revoke_token(ISSUER, "b", None, at(86_400)).await.is_err(), "a token may still be good");
@@ -438,7 +498,7 @@ async fn everybody_may_log_themselves_out_everywhere() {
 
 #[tokio::test]
 async fn handlers_of_your_own_revoke_too() {
-    let store = Arc::new(MemoryRevocations::new());
+    let store = asked(Arc::new(MemoryRevocations::new()));
     let admin = RevocationAdmin::new(Arc::clone(&store), [ISSUER]);
     let standing = |marks: TokenMarks| store.state().check_marks(&marks, AT);
     admin.revoke_token(ISSUER, "t-1", Some(NOW + 60), AT).await.unwrap();
@@ -455,9 +515,9 @@ async fn handlers_of_your_own_revoke_too() {
 async fn a_handler_returns_why_nothing_was_revoked() {
     let alice = Principal::builder(PrincipalKind::User, ISSUER, "alice", "session").build();
     let counts = Principal::builder(PrincipalKind::User, ISSUER, "alice", "jwt").build();
-    let full = MemoryRevocations::with_limits(RevocationLimits::new().capacity(1));
+    let full = asked(MemoryRevocations::with_limits(RevocationLimits::new().capacity(1)));
     full.revoke(&Revocation::session(ISSUER, "s").unwrap(), AT).await.unwrap();
-    let away = Flaky(MemoryRevocations::new(), AtomicBool::new(true), Semaphore::new(1));
+    let away = Flaky(asked(MemoryRevocations::new()), AtomicBool::new(true), Semaphore::new(1));
     let admin = RevocationAdmin::new(MemoryRevocations::new(), [ISSUER]);
     for (name, error, kind, wait) in [
         (

@@ -26,6 +26,8 @@ pub struct LiveConfig {
     routes_file: Option<Table>,
     /// The document that was taken over last. Held while another one is.
     applied: Mutex<Table>,
+    /// Held by who reads the file again, from before that on: who read it first must not take over last.
+    reloading: Mutex<()>,
     /// By the order of the limits in the document.
     plans: Vec<Plans>,
     policy: policy::Held,
@@ -51,7 +53,15 @@ impl LiveConfig {
         handles: Handles,
     ) -> Self {
         let routes_file = routes_file.map(|text| table(&text));
-        Self { applied: Mutex::new(table(&sheet.text)), sheet, routes_file, plans, policy, handles }
+        Self {
+            applied: Mutex::new(table(&sheet.text)),
+            reloading: Mutex::default(),
+            sheet,
+            routes_file,
+            plans,
+            policy,
+            handles,
+        }
     }
 
     /// The authenticator of the document's issuers, if it names any: for the
@@ -145,6 +155,7 @@ impl LiveConfig {
     /// As [`Config::read`] and [`apply`](Self::apply); or if the document was a text.
     pub fn reload(&self) -> Result<(), Problems> {
         if self.sheet.is_file {
+            let _alone = self.reloading.lock().unwrap_or_else(PoisonError::into_inner);
             return self.apply(&Config::read(&*self.sheet.file)?);
         }
         let mut report = Report::new(&self.sheet);

@@ -26,6 +26,7 @@ pub(super) struct Revocations {
 impl Revocations {
     pub(super) fn new(store: Arc<dyn RevocationStore>, mapped: &mut Mapped) -> Result<Self, ConfigError> {
         let state = store.state().clone();
+        state.note_asked();
         let voucher: Arc<dyn Voucher> = Arc::new(state.clone());
         Ok(Self { state, voucher, _store: store, sid: mapped.place_of(&"sid".into())? })
     }

@@ -3,7 +3,7 @@ use std::{
     sync::{
         Arc, Mutex, PoisonError, RwLock,
         atomic::{
-            AtomicU64,
+            AtomicBool, AtomicU64,
             Ordering::{Acquire, Relaxed, Release},
         },
     },
@@ -145,6 +145,8 @@ struct Shared {
     entries: RwLock<Entries>,
     limits: RevocationLimits,
     is_fed: bool,
+    /// Whether somebody in this process asks it, or will: else revoking would change nothing.
+    is_asked: AtomicBool,
 }
 
 /// Unique in the process: a principal that was cleared by one state is not by another.
@@ -175,6 +177,7 @@ impl RevocationState {
             entries: RwLock::new(Entries::with_room(room)),
             limits,
             is_fed,
+            is_asked: AtomicBool::new(false),
         };
         Self { shared: Arc::new(shared) }
     }
@@ -182,6 +185,7 @@ impl RevocationState {
     /// How a principal's token stands.
     #[inline]
     pub fn check(&self, principal: &Principal, at: Instants) -> Standing {
+        self.note_asked();
         if !self.is_fresh(at) {
             return Standing::Unknown;
         }
@@ -199,6 +203,12 @@ impl RevocationState {
 
     /// How a token with these marks stands.
     pub fn check_marks(&self, marks: &TokenMarks, at: Instants) -> Standing {
+        self.note_asked();
+        self.standing_of(marks, at)
+    }
+
+    /// The same for who admits nobody by it.
+    pub(crate) fn standing_of(&self, marks: &TokenMarks, at: Instants) -> Standing {
         if self.is_fresh(at) { self.look_up(marks, at) } else { Standing::Unknown }
     }
 
@@ -300,6 +310,21 @@ impl RevocationState {
     /// Whether all that it could meet has ended by the caller's clock, leeways included.
     pub(crate) fn has_ended(&self, revocation: &Revocation, at: Instants) -> bool {
         at.unix_seconds() >= revocation.end_with(&self.shared.limits, at).saturating_add(MARGIN)
+    }
+
+    /// Somebody admits whom this lets pass, or will.
+    #[inline]
+    pub(crate) fn note_asked(&self) {
+        // Mostly it is known, and then nothing is written that other threads read.
+        if !self.shared.is_asked.load(Relaxed) {
+            self.shared.is_asked.store(true, Relaxed);
+        }
+    }
+
+    /// Whether what is added here counts for anybody, as far as this process can tell: others may ask what feeds it.
+    #[cfg(feature = "revocation-admin")]
+    pub(crate) fn counts_for_somebody(&self) -> bool {
+        self.shared.is_fed || self.shared.is_asked.load(Relaxed)
     }
 
     /// Whether others feed it: what one of them is told, another hears of a moment later.

@@ -10,16 +10,17 @@ use ::axum::{
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 
 use super::{
-    MAX_BODY,
+    MAX_BODY, NOT_ASKED,
     fault::{RETRY_AFTER, away, unavailable},
 };
 use crate::{
     admin::{Moment, finished, is_of_type},
     axum::fixed_path,
     clock::{Clock, Instants, SystemClock},
-    context::SecurityContext,
+    context::{SecurityContext, Stage, misordered},
     error::{ConfigError, StoreErrorKind},
     event::{self, Event, EventKind},
+    gate,
     jwt::{Logout, LogoutTokens},
     mention::{Mention, Telling},
     rejection::{Rejection, RejectionKind},
@@ -34,6 +35,7 @@ use crate::{
 /// |---|---|
 /// | `200` | it is revoked here, and the other processes are told; or all that it could end has [ended](Self::tokens_live_for) by itself |
 /// | `400` | not a form (`application/x-www-form-urlencoded`) of at most [`MAX_BODY`] with the field once; a token that is not good, was used before, or is signed by a key that this store was told of. The body is `{"error": "invalid_request"}`: it does not say why, the audit record does |
+/// | `500` | the store is this process's own, and no authenticator here asks it: nothing would end. The log says so |
 /// | `503` | the provider's keys or the store are away, its state is not trusted, or it is full: it is revoked in part or not at all. §2.8 has `400` for this as well; `503` tells the provider that trying again helps |
 ///
 /// No answer may be stored (`Cache-Control: no-store`, §2.8).
@@ -114,7 +116,10 @@ impl BackchannelLogout {
             return Err(refuse("back-channel logout: the form does not have logout_token once"));
         };
         let logout = self.tokens.verify(&token, at).await?;
-        match self.store.state().check_marks(logout.marks(), at) {
+        if !self.store.state().counts_for_somebody() {
+            return Err(misordered(NOT_ASKED));
+        }
+        match self.store.state().standing_of(logout.marks(), at) {
             Standing::Good => {}
             Standing::Revoked(_) => {
                 return Err(refuse("back-channel logout: the key that signed the logout token is revoked"));
@@ -178,7 +183,10 @@ async fn take(State(endpoint): State<BackchannelLogout>, request: Request) -> Re
             }
             Response::new(Body::empty())
         }
-        Err(rejection) if rejection.kind() == RejectionKind::Unavailable => rejection.to_response(),
+        Err(rejection) if matches!(rejection.kind(), RejectionKind::Unavailable | RejectionKind::Misconfigured) => {
+            gate::report(Stage::Authentication, &rejection, at);
+            rejection.to_response()
+        }
         Err(rejection) => {
             // Not a 401: the specification has one status for all that is wrong with it.
             let mut response = Response::new(Body::from(r#"{"error":"invalid_request"}"#));

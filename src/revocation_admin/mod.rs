@@ -45,7 +45,7 @@
 //! | `413` | `too_large` | a body over [`MAX_BODY`] |
 //! | `415` | `not_json` | a body that is not `application/json`: a form of another site cannot send that |
 //! | `422` | `invalid_value` | an issuer that is not known here (of a caller who logs out, too: an API key has no tokens), a text out of its bounds, a time later than the next five minutes in `issued_until` |
-//! | `500` | `misconfigured` | who logged out everywhere counts all the same: the authenticator asks another store, or none; the log says so |
+//! | `500` | `misconfigured` | no authenticator of this process asks the store, so that nothing is revoked; or who logged out everywhere counts all the same, because theirs asks another one. The log says so |
 //! | `503` | `unavailable` | the store or the policy does not answer: it may or may not be revoked; ask again |
 //!
 //! # Audit
@@ -141,8 +141,8 @@ pub const MAX_BODY: usize = admin::MAX_BODY;
 /// The credentials of this crate's authenticators that a revocation ends.
 const TOKENS: [&str; 2] = ["jwt", "introspection"];
 
-const NOT_ASKED: &str = "who logged out everywhere counts all the same: the authenticator does not ask the store that tokens are revoked in; \
-     give it this very one by JwtAuthenticator::builder().revocations(..)";
+const NOT_ASKED: &str = "whoever is revoked counts all the same: no authenticator asks the store that tokens are revoked in; give it this \
+     very one by JwtAuthenticator::builder().revocations(..)";
 
 /// How far ahead of this clock "issued until" may be, in seconds: as far as an issuer's clock may be.
 const AHEAD: u64 = 300;
@@ -290,8 +290,12 @@ impl RevocationAdmin {
     /// Revokes whatever this says.
     ///
     /// # Errors
-    /// [`RevokeError`].
+    /// [`RevokeError`]; [`NotAsked`](RevokeError::NotAsked), and nothing is revoked, if the store is this process's own and no authenticator
+    /// here has asked it, or was given it. Of a store that processes share, nobody can tell.
     pub async fn revoke(&self, revocation: &Revocation, at: Instants) -> Result<(), RevokeError> {
+        if !self.store.state().counts_for_somebody() {
+            return Err(RevokeError::NotAsked);
+        }
         Ok(self.store.revoke(&self.while_it_counts(revocation, at)?, at).await?)
     }
 
@@ -338,7 +342,7 @@ pub enum RevokeError {
     /// The store did not take it. [`Conflict`](crate::StoreErrorKind::Conflict): it is full.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// It was revoked in this store, and whoever was logged out counts all the same.
+    /// No authenticator asks this store: nothing was revoked. Or it was, and whoever was logged out counts all the same.
     #[error("{NOT_ASKED}")]
     NotAsked,
 }
