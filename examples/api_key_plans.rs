@@ -43,12 +43,12 @@ const POLICY: &str = r#"
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let (store, now) = (Arc::new(MemoryKeyStore::new()), SystemClock::new().now());
-    let (free, _) = NewApiKey::for_subject("trial").plan("free").issue(&store, now).await?;
-    let (gold, _) = NewApiKey::for_subject("shop").plan("gold").role("admin").issue(&store, now).await?;
+    let keys = ApiKeyAuthenticator::new(Arc::clone(&store));
+    let (free, _) = keys.issuer().issue(&store, NewApiKey::for_subject("trial").plan("free"), now).await?;
+    let (gold, _) = keys.issuer().issue(&store, NewApiKey::for_subject("shop").plan("gold").role("admin"), now).await?;
     println!("export FREE={}\nexport GOLD={}", free.expose(), gold.expose());
 
     let plans = Plans::new([Quota::per_hour(1)])?.with("gold", [Quota::per_minute(600)])?;
-    let keys = ApiKeyAuthenticator::new(Arc::clone(&store));
     let admin = KeyAdmin::new(store).with_issuer(keys.issuer()).with_known_plans(["free", "gold"]);
     let app = Router::new()
         .route("/report", get(async |who: Principal| format!("for {}, on {:?}\n", who.subject(), who.plan())))

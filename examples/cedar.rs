@@ -54,8 +54,9 @@ async fn cancel(authz: Authorizer, Path(id): Path<u32>) -> Result<String, Reject
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let (store, now) = (Arc::new(MemoryKeyStore::new()), SystemClock::new().now());
+    let keys = ApiKeyAuthenticator::new(Arc::clone(&store));
     for (name, role) in [("CLERK", "clerk"), ("TRAINEE", "trainee")] {
-        let (key, _) = NewApiKey::for_subject(name).role(role).issue(&store, now).await?;
+        let (key, _) = keys.issuer().issue(&store, NewApiKey::for_subject(name).role(role), now).await?;
         println!("export {name}={}", key.expose());
     }
 
@@ -65,7 +66,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         Router::new().route("/orders/{id}", get(async |Path(id): Path<u32>| format!("order {id}\n")).delete(cancel));
     let stack = Stack::builder()
         .tls(TlsLayer::require().dangerous_plain_http_on_loopback()) // HTTPS, but for curl on this machine
-        .authenticate(ApiKeyAuthenticator::new(store))
+        .authenticate(keys)
         .policy(rules)
         .route("GET /orders/{id}", require(policy("orders:read")?).on(order))
         .route("DELETE /orders/{id}", require(authenticated()));

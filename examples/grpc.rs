@@ -52,14 +52,15 @@ async fn purge(request: Request<Bytes>) -> Result<Response<Bytes>, Status> {
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let (store, now) = (Arc::new(MemoryKeyStore::new()), SystemClock::new().now());
+    let keys = ApiKeyAuthenticator::new(Arc::clone(&store));
     for (name, role) in [("CLERK", "clerk"), ("MANAGER", "manager")] {
-        let (key, _) = NewApiKey::for_subject(name).role(role).issue(&store, now).await?;
+        let (key, _) = keys.issuer().issue(&store, NewApiKey::for_subject(name).role(role), now).await?;
         println!("export {name}={}", key.expose());
     }
 
     let stack = Stack::builder()
         .tls(TlsLayer::require().dangerous_plain_http_on_loopback()) // HTTPS, but for curl on this machine
-        .authenticate(ApiKeyAuthenticator::new(store))
+        .authenticate(keys)
         .limit_principals(Quota::per_hour(2))
         .route("GET /health", public())
         .route("POST /orders.Orders/Count", require(authenticated()))

@@ -79,13 +79,15 @@ async fn cancel_order(authz: Authorizer, Path(id): Path<u32>) -> Result<String, 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let (store, now) = (Arc::new(MemoryKeyStore::new()), SystemClock::new().now());
+    let keys = ApiKeyAuthenticator::new(Arc::clone(&store));
     // A key without a tenant gets no order: the policy does not say `allow_tenantless`.
     for (name, subject, tenant, role) in [
         ("ALICE", "alice", "acme", "clerk"),
         ("MANAGER", "mallory", "acme", "manager"),
         ("BOB", "bob", "globex", "clerk"),
     ] {
-        let (key, _) = NewApiKey::for_subject(subject).tenant(tenant).role(role).issue(&store, now).await?;
+        let (key, _) =
+            keys.issuer().issue(&store, NewApiKey::for_subject(subject).tenant(tenant).role(role), now).await?;
         println!("export {name}={}", key.expose());
     }
 
@@ -94,7 +96,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let app = Router::new().route("/orders", get(list)).route("/orders/{id}", get(show).delete(cancel_order));
     let stack = Stack::builder()
         .tls(TlsLayer::require().dangerous_plain_http_on_loopback()) // HTTPS, but for curl on this machine
-        .authenticate(ApiKeyAuthenticator::new(store))
+        .authenticate(keys)
         .policy(policy)
         .route("GET /orders", require(authenticated()))
         .route("GET /orders/{id}", require(authenticated()))

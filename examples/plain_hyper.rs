@@ -47,12 +47,13 @@ async fn answer(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Inf
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let (store, now) = (Arc::new(MemoryKeyStore::new()), SystemClock::new().now());
-    let (key, _) = NewApiKey::for_subject("clock").issue(&store, now).await?;
+    let keys = ApiKeyAuthenticator::new(Arc::clone(&store));
+    let (key, _) = keys.issuer().issue(&store, NewApiKey::for_subject("clock"), now).await?;
     println!("export KEY={}", key.expose());
 
     let stack = Stack::builder()
         .tls(TlsLayer::require().dangerous_plain_http_on_loopback()) // HTTPS, but for curl on this machine
-        .authenticate(ApiKeyAuthenticator::new(store))
+        .authenticate(keys)
         .route("GET /health", public())
         .route("GET /time", require(authenticated()))
         .build()?;

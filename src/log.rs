@@ -89,7 +89,7 @@ pub(crate) fn debug(message: impl FnOnce() -> String) {
 }
 
 /// An error and what led to it.
-#[cfg(feature = "http-client")]
+#[cfg(any(feature = "http-client", feature = "api-key"))]
 pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut source = error.source();

@@ -16,8 +16,9 @@ use http_body_util::BodyExt;
 use portcullis::{
     Challenge, Connection, Instants, Now, Principal, PrincipalKind, Secret, StoreError, StoreErrorKind, TlsVersion,
     api_key::{
-        ApiKeyAdmin, ApiKeyAuthenticator, ApiKeyFormat, ApiKeyRecord, ApiKeyStore, Found, Hit, KeyFilter, KeyId,
-        KeyIssuer, KeyLife, KeyUse, Lookup, MemoryKeyStore, NewApiKey, Owner, Peppers, Revocation, Rotation,
+        ApiKeyAdmin, ApiKeyAuthenticator, ApiKeyFormat, ApiKeyRecord, ApiKeyStore, Found, Hit, KeyFilter, KeyHash,
+        KeyId, KeyIssuer, KeyLife, KeyUse, Lookup, MemoryKeyStore, NewApiKey, Owner, Peppers, RecordFields, Revocation,
+        Rotation,
     },
     audit::{AuditEntry, AuditLayer, AuditRecord, Personal, Privacy},
     authn::{Authenticator, AuthnLayer, Outcome, authenticate_fn, one_of},
@@ -1361,8 +1362,23 @@ async fn keys_are_made_that_are_taken() {
         assert_eq!(rotated.status(), if known { 200 } else { 422 }, "{name}");
         let body: Value = serde_json::from_slice(&rotated.into_body().collect().await.unwrap().to_bytes()).unwrap();
         let works = body["key"].as_str().unwrap_or(key.expose());
-        let listed = app.oneshot(World::request(works, "GET /keys", "")).await.unwrap();
+        let listed = app.clone().oneshot(World::request(works, "GET /keys", "")).await.unwrap();
         assert_eq!(listed.status(), 200, "{name}");
+
+        // A key of another system has no pepper to be missed, and ends all the same.
+        let mut legacy = RecordFields::legacy(
+            KeyHash::from_bytes([u8::try_from(name.len()).unwrap(); 32]),
+            "ci",
+            NOW,
+            Some(NOW + 3_600),
+        );
+        (legacy.tenant, legacy.environment) =
+            (Some("acme".to_owned()), works.starts_with("pc_live").then(|| "live".to_owned()));
+        let legacy = legacy.check().unwrap();
+        let line = format!("POST /keys/{}/rotate", legacy.id());
+        store.inner.add(legacy).unwrap();
+        let rotated = app.oneshot(World::request(works, &line, json!({"overlap": 0}).to_string())).await.unwrap();
+        assert_eq!(rotated.status(), if known { 200 } else { 422 }, "{name}");
     }
 }
 

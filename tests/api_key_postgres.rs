@@ -47,6 +47,30 @@ async fn intruder(server: &Server) -> PgConnection {
     PgConnection::connect(&server.address()).await.unwrap()
 }
 
+/// A runtime of its own for what a service does before it serves, and its tasks end with it.
+#[test]
+#[ignore = "needs PostgreSQL; tests/run installs it"]
+fn a_store_goes_on_in_another_runtime() {
+    let runtime = || tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let (server, setup) = (Server::start(), runtime());
+    let store = setup.block_on(listening(&server));
+    let heard = Heard::of(&store);
+    drop(setup);
+    assert!(store.changes().unwrap().is_lost(), "nobody hears what others change");
+
+    runtime().block_on(async {
+        let record = minted("billing").1;
+        let elsewhere = connect(&server).await;
+        elsewhere.insert(record.clone()).await.unwrap();
+        // Its connections are gone as well.
+        until("it answers", async || matches!(find(&store, record.id()).await, Ok(Some(_)))).await;
+        hears(&store).await;
+        heard.take();
+        elsewhere.revoke(record.id(), &revocation("leaked")).await.unwrap();
+        until("it hears", async || heard.has(&KeyChange::Key(*record.id()))).await;
+    });
+}
+
 #[tokio::test]
 #[ignore = "needs PostgreSQL; tests/run installs it"]
 async fn the_store_keeps_its_contract() {

@@ -4,6 +4,9 @@
 
 #[path = "support/keys.rs"]
 mod keys;
+#[cfg(all(unix, feature = "tracing"))]
+#[path = "support/lines.rs"]
+mod lines;
 
 use std::{
     error::Error,
@@ -19,7 +22,7 @@ use keys::{
 };
 use portcullis::{
     RejectionKind, StoreErrorKind,
-    api_key::{ApiKeyAdmin, KeyChange, KeyFilter, OpenError, SqliteKeyStore},
+    api_key::{ApiKeyAdmin, ApiKeyStore, ChangeListener, KeyChange, KeyFilter, OpenError, SqliteKeyStore},
     conformance,
 };
 use sqlx::{ConnectOptions, Connection, SqliteConnection, sqlite::SqliteConnectOptions};
@@ -416,6 +419,70 @@ async fn nothing_stays_behind_a_store_that_is_dropped() {
     drop(store);
     // SQLite removes the log when the last connection closes.
     until("all connections are closed", async || fs::read_dir(folder.path()).unwrap().count() == 1).await;
+}
+
+#[cfg(all(unix, feature = "tracing"))]
+#[tokio::test]
+async fn the_log_says_why_changes_are_not_seen() {
+    use tracing_subscriber::layer::SubscriberExt;
+
+    let lines = lines::Lines::default();
+    let _log = tracing::subscriber::set_default(tracing_subscriber::registry().with(lines.clone()));
+    let (_folder, path) = folder();
+    let store = watching(&path).await;
+    let heard = Heard::of(&store);
+    fs::rename(&path, path.with_file_name("kept.db")).unwrap();
+    until("it is noticed that the file is gone", async || heard.take().contains(&KeyChange::Lost)).await;
+    let said = lines.here();
+    let why = "not seen for now: sqlite: backend unavailable: the file was replaced";
+    assert!(said.iter().any(|line| line.contains(why)), "{said:?}");
+}
+
+/// A runtime of its own for what a service does before it serves, and its tasks end with it.
+#[test]
+fn a_store_goes_on_in_another_runtime() {
+    let runtime = || tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let (_folder, path) = folder();
+    let setup = runtime();
+    let store = setup.block_on(watching(&path));
+    let heard = Heard::of(&store);
+    drop(setup);
+    assert!(store.changes().unwrap().is_lost(), "nobody looks what others change");
+    assert_eq!(heard.take(), [KeyChange::Lost]);
+
+    runtime().block_on(async {
+        let record = minted("billing").1;
+        store.insert(record.clone()).await.unwrap();
+        until("it looks again", async || heard.take().contains(&KeyChange::Everything)).await;
+        let elsewhere = open(&path).await;
+        elsewhere.revoke(record.id(), &revocation("leaked")).await.unwrap();
+        until("and sees", async || heard.take().contains(&KeyChange::Everything)).await;
+        drop(elsewhere);
+        for name in ["keys.db", "keys.db-wal", "keys.db-shm"] {
+            let _ = fs::remove_file(path.with_file_name(name));
+        }
+        until("that the file is gone too", async || find(&store, record.id()).await.is_err()).await;
+    });
+}
+
+#[tokio::test]
+async fn a_listener_that_panics_keeps_nothing_from_the_others() {
+    let (_folder, path) = folder();
+    let store = watching(&path).await;
+    let bad: Arc<dyn ChangeListener> = Arc::new(|change: &KeyChange| assert_eq!(*change, KeyChange::Lost, "a bug"));
+    store.changes().unwrap().subscribe(Arc::downgrade(&bad));
+    let heard = Heard::of(&store);
+    let record = minted("billing").1;
+    store.insert(record.clone()).await.unwrap();
+    assert!(heard.take().contains(&KeyChange::Key(*record.id())));
+    let elsewhere = open(&path).await;
+    for reason in ["leaked", "again"] {
+        elsewhere.disable_owner(record.owner(), &revocation(reason)).await.unwrap();
+        until("it looks still", async || heard.take().contains(&KeyChange::Everything)).await;
+        elsewhere.enable_owner(record.owner()).await.unwrap();
+        until("it looks still", async || heard.take().contains(&KeyChange::Everything)).await;
+    }
+    assert!(!store.changes().unwrap().is_lost());
 }
 
 /// A backup takes the place of the file while it is open: who goes on with what has no name any more hears of no revocation.

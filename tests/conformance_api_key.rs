@@ -67,6 +67,8 @@ enum Fault {
     PurgesTheEndless,
     TellsNothing,
     TellsOneOfTwo,
+    TellsTooEarly,
+    TellsUses,
     // Those that look, let another process in, and write.
     InsertsAfterALook,
     RotatesAfterALook,
@@ -241,6 +243,10 @@ impl ApiKeyAdmin for Table {
         if self.has(Fault::RevocationsOverwrite) {
             return self.overwrite(id, |record| record.revoked(revocation)).await;
         }
+        if self.has(Fault::TellsTooEarly) {
+            self.tell(&KeyChange::Key(*id));
+            tokio::task::yield_now().await; // the database is asked
+        }
         let exists = {
             let mut content = self.content();
             if self.has(Fault::RevokesAll) {
@@ -254,7 +260,9 @@ impl ApiKeyAdmin for Table {
                 fields.check().unwrap().revoked(revocation)
             })
         };
-        self.tell(&KeyChange::Key(*id));
+        if !self.has(Fault::TellsTooEarly) {
+            self.tell(&KeyChange::Key(*id));
+        }
         Ok(exists)
     }
 
@@ -344,6 +352,10 @@ impl ApiKeyAdmin for Table {
                 }
                 fields.check().unwrap().used(used.last())
             });
+        }
+        drop(content);
+        if self.has(Fault::TellsUses) {
+            uses.iter().for_each(|used| self.tell(&KeyChange::Key(*used.id())));
         }
         Ok(())
     }
@@ -487,6 +499,8 @@ async fn a_careless_store_is_found_out() {
         (Fault::PurgesTheEndless, "a key that never ends stays"),
         (Fault::TellsNothing, "an insert is told before it returns"),
         (Fault::TellsOneOfTwo, "a rotation is told before it returns"),
+        (Fault::TellsTooEarly, "a revocation is told before it returns, once it can be found"),
+        (Fault::TellsUses, "a use is no change, and is not told"),
         (Fault::InsertsAfterALook, "of two inserts of one id at the same time one wins"),
         (Fault::RotatesAfterALook, "of two rotations at the same time one wins"),
         (Fault::RotationsOverwrite, "a revocation stands, and so does a rotation before it"),

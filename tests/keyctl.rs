@@ -362,6 +362,57 @@ fn the_exit_code_says_whose_fault_it_is() {
     assert!(help.code == 0 && help.out.contains("Exit codes: 0 done"), "{}", help.out);
 }
 
+/// What a store does not say to clients, it says here.
+#[test]
+#[ignore = "needs the built example; tests/run builds it"]
+fn why_a_store_cannot_be_opened_is_told() {
+    let keyctl = Keyctl::new();
+    let text = keyctl.path("text.db");
+    fs::write(&text, "no database, and long enough to have the header of one".repeat(20)).unwrap();
+    #[cfg(unix)]
+    fs::set_permissions(&text, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let away = "postgres://u:hunter2@127.0.0.1:1/x".to_owned();
+    for (name, store, said) in
+        [("away", away, "timed out while waiting"), ("no database", text.display().to_string(), "not a database")]
+    {
+        let output = keyctl.run_with(&format!("--store {store} list"), "");
+        assert_eq!((output.code, output.out.as_str()), (3, ""), "{name}: {}", output.err);
+        assert!(output.err.contains(said) && !output.err.contains("hunter2"), "{name}: {}", output.err);
+    }
+    for sslmode in ["", "verify_full"] {
+        let mut command = keyctl.command();
+        command.env("PGSSLMODE", sslmode).args(["--store", "postgres://u:hunter2@192.0.2.1/x", "list"]);
+        let output = command.output().unwrap();
+        let err = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.code() == Some(2) && err.contains("PGSSLMODE") && !err.contains("hunter2"), "{err}");
+    }
+}
+
+#[test]
+#[ignore = "needs the built example; tests/run builds it"]
+fn a_legacy_key_is_rotated_by_who_knows_of_the_pepper() {
+    let keyctl = Keyctl::new();
+    let line = json!({"sha256": "ab".repeat(32), "subject": "old", "expires": "never"}).to_string();
+    assert_eq!(keyctl.run_with("--store-env KEYCTL_TEST_STORE import -", &line).code, 0);
+    let listed = keyctl.run("--json list --subject old").json();
+    let old = listed["id"].as_str().unwrap();
+    let refused = keyctl.run(&format!("rotate {old}"));
+    assert_eq!((refused.code, refused.out.as_str()), (2, ""), "{}", refused.err);
+    assert!(refused.err.contains("--pepper") && refused.err.contains("--no-pepper"), "{}", refused.err);
+    assert_eq!(keyctl.run("--json list --subject old").json(), listed, "it does not end");
+    let both = keyctl.run(&format!("rotate {old} --no-pepper --pepper a --pepper-env KEYCTL_TEST_PEPPER"));
+    assert_eq!(both.code, 2, "{}", both.err);
+    let rotated = keyctl.run(&format!("rotate {old} --pepper a --pepper-env KEYCTL_TEST_PEPPER --json"));
+    assert_eq!(rotated.code, 0, "{}", rotated.err);
+
+    let other = json!({"sha256": "cd".repeat(32), "subject": "other", "expires": "never"}).to_string();
+    assert_eq!(keyctl.run_with("--store-env KEYCTL_TEST_STORE import -", &other).code, 0);
+    let other = keyctl.run("--json list --subject other").json();
+    let rotated = keyctl.run(&format!("rotate {} --no-pepper", other["id"].as_str().unwrap()));
+    assert_eq!(rotated.code, 0, "{}", rotated.err);
+    assert_eq!(keyctl.run(&format!("rotate {}", id(1))).code, 0, "a key of our own says by itself what it has");
+}
+
 #[test]
 #[ignore = "needs the built example; tests/run builds it"]
 fn what_it_prints_is_what_the_library_reads() {

@@ -49,7 +49,8 @@ async fn address(request: Request) -> String {
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let (store, now) = (Arc::new(MemoryKeyStore::new()), SystemClock::new().now());
-    let (key, _) = NewApiKey::for_subject("billing").issue(&store, now).await?;
+    let keys = ApiKeyAuthenticator::new(Arc::clone(&store));
+    let (key, _) = keys.issuer().issue(&store, NewApiKey::for_subject("billing"), now).await?;
     println!("export KEY={}", key.expose());
 
     let app = Router::new()
@@ -59,7 +60,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .proxies(TrustedProxies::x_forwarded(["127.0.0.1"])?) // where nginx connects from; the family that it writes
         .tls(TlsLayer::require()) // between client and nginx
         .limit_clients(Quota::per_second(100)) // of the client's address, not of nginx's
-        .authenticate(ApiKeyAuthenticator::new(store))
+        .authenticate(keys)
         .route("GET /address", public())
         .route("GET /orders", require(authenticated()))
         .build()?;

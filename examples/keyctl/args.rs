@@ -45,6 +45,9 @@ pub(crate) enum Command {
         /// How long the old key still works.
         #[arg(long, default_value = "24h", value_parser = duration)]
         overlap: Duration,
+        /// The service takes keys without a pepper: to be said for a key of another system, which tells nothing about it.
+        #[arg(long, conflicts_with = "pepper")]
+        no_pepper: bool,
         #[command(flatten)]
         format: Format,
     },

@@ -3,8 +3,8 @@ use std::time::Duration;
 use portcullis::{
     Clock, ConfigError, Instants, Secret, StoreError, StoreErrorKind, SystemClock,
     api_key::{
-        ApiKey, ApiKeyAdmin, ApiKeyFormat, ApiKeyRecord, Hit, IssueError, KeyFilter, KeyId, KeyIssuer, KeyLife,
-        MAX_PAGE, NewApiKey, Owner, Peppers, Revocation,
+        ApiKey, ApiKeyAdmin, ApiKeyFormat, ApiKeyRecord, HashScheme, Hit, IssueError, KeyFilter, KeyId, KeyIssuer,
+        KeyLife, MAX_PAGE, NewApiKey, Owner, Peppers, Revocation,
     },
 };
 use serde_json::{Value, json};
@@ -41,7 +41,7 @@ impl From<IssueError> for Failure {
     }
 }
 
-fn with_causes(error: &dyn std::error::Error) -> String {
+pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(error.source(), |cause| cause.source());
     causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
@@ -65,7 +65,12 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
         Command::Create(create) => session.create(create).await,
         Command::List(list) => session.list(list).await,
         Command::Show { id } => session.show(&id).await,
-        Command::Rotate { id, overlap, format } => session.rotate(&id, overlap, &format).await,
+        Command::Rotate { id, overlap, no_pepper, format } => {
+            if !no_pepper && format.pepper.is_none() {
+                session.must_tell_of_peppers(&id).await?;
+            }
+            session.rotate(&id, overlap, &format).await
+        }
         Command::Revoke { id, reason } => session.revoke(&id, &reason).await,
         Command::DisableOwner { owner, reason } => session.disable(&named(&owner)?, &reason).await,
         Command::EnableOwner { owner } => session.enable(&named(&owner)?).await,
@@ -199,6 +204,16 @@ impl Session {
             print!("{}", show::lines(&hit, self.now()));
         }
         Ok(())
+    }
+
+    /// A key of another system never has a pepper, whatever the service asks of the one that replaces it; and it ends.
+    async fn must_tell_of_peppers(&self, id: &KeyId) -> Result<(), Failure> {
+        if self.find(id).await?.record().scheme() != HashScheme::LegacySha256 {
+            return Ok(());
+        }
+        let problem =
+            "is of another system: say --pepper as the service does, or --no-pepper if it takes keys without one";
+        Err(Failure::Usage(format!("key {id} {problem}")))
     }
 
     async fn rotate(&self, id: &KeyId, overlap: Duration, format: &Format) -> Result<(), Failure> {

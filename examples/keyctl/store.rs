@@ -2,9 +2,9 @@
 
 use std::{path::Path, sync::Arc};
 
-use portcullis::api_key::{ApiKeyAdmin, FileKeyStore, PostgresKeyStore, SqliteKeyStore};
+use portcullis::api_key::{ApiKeyAdmin, FileKeyStore, OpenError, PostgresKeyStore, SqliteKeyStore};
 
-use crate::Failure;
+use crate::{Failure, commands::with_causes};
 
 /// The forms that [`open`] knows.
 pub(crate) const HELP: &str =
@@ -16,7 +16,7 @@ pub(crate) async fn open(store: &str, make: bool) -> Result<Arc<dyn ApiKeyAdmin>
     if store.starts_with("postgres://") || store.starts_with("postgresql://") {
         let builder = PostgresKeyStore::builder(store);
         let opened = if make { builder.connect().await } else { builder.without_migrating().connect().await };
-        return opened.map(shared).map_err(|error| Failure::Store(error.to_string()));
+        return opened.map(shared).map_err(|error| failed(&error));
     }
     let path = Path::new(store);
     let is = |ending: &str| path.extension().is_some_and(|extension| extension == ending);
@@ -31,10 +31,18 @@ pub(crate) async fn open(store: &str, make: bool) -> Result<Arc<dyn ApiKeyAdmin>
     if is("db") {
         let builder = SqliteKeyStore::builder(path);
         let opened = if make { builder.open().await } else { builder.without_migrating().open().await };
-        return opened.map(shared).map_err(|error| Failure::Store(format!("{store}: {error}")));
+        return opened.map(shared).map_err(|error| Failure::Store(format!("{store}: {}", with_causes(&error))));
     }
     let opened = if missing { FileKeyStore::create(path) } else { FileKeyStore::open(path) };
     opened.map(shared).map_err(|error| Failure::Store(format!("{store}: {error}")))
+}
+
+/// What an address, or a variable beside it, says wrong is input; neither is shown but for what is no secret.
+fn failed(error: &OpenError) -> Failure {
+    match error {
+        OpenError::Config(error) => Failure::Usage(error.to_string()),
+        error => Failure::Store(with_causes(error)),
+    }
 }
 
 fn shared(store: impl ApiKeyAdmin) -> Arc<dyn ApiKeyAdmin> {

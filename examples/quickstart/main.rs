@@ -87,8 +87,8 @@ async fn main() -> Result<(), BoxError> {
     let earlier = key_store.list(&KeyFilter::all().active_at(now.unix_seconds()), None, MAX_PAGE).await?.len();
     // The file has hashes alone: a key of an earlier start is accepted, and cannot be shown again.
     let new = NewApiKey::for_subject("billing-job").name("quickstart").role("clerk").lives(KeyLife::For(DAY));
-    let (key, _) = new.issue(&key_store, now).await?;
-    let keys = ApiKeyAuthenticator::new(key_store);
+    let keys = ApiKeyAuthenticator::new(Arc::clone(&key_store));
+    let (key, _) = keys.issuer().issue(&key_store, new, now).await?; // in the format that `keys` takes
 
     // What they may do. A permission that the policy does not know fails here, at start.
     let policy = Rbac::from_toml(include_str!("policy.toml"))?;

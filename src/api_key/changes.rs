@@ -1,9 +1,16 @@
 use std::{
     fmt,
-    sync::{Mutex, PoisonError, Weak},
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
 };
 
-use crate::api_key::{KeyId, Owner};
+use crate::{
+    api_key::{KeyId, Owner},
+    log,
+};
 
 /// What changed in a store, for those who remember its answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,7 +31,7 @@ pub enum KeyChange {
 /// Hears what changes. Closures are listeners.
 pub trait ChangeListener: Send + Sync + 'static {
     /// Takes a change in. Called in the order of the changes, while the one who changes waits: be quick, and neither
-    /// subscribe nor change keys in here.
+    /// subscribe nor change keys in here. If it panics, the log says so, and the other listeners hear the change all the same.
     fn changed(&self, change: &KeyChange);
 }
 
@@ -58,54 +65,60 @@ impl<F: Fn(&KeyChange) + Send + Sync + 'static> ChangeListener for F {
 /// assert_eq!(*seen.lock().unwrap(), [KeyChange::Everything, KeyChange::Key(KeyId::from_bytes([1; 10]))]);
 /// ```
 pub struct ChangeFeed {
-    state: Mutex<State>,
-}
-
-struct State {
-    listeners: Vec<Weak<dyn ChangeListener>>,
-    lost: bool,
+    listeners: Mutex<Vec<Weak<dyn ChangeListener>>>,
+    /// Written under the lock, and read without it: a listener may ask.
+    lost: AtomicBool,
 }
 
 impl ChangeFeed {
     /// A feed that knows what changes, with no listeners.
     #[must_use]
     pub const fn new() -> Self {
-        Self { state: Mutex::new(State { listeners: Vec::new(), lost: false }) }
+        Self { listeners: Mutex::new(Vec::new()), lost: AtomicBool::new(false) }
     }
 
     /// A feed that does not know yet: as after [`KeyChange::Lost`].
     #[must_use]
     pub const fn new_lost() -> Self {
-        Self { state: Mutex::new(State { listeners: Vec::new(), lost: true }) }
+        Self { listeners: Mutex::new(Vec::new()), lost: AtomicBool::new(true) }
     }
 
     /// Adds a listener. Before this returns, it hears how things stand: [`KeyChange::Everything`] or [`KeyChange::Lost`].
     pub fn subscribe(&self, listener: Weak<dyn ChangeListener>) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut listeners = self.lock();
         if let Some(listener) = listener.upgrade() {
-            listener.changed(if state.lost { &KeyChange::Lost } else { &KeyChange::Everything });
+            tell(listener, if self.is_lost() { &KeyChange::Lost } else { &KeyChange::Everything });
         }
-        state.listeners.push(listener);
+        listeners.push(listener);
     }
 
     /// Tells every listener, and returns when all have heard it.
     pub fn publish(&self, change: &KeyChange) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut listeners = self.lock();
         match change {
-            KeyChange::Lost => state.lost = true,
-            KeyChange::Everything => state.lost = false,
+            KeyChange::Lost => self.lost.store(true, SeqCst),
+            KeyChange::Everything => self.lost.store(false, SeqCst),
             KeyChange::Key(_) | KeyChange::Owner(_) => {}
         }
-        state.listeners.retain(|listener| {
-            let listener = listener.upgrade();
-            listener.inspect(|listener| listener.changed(change)).is_some()
-        });
+        listeners.retain(|listener| listener.upgrade().map(|listener| tell(listener, change)).is_some());
     }
 
-    /// Whether the store no longer learns what changes.
+    /// Whether the store no longer learns what changes. A listener may ask this too.
     #[must_use]
     pub fn is_lost(&self) -> bool {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).lost
+        self.lost.load(SeqCst)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Weak<dyn ChangeListener>>> {
+        self.listeners.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A change is told once: one listener that panics, or whose drop does, must not keep it from the others, nor end the task of a
+/// store that tells it.
+fn tell(listener: Arc<dyn ChangeListener>, change: &KeyChange) {
+    if catch_unwind(AssertUnwindSafe(move || listener.changed(change))).is_err() {
+        log::error("API keys: a listener of changes panicked, and may not have taken in what changed");
     }
 }
 
@@ -117,8 +130,16 @@ impl Default for ChangeFeed {
 
 impl fmt::Debug for ChangeFeed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        f.debug_struct("ChangeFeed").field("listeners", &state.listeners.len()).field("lost", &state.lost).finish()
+        let listeners = match self.listeners.try_lock() {
+            Ok(listeners) => Some(listeners.len()),
+            Err(TryLockError::Poisoned(listeners)) => Some(listeners.into_inner().len()),
+            Err(TryLockError::WouldBlock) => None, // a listener may ask
+        };
+        let mut text = f.debug_struct("ChangeFeed");
+        if let Some(listeners) = listeners {
+            text.field("listeners", &listeners);
+        }
+        text.field("lost", &self.is_lost()).finish_non_exhaustive()
     }
 }
 
@@ -165,9 +186,24 @@ mod tests {
         let bad: Arc<dyn ChangeListener> = Arc::new(|change: &KeyChange| assert_ne!(*change, KeyChange::Lost));
         feed.subscribe(Arc::downgrade(&bad));
         feed.subscribe(Arc::downgrade(&listener));
-        let other = Arc::clone(&feed);
-        assert!(std::thread::spawn(move || other.publish(&KeyChange::Lost)).join().is_err());
+        feed.publish(&KeyChange::Lost);
+        assert_eq!(seen.lock().unwrap().last(), Some(&KeyChange::Lost), "the change itself, not only those after it");
         feed.publish(&KeyChange::Everything);
         assert_eq!(seen.lock().unwrap().last(), Some(&KeyChange::Everything));
+    }
+
+    #[test]
+    fn a_listener_may_ask_how_things_stand() {
+        let feed = Arc::new(ChangeFeed::new());
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let (asked, log) = (Arc::downgrade(&feed), Arc::clone(&seen));
+        let gauge: Arc<dyn ChangeListener> = Arc::new(move |_: &KeyChange| {
+            let feed = asked.upgrade().unwrap();
+            log.lock().unwrap().push((feed.is_lost(), format!("{feed:?}").contains("listeners")));
+        });
+        feed.subscribe(Arc::downgrade(&gauge));
+        feed.publish(&KeyChange::Lost);
+        feed.publish(&KeyChange::Everything);
+        assert_eq!(*seen.lock().unwrap(), [(false, false), (true, false), (false, false)]);
     }
 }

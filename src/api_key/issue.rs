@@ -35,18 +35,19 @@ impl Default for KeyLife {
     }
 }
 
-/// Whose a new key is and what it may be used for; [`KeyIssuer`] makes the key.
+/// Whose a new key is and what it may be used for; [`KeyIssuer`] makes the key. Take the one of the authenticator that is to
+/// accept it ([`ApiKeyAuthenticator::issuer`](crate::api_key::ApiKeyAuthenticator::issuer)): under its peppers and in its
+/// format.
 ///
 /// ```
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-/// use portcullis::{Clock, SystemClock, api_key::{MemoryKeyStore, NewApiKey}};
+/// use std::sync::Arc;
+/// use portcullis::{Clock, SystemClock, api_key::{ApiKeyAuthenticator, MemoryKeyStore, NewApiKey}};
 ///
-/// let store = MemoryKeyStore::new();
-/// let (key, record) = NewApiKey::for_subject("billing")
-///     .name("nightly export")
-///     .scope("orders:read")
-///     .issue(&store, SystemClock::new().now())
-///     .await?;
+/// let store = Arc::new(MemoryKeyStore::new());
+/// let keys = ApiKeyAuthenticator::new(Arc::clone(&store));
+/// let new = NewApiKey::for_subject("billing").name("nightly export").scope("orders:read");
+/// let (key, record) = keys.issuer().issue(&store, new, SystemClock::new().now()).await?;
 /// println!("shown once, kept nowhere: {}", key.expose());
 /// println!("to revoke it later: {}", record.id());
 /// # Ok(())
@@ -138,7 +139,8 @@ impl NewApiKey {
         self
     }
 
-    /// Makes the key as [`KeyIssuer::new`] does.
+    /// Makes the key in the default format and under no pepper, as [`KeyIssuer::new`] does: an authenticator with another
+    /// format, or with peppers, does not take it.
     ///
     /// # Errors
     /// As [`KeyIssuer::mint`].
@@ -146,7 +148,7 @@ impl NewApiKey {
         KeyIssuer::new().mint(self, at)
     }
 
-    /// Makes the key as [`KeyIssuer::new`] does, and stores its record.
+    /// Makes the key in the default format and under no pepper, as [`mint`](Self::mint) does, and stores its record.
     ///
     /// # Errors
     /// As [`KeyIssuer::issue`].
@@ -263,6 +265,9 @@ impl KeyIssuer {
     /// Replaces a key by a new one of the same owner, scopes, roles, plan, addresses, name and metadata, which lives as long as
     /// the old one was meant to. The old one ends after `overlap`, in whole seconds, or at its own end if that is first; zero
     /// ends it at once. Of two that rotate one key at the same time, one wins.
+    ///
+    /// A key of another system says nothing of peppers: rotated by an issuer without them, in a service that has some, it ends,
+    /// and nobody takes the new one.
     ///
     /// # Errors
     /// [`IssueError::NoSuchKey`] if there is none; [`IssueError::Ended`] if it is revoked or expired; [`IssueError::Config`] if

@@ -34,10 +34,11 @@
 //! use tower::{ServiceBuilder, ServiceExt, service_fn};
 //!
 //! let store = Arc::new(MemoryKeyStore::new());
-//! let (key, _) = NewApiKey::for_subject("billing").issue(&*store, SystemClock::new().now()).await?;
+//! let keys = ApiKeyAuthenticator::new(Arc::clone(&store));
+//! let (key, _) = keys.issuer().issue(&*store, NewApiKey::for_subject("billing"), SystemClock::new().now()).await?;
 //!
 //! let service = ServiceBuilder::new()
-//!     .layer(AuthnLayer::new(ApiKeyAuthenticator::new(store)).dangerous_plain_http()) // an example has no TlsLayer
+//!     .layer(AuthnLayer::new(keys).dangerous_plain_http()) // an example has no TlsLayer
 //!     .service(service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new(String::new()))));
 //!
 //! let good = Request::get("/").header("x-api-key", key.expose()).body(())?;

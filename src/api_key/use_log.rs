@@ -115,7 +115,7 @@ impl UseLog {
         loop {
             pause().await;
             if let Err(error) = self.flush().await {
-                log::error(&format!("last uses of API keys are not written: {error}"));
+                log::error(&format!("last uses of API keys are not written: {}", log::chain(&error)));
             }
         }
     }

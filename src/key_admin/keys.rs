@@ -69,6 +69,7 @@ async fn try_rotate(admin: &KeyAdmin, caller: &Caller, id: Id, request: Request)
     let overlap = overlap.map_or(DEFAULT_OVERLAP, Duration::from_secs);
     let (key, rotation) = admin.issuer.mint_rotation(hit.record(), overlap, caller.at())?;
     let record: ApiKeyRecord = rotation.record().clone();
+    own.taken(&record)?;
     let excess = own.exceeded_by(admin, &record, caller.principal());
     let plan_exceeds = || {
         let kept = caller.keeps_plan(admin, record.owner());

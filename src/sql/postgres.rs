@@ -1,6 +1,6 @@
 //! The way to PostgreSQL: addresses, connections, tables, notifications.
 
-use std::time::Duration;
+use std::{ffi::OsStr, time::Duration};
 
 use sqlx::{
     Connection, PgConnection, PgPool,
@@ -11,6 +11,7 @@ use tokio::time::timeout;
 use super::{OpenError, Work, failed, unavailable};
 use crate::{
     error::{ConfigError, StoreError, StoreErrorKind},
+    log,
     loopback::is_loopback,
 };
 
@@ -24,8 +25,23 @@ const FRESH: Duration = Duration::from_secs(1);
 /// Any number that nobody else locks: `portcull` in ASCII.
 const MIGRATION_LOCK: i64 = 0x706f_7274_6375_6c6c;
 
+/// libpq's variable for what an address does not say.
+const SSLMODE: &str = "PGSSLMODE";
+
 /// Reads the address. Over a network, TLS and the server's certificate are asked for unless somebody said how to connect.
 pub(crate) fn options(address: &str) -> Result<PgConnectOptions, ConfigError> {
+    let options = read(address, std::env::var_os(SSLMODE).as_deref())?;
+    if !is_local(&options) && !matches!(options.get_ssl_mode(), PgSslMode::VerifyFull) {
+        let mode = options.get_ssl_mode();
+        log::warn(&format!(
+            "PostgreSQL: {mode:?}, as the address or {SSLMODE} says, is weaker than verify-full: whoever stands in between may \
+             be taken for the server"
+        ));
+    }
+    Ok(options)
+}
+
+fn read(address: &str, variable: Option<&OsStr>) -> Result<PgConnectOptions, ConfigError> {
     let options: PgConnectOptions = address.parse().map_err(|error: sqlx::Error| {
         // The address may have a password.
         let value = format!("a text of {} bytes", address.len());
@@ -33,10 +49,30 @@ pub(crate) fn options(address: &str) -> Result<PgConnectOptions, ConfigError> {
     })?;
     let (_, parameters) = address.split_once('?').unwrap_or_default();
     let names = |parameter: &str| parameter.starts_with("sslmode=") || parameter.starts_with("ssl-mode=");
-    let said = parameters.split('&').any(names) || std::env::var_os("PGSSLMODE").is_some();
+    if parameters.split('&').any(names) {
+        return Ok(options);
+    }
+    // sqlx takes what it cannot read for `prefer`, which ends in plain text if whoever answers wants that.
+    let mode = match variable {
+        Some(said) => Some(sslmode(said)?),
+        None if is_local(&options) => None,
+        None => Some(PgSslMode::VerifyFull),
+    };
+    Ok(match mode {
+        Some(mode) => options.ssl_mode(mode),
+        None => options,
+    })
+}
+
+fn sslmode(said: &OsStr) -> Result<PgSslMode, ConfigError> {
+    let problem = "is none of disable, allow, prefer, require, verify-ca and verify-full";
+    let mode = said.to_str().and_then(|said| said.parse().ok());
+    mode.ok_or_else(|| ConfigError::new(SSLMODE, format!("{:.64}", format!("{said:?}")), problem))
+}
+
+fn is_local(options: &PgConnectOptions) -> bool {
     let host = options.get_host();
-    let local = options.get_socket().is_some() || host.starts_with('/') || is_loopback(host);
-    Ok(if said || local { options } else { options.ssl_mode(PgSslMode::VerifyFull) })
+    options.get_socket().is_some() || host.starts_with('/') || is_loopback(host)
 }
 
 /// Connections that are tried after a pause, and whose statements end.
@@ -204,16 +240,43 @@ mod tests {
             ("postgres:///orders?host=/run/postgresql", false),
             ("postgres://orders@db.example.com/orders?sslmode=require", false),
         ] {
-            let mode = options(address).unwrap().get_ssl_mode();
+            let mode = read(address, None).unwrap().get_ssl_mode();
             assert_eq!(matches!(mode, PgSslMode::VerifyFull), strict, "{address}: {mode:?}");
         }
+    }
+
+    #[test]
+    fn the_variable_is_read_strictly() {
+        let mode = |address: &str, said: &str| read(address, Some(said.as_ref())).map(|options| options.get_ssl_mode());
+        let (elsewhere, here) = ("postgres://orders@db.example.com/orders", "postgres://orders@localhost/orders");
+        for (said, expected) in [
+            ("disable", "Disable"),
+            ("allow", "Allow"),
+            ("prefer", "Prefer"),
+            ("require", "Require"),
+            ("verify-ca", "VerifyCa"),
+            ("verify-full", "VerifyFull"),
+        ] {
+            for address in [elsewhere, here] {
+                assert_eq!(format!("{:?}", mode(address, said).unwrap()), expected, "{address}");
+            }
+        }
+        for wrong in ["", " ", "verify_full", "verify-full ", "verifyfull", "true", "1", &"x".repeat(1_000)] {
+            for address in [elsewhere, here, "postgres:///orders?host=/run/postgresql"] {
+                let error = mode(address, wrong).unwrap_err();
+                assert_eq!(error.setting(), "PGSSLMODE", "{address} {wrong:?}");
+                assert!(error.value().len() <= 64, "{wrong:?}");
+            }
+        }
+        let said = mode("postgres://orders@db.example.com/orders?sslmode=require", "verify_full").unwrap();
+        assert!(matches!(said, PgSslMode::Require), "what the address says counts");
     }
 
     #[test]
     fn no_address_and_no_password_is_shown() {
         for address in ["hunter2", "postgres://orders:hunter2@host:port/orders", "postgres://x:hunter2@h/?sslmode=off"]
         {
-            let error = options(address).unwrap_err();
+            let error = read(address, None).unwrap_err();
             assert!(!format!("{error:?}").contains("hunter2"), "{error:?}");
         }
     }

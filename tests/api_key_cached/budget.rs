@@ -1,13 +1,14 @@
 //! A flood of random ids neither floods the store nor costs those who have keys.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{convert::Infallible, net::IpAddr, sync::Arc};
 
-use http::Request;
+use http::{Request, Response};
 use portcullis::{
     Connection, Instants, Now, RejectionKind, RequestHead, StoreErrorKind, TlsVersion,
-    api_key::{ApiKey, ApiKeyAuthenticator, ApiKeyStore, Cached, KeyCache, Lookup, NewApiKey},
-    authn::{Authenticator, Outcome},
+    api_key::{ApiKey, ApiKeyAuthenticator, ApiKeyStore, Cached, KeyCache, KeyChange, Lookup, NewApiKey},
+    authn::{Authenticator, AuthnLayer, Outcome},
 };
+use tower::{Layer, ServiceExt, service_fn};
 
 use super::slow::{Health, Slow, at, find, found, id, lookup, record, settle};
 
@@ -150,6 +151,78 @@ async fn questions_that_fail_or_are_given_up_are_not_given_back() {
         let _ = asks.await;
     }
     assert_eq!(cached.store().asked(), 5, "who asks and hangs up does not get more");
+}
+
+/// They wait for one answer, and each that hangs up leaves the question to the next.
+#[tokio::test]
+async fn who_hangs_up_in_turns_does_not_get_more() {
+    let cache = KeyCache::new().misses_per_source(5, 1);
+    let cached = Arc::new(Cached::with_cache(Slow::without_feed(), &cache).unwrap());
+    cached.store().add(record(1));
+    cached.store().close();
+    let asks = |lookup| {
+        let cached = Arc::clone(&cached);
+        tokio::spawn(async move { kind(&cached, lookup).await })
+    };
+    let requests: Vec<_> = (0..100).map(|_| asks(lookup(1, at(0)))).collect();
+    settle().await;
+    let neighbour = asks(from("203.0.113.9", 1, at(0)));
+    settle().await;
+    for request in &requests[..50] {
+        request.abort();
+        settle().await;
+    }
+    assert_eq!(cached.store().asked(), 5 + 1, "five of the one source, and then the neighbour's");
+    let stats = cached.stats();
+    assert_eq!((stats.loads, stats.joined, stats.throttled), (6, 100, 95));
+    cached.store().open();
+    assert_eq!(neighbour.await.unwrap(), Ok(true), "whose own budget is whole");
+    for request in requests.into_iter().skip(5) {
+        assert_eq!(request.await.unwrap(), Err(StoreErrorKind::Throttled));
+    }
+}
+
+#[tokio::test]
+async fn hanging_up_in_turns_behind_the_layer_is_bounded_too() {
+    let cached = Arc::new(Cached::new(Slow::without_feed()));
+    cached.store().close();
+    let (nobodys, _) = NewApiKey::for_subject("nobody").mint(at(0)).unwrap(); // anybody makes such a text
+    let layer = AuthnLayer::new(ApiKeyAuthenticator::new(Arc::clone(&cached))).dangerous_plain_http();
+    let service = layer.layer(service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new(String::new()))));
+    let requests: Vec<_> = (0..3_000)
+        .map(|_| {
+            let mut request = Request::get("/").header("x-api-key", nobodys.expose()).body(()).unwrap();
+            request.extensions_mut().insert(Connection::plain("198.51.100.7:1".parse().unwrap()));
+            tokio::spawn(service.clone().oneshot(request))
+        })
+        .collect();
+    settle().await;
+    for request in requests {
+        request.abort();
+        let _ = request.await;
+    }
+    // Ten more for each second that this took.
+    let asked = cached.store().asked();
+    assert!((1..=1_000).contains(&asked), "{asked}");
+}
+
+/// What is asked for again because a change made the answer void is not charged twice.
+#[tokio::test]
+async fn a_key_that_exists_is_asked_for_again_at_no_charge() {
+    let cache = KeyCache::new().misses_per_source(1, 1).misses(1, 1);
+    let cached = Arc::new(Cached::with_cache(Slow::with_feed(), &cache).unwrap());
+    cached.store().add(record(1));
+    cached.store().close();
+    let asks = tokio::spawn({
+        let cached = Arc::clone(&cached);
+        async move { kind(&cached, lookup(1, at(0))).await }
+    });
+    settle().await;
+    cached.store().tell(&KeyChange::Key(id(1)));
+    assert_eq!(kind(&cached, lookup(2, at(0))).await, Err(StoreErrorKind::Throttled), "one is under way");
+    cached.store().open();
+    assert_eq!(asks.await.unwrap(), Ok(true));
+    assert_eq!(cached.store().asked(), 2);
 }
 
 #[tokio::test]

@@ -147,6 +147,48 @@ fn the_task_starts_with_the_first_look_up_in_a_runtime() {
     }
 }
 
+/// Between two runtimes nobody looks, and a cache must know.
+#[test]
+fn a_task_that_went_with_its_runtime_is_told() {
+    let folder = Folder::new("toml");
+    let (ours, theirs) = (folder.create(), folder.open());
+    let heard = Heard::of(&ours);
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    runtime().block_on(async {
+        assert!(!has(&ours, 1));
+        tokio::task::yield_now().await;
+    });
+    assert_eq!(heard.take(), [KeyChange::Lost]);
+    assert!(ours.changes().unwrap().is_lost());
+    runtime().block_on(async {
+        theirs.insert(record(1)).await.unwrap();
+        assert!(!has(&ours, 1));
+        tokio::task::yield_now().await;
+        looked(|| !ours.changes().unwrap().is_lost()).await;
+        assert!(has(&ours, 1) && heard.take().contains(&KeyChange::Everything), "and nothing is missed");
+    });
+}
+
+#[test]
+fn without_a_timer_it_says_that_nobody_looks() {
+    let folder = Folder::new("toml");
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(async {
+        let store = folder.create();
+        let before = tokio::runtime::Handle::current().metrics().num_alive_tasks();
+        until(|| store.changes().unwrap().is_lost()).await;
+        for number in 0..100 {
+            assert!(!has(&store, number));
+            tokio::task::yield_now().await;
+        }
+        assert!(tokio::runtime::Handle::current().metrics().num_alive_tasks() <= before, "it is not begun again");
+        let failing = store.health().failing.unwrap();
+        assert!(failing.contains("no timer"), "{failing}");
+        store.insert(record(1)).await.unwrap();
+        assert!(has(&store, 1) && store.changes().unwrap().is_lost(), "what it changes itself is seen");
+    });
+}
+
 #[tokio::test]
 async fn many_changes_at_once_are_told_as_one() {
     let folder = Folder::new("json");

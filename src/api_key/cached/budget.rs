@@ -3,7 +3,10 @@
 use std::{
     hash::BuildHasher,
     net::{IpAddr, Ipv6Addr},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
 };
 
 use foldhash::quality::RandomState;
@@ -23,6 +26,8 @@ pub(super) struct Budget {
     all: Rate,
     buckets: Box<[Mutex<[Cell; WAYS]>]>,
     whole_at: Mutex<u64>,
+    /// The latest time that anybody came with: who has waited is not measured by what others took meanwhile.
+    latest: AtomicU64,
     seed: RandomState,
 }
 
@@ -53,12 +58,14 @@ impl Budget {
             all,
             buckets: std::iter::repeat_with(|| Mutex::new([Cell::default(); WAYS])).take(BUCKETS).collect(),
             whole_at: Mutex::new(0),
+            latest: AtomicU64::new(0),
             seed: RandomState::default(),
         }
     }
 
     /// Takes one of every budget, or of none. A look-up for nobody in particular counts for all alone.
     pub(super) fn take(&self, client: Option<IpAddr>, now: u64) -> Result<Charge, Spent> {
+        let now = self.now(now);
         self.spent(client, now).map_or(Ok(()), Err)?;
         for (key, rate) in self.sources(client) {
             let mut cells = self.bucket(key);
@@ -72,6 +79,7 @@ impl Budget {
 
     /// Whether nothing can be taken, without taking.
     pub(super) fn spent(&self, client: Option<IpAddr>, now: u64) -> Option<Spent> {
+        let now = self.now(now);
         self.sources(client)
             .find_map(|(key, rate)| ask(rate, find(&self.bucket(key), key), now).err().map(Spent::Source))
             .or_else(|| ask(self.all, *self.all(), now).err().map(Spent::All))
@@ -86,6 +94,10 @@ impl Budget {
         }
         let mut whole_at = self.all();
         *whole_at = whole_at.saturating_sub(self.all.interval);
+    }
+
+    fn now(&self, came: u64) -> u64 {
+        self.latest.fetch_max(came, Relaxed).max(came)
     }
 
     /// The address, or the /64 and the /48 around it.
@@ -212,6 +224,13 @@ mod tests {
     fn at_the_end_of_time_nothing_passes() {
         let budget = Budget::new(rate(3, 1), rate(4, 1));
         assert_eq!(taken(&budget, address("198.51.100.7"), u64::MAX, 10), 0);
-        assert_eq!(taken(&budget, None, 0, 10), 4);
+    }
+
+    #[test]
+    fn who_came_early_is_not_measured_by_what_was_taken_since() {
+        let budget = Budget::new(rate(3, 1), rate(4, 1));
+        let client = address("198.51.100.7");
+        assert_eq!(taken(&budget, client, 100 * SECOND, 1), 1);
+        assert_eq!(taken(&budget, client, SECOND, 10), 2, "it took over what another one gave up");
     }
 }

@@ -8,7 +8,7 @@ use std::{
 use foldhash::quality::RandomState;
 use tokio::sync::OnceCell;
 
-use super::{budget::Charge, voids::OwnerSlot};
+use super::voids::OwnerSlot;
 use crate::{
     api_key::{Hit, KeyId},
     error::StoreError,
@@ -26,12 +26,7 @@ pub(super) struct Landed {
 }
 
 /// A question under way. Who comes first asks; if they go away before the answer, the next one asks again.
-#[derive(Debug)]
-pub(super) struct Flight {
-    /// What the question was charged to.
-    pub(super) charge: Option<Charge>,
-    pub(super) landing: OnceCell<Landed>,
-}
+pub(super) type Flight = OnceCell<Landed>;
 
 /// All questions under way: as many as there are requests that wait, at most.
 #[derive(Debug, Default)]
@@ -44,20 +39,16 @@ struct Aboard {
 }
 
 impl Flights {
-    /// Takes a seat; in a new flight if there is none, and if `charge` lets it go.
-    pub(super) fn board<E>(
-        &self,
-        id: KeyId,
-        charge: impl FnOnce() -> Result<Option<Charge>, E>,
-    ) -> Result<Seat<'_>, E> {
+    /// Takes a seat; in a new flight if there is none.
+    pub(super) fn board(&self, id: KeyId) -> Seat<'_> {
         let mut flights = self.lock();
         if let Some(aboard) = flights.get_mut(&id) {
             aboard.seats = aboard.seats.saturating_add(1);
-            return Ok(Seat { flights: self, id, flight: Arc::clone(&aboard.flight), joined: true });
+            return Seat { flights: self, id, flight: Arc::clone(&aboard.flight), joined: true };
         }
-        let flight = Arc::new(Flight { charge: charge()?, landing: OnceCell::new() });
+        let flight = Arc::new(Flight::new());
         flights.insert(id, Aboard { flight: Arc::clone(&flight), seats: 1 });
-        Ok(Seat { flights: self, id, flight, joined: false })
+        Seat { flights: self, id, flight, joined: false }
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<KeyId, Aboard, RandomState>> {
@@ -87,7 +78,7 @@ impl Drop for Seat<'_> {
             return;
         }
         aboard.seats = aboard.seats.saturating_sub(1);
-        if aboard.seats == 0 || self.flight.landing.initialized() {
+        if aboard.seats == 0 || self.flight.initialized() {
             flights.remove(&self.id);
         }
     }
@@ -98,12 +89,12 @@ mod tests {
     use super::*;
 
     fn board(flights: &Flights, last: u8) -> Seat<'_> {
-        flights.board(KeyId::from_bytes([0, 0, 0, 0, 0, 0, 0, 0, 0, last]), || Ok::<_, ()>(None)).unwrap()
+        flights.board(KeyId::from_bytes([0, 0, 0, 0, 0, 0, 0, 0, 0, last]))
     }
 
     fn land(seat: &Seat<'_>) {
         let landed = Landed { found: Ok(None), owner: None, number: 0, loaded_at: 0 };
-        seat.flight.landing.set(landed).unwrap();
+        seat.flight.set(landed).unwrap();
     }
 
     #[test]
@@ -132,13 +123,6 @@ mod tests {
         drop(two);
         assert_eq!(flights.len(), 1, "who was on the old one leaves the new one alone");
         drop(next);
-        assert_eq!(flights.len(), 0);
-    }
-
-    #[test]
-    fn a_flight_that_may_not_go_is_none() {
-        let flights = Flights::default();
-        assert!(flights.board(KeyId::from_bytes([1; 10]), || Err("spent")).is_err());
         assert_eq!(flights.len(), 0);
     }
 }

@@ -9,12 +9,13 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 
-pub use self::{config::KeyCache, stats::CacheStats};
 use self::{
+    budget::Spent,
     flight::{Landed, Seat},
     memory::{Memory, Recalled},
     stats::count,
 };
+pub use self::{config::KeyCache, stats::CacheStats};
 use crate::{
     api_key::{
         ApiKeyAdmin, ApiKeyRecord, ApiKeyStore, ChangeFeed, ChangeListener, Found, Hit, KeyChange, KeyFilter, KeyId,
@@ -54,7 +55,8 @@ const TRIES: usize = 3;
 ///   bursts of 200, and [200 times](KeyCache::misses) for all together, with bursts of 2 000. Beyond that the answer is
 ///   [`Throttled`](crate::StoreErrorKind::Throttled), `429` to a client. A key that is remembered, trusted or not, passes
 ///   always, and a look-up that finds a key is given back: what counts are ids that are nobody's, look-ups that failed, and
-///   those under way. The source is [`Lookup::client`]; say who your proxies are, or all clients are one source.
+///   those under way. A question that was given up because its client hung up counts, and so does the next one for the same id.
+///   The source is [`Lookup::client`]; say who your proxies are, or all clients are one source.
 /// - The budgets keep 8 192 sources in 128 KiB.
 ///
 /// ```
@@ -121,17 +123,18 @@ impl<S: ApiKeyStore> Cached<S> {
         self.memory.voids.everything();
     }
 
-    /// Asks the store, or waits for the one who does.
-    async fn landing(&self, seat: &Seat<'_>, lookup: Lookup) -> Landed {
-        let flight = &seat.flight;
+    /// Asks the store, or waits for the one who does. Each question is charged to whoever asks it: one that was given up is
+    /// asked again by the next who waits, and would else cost those who hang up nothing.
+    async fn landing(&self, seat: &Seat<'_>, lookup: Lookup, free: bool) -> Result<Landed, Spent> {
         let load = || async {
             let memory = &*self.memory;
+            let charge = if free { None } else { Some(memory.charge(&lookup)?) };
             let number = memory.voids.now();
             count(&memory.counters.loads);
             let found = self.store.find(lookup).await;
-            memory.land(&lookup, number, found, flight.charge.as_ref())
+            Ok(memory.land(&lookup, number, found, charge.as_ref()))
         };
-        flight.landing.get_or_init(load).await.clone()
+        seat.flight.get_or_try_init(load).await.cloned()
     }
 
     fn void_after(&self, changes: impl IntoIterator<Item = KeyChange>) -> Void<'_> {
@@ -171,17 +174,16 @@ impl<S: ApiKeyStore> ApiKeyStore for Cached<S> {
             return Ok(Some(hit));
         }
         let mut tries = 0;
+        let mut exists = known.is_some();
         loop {
-            let free = known.is_some() || tries > 0;
-            let charge = || if free { Ok(None) } else { memory.charge(&lookup).map(Some) };
-            // What is told of a spent budget is told once nobody waits for the flights.
-            let seat = memory.flights.board(*lookup.id(), charge);
-            let seat = seat.map_err(|spent| memory.throttled(spent, lookup.at()))?;
+            let seat = memory.flights.board(*lookup.id());
             if seat.joined && tries == 0 {
                 count(&memory.counters.joined);
             }
-            let landed = self.landing(&seat, lookup).await;
+            let landed = self.landing(&seat, lookup, exists).await;
             drop(seat);
+            let landed = landed.map_err(|spent| memory.throttled(spent, lookup.at()))?;
+            exists |= matches!(landed.found, Ok(Some(_)));
             tries += 1;
             if memory.counts(&landed, &lookup) || tries == TRIES {
                 return memory.answer(&landed, known.as_ref(), &lookup);

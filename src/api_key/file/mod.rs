@@ -35,7 +35,9 @@ const NAME: &str = "file";
 /// modification, length and inode, and takes it in if it has changed: checked first, then in one step. A file that is broken,
 /// or gone, changes nothing: what was read before stays, and [`health`](Self::health), the log and a counter tell; changes
 /// through the store are refused until it is repaired. The task begins with [`open`](Self::open) or the first look-up within a
-/// tokio runtime, and ends when the store is dropped. [`reload`](Self::reload) reads the file at once.
+/// tokio runtime, and ends when the store is dropped. If that runtime ends first, [`Lost`](crate::api_key::KeyChange::Lost) is
+/// published, and the next look-up begins the task in its own. The runtime needs its timer: without it nobody looks, and
+/// `health`, the log and `Lost` say so. [`reload`](Self::reload) reads the file at once.
 ///
 /// # Format
 /// Strict: unknown fields, two records with one id and a text that is not whole are errors with file, line and key. The fields
@@ -84,12 +86,12 @@ const NAME: &str = "file";
 /// # let folder = tempfile::tempdir()?;
 /// # let path = folder.path().join("keys.toml");
 /// let store = Arc::new(FileKeyStore::create(&path)?);
-/// let (key, _) = NewApiKey::for_subject("billing").issue(&*store, Instants::new(0, 0)).await?;
+/// let keys = ApiKeyAuthenticator::new(Arc::clone(&store));
+/// let (key, _) = keys.issuer().issue(&store, NewApiKey::for_subject("billing"), Instants::new(0, 0)).await?;
 ///
 /// let elsewhere = FileKeyStore::open(&path)?;
 /// assert_eq!(elsewhere.health().keys, 1);
-/// let authenticator = ApiKeyAuthenticator::new(store);
-/// # let _ = (key, authenticator);
+/// # drop(key);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// # }).unwrap();
 /// ```
@@ -107,7 +109,8 @@ pub struct FileHealth {
     pub loads: u64,
     /// How often the file could not be read or was broken.
     pub failures: u64,
-    /// What is wrong with the file now, by file and line; what was read before is in use. None if nothing is.
+    /// What is wrong with the file now, by file and line, or why nobody looks at it; what was read before is in use. None if
+    /// nothing is.
     pub failing: Option<Arc<str>>,
 }
 

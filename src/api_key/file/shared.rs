@@ -25,6 +25,9 @@ use crate::{
     file, log,
 };
 
+/// Why nobody looks at the file: `sleep` panics.
+const BLIND: &str = "what others change is not seen: the runtime has no timer";
+
 /// How often a change is made anew because somebody who takes no lock wrote meanwhile.
 const TRIES: usize = 3;
 
@@ -44,6 +47,8 @@ pub(super) struct Shared {
     loads: AtomicU64,
     failures: AtomicU64,
     pub(super) has_task: AtomicBool,
+    /// Whether nobody will look at the file any more: the task panicked, and would do so again.
+    is_blind: AtomicBool,
     /// Dropped with the store, for the task.
     pub(super) alive: watch::Sender<()>,
 }
@@ -93,6 +98,7 @@ impl Shared {
             loads: AtomicU64::new(1),
             failures: AtomicU64::new(0),
             has_task: AtomicBool::new(false),
+            is_blind: AtomicBool::new(false),
             alive: watch::Sender::new(()),
         }))
     }
@@ -124,19 +130,40 @@ impl Shared {
             keys: self.content().len(),
             loads: self.loads.load(Relaxed),
             failures: self.failures.load(Relaxed),
-            failing: self.lock(&self.cause).clone(),
+            failing: self.lock(&self.cause).clone().or_else(|| self.is_blind.load(Relaxed).then(|| BLIND.into())),
+        }
+    }
+
+    /// The task is gone: with its runtime, and the next look-up begins it again; or by a panic, for good.
+    pub(super) fn unwatched(&self, panicked: bool) {
+        // Whoever looks at the file tells before this, or not at all.
+        let _file = self.lock(&self.file);
+        if panicked {
+            self.is_blind.store(true, Relaxed);
+            log::error(&format!("key file: {}: {BLIND}", self.path.display()));
+        }
+        self.feed.publish(&KeyChange::Lost);
+        self.has_task.store(panicked, Relaxed);
+    }
+
+    fn tell(&self, change: &KeyChange) {
+        self.feed.publish(change);
+        if *change == KeyChange::Everything && self.is_blind.load(Relaxed) {
+            self.feed.publish(&KeyChange::Lost);
         }
     }
 
     /// Looks whether the file has changed, and reads it then.
     pub(super) fn look(&self) {
-        let changed = {
-            let known = self.lock(&self.file);
-            known.again || Mark::of(&self.path).map_or(true, |mark| known.mark != Some(mark))
-        };
+        let mut known = self.lock(&self.file);
         // What fails is told by `load`.
-        if changed {
-            let _ = self.load(&mut self.lock(&self.file));
+        if known.again || Mark::of(&self.path).map_or(true, |mark| known.mark != Some(mark)) {
+            let _ = self.load(&mut known);
+        }
+        // Nobody looked for a while, and now somebody does.
+        let watched = self.has_task.load(Relaxed) && self.lock(&self.cause).is_none();
+        if watched && self.feed.is_lost() {
+            self.tell(&KeyChange::Everything);
         }
     }
 
@@ -182,14 +209,14 @@ impl Shared {
         let changes = older.changes(&content);
         self.content.store(Arc::new(content));
         self.loads.fetch_add(1, Relaxed);
-        changes.iter().for_each(|change| self.feed.publish(change));
+        changes.iter().for_each(|change| self.tell(change));
         Ok(other)
     }
 
     fn well(&self) {
         if self.lock(&self.cause).take().is_some() {
             log::warn(&format!("key file: {} is accepted again", self.path.display()));
-            self.feed.publish(&KeyChange::Everything);
+            self.tell(&KeyChange::Everything);
         }
     }
 
@@ -232,7 +259,7 @@ impl Shared {
             if self.write(&mut known, &target, &lock, &text)? {
                 self.lock(&self.uses).written(&uses, &content);
                 self.content.store(Arc::new(content));
-                changes.iter().for_each(|change| self.feed.publish(change));
+                changes.iter().for_each(|change| self.tell(change));
                 file::sync_folder(&target).map_err(|error| self.unwritable(error))?;
                 return Ok(value);
             }

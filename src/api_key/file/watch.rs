@@ -1,5 +1,5 @@
 use std::{
-    sync::{Arc, Weak, atomic::Ordering::Relaxed},
+    sync::{Arc, Weak},
     time::Duration,
 };
 
@@ -18,7 +18,7 @@ pub(super) struct TaskMark(pub(super) Weak<Shared>);
 impl Drop for TaskMark {
     fn drop(&mut self) {
         if let Some(shared) = self.0.upgrade() {
-            shared.has_task.store(false, Relaxed);
+            shared.unwatched(std::thread::panicking());
         }
     }
 }

@@ -9,3 +9,4 @@ pub(super) mod postgres;
 #[cfg(feature = "api-key-sqlite")]
 pub(super) mod sqlite;
 mod statements;
+mod watcher;

@@ -21,8 +21,9 @@ pub use reading::read_only_api_key_store;
 /// Checks an [`ApiKeyAdmin`], and the [`ApiKeyStore`](crate::api_key::ApiKeyStore) that it is.
 ///
 /// The store may hold other keys, and nobody else may change it meanwhile. The suite adds some fifty keys of owners called
-/// `conformance` and leaves most of them there; it purges what ended in the first hour of 1970. `at` is the time that
-/// the new records carry.
+/// `conformance` and leaves most of them there; it purges what ended in the first hour of 1970. `at` is the time that the new
+/// records carry. What a store tells it must have made: while a change is under way and was told, the suite looks for it, and
+/// lets the change go on after.
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {

@@ -33,10 +33,11 @@ use crate::{
 ///   with everything that the table has, before the state is trusted again.
 /// - **Bounds**: at most [`capacity`](RevocationLimits::capacity) rows, and as many in each process; give all the same limits.
 ///   What has ended is removed when something is revoked, by the server's clock and this process' one, whichever is behind.
-/// - **Connection**: TLS with a verified certificate (`sslmode=verify-full`) unless the address says another `sslmode` or the
-///   server is on a loopback address or a Unix socket; the primary server, without a pooler in transaction mode, and
-///   without anything that sends reads to a standby: what that answers may be old, and would be trusted. Two connections at most, and
-///   one more that listens.
+/// - **Connection**: TLS with a verified certificate (`sslmode=verify-full`) unless the address says another `sslmode`, or else
+///   the variable `PGSSLMODE` does (empty or mistyped, it is an error), or the server is on a loopback address or a Unix
+///   socket; over a network the log warns of whatever is weaker; the primary server, without a pooler in transaction mode, and
+///   without anything that sends reads to a standby: what that answers may be old, and would be trusted. Two connections at
+///   most, and one more that listens.
 /// - **Cost**: writers wait for each other. All rows are counted, some 20 ms for 100 000, only while as many numbers as there may be
 ///   rows were given since the oldest row: where keys and clients are revoked for good, or where it is nearly full.
 /// - **Rows by hand**: `INSERT INTO portcullis_revocations (kind, issuer, value, issued_until, ends) VALUES ('token', ..)`. Nobody can

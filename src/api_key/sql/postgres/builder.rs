@@ -1,11 +1,10 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use sqlx::PgPool;
-use tokio::task::JoinSet;
 
-use super::{PostgresKeyStore, listen::listen, work};
+use super::{PostgresKeyStore, work};
 use crate::{
-    api_key::ChangeFeed,
+    api_key::{ChangeFeed, sql::watcher::Watcher},
     error::ConfigError,
     sql::{
         OpenError, check_wait, failed,
@@ -110,10 +109,11 @@ impl PostgresKeyStoreBuilder {
         migrate(&pool, work::SCHEMA, work::MIGRATIONS, self.migrate).await?;
 
         let feed = Arc::new(ChangeFeed::new_lost());
-        let mut tasks = JoinSet::new();
-        tasks.spawn(listen(pool.clone(), self.acquire_timeout, Arc::clone(&feed)));
         let database = Database { pool, statement_timeout: self.statement_timeout };
-        Ok(PostgresKeyStore { database, feed, _listener: tasks })
+        let watcher = Watcher::new(Arc::clone(&feed));
+        let store = PostgresKeyStore { database, acquire_timeout: self.acquire_timeout, feed, watcher };
+        store.listen();
+        Ok(store)
     }
 
     fn check(&self) -> Result<(), ConfigError> {

@@ -38,7 +38,7 @@ pub(super) async fn listen(pool: PgPool, acquire_timeout: Duration, feed: Arc<Ch
         };
         if !said {
             said = true;
-            log::warn(&format!("API keys: changes made elsewhere are not heard for now: {error}"));
+            log::warn(&format!("API keys: changes made elsewhere are not heard for now: {}", log::chain(&error)));
         }
         if !feed.is_lost() {
             feed.publish(&KeyChange::Lost);

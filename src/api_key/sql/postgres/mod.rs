@@ -6,10 +6,9 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use sqlx::{PgConnection, PgPool};
-use tokio::task::JoinSet;
 
 pub use self::builder::PostgresKeyStoreBuilder;
-use super::statements;
+use super::{statements, watcher::Watcher};
 use crate::{
     api_key::{
         ApiKeyAdmin, ApiKeyRecord, ApiKeyStore, ChangeFeed, Found, Hit, KeyChange, KeyFilter, KeyId, KeyUse, Lookup,
@@ -22,10 +21,11 @@ use crate::{
 
 /// Keys in PostgreSQL, 11 or later (feature `api-key-postgres`): for services of several processes.
 ///
-/// - **Connection**: TLS with a verified certificate (`sslmode=verify-full`) unless the address says another `sslmode` or the
-///   server is on a loopback address or a Unix socket. Certificates are checked against Mozilla's roots, and those of the
-///   file that `sslrootcert` names. The server must be the primary one, reached without a pooler in transaction mode: prepared
-///   statements and `LISTEN` need a session.
+/// - **Connection**: TLS with a verified certificate (`sslmode=verify-full`) unless the address says another `sslmode`, or else
+///   the variable `PGSSLMODE` does, or the server is on a loopback address or a Unix socket. A variable that is empty or
+///   mistyped is an error, and over a network the log warns of whatever is weaker. Certificates are checked against Mozilla's
+///   roots, and those of the file that `sslrootcert` names. The server must be the primary one, reached without a pooler in
+///   transaction mode: prepared statements and `LISTEN` need a session.
 /// - **Time**: a question waits for one of 8 connections for 2 s at most, and is answered within 2 s. Beyond that it is
 ///   [`Unavailable`](crate::StoreErrorKind::Unavailable), a `503` to clients. A server that comes back is found by the next
 ///   request; nothing has to be restarted.
@@ -34,7 +34,8 @@ use crate::{
 ///   own are also [published](ApiKeyStore::changes) before the method returns. A task listens on a connection of its own, which
 ///   it tries every 2 s. When that is lost, it publishes [`KeyChange::Lost`], 4 s after the network went silent at the latest;
 ///   connects again, after 0.1 s to 10 s; and, listening again, publishes [`KeyChange::Everything`] before anything later. It
-///   begins as lost, and ends with the store.
+///   begins as lost, and ends with the store, or with the runtime in which it was connected: then it is lost too, until the next
+///   question or change begins it again, in its own runtime.
 /// - **Cancel safety**: what was begun is finished, within its time, also if the caller's future is dropped.
 ///
 /// The settings are [`PostgresKeyStoreBuilder`]'s. It needs a tokio runtime with its timer and its network.
@@ -51,9 +52,10 @@ use crate::{
 /// ```
 pub struct PostgresKeyStore {
     database: Database,
+    /// How long the listening connection may take to connect.
+    acquire_timeout: Duration,
     feed: Arc<ChangeFeed>,
-    /// Aborted when dropped.
-    _listener: JoinSet<()>,
+    watcher: Watcher,
 }
 
 impl PostgresKeyStore {
@@ -104,12 +106,18 @@ impl PostgresKeyStore {
         work::MIGRATIONS.iter().copied()
     }
 
+    fn listen(&self) {
+        let (pool, limit) = (&self.database.pool, self.acquire_timeout);
+        self.watcher.begin(|| listen::listen(pool.clone(), limit, Arc::clone(&self.feed)));
+    }
+
     /// Makes a change and publishes it.
     async fn change<T: Send + 'static>(
         &self,
         told: Vec<KeyChange>,
         work: impl for<'c> FnOnce(&'c mut PgConnection) -> Work<'c, T> + Send + 'static,
     ) -> Result<T, StoreError> {
+        self.listen();
         let feed = Arc::clone(&self.feed);
         let publish = move || told.iter().for_each(|change| feed.publish(change));
         // Also if it failed: it may have taken effect all the same.
@@ -120,6 +128,7 @@ impl PostgresKeyStore {
         &self,
         work: impl for<'c> FnOnce(&'c mut PgConnection) -> Work<'c, T> + Send + 'static,
     ) -> Result<T, StoreError> {
+        self.listen();
         self.database.run(work, || ()).await
     }
 }

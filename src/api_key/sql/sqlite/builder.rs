@@ -13,15 +13,10 @@ use sqlx::{
     pool::PoolOptions,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
 };
-use tokio::task::JoinSet;
 
-use super::{
-    BACKEND, Database, SqliteKeyStore,
-    watch::{Place, watch},
-    work,
-};
+use super::{BACKEND, Database, SqliteKeyStore, watch::Place, work};
 use crate::{
-    api_key::ChangeFeed,
+    api_key::{ChangeFeed, sql::watcher::Watcher},
     error::{ConfigError, StoreError},
     file::{WRITTEN_BY_ALL, mode, owned, refuse_open},
     log,
@@ -150,6 +145,7 @@ impl SqliteKeyStoreBuilder {
         drop(connection);
 
         let readers = self.pool(self.readers).connect_with(options.pragma("query_only", "1")).await.map_err(sql)?;
+        let feed = Arc::new(ChangeFeed::new());
         let database = Arc::new(Database {
             readers,
             writer,
@@ -159,13 +155,15 @@ impl SqliteKeyStoreBuilder {
                 .acquire_timeout
                 .saturating_add(self.busy_timeout)
                 .saturating_add(self.statement_timeout),
-            feed: ChangeFeed::new(),
+            feed: Arc::clone(&feed),
+            place,
+            watch_every: self.watch_every,
             is_replaced: AtomicBool::new(false),
         });
         let seen = database.version().await?;
-        let mut tasks = JoinSet::new();
-        tasks.spawn(watch(Arc::clone(&database), place, self.watch_every, seen));
-        Ok(SqliteKeyStore { database, _watch: tasks })
+        let store = SqliteKeyStore { database, watcher: Watcher::new(feed) };
+        store.watch(Some(seen));
+        Ok(store)
     }
 
     /// Makes the file unless it is there, for its owner alone, if it may be made: SQLite by itself would let everybody read it.

@@ -14,10 +14,11 @@ use std::{
 
 use async_trait::async_trait;
 use sqlx::{SqliteConnection, SqlitePool};
-use tokio::{task::JoinSet, time::timeout};
+use tokio::time::timeout;
 
 pub use self::builder::SqliteKeyStoreBuilder;
-use super::statements;
+use self::watch::Place;
+use super::{statements, watcher::Watcher};
 use crate::{
     api_key::{
         ApiKeyAdmin, ApiKeyRecord, ApiKeyStore, ChangeFeed, Found, Hit, KeyChange, KeyFilter, KeyId, KeyUse, Lookup,
@@ -45,24 +46,25 @@ const BACKEND: &str = "sqlite";
 ///   log says so: restore a backup while no process has the file open.
 /// - **Cancel safety**: a change that was begun is finished and published, also if the caller's future is dropped.
 ///
-/// The settings are [`SqliteKeyStoreBuilder`]'s. It needs a tokio runtime with its timer; the task that looks for changes
-/// ends with the store.
+/// The settings are [`SqliteKeyStoreBuilder`]'s. It needs a tokio runtime with its timer. The task that looks for changes ends
+/// with the store, or with the runtime that it was opened in: then [`KeyChange::Lost`] is published, and the next question or
+/// change begins it again, in its own runtime.
 ///
 /// ```
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// use std::sync::Arc;
 /// use portcullis::{Clock, SystemClock, api_key::{ApiKeyAuthenticator, NewApiKey, SqliteKeyStore}};
 ///
-/// let store = SqliteKeyStore::open("keys.db").await?;
-/// let (key, _) = NewApiKey::for_subject("billing").issue(&store, SystemClock::new().now()).await?;
-/// let authenticator = ApiKeyAuthenticator::new(store);
-/// # drop((key, authenticator));
+/// let store = Arc::new(SqliteKeyStore::open("keys.db").await?);
+/// let keys = ApiKeyAuthenticator::new(Arc::clone(&store));
+/// let (key, _) = keys.issuer().issue(&store, NewApiKey::for_subject("billing"), SystemClock::new().now()).await?;
+/// # drop(key);
 /// # Ok(())
 /// # }
 /// ```
 pub struct SqliteKeyStore {
     database: Arc<Database>,
-    /// Aborted when dropped.
-    _watch: JoinSet<()>,
+    watcher: Watcher,
 }
 
 #[derive(Debug)]
@@ -75,7 +77,9 @@ struct Database {
     statement_timeout: Duration,
     /// How long a change may take in all before its caller is told that nobody knows.
     change_timeout: Duration,
-    feed: ChangeFeed,
+    feed: Arc<ChangeFeed>,
+    place: Place,
+    watch_every: Duration,
     /// Whether the name leads to another file than the one that is open.
     is_replaced: AtomicBool,
 }
@@ -108,10 +112,16 @@ impl SqliteKeyStore {
         work::MIGRATIONS.iter().copied()
     }
 
+    /// Looks for what others change, from what was seen last.
+    fn watch(&self, seen: Option<(u64, i64)>) {
+        self.watcher.begin(|| watch::watch(Arc::clone(&self.database), seen));
+    }
+
     async fn read<T>(
         &self,
         work: impl for<'c> FnOnce(&'c mut SqliteConnection) -> Work<'c, T>,
     ) -> Result<T, StoreError> {
+        self.watch(None);
         self.database.read(work).await
     }
 
@@ -121,6 +131,7 @@ impl SqliteKeyStore {
         told: Vec<KeyChange>,
         work: impl for<'c> FnOnce(&'c mut SqliteConnection) -> Work<'c, T> + Send + 'static,
     ) -> Result<T, StoreError> {
+        self.watch(None);
         let database = Arc::clone(&self.database);
         let change = tokio::spawn(async move {
             let answer = database.write(work).await;

@@ -4,7 +4,6 @@ use std::{
     fs, io,
     path::{Path, PathBuf},
     sync::{Arc, atomic::Ordering::SeqCst},
-    time::Duration,
 };
 
 use tokio::{task::spawn_blocking, time::sleep};
@@ -37,18 +36,18 @@ impl Place {
     }
 }
 
-/// Looks every so often, for ever.
-pub(super) async fn watch(database: Arc<Database>, place: Place, every: Duration, mut seen: (u64, i64)) {
+/// Looks every so often, for ever. What was not seen before is something new.
+pub(super) async fn watch(database: Arc<Database>, mut seen: Option<(u64, i64)>) {
     loop {
-        sleep(every).await;
-        let version = match place.is_there().await {
+        sleep(database.watch_every).await;
+        let version = match database.place.is_there().await {
             Ok(true) => {
                 database.is_replaced.store(false, SeqCst);
                 database.version().await
             }
             Ok(false) => {
                 if !database.is_replaced.swap(true, SeqCst) {
-                    let path = place.path.display();
+                    let path = database.place.path.display();
                     log::error(&format!(
                         "API keys: {path} is not the file any more that is open: start again with the new one"
                     ));
@@ -58,14 +57,17 @@ pub(super) async fn watch(database: Arc<Database>, place: Place, every: Duration
             Err(error) => Err(error),
         };
         match version {
-            Ok(version) if version == seen && !database.feed.is_lost() => {}
+            Ok(version) if Some(version) == seen && !database.feed.is_lost() => {}
             Ok(version) => {
-                seen = version;
+                seen = Some(version);
                 database.feed.publish(&KeyChange::Everything);
             }
             Err(error) => {
                 if !database.feed.is_lost() {
-                    log::warn(&format!("API keys: what other processes change is not seen for now: {error}"));
+                    log::warn(&format!(
+                        "API keys: what other processes change is not seen for now: {}",
+                        log::chain(&error)
+                    ));
                     database.feed.publish(&KeyChange::Lost);
                 }
             }
