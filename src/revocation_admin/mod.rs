@@ -11,6 +11,7 @@
 //! | `POST /log-out-everywhere` | an identity | none, or `{}`: all tokens that the caller has by now. `Content-Type: application/json` in either case |
 //!
 //! The answer is `200` with `{"revoked": kind}` once this process refuses what was revoked, and the others are told.
+//!
 //! # Whose tokens
 //! [`REVOKE`] is the right to log out whomever an issuer of [`RevocationAdmin::new`] knows, operators too: a revocation has an issuer, and
 //! no tenant. So it is for operators, and the router goes by the tenant of who asks:
@@ -50,7 +51,8 @@
 //!
 //! # Audit
 //! `token.change` says what was asked for, before the store is; `tokens.revoked` that it is done, with `by`; and the event
-//! `tokens_revoked` says both. What was out of the caller's reach is noted as `token.refused`. A client that hangs up stops none of it: what comes then comes after the record. What a record hides of
+//! `tokens_revoked` says both. What was out of the caller's reach is noted as `token.refused`. A client that hangs up stops none of it:
+//! what comes then comes after the record. What a record hides of
 //! subjects and credential ids it hides in them too: of a subject and a client the name, of a token and a session the id.
 //!
 //! # Example
