@@ -2,8 +2,6 @@
 
 use std::{error::Error as StdError, fmt, time::Duration};
 
-use crate::rejection::{Rejection, RejectionKind};
-
 type BoxError = Box<dyn StdError + Send + Sync>;
 
 /// A configuration that is not accepted. Whatever checks a setting returns it, or an error that holds it (`OpenError`, `IssueError`);
@@ -95,7 +93,7 @@ pub enum StoreErrorKind {
 }
 
 /// A store or another backend failed. To a client this is `503`, or `429` if it was
-/// [`Throttled`](StoreErrorKind::Throttled); never `401` and never `403`. A handler that answers with a [`Rejection`] returns it with
+/// [`Throttled`](StoreErrorKind::Throttled); never `401` and never `403`. A handler that answers with a [`Rejection`](crate::Rejection) returns it with
 /// `?`; what a [`Conflict`](StoreErrorKind::Conflict) means to its client it knows best, and tells that apart first. `{:#}` writes what
 /// led to it as well.
 ///
@@ -184,20 +182,6 @@ impl fmt::Display for StoreError {
         write!(f, "{}: {}", self.backend, self.describe())?;
         self.about.as_ref().map_or(Ok(()), |what| write!(f, " ({what})"))?;
         causes(self, f)
-    }
-}
-
-impl From<StoreError> for Rejection {
-    /// `503`, or `429` if the store was not asked, with the store's `Retry-After` if it told one.
-    fn from(error: StoreError) -> Self {
-        let kind = match error.kind {
-            StoreErrorKind::Throttled => RejectionKind::RateLimited,
-            StoreErrorKind::Unavailable | StoreErrorKind::Corrupt | StoreErrorKind::Conflict => {
-                RejectionKind::Unavailable
-            }
-        };
-        let rejection = Self::new(kind, error.to_string());
-        error.retry_after.into_iter().fold(rejection, Self::with_retry_after)
     }
 }
 

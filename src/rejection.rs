@@ -4,7 +4,10 @@ use std::{borrow::Cow, fmt, sync::Arc, time::Duration};
 
 use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 
-use crate::challenge::Challenges;
+use crate::{
+    challenge::Challenges,
+    error::{StoreError, StoreErrorKind},
+};
 
 /// The kinds of refusal. Each has one status and one text for the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -286,6 +289,20 @@ pub(crate) fn whole_seconds(wait: Duration) -> u32 {
 impl fmt::Debug for Rejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Rejection").field("kind", &self.kind()).field("reason", &self.reason()).finish_non_exhaustive()
+    }
+}
+
+impl From<StoreError> for Rejection {
+    /// `503`, or `429` if the store was not asked, with the store's `Retry-After` if it told one.
+    fn from(error: StoreError) -> Self {
+        let kind = match error.kind() {
+            StoreErrorKind::Throttled => RejectionKind::RateLimited,
+            StoreErrorKind::Unavailable | StoreErrorKind::Corrupt | StoreErrorKind::Conflict => {
+                RejectionKind::Unavailable
+            }
+        };
+        let rejection = Self::new(kind, error.to_string());
+        error.retry_after().into_iter().fold(rejection, Self::with_retry_after)
     }
 }
 
