@@ -362,7 +362,8 @@ mod tests {
     fn a_navigation_is_what_a_browser_shows() {
         let html = ("accept", "text/html,application/xhtml+xml,*/*;q=0.8");
         let long = format!("/{}", "x".repeat(LONGEST_NAVIGATION));
-        let cases: [(&str, &str, &str, &[(&str, &str)], Option<&str>); 11] = [
+        type Case<'a> = (&'a str, &'a str, &'a str, &'a [(&'a str, &'a str)], Option<&'a str>);
+        let cases: [Case<'_>; 11] = [
             ("a page", "GET", "/account?tab=1", &[html], Some("/account?tab=1")),
             ("said so", "GET", "/", &[html, ("sec-fetch-mode", "navigate")], Some("/")),
             ("of a proxy", "GET", "https://orders.example.com/account", &[html], Some("/account")),
