@@ -145,8 +145,8 @@ impl GuardLayer {
     }
 
     /// Hides that the route exists from those who may not use it: what would be a `403` is a
-    /// [`NotFound`](RejectionKind::NotFound), `404`, rendered like the application's own. So is the `400` of a request that does not
-    /// name the guard's thing: whether who sent it may use the route is not asked. The anonymous get `401` all the same.
+    /// [`NotFound`](crate::RejectionKind::NotFound), `404`, rendered like the application's own. So is the `400` of a request that
+    /// does not name the guard's thing: whether who sent it may use the route is not asked. The anonymous get `401` all the same.
     ///
     /// It hides nothing unless the application answers alike where there is nothing; see the manual's page on the guard.
     pub fn hide(mut self) -> Self {
