@@ -69,7 +69,7 @@ pub fn check(data: &[u8]) -> bool {
 impl Endpoint {
     fn new() -> Self {
         let tokens = LogoutTokens::new([issuer().logout_tokens(CLIENT).algorithms([Algorithm::HS256])]).unwrap();
-        let store = Arc::new(Store::default());
+        let store = Arc::new(Store::asked());
         let app = BackchannelLogout::new(tokens, Arc::clone(&store)).with_clock(clock()).router("/logout").unwrap();
         Self { store, app }
     }
