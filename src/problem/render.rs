@@ -1,7 +1,7 @@
 use std::{fmt, sync::Arc};
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use http::{HeaderName, HeaderValue, Method, StatusCode, header, uri::PathAndQuery};
 
 use super::log_in::is_target;
 use crate::{
@@ -19,8 +19,8 @@ pub struct Request {
     html: bool,
     grpc: bool,
     id: Option<RequestId>,
-    /// Apart, and nowhere but with browsers.
-    navigation: Option<Box<str>>,
+    /// Of browsers alone, and shared with the request: hardly any is refused.
+    navigation: Option<PathAndQuery>,
 }
 
 static SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
@@ -32,9 +32,13 @@ impl Request {
     pub(crate) fn of<B>(request: &http::Request<B>, id: Option<RequestId>) -> Self {
         let (method, headers) = (request.method(), request.headers());
         // A look at each name costs less than the hash of one, for as many fields as requests have.
-        let mut named = headers.iter().filter(|(name, _)| **name == header::ACCEPT).peekable();
-        let json = named.peek().is_none() || named.any(|(_, value)| names_json(value.as_bytes()));
-        let html = headers.get_all(header::ACCEPT).iter().any(|value| names_html(value.as_bytes()));
+        let (mut is_named, mut json, mut html) = (false, false, false);
+        for (_, value) in headers.iter().filter(|(name, _)| **name == header::ACCEPT) {
+            is_named = true;
+            json |= names_json(value.as_bytes());
+            html |= names_html(value.as_bytes());
+        }
+        let json = json || !is_named;
         let navigation = if html { navigation(request) } else { None };
         let grpc = grpc::is_call(method, request.version(), headers);
         Self { has_body: method != Method::HEAD, json, html, grpc, id, navigation }
@@ -69,7 +73,8 @@ impl Request {
     /// hold what the application put there.
     #[must_use]
     pub fn navigation(&self) -> Option<&str> {
-        self.navigation.as_deref()
+        let target = self.navigation.as_ref()?.as_str();
+        (target.len() <= LONGEST_NAVIGATION && target.starts_with('/') && is_target(target)).then_some(target)
     }
 
     /// The request's id, for support staff to find the audit record by.
@@ -84,10 +89,9 @@ fn names_html(accept: &[u8]) -> bool {
     accept.windows(HTML.len()).any(|part| part.eq_ignore_ascii_case(HTML))
 }
 
-fn navigation<B>(request: &http::Request<B>) -> Option<Box<str>> {
+fn navigation<B>(request: &http::Request<B>) -> Option<PathAndQuery> {
     let navigates = request.headers().get(&SEC_FETCH_MODE).is_none_or(|mode| mode == "navigate");
-    let target = request.uri().path_and_query().filter(|_| navigates && request.method() == Method::GET)?.as_str();
-    (target.len() <= LONGEST_NAVIGATION && target.starts_with('/') && is_target(target)).then(|| target.into())
+    request.uri().path_and_query().filter(|_| navigates && request.method() == Method::GET).cloned()
 }
 
 /// Whether `Accept` names JSON, `*/*` or `application/*`. One pass, since it runs for every request.
