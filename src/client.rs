@@ -10,7 +10,11 @@ mod version;
 #[cfg(feature = "client-cert")]
 mod x509;
 
-use std::{fmt, net::IpAddr, sync::Arc};
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr},
+    sync::Arc,
+};
 
 pub use certificate::ClientCertificate;
 pub use connection::Connection;
@@ -18,6 +22,17 @@ use connection::TlsFacts;
 pub use version::TlsVersion;
 #[cfg(feature = "client-cert")]
 pub(crate) use x509::{CertificateFacts, Usage, sha256};
+
+/// The address by which a client is bounded and counted: of IPv4 where an IPv6 address stands for one, as a mapped one does and one of
+/// a translator before the service (`64:ff9b::/96`, RFC 6052 §2.1), or all who come through it would be one network.
+#[inline]
+pub(crate) fn source(address: IpAddr) -> IpAddr {
+    let IpAddr::V6(v6) = address else { return address };
+    match v6.octets() {
+        [0, 0x64, 0xff, 0x9b, 0, 0, 0, 0, 0, 0, 0, 0, a, b, c, d] => Ipv4Addr::new(a, b, c, d).into(),
+        _ => address.to_canonical(),
+    }
+}
 
 /// How the client's address was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -201,6 +216,21 @@ impl fmt::Debug for ClientInfo {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_stands_for_an_address_of_ipv4_is_that() {
+        for (address, meant) in [
+            ("192.0.2.1", "192.0.2.1"),
+            ("::ffff:192.0.2.1", "192.0.2.1"),
+            ("64:ff9b::192.0.2.1", "192.0.2.1"),
+            ("64:ff9b:1::192.0.2.1", "64:ff9b:1::192.0.2.1"),
+            ("64:ff9b:0:1::192.0.2.1", "64:ff9b:0:1::192.0.2.1"),
+            ("::192.0.2.1", "::192.0.2.1"),
+            ("2001:db8::1", "2001:db8::1"),
+        ] {
+            assert_eq!(source(address.parse().unwrap()), meant.parse::<IpAddr>().unwrap(), "{address}");
+        }
+    }
 
     #[test]
     fn a_mapped_address_is_its_ipv4_address() {

@@ -4,7 +4,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
-use crate::{error::ConfigError, principal::Principal};
+use crate::{client::source, error::ConfigError, principal::Principal};
 
 /// The longest scope, in bytes.
 pub const MAX_SCOPE_LEN: usize = 64;
@@ -174,7 +174,7 @@ impl<'a> KeyPart<'a> {
     #[must_use]
     #[inline]
     pub fn network(address: IpAddr) -> Self {
-        match meant(address) {
+        match source(address) {
             v4 @ IpAddr::V4(_) => Self::Network { prefix: v4, bits: 32 },
             IpAddr::V6(v6) => {
                 let [a, b, c, d, ..] = v6.segments();
@@ -186,7 +186,7 @@ impl<'a> KeyPart<'a> {
     /// The network around it: a /24 of IPv4, a /48 of IPv6, which is what one site gets.
     #[must_use]
     pub fn wide_network(address: IpAddr) -> Self {
-        match meant(address) {
+        match source(address) {
             IpAddr::V4(v4) => {
                 let [a, b, c, _] = v4.octets();
                 Self::Network { prefix: Ipv4Addr::new(a, b, c, 0).into(), bits: 24 }
@@ -215,16 +215,6 @@ impl<'a> KeyPart<'a> {
             Self::Network { prefix, .. } => Self::wide_network(prefix),
             other => other,
         }
-    }
-}
-
-/// The address of IPv4 that an IPv6 address stands for, or the address as it is.
-#[inline]
-fn meant(address: IpAddr) -> IpAddr {
-    let IpAddr::V6(v6) = address else { return address };
-    match v6.octets() {
-        [0, 0x64, 0xff, 0x9b, 0, 0, 0, 0, 0, 0, 0, 0, a, b, c, d] => Ipv4Addr::new(a, b, c, d).into(),
-        _ => address.to_canonical(),
     }
 }
 

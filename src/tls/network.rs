@@ -1,5 +1,7 @@
 use std::{cmp::Reverse, net::IpAddr};
 
+use crate::client::source;
+
 /// Those who count as one when handshakes are counted: an IPv4 address, or the first half of an IPv6 one, whose owner has all of
 /// the rest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -20,7 +22,7 @@ impl Network {
 
 impl From<IpAddr> for Network {
     fn from(address: IpAddr) -> Self {
-        match address.to_canonical() {
+        match source(address) {
             IpAddr::V4(address) => Self::V4(address.to_bits()),
             IpAddr::V6(address) => Self::V6(u64::try_from(address.to_bits() >> 64).unwrap_or(u64::MAX)),
         }

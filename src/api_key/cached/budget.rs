@@ -12,6 +12,7 @@ use std::{
 use foldhash::quality::RandomState;
 
 use super::config::Rate;
+use crate::client::source;
 
 /// 1 024 buckets of eight sources, 16 bytes each. A source that has no room for takes the place of the one whose budget is
 /// whole again soonest; what many sources do together is held by the budget for all.
@@ -102,7 +103,7 @@ impl Budget {
 
     /// The address, or the /64 and the /48 around it.
     fn sources(&self, client: Option<IpAddr>) -> impl Iterator<Item = (u64, Rate)> {
-        let (source, network) = match client.map(|address| address.to_canonical()) {
+        let (one, network) = match client.map(source) {
             None => (None, None),
             Some(address @ IpAddr::V4(_)) => (Some(address), None),
             Some(IpAddr::V6(address)) => {
@@ -111,9 +112,9 @@ impl Budget {
                 (Some(first(d)), Some(first(0)))
             }
         };
-        let source = source.map(|address| (self.seed.hash_one((64, address)), self.source));
+        let one = one.map(|address| (self.seed.hash_one((64, address)), self.source));
         let network = network.map(|address| (self.seed.hash_one((48, address)), self.network));
-        source.into_iter().chain(network)
+        one.into_iter().chain(network)
     }
 
     #[expect(clippy::indexing_slicing, reason = "the remainder is within the table")]

@@ -8,6 +8,7 @@ use std::{
 
 use crate::{
     audit::{AuditRecord, AuditRepeats},
+    client::source,
     clock::{Clock, Instants, SystemClock},
     rejection::RejectionKind,
 };
@@ -76,10 +77,10 @@ impl Repeats {
 }
 
 /// Whoever has an IPv6 address has its /64.
-const fn network(address: IpAddr) -> IpAddr {
-    match address {
+fn network(address: IpAddr) -> IpAddr {
+    match source(address) {
         IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),
-        IpAddr::V4(_) => address,
+        address @ IpAddr::V4(_) => address,
     }
 }
 
