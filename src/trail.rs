@@ -227,7 +227,7 @@ impl Trail {
     }
 
     /// The permission of which the handler was to ask whose the thing is, and has not.
-    #[cfg(feature = "audit")]
+    #[cfg(any(feature = "audit", feature = "guard"))]
     pub(crate) fn owner_unasked(&self) -> Option<&Arc<str>> {
         self.rare().owner_unasked.as_ref()
     }

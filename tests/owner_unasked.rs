@@ -1,5 +1,5 @@
 //! A permission that lets owners pass leaves the question whose a thing is to the handler: one that does not ask is told of.
-#![allow(clippy::unwrap_used, reason = "test code, helpers included")]
+#![allow(clippy::indexing_slicing, clippy::unwrap_used, reason = "test code, helpers included")]
 
 mod support;
 
@@ -105,6 +105,34 @@ async fn a_handler_that_does_not_ask_whose_the_thing_is_is_told_of() {
         let (answered, record) = record(who, path).await;
         assert_eq!(answered, status, "{name}");
         assert_eq!(record.flags().contains(&"owner_not_asked"), told, "{name}: {record:?}");
+    }
+}
+
+/// A call of gRPC fails under `200`, and mostly before it has asked anything.
+#[tokio::test]
+async fn a_call_that_fails_before_it_asks_is_not_told_of() {
+    for (code, told) in [("0", true), ("5", false)] {
+        let policy = Rbac::from_toml(POLICY).unwrap();
+        let edit = policy.permission("notes:edit").unwrap().allow_owners();
+        let alice = Principal::builder(PrincipalKind::User, "i", "alice", "test").roles(["member"]).build();
+        let captured = Captured::new();
+        let stack = Stack::builder()
+            .clock(Still)
+            .audit(AuditLayer::new(captured.clone()))
+            .dangerous_plain_http()
+            .authenticate(everybody(alice))
+            .policy(policy)
+            .route("POST /notes.Notes/Edit", require(edit));
+        let handler = service_fn(async |_: Request<()>| {
+            let answer = Response::builder().header("content-type", "application/grpc").header("grpc-status", code);
+            Ok::<_, Infallible>(answer.body(Full::<Bytes>::default()).unwrap())
+        });
+        let mut request = get("/notes.Notes/Edit");
+        *request.method_mut() = http::Method::POST;
+        *request.version_mut() = http::Version::HTTP_2;
+        request.headers_mut().insert("content-type", "application/grpc".parse().unwrap());
+        stack.build().unwrap().protect(handler).oneshot(request).await.unwrap();
+        assert_eq!(captured.records()[0].flags().contains(&"owner_not_asked"), told, "{code}");
     }
 }
 

@@ -298,7 +298,8 @@ impl Entry {
             }
         });
         // A handler that goes on may yet ask.
-        if !shared && facts.status.is_some_and(|status| status < 400) {
+        let succeeds = facts.rejection.is_none() && facts.grpc_status.is_none_or(|code| code == 0);
+        if !shared && succeeds && facts.status.is_some_and(|status| status < 400) {
             tell_of_owner_unasked(&mut facts, now);
         }
         self.refused = facts.rejection.is_some();

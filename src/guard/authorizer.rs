@@ -58,6 +58,8 @@ pub struct Authorizer {
     route: Option<Arc<str>>,
     hides: bool,
     realm: Arc<str>,
+    /// Whether a permission left it to the handler to ask whose the thing is.
+    is_awaited: bool,
 }
 
 /// What time it is for a question.
@@ -132,6 +134,7 @@ impl Authorizer {
             route: envelope.route.clone(),
             hides: false,
             realm: REALM.into(),
+            is_awaited: envelope.trail.owner_unasked().is_some(),
         })
     }
 
@@ -332,7 +335,9 @@ impl Authorizer {
 
     /// What a permission left to the handler is in its hands.
     fn asks_about_things(&self) {
-        self.context.with(|envelope| envelope.trail.handler_asks());
+        if self.is_awaited {
+            self.context.with(|envelope| envelope.trail.handler_asks());
+        }
     }
 
     fn record(&self, action: &str, verdict: Verdict, enforced: bool) -> (Decision, Option<Rejection>) {
