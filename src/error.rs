@@ -93,8 +93,8 @@ pub enum StoreErrorKind {
 }
 
 /// A store or another backend failed. To a client this is `503`, or `429` if it was
-/// [`Throttled`](StoreErrorKind::Throttled); never `401` and never `403`. A handler that answers with a [`Rejection`](crate::Rejection) returns it with
-/// `?`; what a [`Conflict`](StoreErrorKind::Conflict) means to its client it knows best, and tells that apart first. `{:#}` writes what
+/// [`Throttled`](StoreErrorKind::Throttled); never `401` and never `403`. A handler that answers with a
+/// [`Rejection`](crate::Rejection) returns it with `?`; what a [`Conflict`](StoreErrorKind::Conflict) means to its client it knows best, and tells that apart first. `{:#}` writes what
 /// led to it as well.
 ///
 /// ```

@@ -295,14 +295,20 @@ impl fmt::Debug for Rejection {
 impl From<StoreError> for Rejection {
     /// `503`, or `429` if the store was not asked, with the store's `Retry-After` if it told one.
     fn from(error: StoreError) -> Self {
+        Self::unanswered(&error, error.to_string())
+    }
+}
+
+impl Rejection {
+    /// A store did not answer; the reason is the operator's.
+    pub(crate) fn unanswered(error: &StoreError, reason: String) -> Self {
         let kind = match error.kind() {
             StoreErrorKind::Throttled => RejectionKind::RateLimited,
             StoreErrorKind::Unavailable | StoreErrorKind::Corrupt | StoreErrorKind::Conflict => {
                 RejectionKind::Unavailable
             }
         };
-        let rejection = Self::new(kind, error.to_string());
-        error.retry_after().into_iter().fold(rejection, Self::with_retry_after)
+        error.retry_after().into_iter().fold(Self::new(kind, reason), Self::with_retry_after)
     }
 }
 

@@ -17,7 +17,7 @@ use crate::{
     client::{ClientInfo, Connection},
     clock::Instants,
     credential::fields::TAKEN,
-    error::{ConfigError, StoreError, StoreErrorKind},
+    error::{ConfigError, StoreError},
     head::RequestHead,
     log,
     now::Now,
@@ -440,15 +440,7 @@ fn peer(head: &RequestHead<'_>) -> Option<IpAddr> {
 
 /// The store did not answer.
 fn unanswered(error: &StoreError) -> Rejection {
-    let kind = match error.kind() {
-        StoreErrorKind::Throttled => RejectionKind::RateLimited,
-        StoreErrorKind::Unavailable | StoreErrorKind::Corrupt | StoreErrorKind::Conflict => RejectionKind::Unavailable,
-    };
-    let rejection = Rejection::new(kind, format!("API key: {error}"));
-    match error.retry_after() {
-        Some(wait) => rejection.with_retry_after(wait),
-        None => rejection,
-    }
+    Rejection::unanswered(error, format!("API key: {error}"))
 }
 
 /// An operator's mistake: the client is refused like anybody.
