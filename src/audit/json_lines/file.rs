@@ -4,70 +4,25 @@ use std::{
     fs::{self, File, OpenOptions},
     io::{self, Read, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
-    time::Duration,
 };
 
+#[cfg(feature = "audit-chain")]
+use crate::audit::json_lines::rotated::rotated_files;
 use crate::{
-    audit::{
-        json_lines::{Rotation, lock::is_elsewhere},
-        text::Time,
+    audit::json_lines::{
+        Rotation,
+        lock::is_elsewhere,
+        rotated::{name_after_all, past_their_time, period},
+        target::Target,
     },
     clock::{Clock, Instants, SystemClock},
     error::ConfigError,
     file, log,
 };
 
-/// Where lines go.
-pub(super) trait Target: Send {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize>;
-
-    fn flush(&mut self) -> io::Result<()>;
-
-    /// Forces what was written to the disk.
-    fn sync(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-
-    /// Called before so many bytes are written. True if they begin a new file.
-    fn prepare(&mut self, now: Instants, coming: usize) -> bool {
-        let _ = (now, coming);
-        false
-    }
-
-    /// The bytes of a line without its end that stood there before.
-    fn torn(&self) -> u64 {
-        0
-    }
-
-    /// The file that was rotated last, if there is one, and the one that is written to, for who continues them.
-    #[cfg(feature = "audit-chain")]
-    fn files(&self) -> io::Result<Vec<PathBuf>> {
-        Ok(Vec::new())
-    }
-
-    /// Sees to it that the disk has room for so many bytes more. None if that cannot be known here.
-    fn keep_room(&mut self, bytes: u64) -> Option<bool> {
-        let _ = bytes;
-        None
-    }
-}
-
 /// Where the file is, if its path is a symbolic link: files that are rotated lie beside it, and the link stays.
 fn followed(path: &Path) -> PathBuf {
     fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
-}
-
-/// A pipe, or memory.
-pub(super) struct Plain<W>(pub(super) W);
-
-impl<W: Write + Send> Target for Plain<W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.0.flush()
-    }
 }
 
 /// A file by its path.
@@ -171,19 +126,7 @@ impl TargetFile {
     fn rotate(&mut self, now: Instants) -> io::Result<()> {
         self.close()?;
         let path = followed(&self.path);
-        // Their names say in which order they follow each other, also when two come within one reading of the clock, or it was set
-        // back.
-        let nanos = match rotated_files(&path)?.last() {
-            Some(newest) => first_after(now.unix_nanos(), |nanos| rotated(&path, nanos) > *newest),
-            None => now.unix_nanos(),
-        };
-        let name = rotated(&path, nanos);
-        if name.exists() {
-            return Err(io::Error::new(
-                io::ErrorKind::AlreadyExists,
-                "there is a file of this time, and none may follow it",
-            ));
-        }
+        let name = name_after_all(&path, now)?;
         fs::rename(path, name)
     }
 
@@ -237,26 +180,10 @@ impl TargetFile {
 
     /// Removes rotated files that are too many or too old.
     fn clean_up(&self, now: Instants) -> io::Result<()> {
-        let path = followed(&self.path);
-        let mut files = rotated_files(&path)?;
-        let surplus = self.rotation.keep_files.map_or(0, |keep| files.len().saturating_sub(keep));
-        let mut removed: Vec<PathBuf> = files.drain(..surplus).collect();
-        if let Some(time) = self.rotation.keep_for.filter(|_| now.monotonic_nanos() >= self.ages_count_from) {
-            let limit = Duration::from_nanos(now.unix_nanos()).saturating_sub(time);
-            let oldest = rotated(&path, u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX));
-            let today = rotated(&path, now.unix_nanos());
-            // The name of one that follows a clock that was ahead tells its place alone; the file system, when it was closed.
-            let written = |file: &Path| fs::metadata(file).and_then(|metadata| metadata.modified()).ok();
-            let written = |file: &Path| written(file)?.duration_since(std::time::UNIX_EPOCH).ok();
-            let is_old = |file: &PathBuf| match *file <= today {
-                true => *file < oldest,
-                false => written(file).is_some_and(|written| written < limit),
-            };
-            // The last one was closed a moment ago.
-            files.pop();
-            removed.extend(files.into_iter().filter(is_old));
-        }
-        removed.iter().try_for_each(fs::remove_file)
+        let ages_count = now.monotonic_nanos() >= self.ages_count_from;
+        let Rotation { keep_files, keep_for, .. } = self.rotation;
+        let past_their_time = past_their_time(&followed(&self.path), keep_files, keep_for.filter(|_| ages_count), now)?;
+        past_their_time.iter().try_for_each(fs::remove_file)
     }
 }
 
@@ -413,53 +340,6 @@ const fn is_alone(_: &File) -> bool {
     false
 }
 
-fn period(every: Option<Duration>, unix_nanos: u64) -> u64 {
-    let every = every.and_then(|every| u64::try_from(every.as_nanos()).ok());
-    every.and_then(|every| unix_nanos.checked_div(every)).unwrap_or(0)
-}
-
-/// The name of a rotated file: the moment without what a file system might not take.
-fn rotated(path: &Path, unix_nanos: u64) -> PathBuf {
-    let time: String = Time::of(unix_nanos).as_str().chars().filter(|c| !matches!(c, '-' | ':' | 'Z')).collect();
-    let mut name = path.as_os_str().to_owned();
-    name.push(".");
-    name.push(time);
-    name.into()
-}
-
-/// The first number from this one on for which that holds, which holds for all after it.
-fn first_after(from: u64, holds: impl Fn(u64) -> bool) -> u64 {
-    let (mut low, mut high) = (from, u64::MAX);
-    while low < high {
-        let middle = low.midpoint(high);
-        if holds(middle) { high = middle } else { low = middle.saturating_add(1) }
-    }
-    low
-}
-
-/// The rotated files of a path, in their order.
-pub(super) fn rotated_files(path: &Path) -> io::Result<Vec<PathBuf>> {
-    let Some(name) = path.file_name() else { return Ok(Vec::new()) };
-    let mut files = Vec::new();
-    for entry in fs::read_dir(file::folder(path))? {
-        let found = entry?.file_name();
-        let rest = found.as_encoded_bytes().strip_prefix(name.as_encoded_bytes());
-        let is_time = |rest: &[u8]| {
-            rest.len() == 26
-                && rest.iter().enumerate().all(|(at, byte)| match at {
-                    0 | 16 => *byte == b'.',
-                    9 => *byte == b'T',
-                    _ => byte.is_ascii_digit(),
-                })
-        };
-        if rest.is_some_and(is_time) {
-            files.push(path.with_file_name(found));
-        }
-    }
-    files.sort();
-    Ok(files)
-}
-
 /// The bytes after the last line feed.
 fn torn_bytes(path: &Path) -> io::Result<u64> {
     let tail = tail(path)?;
@@ -487,20 +367,6 @@ fn tail(path: &Path) -> io::Result<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn rotated_files_are_told_from_others_and_sort() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("audit.jsonl");
-        let later = rotated(&path, 1_800_000_000_000_000_001);
-        assert_eq!(later.file_name().unwrap(), "audit.jsonl.20270115T080000.000000001");
-        let earlier = rotated(&path, 1_700_000_000_000_000_000);
-        for file in [&later, &path, &earlier, &directory.path().join("audit.jsonl.gz"), &directory.path().join("other")]
-        {
-            fs::write(file, "x\n").unwrap();
-        }
-        assert_eq!(rotated_files(&path).unwrap(), [earlier, later]);
-    }
 
     #[test]
     fn a_torn_end_is_measured() {

@@ -6,7 +6,7 @@ use crate::{
     audit::{
         AuditEntry,
         entry::{gap, weight},
-        json_lines::file::Target,
+        json_lines::target::Target,
     },
     clock::Instants,
 };

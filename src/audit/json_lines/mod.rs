@@ -1,6 +1,8 @@
 mod file;
 mod lines;
 mod lock;
+mod rotated;
+mod target;
 mod writer;
 
 use std::{
@@ -21,8 +23,9 @@ use crate::{
     audit::{
         AuditEntry, AuditSink, Lost, Receipt, Room, WhenFull, channel,
         json_lines::{
-            file::{Plain, Target, TargetFile},
+            file::TargetFile,
             lines::Lines,
+            target::{Plain, Target},
         },
         queue::{Queue, Rules},
     },

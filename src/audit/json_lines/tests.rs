@@ -6,7 +6,7 @@ use std::{
 use super::*;
 use crate::{
     audit::{
-        json_lines::file::rotated_files,
+        json_lines::rotated::rotated_files,
         record::{sample, sample_facts, sample_of_alice},
     },
     clock::{Clock, Instants, SystemClock},

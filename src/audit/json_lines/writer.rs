@@ -6,7 +6,7 @@ use crate::{
     audit::{
         WhenFull,
         entry::{MAX_ENTRY_LEN, weight},
-        json_lines::{Fsync, file::Target, lines::Lines},
+        json_lines::{Fsync, lines::Lines, target::Target},
         queue::{Batch, Filled, Queue},
     },
     clock::{Clock, Instants, SystemClock},

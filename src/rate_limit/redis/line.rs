@@ -8,8 +8,7 @@ use std::{
     time::Duration,
 };
 
-use backon::ExponentialBackoff;
-use redis::{RedisError, Script};
+use redis::Script;
 use tokio::{
     sync::{Notify, mpsc, oneshot},
     time::{Instant, sleep_until, timeout},
@@ -19,23 +18,15 @@ use super::{
     ask::{Answer, Ask, Failure, MOST, What},
     call::{Answers, SCRIPT, call},
     leases::Table,
+    link::Link,
     state::{RedisState, Tally},
 };
-use crate::{
-    log,
-    redis::{Connection, Target},
-    retry::waits,
-};
+use crate::redis::Target;
 
-/// How long a connection may take. Nobody waits for it that long.
-const CONNECT: Duration = Duration::from_secs(1);
 /// The most calls that are under way at the same time: while Redis works on one, the next is there already.
 const FLIGHTS: usize = 2;
 /// So many draws are worth a call of their own while another is under way.
 const ENOUGH: usize = 16;
-/// How often a command that is refused is spoken of.
-const SELDOM: Duration = Duration::from_secs(60);
-
 /// What the store and its task share.
 #[derive(Debug)]
 pub(super) struct Shared {
@@ -86,20 +77,14 @@ enum Event {
 struct Line {
     shared: Arc<Shared>,
     hash: Arc<str>,
-    connection: Option<Connection>,
-    /// How many there were.
-    connections: u64,
+    link: Link,
     /// In the order in which Redis gets them.
     flights: Vec<Flight>,
     waiting: Vec<Ask>,
     /// What ended leases give back. Nobody waits for that: it goes along a few at a time, so that no call takes long.
     giving: Vec<Ask>,
     ending: Vec<oneshot::Sender<()>>,
-    waits: ExponentialBackoff,
-    /// Not to be connected before.
-    patient: Option<Instant>,
     next_sweep: Option<Instant>,
-    complained: Option<Instant>,
 }
 
 pub(super) async fn run(shared: Arc<Shared>, mut orders: mpsc::Receiver<Order>) {
@@ -112,15 +97,11 @@ impl Line {
         Self {
             next_sweep: shared.leases.as_ref().and_then(|table| Instant::now().checked_add(table.hold() / 2)),
             hash: Script::new(SCRIPT).get_hash().into(),
-            connection: None,
-            connections: 0,
+            link: Link::new(Arc::clone(&shared)),
             flights: Vec::new(),
             waiting: Vec::new(),
             giving: Vec::new(),
             ending: Vec::new(),
-            waits: waits(),
-            patient: None,
-            complained: None,
             shared,
         }
     }
@@ -191,7 +172,7 @@ impl Line {
     /// When there is something to do that nobody asks for. While Redis is away no lease can be given back.
     fn wake(&self) -> Option<Instant> {
         if self.shared.tally.state() == RedisState::Away {
-            return Some(self.patient.unwrap_or_else(|| Instant::now() + self.shared.timeout));
+            return Some(self.link.patient().unwrap_or_else(|| Instant::now() + self.shared.timeout));
         }
         self.next_sweep
     }
@@ -201,14 +182,14 @@ impl Line {
         if self.shared.tally.state() == RedisState::Away {
             self.settle().await;
             self.refuse();
-            self.look_again().await;
+            self.link.look_again().await;
             return;
         }
         self.unused();
         self.waiting.retain(Ask::is_wanted);
-        if self.has_some() && !self.is_connected() {
+        if self.has_some() && !self.link.is_connected() {
             self.settle().await;
-            if !self.connect().await {
+            if !self.link.connect().await {
                 self.refuse();
                 return;
             }
@@ -236,11 +217,6 @@ impl Line {
         }
     }
 
-    fn is_connected(&mut self) -> bool {
-        self.connection.take_if(|connection| !connection.is_open());
-        self.connection.is_some()
-    }
-
     /// Leases that end.
     fn unused(&mut self) {
         let Some(table) = &self.shared.leases else { return };
@@ -265,75 +241,9 @@ impl Line {
     /// Sends what waits and what is given back, as long as there is a connection, and waits for all answers.
     async fn flush(&mut self) {
         self.settle().await;
-        while self.has_some() && self.is_connected() {
+        while self.has_some() && self.link.is_connected() {
             self.send();
             self.settle().await;
-        }
-    }
-
-    /// Tries whether it is back.
-    async fn look_again(&mut self) {
-        if self.patient.is_some_and(|until| Instant::now() < until) {
-            return;
-        }
-        if !self.is_connected() {
-            self.connect().await;
-            return;
-        }
-        let answer = match &mut self.connection {
-            Some(connection) => {
-                timeout(self.shared.timeout, redis::cmd("PING").exec_async(&mut connection.commands)).await
-            }
-            None => return,
-        };
-        match answer {
-            Ok(Ok(())) => self.is_up(),
-            Ok(Err(error)) => self.is_away(&error.to_string()),
-            Err(_) => self.is_away("no answer in time"),
-        }
-    }
-
-    async fn connect(&mut self) -> bool {
-        let connected = timeout(CONNECT, async {
-            let mut connection = self.shared.target.connect().await?;
-            // Who needs a password that it did not get learns it here.
-            redis::cmd("PING").exec_async(&mut connection.commands).await?;
-            Ok::<_, RedisError>(connection)
-        });
-        match connected.await {
-            Ok(Ok(connection)) => {
-                self.connection = Some(connection);
-                self.connections = self.connections.saturating_add(1);
-                Tally::add(&self.shared.tally.connections, 1);
-                self.is_up();
-                true
-            }
-            Ok(Err(error)) => {
-                self.is_away(&error.to_string());
-                false
-            }
-            Err(_) => {
-                self.is_away("no connection in time");
-                false
-            }
-        }
-    }
-
-    fn is_up(&mut self) {
-        (self.patient, self.waits) = (None, waits());
-        if self.shared.tally.set(RedisState::Up) == RedisState::Away {
-            log::warn("rate limits: Redis answers again");
-        }
-    }
-
-    fn is_away(&mut self, why: &str) {
-        let tally = &self.shared.tally;
-        Tally::add(&tally.failures, 1);
-        self.connection = None;
-        let wait = if self.patient.is_none() { Duration::ZERO } else { self.waits.next().unwrap_or(CONNECT) };
-        self.patient = Instant::now().checked_add(wait);
-        if tally.set(RedisState::Away) != RedisState::Away {
-            log::error(&format!("rate limits: Redis does not answer: {why}"));
         }
     }
 
@@ -342,40 +252,33 @@ impl Line {
         if !self.has_some() {
             return;
         }
-        let Some(connection) = &self.connection else { return };
+        let Some((connection, mut commands)) = self.link.commands() else { return };
         let asks = for_a_call(&mut self.waiting, &mut self.giving);
         let tally = &self.shared.tally;
         let taking = asks.iter().filter(|ask| ask.what != What::Give);
         Tally::add(&tally.asked, taking.count());
         let given = asks.iter().filter(|ask| ask.what == What::Give).map(|ask| u64::from(ask.most)).sum::<u64>();
         Tally::add(&tally.returned, usize::try_from(given).unwrap_or(usize::MAX));
-        let (shared, hash, connections) = (Arc::clone(&self.shared), Arc::clone(&self.hash), self.connections);
-        let mut commands = connection.commands.clone();
+        let (shared, hash) = (Arc::clone(&self.shared), Arc::clone(&self.hash));
         self.flights.push(Box::pin(async move {
             let answers = match timeout(shared.timeout, call(&shared, &hash, &mut commands, &asks)).await {
                 Ok(answers) => answers.map_err(|error| error.to_string()),
                 Err(_) => Err("no answer in time".into()),
             };
-            Landed { asks, answers, connection: connections }
+            Landed { asks, answers, connection }
         }));
     }
 
     fn land(&mut self, landed: Landed) {
-        // What became of another call may have ended the connection already.
-        let is_last = self.connection.is_some() && landed.connection == self.connections;
         match landed.answers {
             Ok(answers) => {
-                if is_last {
-                    self.is_up();
-                }
-                self.complain(answers.complaint);
+                self.link.answered(landed.connection);
+                self.link.complain(answers.complaint);
                 let mut answers = answers.of_asks.into_iter();
                 self.deliver(landed.asks, |_| answers.next().unwrap_or(Err(Failure::Corrupt)));
             }
             Err(why) => {
-                if is_last {
-                    self.is_away(&why);
-                }
+                self.link.failed(landed.connection, &why);
                 self.deliver(landed.asks, |_| Err(Failure::Away));
             }
         }
@@ -386,17 +289,6 @@ impl Line {
         let mut asks = std::mem::take(&mut self.waiting);
         asks.append(&mut self.giving);
         self.deliver(asks, |_| Err(Failure::Away));
-    }
-
-    /// A server that refuses what it is asked is set up wrongly, or its keys are somebody else's.
-    fn complain(&mut self, complaint: Option<String>) {
-        let now = Instant::now();
-        if let Some(complaint) = complaint
-            && self.complained.is_none_or(|last| now.saturating_duration_since(last) >= SELDOM)
-        {
-            self.complained = Some(now);
-            log::error(&format!("rate limits: Redis answers nonsense: {complaint}"));
-        }
     }
 
     fn deliver(&mut self, asks: Vec<Ask>, mut answer: impl FnMut(&Ask) -> Result<Answer, Failure>) {
@@ -469,7 +361,7 @@ mod tests {
                 assert_eq!(turned, Ok(true), "nobody orders while Redis is away");
             }
             assert_eq!(shared.tally.counts().failures, 2, "it tried to connect, in vain");
-            assert!(line.patient.is_some(), "and tries again");
+            assert!(line.link.patient().is_some(), "and tries again");
         }
     }
 

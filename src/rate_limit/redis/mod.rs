@@ -5,6 +5,7 @@ mod builder;
 mod call;
 mod leases;
 mod line;
+mod link;
 mod name;
 mod state;
 
