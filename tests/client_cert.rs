@@ -10,7 +10,7 @@ use http_body_util::Full;
 use portcullis::{
     Connection, Instants, Now, Principal, PrincipalKind, RejectionKind, RequestHead, SecurityContext, Slot, TlsVersion,
     authn::{Authenticator, Outcome, both, one_of},
-    client_cert::ClientCertAuthenticator,
+    client_cert::{ClientCertAuthenticator, ClientCertAuthenticatorBuilder},
     conformance::{self, AuthenticatorFixture},
     evidence::{CertificateHeader, TrustedProxies},
     guard::{authenticated, public, require},
@@ -65,6 +65,11 @@ fn by_dns() -> ClientCertAuthenticator {
     let builder = ClientCertAuthenticator::by_dns_name().allow(["billing.internal", "*.batch.internal"]).unwrap();
     let builder = builder.roles("billing.internal", ["clerk", "auditor"]).unwrap();
     builder.roles("*.batch.internal", ["batch"]).unwrap().build().unwrap()
+}
+
+fn of_tenants() -> ClientCertAuthenticatorBuilder {
+    let builder = ClientCertAuthenticator::by_spiffe_id(["prod.example"]).unwrap();
+    builder.tenant("spiffe://prod.example/acme/*", "acme").unwrap()
 }
 
 fn by_spiffe() -> ClientCertAuthenticator {
@@ -198,6 +203,39 @@ fn other_kinds_of_names() {
 }
 
 #[test]
+fn a_tenant_is_that_of_the_name() {
+    let tellers = of_tenants().tenant("spiffe://prod.example/globex/teller", "globex").unwrap().build().unwrap();
+    let tenant = |uri: &str| {
+        let principal = verified(&tellers, &client(&[], &[uri])).unwrap();
+        principal.tenant().map(ToOwned::to_owned)
+    };
+    assert_eq!(tenant("spiffe://prod.example/acme/teller").as_deref(), Some("acme"));
+    assert_eq!(tenant("spiffe://prod.example/globex/teller").as_deref(), Some("globex"));
+    for nobodys in ["acmex/teller", "acme", "globex/teller/acme", "globex/auditor", "x/acme/teller"] {
+        assert_eq!(tenant(&format!("spiffe://prod.example/{nobodys}")), None, "{nobodys}");
+    }
+    assert_eq!(verified(&by_dns(), &client(&["billing.internal"], &[])).unwrap().tenant(), None);
+}
+
+#[test]
+fn a_client_has_one_tenant() {
+    let of = |name: &str, tenant| of_tenants().tenant(name, tenant).unwrap().build();
+    for name in ["acme/*", "acme/teller", "acme/ns/*", "*"] {
+        let name = format!("spiffe://prod.example/{name}");
+        let torn = of(&name, "globex").unwrap_err();
+        assert_eq!((torn.setting(), torn.value()), ("client certificates", &*format!("{name:?}")));
+        assert!(torn.to_string().contains("\"acme\" and to \"globex\""), "{torn}");
+        assert!(of(&name, "acme").is_ok(), "{name}: it is the same one");
+    }
+    assert!(of("spiffe://prod.example/acmex/*", "globex").is_ok());
+    assert!(of_tenants().tenant("spiffe://prod.example/x", "").is_err());
+    assert!(of_tenants().tenant("spiffe://test.example/x", "globex").is_err());
+    let stranger = ClientCertAuthenticator::by_dns_name().allow(["billing.internal"]).unwrap();
+    let stranger = stranger.tenant("acme", "billing.internal").unwrap().build().unwrap_err();
+    assert_eq!(stranger.value(), "\"acme\"");
+}
+
+#[test]
 fn configuration() {
     assert!(ClientCertAuthenticator::by_dns_name().build().is_err(), "nobody is allowed");
     assert!(ClientCertAuthenticator::by_dns_name().roles("a.example", ["x"]).unwrap().build().is_err());
@@ -223,7 +261,7 @@ fn configuration() {
     assert!(by_dns_builder().issuer_name("").build().is_err());
 }
 
-fn by_dns_builder() -> portcullis::client_cert::ClientCertAuthenticatorBuilder {
+fn by_dns_builder() -> ClientCertAuthenticatorBuilder {
     ClientCertAuthenticator::by_dns_name().allow(["billing.internal"]).unwrap()
 }
 

@@ -86,4 +86,4 @@ macro_rules! tried {
     )*};
 }
 
-tried! { api_key_plans cedar custom_authenticator from_fn grpc multi_tenant plain_hyper rego }
+tried! { api_key_plans cedar custom_authenticator from_fn grpc multi_tenant plain_hyper rego webhook }

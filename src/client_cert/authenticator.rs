@@ -52,6 +52,7 @@ pub struct ClientCertAuthenticatorBuilder {
     kind: Kind,
     allowed: Allowed,
     roles: Vec<(Pattern, Box<[Box<str>]>)>,
+    tenants: Vec<(Pattern, Box<str>)>,
     slot: Slot,
     issuer: Arc<str>,
     realm: String,
@@ -155,6 +156,10 @@ impl ClientCertAuthenticator {
                 .credential_id(hex(&facts.sha256))
                 .without_step_up()
                 .roles(roles);
+        // If several do, they say the same: `build` saw to that.
+        if let Some((_, tenant)) = settings.tenants.iter().find(|(pattern, _)| pattern.matches(name)) {
+            principal = principal.tenant(tenant);
+        }
         if let Some(end) = facts.validity.and_then(|(_, end)| u64::try_from(end).ok()) {
             principal = principal.expires_at(end);
         }
@@ -197,6 +202,7 @@ impl ClientCertAuthenticatorBuilder {
             kind,
             allowed: Allowed::Nobody,
             roles: Vec::new(),
+            tenants: Vec::new(),
             slot: Slot::Subject,
             issuer: "client-certificates".into(),
             realm: "api".to_owned(),
@@ -250,6 +256,33 @@ impl ClientCertAuthenticatorBuilder {
         Ok(self)
     }
 
+    /// Says to which tenant the clients of this name belong, or of the names that it stands for as in [`allow`](Self::allow): first the
+    /// client, then its tenant. It allows nobody by itself. Default: no tenant, so that a role policy, `same_tenant()` and a limit
+    /// per tenant refuse them.
+    ///
+    /// ```
+    /// use portcullis::client_cert::ClientCertAuthenticator;
+    ///
+    /// let tellers = ClientCertAuthenticator::by_spiffe_id(["bank.example"])?
+    ///     .tenant("spiffe://bank.example/acme/*", "acme")?
+    ///     .tenant("spiffe://bank.example/globex/*", "globex")?
+    ///     .build()?;
+    /// # let _ = tellers;
+    /// # Ok::<(), portcullis::ConfigError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`allow`](Self::allow), or if the tenant is empty. [`build`](Self::build) refuses tenants for clients that are not allowed, and
+    /// two tenants for one client.
+    pub fn tenant(mut self, name: impl AsRef<str>, tenant: impl AsRef<str>) -> Result<Self, ConfigError> {
+        let (pattern, tenant) = (Pattern::read(&self.kind, name.as_ref())?, tenant.as_ref());
+        if tenant.is_empty() {
+            return Err(ConfigError::new("tenant of client certificates", "\"\"", "must not be empty"));
+        }
+        self.tenants.push((pattern, tenant.into()));
+        Ok(self)
+    }
+
     /// Says that the certificate's owner does not act, but stands beside who does: it fills the slot of the client, and
     /// another authenticator the subject's, in [`one_of`](crate::authn::one_of) if the certificate may be missing, in
     /// [`both`](crate::authn::both) if not.
@@ -275,8 +308,8 @@ impl ClientCertAuthenticatorBuilder {
     /// Finishes the authenticator.
     ///
     /// # Errors
-    /// If nobody is allowed, roles are given to clients none of whom is, the issuer's name is empty, or the realm is one that a
-    /// challenge cannot carry.
+    /// If nobody is allowed, roles or a tenant are given to clients none of whom is, a client would have two tenants, the issuer's name
+    /// is empty, or the realm is one that a challenge cannot carry.
     pub fn build(self) -> Result<ClientCertAuthenticator, ConfigError> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
 
@@ -284,11 +317,18 @@ impl ClientCertAuthenticatorBuilder {
             let problem = "allows nobody: list clients with allow(..), or say allow_everybody_issued()";
             return Err(ConfigError::new("client certificates", "[]", problem));
         }
-        if let Allowed::Listed(listed) = &self.allowed
-            && let Some((nobody, _)) = self.roles.iter().find(|(of, _)| !listed.iter().any(|name| name.overlaps(of)))
-        {
-            let problem = "is given roles, and allow(..) does not name it: first the client's name, then its roles";
-            return Err(ConfigError::new("client certificates", format!("{:?}", nobody.text()), problem));
+        let named = self.roles.iter().map(|(of, _)| (of, "roles", "its roles"));
+        let named = named.chain(self.tenants.iter().map(|(of, _)| (of, "a tenant", "its tenant")));
+        for (of, given, then) in named {
+            if !self.may_allow(of) {
+                let problem =
+                    format!("is given {given}, and allow(..) does not name it: first the client's name, then {then}");
+                return Err(ConfigError::new("client certificates", format!("{:?}", of.text()), problem));
+            }
+        }
+        if let Some((one, other)) = self.torn_between() {
+            let problem = format!("a client of this name belongs to {one:?} and to {:?}: it has one tenant", other.1);
+            return Err(ConfigError::new("client certificates", format!("{:?}", other.0.text()), problem));
         }
         if self.issuer.is_empty() {
             return Err(ConfigError::new("issuer name", "\"\"", "must not be empty"));
@@ -297,6 +337,24 @@ impl ClientCertAuthenticatorBuilder {
         let refusal = [offer.clone().with("error", "invalid_certificate")?].into_iter().collect();
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
         Ok(ClientCertAuthenticator { shared: Arc::new(Shared { id, settings: self, offer, refusal }) })
+    }
+
+    /// Whether some of these may be allowed.
+    fn may_allow(&self, names: &Pattern) -> bool {
+        match &self.allowed {
+            Allowed::Nobody => false,
+            Allowed::Listed(listed) => listed.iter().any(|listed| listed.overlaps(names)),
+            Allowed::Everybody => true,
+        }
+    }
+
+    /// A tenant, and the names with another one to which some of its clients belong as well.
+    fn torn_between(&self) -> Option<(&str, &(Pattern, Box<str>))> {
+        self.tenants.iter().enumerate().find_map(|(at, other)| {
+            let before = self.tenants.iter().take(at);
+            let one = before.into_iter().find(|one| one.1 != other.1 && one.0.overlaps(&other.0))?;
+            Some((&*one.1, other))
+        })
     }
 
     fn allows(&self, name: &str) -> bool {
