@@ -4,7 +4,13 @@
 
 mod support;
 
-use std::sync::Arc;
+use std::{
+    collections::HashSet,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU32, Ordering},
+    },
+};
 
 use async_trait::async_trait;
 use http::{HeaderName, Request};
@@ -115,6 +121,47 @@ async fn functions_keep_the_contract() {
         .bad(authorized("Device 0000-secret"))
         .unavailable(authorized("Device away-secret"));
     conformance::authenticator(&devices(), &fixture).await;
+}
+
+/// Vouchers of a number each, of which each is good once, or as often as it comes.
+fn vouchers(once: bool) -> FnAuthenticator<impl Fn(&RequestHead<'_>, Instants) -> Outcome + Send + Sync + 'static> {
+    let taken = Mutex::new(HashSet::new());
+    authenticate_fn(Challenge::new("Once", "factory").unwrap(), move |head, _| match head.authorization() {
+        Ok(Some(credential)) if credential.is_scheme("Once") => {
+            let is_new = credential.token().starts_with("voucher-")
+                && (taken.lock().unwrap().insert(credential.token().to_owned()) || !once);
+            if is_new {
+                Outcome::verified(device())
+            } else {
+                Rejection::new(RejectionKind::InvalidCredential, "taken, or never given out").into()
+            }
+        }
+        Ok(_) => Outcome::Absent,
+        Err(rejection) => rejection.into(),
+    })
+}
+
+fn once_fixture() -> AuthenticatorFixture {
+    let number = AtomicU32::new(1_000);
+    fixture()
+        .good_once(move || authorized(&format!("Once voucher-{}", number.fetch_add(1, Ordering::Relaxed))))
+        .bad(authorized("Once nothing-of-value"))
+}
+
+#[tokio::test]
+async fn what_counts_once_keeps_the_contract() {
+    conformance::authenticator(&vouchers(true), &once_fixture()).await;
+    let of_two = one_of((devices(), vouchers(true)));
+    conformance::authenticator(&of_two, &once_fixture().good(authorized("Device 4711-secret"))).await;
+}
+
+#[tokio::test]
+async fn what_is_said_to_count_once_does() {
+    let suite = tokio::spawn(async { conformance::authenticator(&vouchers(false), &once_fixture()).await });
+    assert_broken(suite.await, "refused with 401 when it comes again");
+    let as_always = fixture().good(authorized("Once voucher-1")).bad(authorized("Once nothing-of-value"));
+    let suite = tokio::spawn(async move { conformance::authenticator(&vouchers(true), &as_always).await });
+    assert_broken(suite.await, "authenticate_now and authenticate agree");
 }
 
 #[tokio::test]

@@ -1,3 +1,5 @@
+use std::fmt;
+
 use http::{HeaderMap, Request, StatusCode, header};
 
 use crate::{
@@ -31,12 +33,36 @@ const LONG: usize = 8;
 #[derive(Debug)]
 pub struct AuthenticatorFixture {
     at: Instants,
-    good: Vec<Request<()>>,
+    good: Vec<Good>,
     bad: Vec<Request<()>>,
     absent: Vec<Request<()>>,
     unavailable: Vec<Request<()>>,
     in_connection: bool,
     discloses: bool,
+}
+
+/// A good request. Where a credential counts once, each is another one.
+enum Good {
+    Always(Request<()>),
+    Once(Box<dyn Fn() -> Request<()> + Send + Sync>),
+}
+
+impl Good {
+    fn request(&self) -> Request<()> {
+        match self {
+            Self::Always(request) => request.clone(),
+            Self::Once(make) => make(),
+        }
+    }
+}
+
+impl fmt::Debug for Good {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Always(request) => f.debug_tuple("Always").field(request).finish(),
+            Self::Once(_) => f.write_str("Once"),
+        }
+    }
 }
 
 impl AuthenticatorFixture {
@@ -55,7 +81,14 @@ impl AuthenticatorFixture {
 
     /// Adds a request with a good credential. One at least.
     pub fn good(mut self, request: Request<()>) -> Self {
-        self.good.push(request);
+        self.good.push(Good::Always(request));
+        self
+    }
+
+    /// Adds requests with a good credential that counts once, such as a signature that is remembered: `make` makes another one each
+    /// time. The suite asks about each a second time too, by either twin, and it must be refused then.
+    pub fn good_once(mut self, make: impl Fn() -> Request<()> + Send + Sync + 'static) -> Self {
+        self.good.push(Good::Once(Box::new(make)));
         self
     }
 
@@ -101,8 +134,8 @@ impl AuthenticatorFixture {
 /// fixture lacks one of the three kinds.
 pub async fn authenticator(authenticator: &dyn Authenticator, fixture: &AuthenticatorFixture) {
     let AuthenticatorFixture { at, good, bad, absent, unavailable, in_connection, discloses } = fixture;
-    for (kind, requests) in [("good", good), ("bad", bad), ("absent", absent)] {
-        assert!(!requests.is_empty(), "the fixture needs a {kind} request");
+    for (kind, count) in [("good", good.len()), ("bad", bad.len()), ("absent", absent.len())] {
+        assert!(count > 0, "the fixture needs a {kind} request");
     }
     assert!(!authenticator.challenges().is_empty(), "a 401 needs a challenge (RFC 9110 §15.5.2)");
     assert_eq!(
@@ -111,26 +144,31 @@ pub async fn authenticator(authenticator: &dyn Authenticator, fixture: &Authenti
         "a credential comes in some header field, or the fixture says that it is of the connection"
     );
 
-    let disclosed = |request: &&Request<()>| authenticator.discloses(&RequestHead::of(request));
-    let tells = good.iter().chain(bad).any(|request| disclosed(&request));
-    assert_eq!(tells, *discloses, "who discloses credentials says so, and so does the fixture");
-    assert!(!absent.iter().any(|request| disclosed(&request)), "a credential of another kind is not disclosed");
-    for request in good.iter().chain(bad).filter(disclosed) {
+    let disclosed = |request: &Request<()>| authenticator.discloses(&RequestHead::of(request));
+    let tells = |requests: &[Request<()>]| requests.iter().any(disclosed);
+    let of_good: Vec<_> = good.iter().map(Good::request).collect();
+    assert_eq!(tells(&of_good) || tells(bad), *discloses, "who discloses credentials says so, and so does the fixture");
+    assert!(!tells(absent), "a credential of another kind is not disclosed");
+    for request in of_good.iter().chain(bad).filter(|request| disclosed(request)) {
         another_s_is_not_seen(authenticator, request, *at).await;
     }
 
-    for request in good {
-        let outcome = ask(authenticator, request, *at).await;
+    for good in good {
+        let request = good.request();
+        let outcome = match good {
+            Good::Always(_) => ask(authenticator, &request, *at).await,
+            Good::Once(_) => ask_once(authenticator, &request, &good.request(), *at).await,
+        };
         assert!(matches!(outcome, Outcome::Verified(_)), "a good credential is verified, not {outcome:?}");
         if let Outcome::Verified(identity) = &outcome
-            && in_cookie_alone(authenticator, request)
+            && in_cookie_alone(authenticator, &request)
         {
             assert!(identity.is_ambient(), "who comes by a cookie alone is told so, with Identity::ambient");
         }
         if !in_connection {
-            nothing_twice(authenticator, request, *at).await;
+            nothing_twice(authenticator, good, *at).await;
         }
-        nothing_unclaimed_beside(authenticator, request, *at).await;
+        nothing_unclaimed_beside(authenticator, good, *at).await;
     }
     for request in bad {
         let outcome = ask(authenticator, request, *at).await;
@@ -163,26 +201,29 @@ fn in_cookie_alone(authenticator: &dyn Authenticator, request: &Request<()>) -> 
 }
 
 /// Whatever field the credential came in, it may not come in two of them (RFC 9110 §5.3).
-async fn nothing_twice(authenticator: &dyn Authenticator, request: &Request<()>, at: Instants) {
+async fn nothing_twice(authenticator: &dyn Authenticator, good: &Good, at: Instants) {
     let mut carried = false;
     for name in authenticator.credential_headers() {
-        let Some(value) = request.headers().get(&name) else { continue };
+        let mut doubled = good.request();
+        let Some(value) = doubled.headers().get(&name).cloned() else { continue };
         carried = true;
-        let mut doubled = request.clone();
-        doubled.headers_mut().append(&name, value.clone());
+        doubled.headers_mut().append(&name, value);
         refused_as_malformed(&ask(authenticator, &doubled, at).await, name.as_str());
     }
     assert!(carried, "credential_headers names the field that the credential came in");
 }
 
 /// A credential in a field of its own does not excuse an `Authorization` that nobody reads.
-async fn nothing_unclaimed_beside(authenticator: &dyn Authenticator, request: &Request<()>, at: Instants) {
-    if request.headers().contains_key(header::AUTHORIZATION) {
+async fn nothing_unclaimed_beside(authenticator: &dyn Authenticator, good: &Good, at: Instants) {
+    let mut beside = good.request();
+    if beside.headers().contains_key(header::AUTHORIZATION) {
         return;
     }
-    let mut beside = request.clone();
     beside.headers_mut().insert(header::AUTHORIZATION, header::HeaderValue::from_static("Conformance-Suite abc"));
-    let outcome = ask(authenticator, &beside, at).await;
+    let outcome = match good {
+        Good::Always(_) => ask(authenticator, &beside, at).await,
+        Good::Once(_) => authenticator.authenticate(&RequestHead::of(&beside), at).await,
+    };
     let noticed = match &outcome {
         Outcome::Verified(identity) => identity.has_left_authorization(),
         // Refused here, or by the layer, since nobody claims the field.
@@ -230,6 +271,33 @@ fn refused_as_malformed(outcome: &Outcome, name: &str) {
     assert!(malformed, "two lines of {name} are refused with 400, not {outcome:?}");
 }
 
+/// Asks about two requests whose credentials count once: each twin about one of them, and then the other one about the same.
+async fn ask_once(
+    authenticator: &dyn Authenticator,
+    request: &Request<()>,
+    other: &Request<()>,
+    at: Instants,
+) -> Outcome {
+    let refused_again = |outcome: &Outcome| {
+        let refused = matches!(outcome, Outcome::Refused(rejection) | Outcome::RefusedIfNeeded(rejection)
+            if rejection.status() == StatusCode::UNAUTHORIZED);
+        assert!(refused, "a credential that counts once is refused with 401 when it comes again, not {outcome:?}");
+    };
+    let head = RequestHead::of(request);
+    let outcome = authenticator.authenticate(&head, at).await;
+    let again = ask(authenticator, request, at).await;
+    refused_again(&again);
+    shows_no_credential(authenticator, request, &outcome);
+
+    let other_head = RequestHead::of(other);
+    if let Now::Known(at_once) = authenticator.authenticate_now(&other_head, at) {
+        let agree = matches!((&at_once, &outcome), (Outcome::Verified(_), Outcome::Verified(_)));
+        assert!(agree, "authenticate_now and authenticate agree: {at_once:?}, {outcome:?}");
+        refused_again(&ask(authenticator, other, at).await);
+    }
+    outcome
+}
+
 /// Asks both twins, and looks for the credential in what they say.
 async fn ask(authenticator: &dyn Authenticator, request: &Request<()>, at: Instants) -> Outcome {
     let head = RequestHead::of(request);
@@ -240,12 +308,16 @@ async fn ask(authenticator: &dyn Authenticator, request: &Request<()>, at: Insta
         }
         Now::Wait => {}
     }
-    for (whose, shown) in [("outcome", format!("{waited:?}")), ("authenticator", format!("{authenticator:?}"))] {
+    shows_no_credential(authenticator, request, &waited);
+    waited
+}
+
+fn shows_no_credential(authenticator: &dyn Authenticator, request: &Request<()>, outcome: &Outcome) {
+    for (whose, shown) in [("outcome", format!("{outcome:?}")), ("authenticator", format!("{authenticator:?}"))] {
         for secret in credentials(authenticator, request.headers()) {
             assert!(!shown.contains(&secret), "no Debug shows a credential: that of the {whose} does");
         }
     }
-    waited
 }
 
 /// The credentials themselves: the last word of each field that may carry one, without the padding of Base64; of cookies each

@@ -347,7 +347,7 @@ impl Stages {
         }
         // From here on all answers are alike: a status of its own would tell what the table names.
         if is_preflight(head) {
-            PREFLIGHTS.error(envelope.at, PREFLIGHT);
+            PREFLIGHTS.warn(envelope.at, || PREFLIGHT.to_owned());
         }
         // Without authentication there is no challenge to send, and a 401 must carry one (RFC 9110 §15.5.2).
         if self.authn.is_some() {
@@ -358,8 +358,8 @@ impl Stages {
     }
 }
 
-const PREFLIGHT: &str = "a CORS preflight reached the stack, so no CorsLayer stands outside it: put tower-http's CorsLayer around \
-     the protected service";
+const PREFLIGHT: &str = "a CORS preflight reached the stack, so no CorsLayer stands outside it. If pages of other sites are to call this \
+     service, put tower-http's CorsLayer around the protected service";
 
 static PREFLIGHTS: log::Seldom = log::Seldom::new();
 

@@ -37,7 +37,7 @@ impl Captured {
         self.lock().iter().filter_map(|entry| entry.decided().cloned()).collect()
     }
 
-    /// All entries so far, in the order in which they came.
+    /// All entries so far, in the order in which they came. Events are those of the process: of tests that run beside this one as well.
     #[must_use]
     pub fn entries(&self) -> Vec<AuditEntry> {
         self.lock().clone()
