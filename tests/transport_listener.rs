@@ -213,6 +213,66 @@ async fn client_certificates() {
     assert_eq!((required.failures.count(), optional.failures.count()), (8, 6));
 }
 
+#[tokio::test]
+async fn authorities_of_clients_change_while_the_listener_serves() {
+    let (old, new) = (Authority::new("old"), Authority::new("new"));
+    let names = client(&["billing.internal"], &[]);
+    let (of_old, of_new) = (old.issue(&names), new.issue(&names));
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("clients.pem");
+    std::fs::write(&file, &old.pem).unwrap();
+    let mut reloader = None;
+    let server = serve(|listener| {
+        let listener = listener.require_client_certificates(&ClientRoots::from_pem_file(&file).unwrap()).with_http2();
+        reloader = Some(listener.client_roots_reloader());
+        listener
+    })
+    .await;
+    let reloader = reloader.unwrap();
+    let passes = async || {
+        let passes = async |issued| server.ask(&Client { identity: issued, ..CLIENT }).await.is_some();
+        (passes(Some(&of_old)).await, passes(Some(&of_new)).await, passes(None).await)
+    };
+    assert_eq!(passes().await, (true, false, false));
+    assert!(!reloader.reload().unwrap(), "it holds the same");
+
+    let stays = server.connector(&Client { identity: Some(&of_old), ..CLIENT });
+    let tcp = TcpStream::connect(server.address).await.unwrap();
+    let mut stays = http1(stays.connect(ServerName::try_from("localhost").unwrap(), tcp).await.unwrap()).await.unwrap();
+    say(&mut stays).await.unwrap();
+
+    std::fs::write(&file, [old.pem.as_str(), new.pem.as_str()].concat()).unwrap();
+    assert!(reloader.reload().unwrap());
+    assert_eq!(passes().await, (true, true, false));
+    for bad in ["", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"] {
+        std::fs::write(&file, bad).unwrap();
+        assert_eq!(reloader.reload().unwrap_err().setting(), "client roots");
+        assert_eq!(passes().await, (true, true, false), "those before count on");
+    }
+    std::fs::write(&file, &new.pem).unwrap();
+    assert!(reloader.reload().unwrap());
+    assert_eq!(passes().await, (false, true, false));
+    assert!(say(&mut stays).await.is_some(), "what is open stays open");
+
+    reloader.replace(ClientRoots::from_pem(old.pem.as_bytes()).unwrap()).unwrap();
+    assert_eq!(passes().await, (true, false, false));
+    assert!(reloader.reload().unwrap_err().to_string().contains("did not come from a file"));
+}
+
+#[tokio::test]
+async fn who_asks_for_no_certificates_has_no_authorities_to_change() {
+    let mut reloader = None;
+    let _server = serve(|listener| {
+        reloader = Some(listener.client_roots_reloader());
+        listener
+    })
+    .await;
+    let roots = ClientRoots::from_pem(Authority::new("clients").pem.as_bytes()).unwrap();
+    let reloader = reloader.unwrap();
+    assert!(reloader.replace(roots).unwrap_err().to_string().contains("asks clients for no certificates"));
+    assert!(reloader.reload().is_err());
+}
+
 /// rustls verifies no certificate again when a session is resumed.
 #[tokio::test]
 async fn where_certificates_are_asked_for_no_session_is_resumed() {

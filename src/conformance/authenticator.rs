@@ -41,27 +41,21 @@ pub struct AuthenticatorFixture {
     discloses: bool,
 }
 
-/// A good request. Where a credential counts once, each is another one.
-enum Good {
-    Always(Request<()>),
-    Once(Box<dyn Fn() -> Request<()> + Send + Sync>),
+/// How a good request is made. Where a credential counts once, each is another one.
+struct Good {
+    make: Box<dyn Fn() -> Request<()> + Send + Sync>,
+    once: bool,
 }
 
 impl Good {
     fn request(&self) -> Request<()> {
-        match self {
-            Self::Always(request) => request.clone(),
-            Self::Once(make) => make(),
-        }
+        (self.make)()
     }
 }
 
 impl fmt::Debug for Good {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Always(request) => f.debug_tuple("Always").field(request).finish(),
-            Self::Once(_) => f.write_str("Once"),
-        }
+        f.debug_struct("Good").field("request", &self.request()).field("once", &self.once).finish()
     }
 }
 
@@ -81,14 +75,14 @@ impl AuthenticatorFixture {
 
     /// Adds a request with a good credential. One at least.
     pub fn good(mut self, request: Request<()>) -> Self {
-        self.good.push(Good::Always(request));
+        self.good.push(Good { make: Box::new(move || request.clone()), once: false });
         self
     }
 
     /// Adds requests with a good credential that counts once, such as a signature that is remembered: `make` makes another one each
     /// time. The suite asks about each a second time too, by either twin, and it must be refused then.
     pub fn good_once(mut self, make: impl Fn() -> Request<()> + Send + Sync + 'static) -> Self {
-        self.good.push(Good::Once(Box::new(make)));
+        self.good.push(Good { make: Box::new(make), once: true });
         self
     }
 
@@ -155,9 +149,10 @@ pub async fn authenticator(authenticator: &dyn Authenticator, fixture: &Authenti
 
     for good in good {
         let request = good.request();
-        let outcome = match good {
-            Good::Always(_) => ask(authenticator, &request, *at).await,
-            Good::Once(_) => ask_once(authenticator, &request, &good.request(), *at).await,
+        let outcome = if good.once {
+            ask_once(authenticator, &request, &good.request(), *at).await
+        } else {
+            ask(authenticator, &request, *at).await
         };
         assert!(matches!(outcome, Outcome::Verified(_)), "a good credential is verified, not {outcome:?}");
         if let Outcome::Verified(identity) = &outcome
@@ -220,9 +215,10 @@ async fn nothing_unclaimed_beside(authenticator: &dyn Authenticator, good: &Good
         return;
     }
     beside.headers_mut().insert(header::AUTHORIZATION, header::HeaderValue::from_static("Conformance-Suite abc"));
-    let outcome = match good {
-        Good::Always(_) => ask(authenticator, &beside, at).await,
-        Good::Once(_) => authenticator.authenticate(&RequestHead::of(&beside), at).await,
+    let outcome = if good.once {
+        authenticator.authenticate(&RequestHead::of(&beside), at).await
+    } else {
+        ask(authenticator, &beside, at).await
     };
     let noticed = match &outcome {
         Outcome::Verified(identity) => identity.has_left_authorization(),

@@ -1,4 +1,8 @@
-use std::{fmt, path::Path, sync::Arc};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use rustls_pki_types::{CertificateDer, pem::PemObject};
 use tokio_rustls::rustls::{
@@ -19,6 +23,8 @@ use crate::error::ConfigError;
 pub struct ClientRoots {
     required: Arc<dyn ClientCertVerifier>,
     optional: Arc<dyn ClientCertVerifier>,
+    certificates: Arc<[CertificateDer<'static>]>,
+    file: Option<PathBuf>,
 }
 
 impl ClientRoots {
@@ -27,10 +33,11 @@ impl ClientRoots {
     /// # Errors
     /// If the file cannot be read, or as [`from_pem`](Self::from_pem).
     pub fn from_pem_file(path: impl AsRef<Path>) -> Result<Self, ConfigError> {
-        let name = path.as_ref().display().to_string();
+        let path = path.as_ref();
+        let name = path.display().to_string();
         let pem = std::fs::read(path)
             .map_err(|source| ConfigError::new(ROOTS, &*name, "cannot be read").caused_by(source))?;
-        Self::read(&pem, &name)
+        Ok(Self { file: Some(path.to_owned()), ..Self::read(&pem, &name)? })
     }
 
     /// Reads certificates from PEM, at least one.
@@ -42,13 +49,14 @@ impl ClientRoots {
     }
 
     fn read(pem: &[u8], name: &str) -> Result<Self, ConfigError> {
-        let mut roots = RootCertStore::empty();
+        let (mut roots, mut certificates) = (RootCertStore::empty(), Vec::new());
         for certificate in CertificateDer::pem_slice_iter(pem) {
             let certificate = certificate
                 .map_err(|source| ConfigError::new(ROOTS, name, "is not PEM").caused_by(without_text(&source)))?;
-            roots.add(certificate).map_err(|source| {
+            roots.add(certificate.clone()).map_err(|source| {
                 ConfigError::new(ROOTS, name, "has a certificate that is no root").caused_by(source)
             })?;
+            certificates.push(certificate);
         }
         if roots.is_empty() {
             return Err(ConfigError::new(ROOTS, name, "has no certificate in it"));
@@ -58,7 +66,17 @@ impl ClientRoots {
         let refused = |source| ConfigError::new(ROOTS, name, "cannot verify clients").caused_by(source);
         let required = builder().build().map_err(|error| refused(error.to_string()))?;
         let optional = builder().allow_unauthenticated().build().map_err(|error| refused(error.to_string()))?;
-        Ok(Self { required, optional })
+        Ok(Self { required, optional, certificates: certificates.into(), file: None })
+    }
+
+    /// Whether these are the same authorities, in the same order.
+    pub(super) fn are(&self, others: &Self) -> bool {
+        self.certificates == others.certificates
+    }
+
+    /// Where they were read.
+    pub(super) fn file(&self) -> Option<&Path> {
+        self.file.as_deref()
     }
 
     pub(super) fn required(&self) -> Arc<dyn ClientCertVerifier> {
@@ -70,7 +88,7 @@ impl ClientRoots {
     }
 }
 
-const ROOTS: &str = "client roots";
+pub(super) const ROOTS: &str = "client roots";
 
 impl fmt::Debug for ClientRoots {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -3,10 +3,7 @@ use std::{fmt, io, net::SocketAddr, num::NonZeroUsize, sync::Arc, time::Duration
 use tokio::net::{TcpListener, TcpStream, ToSocketAddrs};
 use tokio_rustls::{
     TlsAcceptor,
-    rustls::{
-        ConfigBuilder, ProtocolVersion, ServerConfig, ServerConnection, WantsVerifier,
-        server::{NoClientAuth, NoServerSessionStorage, danger::ClientCertVerifier},
-    },
+    rustls::{ProtocolVersion, ServerConnection},
     server::TlsStream,
 };
 
@@ -14,7 +11,9 @@ use super::{
     accepting::{Accepting, Handshake, HandshakeFailures, Source, announced},
     certificate::ServerCertificate,
     client_roots::ClientRoots,
+    client_roots_reload::ClientRootsReloader,
     reload::CertificateReloader,
+    terms::{Clients, Terms},
 };
 use crate::{
     client::{ClientCertificate, Connection, TlsVersion},
@@ -40,15 +39,12 @@ use crate::{
 /// socket, for who wants another option of it.
 pub struct TlsListener {
     accepting: Accepting<TlsHandshake>,
-    reloader: CertificateReloader,
-    builder: ConfigBuilder<ServerConfig, WantsVerifier>,
-    verifier: Arc<dyn ClientCertVerifier>,
-    http2: bool,
+    terms: Arc<Terms>,
 }
 
 #[derive(Clone)]
 struct TlsHandshake {
-    acceptor: TlsAcceptor,
+    terms: Arc<Terms>,
     proxies: Option<ProxyProtocol>,
 }
 
@@ -64,12 +60,9 @@ impl TlsListener {
     /// Takes over a listener that is bound.
     #[must_use]
     pub fn new(listener: TcpListener, certificate: ServerCertificate) -> Self {
-        let builder = certificate.builder.clone();
-        let reloader = CertificateReloader::new(certificate);
-        let verifier: Arc<dyn ClientCertVerifier> = Arc::new(NoClientAuth);
-        let config = config(&builder, &verifier, &reloader, false);
-        let handshake = TlsHandshake { acceptor: TlsAcceptor::from(config), proxies: None };
-        Self { accepting: Accepting::new(listener, handshake), reloader, builder, verifier, http2: false }
+        let terms = Arc::new(Terms::new(certificate));
+        let handshake = TlsHandshake { terms: Arc::clone(&terms), proxies: None };
+        Self { accepting: Accepting::new(listener, handshake), terms }
     }
 
     /// Offers HTTP/2 as well, and prefers it. Needs axum's feature `http2`; without it such connections fail.
@@ -77,9 +70,9 @@ impl TlsListener {
     /// Not to say it keeps no HTTP/2 out: a client that sends no ALPN may begin to speak it, and a server that knows both, as axum's with
     /// that feature, answers.
     #[must_use]
-    pub fn with_http2(mut self) -> Self {
-        self.http2 = true;
-        self.configured()
+    pub fn with_http2(self) -> Self {
+        self.terms.offer_http2();
+        self
     }
 
     /// Asks every client for a certificate that one of these roots issued, and refuses the handshake of who has none.
@@ -87,18 +80,18 @@ impl TlsListener {
     /// It is verified in each handshake, for no session is resumed then. A connection that is open stays so when the certificate ends;
     /// [`ClientCertAuthenticator`](crate::client_cert::ClientCertAuthenticator) looks at each request.
     #[must_use]
-    pub fn require_client_certificates(mut self, roots: &ClientRoots) -> Self {
-        self.verifier = roots.required();
-        self.configured()
+    pub fn require_client_certificates(self, roots: &ClientRoots) -> Self {
+        self.terms.ask_clients(Clients::Required(roots.clone()));
+        self
     }
 
     /// Asks every client for a certificate that one of these roots issued, and takes who has none as well. A certificate
     /// of somebody else's refuses the handshake. No session is resumed, as with
     /// [`require_client_certificates`](Self::require_client_certificates).
     #[must_use]
-    pub fn accept_client_certificates(mut self, roots: &ClientRoots) -> Self {
-        self.verifier = roots.optional();
-        self.configured()
+    pub fn accept_client_certificates(self, roots: &ClientRoots) -> Self {
+        self.terms.ask_clients(Clients::Accepted(roots.clone()));
+        self
     }
 
     /// Expects the PROXY protocol, version 2, before each handshake, and connections from these proxies alone.
@@ -123,16 +116,16 @@ impl TlsListener {
         Ok(self)
     }
 
-    fn configured(mut self) -> Self {
-        let config = config(&self.builder, &self.verifier, &self.reloader, self.http2);
-        self.accepting.handshake.acceptor = TlsAcceptor::from(config);
-        self
-    }
-
     /// Changes the certificate while the listener serves.
     #[must_use]
     pub fn certificate_reloader(&self) -> CertificateReloader {
-        self.reloader.clone()
+        self.terms.certificate().clone()
+    }
+
+    /// Changes the authorities of clients while the listener serves.
+    #[must_use]
+    pub fn client_roots_reloader(&self) -> ClientRootsReloader {
+        ClientRootsReloader::new(Arc::clone(&self.terms))
     }
 
     /// The address that it is bound to; the port is the one that the system chose, if it was bound to port 0.
@@ -172,24 +165,6 @@ impl TlsListener {
     }
 }
 
-fn config(
-    builder: &ConfigBuilder<ServerConfig, WantsVerifier>,
-    verifier: &Arc<dyn ClientCertVerifier>,
-    reloader: &CertificateReloader,
-    http2: bool,
-) -> Arc<ServerConfig> {
-    let builder = builder.clone().with_client_cert_verifier(Arc::clone(verifier));
-    let mut config = builder.with_cert_resolver(reloader.resolver());
-    let offered: &[&[u8]] = if http2 { &[b"h2", b"http/1.1"] } else { &[b"http/1.1"] };
-    config.alpn_protocols = offered.iter().map(|protocol| protocol.to_vec()).collect();
-    if verifier.offer_client_auth() {
-        // A session that is resumed brings the client's certificate along, and nobody would see that it has expired.
-        config.session_storage = Arc::new(NoServerSessionStorage {});
-        config.send_tls13_tickets = 0;
-    }
-    Arc::new(config)
-}
-
 impl Handshake for TlsHandshake {
     type Io = TlsStream<TcpStream>;
 
@@ -198,7 +173,7 @@ impl Handshake for TlsHandshake {
         if let Some(client) = announced.peer() {
             source.is(client.ip());
         }
-        let stream = self.acceptor.accept(stream).await?;
+        let stream = TlsAcceptor::from(self.terms.config()).accept(stream).await?;
         let own = announced.peer().and_then(|client| Connection::from_rustls(client, stream.get_ref().1));
         let own = own.ok_or_else(|| io::Error::other("the client is not known"))?;
         let connection = match announced.announcing_proxy() {

@@ -106,6 +106,8 @@ mod accepting;
 mod certificate;
 #[cfg(feature = "tls-listener")]
 mod client_roots;
+#[cfg(feature = "tls-listener")]
+mod client_roots_reload;
 mod hosts;
 mod hsts;
 mod layer;
@@ -118,11 +120,14 @@ mod proxied;
 mod redirect;
 #[cfg(feature = "tls-listener")]
 mod reload;
+#[cfg(feature = "tls-listener")]
+mod terms;
 
 pub use hsts::Hsts;
 pub use layer::TlsLayer;
 #[cfg(feature = "tls-listener")]
 pub use {
-    accepting::HandshakeFailures, certificate::ServerCertificate, client_roots::ClientRoots, listener::TlsListener,
-    proxied::ProxiedListener, reload::CertificateReloader,
+    accepting::HandshakeFailures, certificate::ServerCertificate, client_roots::ClientRoots,
+    client_roots_reload::ClientRootsReloader, listener::TlsListener, proxied::ProxiedListener,
+    reload::CertificateReloader,
 };
