@@ -168,6 +168,14 @@ mod on {
         made
     }
 
+    /// Without a store there is nothing to open, and [`check`] has told so.
+    #[cfg(not(any(feature = "api-key-sqlite", feature = "api-key-postgres", feature = "api-key-file")))]
+    #[expect(clippy::unused_async, reason = "databases are waited for")]
+    pub(in crate::config) async fn open(_: &At<ApiKeys>, _: &mut Report<'_>) -> Option<ApiKeyAuthenticator> {
+        None
+    }
+
+    #[cfg(any(feature = "api-key-sqlite", feature = "api-key-postgres", feature = "api-key-file"))]
     #[cfg_attr(
         not(any(feature = "api-key-sqlite", feature = "api-key-postgres")),
         expect(clippy::unused_async, reason = "databases are waited for")
