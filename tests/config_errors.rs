@@ -184,9 +184,9 @@ fn quotas() {
     let per_client = |quota| RateLimitLayer::per_client(quota);
     let per_principal = |quota| RateLimitLayer::per_principal(quota);
     let plans = |claim| portcullis::rate_limit::Plans::new([Quota::per_second(1)]).unwrap().by_claim(claim);
-    assert!(RateLimitLayer::per_principal(&plans("plan")).is_ok());
+    assert!(RateLimitLayer::per_principal(plans("plan")).is_ok());
     all_name_the_value([
-        row("a claim without a name", RateLimitLayer::per_principal(&plans("")), "plan claim", r#""""#),
+        row("a claim without a name", RateLimitLayer::per_principal(plans("")), "plan claim", r#""""#),
         row("none for a client", per_client(Quota::per_second(0)), "per_second", "0"),
         row("none for a principal", per_principal(Quota::per_minute(0)), "per_minute", "0"),
         row("no burst for a client", per_client(Quota::per_hour(10).burst(0)), "burst", "0"),

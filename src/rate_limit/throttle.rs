@@ -206,7 +206,7 @@ impl Queue {
     /// Whether the store holds the line up, and not the quota. One that is slow and answers does not: who floods could make it slow, and
     /// would pass where a failure admits.
     fn is_stuck(&self, line: &Line) -> bool {
-        line.failed || line.asking.is_some_and(|since| since.elapsed() >= self.longest / 2)
+        line.failed || line.asking.is_some_and(|since| since.elapsed().saturating_mul(2) >= self.longest)
     }
 
     fn edit_lines(&self, first_of: &[First<'_>], edit: impl Fn(&mut Line)) {
