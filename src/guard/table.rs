@@ -13,15 +13,13 @@ use toml::{
 };
 
 use self::written::{Conditions, Document, Written, WrittenAttribute, WrittenResource, WrittenThing};
-#[cfg(feature = "config")]
-use crate::guard::from_head;
 #[cfg(feature = "rbac")]
 use crate::policy::Rbac;
 use crate::{
     error::ConfigError,
     guard::{
         Requirement, ResourceSource, Rule, acr, amr, attribute, authenticated, authenticated_within, deny, during,
-        factors, from_path, network, not, owner, policy, public, require, role, same_tenant, scope,
+        factors, from_head, from_path, network, not, owner, policy, public, require, role, same_tenant, scope,
     },
     policy::{read_file, toml_to_json},
     shadow::ShadowMode,
