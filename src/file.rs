@@ -22,7 +22,7 @@ pub(crate) fn folder(path: &Path) -> &Path {
 }
 
 /// Which file it is, whatever its name: another one has another number. None where the system has no such thing.
-#[cfg(any(feature = "api-key-sqlite", feature = "audit-json-lines"))]
+#[cfg(any(feature = "api-key-sqlite", feature = "audit-json-lines", feature = "config"))]
 pub(crate) fn identity(metadata: &Metadata) -> Option<(u64, u64)> {
     #[cfg(unix)]
     let identity = {

@@ -149,6 +149,7 @@ fn proxies() {
     let read = |network: &str| TrustedProxies::x_forwarded([network]);
     let standard = |network: &str| TrustedProxies::forwarded([network]);
     let setting = "trusted proxies";
+    let address = |name| TrustedProxies::address_header(http::HeaderName::from_static(name), ["10.0.0.7"]);
     assert!(read("10.0.0.0/16").is_ok() && TrustedProxies::dangerous_wide_x_forwarded(["10.0.0.0/15"]).is_ok());
     assert!(standard("10.0.0.0/16").is_ok() && TrustedProxies::dangerous_wide_forwarded(["10.0.0.0/15"]).is_ok());
     all_name_the_value([
@@ -162,6 +163,8 @@ fn proxies() {
         row("wider than /16, mapped", read("::ffff:10.0.0.0/111"), setting, "::ffff:10.0.0.0/111"),
         row("wider than /32 of IPv6", read("2001::/31"), setting, "2001::/31"),
         row("wider than /16 in Forwarded", standard("10.0.0.0/15"), setting, "10.0.0.0/15"),
+        row("an address in a credential", address("authorization"), "address header", "authorization"),
+        row("an address in a key", address("x-api-key"), "address header", "x-api-key"),
         row("one of several", TrustedProxies::x_forwarded(["10.0.12.7", "10.0.0.0/8"]), setting, "10.0.0.0/8"),
     ]);
 }
@@ -180,7 +183,10 @@ fn stack() -> StackBuilder {
 fn quotas() {
     let per_client = |quota| RateLimitLayer::per_client(quota);
     let per_principal = |quota| RateLimitLayer::per_principal(quota);
+    let plans = |claim| portcullis::rate_limit::Plans::new([Quota::per_second(1)]).unwrap().by_claim(claim);
+    assert!(RateLimitLayer::per_principal(plans("plan")).is_ok());
     all_name_the_value([
+        row("a claim without a name", RateLimitLayer::per_principal(plans("")), "plan claim", r#""""#),
         row("none for a client", per_client(Quota::per_second(0)), "per_second", "0"),
         row("none for a principal", per_principal(Quota::per_minute(0)), "per_minute", "0"),
         row("no burst for a client", per_client(Quota::per_hour(10).burst(0)), "burst", "0"),
@@ -225,6 +231,9 @@ fn transport() {
     let short = Hsts::max_age(Duration::from_secs(60)).include_subdomains();
     let hosts = "redirect hosts";
     assert!(redirect("api.example.com:8443").is_ok());
+    let (answering, to_port) = (TlsLayer::require().hosts(["a.example:443"]).unwrap(), r#""a.example:8443""#);
+    assert!(answering.clone().redirect_to(["A.example"]).is_ok());
+    assert!(TlsLayer::require().hosts(["*.example.com"]).unwrap().redirect_to(["www.example.com"]).is_ok());
     all_name_the_value([
         row("preload without subdomains", Hsts::one_year().preload(), "HSTS", r#""max-age=31536000""#),
         row("preload for a minute", short.preload(), "HSTS", r#""max-age=60; includeSubDomains""#),
@@ -235,6 +244,9 @@ fn transport() {
         row("redirect to no port", redirect("api.example.com:x"), hosts, r#""api.example.com:x""#),
         row("redirect with a line break", redirect("a\r\nb"), hosts, r#""a\r\nb""#),
         row("redirect to nothing", redirect(""), hosts, r#""""#),
+        row("redirect outside of the hosts", answering.clone().redirect_to(["b.example"]), hosts, r#""b.example""#),
+        row("hosts outside of a redirect", redirect("a.example:8443").unwrap().hosts(["b.example"]), hosts, to_port),
+        row("a port that is not answered for", answering.redirect_to(["a.example", "a.example:8443"]), hosts, to_port),
         row("exempt path", TlsLayer::require().exempt(Method::GET, "health"), "exempt path", r#""health""#),
     ]);
 }

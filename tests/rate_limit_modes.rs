@@ -353,6 +353,100 @@ async fn a_store_that_waits_and_one_that_fails_while_somebody_waits() {
     }
 }
 
+/// A store that answers so many draws, each after this time, and then none.
+#[derive(Debug)]
+struct Hanging {
+    limits: MemoryLimits,
+    left: Mutex<u32>,
+    takes: Duration,
+}
+
+#[async_trait]
+impl RateLimitStore for Hanging {
+    async fn take(&self, draw: &Draw<'_>, at: Instants) -> Result<Taken, StoreError> {
+        tokio::time::sleep(self.takes).await;
+        let left = {
+            let mut left = self.left.lock().unwrap();
+            let before = *left;
+            *left = before.saturating_sub(1);
+            before
+        };
+        if left == 0 {
+            std::future::pending::<()>().await;
+        }
+        self.limits.take(draw, at).await
+    }
+}
+
+fn hanging(left: u32, takes: Duration) -> Hanging {
+    Hanging { limits: MemoryLimits::new(), left: Mutex::new(left), takes }
+}
+
+/// The first of the line waits for a store that hangs: who stands behind it has not used up a quota.
+#[tokio::test(start_paused = true)]
+async fn a_line_behind_a_store_that_hangs_gets_what_is_said_of_its_errors() {
+    for (choice, status) in [(OnStoreError::Refuse, 503), (OnStoreError::Admit, 200)] {
+        // One is served, the second is told to wait and takes the head of the line, where it gets no answer.
+        let store = hanging(2, Duration::from_millis(1));
+        let layer = throttled(Quota::per_second(10).burst(1), 2, 3).with_store(store).on_store_error(choice);
+        let service = layer.layer(Probe::default());
+        assert_eq!(send(&service, get("/")).await.status(), 200);
+        let head = tokio::spawn(service.clone().oneshot(get("/")));
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let answers = all_at_once(&service, vec![get("/"), get("/")]).await;
+        assert!(answers.iter().all(|(answer, time)| *answer == status && *time >= 2_000), "{choice:?}: {answers:?}");
+        assert_eq!((layer.counts().failed, layer.counts().refused), (2, 0), "{choice:?}");
+
+        // Who finds no place in that line is in no other case.
+        let waiting: Vec<_> = (0..2).map(|_| tokio::spawn(service.clone().oneshot(get("/")))).collect();
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        let answers = all_at_once(&service, vec![get("/")]).await;
+        assert_eq!(answers, [(status, 0)], "{choice:?}");
+        waiting.into_iter().chain([head]).for_each(|task| task.abort());
+    }
+}
+
+/// A store that fails each time lets one after the other out of the line, and the last ones' time is over before.
+#[tokio::test(start_paused = true)]
+async fn a_line_behind_a_store_that_fails_slowly_gets_what_is_said_of_its_errors() {
+    #[derive(Debug)]
+    struct Failing(MemoryLimits, AtomicUsize);
+
+    #[async_trait]
+    impl RateLimitStore for Failing {
+        async fn take(&self, draw: &Draw<'_>, at: Instants) -> Result<Taken, StoreError> {
+            if self.1.fetch_add(1, Ordering::SeqCst) < 2 {
+                return self.0.take(draw, at).await;
+            }
+            tokio::time::sleep(Duration::from_millis(700)).await;
+            Err(StoreError::new(StoreErrorKind::Unavailable, "slow"))
+        }
+    }
+
+    for (choice, status) in [(OnStoreError::Refuse, 503), (OnStoreError::Admit, 200)] {
+        let store = Failing(MemoryLimits::new(), AtomicUsize::new(0));
+        let layer = throttled(Quota::per_second(10).burst(1), 2, 100).with_store(store).on_store_error(choice);
+        let service = layer.layer(Probe::default());
+        let answers = all_at_once(&service, (0..9).map(|_| get("/")).collect()).await;
+        assert_eq!(answers[0], (200, 0), "{choice:?}");
+        assert!(answers[1..].iter().all(|(answer, _)| *answer == status), "{choice:?}: {answers:?}");
+        assert_eq!(layer.counts().refused, 0, "{choice:?}");
+    }
+}
+
+/// Else a flood that makes a store slow would pass.
+#[tokio::test(start_paused = true)]
+async fn a_slow_store_that_answers_admits_nobody_over_the_quota() {
+    // The quota gives a unit each millisecond, and the store an answer in ten.
+    let store = hanging(u32::MAX, Duration::from_millis(10));
+    let layer =
+        throttled(Quota::per_second(1_000).burst(1), 1, 1_000).with_store(store).on_store_error(OnStoreError::Admit);
+    let answers = all_at_once(&layer.layer(Probe::default()), (0..500).map(|_| get("/")).collect()).await;
+    let refused = answers.iter().filter(|(status, _)| *status == 429).count();
+    assert!(refused > 300, "{refused} were refused");
+    assert_eq!(layer.counts().failed, 0);
+}
+
 #[tokio::test]
 async fn in_shadow_mode_it_counts_and_refuses_nobody() {
     let mode = ShadowMode::until_as_of("2027-01-20", Still.now()).unwrap();

@@ -4,8 +4,11 @@
 
 mod support;
 
+use http::HeaderName;
 use portcullis::{
-    ConfigError,
+    Challenge, ConfigError, Instants, RequestHead,
+    authn::{Authenticator, Outcome},
+    evidence::TrustedProxies,
     guard::{self, GuardLayer, RouteRules, RuleNames, all, any, authenticated, not, public, require, scope},
     policy::{Combined, PolicyBackend, Rbac},
     problem::ProblemDetails,
@@ -58,6 +61,42 @@ fn wrong_combinations_are_refused() {
         ("renderer twice", closed().renderer(ProblemDetails::new()).renderer(ProblemDetails::new()), "renderer"),
     ] {
         assert_eq!(error(builder).setting(), setting, "{name}");
+    }
+}
+
+/// What a client sends as its credential would be read as its address.
+#[test]
+fn a_proxys_word_stands_in_no_field_of_a_credential() {
+    #[derive(Debug)]
+    struct Tickets;
+
+    #[async_trait::async_trait]
+    impl Authenticator for Tickets {
+        fn challenges(&self) -> Vec<Challenge> {
+            vec![Challenge::new("Ticket", "events").unwrap()]
+        }
+
+        fn credential_headers(&self) -> Vec<HeaderName> {
+            vec![HeaderName::from_static("x-ticket")]
+        }
+
+        async fn authenticate(&self, _: &RequestHead<'_>, _: Instants) -> Outcome {
+            Outcome::Absent
+        }
+    }
+
+    let name = HeaderName::from_static;
+    let stack = || Stack::builder().tls(TlsLayer::require()).authenticate(Tickets);
+    let address = |field| TrustedProxies::address_header(name(field), ["10.0.0.7"]).unwrap();
+    for (case, proxies, accepted) in [
+        ("address", address("x-ticket"), false),
+        ("scheme", address("x-real-ip").with_scheme_header(name("x-ticket")).unwrap(), false),
+        ("others", address("x-real-ip").with_scheme_header(name("x-scheme")).unwrap(), true),
+    ] {
+        let built = stack().proxies(proxies.clone()).build().map_err(|error| error.to_string());
+        let expected = Err("proxies: x-ticket carries a credential, and no proxy's word".to_owned());
+        assert_eq!(built.map(|_| ()), if accepted { Ok(()) } else { expected }, "{case}");
+        assert!(Stack::builder().dangerous_plain_http().proxies(proxies).build().is_ok(), "{case}: nobody reads it");
     }
 }
 

@@ -71,13 +71,14 @@ impl Channel {
     /// Makes both ends.
     ///
     /// # Errors
-    /// If `records` is zero.
+    /// If `records` is zero, or above a million: what waits is in memory.
     pub fn new(records: usize, when_full: WhenFull) -> Result<(Self, AuditReceiver), ConfigError> {
         let Some(records) = NonZeroUsize::new(records) else {
             return Err(ConfigError::new("audit channel", "0", "must hold one record at least"));
         };
         let refusals = NonZeroUsize::new(records.get() / 8).unwrap_or(NonZeroUsize::MIN);
         let rules = Rules { records, refusals, when_full, count_repeats: true, lingers: false };
+        rules.validate()?;
         let queue = Arc::new(Queue::new(rules));
         Ok((Self { queue: Arc::clone(&queue) }, AuditReceiver { queue }))
     }

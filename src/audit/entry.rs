@@ -293,7 +293,9 @@ impl AuditRepeats {
         self.count
     }
 
-    /// Whether they came from more networks than are told apart in a second: the first one's is one of them.
+    /// Whether they came from several sources: the first one's is one of them. Each IPv4 address and IPv6 /64 is told apart, for each
+    /// kind of refusal, until there are 1 024 in a second; what is new then is counted with its IPv4 /24 or IPv6 /48, and after 1 024 of
+    /// those, with all others.
     #[must_use]
     pub const fn many_sources(&self) -> bool {
         self.many_sources

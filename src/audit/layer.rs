@@ -6,7 +6,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use http::{HeaderName, Request, Response, header};
+use http::{HeaderName, Request, Response};
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
@@ -18,7 +18,7 @@ use crate::{
     body::ResponseBody,
     clock::{Clock, SystemClock},
     context::{SecurityContext, Stage},
-    credential::fields::KNOWN,
+    credential::fields::holds_credentials,
     error::ConfigError,
     event,
     gate::refused,
@@ -157,11 +157,6 @@ impl AuditLayer {
 
 /// The most header fields that are recorded.
 const MAX_HEADERS: usize = 8;
-
-fn holds_credentials(name: &HeaderName) -> bool {
-    // Browsers cannot set a field for a WebSocket: some put a token among the protocols.
-    KNOWN.contains(name) || *name == header::SEC_WEBSOCKET_PROTOCOL
-}
 
 impl<S> Layer<S> for AuditLayer {
     type Service = Audit<S>;

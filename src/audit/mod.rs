@@ -87,6 +87,8 @@ pub use layer::{Audit, AuditLayer, ResponseFuture};
 pub use outcome::AuditOutcome;
 pub use parts::{AuditAttempt, AuditDecision, AuditIdentity, AuditLimit};
 pub use privacy::{Personal, Privacy};
+#[cfg(feature = "config")]
+pub(crate) use queue::MAX_WAITING;
 #[cfg(feature = "testing")]
 pub(crate) use record::sample;
 pub use record::{AuditRecord, MAX_PATH_LEN, MAX_TEXT_LEN, SCHEMA_VERSION};

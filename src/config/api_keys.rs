@@ -28,7 +28,7 @@ mod on {
         api_key::{ApiKeyAuthenticator, ApiKeyFormat, MemoryKeyStore, Peppers},
         config::{
             document::{ApiKeys, Pepper, StoreText},
-            needed,
+            needed, needed_word,
             problem::Report,
             sinks::place_of,
             transport::header_name,
@@ -39,8 +39,9 @@ mod on {
     /// Notes what is wrong, and opens nothing.
     pub(in crate::config) fn check(written: &At<ApiKeys>, report: &mut Report<'_>) {
         let keys = &written.value;
-        match keys.store {
-            StoreText::Sqlite => {
+        match needed_word(keys.store, written.at, "api_keys.store", report) {
+            None => {}
+            Some(StoreText::Sqlite) => {
                 if let Some(path) = needed(keys.path.as_ref(), written.at, "api_keys.path", "the store sqlite", report)
                 {
                     place_of(path, "api_keys.path", report);
@@ -48,7 +49,7 @@ mod on {
                 #[cfg(not(feature = "api-key-sqlite"))]
                 crate::config::feature_is_off(written.at, "api_keys", "api-key-sqlite", report);
             }
-            StoreText::File => {
+            Some(StoreText::File) => {
                 if let Some(path) = needed(keys.path.as_ref(), written.at, "api_keys.path", "the store file", report) {
                     if let Err(error) = std::fs::metadata(&path.value) {
                         let advice = format!("cannot be read: {error}; make it with FileKeyStore::create");
@@ -63,7 +64,7 @@ mod on {
                 #[cfg(not(feature = "api-key-file"))]
                 crate::config::feature_is_off(written.at, "api_keys", "api-key-file", report);
             }
-            StoreText::Postgres => {
+            Some(StoreText::Postgres) => {
                 let address =
                     needed(keys.address.as_ref(), written.at, "api_keys.address", "the store postgres", report);
                 match address.map(|address| (address.at, address.value.read_text())) {
@@ -80,15 +81,15 @@ mod on {
                 crate::config::feature_is_off(written.at, "api_keys", "api-key-postgres", report);
             }
         }
-        if let (Some(address), StoreText::Sqlite | StoreText::File) = (&keys.address, keys.store) {
+        if let (Some(address), Some(StoreText::Sqlite | StoreText::File)) = (&keys.address, keys.store) {
             let advice = "is of the store postgres: remove it, and say path = \"..\"";
             report.add(address.at, "api_keys.address", "an address", advice);
         }
-        if let (Some(path), StoreText::Postgres) = (&keys.path, keys.store) {
+        if let (Some(path), Some(StoreText::Postgres)) = (&keys.path, keys.store) {
             let advice = "is of the stores sqlite and file: remove it, or set store = \"sqlite\"";
             report.add(path.at, "api_keys.path", format!("{:?}", path.value), advice);
         }
-        if let (Some(migrate), StoreText::File) = (&keys.migrate, keys.store) {
+        if let (Some(migrate), Some(StoreText::File)) = (&keys.migrate, keys.store) {
             let advice = "is of the stores sqlite and postgres: remove it";
             report.add(migrate.at, "api_keys.migrate", migrate.value.to_string(), advice);
         }
@@ -167,13 +168,21 @@ mod on {
         made
     }
 
+    /// Without a store there is nothing to open, and [`check`] has told so.
+    #[cfg(not(any(feature = "api-key-sqlite", feature = "api-key-postgres", feature = "api-key-file")))]
+    #[expect(clippy::unused_async, reason = "databases are waited for")]
+    pub(in crate::config) async fn open(_: &At<ApiKeys>, _: &mut Report<'_>) -> Option<ApiKeyAuthenticator> {
+        None
+    }
+
+    #[cfg(any(feature = "api-key-sqlite", feature = "api-key-postgres", feature = "api-key-file"))]
     #[cfg_attr(
         not(any(feature = "api-key-sqlite", feature = "api-key-postgres")),
         expect(clippy::unused_async, reason = "databases are waited for")
     )]
     pub(in crate::config) async fn open(written: &At<ApiKeys>, report: &mut Report<'_>) -> Option<ApiKeyAuthenticator> {
         let keys = &written.value;
-        let store: ApiKeyAuthenticator = match keys.store {
+        let store: ApiKeyAuthenticator = match keys.store? {
             #[cfg(feature = "api-key-sqlite")]
             StoreText::Sqlite => {
                 let path = keys.path.as_ref()?;

@@ -1,4 +1,5 @@
-//! The document as it is written.
+//! The document as it is written. A word that a section must have is optional here: a wrong one is taken out, and the rest of its
+//! section is looked at all the same.
 
 use std::collections::BTreeMap;
 
@@ -61,7 +62,7 @@ pub(super) struct Document {
 pub(super) struct Tls {
     /// Hosts that are answered for; others get 421. Default: every host.
     pub(super) hosts: Option<At<Vec<String>>>,
-    /// Hosts that are redirected from plain HTTP. Default: none, plain HTTP is refused.
+    /// Hosts that are redirected from plain HTTP; of `hosts`, if those are there. Default: none, plain HTTP is refused.
     pub(super) redirect_to: Option<At<Vec<String>>>,
     /// Methods and paths that pass over plain HTTP without credentials, as in `GET /health`.
     pub(super) exempt: Texts,
@@ -86,6 +87,7 @@ pub(super) enum TlsVersionText {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct HstsText {
+    /// From 1 s; 0 s makes browsers forget the host.
     pub(super) max_age: At<Time>,
     #[serde(default)]
     pub(super) include_subdomains: bool,
@@ -97,7 +99,8 @@ pub(super) struct HstsText {
 #[serde(deny_unknown_fields)]
 pub(super) struct Proxies {
     /// The one family of headers that they write.
-    pub(super) family: FamilyText,
+    #[schemars(required, with = "FamilyText")]
+    pub(super) family: Option<FamilyText>,
     /// Their addresses or networks.
     #[serde(default)]
     pub(super) networks: At<Vec<String>>,
@@ -247,7 +250,8 @@ pub(super) enum Path {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ApiKeys {
-    pub(super) store: StoreText,
+    #[schemars(required, with = "StoreText")]
+    pub(super) store: Option<StoreText>,
     /// The file of `sqlite` and `file`.
     pub(super) path: Option<At<String>>,
     /// The server of `postgres`, as `postgres://user:password@host/database`.
@@ -293,7 +297,7 @@ pub(super) struct Pepper {
 pub(super) struct Policy {
     /// A policy in TOML or JSON, by the end of its name.
     pub(super) file: At<String>,
-    /// How often the file is looked at, from 1 s. Default: never.
+    /// How often the file is looked at, 1 s to 1 d. Default: never.
     pub(super) watch: Option<At<Time>>,
 }
 
@@ -302,7 +306,8 @@ pub(super) struct Policy {
 pub(super) struct QuotaText {
     /// How many requests.
     pub(super) count: At<u32>,
-    pub(super) per: PeriodText,
+    #[schemars(required, with = "PeriodText")]
+    pub(super) per: Option<PeriodText>,
     /// How many at once. Default: the count.
     pub(super) burst: Option<At<u32>>,
 }
@@ -326,7 +331,8 @@ pub(super) struct Plan {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Limit {
-    pub(super) by: ByText,
+    #[schemars(required, with = "ByText")]
+    pub(super) by: Option<ByText>,
     /// The scope in the store. Default: what `by` says.
     pub(super) name: Option<At<String>>,
     /// Names of quotas; with plans, of those who are on none.
@@ -403,12 +409,13 @@ pub(super) struct FailureBudgetText {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Audit {
-    pub(super) sink: SinkText,
+    #[schemars(required, with = "SinkText")]
+    pub(super) sink: Option<SinkText>,
     /// The file of `json-lines`.
     pub(super) path: Option<At<String>>,
     /// What happens while the queue is full. Default: wait.
     pub(super) when_full: Option<At<FullText>>,
-    /// How many records may wait. Default 10 000.
+    /// How many records may wait, 1 to 1 000 000. Default 10 000.
     pub(super) capacity: Option<At<usize>>,
 }
 

@@ -5,6 +5,7 @@ use std::{borrow::Cow, collections::BTreeSet};
 use crate::{
     config::{
         document::{ByText, CountedIn, Document, Limit, PeriodText, QuotaText},
+        needed_word,
         problem::Report,
         tree::At,
     },
@@ -68,10 +69,11 @@ pub(super) fn read(document: &Document, shared: &Shared, report: &mut Report<'_>
     let mut made = Vec::new();
     for (index, limit) in document.limits.iter().enumerate() {
         let field = report.item("limits", index);
-        let name =
-            limit.value.name.as_ref().map_or_else(|| scope(limit.value.by).to_owned(), |name| name.value.clone());
-        if !report.took_from(&format!("{field}.name")) {
-            if let Some((first, _)) = scopes.iter().find(|(_, other)| *other == name) {
+        let by = needed_word(limit.value.by, limit.at, &format!("{field}.by"), report);
+        let name = limit.value.name.as_ref().map(|name| name.value.clone());
+        let name = name.or_else(|| by.map(|by| scope(by).to_owned()));
+        if let Some(name) = name.as_ref().filter(|_| !report.took_from(&format!("{field}.name"))) {
+            if let Some((first, _)) = scopes.iter().find(|(_, other)| other == name) {
                 let advice = format!("is the name of {first} as well: give each a name of its own, name = \"..\"");
                 report.add(limit.at, format!("{field}.name"), format!("{name:?}"), advice);
             }
@@ -82,7 +84,7 @@ pub(super) fn read(document: &Document, shared: &Shared, report: &mut Report<'_>
             let advice = "needs a server: add a [redis] section with its address";
             report.add(limit.value.store.at, format!("{field}.store"), "\"redis\"", advice);
         }
-        let Some(one) = self::limit(document, limit, &field, name, report) else { continue };
+        let Some(one) = self::limit(document, limit, &field, by.zip(name), report) else { continue };
         #[cfg(feature = "rate-limit-redis")]
         let one = match (shared, limit.value.store.value) {
             (Some(redis), CountedIn::Redis) => Made { layer: one.layer.with_store(redis.clone()), ..one },
@@ -120,6 +122,7 @@ fn unused(document: &Document, report: &mut Report<'_>) {
 }
 
 fn check_quota(name: &str, quota: &At<QuotaText>, report: &mut Report<'_>) {
+    needed_word(quota.value.per, quota.at, &format!("quotas.{name}.per"), report);
     let Err(error) = make(name, &quota.value).validate() else { return };
     let burst = quota.value.burst.as_ref().filter(|_| error.setting() == "burst");
     let (at, of) = match burst {
@@ -133,10 +136,11 @@ fn check_quota(name: &str, quota: &At<QuotaText>, report: &mut Report<'_>) {
 fn make(name: &str, written: &QuotaText) -> Quota {
     let count = written.count.value;
     let quota = match written.per {
-        PeriodText::Second => Quota::per_second(count),
-        PeriodText::Minute => Quota::per_minute(count),
-        PeriodText::Hour => Quota::per_hour(count),
-        PeriodText::Day => Quota::per_day(count),
+        // One without a period is noted, and count and burst are looked at all the same.
+        Some(PeriodText::Second) | None => Quota::per_second(count),
+        Some(PeriodText::Minute) => Quota::per_minute(count),
+        Some(PeriodText::Hour) => Quota::per_hour(count),
+        Some(PeriodText::Day) => Quota::per_day(count),
     };
     let quota = quota.named(Cow::Owned(name.to_owned()));
     match &written.burst {
@@ -184,7 +188,14 @@ fn unknown<'a>(
     report.add(name.at, field, format!("{:?}", name.value), advice);
 }
 
-fn limit(document: &Document, limit: &At<Limit>, field: &str, name: String, report: &mut Report<'_>) -> Option<Made> {
+/// `named` is what it goes by, and its name.
+fn limit(
+    document: &Document,
+    limit: &At<Limit>,
+    field: &str,
+    named: Option<(ByText, String)>,
+    report: &mut Report<'_>,
+) -> Option<Made> {
     let written = &limit.value;
     let default = quotas(document, &written.quotas, &format!("{field}.quotas"), report);
     let mut tiers = Vec::new();
@@ -198,12 +209,19 @@ fn limit(document: &Document, limit: &At<Limit>, field: &str, name: String, repo
         let mut told = Report::new(report.sheet());
         tiers.extend(quotas(document, &text.value.quotas, "", &mut told).map(|quotas| (plan.value.as_str(), quotas)));
     }
-    if matches!(written.by, ByText::Client | ByText::Route) && !written.plans.is_empty() {
-        let advice = "is before anybody is known: plans are for by = \"principal\", \"credential\" or \"tenant\"";
-        report.add(limit.at, format!("{field}.plans"), format!("by {}", scope(written.by)), advice);
+    if let Some(claim) = written.plan_claim.as_ref().filter(|claim| claim.value.is_empty()) {
+        report.add(claim.at, format!("{field}.plan_claim"), "\"\"", "must not be empty: name the claim, or remove it");
         return None;
     }
-    if let (Some(claim), ByText::Client | ByText::Route) = (&written.plan_claim, written.by) {
+    let day = written.shadow_until.as_ref();
+    let mode = day.map(|day| report.take(day.at, &format!("{field}.shadow_until"), ShadowMode::until(&day.value)));
+    let (by, name) = named?;
+    if matches!(by, ByText::Client | ByText::Route) && !written.plans.is_empty() {
+        let advice = "is before anybody is known: plans are for by = \"principal\", \"credential\" or \"tenant\"";
+        report.add(limit.at, format!("{field}.plans"), format!("by {}", scope(by)), advice);
+        return None;
+    }
+    if let (Some(claim), ByText::Client | ByText::Route) = (&written.plan_claim, by) {
         let advice = "is before anybody is known, and names no plan: remove it";
         report.add(claim.at, format!("{field}.plan_claim"), format!("{:?}", claim.value), advice);
         return None;
@@ -216,16 +234,15 @@ fn limit(document: &Document, limit: &At<Limit>, field: &str, name: String, repo
         report.take(limit.at, &format!("plans.{name}"), plans.set(name, quotas))?;
     }
     let at = written.name.as_ref().map_or(limit.at, |name| name.at);
-    let mut layer = report.take(at, &format!("{field}.name"), layer(written, &plans, name))?;
-    if let Some(day) = &written.shadow_until {
-        let mode = report.take(day.at, &format!("{field}.shadow_until"), ShadowMode::until(&day.value))?;
-        layer = layer.shadow(mode);
+    let mut layer = report.take(at, &format!("{field}.name"), layer(written, by, &plans, name))?;
+    if let Some(mode) = mode {
+        layer = layer.shadow(mode?);
     }
     Some(Made { layer, plans })
 }
 
-fn layer(written: &Limit, plans: &Plans, name: String) -> Result<RateLimitLayer, ConfigError> {
-    let layer = match written.by {
+fn layer(written: &Limit, by: ByText, plans: &Plans, name: String) -> Result<RateLimitLayer, ConfigError> {
+    let layer = match by {
         ByText::Client => RateLimitLayer::per_client(plans)?,
         ByText::Principal => RateLimitLayer::per_principal(plans)?,
         ByText::Credential => RateLimitLayer::per(LimitBy::credential(), plans)?,

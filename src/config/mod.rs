@@ -42,6 +42,7 @@ mod jwt;
 mod keys;
 mod limits;
 mod live;
+mod paths;
 mod policy;
 mod problem;
 mod secret;
@@ -85,7 +86,7 @@ impl Config {
     /// Reads a document.
     ///
     /// # Errors
-    /// All mistakes of form, and what [`check`](Self::check) finds in the rest, but for the rules of routes, whose names code
+    /// All mistakes of form, and what [`check`](Self::check) finds in the rest, but for names in the rules of routes, which code
     /// may add. A document without mistakes of form is not checked further here.
     pub fn from_toml(text: &str) -> Result<Self, Problems> {
         Self::from_sheet(Sheet { file: "configuration".into(), text: text.into(), is_file: false })
@@ -269,8 +270,8 @@ impl Config {
     /// Makes all that can be made without opening stores and sinks.
     fn prepare(&self, report: &mut Report<'_>) -> Prepared {
         let document = &self.document;
-        // The names in the rules are not known before the form is good.
-        let names = report.is_clean().then(|| self.names.clone());
+        // Mistakes of form are told before code could tell the names in the rules.
+        let names = if report.is_clean() { self.names.clone() } else { self.names.clone().unfinished() };
         let policy = policy::read(document, report);
         if let Some(keys) = &document.api_keys {
             api_keys::check(keys, report);
@@ -286,7 +287,7 @@ impl Config {
             tokens: issuers::read(document, &self.jwt, report),
             limits: limits::read(document, &shared, report),
             failure_budget: limits::failure_budget(document, report),
-            routes: names.and_then(|names| policy::routes(document, names, &policy, report)),
+            routes: policy::routes(document, names, &policy, report),
             policy,
         };
         self.check_whole(report);
@@ -307,6 +308,8 @@ impl Config {
             let advice = "are taken over plain HTTP: add a [tls] section, or say dangerous_plain_http = true";
             report.add(at, field, "credentials", advice);
         }
+        transport::check_fields(document, report);
+        paths::check(document, report);
     }
 }
 
@@ -343,6 +346,15 @@ fn needed<'a, T>(
         report.missing(at, field.to_owned(), format!("is there, and {by} needs it: add {name} = .."));
     }
     value
+}
+
+/// The word that says of which kind a section is, or a note that it is needed.
+fn needed_word<T>(word: Option<T>, at: usize, field: &str, report: &mut Report<'_>) -> Option<T> {
+    if word.is_none() {
+        let name = field.rsplit('.').next().unwrap_or(field);
+        report.missing(at, field.to_owned(), format!("is there: add {name} = .."));
+    }
+    word
 }
 
 impl fmt::Debug for Config {

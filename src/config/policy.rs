@@ -19,6 +19,9 @@ pub(super) fn read(document: &Document, report: &mut Report<'_>) -> Held {
     if let Some(watch) = policy.watch.as_ref().filter(|watch| watch.value.0.as_secs() == 0) {
         report.add(watch.at, "policy.watch", format!("{:?}", watch.value.0), "must be at least 1s");
     }
+    if let Some(watch) = policy.watch.as_ref().filter(|watch| watch.value.0 > crate::policy::LONGEST_WATCH) {
+        report.add(watch.at, "policy.watch", format!("{:?}", watch.value.0), "must be at most 1d");
+    }
     let made = match policy.file.value.rsplit_once('.') {
         Some((_, "toml")) => Rbac::from_toml_file(&policy.file.value),
         Some((_, "json")) => Rbac::from_json_file(&policy.file.value),
@@ -66,11 +69,11 @@ pub(super) struct Routes {
     pub(super) text: Option<String>,
 }
 
+/// The rules. A policy that is not good makes every permission unknown, and so do names that code has yet to tell: then the rules are
+/// looked at for their other mistakes.
 pub(super) fn routes(document: &Document, names: RuleNames, held: &Held, report: &mut Report<'_>) -> Option<Routes> {
-    // A policy that is not good makes every permission unknown: its own problem is enough.
-    if document.policy.is_some() && !is_there(held) {
-        return None;
-    }
+    let no_policy = (document.policy.is_some() || report.took_from("policy")) && !is_there(held);
+    let names = if no_policy { names.unfinished() } else { names };
     #[cfg(feature = "rbac")]
     let names = match held {
         Some(policy) => names.rbac(policy),
@@ -91,15 +94,13 @@ pub(super) fn routes(document: &Document, names: RuleNames, held: &Held, report:
                 None
             }
         },
-        (None, Some(_)) => match RouteRules::among(&report.sheet().text, &names) {
-            Ok(rules) => Some(Routes { rules, text: None }),
-            Err(mistakes) => {
-                for (at, error) in mistakes {
-                    report.add(at, error.setting(), error.value(), error.problem());
-                }
-                None
+        (None, Some(_)) => {
+            let (rules, mistakes) = RouteRules::among(&report.sheet().text, &names);
+            for (at, error) in mistakes {
+                report.add(at, error.setting(), error.value(), error.problem());
             }
-        },
+            Some(Routes { rules, text: None })
+        }
         (None, None) => None,
     }?;
     check_lines(document, &routes, report);

@@ -3,10 +3,10 @@
 use std::path::Path;
 
 use crate::{
-    audit::AuditLayer,
+    audit::{AuditLayer, MAX_WAITING},
     config::{
         document::{Audit, SinkText},
-        needed,
+        needed, needed_word,
         problem::Report,
         tree::At,
     },
@@ -14,8 +14,14 @@ use crate::{
 
 pub(super) fn check(written: &At<Audit>, report: &mut Report<'_>) {
     let audit = &written.value;
-    match audit.sink {
-        SinkText::Tracing => {
+    match needed_word(audit.sink, written.at, "audit.sink", report) {
+        None => {
+            if let Some(path) = &audit.path {
+                place_of(path, "audit.path", report);
+            }
+            check_capacity(audit, report);
+        }
+        Some(SinkText::Tracing) => {
             if let Some(path) = &audit.path {
                 let advice = "is of the sink json-lines: remove it, or set sink = \"json-lines\"";
                 report.add(path.at, "audit.path", format!("{:?}", path.value), advice);
@@ -31,17 +37,23 @@ pub(super) fn check(written: &At<Audit>, report: &mut Report<'_>) {
             #[cfg(not(feature = "audit-tracing"))]
             super::feature_is_off(written.at, "audit", "audit-tracing", report);
         }
-        SinkText::JsonLines => {
+        Some(SinkText::JsonLines) => {
             #[cfg(not(feature = "audit-json-lines"))]
             super::feature_is_off(written.at, "audit", "audit-json-lines", report);
             if let Some(path) = needed(audit.path.as_ref(), written.at, "audit.path", "the sink json-lines", report) {
                 place_of(path, "audit.path", report);
             }
-            if let Some(capacity) = audit.capacity.as_ref().filter(|capacity| capacity.value == 0) {
-                report.add(capacity.at, "audit.capacity", "0", "must be at least 1: records wait for the writer");
-            }
+            check_capacity(audit, report);
         }
     }
+}
+
+fn check_capacity(audit: &Audit, report: &mut Report<'_>) {
+    let Some(capacity) = audit.capacity.as_ref().filter(|capacity| !(1..=MAX_WAITING).contains(&capacity.value)) else {
+        return;
+    };
+    let advice = format!("must be 1 to {MAX_WAITING}: records wait in memory for the writer");
+    report.add(capacity.at, "audit.capacity", capacity.value.to_string(), advice);
 }
 
 /// Notes if a file could not be made there. Nothing is made.
@@ -64,7 +76,7 @@ pub(super) fn place_of(path: &At<String>, field: &str, report: &mut Report<'_>) 
 #[cfg_attr(not(feature = "audit-json-lines"), expect(unused_variables, reason = "files alone can fail to open"))]
 pub(super) fn open(written: &At<Audit>, report: &mut Report<'_>) -> Option<AuditLayer> {
     let audit = &written.value;
-    match audit.sink {
+    match audit.sink? {
         #[cfg(feature = "audit-tracing")]
         SinkText::Tracing => Some(AuditLayer::new(crate::audit::TracingSink::new())),
         #[cfg(feature = "audit-json-lines")]

@@ -20,6 +20,13 @@ pub(crate) const KNOWN: [HeaderName; 12] = [
     HeaderName::from_static("cf-access-jwt-assertion"),
 ];
 
+/// Whether a field holds a credential, or may hold one: browsers cannot set a field for a WebSocket, and some put a token among the
+/// protocols.
+#[cfg(any(feature = "audit", feature = "tls"))]
+pub(crate) fn holds_credentials(name: &HeaderName) -> bool {
+    KNOWN.contains(name) || *name == header::SEC_WEBSOCKET_PROTOCOL
+}
+
 /// Fields with a meaning of their own, which are no place for a bare credential.
 #[cfg(any(feature = "api-key", feature = "jwt", feature = "jwt-pure-rust"))]
 pub(crate) const TAKEN: [HeaderName; 8] = [

@@ -15,7 +15,7 @@ use ipnet::{IpNet, Ipv4Net};
 #[cfg(feature = "client-cert")]
 use super::certificate::CertificateHeader;
 use super::strip::is_alike;
-use crate::{client::Connection, error::ConfigError};
+use crate::{client::Connection, credential::fields::holds_credentials, error::ConfigError};
 
 /// The widest networks that are accepted without a `dangerous_` name.
 const WIDEST_V4: u8 = 16;
@@ -103,8 +103,9 @@ impl TrustedProxies {
     /// [`with_scheme_header`](Self::with_scheme_header) names the field that tells.
     ///
     /// # Errors
-    /// As [`x_forwarded`](Self::x_forwarded), or if the field is `X-Forwarded-For` or `Forwarded`, which hold lists, or
-    /// `Host`.
+    /// As [`x_forwarded`](Self::x_forwarded), or if the field is `X-Forwarded-For` or `Forwarded`, which hold lists, or `Host`, or
+    /// one that carries a credential, such as `Authorization`, `Cookie` or `X-API-Key`: what a client sends there would be read as
+    /// its address. A `Stack` refuses a field that its authenticator reads as well.
     pub fn address_header<I: IntoIterator<Item: AsRef<str>>>(
         name: HeaderName,
         networks: I,
@@ -112,6 +113,7 @@ impl TrustedProxies {
         if matches!(name.as_str(), "x-forwarded-for" | "forwarded" | "host") {
             return Err(ConfigError::new("address header", name.as_str(), "is not a field with one address"));
         }
+        no_credential("address header", &name)?;
         Ok(Self { address: Some(name), ..Self::read(networks, Family::Address, Width::Narrow)? })
     }
 
@@ -155,11 +157,12 @@ impl TrustedProxies {
     /// proxy must overwrite it.
     ///
     /// # Errors
-    /// If the family is another one, which tells the scheme in a field of its own.
+    /// If the family is another one, which tells the scheme in a field of its own, or if the field carries a credential.
     pub fn with_scheme_header(mut self, name: HeaderName) -> Result<Self, ConfigError> {
         if self.family != Some(Family::Address) {
             return Err(ConfigError::new("scheme header", name.as_str(), "is read beside an address header alone"));
         }
+        no_credential("scheme header", &name)?;
         self.scheme = Some(name);
         Ok(self)
     }
@@ -212,7 +215,8 @@ impl TrustedProxies {
         self.hops.map(|hops| usize::from(hops.get()))
     }
 
-    pub(super) const fn names(&self) -> (Option<&HeaderName>, Option<&HeaderName>) {
+    /// The fields with the address and with the scheme.
+    pub(crate) const fn names(&self) -> (Option<&HeaderName>, Option<&HeaderName>) {
         (self.address.as_ref(), self.scheme.as_ref())
     }
 
@@ -273,6 +277,14 @@ impl EvidenceCounts {
     pub fn removed(&self) -> u64 {
         self.0.removed.load(Ordering::Relaxed)
     }
+}
+
+/// A field that is believed is also removed from the requests of everybody else, and shown where addresses are.
+fn no_credential(setting: &'static str, name: &HeaderName) -> Result<(), ConfigError> {
+    if holds_credentials(name) {
+        return Err(ConfigError::new(setting, name.as_str(), "carries a credential, and no proxy's word"));
+    }
+    Ok(())
 }
 
 #[derive(Clone, Copy)]
@@ -434,6 +446,12 @@ mod tests {
         assert!(real_ip().with_scheme_header(name("x-scheme")).is_ok());
         for list in ["x-forwarded-for", "forwarded", "host"] {
             assert!(TrustedProxies::address_header(name(list), ["10.0.12.7"]).is_err(), "{list}");
+        }
+        for credential in ["authorization", "proxy-authorization", "cookie", "x-api-key", "dpop"] {
+            let error = TrustedProxies::address_header(name(credential), ["10.0.12.7"]).unwrap_err();
+            assert_eq!((error.setting(), error.value()), ("address header", credential));
+            let error = real_ip().with_scheme_header(name(credential)).unwrap_err();
+            assert_eq!((error.setting(), error.value()), ("scheme header", credential));
         }
     }
 }

@@ -343,7 +343,7 @@ impl Authorizer {
     fn record(&self, action: &str, verdict: Verdict, enforced: bool) -> (Decision, Option<Rejection>) {
         let (verdict, unfulfilled) = hold_to_obligations(verdict, &self.fulfilled);
         let decision = verdict.decision();
-        let fact = DecisionFact::new(self.policy.name(), Some(action.into()), verdict);
+        let fact = DecisionFact::of_handler(self.policy.name(), action, verdict);
         self.context.decided(if enforced { fact } else { fact.unenforced() });
         (decision, unfulfilled)
     }

@@ -5,7 +5,13 @@ mod written;
 use std::{collections::BTreeMap, fmt, path::Path, time::Duration};
 
 #[cfg(feature = "config")]
-use self::written::Among;
+use serde::Deserialize;
+#[cfg(feature = "config")]
+use toml::{
+    Spanned,
+    de::{DeTable, DeValue, ValueDeserializer},
+};
+
 use self::written::{Conditions, Document, Written, WrittenAttribute, WrittenResource, WrittenThing};
 #[cfg(feature = "rbac")]
 use crate::policy::Rbac;
@@ -13,7 +19,7 @@ use crate::{
     error::ConfigError,
     guard::{
         Requirement, ResourceSource, Rule, acr, amr, attribute, authenticated, authenticated_within, deny, during,
-        factors, from_path, network, not, owner, policy, public, require, role, same_tenant, scope,
+        factors, from_head, from_path, network, not, owner, policy, public, require, role, same_tenant, scope,
     },
     policy::{read_file, toml_to_json},
     shadow::ShadowMode,
@@ -55,6 +61,9 @@ pub struct RuleNames {
     rbac: Option<Rbac>,
     conditions: BTreeMap<String, Requirement>,
     resources: BTreeMap<String, ResourceSource>,
+    /// Whether what is not named here may be named later: such a table is looked at for its other mistakes alone.
+    #[cfg(feature = "config")]
+    unfinished: bool,
 }
 
 impl RuleNames {
@@ -87,6 +96,28 @@ impl RuleNames {
     pub fn resource(mut self, name: impl Into<String>, source: ResourceSource) -> Self {
         self.resources.insert(name.into(), source);
         self
+    }
+}
+
+#[cfg(feature = "config")]
+impl RuleNames {
+    /// Takes every name for one that will be told, so that all else that is wrong with a table can be. No rule that is read so may be
+    /// asked.
+    pub(crate) const fn unfinished(mut self) -> Self {
+        self.unfinished = true;
+        self
+    }
+
+    const fn is_unfinished(&self) -> bool {
+        self.unfinished
+    }
+}
+
+#[cfg(not(feature = "config"))]
+impl RuleNames {
+    const fn is_unfinished(&self) -> bool {
+        let _ = self;
+        false
     }
 }
 
@@ -179,32 +210,54 @@ impl RouteRules {
         self.fallback.as_ref()
     }
 
-    /// Reads the table out of a longer document. Each mistake comes with the byte that it stands at.
-    pub(crate) fn among(text: &str, names: &RuleNames) -> Result<Self, Vec<(usize, ConfigError)>> {
-        let document: Among = toml::from_str(text).map_err(|error| {
-            let problem = format!("are not a table of rules: {}", error.message().trim_end());
-            vec![(error.span().map_or(0, |span| span.start), ConfigError::new("routes", "the rules", problem))]
-        })?;
+    /// Reads the table out of a longer document: the lines that are good, and each mistake with the byte that it stands at.
+    pub(crate) fn among(text: &str, names: &RuleNames) -> (Self, Vec<(usize, ConfigError)>) {
         let (mut lines, mut mistakes) = (Vec::new(), Vec::new());
-        for (line, written) in &document.routes {
-            let start = line.span().start;
-            match names.rule(written) {
-                Ok(rule) => lines.push((start, line.get_ref().clone(), rule)),
-                Err(error) => {
-                    let problem = format!("has a rule that is not good: {error}");
-                    mistakes.push((start, ConfigError::new("routes", format!("{:?}", line.get_ref()), problem)));
+        let document = match DeTable::parse(text) {
+            Ok(document) => document.into_inner(),
+            Err(error) => {
+                let problem = format!("are not TOML: {}", error.message().trim_end());
+                let start = error.span().map_or(0, |span| span.start);
+                return (Self::of(lines, None), vec![(start, ConfigError::new("routes", "the rules", problem))]);
+            }
+        };
+        // Each rule by itself: one that cannot be read hides no other.
+        let read = |written: &Spanned<DeValue<'_>>| {
+            let read = Written::deserialize(ValueDeserializer::from(written.clone()));
+            let written = read.map_err(|error| {
+                let problem = format!("has a rule that is not good: {}", error.message().trim_end());
+                (error.span().map(|span| span.start), problem)
+            })?;
+            names.rule(&written).map_err(|error| (None, format!("has a rule that is not good: {error}")))
+        };
+        match document.get("routes").map(Spanned::get_ref) {
+            Some(DeValue::Table(routes)) => {
+                for (line, written) in routes {
+                    let start = line.span().start;
+                    match read(written) {
+                        Ok(rule) => lines.push((start, line.get_ref().to_string(), rule)),
+                        Err((at, problem)) => {
+                            let error = ConfigError::new("routes", format!("{:?}", line.get_ref()), problem);
+                            mistakes.push((at.unwrap_or(start), error));
+                        }
+                    }
                 }
             }
+            Some(_) => {
+                let start = document.get("routes").map_or(0, |routes| routes.span().start);
+                mistakes.push((start, ConfigError::new("routes", "the rules", "must be a table of lines and rules")));
+            }
+            None => {}
         }
-        let fallback = document.fallback.and_then(|written| match names.rule(written.get_ref()) {
+        let fallback = document.get("fallback").and_then(|written| match read(written) {
             Ok(rule) => Some(rule),
-            Err(error) => {
-                let error = ConfigError::new("fallback", "the rule", format!("is not good: {error}"));
-                mistakes.push((written.span().start, error));
+            Err((at, problem)) => {
+                let error = ConfigError::new("fallback", "the rule", problem);
+                mistakes.push((at.unwrap_or_else(|| written.span().start), error));
                 None
             }
         });
-        if mistakes.is_empty() { Ok(Self::of(lines, fallback)) } else { Err(mistakes) }
+        (Self::of(lines, fallback), mistakes)
     }
 }
 
@@ -243,11 +296,11 @@ impl RuleNames {
 
     fn source(&self, written: &WrittenResource) -> Result<ResourceSource, ConfigError> {
         match written {
-            WrittenResource::Named(name) => self
-                .resources
-                .get(name)
-                .cloned()
-                .ok_or_else(|| refuse("resource", name, "is not named by the application")),
+            WrittenResource::Named(name) => match self.resources.get(name) {
+                Some(source) => Ok(source.clone()),
+                None if self.is_unfinished() => Ok(from_head("named later", |_, _| None)),
+                None => Err(refuse("resource", name, "is not named by the application")),
+            },
             WrittenResource::Path(WrittenThing { r#type, id, tenant }) => {
                 let source = from_path(r#type, id)?;
                 tenant.as_deref().map_or(Ok(source.clone()), |tenant| source.in_tenant(tenant))
@@ -288,8 +341,11 @@ impl RuleNames {
             return self.role(name);
         }
         if let Some(name) = &table.condition {
-            let known = self.conditions.get(name).cloned();
-            return known.ok_or_else(|| refuse("condition", name, "is not named by the application"));
+            return match self.conditions.get(name) {
+                Some(requirement) => Ok(requirement.clone()),
+                None if self.is_unfinished() => told_later(),
+                None => Err(refuse("condition", name, "is not named by the application")),
+            };
         }
         if let Some(parts) = &table.all {
             return Requirement::all_of(several(parts)?);
@@ -305,8 +361,11 @@ impl RuleNames {
 
     #[cfg(feature = "rbac")]
     fn permission(&self, name: &str, owners: bool) -> Result<Requirement, ConfigError> {
-        let rbac =
-            self.rbac.as_ref().ok_or_else(|| refuse("permission", name, "needs a role policy: RuleNames::rbac"))?;
+        let rbac = match &self.rbac {
+            Some(rbac) => rbac,
+            None if self.is_unfinished() => return if owners { Ok(owner()) } else { told_later() },
+            None => return Err(refuse("permission", name, "needs a role policy: RuleNames::rbac")),
+        };
         let permission = rbac.permission(name)?;
         Ok(if owners { permission.allow_owners() } else { permission }.into())
     }
@@ -322,8 +381,13 @@ impl RuleNames {
         if let Some(rbac) = &self.rbac {
             return rbac.role(name).map(Into::into);
         }
-        role(name)
+        if self.is_unfinished() { told_later() } else { role(name) }
     }
+}
+
+/// Stands for what has no name yet: it may be about a thing, and need not.
+fn told_later() -> Result<Requirement, ConfigError> {
+    policy("told later")
 }
 
 fn word_of(word: &str) -> Result<Requirement, ConfigError> {

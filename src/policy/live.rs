@@ -23,6 +23,9 @@ use crate::{
     },
 };
 
+/// How seldom files may be looked at: what a newer policy takes away is allowed until then.
+pub(crate) const LONGEST_WATCH: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// What a reload did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(clippy::exhaustive_enums, reason = "complete by definition: a reload that fails is an error")]
@@ -268,7 +271,7 @@ impl<T: Versioned> Live<T> {
     /// Looks at the files again and again, until the policy is dropped.
     ///
     /// # Errors
-    /// If there are no files, the time is shorter than a second, or no tokio runtime runs here.
+    /// If there are no files, the time is shorter than a second or longer than a day, or no tokio runtime runs here.
     pub(crate) fn watch(self: &Arc<Self>, every: Duration) -> Result<(), ConfigError> {
         let refuse = |problem: &str| ConfigError::new("policy watch", format!("{every:?}"), problem);
         if self.origin.is_none() {
@@ -276,6 +279,9 @@ impl<T: Versioned> Live<T> {
         }
         if every < Duration::from_secs(1) {
             return Err(refuse("must be at least one second"));
+        }
+        if every > LONGEST_WATCH {
+            return Err(refuse("must be at most one day: what a newer policy takes away is allowed until it is read"));
         }
         let runtime = Handle::try_current().map_err(|_| refuse("needs a tokio runtime: call it inside one"))?;
         let policy = Arc::downgrade(self);

@@ -55,6 +55,8 @@ pub use directive::Directive;
 pub use explain::{Explanation, explain};
 #[cfg(all(feature = "guard", feature = "policy-files"))]
 pub(crate) use files::read_file;
+#[cfg(all(feature = "config", feature = "rbac"))]
+pub(crate) use live::LONGEST_WATCH;
 #[cfg(feature = "policy-files")]
 pub use live::Reloaded;
 pub use matrix::Matrix;

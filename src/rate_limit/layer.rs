@@ -148,7 +148,7 @@ impl RateLimitLayer {
     /// of bad credentials costs little.
     ///
     /// # Errors
-    /// [`ConfigError`] if a quota is out of its bounds; see [`Quota::validate`].
+    /// [`ConfigError`] if a quota is out of its bounds, see [`Quota::validate`], or plans go by a claim without a name.
     pub fn per_client(limits: impl Into<Limits>) -> Result<Self, ConfigError> {
         let limits = match limits.into() {
             Limits(Held::Quota(quota)) => quota.named_if_not("client").into(),
@@ -161,7 +161,7 @@ impl RateLimitLayer {
     /// pass uncounted, so give them a ceiling per client.
     ///
     /// # Errors
-    /// [`ConfigError`] if a quota is out of its bounds; see [`Quota::validate`].
+    /// [`ConfigError`] if a quota is out of its bounds, see [`Quota::validate`], or plans go by a claim without a name.
     pub fn per_principal(limits: impl Into<Limits>) -> Result<Self, ConfigError> {
         Self::new(LimitBy::principal(), limits.into(), "principal")
     }
@@ -169,7 +169,7 @@ impl RateLimitLayer {
     /// A quota for each of what you say. It stands inside authentication if that takes an identity, else outside.
     ///
     /// # Errors
-    /// [`ConfigError`] if a quota is out of its bounds; see [`Quota::validate`].
+    /// [`ConfigError`] if a quota is out of its bounds, see [`Quota::validate`], or plans go by a claim without a name.
     pub fn per(by: LimitBy, limits: impl Into<Limits>) -> Result<Self, ConfigError> {
         Self::new(by, limits.into(), "custom")
     }
@@ -182,7 +182,10 @@ impl RateLimitLayer {
             scope_hash: LimitScope::new(scope).hash(),
             tiers: match limits.0 {
                 Held::Quota(quota) => Tiers::One(Arc::new(Tier::new([quota])?)),
-                Held::Plans(plans) => Tiers::Plans(plans),
+                Held::Plans(plans) => {
+                    plans.validate()?;
+                    Tiers::Plans(plans)
+                }
             },
             wide: true,
             cost: Cost::Fixed(NonZeroU32::MIN),

@@ -137,7 +137,7 @@ impl Plans {
     }
 
     /// Reads the plan from this claim of the token, a string at the top level. An API key keeps the plan of its record. A token
-    /// without the claim, and any other principal without a token, are on no plan.
+    /// without the claim, and any other principal without a token, are on no plan. A limiter refuses an empty name when it is made.
     pub fn by_claim(mut self, name: &str) -> Self {
         self.choose = Choose::Claim(name.into());
         self
@@ -147,6 +147,14 @@ impl Plans {
     pub fn by(mut self, choose: impl Fn(&Principal) -> Option<String> + Send + Sync + 'static) -> Self {
         self.choose = Choose::By(Arc::new(choose));
         self
+    }
+
+    /// Whether a limiter can go by them.
+    pub(super) fn validate(&self) -> Result<(), ConfigError> {
+        match &self.choose {
+            Choose::Claim(name) if name.is_empty() => Err(ConfigError::new("plan claim", "\"\"", "is no name")),
+            Choose::Claim(_) | Choose::Plan | Choose::By(_) => Ok(()),
+        }
     }
 
     pub(super) fn tier(&self, principal: Option<&Principal>) -> Arc<Tier> {

@@ -14,7 +14,7 @@ use tokio::{
 
 use crate::{
     clock::Instants,
-    error::{ConfigError, StoreError},
+    error::{ConfigError, StoreError, StoreErrorKind},
     now::Now,
     rate_limit::{Charge, Draw, RateLimitStore, Taken, layer::Tally},
 };
@@ -28,6 +28,11 @@ const MOST_WAITERS: usize = 65_536;
 /// with `429` if its turn does not come in time, at once if it is plain that it will not, or if as many wait already; it takes
 /// nothing of what others in its line wait for. Who waits for one key does not hold up those who wait for another one: a client over
 /// its own quota those of its IPv6 /48. A waiting request holds its connection and its body, so keep both numbers small.
+///
+/// Where the store holds a line up, those who cannot enter it, or whose turn does not come, get what
+/// [`on_store_error`](crate::rate_limit::RateLimitLayer::on_store_error) says, and no `429`: if it failed when it was asked last for who
+/// is first, or has not answered for half of the longest wait. Who is first waits for the store as long as that takes, so give it a
+/// time-out of its own.
 ///
 /// # Cancel safety
 /// A request that is given up while it waits took nothing, and leaves its place.
@@ -91,6 +96,10 @@ struct Line {
     waiting: usize,
     /// How many nanoseconds it takes for each unit, at least.
     pace: u64,
+    /// Since when who is first waits for the store.
+    asking: Option<Instant>,
+    /// Whether the store failed when it was asked last.
+    failed: bool,
 }
 
 impl Line {
@@ -136,7 +145,12 @@ impl Queue {
                 // Should the line end meanwhile, nobody knows which quota holds this up: the fastest counts.
                 Some(index) => (index, None, draw.charges().iter().map(interval).min().unwrap_or(0)),
                 None => {
-                    let taken = store.take(draw, at.later(start.elapsed())).await?;
+                    let answer = {
+                        let _asking = Asking::of(self, &first_of);
+                        store.take(draw, at.later(start.elapsed())).await
+                    };
+                    self.edit_lines(&first_of, |line| line.failed = answer.is_err());
+                    let taken = answer?;
                     if taken.is_granted() && waiter.is_some() {
                         tally.waited.fetch_add(1, Relaxed);
                     }
@@ -156,31 +170,50 @@ impl Queue {
                 }
             };
             // What those in the line wait for is theirs: who cannot enter it, or whose turn does not come, takes nothing.
-            let turned_away = || refused.unwrap_or_else(|| self.turned_away(draw, index));
+            let turned_away = || refused.map_or_else(|| self.turned_away(draw, index), Ok);
             if waiter.is_none() {
                 let (Ok(permit), Ok(_)) = (self.places.try_acquire(), tokio::runtime::Handle::try_current()) else {
-                    return Ok(turned_away());
+                    return turned_away();
                 };
                 waiter = Some(permit);
             }
-            let Some(charge) = draw.charges().get(index) else { return Ok(turned_away()) };
+            let Some(charge) = draw.charges().get(index) else { return turned_away() };
             first_of.retain(|first| first.index < index);
             let Some(place) = Place::enter(self, self.line_of(charge), pace, draw.cost(), left()) else {
-                return Ok(self.turned_away(draw, index));
+                return self.turned_away(draw, index);
             };
             let turn = timeout_at(deadline, Arc::clone(&place.turn).lock_owned()).await;
-            let Ok(turn) = turn else { return Ok(self.turned_away(draw, index)) };
+            let Ok(turn) = turn else { return self.turned_away(draw, index) };
             first_of.push(First { _turn: turn, place, index });
         }
     }
 
-    /// The refusal of who cannot wait behind those in the line of this charge. The store was not asked.
-    fn turned_away(&self, draw: &Draw<'_>, index: usize) -> Taken {
-        let wait = draw.charges().get(index).map_or(Duration::ZERO, |charge| {
-            let interval = Duration::from_nanos(interval(charge));
-            self.lines().get(&self.line_of(charge)).map_or(interval, |line| line.least_wait(draw.cost()))
-        });
-        Taken::refused(index, u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX)).aside()
+    /// The answer to who cannot wait behind those in the line of this charge. The store was not asked: that is a refusal, and a failure
+    /// of the store where it is the store that the line waits for.
+    fn turned_away(&self, draw: &Draw<'_>, index: usize) -> Result<Taken, StoreError> {
+        let refused =
+            |wait: Duration| Taken::refused(index, u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX)).aside();
+        let Some(charge) = draw.charges().get(index) else { return Ok(refused(Duration::ZERO)) };
+        match self.lines().get(&self.line_of(charge)) {
+            Some(line) if self.is_stuck(line) => {
+                Err(StoreError::new(StoreErrorKind::Unavailable, "throttle").about("the line waits for the store"))
+            }
+            Some(line) => Ok(refused(line.least_wait(draw.cost()))),
+            None => Ok(refused(Duration::from_nanos(interval(charge)))),
+        }
+    }
+
+    /// Whether the store holds the line up, and not the quota. One that is slow and answers does not: who floods could make it slow, and
+    /// would pass where a failure admits.
+    fn is_stuck(&self, line: &Line) -> bool {
+        line.failed || line.asking.is_some_and(|since| since.elapsed().saturating_mul(2) >= self.longest)
+    }
+
+    fn edit_lines(&self, first_of: &[First<'_>], edit: impl Fn(&mut Line)) {
+        let mut lines = self.lines();
+        for first in first_of {
+            lines.entry(first.place.key).and_modify(&edit);
+        }
     }
 
     fn may_wait(&self, taken: &Taken) -> bool {
@@ -202,6 +235,26 @@ impl Queue {
 
     fn lines(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Line>> {
         self.lines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Who is first in these lines asks the store; no longer when it is dropped.
+struct Asking<'a, 'q> {
+    queue: &'q Queue,
+    first_of: &'a [First<'q>],
+}
+
+impl<'a, 'q> Asking<'a, 'q> {
+    fn of(queue: &'q Queue, first_of: &'a [First<'q>]) -> Self {
+        let now = Instant::now();
+        queue.edit_lines(first_of, |line| line.asking = Some(now));
+        Self { queue, first_of }
+    }
+}
+
+impl Drop for Asking<'_, '_> {
+    fn drop(&mut self) {
+        self.queue.edit_lines(self.first_of, |line| line.asking = None);
     }
 }
 
@@ -233,7 +286,13 @@ impl<'a> Place<'a> {
         if lines.get(&key).is_some_and(|line| line.least_wait(cost) > left) {
             return None;
         }
-        let line = lines.entry(key).or_insert_with(|| Line { turn: Arc::default(), waiting: 0, pace });
+        let line = lines.entry(key).or_insert_with(|| Line {
+            turn: Arc::default(),
+            waiting: 0,
+            pace,
+            asking: None,
+            failed: false,
+        });
         line.waiting = line.waiting.saturating_add(1);
         Some(Self { queue, key, turn: Arc::clone(&line.turn) })
     }

@@ -226,6 +226,7 @@ impl StackBuilder {
     /// - a rule, the policy or a limit per principal needs an identity and there is no authentication,
     /// - a rule asks a policy about an action that this does not [know](PolicyBackend::check_action),
     /// - a rule asks a policy and there is none, or has a permission or role handle of another policy than the one that is asked there,
+    /// - the proxies' address or scheme stands in a header field that the authenticator reads,
     /// - audit shall record a header field that the authenticator reads, or hide a path parameter that no line has,
     /// - a line of the table does not parse, stands twice or contradicts another,
     /// - a rule is about a thing that the path of its line does not name,
@@ -298,6 +299,10 @@ impl StackBuilder {
         let audit = once("audit", self.audit)?;
         let mut recorded = audit.iter().flat_map(AuditLayer::headers);
         let read = |name: &&HeaderName| authn.iter().any(|authn| authn.credential_headers().contains(*name));
+        let (address, scheme) = proxies.names();
+        if let Some(name) = address.into_iter().chain(scheme).find(read) {
+            return Err(ConfigError::new("proxies", name.as_str(), "carries a credential, and no proxy's word"));
+        }
         if let Some(name) = recorded.find(read) {
             return Err(ConfigError::new("audit header", name.as_str(), "is a credential, which is never recorded"));
         }

@@ -31,7 +31,7 @@ impl Hosts {
     }
 
     /// `usual_port` is what a host without a port means.
-    fn contain(&self, host: &Host<'_>, usual_port: u16) -> bool {
+    pub(super) fn contain(&self, host: &Host<'_>, usual_port: u16) -> bool {
         self.0.iter().any(|pattern| pattern.matches(host, usual_port))
     }
 }

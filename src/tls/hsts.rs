@@ -32,9 +32,12 @@ impl Hsts {
         Self::max_age(YEAR)
     }
 
-    /// For this long from each response, in whole seconds, rounded down. Zero makes browsers forget the host (RFC 6797
-    /// §6.1.1). Begin with minutes when a host turns to HTTPS for the first time.
+    /// For this long from each response, in whole seconds, rounded down, but not to zero: that makes browsers forget the host
+    /// (RFC 6797 §6.1.1), and has to be said as [`Duration::ZERO`]. Begin with minutes when a host turns to HTTPS for the first
+    /// time.
     pub const fn max_age(max_age: Duration) -> Self {
+        let forgets = max_age.is_zero();
+        let max_age = if !forgets && max_age.as_secs() == 0 { Duration::from_secs(1) } else { max_age };
         Self { max_age, subdomains: false, preload: false }
     }
 
@@ -94,6 +97,8 @@ mod tests {
             (Hsts::one_year(), "max-age=31536000"),
             (Hsts::max_age(Duration::ZERO), "max-age=0"),
             (Hsts::max_age(Duration::from_millis(1999)).include_subdomains(), "max-age=1; includeSubDomains"),
+            (Hsts::max_age(Duration::from_nanos(1)), "max-age=1"),
+            (Hsts::max_age(Duration::from_millis(999)), "max-age=1"),
             (Hsts::max_age(Duration::MAX), "max-age=18446744073709551615"),
         ] {
             assert_eq!(hsts.value().unwrap(), value);

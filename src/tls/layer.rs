@@ -87,9 +87,11 @@ impl TlsLayer {
     /// authority (RFC 9110 §7.2), or what a trusted proxy says it was.
     ///
     /// # Errors
-    /// If the list is empty, or an item is not a host.
+    /// If the list is empty, or an item is not a host, or none of the [`hosts`](Self::hosts) if those are said.
     pub fn redirect_to<I: IntoIterator<Item: AsRef<str>>>(mut self, hosts: I) -> Result<Self, ConfigError> {
-        self.set().redirect = Some(Targets::read(hosts)?);
+        let targets = Targets::read(hosts)?;
+        answered_for(&targets, self.shared.hosts.as_ref())?;
+        self.set().redirect = Some(targets);
         Ok(self)
     }
 
@@ -100,9 +102,11 @@ impl TlsLayer {
     /// The request's host is what [`redirect_to`](Self::redirect_to) says. Exempt paths are left out.
     ///
     /// # Errors
-    /// If the list is empty, or an item is not a host.
+    /// If the list is empty, or an item is not a host, or a redirect leads to another one.
     pub fn hosts<I: IntoIterator<Item: AsRef<str>>>(mut self, hosts: I) -> Result<Self, ConfigError> {
-        self.set().hosts = Some(Hosts::read(hosts)?);
+        let hosts = Hosts::read(hosts)?;
+        self.shared.redirect.as_ref().map_or(Ok(()), |targets| answered_for(targets, Some(&hosts)))?;
+        self.set().hosts = Some(hosts);
         Ok(self)
     }
 
@@ -245,6 +249,14 @@ impl TlsLayer {
     fn is_exempt(&self, head: &RequestHead<'_>) -> bool {
         self.shared.exempt.iter().any(|(method, path)| method == head.method() && **path == *head.path())
     }
+}
+
+/// A redirect to a host that is not answered for would be a way into `421`.
+fn answered_for(targets: &Targets, hosts: Option<&Hosts>) -> Result<(), ConfigError> {
+    let Some(outside) = hosts.and_then(|hosts| targets.outside(hosts)) else { return Ok(()) };
+    let problem = "is none of the hosts that are answered for, and would be refused with 421: name it among the hosts, also if \
+                   another server answers for it";
+    Err(ConfigError::new("redirect hosts", format!("{outside:?}"), problem))
 }
 
 /// Early data can be sent again by whoever recorded it. Several or invalid values count as one that says so (RFC 8470 §5.1).

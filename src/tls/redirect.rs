@@ -4,6 +4,7 @@ use std::{borrow::Cow, fmt::Write};
 
 use http::{HeaderValue, Method, Uri, header};
 
+use super::hosts::Hosts;
 use crate::{
     error::ConfigError,
     evidence::Host,
@@ -28,6 +29,12 @@ impl Targets {
             return Err(ConfigError::new("redirect hosts", "[]", "must name a host"));
         }
         Ok(Self(targets))
+    }
+
+    /// The first target that is none of the hosts that are answered for.
+    pub(super) fn outside(&self, hosts: &Hosts) -> Option<&str> {
+        let outside = |target: &&Target| Host::parse(&target.authority).is_none_or(|host| !hosts.contain(&host, 443));
+        self.0.iter().find(outside).map(|target| &*target.authority)
     }
 
     /// The redirect for this request, or why there is none. `host` is what the client asked for; its port is ignored.

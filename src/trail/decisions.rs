@@ -9,6 +9,10 @@ const MAX_ALIKE: usize = 24;
 /// After so many, that holds for refusals, too.
 const MAX_REFUSALS_ALIKE: usize = 28;
 
+/// The longest action in a record, in bytes, as all texts there.
+#[cfg(feature = "guard")]
+const MAX_ACTION_LEN: usize = 256;
+
 /// One decision: who was asked, what, and what came of it.
 #[derive(Clone, Debug)]
 pub(crate) struct DecisionFact {
@@ -22,6 +26,15 @@ pub(crate) struct DecisionFact {
 impl DecisionFact {
     pub(crate) const fn new(backend: &'static str, action: Option<Arc<str>>, verdict: Verdict) -> Self {
         Self { backend, action, verdict, enforced: true }
+    }
+
+    /// A decision about an action that a handler named: its length may be a client's to choose. No more of it is kept than a record shows.
+    #[cfg(feature = "guard")]
+    pub(crate) fn of_handler(backend: &'static str, action: &str, verdict: Verdict) -> Self {
+        // One character more than is shown tells that it was cut.
+        let end = action.char_indices().map(|(at, _)| at).find(|at| *at > MAX_ACTION_LEN);
+        let kept = end.and_then(|end| action.get(..end)).unwrap_or(action);
+        Self::new(backend, Some(kept.into()), verdict)
     }
 
     /// The same for an answer that nothing depended on: who asked goes on either way, or a policy is only tried out.
@@ -125,5 +138,26 @@ impl<'a> IntoIterator for &'a Decisions {
 
     fn into_iter(self) -> Self::IntoIter {
         self.iter()
+    }
+}
+
+#[cfg(all(test, feature = "guard"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_of_an_action_is_kept_than_is_shown() {
+        for (name, action, kept) in [
+            ("short", "orders:read".to_owned(), 11),
+            ("the longest that is shown", "a".repeat(256), 256),
+            ("one more", "a".repeat(257), 257),
+            ("a megabyte", "a".repeat(1 << 20), 257),
+            ("a character across the bound", format!("a{}", "\u{20ac}".repeat(1000)), 259),
+        ] {
+            let fact = DecisionFact::of_handler("test", &action, Verdict::allow());
+            let held = fact.action.unwrap();
+            assert!(action.starts_with(&*held), "{name}");
+            assert_eq!(held.len(), kept, "{name}");
+        }
     }
 }

@@ -1,5 +1,7 @@
 //! Several mistakes in one document: each is told, and nothing that comes of it.
 
+use portcullis::config::Config;
+
 use super::{ISSUER, KEYS, QUOTA, files, problems};
 
 #[test]
@@ -13,6 +15,50 @@ fn all_mistakes_are_told_at_once() {
     let expected =
         [(1, "no_stroe"), (3, "tls.host"), (5, "quotas.a.count"), (9, "limits[0].quotas[0]"), (11, "audit.sink")];
     assert_eq!(lines, expected, "{told}");
+}
+
+/// A wrong word takes itself out of a document, and not what stands beside it or after it.
+#[test]
+fn a_wrong_word_hides_no_other_mistake() {
+    let all = "[proxies]\nfamily = 'x-forwardd'\nnetworks = ['10.0.0.0/8']\n[quotas.a]\ncount = 0\nper = 'sec'\n\
+               [[limits]]\nby = 'ip'\nquotas = ['b']\n[audit]\nsink = 'file'\npath = '@/no/a'\ncapacity = 0\n[routes]\n\
+               'GET /a' = { permision = 'x' }\n'GET /b' = { hours = { from = '9', until = '17:00', days = ['noday'] } }\n\
+               'get /c' = 'public'\n'GET /d' = 'publik'\n'GET /e' = { condition = 'told-by-code' }\n\
+               'GET /f' = { role = 'told-by-code', resource = 'told-by-code' }\n[routes.'GET /g']\nhide = true\n\
+               permission = 5\n";
+    let whole: &[_] = &[
+        (2, "proxies.family"),
+        (3, "proxies.networks"),
+        (5, "quotas.a.count"),
+        (6, "quotas.a.per"),
+        (8, "limits[0].by"),
+        (9, "limits[0].quotas[0]"),
+        (11, "audit.sink"),
+        (12, "audit.path"),
+        (13, "audit.capacity"),
+        (15, "routes"),
+        (16, "routes"),
+        (17, "routes"),
+        (18, "routes"),
+        (23, "routes"),
+    ];
+    for (text, expected) in [
+        (all, whole),
+        ("[tls]\n[api_keys]\nstore = 'sqllite'\nprefix = 'P'", &[(3, "api_keys.store"), (4, "api_keys.prefix")]),
+        (
+            "[policy]\nfile = '@/bad.toml'\n[routes]\n'GET /a' = { permission = 'orders:read' }\n'get /b' = 'public'",
+            &[(2, "policy.file"), (5, "routes")],
+        ),
+        (
+            "[tls]\nminimum_version = '1.1'\nhosts = []\nexempt = ['GET a']\nhsts = { max_age = '1ms' }",
+            &[(2, "tls.minimum_version"), (3, "tls.hosts"), (4, "tls.exempt[0]"), (5, "tls.hsts.max_age")],
+        ),
+        ("[routes]\n'GET /a' = { scop = 'x' }\n'GET /b' = { all = [] }", &[(2, "routes"), (3, "routes")]),
+    ] {
+        let told = problems(text, &files());
+        let is: Vec<_> = told.iter().map(|problem| (problem.line().unwrap(), problem.field())).collect();
+        assert_eq!(is, expected, "{text}\n{told}");
+    }
 }
 
 /// What is wrong with a document, by line and field: this, and nothing that comes of it.
@@ -64,12 +110,45 @@ fn one_mistake_leads_to_no_other() {
         ("[tls]\n[jwt]\nrealm = 'orders'\n[[issuers]]\nprovider = 'googel'".to_owned(), &[(5, "issuers[0].provider")]),
         (
             "[tls]\nhost = []\n[routes]\n'GET /' = { condition = 'own-device' }\nfallback = 'deny'".to_owned(),
-            &[(2, "tls.host")],
+            &[(2, "tls.host"), (5, "routes.fallback")],
         ),
         (format!("{KEYS}peppers = [{{ id = 'a', secret = 'b' }}]"), &[(5, "api_keys.peppers[0].secret")]),
     ] {
         let told = problems(&text, &files());
         let is: Vec<_> = told.iter().map(|problem| (problem.line().unwrap(), problem.field())).collect();
         assert_eq!(is, expected, "{text}\n{told}");
+    }
+}
+
+/// Records into a policy would be the end of it, by whatever name the file is called.
+#[test]
+fn no_records_go_into_another_file_of_the_document() {
+    let dir = files();
+    let at = |name: &str| dir.path().join(name);
+    std::fs::create_dir(at("logs")).unwrap();
+    std::fs::hard_link(at("policy.toml"), at("linked")).unwrap();
+    #[cfg(unix)]
+    std::os::unix::fs::symlink(at("policy.toml"), at("logs/audit.jsonl")).unwrap();
+    let app = at("app.toml");
+    for (path, of) in [
+        ("app.toml", Some("this document")),
+        ("logs/../policy.toml", Some("policy.file")),
+        #[cfg(unix)]
+        ("linked", Some("policy.file")),
+        #[cfg(unix)]
+        ("logs/audit.jsonl", Some("policy.file")),
+        ("other.jsonl", None),
+        ("logs/policy.toml", None),
+    ] {
+        let (policy, records) = (at("policy.toml"), at(path));
+        let text = format!("[policy]\nfile = {policy:?}\n[audit]\nsink = 'json-lines'\npath = {records:?}\n");
+        std::fs::write(&app, text).unwrap();
+        let checked = Config::read(&app).and_then(|config| config.check());
+        let told = checked.err().map(|problems| problems.to_string());
+        match (of, &told) {
+            (None, None) => {}
+            (Some(of), Some(told)) => assert!(told.contains(&format!("is the file of {of} as well")), "{path}: {told}"),
+            _ => panic!("{path}: {told:?}"),
+        }
     }
 }

@@ -166,15 +166,15 @@ impl JsonLines {
 }
 
 impl JsonLinesBuilder {
-    /// Sets how many records may wait for the writer, and how many of requests without an identity. Default 10 000. A record takes about
-    /// a kilobyte, and a few dozen at most.
+    /// Sets how many records may wait for the writer, and how many of requests without an identity. Default 10 000, at
+    /// most a million: a record takes about a kilobyte, and a few dozen at most, and what waits is lost with the process.
     pub const fn capacity(mut self, records: NonZeroUsize) -> Self {
         self.rules.records = records;
         self
     }
 
     /// Sets how many refusals before authentication may wait for the writer, in the lane of requests without an identity. Default
-    /// 2 000.
+    /// 2 000, at most a million.
     pub const fn refusal_capacity(mut self, refusals: NonZeroUsize) -> Self {
         self.rules.refusals = refusals;
         self
@@ -250,11 +250,12 @@ impl JsonLinesBuilder {
     /// keeps its owner and mode, and a symbolic link is followed. So let nobody else write to the directory.
     ///
     /// # Errors
-    /// If the file cannot be opened for appending, a period or size is zero, or the thread cannot be started. Where the lines are
+    /// If the file cannot be opened for appending, a period or size is zero, a capacity is above its bound, or the thread cannot be started. Where the lines are
     /// chained, also if another process writes to the file (on Unix, by its lock), or the key does not vouch for what
     /// stands there.
     pub fn open(self, path: impl AsRef<Path>) -> Result<JsonLines, ConfigError> {
         let path: PathBuf = path.as_ref().into();
+        self.rules.validate()?;
         for (setting, zero) in [
             ("rotate_at_size", self.rotation.size == Some(0)),
             ("rotate_every", self.rotation.every.is_some_and(|period| period.is_zero())),
@@ -276,8 +277,9 @@ impl JsonLinesBuilder {
     /// Writes to this instead of a file: a pipe, memory. It is flushed after each batch. Rotation and fsync are for files alone.
     ///
     /// # Errors
-    /// If the thread cannot be started.
+    /// If a capacity is above its bound, or the thread cannot be started.
     pub fn to_writer(self, writer: impl Write + Send + 'static) -> Result<JsonLines, ConfigError> {
+        self.rules.validate()?;
         self.start(Plain(writer))
     }
 

@@ -559,3 +559,19 @@ fn files_after_a_clock_that_was_ahead_go_when_they_are_old() {
         assert_eq!(rotated_files(&path).unwrap().len(), files, "{name}");
     }
 }
+
+#[test]
+fn a_queue_that_no_machine_has_room_for_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("audit.jsonl");
+    let number = |number| NonZeroUsize::new(number).unwrap();
+    for (name, builder, setting) in [
+        ("records", JsonLines::builder().capacity(number(1_000_001)), "capacity"),
+        ("all that there are", JsonLines::builder().capacity(NonZeroUsize::MAX), "capacity"),
+        ("refusals", JsonLines::builder().refusal_capacity(number(1_000_001)), "refusal capacity"),
+    ] {
+        assert_eq!(builder.open(&path).unwrap_err().setting(), setting, "{name}");
+        assert!(!path.exists(), "{name}: no file is made");
+    }
+    assert!(JsonLines::builder().capacity(number(1_000_000)).refusal_capacity(number(1_000_000)).open(&path).is_ok());
+}

@@ -19,13 +19,20 @@ use std::{
 
 pub(crate) use batch::{Batch, Filled};
 
-use crate::audit::{AuditEntry, AuditRepeats, Lost, WhenFull};
+use crate::{
+    audit::{AuditEntry, AuditRepeats, Lost, WhenFull},
+    error::ConfigError,
+};
 use repeats::Repeats;
 
 /// The most entries that the writer takes at once.
 const BATCH: usize = 256;
 /// So many waiting entries wake a writer that lingers.
 const MANY: usize = 1024;
+
+/// The most entries that a queue may be told to let wait: with a kilobyte each, a gigabyte in each lane. What waits is in memory alone,
+/// and lost with the process; where so much has to wait, the writer is what has to change.
+pub(crate) const MAX_WAITING: usize = 1_000_000;
 
 /// How much waits for the writer, and what happens to more.
 #[derive(Clone, Copy, Debug)]
@@ -229,6 +236,17 @@ impl Lane {
 }
 
 impl Rules {
+    /// Refuses more than a machine has room for, which would be no bound.
+    pub(crate) fn validate(&self) -> Result<(), ConfigError> {
+        for (setting, records) in [("capacity", self.records), ("refusal capacity", self.refusals)] {
+            if records.get() > MAX_WAITING {
+                let problem = format!("is not 1 to {MAX_WAITING}: what waits is in memory, and lost with the process");
+                return Err(ConfigError::new(setting, records.to_string(), problem));
+            }
+        }
+        Ok(())
+    }
+
     /// How many entries wait in a lane when there is no room for one more. A flood consists of refusals, which leave most of
     /// their lane to strangers who are served.
     const fn room(&self, lane: Lane, refusal: bool) -> NonZeroUsize {

@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    net::{IpAddr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     time::Duration,
 };
 
@@ -17,19 +17,34 @@ use crate::{
 const SECOND: Duration = Duration::from_secs(1);
 /// The most sources and kinds that are told apart in a second.
 const MAX_GROUPS: usize = 1024;
+/// The most networks and kinds that are told apart beside them: whoever has a /48 has addresses for all groups, and must not take the
+/// lines of strangers elsewhere.
+const MAX_WIDE: usize = 1024;
 
 #[derive(Debug, Default)]
 pub(super) struct Repeats {
     /// The second that is counted now, since the Unix epoch.
     second: u64,
     groups: HashMap<Group, AuditRepeats>,
+    /// Of those in `groups`, how many are of a source, and how many of a network around several.
+    held: (usize, usize),
     /// Since when there is something to tell.
     pending: Option<Instants>,
 }
 
-/// A source, none for all of those that find no room of their own; and whether a credential crossed the wire in the clear: which one
-/// has to be replaced is told by a record.
-type Group = (Option<IpAddr>, RejectionKind, bool);
+/// Whose refusals, of which kind, and whether a credential crossed the wire in the clear: which one has to be replaced is told by a
+/// record.
+type Group = (Whose, RejectionKind, bool);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Whose {
+    /// Of one source, none without an address.
+    Source(Option<IpAddr>),
+    /// Of all in a network that found no room of their own.
+    Around(IpAddr),
+    /// Of all others.
+    Others,
+}
 
 impl Repeats {
     /// Counts a refusal. False if it is the first of its group: it is a record of its own.
@@ -42,22 +57,37 @@ impl Repeats {
             self.second = second;
         }
         let exposed = !record.exposed_credentials().is_empty();
-        let own = (record.source().map(network), kind, exposed);
-        let room = self.groups.len() < MAX_GROUPS || self.groups.contains_key(&own);
-        let group = if room { own } else { (None, kind, exposed) };
+        let group = (self.place(record.source(), kind, exposed), kind, exposed);
         match self.groups.get_mut(&group) {
             Some(repeats) => {
                 repeats.count = repeats.count.saturating_add(1);
-                repeats.many_sources |= group != own;
+                repeats.many_sources |= record.source().map(network) != repeats.first.source().map(network);
                 self.pending.get_or_insert_with(|| SystemClock.now());
                 true
             }
             None => {
-                let many_sources = group != own;
-                self.groups.insert(group, AuditRepeats { first: record.clone(), count: 0, many_sources });
+                let (sources, around) = &mut self.held;
+                match group.0 {
+                    Whose::Source(_) => *sources = sources.saturating_add(1),
+                    Whose::Around(_) => *around = around.saturating_add(1),
+                    Whose::Others => {}
+                }
+                self.groups.insert(group, AuditRepeats { first: record.clone(), count: 0, many_sources: false });
                 false
             }
         }
+    }
+
+    /// Its own place if it has one or there is room, else that of the network around it, else that of all others.
+    fn place(&self, source: Option<IpAddr>, kind: RejectionKind, exposed: bool) -> Whose {
+        let (sources, around) = self.held;
+        let fits = |whose, held, most| held < most || self.groups.contains_key(&(whose, kind, exposed));
+        let own = Whose::Source(source.map(network));
+        if fits(own, sources, MAX_GROUPS) {
+            return own;
+        }
+        let wide = source.map(|source| Whose::Around(wide_network(source)));
+        wide.filter(|wide| fits(*wide, around, MAX_WIDE)).unwrap_or(Whose::Others)
     }
 
     pub(super) const fn is_pending(&self) -> bool {
@@ -72,6 +102,7 @@ impl Repeats {
     /// What was counted; each group begins anew.
     pub(super) fn take(&mut self, due: &mut Vec<AuditRepeats>) {
         self.pending = None;
+        self.held = (0, 0);
         due.extend(self.groups.drain().map(|(_, repeats)| repeats).filter(|repeats| repeats.count > 0));
     }
 }
@@ -81,6 +112,14 @@ fn network(address: IpAddr) -> IpAddr {
     match source(address) {
         IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),
         address @ IpAddr::V4(_) => address,
+    }
+}
+
+/// The /48 around an IPv6 address, and the /24 around an IPv4 address: what one customer may have, and one machine may pose as.
+fn wide_network(address: IpAddr) -> IpAddr {
+    match source(address) {
+        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 80 << 80)),
+        IpAddr::V4(address) => IpAddr::V4(Ipv4Addr::from_bits(address.to_bits() >> 8 << 8)),
     }
 }
 
@@ -144,16 +183,63 @@ mod tests {
         assert!(repeats.count(&refusal(7, "192.0.2.1", RejectionKind::PlainHttp), &mut due));
     }
 
+    /// A flood of one refusal from each of so many networks in one second.
+    fn flood(repeats: &mut Repeats, networks: impl Iterator<Item = IpAddr>) -> usize {
+        let mut due = Vec::new();
+        let counted = |address: IpAddr| {
+            repeats.count(&refusal(7, &address.to_string(), RejectionKind::Unauthenticated), &mut due)
+        };
+        networks.map(counted).filter(|counted| !counted).count()
+    }
+
+    fn slash_64s(of: u16) -> impl Iterator<Item = IpAddr> {
+        (0..=u16::MAX).map(move |n| Ipv6Addr::new(0x2001, 0xdb8, of, n, 0, 0, 0, 1).into())
+    }
+
     #[test]
     fn a_flood_of_many_sources_is_bounded() {
         let (mut repeats, mut due) = (Repeats::default(), Vec::new());
-        let mut records = 0;
-        for n in 0..5000_u32 {
-            let address = IpAddr::from(n.to_be_bytes()).to_string();
-            records += u32::from(!repeats.count(&refusal(7, &address, RejectionKind::Unauthenticated), &mut due));
-        }
-        assert_eq!(records, 1025);
+        // From all over: each from another /24.
+        let records = flood(&mut repeats, (0..5000_u32).map(|n| Ipv4Addr::from_bits(n << 12).into()));
+        assert_eq!(records, 1024 + 1024 + 1, "one for each source, for each network, and for all others");
         repeats.take(&mut due);
-        assert_eq!((due.len(), due[0].count(), due[0].many_sources()), (1, 5000 - 1025, true));
+        assert_eq!((due.len(), due[0].count(), due[0].many_sources()), (1, 5000 - 2049, true));
+        assert_eq!(flood(&mut repeats, slash_64s(1).take(5000)), 1024 + 1, "the next second begins anew");
+    }
+
+    /// Whoever has a /48 takes nobody else's line.
+    #[test]
+    fn a_flood_of_one_network_is_told_as_one() {
+        use RejectionKind::{InvalidCredential, Unauthenticated};
+        let (mut repeats, mut due) = (Repeats::default(), Vec::new());
+        assert_eq!(flood(&mut repeats, slash_64s(1)), 1024 + 1);
+        for (name, address, kind, counted) in [
+            ("a stranger", "192.0.2.1", Unauthenticated, false),
+            ("again", "192.0.2.1", Unauthenticated, true),
+            ("and again", "192.0.2.1", Unauthenticated, true),
+            ("of another kind", "192.0.2.1", InvalidCredential, false),
+            ("a stranger of another network", "198.51.100.1", Unauthenticated, false),
+            ("again there", "198.51.100.1", Unauthenticated, true),
+            ("the next /48", "2001:db8:2::1", Unauthenticated, false),
+            ("again in the next /48", "2001:db8:2::2", Unauthenticated, true),
+            ("a neighbour of the stranger", "198.51.100.2", Unauthenticated, true),
+            ("one who had a line before", "2001:db8:1::1", Unauthenticated, true),
+        ] {
+            assert_eq!(repeats.count(&refusal(7, address, kind), &mut due), counted, "{name}");
+        }
+        repeats.take(&mut due);
+        let mut told: Vec<_> = due
+            .iter()
+            .map(|due| (due.first().address().unwrap().to_string(), due.count(), due.many_sources()))
+            .collect();
+        told.sort();
+        let expected = [
+            ("192.0.2.1", 2, false),
+            ("198.51.100.1", 2, true),
+            ("2001:db8:1:400::1", 65_536 - 1025, true),
+            ("2001:db8:1::1", 1, false),
+            ("2001:db8:2::1", 1, false),
+        ];
+        assert_eq!(told, expected.map(|(address, count, many)| (address.to_owned(), count, many)));
     }
 }

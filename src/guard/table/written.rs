@@ -21,15 +21,6 @@ pub(super) struct Document {
     pub(super) routes: BTreeMap<Spanned<String>, Written>,
 }
 
-/// A document that has a table of rules among other things.
-#[cfg(feature = "config")]
-#[derive(Deserialize)]
-pub(super) struct Among {
-    pub(super) fallback: Option<Spanned<Written>>,
-    #[serde(default)]
-    pub(super) routes: BTreeMap<Spanned<String>, Written>,
-}
-
 /// A word, or a table of one condition and what else the rule says.
 pub(super) enum Written {
     Word(String),

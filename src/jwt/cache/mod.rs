@@ -56,6 +56,8 @@ pub struct TokenCache {
 
 /// The most entries that a cache may have: 107 MB of table.
 const MAX_ENTRIES: usize = 1 << 22;
+/// The most bytes that a cache may have: 64 GiB, as many entries of 16 KiB each. On machines of 32 bits the type is the bound.
+const MAX_BYTES: usize = MAX_ENTRIES.saturating_mul(16 << 10);
 
 impl TokenCache {
     /// The number of entries unless you say another: 16 384.
@@ -74,7 +76,7 @@ impl TokenCache {
         self
     }
 
-    /// Sets the most bytes that tokens and principals may take, besides the table. Default
+    /// Sets the most bytes that tokens and principals may take, besides the table: 1 to 68 719 476 736 (64 GiB). Default
     /// [`DEFAULT_BYTES`](Self::DEFAULT_BYTES). A token that does not fit alone is not remembered.
     pub const fn max_bytes(mut self, bytes: usize) -> Self {
         self.max_bytes = bytes;
@@ -102,6 +104,10 @@ impl TokenCache {
         }
         if self.max_bytes == 0 {
             return Err(ConfigError::new("bytes of the token cache", "0", "leaves no room: say without_cache()"));
+        }
+        if self.max_bytes > MAX_BYTES {
+            let value = self.max_bytes.to_string();
+            return Err(ConfigError::new("bytes of the token cache", value, "is above 68719476736: no bound at all"));
         }
         Ok(Cache {
             table: Table::new(self.max_entries, self.max_bytes),

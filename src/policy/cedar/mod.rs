@@ -115,7 +115,7 @@ impl Cedar {
     /// dropped. It runs as a task of the tokio runtime that it is called in; files are read on its blocking threads.
     ///
     /// # Errors
-    /// If no document comes from a file, `every` is shorter than a second, or no tokio runtime runs here.
+    /// If no document comes from a file, `every` is shorter than a second or longer than a day, or no tokio runtime runs here.
     pub fn watch(&self, every: Duration) -> Result<(), ConfigError> {
         self.live.watch(every)
     }

@@ -203,7 +203,7 @@ impl Rbac {
     /// policy is dropped. It runs as a task of the tokio runtime that it is called in; files are read on its blocking threads.
     ///
     /// # Errors
-    /// If the policy comes from a text, `every` is shorter than a second, or no tokio runtime runs here.
+    /// If the policy comes from a text, `every` is shorter than a second or longer than a day, or no tokio runtime runs here.
     pub fn watch(&self, every: Duration) -> Result<(), ConfigError> {
         self.shared.newest.live.watch(every)
     }

@@ -170,7 +170,9 @@ impl<S> AttackSuite<S> {
     ///
     /// A service that panics has not answered, which is a finding.
     ///
-    /// Where the service's body is not made from [`Bytes`], put tower's `map_request` around it.
+    /// Where the service's body is not made from [`Bytes`], put tower's `map_request` around it. A service that takes requests of any
+    /// body, as axum's router does, leaves the compiler to guess which is meant, and it does not guess: write
+    /// `run::<axum::body::Body, _>()`, or call `run_axum` (feature `axum`), which does.
     pub async fn run<B, R>(self) -> AttackReport
     where
         S: Service<Request<B>, Response = Response<R>> + Clone + Send + 'static,
@@ -198,6 +200,51 @@ impl<S> AttackSuite<S> {
         let mut run = Run::new(send, self.profile, None, KeyPlace::open());
         requests::all(&mut run).await;
         run.report
+    }
+}
+
+#[cfg(feature = "axum")]
+impl<S> AttackSuite<S> {
+    /// As [`run`](Self::run), for axum's router, and for what stands around one: requests have axum's body.
+    ///
+    /// ```
+    /// use axum::{Router, routing::get};
+    /// use portcullis::{
+    ///     guard::{require, role},
+    ///     jwt::JwtAuthenticator,
+    ///     stack::Stack,
+    ///     testing::{TestIssuer, attack::{Profile, attack_suite}},
+    ///     tls::TlsLayer,
+    /// };
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let issuer = TestIssuer::new("orders-api");
+    /// let app = Stack::builder()
+    ///     .tls(TlsLayer::require())
+    ///     .authenticate(JwtAuthenticator::builder().issuer(issuer.access_tokens()).build()?)
+    ///     .route("GET /orders", require(role("clerk")?))
+    ///     .build()?
+    ///     .protect(Router::new().route("/orders", get(|| async { "hello" })));
+    ///
+    /// let profile = Profile::new()
+    ///     .route("GET /orders", ["clerk"])?
+    ///     .role("clerk", issuer.token().subject("alice").role("clerk"));
+    /// let report = attack_suite(app, profile).run_axum().await;
+    /// assert!(report.is_clean(), "{report}");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn run_axum<R>(self) -> AttackReport
+    where
+        S: Service<Request<axum::body::Body>, Response = Response<R>> + Clone + Send + 'static,
+        S::Future: Send,
+        S::Error: Debug,
+        R: http_body::Body + Send,
+        R::Data: Send,
+        R::Error: Debug,
+    {
+        self.run::<axum::body::Body, R>().await
     }
 }
 
