@@ -281,7 +281,8 @@ async fn the_log_says_once_that_it_cannot_be_read_and_once_that_it_can() {
     const AWAY: &str = "ERROR revocations: what others revoke is not read from";
     const BACK: &str = "WARN revocations: the file can be read again, and all that it has is known";
     let lines = crate::lines::Lines::default();
-    let _log = tracing::subscriber::set_default(tracing_subscriber::registry().with(lines.clone()));
+    // For the whole binary: what other tests make the library say elsewhere is not of this thread.
+    tracing::subscriber::set_global_default(tracing_subscriber::registry().with(lines.clone())).unwrap();
     let (_folder, path) = folder();
     let store = SqliteRevocations::builder(&path).watch_every(Duration::from_millis(5)).open().await.unwrap();
     store.loaded().await;

@@ -20,7 +20,10 @@ async fn another_process() {
         match line.unwrap().split_once(' ').unwrap() {
             ("revoke", jti) => match store.revoke(&token(jti), now()).await {
                 Ok(()) => println!("\nsays done"),
-                Err(error) => println!("\nsays {:?}", error.kind()),
+                Err(error) => {
+                    eprintln!("{error:?}");
+                    println!("\nsays {:?}", error.kind());
+                }
             },
             (_, jti) => {
                 let standing = store.state().check_marks(&TokenMarks::new(ISSUER).token(jti), now());

@@ -14,7 +14,7 @@ pub use self::builder::SqliteRevocationsBuilder;
 use super::{Revocation, RevocationState, RevocationStore, entry::Entry, rows::Shared};
 use crate::{
     clock::Instants,
-    error::StoreError,
+    error::{StoreError, StoreErrorKind},
     sql::{
         OpenError, failed,
         sqlite::{BACKEND, Place, replaced},
@@ -119,7 +119,14 @@ impl Database {
         let shared = &self.shared;
         let entry = Entry::new(revocation, &shared.limits, at);
         let mut connection = self.writer.acquire().await.map_err(|error| failed(BACKEND, error))?;
-        work::revoke(&mut connection, &entry, shared.limits.most(), at).await?;
+        let revoked = work::revoke(&mut connection, &entry, shared.limits.most(), at).await;
+        if let Err(error) = revoked {
+            // On a full disk SQLite may have ended the transaction by itself, and the connection would begin no other one.
+            if error.kind() != StoreErrorKind::Conflict {
+                let _ = connection.close().await;
+            }
+            return Err(error);
+        }
         // Meets it from now on, whatever becomes of the file. If there is no room, the task that reads it as well finds it out.
         shared.state.add([revocation], at)?;
         // What has no name any more is forgotten when the last process closes it.
