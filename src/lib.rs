@@ -66,6 +66,7 @@
 //! | `jwt-remote` | | `jwt::keys::LiveKeys`: key sets from files, URLs and discovery; implies `jwt`, `http-client` |
 //! | `introspection` | | [`jwt::introspection`]: opaque tokens, of which their issuer is asked (RFC 7662); implies `jwt`, `http-client` |
 //! | `revocation-admin` | | [`revocation_admin`]: a router that revokes tokens; back-channel logout; implies `jwt`, `guard`, `axum` |
+//! | `revocation-sqlite` | | `revocation::SqliteRevocations`: revocations in a file; brings SQLite with it; implies `jwt`; asks for Rust 1.94 |
 //! | `revocation-redis` | | `revocation::RedisRevocations`: revocations that several processes share, in Redis or Valkey; implies `jwt` |
 //! | `revocation-postgres` | | `revocation::PostgresRevocations`: the same in PostgreSQL; implies `jwt`; asks for Rust 1.94 |
 //! | `client-cert` | | [`client_cert`]: identity by client certificate, from the connection or a trusted proxy |
@@ -119,7 +120,13 @@ mod context;
 mod credential;
 mod error;
 pub mod event;
-#[cfg(any(feature = "api-key-file", feature = "api-key-sqlite", feature = "audit-json-lines", feature = "config"))]
+#[cfg(any(
+    feature = "api-key-file",
+    feature = "api-key-sqlite",
+    feature = "audit-json-lines",
+    feature = "config",
+    feature = "revocation-sqlite"
+))]
 mod file;
 #[cfg(any(feature = "introspection", feature = "policy-cached"))]
 mod flight;
@@ -157,7 +164,12 @@ mod retry;
 mod secret;
 #[cfg(any(feature = "guard", feature = "rate-limit"))]
 mod shadow;
-#[cfg(any(feature = "api-key-postgres", feature = "api-key-sqlite", feature = "revocation-postgres"))]
+#[cfg(any(
+    feature = "api-key-postgres",
+    feature = "api-key-sqlite",
+    feature = "revocation-postgres",
+    feature = "revocation-sqlite"
+))]
 mod sql;
 #[cfg(any(feature = "api-key", feature = "cedar", all(feature = "guard", feature = "policy-files")))]
 mod strict;

@@ -3,6 +3,7 @@
 #[cfg(feature = "revocation-redis")]
 use std::fmt::Write;
 
+#[cfg(any(feature = "revocation-postgres", feature = "revocation-redis"))]
 use aws_lc_rs::digest::{Digest, SHA256, digest};
 
 use super::{Revocation, RevocationKind, RevocationLimits};
@@ -43,6 +44,7 @@ impl Entry {
     }
 
     /// `kind NUL issuer NUL value`: no two say the same of different things.
+    #[cfg(any(feature = "revocation-postgres", feature = "revocation-redis"))]
     pub(super) fn what(&self) -> String {
         format!("{}\0{}\0{}", self.kind, self.issuer, self.value)
     }
@@ -58,12 +60,13 @@ impl Entry {
     }
 
     /// The last second of issue; none if it does not matter.
-    #[cfg(feature = "revocation-postgres")]
+    #[cfg(any(feature = "revocation-postgres", feature = "revocation-sqlite"))]
     pub(super) fn last_issue(&self) -> Option<u64> {
         (self.issued_until < Self::ALWAYS).then_some(self.issued_until)
     }
 
     /// What it is kept under: SHA-256.
+    #[cfg(any(feature = "revocation-postgres", feature = "revocation-redis"))]
     pub(super) fn digest(&self) -> Digest {
         digest(&SHA256, self.what().as_bytes())
     }

@@ -4,7 +4,8 @@ use super::{Revocation, RevocationLimits, RevocationState, RevocationStore};
 use crate::{clock::Instants, error::StoreError, log};
 
 /// Revocations of this process alone: not known to others, and gone when it ends. For tests, and for a service of one process whose
-/// tokens live for minutes: **after a restart what was revoked is good again until it expires**. The log says so at start.
+/// tokens live for minutes: **after a restart what was revoked is good again until it expires**. The log says so at start. On one
+/// machine `SqliteRevocations` (feature `revocation-sqlite`) keeps them in a file.
 ///
 /// When it is full, [`revoke`](RevocationStore::revoke) fails and nothing is forgotten; see [`RevocationLimits`].
 #[derive(Clone, Debug)]
@@ -23,7 +24,8 @@ impl MemoryRevocations {
     #[must_use]
     pub fn with_limits(limits: RevocationLimits) -> Self {
         log::warn(
-            "revocations are kept in memory: after a restart, and in other processes, tokens that were revoked are good until they expire",
+            "revocations are kept in memory: after a restart, and in other processes, tokens that were revoked are good until they \
+             expire; SqliteRevocations keeps them in a file, RedisRevocations and PostgresRevocations for several machines",
         );
         Self { state: RevocationState::own(limits) }
     }

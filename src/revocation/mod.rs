@@ -7,9 +7,10 @@
 //!
 //! 1. A token that a revocation meets is refused with `401` and `invalid_token`, as any bad token; the operator learns what
 //!    was revoked.
-//! 2. [`MemoryRevocations`] knows what this process was told, until it ends, and tells no other. Several processes share them in Redis or
-//!    PostgreSQL (features `revocation-redis`, `revocation-postgres`); or implement [`RevocationStore`] over what they share,
-//!    and feed a [`RevocationState`] from there.
+//! 2. [`MemoryRevocations`] knows what this process was told, until it ends, and tells no other. The processes of one machine share
+//!    them in an SQLite file (feature `revocation-sqlite`), which outlives them; those of several machines in Redis or PostgreSQL
+//!    (features `revocation-redis`, `revocation-postgres`); or implement [`RevocationStore`] over what they share, and feed a
+//!    [`RevocationState`] from there.
 //! 3. State that others may have changed is trusted for 5 s after the last contact, by default. After that, and before the
 //!    first, requests are refused with `503` and `Retry-After`. After a lost connection the missing part is loaded first.
 //! 4. A revocation is kept until the tokens that it meets have ended: until the `exp` that it is given, or for 24 h by default.
@@ -45,13 +46,17 @@
 //! ```
 
 mod entries;
-#[cfg(any(feature = "revocation-postgres", feature = "revocation-redis"))]
+#[cfg(any(feature = "revocation-postgres", feature = "revocation-redis", feature = "revocation-sqlite"))]
 mod entry;
 mod memory;
 #[cfg(feature = "revocation-postgres")]
 mod postgres;
 #[cfg(feature = "revocation-redis")]
 mod redis;
+#[cfg(any(feature = "revocation-postgres", feature = "revocation-sqlite"))]
+mod rows;
+#[cfg(feature = "revocation-sqlite")]
+mod sqlite;
 mod state;
 mod store;
 mod what;
@@ -61,10 +66,12 @@ pub use memory::MemoryRevocations;
 pub use postgres::{PostgresRevocations, PostgresRevocationsBuilder};
 #[cfg(feature = "revocation-redis")]
 pub use redis::{RedisRevocations, RedisRevocationsBuilder};
+#[cfg(feature = "revocation-sqlite")]
+pub use sqlite::{SqliteRevocations, SqliteRevocationsBuilder};
 pub use state::{RevocationLimits, RevocationState, Standing};
 pub use store::RevocationStore;
 pub use what::Revocation;
 
 pub use crate::principal::{RevocationKind, TokenMarks};
-#[cfg(feature = "revocation-postgres")]
+#[cfg(any(feature = "revocation-postgres", feature = "revocation-sqlite"))]
 pub use crate::sql::OpenError;

@@ -97,7 +97,7 @@ impl RevocationLimits {
 }
 
 /// Whether a state that others change can be kept with these.
-#[cfg(any(feature = "revocation-postgres", feature = "revocation-redis"))]
+#[cfg(any(feature = "revocation-postgres", feature = "revocation-redis", feature = "revocation-sqlite"))]
 pub(super) fn check_shared(limits: &RevocationLimits) -> Result<(), crate::error::ConfigError> {
     let age = limits.trusted_for();
     if (Duration::from_millis(100)..=Duration::from_secs(3_600)).contains(&age) {

@@ -43,8 +43,6 @@ pub(super) const ENABLE: &str = "DELETE FROM portcullis_disabled_owners WHERE te
 pub(super) const DISABLEMENT: &str =
     "SELECT disabled_at, reason FROM portcullis_disabled_owners WHERE tenant = $1 AND subject = $2";
 
-pub(super) const VERSION: &str = "SELECT max(version) FROM portcullis_schema";
-
 /// The most rows that one statement removes or notes: a writer holds up others that long.
 pub(super) const BATCH: usize = 500;
 

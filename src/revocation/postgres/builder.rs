@@ -3,10 +3,10 @@ use std::{fmt, sync::Arc, time::Duration};
 use sqlx::PgPool;
 use tokio::{sync::watch, task::JoinSet};
 
-use super::{Inner, PostgresRevocations, Shared, listen, work};
+use super::{Inner, PostgresRevocations, listen, work};
 use crate::{
     clock::{Clock, SystemClock},
-    revocation::{RevocationLimits, RevocationState, state::check_shared},
+    revocation::{RevocationLimits, RevocationState, rows::Shared, state::check_shared},
     sql::{
         OpenError, check_wait, failed,
         postgres::{BACKEND, Database, migrate, options, pool},

@@ -4,16 +4,16 @@ mod builder;
 mod listen;
 mod work;
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;
 use sqlx::PgPool;
 use tokio::{sync::watch, task::JoinSet};
 
 pub use self::builder::PostgresRevocationsBuilder;
-use super::{Revocation, RevocationLimits, RevocationState, RevocationStore, entry::Entry};
+use super::{Revocation, RevocationState, RevocationStore, entry::Entry, rows::Shared};
 use crate::{
-    clock::{Clock, Instants},
+    clock::Instants,
     error::StoreError,
     sql::{
         OpenError,
@@ -25,13 +25,13 @@ use crate::{
 ///
 /// - **Reaching the others**: triggers tell of every row with its commit (`NOTIFY`), rows written by hand included. A process
 ///   then reads what is new, and refuses it on the first request after that. It also asks five times within
-///   [`max_age`](RevocationLimits::max_age), each second by default. What is told is never believed without its row: whoever may
+///   [`max_age`](super::RevocationLimits::max_age), each second by default. What is told is never believed without its row: whoever may
 ///   connect to the database may tell anything, and services in other schemas of it do.
 /// - **PostgreSQL is away**: the state is trusted for `max_age` after it was last known to be whole, 5 s by default; then
 ///   requests get `503`. Nothing can be revoked meanwhile: [`revoke`](RevocationStore::revoke) fails with
 ///   [`Unavailable`](crate::StoreErrorKind::Unavailable). It is tried again after 0.1 s up to 10 s. Each new connection begins
 ///   with everything that the table has, before the state is trusted again.
-/// - **Bounds**: at most [`capacity`](RevocationLimits::capacity) rows, and as many in each process; give all the same limits.
+/// - **Bounds**: at most [`capacity`](super::RevocationLimits::capacity) rows, and as many in each process; give all the same limits.
 ///   What has ended is removed when something is revoked, by the server's clock and this process' one, whichever is behind.
 /// - **Connection**: TLS with a verified certificate (`sslmode=verify-full`) unless the address says another `sslmode`, or else
 ///   the variable `PGSSLMODE` does (empty or mistyped, it is an error), or the server is on a loopback address or a Unix
@@ -73,14 +73,6 @@ struct Inner {
     loaded: watch::Receiver<bool>,
     /// Aborted when dropped.
     _listener: JoinSet<()>,
-}
-
-/// What the store and its task share.
-struct Shared {
-    timeout: Duration,
-    limits: RevocationLimits,
-    state: RevocationState,
-    clock: Arc<dyn Clock>,
 }
 
 impl PostgresRevocations {

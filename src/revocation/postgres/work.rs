@@ -1,19 +1,21 @@
 //! What is asked of PostgreSQL.
 
-use sqlx::{Connection, PgConnection, Row, postgres::PgRow};
+use sqlx::{Connection, PgConnection};
 
 use crate::{
     clock::Instants,
-    error::{StoreError, StoreErrorKind},
-    revocation::{Revocation, entry::Entry, state::MARGIN},
+    error::StoreError,
+    revocation::{
+        entry::Entry,
+        rows::{PAGE, no_room, number},
+        state::MARGIN,
+    },
     sql::{failed, postgres::BACKEND},
 };
 
 /// Where the version of the tables stands.
 pub(super) const SCHEMA: &str = "portcullis_revocation_schema";
 pub(super) const MIGRATIONS: &[(u32, &str)] = &[(1, include_str!("1.sql")), (2, include_str!("2.sql"))];
-/// How many are read or removed at once.
-pub(super) const PAGE: u32 = 1_000;
 
 /// The lock of those who write, which the trigger takes as well.
 const LOCK: &str = "LOCK TABLE portcullis_revocation_lock IN SHARE ROW EXCLUSIVE MODE";
@@ -45,8 +47,7 @@ pub(super) async fn revoke(
     most: usize,
     at: Instants,
 ) -> Result<(), StoreError> {
-    let now = i64::try_from(at.unix_seconds()).unwrap_or(i64::MAX);
-    let margin = i64::try_from(MARGIN).unwrap_or(i64::MAX);
+    let (now, margin) = (number(at.unix_seconds()), number(MARGIN));
     let most_rows = i64::try_from(most).unwrap_or(i64::MAX);
     let id = entry.digest();
     let id = id.as_ref();
@@ -58,10 +59,8 @@ pub(super) async fn revoke(
     if !has_room.fetch_one(&mut *transaction).await.map_err(sql)? {
         // What has ended is gone all the same, so that there is room some time.
         transaction.commit().await.map_err(sql)?;
-        let error = StoreError::new(StoreErrorKind::Conflict, BACKEND);
-        return Err(error.caused_by(format!("there is room for {most} and no more")));
+        return Err(no_room(BACKEND, most));
     }
-    let number = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
     sqlx::query(REVOKE)
         .bind(id)
         .bind(entry.kind)
@@ -73,18 +72,4 @@ pub(super) async fn revoke(
         .await
         .map_err(sql)?;
     transaction.commit().await.map_err(sql)
-}
-
-/// The number and what it says. None of a later release is read.
-pub(super) fn read(row: &PgRow) -> Result<(i64, Revocation), StoreError> {
-    let text = |column: usize| row.try_get::<&str, _>(column).map_err(sql);
-    let number: i64 = row.try_get(0).map_err(sql)?;
-    let (kind, issuer, value) = (text(1)?, text(2)?, text(3)?);
-    let issued_until = row.try_get::<Option<i64>, _>(4).map_err(sql)?.map_or(Ok(Entry::ALWAYS), u64::try_from);
-    let ends = u64::try_from(row.try_get::<i64, _>(5).map_err(sql)?);
-    let read = |issued_until, ends| Entry::read(kind, issuer, value, issued_until, ends);
-    let revocation = issued_until.ok().zip(ends.ok()).and_then(|(issued_until, ends)| read(issued_until, ends));
-    let unreadable =
-        || StoreError::new(StoreErrorKind::Corrupt, BACKEND).about("a revocation that this release cannot read");
-    revocation.map(|revocation| (number, revocation)).ok_or_else(unreadable)
 }

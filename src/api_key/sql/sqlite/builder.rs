@@ -1,6 +1,4 @@
 use std::{
-    fs::OpenOptions,
-    io,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -9,18 +7,11 @@ use std::{
     time::Duration,
 };
 
-use sqlx::{
-    pool::PoolOptions,
-    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
-};
-
-use super::{BACKEND, Database, SqliteKeyStore, watch::Place, work};
+use super::{Database, SqliteKeyStore, work};
 use crate::{
     api_key::{ChangeFeed, sql::watcher::Watcher},
-    error::{ConfigError, StoreError},
-    file::{WRITTEN_BY_ALL, mode, owned, refuse_open},
-    log,
-    sql::{OpenError, check_wait, failed, unavailable},
+    error::ConfigError,
+    sql::{OpenError, check_wait, sqlite::Opening},
 };
 
 /// Configures [`SqliteKeyStore`].
@@ -103,52 +94,26 @@ impl SqliteKeyStoreBuilder {
     /// version and may not or cannot be migrated.
     pub async fn open(self) -> Result<SqliteKeyStore, OpenError> {
         self.check()?;
-        let path = std::path::absolute(&self.path).map_err(|error| self.unusable(error))?;
-        self.must_be_private(&path).map_err(|error| self.unusable(error))?;
-
-        let place = Place::of(&path).map_err(|error| self.unusable(error))?;
-        let options = SqliteConnectOptions::new()
-            .filename(path)
-            .create_if_missing(false)
-            .busy_timeout(self.busy_timeout)
-            .foreign_keys(true)
-            .synchronous(SqliteSynchronous::Full);
-        let sql = |error| failed(BACKEND, error).about(format!("{:?}", self.path));
+        let opening = Opening {
+            path: self.path,
+            whose: "API keys",
+            acquire_timeout: self.acquire_timeout,
+            busy_timeout: self.busy_timeout,
+            may_migrate: self.migrate,
+        };
         let writers = Arc::new(AtomicU64::new(0));
-        let writer = self.pool(1).after_connect({
+        let writer = opening.pool(1).after_connect({
             let writers = Arc::clone(&writers);
             move |_, _| {
                 writers.fetch_add(1, Ordering::SeqCst);
                 Box::pin(async { Ok(()) })
             }
         });
-        // SQLite does not wait by itself where several open a new file and each would switch it to a write-ahead log.
-        let patient = tokio::time::Instant::now() + self.busy_timeout;
-        let writer = loop {
-            let options = options.clone();
-            // A file that is not to be changed may be somebody else's database.
-            let options = if self.migrate { options.journal_mode(SqliteJournalMode::Wal) } else { options };
-            match writer.clone().connect_with(options).await {
-                Err(error) if is_busy(&error) && tokio::time::Instant::now() < patient => {
-                    tokio::time::sleep(Duration::from_millis(10)).await;
-                }
-                opened => break opened.map_err(sql)?,
-            }
-        };
-        let mut connection = writer.acquire().await.map_err(sql)?;
-        work::migrate(&mut connection, self.migrate).await?;
-        let mode = sqlx::query_scalar("PRAGMA journal_mode = WAL").fetch_one(&mut *connection);
-        let mode: String = mode.await.map_err(sql)?;
-        if mode != "wal" {
-            return Err(self.unusable(io::Error::other("it cannot have a write-ahead log")).into());
-        }
-        drop(connection);
-
-        let readers = self.pool(self.readers).connect_with(options.pragma("query_only", "1")).await.map_err(sql)?;
+        let opened = opening.open(writer, work::SCHEMA, work::MIGRATIONS).await?;
         let feed = Arc::new(ChangeFeed::new());
         let database = Arc::new(Database {
-            readers,
-            writer,
+            readers: opened.readers(self.readers).await?,
+            writer: opened.writer,
             writers,
             statement_timeout: self.statement_timeout,
             change_timeout: self
@@ -156,7 +121,7 @@ impl SqliteKeyStoreBuilder {
                 .saturating_add(self.busy_timeout)
                 .saturating_add(self.statement_timeout),
             feed: Arc::clone(&feed),
-            place,
+            place: opened.place,
             watch_every: self.watch_every,
             is_replaced: AtomicBool::new(false),
         });
@@ -164,27 +129,6 @@ impl SqliteKeyStoreBuilder {
         let store = SqliteKeyStore { database, watcher: Watcher::new(feed) };
         store.watch(Some(seen));
         Ok(store)
-    }
-
-    /// Makes the file unless it is there, for its owner alone, if it may be made: SQLite by itself would let everybody read it.
-    fn must_be_private(&self, path: &Path) -> io::Result<()> {
-        if !self.migrate {
-            return refuse_open_file(path);
-        }
-        match owned(OpenOptions::new().write(true).create_new(true)).open(path) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => refuse_open_file(path),
-            made => made.map(drop),
-        }
-    }
-
-    fn pool(&self, connections: u32) -> PoolOptions<sqlx::Sqlite> {
-        PoolOptions::new()
-            .max_connections(connections)
-            .acquire_timeout(self.acquire_timeout)
-            .max_lifetime(None)
-            .idle_timeout(None)
-            // A file does not hang up.
-            .test_before_acquire(false)
     }
 
     fn check(&self) -> Result<(), ConfigError> {
@@ -199,24 +143,4 @@ impl SqliteKeyStoreBuilder {
         // Not to wait is a choice.
         check_wait("SQLite busy timeout", self.busy_timeout.max(Duration::from_millis(1)))
     }
-
-    fn unusable(&self, error: io::Error) -> StoreError {
-        unavailable(BACKEND, error.to_string()).about(format!("{:?}", self.path))
-    }
-}
-
-/// Whoever may write the file may let anybody in.
-fn refuse_open_file(path: &Path) -> io::Result<()> {
-    let metadata = std::fs::metadata(path)?;
-    refuse_open(&metadata, WRITTEN_BY_ALL).map_err(io::Error::other)?;
-    if mode(&metadata) & 0o077 != 0 {
-        log::warn(&format!("API keys: others than its owner may open {path:?}"));
-    }
-    Ok(())
-}
-
-/// Whether somebody else holds the file (`SQLITE_BUSY`, of whatever kind).
-fn is_busy(error: &sqlx::Error) -> bool {
-    let code = error.as_database_error().and_then(|error| error.code()).and_then(|code| code.parse::<u32>().ok());
-    code.is_some_and(|code| code & 0xff == 5)
 }

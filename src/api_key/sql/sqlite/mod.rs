@@ -17,7 +17,6 @@ use sqlx::{SqliteConnection, SqlitePool};
 use tokio::time::timeout;
 
 pub use self::builder::SqliteKeyStoreBuilder;
-use self::watch::Place;
 use super::{statements, watcher::Watcher};
 use crate::{
     api_key::{
@@ -26,10 +25,12 @@ use crate::{
     },
     clock::Instants,
     error::StoreError,
-    sql::{OpenError, Work, failed, unavailable},
+    sql::{
+        OpenError, Work, failed,
+        sqlite::{BACKEND, Place, data_version, replaced},
+        unavailable,
+    },
 };
-
-const BACKEND: &str = "sqlite";
 
 /// Keys in an SQLite file (feature `api-key-sqlite`): for a service on one machine. The library brings SQLite with it.
 ///
@@ -168,17 +169,13 @@ impl Database {
     }
 
     fn must_be_there(&self) -> Result<(), StoreError> {
-        if self.is_replaced.load(Ordering::SeqCst) { Err(self.replaced()) } else { Ok(()) }
-    }
-
-    fn replaced(&self) -> StoreError {
-        unavailable(BACKEND, "the file was replaced, or removed, and what is open is no file any more")
+        if self.is_replaced.load(Ordering::SeqCst) { Err(replaced()) } else { Ok(()) }
     }
 
     /// A value that is another one when another process may have changed the file.
     async fn version(&self) -> Result<(u64, i64), StoreError> {
         let mut connection = self.writer.acquire().await.map_err(|error| failed(BACKEND, error))?;
-        let version = timeout(self.statement_timeout, work::data_version(&mut connection)).await;
+        let version = timeout(self.statement_timeout, data_version(&mut connection)).await;
         let version = version.unwrap_or_else(|_| Err(unavailable(BACKEND, "no answer")))?;
         Ok((self.writers.load(Ordering::SeqCst), version))
     }

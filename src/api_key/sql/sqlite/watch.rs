@@ -1,40 +1,11 @@
 //! Finds out what other processes changed.
 
-use std::{
-    fs, io,
-    path::{Path, PathBuf},
-    sync::{Arc, atomic::Ordering::SeqCst},
-};
+use std::sync::{Arc, atomic::Ordering::SeqCst};
 
-use tokio::{task::spawn_blocking, time::sleep};
+use tokio::time::sleep;
 
-use super::{BACKEND, Database};
-use crate::{api_key::KeyChange, error::StoreError, file::identity, log, sql::unavailable};
-
-/// The file that is open, by its name and by what it is.
-#[derive(Clone, Debug)]
-pub(super) struct Place {
-    path: PathBuf,
-    file: Option<(u64, u64)>,
-}
-
-impl Place {
-    pub(super) fn of(path: &Path) -> io::Result<Self> {
-        Ok(Self { path: path.to_owned(), file: identity(&fs::metadata(path)?) })
-    }
-
-    /// Whether the name leads to the file that is open. SQLite would go on with what has no name any more.
-    async fn is_there(&self) -> Result<bool, StoreError> {
-        let place = self.clone();
-        let looked = spawn_blocking(move || match fs::metadata(&place.path) {
-            Ok(metadata) => Ok(identity(&metadata) == place.file),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(error) => Err(error),
-        });
-        let looked = looked.await.unwrap_or_else(|error| Err(io::Error::other(error)));
-        looked.map_err(|error| unavailable(BACKEND, error.to_string()))
-    }
-}
+use super::Database;
+use crate::{api_key::KeyChange, log, sql::sqlite::replaced};
 
 /// Looks every so often, for ever. What was not seen before is something new.
 pub(super) async fn watch(database: Arc<Database>, mut seen: Option<(u64, i64)>) {
@@ -47,12 +18,12 @@ pub(super) async fn watch(database: Arc<Database>, mut seen: Option<(u64, i64)>)
             }
             Ok(false) => {
                 if !database.is_replaced.swap(true, SeqCst) {
-                    let path = database.place.path.display();
+                    let path = database.place.path().display();
                     log::error(&format!(
                         "API keys: {path} is not the file any more that is open: start again with the new one"
                     ));
                 }
-                Err(database.replaced())
+                Err(replaced())
             }
             Err(error) => Err(error),
         };
