@@ -17,12 +17,14 @@ use std::{
 };
 
 use keys::{
-    AT, Heard, Store, find, many_are_noted_and_purged, minted, one_rotation_wins, refusal, revocation,
+    AT, Heard, NOW, Store, find, many_are_noted_and_purged, minted, one_rotation_wins, refusal, revocation,
     texts_stay_texts, until,
 };
 use portcullis::{
-    RejectionKind, StoreErrorKind,
-    api_key::{ApiKeyAdmin, ApiKeyStore, ChangeListener, KeyChange, KeyFilter, OpenError, SqliteKeyStore},
+    RejectionKind, StoreError, StoreErrorKind,
+    api_key::{
+        ApiKeyAdmin, ApiKeyStore, ChangeListener, KeyChange, KeyFilter, KeyId, OpenError, Rotation, SqliteKeyStore,
+    },
     conformance,
 };
 use sqlx::{ConnectOptions, Connection, SqliteConnection, sqlite::SqliteConnectOptions};
@@ -513,4 +515,59 @@ async fn a_file_that_is_replaced_is_not_gone_on_with() {
     fs::rename(&kept, &path).unwrap();
     until("it is there again", async || find(&store, record.id()).await.is_ok()).await;
     until("what was missed is looked for", async || heard.take().contains(&KeyChange::Everything)).await;
+}
+
+/// The same test, as a process whose files may not grow beyond some hundred kilobytes.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_is_over_once_there_is_room() {
+    let (_folder, path) = folder();
+    let child = std::process::Command::new("sh")
+        .args([
+            "-c",
+            r#"trap '' XFSZ; ulimit -S -f 400; exec "$0" --exact as_a_child_whose_disk_is_full --ignored --nocapture"#,
+        ])
+        .arg(std::env::current_exe().unwrap())
+        .env("PORTCULLIS_TEST_KEYS_FILE", &path)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&child.stdout);
+    assert!(child.status.success() && said.contains("1 passed"), "{said}{}", String::from_utf8_lossy(&child.stderr));
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+#[ignore = "started by another test, as a process of its own"]
+async fn as_a_child_whose_disk_is_full() {
+    let Some(path) = std::env::var_os("PORTCULLIS_TEST_KEYS_FILE") else { return };
+    let store = open(Path::new(&path)).await;
+    let mut kept = Vec::new();
+    let refused = loop {
+        assert!(kept.len() < 5_000, "the limit holds");
+        let (_, record) = minted("billing");
+        let id = *record.id();
+        match store.insert(record).await {
+            Ok(()) => kept.push(id),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!((kept.is_empty(), refused.kind()), (false, StoreErrorKind::Unavailable));
+    for _ in 0..3 {
+        assert!(store.revoke(&kept[0], &revocation("leaked")).await.is_err());
+        assert!(one_rotation(&store, kept[0]).await.is_err());
+    }
+    for id in &kept {
+        assert!(store.get(id).await.unwrap().is_some(), "look-ups go on");
+    }
+    let own = std::process::id().to_string();
+    let raised = std::process::Command::new("prlimit").args(["--fsize=unlimited", "--pid", &own]).status();
+    assert!(raised.unwrap().success());
+    assert!(one_rotation(&store, kept[0]).await.unwrap(), "there is room again");
+    assert!(store.revoke(&kept[1], &revocation("leaked")).await.unwrap());
+}
+
+#[cfg(target_os = "linux")]
+async fn one_rotation(store: &Store, old: KeyId) -> Result<bool, StoreError> {
+    let (_, new) = minted("billing");
+    store.rotate(Rotation::new(old, new, NOW + 60).unwrap()).await
 }

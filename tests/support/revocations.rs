@@ -1,5 +1,5 @@
 //! Servers of either kind that processes share revocations in, and tokens to look at through them.
-#![allow(dead_code, unreachable_pub, reason = "each test binary uses a part of it")]
+#![allow(dead_code, unreachable_pub, unused_imports, reason = "each binary uses a part of it")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "test code")]
 
 #[path = "postgres.rs"]

@@ -24,7 +24,7 @@ use crate::{
         Owner, Revocation, Rotation,
     },
     clock::Instants,
-    error::StoreError,
+    error::{StoreError, StoreErrorKind},
     sql::{
         OpenError, Work, failed,
         sqlite::{BACKEND, Place, data_version, replaced},
@@ -165,7 +165,12 @@ impl Database {
     ) -> Result<T, StoreError> {
         self.must_be_there()?;
         let mut connection = self.writer.acquire().await.map_err(|error| failed(BACKEND, error))?;
-        work(&mut connection).await
+        let answer = work(&mut connection).await;
+        // On a full disk SQLite may have ended the transaction by itself, and the connection would begin no other one.
+        if answer.as_ref().is_err_and(|error| error.kind() != StoreErrorKind::Conflict) {
+            let _ = connection.close().await;
+        }
+        answer
     }
 
     fn must_be_there(&self) -> Result<(), StoreError> {
