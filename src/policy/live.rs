@@ -272,8 +272,8 @@ impl<T: Versioned> Live<T> {
         self.origin.as_ref().map_or_else(|| "policy".to_owned(), |(files, _)| files.name())
     }
 
-    /// Looks at the files again and again, until the policy is dropped. If the task goes before that, the state says so until another one
-    /// is begun.
+    /// Looks at the files again and again, until the policy is dropped. If the task goes before that, the state says so until
+    /// another one is begun.
     ///
     /// # Errors
     /// If there are no files, the time is shorter than a second, or no tokio runtime with a timer runs here.

@@ -89,9 +89,9 @@ impl CertificateReloader {
         self.current.reload()
     }
 
-    /// Why a newer certificate would not be served, while that is so: the last [`reload`](Self::reload) failed, or the runtime that
-    /// [`reload_every`](Self::reload_every) was called in is gone, and with it the task that looks at the files. For a readiness check, long
-    /// before the certificate ends; the operator reads it, no client does.
+    /// Why a newer certificate would not be served, while that is so: the last [`reload`](Self::reload) failed, or the runtime
+    /// that [`reload_every`](Self::reload_every) was called in is gone, and with it the task that looks at the files. For a
+    /// readiness check, long before the certificate ends; the operator reads it, no client does.
     #[must_use]
     pub fn failing(&self) -> Option<String> {
         let cause = self.current.cause.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -99,8 +99,9 @@ impl CertificateReloader {
     }
 
     /// Calls [`reload`](Self::reload) again and again, this long after the last time, until the listener is gone; at least 10 ms.
-    /// Replace the files in any order: a pair that does not fit is tried again the next time. The task ends with the runtime that this is
-    /// called in; if the listener is still there, the log and [`failing`](Self::failing) say so until this is called in another one.
+    /// Replace the files in any order: a pair that does not fit is tried again the next time. The task ends with the runtime that
+    /// this is called in; if the listener is still there, the log and [`failing`](Self::failing) say so until this is called in
+    /// another one.
     ///
     /// # Errors
     /// If the time is shorter, the certificate did not come from files, or no tokio runtime with a timer runs here.

@@ -16,7 +16,8 @@ const LOOKS: u32 = 60;
 /// Says that the task is gone, when it goes.
 pub(super) struct TaskMark {
     shared: Weak<Shared>,
-    /// Whether another one in this runtime would fare no better. That a thread panics as this goes tells nothing: its runtime may go with it.
+    /// Whether another one in this runtime would fare no better. That a thread panics as this goes tells nothing: its runtime may
+    /// go with it.
     is_blind: bool,
 }
 

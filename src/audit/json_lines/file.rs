@@ -112,7 +112,8 @@ impl TargetFile {
         })
     }
 
-    /// Whether the path leads to another file by now, or to none. Where nobody can tell, the file itself says whether it has a name.
+    /// Whether the path leads to another file by now, or to none. Where nobody can tell, the file itself says whether it has a
+    /// name.
     fn is_gone(&self) -> bool {
         is_elsewhere(&self.path, &self.file) || is_removed(&self.file)
     }
