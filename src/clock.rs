@@ -44,7 +44,13 @@ impl Instants {
     }
 
     /// That much later, on both clocks.
-    #[cfg(any(feature = "rate-limit", feature = "jwt", feature = "jwt-pure-rust", feature = "api-key-admin"))]
+    #[cfg(any(
+        feature = "rate-limit",
+        feature = "jwt",
+        feature = "jwt-pure-rust",
+        feature = "api-key-admin",
+        feature = "audit-json-lines"
+    ))]
     pub(crate) fn later(self, by: Duration) -> Self {
         let by = nanos(by);
         Self::new(self.unix_nanos.saturating_add(by), self.monotonic_nanos.saturating_add(by))

@@ -134,6 +134,8 @@ pub mod gate;
 mod grpc;
 mod head;
 mod log;
+#[cfg(any(feature = "api-key-file", feature = "policy-files", feature = "tls-listener"))]
+mod lookout;
 #[cfg(any(
     feature = "api-key-postgres",
     feature = "dpop-redis",

@@ -266,6 +266,32 @@ async fn where_the_folder_is_removed_nothing_counts_as_stored_until_it_is_back()
     }
 }
 
+/// As above, where the path does not say that nothing is there: whatever it says, the file has no name any more.
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread")]
+async fn where_something_stands_in_the_place_of_the_folder_nothing_counts_as_stored() {
+    for (name, block) in [
+        ("a file", (|folder| std::fs::write(folder, "").unwrap()) as fn(&Path)),
+        ("a link to itself", |folder| std::os::unix::fs::symlink(folder, folder).unwrap()),
+    ] {
+        let directory = tempfile::tempdir().unwrap();
+        let folder = directory.path().join("logs");
+        std::fs::create_dir(&folder).unwrap();
+        let path = folder.join("audit.jsonl");
+        let sink = Arc::new(refusing(&path));
+        let audit = AuditLayer::new(Arc::clone(&sink)).without_events();
+        let send = async || audit.layer(Probe::default()).oneshot(get("/orders")).await.unwrap().status().as_u16();
+        assert_eq!(send().await, 200, "{name}");
+        std::fs::remove_dir_all(&folder).unwrap();
+        block(&folder);
+        let mut served = 0;
+        for _ in 0..5 {
+            served += usize::from(send().await == 200);
+        }
+        assert!(served <= 1 && sink.lost() >= 1, "{name}: {served} of 5 served, {} lost", sink.lost());
+    }
+}
+
 /// With room that is kept on the disk.
 fn refusing(path: &Path) -> JsonLines {
     JsonLines::builder().fsync(Fsync::Each).when_full(WhenFull::Refuse).open(path).unwrap()

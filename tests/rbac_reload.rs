@@ -262,3 +262,46 @@ fn readers_see_one_policy_or_the_next_while_ten_thousand_rules_are_replaced() {
     assert!(readers.into_iter().all(|reader| reader.join().unwrap() > 0));
     assert_eq!(policy.generation(), Some(6));
 }
+
+fn watched() -> (tempfile::TempDir, Rbac) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("policy.toml");
+    std::fs::write(&path, FULL).unwrap();
+    let policy = Rbac::from_toml_file(&path).unwrap();
+    (folder, policy)
+}
+
+/// The task would panic as it begins to wait, and nobody would hear of it.
+#[test]
+fn a_runtime_without_a_timer_is_an_error() {
+    let (_folder, policy) = watched();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let error = runtime.block_on(async { policy.watch(Duration::from_secs(1)) }).unwrap_err();
+    assert!(error.to_string().contains("timer"), "{error}");
+    assert_eq!(policy.reload_state().unwrap().failing(), None, "nobody was told that it would be looked at");
+}
+
+/// What is taken out of the file would be granted for ever, and all would look well.
+#[test]
+fn a_watch_that_went_with_its_runtime_is_told_until_another_one_begins() {
+    let (folder, policy) = watched();
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let failing = || policy.reload_state().unwrap().failing().map(str::to_owned);
+    let (first, second, third) = (runtime(), runtime(), runtime());
+    let begin = |runtime: &tokio::runtime::Runtime| runtime.block_on(async { policy.watch(Duration::from_secs(1)) });
+    begin(&first).unwrap();
+    begin(&second).unwrap();
+    drop(first);
+    assert_eq!(failing(), None, "another one looks");
+    drop(second);
+    assert!(failing().unwrap().contains("nobody looks"));
+    std::fs::write(folder.path().join("policy.toml"), LESS).unwrap();
+    assert_eq!(policy.reload().unwrap(), Reloaded::Replaced);
+    assert!(failing().is_some(), "once is not again and again");
+    begin(&third).unwrap();
+    assert_eq!(failing(), None);
+    std::fs::write(folder.path().join("policy.toml"), "nonsense").unwrap();
+    assert!(policy.reload().is_err());
+    drop(third);
+    assert!(!failing().unwrap().contains("nobody looks"), "what is wrong with the file comes first");
+}

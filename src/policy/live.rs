@@ -17,6 +17,7 @@ use crate::{
     error::ConfigError,
     event::{self, Event, EventKind},
     log,
+    lookout::{Lookout, has_timer},
     policy::{
         ReloadState,
         files::{Files, SourceText},
@@ -54,6 +55,7 @@ pub(crate) struct Live<T> {
     /// Held by whoever replaces the policy, and by nobody else.
     replacing: Mutex<Replacing<T>>,
     state: Mutex<ReloadState>,
+    lookout: Lookout,
     origin: Option<(Files, Box<Compile<T>>)>,
 }
 
@@ -120,6 +122,7 @@ impl<T: Versioned> Live<T> {
             revision: AtomicU64::new(0),
             replacing: Mutex::new(Replacing { accepted, refused: None, replaced: Vec::new() }),
             state: Mutex::new(ReloadState::new()),
+            lookout: Lookout::default(),
             origin,
         }
     }
@@ -140,7 +143,11 @@ impl<T: Versioned> Live<T> {
     }
 
     pub(crate) fn state(&self) -> ReloadState {
-        lock(&self.state).clone()
+        let state = lock(&self.state).clone();
+        match self.lookout.ended() {
+            Some(why) if state.failing().is_none() => state.failing_still(why.into()),
+            _ => state,
+        }
     }
 
     /// Replaces the policy by what `make` makes of the one that runs, or leaves it as it is.
@@ -268,10 +275,15 @@ impl<T: Versioned> Live<T> {
         self.origin.as_ref().map_or_else(|| "policy".to_owned(), |(files, _)| files.name())
     }
 
-    /// Looks at the files again and again, until the policy is dropped.
+    /// Looks at the files again and again, until the policy is dropped. If the task goes before that, the state says so until
+    /// another one is begun.
     ///
     /// # Errors
+<<<<<<< HEAD
     /// If there are no files, the time is shorter than a second or longer than a day, or no tokio runtime runs here.
+=======
+    /// If there are no files, the time is shorter than a second, or no tokio runtime with a timer runs here.
+>>>>>>> mend-M3
     pub(crate) fn watch(self: &Arc<Self>, every: Duration) -> Result<(), ConfigError> {
         let refuse = |problem: &str| ConfigError::new("policy watch", format!("{every:?}"), problem);
         if self.origin.is_none() {
@@ -284,8 +296,13 @@ impl<T: Versioned> Live<T> {
             return Err(refuse("must be at most one day: what a newer policy takes away is allowed until it is read"));
         }
         let runtime = Handle::try_current().map_err(|_| refuse("needs a tokio runtime: call it inside one"))?;
+        if !has_timer() {
+            return Err(refuse("needs a tokio runtime with a timer: enable_time"));
+        }
         let policy = Arc::downgrade(self);
+        let mark = self.lookout.begin(self.name());
         runtime.spawn(async move {
+            let _mark = mark;
             loop {
                 tokio::time::sleep(every).await;
                 let Some(policy) = policy.upgrade() else { return };

@@ -71,7 +71,8 @@ impl ReloadState {
         self.failures
     }
 
-    /// Why the newest policy does not run, while that is so.
+    /// Why the newest policy does not run, while that is so; or why nobody would know, where the files were looked at and are no
+    /// more.
     #[must_use]
     pub fn failing(&self) -> Option<&str> {
         self.failing.as_deref()

@@ -47,6 +47,15 @@ fn read(address: &str, variable: Option<&OsStr>) -> Result<PgConnectOptions, Con
         let value = format!("a text of {} bytes", address.len());
         ConfigError::new("PostgreSQL address", value, "is no address of a PostgreSQL server").caused_by(error)
     })?;
+    if address.contains('#') {
+        // What comes after it is no parameter, and must not count as one. In a password it is written %23.
+        let value = format!("a text of {} bytes", address.len());
+        return Err(ConfigError::new(
+            "PostgreSQL address",
+            value,
+            "has a `#`, after which nothing is read: write it as %23",
+        ));
+    }
     let (_, parameters) = address.split_once('?').unwrap_or_default();
     let names = |parameter: &str| parameter.starts_with("sslmode=") || parameter.starts_with("ssl-mode=");
     if parameters.split('&').any(names) {
@@ -243,6 +252,22 @@ mod tests {
             let mode = read(address, None).unwrap().get_ssl_mode();
             assert_eq!(matches!(mode, PgSslMode::VerifyFull), strict, "{address}: {mode:?}");
         }
+    }
+
+    /// `sslmode` behind it would be read by nobody, and look as if TLS had been asked for.
+    #[test]
+    fn an_address_with_a_fragment_is_refused() {
+        for address in [
+            "postgres://orders@db.example.com/orders#",
+            "postgres://orders@db.example.com/orders#?sslmode=verify-full",
+            "postgres://orders@db.example.com/orders?application_name=x#&sslmode=verify-full",
+            "postgres://orders@localhost/orders#x",
+        ] {
+            let error = read(address, None).unwrap_err();
+            assert!(error.to_string().contains('#') && !format!("{error:?}").contains("db.example"), "{error:?}");
+        }
+        let escaped = "postgres://orders:a%23b@db.example.com/orders?application_name=%23";
+        assert!(matches!(read(escaped, None).unwrap().get_ssl_mode(), PgSslMode::VerifyFull));
     }
 
     #[test]

@@ -13,7 +13,11 @@ use tokio_rustls::rustls::{
 };
 
 use super::certificate::ServerCertificate;
-use crate::{error::ConfigError, log};
+use crate::{
+    error::ConfigError,
+    log,
+    lookout::{Lookout, has_timer},
+};
 
 /// The shortest time between two looks at the files.
 const SHORTEST: Duration = Duration::from_millis(10);
@@ -47,12 +51,21 @@ struct Current {
     /// The chain that the files held last, which is not the one that is served after a `replace`. Locked while they are read, so that
     /// of two looks the later one counts.
     held: Mutex<Vec<CertificateDer<'static>>>,
+    /// Why what the files hold is not served, while that is so.
+    cause: Mutex<Option<String>>,
+    lookout: Lookout,
 }
 
 impl CertificateReloader {
     pub(super) fn new(certificate: ServerCertificate) -> Self {
         let held = Mutex::new(certificate.key.cert.clone());
-        let current = Current { key: RwLock::new(certificate.key), files: certificate.files, held };
+        let current = Current {
+            key: RwLock::new(certificate.key),
+            files: certificate.files,
+            held,
+            cause: Mutex::default(),
+            lookout: Lookout::default(),
+        };
         Self { current: Arc::new(current) }
     }
 
@@ -76,11 +89,22 @@ impl CertificateReloader {
         self.current.reload()
     }
 
+    /// Why a newer certificate would not be served, while that is so: the last [`reload`](Self::reload) failed, or the runtime
+    /// that [`reload_every`](Self::reload_every) was called in is gone, and with it the task that looks at the files. For a
+    /// readiness check, long before the certificate ends; the operator reads it, no client does.
+    #[must_use]
+    pub fn failing(&self) -> Option<String> {
+        let cause = self.current.cause.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        cause.or_else(|| self.current.lookout.ended().map(str::to_owned))
+    }
+
     /// Calls [`reload`](Self::reload) again and again, this long after the last time, until the listener is gone; at least 10 ms.
-    /// Replace the files in any order: a pair that does not fit is tried again the next time.
+    /// Replace the files in any order: a pair that does not fit is tried again the next time. The task ends with the runtime that
+    /// this is called in; if the listener is still there, the log and [`failing`](Self::failing) say so until this is called in
+    /// another one.
     ///
     /// # Errors
-    /// If the time is shorter, the certificate did not come from files, or no tokio runtime runs here.
+    /// If the time is shorter, the certificate did not come from files, or no tokio runtime with a timer runs here.
     pub fn reload_every(self, period: Duration) -> Result<(), ConfigError> {
         let refuse = |problem: &str| ConfigError::new("certificate reload", format!("{period:?}"), problem);
         if period < SHORTEST {
@@ -90,9 +114,14 @@ impl CertificateReloader {
             return Err(refuse("has no file to look at: the certificate did not come from files"));
         }
         let runtime = Handle::try_current().map_err(|_| refuse("needs a tokio runtime: call it inside one"))?;
+        if !has_timer() {
+            return Err(refuse("needs a tokio runtime with a timer: enable_time"));
+        }
         let current: Weak<Current> = Arc::downgrade(&self.current);
+        let mark = self.current.lookout.begin("certificate reload".to_owned());
         drop(self);
         runtime.spawn(async move {
+            let _mark = mark;
             loop {
                 sleep(period).await;
                 let Some(current) = current.upgrade() else { return };
@@ -118,7 +147,9 @@ impl Current {
             return Err(ConfigError::new("certificate reload", "(PEM)", "did not come from files"));
         };
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        match newer(chain, key, &held) {
+        let newer = newer(chain, key, &held);
+        *self.cause.lock().unwrap_or_else(PoisonError::into_inner) = newer.as_ref().err().map(ToString::to_string);
+        match newer {
             Ok(None) => Ok(false),
             Ok(Some(certificate)) => {
                 held.clone_from(&certificate.key.cert);

@@ -207,3 +207,28 @@ async fn many_changes_at_once_are_told_as_one() {
     assert!(store.reload().await.unwrap());
     assert_eq!((store.health().keys, heard.take()), (1_500, vec![KeyChange::Everything]));
 }
+
+/// A server that panics takes its runtime along. Whoever starts it again has the file looked at.
+#[test]
+fn a_task_that_went_with_a_panic_elsewhere_begins_again() {
+    let folder = Folder::new("toml");
+    let (ours, theirs) = (Arc::new(folder.create()), folder.open());
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    let served = Arc::clone(&ours);
+    let server = std::thread::spawn(move || {
+        let runtime = runtime();
+        runtime.block_on(async {
+            assert!(!has(&served, 1));
+            tokio::task::yield_now().await; // the task begins to wait
+        });
+        panic!("a bug of the server, whose runtime goes with it");
+    });
+    assert!(server.join().is_err());
+    assert!(ours.changes().unwrap().is_lost() && ours.health().failing.is_none());
+    runtime().block_on(async {
+        assert!(!has(&ours, 1));
+        tokio::task::yield_now().await;
+        theirs.insert(record(1)).await.unwrap();
+        looked(|| has(&ours, 1)).await;
+    });
+}

@@ -90,6 +90,36 @@ async fn files_are_read_again_at_an_interval() {
     assert!(reloaded.await.is_ok());
 }
 
+/// The certificate would end, and nobody would know before.
+#[tokio::test]
+async fn a_reload_that_fails_or_went_with_its_runtime_can_be_seen() {
+    let authority = Authority::new("first");
+    let (folder, server) = serve_files(&authority).await;
+    let reloader = &server.reloader;
+    let every = |runtime: &tokio::runtime::Runtime| {
+        let _inside = runtime.enter();
+        reloader.clone().reload_every(Duration::from_secs(3600))
+    };
+    let blind = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let error = every(&blind).unwrap_err().to_string();
+    assert!(error.contains("timer") && reloader.failing().is_none(), "{error}");
+    blind.shutdown_background();
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let (first, second) = (runtime(), runtime());
+    every(&first).unwrap();
+    assert_eq!(reloader.failing(), None);
+    first.shutdown_background();
+    assert!(reloader.failing().unwrap().contains("nobody looks"));
+    every(&second).unwrap();
+    assert_eq!(reloader.failing(), None);
+    std::fs::write(folder.path().join("server.crt"), "nonsense").unwrap();
+    assert_eq!(reloader.reload().unwrap_err().to_string(), reloader.failing().unwrap());
+    write(folder.path(), &authority.server(&["localhost"]));
+    reloader.reload().unwrap();
+    assert_eq!(reloader.failing(), None);
+    second.shutdown_background();
+}
+
 #[tokio::test]
 async fn what_was_put_by_hand_stays_until_the_files_change() {
     let (first, second) = (Authority::new("first"), Authority::new("second"));

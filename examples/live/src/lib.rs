@@ -89,9 +89,14 @@ impl Return {
     }
 }
 
+/// What others wrote, for HTML.
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('"', "&quot;").replace('\'', "&#39;").replace('<', "&lt;").replace('>', "&gt;")
+}
+
 /// A form that keeps `return_to`. A service of yours redirects to its provider here, with `state` and `nonce`.
 async fn ask_who(Query(back): Query<Return>) -> Html<String> {
-    let escaped = back.target().replace('&', "&amp;").replace('"', "&quot;").replace('<', "&lt;");
+    let escaped = escaped(back.target());
     Html(format!(
         r#"<form method="post" action="/log-in"><input type="hidden" name="return_to" value="{escaped}"><button>Log in as alice</button></form>"#
     ))
@@ -121,7 +126,7 @@ async fn log_out(State(session): State<Session>, who: Principal) -> Result<Respo
 }
 
 async fn account(who: Principal) -> Html<String> {
-    Html(format!("<h1>{}</h1>{}", who.subject(), include_str!("account.html")))
+    Html(format!("<h1>{}</h1>{}", escaped(who.subject()), include_str!("account.html")))
 }
 
 /// The stack ends it with the session: its type is `text/event-stream`.
@@ -157,5 +162,21 @@ async fn echo(mut socket: WebSocket, mut lifetime: Lifetime) {
                 if tokio::time::timeout(Duration::from_secs(10), socket.send(message)).await.is_err() { break }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use portcullis::PrincipalKind;
+
+    use super::*;
+
+    /// The subject is the provider's text, or whatever a user could make it.
+    #[tokio::test]
+    async fn a_subject_is_text_and_no_markup() {
+        let subject = "<script>alert('1')</script>&\"";
+        let who = Principal::builder(PrincipalKind::User, "https://id.example.com", subject, "jwt").build();
+        let Html(page) = account(who).await;
+        assert!(page.starts_with("<h1>&lt;script&gt;alert(&#39;1&#39;)&lt;/script&gt;&amp;&quot;</h1>"), "{page}");
     }
 }

@@ -176,7 +176,7 @@ impl FileKeyStore {
             && let Ok(runtime) = Handle::try_current()
             && !self.shared.has_task.swap(true, Relaxed)
         {
-            let mark = TaskMark(Arc::downgrade(&self.shared));
+            let mark = TaskMark::new(Arc::downgrade(&self.shared));
             runtime.spawn(watch::watch(mark, self.shared.alive.subscribe()));
         }
     }

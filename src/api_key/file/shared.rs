@@ -25,7 +25,7 @@ use crate::{
     file, log,
 };
 
-/// Why nobody looks at the file: `sleep` panics.
+/// Why nobody looks at the file.
 const BLIND: &str = "what others change is not seen: the runtime has no timer";
 
 /// How often a change is made anew because somebody who takes no lock wrote meanwhile.
@@ -47,7 +47,7 @@ pub(super) struct Shared {
     loads: AtomicU64,
     failures: AtomicU64,
     pub(super) has_task: AtomicBool,
-    /// Whether nobody will look at the file any more: the task panicked, and would do so again.
+    /// Whether nobody will look at the file any more: the task cannot wait, and another one could not either.
     is_blind: AtomicBool,
     /// Dropped with the store, for the task.
     pub(super) alive: watch::Sender<()>,
@@ -134,16 +134,16 @@ impl Shared {
         }
     }
 
-    /// The task is gone: with its runtime, and the next look-up begins it again; or by a panic, for good.
-    pub(super) fn unwatched(&self, panicked: bool) {
+    /// The task is gone: with its runtime, and the next look-up begins it again; or blind, for good.
+    pub(super) fn unwatched(&self, is_blind: bool) {
         // Whoever looks at the file tells before this, or not at all.
         let _file = self.lock(&self.file);
-        if panicked {
+        if is_blind {
             self.is_blind.store(true, Relaxed);
             log::error(&format!("key file: {}: {BLIND}", self.path.display()));
         }
         self.feed.publish(&KeyChange::Lost);
-        self.has_task.store(panicked, Relaxed);
+        self.has_task.store(is_blind, Relaxed);
     }
 
     fn tell(&self, change: &KeyChange) {

@@ -3,6 +3,7 @@
 use std::{
     io::{self, Write},
     path::PathBuf,
+    time::Duration,
 };
 
 use super::{
@@ -76,8 +77,13 @@ impl Linked {
         Ok((linked, torn))
     }
 
-    pub(crate) fn is_due(&self, now: Instants) -> bool {
-        self.unsigned_since.is_some_and(|since| now.since(since) >= self.chain.every)
+    fn is_due(&self, now: Instants) -> bool {
+        self.due_in(now).is_some_and(|time| time.is_zero())
+    }
+
+    /// In how long a checkpoint is due, if a line has none yet.
+    pub(crate) fn due_in(&self, now: Instants) -> Option<Duration> {
+        self.unsigned_since.map(|since| self.chain.every.saturating_sub(now.since(since)))
     }
 
     pub(crate) const fn has_end(&self) -> bool {
@@ -199,8 +205,6 @@ impl Linked {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::audit::chain::ChainKey;
 

@@ -11,8 +11,9 @@ use crate::audit::json_lines::rotated::rotated_files;
 use crate::{
     audit::json_lines::{
         Rotation,
-        lock::is_elsewhere,
-        rotated::{name_after_all, past_their_time, period},
+        clock_watch::ClockWatch,
+        lock::{is_elsewhere, is_removed},
+        rotated::{last_line, modified, name_after_all, past_their_time, period},
         target::Target,
     },
     clock::{Clock, Instants, SystemClock},
@@ -43,10 +44,7 @@ pub(super) struct TargetFile {
     is_claimed: bool,
     /// Why no file can be begun, while the one that is open has no name any more: what is written to it is gone.
     removed: Option<io::Error>,
-    /// When it was begun, by both clocks.
-    began: Instants,
-    /// From when on, by the monotonic clock, files go by their age: not while the other one is just seen to have been set ahead.
-    ages_count_from: u64,
+    clock: ClockWatch,
     failed: log::Seldom,
 }
 
@@ -73,7 +71,7 @@ impl TargetFile {
         let refuse = |problem: &str, error: io::Error| {
             ConfigError::new("audit file", path.display().to_string(), problem).caused_by(error)
         };
-        let file = append_to(&path, is_claimed).map_err(|error| refusal(&path, error))?;
+        let file = append_to(&path, is_claimed, OpenOptions::new()).map_err(|error| refusal(&path, error))?;
         let metadata = file.metadata().map_err(|error| refuse("cannot be examined", error))?;
         let rotates = rotation.size.is_some() || rotation.every.is_some();
         if !metadata.is_file() && (syncs || rotates) {
@@ -87,11 +85,16 @@ impl TargetFile {
         }
         // What cannot be read, a pipe for example, is not torn.
         let torn = if len > 0 { torn_bytes(&path).unwrap_or(0) } else { 0 };
-        let began = metadata.modified().ok().and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok());
-        let began = began
-            .filter(|_| len > 0)
-            .map_or_else(|| SystemClock.now().unix_nanos(), |time| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
+        let now = SystemClock.now();
+        let written = if len > 0 { modified(&metadata) } else { None };
+        let began = written.map_or(now.unix_nanos(), |time| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
         let period = period(rotation.every, began);
+        let mut clock = ClockWatch::new(now);
+        // Also where nothing is in the file yet, because it was just begun.
+        let last_line = rotation.keep_for.and_then(|_| written.or_else(|| last_line(&followed(&path))));
+        if let Some(last_line) = last_line {
+            clock = clock.continuing(last_line);
+        }
         Ok(Self {
             path,
             file,
@@ -104,15 +107,15 @@ impl TargetFile {
             has_others: false,
             is_claimed,
             removed: None,
-            began: SystemClock.now(),
-            ages_count_from: 0,
+            clock,
             failed: log::Seldom::new(),
         })
     }
 
-    /// Whether the path leads to another file by now, or to none.
+    /// Whether the path leads to another file by now, or to none. Where nobody can tell, the file itself says whether it has a
+    /// name.
     fn is_gone(&self) -> bool {
-        is_elsewhere(&self.path, &self.file)
+        is_elsewhere(&self.path, &self.file) || is_removed(&self.file)
     }
 
     fn is_due(&self, now: Instants, coming: usize) -> bool {
@@ -152,8 +155,16 @@ impl TargetFile {
     }
 
     fn begin(&mut self, now: Instants) -> io::Result<()> {
-        let file = append_to(&self.path, self.is_claimed)?;
+        let was_file = self.file.metadata()?.is_file();
+        let mut options = OpenOptions::new();
+        if was_file {
+            never_waiting(&mut options);
+        }
+        let file = append_to(&self.path, self.is_claimed, options)?;
         let metadata = file.metadata()?;
+        if was_file && !metadata.is_file() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "what is there now is no regular file"));
+        }
         // Before it is the one: on an error the one before is written on, and this one is begun by whoever comes next.
         if self.syncs {
             file::sync_folder(&followed(&self.path))?;
@@ -163,26 +174,14 @@ impl TargetFile {
         self.torn = if self.len > 0 { torn_bytes(&self.path).unwrap_or(0) } else { 0 };
         (self.file, self.allocated, self.has_others) = (file, 0, false);
         self.period = period(self.rotation.every, now.unix_nanos());
-        self.began = now;
         Ok(())
-    }
-
-    /// One step of the wall clock, which anybody may have brought about, must not make every file old.
-    fn watch_clock(&mut self, now: Instants) {
-        const HOUR: u64 = 60 * 60 * 1_000_000_000;
-        let passed = u64::try_from(now.since(self.began).as_nanos()).unwrap_or(u64::MAX);
-        let told = now.unix_nanos().saturating_sub(self.began.unix_nanos());
-        if self.rotation.keep_for.is_some() && told > passed.saturating_add(HOUR) {
-            self.ages_count_from = now.monotonic_nanos().saturating_add(HOUR.saturating_mul(24));
-            log::warn("the clock was set ahead: for a day no audit file is removed for its age");
-        }
     }
 
     /// Removes rotated files that are too many or too old.
     fn clean_up(&self, now: Instants) -> io::Result<()> {
-        let ages_count = now.monotonic_nanos() >= self.ages_count_from;
         let Rotation { keep_files, keep_for, .. } = self.rotation;
-        let past_their_time = past_their_time(&followed(&self.path), keep_files, keep_for.filter(|_| ages_count), now)?;
+        let keep_for = keep_for.filter(|_| self.clock.ages_count(now));
+        let past_their_time = past_their_time(&followed(&self.path), keep_files, keep_for, now)?;
         past_their_time.iter().try_for_each(fs::remove_file)
     }
 }
@@ -209,10 +208,12 @@ impl Target for TargetFile {
     }
 
     fn prepare(&mut self, now: Instants, coming: usize) -> bool {
+        if self.rotation.keep_for.is_some() {
+            self.clock.look(now);
+        }
         let prepared = if self.is_gone() {
             self.close().and_then(|()| self.begin(now)).map(|()| true)
         } else if self.is_due(now, coming) {
-            self.watch_clock(now);
             self.rotate(now).and_then(|()| self.begin(now)).map(|()| {
                 if let Err(error) = self.clean_up(now) {
                     log::warn(&format!("an old audit file cannot be removed: {error}"));
@@ -281,21 +282,15 @@ impl Drop for TargetFile {
     }
 }
 
-/// Whether no name leads to the file any more, where that can be told. One that was renamed has another one.
-fn is_removed(file: &File) -> bool {
+/// A pipe without a reader is an error then, and stops nobody.
+fn never_waiting(options: &mut OpenOptions) {
     #[cfg(unix)]
-    return file
-        .metadata()
-        .is_ok_and(|metadata| metadata.is_file() && std::os::unix::fs::MetadataExt::nlink(&metadata) == 0);
-    #[cfg(not(unix))]
-    {
-        let _ = file;
-        false
-    }
+    std::os::unix::fs::OpenOptionsExt::custom_flags(options, rustix::fs::OFlags::NONBLOCK.bits().cast_signed());
+    let _ = options;
 }
 
-fn append_to(path: &Path, is_claimed: bool) -> io::Result<File> {
-    let file = file::owned(OpenOptions::new().append(true).create(true)).open(path)?;
+fn append_to(path: &Path, is_claimed: bool, mut options: OpenOptions) -> io::Result<File> {
+    let file = file::owned(options.append(true).create(true)).open(path)?;
     #[cfg(feature = "audit-chain")]
     if is_claimed {
         super::lock::claim(path, &file)?;

@@ -1,4 +1,4 @@
-use std::io;
+use std::{io, time::Duration};
 
 #[cfg(feature = "audit-chain")]
 use crate::audit::chain::Linked;
@@ -71,14 +71,19 @@ impl Lines {
     }
 
     /// Whether there is something to write although nobody handed anything over.
-    #[cfg_attr(not(feature = "audit-chain"), expect(clippy::unused_self, reason = "a chain has something to say"))]
     pub(super) fn is_due(&self, now: Instants) -> bool {
+        self.due_in(now).is_some_and(|time| time.is_zero())
+    }
+
+    /// In how long there is something to write although nobody hands anything over, as far as is known.
+    #[cfg_attr(not(feature = "audit-chain"), expect(clippy::unused_self, reason = "a chain has something to say"))]
+    pub(super) fn due_in(&self, now: Instants) -> Option<Duration> {
         #[cfg(feature = "audit-chain")]
-        return self.chain.as_ref().is_some_and(|chain| chain.is_due(now));
+        return self.chain.as_ref().and_then(|chain| chain.due_in(now));
         #[cfg(not(feature = "audit-chain"))]
         {
             let _ = now;
-            false
+            None
         }
     }
 

@@ -17,6 +17,19 @@ pub(super) fn is_elsewhere(path: &Path, file: &File) -> bool {
     }
 }
 
+/// Whether no name leads to the file any more, where that can be told. One that was renamed has another one.
+pub(super) fn is_removed(file: &File) -> bool {
+    #[cfg(unix)]
+    return file
+        .metadata()
+        .is_ok_and(|metadata| metadata.is_file() && std::os::unix::fs::MetadataExt::nlink(&metadata) == 0);
+    #[cfg(not(unix))]
+    {
+        let _ = file;
+        false
+    }
+}
+
 /// Keeps all others away who write a chain to this file, or who tell that they write to it, until it is closed.
 #[cfg(all(unix, feature = "audit-chain"))]
 pub(super) fn claim(path: &Path, file: &File) -> io::Result<()> {

@@ -1,3 +1,4 @@
+mod clock_watch;
 mod file;
 mod lines;
 mod lock;
@@ -219,7 +220,8 @@ impl JsonLinesBuilder {
     }
 
     /// Removes rotated files when so much time passed since they were closed; not for the day after the clock was seen to be set ahead by
-    /// more than an hour, which the log says. Default: never.
+    /// more than an hour, nor after a start that finds the last record a week old, as where a machine comes up with a wrong
+    /// clock; the log says both. Default: never.
     pub const fn keep_for(mut self, time: Duration) -> Self {
         self.rotation.keep_for = Some(time);
         self

@@ -68,8 +68,6 @@ pub(super) fn past_their_time(
         let oldest = rotated(path, u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX));
         let today = rotated(path, now.unix_nanos());
         // The name of one that follows a clock that was ahead tells its place alone; the file system, when it was closed.
-        let written = |file: &Path| fs::metadata(file).and_then(|metadata| metadata.modified()).ok();
-        let written = |file: &Path| written(file)?.duration_since(std::time::UNIX_EPOCH).ok();
         let is_old = |file: &PathBuf| match *file <= today {
             true => *file < oldest,
             false => written(file).is_some_and(|written| written < limit),
@@ -79,6 +77,20 @@ pub(super) fn past_their_time(
         past.extend(files.into_iter().filter(is_old));
     }
     Ok(past)
+}
+
+/// When something was written to the file that was rotated last, if there is one: time since the epoch.
+pub(super) fn last_line(path: &Path) -> Option<Duration> {
+    written(rotated_files(path).ok()?.last()?)
+}
+
+fn written(file: &Path) -> Option<Duration> {
+    modified(&fs::metadata(file).ok()?)
+}
+
+/// When something was written to it, where the system keeps that.
+pub(super) fn modified(metadata: &fs::Metadata) -> Option<Duration> {
+    metadata.modified().ok()?.duration_since(std::time::UNIX_EPOCH).ok()
 }
 
 /// The rotated files of a path, in their order.

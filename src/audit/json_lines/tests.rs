@@ -5,10 +5,7 @@ use std::{
 
 use super::*;
 use crate::{
-    audit::{
-        json_lines::rotated::rotated_files,
-        record::{sample, sample_facts, sample_of_alice},
-    },
+    audit::record::{sample, sample_facts, sample_of_alice},
     clock::{Clock, Instants, SystemClock},
     error::StoreErrorKind,
     rejection::RejectionKind,
@@ -435,6 +432,7 @@ async fn a_file_that_somebody_else_began_and_left_torn_is_written_on() {
     assert_eq!(told(&std::fs::read(&away).unwrap()), ["/0"]);
 }
 
+<<<<<<< HEAD
 #[cfg(unix)]
 #[test]
 fn a_link_stays_and_the_file_that_it_leads_to_is_rotated() {
@@ -575,3 +573,6 @@ fn a_queue_that_no_machine_has_room_for_is_refused() {
     }
     assert!(JsonLines::builder().capacity(number(1_000_000)).refusal_capacity(number(1_000_000)).open(&path).is_ok());
 }
+=======
+mod files;
+>>>>>>> mend-M3

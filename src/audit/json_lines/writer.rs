@@ -19,6 +19,7 @@ const LINE: u64 = MAX_ENTRY_LEN as u64 + 512;
 const AHEAD: u64 = 2048;
 const PAUSE: Duration = Duration::from_millis(10);
 const SECOND: Duration = Duration::from_secs(1);
+const SHORTEST: Duration = Duration::from_millis(1);
 
 pub(super) struct Writer<T> {
     queue: Arc<Queue>,
@@ -30,18 +31,21 @@ pub(super) struct Writer<T> {
     failed: log::Seldom,
     /// Whether the disk has no room for a single record.
     is_full: bool,
+    /// Whether what came last could not be written.
+    has_failed: bool,
 }
 
 impl<T: Target> Writer<T> {
     pub(super) fn new(queue: Arc<Queue>, target: T, lines: Lines, fsync: Fsync) -> Self {
-        Self { queue, target, lines, fsync, unsynced: None, failed: log::Seldom::new(), is_full: false }
+        let failed = log::Seldom::new();
+        Self { queue, target, lines, fsync, unsynced: None, failed, is_full: false, has_failed: false }
     }
 
     pub(super) fn run(mut self) {
         let queue = Arc::clone(&self.queue);
         let mut batch = Batch::of(&queue);
         loop {
-            let filled = batch.fill(self.patience());
+            let filled = batch.fill(self.patience(SystemClock.now()));
             let now = SystemClock.now();
             let last = filled == Filled::Closed;
             if !batch.is_empty() || (last && self.lines.has_end()) || self.lines.is_due(now) {
@@ -55,6 +59,7 @@ impl<T: Target> Writer<T> {
                     written.failure = Some(error);
                     written.lost = weight(batch.entries());
                 }
+                self.has_failed = written.failure.is_some();
                 if let Some(error) = &written.failure {
                     let text = format!("cannot write an audit record: {error}; the sink has the count");
                     self.failed.error(now, &text);
@@ -81,11 +86,14 @@ impl<T: Target> Writer<T> {
     }
 
     /// How long nothing may come before there is something else to do.
-    fn patience(&self) -> Duration {
-        match (self.fsync, self.unsynced) {
-            (Fsync::Every(period), Some(_)) => period.clamp(Duration::from_millis(1), SECOND),
+    fn patience(&self, now: Instants) -> Duration {
+        let period = match (self.fsync, self.unsynced) {
+            (Fsync::Every(period), Some(_)) => period,
             _ => SECOND,
-        }
+        };
+        // What could not be written is due all the time, and tried once a second.
+        let due = if self.has_failed { None } else { self.lines.due_in(now) };
+        due.unwrap_or(SECOND).min(period).clamp(SHORTEST, SECOND)
     }
 
     fn sync(&mut self) -> io::Result<()> {
@@ -117,5 +125,42 @@ impl<T: Target> Writer<T> {
         };
         self.is_full = headroom == Some(0);
         self.queue.set_headroom(headroom);
+    }
+}
+
+#[cfg(all(test, feature = "audit-chain"))]
+mod tests {
+    use super::*;
+    use crate::audit::{
+        JsonLines,
+        chain::{Chain, ChainKey},
+        json_lines::target::Plain,
+        record::sample,
+    };
+
+    #[test]
+    fn the_writer_waits_no_longer_than_until_a_checkpoint_is_due() {
+        let millis = Duration::from_millis;
+        for (name, fsync, every, waits) in [
+            ("soon", Fsync::Never, 100, [1_000, 100, 60, 1, 1, 1_000]),
+            ("later", Fsync::Each, 10_000, [1_000, 1_000, 1_000, 1_000, 1_000, 1_000]),
+            ("after the disk", Fsync::Every(millis(50)), 100, [1_000, 50, 50, 1, 1, 50]),
+        ] {
+            let chain = Chain::new(ChainKey::generate().unwrap()).checkpoint_every(1_000, millis(every)).unwrap();
+            let target = Plain(Vec::new());
+            let lines = Lines::new(0).chained(Some(chain), &target).unwrap();
+            let queue = Arc::new(Queue::new(JsonLines::builder().rules));
+            let mut writer = Writer::new(queue, target, lines, fsync);
+            let at = |time: u64| Instants::new(0, 0).later(millis(time));
+            let before = writer.patience(at(0));
+            let written = writer.lines.write(&[sample("/").into()], 0, at(0), false, &mut writer.target);
+            assert!(written.failure.is_none(), "{name}");
+            writer.unsynced = Some(at(0));
+            let mut waited = [before; 6];
+            waited[1..5].copy_from_slice(&[0, 40, 100, 5_000].map(|time| writer.patience(at(time))));
+            writer.has_failed = true;
+            waited[5] = writer.patience(at(5_000));
+            assert_eq!(waited, waits.map(millis), "{name}");
+        }
     }
 }

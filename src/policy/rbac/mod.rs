@@ -201,9 +201,14 @@ impl Rbac {
 
     /// Looks at the policy's file again and again, and reloads it when it says something else, until every clone of the
     /// policy is dropped. It runs as a task of the tokio runtime that it is called in; files are read on its blocking threads.
+    /// If that runtime ends before, [`reload_state`](PolicyBackend::reload_state) is failing until this is called in another one.
     ///
     /// # Errors
+<<<<<<< HEAD
     /// If the policy comes from a text, `every` is shorter than a second or longer than a day, or no tokio runtime runs here.
+=======
+    /// If the policy comes from a text, `every` is shorter than a second, or no tokio runtime with a timer runs here.
+>>>>>>> mend-M3
     pub fn watch(&self, every: Duration) -> Result<(), ConfigError> {
         self.shared.newest.live.watch(every)
     }
