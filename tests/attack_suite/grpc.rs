@@ -22,6 +22,8 @@ use tower::service_fn;
 const METHOD: &str = "POST /pay.Payments/Transfer";
 const MESSAGE: &[u8] = b"\0\0\0\0\x02\x08\x01";
 
+type Answers = fn() -> Response<Body>;
+
 /// Refused or failed before anything was sent ("Trailers-Only").
 fn failed(code: &'static str) -> Response<Body> {
     let head = Response::builder().header("content-type", "application/grpc").header("grpc-status", code);
@@ -38,7 +40,7 @@ fn messages(code: Option<&'static str>) -> Response<Body> {
 }
 
 /// A service whose handler refuses, in this way, whoever is none of its clerks, and answers its clerks so.
-async fn run(stranger: fn() -> Response<Body>, clerk: fn() -> Response<Body>) -> AttackReport {
+async fn run(stranger: Answers, clerk: Answers) -> AttackReport {
     let issuer = TestIssuer::new("payments");
     let stack = Stack::builder()
         .tls(TlsLayer::require())
@@ -85,7 +87,7 @@ async fn what_a_handler_refuses_is_refused() {
 
 #[tokio::test]
 async fn a_good_call_that_fails_is_no_success() {
-    let clerks: [(&str, fn() -> Response<Body>); 5] = [
+    let clerks: [(&str, Answers); 5] = [
         ("the message is none that it takes", || failed("3")),
         ("denied", || failed("7")),
         ("fails behind its message", || messages(Some("13"))),
