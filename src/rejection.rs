@@ -25,8 +25,8 @@ pub enum RejectionKind {
     InsufficientAuthentication,
     /// `403`: the identity is known and may not do this (RFC 9110 §15.5.4).
     Forbidden,
-    /// `403`: another site may have caused the request, and its cookie does not count (OWASP ASVS 5.0, 3.5.1). Said before the cookie is
-    /// looked at: it tells nothing of that.
+    /// `403`: another site may have caused the request, and its cookie does not count (OWASP ASVS 5.0, 3.5.1). Said before its value is
+    /// read: it tells that one is there, and nothing of what is in it.
     CrossSite,
     /// `404`: there is nothing, or nothing for this identity; nobody learns which (RFC 9110 §15.5.4, §15.5.5).
     NotFound,

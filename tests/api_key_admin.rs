@@ -21,7 +21,7 @@ use portcullis::{
         Rotation,
     },
     audit::{AuditEntry, AuditLayer, AuditRecord, Personal, Privacy},
-    authn::{Authenticator, AuthnLayer, Outcome, authenticate_fn, one_of},
+    authn::{Authenticator, AuthnLayer, Outcome, authenticate_fn, both, one_of},
     guard::{authenticated, require},
     key_admin::{self, KeyAdmin, MAX_BODY},
     policy::Rbac,
@@ -1573,4 +1573,49 @@ async fn other_methods_are_refused() {
         }
     }
     assert!(world.record(&id).await.is_active(NOW));
+}
+
+/// With `both`, what acts for somebody must be of their tenant, or of none.
+#[tokio::test]
+async fn an_application_of_one_tenant_reaches_no_keys_of_another() {
+    let is = |who: Principal, name: &str| {
+        authenticate_fn(Challenge::new(name, "test").unwrap(), move |_, _| Outcome::verified(who.clone()))
+    };
+    let cases = [
+        (Some("acme"), "anna", [201, 201, 200, 200]),
+        (None, "anna", [201, 201, 200, 200]),
+        (Some("other"), "anna", [403, 403, 403, 404]),
+        (Some("acme"), "lone", [403, 403, 403, 404]),
+        (Some("other"), "root", [201, 201, 200, 200]),
+    ];
+    for (tenant, who, expected) in cases {
+        let client = Principal::builder(PrincipalKind::Service, "apps", "gateway", "session");
+        let client = tenant.into_iter().fold(client, |client, tenant| client.tenant(tenant)).build();
+        let subject = person(who);
+        let store = Arc::new(Flaky::default());
+        let mut owned = NewApiKey::for_subject("bob");
+        if let Some(tenant) = subject.tenant() {
+            owned = owned.tenant(tenant);
+        }
+        let record = owned.mint(AT).unwrap().1;
+        let id = record.id().to_string();
+        store.inner.add(record).unwrap();
+        let guard = require(authenticated()).with_policy(Rbac::from_toml(POLICY).unwrap());
+        let authenticators = both(is(client, "Client"), is(subject, "Subject"));
+        let service = AuthnLayer::new(authenticators).dangerous_plain_http().layer(guard.layer(admin(&store).router()));
+        let own = format!(r#"{{"subject": "{who}"}}"#);
+        let mut statuses = Vec::new();
+        for (line, body) in [
+            ("POST /keys", r#"{"subject": "bob"}"#),
+            ("POST /keys", &*own),
+            ("GET /keys", ""),
+            (&*format!("GET /keys/{id}"), ""),
+        ] {
+            let (method, path) = line.split_once(' ').unwrap();
+            let request = Request::builder().method(method).uri(path).header("content-type", "application/json");
+            let response = service.clone().oneshot(request.body(Body::from(body.to_owned())).unwrap()).await.unwrap();
+            statuses.push(response.status().as_u16());
+        }
+        assert_eq!(statuses, expected, "{tenant:?} for {who}");
+    }
 }

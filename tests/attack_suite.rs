@@ -56,6 +56,8 @@ use tower::{ServiceBuilder, ServiceExt, service_fn};
 mod admin;
 #[path = "attack_suite/browsers.rs"]
 mod browsers;
+#[path = "attack_suite/grpc.rs"]
+mod grpc;
 #[path = "attack_suite/keys.rs"]
 mod keys;
 #[path = "attack_suite/limited.rs"]

@@ -154,7 +154,10 @@ fn a_policy_that_is_refused_is_told_by_a_record_and_a_metric_and_the_one_before_
     let cedar = |file: &Path| {
         let schema =
             "entity User; entity Order; action \"orders:read\" appliesTo { principal: User, resource: Order };";
-        let policy = Cedar::builder().issuer("i").schema("s", schema).policies_file(file).build();
+        // Whatever file is named first, what is told is of the policies.
+        let schema_file = file.with_extension("cedarschema");
+        fs::write(&schema_file, schema).unwrap();
+        let policy = Cedar::builder().issuer("i").schema_file(schema_file).policies_file(file).build();
         Loaded::of(policy.unwrap(), Cedar::reload)
     };
     let rego = |file: &Path| Loaded::of(Rego::builder("data.t.allow").policy_file(file).build().unwrap(), Rego::reload);

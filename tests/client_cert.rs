@@ -102,7 +102,7 @@ fn the_principal() {
     assert_eq!((principal.kind(), principal.credential()), (PrincipalKind::Service, "client_cert"));
     assert_eq!((principal.issuer(), principal.subject()), ("client-certificates", "billing.internal"));
     assert_eq!(principal.roles(), ["clerk", "auditor"]);
-    assert_eq!(principal.expires_at(), Some(1_893_456_000));
+    assert_eq!(principal.expires_at(), Some(1_893_456_001), "the second of notAfter is within");
     let id: Vec<u8> = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &issued.der).as_ref().to_vec();
     let id: String = id.iter().map(|byte| format!("{byte:02x}")).collect();
     assert_eq!(principal.credential_id(), Some(&*id));
@@ -110,6 +110,36 @@ fn the_principal() {
     let spiffe = verified(&by_spiffe(), &client(&[], &[WEB])).unwrap();
     assert_eq!((spiffe.issuer(), spiffe.subject()), ("spiffe://prod.example", WEB));
     assert_eq!(verified(&by_dns(), &client(&["a.batch.internal"], &[])).unwrap().roles(), ["batch"]);
+}
+
+/// The same second ends what is under way and refuses what comes anew.
+#[test]
+fn the_last_second_is_the_same_for_requests_and_for_streams() {
+    const NOT_AFTER: u64 = 1_893_456_000;
+    let mut params = client(&["billing.internal"], &[]);
+    params.not_after = rcgen::date_time_ymd(2030, 1, 1);
+    let request = over(issue(&params).connection());
+    let authenticator = by_dns();
+    for (nanos, counts) in [
+        (NOT_AFTER * 1_000_000_000 - 1, true),
+        (NOT_AFTER * 1_000_000_000, true),
+        (NOT_AFTER * 1_000_000_000 + 999_999_999, true),
+        ((NOT_AFTER + 1) * 1_000_000_000, false),
+    ] {
+        let at = Instants::new(nanos, 0);
+        let outcome = match authenticator.authenticate_now(&RequestHead::of(&request), at) {
+            Now::Known(outcome) => outcome,
+            Now::Wait => panic!("a certificate is read at once"),
+        };
+        match outcome {
+            Outcome::Verified(identity) => {
+                let end = identity.in_slot(Slot::Subject).unwrap().expires_at().unwrap();
+                assert!(counts && nanos < end * 1_000_000_000, "{nanos}: a stream would end at {end}");
+            }
+            Outcome::RefusedIfNeeded(_) => assert!(!counts, "{nanos}"),
+            other => panic!("{nanos}: {other:?}"),
+        }
+    }
 }
 
 #[test]

@@ -206,6 +206,18 @@ async fn a_bad_cookie_is_anonymous_where_that_is_allowed() {
             assert_eq!(send(&stack.protect(Probe::default()), copy()).await.status(), status, "{name}, stack");
         }
     }
+    // A request that another site may have caused tells that there is a cookie, and nothing of its value.
+    let cross = |line: &str| post(with(with_lines(&[line]), "sec-fetch-site", "cross-site"));
+    let refusal = async |line: &str| {
+        let (status, body, challenges) = through(AuthnLayer::new(with_cookie()), cross(line)).await;
+        (status.as_u16(), body, challenges)
+    };
+    let of_good = refusal(&mine).await;
+    assert_eq!(of_good.0, 403);
+    for other in [cookie(&expired()), cookie("alice"), cookie("")] {
+        assert_eq!(refusal(&other).await, of_good, "{other}");
+    }
+    assert_eq!(refusal("a=1").await, (401, String::new(), vec![r#"Bearer realm="orders""#.to_owned()]));
     // No cookie at all.
     let (status, _, challenges) = through(AuthnLayer::new(with_cookie()), with_lines(&["a=1; session=x"])).await;
     assert_eq!((status, challenges), (unauthorized, vec![r#"Bearer realm="orders""#.to_owned()]));

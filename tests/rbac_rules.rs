@@ -97,6 +97,25 @@ fn wildcards_and_denials() {
     ] {
         assert_eq!(ask(&shop, &who, "orders:cancel", Some(thing)).is_allow(), passes, "{name}");
     }
+    // Keys of one name in two tenants have one issuer and subject.
+    let key_of = |tenant: &str| {
+        let key = Principal::builder(PrincipalKind::Key, "api-keys", "alice", "api-key").roles(["customer"]);
+        key.tenant(tenant).build()
+    };
+    let only_key = Resource::new("order", 2).also_owned_by("api-keys", "alice");
+    for (name, who, thing, owns) in [
+        ("a namesake's key, a thing of no tenant", key_of("globex"), shared.clone(), false),
+        ("a namesake's key, a thing of hers", key_of("globex"), shared.clone().in_tenant("acme"), false),
+        ("her key, in her tenant", key_of("acme"), shared.clone().in_tenant("acme"), true),
+        ("a key of no tenant, a thing of one", key("alice"), shared.clone().in_tenant("acme"), false),
+        ("a namesake's key, where nobody else is named", key_of("globex"), only_key.clone(), false),
+        ("a key where nobody else is named", key("alice"), only_key.clone(), true),
+        ("her key where nobody else is named", key_of("acme"), only_key.clone().in_tenant("acme"), true),
+    ] {
+        assert_eq!(thing.is_owned_by(&who), owns, "{name}");
+        assert_eq!(ask(&shop, &who, "orders:cancel", Some(&thing)).is_allow(), owns, "{name}");
+    }
+    assert_eq!(only_key.owner(), None, "policies that are told of the owner alone compare no tenants");
     let moved = shared.owned_by(ISSUER, "bob");
     assert_eq!(moved.owners().collect::<Vec<_>>(), [(ISSUER, "bob"), ("api-keys", "alice")]);
     let carried = alice().roles(["clerk"]).permissions(["orders:cancel"]).build();

@@ -134,10 +134,15 @@ async fn records_are_asserted() {
         .route("GET /scoped", require(scope("orders:write").unwrap()))
         .route("GET /forbidden", require(policy.permission("orders:forbidden").unwrap()))
         .route("GET /handler", require(authenticated()))
+        .route("GET /frozen", require(authenticated()))
         .build()
         .unwrap();
     let app = stack.protect(service_fn(async |request: Request<()>| {
         let denied = match request.uri().path() {
+            "/frozen" => {
+                let _ = Authorizer::of(request.extensions()).unwrap().allows("orders:list", None).await;
+                Some(portcullis::Rejection::new(RejectionKind::Forbidden, "the account is frozen"))
+            }
             "/handler" => Authorizer::of(request.extensions()).unwrap().check("orders:list", None).await.err(),
             _ => None,
         };
@@ -180,6 +185,9 @@ async fn records_are_asserted() {
         send(path).await;
         let _ = records.assert_denied_by(by);
     }
+    send("/frozen").await;
+    let shown = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| records.assert_denied_by("orders:list")));
+    assert!(shown.is_err(), "what was asked to show something denied nothing");
     let empty = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| records.clone().assert_allowed()));
     assert!(empty.is_err(), "no request, no record");
 }

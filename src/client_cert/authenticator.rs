@@ -161,7 +161,8 @@ impl ClientCertAuthenticator {
             principal = principal.tenant(tenant);
         }
         if let Some(end) = facts.validity.and_then(|(_, end)| u64::try_from(end).ok()) {
-            principal = principal.expires_at(end);
+            // The second of `notAfter` is within (RFC 5280 §4.1.2.5), that of `expires_at` is not.
+            principal = principal.expires_at(end.saturating_add(1));
         }
         Ok(principal.build())
     }

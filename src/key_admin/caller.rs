@@ -44,6 +44,11 @@ impl Caller {
         self.principal().tenant()
     }
 
+    /// Whether what acts for the caller is of another tenant than they: what the two reach together is no tenant's.
+    pub(super) fn spans_tenants(&self) -> bool {
+        self.identities().any(|identity| identity.tenant().is_some() && identity.tenant() != self.tenant())
+    }
+
     /// Whether the caller has a permission. What cannot be decided is a refusal of the request.
     async fn has(&self, permission: &str) -> Result<bool, Rejection> {
         match self.demand(permission).await {
@@ -78,7 +83,7 @@ impl Caller {
     /// Whether the caller reaches the keys of an owner. None is an owner out of every reach but that of all: asking for them
     /// takes the same questions as for those of a foreign tenant.
     pub(super) async fn reaches(&self, admin: &KeyAdmin, owner: Option<&Owner>) -> Result<bool, Rejection> {
-        let at_home = owner.filter(|owner| owner.tenant() == self.tenant());
+        let at_home = owner.filter(|owner| owner.tenant() == self.tenant() && !self.spans_tenants());
         if at_home.is_some_and(|owner| self.is_subject(admin, owner.subject())) {
             return Ok(true);
         }
@@ -110,7 +115,7 @@ impl Caller {
             return Ok(());
         }
         self.context().note_telling("key.refused", admin.owner(owner).text(" is out of reach"));
-        let field = if owner.tenant() == self.tenant() { "subject" } else { "tenant" };
+        let field = if owner.tenant() == self.tenant() && !self.spans_tenants() { "subject" } else { "tenant" };
         Err(Fault::not_held(field, "You do not reach this owner."))
     }
 

@@ -51,7 +51,7 @@ async fn confine(admin: &KeyAdmin, caller: &Caller, asked: &Asked) -> Result<Key
         Some(tenant) => KeyFilter::all().tenant(tenant),
         None => KeyFilter::all().without_tenant(),
     };
-    if asked.all_tenants || tenant != caller.tenant() {
+    if asked.all_tenants || tenant != caller.tenant() || caller.spans_tenants() {
         caller.hand_out(Some(Excess::NotHeld("tenant"))).await?;
         return Ok(if asked.all_tenants { KeyFilter::all() } else { filter });
     }

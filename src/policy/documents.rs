@@ -22,7 +22,7 @@ enum Origin {
     Text(SourceText),
 }
 
-impl<K: Copy + Send + Sync + 'static> Documents<K> {
+impl<K: Copy + PartialEq + Send + Sync + 'static> Documents<K> {
     pub(super) const fn new() -> Self {
         Self(Vec::new())
     }
@@ -35,16 +35,20 @@ impl<K: Copy + Send + Sync + 'static> Documents<K> {
         self.0.push((kind, Origin::Text(SourceText { name, text })));
     }
 
-    /// Compiles them, and again whenever one of the files says something else. This blocks.
+    /// Compiles them, and again whenever one of the files says something else. They are called by the first file of the kind `main`, in
+    /// whatever order they were named. This blocks.
     pub(super) fn live<T: Versioned>(
         self,
+        main: K,
         compile: impl Fn(&[(K, SourceText)]) -> Result<T, ConfigError> + Send + Sync + 'static,
     ) -> Result<Live<T>, ConfigError> {
         let paths: Vec<&PathBuf> = self.0.iter().filter_map(|(_, origin)| origin.path()).collect();
         if paths.is_empty() {
             return Ok(Live::new(compile(&self.with_files(&[])?)?));
         }
-        let files = Files::new(paths, MAX_DOCUMENT_LEN);
+        let mut kinds = self.0.iter().filter(|(_, origin)| origin.path().is_some()).map(|(kind, _)| *kind);
+        let called_by = kinds.position(|kind| kind == main).unwrap_or_default();
+        let files = Files::new(paths, MAX_DOCUMENT_LEN).called_by(called_by);
         Live::from_files(files, move |texts| compile(&self.with_files(texts)?))
     }
 

@@ -24,12 +24,20 @@ const MOST_READINGS: usize = 4;
 pub(crate) struct Files {
     paths: Vec<PathBuf>,
     limit: usize,
+    /// Which of them they are called by.
+    name: usize,
 }
 
 impl Files {
     /// `limit` bounds each file, in bytes.
     pub(crate) fn new(paths: impl IntoIterator<Item = impl AsRef<Path>>, limit: usize) -> Self {
-        Self { paths: paths.into_iter().map(|path| path.as_ref().to_owned()).collect(), limit }
+        Self { paths: paths.into_iter().map(|path| path.as_ref().to_owned()).collect(), limit, name: 0 }
+    }
+
+    /// Calls them by the file at this place, in the place of the first.
+    pub(crate) const fn called_by(mut self, place: usize) -> Self {
+        self.name = place;
+        self
     }
 
     /// Reads them whole: modification times are too coarse to tell two writes apart. Several that say something else than before are
@@ -43,9 +51,9 @@ impl Files {
             .ok_or_else(|| ConfigError::new("policy files", self.name(), "and the others change while they are read"))
     }
 
-    /// What they are called together: by the first.
+    /// What they are called together.
     pub(crate) fn name(&self) -> String {
-        self.paths.first().map_or_else(|| "policy".to_owned(), |path| path.display().to_string())
+        self.paths.get(self.name).map_or_else(|| "policy".to_owned(), |path| path.display().to_string())
     }
 
     fn read_once(&self) -> Result<Vec<SourceText>, ConfigError> {

@@ -183,28 +183,28 @@ impl Resource {
     }
 
     /// Says who owns it as well: the API keys of the person whose it is, for example, which the name of their store and the person's
-    /// subject name. To [`is_owned_by`](Self::is_owned_by), and so to a role policy and to [`owner()`](crate::guard::owner), they are as
-    /// good as the first; Cedar, Rego and decision points are told of the first alone.
+    /// subject name. They count in the thing's own [tenant](Self::in_tenant) alone: a principal of another tenant owns nothing by this,
+    /// nor does one of a tenant own a thing of none, or one of none a thing of a tenant. Within it, to
+    /// [`is_owned_by`](Self::is_owned_by), and so to a role policy and to [`owner()`](crate::guard::owner), they are as good as
+    /// [the owner](Self::owned_by); Cedar, Rego and decision points are told of the owner alone.
     ///
     /// ```
     /// use portcullis::policy::Resource;
     ///
-    /// fn note(id: u64, subject: &str) -> Resource {
-    ///     Resource::new("note", id).owned_by("https://id.example.com", subject).also_owned_by("api-keys", subject)
+    /// fn note(id: u64, subject: &str, tenant: &str) -> Resource {
+    ///     let note = Resource::new("note", id).in_tenant(tenant);
+    ///     note.owned_by("https://id.example.com", subject).also_owned_by("api-keys", subject)
     /// }
-    /// # assert_eq!(note(1, "alice").owner(), Some(("https://id.example.com", "alice")));
+    /// # assert_eq!(note(1, "alice", "acme").owner(), Some(("https://id.example.com", "alice")));
     /// ```
     ///
     /// # Security
     /// Only where the names of one issuer and those of the other are the same persons': whoever may make a key for a name, as a holder of
-    /// [`ANY_OWNER`](crate::key_admin::ANY_OWNER), then has what belongs to that name.
+    /// [`ANY_OWNER`](crate::key_admin::ANY_OWNER), then has what belongs to that name in their tenant. Keys of one name in two tenants
+    /// have one issuer and subject, so without the tenant an administrator of the one would make a key that owns the other's things.
     #[must_use]
     pub fn also_owned_by(mut self, issuer: impl Into<String>, subject: impl Into<String>) -> Self {
-        let owner = (issuer.into(), subject.into());
-        match &self.owner {
-            None => self.owner = Some(owner),
-            Some(_) => self.more_owners.push(owner),
-        }
+        self.more_owners.push((issuer.into(), subject.into()));
         self
     }
 
@@ -237,18 +237,21 @@ impl Resource {
         &self.id
     }
 
-    /// Whether it belongs to this principal. A thing without an owner belongs to nobody.
+    /// Whether it belongs to this principal: as [the owner](Self::owned_by), or as one who [owns it as well](Self::also_owned_by) and is
+    /// of its tenant. A thing without an owner belongs to nobody.
     #[must_use]
     pub fn is_owned_by(&self, principal: &Principal) -> bool {
-        self.owners().any(|(issuer, subject)| issuer == principal.issuer() && subject == principal.subject())
+        let is = |(issuer, subject): &(String, String)| issuer == principal.issuer() && subject == principal.subject();
+        self.owner.as_ref().is_some_and(is) || (self.more_owners.iter().any(is) && self.tenant() == principal.tenant())
     }
 
-    /// All who own it, by issuer and subject; the [owner](Self::owner) comes first.
+    /// All who own it, by issuer and subject; the [owner](Self::owner) comes first. Whether somebody does,
+    /// [`is_owned_by`](Self::is_owned_by) tells: those who own it as well must be of its tenant.
     pub fn owners(&self) -> impl Iterator<Item = (&str, &str)> {
         self.owner.iter().chain(&self.more_owners).map(|(issuer, subject)| (issuer.as_str(), subject.as_str()))
     }
 
-    /// Whose it is: issuer and subject.
+    /// Whose it is: issuer and subject. Who only [owns it as well](Self::also_owned_by) is not told here.
     #[must_use]
     pub fn owner(&self) -> Option<(&str, &str)> {
         self.owner.as_ref().map(|(issuer, subject)| (issuer.as_str(), subject.as_str()))

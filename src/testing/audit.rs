@@ -3,7 +3,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 
 use crate::{
-    audit::{AuditEntry, AuditOutcome, AuditRecord, AuditSink, Lost, sample},
+    audit::{AuditDecision, AuditEntry, AuditOutcome, AuditRecord, AuditSink, Lost, sample},
     error::StoreError,
     policy::Decision,
     rejection::RejectionKind,
@@ -67,6 +67,9 @@ impl Captured {
     /// - the action that a policy denied, to the rule or to the handler's `Authorizer`: `orders:edit`;
     /// - the rule of a policy that forbids, where one does and is named: `no-refunds` of a `deny` or a `forbid`. Want of a grant is no rule.
     ///
+    /// Decisions that are [not enforced](crate::audit::AuditDecision::is_enforced) do not count: what a handler asked in order to show
+    /// it (`Authorizer::allows`), a policy in shadow. What a `filter` left out does.
+    ///
     /// A refusal of another kind than `403` and `404` is for [`assert_refused`](Self::assert_refused), but for a missing step-up.
     ///
     /// # Panics
@@ -78,7 +81,8 @@ impl Captured {
         assert!(record.outcome() == AuditOutcome::Denied, "{path} was {outcome}, not denied");
         let mut by: Vec<String> =
             record.rejection_reason().and_then(demanded).map(ToOwned::to_owned).into_iter().collect();
-        for denial in record.decisions().filter(|decision| decision.decision() == Decision::Deny) {
+        let denied = |decision: &AuditDecision<'_>| decision.is_enforced() && decision.decision() == Decision::Deny;
+        for denial in record.decisions().filter(denied) {
             by.extend(
                 denial.rules().map(|rule| rule.into_owned()).chain(denial.action().map(|action| action.into_owned())),
             );

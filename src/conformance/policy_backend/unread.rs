@@ -132,7 +132,7 @@ pub(super) fn alike<'a>(
 }
 
 fn has_facts(thing: &Resource) -> bool {
-    thing.owner().is_some() || thing.tenant().is_some() || !thing.attributes().is_empty()
+    thing.owners().next().is_some() || thing.tenant().is_some() || !thing.attributes().is_empty()
 }
 
 /// Has something in each part.
@@ -195,7 +195,11 @@ fn with_part(of: &Principal, part: QueryParts, from: &Principal) -> Principal {
 
 /// The thing that `named` names, with what is known of `from`.
 fn with_facts(mut named: Resource, from: &Resource) -> Resource {
-    named = from.owners().fold(named, |named, (issuer, subject)| named.also_owned_by(issuer, subject));
+    if let Some((issuer, subject)) = from.owner() {
+        named = named.owned_by(issuer, subject);
+    }
+    let further = from.owners().skip(from.owner().iter().len());
+    named = further.fold(named, |named, (issuer, subject)| named.also_owned_by(issuer, subject));
     if let Some(tenant) = from.tenant() {
         named = named.in_tenant(tenant);
     }

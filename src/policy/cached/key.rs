@@ -33,6 +33,13 @@ pub(super) fn write(into: &mut Vec<u8>, parts: QueryParts, query: &AccessQuery<'
         optional(into, resource.map(|resource| resource.id()));
     }
     if parts.has(QueryParts::RESOURCE_FACTS) {
+        // The owner is one in every tenant; who owns it as well, in the thing's alone, whether or not the policy says that it reads
+        // the subject's.
+        let (owned, owners) = resource.map_or((0, 0), |thing| (thing.owner().iter().len(), thing.owners().count()));
+        into.push(u8::from(owned > 0));
+        if owners > owned {
+            optional(into, query.subject().tenant());
+        }
         for (issuer, subject) in resource.iter().flat_map(|resource| resource.owners()) {
             optional(into, Some(issuer));
             optional(into, Some(subject));

@@ -173,7 +173,7 @@ impl CedarBuilder {
     /// here is not in the schema. The error names file, line and reason.
     pub fn build(self) -> Result<Cedar, ConfigError> {
         let Self { documents, settings, source } = self;
-        let live = documents.live(move |texts| compile(texts, &settings))?;
+        let live = documents.live(Kind::Policies, move |texts| compile(texts, &settings))?;
         Ok(Cedar::new(live, source))
     }
 }

@@ -255,7 +255,7 @@ impl RegoBuilder {
                 "must be the path of a rule, such as \"data.orders.allow\"",
             ));
         }
-        let live = documents.live(move |texts| Compiled::new(texts, &settings))?;
+        let live = documents.live(Kind::Policy, move |texts| Compiled::new(texts, &settings))?;
         Ok(Rego { shared: Arc::new(Shared { live: Arc::new(live), decision, parts }) })
     }
 }

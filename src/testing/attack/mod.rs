@@ -191,8 +191,9 @@ impl<S> AttackSuite<S> {
                 let answer = async move {
                     // The error, which need not be `Send`, is let go before the body is awaited.
                     let (head, body) = service.oneshot(request.map(B::from)).await.ok()?.into_parts();
-                    let body = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
-                    Some(Answer { status: head.status.as_u16(), headers: head.headers, body })
+                    let Ok(body) = body.collect().await else { return Some(Answer::of(head, Bytes::new(), None)) };
+                    let trailers = body.trailers().cloned();
+                    Some(Answer::of(head, body.to_bytes(), trailers.as_ref()))
                 };
                 unless_it_panics(answer).await.flatten().unwrap_or_else(Answer::unanswered)
             })

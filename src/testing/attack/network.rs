@@ -225,8 +225,10 @@ async fn exchange(
     let answer = match response {
         Ok(response) => {
             let (head, body) = response.into_parts();
-            let body = Limited::new(body, MAX_BODY).collect().await.map(http_body_util::Collected::to_bytes);
-            Some(Answer { status: head.status.as_u16(), headers: head.headers, body: body.unwrap_or_default() })
+            let body = Limited::new(body, MAX_BODY).collect().await.ok();
+            let trailers = body.as_ref().and_then(|body| body.trailers().cloned());
+            let body = body.map(http_body_util::Collected::to_bytes).unwrap_or_default();
+            Some(Answer::of(head, body, trailers.as_ref()))
         }
         Err(_) => None,
     };

@@ -6,7 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, header, response::Parts};
 
 use super::{
     AttackReport, Finding, Profile,
@@ -40,12 +40,29 @@ pub(super) struct Answer {
     pub(super) status: u16,
     pub(super) headers: HeaderMap,
     pub(super) body: Bytes,
+    /// The status is made of a `grpc-status`: no field of HTTP goes with it.
+    pub(super) is_grpc: bool,
 }
 
 impl Answer {
+    /// What came back, with what stood after the body. A gRPC call that was refused or failed is `200` to HTTP: of one, the status is
+    /// that by which HTTP says the same.
+    pub(super) fn of(head: Parts, body: Bytes, trailers: Option<&HeaderMap>) -> Self {
+        let is_grpc = |value: &HeaderValue| value.as_bytes().starts_with(b"application/grpc");
+        let says_so = head.headers.get(header::CONTENT_TYPE).is_some_and(is_grpc);
+        let status = head.status.as_u16();
+        if !says_so || status != 200 {
+            return Self { status, headers: head.headers, body, is_grpc: false };
+        }
+        // In the head where nothing else comes ("Trailers-Only"), else after the messages.
+        let code = head.headers.get("grpc-status").or_else(|| trailers?.get("grpc-status"));
+        let status = grpc_as_http(code.and_then(|code| code.to_str().ok()));
+        Self { status, headers: head.headers, body, is_grpc: true }
+    }
+
     /// The connection was closed: nobody is let in, and a refusal it is not.
     pub(super) fn unanswered() -> Self {
-        Self { status: 0, headers: HeaderMap::new(), body: Bytes::new() }
+        Self { status: 0, headers: HeaderMap::new(), body: Bytes::new(), is_grpc: false }
     }
 
     /// Whether it is one that two others to one request are, as far as these agree: what is made anew has another number.
@@ -86,6 +103,21 @@ impl Answer {
     /// Whether it cannot be decided now, and may be later (RFC 9110 §15.6.4, §10.2.3).
     pub(super) fn asks_to_come_again(&self) -> bool {
         self.status == 503 && self.headers.contains_key(header::RETRY_AFTER)
+    }
+}
+
+/// What HTTP says for a status of gRPC. One that says none has failed (gRPC over HTTP/2, "Responses").
+fn grpc_as_http(code: Option<&str>) -> u16 {
+    match code {
+        Some("0") => 200,
+        Some("3" | "9" | "11") => 400,
+        Some("16") => 401,
+        Some("7") => 403,
+        Some("5" | "12") => 404,
+        Some("6" | "10") => 409,
+        Some("8") => 429,
+        Some("14") => 503,
+        _ => 500,
     }
 }
 
@@ -227,7 +259,7 @@ impl Run {
         }
         self.report.sent.entry("leak-body").or_default();
         self.report.sent.entry("refusal-challenge").or_default();
-        if answer.status == 401 && !answer.headers.contains_key(header::WWW_AUTHENTICATE) {
+        if answer.status == 401 && !answer.is_grpc && !answer.headers.contains_key(header::WWW_AUTHENTICATE) {
             self.find("refusal-challenge", &route, sent, "a challenge with 401", "none".to_owned());
         }
         let text = format!("{:?} {}", answer.headers, String::from_utf8_lossy(&answer.body));
