@@ -279,11 +279,7 @@ impl<T: Versioned> Live<T> {
     /// another one is begun.
     ///
     /// # Errors
-<<<<<<< HEAD
-    /// If there are no files, the time is shorter than a second or longer than a day, or no tokio runtime runs here.
-=======
-    /// If there are no files, the time is shorter than a second, or no tokio runtime with a timer runs here.
->>>>>>> mend-M3
+    /// If there are no files, the time is shorter than a second or longer than a day, or no tokio runtime with a timer runs here.
     pub(crate) fn watch(self: &Arc<Self>, every: Duration) -> Result<(), ConfigError> {
         let refuse = |problem: &str| ConfigError::new("policy watch", format!("{every:?}"), problem);
         if self.origin.is_none() {

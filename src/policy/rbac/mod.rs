@@ -204,11 +204,7 @@ impl Rbac {
     /// If that runtime ends before, [`reload_state`](PolicyBackend::reload_state) is failing until this is called in another one.
     ///
     /// # Errors
-<<<<<<< HEAD
-    /// If the policy comes from a text, `every` is shorter than a second or longer than a day, or no tokio runtime runs here.
-=======
-    /// If the policy comes from a text, `every` is shorter than a second, or no tokio runtime with a timer runs here.
->>>>>>> mend-M3
+    /// If the policy comes from a text, `every` is shorter than a second or longer than a day, or no tokio runtime with a timer runs here.
     pub fn watch(&self, every: Duration) -> Result<(), ConfigError> {
         self.shared.newest.live.watch(every)
     }

@@ -151,11 +151,7 @@ impl Rego {
     /// If that runtime ends before, [`reload_state`](PolicyBackend::reload_state) is failing until this is called in another one.
     ///
     /// # Errors
-<<<<<<< HEAD
-    /// If no document comes from a file, `every` is shorter than a second or longer than a day, or no tokio runtime runs here.
-=======
-    /// If no document comes from a file, `every` is shorter than a second, or no tokio runtime with a timer runs here.
->>>>>>> mend-M3
+    /// If no document comes from a file, `every` is shorter than a second or longer than a day, or no tokio runtime with a timer runs here.
     pub fn watch(&self, every: Duration) -> Result<(), ConfigError> {
         self.shared.live.watch(every)
     }
