@@ -1,7 +1,4 @@
-use std::{
-    fmt,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{fmt, sync::Arc};
 
 use super::{
     client_roots::{ClientRoots, ROOTS},
@@ -30,13 +27,11 @@ use crate::{error::ConfigError, log};
 #[derive(Clone)]
 pub struct ClientRootsReloader {
     terms: Arc<Terms>,
-    /// Held while the file is read, so that of two looks the later one counts.
-    reading: Arc<Mutex<()>>,
 }
 
 impl ClientRootsReloader {
-    pub(super) fn new(terms: Arc<Terms>) -> Self {
-        Self { terms, reading: Arc::default() }
+    pub(super) const fn new(terms: Arc<Terms>) -> Self {
+        Self { terms }
     }
 
     /// Takes certificates of these authorities from now on, and of no other.
@@ -44,9 +39,8 @@ impl ClientRootsReloader {
     /// # Errors
     /// If the listener asks clients for no certificates.
     pub fn replace(&self, roots: ClientRoots) -> Result<(), ConfigError> {
-        let asked = self.terms.clients().of(roots).ok_or_else(nobody_is_asked)?;
-        self.terms.ask_clients(asked);
-        Ok(())
+        let replaced = self.terms.change_clients(|asked| asked.of(roots).map(Some).ok_or_else(nobody_is_asked));
+        replaced.map(drop)
     }
 
     /// Reads the file again that the roots came from, and says whether it holds others than those that count; they count from now on then.
@@ -59,18 +53,15 @@ impl ClientRootsReloader {
     /// If the listener asks clients for no certificates, the roots did not come from a file, or as [`ClientRoots::from_pem_file`]. The
     /// roots before count on then, and the log says so.
     pub fn reload(&self) -> Result<bool, ConfigError> {
-        let _alone = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
-        let clients = self.terms.clients();
-        let now = clients.roots().ok_or_else(nobody_is_asked)?;
-        let file = now.file().ok_or_else(|| ConfigError::new(ROOTS, "(PEM)", "did not come from a file"))?;
-        match ClientRoots::from_pem_file(file) {
-            Ok(roots) if roots.are(now) => Ok(false),
-            Ok(roots) => self.replace(roots).map(|()| true),
-            Err(error) => {
-                log::error(&format!("the authorities of clients were not reloaded, those before count on: {error}"));
-                Err(error)
-            }
-        }
+        let reloaded = self.terms.change_clients(|asked| {
+            let now = asked.roots().ok_or_else(nobody_is_asked)?;
+            let file = now.file().ok_or_else(|| ConfigError::new(ROOTS, "(PEM)", "did not come from a file"))?;
+            let roots = ClientRoots::from_pem_file(file)?;
+            Ok(if roots.are(now) { None } else { asked.of(roots) })
+        });
+        reloaded.inspect_err(|error: &ConfigError| {
+            log::error(&format!("the authorities of clients were not reloaded, those before count on: {error}"));
+        })
     }
 }
 

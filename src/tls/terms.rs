@@ -23,7 +23,6 @@ struct Settings {
 }
 
 /// Whether clients are asked for certificates, and whose count.
-#[derive(Clone)]
 pub(super) enum Clients {
     NotAsked,
     Accepted(ClientRoots),
@@ -74,22 +73,35 @@ impl Terms {
         Arc::clone(&self.config.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    pub(super) fn clients(&self) -> Clients {
-        self.settings.lock().unwrap_or_else(PoisonError::into_inner).clients.clone()
-    }
-
     pub(super) fn offer_http2(&self) {
-        self.change(|settings| settings.http2 = true);
+        self.edit(|settings| settings.http2 = true);
     }
 
     pub(super) fn ask_clients(&self, clients: Clients) {
-        self.change(|settings| settings.clients = clients);
+        self.edit(|settings| settings.clients = clients);
     }
 
-    fn change(&self, change: impl FnOnce(&mut Settings)) {
+    /// Asks by other authorities from now on, if that is what comes of those that count now. Of two who change them at once, the second
+    /// one sees what the first did; no handshake waits for either.
+    pub(super) fn change_clients<E>(
+        &self,
+        change: impl FnOnce(&Clients) -> Result<Option<Clients>, E>,
+    ) -> Result<bool, E> {
         let mut settings = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
-        change(&mut settings);
-        let config = config(&self.builder, &self.certificate, &settings);
+        let Some(clients) = change(&settings.clients)? else { return Ok(false) };
+        settings.clients = clients;
+        self.apply(&settings);
+        Ok(true)
+    }
+
+    fn edit(&self, edit: impl FnOnce(&mut Settings)) {
+        let mut settings = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
+        edit(&mut settings);
+        self.apply(&settings);
+    }
+
+    fn apply(&self, settings: &Settings) {
+        let config = config(&self.builder, &self.certificate, settings);
         *self.config.write().unwrap_or_else(PoisonError::into_inner) = config;
     }
 }

@@ -1,3 +1,5 @@
+mod files;
+
 use std::{
     io,
     sync::{Mutex, mpsc},
@@ -447,5 +449,3 @@ fn a_queue_that_no_machine_has_room_for_is_refused() {
     }
     assert!(JsonLines::builder().capacity(number(1_000_000)).refusal_capacity(number(1_000_000)).open(&path).is_ok());
 }
-
-mod files;
