@@ -98,6 +98,7 @@ const MISTAKES: &[(&str, &str, usize, &str, &str)] = &[
     ("", "[tls]\nhost = ['a.example']", 2, "tls.host", "did you mean \"hosts\" or"),
     ("", "[tls]\nhosts = 'a.example'", 2, "tls.hosts", "must be a sequence"),
     ("", "[tls]\nhosts = []", 2, "tls.hosts", "must"),
+    ("", "[tls]\nhsts = true", 2, "tls.hsts", "it must be a table"),
     ("", "[tls]\nexempt = ['/health']", 2, "tls.exempt[0]", "must be one method in upper case and a path"),
     ("", "[tls]\nexempt = ['GET /a', 'ANY /health']", 2, "tls.exempt[1]", "as in \"GET /health\""),
     ("", "[tls]\nexempt = ['get /health']", 2, "tls.exempt[0]", "upper case"),

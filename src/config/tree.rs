@@ -106,6 +106,8 @@ fn note(report: &mut Report<'_>, message: &str, path: &str, at: Option<usize>) {
         let what = message.split(ends).next().unwrap_or_default();
         let what = what.trim_start_matches("invalid type: ").trim_start_matches("invalid value: ").trim_end();
         let what = if what.starts_with("string") { "a text".to_owned() } else { what.to_owned() };
+        // Whoever writes the document does not know the names of types.
+        let expected = if expected.starts_with("struct ") { "a table" } else { expected };
         report.add(at, path, what, format!("cannot stand here: it must be {expected}"));
     } else {
         report.add(at, path, "the value", format!("is not accepted: {message}"));

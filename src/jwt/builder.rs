@@ -168,7 +168,8 @@ impl JwtAuthenticatorBuilder {
         }
         for profile in asserting.into_iter().filter(|profile| !profile.has_own_tenants()) {
             log::warn(&format!(
-                "issuer {:?} may assert any tenant, also those of another issuer: list its own by claim_must_be",
+                "issuer {:?} may assert any tenant, also those of another issuer: list its own by claim_must_be, in a \
+                 document as claims",
                 profile.name(),
             ));
         }
