@@ -347,7 +347,7 @@ impl Stages {
         }
         // From here on all answers are alike: a status of its own would tell what the table names.
         if is_preflight(head) {
-            PREFLIGHTS.warn(envelope.at, || PREFLIGHT.to_owned());
+            PREFLIGHTS.error(envelope.at, PREFLIGHT);
         }
         // Without authentication there is no challenge to send, and a 401 must carry one (RFC 9110 §15.5.2).
         if self.authn.is_some() {
