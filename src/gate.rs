@@ -62,13 +62,13 @@ impl Amend for () {
     fn amend(self, _: StatusCode, _: &mut HeaderMap) {}
 }
 
-/// Marks the stage and asks it.
+/// Begins the stage and asks it.
 pub(crate) fn ask_now<T: Step>(
     step: &T,
     head: &RequestHead<'_>,
     envelope: &mut Envelope,
 ) -> Now<Result<T::Memo, Rejection>> {
-    match envelope.enter(step.stage()) {
+    match envelope.begin(step.stage()) {
         Ok(()) => step.decide_now(head, envelope),
         Err(rejection) => Now::Known(Err(rejection)),
     }
@@ -152,8 +152,10 @@ where
 /// Asks, and notes a refusal.
 fn ask<T: Step>(step: &T, head: &RequestHead<'_>, envelope: &mut Envelope) -> Now<Result<T::Memo, Rejection>> {
     let answer = ask_now(step, head, envelope);
-    if let Now::Known(Err(rejection)) = &answer {
-        refused(step.stage(), envelope, rejection);
+    match &answer {
+        Now::Known(Ok(_)) => envelope.passed(),
+        Now::Known(Err(rejection)) => refused(step.stage(), envelope, rejection),
+        Now::Wait => {}
     }
     answer
 }
@@ -180,6 +182,7 @@ async fn wait<T: Step>(step: T, context: SecurityContext, mut parts: Parts) -> (
     };
     match answer {
         Ok(memo) => {
+            context.with(Envelope::passed);
             step.amend_request(&memo, &mut parts.headers);
             (parts, Ok(memo))
         }

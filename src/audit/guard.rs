@@ -35,7 +35,7 @@ use crate::{
     body::{BodyWatch, ResponseBody, content_length, grpc_status},
     client::ClientInfo,
     clock::{Clock, Instants},
-    context::{Envelope, RequestId, SecurityContext},
+    context::{Envelope, RequestId, SecurityContext, Stage},
     event::{Event, Listener},
     grpc,
     head::RequestHead,
@@ -267,6 +267,7 @@ impl Entry {
             facts.latency = now.since(envelope.at);
             facts.request_id = envelope.request_id;
             facts.by_trusted_proxy = envelope.by_trusted_proxy;
+            facts.stopped_in = stopped_in(self.ending, envelope);
             if let Some((stage, kind, reason)) = envelope.refused.take() {
                 // The one that the client got counts; which stage spoke it can only be told of the one that is the same.
                 let (shown, _) = facts.rejection.get_or_insert_with(|| (kind, clean(reason)));
@@ -313,6 +314,15 @@ impl Entry {
         };
         facts.privacy = privacy.map(Arc::clone);
         AuditRecord::new(facts.shareable())
+    }
+}
+
+/// Where a request was that nobody answered, or where one was that was answered in the place of a decision.
+fn stopped_in(ending: Ending, envelope: &Envelope) -> Option<&'static str> {
+    match (ending, envelope.deciding) {
+        (Ending::Aborted | Ending::Panicked, deciding) => Some(deciding.map_or("handler", Stage::as_str)),
+        (Ending::Answered | Ending::Failed, Some(stage)) if envelope.refused.is_none() => Some(stage.as_str()),
+        (Ending::Answered | Ending::Failed, _) => None,
     }
 }
 

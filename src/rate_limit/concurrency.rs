@@ -360,9 +360,10 @@ where
         let answer = context.and_then(|context| {
             context.with(|envelope| {
                 let answer =
-                    envelope.enter(stage).and_then(|()| self.layer.admit(&RequestHead::of(&request), envelope));
-                if let Err(rejection) = &answer {
-                    refused(stage, envelope, rejection);
+                    envelope.begin(stage).and_then(|()| self.layer.admit(&RequestHead::of(&request), envelope));
+                match &answer {
+                    Ok(_) => envelope.passed(),
+                    Err(rejection) => refused(stage, envelope, rejection),
                 }
                 answer
             })

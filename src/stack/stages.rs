@@ -157,7 +157,7 @@ fn admit(
 ) -> Result<(), Rejection> {
     match layer {
         Some(layer) if permit.is_none() => {
-            envelope.enter(layer.stage())?;
+            envelope.begin(layer.stage())?;
             *permit = layer.admit(head, envelope)?;
             Ok(())
         }
@@ -224,7 +224,10 @@ impl Stages {
             }
             match next(stage) {
                 Some(inner) => stage = inner,
-                None => return Progress::Passed,
+                None => {
+                    envelope.passed();
+                    return Progress::Passed;
+                }
             }
         }
     }
@@ -240,7 +243,10 @@ impl Stages {
         loop {
             self.ask(stage, request, envelope, memos).await.map_err(|rejection| (stage, rejection))?;
             envelope.waited = self.clock.now().since(envelope.at);
-            let Some(inner) = next(stage) else { return Ok(()) };
+            let Some(inner) = next(stage) else {
+                envelope.passed();
+                return Ok(());
+            };
             match self.advance(inner, request, envelope, memos) {
                 Progress::Passed => return Ok(()),
                 Progress::Refused(refusal) => return Err(refusal),
@@ -287,7 +293,7 @@ impl Stages {
             }
             Stage::Guard => {
                 let head = request.head();
-                match envelope.enter(Stage::Guard).and_then(|()| self.rule(&head, envelope, memos.place)) {
+                match envelope.begin(Stage::Guard).and_then(|()| self.rule(&head, envelope, memos.place)) {
                     Ok(rule) => rule.decide_now(&head, envelope),
                     Err(rejection) => Now::Known(Err(rejection)),
                 }
