@@ -746,7 +746,9 @@ async fn bring_about(audit: AuditLayer, captured: &Captured) {
         app.clone().oneshot(request).await.unwrap();
     }
     let mut given_up = app.clone();
-    drop(given_up.ready().await.unwrap().call(get("/public")));
+    let mut request = get("/public");
+    request.extensions_mut().insert(Connection::plain("203.0.113.9:1".parse().unwrap()));
+    drop(given_up.ready().await.unwrap().call(request));
     // From more networks than are told apart.
     for n in 0..1100_u32 {
         let mut request = bad();

@@ -16,10 +16,12 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::{Request, Response};
-use http_body_util::Full;
+use http::{Request, Response, StatusCode};
+use http_body_util::{Empty, Full};
+use hyper::{body::Incoming, server::conn::http1};
+use hyper_util::{rt::TokioIo, service::TowerToHyperService};
 use portcullis::{
-    StoreError,
+    Connection, RejectionKind, StoreError, TlsVersion,
     audit::{AuditEntry, AuditLayer, AuditOutcome, AuditRecord, AuditSink, Lost},
     authn::AuthnLayer,
     guard::{authenticated, require},
@@ -120,6 +122,96 @@ async fn a_refusal_stopped_nowhere_unless_nobody_took_it() {
     drop(ServiceExt::<Request<()>>::ready(&mut app).await.unwrap().call(get("/orders")));
     let record = kept.one("refused, and dropped");
     assert_eq!((record.outcome(), record.stopped_in()), (AuditOutcome::Aborted, Some("guard")));
+}
+
+fn unavailable(reason: &str, stage: &'static str) -> (Option<RejectionKind>, Option<String>, Option<&'static str>) {
+    (Some(RejectionKind::Unavailable), Some(reason.to_owned()), Some(stage))
+}
+
+fn refusal(record: &AuditRecord) -> (Option<RejectionKind>, Option<String>, Option<&'static str>) {
+    (record.rejection(), record.rejection_reason().map(str::to_owned), record.refused_by())
+}
+
+#[tokio::test]
+async fn a_part_that_panics_is_503_and_its_record_says_where() {
+    for part in &PARTS {
+        for fault in [Fault::PanicsAtOnce, Fault::PanicsLater] {
+            if fault == Fault::PanicsLater && !part.waits {
+                continue;
+            }
+            let (name, kept) = (format!("{}, {fault:?}", part.name), Kept::default());
+            let parts = Parts::new(part.name, fault);
+            let probe = Probe::default();
+            let app = kept.around(&parts).protect(probe.clone());
+            for _ in 0..3 {
+                let answer = app.clone().oneshot(parts.request()).await.unwrap();
+                assert_eq!(answer.status(), 503, "{name}");
+                assert_eq!(answer.headers()["content-type"], "application/problem+json", "{name}");
+                assert!(!support::text(answer).await.contains("bug"), "{name}: the client learns nothing of it");
+                let record = kept.one(&name);
+                let told = (record.outcome(), record.status(), record.stopped_in());
+                assert_eq!(told, (AuditOutcome::Panicked, Some(503), Some(part.stage)), "{name}");
+                assert_eq!(refusal(&record), unavailable(&format!("{} panicked", part.stage), part.stage), "{name}");
+            }
+            assert_eq!(probe.seen.calls(), 0, "{name}: nobody passed");
+            parts.mend();
+            assert_eq!(app.oneshot(parts.request()).await.unwrap().status(), 200, "{name}, mended");
+            assert_eq!((kept.one(&name).stopped_in(), probe.seen.calls()), (None, 1), "{name}, mended");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_single_layer_whose_part_panics_is_503() {
+    let kept = Kept::default();
+    let audit = || AuditLayer::new(kept.clone());
+    for fault in [Fault::PanicsAtOnce, Fault::PanicsLater] {
+        let parts = Parts::new("authenticator", fault);
+        let authn = AuthnLayer::new(parts.authenticator()).dangerous_plain_http();
+        let app = audit().layer(authn.layer(Probe::default()));
+        assert_eq!(app.clone().oneshot(parts.request()).await.unwrap().status(), 503, "{fault:?}");
+        let record = kept.one("authenticator");
+        assert_eq!((record.outcome(), record.stopped_in()), (AuditOutcome::Panicked, Some("authentication")));
+        assert_eq!(refusal(&record), unavailable("authentication panicked", "authentication"));
+        parts.mend();
+        assert_eq!(app.oneshot(parts.request()).await.unwrap().status(), 200, "{fault:?}");
+        kept.one("mended");
+    }
+
+    let parts = Parts::new("check", Fault::PanicsAtOnce);
+    let authn = AuthnLayer::new(parts.authenticator()).dangerous_plain_http();
+    let app = audit().layer(authn.layer(parts.check().layer(Probe::default())));
+    assert_eq!(app.oneshot(parts.request()).await.unwrap().status(), 503);
+    assert_eq!(refusal(&kept.one("check")), unavailable("guard panicked", "guard"));
+
+    let parts = Parts::new("key of a place", Fault::PanicsAtOnce);
+    let places = parts.places();
+    let app = audit().layer(places.layer(Probe::default()));
+    assert_eq!(app.clone().oneshot(parts.request()).await.unwrap().status(), 503);
+    assert_eq!(refusal(&kept.one("places")), unavailable("client_limit panicked", "client_limit"));
+    parts.mend();
+    assert_eq!((app.oneshot(parts.request()).await.unwrap().status(), places.running()), (StatusCode::OK, 0));
+}
+
+/// A panic that unwound through the server would cut the connection, and a proxy would ask the next server the same.
+#[tokio::test]
+async fn the_connection_stays() {
+    let parts = Parts::new("policy", Fault::PanicsAtOnce);
+    let handler = service_fn(|_: Request<Incoming>| ready(Answer::Ok(Response::new(Full::from("hello")))));
+    let app = parts.stack().build().unwrap().protect(handler);
+    let app = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(Connection::tls("198.51.100.7:52100".parse().unwrap(), TlsVersion::Tls13));
+        app.clone().oneshot(request)
+    });
+    let (here, there) = tokio::io::duplex(65_536);
+    let server = http1::Builder::new().serve_connection(TokioIo::new(there), TowerToHyperService::new(app));
+    tokio::spawn(server);
+    let (mut client, connection) = hyper::client::conn::http1::handshake(TokioIo::new(here)).await.unwrap();
+    tokio::spawn(connection);
+    let request = || parts.request().map(|()| Empty::<Bytes>::new());
+    assert_eq!(client.send_request(request()).await.unwrap().status(), 503);
+    parts.mend();
+    assert_eq!(client.send_request(request()).await.unwrap().status(), 200);
 }
 
 /// Each single layer says when it begins, and when it lets a request pass.

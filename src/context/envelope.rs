@@ -41,6 +41,8 @@ pub(crate) struct Envelope {
     pub(crate) trail: Trail,
     /// The stage that decides, and the one that refused; none while what is inside has the request.
     pub(crate) deciding: Option<Stage>,
+    /// Whether that is because it panicked.
+    pub(crate) panicked: bool,
     /// Which stage refused the request, and why, once one did.
     pub(crate) refused: Option<(Stage, RejectionKind, Cow<'static, str>)>,
     /// Whether a proxy that is believed sent the request, so that its word on request ids counts.
@@ -72,6 +74,7 @@ impl Default for Envelope {
             policy: None,
             trail: Trail::default(),
             deciding: None,
+            panicked: false,
             refused: None,
             by_trusted_proxy: false,
             #[cfg(feature = "lifetime")]

@@ -254,7 +254,7 @@ impl RateLimitLayer {
     }
 
     /// Asks this function what a request takes: by its route, its `Content-Length`. One that costs nothing passes uncounted.
-    /// The function must not panic; if it does, that request fails as if a handler had panicked, and nothing was taken.
+    /// The function must not panic; if it does, that request is refused with `503`, and nothing was taken.
     pub fn with_cost_by(self, cost: impl Fn(&LimitRequest<'_>) -> u32 + Send + Sync + 'static) -> Self {
         self.edit(|shared| shared.cost = Cost::By(Arc::new(cost)))
     }

@@ -11,7 +11,7 @@ use crate::{
     clock::Clock,
     context::{Envelope, Stage},
     evidence::EvidenceLayer,
-    gate::{Amend, Step, ask_now},
+    gate::{Amend, Refusal, Step, ask_now},
     guard::Rule,
     head::RequestHead,
     log,
@@ -190,9 +190,6 @@ impl Message for Parts {
         &mut self.headers
     }
 }
-
-/// A refusal, and the stage that it comes from.
-pub(super) type Refusal = (Stage, Rejection);
 
 /// How far the stages came.
 pub(super) enum Progress {
