@@ -134,7 +134,7 @@ pub mod gate;
 mod grpc;
 mod head;
 mod log;
-#[cfg(any(feature = "api-key-file", feature = "policy-files", feature = "tls-listener"))]
+#[cfg(any(feature = "api-key-file", feature = "policy-files", feature = "stack", feature = "tls-listener"))]
 mod lookout;
 #[cfg(any(
     feature = "api-key-postgres",

@@ -12,6 +12,7 @@ use std::{
     pin::pin,
     sync::{Arc, Mutex},
     task::{Context, Waker},
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -21,11 +22,13 @@ use http_body_util::{Empty, Full};
 use hyper::{body::Incoming, server::conn::http1};
 use hyper_util::{rt::TokioIo, service::TowerToHyperService};
 use portcullis::{
-    Connection, RejectionKind, StoreError, TlsVersion,
+    Challenge, Connection, Instants, RejectionKind, RequestHead, StoreError, TlsVersion,
     audit::{AuditEntry, AuditLayer, AuditOutcome, AuditRecord, AuditSink, Lost},
-    authn::AuthnLayer,
-    guard::{authenticated, require},
-    stack::Stack,
+    authn::{Authenticator, AuthnLayer, Outcome},
+    guard::{self, authenticated, require},
+    policy::{AccessQuery, PolicyBackend, Verdict},
+    stack::{Stack, StackBuilder},
+    tls::TlsLayer,
 };
 use tower::{Layer, Service, ServiceExt, service_fn};
 
@@ -212,6 +215,132 @@ async fn the_connection_stays() {
     assert_eq!(client.send_request(request()).await.unwrap().status(), 503);
     parts.mend();
     assert_eq!(client.send_request(request()).await.unwrap().status(), 200);
+}
+
+async fn seconds<T>(future: impl Future<Output = T>) -> (u64, T) {
+    let start = tokio::time::Instant::now();
+    let output = future.await;
+    (start.elapsed().as_secs(), output)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_part_that_never_answers_is_503_in_time_and_its_record_says_who() {
+    for part in PARTS.iter().filter(|part| part.waits) {
+        for (time, expected) in [(None, 30), (Some(2), 2)] {
+            let (name, kept, probe) = (part.name, Kept::default(), Probe::default());
+            let parts = Parts::new(name, Fault::Hangs);
+            let stack = parts.stack().audit(AuditLayer::new(kept.clone()));
+            let stack = time.into_iter().map(Duration::from_secs).fold(stack, StackBuilder::decide_within);
+            let app = stack.build().unwrap().protect(probe.clone());
+            for _ in 0..2 {
+                let (waited, answer) = seconds(app.clone().oneshot(parts.request())).await;
+                assert_eq!((waited, answer.unwrap().status().as_u16()), (expected, 503), "{name}");
+                let record = kept.one(name);
+                let told = (record.outcome(), record.status(), record.stopped_in());
+                assert_eq!(told, (AuditOutcome::Failed, Some(503), None), "{name}");
+                let who = match part.stage {
+                    "client_limit" => "the limit clients",
+                    "principal_limit" => "the limit principals",
+                    "guard" => "the policy ledger",
+                    stage => stage,
+                };
+                let reason = format!("{who} did not answer within {expected}s");
+                assert_eq!(refusal(&record), unavailable(&reason, part.stage), "{name}");
+            }
+            assert_eq!(probe.seen.calls(), 0, "{name}: nobody passed");
+            parts.mend();
+            assert_eq!(app.oneshot(parts.request()).await.unwrap().status(), 200, "{name}, mended");
+        }
+    }
+}
+
+/// Answers after this many seconds.
+#[derive(Debug)]
+struct Slow<T>(T, u64);
+
+#[async_trait]
+impl Authenticator for Slow<Parts> {
+    fn challenges(&self) -> Vec<Challenge> {
+        self.0.authenticator().challenges()
+    }
+
+    async fn authenticate(&self, head: &RequestHead<'_>, at: Instants) -> Outcome {
+        tokio::time::sleep(Duration::from_secs(self.1)).await;
+        self.0.authenticator().authenticate(head, at).await
+    }
+}
+
+#[async_trait]
+impl PolicyBackend for Slow<()> {
+    fn name(&self) -> &'static str {
+        "slow"
+    }
+
+    async fn decide(&self, _: &AccessQuery<'_>) -> Verdict {
+        tokio::time::sleep(Duration::from_secs(self.1)).await;
+        Verdict::allow()
+    }
+}
+
+fn slow(authenticator: u64, policy: u64) -> StackBuilder {
+    let builder = Stack::builder().tls(TlsLayer::require()).authenticate(Slow(sound(), authenticator));
+    builder.policy(Slow((), policy)).route("GET /orders", require(guard::policy("orders:read").unwrap()))
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_time_is_that_of_all_stages_together_and_not_the_handlers() {
+    let handler = || {
+        service_fn(async |_: Request<()>| {
+            tokio::time::sleep(Duration::from_secs(90)).await;
+            Answer::Ok(Response::default())
+        })
+    };
+    for (authenticator, policy, expected) in [(14, 15, (119, 200)), (20, 20, (30, 503)), (20, 100, (30, 503))] {
+        let app = slow(authenticator, policy).build().unwrap().protect(handler());
+        let (waited, answer) = seconds(app.oneshot(sound().request())).await;
+        assert_eq!((waited, answer.unwrap().status().as_u16()), expected, "{authenticator} and {policy} s");
+    }
+}
+
+#[cfg(feature = "throttle")]
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_a_turn_waits_for_no_part() {
+    use portcullis::rate_limit::{Quota, RateLimitLayer, Throttle};
+
+    let turns = || {
+        let limit = RateLimitLayer::per_client(Quota::per_minute(1)).unwrap();
+        limit.throttle(Throttle::new(Duration::from_secs(60), 8).unwrap())
+    };
+    let app = slow(1, 20).limit(turns()).build().unwrap().protect(Probe::default());
+    assert_eq!(app.clone().oneshot(sound().request()).await.unwrap().status(), 200);
+    let (waited, answer) = seconds(app.oneshot(sound().request())).await;
+    assert_eq!(answer.unwrap().status(), 200);
+    assert!(waited > 50, "{waited} s: it had to wait for its turn");
+}
+
+/// Without a timer there is no end, and nothing panics for it.
+#[test]
+fn without_a_timer_the_waiting_goes_on() {
+    let hangs = Parts::new("policy", Fault::Hangs);
+    let app = hangs.stack().build().unwrap().protect(Probe::default());
+    give_up(app.clone().oneshot(hangs.request()));
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(async { give_up(app.oneshot(hangs.request())) });
+}
+
+#[test]
+fn the_time_has_bounds_and_is_said_once() {
+    let build = |times: &[Duration]| {
+        let builder = Stack::builder().dangerous_plain_http();
+        times.iter().fold(builder, |builder, time| builder.decide_within(*time)).build()
+    };
+    let (least, most) = (Duration::from_nanos(1), Duration::from_secs(600));
+    for times in [vec![], vec![least], vec![most]] {
+        assert!(build(&times).is_ok(), "{times:?}");
+    }
+    for times in [vec![Duration::ZERO], vec![most + least], vec![least, least]] {
+        assert_eq!(build(&times).unwrap_err().setting(), "decide_within", "{times:?}");
+    }
 }
 
 /// Each single layer says when it begins, and when it lets a request pass.

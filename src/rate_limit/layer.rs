@@ -284,6 +284,16 @@ impl RateLimitLayer {
         self.edit(|shared| shared.shadow = Some(Shadow::new(mode)))
     }
 
+    /// How long a request may wait for its turn.
+    #[cfg(feature = "stack")]
+    pub(crate) fn longest_wait(&self) -> std::time::Duration {
+        match &self.shared.mode {
+            Mode::Reject => std::time::Duration::ZERO,
+            #[cfg(feature = "throttle")]
+            Mode::Throttle(queue) => queue.longest(),
+        }
+    }
+
     /// Tells at start, and in audit, that it is in shadow mode.
     #[cfg(feature = "stack")]
     pub(crate) fn announce(&self, at: crate::clock::Instants) {

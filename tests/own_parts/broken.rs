@@ -16,7 +16,7 @@ use portcullis::{
     authn::{Authenticator, Outcome},
     guard::{all, check, policy, require},
     policy::{AccessQuery, PolicyBackend, Verdict},
-    rate_limit::{ConcurrencyLayer, Draw, LimitBy, Quota, RateLimitLayer, RateLimitStore, Taken},
+    rate_limit::{ConcurrencyLayer, Draw, LimitBy, OnStoreError, Quota, RateLimitLayer, RateLimitStore, Taken},
     stack::{Stack, StackBuilder},
     tls::TlsLayer,
 };
@@ -122,7 +122,7 @@ impl Parts {
     }
 
     pub(crate) fn places(&self) -> ConcurrencyLayer {
-        ConcurrencyLayer::per(self.by("key of a place"), 8).unwrap()
+        ConcurrencyLayer::per(self.by("key of a place"), 1).unwrap()
     }
 
     pub(crate) fn stack(&self) -> StackBuilder {
@@ -130,7 +130,9 @@ impl Parts {
         let clients = RateLimitLayer::per(self.by("key of a limit"), Quota::per_second(1)).unwrap();
         let clients = clients
             .with_cost_by(move |_| if parts.now("cost") { 0 } else { 1 })
-            .with_store(Counted(self.clone(), "store of clients"));
+            .with_store(Counted(self.clone(), "store of clients"))
+            // Which is about a store that says that it cannot answer.
+            .on_store_error(OnStoreError::Admit);
         let parts = self.clone();
         let of_principal = LimitBy::identity(move |_| (!parts.now("key of a principal")).then(|| "all".to_owned()));
         let principals = RateLimitLayer::per(of_principal, Quota::per_second(1)).unwrap();
