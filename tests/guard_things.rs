@@ -604,6 +604,10 @@ async fn obligations_and_advice_reach_the_handler() {
         assert!(permit.obligation("other").is_none() && permit.advice().len() == 1);
         let urgent = authz.clone().with_attributes(Attributes::new().with("urgent", true));
         assert_eq!(urgent.check("read", None).await.unwrap().advice(), ["hurry".into()]);
+        let more = urgent.with_attributes(Attributes::new().with("ticket", "T-7"));
+        assert_eq!(more.check("read", None).await.unwrap().advice(), ["hurry".into()], "what was said before counts");
+        let several = authz.clone().fulfilling(["mask"]).fulfilling(["log"]);
+        assert!(several.check("read", &thing("x")).await.is_ok(), "one declaration adds to the other");
 
         assert_eq!(masking.check_all("read", &[thing("a"), thing("plain")]).await.unwrap().len(), 2);
         assert!(masking.check_all("read", &[]).await.unwrap().is_empty());
@@ -625,7 +629,7 @@ async fn obligations_and_advice_reach_the_handler() {
         );
         Ok::<_, Infallible>(Response::<String>::default())
     };
-    let guard = require(policy("read").unwrap()).with_policy(Masking).fulfilling(["mask"]);
+    let guard = require(policy("read").unwrap()).with_policy(Masking).fulfilling(["mask"]).fulfilling(["log"]);
     let app = ServiceBuilder::new().layer(authn(alice().build())).layer(guard).service_fn(handler);
     assert_eq!(send(&app, get("/x")).await.status(), 200);
 }
