@@ -60,6 +60,7 @@ pub(crate) struct Facts {
     pub(crate) client_identity: Option<AuditIdentity>,
     pub(crate) rejection: Option<(RejectionKind, Cow<'static, str>)>,
     pub(crate) refused_by: Option<Stage>,
+    pub(crate) stopped_in: Option<&'static str>,
     pub(crate) status: Option<u16>,
     pub(crate) grpc_status: Option<u16>,
     pub(crate) outcome: AuditOutcome,
@@ -88,6 +89,7 @@ impl Default for Facts {
             client_identity: None,
             rejection: None,
             refused_by: None,
+            stopped_in: None,
             status: None,
             grpc_status: None,
             outcome: AuditOutcome::Allowed,
@@ -126,6 +128,7 @@ impl Facts {
             client_identity,
             rejection,
             refused_by,
+            stopped_in: _,
             status,
             grpc_status,
             outcome: _,
@@ -376,6 +379,14 @@ impl AuditRecord {
     #[must_use]
     pub fn refused_by(&self) -> Option<&'static str> {
         self.facts.rejection.as_ref().map(|_| self.facts.refused_by.map_or("handler", Stage::as_str))
+    }
+
+    /// Where a request was that was given up or panicked: the layer that decided just then, or that had refused, such as
+    /// `authentication`; `handler` once all had let it pass. Also the layer that still waited, where somebody outside of it, as a
+    /// time-out, answered instead. None of any other request.
+    #[must_use]
+    pub fn stopped_in(&self) -> Option<&'static str> {
+        self.facts.stopped_in
     }
 
     /// What policies were asked, in order, and what they said: the first 24; after them the first of each kind, and refusals like
