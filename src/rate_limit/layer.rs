@@ -1,3 +1,5 @@
+#[cfg(feature = "stack")]
+use std::collections::BTreeSet;
 use std::{
     borrow::Cow,
     fmt,
@@ -344,6 +346,17 @@ impl RateLimitLayer {
     #[cfg(feature = "stack")]
     pub(crate) fn scope(&self) -> &str {
         &self.shared.scope
+    }
+
+    /// The names of quotas that clients are told of; none where no response fields are sent.
+    #[cfg(feature = "stack")]
+    pub(crate) fn told_names(&self) -> BTreeSet<String> {
+        let names = |tier: &Tier| tier.quotas.iter().map(|quota| quota.name().to_owned()).collect();
+        match &self.shared.tiers {
+            _ if !self.shared.send_fields => BTreeSet::new(),
+            Tiers::One(tier) => names(tier),
+            Tiers::Plans(plans) => plans.quota_names(),
+        }
     }
 
     /// What this limiter and its clones did so far.

@@ -1,4 +1,8 @@
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    sync::Arc,
+    time::Duration,
+};
 
 use http::HeaderName;
 
@@ -12,6 +16,7 @@ use crate::{
     evidence::{EvidenceLayer, TrustedProxies},
     gate::Step,
     guard::{Rule, decides_by_roles, parameters_of},
+    log,
     policy::PolicyBackend,
     problem::{NotFoundApart, ProblemDetails, RejectionRenderer},
     rate_limit::{self, ConcurrencyLayer, FailureBudget, Limits, RateLimitLayer},
@@ -367,6 +372,7 @@ impl StackBuilder {
         let at = clock.now();
         table.announce(at);
         client_limits.iter().chain(&principal_limits).for_each(|limit| limit.announce(at));
+        warn_of_like_names(client_limits.iter().chain(&principal_limits));
         client_concurrency.iter().chain(&principal_concurrency).for_each(|limit| limit.announce(at));
         Ok(Stack::new(Stages {
             renderer,
@@ -414,6 +420,27 @@ fn each(
         Some((_, limit)) => {
             let value = format!("two of scope {}", limit.scope());
             Err(ConfigError::new(setting, value, "need scopes of their own: say .with_scope(..)"))
+        }
+    }
+}
+
+/// Quotas of one name are one to a client: which of them it has used up, it cannot tell.
+fn warn_of_like_names<'l>(limits: impl Iterator<Item = &'l RateLimitLayer>) {
+    let mut seen: BTreeMap<String, &str> = BTreeMap::new();
+    for limit in limits {
+        for name in limit.told_names() {
+            match seen.entry(name) {
+                Entry::Vacant(free) => {
+                    free.insert(limit.scope());
+                }
+                Entry::Occupied(taken) => log::warn(&format!(
+                    "the limits {} and {} both tell clients of a quota {:?}, which these cannot tell apart: give one another name, by \
+                     Quota::named, in a document by another of [quotas]",
+                    taken.get(),
+                    limit.scope(),
+                    taken.key(),
+                )),
+            }
         }
     }
 }
