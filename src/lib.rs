@@ -134,7 +134,14 @@ pub mod gate;
 mod grpc;
 mod head;
 mod log;
-#[cfg(any(feature = "api-key-file", feature = "policy-files", feature = "tls-listener"))]
+#[cfg(any(
+    feature = "api-key-file",
+    feature = "lifetime",
+    feature = "policy-files",
+    feature = "policy-shadow",
+    feature = "stack",
+    feature = "tls-listener"
+))]
 mod lookout;
 #[cfg(any(
     feature = "api-key-postgres",

@@ -182,6 +182,30 @@ async fn a_permission_handle_knows_the_tenant_of_the_path() {
     }
 }
 
+/// A handler has to ask whose the thing is where the guard does not know; what the guard knows counts at once.
+#[tokio::test]
+async fn owners_pass_where_the_thing_is_not_known_to_be_another_s() {
+    let text = "version = '1'\npermissions = ['edit']\n[roles.own]\ngrants_own = ['*']\n[roles.all]\ngrants = ['*']";
+    let edit = Rbac::from_toml(text).unwrap().permission("edit").unwrap().allow_owners();
+    let note = Resource::new("note", 1).in_tenant("acme");
+    let (theirs, others) = (note.clone().owned_by(ISSUER, "alice"), note.clone().owned_by(ISSUER, "bob"));
+    for (name, thing, own) in [
+        ("nobody is told", note.clone(), 200),
+        ("theirs", theirs, 200),
+        ("another's", others.clone(), 403),
+        ("theirs as well", others.also_owned_by(ISSUER, "alice"), 200),
+        ("only theirs as well", note.clone().also_owned_by(ISSUER, "alice"), 200),
+        ("another's as well", note.also_owned_by(ISSUER, "bob"), 403),
+    ] {
+        for (role, status) in [("own", own), ("all", 200), ("none", 403)] {
+            let found = thing.clone();
+            let guard = require(&edit).on(from_head("note", move |_, _| Some(found.clone())));
+            let who = alice().roles([role]).tenant("acme");
+            assert_eq!(on_route("/notes", guard, who, "/notes").await, status, "{name}, {role}");
+        }
+    }
+}
+
 /// What a firm denial settles already is not asked for: whoever names things of others costs the policy nothing.
 #[tokio::test]
 async fn no_policy_is_asked_about_a_thing_of_another_tenant() {
@@ -604,6 +628,10 @@ async fn obligations_and_advice_reach_the_handler() {
         assert!(permit.obligation("other").is_none() && permit.advice().len() == 1);
         let urgent = authz.clone().with_attributes(Attributes::new().with("urgent", true));
         assert_eq!(urgent.check("read", None).await.unwrap().advice(), ["hurry".into()]);
+        let more = urgent.with_attributes(Attributes::new().with("ticket", "T-7"));
+        assert_eq!(more.check("read", None).await.unwrap().advice(), ["hurry".into()], "what was said before counts");
+        let several = authz.clone().fulfilling(["mask"]).fulfilling(["log"]);
+        assert!(several.check("read", &thing("x")).await.is_ok(), "one declaration adds to the other");
 
         assert_eq!(masking.check_all("read", &[thing("a"), thing("plain")]).await.unwrap().len(), 2);
         assert!(masking.check_all("read", &[]).await.unwrap().is_empty());
@@ -625,7 +653,7 @@ async fn obligations_and_advice_reach_the_handler() {
         );
         Ok::<_, Infallible>(Response::<String>::default())
     };
-    let guard = require(policy("read").unwrap()).with_policy(Masking).fulfilling(["mask"]);
+    let guard = require(policy("read").unwrap()).with_policy(Masking).fulfilling(["mask"]).fulfilling(["log"]);
     let app = ServiceBuilder::new().layer(authn(alice().build())).layer(guard).service_fn(handler);
     assert_eq!(send(&app, get("/x")).await.status(), 200);
 }

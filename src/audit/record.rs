@@ -270,6 +270,14 @@ impl AuditRecord {
         self.facts.rejection.as_ref().map(|_| self.facts.refused_by.map_or("handler", Stage::as_str))
     }
 
+    /// Where a request was that was given up or panicked: the layer that decided just then, or that had refused, such as
+    /// `authentication`; `handler` once all had let it pass. Also the layer that still waited, where somebody outside of it, as a
+    /// time-out, answered instead. None of any other request.
+    #[must_use]
+    pub fn stopped_in(&self) -> Option<&'static str> {
+        self.facts.stopped_in
+    }
+
     /// What policies were asked, in order, and what they said: the first 24; after them the first of each kind, and refusals like
     /// those before, 28 at most; 32 in all.
     #[must_use]

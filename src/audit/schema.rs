@@ -109,6 +109,7 @@ impl Serialize for Shown<'_, AuditRecord> {
         if record.rejection().is_some() {
             object.put("rejection", &Refused(self))?;
         }
+        object.put_if("stopped_in", record.stopped_in())?;
         object.decisions(|| record.decisions(), record.decisions_lost())?;
         object.list("limits", || record.limits())?;
         object.list("notes", || record.notes().map(Note))?;

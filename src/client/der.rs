@@ -47,9 +47,30 @@ pub(super) fn element(der: &[u8]) -> Option<(Element<'_>, &[u8])> {
     Some((Element { tag, content, whole }, rest))
 }
 
+/// Whether a content is an object identifier: numbers in base 128, none unfinished, none longer than it must be (X.690 §8.19.2).
+pub(super) fn is_identifier(content: &[u8]) -> bool {
+    let mut starts = true;
+    let minimal = content.iter().all(|byte| {
+        let padded = starts && *byte == 0x80;
+        starts = byte & 0x80 == 0;
+        !padded
+    });
+    minimal && starts && !content.is_empty()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn identifiers_are_whole_numbers() {
+        for good in [&[0x55, 0x1d, 0x11][..], &[0x2a, 0x86, 0x48], &[0x2a], &[0x2a, 0xff, 0x80, 0x01]] {
+            assert!(is_identifier(good), "{good:?}");
+        }
+        for bad in [&[][..], &[0x55, 0x1d, 0xa2], &[0x55, 0x80, 0x11], &[0x80, 0x01], &[0x80]] {
+            assert!(!is_identifier(bad), "{bad:?}");
+        }
+    }
 
     #[test]
     fn one_encoding_of_a_length() {

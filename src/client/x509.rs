@@ -8,7 +8,7 @@ use x509_parser::{
 };
 
 use super::{
-    der::{BIT_STRING, BOOLEAN, INTEGER, OBJECT_IDENTIFIER, OCTET_STRING, SEQUENCE, elements, only},
+    der::{BIT_STRING, BOOLEAN, INTEGER, OBJECT_IDENTIFIER, OCTET_STRING, SEQUENCE, elements, is_identifier, only},
     distinguished_name,
 };
 
@@ -110,6 +110,7 @@ fn has_all_extensions(certificate: &X509Certificate<'_>) -> bool {
             let tags: Vec<u8> = fields.iter().map(|field| field.tag).collect();
             held.tag == SEQUENCE
                 && matches!(*tags, [OBJECT_IDENTIFIER, OCTET_STRING] | [OBJECT_IDENTIFIER, BOOLEAN, OCTET_STRING])
+                && fields.first().is_some_and(|kind| is_identifier(kind.content))
                 && is_whole(parsed).unwrap_or(false)
         })
 }

@@ -1,4 +1,8 @@
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, StatusCode, header, uri::PathAndQuery};
@@ -7,7 +11,7 @@ use super::log_in::is_target;
 use crate::{
     context::RequestId,
     error::ConfigError,
-    grpc,
+    grpc, log,
     rejection::{Rejection, RejectionKind},
 };
 
@@ -150,7 +154,7 @@ impl Rendered {
 /// Writes the bodies of refusals.
 ///
 /// # Contract
-/// A renderer shows [`RejectionKind`], never [`Rejection::reason`]: that is for the operator. It must not panic.
+/// A renderer shows [`RejectionKind`], never [`Rejection::reason`]: that is for the operator. One that panics leaves the refusal without a body.
 pub trait RejectionRenderer: fmt::Debug + Send + Sync + 'static {
     /// Writes a body, or none.
     fn render(&self, rejection: &Rejection, request: &Request) -> Option<Rendered>;
@@ -264,6 +268,8 @@ impl RejectionRenderer for ProblemDetails {
     }
 }
 
+static PANICKED: log::Once = log::Once::new();
+
 /// Renders into a body, where the request takes one.
 pub(crate) fn render_into<B: crate::body::ResponseBody>(
     renderer: &dyn RejectionRenderer,
@@ -280,7 +286,12 @@ pub(crate) fn render_into<B: crate::body::ResponseBody>(
         response.headers_mut().remove(header::CONTENT_LENGTH);
         return;
     }
-    if let Some(rendered) = renderer.render(rejection, request) {
+    // A refusal without a body is one all the same.
+    let rendered = catch_unwind(AssertUnwindSafe(|| renderer.render(rejection, request))).unwrap_or_else(|_| {
+        PANICKED.error("a renderer panicked, and a refusal goes out without a body; it is said once");
+        None
+    });
+    if let Some(rendered) = rendered {
         if let Some(location) = rendered.location {
             *response.status_mut() = StatusCode::SEE_OTHER;
             response.headers_mut().insert(header::LOCATION, location);

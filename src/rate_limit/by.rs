@@ -110,8 +110,8 @@ impl LimitBy {
     }
 
     /// What a function makes of the request before it is known who sends it. A text longer than [`MAX_KEY_LEN`] refuses the
-    /// request with `400`. The function must not panic; if it does, that request fails as if a handler had panicked, and
-    /// nothing was taken.
+    /// request with `400`. The function must not panic; if it does, that request is refused with `503`, and nothing was
+    /// taken.
     pub fn request(key: impl Fn(&LimitRequest<'_>) -> Option<String> + Send + Sync + 'static) -> Self {
         Self::one(By::Request(Arc::new(key)))
     }

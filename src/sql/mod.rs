@@ -60,6 +60,13 @@ impl OpenError {
 
 /// What a failure of the database is to the caller.
 pub(crate) fn failed(backend: &'static str, error: sqlx::Error) -> StoreError {
+    if matches!(error, sqlx::Error::PoolTimedOut) {
+        // The pool tries again until then, and keeps to itself why it had to.
+        return unavailable(
+            backend,
+            "no connection in time: the database cannot be reached, or all connections are in use",
+        );
+    }
     let kind = match &error {
         sqlx::Error::ColumnDecode { .. }
         | sqlx::Error::Decode(_)

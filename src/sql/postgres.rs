@@ -215,11 +215,23 @@ pub(crate) async fn migrate(
     migrations: &[(u32, &'static str)],
     may: bool,
 ) -> Result<(), OpenError> {
-    let mut connection = pool.acquire().await.map_err(sql)?;
+    let mut connection = match pool.acquire().await {
+        Ok(connection) => connection,
+        Err(error) => return Err(why_none(pool, error).await.into()),
+    };
     // Others may be migrating, and tables may be large.
     const LONGEST: Duration = Duration::from_secs(60);
     let migrated = timeout(LONGEST, migrate_on(&mut connection, schema, migrations, may)).await;
     migrated.map_err(|_| unavailable(BACKEND, format!("the migrations are not done within {LONGEST:?}")))?
+}
+
+/// Why a pool that has no connection yet gets none: it tells no more than that it waited.
+async fn why_none(pool: &PgPool, error: sqlx::Error) -> StoreError {
+    let alone = timeout(PATIENCE, PgConnection::connect_with(&pool.connect_options())).await;
+    match alone {
+        Ok(Err(why)) => sql(why),
+        Ok(Ok(_)) | Err(_) => sql(error),
+    }
 }
 
 async fn migrate_on(
@@ -287,6 +299,20 @@ mod tests {
             let mode = read(address, None).unwrap().get_ssl_mode();
             assert_eq!(matches!(mode, PgSslMode::VerifyFull), strict, "{address}: {mode:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn why_there_is_no_connection_is_told_at_the_start() {
+        let server = read("postgres://orders@127.0.0.1:1/orders", None).unwrap();
+        let soon = Duration::from_millis(50);
+        let pool = pool(1, soon, soon).connect_lazy_with(server);
+        let error = migrate(&pool, "schema", &[], false).await.unwrap_err();
+        let OpenError::Store(error) = error else { panic!("{error}") };
+        assert_eq!(error.kind(), StoreErrorKind::Unavailable);
+        assert!(format!("{error:#}").contains("refused"), "{error:#}");
+
+        let error = sql(pool.acquire().await.unwrap_err());
+        assert!(format!("{error:#}").contains("cannot be reached, or all connections are in use"), "{error:#}");
     }
 
     /// `sslmode` behind it would be read by nobody, and look as if TLS had been asked for.

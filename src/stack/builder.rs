@@ -1,4 +1,4 @@
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use http::HeaderName;
 
@@ -14,7 +14,12 @@ use crate::{
     policy::PolicyBackend,
     problem::{NotFoundApart, ProblemDetails, RejectionRenderer},
     rate_limit::{ConcurrencyLayer, FailureBudget, Limits, RateLimitLayer},
-    stack::{Stack, stages::Stages, table::RouteTable},
+    stack::{
+        Stack,
+        patience::{self, Patience},
+        stages::Stages,
+        table::RouteTable,
+    },
     tls::TlsLayer,
 };
 #[cfg(feature = "rbac")]
@@ -38,6 +43,7 @@ pub struct StackBuilder {
     no_store: bool,
     outlives: bool,
     failure_budget: Vec<FailureBudget>,
+    patience: Vec<Duration>,
     principal_limits: Vec<Result<RateLimitLayer, ConfigError>>,
     policy: Vec<Arc<dyn PolicyBackend>>,
     by_roles: bool,
@@ -119,6 +125,31 @@ impl StackBuilder {
     /// Refuses credentials of a source that had too many bad ones, unless they are known.
     pub fn failure_budget(mut self, budget: FailureBudget) -> Self {
         self.failure_budget.push(budget);
+        self
+    }
+
+    /// How long a request may wait for its decisions, all stages together; then it is refused with `503`, and its record names the
+    /// stage and, of a limit or a policy, the name. Above zero and at most 10 min; 30 s by default: the stores and policies of this
+    /// crate give up earlier by themselves unless they are told otherwise, and a proxy in front commonly later, after 60 s. The longest
+    /// wait of a limit that throttles is added for its stage. What the handler waits for does not count, its
+    /// [`Authorizer`](crate::guard::Authorizer) included.
+    ///
+    /// An answer that is there at once needs no timer. It takes a tokio runtime with its timer; elsewhere the waiting has no end, which
+    /// the log says once.
+    ///
+    /// # Cancel safety
+    /// The part's future is dropped, as when a client hangs up.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use portcullis::stack::Stack;
+    ///
+    /// let stack = Stack::builder().dangerous_plain_http().decide_within(Duration::from_secs(5)).build()?;
+    /// # let _ = stack;
+    /// # Ok::<(), portcullis::ConfigError>(())
+    /// ```
+    pub fn decide_within(mut self, time: Duration) -> Self {
+        self.patience.push(time);
         self
     }
 
@@ -230,7 +261,7 @@ impl StackBuilder {
     /// - audit shall record a header field that the authenticator reads, or hide a path parameter that no line has,
     /// - a line of the table does not parse, stands twice or contradicts another,
     /// - a rule is about a thing that the path of its line does not name,
-    /// - a quota is not accepted.
+    /// - a quota, or the time to [decide within](Self::decide_within), is not accepted.
     pub fn build(self) -> Result<Stack, ConfigError> {
         let table = RouteTable::new(self.lines, once("fallback", self.fallback)?)?;
         let tls = once("tls", self.tls)?;
@@ -255,6 +286,7 @@ impl StackBuilder {
         };
         authn.as_ref().map_or(Ok(()), AuthnLayer::check)?;
         let authn = authn.map(|authn| if self.no_store { authn.no_store() } else { authn });
+        let patience = Patience::new(once("decide_within", self.patience)?.unwrap_or(patience::DEFAULT))?;
         let failure_budget = once("failure_budget", self.failure_budget)?;
         if authn.is_none() {
             let needy = [
@@ -341,6 +373,7 @@ impl StackBuilder {
             principal_concurrency,
             principal_limits,
             policy,
+            patience,
             by_roles: self.by_roles,
             outlives: self.outlives,
             table,

@@ -55,12 +55,13 @@ pub fn elements(mut bytes: &[u8]) -> Option<Vec<Element<'_>>> {
 
 /// The numbers of an object identifier, with dots. None if one of them is beyond 64 bits or not written as short as it can be.
 pub fn identifier(content: &[u8]) -> Option<String> {
-    let (mut numbers, mut number, mut within) = (Vec::new(), 0_u64, false);
+    let (mut numbers, mut number, mut within) = (Vec::new(), 0_u128, false);
     for byte in content {
-        if (!within && *byte == 0x80) || number >> 57 != 0 {
+        if !within && *byte == 0x80 {
             return None;
         }
-        number = number << 7 | u64::from(byte & 0x7f);
+        // A number as long as a UUID is one too (2.25); of longer ones all that counts is that none is known.
+        number = number.saturating_mul(0x80).saturating_add(u128::from(byte & 0x7f));
         within = byte & 0x80 != 0;
         if !within {
             numbers.push(std::mem::take(&mut number));
