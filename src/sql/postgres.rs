@@ -37,16 +37,16 @@ pub(crate) enum Source {
 
 impl Source {
     /// The pool that was there, which keeps its own settings, or one of these.
-    pub(crate) async fn pool(
+    pub(crate) fn pool(
         &self,
         connections: u32,
         acquire_timeout: Duration,
         statement_timeout: Duration,
-    ) -> Result<PgPool, OpenError> {
+    ) -> Result<PgPool, ConfigError> {
         match self {
+            // It connects when the tables are looked at, which tells why it cannot.
             Self::Address(address) => {
-                let pool = pool(connections, acquire_timeout, statement_timeout).connect_with(options(address)?);
-                Ok(pool.await.map_err(sql)?)
+                Ok(pool(connections, acquire_timeout, statement_timeout).connect_lazy_with(options(address)?))
             }
             Self::Pool(pool) => Ok(pool.clone()),
         }

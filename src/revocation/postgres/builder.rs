@@ -77,7 +77,7 @@ impl PostgresRevocationsBuilder {
     pub async fn connect(self) -> Result<PostgresRevocations, OpenError> {
         check_wait("PostgreSQL time-out", self.timeout)?;
         check_shared(&self.limits)?;
-        let pool = self.source.pool(2, self.timeout, self.timeout).await?;
+        let pool = self.source.pool(2, self.timeout, self.timeout)?;
         migrate(&pool, work::SCHEMA, work::MIGRATIONS, self.migrate).await?;
         let shared = Shared::new(self.timeout, self.limits, self.clock);
         let (sender, loaded) = watch::channel(false);

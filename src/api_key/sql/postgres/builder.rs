@@ -80,7 +80,7 @@ impl PostgresKeyStoreBuilder {
     /// not or cannot be migrated.
     pub async fn connect(self) -> Result<PostgresKeyStore, OpenError> {
         self.check()?;
-        let pool = self.source.pool(self.connections, self.acquire_timeout, self.statement_timeout).await?;
+        let pool = self.source.pool(self.connections, self.acquire_timeout, self.statement_timeout)?;
         migrate(&pool, work::SCHEMA, work::MIGRATIONS, self.migrate).await?;
 
         let feed = Arc::new(ChangeFeed::new_lost());
@@ -123,5 +123,13 @@ mod tests {
             let error = builder.connect().await.unwrap_err();
             assert!(matches!(&error, OpenError::Config(error) if error.setting() == setting), "{error:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn why_nobody_answers_is_told() {
+        let builder = PostgresKeyStore::builder("postgres://orders@127.0.0.1:1/orders");
+        let error = builder.acquire_timeout(Duration::from_millis(50)).connect().await.unwrap_err();
+        let OpenError::Store(error) = error else { panic!("{error}") };
+        assert!(format!("{error:#}").contains("refused"), "{error:#}");
     }
 }
