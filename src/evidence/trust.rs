@@ -174,7 +174,8 @@ impl TrustedProxies {
     }
 
     /// Believes these proxies about their clients' certificates, too, in this header. They must have **verified** the
-    /// certificate, and overwrite the header or remove it where there is none.
+    /// certificate, and overwrite the header or remove it where there is none. A `Stack` refuses a field that carries a
+    /// credential, or that its authenticator reads.
     #[cfg(feature = "client-cert")]
     pub fn with_client_certificates(mut self, header: CertificateHeader) -> Self {
         self.certificate = Some(header);
@@ -215,11 +216,21 @@ impl TrustedProxies {
     }
 
     /// The fields with the address and with the scheme.
-    pub(crate) const fn names(&self) -> (Option<&HeaderName>, Option<&HeaderName>) {
+    pub(super) const fn names(&self) -> (Option<&HeaderName>, Option<&HeaderName>) {
         (self.address.as_ref(), self.scheme.as_ref())
     }
 
-    /// Whether the configuration says of this field that proxies write it, outside of the families.
+    /// The fields that the configuration says proxies write, outside of the families.
+    #[cfg(feature = "stack")]
+    pub(crate) fn fields(&self) -> impl Iterator<Item = &HeaderName> {
+        #[cfg(feature = "client-cert")]
+        let certificate = self.certificate.as_ref().map(CertificateHeader::name);
+        #[cfg(not(feature = "client-cert"))]
+        let certificate: Option<&HeaderName> = None;
+        [self.address.as_ref(), self.scheme.as_ref(), certificate].into_iter().flatten()
+    }
+
+    /// Whether this is one of them.
     pub(super) fn names_field(&self, name: &HeaderName) -> bool {
         #[cfg(feature = "client-cert")]
         if self.certificate.as_ref().is_some_and(|header| header.name() == name) {

@@ -335,6 +335,12 @@ impl RateLimitLayer {
         Ok(self.edit(|shared| shared.jitter = Some((most.as_secs(), RandomState::default()))))
     }
 
+    /// The fields that it counts by.
+    #[cfg(feature = "stack")]
+    pub(crate) fn fields(&self) -> impl Iterator<Item = &http::HeaderName> {
+        self.shared.by.fields()
+    }
+
     #[cfg(feature = "stack")]
     pub(crate) fn scope(&self) -> &str {
         &self.shared.scope

@@ -21,6 +21,8 @@ use crate::{
 
 /// The shortest time between two looks at the files.
 const SHORTEST: Duration = Duration::from_millis(10);
+/// The longest: a certificate that nobody looks for any more ends unseen.
+const LONGEST: Duration = Duration::from_secs(86_400);
 /// How long files that have changed must stay as they are.
 const SETTLING: Duration = Duration::from_millis(100);
 /// How often they are read again for that before the next look has to do.
@@ -98,17 +100,17 @@ impl CertificateReloader {
         cause.or_else(|| self.current.lookout.ended().map(str::to_owned))
     }
 
-    /// Calls [`reload`](Self::reload) again and again, this long after the last time, until the listener is gone; at least 10 ms.
+    /// Calls [`reload`](Self::reload) again and again, this long after the last time, until the listener is gone; 10 ms to a day.
     /// Replace the files in any order: a pair that does not fit is tried again the next time. The task ends with the runtime that
     /// this is called in; if the listener is still there, the log and [`failing`](Self::failing) say so until this is called in
     /// another one.
     ///
     /// # Errors
-    /// If the time is shorter, the certificate did not come from files, or no tokio runtime with a timer runs here.
+    /// If the time is shorter or longer, the certificate did not come from files, or no tokio runtime with a timer runs here.
     pub fn reload_every(self, period: Duration) -> Result<(), ConfigError> {
         let refuse = |problem: &str| ConfigError::new("certificate reload", format!("{period:?}"), problem);
-        if period < SHORTEST {
-            return Err(refuse("must be at least 10ms"));
+        if !(SHORTEST..=LONGEST).contains(&period) {
+            return Err(refuse("must be 10 ms to a day"));
         }
         if self.current.files.is_none() {
             return Err(refuse("has no file to look at: the certificate did not come from files"));
