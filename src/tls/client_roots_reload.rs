@@ -73,8 +73,8 @@ impl ClientRootsReloader {
     /// the listener is still there, the log and [`failing`](Self::failing) say so until this is called in another one.
     ///
     /// # Errors
-    /// If the time is shorter or longer, the roots did not come from a file, the listener asks clients for no certificates, or no tokio runtime
-    /// with a timer runs here.
+    /// If the time is shorter or longer, the roots did not come from a file, the listener asks clients for no certificates, or no
+    /// tokio runtime with a timer runs here.
     pub fn reload_every(self, period: Duration) -> Result<(), ConfigError> {
         let no_file =
             (!self.terms.has_roots_file()).then_some("has no file to look at: no roots of clients came from one");
