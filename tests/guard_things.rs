@@ -477,7 +477,7 @@ async fn what_is_hidden_looks_like_what_is_not_there() {
 /// The answer to HEAD has the fields of the answer to GET (RFC 9110 §9.3.2), and a router's own 404 has them: they must not tell.
 #[tokio::test]
 async fn what_is_hidden_looks_so_to_head_as_well() {
-    let page = async || (http::StatusCode::NOT_FOUND, axum::response::Html("<h1>Nothing here</h1>"));
+    let page = async || (http::StatusCode::NOT_FOUND, [(header::CONTENT_TYPE, "text/html")], "<h1>Nothing here</h1>");
     let router = Router::new().route("/secret", routing::get(async || "secret")).fallback(page);
     let stack = Stack::builder()
         .clock(Still)
