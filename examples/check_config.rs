@@ -5,7 +5,8 @@
 //! cargo run --features full --example check_config -- --schema > docs/configuration.schema.json
 //! ```
 //!
-//! It ends with 0 if all is well, 1 if there are problems, which it lists, and 2 if it was called wrongly.
+//! It ends with 0 if all is well, 1 if there are problems, which it lists, and 2 if it was called wrongly. What is accepted and may not
+//! be what was meant is listed too, each line with `warning: ` before it.
 
 use std::process::ExitCode;
 
@@ -23,14 +24,17 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         files => {
-            let bad = files.iter().filter(|file| {
-                let problems = Config::read(file).and_then(|config| config.check()).err();
-                if let Some(problems) = &problems {
-                    println!("{problems}");
+            let mut good = true;
+            for file in files {
+                match Config::read(file).and_then(|config| config.check()) {
+                    Ok(warnings) => warnings.iter().for_each(|warning| println!("warning: {warning}")),
+                    Err(problems) => {
+                        println!("{problems}");
+                        good = false;
+                    }
                 }
-                problems.is_some()
-            });
-            if bad.count() == 0 { ExitCode::SUCCESS } else { ExitCode::from(1) }
+            }
+            if good { ExitCode::SUCCESS } else { ExitCode::from(1) }
         }
     }
 }

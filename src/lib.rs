@@ -170,6 +170,13 @@ mod rejection;
     feature = "revocation-redis"
 ))]
 mod retry;
+#[cfg(any(
+    feature = "dpop-redis",
+    feature = "http-client",
+    feature = "rate-limit-redis",
+    feature = "revocation-redis"
+))]
+mod roots;
 mod secret;
 #[cfg(any(feature = "guard", feature = "rate-limit"))]
 mod shadow;

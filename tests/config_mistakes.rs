@@ -15,7 +15,7 @@ fn problems(text: &str, dir: &tempfile::TempDir) -> Problems {
     let text = text.replace('@', dir.path().to_str().unwrap());
     match Config::from_toml(&text).and_then(|config| config.check()) {
         Err(problems) => problems,
-        Ok(()) => panic!("is accepted: {text}"),
+        Ok(_) => panic!("is accepted: {text}"),
     }
 }
 

@@ -474,6 +474,40 @@ async fn what_is_hidden_looks_like_what_is_not_there() {
     }
 }
 
+/// The answer to HEAD has the fields of the answer to GET (RFC 9110 §9.3.2), and a router's own 404 has them: they must not tell.
+#[tokio::test]
+async fn what_is_hidden_looks_so_to_head_as_well() {
+    let page = async || (http::StatusCode::NOT_FOUND, axum::response::Html("<h1>Nothing here</h1>"));
+    let router = Router::new().route("/secret", routing::get(async || "secret")).fallback(page);
+    let stack = Stack::builder()
+        .clock(Still)
+        .tls(TlsLayer::require())
+        .authenticate(test_scheme())
+        .route("GET /secret", require(role("manager").unwrap()).hide())
+        .route("GET /nothing", require(authenticated()))
+        .fallback(deny().hide())
+        .not_found(OwnPage);
+    let app = stack.build().unwrap().protect(router);
+    let ask = async |method: http::Method, path: &str| {
+        let mut request = with(get(path), "authorization", "Test alice").map(|()| Body::empty());
+        *request.method_mut() = method;
+        let (status, mut headers, body) = seen(app.clone().oneshot(request).await.unwrap()).await;
+        headers.sort();
+        (status, headers, body)
+    };
+    let nothing = ask(http::Method::HEAD, "/nothing").await;
+    assert_eq!(nothing.0, 404);
+    assert!(nothing.1.contains(&("content-length".to_owned(), "21".to_owned())), "{nothing:?}");
+    for path in ["/secret", "/unknown"] {
+        assert_eq!(ask(http::Method::HEAD, path).await, nothing, "{path}");
+        let (_, of_get, body) = ask(http::Method::GET, path).await;
+        assert_eq!(body, "<h1>Nothing here</h1>", "{path}");
+        // The server writes the length of a body.
+        let of_head = nothing.1.iter().filter(|(name, _)| name != "content-length");
+        assert!(of_get.iter().eq(of_head), "{path}: {of_get:?}");
+    }
+}
+
 #[tokio::test]
 async fn layers_by_hand_hide_as_well() {
     let guard = require(role("boss").unwrap()).hide();

@@ -452,6 +452,17 @@ fn bad_keys_are_named() {
     assert_eq!(shown, "LimitBy { parts: [Header(x-device), Request] }");
 }
 
+/// A store outside keeps a key as text: whoever reads it there would have the credential.
+#[test]
+fn no_field_of_a_credential_is_a_key() {
+    for field in ["Authorization", "cookie", "X-API-Key", "dpop", "sec-websocket-protocol"] {
+        let error = LimitBy::header(field).unwrap_err();
+        assert_eq!((error.setting(), error.value()), ("limit key", &*format!("{field:?}")));
+        assert!(error.to_string().contains("LimitBy::credential"), "{error}");
+    }
+    assert!(LimitBy::header("x-api-key-id").is_ok(), "another field");
+}
+
 #[tokio::test]
 async fn a_key_that_needs_an_identity_outside_authentication_never_passes() {
     for by in [LimitBy::principal(), LimitBy::tenant(), LimitBy::source().and(LimitBy::identity(|_| None)).unwrap()] {

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "test code")]
 
+#[path = "support/lines.rs"]
+mod lines;
 mod support;
 
 use std::sync::{Arc, Mutex};
@@ -12,7 +14,9 @@ use portcullis::{
     Connection, Instants, Now, StoreError, TlsVersion,
     authn::AuthnLayer,
     guard::{authenticated, public, require},
-    rate_limit::{Draw, LimitBy, MemoryLimits, Plans, Quota, RateLimitLayer, RateLimitStore, Taken, XRateLimitReset},
+    rate_limit::{
+        Draw, LimitBy, Limits, MemoryLimits, Plans, Quota, RateLimitLayer, RateLimitStore, Taken, XRateLimitReset,
+    },
     stack::Stack,
 };
 use support::{Probe, Still, send, test_scheme, with};
@@ -213,4 +217,35 @@ async fn a_text_of_a_request_and_one_of_an_identity_are_two_keys() {
         let expected = if number < 3 { StatusCode::OK } else { StatusCode::TOO_MANY_REQUESTS };
         assert_eq!(send(&service, request).await.status(), expected, "{number}");
     }
+}
+
+/// Clients tell quotas apart by their names alone.
+#[test]
+fn limits_that_clients_cannot_tell_apart_are_told() {
+    use tracing_subscriber::layer::SubscriberExt;
+
+    let second = || Quota::per_second(9);
+    let tenant = |limits: Limits| RateLimitLayer::per(LimitBy::tenant(), limits).unwrap().with_scope("tenant").unwrap();
+    let plans = || Plans::new([second().named("small")]).unwrap().with("gold", [second()]).unwrap();
+    let lines = lines::Lines::default();
+    let subscriber = tracing_subscriber::registry().with(lines.clone());
+    tracing::subscriber::with_default(subscriber, || {
+        for (name, limit, told) in [
+            ("both without a name", tenant(second().into()), true),
+            ("a plan's", tenant((&plans()).into()), true),
+            ("a name of its own", tenant(second().named("tenant").into()), false),
+            ("of the ceiling", tenant(second().named("client").into()), true),
+            ("sent nowhere", tenant(second().into()).without_headers(), false),
+        ] {
+            let stack = Stack::builder().authenticate(test_scheme()).dangerous_plain_http();
+            let stack = stack.limit_clients(second()).limit_principals(second()).limit(limit);
+            let _ = stack.route("GET /orders", require(authenticated())).build().unwrap();
+            let said: Vec<_> = lines.take().into_iter().filter(|line| line.contains("cannot tell apart")).collect();
+            assert_eq!(said.len(), usize::from(told), "{name}: {said:?}");
+            assert!(
+                said.iter().all(|line| line.starts_with("WARN the limits ") && line.contains(" and tenant ")),
+                "{name}"
+            );
+        }
+    });
 }

@@ -260,6 +260,76 @@ async fn authorities_of_clients_change_while_the_listener_serves() {
 }
 
 #[tokio::test]
+async fn authorities_of_clients_are_read_again_at_an_interval() {
+    let (old, new) = (Authority::new("old"), Authority::new("new"));
+    let of_new = new.issue(&client(&["billing.internal"], &[]));
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("clients.pem");
+    std::fs::write(&file, &old.pem).unwrap();
+    let mut reloader = None;
+    let server = serve(|listener| {
+        let listener = listener.require_client_certificates(&ClientRoots::from_pem_file(&file).unwrap());
+        reloader = Some(listener.client_roots_reloader());
+        listener
+    })
+    .await;
+    let reloader = reloader.unwrap();
+    let early = reloader.clone().reload_every(Duration::ZERO).unwrap_err().to_string();
+    assert_eq!(early, "reload of client roots: 0ns must be 10 ms to a day");
+    let elsewhere = reloader.clone();
+    let elsewhere = std::thread::spawn(move || elsewhere.reload_every(Duration::from_secs(1)).unwrap_err().to_string());
+    assert!(elsewhere.join().unwrap().contains("needs a tokio runtime"));
+
+    // A real task reads real files: asked again until it did, at most for ten seconds.
+    let until = async |done: &dyn Fn() -> bool| {
+        let waits = async {
+            while !done() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        assert!(tokio::time::timeout(Duration::from_secs(10), waits).await.is_ok());
+    };
+    reloader.clone().reload_every(Duration::from_millis(20)).unwrap();
+    assert_eq!(reloader.failing(), None);
+    std::fs::write(&file, "nonsense").unwrap();
+    until(&|| reloader.failing().is_some_and(|cause| cause.contains("has no certificate in it"))).await;
+    std::fs::write(&file, &new.pem).unwrap();
+    until(&|| reloader.failing().is_none()).await;
+    assert!(server.ask(&Client { identity: Some(&of_new), ..CLIENT }).await.is_some());
+
+    std::fs::write(&file, "nonsense").unwrap();
+    until(&|| reloader.failing().is_some()).await;
+    reloader.replace(ClientRoots::from_pem(old.pem.as_bytes()).unwrap()).unwrap();
+    std::fs::write(&file, &new.pem).unwrap();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(reloader.failing(), None, "from memory: there is no file to look at");
+    assert!(server.ask(&Client { identity: Some(&of_new), ..CLIENT }).await.is_none(), "and they stay");
+}
+
+#[tokio::test]
+async fn who_looks_at_authorities_no_more_can_be_seen() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("clients.pem");
+    std::fs::write(&file, &Authority::new("clients").pem).unwrap();
+    let mut reloader = None;
+    let _server = serve(|listener| {
+        let listener = listener.require_client_certificates(&ClientRoots::from_pem_file(&file).unwrap());
+        reloader = Some(listener.client_roots_reloader());
+        listener
+    })
+    .await;
+    let reloader = reloader.unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    {
+        let _inside = runtime.enter();
+        reloader.clone().reload_every(Duration::from_secs(3600)).unwrap();
+    }
+    assert_eq!(reloader.failing(), None);
+    runtime.shutdown_background();
+    assert!(reloader.failing().unwrap().contains("nobody looks"));
+}
+
+#[tokio::test]
 async fn who_asks_for_no_certificates_has_no_authorities_to_change() {
     let mut reloader = None;
     let _server = serve(|listener| {
@@ -271,6 +341,7 @@ async fn who_asks_for_no_certificates_has_no_authorities_to_change() {
     let reloader = reloader.unwrap();
     assert!(reloader.replace(roots).unwrap_err().to_string().contains("asks clients for no certificates"));
     assert!(reloader.reload().is_err());
+    assert!(reloader.reload_every(Duration::from_secs(1)).unwrap_err().to_string().contains("has no file to look at"));
 }
 
 /// rustls verifies no certificate again when a session is resumed.

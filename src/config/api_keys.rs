@@ -114,6 +114,10 @@ mod on {
             made = made.with_format(format);
         }
         let peppers = keys.peppers.as_ref().map(|written| peppers(written, report));
+        if peppers.is_none() && !report.took_from("api_keys.peppers") {
+            let advice = "are hashed without a pepper, so who can write to their store can make keys: add peppers";
+            report.warn(written.at, "api_keys.peppers", "keys", advice);
+        }
         if keys.accept_unpeppered.value {
             if peppers.is_none() && !report.took_from("api_keys.peppers") {
                 let advice = "is said beside peppers, and there are none: remove the line, or add peppers";

@@ -29,7 +29,10 @@ mod on {
             tokens,
             tree::At,
         },
-        jwt::{Algorithm, ClaimPath, Issuer, IssuerProfile, JwtAuthenticator, Provider, keys::LiveKeys},
+        jwt::{
+            Algorithm, ClaimPath, Issuer, IssuerProfile, JwtAuthenticator, JwtAuthenticatorBuilder, Provider,
+            keys::LiveKeys,
+        },
         near::near,
     };
 
@@ -76,13 +79,39 @@ mod on {
         if seen.is_empty() {
             return None;
         }
+        let builder = additions.add_to(builder);
+        warn_of_tenants(document, &builder, &seen, report);
         // What one issuer would refuse alone was told; what is left is of all of them.
-        match additions.add_to(builder).build() {
+        match builder.build() {
             Ok(jwt) => Some(jwt),
             Err(error) => {
                 tokens::refuse(document, error, report);
                 None
             }
+        }
+    }
+
+    /// Notes which issuers may assert each other's tenants, where each of them stands. `seen` has their fields and names.
+    fn warn_of_tenants(
+        document: &Document,
+        builder: &JwtAuthenticatorBuilder,
+        seen: &[(String, String)],
+        report: &mut Report<'_>,
+    ) {
+        for name in builder.of_any_tenant() {
+            let field = seen.iter().find(|(_, other)| other == name).map(|(field, _)| field.as_str());
+            let mut items = document.issuers.iter().enumerate();
+            let of_it = items.find(|(index, _)| field == Some(report.item("issuers", *index).as_str()));
+            let issuer = of_it.map(|(_, issuer)| issuer);
+            let claim = issuer.and_then(|issuer| issuer.value.tenant_claim.as_ref()).map(Vec::<String>::from);
+            let remedy = match claim.as_deref() {
+                Some([claim]) => format!("list its own: claims = {{ {claim:?} = [..] }}"),
+                Some(_) => "let it say them in a claim at the top of the token, and list its own in claims".to_owned(),
+                None => "list its own by claim_must_be".to_owned(),
+            };
+            let field = field.map_or("issuers".to_owned(), |field| format!("{field}.tenant_claim"));
+            let advice = format!("may assert any tenant, also those of another issuer: {remedy}");
+            report.warn(issuer.map(|issuer| issuer.at), field, format!("{name:?}"), advice);
         }
     }
 

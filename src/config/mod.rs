@@ -19,7 +19,8 @@
 //!     [routes]
 //!     "GET /health" = "public"
 //! "#)?;
-//! config.check()?; // all that is wrong, each with line, field and what to change
+//! let warnings = config.check()?; // all that is wrong, each with line, field and what to change
+//! assert!(warnings.is_empty());
 //! # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
 //! let stack = config.builder().await?.no_store().build()?;
 //! # let _ = stack;
@@ -176,12 +177,17 @@ impl Config {
     /// Looks for all that is wrong: it reads the secrets, the policy, the rules of routes and the key files, and connects to
     /// nothing. This blocks: call it at start, or in a program that checks a file before it is rolled out.
     ///
+    /// A document that is accepted may still not be what was meant. What says so is given back, by line, and empty mostly: issuers that may
+    /// assert each other's tenants, and API keys without a pepper. A service that starts says it in the log.
+    ///
     /// # Errors
     /// Everything that is wrong, by line.
-    pub fn check(&self) -> Result<(), Problems> {
+    pub fn check(&self) -> Result<Vec<Problem>, Problems> {
         let mut report = Report::new(&self.sheet);
         self.prepare(&mut report);
-        report.finish()
+        let warnings = report.warnings();
+        report.finish()?;
+        Ok(warnings)
     }
 
     /// Opens the stores and sinks, and gives a builder for what code adds. For the parts that can be changed while requests

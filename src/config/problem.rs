@@ -4,7 +4,7 @@ use std::{error::Error, fmt, sync::Arc};
 
 use crate::error::ConfigError;
 
-/// One thing that is wrong with a configuration: where, and what to change.
+/// One thing that is wrong with a configuration, or may not be what was meant: where, and what to change.
 ///
 /// Its `Display` is one line: `app.toml:12: issuers[0].audience: "" must not be empty`. No secret is in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -111,13 +111,14 @@ impl fmt::Debug for Sheet {
 pub(super) struct Report<'a> {
     sheet: &'a Sheet,
     problems: Vec<Problem>,
+    warnings: Vec<Problem>,
     /// What was taken out.
     taken: Vec<String>,
 }
 
 impl<'a> Report<'a> {
     pub(super) const fn new(sheet: &'a Sheet) -> Self {
-        Self { sheet, problems: Vec::new(), taken: Vec::new() }
+        Self { sheet, problems: Vec::new(), warnings: Vec::new(), taken: Vec::new() }
     }
 
     pub(super) const fn sheet(&self) -> &'a Sheet {
@@ -167,9 +168,26 @@ impl<'a> Report<'a> {
         value: impl Into<String>,
         advice: impl Into<String>,
     ) {
-        let line = at.into().and_then(|at| self.sheet.text.get(..at)).map(|before| before.matches('\n').count() + 1);
-        let [field, value, advice] = [field.into(), value.into(), advice.into()].map(without_login);
-        self.problems.push(Problem { file: Arc::clone(&self.sheet.file), line, field, value, advice });
+        let problem = self.problem(at.into(), [field.into(), value.into(), advice.into()]);
+        self.problems.push(problem);
+    }
+
+    /// Notes that `field`, which stands at this byte, may not be what was meant; nothing is refused for it.
+    pub(super) fn warn(
+        &mut self,
+        at: impl Into<Option<usize>>,
+        field: impl Into<String>,
+        value: impl Into<String>,
+        advice: impl Into<String>,
+    ) {
+        let warning = self.problem(at.into(), [field.into(), value.into(), advice.into()]);
+        self.warnings.push(warning);
+    }
+
+    fn problem(&self, at: Option<usize>, texts: [String; 3]) -> Problem {
+        let line = at.and_then(|at| self.sheet.text.get(..at)).map(|before| before.matches('\n').count() + 1);
+        let [field, value, advice] = texts.map(without_login);
+        Problem { file: Arc::clone(&self.sheet.file), line, field, value, advice }
     }
 
     /// The value, or a note of why there is none.
@@ -185,6 +203,13 @@ impl<'a> Report<'a> {
     pub(super) fn bad_file(&mut self, at: usize, field: &str, path: &str, line: &str, error: &ConfigError) {
         let cause = Error::source(error).map_or(String::new(), |cause| format!(": {cause}"));
         self.add(at, field, format!("{path:?}"), format!("is not good: {line}{error}{cause}"));
+    }
+
+    /// What may not be what was meant, by line.
+    pub(super) fn warnings(&mut self) -> Vec<Problem> {
+        let mut warnings = std::mem::take(&mut self.warnings);
+        warnings.sort_by_key(|warning| warning.line);
+        warnings
     }
 
     pub(super) fn finish(mut self) -> Result<(), Problems> {

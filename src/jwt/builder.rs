@@ -160,19 +160,24 @@ impl JwtAuthenticatorBuilder {
         self.build_any(Mapped::new())
     }
 
-    /// A tenant is a name, whoever asserts it: of several issuers, each should assert its own ones alone.
     fn warn_of_shared_tenants(&self) {
-        let asserting: Vec<&IssuerProfile> = self.profiles.iter().filter(|profile| profile.maps_tenant()).collect();
-        if asserting.len() < 2 {
-            return;
-        }
-        for profile in asserting.into_iter().filter(|profile| !profile.has_own_tenants()) {
+        for name in self.of_any_tenant() {
             log::warn(&format!(
-                "issuer {:?} may assert any tenant, also those of another issuer: list its own by claim_must_be, in a \
+                "issuer {name:?} may assert any tenant, also those of another issuer: list its own by claim_must_be, in a \
                  document as claims",
-                profile.name(),
             ));
         }
+    }
+
+    /// The issuers that may assert the tenants of others. A tenant is a name, whoever asserts it: of several issuers, each should assert
+    /// its own ones alone.
+    pub(crate) fn of_any_tenant(&self) -> Vec<&str> {
+        let asserting: Vec<&IssuerProfile> = self.profiles.iter().filter(|profile| profile.maps_tenant()).collect();
+        if asserting.len() < 2 {
+            return Vec::new();
+        }
+        let open = asserting.into_iter().filter(|profile| !profile.has_own_tenants());
+        open.map(IssuerProfile::name).collect()
     }
 
     /// Finishes it, whatever tokens it takes.

@@ -196,6 +196,12 @@ impl ConcurrencyLayer {
         self.shared.shadow.as_ref().map_or(0, Shadow::would_refuse)
     }
 
+    /// The fields that it counts by.
+    #[cfg(feature = "stack")]
+    pub(crate) fn fields(&self) -> impl Iterator<Item = &http::HeaderName> {
+        self.shared.by.fields()
+    }
+
     pub(crate) fn stage(&self) -> Stage {
         if self.shared.by.needs_identity() { Stage::PrincipalLimit } else { Stage::ClientLimit }
     }

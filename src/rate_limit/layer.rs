@@ -1,3 +1,5 @@
+#[cfg(feature = "stack")]
+use std::collections::BTreeSet;
 use std::{
     borrow::Cow,
     fmt,
@@ -335,9 +337,26 @@ impl RateLimitLayer {
         Ok(self.edit(|shared| shared.jitter = Some((most.as_secs(), RandomState::default()))))
     }
 
+    /// The fields that it counts by.
+    #[cfg(feature = "stack")]
+    pub(crate) fn fields(&self) -> impl Iterator<Item = &http::HeaderName> {
+        self.shared.by.fields()
+    }
+
     #[cfg(feature = "stack")]
     pub(crate) fn scope(&self) -> &str {
         &self.shared.scope
+    }
+
+    /// The names of quotas that clients are told of; none where no response fields are sent.
+    #[cfg(feature = "stack")]
+    pub(crate) fn told_names(&self) -> BTreeSet<String> {
+        let names = |tier: &Tier| tier.quotas.iter().map(|quota| quota.name().to_owned()).collect();
+        match &self.shared.tiers {
+            _ if !self.shared.send_fields => BTreeSet::new(),
+            Tiers::One(tier) => names(tier),
+            Tiers::Plans(plans) => plans.quota_names(),
+        }
     }
 
     /// What this limiter and its clones did so far.

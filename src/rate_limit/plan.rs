@@ -176,6 +176,16 @@ impl Plans {
     }
 }
 
+#[cfg(feature = "stack")]
+impl Plans {
+    /// The names of the quotas of all plans.
+    pub(super) fn quota_names(&self) -> std::collections::BTreeSet<String> {
+        let table = self.tiers.load();
+        let tiers = iter::once(&table.default).chain(table.named.values());
+        tiers.flat_map(|tier| &*tier.quotas).map(|quota| quota.name().to_owned()).collect()
+    }
+}
+
 /// What a claim says, which a principal keeps in place of all of its claims.
 struct PlanClaim {
     name: Arc<str>,

@@ -1,6 +1,6 @@
 //! The way to PostgreSQL: addresses, connections, tables, notifications.
 
-use std::{ffi::OsStr, time::Duration};
+use std::{ffi::OsStr, fmt, time::Duration};
 
 use sqlx::{
     Connection, PgConnection, PgPool,
@@ -27,6 +27,41 @@ const MIGRATION_LOCK: i64 = 0x706f_7274_6375_6c6c;
 
 /// libpq's variable for what an address does not say.
 const SSLMODE: &str = "PGSSLMODE";
+
+/// Where connections come from.
+#[derive(Clone)]
+pub(crate) enum Source {
+    Address(String),
+    Pool(PgPool),
+}
+
+impl Source {
+    /// The pool that was there, which keeps its own settings, or one of these.
+    pub(crate) fn pool(
+        &self,
+        connections: u32,
+        acquire_timeout: Duration,
+        statement_timeout: Duration,
+    ) -> Result<PgPool, ConfigError> {
+        match self {
+            // It connects when the tables are looked at, which tells why it cannot.
+            Self::Address(address) => {
+                Ok(pool(connections, acquire_timeout, statement_timeout).connect_lazy_with(options(address)?))
+            }
+            Self::Pool(pool) => Ok(pool.clone()),
+        }
+    }
+}
+
+/// An address may have a password.
+impl fmt::Debug for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Address(_) => "Address(..)",
+            Self::Pool(_) => "Pool(..)",
+        })
+    }
+}
 
 /// Reads the address. Over a network, TLS and the server's certificate are asked for unless somebody said how to connect.
 pub(crate) fn options(address: &str) -> Result<PgConnectOptions, ConfigError> {
@@ -85,7 +120,7 @@ fn is_local(options: &PgConnectOptions) -> bool {
 }
 
 /// Connections that are tried after a pause, and whose statements end.
-pub(crate) fn pool(connections: u32, acquire_timeout: Duration, statement_timeout: Duration) -> PgPoolOptions {
+fn pool(connections: u32, acquire_timeout: Duration, statement_timeout: Duration) -> PgPoolOptions {
     let limit = i64::try_from(statement_timeout.as_millis()).unwrap_or(i64::MAX).to_string();
     PgPoolOptions::new()
         .max_connections(connections)

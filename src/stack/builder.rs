@@ -1,4 +1,8 @@
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    sync::Arc,
+    time::Duration,
+};
 
 use http::HeaderName;
 
@@ -7,13 +11,15 @@ use crate::{
     authn::{Authenticator, AuthnLayer},
     clock::{Clock, SystemClock},
     context::Stage,
+    credential::fields::holds_credentials,
     error::ConfigError,
     evidence::{EvidenceLayer, TrustedProxies},
     gate::Step,
     guard::{Rule, decides_by_roles, parameters_of},
+    log,
     policy::PolicyBackend,
     problem::{NotFoundApart, ProblemDetails, RejectionRenderer},
-    rate_limit::{ConcurrencyLayer, FailureBudget, Limits, RateLimitLayer},
+    rate_limit::{self, ConcurrencyLayer, FailureBudget, Limits, RateLimitLayer},
     stack::{
         Stack,
         patience::{self, Patience},
@@ -257,7 +263,9 @@ impl StackBuilder {
     /// - a rule, the policy or a limit per principal needs an identity and there is no authentication,
     /// - a rule asks a policy about an action that this does not [know](PolicyBackend::check_action),
     /// - a rule asks a policy and there is none, or has a permission or role handle of another policy than the one that is asked there,
-    /// - the proxies' address or scheme stands in a header field that the authenticator reads,
+    /// - the proxies' address, scheme or certificate stands in a header field that the authenticator reads, or that carries a
+    ///   credential,
+    /// - a limit counts by a header field that the authenticator reads,
     /// - audit shall record a header field that the authenticator reads, or hide a path parameter that no line has,
     /// - a line of the table does not parse, stands twice or contradicts another,
     /// - a rule is about a thing that the path of its line does not name,
@@ -331,9 +339,14 @@ impl StackBuilder {
         let audit = once("audit", self.audit)?;
         let mut recorded = audit.iter().flat_map(AuditLayer::headers);
         let read = |name: &&HeaderName| authn.iter().any(|authn| authn.credential_headers().contains(*name));
-        let (address, scheme) = proxies.names();
-        if let Some(name) = address.into_iter().chain(scheme).find(read) {
+        let carries_credential = |name: &&HeaderName| read(name) || holds_credentials(name);
+        if let Some(name) = proxies.fields().find(carries_credential) {
             return Err(ConfigError::new("proxies", name.as_str(), "carries a credential, and no proxy's word"));
+        }
+        let counted = client_limits.iter().chain(&principal_limits).flat_map(RateLimitLayer::fields);
+        let at_once = client_concurrency.iter().chain(&principal_concurrency).flat_map(ConcurrencyLayer::fields);
+        if let Some(name) = counted.chain(at_once).find(read) {
+            return Err(ConfigError::new("limit key", name.as_str(), rate_limit::CREDENTIAL));
         }
         if let Some(name) = recorded.find(read) {
             return Err(ConfigError::new("audit header", name.as_str(), "is a credential, which is never recorded"));
@@ -359,6 +372,7 @@ impl StackBuilder {
         let at = clock.now();
         table.announce(at);
         client_limits.iter().chain(&principal_limits).for_each(|limit| limit.announce(at));
+        warn_of_like_names(client_limits.iter().chain(&principal_limits));
         client_concurrency.iter().chain(&principal_concurrency).for_each(|limit| limit.announce(at));
         Ok(Stack::new(Stages {
             renderer,
@@ -406,6 +420,27 @@ fn each(
         Some((_, limit)) => {
             let value = format!("two of scope {}", limit.scope());
             Err(ConfigError::new(setting, value, "need scopes of their own: say .with_scope(..)"))
+        }
+    }
+}
+
+/// Quotas of one name are one to a client: which of them it has used up, it cannot tell.
+fn warn_of_like_names<'l>(limits: impl Iterator<Item = &'l RateLimitLayer>) {
+    let mut seen: BTreeMap<String, &str> = BTreeMap::new();
+    for limit in limits {
+        for name in limit.told_names() {
+            match seen.entry(name) {
+                Entry::Vacant(free) => {
+                    free.insert(limit.scope());
+                }
+                Entry::Occupied(taken) => log::warn(&format!(
+                    "the limits {} and {} both tell clients of a quota {:?}, which these cannot tell apart: give one another name, by \
+                     Quota::named, in a document by another of [quotas]",
+                    taken.get(),
+                    limit.scope(),
+                    taken.key(),
+                )),
+            }
         }
     }
 }

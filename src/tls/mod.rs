@@ -122,6 +122,8 @@ mod redirect;
 mod reload;
 #[cfg(feature = "tls-listener")]
 mod terms;
+#[cfg(feature = "tls-listener")]
+mod watch;
 
 pub use hsts::Hsts;
 pub use layer::TlsLayer;

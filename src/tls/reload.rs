@@ -1,30 +1,23 @@
 use std::{
     fmt,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError, RwLock, Weak},
+    sync::{Arc, Mutex, PoisonError, RwLock},
     time::Duration,
 };
 
 use rustls_pki_types::CertificateDer;
-use tokio::{runtime::Handle, task::spawn_blocking, time::sleep};
 use tokio_rustls::rustls::{
     server::{ClientHello, ResolvesServerCert},
     sign::CertifiedKey,
 };
 
-use super::certificate::ServerCertificate;
-use crate::{
-    error::ConfigError,
-    log,
-    lookout::{Lookout, has_timer},
+use super::{
+    certificate::ServerCertificate,
+    watch::{self, Watch},
 };
+use crate::{error::ConfigError, log};
 
-/// The shortest time between two looks at the files.
-const SHORTEST: Duration = Duration::from_millis(10);
-/// How long files that have changed must stay as they are.
-const SETTLING: Duration = Duration::from_millis(100);
-/// How often they are read again for that before the next look has to do.
-const MOST_READINGS: usize = 4;
+const RELOAD: &str = "certificate reload";
 
 /// Changes the certificate of a [`TlsListener`](super::TlsListener) while it serves. Connections that are open stay open;
 /// handshakes that begin afterwards get the new one.
@@ -51,21 +44,14 @@ struct Current {
     /// The chain that the files held last, which is not the one that is served after a `replace`. Locked while they are read, so that
     /// of two looks the later one counts.
     held: Mutex<Vec<CertificateDer<'static>>>,
-    /// Why what the files hold is not served, while that is so.
-    cause: Mutex<Option<String>>,
-    lookout: Lookout,
+    watch: Watch,
 }
 
 impl CertificateReloader {
     pub(super) fn new(certificate: ServerCertificate) -> Self {
         let held = Mutex::new(certificate.key.cert.clone());
-        let current = Current {
-            key: RwLock::new(certificate.key),
-            files: certificate.files,
-            held,
-            cause: Mutex::default(),
-            lookout: Lookout::default(),
-        };
+        let current =
+            Current { key: RwLock::new(certificate.key), files: certificate.files, held, watch: Watch::default() };
         Self { current: Arc::new(current) }
     }
 
@@ -94,42 +80,20 @@ impl CertificateReloader {
     /// readiness check, long before the certificate ends; the operator reads it, no client does.
     #[must_use]
     pub fn failing(&self) -> Option<String> {
-        let cause = self.current.cause.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        cause.or_else(|| self.current.lookout.ended().map(str::to_owned))
+        self.current.watch.failing()
     }
 
-    /// Calls [`reload`](Self::reload) again and again, this long after the last time, until the listener is gone; at least 10 ms.
+    /// Calls [`reload`](Self::reload) again and again, this long after the last time, until the listener is gone; 10 ms to a day.
     /// Replace the files in any order: a pair that does not fit is tried again the next time. The task ends with the runtime that
     /// this is called in; if the listener is still there, the log and [`failing`](Self::failing) say so until this is called in
     /// another one.
     ///
     /// # Errors
-    /// If the time is shorter, the certificate did not come from files, or no tokio runtime with a timer runs here.
+    /// If the time is shorter or longer, the certificate did not come from files, or no tokio runtime with a timer runs here.
     pub fn reload_every(self, period: Duration) -> Result<(), ConfigError> {
-        let refuse = |problem: &str| ConfigError::new("certificate reload", format!("{period:?}"), problem);
-        if period < SHORTEST {
-            return Err(refuse("must be at least 10ms"));
-        }
-        if self.current.files.is_none() {
-            return Err(refuse("has no file to look at: the certificate did not come from files"));
-        }
-        let runtime = Handle::try_current().map_err(|_| refuse("needs a tokio runtime: call it inside one"))?;
-        if !has_timer() {
-            return Err(refuse("needs a tokio runtime with a timer: enable_time"));
-        }
-        let current: Weak<Current> = Arc::downgrade(&self.current);
-        let mark = self.current.lookout.begin("certificate reload".to_owned());
-        drop(self);
-        runtime.spawn(async move {
-            let _mark = mark;
-            loop {
-                sleep(period).await;
-                let Some(current) = current.upgrade() else { return };
-                // What went wrong is in the log.
-                let _ = spawn_blocking(move || current.reload()).await;
-            }
-        });
-        Ok(())
+        let no_file = "has no file to look at: the certificate did not come from files";
+        let no_file = self.current.files.is_none().then_some(no_file);
+        watch::reload_every((RELOAD, period), no_file, &self.current, |current| &current.watch, Current::reload)
     }
 }
 
@@ -144,11 +108,11 @@ impl Current {
 
     fn reload(&self) -> Result<bool, ConfigError> {
         let Some((chain, key)) = &self.files else {
-            return Err(ConfigError::new("certificate reload", "(PEM)", "did not come from files"));
+            return Err(ConfigError::new(RELOAD, "(PEM)", "did not come from files"));
         };
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         let newer = newer(chain, key, &held);
-        *self.cause.lock().unwrap_or_else(PoisonError::into_inner) = newer.as_ref().err().map(ToString::to_string);
+        self.watch.note(&newer);
         match newer {
             Ok(None) => Ok(false),
             Ok(Some(certificate)) => {
@@ -164,22 +128,14 @@ impl Current {
     }
 }
 
-/// The certificate in the files if it is another one, once they stay the same: written in pieces, a chain is for a moment one that ends
-/// between two of its certificates.
+/// The certificate in the files if it is another one, once they stay the same.
 fn newer(chain: &Path, key: &Path, held: &[CertificateDer<'_>]) -> Result<Option<ServerCertificate>, ConfigError> {
-    let mut last = ServerCertificate::from_pem_files(chain, key)?;
-    if last.key.cert == held {
-        return Ok(None);
-    }
-    for _ in 0..MOST_READINGS {
-        std::thread::sleep(SETTLING);
-        let again = ServerCertificate::from_pem_files(chain, key)?;
-        if again.key.cert == last.key.cert {
-            return Ok(Some(again));
-        }
-        last = again;
-    }
-    Err(ConfigError::new("certificate reload", chain.display().to_string(), "changes while it is read"))
+    watch::settled(
+        || ServerCertificate::from_pem_files(chain, key),
+        |read| read.key.cert != held,
+        |one, other| one.key.cert == other.key.cert,
+        || ConfigError::new(RELOAD, chain.display().to_string(), "changes while it is read"),
+    )
 }
 
 impl ResolvesServerCert for Current {

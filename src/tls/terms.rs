@@ -7,7 +7,7 @@ use tokio_rustls::rustls::{
     server::{NoClientAuth, NoServerSessionStorage, danger::ClientCertVerifier},
 };
 
-use super::{certificate::ServerCertificate, client_roots::ClientRoots, reload::CertificateReloader};
+use super::{certificate::ServerCertificate, client_roots::ClientRoots, reload::CertificateReloader, watch::Watch};
 
 pub(super) struct Terms {
     builder: ConfigBuilder<ServerConfig, WantsVerifier>,
@@ -15,6 +15,8 @@ pub(super) struct Terms {
     /// What the configuration below was made of. Locked while that is replaced.
     settings: Mutex<Settings>,
     config: RwLock<Arc<ServerConfig>>,
+    /// Of the file with the authorities of clients.
+    pub(super) roots: Watch,
 }
 
 struct Settings {
@@ -61,7 +63,7 @@ impl Terms {
         let certificate = CertificateReloader::new(certificate);
         let settings = Settings { http2: false, clients: Clients::NotAsked };
         let config = RwLock::new(config(&builder, &certificate, &settings));
-        Self { builder, certificate, settings: Mutex::new(settings), config }
+        Self { builder, certificate, settings: Mutex::new(settings), config, roots: Watch::default() }
     }
 
     pub(super) const fn certificate(&self) -> &CertificateReloader {
@@ -92,6 +94,12 @@ impl Terms {
         settings.clients = clients;
         self.apply(&settings);
         Ok(true)
+    }
+
+    /// Whether the authorities of clients that count now came from a file.
+    pub(super) fn has_roots_file(&self) -> bool {
+        let settings = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
+        settings.clients.roots().is_some_and(|roots| roots.file().is_some())
     }
 
     fn edit(&self, edit: impl FnOnce(&mut Settings)) {

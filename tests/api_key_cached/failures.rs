@@ -7,7 +7,7 @@ use portcullis::{
     api_key::{ApiKeyAdmin, ApiKeyStore, Cached, KeyCache, KeyChange, Rotation},
 };
 
-use super::slow::{Health, NOW, Slow, at, fields, find, found, id, leaked, lookup, owner, record, settle};
+use super::slow::{Health, NOW, Slow, after, at, fields, find, found, id, leaked, lookup, owner, record, settle};
 
 fn stale(store: Slow) -> Cached<Slow> {
     let cache = KeyCache::new().stale_on_error(Duration::from_secs(60));
@@ -33,7 +33,7 @@ async fn by_default_a_store_that_fails_is_an_error() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn by_choice_it_is_served_for_a_while() {
     let cached = stale(Slow::without_feed());
     cached.store().add(record(1));
@@ -128,7 +128,41 @@ async fn a_lost_feed_and_a_failing_store_together() {
     assert_eq!(answer(&strict, 0).await, Err(Unavailable));
 }
 
-#[tokio::test]
+/// A time-out of the store is waited out once a second, and not by each request that comes after another one.
+#[tokio::test(start_paused = true)]
+async fn who_comes_after_one_that_waited_in_vain_does_not_wait() {
+    let cached = Arc::new(stale(Slow::without_feed()));
+    for number in [1, 2] {
+        cached.store().add(record(number));
+        assert!(found(&*cached, number, at(0)).await);
+    }
+    cached.store().set(Health::Fails(Unavailable));
+    cached.store().close();
+    let waits = tokio::spawn({
+        let cached = Arc::clone(&cached);
+        async move { found(&*cached, 1, at(20)).await }
+    });
+    settle().await;
+    tokio::time::advance(Duration::from_secs(2)).await;
+    cached.store().open();
+    assert!(waits.await.unwrap(), "served after the time-out, at 22");
+    let asked = cached.store().asked();
+    for (number, milliseconds) in [(1, 22_000), (2, 22_000), (1, 22_999)] {
+        let found = cached.find_now(lookup(number, after(Duration::from_millis(milliseconds))));
+        assert!(matches!(found, portcullis::Now::Known(Ok(Some(_)))), "{number}, {milliseconds}");
+    }
+    assert_eq!(cached.store().asked(), asked);
+    assert!(find(&*cached, lookup(3, at(22))).await.is_err(), "who cannot be served without it asks it");
+    assert_eq!(cached.store().asked(), asked + 1);
+
+    cached.store().set(Health::Well);
+    assert!(found(&*cached, 1, at(22)).await);
+    assert_eq!((cached.store().asked(), cached.stats().stale), (asked + 1, 5));
+    assert!(found(&*cached, 1, at(23)).await);
+    assert_eq!((cached.store().asked(), cached.stats().stale), (asked + 2, 5), "and after a second it is asked again");
+}
+
+#[tokio::test(start_paused = true)]
 async fn while_the_store_hangs_one_request_waits_for_it() {
     let cached = Arc::new(stale(Slow::without_feed()));
     for number in [1, 2] {

@@ -152,3 +152,40 @@ fn no_records_go_into_another_file_of_the_document() {
         }
     }
 }
+
+/// What is accepted and may not be what was meant: no mistake, and told all the same where a document is checked.
+#[test]
+fn what_may_not_be_meant_is_a_warning() {
+    let dir = files();
+    let issuer = |name: &str, more: &str| {
+        let issuer = ISSUER.replace("https://id.example.com", &format!("https://{name}.example"));
+        format!("{issuer}{more}\n")
+    };
+    let tenant = "tenant_claim = 'org'";
+    let own = "tenant_claim = 'org'\nclaims = { org = ['acme'] }";
+    for (name, text, told) in [
+        ("one issuer", issuer("a", tenant), &[][..]),
+        ("both have a list", issuer("a", own) + &issuer("b", own).replace("[tls]\n", ""), &[]),
+        (
+            "one may assert any",
+            issuer("a", own) + &issuer("b", tenant).replace("[tls]\n", ""),
+            &["issuers[1].tenant_claim"],
+        ),
+        (
+            "both may",
+            issuer("a", tenant) + &issuer("b", "tenant_claim = ['org', 'id']").replace("[tls]\n", ""),
+            &["issuers[0].tenant_claim", "issuers[1].tenant_claim"],
+        ),
+        ("no pepper", "[tls]\n[api_keys]\nstore = 'file'\npath = '@/keys.toml'\n".to_owned(), &["api_keys.peppers"]),
+    ] {
+        let text = text.replace('@', dir.path().to_str().unwrap());
+        let warnings = Config::from_toml(&text).and_then(|config| config.check()).unwrap();
+        let fields: Vec<&str> = warnings.iter().map(|warning| warning.field()).collect();
+        assert_eq!(fields, told, "{name}: {text}");
+        assert!(warnings.iter().all(|warning| warning.line().is_some()), "{name}: {warnings:?}");
+    }
+    let text = issuer("a", tenant) + &issuer("b", tenant).replace("[tls]\n", "");
+    let warnings = Config::from_toml(&text).and_then(|config| config.check()).unwrap();
+    let advice = "may assert any tenant, also those of another issuer: list its own: claims = { \"org\" = [..] }";
+    assert_eq!(warnings[0].advice(), advice);
+}

@@ -87,7 +87,8 @@ impl KeyCache {
 
     /// Serves what is remembered while the store is [unavailable](crate::StoreErrorKind::Unavailable), for at most this long
     /// after the store gave it: more than [`fresh_for`](Self::fresh_for), at most 60 s. The store counts as unavailable until it has
-    /// answered again. With a store that tells its changes, choose [`fresh_with_changes`](Self::fresh_with_changes) below it: what was
+    /// answered again; it is asked by one request at a time, a second after the last one waited in vain, and the others are served at
+    /// once. With a store that tells its changes, choose [`fresh_with_changes`](Self::fresh_with_changes) below it: what was
     /// loaded before that is not served once the feed is lost. By default a store that does not answer is an error.
     ///
     /// It is never served past the key's own end, nor after a change of the key or its owner was heard of.
@@ -204,7 +205,7 @@ impl Rate {
     }
 }
 
-fn nanos(duration: Duration) -> u64 {
+pub(super) fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 

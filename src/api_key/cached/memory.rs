@@ -1,11 +1,14 @@
 //! What is remembered, and the rules by which it is trusted.
 
-use std::sync::{
-    Arc,
-    atomic::{
-        AtomicBool, AtomicU64,
-        Ordering::{Relaxed, SeqCst},
+use std::{
+    sync::{
+        Arc,
+        atomic::{
+            AtomicBool, AtomicU64,
+            Ordering::{Relaxed, SeqCst},
+        },
     },
+    time::Duration,
 };
 
 use foldhash::fast::RandomState;
@@ -13,7 +16,7 @@ use quick_cache::{Lifecycle, UnitWeighter, sync};
 
 use super::{
     budget::{Budget, Charge, Spent},
-    config::Rules,
+    config::{Rules, nanos},
     flight::{Flights, Landed},
     stats::{CacheStats, Counters, count},
     voids::{OwnerSlot, Voids},
@@ -27,6 +30,8 @@ use crate::{
 
 const NAME: &str = "key cache";
 const SECOND: u64 = 1_000_000_000;
+/// How long a store that failed is left alone by those who can be served without it.
+const REST: u64 = SECOND;
 
 type Area<V> = sync::Cache<KeyId, V, UnitWeighter, RandomState, Evictions>;
 
@@ -80,6 +85,8 @@ pub(super) struct Memory {
     budget: Budget,
     /// Whether the store did not answer the last time.
     failing: AtomicBool,
+    /// When a store that failed is asked again, by the monotonic clock.
+    resumes: AtomicU64,
     /// Whether somebody asks it whether it does again.
     probing: AtomicBool,
     said: Notices,
@@ -105,6 +112,7 @@ impl Memory {
             counters: Counters::default(),
             budget: Budget::new(rules.per_source, rules.in_all),
             failing: AtomicBool::new(false),
+            resumes: AtomicU64::new(0),
             probing: AtomicBool::new(false),
             said: Notices { stale: Seldom::new(), spent: Seldom::new() },
         }
@@ -159,7 +167,13 @@ impl Memory {
     }
 
     /// Takes in what the store said.
-    pub(super) fn land(&self, lookup: &Lookup, number: u64, found: Found, charge: Option<&Charge>) -> Landed {
+    pub(super) fn land(
+        &self,
+        lookup: &Lookup,
+        number: u64,
+        (found, took): (Found, Duration),
+        charge: Option<&Charge>,
+    ) -> Landed {
         let (id, loaded_at) = (*lookup.id(), lookup.at().monotonic_nanos());
         let owner = match &found {
             Ok(Some(hit)) => Some(self.voids.owner(hit.record().owner())),
@@ -182,6 +196,9 @@ impl Memory {
             (Err(_), _) => {}
         }
         let failing = found.as_ref().is_err_and(unavailable);
+        if failing {
+            self.resumes.store(loaded_at.saturating_add(nanos(took)).saturating_add(REST), Relaxed);
+        }
         if self.failing.load(Relaxed) != failing {
             self.failing.store(failing, Relaxed);
         }
@@ -214,17 +231,23 @@ impl Memory {
         })
     }
 
-    /// The same, at once, while somebody else waits for the store.
+    /// The same, at once, while somebody else waits for the store, or one has just waited in vain.
     pub(super) fn stale_now(&self, entry: Option<&Entry>, lookup: &Lookup) -> Option<Hit> {
         entry
-            .filter(|_| self.failing.load(Relaxed) && self.probing.load(SeqCst))
+            .filter(|_| self.failing.load(Relaxed) && (self.is_resting(lookup) || self.probing.load(SeqCst)))
             .and_then(|entry| self.stale(entry, lookup))
     }
 
-    /// Makes the caller the one who asks a store that fails; None if somebody does, or it does not fail.
-    pub(super) fn probe(&self) -> Option<Probe<'_>> {
+    /// Whether a store that failed is not to be asked yet: each who asks may wait as long as the store lets them.
+    fn is_resting(&self, lookup: &Lookup) -> bool {
+        lookup.at().monotonic_nanos() < self.resumes.load(Relaxed)
+    }
+
+    /// Makes the caller the one who asks a store that fails; None if somebody does, it is not to be asked yet, or it does not fail.
+    pub(super) fn probe(&self, lookup: &Lookup) -> Option<Probe<'_>> {
         // Not `then_some`: a probe that is dropped says that nobody asks.
-        (self.failing.load(Relaxed) && !self.probing.swap(true, SeqCst)).then(|| Probe(&self.probing))
+        (self.failing.load(Relaxed) && !self.is_resting(lookup) && !self.probing.swap(true, SeqCst))
+            .then(|| Probe(&self.probing))
     }
 
     /// Charges a look-up of an id that nothing is known of.
@@ -249,7 +272,7 @@ impl Memory {
                 wait
             }
         };
-        let wait = std::time::Duration::from_secs(wait.div_ceil(SECOND));
+        let wait = Duration::from_secs(wait.div_ceil(SECOND));
         StoreError::new(StoreErrorKind::Throttled, NAME).with_retry_after(wait)
     }
 

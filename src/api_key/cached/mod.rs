@@ -8,6 +8,7 @@ mod voids;
 use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
+use tokio::time::Instant;
 
 use self::{
     budget::Spent,
@@ -131,8 +132,9 @@ impl<S: ApiKeyStore> Cached<S> {
             let charge = if free { None } else { Some(memory.charge(&lookup)?) };
             let number = memory.voids.now();
             count(&memory.counters.loads);
+            let began = Instant::now();
             let found = self.store.find(lookup).await;
-            Ok(memory.land(&lookup, number, found, charge.as_ref()))
+            Ok(memory.land(&lookup, number, (found, began.elapsed()), charge.as_ref()))
         };
         seat.flight.get_or_try_init(load).await.cloned()
     }
@@ -167,7 +169,7 @@ impl<S: ApiKeyStore> ApiKeyStore for Cached<S> {
             Err(known) => known,
         };
         count(&memory.counters.misses);
-        let probe = memory.probe();
+        let probe = memory.probe(&lookup);
         if probe.is_none()
             && let Some(hit) = memory.stale_now(known.as_ref(), &lookup)
         {

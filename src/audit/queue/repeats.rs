@@ -129,7 +129,7 @@ fn wide_network(address: IpAddr) -> IpAddr {
 mod tests {
     use super::*;
     use crate::{
-        audit::record::{Facts, sample_facts},
+        audit::{facts::Facts, record::sample_facts},
         client::{ClientInfo, Connection},
     };
 
