@@ -157,6 +157,7 @@ impl RevocationStore for ByHand {
     }
 
     async fn revoke(&self, revocation: &Revocation, at: Instants) -> Result<(), StoreError> {
+        self.0.check_end(revocation, at, "by hand")?;
         self.0.add([revocation], at)
     }
 }

@@ -107,9 +107,9 @@ impl Provider {
         Self::start(move |_| json(text.clone())).await
     }
 
-    /// Tokens that begin with `good` are good, the rest is not active.
+    /// Tokens that begin with `good` are [good](is_good), the rest is not active.
     pub async fn usual() -> Self {
-        Self::start(|asked| match asked.form["token"].starts_with("good") {
+        Self::start(|asked| match is_good(&asked.form["token"]) {
             true => json(active("")),
             false => json(r#"{"active":false}"#),
         })
@@ -217,4 +217,15 @@ pub fn status(outcome: &Outcome) -> (u16, String) {
             (response.status().as_u16(), rejection.reason().to_owned())
         }
     }
+}
+
+/// Whatever begins so, but for a good token that the suite of authenticators makes longer or shorter.
+pub fn is_good(token: &str) -> bool {
+    let spoilt = [
+        "good-token-of-alice-that-is-longx",
+        "good-token-of-alice-that-is-lon",
+        "good-with.one-dotx",
+        "good-with.one-do",
+    ];
+    token.starts_with("good") && !spoilt.contains(&token)
 }
