@@ -133,7 +133,6 @@ impl BodyWatch {
 }
 
 /// How long the body is, by its head.
-#[cfg(feature = "audit")]
 pub(crate) fn content_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(http::header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }

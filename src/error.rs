@@ -70,9 +70,18 @@ impl StdError for ConfigError {
 
 /// What led to an error, where `{:#}` asks for it: who writes the chain by himself does not read it twice.
 fn causes(error: &dyn StdError, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    let mut cause = if f.alternate() { error.source() } else { None };
+    if f.alternate() { unsaid(error, |cause| write!(f, ": {cause}")) } else { Ok(()) }
+}
+
+/// Tells of each cause whose text is not the end of the text before it: sqlx has that of the database in its own.
+pub(crate) fn unsaid<E>(error: &dyn StdError, mut tell: impl FnMut(&str) -> Result<(), E>) -> Result<(), E> {
+    let (mut said, mut cause) = (String::new(), error.source());
     while let Some(error) = cause {
-        write!(f, ": {error}")?;
+        let text = error.to_string();
+        if !said.ends_with(&text) {
+            tell(&text)?;
+            said = text;
+        }
         cause = error.source();
     }
     Ok(())
@@ -230,6 +239,18 @@ mod tests {
         assert_eq!(format!("{config:#}"), text);
         assert_eq!(config.to_string(), "keys: \"keys.db\" cannot be read");
         assert_eq!(format!("{:#}", ConfigError::new("a", "b", "c")), "a: b c");
+    }
+
+    #[test]
+    fn what_a_cause_says_of_its_own_cause_is_told_once() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("the driver: the disk is full")]
+        struct Driver(#[source] Disk);
+        #[derive(Debug, thiserror::Error)]
+        #[error("the disk is full")]
+        struct Disk;
+        let store = StoreError::new(StoreErrorKind::Unavailable, "sqlite").caused_by(Driver(Disk));
+        assert_eq!(format!("{store:#}"), "sqlite: backend unavailable: the driver: the disk is full");
     }
 
     #[cfg(feature = "api-key-cached")]

@@ -1,25 +1,11 @@
 //! Files on the disk: in which folder they stand, and how far they are open to others.
 
-#[cfg(any(
-    feature = "api-key-file",
-    feature = "api-key-sqlite",
-    feature = "audit-json-lines",
-    feature = "config",
-    feature = "revocation-sqlite"
-))]
-use std::fs::Metadata;
-#[cfg(any(
-    feature = "api-key-file",
-    feature = "api-key-sqlite",
-    feature = "audit-json-lines",
-    feature = "revocation-sqlite"
-))]
-use std::fs::OpenOptions;
-#[cfg(any(feature = "api-key-file", feature = "audit-json-lines", feature = "config"))]
-use std::path::Path;
+use std::{
+    fs::{Metadata, OpenOptions},
+    path::Path,
+};
 
 /// The folder that a file stands in, or is to stand in.
-#[cfg(any(feature = "api-key-file", feature = "audit-json-lines", feature = "config"))]
 pub(crate) fn folder(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
@@ -28,12 +14,6 @@ pub(crate) fn folder(path: &Path) -> &Path {
 }
 
 /// Which file it is, whatever its name: another one has another number. None where the system has no such thing.
-#[cfg(any(
-    feature = "api-key-sqlite",
-    feature = "audit-json-lines",
-    feature = "config",
-    feature = "revocation-sqlite"
-))]
 pub(crate) fn identity(metadata: &Metadata) -> Option<(u64, u64)> {
     #[cfg(unix)]
     let identity = {
@@ -49,18 +29,11 @@ pub(crate) fn identity(metadata: &Metadata) -> Option<(u64, u64)> {
 }
 
 /// Makes sure that a new name in the folder of a file outlives a crash.
-#[cfg(any(feature = "api-key-file", feature = "audit-json-lines"))]
 pub(crate) fn sync_folder(path: &Path) -> std::io::Result<()> {
     if cfg!(unix) { std::fs::File::open(folder(path))?.sync_all() } else { Ok(()) }
 }
 
 /// What is made is for its owner alone.
-#[cfg(any(
-    feature = "api-key-file",
-    feature = "api-key-sqlite",
-    feature = "audit-json-lines",
-    feature = "revocation-sqlite"
-))]
 pub(crate) fn owned(options: &mut OpenOptions) -> &mut OpenOptions {
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(options, 0o600);
@@ -68,22 +41,13 @@ pub(crate) fn owned(options: &mut OpenOptions) -> &mut OpenOptions {
 }
 
 /// A Unix mode by which everybody may write.
-#[cfg(any(feature = "api-key-file", feature = "api-key-sqlite", feature = "revocation-sqlite"))]
 pub(crate) const WRITTEN_BY_ALL: u32 = 0o002;
 /// A Unix mode by which everybody may do something.
-#[cfg(any(feature = "audit-chain", feature = "config"))]
 pub(crate) const OPEN_TO_ALL: u32 = 0o007;
 
 /// Refuses a file whose mode has one of these bits, and says why. Elsewhere than on Unix there is no mode, and nothing is refused.
 ///
 /// It takes what the system says of the file and not the file: closing a database that SQLite has open as well would undo its locks.
-#[cfg(any(
-    feature = "api-key-file",
-    feature = "api-key-sqlite",
-    feature = "audit-chain",
-    feature = "config",
-    feature = "revocation-sqlite"
-))]
 pub(crate) fn refuse_open(metadata: &Metadata, forbidden: u32) -> Result<(), String> {
     let mode = mode(metadata);
     if mode & forbidden == 0 {
@@ -94,13 +58,6 @@ pub(crate) fn refuse_open(metadata: &Metadata, forbidden: u32) -> Result<(), Str
 }
 
 /// The permissions of the file; none at all where there is no such thing.
-#[cfg(any(
-    feature = "api-key-file",
-    feature = "api-key-sqlite",
-    feature = "audit-chain",
-    feature = "config",
-    feature = "revocation-sqlite"
-))]
 pub(crate) fn mode(metadata: &Metadata) -> u32 {
     #[cfg(unix)]
     let mode = std::os::unix::fs::PermissionsExt::mode(&metadata.permissions());

@@ -6,8 +6,9 @@
 
 use std::{
     fmt,
-    future::Future,
-    pin::Pin,
+    future::{Future, poll_fn},
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::{Pin, pin},
     task::{Context, Poll, ready},
 };
 
@@ -62,16 +63,47 @@ impl Amend for () {
     fn amend(self, _: StatusCode, _: &mut HeaderMap) {}
 }
 
-/// Marks the stage and asks it.
+/// Begins the stage and asks it.
 pub(crate) fn ask_now<T: Step>(
     step: &T,
     head: &RequestHead<'_>,
     envelope: &mut Envelope,
 ) -> Now<Result<T::Memo, Rejection>> {
-    match envelope.enter(step.stage()) {
+    match envelope.begin(step.stage()) {
         Ok(()) => step.decide_now(head, envelope),
         Err(rejection) => Now::Known(Err(rejection)),
     }
+}
+
+/// A refusal, and the stage that it comes from.
+pub(crate) type Refusal = (Stage, Rejection);
+
+/// Runs a decision, parts of which may be the user's own. One that panics refuses its request: unwinding through the server would cut
+/// the connection without an answer, and a proxy would ask the next server the same.
+pub(crate) fn contained<T>(envelope: &mut Envelope, decide: impl FnOnce(&mut Envelope) -> T) -> Result<T, Refusal> {
+    catch_unwind(AssertUnwindSafe(|| decide(envelope))).map_err(|_| panicked(envelope))
+}
+
+/// The same for one that waits: None if it [panicked].
+pub(crate) async fn contained_waiting<F: Future>(decision: F) -> Option<F::Output> {
+    let mut decision = pin!(decision);
+    poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| decision.as_mut().poll(cx))) {
+        Ok(polled) => polled.map(Some),
+        Err(_) => Poll::Ready(None),
+    })
+    .await
+}
+
+/// The refusal of a request over which the stage that decides panicked. The panic's own message went to the process's hook.
+pub(crate) fn panicked(envelope: &mut Envelope) -> Refusal {
+    static SAID: [log::Seldom; 8] = [const { log::Seldom::new() }; 8];
+    let stage = envelope.deciding.unwrap_or(Stage::Evidence);
+    envelope.panicked = true;
+    let reason = format!("{} panicked", stage.as_str());
+    if let Some(said) = SAID.get(stage as usize) {
+        said.error(envelope.at, &format!("a request is refused, because what decides in the stage {reason}"));
+    }
+    (stage, Rejection::new(RejectionKind::Unavailable, reason))
 }
 
 /// Says what the operator must mend, at most once a minute for each stage.
@@ -151,9 +183,12 @@ where
 
 /// Asks, and notes a refusal.
 fn ask<T: Step>(step: &T, head: &RequestHead<'_>, envelope: &mut Envelope) -> Now<Result<T::Memo, Rejection>> {
-    let answer = ask_now(step, head, envelope);
-    if let Now::Known(Err(rejection)) = &answer {
-        refused(step.stage(), envelope, rejection);
+    let answer = contained(envelope, |envelope| ask_now(step, head, envelope))
+        .unwrap_or_else(|(_, rejection)| Now::Known(Err(rejection)));
+    match &answer {
+        Now::Known(Ok(_)) => envelope.passed(),
+        Now::Known(Err(rejection)) => refused(step.stage(), envelope, rejection),
+        Now::Wait => {}
     }
     answer
 }
@@ -170,7 +205,8 @@ async fn wait<T: Step>(step: T, context: SecurityContext, mut parts: Parts) -> (
     let start = step.clock().now();
     let answer = {
         let mut envelope = context.check_out();
-        let answer = step.decide(RequestHead::of_parts(&parts), &mut envelope).await;
+        let answer = contained_waiting(step.decide(RequestHead::of_parts(&parts), &mut envelope)).await;
+        let answer = answer.unwrap_or_else(|| Err(panicked(&mut envelope).1));
         // For the limits further inside. By one clock, which need not be that of who opened the context.
         #[cfg(feature = "rate-limit")]
         {
@@ -180,6 +216,7 @@ async fn wait<T: Step>(step: T, context: SecurityContext, mut parts: Parts) -> (
     };
     match answer {
         Ok(memo) => {
+            context.with(Envelope::passed);
             step.amend_request(&memo, &mut parts.headers);
             (parts, Ok(memo))
         }

@@ -134,7 +134,14 @@ pub mod gate;
 mod grpc;
 mod head;
 mod log;
-#[cfg(any(feature = "api-key-file", feature = "policy-files", feature = "tls-listener"))]
+#[cfg(any(
+    feature = "api-key-file",
+    feature = "lifetime",
+    feature = "policy-files",
+    feature = "policy-shadow",
+    feature = "stack",
+    feature = "tls-listener"
+))]
 mod lookout;
 #[cfg(any(
     feature = "api-key-postgres",
@@ -163,6 +170,13 @@ mod rejection;
     feature = "revocation-redis"
 ))]
 mod retry;
+#[cfg(any(
+    feature = "dpop-redis",
+    feature = "http-client",
+    feature = "rate-limit-redis",
+    feature = "revocation-redis"
+))]
+mod roots;
 mod secret;
 #[cfg(any(feature = "guard", feature = "rate-limit"))]
 mod shadow;

@@ -92,12 +92,11 @@ pub(crate) fn debug(message: impl FnOnce() -> String) {
 #[cfg(any(feature = "http-client", feature = "api-key"))]
 pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
+    let _: Result<(), std::convert::Infallible> = crate::error::unsaid(error, |cause| {
         text.push_str(": ");
-        text.push_str(&error.to_string());
-        source = error.source();
-    }
+        text.push_str(cause);
+        Ok(())
+    });
     text
 }
 

@@ -15,11 +15,7 @@ use tokio::{
 };
 use tokio_rustls::{
     TlsConnector,
-    rustls::{
-        ClientConfig, RootCertStore,
-        crypto::aws_lc_rs,
-        pki_types::{CertificateDer, ServerName, pem::PemObject},
-    },
+    rustls::{ClientConfig, crypto::aws_lc_rs, pki_types::ServerName},
 };
 
 pub(crate) use self::server::Accepted;
@@ -27,6 +23,7 @@ pub use self::server::RedisServer;
 use crate::{
     error::{ConfigError, StoreError, StoreErrorKind},
     loopback::is_loopback,
+    roots,
     secret::Secret,
 };
 
@@ -181,22 +178,11 @@ async fn log_in(
 }
 
 /// TLS 1.3 or 1.2 with aws-lc-rs, whatever other crates of the program have chosen as rustls' default.
-fn connector(roots: Option<&[u8]>) -> Result<TlsConnector, ConfigError> {
-    let certificates = match roots {
-        Some(pem) => CertificateDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>().map_err(|error| {
-            ConfigError::new("certificate authorities", "PEM text", "cannot be read").caused_by(error)
-        })?,
-        None => rustls_native_certs::load_native_certs().certs,
-    };
-    let mut store = RootCertStore::empty();
-    let (added, _) = store.add_parsable_certificates(certificates);
-    if added == 0 {
-        return Err(ConfigError::new("certificate authorities", "none", "would trust nobody"));
-    }
+fn connector(pem: Option<&[u8]>) -> Result<TlsConnector, ConfigError> {
     let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()
         .map_err(|error| ConfigError::new("redis", "TLS", "cannot be set up").caused_by(error))?
-        .with_root_certificates(store)
+        .with_root_certificates(roots::trusted(pem)?)
         .with_no_client_auth();
     Ok(TlsConnector::from(Arc::new(config)))
 }

@@ -25,7 +25,7 @@ use portcullis::{
 };
 use serde_json::{Value, json};
 use support::{Still, get, get_plain, test_scheme, with};
-use tower::{Layer, ServiceBuilder, ServiceExt, service_fn};
+use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 
@@ -745,6 +745,10 @@ async fn bring_about(audit: AuditLayer, captured: &Captured) {
     for request in requests.into_iter().chain((0..5).map(|_| get("/closed"))) {
         app.clone().oneshot(request).await.unwrap();
     }
+    let mut given_up = app.clone();
+    let mut request = get("/public");
+    request.extensions_mut().insert(Connection::plain("203.0.113.9:1".parse().unwrap()));
+    drop(given_up.ready().await.unwrap().call(request));
     // From more networks than are told apart.
     for n in 0..1100_u32 {
         let mut request = bad();

@@ -657,6 +657,69 @@ async fn a_path_does_not_say_whose_a_kept_thing_is() {
     }
 }
 
+/// Where the thing is who asks, both are one entity: what the question tells of the thing would be told of the principal.
+#[test]
+fn the_question_does_not_say_who_asks() {
+    let builder = || {
+        Cedar::builder()
+            .issuer(ISSUER)
+            .schema(
+                "s",
+                "entity User { admin?: Bool, level?: Long, net?: ipaddr, tags?: Set<String>, tenant?: String };
+                 action update appliesTo { principal: User, resource: User };",
+            )
+            .policies(
+                "p",
+                r#"
+                @id("level") permit (principal, action, resource) when { principal has level && principal.level >= 5 };
+                @id("admin") permit (principal, action, resource) when { principal has admin && principal.admin };
+                @id("tenant") permit (principal, action, resource) when { principal has tenant && principal.tenant == "globex" };
+                "#,
+            )
+    };
+    let kept = CedarEntity::new("User", "alice").with("level", 7);
+    let source = Directory { entities: [(kept.uid().clone(), vec![kept])].into(), waits: false, up: true };
+    let file = r#"[{ "uid": { "type": "User", "id": "alice" }, "attrs": { "level": 7 }, "parents": [] }]"#;
+    let by_credential = builder().build().unwrap();
+    let by_source = builder().source(source).build().unwrap();
+    let by_file = builder().entities("e", file).build().unwrap();
+    let claims = r#"{ "level": 1, "net": "10.0.0.0/8", "tags": ["a", "b"] }"#;
+    let of = |id: &str| Resource::new("user", id);
+    let (alice, bob) = (|| of("alice"), || of("bob"));
+    for (name, policy, thing, decision) in [
+        ("nothing told", &by_credential, alice(), Decision::Deny),
+        ("of somebody else", &by_credential, bob().with("level", 9).with("admin", true), Decision::Deny),
+        ("of somebody else in another tenant", &by_credential, bob().in_tenant("globex"), Decision::Deny),
+        ("more than the credential says", &by_credential, alice().with("level", 9), Decision::CannotDecide),
+        ("less", &by_credential, alice().with("level", 0), Decision::CannotDecide),
+        ("what nobody says", &by_credential, alice().with("admin", true), Decision::CannotDecide),
+        ("in another tenant", &by_credential, alice().in_tenant("globex"), Decision::CannotDecide),
+        ("the same tenant", &by_credential, alice().in_tenant("acme"), Decision::Deny),
+        ("the same", &by_credential, alice().with("level", 1), Decision::Deny),
+        (
+            "the same in other words",
+            &by_credential,
+            alice().with("tags", json!(["b", "a", "b"])).with("net", "10.0.0.0/8"),
+            Decision::Deny,
+        ),
+        ("what the schema does not have", &by_credential, alice().with("shoe", 43), Decision::Deny),
+        ("null", &by_credential, alice().with("admin", json!(null)), Decision::Deny),
+        ("as the source says", &by_source, alice().with("level", 7), Decision::Allow),
+        ("as the credential says, and not the source", &by_source, alice().with("level", 1), Decision::CannotDecide),
+        ("as the file says", &by_file, alice().with("level", 7), Decision::Allow),
+        ("more than the file says", &by_file, alice().with("level", 9), Decision::CannotDecide),
+    ] {
+        let who = person("alice").tenant("acme").claims(claims).build();
+        let verdict = now(policy, &AccessQuery::new(&who, "update", at()).on(&thing));
+        assert_eq!(verdict.decision(), decision, "{name}: {verdict:?}");
+    }
+    // Who has no tenant gets none by a path.
+    let (nobodys, thing) = (person("alice").build(), alice().in_tenant("globex"));
+    let verdict = now(&by_credential, &AccessQuery::new(&nobodys, "update", at()).on(&thing));
+    assert_eq!(verdict.decision(), Decision::CannotDecide, "{verdict:?}");
+    assert!(verdict.reasons()[0].contains("tells another tenant of User::\"alice\", who asks"), "{verdict:?}");
+}
+
 #[tokio::test]
 async fn cedar_conforms() {
     let policies = "permit (principal in Shop::Role::\"clerk\", action == Shop::Action::\"orders:read\", resource);\n\

@@ -270,6 +270,7 @@ enum SmallFault {
     StaysFull,
     CallsItDelivered,
     CountsNoFailure,
+    TakesRecordsAlone,
     /// None, in one that lets no request pass whose record it cannot store.
     NoneWithRoom,
     AlwaysHasRoom,
@@ -296,6 +297,9 @@ impl Small {
 #[async_trait]
 impl AuditSink for Small {
     fn accept(&self, entry: AuditEntry) -> Result<(), Lost> {
+        if self.fault == SmallFault::TakesRecordsAlone && entry.decided().is_none() {
+            return Ok(());
+        }
         let mut held = self.held.lock().unwrap();
         let promised = if self.fault == SmallFault::GivesRoomAway { 0 } else { self.promised.load(SeqCst) };
         if held.len() + promised < 100 {
@@ -365,7 +369,7 @@ impl AuditSink for Small {
 async fn the_suite_finds_faults_of_sinks_that_are_full_or_fail() {
     use SmallFault::{
         AlwaysHasRoom, CallsItDelivered, CountsNoFailure, CountsTwice, DeliversWhatItRefused, ForgetsFailures,
-        GivesRoomAway, LosesSilently, None, NoneWithRoom, StaysFull,
+        GivesRoomAway, LosesSilently, None, NoneWithRoom, StaysFull, TakesRecordsAlone,
     };
     let full = async |fault| {
         let suite = async move {
@@ -385,7 +389,7 @@ async fn the_suite_finds_faults_of_sinks_that_are_full_or_fail() {
     for fault in [None, NoneWithRoom] {
         assert!(!failing(fault).await, "{fault:?}");
     }
-    for fault in [CallsItDelivered, CountsNoFailure, AlwaysHasRoom, ForgetsFailures] {
+    for fault in [CallsItDelivered, CountsNoFailure, TakesRecordsAlone, AlwaysHasRoom, ForgetsFailures] {
         assert!(failing(fault).await, "{fault:?}");
     }
 }

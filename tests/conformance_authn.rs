@@ -209,6 +209,9 @@ enum Mistake {
     DisclosesAll,
     SeesWhatIsTaken,
     AnOutageIsBad,
+    KnowsOneSpelling,
+    TakesTheBeginning,
+    IgnoresTheEnd,
 }
 
 #[async_trait]
@@ -261,6 +264,18 @@ impl Careless {
                 Outcome::verified(device())
             }
             (Mistake::FirstOfTwo, Some(value), _) if value == "Device 4711-secret" => Outcome::verified(device()),
+            (Mistake::KnowsOneSpelling, Some(value), Outcome::Verified(_)) if !value.starts_with("Device ") => {
+                Outcome::Absent
+            }
+            (Mistake::TakesTheBeginning, Some(value), _)
+                if value.starts_with("Device 4711-secret") && head.authorization().is_ok() =>
+            {
+                Outcome::verified(device())
+            }
+            (Mistake::IgnoresTheEnd, _, Outcome::Verified(_)) => {
+                let press = Principal::builder(PrincipalKind::Service, "factory", "press", "device");
+                Outcome::verified(press.expires_at(NOW + 60).build())
+            }
             (Mistake::ClaimsEverything, Some(_), Outcome::Absent) => {
                 Rejection::new(RejectionKind::InvalidCredential, "not a device").into()
             }
@@ -293,6 +308,9 @@ async fn a_careless_authenticator_is_found_out() {
         (Mistake::OtherHeader, "credential_headers names the field"),
         (Mistake::DisclosesAll, "a credential of another kind is not disclosed"),
         (Mistake::SeesWhatIsTaken, "does not show is not looked at"),
+        (Mistake::KnowsOneSpelling, "a scheme is the same in whatever case"),
+        (Mistake::TakesTheBeginning, "a credential that is longer by one character is another one"),
+        (Mistake::IgnoresTheEnd, "at the second of Principal::expires_at a credential has ended"),
         (Mistake::AnOutageIsBad, "what cannot be checked is Unavailable"),
     ] {
         let suite = tokio::spawn(async move {

@@ -106,6 +106,7 @@ enum ReplayFault {
     ReadsThenWritesAtOnce,
     /// As the one before, and every fourth has to wait.
     WaitsAtTimes,
+    LooksThenAdds,
     ForgetsWhenTheClockGoesBack,
     EvictsTheOldest,
     EvictsTheOldestOfAKey,
@@ -139,7 +140,12 @@ impl Faulty {
     }
 
     fn add(&self, proof: &ProofUse) -> Result<Remembered, StoreError> {
+        use ReplayFault::{LooksThenAdds, ReadsThenWrites, ReadsThenWritesAtOnce, WaitsAtTimes};
         let mut held = self.held.lock().unwrap();
+        let looks_again = !matches!(self.fault, LooksThenAdds | ReadsThenWrites | ReadsThenWritesAtOnce | WaitsAtTimes);
+        if looks_again && held.iter().any(|held| held.id() == proof.id()) {
+            return Ok(Remembered::Seen);
+        }
         let of_key = |held: &ProofUse| held.key_thumbprint() == proof.key_thumbprint();
         if held.iter().filter(|held| of_key(held)).count() >= self.per_key {
             match self.fault {
@@ -196,6 +202,9 @@ impl ReplayStore for Faulty {
         if self.knows(proof) {
             return Ok(Remembered::Seen);
         }
+        if self.fault == ReplayFault::LooksThenAdds {
+            (0..100).for_each(|_| std::thread::yield_now());
+        }
         if self.fault == ReplayFault::ReadsThenWrites {
             tokio::task::yield_now().await;
         }
@@ -208,6 +217,7 @@ async fn the_suite_of_replay_stores_finds_each_fault() {
     for (fault, sentence) in [
         (ReplayFault::ReadsThenWrites, "of all who ask at once exactly one is told that a proof is fresh"),
         (ReplayFault::ReadsThenWritesAtOnce, "of all threads that ask at once one is told that a proof is fresh"),
+        (ReplayFault::LooksThenAdds, "of all threads that `remember` at once one is told that a proof is fresh"),
         (ReplayFault::WaitsAtTimes, "of all threads that ask at once one is told that a proof is fresh"),
         (ReplayFault::ForgetsWhenTheClockGoesBack, "is not fresh when the clock goes back"),
     ] {
@@ -237,6 +247,11 @@ enum RevocationFault {
     KeepsTheLastEnd,
     ForgetsEarly,
     KeepsTokensAlone,
+    KeepsTheFirstIssue,
+    CallsTheEndedRevoked,
+    LosesTheIssuer,
+    LosesTheKind,
+    FoldsCase,
 }
 
 type Key = (String, String, String);
@@ -271,6 +286,9 @@ impl RevocationStore for Sharing {
     }
 
     async fn revoke(&self, revocation: &Revocation, at: Instants) -> Result<(), StoreError> {
+        if self.fault != RevocationFault::CallsTheEndedRevoked {
+            self.state.check_end(revocation, at, "sharing")?;
+        }
         let mut revocation = revocation.clone();
         if self.fault == RevocationFault::ForgetsEarly {
             revocation = revocation.until(at.unix_seconds() + 60);
@@ -295,10 +313,27 @@ impl RevocationStore for Sharing {
         {
             let end = before.end().max(revocation.end());
             revocation = end.into_iter().fold(revocation, Revocation::until);
-            let last = before.last_issue().max(revocation.last_issue());
+            let last = match self.fault {
+                RevocationFault::KeepsTheFirstIssue => before.last_issue(),
+                _ => before.last_issue().max(revocation.last_issue()),
+            };
             revocation = last.into_iter().fold(revocation, Revocation::issued_until);
         }
+        // What a column that is missing or compares too much makes of a row, for those that read it.
+        let (issuer, value, end) = (revocation.issuer().to_owned(), revocation.value().to_owned(), revocation.end());
+        let also = match self.fault {
+            RevocationFault::LosesTheIssuer => Revocation::session("https://other.example.com", &value),
+            RevocationFault::LosesTheKind => Revocation::client(&issuer, &value),
+            RevocationFault::FoldsCase => Revocation::session(&issuer, &value.to_ascii_uppercase()),
+            _ => {
+                written.insert(key, revocation);
+                return Ok(());
+            }
+        };
+        let also = end.into_iter().fold(also.unwrap(), Revocation::until);
+        let also_key = (also.kind().as_str().to_owned(), also.issuer().to_owned(), also.value().to_owned());
         written.insert(key, revocation);
+        written.entry(also_key).or_insert(also);
         Ok(())
     }
 }
@@ -316,6 +351,11 @@ async fn the_suite_of_revocation_stores_finds_each_fault() {
         (RevocationFault::KeepsTokensAlone, "run-session: a process that starts later knows what was revoked"),
         (RevocationFault::TellsNobodyThatRuns, "a process that runs learns of what another revoked"),
         (RevocationFault::KeepsTheLastEnd, "a process that starts later knows what was revoked"),
+        (RevocationFault::KeepsTheFirstIssue, "run-subject-short-first: a process that starts later knows"),
+        (RevocationFault::CallsTheEndedRevoked, "what has ended is not called revoked"),
+        (RevocationFault::LosesTheIssuer, "another issuer's run-session is good for a process that starts later"),
+        (RevocationFault::LosesTheKind, "what was revoked as another kind is good for a process that starts later"),
+        (RevocationFault::FoldsCase, "RUN-SESSION was not revoked, and is good for a process that starts later"),
         (RevocationFault::ForgetsEarly, "what is revoked twice is met until the later end"),
     ] {
         let said = found(shared(fault)).await;

@@ -128,7 +128,10 @@ enum Broken {
     AnswersOthersInABatch,
     LosesAnswers,
     LooksAtTheClock,
+    HasOfficeHours,
+    RestsOnSundays,
     LooksAtTheAddress,
+    TrustsTheOffice,
     /// Reads the part of this name, and says that it does not.
     Reads(&'static str),
     ForgetsObligationsInABatch,
@@ -177,6 +180,12 @@ impl Broken {
             (_, "orders:cancel") => Verdict::deny("no"),
             (Self::AllowsStrangers, "orders:read") => Verdict::allow(),
             (Self::LooksAtTheClock, _) if query.at().unix_seconds() > 1_800_000_000 => Verdict::deny("too late"),
+            (Self::HasOfficeHours, _) if !(8..18).contains(&(query.at().unix_seconds() / 3_600 % 24)) => {
+                Verdict::deny("closed")
+            }
+            // 1970 began on a Thursday.
+            (Self::RestsOnSundays, _) if (query.at().unix_seconds() / 86_400 + 4) % 7 == 0 => Verdict::deny("closed"),
+            (Self::TrustsTheOffice, _) if query.address() == Some([10, 0, 0, 77].into()) => Verdict::allow(),
             (Self::LooksAtTheAddress, _) if query.address().is_some() => Verdict::cannot_decide("an address"),
             (Self::TellsOfTheSubject, "orders:read") if clerk => {
                 Verdict::allow().because(format!("{} is a clerk", query.subject().subject()))
@@ -263,6 +272,9 @@ async fn the_suite_finds_each_broken_rule() {
         (Broken::ForgetsObligationsTheSecondTime(AtomicU64::new(0)), "an obligation must get the same answer again"),
         (Broken::TellsOfTheSubject, "subject is not among `parts` and must change no verdict"),
         (Broken::LooksAtTheClock, "time is not among `parts` and must change no verdict"),
+        (Broken::HasOfficeHours, "time is not among `parts` and must change no verdict"),
+        (Broken::RestsOnSundays, "time is not among `parts` and must change no verdict"),
+        (Broken::TrustsTheOffice, "address is not among `parts` and must change no verdict"),
         (Broken::LooksAtTheAddress, "address is not among `parts` and must change no verdict"),
         (Broken::CountsDecisions(AtomicU64::new(0)), "the generation must not change while nothing is reloaded"),
     ] {

@@ -295,6 +295,31 @@ impl RateLimitStore for Hundred {
     }
 }
 
+/// Lets its lock go between the look and the write, without waiting for anything.
+#[derive(Debug, Default)]
+struct TwoSteps(Mutex<HashMap<String, u64>>, LatestTime);
+
+#[async_trait]
+impl RateLimitStore for TwoSteps {
+    async fn take(&self, draw: &Draw<'_>, at: Instants) -> Result<Taken, StoreError> {
+        let now = self.1.catch_up(at).unix_nanos();
+        let name = |charge: &Charge<'_>| format!("{}/{}", charge.key(), charge.quota().name());
+        let names: Vec<_> = draw.charges().iter().map(name).collect();
+        let read = |name| self.0.lock().unwrap().get(name).copied().unwrap_or(0);
+        let mut times: Vec<u64> = names.iter().map(read).collect();
+        std::thread::yield_now();
+        let taken = draw.take(&mut times, now);
+        self.0.lock().unwrap().extend(names.into_iter().zip(times));
+        Ok(taken)
+    }
+}
+
+#[test]
+fn two_steps_are_found_by_threads() {
+    let said = found(rate_limit_store(&TwoSteps::default(), NOW));
+    assert!(said.contains("threads that `take` are granted as many as one after the other"), "{said}");
+}
+
 #[test]
 fn the_suite_of_bounds_finds_what_is_wrong() {
     let hundred = |evicts| Hundred { evicts, kept: Mutex::default() };

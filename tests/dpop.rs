@@ -126,6 +126,8 @@ async fn attacks_beside_the_happy_path() {
         ("without ath", vec![owner.proof(&but(good("s"), "ath", Value::Null))]),
         ("typ JWT", vec![owner.sign(&but(header.clone(), "typ", "JWT".into()), &good("t"))]),
         ("typ of an access token", vec![owner.sign(&but(header.clone(), "typ", "at+jwt".into()), &good("u"))]),
+        ("no typ", vec![owner.sign(&but(header.clone(), "typ", Value::Null), &good("u1"))]),
+        ("typ of another tree", vec![owner.sign(&but(header.clone(), "typ", "text/dpop+jwt".into()), &good("u2"))]),
         ("alg none", vec![owner.sign(&but(header.clone(), "alg", "none".into()), &good("v"))]),
         ("alg HS256", vec![owner.sign(&but(header.clone(), "alg", "HS256".into()), &good("w"))]),
         ("without jwk", vec![owner.sign(&but(header.clone(), "jwk", Value::Null), &good("x"))]),
@@ -141,6 +143,11 @@ async fn attacks_beside_the_happy_path() {
         assert_eq!(refused.status(), 401, "{name}");
         let expected = r#"DPoP realm="api", algs="ES256 EdDSA ES384 ES512 PS256 RS256", error="invalid_dpop_proof""#;
         assert_eq!(challenges(&refused), expected, "{name}");
+    }
+    // A media type has no case, and `application/` goes without saying (RFC 7515 §4.1.9).
+    for typ in ["application/dpop+jwt", "DPoP+JWT"] {
+        let proof = owner.sign(&but(header.clone(), "typ", typ.into()), &good(typ));
+        assert_eq!(answer(&jwt, request("DPoP", &token, &[&proof])).await.status(), 200, "{typ}");
     }
     // A refused proof uses nothing up.
     for (name, iat) in [("k", NOW - 29), ("l", NOW + 5)] {

@@ -451,7 +451,9 @@ async fn what_is_removed_and_what_is_malformed_is_counted() {
 async fn identity_headers_come_from_a_proxy_or_not_at_all() {
     let fields = [
         ("remote-user", "root"),
+        ("remote-groups", "admins"),
         ("x-remote-user", "root"),
+        ("x-remote-group", "system:masters"),
         ("x-auth-request-email", "root@example.com"),
         ("x-goog-authenticated-user-id", "1"),
         ("client-cert", ":AAAA:"),
@@ -463,7 +465,15 @@ async fn identity_headers_come_from_a_proxy_or_not_at_all() {
     assert_eq!(see(&x_forwarded(), from("203.0.113.1:1", &fields)).await.names(), ["accept"]);
     assert_eq!(
         see(&x_forwarded(), from(PROXY, &fields)).await.names(),
-        ["accept", "remote-user", "x-auth-request-email", "x-goog-authenticated-user-id", "x-remote-user"]
+        [
+            "accept",
+            "remote-groups",
+            "remote-user",
+            "x-auth-request-email",
+            "x-goog-authenticated-user-id",
+            "x-remote-group",
+            "x-remote-user"
+        ]
     );
 }
 

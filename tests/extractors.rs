@@ -4,10 +4,11 @@
 
 mod support;
 
-use axum::{Router, body::Body, routing::get as route};
+use axum::{Extension, Router, body::Body, routing::get as route};
 use http::{Request, Response};
 use portcullis::{
     Principal, PrincipalKind, Rejection,
+    RejectionKind::Forbidden,
     authn::{AuthnLayer, Outcome, authenticate_fn},
     axum::Claims,
     guard::{Authorizer, authenticated, public, require},
@@ -152,17 +153,27 @@ async fn a_rejection_from_a_handler_is_rendered_without_its_reason() {
     assert!(body.contains("\"forbidden\"") && !body.contains("secret reason"), "{body}");
 }
 
-/// The reply to HEAD must not tell another length than the one to GET would have (RFC 9110 §8.6).
+/// The reply to HEAD has the fields of the one to GET, and its length (RFC 9110 §8.6, §9.3.2).
 #[tokio::test]
-async fn the_reply_to_head_tells_no_length_of_a_body_that_get_would_not_get() {
+async fn the_reply_to_head_tells_the_length_that_get_would_get() {
     let by_hand = portcullis::problem::ProblemLayer::new().layer(router());
+    let of_get = call(&stack().protect(router()), "/rejects", None).await;
+    let (content_type, body) = (of_get.headers()["content-type"].clone(), text(of_get).await);
     for response in [
         stack().protect(router()).oneshot(head_of("/rejects")).await.unwrap(),
         by_hand.oneshot(head_of("/rejects")).await.unwrap(),
     ] {
         assert_eq!(response.status(), 403);
-        assert_eq!(response.headers().get("content-length"), None);
+        assert_eq!(response.headers()["content-type"], content_type);
+        assert_eq!(response.headers()["content-length"], body.len().to_string().as_str());
+        assert_eq!(text(response).await, "");
     }
+    // A body of the handler's own, which the router has taken away.
+    let own = async || (http::StatusCode::FORBIDDEN, Extension(Rejection::new(Forbidden, "")), "own words");
+    let own = portcullis::problem::ProblemLayer::new().layer(Router::new().route("/own", route(own)));
+    let response = own.oneshot(head_of("/own")).await.unwrap();
+    assert_eq!((response.status().as_u16(), &response.headers()["content-length"]), (403, &"9".parse().unwrap()));
+    assert_eq!(response.headers()["content-type"], "text/plain; charset=utf-8");
 }
 
 fn head_of(path: &str) -> Request<Body> {

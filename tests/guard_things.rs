@@ -182,6 +182,30 @@ async fn a_permission_handle_knows_the_tenant_of_the_path() {
     }
 }
 
+/// A handler has to ask whose the thing is where the guard does not know; what the guard knows counts at once.
+#[tokio::test]
+async fn owners_pass_where_the_thing_is_not_known_to_be_another_s() {
+    let text = "version = '1'\npermissions = ['edit']\n[roles.own]\ngrants_own = ['*']\n[roles.all]\ngrants = ['*']";
+    let edit = Rbac::from_toml(text).unwrap().permission("edit").unwrap().allow_owners();
+    let note = Resource::new("note", 1).in_tenant("acme");
+    let (theirs, others) = (note.clone().owned_by(ISSUER, "alice"), note.clone().owned_by(ISSUER, "bob"));
+    for (name, thing, own) in [
+        ("nobody is told", note.clone(), 200),
+        ("theirs", theirs, 200),
+        ("another's", others.clone(), 403),
+        ("theirs as well", others.also_owned_by(ISSUER, "alice"), 200),
+        ("only theirs as well", note.clone().also_owned_by(ISSUER, "alice"), 200),
+        ("another's as well", note.also_owned_by(ISSUER, "bob"), 403),
+    ] {
+        for (role, status) in [("own", own), ("all", 200), ("none", 403)] {
+            let found = thing.clone();
+            let guard = require(&edit).on(from_head("note", move |_, _| Some(found.clone())));
+            let who = alice().roles([role]).tenant("acme");
+            assert_eq!(on_route("/notes", guard, who, "/notes").await, status, "{name}, {role}");
+        }
+    }
+}
+
 /// What a firm denial settles already is not asked for: whoever names things of others costs the policy nothing.
 #[tokio::test]
 async fn no_policy_is_asked_about_a_thing_of_another_tenant() {
@@ -450,6 +474,40 @@ async fn what_is_hidden_looks_like_what_is_not_there() {
     }
 }
 
+/// The answer to HEAD has the fields of the answer to GET (RFC 9110 §9.3.2), and a router's own 404 has them: they must not tell.
+#[tokio::test]
+async fn what_is_hidden_looks_so_to_head_as_well() {
+    let page = async || (http::StatusCode::NOT_FOUND, axum::response::Html("<h1>Nothing here</h1>"));
+    let router = Router::new().route("/secret", routing::get(async || "secret")).fallback(page);
+    let stack = Stack::builder()
+        .clock(Still)
+        .tls(TlsLayer::require())
+        .authenticate(test_scheme())
+        .route("GET /secret", require(role("manager").unwrap()).hide())
+        .route("GET /nothing", require(authenticated()))
+        .fallback(deny().hide())
+        .not_found(OwnPage);
+    let app = stack.build().unwrap().protect(router);
+    let ask = async |method: http::Method, path: &str| {
+        let mut request = with(get(path), "authorization", "Test alice").map(|()| Body::empty());
+        *request.method_mut() = method;
+        let (status, mut headers, body) = seen(app.clone().oneshot(request).await.unwrap()).await;
+        headers.sort();
+        (status, headers, body)
+    };
+    let nothing = ask(http::Method::HEAD, "/nothing").await;
+    assert_eq!(nothing.0, 404);
+    assert!(nothing.1.contains(&("content-length".to_owned(), "21".to_owned())), "{nothing:?}");
+    for path in ["/secret", "/unknown"] {
+        assert_eq!(ask(http::Method::HEAD, path).await, nothing, "{path}");
+        let (_, of_get, body) = ask(http::Method::GET, path).await;
+        assert_eq!(body, "<h1>Nothing here</h1>", "{path}");
+        // The server writes the length of a body.
+        let of_head = nothing.1.iter().filter(|(name, _)| name != "content-length");
+        assert!(of_get.iter().eq(of_head), "{path}: {of_get:?}");
+    }
+}
+
 #[tokio::test]
 async fn layers_by_hand_hide_as_well() {
     let guard = require(role("boss").unwrap()).hide();
@@ -604,6 +662,10 @@ async fn obligations_and_advice_reach_the_handler() {
         assert!(permit.obligation("other").is_none() && permit.advice().len() == 1);
         let urgent = authz.clone().with_attributes(Attributes::new().with("urgent", true));
         assert_eq!(urgent.check("read", None).await.unwrap().advice(), ["hurry".into()]);
+        let more = urgent.with_attributes(Attributes::new().with("ticket", "T-7"));
+        assert_eq!(more.check("read", None).await.unwrap().advice(), ["hurry".into()], "what was said before counts");
+        let several = authz.clone().fulfilling(["mask"]).fulfilling(["log"]);
+        assert!(several.check("read", &thing("x")).await.is_ok(), "one declaration adds to the other");
 
         assert_eq!(masking.check_all("read", &[thing("a"), thing("plain")]).await.unwrap().len(), 2);
         assert!(masking.check_all("read", &[]).await.unwrap().is_empty());
@@ -625,7 +687,7 @@ async fn obligations_and_advice_reach_the_handler() {
         );
         Ok::<_, Infallible>(Response::<String>::default())
     };
-    let guard = require(policy("read").unwrap()).with_policy(Masking).fulfilling(["mask"]);
+    let guard = require(policy("read").unwrap()).with_policy(Masking).fulfilling(["mask"]).fulfilling(["log"]);
     let app = ServiceBuilder::new().layer(authn(alice().build())).layer(guard).service_fn(handler);
     assert_eq!(send(&app, get("/x")).await.status(), 200);
 }

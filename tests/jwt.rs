@@ -355,6 +355,28 @@ fn id_tokens_by_their_own_rules() {
     }
 }
 
+/// RFC 8693 §4.1: whoever the token was handed to is told, and neither is its subject nor adds to what it may do.
+#[test]
+fn a_token_that_was_exchanged_is_its_subjects() {
+    #[derive(serde::Deserialize)]
+    struct Actor {
+        sub: String,
+    }
+    #[derive(serde::Deserialize)]
+    struct Delegated {
+        act: Actor,
+    }
+    let act = r#"{"sub":"mallory","iss":"https://id.example.com","scope":"admin","act":{"sub":"root"}}"#;
+    let details = r#"[{"type":"payment","actions":["admin"]}]"#;
+    let claims = claims_but("act", &format!(r#"{act},"may_act":{act},"authorization_details":{details}"#));
+    let principal = access().verify(&with_claims(&claims), at(NOW)).unwrap();
+    assert_eq!(principal.subject(), "alice");
+    assert!(!principal.has_scope("admin"));
+    assert_eq!(principal.claims::<Delegated>().unwrap().act.sub, "mallory");
+    let twice = claims_but("act", r#"{"sub":"mallory","sub":"alice"}"#);
+    assert!(access().verify(&with_claims(&twice), at(NOW)).is_err());
+}
+
 #[test]
 fn untyped_access_tokens_are_a_choice() {
     let weak = trusting(es256(issuer().access_tokens(AUDIENCE)).dangerous_untyped());

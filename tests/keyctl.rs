@@ -353,7 +353,8 @@ fn the_exit_code_says_whose_fault_it_is() {
     ] {
         let output = keyctl.run_with(args, "");
         assert_eq!((output.code, output.out.as_str()), (code, ""), "{name}: {}", output.err);
-        assert!(output.err.contains(said) && !output.err.contains("hunter2"), "{name}: {}", output.err);
+        let once = output.err.matches(said).count() == 1;
+        assert!(once && !output.err.contains("hunter2"), "{name}: {}", output.err);
     }
     fs::write(keyctl.path("keys.json"), "{}").unwrap();
     let broken = keyctl.run("list");
@@ -373,7 +374,7 @@ fn why_a_store_cannot_be_opened_is_told() {
     fs::set_permissions(&text, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
     let away = "postgres://u:hunter2@127.0.0.1:1/x".to_owned();
     for (name, store, said) in
-        [("away", away, "timed out while waiting"), ("no database", text.display().to_string(), "not a database")]
+        [("away", away, "refused"), ("no database", text.display().to_string(), "not a database")]
     {
         let output = keyctl.run_with(&format!("--store {store} list"), "");
         assert_eq!((output.code, output.out.as_str()), (3, ""), "{name}: {}", output.err);

@@ -855,6 +855,18 @@ async fn who_is_anonymous_has_none() {
     assert_eq!(text(app.oneshot(bearer("/")).await.unwrap()).await, "alice");
 }
 
+#[test]
+fn a_runtime_without_a_timer_is_as_good_as_none() {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let lifetime = Lifetime::of_principal(alice().expires_at(NOW + 60).build()).with_clock(TestClock::at_unix(NOW));
+    runtime.block_on(async {
+        let mut numbers = lifetime.limit(tokio_stream::pending::<u64>(), |_| Some(0));
+        let mut next = |cx: &mut Context<'_>| tokio_stream::Stream::poll_next(Pin::new(&mut numbers), cx).is_pending();
+        let waits = std::future::poll_fn(|cx| Poll::Ready(next(cx))).await;
+        assert!(waits, "nothing has ended");
+    });
+}
+
 #[tokio::test]
 async fn vouchers_keep_their_contract() {
     let (at, store) = (Instants::new(NOW * 1_000_000_000, 0), MemoryRevocations::new());

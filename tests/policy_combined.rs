@@ -382,6 +382,16 @@ async fn a_shadow_changes_nothing_and_delays_no_longer_than_it_may() {
     assert_eq!((same.stats().compared, same.stats().differences), (1, 0));
 }
 
+#[test]
+fn a_shadow_that_waits_without_a_timer_changes_nothing() {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let policy = Shadow::new(rbac(), Bad::Hangs);
+    let clerk = principal("alice", &["clerk"]);
+    let verdict = runtime.block_on(policy.decide(&AccessQuery::new(&clerk, "orders:read", at(1))));
+    assert!(verdict.is_allow(), "{verdict:?}");
+    assert_eq!((policy.stats().compared, policy.stats().unanswered), (1, 1));
+}
+
 /// Keeps the records, as JSON.
 #[derive(Clone, Debug, Default)]
 struct Kept(Arc<Mutex<Vec<serde_json::Value>>>);

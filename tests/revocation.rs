@@ -21,7 +21,7 @@ use async_trait::async_trait;
 use http::{StatusCode, header};
 use mint::{AUDIENCE, HEADER, ISSUER, key, token};
 use portcullis::{
-    Instants, StoreError, StoreErrorKind, conformance,
+    Instants, Principal, PrincipalKind, StoreError, StoreErrorKind, conformance,
     jwt::{Algorithm, Issuer, JwtAuthenticator, JwtAuthenticatorBuilder, KeySet},
     revocation::{
         MemoryRevocations, Revocation, RevocationKind, RevocationLimits, RevocationState, RevocationStore, Standing,
@@ -272,5 +272,25 @@ fn texts_that_no_store_could_keep() {
     ] {
         let error = Revocation::token(issuer, value).unwrap_err();
         assert!(error.setting().contains("of a revocation") && !error.to_string().contains("xxx"), "{name}: {error}");
+    }
+}
+
+/// Nobody asks a store of revocations about a key or a certificate: whoever is told that it ended would believe it.
+#[test]
+fn what_is_no_token_does_not_end_by_a_revocation() {
+    let came_with = |kind, credential| {
+        Principal::builder(kind, "https://id.example.com", "alice", credential).credential_id("c-1").build()
+    };
+    for (kind, credential, is_token) in [
+        (PrincipalKind::User, "jwt", true),
+        (PrincipalKind::User, "introspection", true),
+        (PrincipalKind::User, "session", true),
+        (PrincipalKind::Key, "api_key", false),
+        (PrincipalKind::Service, "client_cert", false),
+    ] {
+        let principal = came_with(kind, credential);
+        let (token, subject) = (Revocation::of_token(&principal), Revocation::of_subject(&principal, at(0)));
+        assert_eq!((token.is_some(), subject.is_ok()), (is_token, is_token), "{credential}");
+        assert!(is_token || subject.unwrap_err().to_string().contains(credential), "{credential}");
     }
 }

@@ -519,7 +519,15 @@ async fn a_handler_returns_why_nothing_was_revoked() {
     full.revoke(&Revocation::session(ISSUER, "s").unwrap(), AT).await.unwrap();
     let away = Flaky(asked(MemoryRevocations::new()), AtomicBool::new(true), Semaphore::new(1));
     let admin = RevocationAdmin::new(MemoryRevocations::new(), [ISSUER]);
+    let key = Principal::builder(PrincipalKind::Key, "api-keys", "billing", "api_key").credential_id("k-1").build();
+    let is_asked = asked(Arc::new(MemoryRevocations::new()));
     for (name, error, kind, wait) in [
+        (
+            "an API key, which is no token",
+            RevocationAdmin::new(Arc::clone(&is_asked), [ISSUER]).log_out_everywhere(&key, AT).await,
+            RejectionKind::InvalidRequest,
+            None,
+        ),
         (
             "an issuer that is not known",
             admin.revoke_subject("https://x.test", "alice", AT).await,
@@ -545,6 +553,7 @@ async fn a_handler_returns_why_nothing_was_revoked() {
         assert!(!rejection.to_string().contains("inner secret"), "{name}");
         assert_eq!(rejection.to_response::<String>().body(), "", "{name}");
     }
+    assert!(is_asked.state().is_empty(), "nothing was revoked, and it takes no room");
     // Of a store that a handler asks by itself.
     for (kind, expected) in [
         (StoreErrorKind::Unavailable, RejectionKind::Unavailable),

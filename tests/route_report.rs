@@ -228,6 +228,8 @@ fn the_matrix_says_where_it_depends() {
         // The guard's own policy, and not the stack's.
         .route("GET /yes", fixed(Decision::Allow, roles))
         .route("GET /no", fixed(Decision::Deny, roles.and(QueryParts::METHOD).and(QueryParts::ROUTE)))
+        .route("ANY /no", fixed(Decision::Deny, roles.and(QueryParts::ROUTE)))
+        .route("ANY /method", fixed(Decision::Deny, roles.and(QueryParts::METHOD)))
         .route("GET /waits", ask().with_policy(Remote))
         .route("GET /rbac", ask().with_policy(rbac.clone()))
         .route("GET /time", fixed(Decision::Deny, roles.and(QueryParts::TIME)))
@@ -256,6 +258,9 @@ fn the_matrix_says_where_it_depends() {
     for (line, clerk, guest, banned) in [
         ("GET /yes", "yes", "yes", "yes"),
         ("GET /no", "", "", ""),
+        ("ANY /no", "", "", ""),
+        // Which method it is, the line does not say.
+        ("ANY /method", "depends", "depends", "depends"),
         ("GET /waits", "depends", "depends", "depends"),
         ("GET /rbac", "yes", "", ""),
         ("GET /time", "depends", "depends", "depends"),

@@ -195,7 +195,17 @@ async fn works(app: &Protected<Handler>, kept: &Kept, name: &str) {
     assert_eq!(kept.one(name).outcome(), AuditOutcome::Allowed, "{name}, then a good one");
 }
 
-/// Sends a request that panics; the panic reaches the caller, or is caught just outside of the stack.
+/// Sends a request over which a part panics: it is refused.
+async fn refuses(app: &Protected<Handler>, request: impl Fn() -> Request<()>, kept: &Kept, name: &str) -> AuditRecord {
+    assert_eq!(app.clone().oneshot(request()).await.unwrap().status(), 503, "{name}");
+    let record = kept.one(name);
+    let told = (record.outcome(), record.status(), record.rejection());
+    assert_eq!(told, (AuditOutcome::Panicked, Some(503), Some(RejectionKind::Unavailable)), "{name}");
+    works(app, kept, name).await;
+    record
+}
+
+/// Sends a request whose handler panics; the panic reaches the caller, or is caught just outside of the stack.
 async fn panics(app: &Protected<Handler>, request: impl Fn() -> Request<()>, kept: &Kept, name: &str) -> AuditRecord {
     let caught = CatchPanicLayer::new().layer(app.clone()).oneshot(request()).await.unwrap();
     assert_eq!(caught.status(), 500, "{name}: only this request");
@@ -581,7 +591,7 @@ async fn an_authenticator_that_panics() {
         let kept = Kept::default();
         let app = builder(&kept, Panics { inner: test_scheme(), now }).build().unwrap().protect(Handler);
         let request = || with(get("/orders/42"), "authorization", "Test panic");
-        let record = panics(&app, request, &kept, "authenticator").await;
+        let record = refuses(&app, request, &kept, "authenticator").await;
         assert!(record.subject().is_none());
         assert_eq!(record.route().as_deref(), Some("/orders/{id}"));
     }
@@ -592,7 +602,7 @@ async fn a_policy_that_panics() {
     let kept = Kept::default();
     for app in [app(&kept), app_that_waits(&kept)] {
         for path in ["/ledger/panic-now", "/ledger/panic-later"] {
-            let record = panics(&app, || as_clerk(path), &kept, path).await;
+            let record = refuses(&app, || as_clerk(path), &kept, path).await;
             assert_eq!(record.subject().unwrap().subject(), "alice", "{path}");
         }
     }
@@ -637,7 +647,7 @@ async fn a_limit_store_that_panics_or_fails() {
             request.extensions_mut().insert(connection);
             request
         };
-        panics(&app, || from("192.0.2.1:1"), &kept, "store").await;
+        refuses(&app, || from("192.0.2.1:1"), &kept, "store").await;
         assert_eq!(app.oneshot(from("192.0.2.2:1")).await.unwrap().status(), 503);
         let record = kept.one("store that fails");
         assert_eq!((record.outcome(), record.rejection()), (AuditOutcome::Failed, Some(RejectionKind::Unavailable)));
@@ -657,14 +667,23 @@ async fn a_renderer_that_panics() {
     }
 
     let kept = Kept::default();
-    for (name, request, kind) in [
-        ("refused at once", get("/orders/42"), Some(RejectionKind::Unauthenticated)),
-        ("refused after a wait", as_clerk("/ledger/denied"), Some(RejectionKind::Forbidden)),
-        ("refused by the handler", as_clerk("/orders/rejects"), None),
+    for (name, request, status, kind) in [
+        ("refused at once", get("/orders/42"), 401, RejectionKind::Unauthenticated),
+        ("refused after a wait", as_clerk("/ledger/denied"), 403, RejectionKind::Forbidden),
+        ("refused by the handler", as_clerk("/orders/rejects"), 403, RejectionKind::Forbidden),
     ] {
         let app = builder(&kept, test_scheme()).renderer(Panics).build().unwrap().protect(Handler);
-        let record = panics(&app, || request.clone(), &kept, name).await;
-        assert_eq!(record.rejection(), kind, "{name}");
+        let answer = app.clone().oneshot(request).await.unwrap();
+        assert_eq!(
+            (answer.status().as_u16(), answer.headers().contains_key("content-type")),
+            (status, false),
+            "{name}"
+        );
+        assert_eq!(support::text(answer).await, "", "{name}");
+        let record = kept.one(name);
+        assert_eq!((record.status(), record.rejection()), (Some(status), Some(kind)), "{name}");
+        assert_ne!(record.outcome(), AuditOutcome::Panicked, "{name}: it is refused as it would have been");
+        works(&app, &kept, name).await;
     }
 }
 

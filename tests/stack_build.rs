@@ -12,7 +12,7 @@ use portcullis::{
     guard::{self, GuardLayer, RouteRules, RuleNames, all, any, authenticated, not, public, require, scope},
     policy::{Combined, PolicyBackend, Rbac},
     problem::ProblemDetails,
-    rate_limit::Quota,
+    rate_limit::{ConcurrencyLayer, LimitBy, Quota, RateLimitLayer},
     stack::{Stack, StackBuilder},
     tls::TlsLayer,
 };
@@ -66,27 +66,28 @@ fn wrong_combinations_are_refused() {
     assert_eq!(twice, "authenticate: 2 calls are made, and a stack takes one: join them with one_of or both");
 }
 
+/// Reads a field of its own.
+#[derive(Debug)]
+struct Tickets;
+
+#[async_trait::async_trait]
+impl Authenticator for Tickets {
+    fn challenges(&self) -> Vec<Challenge> {
+        vec![Challenge::new("Ticket", "events").unwrap()]
+    }
+
+    fn credential_headers(&self) -> Vec<HeaderName> {
+        vec![HeaderName::from_static("x-ticket")]
+    }
+
+    async fn authenticate(&self, _: &RequestHead<'_>, _: Instants) -> Outcome {
+        Outcome::Absent
+    }
+}
+
 /// What a client sends as its credential would be read as its address.
 #[test]
 fn a_proxys_word_stands_in_no_field_of_a_credential() {
-    #[derive(Debug)]
-    struct Tickets;
-
-    #[async_trait::async_trait]
-    impl Authenticator for Tickets {
-        fn challenges(&self) -> Vec<Challenge> {
-            vec![Challenge::new("Ticket", "events").unwrap()]
-        }
-
-        fn credential_headers(&self) -> Vec<HeaderName> {
-            vec![HeaderName::from_static("x-ticket")]
-        }
-
-        async fn authenticate(&self, _: &RequestHead<'_>, _: Instants) -> Outcome {
-            Outcome::Absent
-        }
-    }
-
     let name = HeaderName::from_static;
     let stack = || Stack::builder().tls(TlsLayer::require()).authenticate(Tickets);
     let address = |field| TrustedProxies::address_header(name(field), ["10.0.0.7"]).unwrap();
@@ -101,6 +102,44 @@ fn a_proxys_word_stands_in_no_field_of_a_credential() {
         assert_eq!(built.map(|_| ()), if accepted { Ok(()) } else { expected }, "{case}");
         assert!(Stack::builder().dangerous_plain_http().proxies(proxies).build().is_ok(), "{case}: nobody reads it");
     }
+}
+
+#[cfg(feature = "client-cert")]
+#[test]
+fn a_certificate_stands_in_no_field_of_a_credential() {
+    use portcullis::evidence::CertificateHeader;
+
+    let stack = || Stack::builder().tls(TlsLayer::require()).authenticate(Tickets);
+    let proxies = |field| {
+        let header = CertificateHeader::escaped_pem(HeaderName::from_static(field));
+        TrustedProxies::x_forwarded(["10.0.0.7"]).unwrap().with_client_certificates(header)
+    };
+    for field in ["x-ticket", "authorization", "cookie", "x-api-key"] {
+        let error = stack().proxies(proxies(field)).build().map(drop).unwrap_err();
+        assert_eq!((error.setting(), error.value()), ("proxies", field), "{error}");
+    }
+    assert!(stack().proxies(proxies("x-ssl-client-cert")).build().is_ok());
+}
+
+/// A store outside keeps a key as text: whoever reads it there would have the credential.
+#[test]
+fn no_limit_counts_by_a_field_that_the_authenticator_reads() {
+    let stack = || Stack::builder().tls(TlsLayer::require()).authenticate(Tickets);
+    let by = |field| LimitBy::header(field).unwrap();
+    let quota = |by| RateLimitLayer::per(by, Quota::per_second(5)).unwrap();
+    for (case, by) in [
+        ("alone", by("X-Ticket")),
+        ("beside the address", LimitBy::source().and(by("x-ticket")).unwrap()),
+        ("beside the identity", LimitBy::principal().and(by("x-ticket")).unwrap()),
+    ] {
+        let at_once = ConcurrencyLayer::per(by.clone(), 5).unwrap();
+        for built in [stack().limit(quota(by.clone())).build(), stack().limit_concurrency(at_once).build()] {
+            let error = built.map(drop).unwrap_err();
+            assert_eq!((error.setting(), error.value()), ("limit key", "x-ticket"), "{case}: {error}");
+        }
+    }
+    assert!(stack().limit(quota(by("x-device"))).build().is_ok());
+    assert!(Stack::builder().dangerous_plain_http().limit(quota(by("x-ticket"))).build().is_ok(), "nobody reads it");
 }
 
 /// Who has two hundred lines wants to know which.

@@ -387,7 +387,9 @@ fn the_pages_name_attacks_and_tests_that_exist() {
         }
     }
     let page = std::fs::read_to_string("docs/reliability.md").unwrap();
-    let named: Vec<(&str, &str)> = page.split('`').filter_map(|word| word.split_once("::")).collect();
+    // What stands between ticks; a link may lead to a function elsewhere.
+    let spans = page.split('`').skip(1).step_by(2);
+    let named: Vec<(&str, &str)> = spans.filter_map(|word| word.split_once("::")).collect();
     let named: Vec<_> = named.into_iter().filter(|(_, name)| name.contains('_') || *name == "memory").collect();
     assert!(named.len() > 40, "{named:?}");
     for (place, name) in named {

@@ -45,7 +45,7 @@ fn main() -> ExitCode {
 fn run(options: &Options) -> Result<bool, Box<dyn std::error::Error>> {
     let elsewhere: Vec<Checkpoint> = match &options.checkpoints {
         None => Vec::new(),
-        Some(file) => std::fs::read_to_string(file)?.lines().map(str::parse).collect::<Result<_, _>>()?,
+        Some(file) => read(file)?.lines().map(str::parse).collect::<Result<_, _>>()?,
     };
     if let Some(stranger) = elsewhere.iter().find(|kept| !kept.is_signed_by(&options.keys)) {
         return Err(format!("the checkpoint of line {} is signed by none of the keys", stranger.upto()).into());
@@ -63,6 +63,10 @@ fn run(options: &Options) -> Result<bool, Box<dyn std::error::Error>> {
     let doubt = doubt(&report, &elsewhere, options.unsigned);
     doubt.iter().for_each(|doubt| println!("NOT PROVEN: {doubt}"));
     Ok(report.is_sound() && doubt.is_none())
+}
+
+fn read(file: &std::path::Path) -> Result<String, String> {
+    std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))
 }
 
 /// Why files that hang together may be somebody else's.

@@ -42,8 +42,10 @@ impl From<IssueError> for Failure {
 }
 
 pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+    let causes = std::iter::successors(error.source(), |cause| cause.source()).map(ToString::to_string);
+    // A driver's text ends with that of the database, which is its source as well.
+    let unsaid = |text: String, cause: String| if text.ends_with(&cause) { text } else { format!("{text}: {cause}") };
+    causes.fold(error.to_string(), unsaid)
 }
 
 /// What a command works with.

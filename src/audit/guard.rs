@@ -25,9 +25,10 @@ use crate::{
         AuditCompletion, AuditEntry, AuditEvent, AuditIdentity, AuditOutcome, AuditRecord, AuditSink, Lost, Privacy,
         Receipt, Room,
         entry::Completion,
+        facts::Facts,
         later::Later,
         pool,
-        record::{Facts, MAX_PATH_LEN, MAX_SENT_LEN, MAX_TEXT_LEN},
+        record::{MAX_PATH_LEN, MAX_SENT_LEN, MAX_TEXT_LEN},
         sink::accept_quietly,
         span::RequestSpan,
         text,
@@ -35,7 +36,7 @@ use crate::{
     body::{BodyWatch, ResponseBody, content_length, grpc_status},
     client::ClientInfo,
     clock::{Clock, Instants},
-    context::{Envelope, RequestId, SecurityContext},
+    context::{Envelope, RequestId, SecurityContext, Stage},
     event::{Event, Listener},
     grpc,
     head::RequestHead,
@@ -262,11 +263,12 @@ impl Entry {
         let privacy = self.recorder.privacy.as_ref();
         let shared = self.context.is_shared();
         let identity = |principal: Principal| AuditIdentity::new(principal, privacy.map(Arc::clone));
-        self.context.with_mut(|envelope| {
+        let panicked = self.context.with_mut(|envelope| {
             facts.unix_nanos = envelope.at.unix_nanos();
             facts.latency = now.since(envelope.at);
             facts.request_id = envelope.request_id;
             facts.by_trusted_proxy = envelope.by_trusted_proxy;
+            facts.stopped_in = stopped_in(self.ending, envelope);
             if let Some((stage, kind, reason)) = envelope.refused.take() {
                 // The one that the client got counts; which stage spoke it can only be told of the one that is the same.
                 let (shown, _) = facts.rejection.get_or_insert_with(|| (kind, clean(reason)));
@@ -296,6 +298,7 @@ impl Entry {
                 facts.client_identity = envelope.client_identity.take().map(identity);
                 std::mem::swap(&mut facts.trail, &mut envelope.trail);
             }
+            envelope.panicked
         });
         // A handler that goes on may yet ask.
         let succeeds = facts.rejection.is_none() && facts.grpc_status.is_none_or(|code| code == 0);
@@ -305,6 +308,7 @@ impl Entry {
         self.refused = facts.rejection.is_some();
         self.by_stranger = facts.is_of_stranger();
         facts.outcome = match (self.ending, &facts.rejection) {
+            (Ending::Answered, _) if panicked => AuditOutcome::Panicked,
             (Ending::Answered, Some((kind, _))) => AuditOutcome::of_rejection(*kind),
             (Ending::Answered, None) => AuditOutcome::Allowed,
             (Ending::Failed, _) => AuditOutcome::Failed,
@@ -313,6 +317,17 @@ impl Entry {
         };
         facts.privacy = privacy.map(Arc::clone);
         AuditRecord::new(facts.shareable())
+    }
+}
+
+/// Where a request was that nobody answered, over which a stage panicked, or that was answered in the place of a decision.
+fn stopped_in(ending: Ending, envelope: &Envelope) -> Option<&'static str> {
+    match (ending, envelope.deciding) {
+        (Ending::Aborted | Ending::Panicked, deciding) => Some(deciding.map_or("handler", Stage::as_str)),
+        (Ending::Answered | Ending::Failed, Some(stage)) if envelope.panicked || envelope.refused.is_none() => {
+            Some(stage.as_str())
+        }
+        (Ending::Answered | Ending::Failed, _) => None,
     }
 }
 

@@ -195,10 +195,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        audit::{
-            AuditEntry, AuditIdentity, AuditRecord,
-            record::{Facts, sample_facts},
-        },
+        audit::{AuditEntry, AuditIdentity, AuditRecord, facts::Facts, record::sample_facts},
         client::{ClientInfo, Connection},
         policy::{Basis, Decision, Verdict},
         principal::{Principal, PrincipalKind},

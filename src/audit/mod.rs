@@ -51,6 +51,7 @@
 pub mod chain;
 mod channel;
 mod entry;
+mod facts;
 mod guard;
 mod json;
 #[cfg(feature = "audit-json-lines")]

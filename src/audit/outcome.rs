@@ -18,7 +18,8 @@ pub enum AuditOutcome {
     Failed,
     /// The request was given up before there was a response: the client hung up, or a timeout struck.
     Aborted,
-    /// The handler, or a layer further inside, panicked.
+    /// What decides panicked, and the request was refused (`503`); or the handler did, or a layer further inside, and there was no
+    /// response.
     Panicked,
 }
 

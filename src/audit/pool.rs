@@ -10,7 +10,7 @@ use std::{
 
 use triomphe::{Arc, UniqueArc};
 
-use crate::audit::record::Facts;
+use crate::audit::facts::Facts;
 
 type Spare = Vec<UniqueArc<Facts>>;
 

@@ -1,10 +1,11 @@
-use std::{borrow::Cow, fmt, net::IpAddr, sync::Arc, time::Duration};
+use std::{borrow::Cow, fmt, net::IpAddr, time::Duration};
 
-use http::{HeaderName, HeaderValue, Method, Version};
+use http::{HeaderName, Version};
 
 use crate::{
     audit::{
         AuditOutcome, Personal, Privacy,
+        facts::Facts,
         parts::{self, AuditAttempt, AuditDecision, AuditIdentity, AuditLimit},
         pool::Pooled,
         text::{self, clean},
@@ -13,7 +14,6 @@ use crate::{
     client::{AddressSource, ClientInfo, TlsVersion},
     context::{RequestId, Stage},
     rejection::RejectionKind,
-    trail::Trail,
 };
 
 /// The version of the schema that records are serialized in. Members are added without a new number.
@@ -38,114 +38,6 @@ pub(crate) const MAX_SENT_LEN: usize = 128;
 #[derive(Clone)]
 pub struct AuditRecord {
     facts: Pooled,
-}
-
-pub(crate) struct Facts {
-    pub(crate) unix_nanos: u64,
-    pub(crate) latency: Duration,
-    pub(crate) request_id: RequestId,
-    /// What the request brought along, as it came.
-    pub(crate) sent_request_id: String,
-    pub(crate) sent_traceparent: String,
-    pub(crate) request_id_twice: bool,
-    pub(crate) traceparent_twice: bool,
-    pub(crate) by_trusted_proxy: bool,
-    pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
-    pub(crate) method: Method,
-    pub(crate) path: String,
-    pub(crate) route: Option<Arc<str>>,
-    pub(crate) version: Version,
-    pub(crate) client: Option<ClientInfo>,
-    pub(crate) subject: Option<AuditIdentity>,
-    pub(crate) client_identity: Option<AuditIdentity>,
-    pub(crate) rejection: Option<(RejectionKind, Cow<'static, str>)>,
-    pub(crate) refused_by: Option<Stage>,
-    pub(crate) status: Option<u16>,
-    pub(crate) grpc_status: Option<u16>,
-    pub(crate) outcome: AuditOutcome,
-    pub(crate) trail: Trail,
-    pub(crate) privacy: Option<Arc<Privacy>>,
-}
-
-impl Default for Facts {
-    fn default() -> Self {
-        Self {
-            unix_nanos: 0,
-            latency: Duration::ZERO,
-            request_id: RequestId::NONE,
-            sent_request_id: String::new(),
-            sent_traceparent: String::new(),
-            request_id_twice: false,
-            traceparent_twice: false,
-            by_trusted_proxy: false,
-            headers: Vec::new(),
-            method: Method::GET,
-            path: String::new(),
-            route: None,
-            version: Version::HTTP_11,
-            client: None,
-            subject: None,
-            client_identity: None,
-            rejection: None,
-            refused_by: None,
-            status: None,
-            grpc_status: None,
-            outcome: AuditOutcome::Allowed,
-            trail: Trail::default(),
-            privacy: None,
-        }
-    }
-}
-
-impl Facts {
-    /// Whether nobody was authenticated.
-    pub(crate) const fn is_of_stranger(&self) -> bool {
-        self.subject.is_none() && self.client_identity.is_none()
-    }
-
-    /// Forgets everything but the memory of its texts. Field by field: most of them are empty, and a whole default would be
-    /// made and moved here.
-    pub(crate) fn clear(&mut self) {
-        // What an entry always sets anew needs no clearing.
-        let Self {
-            unix_nanos: _,
-            latency: _,
-            request_id: _,
-            sent_request_id,
-            sent_traceparent,
-            request_id_twice: _,
-            traceparent_twice: _,
-            by_trusted_proxy: _,
-            headers,
-            method,
-            path,
-            route,
-            version: _,
-            client,
-            subject,
-            client_identity,
-            rejection,
-            refused_by,
-            status,
-            grpc_status,
-            outcome: _,
-            trail,
-            privacy,
-        } = self;
-        // It may be as long as its client likes.
-        *method = Method::GET;
-        sent_request_id.clear();
-        sent_traceparent.clear();
-        path.clear();
-        headers.clear();
-        *route = None;
-        *client = None;
-        (*subject, *client_identity) = (None, None);
-        (*rejection, *refused_by) = (None, None);
-        (*status, *grpc_status) = (None, None);
-        trail.clear();
-        *privacy = None;
-    }
 }
 
 impl AuditRecord {
@@ -376,6 +268,14 @@ impl AuditRecord {
     #[must_use]
     pub fn refused_by(&self) -> Option<&'static str> {
         self.facts.rejection.as_ref().map(|_| self.facts.refused_by.map_or("handler", Stage::as_str))
+    }
+
+    /// Where a request was that was given up or panicked: the layer that decided just then, or that had refused, such as
+    /// `authentication`; `handler` once all had let it pass. Also the layer that still waited, where somebody outside of it, as a
+    /// time-out, answered instead. None of any other request.
+    #[must_use]
+    pub fn stopped_in(&self) -> Option<&'static str> {
+        self.facts.stopped_in
     }
 
     /// What policies were asked, in order, and what they said: the first 24; after them the first of each kind, and refusals like

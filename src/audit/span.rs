@@ -4,7 +4,7 @@
 use ::tracing::{Span, field::Empty};
 
 use crate::{
-    audit::{AuditOutcome, AuditRecord, record::Facts},
+    audit::{AuditOutcome, AuditRecord, facts::Facts},
     context::RequestId,
     head::RequestHead,
 };

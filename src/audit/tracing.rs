@@ -82,6 +82,7 @@ macro_rules! emit {
             rejection = record.rejection().map(RejectionKind::code),
             rejection_reason = record.rejection_reason(),
             rejection_layer = record.refused_by(),
+            stopped_in = record.stopped_in(),
             trace_id = record.trace_id(),
             parent_id = record.parent_id(),
             client_traceparent = record.client_traceparent().as_deref(),

@@ -1,9 +1,10 @@
 use std::{collections::HashSet, future::Future, pin::Pin};
 
 use crate::{
-    audit::{AuditSink, Lost, Room, sample},
+    audit::{AuditEntry, AuditEvent, AuditSink, Lost, Room, sample},
     conformance::together::together,
     context::RequestId,
+    event::{Event, EventKind},
 };
 
 const THREADS: usize = 8;
@@ -128,8 +129,8 @@ pub async fn audit_sink_that_is_full(
     assert_eq!(now, lost, "nothing is counted as lost that was delivered");
 }
 
-/// Checks an [`AuditSink`] that cannot deliver, because what it delivers to fails each time: a flush says so, and every record is
-/// counted as lost. One that [keeps room](AuditSink::reserve) for records keeps none after that.
+/// Checks an [`AuditSink`] that cannot deliver, because what it delivers to fails each time: a flush says so, and every entry is
+/// counted as lost, be it the record of a request or an [event](AuditEntry::Event). One that [keeps room](AuditSink::reserve) for records keeps none after that.
 ///
 /// The sink is new.
 ///
@@ -145,9 +146,12 @@ pub async fn audit_sink_that_fails(sink: &dyn AuditSink) {
             accepted = accepted.saturating_add(usize::from(hand(sink, "/failing").1.is_ok()));
             handed = handed.saturating_add(1);
         }
+        let event = AuditEvent::new(Event::new(EventKind::KeyRevoked, "conformance"), None);
+        accepted = accepted.saturating_add(usize::from(sink.accept(AuditEntry::Event(event)).is_ok()));
+        handed = handed.saturating_add(1);
         let flushed = sink.flush().await;
         assert!(flushed.is_err() || accepted == 0, "a flush that could not deliver what was accepted says so");
-        assert_eq!(sink.lost(), handed, "what could not be delivered is counted as lost, once");
+        assert_eq!(sink.lost(), handed, "what could not be delivered is counted as lost, once, events too");
         if keeps_room {
             assert!(sink.reserve().is_err(), "a sink that could not deliver lately keeps no room");
             handed = handed.saturating_add(1);

@@ -3,10 +3,11 @@ use std::fmt;
 use http::{HeaderMap, Request, StatusCode, header};
 
 use crate::{
-    authn::{Authenticator, Outcome},
+    authn::{Authenticator, Identity, Outcome},
     clock::Instants,
     head::RequestHead,
     now::Now,
+    principal::Slot,
     rejection::{Rejection, RejectionKind},
 };
 
@@ -164,6 +165,12 @@ pub async fn authenticator(authenticator: &dyn Authenticator, fixture: &Authenti
             nothing_twice(authenticator, good, *at).await;
         }
         nothing_unclaimed_beside(authenticator, good, *at).await;
+        if let Outcome::Verified(identity) = &outcome
+            && !good.once
+        {
+            nothing_like_it(authenticator, &request, *at).await;
+            nothing_ended(authenticator, &request, identity, *at).await;
+        }
     }
     for request in bad {
         let outcome = ask(authenticator, request, *at).await;
@@ -226,6 +233,53 @@ async fn nothing_unclaimed_beside(authenticator: &dyn Authenticator, good: &Good
         Outcome::Refused(_) | Outcome::RefusedIfNeeded(_) | Outcome::Absent => true,
     };
     assert!(noticed, "an unread Authorization beside the credential is told, with Identity::leaving_authorization");
+}
+
+/// A scheme in another case is the same one (RFC 9110 §11.1); a credential with more or less in it is another one.
+async fn nothing_like_it(authenticator: &dyn Authenticator, request: &Request<()>, at: Instants) {
+    let Some(value) = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()) else {
+        return;
+    };
+    let Some((scheme, credential)) = value.split_once(' ') else { return };
+    let changed = |value: &str| {
+        let mut changed = request.clone();
+        let value = header::HeaderValue::from_str(value).ok()?;
+        changed.headers_mut().insert(header::AUTHORIZATION, value);
+        Some(changed)
+    };
+    for scheme in [scheme.to_ascii_lowercase(), scheme.to_ascii_uppercase()] {
+        let Some(changed) = changed(&format!("{scheme} {credential}")) else { continue };
+        let outcome = ask(authenticator, &changed, at).await;
+        assert!(matches!(outcome, Outcome::Verified(_)), "a scheme is the same in whatever case, not {outcome:?}");
+    }
+    let mut shorter = credential.to_owned();
+    let last = shorter.pop();
+    for (name, other) in
+        [("longer", Some(format!("{credential}x"))), ("shorter", last.filter(|last| *last != '=').map(|_| shorter))]
+    {
+        let Some(changed) = other.and_then(|other| changed(&format!("{scheme} {other}"))) else { continue };
+        let outcome = ask(authenticator, &changed, at).await;
+        assert!(
+            !matches!(outcome, Outcome::Verified(_)),
+            "a credential that is {name} by one character is another one"
+        );
+    }
+}
+
+/// When its end has come, a credential is not good any more, be it remembered or not.
+async fn nothing_ended(authenticator: &dyn Authenticator, request: &Request<()>, identity: &Identity, at: Instants) {
+    for slot in [Slot::Subject, Slot::Client] {
+        let end = identity.in_slot(slot).map_or(u64::MAX, crate::Principal::ends_at_nanos);
+        if end == u64::MAX {
+            continue;
+        }
+        assert!(end > at.unix_nanos(), "who has ended by Principal::expires_at is not verified: {end}");
+        let outcome = ask(authenticator, request, Instants::new(end, at.monotonic_nanos())).await;
+        assert!(
+            !matches!(outcome, Outcome::Verified(_)),
+            "at the second of Principal::expires_at a credential has ended"
+        );
+    }
 }
 
 /// What another authenticator has taken goes to nobody.

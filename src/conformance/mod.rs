@@ -18,6 +18,8 @@ mod rate_limit_store;
 mod replay_store;
 #[cfg(any(feature = "jwt", feature = "jwt-pure-rust"))]
 mod revocation_store;
+#[cfg(any(feature = "api-key", feature = "rate-limit", feature = "dpop"))]
+mod threads;
 #[cfg(any(feature = "audit", feature = "rate-limit", feature = "dpop"))]
 mod together;
 mod voucher;

@@ -5,7 +5,10 @@ use std::sync::{
 
 use crate::{
     clock::Instants,
-    conformance::together::together,
+    conformance::{
+        threads::{at_once, from_threads},
+        together::together,
+    },
     error::StoreError,
     jwt::bound::{ProofUse, Remembered, ReplayStore},
     now::Now,
@@ -16,13 +19,14 @@ const GOOD_FOR: u64 = 30_000_000_000;
 /// How long one of them is.
 const SHORTLY: u64 = 10_000_000_000;
 /// How often threads ask at once.
-const ROUNDS: usize = 24;
+const ROUNDS: usize = 16;
 
 /// Checks what every [`ReplayStore`] must do: a proof is fresh once, by whichever way it is asked about and however many ask at
 /// once; it is remembered at least until it ends, and what is remembered is not forgotten when the clock goes back; another proof
 /// of the same key, and the same `jti` of another key, are other proofs.
 ///
-/// `run` is a text that no run before had with this store, which has room for 32 proofs of one key and 64 in all.
+/// `run` is a text that no run before had with this store, which has room for 32 proofs of one key and 64 in all. A store that
+/// answers without waiting is asked from several threads as well, which are in no runtime.
 /// [`replay_store_that_is_full`] checks its bounds, and [`replay_store_that_is_shared`] asks other processes too.
 ///
 /// # Panics
@@ -64,6 +68,7 @@ pub async fn replay_store(store: &dyn ReplayStore, run: &str, at: Instants) {
     let answers = together((0..20).map(|_| ask(&wanted, at))).await;
     assert_eq!(fresh(&answers), 1, "of all who ask at once exactly one is told that a proof is fresh: {answers:?}");
     many_threads(store, at, |round| proof(4, &format!("round-{round}")));
+    threads_that_could_wait(store, at, |round| proof(7, &format!("round-{round}")));
 
     // What ended long before the others; a store that says Seen of it has forgotten more already.
     let short = ProofUse::new(key(run, 5), &format!("{run}-short"), at.unix_nanos().saturating_add(SHORTLY));
@@ -99,6 +104,19 @@ fn many_threads(store: &dyn ReplayStore, at: Instants, proof: impl Fn(usize) -> 
             expected,
             "of all threads that ask at once one is told that a proof is fresh"
         );
+    }
+}
+
+/// On threads, by the way that could wait and does not.
+fn threads_that_could_wait(store: &dyn ReplayStore, at: Instants, proof: impl Fn(usize) -> ProofUse) {
+    if at_once(store.remember(&proof(0), at)).is_none() {
+        return;
+    }
+    for round in 1..ROUNDS {
+        let proof = proof(round);
+        let Some(answers) = from_threads(|_| async { answer(store.remember(&proof, at).await) }) else { return };
+        let told = fresh(&answers);
+        assert_eq!(told, 1, "of all threads that `remember` at once one is told that a proof is fresh: {answers:?}");
     }
 }
 

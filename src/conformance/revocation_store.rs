@@ -1,6 +1,6 @@
 use crate::{
     clock::Instants,
-    error::ConfigError,
+    error::{ConfigError, StoreErrorKind},
     principal::TokenMarks,
     revocation::{Revocation, RevocationKind, RevocationStore, Standing},
 };
@@ -10,12 +10,15 @@ const OTHER: &str = "https://other.example.com";
 /// How long after now what the suite revokes twice ends, in seconds.
 const LONG: u64 = 3_600;
 const SHORT: u64 = 60;
+/// How long before now the earlier log-out of somebody was who logs out twice, in seconds.
+const EARLIER: u64 = 30;
 /// How often the suite looks whether another process has learned of a revocation.
 const LOOKS: usize = 1_000;
 
 /// Checks what every [`RevocationStore`] must do: once [`revoke`](RevocationStore::revoke) has returned, the state of this
 /// process meets exactly what was revoked, of this issuer alone; it stays so when other things are revoked, and until the end;
-/// and what is revoked twice is met for the longer of both. [`revocation_store_that_is_shared`] asks other processes too.
+/// what is revoked twice is met for the longer of both, and what has ended is refused. [`revocation_store_that_is_shared`] asks other
+/// processes too.
 ///
 /// `run` is a text that no run before had with this store. The state must be trusted at `at`.
 ///
@@ -57,6 +60,15 @@ pub async fn revocation_store(store: &dyn RevocationStore, run: &str, at: Instan
     }
     assert_eq!(issued(now), Standing::Revoked(RevocationKind::Subject), "a weaker revocation takes nothing back");
 
+    if let Ok(ended) = Revocation::token(ISSUER, &format!("{run}-ended")) {
+        let refused = store.revoke(&ended.until(now.saturating_sub(LONG)), at).await.map_err(|error| error.kind());
+        assert_eq!(
+            refused,
+            Err(StoreErrorKind::Conflict),
+            "what has ended is not called revoked: RevocationState::check_end tells"
+        );
+    }
+
     revoke_twice(store, run, at).await;
     for (value, kind) in twice(run) {
         let met = store.state().check_marks(&marks(ISSUER, kind, &value, at), shortly_before_the_end(at));
@@ -65,7 +77,8 @@ pub async fn revocation_store(store: &dyn RevocationStore, run: &str, at: Instan
 }
 
 /// Checks what a [`RevocationStore`] must do whose revocations several processes share: all of [`revocation_store`], and that
-/// every other process learns of them and does not forget them sooner, one that runs already as well as one that starts later.
+/// every other process learns of them and does not forget them sooner, one that runs already as well as one that starts later; and
+/// that what nobody revoked stays good there: of another issuer, as another kind, in another case.
 ///
 /// `open` opens the store as one more process would, and gives it once its state is trusted; `pause` is what the suite waits with
 /// between two looks at a process that runs, 10 ms for example: after a thousand looks it gives up. `run` is a text that no run
@@ -89,6 +102,25 @@ pub async fn revocation_store_that_is_shared<S: RevocationStore>(
     for (value, kind, asked) in &revoked {
         let met = later.state().check_marks(&marks(ISSUER, *kind, value, at), *asked);
         assert_eq!(met, Standing::Revoked(*kind), "{value}: a process that starts later knows what was revoked");
+    }
+    for kind in RevocationKind::ALL {
+        let value = format!("{run}-{}", kind.as_str());
+        let is_good = |issuer: &str, kind, value: &str| {
+            later.state().check_marks(&marks(issuer, kind, value, at), at) == Standing::Good
+        };
+        assert!(is_good(OTHER, kind, &value), "another issuer's {value} is good for a process that starts later");
+        for other in RevocationKind::ALL.into_iter().filter(|other| *other != kind) {
+            assert!(
+                is_good(ISSUER, other, &value),
+                "{value} as a {other:?}: what was revoked as another kind is good for a process that starts later"
+            );
+        }
+        let folded =
+            if value == value.to_ascii_uppercase() { value.to_ascii_lowercase() } else { value.to_ascii_uppercase() };
+        assert!(
+            is_good(ISSUER, kind, &folded),
+            "{folded} was not revoked, and is good for a process that starts later"
+        );
     }
     let mut looks = 0;
     for (value, kind, asked) in &revoked {
@@ -114,7 +146,11 @@ async fn revoke_twice(store: &dyn RevocationStore, run: &str, at: Instants) {
     for (value, kind) in twice(run) {
         let ends = if value.ends_with("-long-first") { [LONG, SHORT] } else { [SHORT, LONG] };
         for end in ends {
-            if let Ok(revocation) = revocation(kind, &value, at) {
+            if let Ok(mut revocation) = revocation(kind, &value, at) {
+                // The earlier one of the same subject meets fewer tokens: both its ends move.
+                if kind == RevocationKind::Subject && end == SHORT && value.ends_with("-short-first") {
+                    revocation = revocation.issued_until(at.unix_seconds().saturating_sub(EARLIER));
+                }
                 let revocation = revocation.until(at.unix_seconds().saturating_add(end));
                 let revoked = store.revoke(&revocation, at).await;
                 assert!(revoked.is_ok(), "what is revoked may be revoked again: {revoked:?}");

@@ -39,6 +39,10 @@ pub(crate) struct Envelope {
     pub(crate) route: Option<Arc<str>>,
     pub(crate) policy: Option<Arc<dyn PolicyBackend>>,
     pub(crate) trail: Trail,
+    /// The stage that decides, and the one that refused; none while what is inside has the request.
+    pub(crate) deciding: Option<Stage>,
+    /// Whether that is because it panicked.
+    pub(crate) panicked: bool,
     /// Which stage refused the request, and why, once one did.
     pub(crate) refused: Option<(Stage, RejectionKind, Cow<'static, str>)>,
     /// Whether a proxy that is believed sent the request, so that its word on request ids counts.
@@ -69,6 +73,8 @@ impl Default for Envelope {
             route: None,
             policy: None,
             trail: Trail::default(),
+            deciding: None,
+            panicked: false,
             refused: None,
             by_trusted_proxy: false,
             #[cfg(feature = "lifetime")]
@@ -104,6 +110,18 @@ impl Envelope {
         }
         self.marks.set(stage);
         Ok(())
+    }
+
+    /// Enters a stage that decides from now on.
+    pub(crate) fn begin(&mut self, stage: Stage) -> Result<(), Rejection> {
+        self.enter(stage)?;
+        self.deciding = Some(stage);
+        Ok(())
+    }
+
+    /// What was asked lets the request pass.
+    pub(crate) fn passed(&mut self) {
+        self.deciding = None;
     }
 
     pub(crate) fn has_run(&self, stage: Stage) -> bool {

@@ -4,7 +4,7 @@ use http::{HeaderName, header};
 
 /// Fields that hold credentials wherever they are met: those of HTTP, those of DPoP, the usual names of key fields, and the tokens of
 /// well-known proxies and clouds.
-#[cfg(any(feature = "audit", feature = "tls"))]
+#[cfg(any(feature = "audit", feature = "rate-limit", feature = "tls"))]
 pub(crate) const KNOWN: [HeaderName; 12] = [
     header::AUTHORIZATION,
     header::PROXY_AUTHORIZATION,
@@ -22,7 +22,7 @@ pub(crate) const KNOWN: [HeaderName; 12] = [
 
 /// Whether a field holds a credential, or may hold one: browsers cannot set a field for a WebSocket, and some put a token among the
 /// protocols.
-#[cfg(any(feature = "audit", feature = "tls"))]
+#[cfg(any(feature = "audit", feature = "rate-limit", feature = "tls"))]
 pub(crate) fn holds_credentials(name: &HeaderName) -> bool {
     KNOWN.contains(name) || *name == header::SEC_WEBSOCKET_PROTOCOL
 }

@@ -63,6 +63,7 @@ mod forwarded;
 mod host;
 mod layer;
 mod list;
+mod network;
 mod node;
 mod proxy_protocol;
 mod strip;

@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use super::trust::{Network, Width, contain, networks};
+use super::network::{Network, Width, contain, networks};
 use crate::{
     client::{Connection, TlsVersion},
     error::ConfigError,

@@ -80,8 +80,10 @@ impl Kind {
             [b'x', b'-' | b'_', rest @ ..] => Self::of_x(name, rest),
             b"forwarded" => Some(Self::Of(Family::Forwarded)),
             [b'c', rest @ ..] if begins(rest, "lient-cert") => Some(Self::Certificate),
+            [b'c', rest @ ..] if begins(rest, "f-access-authenticated-user-") => Some(Self::Identity),
             [b's', rest @ ..] if begins(rest, "sl-client-") => Some(Self::Certificate),
-            [b'r', rest @ ..] if is(rest, "emote-user") || begins(rest, "emote-user-") => Some(Self::Identity),
+            [b'r', rest @ ..] if begins(rest, "emote-") => Some(Self::Identity),
+            [b't', rest @ ..] if begins(rest, "ailscale-user-") => Some(Self::Identity),
             _ => None,
         }
     }
@@ -95,14 +97,19 @@ impl Kind {
                 Some(if family { Self::Of(Family::XForwarded) } else { Self::Other })
             }
             b'r' if is(rest, "real-ip") => Some(Self::Other),
-            b'r' if is(rest, "remote-user") => Some(Self::Identity),
+            b'r' if begins(rest, "remote-") => Some(Self::Identity),
             b'a' if begins(rest, "amzn-mtls-clientcert") || begins(rest, "arr-clientcert") => Some(Self::Certificate),
             b'a' if begins(rest, "auth-request-") || begins(rest, "amzn-oidc-") => Some(Self::Identity),
-            b'a' if begins(rest, "authenticated-") => Some(Self::Identity),
+            b'a' if begins(rest, "authenticated-") || begins(rest, "authentik-") => Some(Self::Identity),
+            b'a' if is(rest, "apigateway-api-userinfo") => Some(Self::Identity),
             b'c' if begins(rest, "client-cert") => Some(Self::Certificate),
+            b'e' if is(rest, "endpoint-api-userinfo") => Some(Self::Identity),
             b'g' if begins(rest, "goog-authenticated-user-") || begins(rest, "goog-iap-jwt") => Some(Self::Identity),
+            b'm' if begins(rest, "ms-client-principal") => Some(Self::Identity),
+            b'p' if begins(rest, "pomerium-claim-") => Some(Self::Identity),
             b's' if begins(rest, "ssl-client-") || begins(rest, "ssl-cert") => Some(Self::Certificate),
             b't' if begins(rest, "tls-client-") => Some(Self::Certificate),
+            b'w' if begins(rest, "webauth-") => Some(Self::Identity),
             _ => None,
         }
     }
@@ -157,16 +164,48 @@ mod tests {
         "x-arr-clientcert",
         "x-amzn-mtls-clientcert-leaf",
     ];
-    const SPELT_WELL: [&str; 5] = [
+    const SPELT_WELL: [&str; 18] = [
         "remote-user",
+        "remote-groups",
+        "remote-email",
         "x-remote-user",
+        "x-remote-group",
+        "x-remote-extra-scopes",
+        "x-apigateway-api-userinfo",
+        "x-authentik-groups",
+        "x-endpoint-api-userinfo",
+        "x-ms-client-principal",
+        "x-ms-client-principal-name",
+        "x-pomerium-claim-email",
+        "x-webauth-user",
+        "cf-access-authenticated-user-email",
+        "tailscale-user-login",
         "x-auth-request-email",
         "x-goog-authenticated-user-id",
         "x-amzn-oidc-identity",
     ];
-    const SPELT_FOR_A_GATEWAY: [&str; 4] = ["remote_user", "x-remote_user", "x_auth_request_email", "x-amzn-oidc_data"];
-    const OTHERS: [&str; 8] =
-        ["client", "forwarded-x", "host", "remote", "ssl", "x-real-ip-address", "x-request-id", "x-ssl"];
+    const SPELT_FOR_A_GATEWAY: [&str; 6] = [
+        "remote_user",
+        "remote_groups",
+        "x-remote_user",
+        "x_auth_request_email",
+        "x-amzn-oidc_data",
+        "tailscale_user_login",
+    ];
+    const OTHERS: [&str; 12] = [
+        "cf-access-jwt-assertion",
+        "client",
+        "forwarded-x",
+        "host",
+        "remote",
+        "ssl",
+        "tailscale",
+        "x-ms-request-id",
+        "x-real-ip-address",
+        "x-remote",
+        "x-request-id",
+        "x-ssl",
+    ];
 
     fn left(believed: Option<Family>, proxies: &TrustedProxies) -> Vec<String> {
         let mut headers = HeaderMap::new();

@@ -146,10 +146,12 @@ impl Authorizer {
         self
     }
 
-    /// Declares that the handler fulfils these obligations. An allow that obliges to any other is refused.
+    /// Declares that the handler fulfils these obligations, beside those of earlier calls. An allow that obliges to any other is
+    /// refused.
     #[must_use]
     pub fn fulfilling<T: Into<Box<str>>>(mut self, obligations: impl IntoIterator<Item = T>) -> Self {
-        self.fulfilled = obligations.into_iter().map(Into::into).collect();
+        let earlier = self.fulfilled.iter().cloned();
+        self.fulfilled = earlier.chain(obligations.into_iter().map(Into::into)).collect();
         self
     }
 
@@ -193,10 +195,11 @@ impl Authorizer {
         self
     }
 
-    /// Adds what the application knows of the circumstances; policies see it beside the attributes of the thing.
+    /// Adds what the application knows of the circumstances; policies see it beside the attributes of the thing. What was added before
+    /// stays, but the value of a name that is there already is replaced.
     #[must_use]
     pub fn with_attributes(mut self, attributes: Attributes) -> Self {
-        self.attributes = attributes;
+        attributes.into_pairs().for_each(|(name, value)| self.attributes.set(name, value));
         self
     }
 

@@ -154,9 +154,12 @@ impl GuardLayer {
         self
     }
 
-    /// Declares that the application fulfils these obligations. An allow that obliges to any other is refused with `500`.
+    /// Declares that the application fulfils these obligations, beside those of earlier calls. An allow that obliges to any other is
+    /// refused with `500`.
     pub fn fulfilling<T: Into<Box<str>>>(mut self, obligations: impl IntoIterator<Item = T>) -> Self {
-        Arc::make_mut(&mut self.shared).fulfilled = obligations.into_iter().map(Into::into).collect();
+        let fulfilled = &mut Arc::make_mut(&mut self.shared).fulfilled;
+        let earlier = std::mem::take(fulfilled).into_iter();
+        *fulfilled = earlier.chain(obligations.into_iter().map(Into::into)).collect();
         self
     }
 

@@ -20,7 +20,8 @@ use crate::{
 pub(crate) struct Review<'a> {
     pub(crate) subject: &'a Principal,
     pub(crate) policy: Option<Asked<'a>>,
-    pub(crate) method: &'a str,
+    /// None for all of them.
+    pub(crate) method: Option<&'a str>,
     pub(crate) template: &'a str,
 }
 
@@ -51,7 +52,6 @@ pub(crate) fn decides_by_roles(policy: &dyn Any) -> bool {
 
 /// What is the same in each question of a review, or asked for each role.
 const TOLD: QueryParts = QueryParts::ROLES
-    .and(QueryParts::METHOD)
     .and(QueryParts::ROUTE)
     .and(QueryParts::RESOURCE)
     .and(QueryParts::RESOURCE_FACTS)
@@ -145,11 +145,13 @@ impl<'a> Review<'a> {
         // Of the claims it is the kind, which the roles that a policy assigns may go by.
         let of_others = QueryParts::SUBJECT.and(QueryParts::TENANT).and(QueryParts::CLAIMS);
         let told = if by_roles { TOLD.and(of_others) } else { TOLD };
+        let told = if self.method.is_some() { told.and(QueryParts::METHOD) } else { told };
         if policy.parts().without(told) != QueryParts::NONE {
             return Truth::Unknown;
         }
         let query = AccessQuery::new(self.subject, action, Instants::new(0, 0));
-        match policy.decide_now(&query.with_route(self.method, Some(self.template))) {
+        // Of a line for all methods the policy does not read which it is.
+        match policy.decide_now(&query.with_route(self.method.unwrap_or("ANY"), Some(self.template))) {
             Now::Known(verdict) => Truth::of(&verdict),
             Now::Wait => Truth::Unknown,
         }

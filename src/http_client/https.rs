@@ -5,14 +5,13 @@ use bytes::{Bytes, BytesMut};
 use http::{Request, Response};
 use reqwest::{Client, NoProxy, Proxy, redirect::Policy};
 use tokio::runtime::Handle;
-use tokio_rustls::rustls::{
-    ClientConfig, RootCertStore,
-    crypto::aws_lc_rs,
-    pki_types::{CertificateDer, pem::PemObject},
-};
+use tokio_rustls::rustls::{ClientConfig, crypto::aws_lc_rs};
 
 use super::fetch::{FetchLimits, HttpFetch, nonsense, unavailable};
-use crate::error::{ConfigError, StoreError};
+use crate::{
+    error::{ConfigError, StoreError},
+    roots,
+};
 
 /// How long a connection is kept that nothing goes over. Shorter than most servers keep theirs, so that they rarely close one
 /// at the moment in which it is used again.
@@ -87,7 +86,8 @@ impl HttpsFetch {
 }
 
 impl HttpsFetchBuilder {
-    /// Trusts these certificate authorities and no other: PEM, one or several. Default: those of the system.
+    /// Trusts these certificate authorities and no other: PEM, one or several, each of which must be one. Default:
+    /// those of the system.
     pub fn roots(mut self, pem: impl AsRef<[u8]>) -> Self {
         self.roots = Some(pem.as_ref().to_vec());
         self
@@ -112,15 +112,7 @@ impl HttpsFetchBuilder {
     /// If the PEM text has no certificate or a bad one, the system has no certificate authority, the URL is not that of a
     /// proxy, or the client cannot be made.
     pub fn build(self) -> Result<HttpsFetch, ConfigError> {
-        let certificates = match &self.roots {
-            Some(pem) => read_pem(pem)?,
-            None => rustls_native_certs::load_native_certs().certs,
-        };
-        let mut roots = RootCertStore::empty();
-        let (added, _) = roots.add_parsable_certificates(certificates);
-        if added == 0 {
-            return Err(ConfigError::new("certificate authorities", "none", "would trust nobody"));
-        }
+        let roots = roots::trusted(self.roots.as_deref())?;
         let refuse = |error| ConfigError::new("HTTP client", "TLS", "cannot be set up").caused_by(error);
         let tls = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
             .with_safe_default_protocol_versions()
@@ -141,12 +133,6 @@ impl HttpsFetchBuilder {
             Err(error) => Err(ConfigError::new("HTTP client", "reqwest", "cannot be set up").caused_by(error)),
         }
     }
-}
-
-fn read_pem(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, ConfigError> {
-    CertificateDer::pem_slice_iter(pem)
-        .collect::<Result<_, _>>()
-        .map_err(|error| ConfigError::new("certificate authorities", "PEM text", "cannot be read").caused_by(error))
 }
 
 impl fmt::Debug for HttpsFetchBuilder {

@@ -122,23 +122,27 @@ pub(super) enum Typ {
 }
 
 impl Typ {
-    /// Without regard to case and to `application/` in front.
     fn of(typ: &str) -> Self {
-        const PREFIX: &str = "application/";
-        let kind = match typ.split_at_checked(PREFIX.len()) {
-            Some((prefix, kind)) if prefix.eq_ignore_ascii_case(PREFIX) => kind,
-            Some(_) | None => typ,
-        };
-        if kind.eq_ignore_ascii_case("at+jwt") {
+        if is_typ(typ, "at+jwt") {
             Self::AccessToken
-        } else if kind.eq_ignore_ascii_case("logout+jwt") {
+        } else if is_typ(typ, "logout+jwt") {
             Self::Logout
-        } else if kind.eq_ignore_ascii_case("jwt") {
+        } else if is_typ(typ, "jwt") {
             Self::Jwt
         } else {
             Self::Other
         }
     }
+}
+
+/// Whether a `typ` is this media type: without regard to case, and to `application/` in front.
+pub(super) fn is_typ(typ: &str, name: &str) -> bool {
+    const PREFIX: &str = "application/";
+    let kind = match typ.split_at_checked(PREFIX.len()) {
+        Some((prefix, kind)) if prefix.eq_ignore_ascii_case(PREFIX) => kind,
+        Some(_) | None => typ,
+    };
+    kind.eq_ignore_ascii_case(name)
 }
 
 pub(super) fn read_header(text: &str) -> Result<Header<'_>, Refusal> {

@@ -12,6 +12,7 @@ use crate::{
     clock::{Clock, Instants},
     context::{RequestId, SecurityContext},
     event::{Event, EventKind, tell},
+    lookout::has_timer,
     now::Now,
     principal::{Principal, Slot},
     voucher::Ended,
@@ -153,5 +154,5 @@ impl Terms {
 }
 
 async fn pause(time: Duration) {
-    if Handle::try_current().is_ok() { sleep(time).await } else { pending().await }
+    if Handle::try_current().is_ok() && has_timer() { sleep(time).await } else { pending().await }
 }

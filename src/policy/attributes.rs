@@ -35,6 +35,11 @@ impl Attributes {
         }
     }
 
+    #[cfg(feature = "guard")]
+    pub(crate) fn into_pairs(self) -> impl Iterator<Item = (Cow<'static, str>, Value)> {
+        self.0.into_iter()
+    }
+
     /// The value of a name, compared byte for byte.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&Value> {

@@ -9,7 +9,7 @@ use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
 use crate::{
-    body::ResponseBody,
+    body::{ResponseBody, content_length},
     clock::SystemClock,
     context::{SecurityContext, Stage},
     gate::report,
@@ -140,6 +140,8 @@ pub(crate) fn render_rejection<B: ResponseBody>(
 ) {
     if let Some(rejection) = response.extensions().get::<Rejection>()
         && response.body().is_end_stream()
+        // To HEAD a router tells the length of a body that it has taken away.
+        && content_length(response.headers()).is_none_or(|length| length == 0)
     {
         let rejection = rejection.clone();
         render_into(renderer, &rejection, request, response);

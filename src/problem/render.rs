@@ -1,4 +1,8 @@
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, StatusCode, header, uri::PathAndQuery};
@@ -7,7 +11,7 @@ use super::log_in::is_target;
 use crate::{
     context::RequestId,
     error::ConfigError,
-    grpc,
+    grpc, log,
     rejection::{Rejection, RejectionKind},
 };
 
@@ -150,7 +154,7 @@ impl Rendered {
 /// Writes the bodies of refusals.
 ///
 /// # Contract
-/// A renderer shows [`RejectionKind`], never [`Rejection::reason`]: that is for the operator. It must not panic.
+/// A renderer shows [`RejectionKind`], never [`Rejection::reason`]: that is for the operator. One that panics leaves the refusal without a body.
 pub trait RejectionRenderer: fmt::Debug + Send + Sync + 'static {
     /// Writes a body, or none.
     fn render(&self, rejection: &Rejection, request: &Request) -> Option<Rendered>;
@@ -264,7 +268,9 @@ impl RejectionRenderer for ProblemDetails {
     }
 }
 
-/// Renders into a body, where the request takes one.
+static PANICKED: log::Once = log::Once::new();
+
+/// Renders into a body; where the request takes none, into the fields that tell of it.
 pub(crate) fn render_into<B: crate::body::ResponseBody>(
     renderer: &dyn RejectionRenderer,
     rejection: &Rejection,
@@ -275,22 +281,33 @@ pub(crate) fn render_into<B: crate::body::ResponseBody>(
         grpc::render(rejection, response);
         return;
     }
-    if !request.has_body {
-        // A router may have written that of the empty body, and the reply to GET has another (RFC 9110 §8.6).
-        response.headers_mut().remove(header::CONTENT_LENGTH);
-        return;
-    }
-    if let Some(rendered) = renderer.render(rejection, request) {
-        if let Some(location) = rendered.location {
-            *response.status_mut() = StatusCode::SEE_OTHER;
-            response.headers_mut().insert(header::LOCATION, location);
-            response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    // A refusal without a body is one all the same.
+    let rendered = catch_unwind(AssertUnwindSafe(|| renderer.render(rejection, request))).unwrap_or_else(|_| {
+        PANICKED.error("a renderer panicked, and a refusal goes out without a body; it is said once");
+        None
+    });
+    let Some(rendered) = rendered else {
+        if !request.has_body {
+            // A router may have written that of the empty body, and the reply to GET may have another (RFC 9110 §8.6).
+            response.headers_mut().remove(header::CONTENT_LENGTH);
         }
-        let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, rendered.content_type);
-        // The one of the empty body: a router may have written it already.
-        headers.remove(header::CONTENT_LENGTH);
-        *response.body_mut() = B::full(rendered.body);
+        return;
+    };
+    if let Some(location) = rendered.location {
+        *response.status_mut() = StatusCode::SEE_OTHER;
+        response.headers_mut().insert(header::LOCATION, location);
+        response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    }
+    let body = B::full(rendered.body);
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, rendered.content_type);
+    // The one of the empty body: a router may have written it already.
+    headers.remove(header::CONTENT_LENGTH);
+    if request.has_body {
+        *response.body_mut() = body;
+    } else if let Some(length) = body.size_hint().exact() {
+        // As for GET (RFC 9110 §9.3.2), which is also what a router answers to HEAD: what is hidden must not differ in it.
+        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
     }
 }
 

@@ -5,6 +5,7 @@ use http::HeaderName;
 use crate::{
     client::{AddressSource, ClientInfo},
     context::{Envelope, NO_PEER, Stage, misordered},
+    credential::fields::holds_credentials,
     error::ConfigError,
     head::RequestHead,
     principal::Principal,
@@ -17,6 +18,9 @@ pub const MAX_KEY_PARTS: usize = 4;
 /// The longest text, in bytes, that a header field or a closure may give as a key. A request with a longer one is refused
 /// with `400`.
 pub const MAX_KEY_LEN: usize = 256;
+
+/// A key stands as text in a store outside, and whoever reads it there would have the credential.
+pub(crate) const CREDENTIAL: &str = "carries a credential, which is no key: count by LimitBy::credential()";
 
 /// What tells the requests of a limiter apart.
 ///
@@ -98,20 +102,24 @@ impl LimitBy {
     /// What a header field says, which must stand once and be at most [`MAX_KEY_LEN`] visible ASCII characters, else `400`.
     ///
     /// A client may say there what it likes, so combine it with something that it cannot choose, or use it only behind a
-    /// proxy that writes it.
+    /// proxy that writes it. A store outside this process keeps it as text.
     ///
     /// # Errors
-    /// [`ConfigError`] if it is no header field name.
+    /// [`ConfigError`] if it is no header field name, or that of a field that carries a credential, such as `Authorization`,
+    /// `Cookie` or `X-API-Key`: take [`credential`](Self::credential). A `Stack` refuses a field that its authenticator reads as well.
     pub fn header(name: &str) -> Result<Self, ConfigError> {
         let parsed = HeaderName::try_from(name).map_err(|error| {
             ConfigError::new("limit key", format!("{name:?}"), "is no header field").caused_by(error)
         })?;
+        if holds_credentials(&parsed) {
+            return Err(ConfigError::new("limit key", format!("{name:?}"), CREDENTIAL));
+        }
         Ok(Self::one(By::Header(parsed)))
     }
 
     /// What a function makes of the request before it is known who sends it. A text longer than [`MAX_KEY_LEN`] refuses the
-    /// request with `400`. The function must not panic; if it does, that request fails as if a handler had panicked, and
-    /// nothing was taken.
+    /// request with `400`. The function must not panic; if it does, that request is refused with `503`, and nothing was
+    /// taken.
     pub fn request(key: impl Fn(&LimitRequest<'_>) -> Option<String> + Send + Sync + 'static) -> Self {
         Self::one(By::Request(Arc::new(key)))
     }
@@ -135,6 +143,17 @@ impl LimitBy {
             return Err(ConfigError::new("limit key", format!("{} parts", self.parts.len()), "is more than four"));
         }
         Ok(self)
+    }
+
+    /// The fields that it reads.
+    #[cfg(feature = "stack")]
+    pub(super) fn fields(&self) -> impl Iterator<Item = &HeaderName> {
+        self.parts.iter().filter_map(|part| match part {
+            By::Header(name) => Some(name),
+            By::Source | By::Principal | By::Credential | By::Tenant | By::Route | By::Request(_) | By::Identity(_) => {
+                None
+            }
+        })
     }
 
     /// Whether it can only be known inside authentication.

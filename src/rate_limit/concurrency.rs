@@ -16,7 +16,7 @@ use crate::{
     clock::{Clock, Instants, SystemClock},
     context::{Envelope, SecurityContext, Stage, misordered},
     error::ConfigError,
-    gate::refused,
+    gate::{contained, refused},
     head::RequestHead,
     rate_limit::{
         LimitBy, OnMissingKey,
@@ -196,6 +196,12 @@ impl ConcurrencyLayer {
         self.shared.shadow.as_ref().map_or(0, Shadow::would_refuse)
     }
 
+    /// The fields that it counts by.
+    #[cfg(feature = "stack")]
+    pub(crate) fn fields(&self) -> impl Iterator<Item = &http::HeaderName> {
+        self.shared.by.fields()
+    }
+
     pub(crate) fn stage(&self) -> Stage {
         if self.shared.by.needs_identity() { Stage::PrincipalLimit } else { Stage::ClientLimit }
     }
@@ -359,10 +365,14 @@ where
         let context = SecurityContext::of(request.extensions()).ok_or_else(|| misordered("the context is gone"));
         let answer = context.and_then(|context| {
             context.with(|envelope| {
-                let answer =
-                    envelope.enter(stage).and_then(|()| self.layer.admit(&RequestHead::of(&request), envelope));
-                if let Err(rejection) = &answer {
-                    refused(stage, envelope, rejection);
+                let answer = contained(envelope, |envelope| {
+                    envelope.begin(stage)?;
+                    self.layer.admit(&RequestHead::of(&request), envelope)
+                })
+                .unwrap_or_else(|(_, rejection)| Err(rejection));
+                match &answer {
+                    Ok(_) => envelope.passed(),
+                    Err(rejection) => refused(stage, envelope, rejection),
                 }
                 answer
             })

@@ -256,7 +256,7 @@ impl RateLimitLayer {
     }
 
     /// Asks this function what a request takes: by its route, its `Content-Length`. One that costs nothing passes uncounted.
-    /// The function must not panic; if it does, that request fails as if a handler had panicked, and nothing was taken.
+    /// The function must not panic; if it does, that request is refused with `503`, and nothing was taken.
     pub fn with_cost_by(self, cost: impl Fn(&LimitRequest<'_>) -> u32 + Send + Sync + 'static) -> Self {
         self.edit(|shared| shared.cost = Cost::By(Arc::new(cost)))
     }
@@ -284,6 +284,16 @@ impl RateLimitLayer {
     /// refuses.
     pub fn shadow(self, mode: ShadowMode) -> Self {
         self.edit(|shared| shared.shadow = Some(Shadow::new(mode)))
+    }
+
+    /// How long a request may wait for its turn.
+    #[cfg(feature = "stack")]
+    pub(crate) fn longest_wait(&self) -> std::time::Duration {
+        match &self.shared.mode {
+            Mode::Reject => std::time::Duration::ZERO,
+            #[cfg(feature = "throttle")]
+            Mode::Throttle(queue) => queue.longest(),
+        }
     }
 
     /// Tells at start, and in audit, that it is in shadow mode.
@@ -325,6 +335,12 @@ impl RateLimitLayer {
             return Err(ConfigError::new("retry jitter", format!("{most:?}"), "is not 1 s to 1 h"));
         }
         Ok(self.edit(|shared| shared.jitter = Some((most.as_secs(), RandomState::default()))))
+    }
+
+    /// The fields that it counts by.
+    #[cfg(feature = "stack")]
+    pub(crate) fn fields(&self) -> impl Iterator<Item = &http::HeaderName> {
+        self.shared.by.fields()
     }
 
     #[cfg(feature = "stack")]

@@ -83,6 +83,8 @@ mod throttle;
 pub use self::redis::{Leases, RedisCounts, RedisLimits, RedisLimitsBuilder, RedisState, WhenAway};
 pub(crate) use budget::Attempts;
 pub use budget::FailureBudget;
+#[cfg(feature = "stack")]
+pub(crate) use by::CREDENTIAL;
 pub use by::{LimitBy, LimitRequest, MAX_KEY_LEN, MAX_KEY_PARTS, OnMissingKey};
 #[cfg(feature = "stack")]
 pub(crate) use concurrency::Permit;

@@ -111,6 +111,11 @@ impl Line {
 }
 
 impl Queue {
+    #[cfg(feature = "stack")]
+    pub(super) const fn longest(&self) -> Duration {
+        self.longest
+    }
+
     /// Takes, unless others of the key are before it. Who is refused for now has to wait.
     pub(super) fn take_now(
         &self,

@@ -57,7 +57,8 @@ impl RedisServer {
         self
     }
 
-    /// Trusts these certificate authorities and no other, for a `rediss://` address: PEM, one or several. Without it, those of the system.
+    /// Trusts these certificate authorities and no other, for a `rediss://` address: PEM, one or several, each of which must
+    /// be one. Without it, those of the system.
     pub fn roots(mut self, pem: impl Into<Vec<u8>>) -> Self {
         self.roots = Some(pem.into());
         self

@@ -24,6 +24,10 @@ pub(super) struct Shared {
 }
 
 impl Shared {
+    pub(super) fn new(timeout: Duration, limits: RevocationLimits, clock: Arc<dyn Clock>) -> Arc<Self> {
+        Arc::new(Self { timeout, limits, state: RevocationState::fed(limits), clock })
+    }
+
     /// Something is missing here: nothing is trusted until it is not.
     pub(super) fn distrust(&self) {
         self.state.distrust(self.clock.now());

@@ -292,13 +292,12 @@ impl RevocationState {
         self.len() == 0
     }
 
-    /// Refuses what has ended by the caller's clock, leeways included: it would be met by nobody, and must not be called revoked.
-    pub(super) fn check_end(
-        &self,
-        revocation: &Revocation,
-        at: Instants,
-        backend: &'static str,
-    ) -> Result<(), StoreError> {
+    /// Refuses what has ended by the caller's clock, leeways included: it would be met by nobody, and must not be called revoked. A
+    /// store asks it in [`revoke`](crate::revocation::RevocationStore::revoke), before it writes; `backend` is its name.
+    ///
+    /// # Errors
+    /// [`Conflict`](StoreErrorKind::Conflict) if it has ended.
+    pub fn check_end(&self, revocation: &Revocation, at: Instants, backend: &'static str) -> Result<(), StoreError> {
         if !self.has_ended(revocation, at) {
             return Ok(());
         }

@@ -14,7 +14,7 @@ use crate::{clock::Instants, error::StoreError};
 /// # Contract
 /// - Once [`revoke`](Self::revoke) has returned `Ok`, the state of this process refuses what was revoked, and every other
 ///   process learns of it. An error says that it may not count anywhere. What has ended by `at`, leeways included, is one
-///   ([`Conflict`](crate::StoreErrorKind::Conflict)).
+///   ([`Conflict`](crate::StoreErrorKind::Conflict)): [`RevocationState::check_end`].
 /// - [`state`](Self::state) gives the same state each time. What the store cannot vouch for any more it does not confirm.
 /// - A revocation is not taken back, and not forgotten before it ends. The conformance suite (feature `conformance`) checks it.
 ///

@@ -11,6 +11,9 @@ use crate::{
 /// The longest issuer and the longest id, in bytes.
 const MAX_LEN: usize = 2_048;
 
+/// The credentials of this crate's authenticators that ask no store of revocations.
+const NO_TOKENS: [&str; 2] = ["api_key", "client_cert"];
+
 /// What no longer counts, of one issuer.
 ///
 /// ```
@@ -74,8 +77,12 @@ impl Revocation {
         Self::new(RevocationKind::Key, issuer, kid)
     }
 
-    /// The token that a principal came with, until it ends. None if it has no id.
+    /// The token that a principal came with, until it ends. None if it has no id, or the principal came with an API key, which is
+    /// revoked in its own store, or a client certificate: nobody would ask about these, and they would count on.
     pub fn of_token(principal: &Principal) -> Option<Self> {
+        if is_no_token(principal) {
+            return None;
+        }
         let token = Self::token(principal.issuer(), principal.credential_id()?).ok()?;
         Some(principal.expires_at().into_iter().fold(token, Self::until))
     }
@@ -83,8 +90,13 @@ impl Revocation {
     /// All tokens that a principal has by now.
     ///
     /// # Errors
-    /// As [`token`](Self::token).
+    /// As [`token`](Self::token), and if the principal came with an API key or a client certificate, which no revocation of
+    /// tokens ends.
     pub fn of_subject(principal: &Principal, at: Instants) -> Result<Self, ConfigError> {
+        if is_no_token(principal) {
+            let problem = "is no token, and does not end by a revocation of tokens";
+            return Err(ConfigError::new("credential of a revocation", principal.credential(), problem));
+        }
         // The issuer's clock may be ahead: the token that asks is one of those that are meant.
         let last = at.unix_seconds().max(principal.revocation_marks().issue_time());
         Self::subject(principal.issuer(), principal.subject(), last)
@@ -170,6 +182,10 @@ impl Revocation {
     pub(super) fn hash(&self) -> u64 {
         mark_of(self.kind, &self.issuer, &self.value)
     }
+}
+
+fn is_no_token(principal: &Principal) -> bool {
+    NO_TOKENS.contains(&principal.credential())
 }
 
 /// For records: the kind, the id and the issuer.

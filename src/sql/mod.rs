@@ -5,16 +5,13 @@ pub(crate) mod postgres;
 #[cfg(any(feature = "api-key-sqlite", feature = "revocation-sqlite"))]
 pub(crate) mod sqlite;
 
-#[cfg(any(feature = "api-key-postgres", feature = "api-key-sqlite", feature = "revocation-postgres"))]
-use std::pin::Pin;
-use std::{ops::RangeInclusive, time::Duration};
+use std::{ops::RangeInclusive, pin::Pin, time::Duration};
 
 use thiserror::Error;
 
 use crate::error::{ConfigError, StoreError, StoreErrorKind};
 
 /// What is done on a connection.
-#[cfg(any(feature = "api-key-postgres", feature = "api-key-sqlite", feature = "revocation-postgres"))]
 pub(crate) type Work<'c, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'c>>;
 
 /// How long somebody may wait. Less than 1 ms would be no limit to PostgreSQL (`statement_timeout`), and it refuses one of months.
@@ -63,6 +60,13 @@ impl OpenError {
 
 /// What a failure of the database is to the caller.
 pub(crate) fn failed(backend: &'static str, error: sqlx::Error) -> StoreError {
+    if matches!(error, sqlx::Error::PoolTimedOut) {
+        // The pool tries again until then, and keeps to itself why it had to.
+        return unavailable(
+            backend,
+            "no connection in time: the database cannot be reached, or all connections are in use",
+        );
+    }
     let kind = match &error {
         sqlx::Error::ColumnDecode { .. }
         | sqlx::Error::Decode(_)

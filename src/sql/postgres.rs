@@ -1,6 +1,6 @@
 //! The way to PostgreSQL: addresses, connections, tables, notifications.
 
-use std::{ffi::OsStr, time::Duration};
+use std::{ffi::OsStr, fmt, time::Duration};
 
 use sqlx::{
     Connection, PgConnection, PgPool,
@@ -27,6 +27,41 @@ const MIGRATION_LOCK: i64 = 0x706f_7274_6375_6c6c;
 
 /// libpq's variable for what an address does not say.
 const SSLMODE: &str = "PGSSLMODE";
+
+/// Where connections come from.
+#[derive(Clone)]
+pub(crate) enum Source {
+    Address(String),
+    Pool(PgPool),
+}
+
+impl Source {
+    /// The pool that was there, which keeps its own settings, or one of these.
+    pub(crate) fn pool(
+        &self,
+        connections: u32,
+        acquire_timeout: Duration,
+        statement_timeout: Duration,
+    ) -> Result<PgPool, ConfigError> {
+        match self {
+            // It connects when the tables are looked at, which tells why it cannot.
+            Self::Address(address) => {
+                Ok(pool(connections, acquire_timeout, statement_timeout).connect_lazy_with(options(address)?))
+            }
+            Self::Pool(pool) => Ok(pool.clone()),
+        }
+    }
+}
+
+/// An address may have a password.
+impl fmt::Debug for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Address(_) => "Address(..)",
+            Self::Pool(_) => "Pool(..)",
+        })
+    }
+}
 
 /// Reads the address. Over a network, TLS and the server's certificate are asked for unless somebody said how to connect.
 pub(crate) fn options(address: &str) -> Result<PgConnectOptions, ConfigError> {
@@ -85,7 +120,7 @@ fn is_local(options: &PgConnectOptions) -> bool {
 }
 
 /// Connections that are tried after a pause, and whose statements end.
-pub(crate) fn pool(connections: u32, acquire_timeout: Duration, statement_timeout: Duration) -> PgPoolOptions {
+fn pool(connections: u32, acquire_timeout: Duration, statement_timeout: Duration) -> PgPoolOptions {
     let limit = i64::try_from(statement_timeout.as_millis()).unwrap_or(i64::MAX).to_string();
     PgPoolOptions::new()
         .max_connections(connections)
@@ -180,11 +215,23 @@ pub(crate) async fn migrate(
     migrations: &[(u32, &'static str)],
     may: bool,
 ) -> Result<(), OpenError> {
-    let mut connection = pool.acquire().await.map_err(sql)?;
+    let mut connection = match pool.acquire().await {
+        Ok(connection) => connection,
+        Err(error) => return Err(why_none(pool, error).await.into()),
+    };
     // Others may be migrating, and tables may be large.
     const LONGEST: Duration = Duration::from_secs(60);
     let migrated = timeout(LONGEST, migrate_on(&mut connection, schema, migrations, may)).await;
     migrated.map_err(|_| unavailable(BACKEND, format!("the migrations are not done within {LONGEST:?}")))?
+}
+
+/// Why a pool that has no connection yet gets none: it tells no more than that it waited.
+async fn why_none(pool: &PgPool, error: sqlx::Error) -> StoreError {
+    let alone = timeout(PATIENCE, PgConnection::connect_with(&pool.connect_options())).await;
+    match alone {
+        Ok(Err(why)) => sql(why),
+        Ok(Ok(_)) | Err(_) => sql(error),
+    }
 }
 
 async fn migrate_on(
@@ -252,6 +299,20 @@ mod tests {
             let mode = read(address, None).unwrap().get_ssl_mode();
             assert_eq!(matches!(mode, PgSslMode::VerifyFull), strict, "{address}: {mode:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn why_there_is_no_connection_is_told_at_the_start() {
+        let server = read("postgres://orders@127.0.0.1:1/orders", None).unwrap();
+        let soon = Duration::from_millis(50);
+        let pool = pool(1, soon, soon).connect_lazy_with(server);
+        let error = migrate(&pool, "schema", &[], false).await.unwrap_err();
+        let OpenError::Store(error) = error else { panic!("{error}") };
+        assert_eq!(error.kind(), StoreErrorKind::Unavailable);
+        assert!(format!("{error:#}").contains("refused"), "{error:#}");
+
+        let error = sql(pool.acquire().await.unwrap_err());
+        assert!(format!("{error:#}").contains("cannot be reached, or all connections are in use"), "{error:#}");
     }
 
     /// `sslmode` behind it would be read by nobody, and look as if TLS had been asked for.

@@ -14,10 +14,10 @@ use sqlx::{
 };
 use tokio::{
     task::spawn_blocking,
-    time::{Instant, sleep},
+    time::{Instant, sleep, timeout},
 };
 
-use super::{OpenError, failed, unavailable};
+use super::{OpenError, Work, failed, unavailable};
 use crate::{
     error::{StoreError, StoreErrorKind},
     file::{WRITTEN_BY_ALL, identity, mode, owned, refuse_open},
@@ -167,6 +167,32 @@ impl Place {
 
 pub(crate) fn replaced() -> StoreError {
     unavailable(BACKEND, "the file was replaced, or removed, and what is open is no file any more")
+}
+
+/// Works on the one connection that makes the changes.
+pub(crate) async fn write<T>(
+    writer: &SqlitePool,
+    work: impl for<'c> FnOnce(&'c mut SqliteConnection) -> Work<'c, T>,
+) -> Result<T, StoreError> {
+    let mut connection = writer.acquire().await.map_err(sql)?;
+    let answer = work(&mut connection).await;
+    // On a full disk SQLite may have ended the transaction by itself, and the connection would begin no other one.
+    if answer.as_ref().is_err_and(|error| error.kind() != StoreErrorKind::Conflict) {
+        let _ = connection.close().await;
+    }
+    answer
+}
+
+/// Makes a change in a task of its own: whoever waits for it may give up, the change does not. After the limit nobody knows.
+pub(crate) async fn finished<T: Send + 'static>(
+    limit: Duration,
+    change: impl Future<Output = Result<T, StoreError>> + Send + 'static,
+) -> Result<T, StoreError> {
+    match timeout(limit, tokio::spawn(change)).await {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(error)) => Err(unavailable(BACKEND, error.to_string())),
+        Err(_) => Err(unavailable(BACKEND, "the change takes too long, and may still take effect")),
+    }
 }
 
 /// A number that is another one when somebody else changed the database, as long as this connection is asked.

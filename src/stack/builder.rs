@@ -1,6 +1,7 @@
 use std::{
     collections::{BTreeMap, btree_map::Entry},
     sync::Arc,
+    time::Duration,
 };
 
 use http::HeaderName;
@@ -10,6 +11,7 @@ use crate::{
     authn::{Authenticator, AuthnLayer},
     clock::{Clock, SystemClock},
     context::Stage,
+    credential::fields::holds_credentials,
     error::ConfigError,
     evidence::{EvidenceLayer, TrustedProxies},
     gate::Step,
@@ -17,8 +19,13 @@ use crate::{
     log,
     policy::PolicyBackend,
     problem::{NotFoundApart, ProblemDetails, RejectionRenderer},
-    rate_limit::{ConcurrencyLayer, FailureBudget, Limits, RateLimitLayer},
-    stack::{Stack, stages::Stages, table::RouteTable},
+    rate_limit::{self, ConcurrencyLayer, FailureBudget, Limits, RateLimitLayer},
+    stack::{
+        Stack,
+        patience::{self, Patience},
+        stages::Stages,
+        table::RouteTable,
+    },
     tls::TlsLayer,
 };
 #[cfg(feature = "rbac")]
@@ -42,6 +49,7 @@ pub struct StackBuilder {
     no_store: bool,
     outlives: bool,
     failure_budget: Vec<FailureBudget>,
+    patience: Vec<Duration>,
     principal_limits: Vec<Result<RateLimitLayer, ConfigError>>,
     policy: Vec<Arc<dyn PolicyBackend>>,
     by_roles: bool,
@@ -123,6 +131,31 @@ impl StackBuilder {
     /// Refuses credentials of a source that had too many bad ones, unless they are known.
     pub fn failure_budget(mut self, budget: FailureBudget) -> Self {
         self.failure_budget.push(budget);
+        self
+    }
+
+    /// How long a request may wait for its decisions, all stages together; then it is refused with `503`, and its record names the
+    /// stage and, of a limit or a policy, the name. Above zero and at most 10 min; 30 s by default: the stores and policies of this
+    /// crate give up earlier by themselves unless they are told otherwise, and a proxy in front commonly later, after 60 s. The longest
+    /// wait of a limit that throttles is added for its stage. What the handler waits for does not count, its
+    /// [`Authorizer`](crate::guard::Authorizer) included.
+    ///
+    /// An answer that is there at once needs no timer. It takes a tokio runtime with its timer; elsewhere the waiting has no end, which
+    /// the log says once.
+    ///
+    /// # Cancel safety
+    /// The part's future is dropped, as when a client hangs up.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use portcullis::stack::Stack;
+    ///
+    /// let stack = Stack::builder().dangerous_plain_http().decide_within(Duration::from_secs(5)).build()?;
+    /// # let _ = stack;
+    /// # Ok::<(), portcullis::ConfigError>(())
+    /// ```
+    pub fn decide_within(mut self, time: Duration) -> Self {
+        self.patience.push(time);
         self
     }
 
@@ -230,11 +263,13 @@ impl StackBuilder {
     /// - a rule, the policy or a limit per principal needs an identity and there is no authentication,
     /// - a rule asks a policy about an action that this does not [know](PolicyBackend::check_action),
     /// - a rule asks a policy and there is none, or has a permission or role handle of another policy than the one that is asked there,
-    /// - the proxies' address or scheme stands in a header field that the authenticator reads,
+    /// - the proxies' address, scheme or certificate stands in a header field that the authenticator reads, or that carries a
+    ///   credential,
+    /// - a limit counts by a header field that the authenticator reads,
     /// - audit shall record a header field that the authenticator reads, or hide a path parameter that no line has,
     /// - a line of the table does not parse, stands twice or contradicts another,
     /// - a rule is about a thing that the path of its line does not name,
-    /// - a quota is not accepted.
+    /// - a quota, or the time to [decide within](Self::decide_within), is not accepted.
     pub fn build(self) -> Result<Stack, ConfigError> {
         let table = RouteTable::new(self.lines, once("fallback", self.fallback)?)?;
         let tls = once("tls", self.tls)?;
@@ -259,6 +294,7 @@ impl StackBuilder {
         };
         authn.as_ref().map_or(Ok(()), AuthnLayer::check)?;
         let authn = authn.map(|authn| if self.no_store { authn.no_store() } else { authn });
+        let patience = Patience::new(once("decide_within", self.patience)?.unwrap_or(patience::DEFAULT))?;
         let failure_budget = once("failure_budget", self.failure_budget)?;
         if authn.is_none() {
             let needy = [
@@ -303,13 +339,18 @@ impl StackBuilder {
         let audit = once("audit", self.audit)?;
         let mut recorded = audit.iter().flat_map(AuditLayer::headers);
         let read = |name: &&HeaderName| authn.iter().any(|authn| authn.credential_headers().contains(*name));
-        let (address, scheme) = proxies.names();
-        if let Some(name) = address.into_iter().chain(scheme).find(read) {
+        let carries_credential = |name: &&HeaderName| read(name) || holds_credentials(name);
+        if let Some(name) = proxies.fields().find(carries_credential) {
             return Err(ConfigError::new(
                 "proxies",
                 name.as_str(),
                 "carries a credential, and no proxy's word: name another field",
             ));
+        }
+        let counted = client_limits.iter().chain(&principal_limits).flat_map(RateLimitLayer::fields);
+        let at_once = client_concurrency.iter().chain(&principal_concurrency).flat_map(ConcurrencyLayer::fields);
+        if let Some(name) = counted.chain(at_once).find(read) {
+            return Err(ConfigError::new("limit key", name.as_str(), rate_limit::CREDENTIAL));
         }
         if let Some(name) = recorded.find(read) {
             return Err(ConfigError::new(
@@ -354,6 +395,7 @@ impl StackBuilder {
             principal_concurrency,
             principal_limits,
             policy,
+            patience,
             by_roles: self.by_roles,
             outlives: self.outlives,
             table,

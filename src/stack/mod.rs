@@ -58,6 +58,7 @@
 
 mod builder;
 mod path;
+mod patience;
 mod review;
 mod service;
 mod stages;

@@ -50,23 +50,27 @@ impl RouteList {
     /// Takes the paths of an OpenAPI document (3.0, 3.1) in JSON, without the servers' prefixes.
     ///
     /// # Errors
-    /// If it is no JSON object with `paths`, or a path is not of the form that a table takes.
+    /// If it is no JSON object with `paths`, a path stands there by reference (`$ref`), so that its methods stand elsewhere, or is not
+    /// of the form that a table takes.
     pub fn from_openapi(json: &str) -> Result<Self, ConfigError> {
         #[derive(Deserialize)]
         struct Api {
-            paths: std::collections::BTreeMap<String, serde_json::Map<String, serde_json::Value>>,
+            paths: std::collections::BTreeMap<String, serde_json::Value>,
         }
         let api: Api = serde_json::from_str(json)
             .map_err(|error| ConfigError::new("openapi", "the document", "is not understood").caused_by(error))?;
         const METHODS: [&str; 6] = ["get", "put", "post", "delete", "options", "patch"];
-        let lines: Vec<String> = api
-            .paths
-            .iter()
-            .flat_map(|(path, item)| {
-                let methods = METHODS.iter().filter(|method| item.contains_key(**method));
-                methods.map(move |method| format!("{} {path}", method.to_ascii_uppercase()))
-            })
-            .collect();
+        let mut lines = Vec::new();
+        // Others are extensions, as they like.
+        for (path, item) in api.paths.iter().filter(|(path, _)| !path.starts_with("x-")) {
+            let refuse = |problem| Err(ConfigError::new("openapi", format!("{path:?}"), problem));
+            let Some(item) = item.as_object() else { return refuse("must be an object of methods") };
+            if item.contains_key("$ref") {
+                return refuse("stands there by reference ($ref), and its methods elsewhere: write them here");
+            }
+            let methods = METHODS.iter().filter(|method| item.contains_key(**method));
+            lines.extend(methods.map(|method| format!("{} {path}", method.to_ascii_uppercase())));
+        }
         Self::from_lines(lines.iter().map(String::as_str))
     }
 
@@ -227,9 +231,9 @@ impl Stack {
     /// Which role may use which route: a line for each role, a column for each line of the table, for the review that is due
     /// from time to time. Each role is looked at alone; what also depends on scopes, on permissions that a credential carries, on
     /// the request or the thing, also where the handler is left to ask whose the thing is, and what somebody else may yet pass in
-    /// shadow mode, is `depends`. So is a policy that must wait or
-    /// whose [parts](crate::policy::PolicyBackend::parts) are more than roles, method and route. A guard's own policy is asked in
-    /// the place of the stack's.
+    /// shadow mode, is `depends`. So is a policy that must wait, one whose [parts](crate::policy::PolicyBackend::parts) are more than
+    /// roles, method and route, and on a line of `ANY` one that reads the method. A guard's own policy is asked in the place of the
+    /// stack's.
     ///
     /// ```
     /// use portcullis::{
@@ -270,7 +274,7 @@ impl Stack {
                 Principal::builder(PrincipalKind::User, "portcullis", "review", "review").roles([role.clone()]);
             let subject = subject.build();
             let cells = table.lines().map(|line| {
-                let method = line.method.map_or("ANY", Method::as_str);
+                let method = line.method.map(Method::as_str);
                 cell(Review { subject: &subject, policy: self.policy(), method, template: line.template }.of(line.rule))
             });
             matrix.push(role.into(), cells.collect());
@@ -330,8 +334,15 @@ mod tests {
         }}"#;
         let lines: Vec<String> = RouteList::from_openapi(api).unwrap().lines().collect();
         assert_eq!(lines, ["GET /orders", "POST /orders", "DELETE /orders/{id}"]);
-        for bad in ["", "{}", r#"{"paths": []}"#, r#"{"paths": {"orders": {"get": {}}}}"#] {
+        for bad in
+            ["", "{}", r#"{"paths": []}"#, r#"{"paths": {"orders": {"get": {}}}}"#, r#"{"paths": {"/orders": []}}"#]
+        {
             assert!(RouteList::from_openapi(bad).is_err(), "{bad}");
         }
+        let elsewhere = r##"{"paths": {"/orders": {"get": {}, "$ref": "#/components/pathItems/orders"}}}"##;
+        let error = RouteList::from_openapi(elsewhere).unwrap_err().to_string();
+        assert!(error.contains("\"/orders\"") && error.contains("$ref"), "{error}");
+        let more = r#"{"paths": {"x-note": "ours", "/orders": {"get": {}}}}"#;
+        assert_eq!(RouteList::from_openapi(more).unwrap().lines().count(), 1);
     }
 }

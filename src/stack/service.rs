@@ -14,7 +14,7 @@ use crate::{
     body::ResponseBody,
     clock::Instants,
     context::{Envelope, SecurityContext, Stage, misordered},
-    gate::refused,
+    gate::{contained, contained_waiting, panicked, refused},
     grpc,
     guard::Asked,
     head::RequestHead,
@@ -132,7 +132,9 @@ where
             let memos = &mut finish.memos;
             memos.place = stages.table.place(request.uri().path());
             envelope.route = stages.table.find(request.method(), memos.place).template.cloned();
-            let progress = stages.advance(Stage::Evidence, &mut request, envelope, memos);
+            let progress =
+                contained(envelope, |envelope| stages.advance(Stage::Evidence, &mut request, envelope, memos))
+                    .unwrap_or_else(Progress::Refused);
             if let Progress::Refused((stage, rejection)) = &progress {
                 refused(*stage, envelope, rejection);
             }
@@ -237,7 +239,8 @@ async fn wait(
 ) -> Waited {
     let answer = {
         let mut envelope = context.check_out();
-        stages.advance_waiting(stage, &mut parts, &mut envelope, &mut memos).await
+        let advanced = stages.advance_waiting(stage, &mut parts, &mut envelope, &mut memos);
+        contained_waiting(advanced).await.unwrap_or_else(|| Err(panicked(&mut envelope)))
     };
     let answer = match answer {
         Ok(()) => {

@@ -1,6 +1,6 @@
 //! The slots of a stack, and how a request goes through them.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use http::{HeaderMap, Request, Response, StatusCode, request::Parts};
 
@@ -11,8 +11,8 @@ use crate::{
     clock::Clock,
     context::{Envelope, Stage},
     evidence::EvidenceLayer,
-    gate::{Amend, Step, ask_now},
-    guard::Rule,
+    gate::{Amend, Refusal, Step, ask_now},
+    guard::{GuardLayer, Rule},
     head::RequestHead,
     log,
     now::Now,
@@ -20,7 +20,10 @@ use crate::{
     problem::RejectionRenderer,
     rate_limit::{ConcurrencyLayer, Permit, RateLimitLayer},
     rejection::{Rejection, RejectionKind},
-    stack::table::{Place, Reading, RouteTable, is_preflight},
+    stack::{
+        patience::Patience,
+        table::{Place, Reading, RouteTable, is_preflight},
+    },
     tls::TlsLayer,
 };
 
@@ -38,6 +41,7 @@ pub(super) struct Stages {
     pub(super) principal_concurrency: Option<ConcurrencyLayer>,
     pub(super) principal_limits: Vec<RateLimitLayer>,
     pub(super) policy: Option<Arc<dyn PolicyBackend>>,
+    pub(super) patience: Patience,
     /// Whether it decides by roles.
     pub(super) by_roles: bool,
     /// Whether streams may outlast their credential.
@@ -157,7 +161,7 @@ fn admit(
 ) -> Result<(), Rejection> {
     match layer {
         Some(layer) if permit.is_none() => {
-            envelope.enter(layer.stage())?;
+            envelope.begin(layer.stage())?;
             *permit = layer.admit(head, envelope)?;
             Ok(())
         }
@@ -191,9 +195,6 @@ impl Message for Parts {
     }
 }
 
-/// A refusal, and the stage that it comes from.
-pub(super) type Refusal = (Stage, Rejection);
-
 /// How far the stages came.
 pub(super) enum Progress {
     Passed,
@@ -224,7 +225,10 @@ impl Stages {
             }
             match next(stage) {
                 Some(inner) => stage = inner,
-                None => return Progress::Passed,
+                None => {
+                    envelope.passed();
+                    return Progress::Passed;
+                }
             }
         }
     }
@@ -237,16 +241,58 @@ impl Stages {
         envelope: &mut Envelope,
         memos: &mut Memos,
     ) -> Result<(), Refusal> {
+        let mut deadline = self.patience.begin();
         loop {
-            self.ask(stage, request, envelope, memos).await.map_err(|rejection| (stage, rejection))?;
+            deadline.extend(self.throttled(stage));
+            match deadline.bound(self.ask(stage, request, envelope, memos)).await {
+                Some(answer) => answer.map_err(|rejection| (stage, rejection))?,
+                None => return Err((stage, self.late(stage, request, envelope, memos))),
+            }
             envelope.waited = self.clock.now().since(envelope.at);
-            let Some(inner) = next(stage) else { return Ok(()) };
+            let Some(inner) = next(stage) else {
+                envelope.passed();
+                return Ok(());
+            };
             match self.advance(inner, request, envelope, memos) {
                 Progress::Passed => return Ok(()),
                 Progress::Refused(refusal) => return Err(refusal),
                 Progress::WaitsAt(waiting) => stage = waiting,
             }
         }
+    }
+
+    /// How long a request may wait in a stage for its turn.
+    fn throttled(&self, stage: Stage) -> Duration {
+        let limits = match stage {
+            Stage::ClientLimit => &self.client_limits,
+            Stage::PrincipalLimit => &self.principal_limits,
+            Stage::Audit | Stage::Problem | Stage::Evidence | Stage::Tls | Stage::Authentication | Stage::Guard => {
+                return Duration::ZERO;
+            }
+        };
+        limits.iter().map(RateLimitLayer::longest_wait).fold(Duration::ZERO, Duration::saturating_add)
+    }
+
+    /// The refusal of a request that waited for too long, and who was waited for.
+    fn late(&self, stage: Stage, request: &Parts, envelope: &Envelope, memos: &Memos) -> Rejection {
+        static SAID: log::Seldom = log::Seldom::new();
+        let limit = |limits: &[RateLimitLayer], passed: &Reports| {
+            limits.get(passed.len()).map(|limit| format!("the limit {}", limit.scope()))
+        };
+        let part = match stage {
+            Stage::ClientLimit => limit(&self.client_limits, &memos.client_limits),
+            Stage::PrincipalLimit => limit(&self.principal_limits, &memos.principal_limits),
+            Stage::Guard => {
+                let rule = self.table.find(&request.method, memos.place).rule;
+                let own = rule.and_then(Rule::guard).and_then(GuardLayer::own_policy).map(|own| own.policy);
+                own.or(self.policy.as_deref()).map(|policy| format!("the policy {}", policy.name()))
+            }
+            Stage::Audit | Stage::Problem | Stage::Evidence | Stage::Tls | Stage::Authentication => None,
+        };
+        let part = part.unwrap_or_else(|| stage.as_str().to_owned());
+        let reason = format!("{part} did not answer within {:?}", self.patience.time());
+        SAID.error(envelope.at, &format!("requests are refused: {reason}"));
+        Rejection::new(RejectionKind::Unavailable, reason)
     }
 
     fn ask_now(
@@ -287,7 +333,7 @@ impl Stages {
             }
             Stage::Guard => {
                 let head = request.head();
-                match envelope.enter(Stage::Guard).and_then(|()| self.rule(&head, envelope, memos.place)) {
+                match envelope.begin(Stage::Guard).and_then(|()| self.rule(&head, envelope, memos.place)) {
                     Ok(rule) => rule.decide_now(&head, envelope),
                     Err(rejection) => Now::Known(Err(rejection)),
                 }

@@ -68,12 +68,12 @@ impl ClientRootsReloader {
         self.terms.roots.failing()
     }
 
-    /// Calls [`reload`](Self::reload) again and again, this long after the last time, until the listener is gone; at least 10 ms. Roots
+    /// Calls [`reload`](Self::reload) again and again, this long after the last time, until the listener is gone; 10 ms to a day. Roots
     /// that [`replace`](Self::replace) took from memory have no file, and stay. The task ends with the runtime that this is called in; if
     /// the listener is still there, the log and [`failing`](Self::failing) say so until this is called in another one.
     ///
     /// # Errors
-    /// If the time is shorter, the roots did not come from a file, the listener asks clients for no certificates, or no tokio runtime
+    /// If the time is shorter or longer, the roots did not come from a file, the listener asks clients for no certificates, or no tokio runtime
     /// with a timer runs here.
     pub fn reload_every(self, period: Duration) -> Result<(), ConfigError> {
         let no_file =

@@ -83,13 +83,13 @@ impl CertificateReloader {
         self.current.watch.failing()
     }
 
-    /// Calls [`reload`](Self::reload) again and again, this long after the last time, until the listener is gone; at least 10 ms.
+    /// Calls [`reload`](Self::reload) again and again, this long after the last time, until the listener is gone; 10 ms to a day.
     /// Replace the files in any order: a pair that does not fit is tried again the next time. The task ends with the runtime that
     /// this is called in; if the listener is still there, the log and [`failing`](Self::failing) say so until this is called in
     /// another one.
     ///
     /// # Errors
-    /// If the time is shorter, the certificate did not come from files, or no tokio runtime with a timer runs here.
+    /// If the time is shorter or longer, the certificate did not come from files, or no tokio runtime with a timer runs here.
     pub fn reload_every(self, period: Duration) -> Result<(), ConfigError> {
         let no_file = "has no file to look at: the certificate did not come from files";
         let no_file = self.current.files.is_none().then_some(no_file);

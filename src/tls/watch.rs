@@ -14,6 +14,8 @@ use crate::{
 
 /// The shortest time between two looks at the files.
 const SHORTEST: Duration = Duration::from_millis(10);
+/// The longest: a certificate that nobody looks for any more ends unseen.
+const LONGEST: Duration = Duration::from_secs(86_400);
 /// How long files that have changed must stay as they are.
 const SETTLING: Duration = Duration::from_millis(100);
 /// How often they are read again for that before the next look has to do.
@@ -49,8 +51,8 @@ pub(super) fn reload_every<T: Send + Sync + 'static>(
     reload: fn(&T) -> Result<bool, ConfigError>,
 ) -> Result<(), ConfigError> {
     let refuse = |problem: &str| ConfigError::new(what, format!("{period:?}"), problem);
-    if period < SHORTEST {
-        return Err(refuse("must be at least 10ms"));
+    if !(SHORTEST..=LONGEST).contains(&period) {
+        return Err(refuse("must be 10 ms to a day"));
     }
     if let Some(problem) = no_file {
         return Err(refuse(problem));

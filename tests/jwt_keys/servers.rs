@@ -271,8 +271,11 @@ async fn what_is_for_this_machine_does_not_go_through_a_proxy() {
 
 #[test]
 fn clients_that_are_refused() {
-    for pem in ["", "nonsense", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----"] {
+    let bad = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+    let good = rcgen::generate_simple_self_signed(["one".to_owned()]).unwrap().cert.pem();
+    for pem in ["", "nonsense", bad, &format!("{good}{bad}"), &format!("{bad}{good}")] {
         assert!(HttpsFetch::with_roots(pem).is_err(), "{pem:?}");
     }
+    assert!(HttpsFetch::with_roots(good.repeat(2)).is_ok());
     assert!(!HttpsFetch::with_proxy("http://me:secret@").unwrap_err().to_string().contains("secret"));
 }

@@ -2,6 +2,7 @@
 //!
 //! Both databases hold the same two tables; what is said to them is the same text, but for where they differ.
 
+mod admin;
 mod columns;
 mod page;
 #[cfg(feature = "api-key-postgres")]

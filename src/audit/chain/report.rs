@@ -87,6 +87,8 @@ impl fmt::Display for Report {
         }
         match &self.problem {
             Some(problem) => writeln!(f, "NOT SOUND: {problem}"),
+            // Nothing is wrong with nothing, which proves nothing.
+            None if self.last.is_none() => Ok(()),
             None => writeln!(f, "sound"),
         }
     }

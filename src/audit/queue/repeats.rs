@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::{
-    audit::{AuditRecord, AuditRepeats},
+    audit::{AuditOutcome, AuditRecord, AuditRepeats},
     client::source,
     clock::{Clock, Instants, SystemClock},
     rejection::RejectionKind,
@@ -32,9 +32,9 @@ pub(super) struct Repeats {
     pending: Option<Instants>,
 }
 
-/// Whose refusals, of which kind, and whether a credential crossed the wire in the clear: which one has to be replaced is told by a
-/// record.
-type Group = (Whose, RejectionKind, bool);
+/// Whose refusals, of which kind, what became of them, and whether a credential crossed the wire in the clear: which one has to be
+/// replaced is told by a record.
+type Group = (Whose, RejectionKind, AuditOutcome, bool);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Whose {
@@ -57,7 +57,9 @@ impl Repeats {
             self.second = second;
         }
         let exposed = !record.exposed_credentials().is_empty();
-        let group = (self.place(record.source(), kind, exposed), kind, exposed);
+        let outcome = record.outcome();
+        let like = |whose| (whose, kind, outcome, exposed);
+        let group = like(self.place(record.source(), like));
         match self.groups.get_mut(&group) {
             Some(repeats) => {
                 repeats.count = repeats.count.saturating_add(1);
@@ -79,9 +81,9 @@ impl Repeats {
     }
 
     /// Its own place if it has one or there is room, else that of the network around it, else that of all others.
-    fn place(&self, source: Option<IpAddr>, kind: RejectionKind, exposed: bool) -> Whose {
+    fn place(&self, source: Option<IpAddr>, like: impl Fn(Whose) -> Group) -> Whose {
         let (sources, around) = self.held;
-        let fits = |whose, held, most| held < most || self.groups.contains_key(&(whose, kind, exposed));
+        let fits = |whose, held, most| held < most || self.groups.contains_key(&like(whose));
         let own = Whose::Source(source.map(network));
         if fits(own, sources, MAX_GROUPS) {
             return own;
@@ -127,7 +129,7 @@ fn wide_network(address: IpAddr) -> IpAddr {
 mod tests {
     use super::*;
     use crate::{
-        audit::record::{Facts, sample_facts},
+        audit::{facts::Facts, record::sample_facts},
         client::{ClientInfo, Connection},
     };
 
@@ -145,6 +147,23 @@ mod tests {
         facts_mut.client =
             Some(ClientInfo::from_connection(Connection::plain((address.parse::<IpAddr>().unwrap(), 1).into())));
         AuditRecord::new(facts.shareable())
+    }
+
+    /// A refusal because something panicked is not one more of those because a store is away.
+    #[test]
+    fn what_became_of_them_tells_refusals_apart() {
+        let (mut repeats, mut due) = (Repeats::default(), Vec::new());
+        for (outcome, counted) in [
+            (AuditOutcome::Failed, false),
+            (AuditOutcome::Panicked, false),
+            (AuditOutcome::Failed, true),
+            (AuditOutcome::Panicked, true),
+        ] {
+            let mut facts = sample_facts("/");
+            (facts.unix_nanos, facts.outcome) = (7_000_000_000, outcome);
+            facts.rejection = Some((RejectionKind::Unavailable, "no".into()));
+            assert_eq!(repeats.count(&AuditRecord::new(facts.shareable()), &mut due), counted, "{outcome:?}");
+        }
     }
 
     #[test]

@@ -112,11 +112,13 @@ pub(super) async fn purging_takes_what_ended(store: &dyn ApiKeyAdmin, at: Instan
     let ending = |end| minted(named("ending").lives(KeyLife::For(Duration::from_secs(end))), birth);
     let (gone, edge) = (ending(599), ending(600));
     let (revoked, endless) = (plain(at), minted(named("endless").lives(KeyLife::Never), birth));
-    let owner = plain(at);
-    for record in [&gone, &edge, &revoked, &endless, &owner] {
+    let (revoked_then, owner) = (plain(at), plain(at));
+    for record in [&gone, &edge, &revoked, &revoked_then, &endless, &owner] {
         insert(store, record).await;
     }
-    works(store.revoke(revoked.id(), &revocation(Instants::new(500_000_000_000, 0), "early")).await);
+    for (record, second) in [(&revoked, 599), (&revoked_then, 600)] {
+        works(store.revoke(record.id(), &revocation(Instants::new(second * 1_000_000_000, 0), "early")).await);
+    }
 
     let purge = || store.purge(Instants::new(1_000_000_000_000, 0), Duration::from_secs(400));
     assert!(works(purge().await) >= 2, "purging says how many records went");
@@ -124,10 +126,15 @@ pub(super) async fn purging_takes_what_ended(store: &dyn ApiKeyAdmin, at: Instan
         (&gone, false, "a key that ended before goes"),
         (&revoked, false, "a key that was revoked before goes"),
         (&edge, true, "a key that ended then stays"),
+        (&revoked_then, true, "a key that was revoked then stays"),
         (&endless, true, "a key that never ends stays"),
         (&owner, true, "a key that has not ended stays"),
     ] {
         assert_eq!(find(store, record.id(), at).await.as_ref().map(Hit::record).is_some(), stays, "{why}");
     }
     assert_eq!(works(purge().await), 0, "purging a second time finds nothing");
+    for kept in [Duration::from_secs(1_001), Duration::from_secs(u64::MAX / 1_000), Duration::MAX] {
+        let gone = works(store.purge(Instants::new(1_000_000_000_000, 0), kept).await);
+        assert_eq!(gone, 0, "nothing ended before time began, which is {kept:?} before a thousand seconds after it");
+    }
 }

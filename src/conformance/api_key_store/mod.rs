@@ -15,15 +15,18 @@ mod life;
 mod owners;
 mod races;
 mod reading;
+mod rest;
+mod threads;
 
 pub use reading::read_only_api_key_store;
 
 /// Checks an [`ApiKeyAdmin`], and the [`ApiKeyStore`](crate::api_key::ApiKeyStore) that it is.
 ///
-/// The store may hold other keys, and nobody else may change it meanwhile. The suite adds some fifty keys of owners called
+/// The store may hold other keys, and nobody else may change it meanwhile. The suite adds some hundred keys of owners called
 /// `conformance` and leaves most of them there; it purges what ended in the first hour of 1970. `at` is the time that the new
 /// records carry. What a store tells it must have made: while a change is under way and was told, the suite looks for it, and
-/// lets the change go on after.
+/// lets the change go on after. A store that answers without waiting is asked from several threads as well, which are in no
+/// runtime.
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
@@ -46,7 +49,10 @@ pub async fn api_key_store(store: &dyn ApiKeyAdmin, at: Instants) {
     races::one_rotation_wins(store, at).await;
     races::no_revocation_is_lost(store, at).await;
     races::no_rotation_is_lost(store, at).await;
+    rest::changes_keep_the_rest(store, at).await;
+    threads::one_wins(store, at).await;
     owners::disabling_stops_every_key(store, at).await;
+    owners::no_tenant_is_no_other_tenant(store, at).await;
     owners::filters_hold(store, at).await;
     changes::changes_are_told(store, at).await;
     pages_hold_everything_once(store, at).await;
@@ -84,26 +90,10 @@ async fn what_is_held_is_found(store: &dyn ApiKeyAdmin, at: Instants) {
 }
 
 async fn records_come_back_whole(store: &dyn ApiKeyAdmin, at: Instants) {
-    let full = NewApiKey::for_subject("conformance: süb'ject\"%_\\")
-        .name("näme; DROP TABLE keys")
-        .tenant("ten'ant")
-        .plan("plan")
-        .scope("a:read")
-        .scope("b:write")
-        .role("role one")
-        .role("röle, two")
-        .address(network("10.0.0.0/8"))
-        .address(network("2001:db8::/32"))
-        .metadata("team", "blue; \"green\"")
-        .metadata("tïcket", "")
-        .not_before(at.unix_seconds().saturating_add(60));
-    let mut fields = minted(full, at).fields();
-    fields.environment = Some("live".to_owned());
-    fields.scheme = crate::api_key::HashScheme::HmacSha256 { pepper: valid("2026-01".parse()) };
+    let mut fields = full(at).fields();
     fields.rotated_from = Some(*plain(at).id());
-    let full = valid(fields.check());
     let last = minted(named("last").lives(KeyLife::Never).not_before(MAX), at);
-    for record in [full, largest(at), last, minted(named("bare").lives(KeyLife::Never), at)] {
+    for record in [valid(fields.check()), largest(at), last, minted(named("bare").lives(KeyLife::Never), at)] {
         insert(store, &record).await;
         let found = find(store, record.id(), at).await;
         let found = found.as_ref().map(Hit::record);
@@ -121,6 +111,27 @@ async fn records_come_back_whole(store: &dyn ApiKeyAdmin, at: Instants) {
 }
 
 const MAX: u64 = crate::api_key::MAX_TIME;
+
+/// Something in every field that a new key may have.
+fn full(at: Instants) -> ApiKeyRecord {
+    let full = NewApiKey::for_subject("conformance: süb'ject\"%_\\")
+        .name("näme; DROP TABLE keys")
+        .tenant("ten'ant")
+        .plan("plan")
+        .scope("a:read")
+        .scope("b:write")
+        .role("role one")
+        .role("röle, two")
+        .address(network("10.0.0.0/8"))
+        .address(network("2001:db8::/32"))
+        .metadata("team", "blue; \"green\"")
+        .metadata("tïcket", "")
+        .not_before(at.unix_seconds().saturating_add(60));
+    let mut fields = minted(full, at).fields();
+    fields.environment = Some("live".to_owned());
+    fields.scheme = crate::api_key::HashScheme::HmacSha256 { pepper: valid("2026-01".parse()) };
+    valid(fields.check())
+}
 
 /// Every field as long as it may be.
 fn largest(at: Instants) -> ApiKeyRecord {
@@ -156,6 +167,14 @@ async fn pages_hold_everything_once(store: &dyn ApiKeyAdmin, at: Instants) {
     let walked = walk(store, &all, at).await;
     let same = whole.iter().map(|hit| hit.record().id()).eq(walked.iter().take(whole.len()));
     assert!(same && walked.contains(ours.id()), "every key is on a page, whatever its length");
+    // A cursor whose key was purged, or that the filter leaves out.
+    for cursor in [KeyId::from_bytes([0; KeyId::LEN]), *plain(at).id(), *plain(at).id(), *plain(at).id()] {
+        let page = works(store.list(&all, Some(&cursor), 2).await);
+        let on_page = page.iter().map(|hit| hit.record().id());
+        // Of an empty page, whether there is none.
+        let begins = walked.iter().filter(|id| **id > cursor).take(page.len().max(1)).eq(on_page);
+        assert!(begins, "a page begins after its cursor, be there such a key or not");
+    }
 }
 
 /// All ids that fit, two a page.

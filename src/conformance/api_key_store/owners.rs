@@ -1,6 +1,8 @@
+use std::time::Duration;
+
 use super::{find, fresh_tenant, insert, minted, named, plain, revocation, valid, walk, works};
 use crate::{
-    api_key::{ApiKeyAdmin, ApiKeyRecord, Hit, KeyFilter, KeyId, NewApiKey, Owner, Rotation},
+    api_key::{ApiKeyAdmin, ApiKeyRecord, Hit, KeyFilter, KeyId, KeyLife, NewApiKey, Owner, Rotation},
     clock::Instants,
 };
 
@@ -45,6 +47,35 @@ pub(super) async fn disabling_stops_every_key(store: &dyn ApiKeyAdmin, at: Insta
     }
 }
 
+/// Where no tenant is a null in a table, nothing equals it.
+pub(super) async fn no_tenant_is_no_other_tenant(store: &dyn ApiKeyAdmin, at: Instants) {
+    let subject = fresh_tenant(at);
+    let key = || NewApiKey::for_subject(&*subject);
+    let (free, bound) = (minted(key(), at), minted(key().tenant("conformance"), at));
+    insert(store, &free).await;
+    insert(store, &bound).await;
+    for (owner, stopped) in [
+        (Owner::new(&subject), [true, false]),
+        (Owner::new(&subject).and_then(|owner| owner.in_tenant("conformance")), [false, true]),
+    ] {
+        let owner = valid(owner);
+        let why = if owner.tenant().is_none() { "no tenant" } else { "a tenant" };
+        let left = revocation(at, "left");
+        assert!(works(store.disable_owner(&owner, &left).await), "disabling an owner of {why} is true");
+        assert_eq!(works(store.disablement(&owner).await), Some(left), "an owner of {why} is disabled");
+        for (record, stopped) in [&free, &bound].into_iter().zip(stopped) {
+            let is_disabled = disabled(store, record, at).await;
+            assert_eq!(
+                is_disabled,
+                Some(stopped),
+                "disabling an owner of {why} stops the keys of {why}, and no others"
+            );
+        }
+        assert!(works(store.enable_owner(&owner).await), "enabling an owner of {why} is true");
+        assert_eq!(disabled(store, &free, at).await, Some(false), "enabling an owner of {why} enables every key");
+    }
+}
+
 async fn disabled(store: &dyn ApiKeyAdmin, record: &ApiKeyRecord, at: Instants) -> Option<bool> {
     find(store, record.id(), at).await.as_ref().map(Hit::owner_disabled)
 }
@@ -60,8 +91,10 @@ pub(super) async fn filters_hold(store: &dyn ApiKeyAdmin, at: Instants) {
     };
     let (plain, lives, named) = (minted(key("plain"), at), live(key("nightly 100% a_b")), live(key("Nightly")));
     let (revoked, early) = (live(key("revoked")), live(key("early").not_before(now.saturating_add(60))));
+    // Ends at the second at which the other begins.
+    let late = live(key("late").lives(KeyLife::For(Duration::from_secs(60))));
     let other = live(NewApiKey::for_subject("conformance-other"));
-    for record in [&plain, &lives, &named, &revoked, &early, &other] {
+    for record in [&plain, &lives, &named, &revoked, &early, &late, &other] {
         insert(store, record).await;
     }
     works(store.revoke(revoked.id(), &revocation(at, "leaked")).await);
@@ -70,14 +103,14 @@ pub(super) async fn filters_hold(store: &dyn ApiKeyAdmin, at: Instants) {
 
     let ours = || KeyFilter::all().subject(&*subject);
     for (name, filter, expected) in [
-        ("of the subject", ours(), vec![&plain, &lives, &named, &revoked, &early]),
-        ("of the tenant", KeyFilter::all().tenant(&*tenant), vec![&lives, &named, &revoked, &early, &other]),
-        ("of the subject in the tenant", ours().tenant(&*tenant), vec![&lives, &named, &revoked, &early]),
+        ("of the subject", ours(), vec![&plain, &lives, &named, &revoked, &early, &late]),
+        ("of the tenant", KeyFilter::all().tenant(&*tenant), vec![&lives, &named, &revoked, &early, &late, &other]),
+        ("of the subject in the tenant", ours().tenant(&*tenant), vec![&lives, &named, &revoked, &early, &late]),
         ("of the subject in no tenant", ours().without_tenant(), vec![&plain]),
-        ("of the environment", ours().environment("live"), vec![&lives, &named, &revoked, &early]),
+        ("of the environment", ours().environment("live"), vec![&lives, &named, &revoked, &early, &late]),
         ("of another environment", ours().environment("test"), vec![]),
         ("of no environment", ours().without_environment(), vec![&plain]),
-        ("active", KeyFilter::all().tenant(&*tenant).active_at(now), vec![&lives, &named]),
+        ("active", KeyFilter::all().tenant(&*tenant).active_at(now), vec![&lives, &named, &late]),
         ("active later", ours().tenant(&*tenant).active_at(now.saturating_add(60)), vec![&lives, &named, &early]),
         ("active at the end of time", ours().active_at(crate::api_key::MAX_TIME), vec![]),
         ("name, byte for byte", ours().name_contains("ightly"), vec![&lives, &named]),

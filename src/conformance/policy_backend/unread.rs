@@ -13,7 +13,10 @@ use crate::{
 
 const NAME: &str = "portcullis-conformance";
 /// In nanoseconds.
-const YEAR: u64 = 365 * 24 * 3600 * 1_000_000_000;
+const HOUR: u64 = 3600 * 1_000_000_000;
+const YEAR: u64 = 365 * 24 * HOUR;
+/// What leads into other hours of the day and other days of the week.
+const HOURS: [u64; 9] = [7, 14, 21, 24, 48, 72, 96, 120, 144];
 
 const OF_A_PRINCIPAL: [QueryParts; 7] = [
     QueryParts::SUBJECT,
@@ -97,6 +100,8 @@ pub(super) fn alike<'a>(
     static NO_ATTRIBUTES: Attributes = Attributes::new();
     const V4: IpAddr = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 77));
     const V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x77));
+    const INSIDE: [IpAddr; 3] =
+        [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST), IpAddr::V4(Ipv4Addr::new(10, 0, 0, 77))];
     let at = query.at();
     let later = Instants::new(at.unix_nanos().saturating_add(YEAR), at.monotonic_nanos().saturating_add(YEAR));
     let earlier = Instants::new(at.unix_nanos().saturating_sub(YEAR), at.monotonic_nanos().saturating_sub(YEAR));
@@ -112,6 +117,12 @@ pub(super) fn alike<'a>(
         (QueryParts::TIME, query.at_time(later)),
         (QueryParts::TIME, query.at_time(earlier)),
     ];
+    changed.extend(HOURS.map(|hours| {
+        let by = hours.saturating_mul(HOUR);
+        let later = Instants::new(at.unix_nanos().saturating_add(by), at.monotonic_nanos().saturating_add(by));
+        (QueryParts::TIME, query.at_time(later))
+    }));
+    changed.extend(INSIDE.map(|address| (QueryParts::ADDRESS, query.with_address(Some(address)))));
     changed.extend(others.people.iter().map(|client| (QueryParts::CLIENT, query.with_client(Some(client)))));
     changed.extend(resources.iter().map(|(part, resource)| (*part, query.on(resource))));
     let of = |subject| AccessQuery::new(subject, query.action(), at);

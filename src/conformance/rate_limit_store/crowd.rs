@@ -4,7 +4,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::{Ask, SECOND, Suite, client};
 use crate::{
-    conformance::together::together,
+    conformance::{
+        threads::{at_once, from_threads},
+        together::together,
+    },
     now::Now,
     rate_limit::{LimitKey, Quota},
 };
@@ -39,6 +42,29 @@ impl Suite<'_> {
         assert_eq!(granted, 30, "of many at once as many are granted as one after the other");
         let other = self.take(Ask { quotas: quotas.split_at(1).1, ..ask }, 0).await;
         assert_eq!(other.remaining(), 29, "and the refused ones took nothing");
+    }
+
+    /// On threads, by the way that could wait and does not.
+    pub(super) async fn many_threads_that_could_wait(&self) {
+        let (parts, quotas) = (client(1), [Quota::per_hour(1_000), Quota::per_hour(10_000).named("other")]);
+        let ask = Ask::new(LimitKey::new("conformance-threads-take", &parts), &quotas);
+        let charges = ask.charges();
+        let draw = ask.draw(&charges);
+        if !matches!(at_once(self.store.take(&draw, self.at(0))), Some(Ok(taken)) if taken.is_granted()) {
+            return;
+        }
+        let each = async |_| {
+            let mut granted = 0_u32;
+            for _ in 0..500 {
+                let taken = self.store.take(&draw, self.at(0)).await;
+                granted += u32::from(taken.is_ok_and(|taken| taken.is_granted()));
+            }
+            granted
+        };
+        let Some(granted) = from_threads(each) else { return };
+        assert_eq!(granted.iter().sum::<u32>(), 999, "threads that `take` are granted as many as one after the other");
+        let other = self.take(Ask { quotas: quotas.split_at(1).1, ..ask }, 0).await;
+        assert_eq!(other.remaining(), 8_999, "what one quota refused to threads was taken from no other");
     }
 
     /// The same on threads, where the store answers at once.

@@ -23,7 +23,8 @@ const DAY: u64 = 86_400 * SECOND;
 /// them, by up to an hour, and once the wall clock is set back by an hour while the monotonic one goes on. The store must be able to
 /// hold 256 counts and must not know the scopes that begin with `conformance-`. A store that answers in another process may count in
 /// microseconds: the quotas here are whole ones. It must be usable from several threads where [`take_now`](RateLimitStore::take_now)
-/// knows the answer; what waits is asked many times at once from this task. [`rate_limit_store_that_is_full`] checks its bounds, and
+/// knows the answer; what waits is asked many times at once from this task. A store whose `take` answers without waiting is asked
+/// that from several threads too, which are in no runtime. [`rate_limit_store_that_is_full`] checks its bounds, and
 /// [`rate_limit_store_that_is_shared`] asks other processes too.
 ///
 /// # Panics
@@ -55,6 +56,7 @@ pub async fn rate_limit_store(store: &dyn RateLimitStore, start: Instants) {
     part(19).many_tasks().await;
     part(20).many_threads().await;
     part(21).the_clock_may_jump().await;
+    part(22).many_threads_that_could_wait().await;
 }
 
 /// So many days later, on both clocks.

@@ -200,6 +200,7 @@ impl Compiled {
             && let Some(of) = self.mapping.resource_type(resource.kind())
         {
             part.of_question = self.mapping.resource_attributes(of, resource).map_err(Broken)?;
+            part.asks = subjects.resource == subjects.principal;
         }
         Ok(())
     }
@@ -309,6 +310,8 @@ struct Part {
     of_question: Map<String, Value>,
     /// What the application keeps of a principal, in files too, outweighs what its credential says.
     of_credential: Map<String, Value>,
+    /// Whether it is the thing and who asks: what the question tells of the one would be told of the other.
+    asks: bool,
 }
 
 impl<'c> Slice<'c> {
@@ -349,7 +352,7 @@ impl<'c> Slice<'c> {
 
     /// An entity of the question, with what the files say of it.
     fn entity(&mut self, uid: &EntityUid, part: Part) -> Result<Entity, Unasked> {
-        let Part { attributes, parents, of_question, of_credential } = part;
+        let Part { attributes, parents, of_question, of_credential, asks } = part;
         // The groups are looked into for the groups that they are in.
         self.wanted.extend(parents.iter().cloned());
         let kept = self.compiled.entities.get(uid);
@@ -363,20 +366,38 @@ impl<'c> Slice<'c> {
             Some(kept) => kept.to_json_value().map_err(|error| Broken(whole(&error)))?,
             None => json!({ "uid": reference(uid), "attrs": {}, "parents": [] }),
         };
+        let mut without_question = None;
         if let Some(Value::Object(kept)) = json.get_mut("attrs") {
             kept.extend(attributes);
             if let Some(name) = WHOSE.iter().find(|name| differ(kept.get(**name), of_question.get(**name))) {
                 return Err(Broken(format!("the question tells another {name} of {uid} than the source or the files")));
             }
-            kept.extend(of_question);
-            for (name, value) in of_credential {
-                kept.entry(name).or_insert(value);
+            if asks && !of_question.is_empty() {
+                let names: Vec<String> = of_question.keys().cloned().collect();
+                without_question = Some((names, with_credential(kept.clone(), of_credential.clone())));
             }
+            kept.extend(of_question);
+            *kept = with_credential(std::mem::take(kept), of_credential);
             kept.values().for_each(|value| named_in(value, &mut self.wanted));
         }
         if let Some(Value::Array(kept)) = json.get_mut("parents") {
             kept.extend(parents.iter().map(reference));
         }
+        let entity = self.checked(json)?;
+        if let Some((names, attributes)) = without_question {
+            let known = self.checked(json!({ "uid": reference(uid), "attrs": attributes, "parents": [] }))?;
+            let value = |entity: &Entity, name: &str| entity.attr(name).and_then(Result::ok);
+            let is_told = |name: &&String| value(&known, name).is_none() || value(&known, name) != value(&entity, name);
+            if let Some(name) = names.iter().find(is_told) {
+                return Err(Broken(format!(
+                    "the question tells another {name} of {uid}, who asks, than is known of them"
+                )));
+            }
+        }
+        Ok(entity)
+    }
+
+    fn checked(&self, json: Value) -> Result<Entity, Unasked> {
         Entity::from_json_value(json, Some(&self.compiled.types))
             .map_err(|error| Broken(format!("an entity does not fit the schema: {}", whole(&error))))
     }
@@ -390,6 +411,14 @@ impl<'c> Slice<'c> {
         let entities = self.entities()?.into_iter().chain(actions);
         Entities::from_entities(entities, None).map_err(|error| Broken(whole(&error)))
     }
+}
+
+/// What the credential says counts where nobody else says it.
+fn with_credential(mut kept: Map<String, Value>, of_credential: Map<String, Value>) -> Map<String, Value> {
+    for (name, value) in of_credential {
+        kept.entry(name).or_insert(value);
+    }
+    kept
 }
 
 /// What says whose a thing is. A path names the tenant that the client likes.

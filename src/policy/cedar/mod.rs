@@ -65,7 +65,8 @@ use crate::{
 ///
 /// More comes from entities in files, and from an [`EntitySource`]. Where both know an attribute, the question's resource comes
 /// before the source, the source before the files, and those before the credential. Where the question tells another `tenant` or
-/// `owner` of its resource than source or files, nothing is decided: a path names the tenant that the client likes.
+/// `owner` of its resource than source or files, nothing is decided: a path names the tenant that the client likes. Nor is it where the
+/// resource is the principal, and the question tells more of it, or otherwise, than source, files and credential do: both are one entity.
 ///
 /// # The decision
 /// 1. An action, a type or an issuer that the schema does not know, and an action that is for other types, are denied, [firmly](Verdict::firm).

@@ -16,6 +16,7 @@ use tokio::runtime::Handle;
 use super::{ask, sum};
 use crate::{
     error::ConfigError,
+    lookout::has_timer,
     now::Now,
     policy::{AccessQuery, PolicyBackend, QueryParts, ReloadState, Verdict},
 };
@@ -64,7 +65,8 @@ impl<E: PolicyBackend, S: PolicyBackend> Shadow<E, S> {
     }
 
     /// Sets how long the shadow may take once the enforced policy has answered. Default 20 ms, at most 1 s, which a longer time
-    /// is taken for. Zero waits for nothing. A shadow that waits needs a tokio runtime with its timer.
+    /// is taken for. Zero waits for nothing. A shadow that waits needs a tokio runtime with its timer; without, it is a
+    /// difference.
     #[must_use]
     pub fn waiting(mut self, time: Duration) -> Self {
         self.patience = time.min(Duration::from_secs(1));
@@ -122,7 +124,9 @@ impl<E: PolicyBackend, S: PolicyBackend> Shadow<E, S> {
         .await;
         let answer = match seen {
             Some(answer) => answer,
-            None if Handle::try_current().is_err() => Err("it must be waited for, and there is no tokio runtime"),
+            None if Handle::try_current().is_err() || !has_timer() => {
+                Err("it must be waited for, and there is no tokio runtime with a timer")
+            }
             None => tokio::time::timeout(self.patience, shadow).await.unwrap_or(Err("it did not answer in time")),
         };
         (verdict, answer)

@@ -42,7 +42,8 @@ impl Permission {
         self.policy.is_same_as(policy)
     }
 
-    /// Lets a route pass whoever holds the permission only on things of their own. The handler **must** then ask its
+    /// Lets a route pass whoever holds the permission only on things of their own, unless the guard's thing tells its owner, and that is
+    /// somebody else. The handler **must** then ask its
     /// [`Authorizer`](crate::guard::Authorizer) about the thing; without that, everybody reaches everything. A handler that answers such
     /// a request with success, and has asked about no thing by then, is told of where there is an audit layer: as an error in the log, at
     /// most once a minute, and by the flag `owner_not_asked` in the record.
@@ -80,7 +81,9 @@ impl Permission {
     /// Whether it passes a principal on the handler's word alone: on what is their own, and the handler will ask whose the thing is.
     pub(crate) fn leaves_owner_to_handler(&self, principal: &Principal, resource: Option<&Resource>) -> bool {
         let thing = Thing { resource, passes_owners: false };
+        let is_open = resource.is_none_or(|resource| resource.owners().next().is_none());
         self.owners
+            && is_open
             && self.policy.ask(|snapshot| {
                 snapshot.permission(self.slot).is_some_and(|permission| {
                     let trust_credential = self.policy.trust_credential;

@@ -124,13 +124,18 @@ impl Exclusive {
 #[derive(Clone, Copy)]
 pub(super) struct Thing<'a> {
     pub(super) resource: Option<&'a Resource>,
-    /// The handler will ask whose it is: what is granted on owned things passes.
+    /// The handler will ask whose it is: what is granted on owned things passes, unless it is known to be somebody else's.
     pub(super) passes_owners: bool,
 }
 
 impl Thing<'_> {
     fn is_owned_by(self, principal: &Principal) -> bool {
-        self.passes_owners || self.resource.is_some_and(|resource| resource.is_owned_by(principal))
+        match self.resource {
+            Some(resource) => {
+                resource.is_owned_by(principal) || (self.passes_owners && resource.owners().next().is_none())
+            }
+            None => self.passes_owners,
+        }
     }
 }
 

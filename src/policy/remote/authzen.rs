@@ -1,9 +1,15 @@
-use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
+mod batch;
+mod evaluation;
+
+use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
+use self::{
+    batch::Batch,
+    evaluation::{Evaluation, Evaluations},
+};
 use super::{
     point::{DecisionPoint, Point, PointHealth},
     question::{self, Fields},
@@ -12,12 +18,7 @@ use crate::{
     clock::Instants,
     error::ConfigError,
     http_client::Endpoint,
-    log::one_line,
-    policy::{
-        AccessQuery, Decision, PolicyBackend, QueryParts, Verdict,
-        decision::{self, Document as _},
-        unique::Unique,
-    },
+    policy::{AccessQuery, PolicyBackend, QueryParts, Verdict},
 };
 
 /// Policies that a decision point decides which speaks AuthZEN (Authorization API 1.0): Cerbos, Topaz, OpenFGA, Keycloak and
@@ -95,13 +96,9 @@ pub struct AuthZenBuilder {
     settings: Settings,
 }
 
-/// The most questions of one request.
-const MOST: usize = 100;
 /// What no attribute may pretend to be.
 const OWN_PROPERTIES: [&str; 2] = ["owner", "tenant"];
 const OWN_CONTEXT: [&str; 6] = ["client", "method", "route", "address", "time", "time_ns"];
-/// The most reasons that are taken over from one answer.
-const MOST_REASONS: usize = 16;
 
 impl AuthZen {
     /// Asks this decision point.
@@ -243,147 +240,6 @@ impl Settings {
         ];
         Ok(fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
     }
-}
-
-/// Questions of one request, and where their verdicts belong.
-///
-/// They have subject and context in common, and each of their resources is described in one way: there are decision points that
-/// know subjects and resources of a request by type and id alone, and answer all questions by the properties of the first.
-struct Batch {
-    indices: Vec<usize>,
-    subject: Option<Value>,
-    context: Option<Value>,
-    resources: HashMap<(String, String), Value>,
-    evaluations: Vec<Value>,
-}
-
-impl Batch {
-    fn of(index: usize, mut question: Fields) -> Self {
-        let (subject, context) = (question.remove("subject"), question.remove("context"));
-        let mut batch =
-            Self { indices: Vec::new(), subject, context, resources: HashMap::new(), evaluations: Vec::new() };
-        batch.push(index, question);
-        batch
-    }
-
-    fn takes(&self, question: &Fields) -> bool {
-        let resource = question.get("resource");
-        let known = resource.and_then(|resource| self.resources.get(&name_of(resource)));
-        self.indices.len() < MOST
-            && question.get("subject") == self.subject.as_ref()
-            && question.get("context") == self.context.as_ref()
-            && (known.is_none() || known == resource)
-    }
-
-    fn push(&mut self, index: usize, question: Fields) {
-        let own = |(name, _): &(String, Value)| name == "action" || name == "resource";
-        let question: Fields = question.into_iter().filter(own).collect();
-        if let Some(resource) = question.get("resource") {
-            self.resources.insert(name_of(resource), resource.clone());
-        }
-        self.indices.push(index);
-        self.evaluations.push(question.into());
-    }
-
-    fn body(&self) -> Value {
-        json!({
-            "subject": self.subject,
-            "context": self.context,
-            "evaluations": self.evaluations,
-            "options": { "evaluations_semantic": "execute_all" },
-        })
-    }
-}
-
-/// Type and id.
-fn name_of(resource: &Value) -> (String, String) {
-    let text = |name| resource.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
-    (text("type"), text("id"))
-}
-
-/// The answer to one question: an object, alone and in a list. A derived reader would take `[true]` for one as well.
-#[derive(Deserialize)]
-#[serde(try_from = "Unique")]
-struct Evaluation {
-    decision: bool,
-    context: Value,
-}
-
-impl TryFrom<Unique> for Evaluation {
-    type Error = String;
-
-    fn try_from(Unique(answer): Unique) -> Result<Self, String> {
-        let Value::Object(mut members) = answer else {
-            return Err(format!("an evaluation is {}, and must be an object", answer.kind()));
-        };
-        match members.get("decision").map(|decision| decision.as_bool().ok_or(decision)) {
-            Some(Ok(decision)) => Ok(Self { decision, context: members.remove("context").unwrap_or_default() }),
-            Some(Err(other)) => Err(format!("decision is {}, and must be a boolean", other.kind())),
-            None => Err("an evaluation has no decision".to_owned()),
-        }
-    }
-}
-
-#[derive(Deserialize)]
-struct Evaluations {
-    evaluations: Vec<Evaluation>,
-}
-
-impl Evaluation {
-    fn verdict(self) -> Verdict {
-        let decision = if self.decision { Decision::Allow } else { Decision::Deny };
-        let context = self.context;
-        if self.decision && !(context.is_null() || context.is_object()) {
-            return Verdict::cannot_decide("the context of the answer is no object");
-        }
-        let verdict = reasons(&context).fold(Verdict::new(decision), Verdict::because);
-        let trouble = |why: String| Verdict::cannot_decide(why).with_facts_of(&verdict);
-        let Some(error) = context.get("error") else {
-            return match decision {
-                Decision::Allow => decision::with_obligations(verdict.clone(), &context).unwrap_or_else(trouble),
-                Decision::Deny | Decision::CannotDecide => demanding(verdict, &context),
-            };
-        };
-        let is_own_fault = error.get("status").and_then(Value::as_u64).is_none_or(|status| status >= 500);
-        if self.decision || is_own_fault { trouble("the evaluation failed".to_owned()) } else { verdict }
-    }
-}
-
-/// A denial's context may say what would help; one that cannot be read is a denial all the same.
-fn demanding(verdict: Verdict, context: &Value) -> Verdict {
-    if !context.is_object() {
-        return verdict;
-    }
-    match decision::demand(context) {
-        Ok(Some(demand)) => verdict.demanding(demand),
-        Ok(None) => verdict,
-        Err(problem) => verdict.because(one_line(&problem)),
-    }
-}
-
-/// What the context says for whoever reads the record. A client must see none of it.
-fn reasons(context: &Value) -> impl Iterator<Item = String> {
-    let texts = |value: Option<&Value>| -> Vec<String> {
-        match value {
-            Some(Value::String(text)) => vec![text.clone()],
-            // One text for each language or status.
-            Some(Value::Object(texts)) => texts.values().filter_map(Value::as_str).map(str::to_owned).collect(),
-            _ => Vec::new(),
-        }
-    };
-    let of = |object: &Value| {
-        let id = object.get("id").and_then(Value::as_str).map(|id| format!("reason {id}"));
-        let said = ["reason", "reason_admin"].into_iter().flat_map(|name| texts(object.get(name)));
-        id.into_iter().chain(said).collect::<Vec<_>>()
-    };
-    let listed = context.get("reasons").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-    let listed = listed.iter().flat_map(|reason| match reason {
-        Value::String(text) => vec![text.clone()],
-        other => of(other),
-    });
-    let failed = texts(context.get("error").and_then(|error| error.get("message")));
-    let all: Vec<String> = of(context).into_iter().chain(listed).chain(failed).take(MOST_REASONS).collect();
-    all.into_iter().map(|reason| one_line(&reason))
 }
 
 #[async_trait]

@@ -1,15 +1,14 @@
-use std::{fmt, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use sqlx::PgPool;
 use tokio::{sync::watch, task::JoinSet};
 
 use super::{Inner, PostgresRevocations, listen, work};
 use crate::{
     clock::{Clock, SystemClock},
-    revocation::{RevocationLimits, RevocationState, rows::Shared, state::check_shared},
+    revocation::{RevocationLimits, rows::Shared, state::check_shared},
     sql::{
-        OpenError, check_wait, failed,
-        postgres::{BACKEND, Database, migrate, options, pool},
+        OpenError, check_wait,
+        postgres::{Database, Source, migrate},
     },
 };
 
@@ -29,22 +28,6 @@ pub struct PostgresRevocationsBuilder {
     migrate: bool,
     limits: RevocationLimits,
     clock: Arc<dyn Clock>,
-}
-
-#[derive(Clone)]
-pub(super) enum Source {
-    Address(String),
-    Pool(PgPool),
-}
-
-/// An address may have a password.
-impl fmt::Debug for Source {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Address(_) => "Address(..)",
-            Self::Pool(_) => "Pool(..)",
-        })
-    }
 }
 
 impl PostgresRevocationsBuilder {
@@ -94,20 +77,9 @@ impl PostgresRevocationsBuilder {
     pub async fn connect(self) -> Result<PostgresRevocations, OpenError> {
         check_wait("PostgreSQL time-out", self.timeout)?;
         check_shared(&self.limits)?;
-        let pool = match &self.source {
-            Source::Address(address) => {
-                let pool = pool(2, self.timeout, self.timeout).connect_with(options(address)?).await;
-                pool.map_err(|error| failed(BACKEND, error))?
-            }
-            Source::Pool(pool) => pool.clone(),
-        };
+        let pool = self.source.pool(2, self.timeout, self.timeout)?;
         migrate(&pool, work::SCHEMA, work::MIGRATIONS, self.migrate).await?;
-        let shared = Arc::new(Shared {
-            timeout: self.timeout,
-            limits: self.limits,
-            state: RevocationState::fed(self.limits),
-            clock: self.clock,
-        });
+        let shared = Shared::new(self.timeout, self.limits, self.clock);
         let (sender, loaded) = watch::channel(false);
         let mut tasks = JoinSet::new();
         tasks.spawn(listen::run(Arc::clone(&shared), pool.clone(), sender));

@@ -17,7 +17,7 @@ use crate::{
     error::StoreError,
     sql::{
         OpenError,
-        postgres::{BACKEND, Database},
+        postgres::{BACKEND, Database, Source},
     },
 };
 
@@ -88,13 +88,13 @@ impl PostgresRevocations {
 
     /// Begins with the defaults.
     pub fn builder(address: &str) -> PostgresRevocationsBuilder {
-        PostgresRevocationsBuilder::new(builder::Source::Address(address.to_owned()))
+        PostgresRevocationsBuilder::new(Source::Address(address.to_owned()))
     }
 
     /// Begins with the defaults and a pool that is there. The listening connection is another one, with the options
     /// that the pool has by then.
     pub fn builder_with_pool(pool: PgPool) -> PostgresRevocationsBuilder {
-        PostgresRevocationsBuilder::new(builder::Source::Pool(pool))
+        PostgresRevocationsBuilder::new(Source::Pool(pool))
     }
 
     /// What [`connect`](Self::connect) runs to make the table, by ascending version, to be run by hand: each text once, in a

@@ -10,7 +10,7 @@ use super::{Database, Inner, SqliteRevocations, watch as follow, work};
 use crate::{
     clock::{Clock, SystemClock},
     error::ConfigError,
-    revocation::{RevocationLimits, RevocationState, rows::Shared, state::check_shared},
+    revocation::{RevocationLimits, rows::Shared, state::check_shared},
     sql::{OpenError, check_wait, sqlite::Opening},
 };
 
@@ -109,12 +109,7 @@ impl SqliteRevocationsBuilder {
         let writer = opening.pool(1);
         let opened = opening.open(writer, work::SCHEMA, work::MIGRATIONS).await?;
         let reader = opened.readers(1).await?;
-        let shared = Arc::new(Shared {
-            timeout: self.timeout,
-            limits: self.limits,
-            state: RevocationState::fed(self.limits),
-            clock: self.clock,
-        });
+        let shared = Shared::new(self.timeout, self.limits, self.clock);
         let (sender, loaded) = watch::channel(false);
         let every = self.watch_every.min(self.limits.trusted_for() / 5);
         let mut tasks = JoinSet::new();

@@ -8,17 +8,16 @@ use std::{fmt, path::Path, sync::Arc};
 
 use async_trait::async_trait;
 use sqlx::SqlitePool;
-use tokio::{sync::watch::Receiver, task::JoinSet, time::timeout};
+use tokio::{sync::watch::Receiver, task::JoinSet};
 
 pub use self::builder::SqliteRevocationsBuilder;
 use super::{Revocation, RevocationState, RevocationStore, entry::Entry, rows::Shared};
 use crate::{
     clock::Instants,
-    error::{StoreError, StoreErrorKind},
+    error::StoreError,
     sql::{
-        OpenError, failed,
-        sqlite::{BACKEND, Place, replaced},
-        unavailable,
+        OpenError,
+        sqlite::{BACKEND, Place, finished, replaced, write},
     },
 };
 
@@ -118,15 +117,8 @@ impl Database {
     async fn revoke(&self, revocation: &Revocation, at: Instants) -> Result<(), StoreError> {
         let shared = &self.shared;
         let entry = Entry::new(revocation, &shared.limits, at);
-        let mut connection = self.writer.acquire().await.map_err(|error| failed(BACKEND, error))?;
-        let revoked = work::revoke(&mut connection, &entry, shared.limits.most(), at).await;
-        if let Err(error) = revoked {
-            // On a full disk SQLite may have ended the transaction by itself, and the connection would begin no other one.
-            if error.kind() != StoreErrorKind::Conflict {
-                let _ = connection.close().await;
-            }
-            return Err(error);
-        }
+        let most = shared.limits.most();
+        write(&self.writer, move |connection| Box::pin(work::revoke(connection, entry, most, at))).await?;
         // Meets it from now on, whatever becomes of the file. If there is no room, the task that reads it as well finds it out.
         shared.state.add([revocation], at)?;
         // What has no name any more is forgotten when the last process closes it.
@@ -146,12 +138,7 @@ impl RevocationStore for SqliteRevocations {
         let database = Arc::clone(&self.inner.database);
         database.shared.state.check_end(revocation, at, BACKEND)?;
         let (limit, revocation) = (database.shared.timeout.saturating_mul(3), revocation.clone());
-        let task = tokio::spawn(async move { database.revoke(&revocation, at).await });
-        match timeout(limit, task).await {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(error)) => Err(unavailable(BACKEND, error.to_string())),
-            Err(_) => Err(unavailable(BACKEND, "it takes too long, and may still take effect")),
-        }
+        finished(limit, async move { database.revoke(&revocation, at).await }).await
     }
 }
 

@@ -46,7 +46,7 @@ fn sql(error: sqlx::Error) -> StoreError {
 
 pub(super) async fn revoke(
     connection: &mut SqliteConnection,
-    entry: &Entry,
+    entry: Entry,
     most: usize,
     at: Instants,
 ) -> Result<(), StoreError> {

@@ -4,8 +4,9 @@ use bytes::Bytes;
 use http::{HeaderName, Method, Request, header};
 
 use super::{
+    answer::{Answer, outline},
     profile::Route,
-    run::{Answer, Run, keyed, outline, with},
+    run::{Run, keyed, with},
 };
 
 /// What is no attack: a suite whose good requests are refused proves nothing.

@@ -4,6 +4,7 @@
 //! and a token for each role. Each attack has a stable id, which [`ATTACKS`] lists and the [`AttackReport`] names.
 //! With the feature `testing-network`, `attack_url` sends them to a service that runs.
 
+mod answer;
 mod caller;
 mod control;
 mod cross_site;
@@ -42,8 +43,9 @@ pub use profile::Profile;
 pub use report::{AttackReport, Finding};
 pub use values::PathValues;
 
+use answer::{Answer, Answering};
 use key_place::KeyPlace;
-use run::{Answer, Answering, Run};
+use run::Run;
 
 /// Each attack: its id, and what a service does that has the hole.
 pub const ATTACKS: &[(&str, &str)] = &[

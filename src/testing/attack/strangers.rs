@@ -3,8 +3,9 @@
 use http::Method;
 
 use super::{
+    answer::Answer,
     profile::Route,
-    run::{Answer, Run, with},
+    run::{Run, with},
 };
 
 /// Each role that may not.

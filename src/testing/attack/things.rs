@@ -5,8 +5,9 @@ use std::collections::HashSet;
 use http::HeaderName;
 
 use super::{
+    answer::Answer,
     profile::{Route, Stranger, Thing},
-    run::{Answer, Run, with},
+    run::{Run, with},
 };
 
 /// What strangers get, and what whoever may have it gets after them: that it is there.

@@ -1,14 +1,12 @@
-use std::{fmt, sync::Arc, time::Duration};
-
-use sqlx::PgPool;
+use std::{sync::Arc, time::Duration};
 
 use super::{PostgresKeyStore, work};
 use crate::{
     api_key::{ChangeFeed, sql::watcher::Watcher},
     error::ConfigError,
     sql::{
-        OpenError, check_wait, failed,
-        postgres::{BACKEND, Database, migrate, options, pool},
+        OpenError, check_wait,
+        postgres::{Database, Source, migrate},
     },
 };
 
@@ -36,22 +34,6 @@ pub struct PostgresKeyStoreBuilder {
     acquire_timeout: Duration,
     statement_timeout: Duration,
     migrate: bool,
-}
-
-#[derive(Clone)]
-pub(super) enum Source {
-    Address(String),
-    Pool(PgPool),
-}
-
-/// An address may have a password.
-impl fmt::Debug for Source {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Address(_) => "Address(..)",
-            Self::Pool(_) => "Pool(..)",
-        })
-    }
 }
 
 impl PostgresKeyStoreBuilder {
@@ -98,14 +80,7 @@ impl PostgresKeyStoreBuilder {
     /// not or cannot be migrated.
     pub async fn connect(self) -> Result<PostgresKeyStore, OpenError> {
         self.check()?;
-        let sql = |error| failed(BACKEND, error);
-        let pool = match &self.source {
-            Source::Address(address) => pool(self.connections, self.acquire_timeout, self.statement_timeout)
-                .connect_with(options(address)?)
-                .await
-                .map_err(sql)?,
-            Source::Pool(pool) => pool.clone(),
-        };
+        let pool = self.source.pool(self.connections, self.acquire_timeout, self.statement_timeout)?;
         migrate(&pool, work::SCHEMA, work::MIGRATIONS, self.migrate).await?;
 
         let feed = Arc::new(ChangeFeed::new_lost());
@@ -148,5 +123,13 @@ mod tests {
             let error = builder.connect().await.unwrap_err();
             assert!(matches!(&error, OpenError::Config(error) if error.setting() == setting), "{error:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn why_nobody_answers_is_told() {
+        let builder = PostgresKeyStore::builder("postgres://orders@127.0.0.1:1/orders");
+        let error = builder.acquire_timeout(Duration::from_millis(50)).connect().await.unwrap_err();
+        let OpenError::Store(error) = error else { panic!("{error}") };
+        assert!(format!("{error:#}").contains("refused"), "{error:#}");
     }
 }

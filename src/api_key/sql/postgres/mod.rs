@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use sqlx::{PgConnection, PgPool};
 
 pub use self::builder::PostgresKeyStoreBuilder;
-use super::{statements, watcher::Watcher};
+use super::{admin::admin, statements, watcher::Watcher};
 use crate::{
     api_key::{
         ApiKeyAdmin, ApiKeyRecord, ApiKeyStore, ChangeFeed, Found, Hit, KeyChange, KeyFilter, KeyId, KeyUse, Lookup,
@@ -16,7 +16,10 @@ use crate::{
     },
     clock::Instants,
     error::StoreError,
-    sql::{OpenError, Work, postgres::Database},
+    sql::{
+        OpenError, Work,
+        postgres::{Database, Source},
+    },
 };
 
 /// Keys in PostgreSQL, 11 or later (feature `api-key-postgres`): for services of several processes.
@@ -91,12 +94,12 @@ impl PostgresKeyStore {
 
     /// Begins with the defaults.
     pub fn builder(address: &str) -> PostgresKeyStoreBuilder {
-        PostgresKeyStoreBuilder::new(builder::Source::Address(address.to_owned()))
+        PostgresKeyStoreBuilder::new(Source::Address(address.to_owned()))
     }
 
     /// Begins with the defaults and a pool that is there.
     pub fn builder_with_pool(pool: PgPool) -> PostgresKeyStoreBuilder {
-        PostgresKeyStoreBuilder::new(builder::Source::Pool(pool))
+        PostgresKeyStoreBuilder::new(Source::Pool(pool))
     }
 
     /// What [`connect`](Self::connect) runs to make the tables, by ascending version, to be run by hand: each text once, in a
@@ -144,71 +147,7 @@ impl ApiKeyStore for PostgresKeyStore {
     }
 }
 
-#[async_trait]
-impl ApiKeyAdmin for PostgresKeyStore {
-    async fn insert(&self, record: ApiKeyRecord) -> Result<(), StoreError> {
-        let told = vec![KeyChange::Key(*record.id())];
-        self.change(told, |connection| Box::pin(work::insert(connection, record))).await
-    }
-
-    async fn rotate(&self, rotation: Rotation) -> Result<bool, StoreError> {
-        let told = vec![KeyChange::Key(*rotation.old()), KeyChange::Key(*rotation.record().id())];
-        self.change(told, |connection| Box::pin(work::rotate(connection, rotation))).await
-    }
-
-    async fn revoke(&self, id: &KeyId, revocation: &Revocation) -> Result<bool, StoreError> {
-        let (id, revocation) = (*id, revocation.clone());
-        self.change(vec![KeyChange::Key(id)], move |connection| Box::pin(work::revoke(connection, id, revocation)))
-            .await
-    }
-
-    async fn disable_owner(&self, owner: &Owner, disablement: &Revocation) -> Result<bool, StoreError> {
-        let (owner, disablement) = (owner.clone(), disablement.clone());
-        let told = vec![KeyChange::Owner(owner.clone())];
-        self.change(told, |connection| Box::pin(work::disable(connection, owner, disablement))).await
-    }
-
-    async fn enable_owner(&self, owner: &Owner) -> Result<bool, StoreError> {
-        let owner = owner.clone();
-        let told = vec![KeyChange::Owner(owner.clone())];
-        self.change(told, |connection| Box::pin(work::enable(connection, owner))).await
-    }
-
-    async fn disablement(&self, owner: &Owner) -> Result<Option<Revocation>, StoreError> {
-        let owner = owner.clone();
-        self.read(|connection| Box::pin(work::disablement(connection, owner))).await
-    }
-
-    async fn get(&self, id: &KeyId) -> Found {
-        let id = *id;
-        self.read(move |connection| Box::pin(work::find(connection, id))).await
-    }
-
-    async fn list(&self, filter: &KeyFilter, after: Option<&KeyId>, limit: usize) -> Result<Vec<Hit>, StoreError> {
-        let (filter, after) = (filter.clone(), after.copied());
-        self.read(move |connection| Box::pin(work::list(connection, filter, after, limit))).await
-    }
-
-    async fn purge(&self, at: Instants, kept: Duration) -> Result<u64, StoreError> {
-        let before = at.unix_seconds().saturating_sub(kept.as_secs());
-        let mut purged = 0_u64;
-        loop {
-            let batch = self.read(move |connection| Box::pin(work::purge(connection, before))).await?;
-            purged = purged.saturating_add(batch);
-            if usize::try_from(batch).is_ok_and(|batch| batch < statements::BATCH) {
-                return Ok(purged);
-            }
-        }
-    }
-
-    async fn record_uses(&self, uses: &[KeyUse]) -> Result<(), StoreError> {
-        for batch in statements::latest(uses).chunks(statements::BATCH) {
-            let batch = batch.to_vec();
-            self.read(|connection| Box::pin(work::record_uses(connection, batch))).await?;
-        }
-        Ok(())
-    }
-}
+admin! { PostgresKeyStore }
 
 /// Without the address, which may have a password.
 impl fmt::Debug for PostgresKeyStore {

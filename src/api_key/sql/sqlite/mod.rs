@@ -17,17 +17,17 @@ use sqlx::{SqliteConnection, SqlitePool};
 use tokio::time::timeout;
 
 pub use self::builder::SqliteKeyStoreBuilder;
-use super::{statements, watcher::Watcher};
+use super::{admin::admin, statements, watcher::Watcher};
 use crate::{
     api_key::{
         ApiKeyAdmin, ApiKeyRecord, ApiKeyStore, ChangeFeed, Found, Hit, KeyChange, KeyFilter, KeyId, KeyUse, Lookup,
         Owner, Revocation, Rotation,
     },
     clock::Instants,
-    error::{StoreError, StoreErrorKind},
+    error::StoreError,
     sql::{
         OpenError, Work, failed,
-        sqlite::{BACKEND, Place, data_version, replaced},
+        sqlite::{BACKEND, Place, data_version, finished, replaced, write},
         unavailable,
     },
 };
@@ -126,7 +126,7 @@ impl SqliteKeyStore {
         self.database.read(work).await
     }
 
-    /// Makes a change and publishes it, in a task of its own: whoever waits for it may give up, the change does not.
+    /// Makes a change and publishes it, also if nobody waits for it any more.
     async fn change<T: Send + 'static>(
         &self,
         told: Vec<KeyChange>,
@@ -134,17 +134,16 @@ impl SqliteKeyStore {
     ) -> Result<T, StoreError> {
         self.watch(None);
         let database = Arc::clone(&self.database);
-        let change = tokio::spawn(async move {
-            let answer = database.write(work).await;
+        let change = async move {
+            let answer = match database.must_be_there() {
+                Ok(()) => write(&database.writer, work).await,
+                Err(error) => Err(error),
+            };
             // Also if it failed: it may have taken effect all the same.
             told.iter().for_each(|change| database.feed.publish(change));
             answer
-        });
-        match timeout(self.database.change_timeout, change).await {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(error)) => Err(unavailable(BACKEND, error.to_string())),
-            Err(_) => Err(unavailable(BACKEND, "the change takes too long, and may still take effect")),
-        }
+        };
+        finished(self.database.change_timeout, change).await
     }
 }
 
@@ -157,20 +156,6 @@ impl Database {
         let mut connection = self.readers.acquire().await.map_err(|error| failed(BACKEND, error))?;
         let answer = timeout(self.statement_timeout, work(&mut connection)).await;
         answer.unwrap_or_else(|_| Err(unavailable(BACKEND, format!("no answer within {:?}", self.statement_timeout))))
-    }
-
-    async fn write<T>(
-        &self,
-        work: impl for<'c> FnOnce(&'c mut SqliteConnection) -> Work<'c, T>,
-    ) -> Result<T, StoreError> {
-        self.must_be_there()?;
-        let mut connection = self.writer.acquire().await.map_err(|error| failed(BACKEND, error))?;
-        let answer = work(&mut connection).await;
-        // On a full disk SQLite may have ended the transaction by itself, and the connection would begin no other one.
-        if answer.as_ref().is_err_and(|error| error.kind() != StoreErrorKind::Conflict) {
-            let _ = connection.close().await;
-        }
-        answer
     }
 
     fn must_be_there(&self) -> Result<(), StoreError> {
@@ -197,71 +182,7 @@ impl ApiKeyStore for SqliteKeyStore {
     }
 }
 
-#[async_trait]
-impl ApiKeyAdmin for SqliteKeyStore {
-    async fn insert(&self, record: ApiKeyRecord) -> Result<(), StoreError> {
-        let told = vec![KeyChange::Key(*record.id())];
-        self.change(told, |connection| Box::pin(work::insert(connection, record))).await
-    }
-
-    async fn rotate(&self, rotation: Rotation) -> Result<bool, StoreError> {
-        let told = vec![KeyChange::Key(*rotation.old()), KeyChange::Key(*rotation.record().id())];
-        self.change(told, |connection| Box::pin(work::rotate(connection, rotation))).await
-    }
-
-    async fn revoke(&self, id: &KeyId, revocation: &Revocation) -> Result<bool, StoreError> {
-        let (id, revocation) = (*id, revocation.clone());
-        self.change(vec![KeyChange::Key(id)], move |connection| Box::pin(work::revoke(connection, id, revocation)))
-            .await
-    }
-
-    async fn disable_owner(&self, owner: &Owner, disablement: &Revocation) -> Result<bool, StoreError> {
-        let (owner, disablement) = (owner.clone(), disablement.clone());
-        let told = vec![KeyChange::Owner(owner.clone())];
-        self.change(told, |connection| Box::pin(work::disable(connection, owner, disablement))).await
-    }
-
-    async fn enable_owner(&self, owner: &Owner) -> Result<bool, StoreError> {
-        let owner = owner.clone();
-        let told = vec![KeyChange::Owner(owner.clone())];
-        self.change(told, |connection| Box::pin(work::enable(connection, owner))).await
-    }
-
-    async fn disablement(&self, owner: &Owner) -> Result<Option<Revocation>, StoreError> {
-        let owner = owner.clone();
-        self.read(|connection| Box::pin(work::disablement(connection, owner))).await
-    }
-
-    async fn get(&self, id: &KeyId) -> Found {
-        let id = *id;
-        self.read(move |connection| Box::pin(work::find(connection, id))).await
-    }
-
-    async fn list(&self, filter: &KeyFilter, after: Option<&KeyId>, limit: usize) -> Result<Vec<Hit>, StoreError> {
-        let (filter, after) = (filter.clone(), after.copied());
-        self.read(move |connection| Box::pin(work::list(connection, filter, after, limit))).await
-    }
-
-    async fn purge(&self, at: Instants, kept: Duration) -> Result<u64, StoreError> {
-        let before = at.unix_seconds().saturating_sub(kept.as_secs());
-        let mut purged = 0_u64;
-        loop {
-            let batch = self.change(Vec::new(), move |connection| Box::pin(work::purge(connection, before))).await?;
-            purged = purged.saturating_add(batch);
-            if usize::try_from(batch).is_ok_and(|batch| batch < statements::BATCH) {
-                return Ok(purged);
-            }
-        }
-    }
-
-    async fn record_uses(&self, uses: &[KeyUse]) -> Result<(), StoreError> {
-        for batch in statements::latest(uses).chunks(statements::BATCH) {
-            let batch = batch.to_vec();
-            self.change(Vec::new(), |connection| Box::pin(work::record_uses(connection, batch))).await?;
-        }
-        Ok(())
-    }
-}
+admin! { SqliteKeyStore }
 
 impl fmt::Debug for SqliteKeyStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -47,7 +47,8 @@ const NONCE: HeaderName = HeaderName::from_static("dpop-nonce");
 ///
 /// A proof passes when (RFC 9449 §4.3)
 /// 1. the field `DPoP` stands once, and is a signed JWT of at most 8 KiB with `jti`, `htm`, `htu`, `iat` and `ath`,
-/// 2. its `typ` is `dpop+jwt`, its `alg` on the list, and its `jwk` a public key for it without any private member,
+/// 2. its `typ` is `dpop+jwt`, compared as a media type (RFC 7515 §4.1.9), its `alg` on the list, and its `jwk` a public key for it
+///    without any private member,
 /// 3. `htm` is the method, byte for byte,
 /// 4. `htu` is the URL of the request, query and fragment apart, after normalisation (RFC 3986 §6.2.2, §6.2.3): at one of our
 ///    own URLs, never at the host that the request names for itself,

@@ -45,7 +45,7 @@ pub(super) fn read<'a>(text: &'a str, buffer: &'a mut Buffer, algorithms: &[Algo
 
     let mut fields = Header::default();
     json::read(text(header)?, &mut fields, Refusal("the proof's header is not a JSON object"))?;
-    if fields.typ.as_deref() != Some("dpop+jwt") {
+    if !fields.typ.as_deref().is_some_and(|typ| token::is_typ(typ, "dpop+jwt")) {
         return Err(Refusal("the proof's typ is not dpop+jwt"));
     }
     let algorithm =
