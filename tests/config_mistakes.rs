@@ -210,7 +210,7 @@ const MISTAKES: &[(&str, &str, usize, &str, &str)] = &[
     (ISSUER, "keys = { file = '@/policy.toml' }", 6, "issuers[0].keys.file", "is not good"),
     (ISSUER, "keys = { file = '@/keys.json' }", 6, "issuers[0].keys.file", "is not good"),
     (ISSUER, "keys = { file = 'a', discover = true }", 6, "issuers[0].keys", "must say one place"),
-    (ISSUER, "keys = { discover = false }", 6, "issuers[0].keys.discover", "leaves no place"),
+    (ISSUER, "keys = { discover = false }", 6, "issuers[0].keys.discover", "says not where the keys are"),
     (
         ISSUER,
         "[[issuers]]\nissuer = 'https://id.example.com'\naudience = 'b'\nalgorithms = ['ES256']",
@@ -373,7 +373,7 @@ const MISTAKES: &[(&str, &str, usize, &str, &str)] = &[
         "[[limits]]\nby = 'client'\nquotas = ['flood']\nplan_claim = 'plan'",
         7,
         "limits[0].plan_claim",
-        "names no plan",
+        "is never read",
     ),
     (
         ISSUER,

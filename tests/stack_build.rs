@@ -62,6 +62,8 @@ fn wrong_combinations_are_refused() {
     ] {
         assert_eq!(error(builder).setting(), setting, "{name}");
     }
+    let twice = error(closed().authenticate(test_scheme())).to_string();
+    assert_eq!(twice, "authenticate: 2 calls are made, and a stack takes one: join them with one_of or both");
 }
 
 /// Reads a field of its own.
@@ -95,7 +97,8 @@ fn a_proxys_word_stands_in_no_field_of_a_credential() {
         ("others", address("x-real-ip").with_scheme_header(name("x-scheme")).unwrap(), true),
     ] {
         let built = stack().proxies(proxies.clone()).build().map_err(|error| error.to_string());
-        let expected = Err("proxies: x-ticket carries a credential, and no proxy's word".to_owned());
+        let expected =
+            Err("proxies: x-ticket carries a credential, and no proxy's word: name another field".to_owned());
         assert_eq!(built.map(|_| ()), if accepted { Ok(()) } else { expected }, "{case}");
         assert!(Stack::builder().dangerous_plain_http().proxies(proxies).build().is_ok(), "{case}: nobody reads it");
     }

@@ -169,25 +169,25 @@ fn two_of_one_scope_are_a_mistake() {
     for (stack, begins) in [
         (
             builder().limit_clients(Quota::per_hour(1)).limit_clients(Quota::per_day(9)).build(),
-            "limit_clients: two of scope client need scopes of their own",
+            "limit_clients: \"client\" is the scope of two limits",
         ),
         (
             builder().limit_principals(&plans).limit_principals(&plans).build(),
-            "limit_principals: two of scope principal need",
+            "limit_principals: \"principal\" is the scope of two limits",
         ),
         (
             builder()
                 .limit(RateLimitLayer::per(LimitBy::tenant(), Quota::per_hour(1)).unwrap())
                 .limit(RateLimitLayer::per(LimitBy::credential(), Quota::per_hour(1)).unwrap())
                 .build(),
-            "limit_principals: two of scope custom need",
+            "limit_principals: \"custom\" is the scope of two limits",
         ),
         (
             builder()
                 .limit(RateLimitLayer::per(LimitBy::request(|_| None), Quota::per_hour(1)).unwrap())
                 .limit(RateLimitLayer::per(LimitBy::identity(|_| None), Quota::per_hour(1)).unwrap())
                 .build(),
-            "limit_principals: two of scope custom need",
+            "limit_principals: \"custom\" is the scope of two limits",
         ),
     ] {
         let error = stack.unwrap_err().to_string();

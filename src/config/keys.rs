@@ -39,7 +39,7 @@ pub(super) fn open(
         return None;
     }
     if let (Some(discover), 0) = (discover, places) {
-        let advice = "leaves no place of the keys: add url = \"https://..\" or file = \"..\"";
+        let advice = "says not where the keys are: add url = \"https://..\" or file = \"..\"";
         report.add(discover.at, format!("{field}.keys.discover"), "false", advice);
         return None;
     }

@@ -217,12 +217,13 @@ fn limit(
     let mode = day.map(|day| report.take(day.at, &format!("{field}.shadow_until"), ShadowMode::until(&day.value)));
     let (by, name) = named?;
     if matches!(by, ByText::Client | ByText::Route) && !written.plans.is_empty() {
-        let advice = "is before anybody is known: plans are for by = \"principal\", \"credential\" or \"tenant\"";
+        let advice =
+            "counts before anybody is authenticated and has a plan: use by = \"principal\", \"credential\", \"tenant\"";
         report.add(limit.at, format!("{field}.plans"), format!("by {}", scope(by)), advice);
         return None;
     }
     if let (Some(claim), ByText::Client | ByText::Route) = (&written.plan_claim, by) {
-        let advice = "is before anybody is known, and names no plan: remove it";
+        let advice = "is never read: this limit counts before anybody is authenticated: remove it";
         report.add(claim.at, format!("{field}.plan_claim"), format!("{:?}", claim.value), advice);
         return None;
     }

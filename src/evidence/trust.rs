@@ -292,7 +292,11 @@ impl EvidenceCounts {
 /// A field that is believed is also removed from the requests of everybody else, and shown where addresses are.
 fn no_credential(setting: &'static str, name: &HeaderName) -> Result<(), ConfigError> {
     if holds_credentials(name) {
-        return Err(ConfigError::new(setting, name.as_str(), "carries a credential, and no proxy's word"));
+        return Err(ConfigError::new(
+            setting,
+            name.as_str(),
+            "carries a credential, and no proxy's word: name another field",
+        ));
     }
     Ok(())
 }

@@ -288,7 +288,11 @@ impl Quotas {
     pub fn new(quotas: impl IntoIterator<Item = Quota>) -> Result<Self, ConfigError> {
         let quotas: Box<[Quota]> = quotas.into_iter().collect();
         if quotas.is_empty() || quotas.len() > MAX_QUOTAS {
-            return Err(ConfigError::new("quotas", quotas.len().to_string(), "is not one to four of them"));
+            return Err(ConfigError::new(
+                "quotas",
+                quotas.len().to_string(),
+                "is not 1 to 4: a limit has at least one quota",
+            ));
         }
         let mut names: Vec<&str> = Vec::new();
         for quota in &quotas {

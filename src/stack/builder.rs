@@ -341,7 +341,11 @@ impl StackBuilder {
         let read = |name: &&HeaderName| authn.iter().any(|authn| authn.credential_headers().contains(*name));
         let carries_credential = |name: &&HeaderName| read(name) || holds_credentials(name);
         if let Some(name) = proxies.fields().find(carries_credential) {
-            return Err(ConfigError::new("proxies", name.as_str(), "carries a credential, and no proxy's word"));
+            return Err(ConfigError::new(
+                "proxies",
+                name.as_str(),
+                "carries a credential, and no proxy's word: name another field",
+            ));
         }
         let counted = client_limits.iter().chain(&principal_limits).flat_map(RateLimitLayer::fields);
         let at_once = client_concurrency.iter().chain(&principal_concurrency).flat_map(ConcurrencyLayer::fields);
@@ -349,7 +353,11 @@ impl StackBuilder {
             return Err(ConfigError::new("limit key", name.as_str(), rate_limit::CREDENTIAL));
         }
         if let Some(name) = recorded.find(read) {
-            return Err(ConfigError::new("audit header", name.as_str(), "is a credential, which is never recorded"));
+            return Err(ConfigError::new(
+                "audit header",
+                name.as_str(),
+                "is a credential, which is never recorded: do not name it in with_headers",
+            ));
         }
 
         let in_a_line = |name: &str| table.lines().any(|line| parameters_of(line.template).contains(&name));
@@ -401,7 +409,13 @@ fn once<T>(setting: &'static str, mut values: Vec<T>) -> Result<Option<T>, Confi
     if values.is_empty() {
         Ok(value)
     } else {
-        Err(ConfigError::new(setting, format!("{} of them", values.len() + 1), "may stand once"))
+        let remedy = match setting {
+            "authenticate" => "join them with one_of or both",
+            "policy" => "join them with Combined",
+            _ => "remove all but one",
+        };
+        let problem = format!("are made, and a stack takes one: {remedy}");
+        Err(ConfigError::new(setting, format!("{} calls", values.len() + 1), problem))
     }
 }
 
@@ -418,8 +432,8 @@ fn each(
     match twice {
         None => Ok(limits),
         Some((_, limit)) => {
-            let value = format!("two of scope {}", limit.scope());
-            Err(ConfigError::new(setting, value, "need scopes of their own: say .with_scope(..)"))
+            let problem = "is the scope of two limits, which could be one count: give one another, .with_scope(..)";
+            Err(ConfigError::new(setting, format!("{:?}", limit.scope()), problem))
         }
     }
 }
@@ -434,8 +448,8 @@ fn warn_of_like_names<'l>(limits: impl Iterator<Item = &'l RateLimitLayer>) {
                     free.insert(limit.scope());
                 }
                 Entry::Occupied(taken) => log::warn(&format!(
-                    "the limits {} and {} both tell clients of a quota {:?}, which these cannot tell apart: give one another name, by \
-                     Quota::named, in a document by another of [quotas]",
+                    "the limits {} and {} both tell clients of a quota {:?}, which these cannot tell apart: give one another \
+                     name, by Quota::named, in a document by another of [quotas]",
                     taken.get(),
                     limit.scope(),
                     taken.key(),
