@@ -130,7 +130,8 @@ pub async fn audit_sink_that_is_full(
 }
 
 /// Checks an [`AuditSink`] that cannot deliver, because what it delivers to fails each time: a flush says so, and every entry is
-/// counted as lost, be it the record of a request or an [event](AuditEntry::Event). One that [keeps room](AuditSink::reserve) for records keeps none after that.
+/// counted as lost, be it the record of a request or an [event](AuditEntry::Event). One that
+/// [keeps room](AuditSink::reserve) for records keeps none after that.
 ///
 /// The sink is new.
 ///

@@ -9,6 +9,8 @@ use crate::error::ConfigError;
 /// The widest networks that are accepted without a `dangerous_` name.
 const WIDEST_V4: u8 = 16;
 const WIDEST_V6: u8 = 32;
+
+/// How wide one may be.
 #[derive(Clone, Copy)]
 pub(super) enum Width {
     Narrow,

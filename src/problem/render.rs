@@ -154,7 +154,8 @@ impl Rendered {
 /// Writes the bodies of refusals.
 ///
 /// # Contract
-/// A renderer shows [`RejectionKind`], never [`Rejection::reason`]: that is for the operator. One that panics leaves the refusal without a body.
+/// A renderer shows [`RejectionKind`], never [`Rejection::reason`]: that is for the operator. One that panics leaves the refusal
+/// without a body.
 pub trait RejectionRenderer: fmt::Debug + Send + Sync + 'static {
     /// Writes a body, or none.
     fn render(&self, rejection: &Rejection, request: &Request) -> Option<Rendered>;
