@@ -56,6 +56,7 @@
 //! # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(example()).unwrap();
 //! ```
 
+mod agreement;
 mod builder;
 mod path;
 mod patience;
