@@ -1,6 +1,13 @@
 //! Strict reading of the header fields that carry credentials.
 
-#[cfg(any(feature = "api-key", feature = "audit", feature = "jwt", feature = "jwt-pure-rust", feature = "tls"))]
+#[cfg(any(
+    feature = "api-key",
+    feature = "audit",
+    feature = "jwt",
+    feature = "jwt-pure-rust",
+    feature = "rate-limit",
+    feature = "tls"
+))]
 pub(crate) mod fields;
 
 use std::fmt;

@@ -6,7 +6,7 @@ use crate::revocable::impatient;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_file_that_another_process_writes_to_is_unavailable_for_revocations_alone() {
     let (_folder, path) = folder();
-    let builder = SqliteRevocations::builder(&path).timeout(Duration::from_millis(50)).limits(impatient());
+    let builder = SqliteRevocations::builder(&path).timeout(Duration::from_millis(250)).limits(impatient());
     let store = builder.open().await.unwrap();
     store.loaded().await;
     let mut writer = intruder(&path).await;
