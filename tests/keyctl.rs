@@ -345,7 +345,7 @@ fn the_exit_code_says_whose_fault_it_is() {
         assert!(output.err.contains(said), "{name}: {}", output.err);
     }
     for (name, args, code, said) in [
-        ("no store", "list", 2, "--store"),
+        ("no store", "list", 2, "say --store or"),
         ("unknown kind of store", "--store ftp://user:hunter2@host list", 2, "no such kind"),
         ("a store that is not there", "--store /nowhere/at/all.db list", 3, "/nowhere/at/all"),
         ("a store that cannot be made", "--store /nowhere/at/all.toml --new list", 3, "/nowhere/at/all"),
