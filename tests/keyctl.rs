@@ -348,7 +348,7 @@ fn the_exit_code_says_whose_fault_it_is() {
         ("no store", "list", 2, "say --store or"),
         ("unknown kind of store", "--store ftp://user:hunter2@host list", 2, "no such kind"),
         ("a store that is not there", "--store /nowhere/at/all.db list", 3, "/nowhere/at/all"),
-        ("a store that cannot be made", "--store /nowhere/at/all.toml --new list", 3, "/nowhere/at/all"),
+        ("a store that cannot be made", "--store /nowhere/at/all.toml --new list", 3, "No such file or directory"),
         ("two stores", "--store x.db --store-env X list", 2, "cannot be used with"),
     ] {
         let output = keyctl.run_with(args, "");
