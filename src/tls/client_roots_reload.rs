@@ -2,7 +2,7 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use super::{
     client_roots::{ClientRoots, ROOTS},
-    terms::Terms,
+    terms::{Clients, Terms},
     watch,
 };
 use crate::{error::ConfigError, log};
@@ -40,10 +40,12 @@ impl ClientRootsReloader {
     /// # Errors
     /// If the listener asks clients for no certificates.
     pub fn replace(&self, roots: ClientRoots) -> Result<(), ConfigError> {
-        let replaced = self.terms.change_clients(|asked| asked.of(roots).map(Some).ok_or_else(nobody_is_asked));
-        if replaced.is_ok() {
-            self.terms.roots.note(&replaced);
-        }
+        let replaced = self.terms.change_clients(|asked| {
+            let asked = asked.of(roots).map(Some).ok_or_else(nobody_is_asked)?;
+            // Before anybody else changes them, as below: what is noted last is what came last.
+            self.terms.roots.note(&Ok(()));
+            Ok(asked)
+        });
         replaced.map(drop)
     }
 
@@ -85,20 +87,26 @@ impl ClientRootsReloader {
 
 fn reload(terms: &Terms) -> Result<bool, ConfigError> {
     let reloaded = terms.change_clients(|asked| {
-        let now = asked.roots().ok_or_else(nobody_is_asked)?;
-        let file = now.file().ok_or_else(|| ConfigError::new(ROOTS, "(PEM)", "did not come from a file"))?;
-        let newer = watch::settled(
-            || ClientRoots::from_pem_file(file),
-            |roots| !roots.are(now),
-            ClientRoots::are,
-            || ConfigError::new(ROOTS, file.display().to_string(), "changes while it is read"),
-        )?;
-        Ok(newer.and_then(|roots| asked.of(roots)))
+        let newer = newer(asked);
+        terms.roots.note(&newer);
+        newer
     });
-    terms.roots.note(&reloaded);
     reloaded.inspect_err(|error: &ConfigError| {
         log::error(&format!("the authorities of clients were not reloaded, those before count on: {error}"));
     })
+}
+
+/// The same question of the authorities in the file, if they are others than those that count, once the file stays the same.
+fn newer(asked: &Clients) -> Result<Option<Clients>, ConfigError> {
+    let now = asked.roots().ok_or_else(nobody_is_asked)?;
+    let file = now.file().ok_or_else(|| ConfigError::new(ROOTS, "(PEM)", "did not come from a file"))?;
+    let newer = watch::settled(
+        || ClientRoots::from_pem_file(file),
+        |roots| !roots.are(now),
+        ClientRoots::are,
+        || ConfigError::new(ROOTS, file.display().to_string(), "changes while it is read"),
+    )?;
+    Ok(newer.and_then(|roots| asked.of(roots)))
 }
 
 fn nobody_is_asked() -> ConfigError {
