@@ -68,7 +68,7 @@ fn wrong_combinations_are_refused() {
 
 /// Reads a field of its own.
 #[derive(Debug)]
-struct Tickets;
+struct Tickets(&'static str);
 
 #[async_trait::async_trait]
 impl Authenticator for Tickets {
@@ -77,7 +77,7 @@ impl Authenticator for Tickets {
     }
 
     fn credential_headers(&self) -> Vec<HeaderName> {
-        vec![HeaderName::from_static("x-ticket")]
+        vec![HeaderName::from_static(self.0)]
     }
 
     async fn authenticate(&self, _: &RequestHead<'_>, _: Instants) -> Outcome {
@@ -89,7 +89,7 @@ impl Authenticator for Tickets {
 #[test]
 fn a_proxys_word_stands_in_no_field_of_a_credential() {
     let name = HeaderName::from_static;
-    let stack = || Stack::builder().tls(TlsLayer::require()).authenticate(Tickets);
+    let stack = || Stack::builder().tls(TlsLayer::require()).authenticate(Tickets("x-ticket"));
     let address = |field| TrustedProxies::address_header(name(field), ["10.0.0.7"]).unwrap();
     for (case, proxies, accepted) in [
         ("address", address("x-ticket"), false),
@@ -104,12 +104,37 @@ fn a_proxys_word_stands_in_no_field_of_a_credential() {
     }
 }
 
+/// What proxies write is removed before anybody is authenticated: such a credential never arrived.
+#[test]
+fn a_field_that_is_removed_from_every_request_is_no_place_of_credentials() {
+    let stack = |field, proxies| {
+        Stack::builder().tls(TlsLayer::require()).authenticate(Tickets(field)).proxies(proxies).build().map(drop)
+    };
+    let family = || TrustedProxies::x_forwarded(["10.0.0.7"]).unwrap();
+    for (field, by_strangers, by_proxies) in [
+        ("x-ticket", true, true),
+        ("remote", true, true),
+        ("x-remote", true, true),
+        ("remote-key", false, true),
+        ("x-goog-iap-jwt-assertion", false, true),
+        ("remote_key", false, false),
+        ("x-real-ip", false, false),
+        ("x-ssl-client-verify", false, false),
+    ] {
+        for (proxies, accepted) in [(TrustedProxies::none(), by_strangers), (family(), by_proxies)] {
+            let built = stack(field, proxies).map_err(|error| (error.setting().to_owned(), error.value().to_owned()));
+            let expected = Err(("authenticate".to_owned(), field.to_owned()));
+            assert_eq!(built, if accepted { Ok(()) } else { expected }, "{field}");
+        }
+    }
+}
+
 #[cfg(feature = "client-cert")]
 #[test]
 fn a_certificate_stands_in_no_field_of_a_credential() {
     use portcullis::evidence::CertificateHeader;
 
-    let stack = || Stack::builder().tls(TlsLayer::require()).authenticate(Tickets);
+    let stack = || Stack::builder().tls(TlsLayer::require()).authenticate(Tickets("x-ticket"));
     let proxies = |field| {
         let header = CertificateHeader::escaped_pem(HeaderName::from_static(field));
         TrustedProxies::x_forwarded(["10.0.0.7"]).unwrap().with_client_certificates(header)
@@ -124,7 +149,7 @@ fn a_certificate_stands_in_no_field_of_a_credential() {
 /// A store outside keeps a key as text: whoever reads it there would have the credential.
 #[test]
 fn no_limit_counts_by_a_field_that_the_authenticator_reads() {
-    let stack = || Stack::builder().tls(TlsLayer::require()).authenticate(Tickets);
+    let stack = || Stack::builder().tls(TlsLayer::require()).authenticate(Tickets("x-ticket"));
     let by = |field| LimitBy::header(field).unwrap();
     let quota = |by| RateLimitLayer::per(by, Quota::per_second(5)).unwrap();
     for (case, by) in [

@@ -13,6 +13,8 @@ use http::HeaderName;
 
 #[cfg(feature = "client-cert")]
 use super::certificate::CertificateHeader;
+#[cfg(feature = "stack")]
+use super::strip::is_stray;
 use super::{
     network::{Network, Width, contain, networks},
     strip::is_alike,
@@ -228,6 +230,12 @@ impl TrustedProxies {
         #[cfg(not(feature = "client-cert"))]
         let certificate: Option<&HeaderName> = None;
         [self.address.as_ref(), self.scheme.as_ref(), certificate].into_iter().flatten()
+    }
+
+    /// Whether no request keeps this field, whoever sends it.
+    #[cfg(feature = "stack")]
+    pub(crate) fn always_remove(&self, name: &HeaderName) -> bool {
+        is_stray(name, self.family, self)
     }
 
     /// Whether this is one of them.

@@ -266,6 +266,8 @@ impl StackBuilder {
     /// - the proxies' address, scheme or certificate stands in a header field that the authenticator reads, or that carries a
     ///   credential,
     /// - a limit counts by a header field that the authenticator reads,
+    /// - the authenticator reads a header field that is removed from every request, because proxies write such ones and none is
+    ///   trusted ([evidence](crate::evidence)),
     /// - audit shall record a header field that the authenticator reads, or hide a path parameter that no line has,
     /// - a line of the table does not parse, stands twice or contradicts another,
     /// - a rule is about a thing that the path of its line does not name,
@@ -346,6 +348,12 @@ impl StackBuilder {
                 name.as_str(),
                 "carries a credential, and no proxy's word: name another field",
             ));
+        }
+        let mut read_fields = authn.iter().flat_map(AuthnLayer::credential_headers);
+        if let Some(name) = read_fields.find(|name| proxies.always_remove(name)) {
+            let problem = "is removed from every request, as a field that proxies write: name another field, or by .proxies(..) \
+                           the proxy that writes it";
+            return Err(ConfigError::new("authenticate", name.as_str(), problem));
         }
         let counted = client_limits.iter().chain(&principal_limits).flat_map(RateLimitLayer::fields);
         let at_once = client_concurrency.iter().chain(&principal_concurrency).flat_map(ConcurrencyLayer::fields);
