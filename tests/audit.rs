@@ -1,5 +1,5 @@
 //! The audit layer over the public API: one record for each request, whatever becomes of it.
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "test code, helpers included")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "test code, helpers included")]
 
 mod support;
 
@@ -37,44 +37,11 @@ use portcullis::{
     problem::ProblemLayer,
     testing::Captured,
 };
-use support::{NOW, Probe, Still, get, get_plain, with};
+use support::{NOW, Probe, Still, get, get_plain, kept::Kept, with};
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_http::catch_panic::CatchPanicLayer;
 
 const CANARY: &str = "canary-7d41";
-
-/// Keeps the records.
-#[derive(Clone, Debug, Default)]
-struct Kept(Arc<Mutex<Vec<AuditRecord>>>);
-
-impl Kept {
-    fn len(&self) -> usize {
-        self.0.lock().unwrap().len()
-    }
-
-    /// The one record that there must be.
-    fn one(&self) -> AuditRecord {
-        let records = self.0.lock().unwrap();
-        assert_eq!(records.len(), 1, "exactly one record");
-        records[0].clone()
-    }
-}
-
-#[async_trait]
-impl AuditSink for Kept {
-    fn accept(&self, entry: AuditEntry) -> Result<(), Lost> {
-        self.0.lock().unwrap().extend(entry.decided().cloned());
-        Ok(())
-    }
-
-    fn lost(&self) -> u64 {
-        0
-    }
-
-    async fn flush(&self) -> Result<(), StoreError> {
-        Ok(())
-    }
-}
 
 /// A clock whose hands the test moves.
 #[derive(Clone, Debug, Default)]
@@ -144,7 +111,7 @@ async fn an_allowed_request() {
         ServiceExt::<Request<()>>::ready(&mut service).await.unwrap().call(as_alice("/orders?page=2")).await.unwrap();
     assert_eq!(response.status(), 200);
     assert_eq!(seen.clones(), clones, "the inner service is not cloned");
-    let record = kept.one();
+    let record = kept.only();
     assert_eq!(record.outcome(), AuditOutcome::Allowed);
     assert_eq!((record.status(), &*record.method(), &*record.path()), (Some(200), "GET", "/orders"));
     assert_eq!(record.time(), "2027-01-15T08:00:00.000000000Z");
@@ -188,7 +155,7 @@ async fn refusals_have_their_class_and_their_reason() {
         let service = ServiceBuilder::new().layer(audit).layer(ProblemLayer::new()).layer(authn());
         let response = service.service(refused(handler)).oneshot(request).await.unwrap();
         assert_eq!(response.status(), status, "{name}");
-        let record = kept.one();
+        let record = kept.only();
         assert_eq!((record.outcome().as_str(), record.status()), (outcome, Some(status)), "{name}");
         assert_eq!(record.rejection_reason(), Some(reason), "{name}");
         assert_eq!(record.subject().is_some(), status != 401 && status != 400, "{name}");
@@ -202,7 +169,7 @@ async fn a_status_of_the_handlers_own_is_allowed() {
         ready(Answer::Ok(Response::builder().status(500).body(Full::from("broken")).unwrap()))
     });
     audit.layer(handler).oneshot(get("/")).await.unwrap();
-    assert_eq!((kept.one().outcome(), kept.one().status()), (AuditOutcome::Allowed, Some(500)));
+    assert_eq!((kept.only().outcome(), kept.only().status()), (AuditOutcome::Allowed, Some(500)));
 }
 
 #[tokio::test]
@@ -216,10 +183,10 @@ async fn a_request_that_is_given_up() {
     let mut service = audit.with_clock(clock.clone()).layer(authn().layer(handler));
     let mut future = Box::pin(service.call(as_alice("/slow")));
     assert!(poll_once(future.as_mut()).is_pending());
-    assert_eq!(kept.len(), 0);
+    assert_eq!(kept.all().len(), 0);
     clock.advance(Duration::from_millis(1500));
     drop(future);
-    let record = kept.one();
+    let record = kept.only();
     assert_eq!((record.outcome(), record.status()), (AuditOutcome::Aborted, None));
     assert_eq!(record.latency(), Duration::from_millis(1500));
     assert_eq!(record.subject().unwrap().subject(), "alice");
@@ -230,10 +197,10 @@ async fn a_request_that_is_given_up() {
 async fn a_future_that_is_never_polled() {
     let (kept, audit) = audit();
     drop(audit.layer(Probe::default()).oneshot(get("/")));
-    assert_eq!(kept.len(), 0, "oneshot has not called the service yet");
+    assert_eq!(kept.all().len(), 0, "oneshot has not called the service yet");
     let mut service = audit.layer(Probe::default());
     drop(ServiceExt::<Request<()>>::ready(&mut service).await.unwrap().call(get("/")));
-    assert_eq!(kept.one().outcome(), AuditOutcome::Aborted);
+    assert_eq!(kept.only().outcome(), AuditOutcome::Aborted);
 }
 
 /// Waits for ever.
@@ -263,7 +230,7 @@ async fn a_request_given_up_while_an_authenticator_waits() {
     let mut future = Box::pin(service.ready().await.unwrap().call(get("/waits")));
     assert!(poll_once(future.as_mut()).is_pending());
     drop(future);
-    let record = kept.one();
+    let record = kept.only();
     assert_eq!(record.outcome(), AuditOutcome::Aborted);
     assert_eq!(record.path(), "/waits");
     assert_eq!(record.address(), Some("198.51.100.7".parse().unwrap()));
@@ -293,7 +260,7 @@ async fn a_handler_that_panics() {
         let service = audit.layer(authn().layer(panics(at)));
         let task = tokio::spawn(service.oneshot(as_alice("/")));
         assert!(task.await.unwrap_err().is_panic(), "{at}");
-        let record = kept.one();
+        let record = kept.only();
         assert_eq!((record.outcome(), record.status()), (AuditOutcome::Panicked, None), "{at}");
         assert_eq!(record.subject().unwrap().subject(), "alice", "{at}");
     }
@@ -306,7 +273,7 @@ async fn a_panic_that_is_caught_outside() {
         let service = CatchPanicLayer::new().layer(audit.layer(panics(at)));
         let response = service.oneshot(get("/")).await.unwrap();
         assert_eq!(response.status(), 500, "{at}");
-        assert_eq!(kept.one().outcome(), AuditOutcome::Panicked, "{at}");
+        assert_eq!(kept.only().outcome(), AuditOutcome::Panicked, "{at}");
     }
 }
 
@@ -321,7 +288,7 @@ fn a_panic_of_somebody_else_on_the_thread() {
         panic!("nothing to do with the request");
     }));
     assert!(caught.is_err());
-    assert_eq!(kept.one().outcome(), AuditOutcome::Aborted);
+    assert_eq!(kept.only().outcome(), AuditOutcome::Aborted);
 }
 
 #[tokio::test]
@@ -330,7 +297,7 @@ async fn an_error_of_the_service_passes_on() {
     let fails = service_fn(|_: Request<()>| ready(Err::<Response<Full<Bytes>>, _>(io::Error::other("reset"))));
     let error = audit.layer(fails).oneshot(get("/")).await.unwrap_err();
     assert_eq!(error.to_string(), "reset");
-    assert_eq!((kept.one().outcome(), kept.one().status()), (AuditOutcome::Failed, None));
+    assert_eq!((kept.only().outcome(), kept.only().status()), (AuditOutcome::Failed, None));
 }
 
 /// A body of unknown length that hands out these frames.
@@ -533,9 +500,9 @@ async fn what_has_no_body_to_wait_for_is_recorded_at_the_head() {
         let mut request = get("/");
         *request.method_mut() = method;
         let response = audit.layer(inner).oneshot(request).await.unwrap();
-        assert_eq!(kept.one().outcome(), AuditOutcome::Allowed, "{name}");
+        assert_eq!(kept.only().outcome(), AuditOutcome::Allowed, "{name}");
         drop(response);
-        kept.one();
+        kept.only();
     }
 }
 
@@ -547,8 +514,8 @@ async fn a_second_audit_layer_refuses_and_the_outer_one_records() {
     let response = first.layer(second.layer(probe)).oneshot(get("/")).await.unwrap();
     assert_eq!(response.status(), 500);
     assert_eq!(seen.calls(), 0);
-    assert_eq!((inner.len(), outer.one().rejection()), (0, Some(RejectionKind::Misconfigured)));
-    assert_eq!(outer.one().outcome(), AuditOutcome::Failed);
+    assert_eq!((inner.all().len(), outer.only().rejection()), (0, Some(RejectionKind::Misconfigured)));
+    assert_eq!(outer.only().outcome(), AuditOutcome::Failed);
 }
 
 #[tokio::test]
@@ -558,7 +525,7 @@ async fn an_audit_layer_inside_another_refuses_and_records_it() {
     let seen = Arc::clone(&probe.seen);
     let response = authn().layer(audit.layer(probe)).oneshot(as_alice("/")).await.unwrap();
     assert_eq!((response.status().as_u16(), seen.calls()), (500, 0));
-    assert_eq!(kept.one().rejection(), Some(RejectionKind::Misconfigured));
+    assert_eq!(kept.only().rejection(), Some(RejectionKind::Misconfigured));
 }
 
 #[tokio::test]
@@ -571,7 +538,7 @@ async fn no_secret_is_in_a_record() {
     for request in [request, bad] {
         service.clone().oneshot(request).await.unwrap();
     }
-    let records = kept.0.lock().unwrap();
+    let records = kept.all();
     assert_eq!(records.len(), 2);
     for record in &*records {
         assert!(!json(record).contains(CANARY), "{}", json(record));
@@ -596,7 +563,7 @@ async fn nothing_in_a_request_can_forge_a_line() {
         *request.uri_mut() = uri;
         audit.layer(handler).oneshot(request).await.unwrap();
     }
-    let records = kept.0.lock().unwrap();
+    let records = kept.all();
     assert_eq!(records.len(), 3);
     for record in &*records {
         let line = json(record);
@@ -618,7 +585,7 @@ async fn notes_are_bounded() {
         ready(Answer::Ok(Response::default()))
     });
     audit.layer(handler).oneshot(get("/")).await.unwrap();
-    let record = kept.one();
+    let record = kept.only();
     assert_eq!((record.notes().len(), record.notes_lost()), (16, 24));
     assert!(json(&record).len() < 16 * 1024);
     let mut line = Vec::new();
@@ -630,9 +597,9 @@ async fn notes_are_bounded() {
 async fn a_request_without_a_connection_is_recorded_too() {
     let (kept, audit) = audit();
     audit.layer(Probe::default()).oneshot(Request::get("/").body(()).unwrap()).await.unwrap();
-    assert_eq!((kept.one().address(), kept.one().is_secure()), (None, None));
+    assert_eq!((kept.only().address(), kept.only().is_secure()), (None, None));
     audit.layer(Probe::default()).oneshot(get_plain("/")).await.unwrap();
-    assert_eq!(kept.0.lock().unwrap()[1].is_secure(), Some(false));
+    assert_eq!(kept.all()[1].is_secure(), Some(false));
 }
 
 /// Panics, always.
@@ -664,7 +631,7 @@ async fn a_sink_that_panics_harms_nobody() {
     let kept = Kept::default();
     let service = AuditLayer::new((Panics, kept.clone())).layer(Probe::default());
     assert_eq!(service.oneshot(get("/")).await.unwrap().status(), 200);
-    kept.one();
+    kept.only();
 }
 
 #[tokio::test]
@@ -674,7 +641,7 @@ async fn the_layer_fits_a_router() {
     let service = router.layer(authn()).layer(audit);
     let request = as_alice("/hello").map(|()| axum::body::Body::empty());
     assert_eq!(support::text(service.oneshot(request).await.unwrap()).await, "hello");
-    assert_eq!((kept.one().outcome(), &*kept.one().path()), (AuditOutcome::Allowed, "/hello"));
+    assert_eq!((kept.only().outcome(), &*kept.only().path()), (AuditOutcome::Allowed, "/hello"));
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::{
     future::Future,
     pin::pin,
     sync::{
-        Arc, Mutex,
+        Arc,
         atomic::{AtomicUsize, Ordering},
     },
     task::{Context, Poll, Waker},
@@ -21,7 +21,7 @@ use http::{HeaderMap, Method, Request, Response, header};
 use http_body_util::BodyExt;
 use portcullis::{
     Connection, Instants, Now, Principal, Rejection, RejectionKind, StoreError,
-    audit::{AuditEntry, AuditLayer, AuditOutcome, AuditRecord, AuditSink, Lost},
+    audit::{AuditLayer, AuditOutcome},
     authn::{Authenticator, AuthnLayer},
     evidence::{EvidenceLayer, TrustedProxies},
     guard::{GuardLayer, all, authenticated, check, policy, public, require, scope},
@@ -31,7 +31,7 @@ use portcullis::{
     stack::Stack,
     tls::{Hsts, TlsLayer},
 };
-use support::{Probe, Still, Waiting, get, get_plain, send, test_scheme, with};
+use support::{Probe, Still, Waiting, get, get_plain, kept::Kept, send, test_scheme, with};
 use tower::{Layer, Service, ServiceExt, util::BoxCloneSyncService};
 
 type App = BoxCloneSyncService<Request<Body>, Response<Body>, Infallible>;
@@ -111,31 +111,6 @@ impl RateLimitStore for Remote {
         tokio::task::yield_now().await;
         self.asked.0.fetch_add(1, Ordering::SeqCst);
         self.limits.take(draw, at).await
-    }
-}
-
-#[derive(Clone, Debug, Default)]
-struct Kept(Arc<Mutex<Vec<AuditRecord>>>);
-
-impl Kept {
-    fn take(&self) -> Vec<AuditRecord> {
-        std::mem::take(&mut *self.0.lock().unwrap())
-    }
-}
-
-#[async_trait]
-impl AuditSink for Kept {
-    fn accept(&self, entry: AuditEntry) -> Result<(), Lost> {
-        self.0.lock().unwrap().extend(entry.decided().cloned());
-        Ok(())
-    }
-
-    fn lost(&self) -> u64 {
-        0
-    }
-
-    async fn flush(&self) -> Result<(), StoreError> {
-        Ok(())
     }
 }
 

@@ -10,7 +10,6 @@ use std::{
     convert::Infallible,
     future::{Future, pending, ready},
     pin::pin,
-    sync::{Arc, Mutex},
     task::{Context, Waker},
     time::Duration,
 };
@@ -22,8 +21,8 @@ use http_body_util::{Empty, Full};
 use hyper::{body::Incoming, server::conn::http1};
 use hyper_util::{rt::TokioIo, service::TowerToHyperService};
 use portcullis::{
-    Challenge, Connection, Instants, RejectionKind, RequestHead, StoreError, TlsVersion,
-    audit::{AuditEntry, AuditLayer, AuditOutcome, AuditRecord, AuditSink, Lost},
+    Challenge, Connection, Instants, RejectionKind, RequestHead, TlsVersion,
+    audit::{AuditLayer, AuditOutcome, AuditRecord},
     authn::{Authenticator, AuthnLayer, Outcome},
     guard::{self, authenticated, require},
     policy::{AccessQuery, PolicyBackend, Verdict},
@@ -34,39 +33,11 @@ use tower::{Layer, Service, ServiceExt, service_fn};
 
 use self::{
     broken::{Fault, PARTS, Parts},
-    support::{Probe, get},
+    support::{Probe, get, kept::Kept},
 };
 
-/// Keeps the records.
-#[derive(Clone, Debug, Default)]
-struct Kept(Arc<Mutex<Vec<AuditRecord>>>);
-
-impl Kept {
-    fn one(&self, name: &str) -> AuditRecord {
-        let records = std::mem::take(&mut *self.0.lock().unwrap());
-        assert_eq!(records.len(), 1, "{name}: exactly one record: {records:?}");
-        records[0].clone()
-    }
-
-    fn around(&self, parts: &Parts) -> Stack {
-        parts.stack().audit(AuditLayer::new(self.clone())).build().unwrap()
-    }
-}
-
-#[async_trait]
-impl AuditSink for Kept {
-    fn accept(&self, entry: AuditEntry) -> Result<(), Lost> {
-        self.0.lock().unwrap().extend(entry.decided().cloned());
-        Ok(())
-    }
-
-    fn lost(&self) -> u64 {
-        0
-    }
-
-    async fn flush(&self) -> Result<(), StoreError> {
-        Ok(())
-    }
+fn around(kept: &Kept, parts: &Parts) -> Stack {
+    parts.stack().audit(AuditLayer::new(kept.clone())).build().unwrap()
 }
 
 type Answer = Result<Response<Full<Bytes>>, Infallible>;
@@ -88,14 +59,14 @@ fn the_record_of_a_request_that_is_given_up_says_where_it_waited() {
     let kept = Kept::default();
     for part in PARTS.iter().filter(|part| part.waits) {
         let parts = Parts::new(part.name, Fault::Hangs);
-        give_up(kept.around(&parts).protect(Probe::default()).oneshot(parts.request()));
+        give_up(around(&kept, &parts).protect(Probe::default()).oneshot(parts.request()));
         let record = kept.one(part.name);
         let told = (record.outcome(), record.stopped_in());
         assert_eq!(told, (AuditOutcome::Aborted, Some(part.stage)), "{}", part.name);
         assert_eq!(serde_json::to_value(&record).unwrap()["stopped_in"], part.stage, "{}", part.name);
     }
     let handler = service_fn(|_: Request<()>| pending::<Answer>());
-    give_up(kept.around(&sound()).protect(handler).oneshot(sound().request()));
+    give_up(around(&kept, &sound()).protect(handler).oneshot(sound().request()));
     let record = kept.one("handler");
     assert_eq!((record.outcome(), record.stopped_in()), (AuditOutcome::Aborted, Some("handler")));
 }
@@ -103,7 +74,7 @@ fn the_record_of_a_request_that_is_given_up_says_where_it_waited() {
 #[tokio::test]
 async fn a_handler_that_panics_is_left_to_the_server_and_its_record_says_so() {
     let kept = Kept::default();
-    let app = kept.around(&sound()).protect(service_fn(|request: Request<()>| {
+    let app = around(&kept, &sound()).protect(service_fn(|request: Request<()>| {
         assert!(!request.headers().contains_key("x-poison"), "a bug in the handler");
         ready(Answer::Ok(Response::default()))
     }));
@@ -119,7 +90,7 @@ async fn a_handler_that_panics_is_left_to_the_server_and_its_record_says_so() {
 #[tokio::test]
 async fn a_refusal_stopped_nowhere_unless_nobody_took_it() {
     let kept = Kept::default();
-    let mut app = kept.around(&sound()).protect(Probe::default());
+    let mut app = around(&kept, &sound()).protect(Probe::default());
     assert_eq!(app.clone().oneshot(get("/orders")).await.unwrap().status(), 401);
     assert_eq!(kept.one("refused").stopped_in(), None);
     drop(ServiceExt::<Request<()>>::ready(&mut app).await.unwrap().call(get("/orders")));
@@ -145,7 +116,7 @@ async fn a_part_that_panics_is_503_and_its_record_says_where() {
             let (name, kept) = (format!("{}, {fault:?}", part.name), Kept::default());
             let parts = Parts::new(part.name, fault);
             let probe = Probe::default();
-            let app = kept.around(&parts).protect(probe.clone());
+            let app = around(&kept, &parts).protect(probe.clone());
             for _ in 0..3 {
                 let answer = app.clone().oneshot(parts.request()).await.unwrap();
                 assert_eq!(answer.status(), 503, "{name}");

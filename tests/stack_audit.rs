@@ -8,7 +8,7 @@ use std::{
     future::{Future, pending},
     io,
     pin::{Pin, pin},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     task::{Context, Poll, Waker},
 };
 
@@ -30,45 +30,12 @@ use portcullis::{
     stack::{Protected, Stack, StackBuilder},
     tls::{Hsts, TlsLayer},
 };
-use support::{Still, Waiting, get, get_plain, test_scheme, with};
+use support::{Still, Waiting, get, get_plain, kept::Kept, test_scheme, with};
 use tower::{Layer, Service, ServiceExt};
 use tower_http::catch_panic::CatchPanicLayer;
 use tracing_subscriber::fmt::MakeWriter;
 
 const CANARY: &str = "canary-7d41";
-
-/// Keeps the records.
-#[derive(Clone, Debug, Default)]
-struct Kept(Arc<Mutex<Vec<AuditRecord>>>);
-
-impl Kept {
-    fn take(&self) -> Vec<AuditRecord> {
-        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    /// The one record that there must be.
-    fn one(&self, name: &str) -> AuditRecord {
-        let records = self.take();
-        assert_eq!(records.len(), 1, "{name}: exactly one record: {records:?}");
-        records[0].clone()
-    }
-}
-
-#[async_trait]
-impl AuditSink for Kept {
-    fn accept(&self, entry: AuditEntry) -> Result<(), Lost> {
-        self.0.lock().unwrap().extend(entry.decided().cloned());
-        Ok(())
-    }
-
-    fn lost(&self) -> u64 {
-        0
-    }
-
-    async fn flush(&self) -> Result<(), StoreError> {
-        Ok(())
-    }
-}
 
 type Body = UnsyncBoxBody<Bytes, io::Error>;
 type Answer = Result<Response<Body>, io::Error>;
@@ -516,7 +483,7 @@ async fn a_request_that_is_given_up() {
                 assert!(poll_once(future.as_mut()).is_pending(), "{name}");
             }
             if polls > 0 {
-                assert!(kept.0.lock().unwrap().is_empty(), "{name}");
+                assert!(kept.all().is_empty(), "{name}");
             }
         }
         let record = kept.one(name);

@@ -6,6 +6,8 @@
 pub mod certs;
 #[cfg(feature = "tls-listener")]
 pub mod foreign;
+#[cfg(feature = "audit")]
+pub mod kept;
 
 use std::{
     convert::Infallible,
