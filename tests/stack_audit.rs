@@ -1,5 +1,5 @@
 //! The fused stack writes one record for each request, whatever becomes of it, and keeps secrets out of everything.
-#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "test code, helpers included")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "test code, helpers included")]
 
 mod support;
 
